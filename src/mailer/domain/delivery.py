@@ -1,0 +1,259 @@
+"""Decide what may become of one send request: one table of transitions, shared by the store, the fakes and the model.
+
+    ∅ ──queue──▶ queued ──begin──▶ sending ──accept──▶ sent
+    ∅, queued, deferred ──wait──▶ deferred ──begin──▶ sending ──postpone──▶ deferred
+    queued, deferred ──cancel──▶ cancelled        sending ──reject──▶ failed
+    ∅, queued, deferred ──refuse──▶ failed        sending ──lose, time_out──▶ unknown ──resend──▶ queued (maybeSent)
+
+`begin` is the fence: the last write before SES is called. Nothing may take over `sending`, so safety needs no clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+
+from mailer.domain.errors import ErrorInfo
+
+OnUnknown = Literal["hold", "resend"]
+
+REMEMBERED = timedelta(days=35)
+"""How long an ended record, and with it the idempotency key, is kept."""
+
+OVERDUE_AFTER = timedelta(minutes=30)
+"""An open record this long past its due time has lost its copy on the queue."""
+
+WORKER_DEAD_MARGIN = timedelta(seconds=60)
+"""Added to the deadline and the function's timeout before a worker counts as dead: allows for clocks that differ."""
+
+
+class Status(StrEnum):
+    """The status of a send request; the last four are ends."""
+
+    QUEUED = "queued"
+    DEFERRED = "deferred"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    CANCELLED = "cancelled"
+
+
+ENDS = frozenset({Status.SENT, Status.FAILED, Status.UNKNOWN, Status.CANCELLED})
+
+
+class WaitsFor(StrEnum):
+    """What a deferred request waits for."""
+
+    TIME = "time"  # its dueAt
+    PROVIDER = "provider"  # the tenant's provider to be verified or enabled again: released at once then
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """SES accepted the message."""
+
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """It is proven that SES did not accept the message; the error's kind says what follows."""
+
+    error: ErrorInfo
+    retry_after: timedelta | None = None
+    """How long to wait at least, where the provider told."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaybeSent:
+    """The message was handed over and nobody can know what became of it."""
+
+    error: ErrorInfo
+
+
+Outcome = Sent | NotSent | MaybeSent
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How an operator settled an `unknown`."""
+
+    outcome: Literal["sent", "resend"]
+    by: str
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """The record of one send request. Times are aware and UTC; `attempt` counts SES calls, `hop` counts queue copies."""
+
+    tenant_id: str
+    request_id: str
+    status: Status
+    content_hash: str
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+    recipients: int
+    on_unknown: OnUnknown = "hold"
+    attempt: int = 0
+    owner: str | None = None
+    """A token of the one worker that passed the fence for this attempt."""
+    deadline: datetime | None = None
+    """Until when that worker may still come back with a result."""
+    hop: int = 0
+    due_at: datetime | None = None
+    waits_for: WaitsFor | None = None
+    parked: str | None = None
+    """Where in the bucket the body waits; None while it is on the queue."""
+    maybe_sent: bool = False
+    """An earlier attempt ended unknown and was sent again: it can end only as `sent` or `unknown`."""
+    provider: str = "ses"
+    provider_version: int | None = None
+    message_id: str | None = None
+    sent_at: datetime | None = None
+    error: ErrorInfo | None = None
+    correlation_id: str | None = None
+    resolution: Resolution | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be tried; an `unknown` that is to be resent goes on."""
+        return self.status in ENDS and not (self.status is Status.UNKNOWN and self.on_unknown == "resend")
+
+    def worker_dead_at(self, send_timeout: timedelta) -> datetime:
+        """When the worker of this attempt cannot be alive any more."""
+        return (self.deadline or self.updated_at) + send_timeout + WORKER_DEAD_MARGIN
+
+
+class Guard(StrEnum):
+    """One condition on the record as it stands; the store turns each into a condition expression."""
+
+    SAME_CONTENT = "the record's content hash, if of the same scheme, is the request's"
+    NEWEST_COPY = "the record's hop is not above the copy's"
+    DUE = "a deferred record's dueAt has come"
+    SAME_ATTEMPT = "attempt and owner are those of the caller"
+    DEADLINE_PASSED = "the deadline has passed"
+    WORKER_DEAD = "deadline + function timeout + margin has passed"
+    NOT_MAYBE_SENT = "no earlier attempt may have been accepted"
+    MAYBE_SENT = "an earlier attempt may have been accepted"
+    RESEND_CHOSEN = "the caller chose onUnknown: resend"
+
+
+Source = Status | None
+"""None stands for: there is no record yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the transition table; a target of None leaves the status as it is."""
+
+    name: str
+    sources: frozenset[Source]
+    target: Status | None
+    guards: frozenset[Guard] = frozenset()
+
+
+def _rule(name: str, sources: set[Source], target: Status | None, *guards: Guard) -> Rule:
+    return Rule(name, frozenset(sources), target, frozenset(guards))
+
+
+_OPEN: set[Source] = {Status.QUEUED, Status.DEFERRED}
+_NEW_OR_OPEN: set[Source] = {None, *_OPEN}
+
+QUEUE = _rule("queue", {None}, Status.QUEUED)
+WAIT = _rule("wait", _NEW_OR_OPEN, Status.DEFERRED, Guard.SAME_CONTENT, Guard.NEWEST_COPY)
+REFUSE = _rule("refuse", _NEW_OR_OPEN, Status.FAILED, Guard.SAME_CONTENT, Guard.NOT_MAYBE_SENT)
+GIVE_UP = _rule("give_up", _OPEN, Status.UNKNOWN, Guard.MAYBE_SENT)
+BEGIN = _rule("begin", _NEW_OR_OPEN, Status.SENDING, Guard.SAME_CONTENT, Guard.NEWEST_COPY, Guard.DUE)
+ACCEPT = _rule("accept", {s for s in Status if s is not Status.SENT}, Status.SENT)
+POSTPONE = _rule("postpone", {Status.SENDING, Status.UNKNOWN}, Status.DEFERRED, Guard.SAME_ATTEMPT)
+REJECT = _rule("reject", {Status.SENDING, Status.UNKNOWN}, Status.FAILED, Guard.SAME_ATTEMPT, Guard.NOT_MAYBE_SENT)
+LOSE = _rule("lose", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMPT)
+TIME_OUT = _rule("time_out", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMPT, Guard.DEADLINE_PASSED)
+RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD, Guard.RESEND_CHOSEN)
+SETTLE_RESEND = _rule("settle_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
+CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
+NOTE = _rule("note", set(Status), None, Guard.NEWEST_COPY)
+
+RULES: Mapping[str, Rule] = {
+    rule.name: rule
+    for rule in (QUEUE, WAIT, REFUSE, GIVE_UP, BEGIN, ACCEPT, POSTPONE, REJECT, LOSE, TIME_OUT, RESEND, SETTLE_RESEND, CANCEL, NOTE)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One conditional write: the rule, what its guards compare with, and the fields it sets (None removes one)."""
+
+    rule: Rule
+    tenant_id: str
+    request_id: str
+    now: datetime
+    content_hash: str | None = None
+    hop: int = 0
+    attempt: int | None = None
+    owner: str | None = None
+    send_timeout: timedelta = timedelta()
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    birth: Mapping[str, Any] | None = None
+    """Fields of a new record, used only where there is none; None where the rule never makes one."""
+
+
+def allows(change: Change, current: Delivery | None) -> bool:
+    """Whether the rule lets this change happen to the record as it stands."""
+    source = current.status if current else None
+    return source in change.rule.sources and (current is None or all(_holds(g, change, current) for g in change.rule.guards))
+
+
+def _holds(guard: Guard, change: Change, current: Delivery) -> bool:
+    match guard:
+        case Guard.SAME_CONTENT:
+            return same_content(change.content_hash, current.content_hash)
+        case Guard.NEWEST_COPY:
+            return current.hop <= change.hop
+        case Guard.DUE:
+            return current.status is not Status.DEFERRED or current.due_at is None or current.due_at <= change.now
+        case Guard.SAME_ATTEMPT:
+            return (current.attempt, current.owner) == (change.attempt, change.owner)
+        case Guard.DEADLINE_PASSED:
+            return current.deadline is not None and current.deadline < change.now
+        case Guard.WORKER_DEAD:
+            return current.worker_dead_at(change.send_timeout) < change.now
+        case Guard.NOT_MAYBE_SENT:
+            return not current.maybe_sent
+        case Guard.MAYBE_SENT:
+            return current.maybe_sent
+        case Guard.RESEND_CHOSEN:
+            return current.on_unknown == "resend"
+
+
+def same_content(one: str | None, other: str | None) -> bool:
+    """Compare two content hashes; hashes of different schemes cannot be compared and count as equal."""
+    if one is None or other is None:
+        return True
+    return one.partition(":")[0] != other.partition(":")[0] or one == other
+
+
+def apply(change: Change, current: Delivery | None) -> Delivery:
+    """Return the record after the change; `allows` must have said yes."""
+    sets = {**change.sets, "updated_at": change.now}
+    if change.rule.target is not None:
+        sets["status"] = change.rule.target
+    if change.rule is BEGIN:
+        sets["attempt"] = (current.attempt if current else 0) + 1
+    if current is None:
+        return Delivery(tenant_id=change.tenant_id, request_id=change.request_id, **{**(change.birth or {}), **sets})
+    return replace(current, **sets)
+
+
+def already_done(change: Change, current: Delivery | None) -> bool:
+    """Whether the record shows that this very change was made before: its reply was lost, or a retry of the SDK lost a race with itself."""
+    if current is None or current.status is not change.rule.target:
+        return False
+    if change.rule is BEGIN:
+        return current.owner == change.owner
+    return change.owner is not None and (current.attempt, current.owner) == (change.attempt, change.owner)

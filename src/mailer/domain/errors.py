@@ -1,0 +1,149 @@
+"""Say what went wrong, whose turn it is, and nothing of what was in the mail.
+
+    MailerError
+    ├── RequestError      the caller must change the request; names every faulty field by its path
+    ├── NotSentError      proven: SES has not accepted this message (carries an ErrorInfo)
+    └── DependencyError   an AWS service that we need did not do its part (carries dependency_unavailable)
+
+Every error that leaves this service has a code from `CODES`; the code's kind decides what becomes of the request.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What an error code means for the request it hit."""
+
+    FAILED = "failed"  # this request can never be sent as it is
+    TENANT = "tenant"  # the tenant's account or config is at fault: counts towards suspension, the mail waits
+    DEFERRED = "deferred"  # passes by itself: try again later
+    UNKNOWN = "unknown"  # SES may have accepted it
+    API = "api"  # answers an API call, never stands on a record
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One row of the error table: the kind, and the hint that says who must do what."""
+
+    kind: Kind
+    hint: str
+
+
+CODES: dict[str, Code] = {
+    # The request itself.
+    "invalid_request": Code(Kind.FAILED, "Caller: correct the fields named in the message and send it under a new requestId."),
+    "message_too_large": Code(Kind.FAILED, "Caller: make the attachments smaller, or link to them; SES takes 10485760 bytes of raw message."),
+    "attachment_type_blocked": Code(Kind.FAILED, "Caller: SES refuses this file type; send it in another form, or a link to it."),
+    "attachment_missing": Code(Kind.FAILED, "Caller: upload the attachment (POST …/attachments) and send a request with the key and versionId it answered."),
+    "recipient_rejected": Code(Kind.FAILED, "Caller: SES refused an address of this message; correct it."),
+    "sandbox_recipient_not_verified": Code(
+        Kind.FAILED,
+        "Tenant: the SES account is in the sandbox, which sends to verified addresses only; request production access"
+        " (SES console, Account dashboard) or verify the recipient.",
+    ),
+    "expired": Code(Kind.FAILED, "Caller: it could not be sent before expiresAt; send it again if it still matters."),
+    "dropped": Code(Kind.FAILED, "Nobody: an operator withdrew it."),
+    "provider_deleted": Code(Kind.FAILED, "Tenant: the mail provider was removed while this waited; set one up and send it again."),
+    "unclassified": Code(Kind.FAILED, "Operator: SES answered an error that is not in the table; look at the alarm and add it."),
+    # The tenant's account or config.
+    "provider_not_configured": Code(Kind.TENANT, "Tenant: store an SES config (PUT …/provider), then verify it (POST …/provider/verify)."),
+    "provider_not_active": Code(Kind.TENANT, "Tenant: the SES config must be verified (POST …/provider/verify) and enabled."),
+    "from_address_not_verified": Code(
+        Kind.TENANT, "Tenant: verify the from-address or its domain in SES, in the very region of the config (SES console, Identities)."
+    ),
+    "credentials_invalid": Code(Kind.TENANT, "Tenant: the access key is unknown, inactive or its secret is wrong; make a new key in IAM and store it."),
+    "credentials_denied": Code(
+        Kind.TENANT,
+        'Tenant: attach {"Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": "*"} to the IAM user or role of the config.',
+    ),
+    "role_not_assumable": Code(
+        Kind.TENANT, "Tenant: paste the trust policy that GET …/provider/onboarding gives into the role; its ExternalId must be the one shown there."
+    ),
+    "config_unreadable": Code(Kind.TENANT, "Operator: the stored config is not this tenant's or was damaged; store it again and look for who wrote the row."),
+    "account_paused": Code(Kind.TENANT, "Tenant: SES has paused sending for this account; answer AWS in the SES console (Account dashboard, Reputation)."),
+    "configuration_set_missing": Code(Kind.TENANT, "Tenant: create the configuration set in the config's region, or store a config without it."),
+    "mail_from_not_verified": Code(Kind.TENANT, "Tenant: the custom MAIL FROM domain lacks its MX record; see SES console, Identities, Custom MAIL FROM."),
+    # Passes by itself.
+    "throttled": Code(Kind.DEFERRED, "Nobody: SES's sending rate was reached; it goes out by itself."),
+    "daily_quota_exceeded": Code(
+        Kind.DEFERRED, "Tenant: the account's 24-hour quota is used up; mail goes on as the window frees room. Ask AWS for a higher quota."
+    ),
+    "dependency_unavailable": Code(Kind.DEFERRED, "Operator: an AWS service that we need did not answer; mail goes on when it does."),
+    "processing_crashed": Code(Kind.DEFERRED, "Operator: the worker died on it again and again; see the copy in the dead-letter queue."),
+    # Nobody can know.
+    "outcome_unknown": Code(
+        Kind.UNKNOWN, "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then settle it (POST …/resolve)."
+    ),
+    # API answers only.
+    "request_id_reused": Code(Kind.API, "Caller: this requestId already stands for other content; use a new one."),
+    "tenant_mismatch": Code(Kind.API, "Caller: the body's tenantId must be the one in the path."),
+    "not_found": Code(Kind.API, "Caller: there is no such thing under this tenant."),
+    "not_cancellable": Code(Kind.API, "Caller: only queued and deferred requests can be cancelled."),
+    "too_many_requests": Code(Kind.API, "Caller: wait as Retry-After says, then try again with jitter."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """The `error` of a status record: a code of `CODES`, a message free of recipients, bodies and secrets."""
+
+    code: str
+    message: str
+
+    @property
+    def kind(self) -> Kind:
+        """What the code means for the request."""
+        return CODES[self.code].kind
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it can succeed later without a change of the request."""
+        return self.kind in (Kind.TENANT, Kind.DEFERRED)
+
+    @property
+    def hint(self) -> str:
+        """Who must do what."""
+        return CODES[self.code].hint
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a request: where (a JSON path such as `message.to[0].email`) and what is allowed there."""
+
+    path: str
+    problem: str
+
+
+class MailerError(Exception):
+    """Any error of this service that a caller or operator can act on."""
+
+
+@dataclass(eq=False)
+class RequestError(MailerError):
+    """The request is refused; `problems` lists every fault, never a value."""
+
+    problems: Sequence[Problem]
+    code: str = field(default="invalid_request")
+
+    def __str__(self) -> str:
+        return "; ".join(f"{p.path}: {p.problem}" if p.path else p.problem for p in self.problems)
+
+
+@dataclass(eq=False)
+class NotSentError(MailerError):
+    """Raised before or instead of the SES call: it is proven that SES has not accepted the message."""
+
+    error: ErrorInfo
+
+    def __str__(self) -> str:
+        return f"{self.error.code}: {self.error.message}"
+
+
+class DependencyError(MailerError):
+    """An AWS service of ours failed, throttled or did not answer; whether it did its part is not known."""
+
+    def __init__(self, service: str, operation: str) -> None:
+        super().__init__(f"{service} did not complete {operation}")
+        self.error = ErrorInfo("dependency_unavailable", str(self))

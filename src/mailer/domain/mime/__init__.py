@@ -1,0 +1,1 @@
+"""Compose the raw message: addresses → headers → bodies → parts → message."""

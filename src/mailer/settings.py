@@ -1,0 +1,50 @@
+"""The environment, read once and frozen."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the template tells a function; a name that a function is not given stays empty, and so is what it would open."""
+
+    platform_name: str
+    allow_smtp: bool
+    providers_table: str
+    messages_table: str
+    pacing_table: str
+    send_queue_url: str
+    dead_letter_queue_url: str
+    provider_key_arn: str
+    attachments_bucket: str
+    event_bus: str
+    send_timeout_seconds: int
+    """Timeout of SendFunction: a worker older than this is dead."""
+    send_threads: int
+    """How many messages one invocation has under way at once; also the width of its connection pools."""
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> "Settings":
+        """Read the variables that `template.yaml` sets under `Globals` and on each function."""
+        return cls(
+            platform_name=env.get("PLATFORM_NAME", "Leadmetrics"),
+            allow_smtp=env.get("ALLOW_SMTP", "false") == "true",
+            providers_table=env.get("PROVIDERS_TABLE", ""),
+            messages_table=env.get("MESSAGES_TABLE", ""),
+            pacing_table=env.get("PACING_TABLE", ""),
+            send_queue_url=env.get("SEND_QUEUE_URL", ""),
+            dead_letter_queue_url=env.get("DEAD_LETTER_QUEUE_URL", ""),
+            provider_key_arn=env.get("PROVIDER_KEY_ARN", ""),
+            attachments_bucket=env.get("ATTACHMENTS_BUCKET", ""),
+            event_bus=env.get("EVENT_BUS", ""),
+            send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
+            send_threads=int(env.get("SEND_THREADS", "32")),
+        )
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings."""
+    return Settings.from_environment(os.environ)
