@@ -1,0 +1,243 @@
+"""In-memory stand-ins for the ports: they keep the promises of `mailer.ports` and let a test break them on purpose."""
+
+import base64
+import binascii
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mailer.domain import delivery
+from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
+from mailer.ports import Copy, Page, RefusedError
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+class FakeClock:
+    """A clock that stands still until told to move."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self.time = now
+
+    def now(self) -> datetime:
+        return self.time
+
+    def advance(self, step: timedelta) -> None:
+        self.time += step
+
+
+def nothing(_: Any) -> None:
+    """Let a write pass."""
+
+
+class FakeMessagesTable:
+    """The status table, ruled by `domain.delivery` itself.
+
+    `before` and `after` are called with each change, before it is decided and after it was written;
+    a hook that raises DependencyError is a request, or a reply, that got lost.
+    """
+
+    def __init__(self, *deliveries: Delivery) -> None:
+        self.records = {(d.tenant_id, d.request_id): d for d in deliveries}
+        self.changes: list[Change] = []
+        self.before: Callable[[Change], None] = nothing
+        self.after: Callable[[Change], None] = nothing
+
+    def get(self, tenant_id: str, request_id: str) -> Delivery | None:
+        return self.records.get((tenant_id, request_id))
+
+    def apply(self, change: Change) -> Delivery:
+        self.before(change)
+        current = self.get(change.tenant_id, change.request_id)
+        if not delivery.allows(change, current):
+            if current is not None and delivery.already_done(change, current):
+                return current
+            raise RefusedError(current)
+        written = delivery.apply(change, current)
+        self.records[change.tenant_id, change.request_id] = written
+        self.changes.append(change)
+        self.after(change)
+        return written
+
+    def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+        mine = {_sort_key(d): d for (tenant, _), d in self.records.items() if tenant == tenant_id}
+        start = _decode(cursor) if cursor is not None else None
+        if start is not None and start not in mine:
+            raise KeyError(cursor)
+        keys = [k for k in sorted(mine, reverse=True) if (start is None or k < start) and status in (None, mine[k].status)]
+        more = len(keys) > limit
+        return Page([mine[k] for k in keys[:limit]], _encode(keys[limit - 1]) if more else None)
+
+    def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Keep every record in shard 0."""
+        found = [d for d in self.records.values() if shard == 0 and not d.ended and _look_at(d) <= now]
+        return sorted(found, key=_look_at)[:limit]
+
+    def waiting_for_provider(self, tenant_id: str, limit: int) -> Sequence[Delivery]:
+        found = [
+            d
+            for d in self.records.values()
+            if d.tenant_id == tenant_id and d.status is Status.DEFERRED and d.waits_for is WaitsFor.PROVIDER and d.parked
+        ]
+        return sorted(found, key=lambda d: d.created_at)[:limit]
+
+
+def _look_at(record: Delivery) -> datetime:
+    if record.status is Status.SENDING:
+        return record.deadline or record.updated_at
+    return min(record.due_at or record.updated_at + OVERDUE_AFTER, record.expires_at)
+
+
+def _sort_key(record: Delivery) -> str:
+    return f"{record.created_at.isoformat()}#{record.request_id}"
+
+
+def _encode(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError) as exc:
+        raise KeyError(cursor) from exc
+
+
+@dataclass
+class Buried:
+    """A copy on the dead-letter queue."""
+
+    copy: Copy
+    reason: str
+    detail: str
+
+
+@dataclass
+class FakeSendQueue:
+    """Records what was sent; `refuses` picks copies that SQS does not take, `broken` makes every call fail."""
+
+    sent: list[tuple[Copy, timedelta]] = field(default_factory=list)
+    buried: list[Buried] = field(default_factory=list)
+    refuses: Callable[[Copy], bool] = lambda _: False
+    broken: bool = False
+
+    @property
+    def copies(self) -> list[Copy]:
+        return [copy for copy, _ in self.sent]
+
+    def send(self, copies: Iterable[tuple[Copy, timedelta]]) -> Sequence[Copy]:
+        copies = list(copies)
+        if self.broken:
+            return [copy for copy, _ in copies]
+        self.sent += [pair for pair in copies if not self.refuses(pair[0])]
+        return [copy for copy, _ in copies if self.refuses(copy)]
+
+    def bury(self, copy: Copy, *, reason: str, detail: str) -> None:
+        if self.broken:
+            raise DependencyError("SQS", "SendMessage")
+        self.buried.append(Buried(copy, reason, detail))
+
+
+@dataclass
+class FakeParkedBodies:
+    """Parked bodies in a dict; `broken` makes every call fail."""
+
+    bodies: dict[str, str] = field(default_factory=dict)
+    broken: bool = False
+
+    def park(self, tenant_id: str, request_id: str, body: str) -> str:
+        self._answer("PutObject")
+        key = f"parked/{tenant_id}/{request_id}"
+        self.bodies[key] = body
+        return key
+
+    def fetch(self, key: str) -> str:
+        self._answer("GetObject")
+        return self.bodies[key]
+
+    def discard(self, key: str) -> None:
+        self._answer("DeleteObject")
+        self.bodies.pop(key, None)
+
+    def _answer(self, operation: str) -> None:
+        if self.broken:
+            raise DependencyError("S3", operation)
+
+
+class FakeProvidersTable:
+    """The provider rows; suspends as the real one does, after `SUSPEND_AFTER` distinct faulty requests."""
+
+    def __init__(self, *providers: Provider) -> None:
+        self.rows = {p.tenant_id: p for p in providers}
+        self.reads: list[Collection[str]] = []
+
+    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider]:
+        self.reads.append(tenant_ids)
+        return {t: self.rows[t] for t in tenant_ids if t in self.rows}
+
+    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
+        row = self.rows.get(tenant_id)
+        if row is None or row.active is None or row.active.version != version:
+            return False
+        faulty = row.faulty_requests | {request_id}
+        suspend = row.status is ProviderStatus.ACTIVE and len(faulty) >= SUSPEND_AFTER
+        status = ProviderStatus.SUSPENDED if suspend else row.status
+        self.rows[tenant_id] = replace(row, faulty_requests=faulty, status=status, error=error if suspend else row.error)
+        return suspend
+
+    def clear_faults(self, tenant_id: str, version: int) -> None:
+        row = self.rows.get(tenant_id)
+        if row is not None and row.active is not None and row.active.version == version:
+            self.rows[tenant_id] = replace(row, faulty_requests=frozenset())
+
+
+def a_config(**fields: Any) -> StoredConfig:
+    """Make a stored SES config with an access key."""
+    return StoredConfig(
+        **{
+            "provider": "ses",
+            "version": 1,
+            "ciphertext": b"sealed",
+            "region": "eu-west-1",
+            "from_address": "hello@acme.example",
+            "from_name": "Acme",
+            "credentials": {"type": "accessKey", "accessKeyId": "…WXYZ"},
+            **fields,
+        }
+    )
+
+
+def a_provider(tenant_id: str = "acme", status: ProviderStatus = ProviderStatus.ACTIVE, **fields: Any) -> Provider:
+    """Make a provider row: verified and active unless told otherwise."""
+    return Provider(
+        **{
+            "tenant_id": tenant_id,
+            "status": status,
+            "versions": 1,
+            "external_id": f"external-id-of-{tenant_id}",
+            "active": a_config(),
+            "verified_at": NOON,
+            "updated_at": NOON,
+            **fields,
+        }
+    )
+
+
+def a_delivery(request_id: str = "r1", status: Status = Status.QUEUED, **fields: Any) -> Delivery:
+    """Make a record of tenant acme with one recipient."""
+    return Delivery(
+        **{
+            "tenant_id": "acme",
+            "request_id": request_id,
+            "status": status,
+            "content_hash": "sha256:0",
+            "created_at": NOON,
+            "updated_at": NOON,
+            "expires_at": NOON + timedelta(hours=24),
+            "recipients": 1,
+            **fields,
+        }
+    )
