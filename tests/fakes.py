@@ -2,13 +2,14 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mailer.domain import delivery
-from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.ports import Copy, Page, RefusedError
@@ -24,6 +25,9 @@ class FakeClock:
 
     def now(self) -> datetime:
         return self.time
+
+    def wait_until(self, moment: datetime) -> None:
+        self.time = max(self.time, moment)
 
     def advance(self, step: timedelta) -> None:
         self.time += step
@@ -73,22 +77,16 @@ class FakeMessagesTable:
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
         """Keep every record in shard 0."""
-        found = [d for d in self.records.values() if shard == 0 and not d.ended and _look_at(d) <= now]
-        return sorted(found, key=_look_at)[:limit]
+        found = [(d.sweep_at, d) for d in self.records.values() if shard == 0 and d.sweep_at is not None and d.sweep_at <= now]
+        return [d for _, d in sorted(found, key=lambda pair: pair[0])][:limit]
 
-    def waiting_for_provider(self, tenant_id: str, limit: int) -> Sequence[Delivery]:
+    def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
         found = [
             d
             for d in self.records.values()
-            if d.tenant_id == tenant_id and d.status is Status.DEFERRED and d.waits_for is WaitsFor.PROVIDER and d.parked
+            if d.tenant_id == tenant_id and d.status is Status.DEFERRED and d.waits_for is WaitsFor.PROVIDER
         ]
-        return sorted(found, key=lambda d: d.created_at)[:limit]
-
-
-def _look_at(record: Delivery) -> datetime:
-    if record.status is Status.SENDING:
-        return record.deadline or record.updated_at
-    return min(record.due_at or record.updated_at + OVERDUE_AFTER, record.expires_at)
+        yield from sorted(found, key=lambda d: d.created_at)
 
 
 def _sort_key(record: Delivery) -> str:
@@ -104,6 +102,31 @@ def _decode(cursor: str) -> str:
         return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError) as exc:
         raise KeyError(cursor) from exc
+
+
+@dataclass
+class FakeJournal:
+    """Keeps what it was told as (event, arguments)."""
+
+    entries: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+
+    def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
+        self.entries.append(("answered", (tenant_id, request_id, fence, outcome, took)))
+
+    def recorded(self, record: Delivery) -> None:
+        self.entries.append(("recorded", (record,)))
+
+    def buried(self, copy: Copy, reason: str) -> None:
+        self.entries.append(("buried", (copy, reason)))
+
+    def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
+        self.entries.append(("suspended", (tenant_id, version, error)))
+
+    def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
+        self.entries.append(("failed", (step, tenant_id, error)))
+
+    def swept(self, *, overdue: int, lag: timedelta) -> None:
+        self.entries.append(("swept", (overdue, lag)))
 
 
 @dataclass
