@@ -91,6 +91,8 @@ class ErrorInfo:
 
     code: str
     message: str
+    advice: str | None = None
+    """A hint that is more exact than the code's own, such as one that names the region."""
 
     @property
     def kind(self) -> Kind:
@@ -105,7 +107,7 @@ class ErrorInfo:
     @property
     def hint(self) -> str:
         """Who must do what."""
-        return CODES[self.code].hint
+        return self.advice or CODES[self.code].hint
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,175 @@
-"""Decide what a tenant's provider may do: its configs, its status, and when its mail may go out."""
+"""Describe a tenant's provider: the configs it may have, the row that holds them sealed, and whether its mail may go out."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from mailer.domain.errors import ErrorInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError, from_json
+
+from mailer.domain.errors import ErrorInfo, Problem, RequestError
+from mailer.domain.wire import WireModel, read
 
 Kind = Literal["ses", "smtp"]
+Tls = Literal["none", "starttls", "implicit"]
+Sandbox = Literal["true", "false", "unknown"]
+
+SUSPEND_AFTER = 3
+"""Distinct requests with tenant-class errors that suspend a version."""
+
+
+def _matching(pattern: str, problem: str) -> AfterValidator:
+    """Refuse a string that the pattern does not match as a whole, saying what is wanted in words."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str | SecretStr) -> str | SecretStr:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not compiled.fullmatch(text):
+            raise PydanticCustomError("format", "{problem}", {"problem": problem})
+        return value
+
+    return AfterValidator(check)
+
+
+# IAM documents 16 to 128 word characters; local AWSes also take a bare account id, of 12 digits.
+AccessKeyId = Annotated[
+    str,
+    _matching(r"(?!ASIA)\w{12,128}", "must be the id of a long-term access key (AKIA…); a temporary one (ASIA…) cannot be used"),
+    Field(repr=False),
+]
+SecretKey = Annotated[SecretStr, _matching(r"[!-~]{1,256}", "must be the secret as AWS showed it: no spaces, no line breaks")]
+# Any partition; a path has a leading and a trailing slash around its parts.
+RoleArn = Annotated[
+    str,
+    _matching(
+        r"arn:aws[a-z0-9-]*:iam::\d{12}:role/(?:[!-.0-~]{1,128}/)*[\w+=,.@-]{1,64}",
+        "must be the ARN of an IAM role: arn:aws:iam::123456789012:role/name",
+    ),
+    Field(max_length=2048),
+]
+Region = Annotated[str, _matching(r"[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2}", "must be the name of an AWS region, such as eu-west-1")]
+ConfigurationSet = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "must be 1 to 64 letters, digits, hyphens or underscores")]
+FromName = Annotated[
+    str, _matching(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,320}", "must be at most 320 characters, none of them a control character")
+]
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+Host = Annotated[
+    str,
+    _matching(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*|[0-9a-fA-F:.]{{2,45}}", "must be a host name or an IP address"),
+]
+Login = Annotated[str, _matching(r"[ -~]{1,256}", "must be 1 to 256 printable ASCII characters")]
+Password = Annotated[SecretStr, _matching(r"[ -~]{1,256}", "must be 1 to 256 printable ASCII characters")]
+Address = Annotated[
+    str,
+    _matching(
+        r"(?=.{3,254}$)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[^\s@\x00-\x20]+\.[^\s@\x00-\x20]+", "must be an e-mail address: name@domain"
+    ),
+]
+
+
+class _Config(WireModel):
+    """What every config has: whom its mail comes from."""
+
+    from_address: Address
+    from_name: FromName
+
+    def plaintext(self) -> bytes:
+        """Return the JSON that is sealed: the one place where the secrets are revealed."""
+        fields = self.model_dump(by_alias=True, exclude_none=True)
+        revealed = {name: v.get_secret_value() if isinstance(v, SecretStr) else v for name, v in fields.items()}
+        return json.dumps(revealed, separators=(",", ":")).encode()
+
+
+class _SesConfig(_Config):
+    """What both kinds of SES config have."""
+
+    region: Region
+    configuration_set: ConfigurationSet | None = None
+    max_send_rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    """Recipients per second."""
+
+
+class AccessKeyConfig(_SesConfig):
+    """The tenant's SES account, by an access key of one of its IAM users."""
+
+    access_key_id: AccessKeyId
+    secret_access_key: SecretKey
+
+    def shown(self, external_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the same call for every kind
+        """Return what the API shows of the credentials."""
+        return {"type": "accessKey", "accessKeyId": f"…{self.access_key_id[-4:]}"}
+
+
+class RoleConfig(_SesConfig):
+    """The tenant's SES account, by a role of it that this service may assume with the tenant's ExternalId."""
+
+    role_arn: RoleArn
+
+    @property
+    def account(self) -> str:
+        """The id of the AWS account that the role is of."""
+        return self.role_arn.split(":")[4]
+
+    def shown(self, external_id: str) -> Mapping[str, str]:
+        """Return what the API shows of the credentials."""
+        return {"type": "role", "roleArn": self.role_arn, "externalId": external_id}
+
+
+def _tls(value: Any) -> Any:
+    """Take true for STARTTLS and false for none, as SMTP clients commonly have it."""
+    return {True: "starttls", False: "none"}[value] if isinstance(value, bool) else value
+
+
+class SmtpConfig(_Config):
+    """An SMTP server, on development stacks: Mailpit and its like."""
+
+    host: Host
+    port: Annotated[int, Field(ge=1, le=65535)]
+    username: Login | None = None
+    password: Password | None = None
+    tls: Annotated[Tls, BeforeValidator(_tls)] = "none"
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> "SmtpConfig":
+        if (self.username is None) != (self.password is None):
+            raise PydanticCustomError("login", "username and password go together: give both or neither")
+        return self
+
+    def shown(self, external_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the same call for every kind
+        """Return what the API shows of the credentials."""
+        return {"type": "smtp", "host": f"{self.host}:{self.port}"}
+
+
+SesConfig = AccessKeyConfig | RoleConfig
+ProviderConfig = AccessKeyConfig | RoleConfig | SmtpConfig
+
+
+def parse_config(kind: Kind, text: str | bytes) -> ProviderConfig:
+    """Read a config's JSON: what a caller stores, and what the vault gives back.
+
+    Raises:
+        RequestError: names every faulty field under `config`.
+    """
+    if kind == "smtp":
+        return read(SmtpConfig, text, at=("config",))
+    given = _field_names(text)
+    if "roleArn" not in given:
+        return read(AccessKeyConfig, text, at=("config",))
+    if given & {"accessKeyId", "secretAccessKey"}:
+        raise RequestError([Problem("config", "must have either accessKeyId and secretAccessKey, or roleArn")])
+    return read(RoleConfig, text, at=("config",))
+
+
+def _field_names(text: str | bytes) -> frozenset[str]:
+    try:
+        fields = from_json(text)
+    except ValueError:
+        return frozenset()
+    return frozenset(fields) if isinstance(fields, dict) else frozenset()
 
 
 class ProviderStatus(StrEnum):
@@ -30,15 +191,22 @@ class StoredConfig:
     ciphertext: bytes = field(repr=False)
     """AWS Encryption SDK message over the config's JSON, bound to {tenant_id, provider, version}."""
     region: str
+    """Of SES; empty for SMTP."""
     from_address: str
     from_name: str
     credentials: Mapping[str, str]
     """What the API shows: {"type": "accessKey", "accessKeyId": "…last 4"} or {"type": "role", "roleArn", "externalId"}."""
     configuration_set: str | None = None
     max_send_rate: float | None = None
-    """Recipients per second."""
+    """Recipients per second, as the config says."""
     account: str | None = None
     """The sending AWS account's id, as verify learned it; paces the tenants that share it together."""
+    quota_rate: float | None = None
+    """Recipients per second, as GetSendQuota told verify; None: the tenant's policy does not allow that call."""
+    quota_24h: float | None = None
+    """Recipients in 24 hours, as GetSendQuota told verify; None: as above."""
+    error: ErrorInfo | None = None
+    """Why its last verify failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +218,56 @@ class Provider:
     versions: int
     """The highest version ever given out; never reused, also after DELETE."""
     external_id: str
+    """What a role's trust policy must ask for; made once for a tenant, kept for ever."""
     active: StoredConfig | None = None
     candidate: StoredConfig | None = None
-    sandbox: Literal["true", "false", "unknown"] = "unknown"
+    sandbox: Sandbox = "unknown"
     verified_at: datetime | None = None
     updated_at: datetime
+    deleted_at: datetime | None = None
+    """When the provider was last deleted; stays when another is stored: what was asked for before then is not sent."""
     warnings: tuple[str, ...] = ()
     error: ErrorInfo | None = None
+    """What suspended it."""
     faulty_requests: frozenset[str] = frozenset()
-    """Distinct requests that met a tenant-class error under the active version since the last success."""
+    """Distinct requests that met a tenant-class error under the active version since the last success; at most SUSPEND_AFTER."""
+    release_at: datetime | None = None
+    """When its waiting mail was last set free; None once the sweeper has seen to all of it."""
+    revision: int = 0
+    """Counts the writes to the row: whoever replaces the row must have read the latest."""
 
 
-SUSPEND_AFTER = 3
-"""Distinct requests with tenant-class errors that suspend a version."""
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a tenant's mail does not go out now, and whether it waits for that to change or fails."""
+
+    error: ErrorInfo
+    waits: bool
+
+
+_NOT_CONFIGURED = Stop(ErrorInfo("provider_not_configured", "the tenant has no mail provider"), waits=False)
+_DELETED = Stop(ErrorInfo("provider_deleted", "the tenant's mail provider was deleted"), waits=False)
+_NEVER_VERIFIED = Stop(ErrorInfo("provider_not_active", "the tenant's mail provider was never verified"), waits=False)
+_ENABLE = "Tenant: switch the provider on again (POST …/provider/enable); what waits goes out by itself."
+_DISABLED = Stop(ErrorInfo("provider_not_active", "the tenant's mail provider is disabled", _ENABLE), waits=True)
+
+
+def sending_state(provider: Provider | None, requested_at: datetime | None = None) -> StoredConfig | Stop:
+    """Decide what a send does with the tenant's row: the config to use, or why not.
+
+    `requested_at` is when the request was made: DELETE fails what was asked for before it, also when another provider
+    has been stored since. Without it the request counts as one that waited.
+    """
+    if provider is None:
+        return _NOT_CONFIGURED
+    if provider.deleted_at and (requested_at or provider.deleted_at) <= provider.deleted_at:
+        return _DELETED
+    if provider.active is None:
+        return _NOT_CONFIGURED if provider.status is ProviderStatus.DELETED else _NEVER_VERIFIED
+    match provider.status:
+        case ProviderStatus.SUSPENDED:
+            return Stop(provider.error or ErrorInfo("provider_not_active", "the tenant's mail provider is suspended"), waits=True)
+        case ProviderStatus.DISABLED:
+            return _DISABLED
+        case _:
+            return provider.active

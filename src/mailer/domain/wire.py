@@ -1,0 +1,196 @@
+"""Read JSON from outside into frozen models: every fault named by its path, no value ever shown."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mailer.domain.errors import Problem, RequestError
+
+MAX_PROBLEMS = 100  # listed in one error; the rest is counted
+
+Path = tuple[str | int, ...]
+
+
+class WireModel(BaseModel):
+    """Base of everything that crosses an edge: frozen, camelCase on the wire, unknown fields refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,  # for our own code; `parse` takes the wire's names alone
+        hide_input_in_errors=True,
+    )
+
+
+def parse[Model: BaseModel](model: type[Model], body: str | bytes | Mapping[str, object]) -> Model:
+    """Read a JSON object (or what `load_object` made of it) into a model.
+
+    Raises:
+        RequestError: listing every fault by its path; nothing else, whatever the body.
+    """
+    document, faults = (body, []) if isinstance(body, Mapping) else load_object(body)
+    try:
+        parsed = model.model_validate(document, by_alias=True, by_name=False)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        coded = [(code, problem) for detail in details for code, problem in _problems(detail, document)]
+        raise refusal([*(("invalid_request", fault) for fault in faults), *coded]) from None
+    if faults:
+        raise refusal(("invalid_request", fault) for fault in faults)
+    return parsed
+
+
+def load_object(body: str | bytes) -> tuple[dict[str, object], list[Problem]]:
+    """Decode a JSON object strictly.
+
+    Returns the object, and the faults that leave it readable: names given twice (the last one stands) and lone surrogates.
+    Raises RequestError where it is no JSON object at all.
+    """
+    twice: list[dict[str, object]] = []
+
+    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            twice.append(found)
+        return found
+
+    try:
+        text = body if isinstance(body, str) else body.decode("utf-8")
+        document = json.loads(text, object_pairs_hook=members, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # also invalid UTF-8, and integers of thousands of digits
+        raise RequestError([Problem("", "must be one JSON object in UTF-8, of sane depth and numbers")]) from None
+    if not isinstance(document, dict):
+        raise RequestError([Problem("", "must be a JSON object")])
+    return document, list(_text_faults(document, {id(found) for found in twice}))
+
+
+def refusal(coded: Iterable[tuple[str, Problem]]) -> RequestError:
+    """Make the error of all faults: their common code, or `invalid_request` where they differ."""
+    pairs = list(dict.fromkeys(coded))
+    codes = {code for code, _ in pairs}
+    problems = [problem for _, problem in pairs[:MAX_PROBLEMS]]
+    if len(pairs) > MAX_PROBLEMS:
+        problems.append(Problem("", f"and {len(pairs) - MAX_PROBLEMS} faults more"))
+    return RequestError(problems, codes.pop() if len(codes) == 1 else "invalid_request")
+
+
+def fault(problem: str, *at: Path, code: str = "invalid_request") -> PydanticCustomError:
+    """Make the error a validator raises; `at` are paths from the model, where the fault is not the validated field itself."""
+    return PydanticCustomError("fault", "{problem}", {"problem": problem, "at": at, "code": code})
+
+
+def checked(find_fault: Callable[[str], str | None]) -> AfterValidator:
+    """Make a validator of a function that says what is wrong with a text, or None."""
+
+    def check(text: str) -> str:
+        if problem := find_fault(text):
+            raise fault(problem)
+        return text
+
+    return AfterValidator(check)
+
+
+def matching(pattern: str, allowed: str) -> AfterValidator:
+    """Make a validator for text that matches a pattern whole; `allowed` says in words what that is."""
+    compiled = re.compile(pattern)
+    return checked(lambda text: None if compiled.fullmatch(text) else f"must be {allowed}")
+
+
+def _exactly_bool(value: object) -> object:
+    if not isinstance(value, bool):
+        raise fault("must be true or false")
+    return value
+
+
+STRICT_BOOL: Final = BeforeValidator(_exactly_bool)  # pydantic's lax mode takes "yes" and 1 too
+
+
+_ALLOWED = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "string_type": "must be a string",
+    "string_unicode": "must be Unicode text without lone surrogates",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "mapping_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "union_tag_invalid": "must be one of {expected_tags}",
+}
+
+
+def _problems(detail: ErrorDetails, document: Mapping[str, object]) -> Iterable[tuple[str, Problem]]:
+    context: dict[str, Any] = detail.get("ctx", {})
+    if detail["type"] != "fault":
+        allowed = _ALLOWED.get(detail["type"], "is not valid").format(**context)
+        return [("invalid_request", Problem(path(detail["loc"], document), allowed))]
+    places = [detail["loc"][:-1] + place for place in context["at"]] or [detail["loc"]]
+    return [(context["code"], Problem(path(place, document), context["problem"])) for place in places]
+
+
+_PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,75}")
+
+
+def path(location: Path, document: object) -> str:
+    """Write a location as `message.to[0].email`; a name that is no plain word is shown as `?`, it may be anybody's data."""
+    written = ""
+    for step in location:
+        if isinstance(step, int):
+            if isinstance(document, list | tuple):  # not where an object was given in the place of a list of one
+                written += f"[{step}]"
+                document = document[step] if step < len(document) else None
+        elif step != "[key]":  # pydantic's mark for "the name itself"
+            name = step if _PLAIN_KEY.fullmatch(step) else "?"
+            written += f".{name}" if written else name
+            document = document.get(step) if isinstance(document, Mapping) else None
+    return written
+
+
+def _text_faults(document: dict[str, object], twice: set[int]) -> Iterable[Problem]:
+    """Walk the whole document, without recursion, for repeated names and for text that UTF-8 cannot carry."""
+    todo: list[tuple[Path, object]] = [((), document)]
+    while todo:
+        location, node = todo.pop()
+        if isinstance(node, str):
+            if not _is_unicode(node):
+                yield Problem(path(location, document), "must be Unicode text without lone surrogates")
+        elif isinstance(node, dict):
+            if id(node) in twice:
+                yield Problem(path(location, document), "must not give a name twice")
+            todo.extend(((*location, name), value) for name, value in node.items())
+            if not all(map(_is_unicode, node)):
+                yield Problem(path(location, document), "must have names without lone surrogates")
+        elif isinstance(node, list):
+            todo.extend(((*location, index), value) for index, value in enumerate(node))
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)  # NaN and Infinity are not JSON
