@@ -82,6 +82,7 @@ CODES: dict[str, Code] = {
     "not_found": Code(Kind.API, "Caller: there is no such thing under this tenant."),
     "not_cancellable": Code(Kind.API, "Caller: only queued and deferred requests can be cancelled."),
     "too_many_requests": Code(Kind.API, "Caller: wait as Retry-After says, then try again with jitter."),
+    "internal_error": Code(Kind.API, "Operator: this is a fault of the service; the log has its place under the request's id."),
 }
 
 

@@ -1,0 +1,90 @@
+"""Answer every error of the API as RFC 9457 problem+json, and nothing that a caller sends with a 5xx."""
+
+import json
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError, ServiceError
+
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
+
+CONTENT_TYPE = "application/problem+json"
+
+STATUS = {
+    "invalid_request": HTTPStatus.BAD_REQUEST,
+    "tenant_mismatch": HTTPStatus.BAD_REQUEST,
+    "attachment_type_blocked": HTTPStatus.BAD_REQUEST,
+    "attachment_missing": HTTPStatus.BAD_REQUEST,
+    "not_found": HTTPStatus.NOT_FOUND,
+    "request_id_reused": HTTPStatus.CONFLICT,
+    "not_cancellable": HTTPStatus.CONFLICT,
+    "provider_not_configured": HTTPStatus.CONFLICT,
+    "provider_not_active": HTTPStatus.CONFLICT,
+    "message_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "too_many_requests": HTTPStatus.TOO_MANY_REQUESTS,
+    "internal_error": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "dependency_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""The status of each code that refuses an API call; a code that is not here is what the tenant's own account answered: 422."""
+
+RETRY_AFTER = {"too_many_requests": "1", "dependency_unavailable": "5"}  # seconds
+
+_MAX_PROBLEMS = 100
+_MAX_DETAIL = 1000  # characters
+
+
+def answer_errors(app: APIGatewayRestResolver, report: Callable[[Exception], None]) -> None:
+    """Give the app an answer to every exception; `report` hears of those that are no fault of the caller."""
+
+    def ours(error: Exception) -> Response[str]:
+        report(error)
+        return problem(error.error if isinstance(error, DependencyError) else ErrorInfo("internal_error", "something of ours went wrong"))
+
+    answers: dict[type[Exception], Callable[..., Response[str]]] = {
+        RequestError: refused,
+        NotSentError: not_sent,
+        NotFoundError: no_route,
+        ServiceError: by_powertools,
+        DependencyError: ours,
+        Exception: ours,
+    }
+    for kind, answer in answers.items():
+        app.exception_handler(kind)(answer)
+
+
+def refused(error: RequestError) -> Response[str]:
+    """Answer what the caller must change."""
+    return problem(ErrorInfo(error.code, str(error)), errors=error.problems)
+
+
+def not_sent(error: NotSentError) -> Response[str]:
+    """Answer what the tenant's own account or config would not do."""
+    return problem(error.error, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def no_route(_: NotFoundError) -> Response[str]:
+    """Answer for a path or method that is none of ours."""
+    return problem(ErrorInfo("not_found", "there is no such route"))
+
+
+def by_powertools(error: ServiceError) -> Response[str]:
+    """Answer what the event handler itself refused."""
+    status = HTTPStatus(error.status_code)
+    return problem(ErrorInfo("invalid_request", status.phrase), status=status)
+
+
+def problem(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Sequence[Problem] = ()) -> Response[str]:
+    """Write an error as problem+json; by default the status is that of its code."""
+    status = status or STATUS.get(error.code, HTTPStatus.UNPROCESSABLE_ENTITY)
+    body = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "code": error.code,
+        "detail": error.message[:_MAX_DETAIL],
+        "hint": error.hint,
+        "errors": [{"path": e.path, "problem": e.problem} for e in errors[:_MAX_PROBLEMS]],
+    }
+    headers = {"Retry-After": RETRY_AFTER[error.code]} if error.code in RETRY_AFTER else {}
+    return Response(status.value, CONTENT_TYPE, json.dumps(body), headers=headers)
