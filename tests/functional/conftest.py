@@ -1,0 +1,40 @@
+"""The stack of `template.yaml` in moto, with the environment that the functions get."""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+
+import pytest
+from moto import mock_aws
+
+import tables
+from mailer.settings import settings
+
+REGION = "eu-central-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_SESSION_TOKEN": "testing"}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
+    """Make every resource anew, set the environment and forget every cached client; yields the variables."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION}.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        environment = tables.create_stack_resources()
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        forget_caches()
+        yield environment
+    forget_caches()
+
+
+def forget_caches() -> None:
+    """Empty what the process keeps between calls: settings and what `wiring` built."""
+    settings.cache_clear()
+    if importlib.util.find_spec("mailer.wiring"):
+        for built in vars(importlib.import_module("mailer.wiring")).values():
+            if hasattr(built, "cache_clear"):
+                built.cache_clear()

@@ -1,0 +1,121 @@
+"""Make what `template.yaml` declares, in moto or any other local AWS, so that schema and environment are written down once."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import yaml
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+ROOT = Path(__file__).resolve().parent.parent
+QUEUE_ATTRIBUTES = ("VisibilityTimeout", "MessageRetentionPeriod", "MaximumMessageSize")
+TABLE_PROPERTIES = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!Sub text` as `{"Fn::Sub": "text"}`, as CloudFormation does."""
+
+
+def _intrinsic(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    match node:
+        case yaml.ScalarNode():
+            value: Any = loader.construct_scalar(node)
+        case yaml.SequenceNode():
+            value = loader.construct_sequence(node, deep=True)
+        case yaml.MappingNode():
+            value = loader.construct_mapping(node, deep=True)
+    if tag == "GetAtt" and isinstance(value, str):
+        value = value.split(".")
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+
+@cache
+def template() -> dict[str, Any]:
+    """Return `template.yaml`, its short intrinsics in long form."""
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506 - a SafeLoader with CloudFormation's tags
+    return loaded
+
+
+def resources(kind: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of one type by their logical ids."""
+    return {name: resource for name, resource in template()["Resources"].items() if resource["Type"] == kind}
+
+
+def create_tables(client: "DynamoDBClient", names: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Create every table with its indexes; `names` maps logical ids to table names (default: the logical id). Return the names."""
+    made = {}
+    for logical_id, resource in resources("AWS::DynamoDB::Table").items():
+        made[logical_id] = (names or {}).get(logical_id, logical_id)
+        client.create_table(TableName=made[logical_id], **{p: v for p, v in resource["Properties"].items() if p in TABLE_PROPERTIES})
+    return made
+
+
+def create_stack_resources() -> dict[str, str]:
+    """Create tables, queues, buckets, keys and buses with default clients; return the functions' environment, all of them merged."""
+    references = {name: str(p["Default"]) for name, p in template().get("Parameters", {}).items() if "Default" in p}
+    references |= create_tables(boto3.client("dynamodb"))
+    attributes: dict[str, str] = {}
+    for kind, create in CREATORS.items():
+        for logical_id, resource in resources(kind).items():
+            references[logical_id], attributes[logical_id] = create(logical_id, resource.get("Properties", {}))
+    return dict(_environment(references, attributes))
+
+
+def _create_queue(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
+    sqs = boto3.client("sqs")
+    attributes = {name: str(properties[name]) for name in QUEUE_ATTRIBUTES if name in properties}
+    url = sqs.create_queue(QueueName=logical_id, Attributes=attributes)["QueueUrl"]
+    return url, sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+
+def _create_bucket(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
+    s3, name = boto3.client("s3"), logical_id.lower()
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": s3.meta.region_name})
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"])
+    return name, f"arn:aws:s3:::{name}"
+
+
+def _create_key(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
+    metadata = boto3.client("kms").create_key(Description=logical_id)["KeyMetadata"]
+    return metadata["KeyId"], metadata["Arn"]
+
+
+def _create_bus(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
+    return logical_id, boto3.client("events").create_event_bus(Name=logical_id)["EventBusArn"]
+
+
+CREATORS = {
+    "AWS::SQS::Queue": _create_queue,
+    "AWS::S3::Bucket": _create_bucket,
+    "AWS::KMS::Key": _create_key,
+    "AWS::Events::EventBus": _create_bus,
+}
+"""How to make one resource of a type, from its logical id and properties: answers what `Ref` and what `GetAtt Arn` stand for."""
+
+
+def variables(function: str) -> dict[str, Any]:
+    """Return a function's environment as the template writes it, with what `Globals` gives to all."""
+    shared = template()["Globals"]["Function"]["Environment"]["Variables"]
+    own = template()["Resources"][function]["Properties"].get("Environment", {}).get("Variables", {})
+    return shared | own
+
+
+def _environment(references: Mapping[str, str], attributes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for function in resources("AWS::Serverless::Function"):
+        for name, value in variables(function).items():
+            match value:
+                case {"Ref": target}:
+                    yield name, references[target]
+                case {"Fn::GetAtt": [target, "Arn"]}:
+                    yield name, attributes[target]
+                case dict():
+                    raise NotImplementedError(f"{function}.{name}: {value}")
+                case _:
+                    yield name, str(value)
