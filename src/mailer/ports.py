@@ -1,14 +1,16 @@
 """What the services need from the world, as Protocols; the adapters implement them, the tests fake them."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
+from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, Delivery, Outcome, Status
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
-from mailer.domain.provider import Provider, StoredConfig
+from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredConfig
 
 
 class Clock(Protocol):
@@ -17,6 +19,23 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """Return the time, aware, in UTC."""
         ...
+
+    def wait_until(self, moment: datetime) -> None:
+        """Hold this thread until a moment that is at most a few seconds away."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountFacts:
+    """What a sending account tells about itself; None where its policy does not let it tell, or it did not answer."""
+
+    account: str | None = None
+    """The AWS account's id."""
+    sandbox: bool | None = None
+    max_send_rate: float | None = None
+    """Recipients per second."""
+    quota_24h: float | None = None
+    """Recipients in 24 hours."""
 
 
 class EmailProvider(Protocol):
@@ -28,6 +47,10 @@ class EmailProvider(Protocol):
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
         """Hand the message over, once; never raises for what the provider or the network does."""
+        ...
+
+    def account_facts(self) -> AccountFacts:
+        """Ask the account about itself, within a few seconds; never raises for what it does not tell."""
         ...
 
 
@@ -44,6 +67,19 @@ class ProviderOpener(Protocol):
         ...
 
 
+class Attachments(Protocol):
+    """Attachments that were uploaded before."""
+
+    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
+        """Return an uploaded object of this tenant.
+
+        Raises:
+            RequestError: attachment_missing, or message_too_large.
+            DependencyError: S3 did not answer.
+        """
+        ...
+
+
 class ProvidersTable(Protocol):
     """The part of the providers table that sending needs; every read is consistent."""
 
@@ -56,7 +92,91 @@ class ProvidersTable(Protocol):
         ...
 
     def clear_faults(self, tenant_id: str, version: int) -> None:
-        """Forget the counted errors of a version that has just sent."""
+        """Forget the counted errors of a version that has just sent; a write, so ask only where the row shows some."""
+        ...
+
+    def learn_sandbox(self, tenant_id: str, version: int) -> None:
+        """Note that SES refused a recipient of this version's mail as it does in the sandbox only."""
+        ...
+
+
+class ProviderStore(Protocol):
+    """The providers table as the provider API uses it: read, decide, replace what was read."""
+
+    def get(self, tenant_id: str) -> Provider | None:
+        """Read a row, consistently; a tombstone is a row."""
+        ...
+
+    def replace(self, row: Provider) -> bool:
+        """Write a row over the revision that it was read as (0: there was none); False when another write came first."""
+        ...
+
+
+class Releases(Protocol):
+    """The tenants whose waiting mail is to be set free: their provider was verified, enabled or deleted."""
+
+    def releasing(self) -> Sequence[str]:
+        """Return their ids, longest marked first; a tenant stays marked until `released` says yes."""
+        ...
+
+    def released(self, tenant_id: str, now: datetime) -> bool:
+        """Take a tenant off the list, once nothing of it waits any more; False while its mark is younger than RELEASE_MARKED.
+
+        A batch that read the row before the change parks its mail after it: so nobody is taken off before that batch is over.
+        """
+        ...
+
+
+class Vault(Protocol):
+    """Seals configs so that only the same tenant, provider and version opens them again."""
+
+    def seal(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+        """Encrypt a config.
+
+        Raises:
+            DependencyError: KMS did not do its part.
+        """
+        ...
+
+    def open(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+        """Decrypt a config.
+
+        Raises:
+            NotSentError: config_unreadable: damaged, or sealed for another tenant, provider or version.
+            DependencyError: KMS did not do its part; nothing is wrong with the config.
+        """
+        ...
+
+
+class TrustProbe(Protocol):
+    """Tries a role as a stranger would."""
+
+    def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
+        """Tell whether the role's trust policy refuses both a wrong ExternalId and none.
+
+        Raises:
+            DependencyError: STS did not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderChange:
+    """What happened to a tenant's provider, as other systems hear of it."""
+
+    tenant_id: str
+    change: Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
+    status: ProviderStatus
+    version: int | None
+    """The version that the change is about."""
+    error: ErrorInfo | None = None
+
+
+class Events(Protocol):
+    """Tells other systems what happened; never fails."""
+
+    def provider_changed(self, change: ProviderChange) -> None:
+        """Tell of a change of a tenant's provider."""
         ...
 
 
@@ -98,8 +218,8 @@ class MessagesTable(Protocol):
         """Return open records whose time to be looked at has come, longest overdue first."""
         ...
 
-    def waiting_for_provider(self, tenant_id: str, limit: int) -> Sequence[Delivery]:
-        """Return parked records of a tenant that wait for its provider, oldest first."""
+    def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
+        """Yield parked records of a tenant that wait for its provider, oldest first, read as they are taken."""
         ...
 
 
@@ -151,7 +271,11 @@ class ParkedBodies(Protocol):
     """Bodies that wait longer than the queue can hold them, in the private bucket under `parked/{tenantId}/`."""
 
     def park(self, tenant_id: str, request_id: str, body: str) -> str:
-        """Store a body and return its key; the same request gets the same key."""
+        """Store a body and return its key; the same body of the same request gets the same key.
+
+        Raises:
+            DependencyError: S3 did not take it.
+        """
         ...
 
     def fetch(self, key: str) -> str:
@@ -164,5 +288,33 @@ class ParkedBodies(Protocol):
         ...
 
     def discard(self, key: str) -> None:
-        """Delete a parked body, all versions, if it is there."""
+        """Delete a parked body, if it is there."""
+        ...
+
+
+class Journal(Protocol):
+    """Where operators read what happened: log lines, metrics and events. Never fails, never sees a recipient or a body."""
+
+    def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
+        """Note what the provider answered, before it is written to the table: an `unknown` can be settled from it."""
+        ...
+
+    def recorded(self, record: Delivery) -> None:
+        """Note the new state of a record."""
+        ...
+
+    def buried(self, copy: Copy, reason: str) -> None:
+        """Note a copy on the dead-letter queue."""
+        ...
+
+    def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
+        """Note that a tenant's provider was suspended."""
+        ...
+
+    def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
+        """Note that a step of ours failed; only the error's type is written, unless it is one of our own."""
+        ...
+
+    def swept(self, *, overdue: int, lag: timedelta) -> None:
+        """Note how many open records are overdue, and how late the sweeper came to the longest overdue one."""
         ...

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
+from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
 from mailer.domain.wire import WireModel, read
 
@@ -63,12 +64,15 @@ Host = Annotated[
 ]
 Login = Annotated[str, _matching(r"[ -~]{1,256}", "must be 1 to 256 printable ASCII characters")]
 Password = Annotated[SecretStr, _matching(r"[ -~]{1,256}", "must be 1 to 256 printable ASCII characters")]
-Address = Annotated[
-    str,
-    _matching(
-        r"(?=.{3,254}$)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[^\s@\x00-\x20]+\.[^\s@\x00-\x20]+", "must be an e-mail address: name@domain"
-    ),
-]
+
+
+def _is_address(value: str) -> str:
+    """Keep the address as written; it is refused where it could not go on the wire."""
+    ascii_address(value)
+    return value
+
+
+Address = Annotated[str, AfterValidator(_is_address)]
 
 
 class _Config(WireModel):
