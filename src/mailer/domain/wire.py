@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -28,22 +28,34 @@ class WireModel(BaseModel):
     )
 
 
-def parse[Model: BaseModel](model: type[Model], body: str | bytes | Mapping[str, object]) -> Model:
-    """Read a JSON object (or what `load_object` made of it) into a model.
+def read[Model: BaseModel](model: type[Model], body: str | bytes, *, at: Path = ()) -> Model:
+    """Read a JSON object into a model; `at` is where the object stands in what the caller sent.
 
     Raises:
         RequestError: listing every fault by its path; nothing else, whatever the body.
     """
-    document, faults = (body, []) if isinstance(body, Mapping) else load_object(body)
+    return parse(model, *load_object(body), at=at)
+
+
+def parse[Model: BaseModel](
+    model: type[Model], document: Mapping[str, object], unreadable: Iterable[Problem] = (), *, at: Path = ()
+) -> Model:
+    """Read a decoded object into a model; faults that were found while decoding are listed first.
+
+    Raises:
+        RequestError: listing every fault by its path.
+    """
+    coded = [("invalid_request", problem) for problem in unreadable]
     try:
         parsed = model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        coded = [(code, problem) for detail in details for code, problem in _problems(detail, document)]
-        raise refusal([*(("invalid_request", fault) for fault in faults), *coded]) from None
-    if faults:
-        raise refusal(("invalid_request", fault) for fault in faults)
-    return parsed
+        coded += [(code, problem) for detail in details for code, problem in _problems(detail, document)]
+    else:
+        if not coded:
+            return parsed
+    prefix = path(at, None)
+    raise refusal((code, Problem(".".join(filter(None, (prefix, problem.path))), problem.problem)) for code, problem in coded)
 
 
 def load_object(body: str | bytes) -> tuple[dict[str, object], list[Problem]]:
@@ -82,7 +94,12 @@ def refusal(coded: Iterable[tuple[str, Problem]]) -> RequestError:
 
 def fault(problem: str, *at: Path, code: str = "invalid_request") -> PydanticCustomError:
     """Make the error a validator raises; `at` are paths from the model, where the fault is not the validated field itself."""
-    return PydanticCustomError("fault", "{problem}", {"problem": problem, "at": at, "code": code})
+    return PydanticCustomError("fault", "{problem}", {"problem": problem, "found": [(place, problem) for place in at], "code": code})
+
+
+def faults(found: Sequence[tuple[Path, str]]) -> PydanticCustomError:
+    """Make the error of a validator that found several faults, each with its path from the model."""
+    return PydanticCustomError("fault", "{problem}", {"problem": found[0][1], "found": found, "code": "invalid_request"})
 
 
 def checked(find_fault: Callable[[str], str | None]) -> AfterValidator:
@@ -139,11 +156,13 @@ _ALLOWED = {
 
 def _problems(detail: ErrorDetails, document: Mapping[str, object]) -> Iterable[tuple[str, Problem]]:
     context: dict[str, Any] = detail.get("ctx", {})
+    if detail["type"] == "value_error":  # raised by a validator of ours
+        return [("invalid_request", Problem(path(detail["loc"], document), str(context["error"])))]
     if detail["type"] != "fault":
-        allowed = _ALLOWED.get(detail["type"], "is not valid").format(**context)
+        allowed = _ALLOWED.get(detail["type"], detail["msg"]).format_map(context)
         return [("invalid_request", Problem(path(detail["loc"], document), allowed))]
-    places = [detail["loc"][:-1] + place for place in context["at"]] or [detail["loc"]]
-    return [(context["code"], Problem(path(place, document), context["problem"])) for place in places]
+    found = [(detail["loc"][:-1] + place, problem) for place, problem in context["found"]] or [(detail["loc"], context["problem"])]
+    return [(context["code"], Problem(path(place, document), problem)) for place, problem in found]
 
 
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,75}")
@@ -154,9 +173,9 @@ def path(location: Path, document: object) -> str:
     written = ""
     for step in location:
         if isinstance(step, int):
-            if isinstance(document, list | tuple):  # not where an object was given in the place of a list of one
+            if not isinstance(document, Mapping):  # an object may stand in the place of a list of one
                 written += f"[{step}]"
-                document = document[step] if step < len(document) else None
+                document = document[step] if isinstance(document, list) and step < len(document) else None
         elif step != "[key]":  # pydantic's mark for "the name itself"
             name = step if _PLAIN_KEY.fullmatch(step) else "?"
             written += f".{name}" if written else name

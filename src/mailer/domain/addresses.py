@@ -1,0 +1,63 @@
+"""Turn an address as a caller writes it into the one form that SES takes: a strict ASCII addr-spec."""
+
+import re
+from functools import lru_cache
+
+import idna
+
+MAX_ADDRESS = 254  # octets of an addr-spec: RFC 5321 §4.5.3.1.3 allows 256 with the angle brackets
+MAX_LOCAL_PART = 64  # octets, RFC 5321 §4.5.3.1.1
+MAX_DOMAIN = 253  # octets, RFC 1035 §2.3.4 without the root
+
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}")
+
+
+class AddressError(ValueError):
+    """An address that cannot be used; the text says what is allowed and never shows the address."""
+
+
+def ascii_address(address: str) -> str:
+    """Give the addr-spec that goes on the wire: the local part as written, an IDN domain in punycode.
+
+    Raises:
+        AddressError: for quoted local parts, comments, groups, address literals and whatever else is no plain addr-spec.
+    """
+    local_part, at, domain = address.rpartition("@")
+    if not at:
+        raise AddressError("must be an address of the form local@domain")
+    if not _LOCAL_PART.fullmatch(local_part):
+        raise AddressError("must have an ASCII local part of letters, digits and !#$%&'*+/=?^_`{|}~-, dots only between them, and one @")
+    if len(local_part) > MAX_LOCAL_PART:
+        raise AddressError(f"must have a local part of at most {MAX_LOCAL_PART} characters")
+    spec = f"{local_part}@{ascii_domain(domain)}"
+    if len(spec) > MAX_ADDRESS:
+        raise AddressError(f"must have at most {MAX_ADDRESS} characters, its domain in punycode")
+    return spec
+
+
+@lru_cache(maxsize=1024)
+def ascii_domain(domain: str) -> str:
+    """Give a domain as DNS knows it; IDN domains are mapped by UTS 46 (non-transitional) and written in punycode."""
+    name = domain if domain.isascii() else _punycode(domain)
+    if not _HOST_NAME.fullmatch(name) or len(name) > MAX_DOMAIN:
+        raise AddressError(
+            "must have a domain name with a dot: labels of 1 to 63 letters, digits and inner hyphens, no final dot, no IP address"
+        )
+    if name.rpartition(".")[2].isdigit():
+        raise AddressError("must have a domain name, not an IP address")
+    return name
+
+
+def same_mailbox(spec: str) -> str:
+    """Give the form in which two addr-specs of one mailbox are equal: only the domain ignores case (RFC 5321 §2.4)."""
+    local_part, _, domain = spec.rpartition("@")
+    return f"{local_part}@{domain.lower()}"
+
+
+def _punycode(domain: str) -> str:
+    try:
+        return idna.encode(domain, uts46=True, std3_rules=True, transitional=False).decode("ascii")
+    except (idna.IDNAError, UnicodeError) as error:
+        raise AddressError("must have a domain that IDNA 2008 allows (one with emoji: in its xn-- form)") from error

@@ -1,0 +1,406 @@
+"""Define what a caller may ask for: the send request and the mail in it, checked whole before anything is built."""
+
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from mailer.domain import file_types, header_text
+from mailer.domain.addresses import AddressError, ascii_address, same_mailbox
+from mailer.domain.errors import Problem, RequestError
+from mailer.domain.wire import STRICT_BOOL, Path, WireModel, checked, fault, faults, load_object, matching, parse
+
+MAX_RAW_BYTES = 10_485_760  # SES v1: "Message length is more than 10485760 bytes long"
+MAX_RECIPIENTS = 50  # SES: To, Cc and Bcc of one message together
+MAX_PARTS = 100  # bodies and attachments of one message
+MAX_AHEAD = timedelta(days=7)
+DEFAULT_LIFE = timedelta(hours=24)
+BASE64_LINE = 76  # characters, RFC 2045 §6.8
+
+TENANT_ID: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+REQUEST_ID: Final = r"(?!(?:batch|preview)\Z)[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+
+
+def _address_fault(address: str) -> str | None:
+    try:
+        ascii_address(address)
+    except AddressError as error:
+        return str(error)
+    return None
+
+
+TenantId = Annotated[str, matching(TENANT_ID, "1 to 64 letters, digits, _ and -, the first a letter or digit")]
+RequestId = Annotated[
+    str, matching(REQUEST_ID, "1 to 128 letters, digits and . _ : -, the first a letter or digit, and neither 'batch' nor 'preview'")
+]
+Address = Annotated[str, checked(_address_fault)]
+HeaderText = Annotated[str, checked(header_text.text_fault)]
+Tag = Annotated[str, matching(r"[A-Za-z0-9_-]{1,256}", "1 to 256 letters, digits, _ and -")]
+Flag = Annotated[bool, STRICT_BOOL]
+
+# RFC 3986, with percent-encoding for all else; no encoded-word can hide in it.
+_URL_REST = r"(?!.*=\?[^?]*\?[bBqQ]\?)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
+
+
+class Mailbox(WireModel):
+    """One address with the name to show for it."""
+
+    email: Address
+    name: HeaderText | None = None
+
+    @property
+    def address(self) -> str:
+        """The addr-spec for headers and envelope, its domain in punycode."""
+        return ascii_address(self.email)
+
+
+class S3Object(WireModel):
+    """An attachment uploaded before; the key starts with the tenant's id."""
+
+    key: Annotated[
+        str, matching(r"(?=.{3,512}\Z)[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "a key as the upload answered it: tenantId/…")
+    ]
+    version_id: Annotated[str, matching(r"[A-Za-z0-9._-]{1,1024}", "a version id as the upload answered it")] | None = None
+
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]{1,127}"
+# Parameters as RFC 2045 writes them, but none that we set ourselves or that changes where the part ends.
+_PARAMETER = rf'(?i:; ?(?!name|filename|boundary)({_ATOM})=({_ATOM}|"[ !#-\[\]-~]{{0,127}}"))'
+_MEDIA_TYPE = rf"(?!(?i:multipart)/|(?i:message)/(?!(?i:rfc822)\Z)){_ATOM}/{_ATOM}(?:{_PARAMETER}){{0,8}}"
+_BASE64_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def _base64_fault(content: str) -> str | None:
+    """Check base64 without decoding it: length, alphabet, padding, and no bits lost in the last quantum."""
+    text = content[:-2] + content[-2:].rstrip("=")
+    sound = len(content) % 4 == 0 and text.isascii() and not text.encode().translate(None, _BASE64_ALPHABET)
+    if sound and _last_quantum_is_whole(content[-4:]):
+        return None
+    return "must be base64 with the standard alphabet, padded, without blanks or line breaks (RFC 4648 §4)"
+
+
+def _last_quantum_is_whole(quantum: str) -> bool:
+    try:
+        return binascii.b2a_base64(binascii.a2b_base64(quantum), newline=False).decode() == quantum
+    except binascii.Error:
+        return False
+
+
+def _filename_fault(filename: str) -> str | None:
+    if not filename:
+        return "must not be empty"
+    return header_text.text_fault(filename)
+
+
+class Attachment(WireModel):
+    """A file, inline in the request as base64 or uploaded before; exactly one of the two."""
+
+    filename: Annotated[str, checked(_filename_fault)]
+    content_type: (
+        Annotated[str, matching(_MEDIA_TYPE, "type/subtype, parameters after ';' if any; no multipart/*, no message/* but message/rfc822")]
+        | None
+    ) = None
+    disposition: Literal["attachment", "inline"] | None = None
+    content_id: (
+        Annotated[
+            str, matching(r"[A-Za-z0-9!#$%&'*+/=^_`{|}~.@-]{1,200}", "1 to 200 letters, digits and !#$%&'*+/=^_`{|}~.@-, without < >")
+        ]
+        | None
+    ) = None
+    content: Annotated[str, checked(_base64_fault)] | None = None
+    s3: S3Object | None = Field(default=None, validate_default=True)
+
+    @field_validator("filename")
+    @classmethod
+    def _type_is_taken(cls, filename: str) -> str:
+        if file_types.is_blocked(filename):
+            raise fault("has an extension that SES refuses", code="attachment_type_blocked")
+        return filename
+
+    @field_validator("s3")
+    @classmethod
+    def _has_one_source(cls, s3: S3Object | None, info: ValidationInfo) -> S3Object | None:
+        if "content" in info.data and (info.data["content"] is None) == (s3 is None):
+            raise fault("must have either content or s3", ())
+        return s3
+
+    @property
+    def media_type(self) -> str:
+        """The media type: as given, or by the file name."""
+        return self.content_type or file_types.media_type(self.filename)
+
+    @property
+    def is_message(self) -> bool:
+        """Whether this is a mail inside the mail."""
+        return self.media_type.lower() == "message/rfc822"
+
+    @property
+    def shown(self) -> Literal["attachment", "inline"]:
+        """The disposition: as given; a part with a contentId is inline unless told otherwise."""
+        return self.disposition or ("inline" if self.content_id else "attachment")
+
+
+def _mailto_fault(mailto: str) -> str | None:
+    address, _, query = mailto.partition("?")
+    if problem := _address_fault(address):
+        return f"{problem}; without 'mailto:'"
+    if query and not re.fullmatch(rf"{_URL_REST}{{1,700}}", query):
+        return "must have a query of at most 700 URL characters"
+    return None
+
+
+class ListUnsubscribe(WireModel):
+    """How to leave the list: List-Unsubscribe, and with `oneClick` List-Unsubscribe-Post (RFC 8058)."""
+
+    # 990: with its brackets it must fit into a line of 998, as nothing may fold or encode it.
+    url: Annotated[str, matching(rf"(?=.{{9,990}}\Z)https?://{_URL_REST}+", "an http(s) URL of at most 990 ASCII characters")] | None = None
+    mailto: Annotated[str, checked(_mailto_fault)] | None = Field(default=None, validate_default=True)
+    one_click: Flag = Field(default=False, validate_default=True)
+
+    @field_validator("mailto")
+    @classmethod
+    def _has_a_way(cls, mailto: str | None, info: ValidationInfo) -> str | None:
+        if mailto is None and info.data.get("url", "faulty") is None:
+            raise fault("must have a url, a mailto or both", ())
+        return mailto
+
+    @field_validator("one_click")
+    @classmethod
+    def _one_click_needs_https(cls, one_click: Flag, info: ValidationInfo) -> bool:
+        if one_click and not (info.data.get("url", "https://faulty") or "").startswith("https://"):
+            raise fault("must be an https URL where oneClick is true (RFC 8058)", ("url",))
+        return one_click
+
+
+class Calendar(WireModel):
+    """An iCalendar invite that goes out as an alternative of the text."""
+
+    method: Literal["PUBLISH", "REQUEST", "REPLY", "ADD", "CANCEL", "REFRESH", "COUNTER", "DECLINECOUNTER"]
+    content: str
+
+    @field_validator("content")
+    @classmethod
+    def _method_is_the_content_s(cls, content: str, info: ValidationInfo) -> str:
+        if not re.match(r"BEGIN:VCALENDAR\r?\n", content, re.IGNORECASE):
+            raise fault("must be an iCalendar object: BEGIN:VCALENDAR and so on")
+        stated = re.search(r"^METHOD:([A-Za-z-]+)\r?$", content, re.MULTILINE | re.IGNORECASE)
+        if stated and stated[1].upper() != info.data.get("method", stated[1].upper()):
+            raise fault("must be the METHOD of the content (RFC 6047)", ("method",))
+        return content
+
+
+def _list_of_one(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+class EmailMessage(WireModel):
+    """The mail as the caller describes it; the sender is not in it, that is the tenant's."""
+
+    to: tuple[Mailbox, ...] = ()
+    cc: tuple[Mailbox, ...] = ()
+    bcc: tuple[Mailbox, ...] = Field(default=(), validate_default=True)
+    reply_to: Annotated[tuple[Mailbox, ...], BeforeValidator(_list_of_one)] = ()
+    subject: HeaderText
+    html: str | None = None
+    text: str | None = None
+    text_from_html: Flag = True
+    calendar: Calendar | None = None
+    list_unsubscribe: ListUnsubscribe | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    tags: dict[Tag, Tag] = Field(default_factory=dict)
+    attachments: tuple[Attachment, ...] = Field(default=(), validate_default=True)
+
+    @field_validator("bcc")
+    @classmethod
+    def _recipients_are_1_to_50(cls, bcc: tuple[Mailbox, ...], info: ValidationInfo) -> tuple[Mailbox, ...]:
+        if "to" not in info.data or "cc" not in info.data:
+            return bcc
+        count = len(_distinct((*info.data["to"], *info.data["cc"], *bcc)))
+        if not count:
+            raise fault("must name at least one recipient in to, cc or bcc", ("to",))
+        if count > MAX_RECIPIENTS:
+            raise fault(f"has {count} recipients; SES takes {MAX_RECIPIENTS} in to, cc and bcc together", ("to",))
+        return bcc
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_safe_and_single(cls, headers: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        taken = {"list-unsubscribe", "list-unsubscribe-post"} if info.data.get("list_unsubscribe") else set()
+        found: list[tuple[Path, str]] = []
+        for name, value in headers.items():
+            problems = [header_text.name_fault(name), header_text.value_fault(name, value)]
+            if name.lower() in taken:
+                problems.append("must be given once, whatever its case, and not beside listUnsubscribe")
+            taken.add(name.lower())
+            found += [(("headers", name), problem) for problem in problems if problem]
+        if found:
+            raise faults(found)
+        return headers
+
+    @field_validator("attachments")
+    @classmethod
+    def _parts_fit_together(cls, attachments: tuple[Attachment, ...], info: ValidationInfo) -> tuple[Attachment, ...]:
+        bodies = [info.data.get(name, "faulty") for name in ("text", "html", "calendar")]
+        if bodies[:2] == [None, None] and not attachments:
+            raise fault("must have text, html or an attachment", ())
+        parts = sum(body is not None for body in bodies) + len(attachments)
+        if parts > MAX_PARTS:
+            raise fault(f"has {parts} parts; at most {MAX_PARTS} bodies and attachments are taken", ("attachments",))
+        ids = [attachment.content_id for attachment in attachments]
+        again: list[Path] = [("attachments", at, "contentId") for at, one in enumerate(ids) if one and one in ids[:at]]
+        if again:
+            raise fault("must be different from that of every other attachment", *again)
+        least = sum(map(_least_size, attachments)) + sum(len(body) for body in bodies if isinstance(body, str))
+        if least > MAX_RAW_BYTES:
+            raise fault(f"would make a raw message of more than {least} bytes; SES takes {MAX_RAW_BYTES}", (), code="message_too_large")
+        return attachments
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The envelope: each mailbox of to, cc and bcc once, in that order."""
+        return _distinct((*self.to, *self.cc, *self.bcc))
+
+
+def _distinct(mailboxes: Iterable[Mailbox]) -> tuple[str, ...]:
+    addresses = (mailbox.address for mailbox in mailboxes)
+    first: dict[str, str] = {}
+    for address in addresses:
+        first.setdefault(same_mailbox(address), address)
+    return tuple(first.values())
+
+
+def base64_size(characters: int) -> int:
+    """Give the octets that base64 of so many characters takes once it is cut into lines that end in CRLF."""
+    return characters + 2 * -(-characters // BASE64_LINE)
+
+
+def _least_size(attachment: Attachment) -> int:
+    if attachment.content is None:
+        return 0
+    # A mail inside the mail may go out as it is.
+    return len(attachment.content) * 3 // 4 - 2 if attachment.is_message else base64_size(len(attachment.content))
+
+
+# RFC 3339, always with an offset; pydantic's own parser takes plain numbers and local times too.
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
+
+
+def _read_time(value: object) -> object:
+    """Take an RFC 3339 time, or one of our own datetimes, and give it in UTC."""
+    try:
+        if isinstance(value, str) and _TIMESTAMP.fullmatch(value):
+            value = datetime.fromisoformat(value)
+        if value is None or (isinstance(value, datetime) and value.tzinfo):
+            return value and value.astimezone(UTC)
+    except (ValueError, OverflowError):  # the 31st of February, or before the year 1 in UTC
+        pass
+    raise fault("must be a time with its offset, such as 2026-11-25T08:00:00Z")
+
+
+UtcTime = Annotated[datetime, BeforeValidator(_read_time)]
+
+
+class SendRequest(WireModel):
+    """One mail to send for one tenant; (tenantId, requestId) identifies it for good."""
+
+    tenant_id: TenantId
+    request_id: RequestId
+    on_unknown: Literal["hold", "resend"] = "hold"
+    send_at: UtcTime | None = None
+    expires_at: UtcTime | None = None
+    message: EmailMessage
+
+    @field_validator("message")
+    @classmethod
+    def _uploads_are_the_tenant_s(cls, message: EmailMessage, info: ValidationInfo) -> EmailMessage:
+        tenant = f"{info.data.get('tenant_id', '')}/"
+        foreign: list[Path] = [
+            ("message", "attachments", at, "s3", "key")
+            for at, attachment in enumerate(message.attachments)
+            if attachment.s3 and not attachment.s3.key.startswith(tenant)
+        ]
+        if foreign and tenant != "/":
+            raise fault("must be the key of an upload of this tenant", *foreign)
+        return message
+
+
+def parse_request(body: str | bytes, *, tenant_id: str | None = None, request_id: str | None = None) -> SendRequest:
+    """Read a send request; `tenant_id` and `request_id` are those of path and header, where the request came with them.
+
+    Raises:
+        RequestError: listing every fault; `tenant_mismatch` where the body names another tenant.
+    """
+    document, unreadable = load_object(body)
+    if tenant_id is not None and document.setdefault("tenantId", tenant_id) != tenant_id:
+        raise RequestError([Problem("tenantId", "must be the tenant in the path")], "tenant_mismatch")
+    if request_id is not None and document.setdefault("requestId", request_id) != request_id:
+        unreadable.append(Problem("requestId", "must be that of the Idempotency-Key header"))
+    return parse(SendRequest, document, unreadable)
+
+
+def readable_ids(body: str | bytes) -> tuple[str, str] | None:
+    """Give (tenantId, requestId) of a body that is no valid request, where both stand in it plainly."""
+    try:
+        document, unreadable = load_object(body)
+    except RequestError:
+        return None
+    tenant_id, request_id = document.get("tenantId"), document.get("requestId")
+    if any(problem.path == "" for problem in unreadable):  # names given twice: which ones is not known
+        return None
+    if (
+        isinstance(tenant_id, str)
+        and isinstance(request_id, str)
+        and re.fullmatch(TENANT_ID, tenant_id)
+        and re.fullmatch(REQUEST_ID, request_id)
+    ):
+        return tenant_id, request_id
+    return None
+
+
+def canonical_json(request: SendRequest) -> str:
+    """Write the request as it stands on the queue: sorted, compact ASCII JSON of the fields that the caller set."""
+    return _canonical(request.model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+
+def content_hash(request: SendRequest) -> str:
+    """Give the fingerprint of what is asked for, without who asks: equal for equal content, however it was written."""
+    content = request.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"tenant_id", "request_id"})
+    return "sha256-v1:" + hashlib.sha256(_canonical(content).encode("ascii")).hexdigest()
+
+
+def _canonical(content: dict[str, object]) -> str:
+    return json.dumps(content, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a request may go out and when it ends unsent; both in UTC."""
+
+    send_at: datetime
+    expires_at: datetime
+
+
+def schedule(request: SendRequest, created_at: datetime) -> Schedule:
+    """Place a request in time, counted from when it was first accepted; a `sendAt` before that means at once.
+
+    Raises:
+        RequestError: for times further ahead than allowed, or an end that is not after the start.
+    """
+    send_at = max(request.send_at or created_at, created_at)
+    expires_at = request.expires_at or send_at + DEFAULT_LIFE
+    problems = []
+    if send_at > created_at + MAX_AHEAD:
+        problems.append(Problem("sendAt", f"must be at most {MAX_AHEAD.days} days ahead"))
+    if expires_at <= send_at:
+        problems.append(Problem("expiresAt", "must be later than sendAt, and than now"))
+    if expires_at > send_at + MAX_AHEAD:
+        problems.append(Problem("expiresAt", f"must be at most {MAX_AHEAD.days} days after sendAt, or after now where that is not given"))
+    if problems:
+        raise RequestError(problems)
+    return Schedule(send_at, expires_at)
