@@ -2,18 +2,17 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError, from_json
 
-from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
-from mailer.domain.wire import WireModel, read
+from mailer.domain.message import Address, HeaderText
+from mailer.domain.wire import WireModel, fault, load_object, matching, parse
 
 Kind = Literal["ses", "smtp"]
 Tls = Literal["none", "starttls", "implicit"]
@@ -23,56 +22,44 @@ SUSPEND_AFTER = 3
 """Distinct requests with tenant-class errors that suspend a version."""
 
 
-def _matching(pattern: str, problem: str) -> AfterValidator:
-    """Refuse a string that the pattern does not match as a whole, saying what is wanted in words."""
-    compiled = re.compile(pattern, re.ASCII)
+def _secret(pattern: str, allowed: str) -> AfterValidator:
+    """Make a validator for a secret that matches a pattern whole; `allowed` says in words what that is."""
+    compiled = re.compile(pattern)
 
-    def check(value: str | SecretStr) -> str | SecretStr:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if not compiled.fullmatch(text):
-            raise PydanticCustomError("format", "{problem}", {"problem": problem})
-        return value
+    def check(secret: SecretStr) -> SecretStr:
+        if not compiled.fullmatch(secret.get_secret_value()):
+            raise fault(f"must be {allowed}")
+        return secret
 
     return AfterValidator(check)
 
 
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
 # IAM documents 16 to 128 word characters; local AWSes also take a bare account id, of 12 digits.
 AccessKeyId = Annotated[
     str,
-    _matching(r"(?!ASIA)\w{12,128}", "must be the id of a long-term access key (AKIA…); a temporary one (ASIA…) cannot be used"),
+    matching(
+        "(?!ASIA)[A-Za-z0-9_]{12,128}", "the id of a long-term access key (AKIA…); a temporary one (ASIA…) needs a session token to work"
+    ),
     Field(repr=False),
 ]
-SecretKey = Annotated[SecretStr, _matching(r"[!-~]{1,256}", "must be the secret as AWS showed it: no spaces, no line breaks")]
-# Any partition; a path has a leading and a trailing slash around its parts.
+SecretKey = Annotated[SecretStr, _secret("[!-~]{1,256}", "the secret as AWS showed it: no spaces, no line breaks")]
+# Any partition; a path has slashes around its parts.
 RoleArn = Annotated[
     str,
-    _matching(
-        r"arn:aws[a-z0-9-]*:iam::\d{12}:role/(?:[!-.0-~]{1,128}/)*[\w+=,.@-]{1,64}",
-        "must be the ARN of an IAM role: arn:aws:iam::123456789012:role/name",
+    matching(
+        "arn:aws[a-z0-9-]{0,20}:iam::[0-9]{12}:role/(?:[!-.0-~]{1,128}/){0,16}[A-Za-z0-9_+=,.@-]{1,64}",
+        "the ARN of an IAM role: arn:aws:iam::123456789012:role/name",
     ),
-    Field(max_length=2048),
 ]
-Region = Annotated[str, _matching(r"[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2}", "must be the name of an AWS region, such as eu-west-1")]
-ConfigurationSet = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "must be 1 to 64 letters, digits, hyphens or underscores")]
-FromName = Annotated[
-    str, _matching(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,320}", "must be at most 320 characters, none of them a control character")
-]
-_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-Host = Annotated[
-    str,
-    _matching(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*|[0-9a-fA-F:.]{{2,45}}", "must be a host name or an IP address"),
-]
-Login = Annotated[str, _matching(r"[ -~]{1,256}", "must be 1 to 256 printable ASCII characters")]
-Password = Annotated[SecretStr, _matching(r"[ -~]{1,256}", "must be 1 to 256 printable ASCII characters")]
-
-
-def _is_address(value: str) -> str:
-    """Keep the address as written; it is refused where it could not go on the wire."""
-    ascii_address(value)
-    return value
-
-
-Address = Annotated[str, AfterValidator(_is_address)]
+Region = Annotated[str, matching("[a-z]{2,4}(?:-[a-z]{1,20}){1,3}-[0-9]{1,2}", "the name of an AWS region, such as eu-west-1")]
+ConfigurationSet = Annotated[str, matching("[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, hyphens and underscores")]
+MaxSendRate = Annotated[float, Field(strict=True, gt=0, le=100_000, allow_inf_nan=False)]
+Host = Annotated[str, matching(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|[0-9a-fA-F:.]{{2,45}}", "a host name or an IP address")]
+Login = Annotated[str, matching("[ -~]{1,256}", "1 to 256 printable ASCII characters")]
+Password = Annotated[SecretStr, _secret("[ -~]{1,256}", "1 to 256 printable ASCII characters")]
+FromName = Annotated[HeaderText, Field(max_length=320)]
 
 
 class _Config(WireModel):
@@ -93,7 +80,7 @@ class _SesConfig(_Config):
 
     region: Region
     configuration_set: ConfigurationSet | None = None
-    max_send_rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    max_send_rate: MaxSendRate | None = None
     """Recipients per second."""
 
 
@@ -132,7 +119,7 @@ class SmtpConfig(_Config):
     """An SMTP server, on development stacks: Mailpit and its like."""
 
     host: Host
-    port: Annotated[int, Field(ge=1, le=65535)]
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)]
     username: Login | None = None
     password: Password | None = None
     tls: Annotated[Tls, BeforeValidator(_tls)] = "none"
@@ -140,7 +127,7 @@ class SmtpConfig(_Config):
     @model_validator(mode="after")
     def _login_is_whole(self) -> "SmtpConfig":
         if (self.username is None) != (self.password is None):
-            raise PydanticCustomError("login", "username and password go together: give both or neither")
+            raise fault("must have both username and password, or neither")
         return self
 
     def shown(self, external_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the same call for every kind
@@ -152,28 +139,51 @@ SesConfig = AccessKeyConfig | RoleConfig
 ProviderConfig = AccessKeyConfig | RoleConfig | SmtpConfig
 
 
-def parse_config(kind: Kind, text: str | bytes) -> ProviderConfig:
-    """Read a config's JSON: what a caller stores, and what the vault gives back.
+class _Put(WireModel):
+    provider: Kind
+    config: ProviderConfig
+
+
+class _AccessKeyPut(_Put):
+    config: AccessKeyConfig
+
+
+class _RolePut(_Put):
+    config: RoleConfig
+
+
+class _SmtpPut(_Put):
+    config: SmtpConfig
+
+
+def parse_put(body: str | bytes) -> tuple[Kind, ProviderConfig]:
+    """Read what a caller stores: `{"provider": …, "config": …}`.
 
     Raises:
-        RequestError: names every faulty field under `config`.
+        RequestError: names every faulty field.
     """
-    if kind == "smtp":
-        return read(SmtpConfig, text, at=("config",))
-    given = _field_names(text)
-    if "roleArn" not in given:
-        return read(AccessKeyConfig, text, at=("config",))
-    if given & {"accessKeyId", "secretAccessKey"}:
+    return _parse(*load_object(body))
+
+
+def parse_config(kind: Kind, plaintext: str | bytes) -> ProviderConfig:
+    """Read a config as `plaintext` wrote it.
+
+    Raises:
+        RequestError: names every faulty field.
+    """
+    config, unreadable = load_object(plaintext)
+    return _parse({"provider": kind, "config": config}, unreadable)[1]
+
+
+def _parse(document: Mapping[str, object], unreadable: Sequence[Problem]) -> tuple[Kind, ProviderConfig]:
+    config = document.get("config")
+    given = frozenset(config) if isinstance(config, dict) else frozenset()
+    if "roleArn" in given and given & {"accessKeyId", "secretAccessKey"}:
         raise RequestError([Problem("config", "must have either accessKeyId and secretAccessKey, or roleArn")])
-    return read(RoleConfig, text, at=("config",))
-
-
-def _field_names(text: str | bytes) -> frozenset[str]:
-    try:
-        fields = from_json(text)
-    except ValueError:
-        return frozenset()
-    return frozenset(fields) if isinstance(fields, dict) else frozenset()
+    ses = _RolePut if "roleArn" in given else _AccessKeyPut
+    model: type[_Put] = _SmtpPut if document.get("provider") == "smtp" else ses
+    put = parse(model, document, unreadable)
+    return put.provider, put.config
 
 
 class ProviderStatus(StrEnum):
