@@ -8,7 +8,7 @@
 `begin` is the fence: the last write before SES is called. Nothing may take over `sending`, so safety needs no clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -118,6 +118,8 @@ class Delivery:
     error: ErrorInfo | None = None
     correlation_id: str | None = None
     resolution: Resolution | None = None
+    sweep_at: datetime | None = None
+    """When the sweeper must look at it; None once it needs nobody."""
 
     @property
     def ended(self) -> bool:
@@ -127,6 +129,11 @@ class Delivery:
     def worker_dead_at(self, send_timeout: timedelta) -> datetime:
         """When the worker of this attempt cannot be alive any more."""
         return (self.deadline or self.updated_at) + send_timeout + WORKER_DEAD_MARGIN
+
+    @property
+    def forget_at(self) -> datetime | None:
+        """When the record may be deleted: only once it has ended."""
+        return self.updated_at + REMEMBERED if self.status in ENDS else None
 
 
 class Guard(StrEnum):
@@ -177,11 +184,13 @@ TIME_OUT = _rule("time_out", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMP
 RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD, Guard.RESEND_CHOSEN)
 SETTLE_RESEND = _rule("settle_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
 CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
-NOTE = _rule("note", set(Status), None, Guard.NEWEST_COPY)
+# These two leave the status alone: the newest copy's hop, where the body lies, when the sweeper looks again.
+NOTE = _rule("note", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.NEWEST_COPY)
+TOUCH = _rule("touch", _OPEN, None, Guard.NEWEST_COPY)
 
 RULES: Mapping[str, Rule] = {
     rule.name: rule
-    for rule in (QUEUE, WAIT, REFUSE, GIVE_UP, BEGIN, ACCEPT, POSTPONE, REJECT, LOSE, TIME_OUT, RESEND, SETTLE_RESEND, CANCEL, NOTE)
+    for rule in (QUEUE, WAIT, REFUSE, GIVE_UP, BEGIN, ACCEPT, POSTPONE, REJECT, LOSE, TIME_OUT, RESEND, SETTLE_RESEND, CANCEL, NOTE, TOUCH)
 }
 
 
@@ -206,29 +215,7 @@ class Change:
 def allows(change: Change, current: Delivery | None) -> bool:
     """Whether the rule lets this change happen to the record as it stands."""
     source = current.status if current else None
-    return source in change.rule.sources and (current is None or all(_holds(g, change, current) for g in change.rule.guards))
-
-
-def _holds(guard: Guard, change: Change, current: Delivery) -> bool:
-    match guard:
-        case Guard.SAME_CONTENT:
-            return same_content(change.content_hash, current.content_hash)
-        case Guard.NEWEST_COPY:
-            return current.hop <= change.hop
-        case Guard.DUE:
-            return current.status is not Status.DEFERRED or current.due_at is None or current.due_at <= change.now
-        case Guard.SAME_ATTEMPT:
-            return (current.attempt, current.owner) == (change.attempt, change.owner)
-        case Guard.DEADLINE_PASSED:
-            return current.deadline is not None and current.deadline < change.now
-        case Guard.WORKER_DEAD:
-            return current.worker_dead_at(change.send_timeout) < change.now
-        case Guard.NOT_MAYBE_SENT:
-            return not current.maybe_sent
-        case Guard.MAYBE_SENT:
-            return current.maybe_sent
-        case Guard.RESEND_CHOSEN:
-            return current.on_unknown == "resend"
+    return source in change.rule.sources and (current is None or all(HOLDS[guard](change, current) for guard in change.rule.guards))
 
 
 def same_content(one: str | None, other: str | None) -> bool:
@@ -236,6 +223,28 @@ def same_content(one: str | None, other: str | None) -> bool:
     if one is None or other is None:
         return True
     return one.partition(":")[0] != other.partition(":")[0] or one == other
+
+
+def _is_due(change: Change, current: Delivery) -> bool:
+    return current.status is not Status.DEFERRED or current.due_at is None or current.due_at <= change.now
+
+
+def _worker_is_dead(change: Change, current: Delivery) -> bool:
+    return current.deadline is not None and current.worker_dead_at(change.send_timeout) < change.now
+
+
+HOLDS: Mapping[Guard, Callable[[Change, Delivery], bool]] = {
+    Guard.SAME_CONTENT: lambda change, current: same_content(change.content_hash, current.content_hash),
+    Guard.NEWEST_COPY: lambda change, current: current.hop <= change.hop,
+    Guard.DUE: _is_due,
+    Guard.SAME_ATTEMPT: lambda change, current: (current.attempt, current.owner) == (change.attempt, change.owner),
+    Guard.DEADLINE_PASSED: lambda change, current: current.deadline is not None and current.deadline < change.now,
+    Guard.WORKER_DEAD: _worker_is_dead,
+    Guard.NOT_MAYBE_SENT: lambda _, current: not current.maybe_sent,
+    Guard.MAYBE_SENT: lambda _, current: current.maybe_sent,
+    Guard.RESEND_CHOSEN: lambda _, current: current.on_unknown == "resend",
+}
+"""What each guard asks of the record as it stands."""
 
 
 def apply(change: Change, current: Delivery | None) -> Delivery:

@@ -34,9 +34,15 @@ class Code:
 CODES: dict[str, Code] = {
     # The request itself.
     "invalid_request": Code(Kind.FAILED, "Caller: correct the fields named in the message and send it under a new requestId."),
-    "message_too_large": Code(Kind.FAILED, "Caller: make the attachments smaller, or link to them; SES takes 10485760 bytes of raw message."),
+    "message_too_large": Code(
+        Kind.FAILED,
+        "Caller: make the attachments smaller, or link to them; SES takes 10485760 bytes of raw message.",
+    ),
     "attachment_type_blocked": Code(Kind.FAILED, "Caller: SES refuses this file type; send it in another form, or a link to it."),
-    "attachment_missing": Code(Kind.FAILED, "Caller: upload the attachment (POST …/attachments) and send a request with the key and versionId it answered."),
+    "attachment_missing": Code(
+        Kind.FAILED,
+        "Caller: upload the attachment (POST …/attachments) and send a request with the key and versionId it answered.",
+    ),
     "recipient_rejected": Code(Kind.FAILED, "Caller: SES refused an address of this message; correct it."),
     "sandbox_recipient_not_verified": Code(
         Kind.FAILED,
@@ -53,18 +59,34 @@ CODES: dict[str, Code] = {
     "from_address_not_verified": Code(
         Kind.TENANT, "Tenant: verify the from-address or its domain in SES, in the very region of the config (SES console, Identities)."
     ),
-    "credentials_invalid": Code(Kind.TENANT, "Tenant: the access key is unknown, inactive or its secret is wrong; make a new key in IAM and store it."),
+    "credentials_invalid": Code(
+        Kind.TENANT,
+        "Tenant: the access key is unknown, inactive or its secret is wrong; make a new key in IAM and store it.",
+    ),
     "credentials_denied": Code(
         Kind.TENANT,
         'Tenant: attach {"Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": "*"} to the IAM user or role of the config.',
     ),
     "role_not_assumable": Code(
-        Kind.TENANT, "Tenant: paste the trust policy that GET …/provider/onboarding gives into the role; its ExternalId must be the one shown there."
+        Kind.TENANT,
+        "Tenant: paste the trust policy that GET …/provider/onboarding gives into the role; its ExternalId must be the one shown there.",
     ),
-    "config_unreadable": Code(Kind.TENANT, "Operator: the stored config is not this tenant's or was damaged; store it again and look for who wrote the row."),
-    "account_paused": Code(Kind.TENANT, "Tenant: SES has paused sending for this account; answer AWS in the SES console (Account dashboard, Reputation)."),
-    "configuration_set_missing": Code(Kind.TENANT, "Tenant: create the configuration set in the config's region, or store a config without it."),
-    "mail_from_not_verified": Code(Kind.TENANT, "Tenant: the custom MAIL FROM domain lacks its MX record; see SES console, Identities, Custom MAIL FROM."),
+    "config_unreadable": Code(
+        Kind.TENANT,
+        "Operator: the stored config is not this tenant's or was damaged; store it again and look for who wrote the row.",
+    ),
+    "account_paused": Code(
+        Kind.TENANT,
+        "Tenant: SES has paused sending for this account; answer AWS in the SES console (Account dashboard, Reputation).",
+    ),
+    "configuration_set_missing": Code(
+        Kind.TENANT,
+        "Tenant: create the configuration set in the config's region, or store a config without it.",
+    ),
+    "mail_from_not_verified": Code(
+        Kind.TENANT,
+        "Tenant: the custom MAIL FROM domain lacks its MX record; see SES console, Identities, Custom MAIL FROM.",
+    ),
     # Passes by itself.
     "throttled": Code(Kind.DEFERRED, "Nobody: SES's sending rate was reached; it goes out by itself."),
     "daily_quota_exceeded": Code(
@@ -74,7 +96,8 @@ CODES: dict[str, Code] = {
     "processing_crashed": Code(Kind.DEFERRED, "Operator: the worker died on it again and again; see the copy in the dead-letter queue."),
     # Nobody can know.
     "outcome_unknown": Code(
-        Kind.UNKNOWN, "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then settle it (POST …/resolve)."
+        Kind.UNKNOWN,
+        "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then settle it (POST …/resolve).",
     ),
     # API answers only.
     "request_id_reused": Code(Kind.API, "Caller: this requestId already stands for other content; use a new one."),
@@ -109,6 +132,9 @@ class ErrorInfo:
     def hint(self) -> str:
         """Who must do what."""
         return self.advice or CODES[self.code].hint
+
+
+EXPIRED = ErrorInfo("expired", "it could not be sent before its expiresAt")
 
 
 @dataclass(frozen=True, slots=True)

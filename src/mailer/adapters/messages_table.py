@@ -1,0 +1,360 @@
+"""The status table: one item a send request, every change one conditional write compiled from the transition table.
+
+Keys and indexes (template.yaml): tenantId + requestId; `byCreated` tenantId + createdKey; `byStatus` tenantStatus + createdKey;
+`bySweep` sweepShard + sweepAt, sparse: only records that somebody must look at stand in it.
+Times are epoch milliseconds, `ttl` epoch seconds.
+"""
+
+import base64
+import binascii
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from mailer.adapters.aws import dependency_errors
+from mailer.domain.delivery import (
+    BEGIN,
+    ENDS,
+    REMEMBERED,
+    WORKER_DEAD_MARGIN,
+    Change,
+    Delivery,
+    Guard,
+    Resolution,
+    Status,
+    WaitsFor,
+    already_done,
+)
+from mailer.domain.errors import ErrorInfo
+from mailer.ports import Page, RefusedError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+SWEEP_SHARDS = 16
+"""Partitions of the sweep index: one takes about 1 000 writes a second (DynamoDB's limit of a partition), a message makes two or three."""
+
+_BATCH_GET = 100
+"""Keys in one BatchGetItem (DynamoDB's limit)."""
+
+Item = dict[str, Any]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class DynamoMessagesTable:
+    """`ports.MessagesTable` on DynamoDB."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, tenant_id: str, request_id: str) -> Delivery | None:
+        """Read one record, consistently."""
+        with dependency_errors("DynamoDB", "GetItem"):
+            found = self._client.get_item(TableName=self._table, Key=_key(tenant_id, request_id), ConsistentRead=True)
+        return from_item(found["Item"]) if "Item" in found else None
+
+    def apply(self, change: Change) -> Delivery:
+        """Make one conditional write; see `ports.MessagesTable.apply`."""
+        try:
+            with dependency_errors("DynamoDB", "UpdateItem"):
+                written = self._client.update_item(
+                    TableName=self._table,
+                    Key=_key(change.tenant_id, change.request_id),
+                    ReturnValues="ALL_NEW",
+                    # Tells without a second read whether a lost reply hid our own success.
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    **expressions(change),
+                )
+        except self._client.exceptions.ConditionalCheckFailedException as refusal:
+            old: Any = refusal.response.get("Item")
+            current = from_item(old) if old else None
+            if current is not None and already_done(change, current):
+                return current
+            raise RefusedError(current) from None
+        return from_item(written["Attributes"])
+
+    def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+        """List a tenant's records, newest first."""
+        index, name, value = ("byStatus", "tenantStatus", f"{tenant_id}#{status}") if status else ("byCreated", "tenantId", tenant_id)
+        query: dict[str, Any] = _equals(name, value)
+        if cursor is not None:
+            created_key = _from_cursor(cursor)
+            start = {**_key(tenant_id, created_key.partition("#")[2]), "createdKey": {"S": created_key}, name: {"S": value}}
+            query["ExclusiveStartKey"] = start
+        with dependency_errors("DynamoDB", "Query"):
+            page = self._client.query(TableName=self._table, IndexName=index, ScanIndexForward=False, Limit=limit, **query)
+        deliveries = [d for d in self._read(page["Items"]) if status in (None, d.status)]
+        last = page.get("LastEvaluatedKey")
+        return Page(deliveries, _to_cursor(last["createdKey"]["S"]) if last else None)
+
+    def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Return open records of one shard whose `sweepAt` has come, longest overdue first."""
+        with dependency_errors("DynamoDB", "Query"):
+            page = self._client.query(
+                TableName=self._table,
+                IndexName="bySweep",
+                KeyConditionExpression="sweepShard = :shard AND sweepAt <= :now",
+                ExpressionAttributeValues={":shard": {"S": str(shard)}, ":now": _millis(now)},
+                Limit=limit,
+            )
+        return [d for d in self._read(page["Items"]) if d.sweep_at and d.sweep_at <= now]
+
+    def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
+        """Yield a tenant's parked records that wait for its provider, oldest first, read as they are taken."""
+        query: dict[str, Any] = _equals("tenantStatus", f"{tenant_id}#{Status.DEFERRED}")
+        query["ExpressionAttributeValues"][":waits"] = {"S": WaitsFor.PROVIDER}
+        while True:
+            with dependency_errors("DynamoDB", "Query"):
+                page = self._client.query(
+                    TableName=self._table,
+                    IndexName="byStatus",
+                    FilterExpression="waitsFor = :waits",
+                    Limit=_BATCH_GET,
+                    **query,
+                )
+            yield from (d for d in self._read(page["Items"]) if d.waits_for is WaitsFor.PROVIDER)
+            if "LastEvaluatedKey" not in page:
+                return
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def _read(self, items: Sequence[Mapping[str, Any]]) -> Sequence[Delivery]:
+        """Read whole records for index entries, in their order; one that is gone meanwhile is left out."""
+        wanted = [(i["tenantId"]["S"], i["requestId"]["S"]) for i in items]
+        found: dict[tuple[str, str], Delivery] = {}
+        for start in range(0, len(wanted), _BATCH_GET):
+            pending: Any = {self._table: {"Keys": [_key(*k) for k in wanted[start : start + _BATCH_GET]], "ConsistentRead": True}}
+            while pending:
+                with dependency_errors("DynamoDB", "BatchGetItem"):
+                    answer = self._client.batch_get_item(RequestItems=pending)
+                for delivery in map(from_item, answer["Responses"].get(self._table, [])):
+                    found[delivery.tenant_id, delivery.request_id] = delivery
+                pending = answer.get("UnprocessedKeys")
+        return [found[k] for k in wanted if k in found]
+
+
+# -- the record and its item ---------------------------------------------------------------------------------------------
+
+
+def _millis(moment: datetime) -> Item:
+    return {"N": str((moment - _EPOCH) // _MILLISECOND)}
+
+
+def _moment(value: Item) -> datetime:
+    return _EPOCH + int(value["N"]) * _MILLISECOND
+
+
+def _string(value: str) -> Item:
+    return {"S": str(value)}
+
+
+def _number(value: int) -> Item:
+    return {"N": str(value)}
+
+
+def _error(value: ErrorInfo) -> Item:
+    texts = {"code": value.code, "message": value.message, "advice": value.advice}
+    return {"M": {name: {"S": text} for name, text in texts.items() if text}}
+
+
+def _resolution(value: Resolution) -> Item:
+    return {"M": {"outcome": {"S": value.outcome}, "by": {"S": value.by}, "why": {"S": value.why}, "at": _millis(value.at)}}
+
+
+def _from_resolution(value: Item) -> Resolution:
+    fields = value["M"]
+    return Resolution(fields["outcome"]["S"], fields["by"]["S"], fields["why"]["S"], _moment(fields["at"]))
+
+
+_Codec = tuple[str, Callable[[Any], Item], Callable[[Item], Any]]
+
+
+def _text(attribute: str, kind: Callable[[str], Any] = str) -> _Codec:
+    return attribute, _string, lambda v: kind(v["S"])
+
+
+def _integer(attribute: str) -> _Codec:
+    return attribute, _number, lambda v: int(v["N"])
+
+
+def _time(attribute: str) -> _Codec:
+    return attribute, _millis, _moment
+
+
+FIELDS: Mapping[str, _Codec] = {
+    "tenant_id": _text("tenantId"),
+    "request_id": _text("requestId"),
+    "status": _text("status", Status),
+    "content_hash": _text("contentHash"),
+    "created_at": _time("createdAt"),
+    "updated_at": _time("updatedAt"),
+    "expires_at": _time("expiresAt"),
+    "recipients": _integer("recipients"),
+    "on_unknown": _text("onUnknown"),
+    "attempt": _integer("attempt"),
+    "owner": _text("owner"),
+    "deadline": _time("deadline"),
+    "hop": _integer("hop"),
+    "due_at": _time("dueAt"),
+    "waits_for": _text("waitsFor", WaitsFor),
+    "parked": _text("parked"),
+    "maybe_sent": ("maybeSent", lambda v: {"BOOL": v}, lambda v: bool(v["BOOL"])),
+    "provider": _text("provider"),
+    "provider_version": _integer("providerVersion"),
+    "message_id": _text("messageId"),
+    "sent_at": _time("sentAt"),
+    "error": ("error", _error, lambda v: ErrorInfo(**{name: text["S"] for name, text in v["M"].items()})),
+    "correlation_id": _text("correlationId"),
+    "resolution": ("resolution", _resolution, _from_resolution),
+    "sweep_at": _time("sweepAt"),
+}
+"""Every field of `Delivery`: its attribute, how it is written, how it is read."""
+
+
+def from_item(item: Mapping[str, Any]) -> Delivery:
+    """Read a record from its item; what the item lacks keeps the field's default."""
+    return Delivery(**{name: read(item[attribute]) for name, (attribute, _, read) in FIELDS.items() if attribute in item})
+
+
+def _key(tenant_id: str, request_id: str) -> Item:
+    return {"tenantId": {"S": tenant_id}, "requestId": {"S": request_id}}
+
+
+def _equals(name: str, value: str) -> dict[str, Any]:
+    return {
+        "KeyConditionExpression": "#key = :key",
+        "ExpressionAttributeNames": {"#key": name},
+        "ExpressionAttributeValues": {":key": {"S": value}},
+    }
+
+
+# -- a change and its expressions ----------------------------------------------------------------------------------------
+
+_CONDITIONS: Mapping[Guard, str] = {
+    Guard.SAME_CONTENT: "(contentHash = :hash OR NOT begins_with(contentHash, :scheme))",
+    Guard.NEWEST_COPY: "#hop <= :copy",
+    Guard.DUE: "(#status <> :deferred OR attribute_not_exists(dueAt) OR dueAt <= :now)",
+    Guard.SAME_ATTEMPT: "attempt = :attempt AND #owner = :owner",
+    Guard.DEADLINE_PASSED: "deadline < :now",
+    Guard.WORKER_DEAD: "deadline < :deadBefore",
+    Guard.NOT_MAYBE_SENT: "attribute_not_exists(maybeSent)",
+    Guard.MAYBE_SENT: "attribute_exists(maybeSent)",
+    Guard.RESEND_CHOSEN: "onUnknown = :resend",
+}
+"""Each guard as a condition; `domain.delivery.allows` says the same in Python, and a test compares the two."""
+
+
+def _operands(change: Change) -> Item:
+    scheme = (change.content_hash or "").partition(":")[0] + ":"
+    return {
+        ":hash": {"S": change.content_hash or ""},
+        ":scheme": {"S": scheme},
+        ":copy": _number(change.hop),
+        ":deferred": {"S": Status.DEFERRED},
+        ":now": _millis(change.now),
+        ":attempt": _number(change.attempt or 0),
+        ":owner": {"S": change.owner or "-"},
+        ":deadBefore": _millis(change.now - change.send_timeout - WORKER_DEAD_MARGIN),
+        ":resend": {"S": "resend"},
+    }
+
+
+def expressions(change: Change) -> dict[str, Any]:
+    """Compile a change into the condition and update expressions of one UpdateItem."""
+    values: Item = {}
+    condition = _condition(change, values)
+    update, names = _update(change, values)
+    operands = _operands(change)
+    used = set(re.findall(r":\w+", condition))
+    return {
+        "ConditionExpression": condition,
+        "UpdateExpression": update,
+        "ExpressionAttributeNames": {**names, **{n: n[1:] for n in re.findall(r"#\w+", condition)}},
+        "ExpressionAttributeValues": values | {name: value for name, value in operands.items() if name in used},
+    }
+
+
+def _condition(change: Change, values: Item) -> str:
+    statuses = sorted(source for source in change.rule.sources if source is not None)
+    alternatives = []
+    if None in change.rule.sources:
+        alternatives.append("attribute_not_exists(tenantId)")
+    if statuses:
+        names = {f":from{i}": {"S": str(status)} for i, status in enumerate(statuses)}
+        values |= names
+        guards = [_CONDITIONS[guard] for guard in sorted(change.rule.guards)]
+        alternatives.append(" AND ".join([f"#status IN ({', '.join(names)})", *guards]))
+    return " OR ".join(f"({a})" for a in alternatives)
+
+
+def _update(change: Change, values: Item) -> tuple[str, dict[str, str]]:
+    sets, removes, names = [], [], {}
+    for attribute, value in _written(change).items():
+        names[f"#{attribute}"] = attribute
+        if value is None:
+            removes.append(f"#{attribute}")
+        else:
+            values[f":set_{attribute}"] = value
+            sets.append(f"#{attribute} = :set_{attribute}")
+    for attribute, value in _born(change).items():
+        if f"#{attribute}" not in names:
+            names[f"#{attribute}"] = attribute
+            values[f":born_{attribute}"] = value
+            sets.append(f"#{attribute} = if_not_exists(#{attribute}, :born_{attribute})")
+    if change.rule is BEGIN:
+        names["#attempt"] = "attempt"
+        values |= {":zero": _number(0), ":one": _number(1)}
+        sets.append("#attempt = if_not_exists(#attempt, :zero) + :one")
+    return " ".join([f"SET {', '.join(sets)}", *([f"REMOVE {', '.join(removes)}"] if removes else [])]), names
+
+
+def _written(change: Change) -> dict[str, Item | None]:
+    """Return the attributes that the change writes whatever stood there, None for those it removes."""
+    fields = {**change.sets, "updated_at": change.now}
+    target = change.rule.target
+    derived: dict[str, Item | None] = {}
+    if target is not None:
+        fields["status"] = target
+        derived["tenantStatus"] = {"S": f"{change.tenant_id}#{target}"}
+        derived["ttl"] = _number(int((change.now + REMEMBERED).timestamp())) if target in ENDS else None
+    if "sweep_at" in fields:
+        derived["sweepShard"] = {"S": sweep_shard(change.tenant_id, change.request_id)} if fields["sweep_at"] else None
+    encoded = {FIELDS[name][0]: None if value in (None, False) else FIELDS[name][1](value) for name, value in fields.items()}
+    return encoded | derived
+
+
+def _born(change: Change) -> Item:
+    """Return the attributes that a new record gets; `hop` always stands, so that its guard can compare."""
+    if change.birth is None:
+        return {}
+    birth = {"hop": 0, **change.birth}
+    created_key = f"{birth['created_at'].isoformat(timespec='milliseconds')}#{change.request_id}"
+    encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in birth.items() if value is not None}
+    return encoded | {"createdKey": {"S": created_key}}
+
+
+def sweep_shard(tenant_id: str, request_id: str) -> str:
+    """Return the sweep index partition of a record."""
+    return str(zlib.crc32(f"{tenant_id}/{request_id}".encode()) % SWEEP_SHARDS)
+
+
+# -- cursors -------------------------------------------------------------------------------------------------------------
+
+_CREATED_KEY = re.compile(r"[0-9T:.+-]{29}#[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+def _to_cursor(created_key: str) -> str:
+    return base64.urlsafe_b64encode(created_key.encode()).decode().rstrip("=")
+
+
+def _from_cursor(cursor: str) -> str:
+    try:
+        created_key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError) as error:
+        raise KeyError("cursor") from error
+    if not _CREATED_KEY.fullmatch(created_key):
+        raise KeyError("cursor")
+    return created_key

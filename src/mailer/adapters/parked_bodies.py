@@ -1,0 +1,41 @@
+"""Request bodies that wait longer than the queue can hold them, in the private bucket."""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from mailer.adapters.aws import dependency_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PREFIX = "parked/"
+
+
+class S3ParkedBodies:
+    """`ports.ParkedBodies` on S3."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    def park(self, tenant_id: str, request_id: str, body: str) -> str:
+        """Store a body; the key holds a digest of it, so that other content under the same id overwrites nothing."""
+        key = f"{PREFIX}{tenant_id}/{request_id}/{hashlib.sha256(body.encode()).hexdigest()[:16]}.json"
+        with dependency_errors("S3", "PutObject"):
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=body.encode(), ContentType="application/json")
+        return key
+
+    def fetch(self, key: str) -> str:
+        """Return a parked body."""
+        if not key.startswith(PREFIX):
+            raise KeyError("parked")
+        try:
+            with dependency_errors("S3", "GetObject"):
+                return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read().decode()
+        except self._client.exceptions.NoSuchKey:
+            raise KeyError("parked") from None
+
+    def discard(self, key: str) -> None:
+        """Hide a parked body; the bucket's lifecycle deletes what a versioned bucket keeps behind it."""
+        with dependency_errors("S3", "DeleteObject"):
+            self._client.delete_object(Bucket=self._bucket, Key=key)

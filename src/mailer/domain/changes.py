@@ -1,0 +1,205 @@
+"""Build the changes of a delivery: which fields each rule of the machine writes, and when the sweeper must look again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from mailer.domain import delivery
+from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, OnUnknown, Resolution, Rule, WaitsFor
+from mailer.domain.errors import ErrorInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a change needs to know of the request it is about; `hop` is that of the copy in hand."""
+
+    tenant_id: str
+    request_id: str
+    content_hash: str
+    created_at: datetime
+    expires_at: datetime
+    recipients: int
+    on_unknown: OnUnknown = "hold"
+    hop: int = 0
+    correlation_id: str | None = None
+
+    @property
+    def birth(self) -> Mapping[str, Any]:
+        """Return the fields of its record, should there be none yet."""
+        names = ("content_hash", "created_at", "expires_at", "recipients", "on_unknown", "correlation_id")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Who passed the fence: what every later change of this attempt must match."""
+
+    attempt: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """Where a request waits, until when and for what."""
+
+    until: datetime
+    hop: int
+    """The hop of the copy that will bring it back."""
+    error: ErrorInfo | None = None
+    waits_for: WaitsFor = WaitsFor.TIME
+    parked: str | None = None
+    """Where in the bucket its body is."""
+    on_queue: bool = True
+    """Whether a copy comes back by itself; else the sweeper fetches the parked body when due."""
+
+    def fields(self, request: Request) -> Mapping[str, Any]:
+        """Return what the record shows of it."""
+        look = self.until + OVERDUE_AFTER if self.on_queue else self.until
+        return {
+            "due_at": self.until,
+            "waits_for": self.waits_for,
+            "parked": self.parked,
+            "error": self.error,
+            "hop": self.hop,
+            "sweep_at": min(look, request.expires_at),
+        }
+
+
+_AT_REST: Mapping[str, Any] = {"sweep_at": None, "due_at": None, "waits_for": None, "deadline": None, "parked": None}
+
+
+def _change(rule: Rule, request: Request, now: datetime, *, birth: bool = False, **fields: Any) -> Change:
+    return Change(
+        rule=rule,
+        tenant_id=request.tenant_id,
+        request_id=request.request_id,
+        now=now,
+        content_hash=request.content_hash,
+        hop=request.hop,
+        birth=request.birth if birth else None,
+        **fields,
+    )
+
+
+def queue(request: Request, now: datetime) -> Change:
+    """Record a request that the queue has taken."""
+    look = min(now + OVERDUE_AFTER, request.expires_at)
+    return _change(delivery.QUEUE, request, now, birth=True, sets={"sweep_at": look})
+
+
+def wait(request: Request, now: datetime, rest: Rest) -> Change:
+    """Defer a request that has not reached the fence."""
+    return _change(delivery.WAIT, request, now, birth=True, sets=rest.fields(request))
+
+
+def refuse(request: Request, now: datetime, error: ErrorInfo) -> Change:
+    """End a request that can never be sent, before the fence."""
+    return _change(delivery.REFUSE, request, now, birth=True, sets={**_AT_REST, "error": error})
+
+
+def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
+    """End a request that cannot be sent again but may have been accepted by an earlier attempt."""
+    return _change(delivery.GIVE_UP, request, now, sets={**_AT_REST, "error": error})
+
+
+def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, provider: str, version: int) -> Change:
+    """Pass the fence: the last write before SES is called."""
+    sets = {
+        "owner": owner,
+        "deadline": deadline,
+        "provider": provider,
+        "provider_version": version,
+        "due_at": None,
+        "waits_for": None,
+        "error": None,
+        "sweep_at": deadline,
+    }
+    return _change(delivery.BEGIN, request, now, birth=True, owner=owner, sets=sets)
+
+
+def accept(request: Request, now: datetime, fence: Fence, message_id: str) -> Change:
+    """Record that SES accepted the message."""
+    sets = {**_AT_REST, "message_id": message_id, "sent_at": now, "error": None}
+    return _of_attempt(delivery.ACCEPT, request, now, fence, sets)
+
+
+def postpone(request: Request, now: datetime, fence: Fence, rest: Rest) -> Change:
+    """Defer a request whose attempt is proven not sent."""
+    return _of_attempt(delivery.POSTPONE, request, now, fence, {**rest.fields(request), "deadline": None})
+
+
+def reject(request: Request, now: datetime, fence: Fence, error: ErrorInfo) -> Change:
+    """End a request that SES refused for good."""
+    return _of_attempt(delivery.REJECT, request, now, fence, {**_AT_REST, "error": error})
+
+
+def lose(request: Request, now: datetime, fence: Fence, error: ErrorInfo) -> Change:
+    """Record that nobody can know whether SES accepted the message; the deadline stays, it tells when the worker is dead."""
+    return _of_attempt(delivery.LOSE, request, now, fence, {"error": error, "sweep_at": None})
+
+
+def _of_attempt(rule: Rule, request: Request, now: datetime, fence: Fence, sets: Mapping[str, Any]) -> Change:
+    return _change(rule, request, now, attempt=fence.attempt, owner=fence.owner, sets=sets)
+
+
+# -- changes of a record that is read first ------------------------------------------------------------------------------
+
+
+def about(record: Delivery) -> Request:
+    """Return the request that a record stands for."""
+    names = ("tenant_id", "request_id", "content_hash", "created_at", "expires_at", "recipients", "on_unknown", "hop", "correlation_id")
+    return Request(**{name: getattr(record, name) for name in names})
+
+
+def _fence_of(record: Delivery) -> Fence:
+    return Fence(record.attempt, record.owner or "")
+
+
+def time_out(record: Delivery, now: datetime, error: ErrorInfo) -> Change:
+    """Give up on the worker of an attempt whose deadline has passed."""
+    return _of_attempt(delivery.TIME_OUT, about(record), now, _fence_of(record), {"error": error, "sweep_at": None})
+
+
+def resend(record: Delivery, now: datetime, send_timeout: timedelta) -> Change:
+    """Queue an unknown again, as its caller chose, once its worker is dead."""
+    sets = {"maybe_sent": True, "sweep_at": min(now + OVERDUE_AFTER, record.expires_at)}
+    return _resend(delivery.RESEND, record, now, send_timeout, sets)
+
+
+def settle_resend(record: Delivery, now: datetime, send_timeout: timedelta, resolution: Resolution, expires_at: datetime) -> Change:
+    """Queue an unknown again because an operator says so, with a new span to be sent in."""
+    sets = {
+        "maybe_sent": True,
+        "resolution": resolution,
+        "expires_at": expires_at,
+        "hop": record.hop + 1,
+        "sweep_at": min(now + OVERDUE_AFTER, expires_at),
+    }
+    return _resend(delivery.SETTLE_RESEND, record, now, send_timeout, sets)
+
+
+def _resend(rule: Rule, record: Delivery, now: datetime, send_timeout: timedelta, sets: Mapping[str, Any]) -> Change:
+    fence = _fence_of(record)
+    return _change(rule, about(record), now, attempt=fence.attempt, owner=fence.owner, send_timeout=send_timeout, sets=sets)
+
+
+def settle_sent(record: Delivery, now: datetime, message_id: str | None, resolution: Resolution) -> Change:
+    """Record an operator's word that SES accepted the message."""
+    sets = {**_AT_REST, "message_id": message_id, "sent_at": now, "error": None, "resolution": resolution}
+    return _of_attempt(delivery.ACCEPT, about(record), now, _fence_of(record), sets)
+
+
+def cancel(record: Delivery, now: datetime) -> Change:
+    """Withdraw a request."""
+    return _change(delivery.CANCEL, about(record), now, sets=_AT_REST)
+
+
+def note(request: Request, now: datetime, **sets: Any) -> Change:
+    """Write down something about a record and leave its status as it is."""
+    return _change(delivery.NOTE, request, now, sets=sets)
+
+
+def touch(record: Delivery, now: datetime, **sets: Any) -> Change:
+    """Move on a request that waits."""
+    return _change(delivery.TOUCH, about(record), now, sets={**sets, "sweep_at": min(now + OVERDUE_AFTER, record.expires_at)})

@@ -1,0 +1,50 @@
+"""Carry what became of an attempt on the queue, when it could not be written to the table."""
+
+import json
+from datetime import timedelta
+
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from mailer.domain.errors import CODES, ErrorInfo
+
+
+def to_json(fence: Fence, outcome: Outcome) -> str:
+    """Write an attempt's outcome as one line of JSON, short enough for a message attribute."""
+    return json.dumps({"attempt": fence.attempt, "owner": fence.owner, **_fields(outcome)})
+
+
+_MAX_MESSAGE = 300
+"""Characters of an error's text that are carried."""
+
+
+def _fields(outcome: Outcome) -> dict[str, str]:
+    match outcome:
+        case Sent(message_id):
+            return {"sent": message_id}
+        case NotSent(error, retry_after):
+            seconds = int((retry_after or timedelta()).total_seconds())
+            return {"notSent": error.code, "message": error.message[:_MAX_MESSAGE], "retryAfter": str(seconds)}
+        case MaybeSent(error):
+            return {"maybeSent": error.code, "message": error.message[:_MAX_MESSAGE]}
+
+
+def from_json(text: str) -> tuple[Fence, Outcome] | None:
+    """Read it back; None where it is not one (anybody who may send to the queue can write the attribute)."""
+    try:
+        proof = json.loads(text)
+        fence = Fence(int(proof["attempt"]), str(proof["owner"]))
+        return fence, _outcome(proof)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _outcome(proof: dict[str, str]) -> Outcome:
+    if "sent" in proof:
+        return Sent(str(proof["sent"]))
+    code = proof.get("notSent") or proof["maybeSent"]
+    if code not in CODES:
+        raise KeyError(code)
+    error = ErrorInfo(code, str(proof.get("message", "")))
+    if "maybeSent" in proof:
+        return MaybeSent(error)
+    return NotSent(error, timedelta(seconds=int(proof.get("retryAfter", "0"))) or None)

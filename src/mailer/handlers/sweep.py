@@ -1,0 +1,21 @@
+"""EventBridge calls SweepFunction every minute."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mailer import wiring
+from mailer.services.sweep import sweep
+
+SPARE = timedelta(seconds=5)
+"""Time kept for what is under way when a run stops."""
+
+
+def handler(_event: Mapping[str, Any], context: Any) -> Mapping[str, int]:
+    """Do one run; answer how many records were moved on and how many are overdue."""
+    ends_at = datetime.now(UTC) + timedelta(milliseconds=context.get_remaining_time_in_millis()) - SPARE
+    try:
+        tally = sweep(wiring.sweep_room(), ends_at=ends_at)
+    finally:
+        wiring.journal().flush()
+    return {"moved": tally.moved, "overdue": tally.overdue}

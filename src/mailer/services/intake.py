@@ -1,0 +1,120 @@
+"""Read a copy off the queue into a job; one that cannot be read ends as a `failed` record, or on the dead-letter queue with the reason."""
+
+import hashlib
+from dataclasses import replace
+
+from mailer.domain import changes
+from mailer.domain.changes import Request
+from mailer.domain.delivery import NotSent
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
+from mailer.domain.message import DEFAULT_LIFE, content_hash, parse_request, readable_ids, schedule
+from mailer.domain.waiting import retry_delay
+from mailer.ports import RefusedError
+from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.waiting import bury, send
+
+BODY_GONE = ErrorInfo("unclassified", "its parked body is not in the bucket any more")
+
+
+def read(received: Received, room: Mailroom) -> Job | Received | None:
+    """Return the job; None where the copy is dealt with; the copy itself where it must be handed out again."""
+    try:
+        try:
+            return _job(received, _body(received, room))
+        except RequestError as refusal:
+            _refuse(received, room, refusal)
+        except NotSentError as gone:
+            _end_without_body(received, room, gone.error)
+        except DependencyError as failure:
+            _come_back(received, room, failure)
+    except Exception as failure:  # noqa: BLE001  # nothing that a body holds may stop its neighbours
+        room.journal.failed("read", received.copy.tenant_id, failure)
+        return received
+    return None
+
+
+def _job(received: Received, body: str) -> Job:
+    copy = received.copy
+    request = parse_request(body)
+    times = schedule(request, copy.created_at)
+    return Job(
+        received=replace(received, copy=replace(copy, tenant_id=request.tenant_id)),
+        send=request,
+        body=body,
+        request=Request(
+            tenant_id=request.tenant_id,
+            request_id=request.request_id,
+            content_hash=content_hash(request),
+            created_at=copy.created_at,
+            expires_at=times.expires_at,
+            recipients=len(request.message.recipients),
+            on_unknown=request.on_unknown,
+            hop=copy.hop,
+            correlation_id=copy.correlation_id,
+        ),
+        send_at=times.send_at,
+    )
+
+
+def _body(received: Received, room: Mailroom) -> str:
+    """Return the request's JSON; a pointer's from the bucket, where only its own tenant's may be named."""
+    copy = received.copy
+    if copy.parked is None:
+        return copy.body
+    ids = readable_ids(copy.body)
+    if ids is None or not copy.parked.startswith(f"parked/{ids[0]}/{ids[1]}/"):
+        raise RequestError([Problem("parked", "must be the key of this request's own body")])
+    try:
+        return room.parked.fetch(copy.parked)
+    except KeyError:
+        raise NotSentError(BODY_GONE) from None
+
+
+def _refuse(received: Received, room: Mailroom, refusal: RequestError) -> None:
+    """End a request that cannot be read as `failed`, where its ids can be read and stand for nothing else yet."""
+    copy = received.copy
+    ids = readable_ids(copy.body)
+    if ids is None:
+        bury(copy, room, refusal.code, str(refusal))
+        return
+    digest = hashlib.sha256(copy.body.encode("utf-8", "surrogatepass")).hexdigest()
+    request = Request(
+        tenant_id=ids[0],
+        request_id=ids[1],
+        # The scheme of readable requests, so that it never counts as the content of one.
+        content_hash=f"sha256-v1:{digest}",
+        created_at=copy.created_at,
+        expires_at=copy.created_at + DEFAULT_LIFE,
+        recipients=0,
+        hop=copy.hop,
+        correlation_id=copy.correlation_id,
+    )
+    error = ErrorInfo(refusal.code, str(refusal)[:_MAX_MESSAGE])
+    try:
+        room.journal.recorded(room.messages.apply(changes.refuse(request, room.clock.now(), error)))
+    except RefusedError as other:
+        if other.current is None or other.current.content_hash != request.content_hash:
+            bury(copy, room, refusal.code, str(refusal))
+
+
+_MAX_MESSAGE = 2_000
+"""Characters of an error text kept on a record."""
+
+
+def _end_without_body(received: Received, room: Mailroom, error: ErrorInfo) -> None:
+    ids = readable_ids(received.copy.body)
+    record = room.messages.get(*ids) if ids else None
+    if record is None or record.ended:
+        return
+    request, now = changes.about(record), room.clock.now()
+    change = changes.give_up(request, now, error) if record.maybe_sent else changes.refuse(request, now, error)
+    try:
+        room.journal.recorded(room.messages.apply(change))
+    except RefusedError as other:
+        room.journal.failed("end without body", request.tenant_id, other)
+
+
+def _come_back(received: Received, room: Mailroom, failure: DependencyError) -> None:
+    copy = received.copy
+    room.journal.failed("read", copy.tenant_id, failure)
+    send(replace(copy, hop=copy.hop + 1), room, retry_delay(NotSent(failure.error), copy.hop))

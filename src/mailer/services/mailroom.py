@@ -1,0 +1,72 @@
+"""Everything that sending needs, in one value that is handed from step to step."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mailer.domain.changes import Request
+from mailer.domain.message import SendRequest
+from mailer.ports import (
+    Attachments,
+    Clock,
+    Copy,
+    Journal,
+    MessagesTable,
+    ParkedBodies,
+    ProviderOpener,
+    ProvidersTable,
+    SendQueue,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mailroom:
+    """The ports of the send path."""
+
+    providers: ProvidersTable
+    opener: ProviderOpener
+    messages: MessagesTable
+    queue: SendQueue
+    parked: ParkedBodies
+    attachments: Attachments
+    journal: Journal
+    clock: Clock
+    workers: Executor
+    """Sends the messages of a batch side by side."""
+    new_owner: Callable[[], str]
+    """Makes a token that no other attempt has."""
+    send_timeout: timedelta
+    """After this a worker is dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One record off the queue."""
+
+    receipt: str
+    """SQS's message id: what the partial batch answer names."""
+    copy: Copy
+    receives: int
+    """How many times SQS has handed this message out, this time included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A send request that could be read, with the copy it came in."""
+
+    received: Received
+    send: SendRequest
+    body: str
+    request: Request
+    send_at: datetime
+
+    @property
+    def copy(self) -> Copy:
+        """Return the copy it came in."""
+        return self.received.copy
+
+    @property
+    def tenant_id(self) -> str:
+        """Return its tenant."""
+        return self.send.tenant_id

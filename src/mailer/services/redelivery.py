@@ -1,0 +1,74 @@
+"""What a copy does when its record does not let it be sent: somebody else is at it, was at it, or it has ended."""
+
+from contextlib import suppress
+
+from mailer.domain import changes
+from mailer.domain.delivery import Delivery, Status, same_content
+from mailer.domain.errors import ErrorInfo
+from mailer.ports import RefusedError
+from mailer.services.mailroom import Job, Mailroom
+from mailer.services.waiting import bury, come_back, discard, park
+
+WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not come back with an answer")
+
+
+def redelivered(job: Job, room: Mailroom, record: Delivery) -> bool:
+    """Do what the record's state asks; True when the request may be tried now.
+
+    Raises:
+        DependencyError: the copy could not be made safe; it must stay on the queue.
+    """
+    if not same_content(job.request.content_hash, record.content_hash):
+        bury(job.copy, room, "request_id_reused", "another request with other content came under this requestId before")
+        return False
+    if record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+        discard(job.copy.parked, room)
+        return False
+    if record.hop > job.copy.hop:
+        return False  # a newer copy is on its way; this one came again because its receipt was lost
+    match record.status:
+        case Status.SENDING:
+            return _under_way(job, room, record)
+        case Status.UNKNOWN:
+            return _unknown(job, room, record)
+        case _:
+            come_back(job, room, record.due_at or room.clock.now())
+            return False
+
+
+def _under_way(job: Job, room: Mailroom, record: Delivery) -> bool:
+    now = room.clock.now()
+    if record.deadline is None or record.deadline >= now:
+        come_back(job, room, record.deadline or now)
+        return False
+    try:
+        lost = room.messages.apply(changes.time_out(record, now, WORKER_LOST))
+        room.journal.recorded(lost)
+    except RefusedError as refusal:
+        lost = refusal.current or record
+    return redelivered(job, room, lost)
+
+
+def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
+    now = room.clock.now()
+    if record.on_unknown == "hold":
+        _hold(job, room, record)
+        return False
+    if now >= record.expires_at:
+        return False
+    if now <= (dead_at := record.worker_dead_at(room.send_timeout)):
+        come_back(job, room, dead_at)
+        return False
+    try:
+        room.journal.recorded(room.messages.apply(changes.resend(record, now, room.send_timeout)))
+    except RefusedError as refusal:
+        return refusal.current is not None and refusal.current.status is Status.QUEUED
+    return True
+
+
+def _hold(job: Job, room: Mailroom, record: Delivery) -> None:
+    """Keep the body, so that an operator can send it again."""
+    if record.parked is None:
+        key = park(job, room)
+        with suppress(RefusedError):
+            room.messages.apply(changes.note(job.request, room.clock.now(), parked=key))

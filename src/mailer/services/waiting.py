@@ -1,0 +1,109 @@
+"""Let a request wait: as a delayed copy on the queue, or parked in the bucket. The copy first, the record second, the receipt last."""
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from mailer.domain import changes, proof
+from mailer.domain.changes import Fence, Rest
+from mailer.domain.delivery import Outcome, WaitsFor
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.waiting import MAX_DELAY
+from mailer.ports import Copy, Journal, ParkedBodies, RefusedError
+from mailer.services.mailroom import Job, Mailroom
+
+
+class HasBodies(Protocol):
+    """Whatever holds the bucket and the journal."""
+
+    @property
+    def parked(self) -> ParkedBodies:
+        """Return the parked bodies."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Return the journal."""
+        ...
+
+
+def send_copy(job: Job, room: Mailroom, delay: timedelta, **papers: object) -> None:
+    """Put the next copy of a request on the queue.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    copy = replace(job.copy, hop=job.copy.hop + 1, proof=None, **papers)  # type: ignore[arg-type]  # fields of Copy
+    send(copy, room, delay)
+
+
+def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:
+    """Put one copy on the queue.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    if room.queue.send([(copy, delay)]):
+        raise DependencyError("SQS", "SendMessageBatch")
+
+
+def rest(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, waits_for: WaitsFor = WaitsFor.TIME) -> Rest:
+    """Bring a request to rest: the body is safe, on the queue or in the bucket, when this returns; the record is still to be written.
+
+    Raises:
+        DependencyError: neither S3 nor SQS took it.
+    """
+    until = min(until, job.request.expires_at)
+    delay = until - room.clock.now()
+    resting = Rest(until=until, hop=job.copy.hop + 1, error=error, waits_for=waits_for, parked=job.copy.parked)
+    if waits_for is WaitsFor.PROVIDER or delay > MAX_DELAY:
+        try:
+            return replace(resting, parked=park(job, room), on_queue=False)
+        except DependencyError as failure:
+            room.journal.failed("park", job.tenant_id, failure)
+            resting = replace(resting, until=room.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
+    send_copy(job, room, min(delay, MAX_DELAY))
+    return resting
+
+
+def park(job: Job, room: Mailroom) -> str:
+    """Store the body in the bucket, unless it is there, and return its key."""
+    return job.copy.parked or room.parked.park(job.tenant_id, job.send.request_id, job.body)
+
+
+def come_back(job: Job, room: Mailroom, until: datetime) -> None:
+    """Look at a request again at a given time, whatever its record says until then."""
+    send_copy(job, room, min(until - room.clock.now(), MAX_DELAY))
+    # The copy is safe; a hop that is not written lets at most one more copy be bred.
+    with suppress(RefusedError, DependencyError):
+        room.messages.apply(changes.note(job.request, room.clock.now(), hop=job.copy.hop + 1))
+
+
+def carry_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome) -> None:
+    """Send what became of an attempt along the queue, because the table did not take it."""
+    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof.to_json(fence, outcome)), room, _PROOF_DELAY)
+
+
+_PROOF_DELAY = timedelta(seconds=30)
+"""Long enough for a throttled table to recover, short enough to come before most deadlines."""
+
+
+def discard(key: str | None, room: HasBodies) -> None:
+    """Delete the parked body of a request that has ended; the bucket's lifecycle gets those that this misses."""
+    if key is None:
+        return
+    try:
+        room.parked.discard(key)
+    except DependencyError as failure:
+        room.journal.failed("discard", None, failure)
+
+
+def bury(copy: Copy, room: Mailroom, reason: str, detail: str) -> None:
+    """Put a copy on the dead-letter queue, with the reason.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    room.queue.bury(copy, reason=reason, detail=detail)
+    room.journal.buried(copy, reason)

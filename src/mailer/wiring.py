@@ -1,0 +1,135 @@
+"""The composition root: what a function needs, built once per process and only when asked for. Nothing else opens a client."""
+
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import boto3
+from botocore.config import Config
+
+from mailer.adapters.clock import SystemClock
+from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
+from mailer.adapters.parked_bodies import S3ParkedBodies
+from mailer.adapters.send_queue import SqsSendQueue
+from mailer.observability import LogJournal, logger, metrics
+from mailer.services.mailroom import Mailroom
+from mailer.services.sweep import SweepRoom
+from mailer.settings import settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+# ── our own AWS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def _client(service: str) -> Any:
+    """Open a client of our own account; it retries what is safe to repeat, and its pool is as wide as the threads that use it."""
+    own = Config(
+        connect_timeout=2,  # seconds
+        read_timeout=5,  # seconds
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=settings().send_threads,
+        tcp_keepalive=True,
+    )
+    return boto3.client(service, config=own)  # type: ignore[call-overload]  # the service's name is a variable
+
+
+def dynamodb() -> "DynamoDBClient":
+    """Return the DynamoDB client."""
+    client: DynamoDBClient = _client("dynamodb")
+    return client
+
+
+def sqs() -> "SQSClient":
+    """Return the SQS client."""
+    client: SQSClient = _client("sqs")
+    return client
+
+
+def s3() -> "S3Client":
+    """Return the S3 client."""
+    client: S3Client = _client("s3")
+    return client
+
+
+# ── shared by the functions ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def journal() -> LogJournal:
+    """Return the journal."""
+    return LogJournal(logger(), metrics())
+
+
+@cache
+def clock() -> SystemClock:
+    """Return the clock."""
+    return SystemClock()
+
+
+@cache
+def messages_table() -> DynamoMessagesTable:
+    """Return the status table."""
+    return DynamoMessagesTable(dynamodb(), settings().messages_table)
+
+
+@cache
+def send_queue() -> SqsSendQueue:
+    """Return the send queue and its dead-letter queue."""
+    return SqsSendQueue(sqs(), settings().send_queue_url, settings().dead_letter_queue_url)
+
+
+@cache
+def parked_bodies() -> S3ParkedBodies:
+    """Return the parked bodies."""
+    return S3ParkedBodies(s3(), settings().attachments_bucket)
+
+
+@cache
+def workers() -> Executor:
+    """Return the threads that work on a batch side by side."""
+    return ThreadPoolExecutor(settings().send_threads, thread_name_prefix="worker")
+
+
+# ── SendFunction ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def mailroom() -> Mailroom:
+    """Return everything that sending needs."""
+    return Mailroom(
+        providers=providers_table(),
+        opener=provider_opener(),
+        messages=messages_table(),
+        queue=send_queue(),
+        parked=parked_bodies(),
+        attachments=attachments(),
+        journal=journal(),
+        clock=clock(),
+        workers=workers(),
+        new_owner=lambda: uuid4().hex,
+        send_timeout=timedelta(seconds=settings().send_timeout_seconds),
+    )
+
+
+# ── SweepFunction ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def sweep_room() -> SweepRoom:
+    """Return everything that the sweeper needs."""
+    return SweepRoom(
+        releases=providers_table(),
+        messages=messages_table(),
+        queue=send_queue(),
+        parked=parked_bodies(),
+        journal=journal(),
+        clock=clock(),
+        workers=workers(),
+        shards=SWEEP_SHARDS,
+    )
