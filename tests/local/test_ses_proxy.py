@@ -1,0 +1,420 @@
+"""The proxy in front of SES: it changes nothing, refuses what SES refuses, and fails exactly as it is told to."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions
+import pytest
+from aiosmtpd.controller import Controller
+from botocore.config import Config
+from mypy_boto3_ses import SESClient
+
+from local_aws.alone import Alone, ses_alone
+from local_aws.control import ControlError
+
+FROM, TO = "billing@acme.example", "jo@example.com"
+MAIL = f"From: {FROM}\r\nTo: {TO}\r\nSubject: Invoice\r\n\r\nHello\r\n".encode()
+KEY = "AKIATENANT0000000001"
+
+
+@pytest.fixture(scope="module")
+def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
+    with ses_alone(tmp_path_factory.mktemp("mail")) as alone:
+        yield alone
+
+
+@pytest.fixture
+def ses(proxies: Alone) -> Iterator[Alone]:
+    """One SES for the module, without a memory between its tests."""
+    yield proxies
+    proxies.control.clear_faults()
+    proxies.control.forget_mails()
+    proxies.control.forget_requests()
+
+
+def client_for(url: str, access_key: str = KEY, *, read_timeout: float = 5.0, connect_timeout: float = 5.0) -> SESClient:
+    """Make a client that asks once, so that a test sees each request that it caused."""
+    config = Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout, connect_timeout=connect_timeout, max_pool_connections=50)
+    session = boto3.Session(access_key, "secret", region_name="eu-central-1")
+    return session.client("ses", endpoint_url=url, config=config)
+
+
+def send(client: SESClient, raw: bytes = MAIL, to: tuple[str, ...] = (TO,), **more: Any) -> str:
+    return client.send_raw_email(Source=FROM, Destinations=list(to), RawMessage={"Data": raw}, **more)["MessageId"]
+
+
+def refusal(call: Callable[[], object]) -> tuple[str, str]:
+    """Answer the code and text with which SES refuses."""
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        call()
+    return caught.value.response["Error"]["Code"], caught.value.response["Error"]["Message"]
+
+
+# The ledger
+
+
+def test_the_ledger_keeps_the_very_bytes(ses: Alone) -> None:
+    """Every byte value, bare line ends and base64's two signs arrive as they were given."""
+    raw = MAIL + bytes(range(256)) + b"\n\r>?>?" * 50
+    message_id = send(client_for(ses.url), raw)
+    [mail] = ses.control.mails()
+    assert (mail.raw, mail.message_id, mail.size) == (raw, message_id, len(raw))
+    assert mail.eml.with_suffix(".json").exists()
+
+
+def test_the_ledger_keeps_the_envelope(ses: Alone) -> None:
+    """Who sent to whom is recorded from the call, not from the headers."""
+    ses.control.tell_account(KEY, "222222222222")
+    tags = [{"Name": "campaign", "Value": "spring"}]
+    send(client_for(ses.url), to=("a@x.example", "b@x.example"), ConfigurationSetName="news", Tags=tags)
+    [mail] = ses.control.mails(account="222222222222")
+    assert (mail.source, mail.destinations) == (FROM, ["a@x.example", "b@x.example"])
+    assert (mail.access_key, mail.region, mail.configuration_set, mail.tags) == (KEY, "eu-central-1", "news", {"campaign": "spring"})
+
+
+def test_without_destinations_the_headers_decide(ses: Alone) -> None:
+    """SES takes To, Cc and Bcc where the call names nobody."""
+    raw = b"From: a@x.example\r\nTo: B <b@x.example>,\r\n c@x.example\r\nBcc: d@x.example\r\n\r\n."
+    client_for(ses.url).send_raw_email(RawMessage={"Data": raw})
+    [mail] = ses.control.mails()
+    assert mail.destinations == ["b@x.example", "c@x.example", "d@x.example"]
+
+
+def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: Alone) -> None:
+    """A relay gets the same bytes under the same envelope."""
+    inbox: list[Any] = []
+
+    class Inbox:
+        async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+            inbox.append(envelope)
+            return "250 OK"
+
+    smtp = Controller(Inbox(), hostname="127.0.0.1", port=free_port())
+    smtp.start()
+    try:
+        ses.control.relay_to("127.0.0.1", smtp.port)
+        send(client_for(ses.url))
+        wait_until(lambda: bool(inbox))
+    finally:
+        ses.control.relay_to()
+        smtp.stop()
+    assert (inbox[0].mail_from, inbox[0].rcpt_tos, inbox[0].content) == (FROM, [TO], MAIL)
+
+
+# What SES refuses
+
+REFUSALS = {
+    "no From": (b"To: a@x.example\r\n\r\n.", (TO,), "Missing required header 'From'."),
+    "two subjects": (b"Subject: a\r\n" + MAIL, (TO,), "Duplicate header 'Subject'."),
+    "51 recipients": (MAIL, tuple(f"r{n}@x.example" for n in range(51)), "Recipient count exceeds 50."),
+    "no domain": (MAIL, ("jo",), "Missing final '@domain'"),
+    "local part with Unicode": (MAIL, ("jö@x.example",), "Local address contains control or whitespace"),
+    "domain with Unicode": (MAIL, ("jo@ö.example",), "Domain contains illegal character"),
+    "one byte too many": (MAIL.ljust(10_485_761, b"\n"), (TO,), "Message length is more than 10485760 bytes long: '10485761'."),
+    "a line of 999 bytes": (MAIL + b"x" * 999, (TO,), "Line is longer than 998 bytes."),
+}
+
+
+@pytest.mark.parametrize(("raw", "to", "text"), REFUSALS.values(), ids=REFUSALS)
+def test_a_malformed_message_is_refused_as_ses_refuses_it(ses: Alone, raw: bytes, to: tuple[str, ...], text: str) -> None:
+    """A refused message gets SES's code and wording and leaves nothing in the ledger."""
+    assert refusal(lambda: send(client_for(ses.url), raw, to)) == ("InvalidParameterValue", text)
+    assert ses.control.mails() == []
+
+
+def test_the_limits_themselves_are_allowed(ses: Alone) -> None:
+    """10485760 bytes, 50 recipients and a line of 998 bytes pass."""
+    raw = MAIL + (b"x" * 998 + b"\r\n") * 10_485
+    raw += b"x" * (10_485_760 - len(raw))
+    send(client_for(ses.url), raw, tuple(f"r{n}@x.example" for n in range(50)))
+    [mail] = ses.control.mails()
+    assert (mail.size, len(mail.destinations)) == (10_485_760, 50)
+
+
+def test_a_sending_rate_counts_recipients_and_allows_debt(ses: Alone) -> None:
+    """One message may overdraw the rate; the next one waits until the debt is paid."""
+    ses.control.limit("333333333333", max_send_rate=20)
+    client = client_for(ses.url, "333333333333")
+    send(client, to=tuple(f"r{n}@x.example" for n in range(25)))
+    assert refusal(lambda: send(client)) == ("Throttling", "Maximum sending rate exceeded.")
+    wait_until(lambda: sends(client))
+    first, second = ses.control.mails()
+    assert second.time - first.time >= 0.28  # 5 recipients of debt and the next one, at 20 a second
+
+
+def test_another_account_is_not_throttled(ses: Alone) -> None:
+    """Limits are an account's own."""
+    ses.control.limit("333333333334", max_send_rate=1)
+    send(client_for(ses.url, "333333333334"))
+    assert refusal(lambda: send(client_for(ses.url, "333333333334")))[0] == "Throttling"
+    assert send(client_for(ses.url, "333333333335"))
+
+
+def test_a_daily_quota_counts_recipients(ses: Alone) -> None:
+    """The message that would pass the quota is refused, a smaller one still fits; the code is the rate's, the text is not."""
+    ses.control.limit("444444444444", max_24_hour_send=3)
+    client = client_for(ses.url, "444444444444")
+    send(client, to=("a@x.example", "b@x.example"))
+    assert refusal(lambda: send(client, to=("c@x.example", "d@x.example"))) == ("Throttling", "Daily message quota exceeded.")
+    assert send(client)
+
+
+# Faults on the wire
+
+CUT = (botocore.exceptions.ConnectionClosedError, botocore.exceptions.HTTPClientError)
+
+
+def test_an_injected_error_has_the_code_status_and_text_asked_for(ses: Alone) -> None:
+    """Any refusal can be had, for exactly as many requests as asked."""
+    fault = ses.control.inject("error", code="Throttling", message="Maximum <sending> rate", status=400, times=2)
+    client = client_for(ses.url)
+    assert [refusal(lambda: send(client)) for _ in range(2)] == [("Throttling", "Maximum <sending> rate")] * 2
+    assert send(client)
+    assert ses.control.hits(fault) == 2
+
+
+@pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
+def test_a_5xx_may_hide_an_accepted_mail(ses: Alone, when: str, accepted: int) -> None:
+    """The same 500 comes with the mail accepted and without."""
+    ses.control.inject("error", when=when, status=500, code="InternalFailure")
+    assert refusal(lambda: send(client_for(ses.url)))[0] == "InternalFailure"
+    assert len(ses.control.mails()) == accepted
+
+
+@pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
+def test_a_hang_is_one_request_that_is_never_answered(ses: Alone, when: str, accepted: int) -> None:
+    """The client runs into its read timeout; SES has seen one request."""
+    ses.control.inject("hang", when=when)
+    with pytest.raises(botocore.exceptions.ReadTimeoutError):
+        send(client_for(ses.url, read_timeout=0.2))
+    [request] = ses.control.wait_for_requests(1, outcome="hung")
+    assert (request.operation, request.access_key, len(ses.control.mails())) == ("SendRawEmail", KEY, accepted)
+
+
+@pytest.mark.parametrize(("when", "accepted"), [("connect", 0), ("head", 0), ("before", 0), ("after", 1)])
+@pytest.mark.parametrize("action", ["reset", "close"])
+def test_a_connection_may_end_at_any_moment(ses: Alone, action: str, when: str, accepted: int) -> None:
+    """The client only sees the connection end; whether the mail was accepted depends on the moment."""
+    ses.control.inject(action, when=when)
+    with pytest.raises(CUT):
+        send(client_for(ses.url))
+    assert len(ses.control.mails()) == accepted
+
+
+def test_a_reset_is_a_reset(ses: Alone) -> None:
+    """`reset` sends a TCP RST, not an orderly end."""
+    ses.control.inject("reset")
+    with socket.create_connection(address_of(ses.url)) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+
+
+@pytest.mark.parametrize("action", ["truncate", "garbage"])
+def test_an_unreadable_200_may_hide_an_accepted_mail(ses: Alone, action: str) -> None:
+    """The answer says success and cannot be read; the mail is accepted."""
+    ses.control.inject(action, when="after")
+    with pytest.raises((*CUT, botocore.parsers.ResponseParserError)):
+        send(client_for(ses.url))
+    assert len(ses.control.mails()) == 1
+
+
+def test_a_delay_keeps_the_answer_whole(ses: Alone) -> None:
+    """A delayed request is answered as ever."""
+    ses.control.inject("delay", seconds=0.2)
+    began = time.monotonic()
+    assert send(client_for(ses.url))
+    assert time.monotonic() - began >= 0.2
+
+
+def test_a_slow_answer_arrives_whole(ses: Alone) -> None:
+    """An answer in small pieces keeps each read short and is complete in the end."""
+    ses.control.inject("slow", when="after", seconds=0.4)
+    assert send(client_for(ses.url, read_timeout=0.2))
+
+
+def test_a_fault_hits_one_caller_alone(ses: Alone) -> None:
+    """A fault for one access key leaves the others in peace."""
+    ses.control.inject("reset", access_key=KEY)
+    assert send(client_for(ses.url, "AKIAOTHER"))
+    with pytest.raises(CUT):
+        send(client_for(ses.url))
+
+
+def test_a_fault_hits_one_account_alone(ses: Alone) -> None:
+    """A fault for an account hits all of its keys, and no other account's."""
+    ses.control.tell_account("ASIATEMPORARY", "555555555555")
+    ses.control.inject("error", code="X", account="555555555555")
+    assert refusal(lambda: send(client_for(ses.url, "ASIATEMPORARY")))[0] == "X"
+    assert send(client_for(ses.url, "555555555556"))
+
+
+def test_a_fault_may_let_the_first_ones_through(ses: Alone) -> None:
+    """`skip` places a fault at the n-th request."""
+    ses.control.inject("error", code="X", skip=2, times=1)
+    client = client_for(ses.url)
+    assert [sends(client) for _ in range(4)] == [True, True, False, True]
+
+
+def test_a_seeded_probability_repeats_itself(ses: Alone) -> None:
+    """The same seed strikes the same requests."""
+    client = client_for(ses.url)
+
+    def pattern() -> list[bool]:
+        fault = ses.control.inject("error", code="X", probability=0.5, seed=7)
+        hits = [sends(client) for _ in range(20)]
+        ses.control.clear_faults(id=fault)
+        return hits
+
+    first = pattern()
+    assert first == pattern()
+    assert {True, False} == set(first)
+
+
+def test_clearing_the_faults_ends_what_hangs(ses: Alone) -> None:
+    """A cleared hang ends its connection at once, so nobody waits for a timeout."""
+    ses.control.inject("hang")
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send, client_for(ses.url, read_timeout=60))
+        ses.control.wait_for_requests(1, outcome="hung")
+        ses.control.clear_faults()
+        with pytest.raises(CUT):
+            sending.result(timeout=5)
+
+
+@pytest.mark.parametrize(
+    "rule", [{"action": "explode"}, {"action": "truncate", "when": "before"}, {"action": "reset", "when": "connect", "access_key": KEY}]
+)
+def test_a_fault_that_means_nothing_is_refused(ses: Alone, rule: dict[str, str]) -> None:
+    """A test learns of its mistake where it makes it."""
+    with pytest.raises(ControlError):
+        ses.control.inject(**rule)
+
+
+def test_connections_can_be_refused_and_accepted_again(ses: Alone) -> None:
+    """A refused connection never carries a request; afterwards the same address works as before."""
+    ses.control.set_listening("ses", "refuse")
+    with pytest.raises(botocore.exceptions.EndpointConnectionError):
+        send(client_for(ses.url))
+    ses.control.set_listening("ses", "accept")
+    assert send(client_for(ses.url))
+    assert len(ses.control.requests()) == 1
+
+
+def test_a_deaf_listener_makes_the_connect_time_out(ses: Alone) -> None:
+    """A connect timeout is its own failure: no request was written."""
+    ses.control.set_listening("ses", "ignore")
+    try:
+        with pytest.raises(botocore.exceptions.ConnectTimeoutError):
+            send(client_for(ses.url, connect_timeout=0.3))
+    finally:
+        ses.control.set_listening("ses", "accept")
+    assert ses.control.requests() == []
+
+
+# Speed and other services
+
+
+def test_a_storm_is_recorded_to_the_last_mail(ses: Alone) -> None:
+    """Many threads at once lose no mail and share connections."""
+    client = client_for(ses.url)
+    with ThreadPoolExecutor(32) as pool:
+        ids = set(pool.map(lambda _: send(client), range(1000)))
+    assert {mail.message_id for mail in ses.control.mails()} == ids
+    assert len(ids) == 1000
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A service that answers each request with what it got."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = f"{self.headers['Host']} {self.headers.get('Expect')} ".encode() + body
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x;ext=1\r\n%s\r\n0\r\nX-Trailer: 1\r\n\r\n" % (len(answer), answer))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Iterator[Alone]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    with ses_alone(tmp_path, {"s3": ("127.0.0.1", server.server_port)}) as alone:
+        yield alone
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def put(url: str, headers: dict[str, str] | None = None) -> bytes:
+    connection = HTTPConnection(*address_of(url))
+    try:
+        connection.request("PUT", "/bucket/key", b"data", headers or {})
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def test_any_service_is_forwarded_unchanged(echo: Alone) -> None:
+    """The Host header comes through as it was signed, chunked answers with trailers too, and `Expect: 100-continue` is met."""
+    assert put(echo.urls["s3"], {"Host": "signed.example", "Expect": "100-continue"}) == b"signed.example None data"
+
+
+def test_any_service_can_fail(echo: Alone) -> None:
+    """A fault for one service and operation is worded as that service words it, and hits no other."""
+    echo.control.inject("error", service="s3", operation="PUT", path="/bucket/", status=503, code="SlowDown")
+    assert b"<Error><Code>SlowDown</Code>" in put(echo.urls["s3"])
+    assert send(client_for(echo.url))
+
+
+def address_of(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port
+
+
+def sends(client: SESClient) -> bool:
+    try:
+        send(client)
+    except botocore.exceptions.ClientError:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_mail_built_by_the_standard_library_is_accepted(ses: Alone) -> None:
+    """Nothing that a sound builder makes is refused."""
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = FROM, TO, "Grüße"
+    message.set_content("text")
+    message.add_attachment(b"\x00" * 100, maintype="application", subtype="pdf", filename="a.pdf")
+    assert send(client_for(ses.url), message.as_bytes())
