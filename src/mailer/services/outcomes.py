@@ -1,5 +1,7 @@
 """Write down what became of an attempt, and bring a request that goes on to rest."""
 
+from collections.abc import Callable
+
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Rest
 from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
@@ -23,7 +25,7 @@ def settle(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provid
             case Sent(message_id):
                 _accepted(job, room, fence, message_id, row)
             case NotSent(error) if error.kind is Kind.FAILED:
-                _rejected(job, room, fence, error)
+                _rejected(job, room, fence, error, row)
             case NotSent():
                 _postponed(job, room, fence, outcome, row)
             case MaybeSent(error):
@@ -48,13 +50,22 @@ def _accepted(job: Job, room: Mailroom, fence: Fence, message_id: str, row: Prov
     _write(room, changes.accept(job.request, room.clock.now(), fence, message_id))
     discard(job.copy.parked, room)
     if row is not None and row.active is not None and row.faulty_requests:
-        try:
-            room.providers.clear_faults(job.tenant_id, row.active.version)
-        except DependencyError as failure:
-            room.journal.failed("clear faults", job.tenant_id, failure)
+        version = row.active.version
+        _try(room, job, "clear faults", lambda: room.providers.clear_faults(job.tenant_id, version))
 
 
-def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo) -> None:
+def _try(room: Mailroom, job: Job, step: str, write: Callable[[], None]) -> None:
+    """Make a write about the tenant that the request does not depend on."""
+    try:
+        write()
+    except DependencyError as failure:
+        room.journal.failed(step, job.tenant_id, failure)
+
+
+def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, row: Provider | None) -> None:
+    if error.code == "sandbox_recipient_not_verified" and row is not None and row.active is not None and row.sandbox != "true":
+        version = row.active.version
+        _try(room, job, "learn sandbox", lambda: room.providers.learn_sandbox(job.tenant_id, version))
     refused = _write(room, changes.reject(job.request, room.clock.now(), fence, error))
     if refused is not None and refused.status is Status.SENDING and refused.maybe_sent:
         _lost(job, room, fence, maybe_sent_before(error))

@@ -48,7 +48,7 @@ def send_batch(batch: Sequence[Received], room: Mailroom, *, ends_at: datetime) 
 
 
 def _send_side_by_side(batch: Sequence[Received], room: Mailroom, ends_at: datetime) -> list[str]:
-    jobs = [read(received, room) for received in batch]
+    jobs = list(room.workers.map(lambda received: read(received, room), batch))
     readable = [job for job in jobs if isinstance(job, Job)]
     rows = _rows({job.tenant_id for job in readable}, room)
     safe = room.workers.map(lambda job: _deliver_safely(job, rows, room, ends_at), readable)
