@@ -216,6 +216,11 @@ class FakeProvidersTable:
         if row is not None and row.active is not None and row.active.version == version:
             self.rows[tenant_id] = replace(row, faulty_requests=frozenset())
 
+    def learn_sandbox(self, tenant_id: str, version: int) -> None:
+        row = self.rows.get(tenant_id)
+        if row is not None and row.active is not None and row.active.version == version:
+            self.rows[tenant_id] = replace(row, sandbox="true")
+
 
 def a_config(**fields: Any) -> StoredConfig:
     """Make a stored SES config with an access key."""
