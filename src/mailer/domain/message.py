@@ -4,7 +4,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
@@ -336,12 +336,30 @@ def parse_request(body: str | bytes, *, tenant_id: str | None = None, request_id
     Raises:
         RequestError: listing every fault; `tenant_mismatch` where the body names another tenant.
     """
-    document, unreadable = load_object(body)
+    return read_request(*load_object(body), tenant_id=tenant_id, request_id=request_id)
+
+
+def read_request(
+    document: Mapping[str, object],
+    unreadable: Iterable[Problem] = (),
+    *,
+    tenant_id: str | None = None,
+    request_id: str | None = None,
+    new_request_id: Callable[[], str] | None = None,
+) -> SendRequest:
+    """Read a decoded send request as `parse_request` does; `new_request_id` makes an id where neither header nor body gives one.
+
+    Raises:
+        RequestError: as `parse_request`.
+    """
+    document, faulty = dict(document), list(unreadable)
     if tenant_id is not None and document.setdefault("tenantId", tenant_id) != tenant_id:
         raise RequestError([Problem("tenantId", "must be the tenant in the path")], "tenant_mismatch")
     if request_id is not None and document.setdefault("requestId", request_id) != request_id:
-        unreadable.append(Problem("requestId", "must be that of the Idempotency-Key header"))
-    return parse(SendRequest, document, unreadable)
+        faulty.append(Problem("requestId", "must be that of the Idempotency-Key header"))
+    if new_request_id is not None and "requestId" not in document:
+        document["requestId"] = new_request_id()
+    return parse(SendRequest, document, faulty)
 
 
 def readable_ids(body: str | bytes) -> tuple[str, str] | None:

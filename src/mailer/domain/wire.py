@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, ValidationError
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from mailer.domain.errors import Problem, RequestError
 
@@ -49,8 +50,7 @@ def parse[Model: BaseModel](
     try:
         parsed = model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)
-        coded += [(code, problem) for detail in details for code, problem in _problems(detail, document)]
+        coded += explained(error.errors(include_url=False, include_input=False), document)
     else:
         if not coded:
             return parsed
@@ -59,10 +59,18 @@ def parse[Model: BaseModel](
 
 
 def load_object(body: str | bytes) -> tuple[dict[str, object], list[Problem]]:
-    """Decode a JSON object strictly.
+    """Decode a JSON object strictly; see `load`."""
+    document, unreadable = load(body)
+    if not isinstance(document, dict):
+        raise RequestError([Problem("", "must be a JSON object")])
+    return document, unreadable
 
-    Returns the object, and the faults that leave it readable: names given twice (the last one stands) and lone surrogates.
-    Raises RequestError where it is no JSON object at all.
+
+def load(body: str | bytes) -> tuple[object, list[Problem]]:
+    """Decode JSON strictly.
+
+    Returns what it holds, and the faults that leave it readable: names given twice (the last one stands) and lone surrogates.
+    Raises RequestError where it is no JSON at all.
     """
     twice: list[dict[str, object]] = []
 
@@ -76,9 +84,7 @@ def load_object(body: str | bytes) -> tuple[dict[str, object], list[Problem]]:
         text = body if isinstance(body, str) else body.decode("utf-8")
         document = json.loads(text, object_pairs_hook=members, parse_constant=_no_constant)
     except (ValueError, RecursionError):  # also invalid UTF-8, and integers of thousands of digits
-        raise RequestError([Problem("", "must be one JSON object in UTF-8, of sane depth and numbers")]) from None
-    if not isinstance(document, dict):
-        raise RequestError([Problem("", "must be a JSON object")])
+        raise RequestError([Problem("", "must be JSON in UTF-8, of sane depth and numbers")]) from None
     return document, list(_text_faults(document, {id(found) for found in twice}))
 
 
@@ -113,10 +119,25 @@ def checked(find_fault: Callable[[str], str | None]) -> AfterValidator:
     return AfterValidator(check)
 
 
+@dataclass(frozen=True, slots=True)
+class _Matching(AfterValidator):
+    """A validator that also tells the JSON schema what it takes."""
+
+    pattern: str
+    allowed: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        described = {**handler(schema), "description": self.allowed}
+        if "(?i:" not in self.pattern:  # not in ECMA 262 before 2025
+            described["pattern"] = f"^(?:{self.pattern})$".replace(r"\Z", "$")
+        return described
+
+
 def matching(pattern: str, allowed: str) -> AfterValidator:
     """Make a validator for text that matches a pattern whole; `allowed` says in words what that is."""
     compiled = re.compile(pattern)
-    return checked(lambda text: None if compiled.fullmatch(text) else f"must be {allowed}")
+    check = checked(lambda text: None if compiled.fullmatch(text) else f"must be {allowed}")
+    return _Matching(check.func, pattern, allowed)
 
 
 def _exactly_bool(value: object) -> object:
@@ -154,7 +175,12 @@ _ALLOWED = {
 }
 
 
-def _problems(detail: ErrorDetails, document: Mapping[str, object]) -> Iterable[tuple[str, Problem]]:
+def explained(details: Iterable[ErrorDetails], document: object = None) -> list[tuple[str, Problem]]:
+    """Say in our words what pydantic found, each fault with its code; `document` is what it read."""
+    return [found for detail in details for found in _problems(detail, document)]
+
+
+def _problems(detail: ErrorDetails, document: object) -> Iterable[tuple[str, Problem]]:
     context: dict[str, Any] = detail.get("ctx", {})
     if detail["type"] == "value_error":  # raised by a validator of ours
         return [("invalid_request", Problem(path(detail["loc"], document), str(context["error"])))]
@@ -183,7 +209,7 @@ def path(location: Path, document: object) -> str:
     return written
 
 
-def _text_faults(document: dict[str, object], twice: set[int]) -> Iterable[Problem]:
+def _text_faults(document: object, twice: set[int]) -> Iterable[Problem]:
     """Walk the whole document, without recursion, for repeated names and for text that UTF-8 cannot carry."""
     todo: list[tuple[Path, object]] = [((), document)]
     while todo:
