@@ -1,0 +1,165 @@
+"""Seal and open provider configs with the AWS Encryption SDK, bound to one KMS key and to the row they stand in."""
+
+import io
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from aws_cryptographic_material_providers.mpl import AwsCryptographicMaterialProviders
+from aws_cryptographic_material_providers.mpl.config import MaterialProvidersConfig
+from aws_cryptographic_material_providers.mpl.models import (
+    CreateAwsKmsKeyringInput,
+    CreateDefaultCryptographicMaterialsManagerInput,
+    CreateRequiredEncryptionContextCMMInput,
+)
+from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
+
+_OF_THE_CIPHERTEXT = frozenset({"InvalidCiphertextException", "IncorrectKeyException", "ValidationException"})
+"""Answers of KMS that are about the encrypted data key it was given; every other one is about KMS or our rights."""
+
+_DENIED = "AccessDeniedException"
+"""Also the answer to a data key that names a KMS key which is not there. A denial that does not hit what was decrypted before is of that
+kind; in doubt it is an outage: a right that we lost must not count against every tenant."""
+
+
+class ConfigVault:
+    """Seals configs for exactly one KMS key; nothing is opened under any other key, tenant, provider or version."""
+
+    def __init__(self, key_arn: str, kms_client: "KMSClient") -> None:
+        self._kms = _WatchedKms(kms_client)
+        self._materials = _materials_manager(key_arn, self._kms)
+        self._client = EncryptionSDKClient(
+            commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
+            max_encrypted_data_keys=1,
+        )
+
+    def seal(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+        """Encrypt a config; the context it is bound to is not part of what is returned.
+
+        Raises:
+            DependencyError: KMS did not do its part.
+        """
+        context = _context(tenant_id, provider, version)
+        with self._kms.watched("GenerateDataKey"):
+            ciphertext, _ = self._client.encrypt(source=plaintext, materials_manager=self._materials, encryption_context=context)
+            return bytes(ciphertext)
+
+    def open(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+        """Decrypt a config.
+
+        Raises:
+            NotSentError: config_unreadable: damaged, or sealed for another tenant, provider, version or key.
+            DependencyError: KMS did not do its part; nothing is known to be wrong with the config.
+        """
+        try:
+            with self._kms.watched("Decrypt"):
+                return self._decrypt(ciphertext, _context(tenant_id, provider, version))
+        except DependencyError:
+            raise
+        except Exception as error:
+            # Whatever a parser may raise over damaged bytes: the SDK promises no common type.
+            raise NotSentError(ErrorInfo("config_unreadable", "the stored config could not be decrypted")) from error
+
+    def _decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
+        source = io.BytesIO(ciphertext)
+        stream = self._client.stream(mode="d", source=source, materials_manager=self._materials, encryption_context=dict(context))
+        try:
+            plaintext = bytes(stream.read())
+        finally:
+            # Without a footer, its close() and with it its finalizer raise once more, into the logs.
+            stream.footer = getattr(stream, "footer", None)
+            stream.close()
+        if source.tell() != len(ciphertext):
+            raise ValueError("data after the end of the message")
+        return plaintext
+
+
+def _context(tenant_id: str, provider: str, version: int) -> dict[str, str]:
+    return {"tenant_id": tenant_id, "provider": provider, "version": str(version)}
+
+
+def _materials_manager(key_arn: str, kms: "_WatchedKms") -> Any:
+    """Return the materials manager that asks for the whole context on opening, over a keyring of the one key."""
+    providers = AwsCryptographicMaterialProviders(config=MaterialProvidersConfig())
+    keyring = providers.create_aws_kms_keyring(CreateAwsKmsKeyringInput(kms_key_id=key_arn, kms_client=kms))
+    underlying = providers.create_default_cryptographic_materials_manager(CreateDefaultCryptographicMaterialsManagerInput(keyring=keyring))
+    return providers.create_required_encryption_context_cmm(
+        CreateRequiredEncryptionContextCMMInput(
+            underlying_cmm=underlying,
+            required_encryption_context_keys=["tenant_id", "provider", "version"],
+        )
+    )
+
+
+class _WatchedKms:
+    """The KMS client as the keyring sees it; keeps KMS's own error, of which the Encryption SDK passes on no more than the text."""
+
+    def __init__(self, client: "KMSClient") -> None:
+        self.meta = client.meta
+        self._client = client
+        self._of_this_thread = threading.local()
+        self._known_good: Mapping[str, Any] | None = None
+        """The request of the last decryption that went well, or that would have."""
+
+    def generate_data_key(self, **request: Any) -> Any:
+        """Call KMS."""
+        with self._noting():
+            answer = self._client.generate_data_key(**request)
+        same = {name: request[name] for name in ("KeyId", "EncryptionContext")}
+        self._known_good = {**same, "CiphertextBlob": answer["CiphertextBlob"]}
+        return answer
+
+    def decrypt(self, **request: Any) -> Any:
+        """Call KMS."""
+        with self._noting():
+            answer = self._client.decrypt(**request)
+        self._known_good = request
+        return answer
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._of_this_thread.error = error
+            raise
+
+    @contextmanager
+    def watched(self, operation: str) -> Iterator[None]:
+        """Raise DependencyError for whatever fails while KMS does not do its part."""
+        self._of_this_thread.error = None
+        try:
+            yield
+        except Exception as error:
+            answer = self._of_this_thread.error
+            if self._is_outage(answer):
+                raise DependencyError("KMS", f"{operation} ({_name(answer)})") from error
+            raise
+
+    def _is_outage(self, error: Exception | None) -> bool:
+        """Tell whether KMS's error says nothing about the ciphertext: an outage, a throttle, a denial, the state of the key."""
+        if isinstance(error, ClientError):
+            code = error.response.get("Error", {}).get("Code")
+            return code not in _OF_THE_CIPHERTEXT and not (code == _DENIED and self._decrypts())
+        return isinstance(error, BotoCoreError | OSError) and not isinstance(error, ParamValidationError)
+
+    def _decrypts(self) -> bool:
+        """Tell whether KMS still decrypts for us what it did before."""
+        if self._known_good is None:
+            return False
+        try:
+            self._client.decrypt(**self._known_good)
+        except (ClientError, BotoCoreError):
+            return False
+        return True
+
+
+def _name(error: Exception | None) -> str:
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__

@@ -1,0 +1,225 @@
+"""What the vault seals opens for the same tenant, provider and version alone, and an outage of KMS is never held against a config."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+
+from mailer.adapters.encryption import ConfigVault
+from mailer.domain.errors import DependencyError, NotSentError
+from vaults import PLAINTEXT, REGION, ROW, a_vault, flips, truncations
+
+
+@pytest.fixture(scope="module")
+def vault_and_key() -> Iterator[tuple[ConfigVault, str]]:
+    with a_vault() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def vault(vault_and_key: tuple[ConfigVault, str]) -> ConfigVault:
+    return vault_and_key[0]
+
+
+@pytest.fixture(scope="module")
+def sealed(vault: ConfigVault) -> bytes:
+    return vault.seal(*ROW, PLAINTEXT)
+
+
+def kms_error(code: str, message: str = "") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "Decrypt")
+
+
+def test_opens_what_it_sealed(vault: ConfigVault, sealed: bytes) -> None:
+    """The plaintext comes back whole under the context it was sealed with."""
+    assert vault.open(*ROW, sealed) == PLAINTEXT
+
+
+def test_seals_differently_each_time(vault: ConfigVault) -> None:
+    """Equal configs have unequal ciphertexts, so the table does not tell who shares a key."""
+    assert vault.seal(*ROW, PLAINTEXT) != vault.seal(*ROW, PLAINTEXT)
+
+
+def test_ciphertext_tells_nothing(sealed: bytes) -> None:
+    """Neither the secret nor the context stands in the message; the context must be known to open it."""
+    assert not any(word in sealed for word in (b"canary", b"acme", b"tenant_id"))
+
+
+@pytest.mark.parametrize("row", [("evil", "ses", 7), ("acme", "smtp", 7), ("acme", "ses", 8), ("", "ses", 7), ("acme", "ses", 77)])
+def test_swapped_rows_are_unreadable(vault: ConfigVault, sealed: bytes, row: tuple[str, str, int]) -> None:
+    """A ciphertext moved to another tenant's row, or kept for another version, does not open."""
+    with pytest.raises(NotSentError) as refusal:
+        vault.open(*row, sealed)
+    assert refusal.value.error.code == "config_unreadable"
+
+
+def test_foreign_key_is_unreadable(vault: ConfigVault) -> None:
+    """What another key of the same account sealed does not open, however right its context is."""
+    kms = boto3.client("kms", region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
+    foreign = ConfigVault(kms.create_key()["KeyMetadata"]["Arn"], kms)
+    with pytest.raises(NotSentError) as refusal:
+        vault.open(*ROW, foreign.seal(*ROW, PLAINTEXT))
+    assert refusal.value.error.code == "config_unreadable"
+
+
+def test_damaged_bytes_are_unreadable(vault: ConfigVault, sealed: bytes) -> None:
+    """A flipped bit in any byte is the one error: no crash, no wrong plaintext. `tests/prove` flips all the others."""
+    for damaged in flips(sealed, range(3, len(sealed) * 8, 8)):
+        assert_unreadable(vault, damaged)
+
+
+def test_truncated_bytes_are_unreadable(vault: ConfigVault, sealed: bytes) -> None:
+    """A message cut off anywhere, also before its first byte, is the one error."""
+    for damaged in truncations(sealed, range(0, len(sealed), 7)):
+        assert_unreadable(vault, damaged)
+
+
+@pytest.mark.parametrize("tail", [b"\0", b"more", PLAINTEXT])
+def test_trailing_bytes_are_unreadable(vault: ConfigVault, sealed: bytes, tail: bytes) -> None:
+    """A message with anything after its end is not the one that was stored."""
+    assert_unreadable(vault, sealed + tail)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"{}", b"\x02", b"\x01\x80", b"\xff" * 600, os.urandom(528)])
+def test_rubbish_is_unreadable(vault: ConfigVault, rubbish: bytes) -> None:
+    """Bytes that never were a message are the one error."""
+    assert_unreadable(vault, rubbish)
+
+
+def assert_unreadable(vault: ConfigVault, damaged: bytes) -> None:
+    with pytest.raises(NotSentError) as refusal:
+        vault.open(*ROW, damaged)
+    assert refusal.value.error.code == "config_unreadable"
+
+
+OUTAGES = [
+    kms_error("ThrottlingException", "Rate exceeded"),
+    kms_error("KMSInternalException"),
+    kms_error("DependencyTimeoutException"),
+    kms_error("DisabledException", "key is disabled"),
+    kms_error("KMSInvalidStateException", "key is pending deletion"),
+    kms_error("NotFoundException", "no such key"),
+    kms_error("KeyUnavailableException"),
+    kms_error(
+        "AccessDeniedException", "User: arn:aws:sts::1:assumed-role/send/x is not authorized to perform: kms:Decrypt on resource: arn"
+    ),
+    kms_error("UnrecognizedClientException", "The security token included in the request is invalid."),
+    kms_error("ExpiredTokenException"),
+    kms_error("AnErrorOfTomorrow"),
+    EndpointConnectionError(endpoint_url="https://kms"),
+    ReadTimeoutError(endpoint_url="https://kms"),
+    NoCredentialsError(),
+    ConnectionResetError(),
+]
+
+
+@pytest.mark.parametrize("outage", OUTAGES, ids=lambda e: e.response["Error"]["Code"] if isinstance(e, ClientError) else type(e).__name__)
+def test_kms_outage_is_no_fault_of_the_config(vault: ConfigVault, sealed: bytes, outage: Exception) -> None:
+    """Throttles, denials, key states and broken lines are `dependency_unavailable`: they suspend nobody, and pass."""
+    with kms_failing(vault, outage), pytest.raises(DependencyError) as failure:
+        vault.open(*ROW, sealed)
+    assert failure.value.error.code == "dependency_unavailable"
+    assert vault.open(*ROW, sealed) == PLAINTEXT
+
+
+@pytest.mark.parametrize("outage", OUTAGES[:3], ids=str)
+def test_sealing_needs_kms(vault: ConfigVault, outage: Exception) -> None:
+    """A config that cannot be sealed is an outage of ours, too."""
+    with kms_failing(vault, outage), pytest.raises(DependencyError):
+        vault.seal(*ROW, PLAINTEXT)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        kms_error("InvalidCiphertextException"),
+        kms_error("IncorrectKeyException"),
+        kms_error("ValidationException", "1 validation error detected: length must be less than or equal to 6144"),
+    ],
+    ids=lambda e: e.response["Error"]["Code"],
+)
+def test_kms_refusing_the_ciphertext_is_the_configs_fault(vault: ConfigVault, sealed: bytes, answer: ClientError) -> None:
+    """What KMS says of the encrypted data key itself is `config_unreadable`, in whatever words."""
+    with kms_failing(vault, answer):
+        assert_unreadable(vault, sealed)
+
+
+def test_denied_for_one_ciphertext_alone_is_the_configs_fault(vault: ConfigVault, sealed: bytes) -> None:
+    """KMS denies a data key that names an unknown key; it decrypts what it did before, so it is not a right that is missing."""
+    vault.open(*ROW, sealed)
+    decrypt, other = vault._kms._client.decrypt, vault.seal("other", "ses", 1, PLAINTEXT)
+    blobs: list[object] = []
+
+    def denies_the_first(**request: object) -> object:
+        blobs.append(request["CiphertextBlob"])
+        if request["CiphertextBlob"] == blobs[0]:
+            raise kms_error("AccessDeniedException")
+        return decrypt(**request)
+
+    with patch.object(vault._kms._client, "decrypt", denies_the_first):
+        assert_unreadable(vault, sealed)
+    assert vault.open("other", "ses", 1, other) == PLAINTEXT
+
+
+def test_denied_before_anything_was_decrypted_is_an_outage(vault_and_key: tuple[ConfigVault, str], sealed: bytes) -> None:
+    """A vault that has never opened anything cannot tell, and holds the denial against nobody."""
+    warm, key_arn = vault_and_key
+    cold = ConfigVault(key_arn, warm._kms._client)
+    with kms_failing(cold, kms_error("AccessDeniedException")), pytest.raises(DependencyError):
+        cold.open(*ROW, sealed)
+
+
+def kms_failing(vault: ConfigVault, error: Exception) -> patch:
+    def fail(**_: object) -> None:
+        raise error
+
+    return patch.multiple(vault._kms._client, decrypt=fail, generate_data_key=fail)
+
+
+def test_outage_hits_every_tenant_alike_and_is_held_against_none(vault: ConfigVault) -> None:
+    """With KMS throttled, 50 tenants in 8 threads all see the outage; one whose row is damaged is told apart the moment KMS is back."""
+    rows = {f"tenant-{n}": vault.seal(f"tenant-{n}", "ses", 1, PLAINTEXT) for n in range(50)}
+    rows["tenant-0"] = rows["tenant-1"]
+
+    def open_row(tenant_id: str) -> str:
+        try:
+            vault.open(tenant_id, "ses", 1, rows[tenant_id])
+        except (NotSentError, DependencyError) as failure:
+            return failure.error.code
+        return "opened"
+
+    with ThreadPoolExecutor(8) as threads:
+        with kms_failing(vault, kms_error("ThrottlingException")):
+            assert set(threads.map(open_row, rows)) == {"dependency_unavailable"}
+        assert list(threads.map(open_row, rows)) == ["config_unreadable"] + ["opened"] * 49
+
+
+@pytest.mark.parametrize("spoil", [lambda s: s, lambda s: s[:200], lambda s: s[:-1] + b"!"], ids=["sound", "truncated", "damaged"])
+def test_leaves_nothing_in_logs_and_errors(
+    vault: ConfigVault, sealed: bytes, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
+) -> None:
+    """With every logger at DEBUG neither the plaintext nor the data key is written anywhere, and a failure logs no error of its own."""
+    keys: list[bytes] = []
+    decrypt = vault._kms._client.decrypt
+
+    def noting(**request: object) -> object:
+        answer = decrypt(**request)
+        keys.append(answer["Plaintext"])
+        return answer
+
+    caplog.set_level(logging.DEBUG)
+    said = ""
+    with patch.object(vault._kms._client, "decrypt", noting):
+        try:
+            vault.open(*ROW, spoil(sealed))
+        except NotSentError as error:
+            said = f"{error!r} {error} {error.__cause__!r}"
+    written = said + "".join(f"{r.getMessage()} {r.exc_text}" for r in caplog.records)
+    assert "canary" not in written
+    assert not any(repr(key)[2:-1] in written or key.hex() in written for key in keys)
+    assert [r for r in caplog.records if r.name.startswith("aws_encryption_sdk") and r.levelno > logging.DEBUG] == []
