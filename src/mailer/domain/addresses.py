@@ -37,6 +37,15 @@ def ascii_address(address: str) -> str:
     return spec
 
 
+def address_fault(address: str) -> str | None:
+    """Say what is wrong with an address, or None where it can be used."""
+    try:
+        ascii_address(address)
+    except AddressError as error:
+        return str(error)
+    return None
+
+
 @lru_cache(maxsize=1024)
 def ascii_domain(domain: str) -> str:
     """Give a domain as DNS knows it; IDN domains are mapped by UTS 46 (non-transitional) and written in punycode."""

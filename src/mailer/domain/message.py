@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from mailer.domain import file_types, header_text
-from mailer.domain.addresses import AddressError, ascii_address, same_mailbox
+from mailer.domain.addresses import address_fault, ascii_address, same_mailbox
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.wire import STRICT_BOOL, Path, WireModel, checked, fault, faults, load_object, matching, parse
 
@@ -27,19 +27,11 @@ TENANT_ID: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 REQUEST_ID: Final = r"(?!(?:batch|preview)\Z)[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 
 
-def _address_fault(address: str) -> str | None:
-    try:
-        ascii_address(address)
-    except AddressError as error:
-        return str(error)
-    return None
-
-
 TenantId = Annotated[str, matching(TENANT_ID, "1 to 64 letters, digits, _ and -, the first a letter or digit")]
 RequestId = Annotated[
     str, matching(REQUEST_ID, "1 to 128 letters, digits and . _ : -, the first a letter or digit, and neither 'batch' nor 'preview'")
 ]
-Address = Annotated[str, checked(_address_fault)]
+Address = Annotated[str, checked(address_fault)]
 HeaderText = Annotated[str, checked(header_text.text_fault)]
 Tag = Annotated[str, matching(r"[A-Za-z0-9_-]{1,256}", "1 to 256 letters, digits, _ and -")]
 Flag = Annotated[bool, STRICT_BOOL]
@@ -148,7 +140,7 @@ class Attachment(WireModel):
 
 def _mailto_fault(mailto: str) -> str | None:
     address, _, query = mailto.partition("?")
-    if problem := _address_fault(address):
+    if problem := address_fault(address):
         return f"{problem}; without 'mailto:'"
     if query and not re.fullmatch(rf"{_URL_REST}{{1,700}}", query):
         return "must have a query of at most 700 URL characters"
@@ -276,8 +268,8 @@ def _distinct(mailboxes: Iterable[Mailbox]) -> tuple[str, ...]:
 
 
 def base64_size(characters: int) -> int:
-    """Give the octets that base64 of so many characters takes once it is cut into lines that end in CRLF."""
-    return characters + 2 * -(-characters // BASE64_LINE)
+    """Give the octets that so many characters of base64 take once they are cut into lines with CRLF between them."""
+    return characters + 2 * (max(characters - 1, 0) // BASE64_LINE)
 
 
 def _least_size(attachment: Attachment) -> int:

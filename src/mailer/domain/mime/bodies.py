@@ -1,0 +1,98 @@
+"""Encode bodies for a 7-bit wire: text as quoted-printable or base64, files as base64, a mail inside the mail as it is."""
+
+import binascii
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from struct import Struct
+
+from mailer.domain.header_text import MAX_LINE
+from mailer.domain.message import BASE64_LINE, base64_size
+
+_LINES = 862  # base64 lines wrapped at a time: 64 KB, which stays in the processor's cache
+_CHUNK = _LINES * BASE64_LINE
+_SPLIT = Struct(f"{BASE64_LINE}s" * _LINES).unpack
+
+# With a soft break, and two octets more for an escaped "." or "F" at its start, a line has 76 (RFC 2045 §6.7).
+_QP_LINE = 73
+_QP_PIECE = re.compile(rb".{1,%d}(?<!=)(?<!=.)" % _QP_LINE, re.DOTALL)  # never inside =XX
+_QP_LITERAL = b"\t\r\n" + bytes(octet for octet in range(0x20, 0x7F) if octet != ord("="))
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+
+_FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
+_LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (MAX_LINE + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An encoded body: its transfer encoding, its size in octets, and the octets, made only when they are asked for."""
+
+    encoding: str
+    size: int
+    chunks: Callable[[], Iterable[bytes]]
+    end: bytes = b"\r\n"  # closes the last line without adding to the content
+
+
+def text(content: str) -> Body:
+    """Encode text with CRLF line ends: quoted-printable, or base64 where that is shorter or there is more than text in it."""
+    canonical = content.replace("\r\n", "\n").replace("\n", "\r\n")
+    octets = canonical.encode()
+    escapes = len(octets.translate(None, _QP_LITERAL))
+    if 6 * escapes > len(octets) or _NOT_TEXT.search(canonical):
+        return file(octets)
+    encoded = quoted_printable(octets)
+    # A soft break, unless the text itself ends its last line.
+    return Body("quoted-printable", len(encoded), lambda: (encoded,), b"" if encoded.endswith(b"\r\n") else b"=\r\n")
+
+
+def quoted_printable(octets: bytes) -> bytes:
+    """Encode lines that end in CRLF; dots and "From " at the start of a line are escaped too, for the relays that touch them."""
+    # binascii escapes well but makes lines of 77: take its soft breaks out and break anew. A literal "=" is =3D by now.
+    escaped = binascii.b2a_qp(octets).replace(b"=\r\n", b"").replace(b"=\n", b"")
+    lines = [line if len(line) <= _QP_LINE else b"=\r\n".join(_QP_PIECE.findall(line)) for line in escaped.split(b"\r\n")]
+    # From the line end before the first line on, so that it is a line like the others.
+    encoded = b"\r\n".join([b"", *lines]).replace(b"\r\n.", b"\r\n=2E").replace(b"\r\nFrom ", b"\r\n=46rom ")
+    return encoded[2:]
+
+
+def file(octets: bytes) -> Body:
+    """Encode octets as base64."""
+    view = memoryview(octets)
+    step = _CHUNK // 4 * 3
+
+    def chunks() -> Iterable[bytes]:
+        return _wrapped(binascii.b2a_base64(view[at : at + step], newline=False) for at in range(0, len(view), step))
+
+    return Body("base64", base64_size(4 * -(-len(octets) // 3)), chunks)
+
+
+def base64_file(content: str) -> Body:
+    """Take base64 that was checked before as it is, and only cut it into lines."""
+
+    def chunks() -> Iterable[bytes]:
+        return _wrapped(content[at : at + _CHUNK].encode("ascii") for at in range(0, len(content), _CHUNK))
+
+    return Body("base64", base64_size(len(content)), chunks)
+
+
+def message(octets: bytes) -> Body | None:
+    """Take a mail as it is, with CRLF line ends; None where it is none, or has more than a 7-bit wire carries.
+
+    RFC 2046 §5.2.1 allows no encoding of message/rfc822 but 7bit, 8bit and binary.
+    """
+    unix = octets.replace(b"\r\n", b"\n")
+    same_line_ends = b"\r" not in unix and (unix == octets or octets.count(b"\n") == octets.count(b"\r\n"))
+    if not (same_line_ends and octets.isascii() and b"\0" not in octets and _FIELD_NAME.match(octets)) or _LONG_LINE.search(unix):
+        return None
+    canonical = unix.replace(b"\n", b"\r\n")
+    return Body("7bit", len(canonical), lambda: (canonical,))
+
+
+def _wrapped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut base64 into lines; every chunk but the last has 862 of them."""
+    separator = b""
+    for chunk in chunks:
+        lines = _SPLIT(chunk) if len(chunk) == _CHUNK else [chunk[at : at + BASE64_LINE] for at in range(0, len(chunk), BASE64_LINE)]
+        yield separator
+        yield b"\r\n".join(lines)
+        separator = b"\r\n"

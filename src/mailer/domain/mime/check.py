@@ -1,0 +1,37 @@
+"""Read a finished header block anew, by other means than it was written, and compare it with what was asked for."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from mailer.domain.errors import Problem, RequestError
+from mailer.domain.header_text import MAX_LINE
+
+_STRAY = re.compile(r"[^\t\r\n -~]|\r(?!\n)|(?<!\r)\n")
+_FOLD = re.compile(r"\r\n(?=[ \t])")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def check(head: bytes, names: Sequence[str], addresses: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a header block that does not have these fields, in this order, and these addresses in them.
+
+    `head` ends with the empty line; `names` are all field names, `addresses` the addr-specs by field name.
+
+    Raises:
+        RequestError: where anything differs; then the message must not be sent.
+    """
+    text = head.decode("latin-1")
+    fields = [field.partition(":") for field in _FOLD.sub("", text).split("\r\n")[:-2]]
+    sound = (
+        text.endswith("\r\n\r\n")
+        and not _STRAY.search(text)
+        and max(map(len, text.split("\r\n"))) <= MAX_LINE
+        and [name for name, _, _ in fields] == list(names)
+        and all(_addresses(value) == list(addresses[name]) for name, _, value in fields if name in addresses)
+    )
+    if not sound:
+        raise RequestError([Problem("message", "cannot be written as a mail header without changing its meaning")])
+
+
+def _addresses(value: str) -> list[str]:
+    mailboxes = _QUOTED.sub("", value).split(",")
+    return [mailbox[mailbox.rfind("<") + 1 :].strip(" \t>") for mailbox in mailboxes]
