@@ -41,9 +41,15 @@ class AccountFacts:
 class EmailProvider(Protocol):
     """One tenant's way out, with that tenant's credentials in hand."""
 
-    name: str
-    """`ses` or `smtp`, as the status record shows it."""
-    sender: Sender
+    @property
+    def name(self) -> str:
+        """`ses` or `smtp`, as the status record shows it."""
+        ...
+
+    @property
+    def sender(self) -> Sender:
+        """Whom its mail comes from."""
+        ...
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
         """Hand the message over, once; never raises for what the provider or the network does."""
