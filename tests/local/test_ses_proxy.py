@@ -37,7 +37,7 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
 def ses(proxies: Alone) -> Iterator[Alone]:
     """One SES for the module, without a memory between its tests."""
     yield proxies
-    proxies.control.clear_faults()
+    proxies.control.calm()
     proxies.control.forget_mails()
     proxies.control.forget_requests()
 
@@ -106,7 +106,6 @@ def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: Alone) -> None:
         send(client_for(ses.url))
         wait_until(lambda: bool(inbox))
     finally:
-        ses.control.relay_to()
         smtp.stop()
     assert (inbox[0].mail_from, inbox[0].rcpt_tos, inbox[0].content) == (FROM, [TO], MAIL)
 
@@ -315,11 +314,8 @@ def test_connections_can_be_refused_and_accepted_again(ses: Alone) -> None:
 def test_a_deaf_listener_makes_the_connect_time_out(ses: Alone) -> None:
     """A connect timeout is its own failure: no request was written."""
     ses.control.set_listening("ses", "ignore")
-    try:
-        with pytest.raises(botocore.exceptions.ConnectTimeoutError):
-            send(client_for(ses.url, connect_timeout=0.3))
-    finally:
-        ses.control.set_listening("ses", "accept")
+    with pytest.raises(botocore.exceptions.ConnectTimeoutError):
+        send(client_for(ses.url, connect_timeout=0.3))
     assert ses.control.requests() == []
 
 

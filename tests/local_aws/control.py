@@ -70,6 +70,13 @@ class ControlServer:
         self._wire.faults.clear(**wanted)
         self._wire.release()
 
+    async def _post_calm(self) -> Any:
+        await self._delete_faults()
+        self._ses.limits.clear()
+        self._ses.relay = None
+        for proxy in self._proxies.values():
+            await proxy.set_listening("accept")
+
     async def _get_requests(self, at_least: str = "0", seconds: str = "0", **wanted: str) -> Any:
         def fitting() -> list[Any]:
             return [entry.to_json() for entry in self._wire.log if _fits(entry, wanted)]
@@ -170,6 +177,10 @@ class Control:
     def clear_faults(self, **wanted: str | int) -> None:
         """Forget faults, all or those with these fields, and end the connections that hang."""
         self._call("DELETE", "faults", query=wanted)
+
+    def calm(self) -> None:
+        """Take back every fault, limit, relay and closed listener, and end the connections that hang."""
+        self._call("POST", "calm")
 
     def requests(self, **wanted: str | float) -> list[SeenRequest]:
         return [SeenRequest(**entry) for entry in self._call("GET", "requests", query=wanted)]

@@ -318,6 +318,7 @@ class Listener:
         self._converse = converse
         self._server: asyncio.Server | None = None
         self._deaf: list[socket.socket] = []
+        self._mode = "accept"
         self._open: set[asyncio.StreamWriter] = set()
 
     async def listen(self, port: int) -> int:
@@ -327,6 +328,9 @@ class Listener:
     async def switch(self, mode: str, port: int) -> None:
         if mode not in ("accept", "refuse", "ignore"):
             raise ValueError(f"no such mode: {mode}")
+        if mode == self._mode:
+            return
+        self._mode = mode
         await self.stop()
         if mode == "accept":
             await self.listen(port)

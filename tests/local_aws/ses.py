@@ -197,22 +197,22 @@ class SesGate:
         self.ledger = ledger
         self.relay: tuple[str, int] | None = None
         self._standalone = standalone
-        self._allowances: dict[str, Allowance] = {}
+        self.limits: dict[str, Allowance] = {}
         self._relaying: set[asyncio.Task[None]] = set()
 
     def limit(self, account: str, max_send_rate: float, max_24_hour_send: float) -> None:
-        self._allowances[account] = Allowance(max_send_rate, max_24_hour_send)
+        self.limits[account] = Allowance(max_send_rate, max_24_hour_send)
 
     async def answer(self, request: Request, account: str, forward: Forward) -> Response:
         if request.operation == "SendRawEmail":
             return await self._send(request, account, forward)
-        if request.operation == "GetSendQuota" and account in self._allowances:
+        if request.operation == "GetSendQuota" and account in self.limits:
             response = await self._ask(request, forward)
             return self._quota(account) if response.status == 200 else response
         return await self._ask(request, forward)
 
     async def _send(self, request: Request, account: str, forward: Forward) -> Response:
-        allowance = self._allowances.get(account, Allowance())
+        allowance = self.limits.get(account, Allowance())
         try:
             send = RawSend.read(request.body)
             send.check()
@@ -236,7 +236,7 @@ class SesGate:
         return error_response(request, 403, "AccessDenied", "This SES lets its callers send and do nothing else.")
 
     def _quota(self, account: str) -> Response:
-        allowance = self._allowances[account]
+        allowance = self.limits[account]
         numbers = {
             "Max24HourSend": allowance.max_24_hour_send or -1.0,  # SES's word for unlimited
             "MaxSendRate": allowance.max_send_rate,

@@ -1,0 +1,115 @@
+"""A running local AWS with the stack in it: what tests, the demo and `make up` hold in their hands."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from local_aws.api import Api
+from local_aws.control import Control
+from local_aws.server import ROOT, START, Addresses
+from local_aws.stack import Stack, build, deploy, platform_session
+from local_aws.tenants import Tenant, Tenants
+
+POLL = 0.05  # seconds
+ALL_SERVICES = ("kms", "sts", "dynamodb", "sqs", "s3", "events")
+
+
+class NotStartedError(Exception):
+    """The local AWS did not come up; the text says where to look."""
+
+
+class LocalAws:
+    """The addresses, and a client for everything that a test wants to ask or command."""
+
+    def __init__(self, directory: Path, addresses: Addresses, stack: Stack) -> None:
+        self.directory = directory
+        self.addresses = addresses
+        self.stack = stack
+        self.control = Control(addresses.control)
+        self.api = Api(stack.api_url)
+        self.tenants = Tenants(addresses)
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: Any) -> Any:
+        """Make (once) the platform's own client of a service, past every fault proxy."""
+        if service not in self._clients:
+            self._clients[service] = platform_session().client(service, endpoint_url=self.addresses.aws)
+        return self._clients[service]
+
+    def enqueue(self, body: str, **more: Any) -> str:
+        """Put a message on the send queue, as other systems do; answer SQS's message id."""
+        answer = self.client("sqs").send_message(QueueUrl=self.stack.outputs["SendQueueUrl"], MessageBody=body, **more)
+        return str(answer["MessageId"])
+
+    def dead_letters(self, at_least: int = 1, seconds: float = 20.0) -> list[dict[str, Any]]:
+        """Take messages off the dead-letter queue until there are enough or the time is over."""
+        deadline = time.monotonic() + seconds
+        letters: list[dict[str, Any]] = []
+        while len(letters) < at_least and (left := deadline - time.monotonic()) > 0:
+            letters += self._receive_dead_letters(min(20, int(left) + 1))
+        return letters
+
+    def active_tenant(self, tenant_id: str = "", **account: Any) -> Tenant:
+        """Open an account, store its config through the API and verify it."""
+        tenant = self.tenants.open(tenant_id, **account)
+        stored = self.api.put_provider(tenant.tenant_id, tenant.provider())
+        verified = self.api.verify(tenant.tenant_id)
+        assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
+        return tenant
+
+    def _receive_dead_letters(self, wait: int) -> list[dict[str, Any]]:
+        url, sqs = self.stack.outputs["DeadLetterQueueUrl"], self.client("sqs")
+        messages: list[dict[str, Any]] = sqs.receive_message(
+            QueueUrl=url, WaitTimeSeconds=wait, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages", [])
+        for message in messages:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return messages
+
+
+@contextmanager
+def local_aws(directory: Path, front: tuple[str, ...] = ALL_SERVICES, say: Callable[[str], None] = lambda _: None) -> Iterator[LocalAws]:
+    """Run a local AWS on free ports with the stack deployed, until the block ends or this process dies."""
+    server = start_server(directory, front=front, with_parent=True)
+    try:
+        say("building")
+        template = build()
+        addresses = wait_for_server(directory, server)
+        say("deploying")
+        yield LocalAws(directory, addresses, deploy(addresses, template))
+    finally:
+        assert server.stdin
+        server.stdin.close()
+        server.wait()
+
+
+def start_server(directory: Path, *, port: int = 0, front: tuple[str, ...] = (), with_parent: bool = False) -> subprocess.Popen[bytes]:
+    """Start the server process; it lives as long as this one (`with_parent`) or until it is stopped by its id."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "server.json").unlink(missing_ok=True)
+    options = ["--directory", str(directory), "--port", str(port), "--front", ",".join(front), *(["--with-parent"] if with_parent else [])]
+    with (directory / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "local_aws.server", *options],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+            stdin=subprocess.PIPE if with_parent else subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def wait_for_server(directory: Path, server: subprocess.Popen[bytes]) -> Addresses:
+    """Wait until the server has said where it is."""
+    deadline = time.monotonic() + START
+    while not (addresses := Addresses.read(directory)):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise NotStartedError(f"the local AWS did not start; see {directory}/server.log and ministack.log")
+        time.sleep(POLL)
+    return addresses

@@ -1,0 +1,142 @@
+"""Build the real template and deploy it to the local AWS, as `sam build` and `sam deploy` do for the real one."""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from local_aws.server import NO_OWN_SETUP, PLATFORM, REGION, ROOT, Addresses
+
+NAME = "tenantmail"
+BUILDS = ROOT / ".local/builds"
+KEPT_BUILDS = 3
+SAM = ROOT / ".venv-sam/bin/sam"
+# What the local stack is given beyond the template's defaults.
+PARAMETERS = {"AllowSmtp": "true", "LogLevel": "DEBUG"}
+ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
+
+
+class SamError(Exception):
+    """`sam` failed; the text is what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A deployed stack."""
+
+    outputs: Mapping[str, str]
+    api_url: str
+    """Where the local AWS serves the API, in place of the output's amazonaws.com address."""
+
+    def function_name(self, aws: str, logical_id: str) -> str:
+        """Find the name that CloudFormation gave a function."""
+        answer = (
+            platform_session()
+            .client("cloudformation", endpoint_url=aws)
+            .describe_stack_resource(StackName=NAME, LogicalResourceId=logical_id)
+        )
+        return answer["StackResourceDetail"]["PhysicalResourceId"]
+
+
+def platform_session() -> boto3.Session:
+    """Make a session of the account that the service itself runs in."""
+    return boto3.Session(PLATFORM["AWS_ACCESS_KEY_ID"], PLATFORM["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
+
+
+def build() -> Path:
+    """Build what is in the work tree, unless it was built before; answer the built template."""
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    with _locked(BUILDS / "lock"):
+        folder = BUILDS / _digest()
+        template = folder / "build/template.yaml"
+        if not template.exists():
+            unfinished = folder.with_suffix(".part")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _sam("build", "--build-dir", str(unfinished / "build"), "--parameter-overrides", *_parameters())
+            unfinished.rename(folder)
+        folder.touch()
+        for old in sorted(BUILDS.glob("*/"), key=lambda path: path.stat().st_mtime)[:-KEPT_BUILDS]:
+            shutil.rmtree(old)
+    return template
+
+
+def deploy(addresses: Addresses, template: Path) -> Stack:
+    """Create or update the stack from a built template."""
+    _sam("deploy", "--template-file", str(template), "--parameter-overrides", *_parameters(), endpoint=addresses.aws)
+    stack = deployed(addresses)
+    assert stack
+    return stack
+
+
+def deployed(addresses: Addresses) -> Stack | None:
+    """Find the stack as it stands; None before the first deploy."""
+    config = Config(retries={"total_max_attempts": 1})
+    cloudformation = platform_session().client("cloudformation", endpoint_url=addresses.aws, config=config)
+    try:
+        [stack] = cloudformation.describe_stacks(StackName=NAME)["Stacks"]
+    except ClientError:
+        return None
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    return Stack(outputs, local_api_url(addresses.aws, outputs["ApiUrl"]))
+
+
+def local_api_url(aws: str, url: str) -> str:
+    """Say where the local AWS serves `https://{apiId}.execute-api.…/{stage}`."""
+    parts = urlsplit(url)
+    return f"{aws}/_aws/execute-api/{parts.netloc.partition('.')[0]}{parts.path}"
+
+
+def sam_environment(endpoint: str = "") -> dict[str, str]:
+    """Let `sam` find Python 3.13 with pip, the local AWS, and nobody's AWS setup."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
+    local = {"AWS_ENDPOINT_URL": endpoint, **PLATFORM} if endpoint else {"AWS_DEFAULT_REGION": REGION}
+    return {
+        **inherited,
+        **local,
+        **NO_OWN_SETUP,
+        "PATH": f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+        "SAM_CLI_TELEMETRY": "0",
+        "SAM_CLI_POLL_DELAY": "0.3",  # seconds between two looks at a deployment; 5 by default
+    }
+
+
+def _sam(command: str, *arguments: str, endpoint: str = "") -> None:
+    config = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local"]
+    done = subprocess.run(
+        [SAM, command, *config, *arguments], cwd=ROOT, env=sam_environment(endpoint), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SamError(f"sam {command} failed:\n{done.stdout}\n{done.stderr}")
+
+
+def _parameters() -> list[str]:
+    given = {"Architecture": ARCHITECTURES[platform.machine().lower()], **PARAMETERS}
+    return [f"{name}={value}" for name, value in given.items()]
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(" ".join(_parameters()).encode())
+    files = [ROOT / "template.yaml", ROOT / "samconfig.toml", *sorted((ROOT / "src").rglob("*"))]
+    for file in files:
+        if file.is_file() and "__pycache__" not in file.parts:
+            digest.update(f"\0{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes of this work tree respect."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
