@@ -1,0 +1,165 @@
+"""Open connections to AWS on one preloaded trust store, never reuse one that has idled, and witness how far each request got.
+
+botocore's own sessions parse 126 root certificates anew for every TLS connection (21 ms CPU each) and reuse a socket however long the
+sandbox was frozen: a mail written to a socket that the other side has closed is a mail whose fate nobody knows.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
+from time import time as wall_time
+from typing import Any
+
+from botocore.client import BaseClient
+from botocore.httpsession import DEFAULT_CA_BUNDLE, URLLib3Session
+from botocore.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import HTTPResponse
+
+IDLE_LIMIT = 5.0
+"""Seconds of wall time, so that a frozen sandbox counts, after which a connection is opened anew."""
+
+WRITE_TIMEOUT = 5.0
+"""Seconds for writing one whole request; urllib3 would take the connect timeout, too short for 13 MB to another continent."""
+
+
+@dataclass(slots=True)
+class Passage:
+    """How far one request got."""
+
+    taken: bool = False
+    """A connection of ours took it."""
+    written: bool = False
+    """Its last byte was handed to the socket; stays true, whatever happens next."""
+
+    @property
+    def proven_unsent(self) -> bool:
+        """Whether the other side cannot have the whole request: name lookup, connect, handshake or write did not succeed."""
+        return self.taken and not self.written
+
+
+_PASSAGE: ContextVar[Passage | None] = ContextVar("passage", default=None)
+
+
+@contextmanager
+def witnessed() -> Iterator[Passage]:
+    """Witness the one request that this thread makes inside the block."""
+    passage = Passage()
+    token = _PASSAGE.set(passage)
+    try:
+        yield passage
+    finally:
+        _PASSAGE.reset(token)
+
+
+def _taken() -> Passage:
+    passage = _PASSAGE.get() or Passage()
+    passage.taken = True
+    return passage
+
+
+class _Connection(HTTPConnection):
+    """A connection that says how far a request got, and when it was last of use."""
+
+    _used_at = 0.0
+
+    def connect(self) -> None:
+        _taken()
+        super().connect()
+        self._used_at = wall_time()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        passage = _taken()
+        if self.is_closed:
+            self.connect()  # plain HTTP would connect while it writes
+        self.timeout = WRITE_TIMEOUT  # the pool sets the read timeout when this returns
+        super().request(*args, **kwargs)
+        passage.written = True
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # urllib3 overrides http.client's the same way
+        response = super().getresponse()
+        self._used_at = wall_time()
+        return response
+
+    @property
+    def is_connected(self) -> bool:
+        """What the pool asks before it reuses a connection; a clock that was set back counts as idle too."""
+        return super().is_connected and 0 <= wall_time() - self._used_at <= IDLE_LIMIT
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Session(URLLib3Session):
+    """botocore's HTTP session over our connections and one shared TLS context."""
+
+    _pool_classes_by_scheme: dict[str, type[HTTPConnectionPool]]
+
+    def __init__(self, trust: SSLContext, **options: Any) -> None:
+        self._trust = trust  # before botocore's own constructor, which asks for it
+        super().__init__(**options)
+        self._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
+
+    def _get_ssl_context(self) -> SSLContext:
+        return self._trust
+
+    def _setup_ssl_cert(self, conn: Any, *_: Any) -> None:
+        conn.cert_reqs = "CERT_REQUIRED"  # and no ca_certs: they would be parsed into the context again for each connection
+
+
+def use_own_connections(client: BaseClient, ca_bundle: str | None = None) -> None:
+    """Give a client connections of ours; its timeouts, its pool's width and the environment's proxies stay.
+
+    `ca_bundle` is a PEM file (what AWS_CA_BUNDLE names) to trust instead of Amazon's roots.
+    """
+    config: Any = client.meta.config
+    made: Any = client
+    made._endpoint.http_session = _Session(  # noqa: SLF001  # botocore lets no one choose the session's class
+        trust_store(ca_bundle, amazon=client.meta.partition in _AMAZON_PARTITIONS),
+        timeout=(config.connect_timeout, config.read_timeout),
+        max_pool_connections=config.max_pool_connections,
+        proxies=config.proxies or get_environ_proxies(client.meta.endpoint_url),
+        proxies_config=config.proxies_config,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)],
+    )
+
+
+_AMAZON_PARTITIONS = frozenset({"aws", "aws-us-gov"})
+"""Where every endpoint's certificate chains to one of Amazon's roots; sovereign clouds have their own authorities."""
+
+_AMAZON_ROOTS = ("CN=Amazon Root CA ", "CN=Starfield Services Root Certificate Authority ")
+"""The roots of Amazon Trust Services, as https://www.amazontrust.com/repository/ lists them."""
+
+
+@cache
+def trust_store(ca_bundle: str | None = None, *, amazon: bool = True) -> SSLContext:
+    """Load, once per process, whom TLS trusts: the given PEM file, else Amazon's roots, else every root that botocore ships."""
+    context = SSLContext(PROTOCOL_TLS_CLIENT)
+    if ca_bundle:
+        context.load_verify_locations(ca_bundle)
+    elif amazon and (roots := _amazon_roots()):
+        context.load_verify_locations(cadata=roots)
+    else:
+        context.load_verify_locations(DEFAULT_CA_BUNDLE)
+    return context
+
+
+def _amazon_roots() -> str:
+    """Pick Amazon's roots from botocore's bundle, whose certificates each follow a comment that names the issuer."""
+    entries = Path(DEFAULT_CA_BUNDLE).read_text(encoding="utf-8").split("\n# Issuer: ")
+    return "\n".join(entry[entry.index("-----BEGIN") :] for entry in entries if entry.startswith(_AMAZON_ROOTS))

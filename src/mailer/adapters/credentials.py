@@ -1,0 +1,189 @@
+"""Get the credentials that a tenant's config stands for: the access key in it, or a session of the role that it names.
+
+A role is assumed with the tenant's ExternalId and a session policy that leaves only what sending needs; the tenant's own policy still
+decides. The session's name shows in the tenant's CloudTrail.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ClientError
+
+from mailer.adapters.memo import Memo
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+from mailer.domain.provider import AccessKeyConfig, RoleConfig
+from mailer.ports import Clock
+
+if TYPE_CHECKING:
+    from mypy_boto3_sts import STSClient
+
+SESSION_SECONDS = 3600
+"""AWS's limit for a role that is assumed by a role."""
+
+RENEW_BEFORE = timedelta(minutes=5)
+"""How long before its end a session is replaced: no call may outlive it."""
+
+SESSION_POLICY = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": ["ses:SendRawEmail", "ses:GetSendQuota", "ses:GetAccount"], "Resource": "*"}],
+    },
+    separators=(",", ":"),
+)
+
+_SESSIONS_KEPT = 5000  # about 2 KB each
+
+
+class Keys(Protocol):
+    """The credentials of one version of a tenant's config."""
+
+    def current(self) -> ReadOnlyCredentials:
+        """Return credentials that are good for some minutes.
+
+        Raises:
+            NotSentError: role_not_assumable.
+            DependencyError: STS did not do its part.
+        """
+        ...
+
+    def renewed(self, expired: ReadOnlyCredentials) -> ReadOnlyCredentials | None:
+        """Return others than these, which AWS took for expired; None where there can be no others. Raises as `current`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedKeys:
+    """An access key, good until the tenant deletes it."""
+
+    config: AccessKeyConfig
+
+    def current(self) -> ReadOnlyCredentials:
+        """Return the access key, its secret revealed for signing."""
+        return ReadOnlyCredentials(self.config.access_key_id, self.config.secret_access_key.get_secret_value(), None)
+
+    def renewed(self, expired: ReadOnlyCredentials) -> None:  # noqa: ARG002  # the Protocol's
+        """Tell that there is no other."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """Which role is assumed for whom."""
+
+    tenant_id: str
+    version: int
+    role_arn: str
+    external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleKeys:
+    """A role's sessions, one after the other."""
+
+    roles: "AssumedRoles"
+    assumption: Assumption
+
+    def current(self) -> ReadOnlyCredentials:
+        """Return the session's credentials, of a new session where the old one ends soon."""
+        return self.roles.session(self.assumption)
+
+    def renewed(self, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
+        """Begin a new session, unless another thread has done so already."""
+        return self.roles.renewed(self.assumption, expired)
+
+
+class AssumedRoles:
+    """Assumes tenants' roles, each once for its tenant and version however many threads ask, and keeps the sessions until they end."""
+
+    def __init__(self, sts: Callable[[], "STSClient"], *, own_account: str, platform: str, clock: Clock) -> None:
+        """`sts` gives a client of the function's own region: what a regional endpoint issues is good in every region."""
+        self._sts = sts
+        self._own_account = own_account
+        self._platform = platform
+        self._sessions: Memo[Assumption, tuple[ReadOnlyCredentials, datetime]] = Memo(_SESSIONS_KEPT, clock.now)
+
+    def session(self, assumption: Assumption) -> ReadOnlyCredentials:
+        """Return the credentials of a session with the role.
+
+        Raises:
+            NotSentError: role_not_assumable.
+            DependencyError: STS did not do its part.
+        """
+        return self._session(assumption)[0]
+
+    def _session(self, assumption: Assumption) -> tuple[ReadOnlyCredentials, datetime]:
+        return self._sessions.get(assumption, lambda: self._begin(assumption), lambda begun: begun[1] - RENEW_BEFORE)
+
+    def renewed(self, assumption: Assumption, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
+        """Return the credentials of another session than the expired one; raises as `session`."""
+        kept = self._session(assumption)
+        if kept[0] == expired:
+            self._sessions.forget(assumption, kept)
+        return self.session(assumption)
+
+    def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
+        """Tell whether the role's trust policy refuses both a wrong ExternalId and none; else anyone could have us send as this tenant.
+
+        Raises:
+            NotSentError: role_not_assumable: the role is one of our own account.
+            DependencyError: STS did not answer.
+        """
+        self._refuse_own(config.role_arn)
+        wrong = {"ExternalId": f"not-{secrets.token_hex(16)}"}
+        return all(self._is_refused(config.role_arn, claim) for claim in (wrong, {}))
+
+    def _is_refused(self, role_arn: str, claim: Mapping[str, str]) -> bool:
+        try:
+            self._assume(role_arn, f"{self._platform}-trust-policy-check", claim)
+        except NotSentError:
+            return True
+        return False
+
+    def _begin(self, assumption: Assumption) -> tuple[ReadOnlyCredentials, datetime]:
+        self._refuse_own(assumption.role_arn)
+        name = f"{self._platform}-{assumption.tenant_id}-v{assumption.version}"
+        begun = self._assume(assumption.role_arn, name, {"ExternalId": assumption.external_id})
+        return ReadOnlyCredentials(begun["AccessKeyId"], begun["SecretAccessKey"], begun["SessionToken"]), begun["Expiration"]
+
+    def _refuse_own(self, role_arn: str) -> None:
+        """Keep tenants from having us become a role of our own account; IAM denies it too."""
+        if role_arn.split(":")[4] == self._own_account:
+            raise NotSentError(ErrorInfo("role_not_assumable", "the role is one of this service's own AWS account"))
+
+    def _assume(self, role_arn: str, session_name: str, claim: Mapping[str, str]) -> Mapping[str, Any]:
+        with _sts_errors(role_arn):
+            answer = self._sts().assume_role(
+                RoleArn=role_arn,
+                RoleSessionName=re.sub(r"[^\w+=,.@-]", "-", session_name, flags=re.ASCII)[:64],
+                Policy=SESSION_POLICY,
+                DurationSeconds=SESSION_SECONDS,
+                **claim,  # type: ignore[arg-type]  # ExternalId, a str, or nothing at all
+            )
+        return answer["Credentials"]
+
+
+_DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service control policy", re.IGNORECASE)
+"""AWS names these where our own role may not assume: no tenant's fault, and no reason to suspend all of them."""
+
+
+@contextmanager
+def _sts_errors(role_arn: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+        if code == "AccessDenied" and not _DENIED_TO_US.search(text):
+            raise NotSentError(ErrorInfo("role_not_assumable", f"the trust policy of {role_arn} does not let this service in")) from None
+        if code == "RegionDisabledException":
+            advice = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
+            raise NotSentError(ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", advice)) from None
+        raise DependencyError("STS", f"AssumeRole ({code})") from None
+    except BotoCoreError as error:
+        raise DependencyError("STS", f"AssumeRole ({type(error).__name__})") from None

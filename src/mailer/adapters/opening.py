@@ -1,0 +1,96 @@
+"""Open a tenant's provider: decrypt its config and get its credentials, each once, and keep both for a while."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mailer.adapters.acting import TenantClients
+from mailer.adapters.credentials import AssumedRoles, Assumption, FixedKeys, Keys, RoleKeys
+from mailer.adapters.memo import Memo
+from mailer.adapters.ses import SesProvider
+from mailer.adapters.ses_account import AccountQuestions
+from mailer.adapters.smtp import SmtpProvider
+from mailer.domain.errors import ErrorInfo, NotSentError, RequestError
+from mailer.domain.mime import Sender
+from mailer.domain.provider import AccessKeyConfig, ProviderConfig, RoleConfig, SmtpConfig, StoredConfig, parse_config
+from mailer.ports import Clock, EmailProvider, Vault
+
+KEPT_FOR = timedelta(minutes=5)
+"""How long a decrypted config stays in memory. A new version takes effect at once all the same: it is another key."""
+
+KEPT_AT_MOST = 1000
+"""Decrypted configs in memory, of about 5 KB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    tenant_id: str
+    provider: str
+    version: int
+    external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    provider: EmailProvider
+    opened_at: datetime
+
+
+class TenantProviderOpener:
+    """Opens providers, `ProviderOpener`; the keys of its cache are never reused, for versions are not."""
+
+    def __init__(
+        self, vault: Vault, roles: AssumedRoles, clients: TenantClients, inquiries: TenantClients, *, allow_smtp: bool, clock: Clock
+    ) -> None:
+        """`clients` send; `inquiries` ask accounts about themselves, with shorter timeouts."""
+        self._vault = vault
+        self._roles = roles
+        self._clients = clients
+        self._inquiries = inquiries
+        self._allow_smtp = allow_smtp
+        self._clock = clock
+        self._opened: Memo[_Key, _Opened] = Memo(KEPT_AT_MOST, clock.now)
+
+    def open(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
+        """Open one version of a tenant's config, ready to send: its client made, its role assumed.
+
+        Raises:
+            NotSentError: config_unreadable, role_not_assumable; provider_not_active for SMTP where it is not allowed.
+            DependencyError: KMS or STS did not do its part.
+        """
+        if config.provider == "smtp" and not self._allow_smtp:
+            raise NotSentError(ErrorInfo("provider_not_active", "this stack sends through SES only", _NO_SMTP))
+        key = _Key(tenant_id, config.provider, config.version, config.credentials.get("externalId", ""))
+        provider = self._opened.get(key, lambda: self._open(key, config), lambda opened: opened.opened_at + KEPT_FOR).provider
+        if isinstance(provider, SesProvider):
+            provider.keys.current()
+        return provider
+
+    def _open(self, key: _Key, config: StoredConfig) -> _Opened:
+        plaintext = self._vault.open(key.tenant_id, key.provider, key.version, config.ciphertext)
+        try:
+            parsed = parse_config(config.provider, plaintext)
+        except RequestError:
+            raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
+        return _Opened(self._provider(key, parsed), self._clock.now())
+
+    def _provider(self, key: _Key, config: ProviderConfig) -> EmailProvider:
+        sender = Sender(config.from_address, config.from_name)
+        if isinstance(config, SmtpConfig):
+            return SmtpProvider(sender=sender, config=config)
+        self._clients.ses(config.region)  # made before the fence: it takes 50 ms
+        return SesProvider(
+            sender=sender,
+            region=config.region,
+            configuration_set=config.configuration_set,
+            keys=self._keys(key, config),
+            clients=self._clients,
+            questions=AccountQuestions(self._inquiries, config.region, config.account if isinstance(config, RoleConfig) else None),
+        )
+
+    def _keys(self, key: _Key, config: AccessKeyConfig | RoleConfig) -> Keys:
+        if isinstance(config, AccessKeyConfig):
+            return FixedKeys(config)
+        return RoleKeys(self._roles, Assumption(key.tenant_id, key.version, config.role_arn, key.external_id))
+
+
+_NO_SMTP = "Tenant: store an SES config; SMTP is for development stacks (template parameter AllowSmtp)."

@@ -1,0 +1,105 @@
+"""Hand one message to a tenant's SES, once, and say what became of it.
+
+Which errors mean what stands in `ses_errors`; this module knows what an exception without an answer means: proven unsent where the
+request cannot have reached SES as a whole, else nobody knows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ParamValidationError, ProxyConnectionError
+
+from mailer.adapters.acting import NotActingError, TenantClients, acting_as
+from mailer.adapters.connections import witnessed
+from mailer.adapters.credentials import Keys
+from mailer.adapters.ses_account import AccountQuestions
+from mailer.adapters.ses_errors import EXPIRED_SESSION, read_error
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+from mailer.domain.mime import Mail, Sender
+from mailer.ports import AccountFacts
+
+_NEVER_BUILT = (ParamValidationError, NotActingError)
+_NEVER_CONNECTED = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SesProvider:
+    """One tenant's SES account in one region; an `EmailProvider`."""
+
+    sender: Sender
+    region: str
+    configuration_set: str | None
+    keys: Keys
+    clients: TenantClients
+    questions: AccountQuestions
+    name: str = field(default="ses", init=False)
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
+        """Have SES accept the message, once; never raises for what SES, STS or the network does."""
+        try:
+            credentials = self.keys.current()
+            answer = self._attempt(mail, tags, credentials)
+            if isinstance(answer, _ExpiredSession):
+                renewed = self.keys.renewed(credentials)
+                answer = self._attempt(mail, tags, renewed) if renewed else answer
+        except (NotSentError, DependencyError) as refusal:
+            return NotSent(refusal.error)
+        return answer.outcome if isinstance(answer, _ExpiredSession) else answer
+
+    def account_facts(self) -> AccountFacts:
+        """Ask the account about itself, within a few seconds; never raises for what it does not tell."""
+        try:
+            return self.questions.ask(self.keys.current())
+        except (NotSentError, DependencyError):
+            return AccountFacts()
+
+    def _attempt(self, mail: Mail, tags: Mapping[str, str], credentials: ReadOnlyCredentials) -> "Outcome | _ExpiredSession":
+        client = self.clients.ses(self.region)
+        with acting_as(credentials), witnessed() as passage:
+            try:
+                answer = client.send_raw_email(**self._request(mail, tags))
+            except ClientError as error:
+                return self._read(error, mail)
+            except Exception as error:  # noqa: BLE001  # whatever breaks once the request is written leaves the message's fate open
+                return self._lost(error, unsent=passage.proven_unsent or isinstance(error, _NEVER_CONNECTED))
+        if message_id := answer.get("MessageId"):
+            return Sent(message_id)
+        return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {self.region} accepted something without naming its MessageId"))
+
+    def _request(self, mail: Mail, tags: Mapping[str, str]) -> dict[str, Any]:
+        """Name sender and recipients always: they alone decide delivery then, not the headers."""
+        request: dict[str, Any] = {"Source": mail.mail_from, "Destinations": list(mail.recipients)}
+        if self.configuration_set:
+            request["ConfigurationSetName"] = self.configuration_set
+            request["Tags"] = [{"Name": name, "Value": value} for name, value in tags.items()]
+        return request | {"RawMessage": {"Data": mail.mime}}
+
+    def _read(self, error: ClientError, mail: Mail) -> "Outcome | _ExpiredSession":
+        outcome = read_error(error.response, sender=mail.mail_from, region=self.region)
+        expired = isinstance(outcome, NotSent) and error.response.get("Error", {}).get("Code") in EXPIRED_SESSION
+        return _ExpiredSession(outcome) if expired else outcome
+
+    def _lost(self, error: Exception, *, unsent: bool) -> Outcome:
+        """Judge an exception that came instead of an answer; only its type's name is told, its text may hold anything."""
+        kind = type(error).__name__
+        if isinstance(error, _NEVER_BUILT):
+            return NotSent(ErrorInfo("unclassified", f"the request to SES was not sent ({kind})"))
+        if unsent:
+            return NotSent(ErrorInfo("dependency_unavailable", f"SES in {self.region} was not reached ({kind})", _UNREACHED))
+        return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {self.region} took the request and did not answer it readably ({kind})"))
+
+
+@dataclass(frozen=True, slots=True)
+class _ExpiredSession:
+    """SES took the credentials for expired: worth another attempt with others."""
+
+    outcome: Outcome
+
+
+_UNREACHED = (
+    "Operator: the function could not connect to SES; mail goes on when it can. If it is one region only, SES may have no endpoint there:"
+    " Tenant: check the config's region."
+)

@@ -1,0 +1,157 @@
+"""Say what each error of SES v1 means: one table from SES's code, and where the code says too little its text, to one of ours.
+
+Sources: the model of SendRawEmail, the SES API's common errors, "Amazon SES email sending errors" in the developer guide.
+What SES says is read here and goes no further: its texts name recipients.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from mailer.domain.delivery import MaybeSent, NotSent
+from mailer.domain.errors import ErrorInfo
+
+QUOTA_REST = timedelta(hours=1)
+"""How long an account rests whose daily quota is used up. The window rolls: an hour frees what was sent in the same hour of yesterday,
+about 1/24 of the quota. Asking more often costs an attempt each time, waiting for a whole day wastes what is free long before."""
+
+EXPIRED_SESSION = frozenset({"ExpiredToken", "ExpiredTokenException"})
+"""A role's session has ended: a new one can be had. Met again with a new one, the clocks must differ."""
+
+Says = Callable[[str, str], bool]
+"""Whether SES's text, given the address that the mail is from, is the one that a row is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table; `{region}` in its texts is filled in."""
+
+    codes: tuple[str, ...]
+    means: str
+    message: str
+    says: Says | None = None
+    advice: str | None = None
+    """A hint that is more exact than that of the code."""
+    retry_after: timedelta | None = None
+
+
+def _says(pattern: str) -> Says:
+    compiled = re.compile(pattern, re.IGNORECASE)
+    return lambda text, _: compiled.search(text) is not None
+
+
+_UNVERIFIED = re.compile(
+    r"is not verified(?:.*?failed the check[^:]*:(?P<identities>.*))?"  # SES, MiniStack
+    r"|did not have authority to send from",  # moto, LocalStack
+    re.IGNORECASE | re.DOTALL,
+)
+_ARN = re.compile(r"arn:[^\s,]*?:identity/")
+_ADDRESS = re.compile(r"[^\s<>,;:\"]+@[^\s<>,;:\"]+")
+_DOMAIN = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
+
+
+def _names_sender(text: str, sender: str) -> bool:
+    """Whether an unverified identity is the sender's address or domain, or none is named at all."""
+    found = _UNVERIFIED.search(text)
+    if not found:
+        return False
+    address = sender.lower()
+    domain = address.rpartition("@")[2]
+    named = set(_identities(found["identities"] or ""))
+    return not named or address in named or any(domain == other or domain.endswith(f".{other}") for other in named if "@" not in other)
+
+
+def _identities(listed: str) -> Iterator[str]:
+    """Find the addresses and domains in SES's list: bare, as `Name <address>` or as an identity's ARN; an ellipsis may end it."""
+    plain = _ARN.sub("", listed.lower())
+    for address in _ADDRESS.findall(plain):
+        yield address.rstrip(".…")
+    for item in plain.split(","):
+        if _DOMAIN.fullmatch(candidate := item.strip().rstrip(".…")):
+            yield candidate
+
+
+_CLOCK = "Operator: the clock of the function and that of AWS differ; mail goes on when they agree. Look at the alarm."
+_OURS = "Operator: the request to SES was not built as SES wants it, which is our mistake; look at the alarm."
+_IDENTITIES = "https://{region}.console.aws.amazon.com/ses/home?region={region}#/identities"
+_ACCOUNT = "https://{region}.console.aws.amazon.com/ses/home?region={region}#/account"
+
+TABLE = (
+    # Passes by itself. How long a throttle lasts SES does not say: the sender's own back-off and pacing decide.
+    Row(("Throttling", "ThrottlingException"), "daily_quota_exceeded", "the SES account's quota of 24 hours is used up in {region}",
+        says=_says(r"daily|24.?hour"), retry_after=QUOTA_REST),
+    Row(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"), "throttled",
+        "the SES account's sending rate was reached in {region}"),
+    Row(("SignatureDoesNotMatch",), "dependency_unavailable", "SES took the request for one of another time",
+        says=_says(r"expired|not yet current"), advice=_CLOCK),
+    Row(("RequestExpired", "RequestTimeTooSkewed"), "dependency_unavailable", "SES took the request for one of another time",
+        advice=_CLOCK),
+    Row(("RequestAbortedException", "RequestTimeoutException", "RequestTimeout"), "dependency_unavailable",
+        "SES gave up reading the request"),
+    Row(tuple(EXPIRED_SESSION), "dependency_unavailable", "SES took the role's new session for an old one", advice=_CLOCK),
+
+    # The tenant's account or config.
+    Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=_names_sender,
+        advice=f"Tenant: verify the from-address or its domain in SES in {{region}}, the region of the config: {_IDENTITIES}"),
+    Row(("MailFromDomainNotVerifiedException",), "mail_from_not_verified", "SES found no MX record of the custom MAIL FROM domain"),
+    Row(("AccountSendingPausedException",), "account_paused", "sending is paused for the SES account in {region}",
+        advice=f"Tenant: resume sending, or answer AWS, in SES in {{region}}: {_ACCOUNT}"),
+    Row(("ConfigurationSetSendingPausedException",), "account_paused", "sending is paused for the configuration set in {region}",
+        advice="Tenant: switch sending on again for the config's configuration set, in SES in {region}."),
+    Row(("ConfigurationSetDoesNotExist", "ConfigurationSetDoesNotExistException"), "configuration_set_missing",
+        "SES has no such configuration set in {region}"),
+    Row(("InvalidClientTokenId", "UnrecognizedClientException"), "credentials_invalid", "AWS does not know the access key"),
+    Row(("SignatureDoesNotMatch",), "credentials_invalid", "the secret does not belong to the access key"),
+    Row(("AccessDenied", "AccessDeniedException", "NotAuthorized"), "credentials_denied", "AWS denied ses:SendRawEmail in {region}"),
+    Row(("OptInRequired", "SubscriptionRequiredException"), "credentials_denied", "the AWS account may not use SES in {region}",
+        advice="Tenant: finish the activation of the AWS account, or enable the region {region} in it."),
+
+    # The message.
+    Row(("MessageRejected",), "sandbox_recipient_not_verified",
+        "the SES account is in the sandbox in {region} and a recipient is not verified", says=_says(_UNVERIFIED.pattern)),
+    Row(("MessageRejected",), "account_paused", "sending is paused for the SES account in {region}",
+        says=_says(r"\b(?:paused|suspended|shut ?down)\b"), advice=f"Tenant: answer AWS in SES in {{region}}: {_ACCOUNT}"),
+    Row(("MessageRejected",), "attachment_type_blocked", "SES refuses the type of an attachment",
+        says=_says(r"attachment|file (?:type|extension|name)")),
+    Row(("MessageRejected",), "invalid_request", "SES refused the content of the message",
+        advice="Caller: SES takes it for malformed or for a virus; change the content and send it under a new requestId."),
+    Row(("InvalidParameterValue",), "message_too_large", "SES refused the message for its size",
+        says=_says(r"message length|size limit")),
+    Row(("RequestEntityTooLargeException",), "message_too_large", "SES refused the message for its size"),
+    Row(("InvalidParameterValue",), "recipient_rejected", "SES refused the form of an address",
+        says=_says(r"\b(?:address|domain|local name)\b")),
+    Row(("InvalidParameterValue",), "invalid_request", "SES refused a field or header of the message"),
+
+    # Nobody but us can have caused these.
+    Row(("IncompleteSignature", "InvalidAction", "InvalidParameterCombination", "InvalidQueryParameter", "MalformedHttpRequestException",
+         "MalformedQueryString", "MissingAction", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "MissingParameter",
+         "UnknownOperationException", "ValidationError", "ValidationException"),
+        "unclassified", "SES did not understand the request", advice=_OURS),
+)  # fmt: skip  # a table is read by its columns
+
+_UNLISTED = Row((), "unclassified", "SES answered an error that is not in the table")
+
+
+def read_error(response: Mapping[str, Any], *, sender: str, region: str) -> NotSent | MaybeSent:
+    """Tell what an error answer of SendRawEmail means for the message; `response` is what botocore's ClientError holds."""
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    error = response.get("Error", {})
+    code = str(error.get("Code", ""))
+    if not 400 <= status < 500:  # noqa: PLR2004  # HTTP's client errors
+        return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {region} answered with HTTP status {status}"))
+    row = next((row for row in TABLE if _fits(row, code, str(error.get("Message", "")), sender)), _UNLISTED)
+    message = row.message.format(region=region)
+    if row.means == "unclassified":
+        message += f" ({_printable(code)})"
+    return NotSent(ErrorInfo(row.means, message, row.advice and row.advice.format(region=region)), row.retry_after)
+
+
+def _fits(row: Row, code: str, text: str, sender: str) -> bool:
+    return code in row.codes and (row.says is None or row.says(text, sender))
+
+
+def _printable(code: str) -> str:
+    """Show a code that came from outside only if it looks like one."""
+    return code if re.fullmatch(r"[A-Za-z0-9.]{1,64}", code) else "an unreadable code"

@@ -1,0 +1,186 @@
+"""Hand one message to an SMTP server, on development stacks: Mailpit and its like, or a real server with TLS and a login.
+
+    connect ─ EHLO ─ [STARTTLS] ─ [AUTH] ─ MAIL ─ RCPT … ─ DATA ─ the message ─ its last dot ─ reply
+    └────────────── whatever fails here: proven not sent ─────────┘└─ no reply: nobody knows ──┘
+
+All recipients or none, as SES does it.
+"""
+
+import re
+import smtplib
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+from uuid import uuid4
+
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from mailer.domain.errors import ErrorInfo
+from mailer.domain.mime import Mail, Sender
+from mailer.domain.provider import SmtpConfig
+from mailer.ports import AccountFacts
+
+TIMEOUT = 10.0
+"""Seconds for each step of the conversation."""
+
+_FORBIDDEN = tuple(
+    map(
+        ip_network,
+        (
+            "169.254.0.0/16",  # link-local: instance and task metadata
+            "fe80::/10",  # link-local
+            "fd00:ec2::/32",  # AWS's services on the instance: metadata is fd00:ec2::254
+            "0.0.0.0/8",  # "this host"
+            "::/128",
+            "224.0.0.0/4",  # multicast
+            "ff00::/8",
+        ),
+    )
+)
+_NAT64 = ip_network("64:ff9b::/96")
+_COMPATIBLE = ip_network("::/96")
+
+_LINE_START_DOT = re.compile(rb"^\.", re.MULTILINE)
+_QUEUE_ID = re.compile(rb"queued as ([A-Za-z0-9._:@-]{1,128})")
+_REPLY_OK, _REPLY_GO_ON, _REPLY_PERMANENT = 250, 354, 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpProvider:
+    """One tenant's SMTP server; an `EmailProvider`."""
+
+    sender: Sender
+    config: SmtpConfig
+    timeout: float = TIMEOUT
+    name: str = field(default="smtp", init=False)
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:  # noqa: ARG002  # SMTP has no tags
+        """Have the server accept the message, once; never raises for what the server or the network does."""
+        try:
+            with _session(self.config, self.timeout) as smtp:
+                _prepare(smtp, mail)
+                return _hand_over(smtp, mail)
+        except _RefusedError as refusal:
+            return NotSent(refusal.error)
+        except smtplib.SMTPAuthenticationError:
+            return NotSent(ErrorInfo("credentials_invalid", "the SMTP server refused the login", _CHECK_LOGIN))
+        except (OSError, smtplib.SMTPException) as error:
+            return NotSent(ErrorInfo("dependency_unavailable", f"the SMTP server was not reached ({type(error).__name__})", _CHECK_SERVER))
+
+    def account_facts(self) -> AccountFacts:
+        """Tell nothing: an SMTP server has no such facts."""
+        return AccountFacts()
+
+
+@contextmanager
+def _session(config: SmtpConfig, timeout: float) -> Iterator[smtplib.SMTP]:
+    """Connect, greet, begin TLS and log in as the config says; the end is polite only if the server still listens."""
+    kind = _PinnedTls if config.tls == "implicit" else _Pinned
+    smtp = kind(config.host, config.port, timeout)
+    try:
+        smtp.ehlo_or_helo_if_needed()
+        if config.tls == "starttls":
+            smtp.starttls(context=ssl.create_default_context())
+        if config.username is not None and config.password is not None:
+            smtp.login(config.username, config.password.get_secret_value())
+        yield smtp
+    finally:
+        with suppress(OSError, smtplib.SMTPException):
+            smtp.quit()
+        smtp.close()
+
+
+def _prepare(smtp: smtplib.SMTP, mail: Mail) -> None:
+    """Name sender and recipients; one refusal is one for the message."""
+    _expect(smtp.mail(mail.mail_from), "from_address_not_verified", "the SMTP server refused the sender")
+    for recipient in mail.recipients:
+        _expect(smtp.rcpt(recipient), "recipient_rejected", "the SMTP server refused a recipient")
+    _expect(smtp.docmd("DATA"), "invalid_request", "the SMTP server refused the message", wanted=_REPLY_GO_ON)
+
+
+def _hand_over(smtp: smtplib.SMTP, mail: Mail) -> Outcome:
+    body = _LINE_START_DOT.sub(b"..", mail.mime)
+    try:
+        smtp.send(body if body.endswith(b"\r\n") else body + b"\r\n")
+        smtp.send(b".\r\n")
+        code, text = smtp.getreply()
+    except (OSError, smtplib.SMTPException) as error:
+        return MaybeSent(ErrorInfo("outcome_unknown", f"the SMTP server took the message and did not answer ({type(error).__name__})"))
+    _expect((code, text), "invalid_request", "the SMTP server refused the message")
+    found = _QUEUE_ID.search(text)
+    return Sent(found[1].decode("ascii") if found else uuid4().hex)
+
+
+class _RefusedError(Exception):
+    """The server said no, before it had the message or instead of taking it."""
+
+    def __init__(self, error: ErrorInfo) -> None:
+        super().__init__(error.code)
+        self.error = error
+
+
+def _expect(reply: tuple[int, bytes], refused_as: str, message: str, *, wanted: int = _REPLY_OK) -> None:
+    """Go on after the wanted reply; take a 5xx for a refusal for good and anything else for one that passes."""
+    code = reply[0]
+    if code in (wanted, wanted + 1):  # 251: will forward
+        return
+    if code >= _REPLY_PERMANENT:
+        raise _RefusedError(ErrorInfo(refused_as, f"{message} ({code})"))
+    raise _RefusedError(ErrorInfo("dependency_unavailable", f"{message} for now ({code})", _CHECK_SERVER))
+
+
+class _Pinned(smtplib.SMTP):
+    """Connects to the very address that was looked up and found harmless, so that a second look-up cannot bring another."""
+
+    def __init__(self, host: str, port: int, timeout: float, **options: Any) -> None:
+        self._address = harmless_address(host, port)
+        super().__init__(host, port, timeout=timeout, **options)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002  # smtplib's hook, as LMTP uses it
+        return socket.create_connection((self._address, port), timeout)
+
+
+class _PinnedTls(smtplib.SMTP_SSL, _Pinned):
+    """The same with TLS from the first byte; the certificate is checked against the host's name."""
+
+    def __init__(self, host: str, port: int, timeout: float) -> None:
+        self._address = harmless_address(host, port)
+        smtplib.SMTP_SSL.__init__(self, host, port, timeout=timeout, context=ssl.create_default_context())
+
+
+def harmless_address(host: str, port: int) -> str:
+    """Look a host up once; return its first address, if none of them leads to metadata or link-local services.
+
+    Raises:
+        OSError: the name has no address.
+    """
+    addresses = [str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    if any(map(_is_forbidden, addresses)):
+        raise _RefusedError(ErrorInfo("provider_not_active", "the SMTP host leads to an address that is not allowed", _CHECK_HOST))
+    return addresses[0]
+
+
+def _is_forbidden(text: str) -> bool:
+    return any(address in network for address in _meanings(ip_address(text)) for network in _FORBIDDEN)
+
+
+def _meanings(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Address]:
+    """Yield an address and every IPv4 address that a translator or tunnel takes it for."""
+    yield address
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            yield address.ipv4_mapped
+        if address.sixtofour:
+            yield address.sixtofour
+        if address.teredo:
+            yield address.teredo[1]
+        if address in _NAT64 or address in _COMPATIBLE:
+            yield IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+_CHECK_LOGIN = "Tenant: correct username and password of the SMTP config."
+_CHECK_SERVER = "Tenant: check host, port and tls of the SMTP config, and that the server runs; mail goes on when it answers."
+_CHECK_HOST = "Tenant: name another SMTP host; addresses of metadata and link-local services are never connected to."

@@ -1,0 +1,202 @@
+"""The table of SES's errors: complete, and read so that a text never blames the wrong party."""
+
+import re
+from datetime import timedelta
+
+import botocore.session
+import pytest
+
+from mailer.adapters.ses_errors import TABLE, read_error
+from mailer.domain.delivery import MaybeSent, NotSent
+from mailer.domain.errors import CODES, Kind
+
+SENDER = "Billing@acme.example"
+UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
+
+# The API reference's "Common Errors" of SES, and what the front of every AWS service may answer.
+COMMON_ERRORS = (
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidAction",
+    "InvalidClientTokenId",
+    "InvalidParameterCombination",
+    "InvalidParameterValue",
+    "InvalidQueryParameter",
+    "MalformedHttpRequestException",
+    "MalformedQueryString",
+    "MissingAction",
+    "MissingAuthenticationToken",
+    "MissingParameter",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestAbortedException",
+    "RequestEntityTooLargeException",
+    "RequestExpired",
+    "RequestTimeoutException",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "Throttling",
+    "ThrottlingException",
+    "UnknownOperationException",
+    "UnrecognizedClientException",
+    "ValidationError",
+)
+
+
+def read(code: str, text: str = "", status: int = 400, sender: str = SENDER) -> NotSent | MaybeSent:
+    response = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return read_error(response, sender=sender, region="eu-west-1")
+
+
+def code_of(code: str, text: str = "") -> str:
+    return read(code, text).error.code
+
+
+def test_every_modelled_ses_error_is_classified() -> None:
+    """A new error of SendRawEmail in botocore's model fails here, not in production."""
+    operation = botocore.session.get_session().get_service_model("ses").operation_model("SendRawEmail")
+    modelled = {shape.error_code for shape in operation.error_shapes} | {shape.name for shape in operation.error_shapes}
+    assert modelled >= {"MessageRejected", "ConfigurationSetDoesNotExist", "AccountSendingPausedException"}
+    for code in modelled:
+        assert code_of(code) != "unclassified", code
+
+
+@pytest.mark.parametrize("code", COMMON_ERRORS)
+def test_every_common_aws_error_stands_in_the_table(code: str) -> None:
+    """An error that any AWS service may answer is never met unprepared."""
+    assert any(code in row.codes for row in TABLE)
+
+
+def test_every_row_means_something_that_exists_and_matches_its_kind() -> None:
+    """Rows use codes of ours; none of them claims `unknown`, for a 4xx is proof."""
+    assert all(CODES[row.means].kind in {Kind.FAILED, Kind.TENANT, Kind.DEFERRED} for row in TABLE)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "means"),
+    [
+        ("Throttling", "Maximum sending rate exceeded.", "throttled"),
+        ("Throttling", "Daily message quota exceeded.", "daily_quota_exceeded"),
+        ("ThrottlingException", "Rate exceeded", "throttled"),
+        ("MailFromDomainNotVerifiedException", "", "mail_from_not_verified"),
+        ("AccountSendingPausedException", "", "account_paused"),
+        ("ConfigurationSetSendingPausedException", "", "account_paused"),
+        ("ConfigurationSetDoesNotExist", "Configuration set <x> does not exist.", "configuration_set_missing"),
+        ("InvalidClientTokenId", "The security token included in the request is invalid.", "credentials_invalid"),
+        ("SignatureDoesNotMatch", "The request signature we calculated does not match", "credentials_invalid"),
+        ("SignatureDoesNotMatch", "Signature expired: 20250101T000000Z is now earlier than …", "dependency_unavailable"),
+        ("SignatureDoesNotMatch", "Signature not yet current: 20250101T000000Z is still later than …", "dependency_unavailable"),
+        ("RequestExpired", "", "dependency_unavailable"),
+        ("RequestTimeTooSkewed", "", "dependency_unavailable"),
+        ("ExpiredToken", "", "dependency_unavailable"),
+        ("AccessDenied", "User `arn:…' is not authorized to perform `ses:SendRawEmail'", "credentials_denied"),
+        ("OptInRequired", "", "credentials_denied"),
+        ("MessageRejected", "Sending paused for this account. For more information, please check the inbox …", "account_paused"),
+        ("MessageRejected", "Sending suspended for this account.", "account_paused"),
+        ("MessageRejected", "Unsupported file extension 'exe'", "attachment_type_blocked"),
+        ("MessageRejected", "Message contained a virus.", "invalid_request"),
+        ("InvalidParameterValue", "Message length is more than 10485760 bytes long: '14000000'.", "message_too_large"),
+        ("InvalidParameterValue", "Missing final '@domain'", "recipient_rejected"),
+        ("InvalidParameterValue", "Local address contains control or whitespace", "recipient_rejected"),
+        ("InvalidParameterValue", "Duplicate header 'Subject'.", "invalid_request"),
+        ("SomethingNew", "whatever", "unclassified"),
+        ("", "", "unclassified"),
+    ],
+)
+def test_an_error_means_what_the_table_says(code: str, text: str, means: str) -> None:
+    """Code, and where the code says too little the text, decide; each is proof that SES did not accept."""
+    outcome = read(code, text)
+    assert isinstance(outcome, NotSent)
+    assert outcome.error.code == means
+
+
+@pytest.mark.parametrize(
+    "identities",
+    [
+        "billing@acme.example",
+        "BILLING@ACME.EXAMPLE",
+        "acme.example",
+        "Billing <billing@acme.example>, billing@acme.example",
+        '"Doe, Jane" <billing@acme.example>',
+        "jo@customer.example, billing@acme.example",
+        "arn:aws:ses:eu-west-1:111122223333:identity/billing@acme.example",
+        "arn:aws:ses:eu-west-1:111122223333:identity/acme.example, jo@customer.example",
+        "billing@acme.example, someone@custo...",
+        "",
+    ],
+)
+def test_an_unverified_sender_is_the_tenants_matter(identities: str) -> None:
+    """However SES names the From identity, alone or among others, the from-address is what is not verified."""
+    assert code_of("MessageRejected", UNVERIFIED + identities) == "from_address_not_verified"
+
+
+def test_a_parent_domain_of_the_sender_counts_as_its_identity() -> None:
+    """An identity for a domain covers its subdomains, so a named parent domain is the sender's."""
+    outcome = read("MessageRejected", UNVERIFIED + "acme.example", sender="no-reply@mail.acme.example")
+    assert outcome.error.code == "from_address_not_verified"
+
+
+@pytest.mark.parametrize(
+    "identities",
+    [
+        "jo@customer.example",
+        "jo@customer.example, ann@customer.example, ...",
+        "Jo <jo@customer.example>",
+        "xbilling@acme.example",
+        "billing@acme.example.evil.example",
+        "notacme.example",
+        "arn:aws:ses:eu-west-1:111122223333:identity/jo@customer.example",
+    ],
+)
+def test_recipients_named_alone_prove_the_sandbox(identities: str) -> None:
+    """Only in the sandbox does SES check recipients; an address that merely resembles the sender's is not the sender's."""
+    assert code_of("MessageRejected", UNVERIFIED + identities) == "sandbox_recipient_not_verified"
+
+
+def test_an_address_that_talks_of_a_pause_pauses_nobody() -> None:
+    """Texts hold addresses that strangers choose: they are never searched for other meanings."""
+    assert code_of("MessageRejected", UNVERIFIED + "paused@suspended.example") == "sandbox_recipient_not_verified"
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.codes[0]}-{row.means}")
+def test_what_ses_says_goes_no_further(row: object) -> None:
+    """No text of SES, which may name recipients, gets into our error; only the region is filled in."""
+    for code in row.codes:  # type: ignore[attr-defined]
+        for text in (UNVERIFIED + "jo@customer.example", "daily jo@customer.example", "paused jo@customer.example"):
+            shown = read(code, text).error
+            assert "customer" not in f"{shown} {shown.hint}"
+            assert not re.search(r"[{}]", f"{shown.message} {shown.hint}".replace('{"Effect"', "").replace('"*"}', ""))
+
+
+def test_an_unlisted_error_shows_its_code_only_if_it_looks_like_one() -> None:
+    """The alarm names what to add to the table, without trusting the other side."""
+    assert "SomethingNew" in read("SomethingNew").error.message
+    assert "jo@" not in read("jo@customer.example\n").error.message
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 302, 0])
+@pytest.mark.parametrize("code", ["InternalFailure", "ServiceUnavailable", "Throttling", "MessageRejected", ""])
+def test_without_a_client_error_nobody_can_know(code: str, status: int) -> None:
+    """Whatever the code, a status outside 4xx proves nothing: SES may have accepted the message."""
+    outcome = read(code, "", status)
+    assert isinstance(outcome, MaybeSent)
+    assert outcome.error.code == "outcome_unknown"
+
+
+def test_a_used_up_quota_rests_the_account_and_a_throttle_does_not() -> None:
+    """The quota's window rolls by the hour; a throttle lasts seconds, which the sender's own back-off knows best."""
+    quota, rate = read("Throttling", "Daily message quota exceeded."), read("Throttling", "Maximum sending rate exceeded.")
+    assert isinstance(quota, NotSent)
+    assert isinstance(rate, NotSent)
+    assert quota.retry_after == timedelta(hours=1)
+    assert rate.retry_after is None
+
+
+def test_the_doctor_names_the_region_where_the_identity_is_missing() -> None:
+    """The hint says where to verify, with the console page of that very region."""
+    hint = read("MessageRejected", UNVERIFIED + "billing@acme.example").error.hint
+    assert hint.startswith("Tenant:")
+    assert "https://eu-west-1.console.aws.amazon.com/ses/" in hint
