@@ -100,10 +100,15 @@ CODES: dict[str, Code] = {
         "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then settle it (POST …/resolve).",
     ),
     # API answers only.
+    "access_denied": Code(
+        Kind.API,
+        "Caller: sign the request as an IAM identity that is allowed execute-api:Invoke on …/tenants/{tenantId}/*.",
+    ),
     "request_id_reused": Code(Kind.API, "Caller: this requestId already stands for other content; use a new one."),
     "tenant_mismatch": Code(Kind.API, "Caller: the body's tenantId must be the one in the path."),
     "not_found": Code(Kind.API, "Caller: there is no such thing under this tenant."),
     "not_cancellable": Code(Kind.API, "Caller: only queued and deferred requests can be cancelled."),
+    "not_resolvable": Code(Kind.API, "Operator: only an unknown can be settled, and only sent again while its body is kept."),
     "too_many_requests": Code(Kind.API, "Caller: wait as Retry-After says, then try again with jitter."),
     "internal_error": Code(Kind.API, "Operator: this is a fault of the service; the log has its place under the request's id."),
 }

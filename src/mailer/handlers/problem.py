@@ -19,6 +19,7 @@ STATUS = {
     "not_found": HTTPStatus.NOT_FOUND,
     "request_id_reused": HTTPStatus.CONFLICT,
     "not_cancellable": HTTPStatus.CONFLICT,
+    "not_resolvable": HTTPStatus.CONFLICT,
     "provider_not_configured": HTTPStatus.CONFLICT,
     "provider_not_active": HTTPStatus.CONFLICT,
     "message_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -1,0 +1,45 @@
+"""Decide what may be uploaded ahead, to be attached to a message later."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from mailer.domain import file_types
+from mailer.domain.message import MAX_RAW_BYTES, HeaderText
+from mailer.domain.wire import WireModel, fault, matching
+
+MAX_UPLOAD = MAX_RAW_BYTES * 57 // 78
+"""Bytes of a file that can still fit: base64 makes lines of 76 characters and CRLF of each 57 bytes."""
+
+_ATOM = r"[A-Za-z0-9!#$&^_.+-]{1,64}"
+
+MediaType = Annotated[str, matching(rf"{_ATOM}/{_ATOM}", "type/subtype, without parameters")]
+
+
+class UploadRequest(WireModel):
+    """What a caller tells of a file before it uploads it; the upload is then bound to just that type and size."""
+
+    filename: Annotated[HeaderText, Field(min_length=1, max_length=255)]
+    content_type: MediaType | None = None
+    size: Annotated[int, Field(strict=True, ge=1)]
+    """Bytes."""
+
+    @field_validator("filename")
+    @classmethod
+    def _type_is_taken(cls, filename: str) -> str:
+        if file_types.is_blocked(filename):
+            raise fault("has an extension that SES refuses", code="attachment_type_blocked")
+        return filename
+
+    @field_validator("size")
+    @classmethod
+    def _fits_into_a_message(cls, size: int) -> int:
+        if size > MAX_UPLOAD:
+            problem = f"is {size} bytes; at most {MAX_UPLOAD} fit into the {MAX_RAW_BYTES} bytes of raw message that SES takes"
+            raise fault(problem, code="message_too_large")
+        return size
+
+    @property
+    def media_type(self) -> str:
+        """The media type: as given, or by the file name."""
+        return self.content_type or file_types.media_type(self.filename)

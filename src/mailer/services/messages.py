@@ -1,0 +1,237 @@
+"""Accept send requests, show and list their records, and withdraw them.
+
+The queue first, the record second: what was answered with 202 is on the queue, whatever becomes of the write after it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mailer.domain import changes, delivery
+from mailer.domain.delivery import Delivery, Status, same_content
+from mailer.domain.errors import DependencyError, MailerError, Problem, RequestError
+from mailer.domain.message import SendRequest, canonical_json, content_hash, schedule
+from mailer.domain.provider import Stop, sending_state
+from mailer.domain.waiting import MAX_DELAY
+from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
+from mailer.services.waiting import discard
+
+MAX_BODY = 1024 * 1024 - 4096
+"""Bytes of a request on the queue: SQS takes 1 MiB (message attributes count) and a copy's travel papers need some."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """The ports of the messages API."""
+
+    providers: ProvidersTable
+    messages: MessagesTable
+    queue: SendQueue
+    parked: ParkedBodies
+    attachments: Attachments
+    journal: Journal
+    clock: Clock
+    workers: Executor
+    """Reads and writes the records of a batch side by side."""
+    send_timeout: timedelta
+    """After this a worker is dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request that is on the queue; `replayed` where an earlier call had put it there."""
+
+    record: Delivery
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request that can be queued, and what its record will know of it."""
+
+    request: changes.Request
+    copy: Copy
+    delay: timedelta
+
+
+# ── accept ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def accept(send: SendRequest, desk: Desk, *, correlation_id: str | None = None) -> Accepted:
+    """Accept one request.
+
+    Raises:
+        RequestError: what the caller must change: the times, the size, a requestId that stands for other content, the provider.
+        DependencyError: it is not certain to be on the queue.
+    """
+    [answer] = accept_batch([send], desk, correlation_id=correlation_id)
+    if isinstance(answer, MailerError):
+        raise answer
+    return answer
+
+
+def accept_batch(sends: Sequence[SendRequest], desk: Desk, *, correlation_id: str | None = None) -> Sequence[Accepted | MailerError]:
+    """Accept the requests of one tenant, each by itself; the answers stand in the order of the requests."""
+    now = _milliseconds(desk.clock.now())
+    answers: dict[int, Accepted | MailerError] = {}
+    drafts: dict[int, Draft] = {}
+    for number, send in enumerate(sends):
+        try:
+            drafts[number] = prepare(send, now, correlation_id)
+        except RequestError as refusal:
+            answers[number] = refusal
+    try:
+        _check_provider({send.tenant_id for send in sends}, now, desk)
+        while drafts:
+            turn = _first_of_each_id(drafts)
+            answers |= _accept_side_by_side(turn, desk)
+            drafts = {number: draft for number, draft in drafts.items() if number not in turn}
+    except MailerError as refusal:
+        answers |= dict.fromkeys(drafts, refusal)
+    return [answers[number] for number in range(len(sends))]
+
+
+def _milliseconds(moment: datetime) -> datetime:
+    """Cut a time to what table and queue keep of it."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def prepare(send: SendRequest, now: datetime, correlation_id: str | None = None) -> Draft:
+    """Prepare a valid request for the queue.
+
+    Raises:
+        RequestError: its times or its size are not to be had.
+    """
+    times, body = schedule(send, now), canonical_json(send)
+    if len(body) > MAX_BODY:
+        problem = f"makes a request of {len(body)} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
+        raise RequestError([Problem("message.attachments", problem)], "message_too_large")
+    request = changes.Request(
+        tenant_id=send.tenant_id,
+        request_id=send.request_id,
+        content_hash=content_hash(send),
+        created_at=now,
+        expires_at=times.expires_at,
+        recipients=len(send.message.recipients),
+        on_unknown=send.on_unknown,
+        correlation_id=correlation_id,
+    )
+    delay = times.send_at - now
+    copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=correlation_id)
+    # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
+    return Draft(request, copy, delay if delay <= MAX_DELAY else timedelta())
+
+
+def _check_provider(tenant_ids: Iterable[str], now: datetime, desk: Desk) -> None:
+    """Refuse where mail could only fail; where it would wait, it may."""
+    for tenant_id in tenant_ids:
+        state = sending_state(desk.providers.get_many([tenant_id]).get(tenant_id), now)
+        if isinstance(state, Stop) and not state.waits:
+            raise RequestError([Problem("", state.error.message)], state.error.code)
+
+
+def _first_of_each_id(drafts: Mapping[int, Draft]) -> Mapping[int, Draft]:
+    """Pick the requests that can be accepted together; an id that comes again must find the record of its first."""
+    firsts: dict[str, int] = {}
+    for number, draft in drafts.items():
+        firsts.setdefault(draft.request.request_id, number)
+    return {number: drafts[number] for number in firsts.values()}
+
+
+def _accept_side_by_side(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int, Accepted | MailerError]:
+    known = dict(zip(drafts, desk.workers.map(lambda draft: _safely(_earlier, draft, desk), drafts.values()), strict=True))
+    answers = {number: answer for number, answer in known.items() if answer is not None}
+    fresh = {number: draft for number, draft in drafts.items() if number not in answers}
+    untaken = set(desk.queue.send([(draft.copy, draft.delay) for draft in fresh.values()])) if fresh else set()
+    queued = {number: draft for number, draft in fresh.items() if draft.copy not in untaken}
+    answers |= {number: DependencyError("SQS", "SendMessageBatch") for number in fresh if number not in queued}
+    recorded = desk.workers.map(lambda draft: _safely(_record, draft, desk), queued.values())
+    return answers | dict(zip(queued, recorded, strict=True))
+
+
+def _safely[Answer](step: Callable[[Draft, Desk], Answer], draft: Draft, desk: Desk) -> Answer | MailerError:
+    """Make a request's error its own answer: its neighbours go on."""
+    try:
+        return step(draft, desk)
+    except MailerError as refusal:
+        return refusal
+
+
+def _earlier(draft: Draft, desk: Desk) -> Accepted | None:
+    record = desk.messages.get(draft.request.tenant_id, draft.request.request_id)
+    return _replayed(record, draft) if record else None
+
+
+def _replayed(record: Delivery, draft: Draft) -> Accepted:
+    if not same_content(record.content_hash, draft.request.content_hash):
+        raise RequestError([Problem("requestId", "already stands for a request with other content")], "request_id_reused")
+    # The consumer may have been faster than our own write: then the record is of this very call.
+    return Accepted(record, replayed=record.created_at != draft.request.created_at)
+
+
+def _record(draft: Draft, desk: Desk) -> Accepted:
+    """Write the record of a request that the queue has taken; without it the consumer writes it."""
+    change = changes.queue(draft.request, draft.request.created_at)
+    try:
+        record = desk.messages.apply(change)
+    except RefusedError as refusal:
+        return _replayed(refusal.current or delivery.apply(change, None), draft)
+    except DependencyError as failure:
+        desk.journal.failed("record", draft.request.tenant_id, failure)
+        return Accepted(delivery.apply(change, None), replayed=False)
+    desk.journal.recorded(record)
+    return Accepted(record, replayed=False)
+
+
+# ── read ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def get(tenant_id: str, request_id: str, desk: Desk) -> Delivery:
+    """Return one record.
+
+    Raises:
+        RequestError: not_found.
+    """
+    if record := desk.messages.get(tenant_id, request_id):
+        return record
+    raise RequestError([Problem("requestId", "is not known under this tenant")], "not_found")
+
+
+def list_newest(tenant_id: str, desk: Desk, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+    """Return a page of a tenant's records, newest first.
+
+    Raises:
+        RequestError: not_found, for a cursor that is none of this tenant's.
+    """
+    try:
+        return desk.messages.list(tenant_id, status=status, limit=limit, cursor=cursor)
+    except KeyError:
+        raise RequestError([Problem("cursor", "is not one that this list gave")], "not_found") from None
+
+
+# ── cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cancel(tenant_id: str, request_id: str, desk: Desk) -> Delivery:
+    """Withdraw a request that is queued or deferred; once withdrawn it stays so, however often this is asked.
+
+    Raises:
+        RequestError: not_found, or not_cancellable.
+    """
+    record = get(tenant_id, request_id, desk)
+    try:
+        record = desk.messages.apply(changes.cancel(record, desk.clock.now()))
+        desk.journal.recorded(record)
+    except RefusedError as refusal:
+        record = refusal.current or record
+        if record.status is not Status.CANCELLED:
+            raise RequestError([Problem("status", _why_not_cancellable(record))], "not_cancellable") from None
+    discard(record.parked, desk)
+    return record
+
+
+def _why_not_cancellable(record: Delivery) -> str:
+    if record.status in (Status.QUEUED, Status.DEFERRED):
+        return f"is {record.status}, but an earlier attempt may have been sent"
+    return f"is {record.status}"

@@ -1,0 +1,74 @@
+"""Build a message as it would be sent, or say everything that stands in the way; nothing is stored or sent."""
+
+from dataclasses import dataclass, field
+
+from mailer.domain import mime
+from mailer.domain.errors import Problem, RequestError
+from mailer.domain.message import EmailMessage, S3Object, SendRequest
+from mailer.domain.mime import Sender
+from mailer.domain.provider import ProviderStatus
+from mailer.services.messages import Desk, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The raw message; None where problems keep it from being built."""
+
+    mime: bytes | None = field(default=None, repr=False)
+    problems: tuple[Problem, ...] = ()
+
+
+def preview(send: SendRequest, desk: Desk) -> Preview:
+    """Build what would be sent.
+
+    Raises:
+        RequestError: provider_not_configured; without a config the sender is not known.
+    """
+    sender = _sender(send.tenant_id, desk)
+    problems = _queue_problems(send, desk)
+    uploads, missing = _uploads(send, desk)
+    problems += missing
+    if not missing:
+        built, faults = _composed(send.message, sender, uploads, desk)
+        problems += faults
+        if not problems:
+            return Preview(built)
+    return Preview(problems=tuple(problems))
+
+
+def _sender(tenant_id: str, desk: Desk) -> Sender:
+    """Return whom the mail would be from; a config that waits to be verified will do."""
+    row = desk.providers.get_many([tenant_id]).get(tenant_id)
+    config = row and row.status is not ProviderStatus.DELETED and (row.active or row.candidate)
+    if not config:
+        raise RequestError([Problem("", "the tenant has no mail provider")], "provider_not_configured")
+    return Sender(config.from_address, config.from_name)
+
+
+def _queue_problems(send: SendRequest, desk: Desk) -> list[Problem]:
+    try:
+        prepare(send, desk.clock.now())
+    except RequestError as refusal:
+        return list(refusal.problems)
+    return []
+
+
+def _uploads(send: SendRequest, desk: Desk) -> tuple[dict[S3Object, bytes], list[Problem]]:
+    found: dict[S3Object, bytes] = {}
+    missing: list[Problem] = []
+    for number, attachment in enumerate(send.message.attachments):
+        if attachment.s3 is None:
+            continue
+        try:
+            found[attachment.s3] = desk.attachments.fetch(send.tenant_id, attachment.s3)
+        except RequestError as refusal:
+            missing += [Problem(f"message.attachments[{number}].s3", p.problem) for p in refusal.problems]
+    return found, missing
+
+
+def _composed(message: EmailMessage, sender: Sender, uploads: dict[S3Object, bytes], desk: Desk) -> tuple[bytes | None, list[Problem]]:
+    load = uploads.__getitem__
+    try:
+        return mime.compose(message, sender, date=desk.clock.now(), load=load).mime, []
+    except RequestError as refusal:
+        return None, mime.problems(message, sender, load=load) or list(refusal.problems)

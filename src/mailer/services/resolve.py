@@ -1,0 +1,91 @@
+"""Settle an `unknown` on an operator's word: it was sent after all, or it shall be sent again."""
+
+import json
+from datetime import datetime, timedelta
+
+from mailer.domain import changes, delivery
+from mailer.domain.delivery import Change, Delivery, Resolution, Status
+from mailer.domain.errors import DependencyError, Problem, RequestError
+from mailer.domain.message import parse_request, schedule
+from mailer.ports import Copy, RefusedError
+from mailer.services.messages import Desk, get
+from mailer.services.waiting import discard
+
+HOLD_BACK = timedelta(seconds=10)
+"""Keeps a resent copy on the queue until the record says `queued`: one that came earlier would meet the `unknown` and go to rest."""
+
+
+def resolve(tenant_id: str, request_id: str, resolution: Resolution, desk: Desk, *, message_id: str | None = None) -> Delivery:
+    """Settle one request; the same word given again answers what the first did.
+
+    Raises:
+        RequestError: not_found, or not_resolvable: it is not `unknown`, or cannot be sent again.
+        DependencyError: it is not known whether it was settled; ask again.
+    """
+    record = get(tenant_id, request_id, desk)
+    if _is_settled(record, resolution):
+        return record
+    if record.status is not Status.UNKNOWN:
+        raise _not_resolvable("status", f"is {record.status}; only an unknown can be settled")
+    if resolution.outcome == "resend":
+        return _resend(record, resolution, desk)
+    settled = _applied(changes.settle_sent(record, resolution.at, message_id, resolution), desk)
+    discard(record.parked, desk)
+    return settled
+
+
+def _is_settled(record: Delivery, resolution: Resolution) -> bool:
+    known = record.resolution
+    return known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
+
+
+def _resend(record: Delivery, resolution: Resolution, desk: Desk) -> Delivery:
+    """Send the parked body again: the copy first, the record second.
+
+    If we die in between, the copy meets the `unknown`, goes to rest again, and the operator may ask anew. The other way round,
+    the record would say `queued` and nothing would come.
+    """
+    expires_at = _new_expiry(record, resolution.at, desk)
+    change = changes.settle_resend(record, resolution.at, desk.send_timeout, resolution, expires_at)
+    if not delivery.allows(change, record):
+        dead_at = record.worker_dead_at(desk.send_timeout)
+        raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}")
+    if desk.queue.send([(_pointer(record, resolution.at), HOLD_BACK)]):
+        raise DependencyError("SQS", "SendMessageBatch")
+    return _applied(change, desk)
+
+
+def _new_expiry(record: Delivery, now: datetime, desk: Desk) -> datetime:
+    """Return when a resent request ends: counted from now, unless its caller named the time."""
+    try:
+        body = desk.parked.fetch(record.parked or "")
+        return schedule(parse_request(body), now).expires_at
+    except KeyError:
+        raise _not_resolvable("outcome", "its body is not kept any more; send it as a new request") from None
+    except RequestError:
+        raise _not_resolvable("outcome", "its expiresAt has passed; send it as a new request") from None
+
+
+def _pointer(record: Delivery, now: datetime) -> Copy:
+    return Copy(
+        body=json.dumps({"tenantId": record.tenant_id, "requestId": record.request_id}),
+        tenant_id=record.tenant_id,
+        created_at=now,
+        hop=record.hop + 1,
+        parked=record.parked,
+        correlation_id=record.correlation_id,
+    )
+
+
+def _applied(change: Change, desk: Desk) -> Delivery:
+    try:
+        settled = desk.messages.apply(change)
+    except RefusedError as refusal:
+        by_now = refusal.current.status if refusal.current else "gone"
+        raise _not_resolvable("status", f"is {by_now} by now; only an unknown can be settled") from None
+    desk.journal.recorded(settled)
+    return settled
+
+
+def _not_resolvable(path: str, problem: str) -> RequestError:
+    return RequestError([Problem(path, problem)], "not_resolvable")
