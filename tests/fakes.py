@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from mailer.domain import delivery
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
-from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError
+from mailer.domain.message import S3Object
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.ports import Copy, Page, RefusedError
 
@@ -188,6 +190,30 @@ class FakeParkedBodies:
     def _answer(self, operation: str) -> None:
         if self.broken:
             raise DependencyError("S3", operation)
+
+
+@dataclass
+class FakeAttachments:
+    """Uploaded files by key; a key that starts with another tenant's id is missing, as any unknown one."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
+        if ref.key in self.files and ref.key.startswith(f"{tenant_id}/"):
+            return self.files[ref.key]
+        raise RequestError([Problem("", f"attachment {ref.key} is not there")], "attachment_missing")
+
+
+class AtOnce(Executor):
+    """Does what it is given at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  # whoever asks for the result gets it
+            future.set_exception(error)
+        return future
 
 
 class FakeProvidersTable:
