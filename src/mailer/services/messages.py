@@ -160,14 +160,15 @@ def _safely[Answer](step: Callable[[Draft, Desk], Answer], draft: Draft, desk: D
 
 def _earlier(draft: Draft, desk: Desk) -> Accepted | None:
     record = desk.messages.get(draft.request.tenant_id, draft.request.request_id)
-    return _replayed(record, draft) if record else None
+    if record is None:
+        return None
+    _check_content(record, draft)
+    return Accepted(record, replayed=True)
 
 
-def _replayed(record: Delivery, draft: Draft) -> Accepted:
+def _check_content(record: Delivery, draft: Draft) -> None:
     if not same_content(record.content_hash, draft.request.content_hash):
         raise RequestError([Problem("requestId", "already stands for a request with other content")], "request_id_reused")
-    # The consumer may have been faster than our own write: then the record is of this very call.
-    return Accepted(record, replayed=record.created_at != draft.request.created_at)
 
 
 def _record(draft: Draft, desk: Desk) -> Accepted:
@@ -176,7 +177,10 @@ def _record(draft: Draft, desk: Desk) -> Accepted:
     try:
         record = desk.messages.apply(change)
     except RefusedError as refusal:
-        return _replayed(refusal.current or delivery.apply(change, None), draft)
+        current = refusal.current or delivery.apply(change, None)
+        _check_content(current, draft)
+        # The consumer may have been faster than this write: then the record is of this very call.
+        return Accepted(current, replayed=current.created_at != draft.request.created_at)
     except DependencyError as failure:
         desk.journal.failed("record", draft.request.tenant_id, failure)
         return Accepted(delivery.apply(change, None), replayed=False)
@@ -219,15 +223,16 @@ def cancel(tenant_id: str, request_id: str, desk: Desk) -> Delivery:
     Raises:
         RequestError: not_found, or not_cancellable.
     """
-    record = get(tenant_id, request_id, desk)
+    waiting = get(tenant_id, request_id, desk)
     try:
-        record = desk.messages.apply(changes.cancel(record, desk.clock.now()))
-        desk.journal.recorded(record)
+        record = desk.messages.apply(changes.cancel(waiting, desk.clock.now()))
     except RefusedError as refusal:
-        record = refusal.current or record
-        if record.status is not Status.CANCELLED:
-            raise RequestError([Problem("status", _why_not_cancellable(record))], "not_cancellable") from None
-    discard(record.parked, desk)
+        current = refusal.current or waiting
+        if current.status is Status.CANCELLED:
+            return current
+        raise RequestError([Problem("status", _why_not_cancellable(current))], "not_cancellable") from None
+    desk.journal.recorded(record)
+    discard(waiting.parked, desk)
     return record
 
 

@@ -1,0 +1,304 @@
+"""Accepting requests: the queue first, the record second, each request by itself."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from desks import a_body, a_desk, a_send
+from fakes import NOON, FakeMessagesTable, FakeProvidersTable, FakeSendQueue, a_delivery, a_provider
+from mailer.domain.delivery import Change, Status
+from mailer.domain.errors import DependencyError, RequestError
+from mailer.domain.message import canonical_json, content_hash, parse_request
+from mailer.domain.provider import ProviderStatus
+from mailer.services.messages import MAX_BODY, Accepted, accept, accept_batch
+
+
+class LostTable(FakeMessagesTable):
+    """A table whose reads fail, all or for one id."""
+
+    def __init__(self, lost: str | None = None) -> None:
+        super().__init__()
+        self.lost = lost
+
+    def get(self, tenant_id: str, request_id: str) -> Any:
+        if self.lost in (None, request_id):
+            raise DependencyError("DynamoDB", "GetItem")
+        return super().get(tenant_id, request_id)
+
+
+WRITTEN = len(canonical_json(a_send(message={"text": ""})))
+"""Bytes of a request that is all but its text."""
+
+
+def lose(_: Change) -> None:
+    raise DependencyError("DynamoDB", "UpdateItem")
+
+
+def codes(answers: Any) -> list[str]:
+    return [answer.code if isinstance(answer, RequestError) else type(answer).__name__ for answer in answers]
+
+
+def test_an_accepted_request_is_on_the_queue_as_it_was_asked_for() -> None:
+    """The copy holds the whole request with its ids, and the papers that the consumer needs."""
+    desk = a_desk()
+    accept(a_send(), desk, correlation_id="c-1")
+    [(copy, delay)] = desk.queue.sent
+    assert json.loads(copy.body) == {"tenantId": "acme", **a_body("r1")}
+    assert (copy.tenant_id, copy.created_at, copy.hop, copy.correlation_id) == ("acme", NOON, 0, "c-1")
+    assert delay == timedelta()
+
+
+def test_the_consumer_finds_the_same_content_in_the_copy() -> None:
+    """The hash of the record is that of the queued body, else the fence would refuse it."""
+    desk = a_desk()
+    record = accept(a_send(), desk).record
+    assert content_hash(parse_request(desk.queue.copies[0].body)) == record.content_hash
+
+
+def test_an_accepted_request_has_a_record() -> None:
+    """The record is born queued, with what the consumer would write."""
+    desk = a_desk()
+    send = a_send(onUnknown="resend", message={"to": [{"email": "a@example.com"}, {"email": "b@example.com"}]})
+    accepted = accept(send, desk, correlation_id="c-1")
+    assert not accepted.replayed
+    record = desk.messages.get("acme", "r1")
+    assert record == accepted.record
+    assert (record.status, record.recipients, record.on_unknown, record.correlation_id) == (Status.QUEUED, 2, "resend", "c-1")
+    assert (record.created_at, record.expires_at) == (NOON, NOON + timedelta(hours=24))
+
+
+def test_times_are_kept_to_the_millisecond() -> None:
+    """Queue and table keep milliseconds: finer times would make the consumer's record look like another call's."""
+    desk = a_desk()
+    desk.clock.advance(timedelta(microseconds=1_234_567))
+    accept(a_send(), desk)
+    assert desk.queue.copies[0].created_at.microsecond == 234_000
+    assert desk.messages.get("acme", "r1").created_at == desk.queue.copies[0].created_at
+
+
+def test_the_queue_comes_first() -> None:
+    """A request that SQS did not take leaves no record behind, and is no success."""
+    desk = a_desk(queue=FakeSendQueue(broken=True))
+    with pytest.raises(DependencyError):
+        accept(a_send(), desk)
+    assert not desk.messages.records
+
+
+def test_a_lost_record_is_a_success_all_the_same() -> None:
+    """Once queued, the answer is 202: a caller who retried without an id of its own would send the mail twice."""
+    desk = a_desk()
+    desk.messages.before = lose
+    accepted = accept(a_send(), desk)
+    assert (accepted.record.status, accepted.record.request_id, accepted.replayed) == (Status.QUEUED, "r1", False)
+    assert desk.queue.copies
+    assert [event for event, _ in desk.journal.entries] == ["failed"]
+
+
+def test_nothing_is_queued_while_nobody_knows_whether_the_id_is_taken() -> None:
+    """A table that cannot be read refuses the request before it is queued."""
+    desk = a_desk(messages=LostTable())
+    with pytest.raises(DependencyError):
+        accept(a_send(), desk)
+    assert not desk.queue.copies
+
+
+# ── replays ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_same_request_again_is_answered_with_the_first_record() -> None:
+    """A retry is answered as the first call was, and nothing is queued twice."""
+    desk = a_desk()
+    first = accept(a_send(), desk).record
+    desk.clock.advance(timedelta(minutes=5))
+    again = accept(a_send(), desk)
+    assert again == Accepted(first, replayed=True)
+    assert len(desk.queue.copies) == 1
+
+
+def test_a_retry_sees_how_far_the_request_has_come() -> None:
+    """The record of a replay is the one that stands now."""
+    desk = a_desk()
+    record = accept(a_send(), desk).record
+    desk.messages.records["acme", "r1"] = replace(record, status=Status.SENT, message_id="0100")
+    assert accept(a_send(), desk).record.message_id == "0100"
+
+
+def test_another_content_under_the_same_id_is_refused() -> None:
+    """An id stands for one content; the first request is untouched."""
+    desk = a_desk()
+    accept(a_send(), desk)
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(message={"subject": "Other"}), desk)
+    assert refusal.value.code == "request_id_reused"
+    assert len(desk.queue.copies) == 1
+
+
+def test_the_ids_of_tenants_are_their_own() -> None:
+    """Two tenants may use the same id."""
+    desk = a_desk(providers=FakeProvidersTable(a_provider(), a_provider("bravo")))
+    accept(a_send(), desk)
+    other = parse_request(json.dumps({"tenantId": "bravo", **a_body("r1", message={"subject": "Other"})}))
+    assert not accept(other, desk).replayed
+
+
+def test_a_consumer_that_was_faster_makes_no_replay_of_it() -> None:
+    """The consumer may write the record before we do; that record is of this very call."""
+    desk = a_desk()
+    desk.messages.before = fast_consumer(desk, NOON)
+    accepted = accept(a_send(), desk)
+    assert (accepted.record.status, accepted.replayed) == (Status.SENT, False)
+
+
+def test_a_call_that_lost_a_race_is_a_replay() -> None:
+    """Two equal calls at once: the later is answered with the record of the earlier."""
+    desk = a_desk()
+    desk.messages.before = fast_consumer(desk, NOON - timedelta(seconds=1))
+    assert accept(a_send(), desk).replayed
+
+
+def test_a_call_that_lost_a_race_to_other_content_is_refused() -> None:
+    """Two calls with other content at once: one is accepted, the other learns that its id is taken."""
+    desk = a_desk()
+    desk.messages.before = fast_consumer(desk, NOON, content_hash="sha256-v1:other")
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(), desk)
+    assert refusal.value.code == "request_id_reused"
+
+
+def fast_consumer(desk: Any, created_at: Any, **fields: Any) -> Any:
+    """Put a sent record where the change wants to make one."""
+
+    def write(change: Change) -> None:
+        born = {**change.birth, "created_at": created_at, **fields}
+        desk.messages.records["acme", "r1"] = a_delivery("r1", Status.SENT, **born)
+
+    return write
+
+
+# ── times and sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("ahead", "delay"),
+    [
+        (timedelta(seconds=-60), timedelta()),
+        (timedelta(seconds=600), timedelta(seconds=600)),
+        (timedelta(seconds=900), timedelta(seconds=900)),
+        (timedelta(seconds=901), timedelta()),
+        (timedelta(days=7), timedelta()),
+    ],
+)
+def test_the_queue_holds_back_what_it_can_hold_back(ahead: timedelta, delay: timedelta) -> None:
+    """A later `sendAt` goes out at once: the consumer parks the body and notes when it is due."""
+    desk = a_desk()
+    accept(a_send(sendAt=(NOON + ahead).isoformat()), desk)
+    assert desk.queue.sent[0][1] == delay
+
+
+def test_a_time_too_far_ahead_is_refused() -> None:
+    """`sendAt` is at most 7 days ahead; nothing of a refused request is queued."""
+    desk = a_desk()
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(sendAt=(NOON + timedelta(days=8)).isoformat()), desk)
+    assert [problem.path for problem in refusal.value.problems] == ["sendAt"]
+    assert not desk.queue.copies
+
+
+def test_a_body_as_large_as_the_queue_takes_is_accepted() -> None:
+    """The limit is on the request as it is queued, to the byte."""
+    desk = a_desk()
+    accept(a_send(message={"text": "x" * (MAX_BODY - WRITTEN)}), desk)
+    assert len(desk.queue.copies[0].body) == MAX_BODY
+
+
+def test_a_body_larger_than_the_queue_takes_is_refused_with_the_way_out() -> None:
+    """The refusal names both numbers and the upload."""
+    desk = a_desk()
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(message={"text": "x" * (MAX_BODY - WRITTEN + 1)}), desk)
+    assert refusal.value.code == "message_too_large"
+    text = str(refusal.value)
+    assert str(MAX_BODY + 1) in text
+    assert str(MAX_BODY) in text
+    assert "attachments" in text
+
+
+# ── the provider ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("rows", "code"),
+    [
+        ([], "provider_not_configured"),
+        ([a_provider(status=ProviderStatus.DELETED, active=None, deleted_at=NOON - timedelta(days=1))], "provider_not_configured"),
+        ([a_provider(status=ProviderStatus.UNVERIFIED, active=None)], "provider_not_active"),
+    ],
+)
+def test_mail_that_can_only_fail_is_refused_at_once(rows: list[Any], code: str) -> None:
+    """Without a provider that was ever active, nothing is queued."""
+    desk = a_desk(providers=FakeProvidersTable(*rows))
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(), desk)
+    assert refusal.value.code == code
+    assert not desk.queue.copies
+
+
+@pytest.mark.parametrize("status", [ProviderStatus.DISABLED, ProviderStatus.SUSPENDED])
+def test_mail_that_would_wait_is_accepted(status: ProviderStatus) -> None:
+    """A disabled or suspended provider only delays its mail."""
+    desk = a_desk(providers=FakeProvidersTable(a_provider(status=status)))
+    assert accept(a_send(), desk).record.status is Status.QUEUED
+
+
+# ── batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_answers_in_its_order_each_request_by_itself() -> None:
+    """One request's fault is not its neighbours'."""
+    desk = a_desk()
+    accept(a_send("taken", message={"subject": "Other"}), desk)
+    late = (NOON + timedelta(days=8)).isoformat()
+    answers = accept_batch([a_send("a"), a_send("late", sendAt=late), a_send("taken"), a_send("b")], desk)
+    assert codes(answers) == ["Accepted", "invalid_request", "request_id_reused", "Accepted"]
+    assert {request_id for _, request_id in desk.messages.records} == {"taken", "a", "b"}
+
+
+def test_what_the_queue_does_not_take_fails_alone() -> None:
+    """A partly failed SQS call fails only what it did not take."""
+    desk = a_desk(queue=FakeSendQueue(refuses=lambda copy: '"requestId":"b"' in copy.body))
+    answers = accept_batch([a_send("a"), a_send("b"), a_send("c")], desk)
+    assert codes(answers) == ["Accepted", "DependencyError", "Accepted"]
+    assert ("acme", "b") not in desk.messages.records
+
+
+def test_the_same_request_twice_in_a_batch_is_a_replay() -> None:
+    """A repeated id behaves as in two calls one after the other."""
+    desk = a_desk()
+    answers = accept_batch([a_send("a"), a_send("a"), a_send("b")], desk)
+    assert [(a.record.request_id, a.replayed) for a in answers] == [("a", False), ("a", True), ("b", False)]
+    assert len(desk.queue.copies) == 2
+
+
+def test_other_content_under_an_id_of_the_same_batch_is_refused() -> None:
+    """The first of them wins, as in two calls one after the other."""
+    desk = a_desk()
+    answers = accept_batch([a_send("a"), a_send("a", message={"subject": "Other"}), a_send("a")], desk)
+    assert codes(answers) == ["Accepted", "request_id_reused", "Accepted"]
+    assert len(desk.queue.copies) == 1
+
+
+def test_a_batch_without_a_provider_refuses_each() -> None:
+    """Faults of single requests are still told apart from what concerns them all."""
+    desk = a_desk(providers=FakeProvidersTable())
+    late = (NOON + timedelta(days=8)).isoformat()
+    answers = accept_batch([a_send("a"), a_send("late", sendAt=late)], desk)
+    assert codes(answers) == ["provider_not_configured", "invalid_request"]
+
+
+def test_a_lost_read_fails_alone() -> None:
+    """A table that fails for one id does not fail the batch."""
+    answers = accept_batch([a_send("a"), a_send("b")], a_desk(messages=LostTable("b")))
+    assert codes(answers) == ["Accepted", "DependencyError"]
