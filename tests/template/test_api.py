@@ -1,0 +1,124 @@
+"""The API has the routes of the contract, lets nobody in unsigned, and answers its own errors as the service would."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+import tables
+from mailer.domain.errors import CODES
+
+Stack = dict[str, dict[str, Any]]
+
+ROUTES = {
+    "PUT /tenants/{tenantId}/provider": "ProvidersFunction",
+    "GET /tenants/{tenantId}/provider": "ProvidersFunction",
+    "DELETE /tenants/{tenantId}/provider": "ProvidersFunction",
+    "POST /tenants/{tenantId}/provider/verify": "ProvidersFunction",
+    "POST /tenants/{tenantId}/provider/disable": "ProvidersFunction",
+    "POST /tenants/{tenantId}/provider/enable": "ProvidersFunction",
+    "GET /tenants/{tenantId}/provider/onboarding": "ProvidersFunction",
+    "POST /tenants/{tenantId}/messages": "MessagesFunction",
+    "POST /tenants/{tenantId}/messages/batch": "MessagesFunction",
+    "POST /tenants/{tenantId}/messages/preview": "MessagesFunction",
+    "GET /tenants/{tenantId}/messages": "MessagesFunction",
+    "GET /tenants/{tenantId}/messages/{requestId}": "MessagesFunction",
+    "POST /tenants/{tenantId}/messages/{requestId}/cancel": "MessagesFunction",
+    "POST /tenants/{tenantId}/messages/{requestId}/resolve": "MessagesFunction",
+    "POST /tenants/{tenantId}/attachments": "MessagesFunction",
+    "GET /openapi.json": "MessagesFunction",
+}
+"""Every route, and the function that answers it."""
+
+ANSWERS = {
+    "BAD_REQUEST_BODY": 400,
+    "BAD_REQUEST_PARAMETERS": 400,
+    "ACCESS_DENIED": 403,
+    "EXPIRED_TOKEN": 403,
+    "INVALID_SIGNATURE": 403,
+    "MISSING_AUTHENTICATION_TOKEN": 403,
+    "RESOURCE_NOT_FOUND": 404,
+    "REQUEST_TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415,
+    "THROTTLED": 429,
+    "INTEGRATION_FAILURE": 504,
+    "INTEGRATION_TIMEOUT": 504,
+    "DEFAULT_4XX": 403,
+    "DEFAULT_5XX": 500,
+}
+"""What API Gateway answers by itself, and with which status."""
+
+
+def operations(stack: Stack) -> dict[str, dict[str, Any]]:
+    paths = stack["Api"]["Properties"]["Body"]["paths"]
+    return {f"{method.upper()} {path}": operation for path, methods in paths.items() for method, operation in methods.items()}
+
+
+def test_the_routes_are_those_of_the_contract(stack: Stack) -> None:
+    """None is missing, none is there that nobody was promised, and each leads to its function."""
+    leads_to = {
+        route: operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].partition("functions/${")[2].partition(".Arn")[0]
+        for route, operation in operations(stack).items()
+    }
+    assert leads_to == ROUTES
+
+
+def test_every_route_asks_for_a_signature(stack: Stack) -> None:
+    """AWS_IAM on each, and no way around it."""
+    assert {json.dumps(operation["security"]) for operation in operations(stack).values()} == {'[{"AWS_IAM": []}]'}
+    [scheme] = stack["Api"]["Properties"]["Body"]["components"]["securitySchemes"].values()
+    assert scheme["x-amazon-apigateway-authtype"] == "awsSigv4"
+
+
+def test_the_api_invokes_the_functions_on_its_own_behalf(stack: Stack) -> None:
+    """Callers need execute-api:Invoke and no right on Lambda."""
+    assert not [route for route, operation in operations(stack).items() if "credentials" in operation["x-amazon-apigateway-integration"]]
+
+
+def test_only_this_api_may_invoke_the_functions_behind_it(stack: Stack) -> None:
+    """Each permission names the API, the method and the path."""
+    permissions = [r["Properties"] for r in stack.values() if r["Type"] == "AWS::Lambda::Permission"]
+    api = [p for p in permissions if p["Principal"] == "apigateway.amazonaws.com"]
+    assert len(api) == len(ROUTES)
+    assert all(p["SourceArn"]["Fn::Sub"][1]["__ApiId__"] == {"Ref": "Api"} for p in api)
+
+
+def test_the_one_stage_is_throttled(stack: Stack) -> None:
+    """The parameters bound all callers together; requests above meet 429."""
+    [stage] = [r["Properties"] for r in stack.values() if r["Type"] == "AWS::ApiGateway::Stage"]
+    [settings] = stage["MethodSettings"]
+    assert stage["StageName"] == "v1"
+    assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
+    assert settings["ThrottlingRateLimit"] == {"Ref": "ApiRateLimit"}
+    assert settings["ThrottlingBurstLimit"] == {"Ref": "ApiBurstLimit"}
+
+
+def gateway_responses() -> dict[str, dict[str, Any]]:
+    responses: dict[str, dict[str, Any]] = tables.template()["Resources"]["Api"]["Properties"]["GatewayResponses"]
+    return responses
+
+
+def test_each_error_of_the_gateway_has_its_answer() -> None:
+    """With the status that says whose turn it is."""
+    assert {kind: response["StatusCode"] for kind, response in gateway_responses().items()} == ANSWERS
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_each_answer_is_a_problem_like_the_service_writes_them(kind: str) -> None:
+    """RFC 9457, with a code of the error table and its hint, whatever API Gateway puts into the message."""
+    response = gateway_responses()[kind]
+    body = response["ResponseTemplates"]["application/json"].replace("$context.error.messageString", json.dumps('said "no"'))
+    problem = json.loads(body)
+    status = HTTPStatus(ANSWERS[kind])
+    assert response["ResponseParameters"]["Headers"]["Content-Type"] == "'application/problem+json'"
+    assert list(problem) == ["type", "title", "status", "code", "detail", "hint", "errors"]
+    assert (problem["type"], problem["title"], problem["status"]) == ("about:blank", status.phrase, status.value)
+    assert problem["hint"] == CODES[problem["code"]].hint
+    assert problem["errors"] == []
+
+
+@pytest.mark.parametrize("kind", ["THROTTLED", "INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT"])
+def test_callers_that_should_come_again_are_told_when(kind: str) -> None:
+    """Retry-After is in seconds."""
+    assert int(gateway_responses()[kind]["ResponseParameters"]["Headers"]["Retry-After"].strip("'")) > 0

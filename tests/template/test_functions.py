@@ -1,0 +1,152 @@
+"""The functions are what the code expects them to be."""
+
+import importlib
+import re
+from typing import Any
+
+import pytest
+
+import tables
+from mailer.settings import Settings
+
+FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
+POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
+
+
+def function(name: str) -> dict[str, Any]:
+    """Return a function's properties over those of `Globals`."""
+    properties: dict[str, Any] = tables.template()["Resources"][name]["Properties"]
+    return {**tables.template()["Globals"]["Function"], **properties}
+
+
+class Asked(dict[str, str]):
+    """An environment that notes which names are read from it."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self[key] = ""
+        return default
+
+
+def names_that_settings_read() -> set[str]:
+    Settings.from_environment(asked := Asked())
+    return set(asked)
+
+
+def test_there_are_at_most_five_functions() -> None:
+    """A reader keeps them in mind."""
+    assert FUNCTIONS == ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_handler_can_be_imported(name: str) -> None:
+    """The path in the template leads to a function."""
+    module, _, attribute = function(name)["Handler"].rpartition(".")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_runs_the_python_of_the_project(name: str) -> None:
+    """On the processor that the parameter names, with the packages of the layer."""
+    version = (tables.ROOT / ".python-version").read_text().strip()
+    assert function(name)["Runtime"] == f"python{version}"
+    assert function(name)["Architectures"] == [{"Ref": "Architecture"}]
+    assert function(name)["Layers"] == [{"Ref": "Dependencies"}]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_has_a_role_and_a_log_group_of_its_own(name: str) -> None:
+    """No function borrows another's rights; logs end."""
+    assert function(name)["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
+    assert function(name)["LoggingConfig"] == {"LogGroup": {"Ref": f"{name}Logs"}}
+    assert tables.template()["Resources"][f"{name}Logs"]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_variable_is_one_that_the_code_reads(name: str) -> None:
+    """A variable that nobody reads is a mistake in one of the two; so is a value that is not a string."""
+    assert set(tables.variables(name)) <= names_that_settings_read() | POWERTOOLS
+    assert all(isinstance(value, (str, dict)) for value in tables.variables(name).values())
+
+
+def test_each_setting_is_given_to_some_function() -> None:
+    """No setting rests on its default without anybody noticing."""
+    given = {variable for name in FUNCTIONS for variable in tables.variables(name)}
+    assert given >= names_that_settings_read() | POWERTOOLS
+
+
+def test_all_know_the_timeout_of_the_send_function() -> None:
+    """It decides when a worker is dead; a wrong one would send mail twice."""
+    told = {name: tables.variables(name).get("SEND_TIMEOUT_SECONDS") for name in FUNCTIONS}
+    expected = str(function("SendFunction")["Timeout"])
+    assert told == {"SendFunction": expected, "MessagesFunction": expected, "SweepFunction": expected, "ProvidersFunction": None}
+
+
+def test_a_message_stays_invisible_for_six_times_the_timeout() -> None:
+    """AWS's rule for event sources: or a message could come back while its first worker is still on it."""
+    queue = tables.resources("AWS::SQS::Queue")["SendQueue"]["Properties"]
+    assert queue["VisibilityTimeout"] >= 6 * function("SendFunction")["Timeout"]
+
+
+def test_the_send_function_may_call_itself_through_its_queue() -> None:
+    """Mail that waits comes back as a new message; Lambda would drop it after 16 rounds."""
+    assert function("SendFunction")["RecursiveLoop"] == "Allow"
+
+
+def test_one_bad_message_does_not_return_its_batch() -> None:
+    """The event source asks which messages failed, and is bounded."""
+    [event] = function("SendFunction")["Events"].values()
+    source = event["Properties"]
+    assert event["Type"] == "SQS"
+    assert source["Queue"] == {"Fn::GetAtt": ["SendQueue", "Arn"]}
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert source["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "SendConcurrency"}}
+
+
+def test_a_large_batch_has_the_window_that_sqs_asks_for() -> None:
+    """Without it the event source could not be made."""
+    [event] = function("SendFunction")["Events"].values()
+    assert event["Properties"]["BatchSize"] == 100
+    assert event["Properties"]["MaximumBatchingWindowInSeconds"] == 1
+
+
+def test_runs_of_the_sweeper_do_not_meet() -> None:
+    """Each ends before the next minute begins, and a failed one is not tried again."""
+    sweeper = function("SweepFunction")
+    [event] = sweeper["Events"].values()
+    assert event["Properties"]["Schedule"] == "rate(1 minute)"
+    assert sweeper["Timeout"] < 60
+    assert sweeper["EventInvokeConfig"]["MaximumRetryAttempts"] == 0
+
+
+@pytest.mark.parametrize("name", ["MessagesFunction", "ProvidersFunction"])
+def test_functions_behind_the_api_end_before_it_gives_up(name: str) -> None:
+    """API Gateway answers 504 after 29 s, whatever the function would still do."""
+    assert function(name)["Timeout"] < 29
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_tracing_is_off_unless_the_parameter_says_otherwise(name: str) -> None:
+    """Tracing costs a third of a second at each cold start."""
+    assert function(name)["Tracing"] == {"Fn::If": ["IsTraced", "Active", "PassThrough"]}
+    assert tables.template()["Parameters"]["Tracing"]["Default"] == "off"
+
+
+def test_each_parameter_is_described_and_bounded() -> None:
+    """A wrong value is refused before anything is deployed."""
+    bounds = {"AllowedPattern", "AllowedValues", "MinValue"}
+    for name, parameter in tables.template()["Parameters"].items():
+        assert parameter["Description"], name
+        assert bounds & set(parameter), name
+        assert "Default" in parameter, name
+
+
+@pytest.mark.parametrize("value", ["", "arn:aws:iam::111122223333:root", "arn:aws:iam::111122223333:role/shop/producer"])
+def test_producers_are_named_by_arn_or_not_at_all(value: str) -> None:
+    """Without producers the stack deploys as well."""
+    assert re.fullmatch(tables.template()["Parameters"]["ProducerArns"]["AllowedPattern"], value)
+
+
+@pytest.mark.parametrize("value", ["*", "111122223333", "arn:aws:iam::111122223333:role/*"])
+def test_nobody_in_general_is_a_producer(value: str) -> None:
+    """A wildcard would let any AWS account send through every tenant."""
+    assert not re.fullmatch(tables.template()["Parameters"]["ProducerArns"]["AllowedPattern"], value)

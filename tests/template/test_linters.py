@@ -1,0 +1,47 @@
+"""The template passes the linters of its trade; what it skips stands beside the resource with its reason."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import tables
+
+TEMPLATE = tables.ROOT / "template.yaml"
+
+
+def run(*command: str | Path) -> None:
+    environment = {**os.environ, "AWS_DEFAULT_REGION": "eu-central-1", "SAM_CLI_TELEMETRY": "0"}
+    done = subprocess.run(command, cwd=tables.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cfn_lint_with_the_serverless_rules_finds_nothing() -> None:
+    """Names, types and values are CloudFormation's, and the serverless good practices are kept."""
+    run(Path(sys.executable).with_name("cfn-lint"), "--template", TEMPLATE, "--append-rules", "cfn_lint_serverless.rules")
+
+
+def test_cfn_lint_finds_nothing_in_the_expanded_template(expanded: Path) -> None:
+    """What SAM makes of the template is valid too."""
+    run(Path(sys.executable).with_name("cfn-lint"), "--template", expanded)
+
+
+def test_sam_takes_the_template_for_valid() -> None:
+    """`sam build && sam deploy` will not stumble over the template."""
+    run(tables.ROOT / ".venv-sam/bin/sam", "validate", "--lint", "--template", TEMPLATE)
+
+
+def test_checkov_finds_nothing() -> None:
+    """No known misconfiguration is left without a reason."""
+    checkov = tables.ROOT / ".venv-checkov/bin/checkov"
+    run(checkov, "--file", TEMPLATE, "--framework", "cloudformation", "--compact", "--quiet", "--skip-download")
+
+
+def test_each_skip_has_its_reason_beside_it() -> None:
+    """A reader sees why a rule does not hold."""
+    lines = TEMPLATE.read_text().splitlines()
+    assert not [line for line in lines if re.search(r"checkov:skip=\w+(?!\w*:\S)", line)]
+    for number, line in enumerate(lines):
+        if "ignore_checks: [" in line:
+            assert any("# cfn-lint: " in above for above in lines[number - 4 : number]), line

@@ -1,0 +1,94 @@
+"""What `sam build` packs starts fast and lacks nothing."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.util import MAGIC_NUMBER
+from pathlib import Path
+
+import pytest
+
+import tables
+
+ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64"}.get(platform.machine().lower(), "arm64")
+UNCHECKED_HASH = 0b01  # the flags of PEP 552: named by hash, and the source is not looked at
+BUDGET = 64 * 1024 * 1024  # bytes; Lambda's limit is 250 MB, and each is read at a cold start
+
+
+def make(target: str, artifacts: Path, architecture: str = ARCHITECTURE) -> subprocess.CompletedProcess[str]:
+    artifacts.mkdir(parents=True)
+    command = ["make", "--makefile", tables.ROOT / "src/Makefile", f"build-{target}"]
+    environment = {**os.environ, "ARTIFACTS_DIR": str(artifacts), "ARCHITECTURE": architecture, "PYTHON": sys.executable}
+    return subprocess.run(command, cwd=tables.ROOT / "src", env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Build the layer and one function; return their folders as Lambda unpacks them."""
+    root = tmp_path_factory.mktemp("package")
+    for target in ("Dependencies", "SendFunction"):
+        built = make(target, root / target)
+        assert built.returncode == 0, built.stderr
+    return {"layer": root / "Dependencies/python", "function": root / "SendFunction"}
+
+
+def python(package: dict[str, Path], code: str) -> str:
+    """Run code on what was packed and nothing else."""
+    path = f"import sys; sys.path[1:1] = [{str(package['function'])!r}, {str(package['layer'])!r}]; sys.dont_write_bytecode = True\n"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", path + code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("part", ["layer", "function"])
+def test_every_module_is_compiled(package: dict[str, Path], part: str) -> None:
+    """Nothing is left to compile at a cold start, and nothing compares the times that zip archives change."""
+    sources = list(package[part].rglob("*.py"))
+    assert sources
+    for source in sources:
+        compiled = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+        head = compiled.read_bytes()[:8]
+        assert head == MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little"), source
+
+
+def test_modules_know_the_paths_that_they_will_have(package: dict[str, Path]) -> None:
+    """The same sources give the same package on every machine, so that an unchanged layer is not uploaded again."""
+    for compiled in package["function"].rglob("*.pyc"):
+        assert str(package["function"]).encode() not in compiled.read_bytes()
+
+
+def test_a_function_holds_our_code_alone(package: dict[str, Path]) -> None:
+    """The packages are uploaded once, in the layer."""
+    assert [path.name for path in package["function"].iterdir()] == ["mailer"]
+
+
+def test_the_package_is_small(package: dict[str, Path]) -> None:
+    """Most of what botocore brings describes services that nobody here calls."""
+    assert sum(path.stat().st_size for folder in package.values() for path in folder.rglob("*")) < BUDGET
+
+
+def test_every_service_that_the_code_calls_is_packed(package: dict[str, Path]) -> None:
+    """A description that the makefile leaves out would be missed at the first call only."""
+    sources = "\n".join(path.read_text() for path in (tables.ROOT / "src/mailer").rglob("*.py"))
+    opened = set(re.findall(r'client\(\s*"([a-z0-9]+)"', sources))
+    typed = set(re.findall(r"from mypy_boto3_([a-z0-9]+) import", sources))
+    services = sorted(opened | typed)
+    assert {"dynamodb", "kms", "s3", "ses", "sqs", "sts"} <= set(services)
+    python(package, f"import boto3\nfor name in {services!r}: boto3.client(name, region_name='eu-central-1')")
+
+
+@pytest.mark.parametrize("name", sorted(tables.resources("AWS::Serverless::Function")))
+def test_every_handler_starts_on_what_is_packed(package: dict[str, Path], name: str) -> None:
+    """And on nothing that only the tests' environment has."""
+    handler = tables.template()["Resources"][name]["Properties"]["Handler"].rpartition(".")[0]
+    loaded = python(package, f"import {handler}\nprint({handler}.__file__)")
+    assert loaded.startswith(str(package["function"]))
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    """Better than wheels for another processor."""
+    built = make("Dependencies", tmp_path / "built", "sparc")
+    assert built.returncode != 0
+    assert "cannot tell the architecture" in built.stderr

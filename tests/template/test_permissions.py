@@ -1,0 +1,194 @@
+"""Each function may do what it has to, and nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import tables
+
+FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
+WRITES = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:TransactWriteItems"}
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One action on one resource, as a statement of a role allows or denies it."""
+
+    effect: str
+    action: str
+    resource: str
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def text(resource: Any) -> str:
+    """Write an ARN expression as one string: `MessagesTable`, `MessagesTable/index/bySweep`, `arn:…`, `*`."""
+    match resource:
+        case {"Fn::GetAtt": [name, "Arn"]}:
+            return str(name)
+        case {"Fn::Sub": str(pattern)}:
+            return pattern.replace("${AWS::Partition}", "aws").replace(".Arn}", "}").replace("${", "", 1).replace("}", "", 1)
+        case str():
+            return resource
+    raise AssertionError(resource)
+
+
+def statements(role: str) -> Iterator[dict[str, Any]]:
+    for policy in tables.template()["Resources"][role]["Properties"]["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            yield statement["Fn::If"][1] if "Fn::If" in statement else statement
+
+
+def grants(function: str) -> set[Grant]:
+    return {
+        Grant(statement["Effect"], action, text(resource))
+        for statement in statements(f"{function}Role")
+        for action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    }
+
+
+def allowed(function: str, action: str) -> set[str]:
+    """Return the resources on which a function may do something."""
+    return {grant.resource for grant in grants(function) if grant.effect == "Allow" and grant.action == action}
+
+
+def who_may(action: str, resource: str) -> set[str]:
+    return {function for function in FUNCTIONS if resource in allowed(function, action)}
+
+
+def key_statements(effect: str) -> list[dict[str, Any]]:
+    policy = tables.template()["Resources"]["ProviderKey"]["Properties"]["KeyPolicy"]
+    return [statement for statement in policy["Statement"] if statement["Effect"] == effect]
+
+
+# ── the tenants' secrets ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_sending_and_verifying_may_open_a_config() -> None:
+    """The key's own policy names them; for everybody else in the account the key cannot be used at all."""
+    may: dict[str, set[str]] = {}
+    for statement in key_statements("Allow"):
+        principal = statement["Principal"]["AWS"]
+        name = principal["Fn::GetAtt"][0] if "Fn::GetAtt" in principal else "account"
+        may[name] = set(as_list(statement["Action"]))
+    uses = {"kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncrypt*", "kms:CreateGrant", "kms:*", "*"}
+    assert may["SendFunctionRole"] == {"kms:Decrypt"}
+    assert may["ProvidersFunctionRole"] == {"kms:GenerateDataKey", "kms:Decrypt"}
+    assert not may["account"] & uses
+    assert set(may) == {"SendFunctionRole", "ProvidersFunctionRole", "account"}
+
+
+def test_no_role_has_rights_on_keys_besides_the_key_policy() -> None:
+    """One place says who may open what."""
+    assert not [grant for function in FUNCTIONS for grant in grants(function) if grant.action.startswith("kms:")]
+
+
+def test_the_key_is_of_no_use_without_a_tenant() -> None:
+    """A data key can neither be made nor opened unless the call names the tenant that it is for."""
+    [denial] = key_statements("Deny")
+    assert denial["Principal"] == "*"
+    assert {"kms:GenerateDataKey*", "kms:Decrypt"} <= set(denial["Action"])
+    assert denial["Condition"]["Null"] == {"kms:EncryptionContext:tenant_id": "true"}
+
+
+def test_only_sending_and_verifying_act_as_tenants() -> None:
+    """The others could not assume a tenant's role if they were told to."""
+    anyone = "arn:aws:iam::*:role/*"
+    assert who_may("sts:AssumeRole", anyone) == {"SendFunction", "ProvidersFunction"}
+
+
+@pytest.mark.parametrize("function", ["SendFunction", "ProvidersFunction"])
+def test_no_role_of_our_own_account_can_be_assumed(function: str) -> None:
+    """A tenant who stores the ARN of one of our own roles gets nothing."""
+    assert Grant("Deny", "sts:AssumeRole", "arn:aws:iam::AWS::AccountId:role/*") in grants(function)
+
+
+def test_nobody_sends_from_our_own_account() -> None:
+    """Mail goes out with a tenant's credentials or not at all."""
+    assert not [grant for function in FUNCTIONS for grant in grants(function) if grant.action.startswith("ses:")]
+
+
+# ── tables, queues, bucket ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("table", "writers"),
+    [
+        ("ProvidersTable", {"ProvidersFunction", "SendFunction", "SweepFunction"}),
+        ("MessagesTable", {"MessagesFunction", "SendFunction", "SweepFunction"}),
+        ("PacingTable", {"SendFunction"}),
+    ],
+)
+def test_each_table_has_its_writers(table: str, writers: set[str]) -> None:
+    """The API for messages cannot touch a provider, the one for providers no record."""
+    assert set().union(*(who_may(action, table) for action in WRITES)) == writers
+
+
+def test_nothing_deletes_rows_or_reads_whole_tables() -> None:
+    """Records end by time; no bug and no intruder can empty a table or copy it."""
+    actions = {grant.action for function in FUNCTIONS for grant in grants(function)}
+    assert not actions & {"dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:Scan", "dynamodb:ExportTableToPointInTime"}
+
+
+def test_only_sending_takes_from_the_queue() -> None:
+    """It may also give a message back early, which SAM's ready-made policy leaves out."""
+    for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"):
+        assert who_may(action, "SendQueue") == {"SendFunction"}
+        assert who_may(action, "DeadLetterQueue") == set()
+
+
+def test_only_sending_buries_requests() -> None:
+    """The others only put requests on the send queue."""
+    assert who_may("sqs:SendMessage", "SendQueue") == {"SendFunction", "MessagesFunction", "SweepFunction"}
+    assert who_may("sqs:SendMessage", "DeadLetterQueue") == {"SendFunction"}
+
+
+def test_bodies_that_wait_are_parked_by_sending_alone() -> None:
+    """Others release or drop them; uploads come through the API alone."""
+    assert who_may("s3:PutObject", "AttachmentsBucket/parked/*") == {"SendFunction"}
+    assert who_may("s3:PutObject", "AttachmentsBucket/attachments/*") == {"MessagesFunction"}
+    assert who_may("s3:DeleteObject", "AttachmentsBucket/attachments/*") == set()
+
+
+@pytest.mark.parametrize("function", ["SendFunction", "MessagesFunction"])
+def test_what_is_missing_can_be_told_from_what_is_forbidden(function: str) -> None:
+    """S3 answers 403 for a key that is not there to those who may not list; that would read as a fault of ours."""
+    assert allowed(function, "s3:ListBucket") == {"AttachmentsBucket"}
+
+
+# ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_rights_name_their_resources(function: str) -> None:
+    """Only X-Ray, which has none, and tenants' roles, which nobody knows beforehand, are named by a pattern."""
+    wide = {grant.action for grant in grants(function) if grant.effect == "Allow" and (grant.resource == "*" or ":*:" in grant.resource)}
+    assert wide <= {"xray:PutTraceSegments", "xray:PutTelemetryRecords", "sts:AssumeRole"}
+    assert not [grant for grant in grants(function) if "*" in grant.action]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str) -> None:
+    """A name without a right fails at three in the morning; a right without a name is one too many."""
+    told = {
+        value["Ref"] if "Ref" in value else value["Fn::GetAtt"][0]
+        for value in tables.variables(function).values()
+        if isinstance(value, dict)
+    } & set(tables.template()["Resources"])
+    may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
+    by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
+    assert told == (may_use | by_key_policy) - {f"{function}Logs"}
+
+
+def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
+    """AWS's ready-made policies name every queue and every log group."""
+    for function in FUNCTIONS:
+        role = tables.template()["Resources"][f"{function}Role"]["Properties"]
+        [trust] = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}
+        assert "ManagedPolicyArns" not in role

@@ -1,0 +1,78 @@
+"""The queues take what the contract allows and lose nothing."""
+
+from typing import Any
+
+import tables
+
+MIB = 1024 * 1024
+DAYS = 24 * 60 * 60
+
+
+def queue(name: str) -> dict[str, Any]:
+    properties: dict[str, Any] = tables.resources("AWS::SQS::Queue")[name]["Properties"]
+    return properties
+
+
+def policy(queue_name: str) -> list[dict[str, Any]]:
+    [found] = [
+        resource["Properties"]["PolicyDocument"]["Statement"]
+        for resource in tables.resources("AWS::SQS::QueuePolicy").values()
+        if resource["Properties"]["Queues"] == [{"Ref": queue_name}]
+    ]
+    return list(found)
+
+
+def test_each_queue_takes_bodies_of_one_mebibyte_and_keeps_them_fourteen_days() -> None:
+    """A request waits on the queue for as long as SQS can keep it, in the send queue and after."""
+    for name in ("SendQueue", "DeadLetterQueue"):
+        assert queue(name)["MaximumMessageSize"] == MIB
+        assert queue(name)["MessageRetentionPeriod"] == 14 * DAYS
+
+
+def test_each_queue_is_encrypted() -> None:
+    """Bodies hold customers' mail."""
+    assert all(queue(name)["SqsManagedSseEnabled"] is True for name in tables.resources("AWS::SQS::Queue"))
+
+
+def test_a_message_whose_worker_dies_five_times_goes_to_the_dead_letter_queue() -> None:
+    """SQS's redelivery is for crashes alone, and it ends."""
+    assert queue("SendQueue")["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
+        "maxReceiveCount": 5,
+    }
+
+
+def test_only_the_send_queue_may_redrive_into_the_dead_letter_queue() -> None:
+    """What waits there is ours."""
+    allowed = queue("DeadLetterQueue")["RedriveAllowPolicy"]
+    assert allowed["redrivePermission"] == "byQueue"
+    [source] = allowed["sourceQueueArns"]
+    assert source["Fn::Sub"].endswith(f":{queue('SendQueue')['QueueName']['Fn::Sub']}")
+
+
+def test_the_send_queue_is_a_standard_queue() -> None:
+    """Message groups on a standard queue make it fair; a FIFO queue would stop a tenant at its first delay."""
+    assert "FifoQueue" not in queue("SendQueue")
+
+
+def test_no_queue_answers_plain_http() -> None:
+    """Each queue's policy denies everybody every action that comes without TLS."""
+    for name in tables.resources("AWS::SQS::Queue"):
+        denial = policy(name)[0]
+        assert (denial["Effect"], denial["Principal"], denial["Action"]) == ("Deny", "*", "sqs:*")
+        assert denial["Condition"]["Bool"]["aws:SecureTransport"] == "false"
+
+
+def test_each_statement_of_a_queue_policy_names_one_queue() -> None:
+    """SQS refuses a statement that names two."""
+    for name in tables.resources("AWS::SQS::Queue"):
+        for statement in policy(name):
+            inner = statement.get("Fn::If", [None, statement])[1]
+            assert inner["Resource"] == {"Fn::GetAtt": [name, "Arn"]}
+
+
+def test_producers_may_send_and_nothing_else() -> None:
+    """The principals of ProducerArns, and only where the parameter names some."""
+    condition, producers, otherwise = policy("SendQueue")[1]["Fn::If"]
+    assert (condition, otherwise) == ("HasProducers", {"Ref": "AWS::NoValue"})
+    assert (producers["Action"], producers["Principal"]) == ("sqs:SendMessage", {"AWS": {"Ref": "ProducerArns"}})

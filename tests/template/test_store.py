@@ -1,0 +1,114 @@
+"""What is written down is kept for as long as it is promised, and no longer."""
+
+from typing import Any
+
+import pytest
+
+import tables
+from mailer.domain.delivery import REMEMBERED
+
+MAY_WAIT_DAYS = 14  # sendAt at most 7 days ahead, expiresAt at most 7 days after
+PRECIOUS = ("ProvidersTable", "MessagesTable", "ProviderKey", "AttachmentsBucket")
+
+
+def resource(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = tables.template()["Resources"][name]
+    return found
+
+
+def indexes(table: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
+    return {
+        index["IndexName"]: ([key["AttributeName"] for key in index["KeySchema"]], index["Projection"])
+        for index in resource(table)["Properties"].get("GlobalSecondaryIndexes", [])
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "keys"),
+    [("ProvidersTable", ["tenantId"]), ("MessagesTable", ["tenantId", "requestId"]), ("PacingTable", ["account"])],
+)
+def test_each_table_has_its_key(table: str, keys: list[str]) -> None:
+    """One row a tenant, one record a request of a tenant, one pace a sending account."""
+    schema = resource(table)["Properties"]["KeySchema"]
+    assert [key["AttributeName"] for key in schema] == keys
+
+
+def test_the_messages_table_has_the_indexes_that_listing_and_sweeping_need() -> None:
+    """By time, by status and time, and by when somebody must look; the last one sparse and sharded."""
+    assert indexes("MessagesTable") == {
+        "byCreated": (["tenantId", "createdKey"], {"ProjectionType": "KEYS_ONLY"}),
+        "byStatus": (["tenantStatus", "createdKey"], {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["waitsFor", "parked"]}),
+        "bySweep": (["sweepShard", "sweepAt"], {"ProjectionType": "KEYS_ONLY"}),
+    }
+
+
+def test_the_providers_table_has_the_index_of_tenants_to_release() -> None:
+    """The sweeper finds them without reading every tenant."""
+    assert indexes("ProvidersTable") == {"byRelease": (["releaseShard", "releaseAt"], {"ProjectionType": "KEYS_ONLY"})}
+
+
+def test_no_index_holds_a_sealed_config() -> None:
+    """Ciphertexts stand in one place."""
+    projections = [projection for table in tables.resources("AWS::DynamoDB::Table") for _, projection in indexes(table).values()]
+    assert projections
+    assert all(projection["ProjectionType"] != "ALL" for projection in projections)
+
+
+def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
+    """The adapters set it: on records once they have ended, on paces when they no longer matter."""
+    for table in ("MessagesTable", "PacingTable"):
+        assert resource(table)["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
+    assert "TimeToLiveSpecification" not in resource("ProvidersTable")["Properties"]
+
+
+@pytest.mark.parametrize("table", ["ProvidersTable", "MessagesTable"])
+def test_tables_of_record_can_be_restored_and_are_encrypted(table: str) -> None:
+    """To any second of the last 35 days."""
+    properties = resource(table)["Properties"]
+    assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert properties["SSESpecification"] == {"SSEEnabled": True}
+    assert properties["DeletionProtectionEnabled"] is True
+
+
+@pytest.mark.parametrize("name", PRECIOUS)
+def test_what_cannot_be_made_again_outlives_the_stack(name: str) -> None:
+    """Deleting the stack by mistake loses no tenant's config and no request."""
+    assert resource(name)["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert resource(name)["UpdateReplacePolicy"] == "Retain"
+
+
+def test_bodies_are_kept_until_no_operator_may_send_them_again() -> None:
+    """A request waits at most 14 days and can be resent for 35 more; also where a newer version hides it."""
+    [forget] = [
+        rule for rule in resource("AttachmentsBucket")["Properties"]["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule
+    ]
+    needed = REMEMBERED.days + MAY_WAIT_DAYS
+    assert forget["Status"] == "Enabled"
+    assert forget["ExpirationInDays"] > needed
+    assert forget["NoncurrentVersionExpiration"]["NoncurrentDays"] > needed
+    assert "AbortIncompleteMultipartUpload" in forget
+
+
+def test_the_bucket_is_private_encrypted_and_versioned() -> None:
+    """Nothing in it can be made public, and nothing overwritten is lost at once."""
+    properties = resource("AttachmentsBucket")["Properties"]
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    [rule] = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+
+
+def test_the_bucket_answers_no_plain_http() -> None:
+    """Presigned uploads too go over TLS."""
+    [statement] = resource("AttachmentsBucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert statement["Condition"]["Bool"]["aws:SecureTransport"] == "false"
+
+
+def test_the_key_is_rotated_and_slow_to_delete() -> None:
+    """A key scheduled for deletion by mistake can be kept for 30 days."""
+    properties = resource("ProviderKey")["Properties"]
+    assert properties["EnableKeyRotation"] is True
+    assert properties["PendingWindowInDays"] == 30
