@@ -58,6 +58,10 @@ class Answer:
         return f"HTTP/1.1 {self.status} X\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\r\n".encode() + content
 
 
+class Close:
+    """Ends the connection, politely and without an answer."""
+
+
 class Reset:
     """Ends the connection by a TCP RST."""
 
@@ -66,7 +70,7 @@ class Hang:
     """Never answers."""
 
 
-Reaction = Answer | Reset | Hang
+Reaction = Answer | Close | Reset | Hang
 
 
 def accepted(message_id: str = "id-1") -> Answer:
@@ -91,32 +95,35 @@ class SesServer:
     tls: ssl.SSLContext | None = None
     swallow: int | None = None
     """Read that many bytes of a connection, then react without a request."""
+    scheme: str | None = None
+    """What clients take it for, where it is not what it does."""
     keep: bool = True
-    """Whether to remember the requests."""
+    """Whether to remember the requests; else their bodies are thrown away as they come."""
 
     def __post_init__(self) -> None:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
     @property
-    def port(self) -> int:
-        port: int = self._listener.getsockname()[1]
-        return port
-
-    @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://localhost:{self.port}"
+        return f"{self.scheme or ('https' if self.tls else 'http')}://localhost:{self.port}"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening and end every connection."""
         self._closing.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
         self.drop_connections()
@@ -164,7 +171,7 @@ class SesServer:
             self._do(connection, self.react(Request({}, b"")))
             return
         with connection.makefile("rb") as reader:
-            while request := _read(reader):
+            while request := _read(reader, discard=not self.keep):
                 if self.keep:
                     with self._lock:
                         self.requests.append(request)
@@ -183,11 +190,16 @@ class SesServer:
         return False
 
 
-def _read(reader: BufferedReader) -> Request | None:
+def _read(reader: BufferedReader, *, discard: bool) -> Request | None:
     if not reader.readline():
         return None
     headers = {}
     while line := reader.readline().rstrip(b"\r\n"):
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.lower()] = value.strip()
-    return Request(headers, reader.read(int(headers.get("content-length", "0"))))
+    left = int(headers.get("content-length", "0"))
+    if not discard:
+        return Request(headers, reader.read(left))
+    while left > 0 and (got := reader.read1(min(left, 65536))):
+        left -= len(got)
+    return Request(headers, b"")

@@ -180,10 +180,10 @@ def _sts_errors(role_arn: str) -> Iterator[None]:
     except ClientError as error:
         code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code == "AccessDenied" and not _DENIED_TO_US.search(text):
-            raise NotSentError(ErrorInfo("role_not_assumable", f"the trust policy of {role_arn} does not let this service in")) from None
+            raise NotSentError(ErrorInfo("role_not_assumable", f"the trust policy of {role_arn} does not let this service in")) from error
         if code == "RegionDisabledException":
             advice = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
-            raise NotSentError(ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", advice)) from None
-        raise DependencyError("STS", f"AssumeRole ({code})") from None
+            raise NotSentError(ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", advice)) from error
+        raise DependencyError("STS", f"AssumeRole ({code})") from error
     except BotoCoreError as error:
-        raise DependencyError("STS", f"AssumeRole ({type(error).__name__})") from None
+        raise DependencyError("STS", f"AssumeRole ({type(error).__name__})") from error

@@ -1,0 +1,16 @@
+"""Keep botocore from writing down what nobody may read, at whatever level the loggers are set."""
+
+import logging
+
+TALKATIVE = (
+    "botocore.auth",  # session tokens, in the canonical request
+    "botocore.endpoint",  # whole requests: recipients and bodies
+    "botocore.parsers",  # whole answers: the credentials of sessions, parked bodies
+)
+"""Loggers that at DEBUG write payloads."""
+
+
+def keep_botocore_quiet() -> None:
+    """Switch those loggers off for this process; a level would be undone by the next one who turns on debugging."""
+    for name in TALKATIVE:
+        logging.getLogger(name).disabled = True

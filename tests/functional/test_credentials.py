@@ -1,0 +1,255 @@
+"""The credentials of a tenant: its key as it is, or sessions of its role, asked for once and never of our own account."""
+
+import json
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+from moto import mock_aws
+
+import tenants
+from mailer.adapters.credentials import SESSION_POLICY, AssumedRoles, Assumption, FixedKeys, RoleKeys
+from mailer.domain.errors import DependencyError, NotSentError
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+OWN_ACCOUNT = "111111111111"
+TRUSTED = Assumption("acme", 3, tenants.ROLE_ARN, "external-id-of-acme")
+
+
+class Clock:
+    time = NOON
+
+    def now(self) -> datetime:
+        return self.time
+
+    def wait_until(self, moment: datetime) -> None:
+        self.time = max(self.time, moment)
+
+
+class Sts:
+    """Roles by ARN with the ExternalId that each trust policy asks for (None: it asks for none)."""
+
+    def __init__(self, clock: Clock, trust: Mapping[str, str | None] | None = None) -> None:
+        self.clock, self.trust = clock, trust or {tenants.ROLE_ARN: TRUSTED.external_id}
+        self.calls: list[dict[str, Any]] = []
+        self.failure: Exception | None = None
+        self.lock = threading.Lock()
+
+    def assume_role(self, **call: Any) -> dict[str, Any]:
+        with self.lock:
+            self.calls.append(call)
+            number = len(self.calls)
+        if self.failure:
+            raise self.failure
+        wanted = self.trust.get(call["RoleArn"], "nobody")
+        if wanted is not None and call.get("ExternalId") != wanted:
+            raise denied()
+        ends = self.clock.time + timedelta(seconds=call["DurationSeconds"])
+        return {
+            "Credentials": {
+                "AccessKeyId": f"ASIA{number}",
+                "SecretAccessKey": "canary-session-secret",
+                "SessionToken": "canary-session-token",
+                "Expiration": ends,
+            }
+        }
+
+
+def failed(code: str, text: str = "") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": text}}, "AssumeRole")
+
+
+def denied(text: str = "User: arn:aws:sts::111111111111:assumed-role/send/x is not authorized to perform: sts:AssumeRole") -> ClientError:
+    return failed("AccessDenied", text)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sts(clock: Clock) -> Sts:
+    return Sts(clock)
+
+
+@pytest.fixture
+def roles(sts: Sts, clock: Clock) -> AssumedRoles:
+    return AssumedRoles(lambda: sts, own_account=OWN_ACCOUNT, platform="Lead metrics", clock=clock)  # type: ignore[arg-type, return-value]
+
+
+# ── access keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_access_key_is_what_the_config_holds() -> None:
+    """Nothing is asked, nothing expires."""
+    assert FixedKeys(tenants.access_key()).current() == ReadOnlyCredentials(tenants.ACCESS_KEY_ID, tenants.SECRET, None)
+
+
+def test_the_secret_shows_nowhere() -> None:
+    """Not in what a debugger, a log line or an exception would print."""
+    assert tenants.SECRET not in f"{FixedKeys(tenants.access_key())!r} {tenants.access_key()!r} {tenants.access_key()}"
+
+
+# ── roles ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_role_is_assumed_with_the_external_id_for_sending_alone(roles: AssumedRoles, sts: Sts) -> None:
+    """The session can do what sending needs and nothing else the tenant's role may be allowed."""
+    assert roles.session(TRUSTED).access_key == "ASIA1"
+    [call] = sts.calls
+    assert (call["RoleArn"], call["ExternalId"]) == (tenants.ROLE_ARN, TRUSTED.external_id)
+    [statement] = json.loads(call["Policy"])["Statement"]
+    assert statement == {"Effect": "Allow", "Action": ["ses:SendRawEmail", "ses:GetSendQuota", "ses:GetAccount"], "Resource": "*"}
+
+
+def test_the_session_name_tells_the_tenants_cloudtrail_who_came(roles: AssumedRoles, sts: Sts) -> None:
+    """Platform, tenant and version, in the characters and the length that STS takes."""
+    roles.session(TRUSTED)
+    roles.session(Assumption("t" * 64, 1, tenants.ROLE_ARN, TRUSTED.external_id))
+    assert [call["RoleSessionName"] for call in sts.calls] == ["Lead-metrics-acme-v3", "Lead-metrics-" + "t" * 51]
+
+
+def test_sts_takes_the_call_as_it_is_made(clock: Clock) -> None:
+    """Names, lengths and the policy pass the SDK's own model of STS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        with mock_aws():
+            client = boto3.client("sts", region_name="eu-central-1")
+            roles = AssumedRoles(lambda: client, own_account=OWN_ACCOUNT, platform="Leadmetrics", clock=clock)
+            assert roles.session(TRUSTED).token
+            assert len(SESSION_POLICY) < 2048
+
+
+def test_a_batch_assumes_a_role_once(roles: AssumedRoles, sts: Sts) -> None:
+    """32 threads with mail of one tenant: one call to STS."""
+    with ThreadPoolExecutor(32) as pool:
+        sessions = list(pool.map(lambda _: roles.session(TRUSTED), range(200)))
+    assert len(set(sessions)) == len(sts.calls) == 1
+
+
+def test_tenants_and_versions_never_share_a_session(roles: AssumedRoles, sts: Sts) -> None:
+    """The same role under another tenant, version or ExternalId is assumed anew."""
+    others = [
+        TRUSTED,
+        Assumption("other", 3, tenants.ROLE_ARN, TRUSTED.external_id),
+        Assumption("acme", 4, tenants.ROLE_ARN, TRUSTED.external_id),
+    ]
+    assert len({roles.session(assumption) for assumption in others}) == len(sts.calls) == 3
+    with pytest.raises(NotSentError):
+        roles.session(Assumption("acme", 3, tenants.ROLE_ARN, "another"))
+
+
+def test_a_session_is_replaced_five_minutes_before_it_ends(roles: AssumedRoles, clock: Clock) -> None:
+    """No call may outlive its session."""
+    first = roles.session(TRUSTED)
+    clock.time = NOON + timedelta(minutes=54, seconds=59)
+    assert roles.session(TRUSTED) == first
+    clock.time = NOON + timedelta(minutes=55)
+    assert roles.session(TRUSTED) != first
+
+
+def test_an_expired_session_is_replaced_once_for_all_threads(roles: AssumedRoles, sts: Sts) -> None:
+    """When SES calls a session expired before its time, those who met it share the next one."""
+    keys = RoleKeys(roles, TRUSTED)
+    expired = keys.current()
+    with ThreadPoolExecutor(8) as pool:
+        renewed = set(pool.map(lambda _: keys.renewed(expired), range(32)))
+    assert len(renewed) == 1
+    assert expired not in renewed
+    assert len(sts.calls) == 2
+
+
+def test_a_role_of_our_own_account_is_never_assumed(roles: AssumedRoles, sts: Sts) -> None:
+    """Else a tenant could have us become one of ourselves; STS is not even asked."""
+    own = f"arn:aws:iam::{OWN_ACCOUNT}:role/admin"
+    with pytest.raises(NotSentError) as refusal:
+        roles.session(Assumption("acme", 3, own, TRUSTED.external_id))
+    assert refusal.value.error.code == "role_not_assumable"
+    with pytest.raises(NotSentError):
+        roles.refuses_foreign_external_id(tenants.role(own))
+    assert sts.calls == []
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "RegionDisabledException"])
+def test_a_role_that_lets_us_not_in_is_the_tenants_matter(roles: AssumedRoles, sts: Sts, code: str) -> None:
+    """The trust policy, or a region that the tenant switched off: the hint says who must do what."""
+    sts.failure = failed(code, "User: arn:aws:sts::111111111111:assumed-role/send/x is not authorized")
+    with pytest.raises(NotSentError) as refusal:
+        roles.session(TRUSTED)
+    assert refusal.value.error.code == "role_not_assumable"
+    assert refusal.value.error.hint.startswith("Tenant:")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        failed("Throttling"),
+        failed("InternalFailure"),
+        failed("ServiceUnavailable"),
+        failed("ExpiredToken"),
+        failed("InvalidClientTokenId"),
+        failed("MalformedPolicyDocument"),
+        failed("ValidationError"),
+        denied(
+            "User: arn:… is not authorized to perform: sts:AssumeRole because no identity-based policy allows the sts:AssumeRole action"
+        ),
+        denied("User: arn:… with an explicit deny in an identity-based policy"),
+        ReadTimeoutError(endpoint_url="https://sts.eu-central-1.amazonaws.com/"),
+        ConnectTimeoutError(endpoint_url="https://sts.eu-central-1.amazonaws.com/"),
+    ],
+    ids=lambda failure: type(failure).__name__ if not isinstance(failure, ClientError) else failure.response["Error"]["Code"],
+)
+def test_what_is_not_the_tenants_fault_blames_no_tenant(roles: AssumedRoles, sts: Sts, failure: Exception) -> None:
+    """STS in trouble, or our own rights: mail waits, nobody is suspended, and the next try asks again."""
+    sts.failure = failure
+    with pytest.raises(DependencyError):
+        roles.session(TRUSTED)
+    sts.failure = None
+    assert roles.session(TRUSTED).access_key == "ASIA2"
+
+
+# ── the confused deputy ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("asked_for", "refuses"), [(TRUSTED.external_id, True), (None, False)], ids=["asks for ours", "asks for none"])
+def test_a_trust_policy_is_tried_as_a_stranger_would(roles: AssumedRoles, sts: Sts, asked_for: str | None, *, refuses: bool) -> None:
+    """A role that anyone's ExternalId opens would let one tenant send as another."""
+    sts.trust = {tenants.ROLE_ARN: asked_for}
+    assert roles.refuses_foreign_external_id(tenants.role()) is refuses
+    claims = [call.get("ExternalId") for call in sts.calls]
+    assert TRUSTED.external_id not in claims
+
+
+def test_a_trust_policy_that_refuses_a_wrong_external_id_but_takes_none_is_open(roles: AssumedRoles, sts: Sts) -> None:
+    """A condition with IfExists lets in whoever says nothing: both are tried."""
+
+    def assume_role(**call: Any) -> dict[str, Any]:
+        if "ExternalId" in call:
+            raise denied()
+        return Sts.assume_role(sts, **call)
+
+    sts.trust = {tenants.ROLE_ARN: None}
+    sts.assume_role = assume_role  # type: ignore[method-assign]
+    assert roles.refuses_foreign_external_id(tenants.role()) is False
+
+
+def test_a_probe_that_sts_does_not_answer_proves_nothing(roles: AssumedRoles, sts: Sts) -> None:
+    """Neither safe nor unsafe: the caller hears that STS did not do its part."""
+    sts.failure = failed("Throttling")
+    with pytest.raises(DependencyError):
+        roles.refuses_foreign_external_id(tenants.role())
+
+
+def test_sessions_show_nowhere(roles: AssumedRoles) -> None:
+    """Neither repr nor error text holds what STS handed out."""
+    keys = RoleKeys(roles, TRUSTED)
+    keys.current()
+    assert "canary-session" not in f"{keys!r} {roles!r}"

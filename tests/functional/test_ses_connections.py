@@ -1,0 +1,205 @@
+"""The connections to SES: TLS set up once, never reused after idling, as many as threads and no more; and what a big message costs."""
+
+import ssl
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from botocore.httpsession import DEFAULT_CA_BUNDLE
+
+import certificates
+import tenants
+from mailer.adapters import connections
+from mailer.adapters.acting import TenantClients
+from mailer.adapters.connections import IDLE_LIMIT, trust_store
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from ses_server import Hang, Reset, SesServer, accepted
+
+THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificates.make(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def server(pem: Path) -> Iterator[SesServer]:
+    with SesServer(tls=certificates.server_context(pem)) as server:
+        yield server
+
+
+def opened(server: SesServer, ca_bundle: Path | None) -> TenantClients:
+    clients = TenantClients(width=THREADS, ca_bundle=ca_bundle and str(ca_bundle), connect_timeout=0.5, read_timeout=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_SES", server.url)
+        clients.ses(tenants.REGION)
+    return clients
+
+
+@pytest.fixture
+def send(server: SesServer, pem: Path) -> Callable[[], Outcome]:
+    provider = tenants.ses(opened(server, pem))
+    return lambda: provider.send(tenants.mail(), tags={})
+
+
+class WallClock:
+    """What the connections take for the time."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    clock = WallClock()
+    monkeypatch.setattr(connections, "wall_time", clock)
+    return clock
+
+
+# ── idle sockets ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_connection_is_reused_while_it_is_fresh(server: SesServer, send: Callable[[], Outcome], wall: WallClock) -> None:
+    """Keep-alive saves the handshake for mail that follows within seconds."""
+    send()
+    wall.now += IDLE_LIMIT
+    send()
+    assert (server.connections, len(server.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize("passed", [IDLE_LIMIT + 0.01, 3600, -1], ids=["idle", "frozen", "set back"])
+def test_a_connection_that_idled_is_opened_anew(server: SesServer, send: Callable[[], Outcome], wall: WallClock, passed: float) -> None:
+    """After 5 s of wall time, a frozen sandbox counting, nobody knows whether the other side still listens."""
+    send()
+    wall.now += passed
+    send()
+    assert (server.connections, len(server.requests)) == (2, 2)
+
+
+def test_a_stale_socket_turns_no_good_mail_into_unknown(server: SesServer, send: Callable[[], Outcome], wall: WallClock) -> None:
+    """SES's side resets the idle connection as the sandbox wakes up: the next mail goes out by a new one."""
+    send()
+    server.react = lambda _: Reset() if server.connections == 1 else accepted("new")
+    wall.now += 600
+    assert send() == Sent("new")
+
+
+# ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_certificates_are_parsed_once_not_for_each_connection(
+    server: SesServer, send: Callable[[], Outcome], wall: WallClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new connection costs its handshake, not another reading of the trust store."""
+    loaded: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *arguments, **_: loaded.append(arguments))
+    for _ in range(3):
+        send()
+        wall.now += 600
+    assert (server.connections, loaded) == (3, [])
+
+
+def test_there_are_no_more_handshakes_than_threads(server: SesServer, send: Callable[[], Outcome]) -> None:
+    """The pool is as wide as the threads, so that none of them throws a connection away."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        outcomes = list(pool.map(lambda _: send(), range(200)))
+    assert outcomes == [Sent("id-1")] * 200
+    assert server.connections <= THREADS
+
+
+def is_proven_unsent(outcome: Outcome) -> bool:
+    return isinstance(outcome, NotSent) and outcome.error.code == "dependency_unavailable"
+
+
+def test_a_stranger_gets_no_mail(server: SesServer, tmp_path: Path) -> None:
+    """A certificate that our trust store does not vouch for ends the handshake: proven unsent."""
+    other = certificates.make(tmp_path)
+    for trusted in (other, None):
+        assert is_proven_unsent(tenants.ses(opened(server, trusted)).send(tenants.mail(), tags={}))
+    assert server.requests == []
+
+
+def test_a_certificate_for_another_host_gets_no_mail(tmp_path: Path) -> None:
+    """The name is checked too, not the chain alone."""
+    other = certificates.make(tmp_path, "other.example")
+    with SesServer(tls=certificates.server_context(other)) as server:
+        assert is_proven_unsent(tenants.ses(opened(server, other)).send(tenants.mail(), tags={}))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("reaction", [Hang(), Reset()], ids=["hang", "reset"])
+def test_a_handshake_that_never_completes_is_proof(pem: Path, reaction: Hang | Reset) -> None:
+    """TLS ends or hangs before a byte of the request is written; botocore calls that a read timeout or an SSL error."""
+    with SesServer(lambda _: reaction, swallow=50, scheme="https") as server:
+        assert is_proven_unsent(tenants.ses(opened(server, pem)).send(tenants.mail(), tags={}))
+
+
+def test_a_reset_after_the_handshake_is_no_proof(server: SesServer, send: Callable[[], Outcome]) -> None:
+    """The same exceptions after the request was written leave the outcome open."""
+    server.react = lambda _: Reset()
+    assert isinstance(send(), MaybeSent)
+
+
+def test_trust_is_in_amazons_roots_alone() -> None:
+    """Every root of Amazon Trust Services, none of the hundred others, and none that is about to end."""
+    roots = trust_store().get_ca_certs()
+    names = {dict(pair for [pair] in root["subject"])["commonName"] for root in roots}
+    assert names == {f"Amazon Root CA {n}" for n in (1, 2, 3, 4)} | {"Starfield Services Root Certificate Authority - G2"}
+    ends = [datetime.fromtimestamp(ssl.cert_time_to_seconds(root["notAfter"]), UTC) for root in roots]
+    assert min(ends).year > 2035
+
+
+def test_a_sovereign_cloud_is_met_with_botocores_whole_bundle() -> None:
+    """Partitions whose authorities are not Amazon's keep the roots that botocore ships."""
+    whole = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    whole.load_verify_locations(DEFAULT_CA_BUNDLE)
+    assert trust_store(amazon=False).cert_store_stats() == whole.cert_store_stats()
+
+
+def test_trust_is_loaded_once_per_process() -> None:
+    """All clients share one TLS context, whatever region and service they are for."""
+    assert trust_store() is trust_store()
+    clients = TenantClients(width=1)
+    contexts = {
+        client._endpoint.http_session._manager.connection_pool_kw["ssl_context"]
+        for client in (clients.ses("eu-west-1"), clients.ses("us-east-1"), clients.sts("eu-west-1"))
+    }
+    assert contexts == {trust_store(None, amazon=True)}
+
+
+# ── the clients ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_clients_are_shared_and_bounded() -> None:
+    """One client a service and region; made-up regions push each other out, not the memory."""
+    clients = TenantClients(width=1)
+    assert clients.ses("eu-west-1") is clients.ses("eu-west-1")
+    assert clients.ses("eu-west-1") is not clients.ses("us-east-1")
+    assert clients._clients._size <= 64
+
+
+def test_every_call_is_one_attempt_over_a_pool_as_wide_as_the_threads() -> None:
+    """The SDK's own settings, read back from the client."""
+    config = TenantClients(width=32).ses("eu-west-1").meta.config
+    assert config.retries == {"total_max_attempts": 1, "mode": "standard"}
+    assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (3.0, 10.0, 32)
+
+
+def test_ten_megabytes_cost_at_most_four_times_their_size() -> None:
+    """Encoding, signing and writing a message of SES's largest size keeps few copies of it."""
+    size = 10 * 1024 * 1024
+    with SesServer(keep=False) as server:
+        provider = tenants.ses(opened(server, None))
+        provider.send(tenants.mail(), tags={})
+        tracemalloc.start()
+        outcome = provider.send(tenants.mail(b"x" * size), tags={})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert outcome == Sent("id-1")
+    assert peak <= 4 * size, f"{peak / size:.1f} × the message"
