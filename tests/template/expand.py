@@ -1,4 +1,4 @@
-"""Print `template.yaml` as CloudFormation sees it, SAM's resources expanded; runs on the Python of `.venv-sam`, which has the translator."""
+"""Print `template.yaml` as CloudFormation sees it, SAM's resources expanded; runs on the Python of `.venv-sam` for its translator."""
 
 import json
 import sys
