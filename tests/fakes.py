@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
@@ -175,7 +176,7 @@ class FakeParkedBodies:
 
     def park(self, tenant_id: str, request_id: str, body: str) -> str:
         self._answer("PutObject")
-        key = f"parked/{tenant_id}/{request_id}"
+        key = f"parked/{tenant_id}/{request_id}/{hashlib.sha256(body.encode()).hexdigest()[:16]}.json"
         self.bodies[key] = body
         return key
 

@@ -10,6 +10,7 @@ from mailer.domain.delivery import Change, Delivery, Outcome, Status
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
+from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot
 from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredConfig
 
 
@@ -250,6 +251,8 @@ class Copy:
     """How many copies came before this one."""
     parked: str | None = None
     """Where in the bucket the body is; then this is a pointer."""
+    expires_at: datetime | None = None
+    """When the request ends unsent, where its record has another time than its body tells."""
     slot: datetime | None = None
     """The sending slot reserved for it."""
     proof: str | None = None
@@ -270,6 +273,33 @@ class SendQueue(Protocol):
         Raises:
             DependencyError: SQS did not take it.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message on the dead-letter queue, held until it is deleted or put back."""
+
+    copy: Copy
+    reason: str | None
+    """A code that we put there; None where SQS moved it by itself."""
+    detail: str | None
+    handle: str
+
+
+class DeadLetters(Protocol):
+    """The dead-letter queue, as an operator works through it."""
+
+    def letters(self) -> Iterator[Letter]:
+        """Take out every message once; each stays hidden from others until it is deleted or put back."""
+        ...
+
+    def delete(self, letter: Letter) -> None:
+        """Remove a message for good."""
+        ...
+
+    def put_back(self, letters: Iterable[Letter]) -> None:
+        """Let messages be seen again at once."""
         ...
 
 
@@ -324,3 +354,82 @@ class Journal(Protocol):
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         """Note how many open records are overdue, and how late the sweeper came to the longest overdue one."""
         ...
+
+
+# -- pacing --------------------------------------------------------------------------------------------------------------
+
+
+class Pacer(Protocol):
+    """Keeps every sending account at the rate that SES allows it, together with all other functions that send for it."""
+
+    def reserve(
+        self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
+    ) -> Sequence[Slot | Later]:
+        """Tell for each message of an account, in order, when it may be sent.
+
+        `weights` are the messages' recipients, `carried` the slots that their copies brought along. Slots that are still good cost a
+        read; for all other messages together one conditional write is made, or two, or none where the account is idle.
+
+        Raises:
+            DependencyError: the pacing table did not answer.
+        """
+        ...
+
+    def throttled(self, account: str, now: datetime) -> datetime:
+        """Slow an account down that SES has throttled; return from when on it sends again.
+
+        Raises:
+            DependencyError: the pacing table did not answer.
+        """
+        ...
+
+    def quota_exhausted(self, account: str, now: datetime) -> datetime:
+        """Let an account rest whose daily quota is used up; return until when.
+
+        Raises:
+            DependencyError: the pacing table did not answer.
+        """
+        ...
+
+
+class PacingTable(Protocol):
+    """The lines of the sending accounts. Every method may raise DependencyError; the write may then have happened.
+
+    A booking whose reply is lost leaves slots that nobody uses: the account sends a little less, never more.
+    """
+
+    def get(self, account: str) -> Line | None:
+        """Read a line, consistently."""
+        ...
+
+    def start(self, account: str, line: Line, now: datetime) -> Line:
+        """Store the first line of an account.
+
+        Raises:
+            MovedError: there is one.
+        """
+        ...
+
+    def book(self, account: str, booking: Booking, now: datetime) -> Line:
+        """Move an end of the line on and return the line after it; the booked part lies before the new end.
+
+        Raises:
+            MovedError: the line is not as the booking expects it.
+        """
+        ...
+
+    def repace(self, account: str, line: Line, now: datetime) -> Line:
+        """Change the pace of a line to that of this one, whose turn is the next one; its ends stay. Return the line after it.
+
+        Raises:
+            MovedError: another change came first.
+        """
+        ...
+
+
+class MovedError(Exception):
+    """The line is not as it was expected; `line` is the line as it stands (None: there is none)."""
+
+    def __init__(self, line: Line | None) -> None:
+        super().__init__("the line has moved on")
+        self.line = line

@@ -239,7 +239,7 @@ _CONDITIONS: Mapping[Guard, str] = {
     Guard.DUE: "(#status <> :deferred OR attribute_not_exists(dueAt) OR dueAt <= :now)",
     Guard.SAME_ATTEMPT: "attempt = :attempt AND #owner = :owner",
     Guard.DEADLINE_PASSED: "deadline < :now",
-    Guard.WORKER_DEAD: "deadline < :deadBefore",
+    Guard.WORKER_DEAD: "(attribute_not_exists(deadline) OR deadline < :deadBefore)",
     Guard.NOT_MAYBE_SENT: "attribute_not_exists(maybeSent)",
     Guard.MAYBE_SENT: "attribute_exists(maybeSent)",
     Guard.RESEND_CHOSEN: "onUnknown = :resend",

@@ -68,6 +68,9 @@ class Rest:
 
 _AT_REST: Mapping[str, Any] = {"sweep_at": None, "due_at": None, "waits_for": None, "deadline": None, "parked": None}
 
+_HELD: Mapping[str, Any] = {"sweep_at": None, "on_unknown": "hold"}
+"""Of an unknown that only an operator may send again."""
+
 
 def _change(rule: Rule, request: Request, now: datetime, *, birth: bool = False, **fields: Any) -> Change:
     return Change(
@@ -88,9 +91,9 @@ def queue(request: Request, now: datetime) -> Change:
     return _change(delivery.QUEUE, request, now, birth=True, sets={"sweep_at": look})
 
 
-def wait(request: Request, now: datetime, rest: Rest) -> Change:
+def wait(request: Request, now: datetime, rest: Rest, **sets: Any) -> Change:
     """Defer a request that has not reached the fence."""
-    return _change(delivery.WAIT, request, now, birth=True, sets=rest.fields(request))
+    return _change(delivery.WAIT, request, now, birth=True, sets={**rest.fields(request), **sets})
 
 
 def refuse(request: Request, now: datetime, error: ErrorInfo) -> Change:
@@ -99,8 +102,14 @@ def refuse(request: Request, now: datetime, error: ErrorInfo) -> Change:
 
 
 def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
-    """End a request that cannot be sent again but may have been accepted by an earlier attempt."""
-    return _change(delivery.GIVE_UP, request, now, sets={**_AT_REST, "error": error})
+    """End a request that cannot be sent again but may have been accepted by an earlier attempt; a parked body stays for the operator."""
+    return _change(delivery.GIVE_UP, request, now, sets={**_HELD, "due_at": None, "waits_for": None, "error": error})
+
+
+def shelve(request: Request, now: datetime, error: ErrorInfo, parked: str | None) -> Change:
+    """Leave a request to an operator, who has its next copy on the dead-letter queue; put back from there it may go out at once."""
+    rest = Rest(until=request.expires_at, hop=request.hop + 1, error=error, parked=parked)
+    return wait(request, now, rest, due_at=None)
 
 
 def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, provider: str, version: int) -> Change:
@@ -134,9 +143,13 @@ def reject(request: Request, now: datetime, fence: Fence, error: ErrorInfo) -> C
     return _of_attempt(delivery.REJECT, request, now, fence, {**_AT_REST, "error": error})
 
 
-def lose(request: Request, now: datetime, fence: Fence, error: ErrorInfo) -> Change:
-    """Record that nobody can know whether SES accepted the message; the deadline stays, it tells when the worker is dead."""
-    return _of_attempt(delivery.LOSE, request, now, fence, {"error": error, "sweep_at": None})
+def lose(request: Request, now: datetime, fence: Fence, error: ErrorInfo, *, for_good: bool = False) -> Change:
+    """Record that nobody can know whether SES accepted the message; the deadline stays, it tells when the worker is dead.
+
+    `for_good` where sending it again is of no use, whatever the caller chose.
+    """
+    held = _HELD if for_good else {"sweep_at": None}
+    return _of_attempt(delivery.LOSE, request, now, fence, {**held, "error": error})
 
 
 def _of_attempt(rule: Rule, request: Request, now: datetime, fence: Fence, sets: Mapping[str, Any]) -> Change:
@@ -202,4 +215,4 @@ def note(request: Request, now: datetime, **sets: Any) -> Change:
 
 def touch(record: Delivery, now: datetime, **sets: Any) -> Change:
     """Move on a request that waits."""
-    return _change(delivery.TOUCH, about(record), now, sets={**sets, "sweep_at": min(now + OVERDUE_AFTER, record.expires_at)})
+    return _change(delivery.TOUCH, about(record), now, sets={"sweep_at": min(now + OVERDUE_AFTER, record.expires_at), **sets})

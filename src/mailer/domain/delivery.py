@@ -144,7 +144,7 @@ class Guard(StrEnum):
     DUE = "a deferred record's dueAt has come"
     SAME_ATTEMPT = "attempt and owner are those of the caller"
     DEADLINE_PASSED = "the deadline has passed"
-    WORKER_DEAD = "deadline + function timeout + margin has passed"
+    WORKER_DEAD = "deadline + function timeout + margin has passed, or nobody is at it"
     NOT_MAYBE_SENT = "no earlier attempt may have been accepted"
     MAYBE_SENT = "an earlier attempt may have been accepted"
     RESEND_CHOSEN = "the caller chose onUnknown: resend"
@@ -173,8 +173,8 @@ _NEW_OR_OPEN: set[Source] = {None, *_OPEN}
 
 QUEUE = _rule("queue", {None}, Status.QUEUED)
 WAIT = _rule("wait", _NEW_OR_OPEN, Status.DEFERRED, Guard.SAME_CONTENT, Guard.NEWEST_COPY)
-REFUSE = _rule("refuse", _NEW_OR_OPEN, Status.FAILED, Guard.SAME_CONTENT, Guard.NOT_MAYBE_SENT)
-GIVE_UP = _rule("give_up", _OPEN, Status.UNKNOWN, Guard.MAYBE_SENT)
+REFUSE = _rule("refuse", _NEW_OR_OPEN, Status.FAILED, Guard.SAME_CONTENT, Guard.NEWEST_COPY, Guard.NOT_MAYBE_SENT)
+GIVE_UP = _rule("give_up", _OPEN, Status.UNKNOWN, Guard.SAME_CONTENT, Guard.NEWEST_COPY, Guard.MAYBE_SENT)
 BEGIN = _rule("begin", _NEW_OR_OPEN, Status.SENDING, Guard.SAME_CONTENT, Guard.NEWEST_COPY, Guard.DUE)
 ACCEPT = _rule("accept", {s for s in Status if s is not Status.SENT}, Status.SENT)
 POSTPONE = _rule("postpone", {Status.SENDING, Status.UNKNOWN}, Status.DEFERRED, Guard.SAME_ATTEMPT)
@@ -185,7 +185,7 @@ RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Gu
 SETTLE_RESEND = _rule("settle_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
 CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
 # These two leave the status alone: the newest copy's hop, where the body lies, when the sweeper looks again.
-NOTE = _rule("note", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.NEWEST_COPY)
+NOTE = _rule("note", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_COPY)
 TOUCH = _rule("touch", _OPEN, None, Guard.NEWEST_COPY)
 
 RULES: Mapping[str, Rule] = {
@@ -230,7 +230,7 @@ def _is_due(change: Change, current: Delivery) -> bool:
 
 
 def _worker_is_dead(change: Change, current: Delivery) -> bool:
-    return current.deadline is not None and current.worker_dead_at(change.send_timeout) < change.now
+    return current.deadline is None or current.worker_dead_at(change.send_timeout) < change.now
 
 
 HOLDS: Mapping[Guard, Callable[[Change, Delivery], bool]] = {

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
-from mailer.domain.errors import CODES, ErrorInfo
+from mailer.domain.errors import ErrorInfo, Kind
 
 
 def to_json(fence: Fence, outcome: Outcome) -> str:
@@ -42,9 +42,14 @@ def _outcome(proof: dict[str, str]) -> Outcome:
     if "sent" in proof:
         return Sent(str(proof["sent"]))
     code = proof.get("notSent") or proof["maybeSent"]
-    if code not in CODES:
-        raise KeyError(code)
     error = ErrorInfo(code, str(proof.get("message", "")))
-    if "maybeSent" in proof:
+    if "maybeSent" in proof and error.kind is Kind.UNKNOWN:
         return MaybeSent(error)
-    return NotSent(error, timedelta(seconds=int(proof.get("retryAfter", "0"))) or None)
+    seconds = int(proof.get("retryAfter", "0"))
+    if error.kind not in (Kind.FAILED, Kind.TENANT, Kind.DEFERRED) or not 0 <= seconds <= _MAX_SECONDS:
+        raise ValueError("not an outcome")
+    return NotSent(error, timedelta(seconds=seconds) or None)
+
+
+_MAX_SECONDS = 7 * 24 * 3600
+"""No request lives longer after its sendAt."""

@@ -1,6 +1,7 @@
 """Read a copy off the queue into a job; one that cannot be read ends as a `failed` record, or on the dead-letter queue with the reason."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 
 from mailer.domain import changes
@@ -10,6 +11,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Probl
 from mailer.domain.message import DEFAULT_LIFE, content_hash, parse_request, readable_ids, schedule
 from mailer.domain.waiting import retry_delay
 from mailer.ports import RefusedError
+from mailer.services.ending import end_unsent
 from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.waiting import bury, send
 
@@ -46,7 +48,7 @@ def _job(received: Received, body: str) -> Job:
             request_id=request.request_id,
             content_hash=content_hash(request),
             created_at=copy.created_at,
-            expires_at=times.expires_at,
+            expires_at=copy.expires_at or times.expires_at,
             recipients=len(request.message.recipients),
             on_unknown=request.on_unknown,
             hop=copy.hop,
@@ -106,12 +108,8 @@ def _end_without_body(received: Received, room: Mailroom, error: ErrorInfo) -> N
     record = room.messages.get(*ids) if ids else None
     if record is None or record.ended:
         return
-    request, now = changes.about(record), room.clock.now()
-    change = changes.give_up(request, now, error) if record.maybe_sent else changes.refuse(request, now, error)
-    try:
-        room.journal.recorded(room.messages.apply(change))
-    except RefusedError as other:
-        room.journal.failed("end without body", request.tenant_id, other)
+    with suppress(RefusedError):  # it has been sent, or has ended, meanwhile: nobody needs the body
+        end_unsent(changes.about(record), room, error)
 
 
 def _come_back(received: Received, room: Mailroom, failure: DependencyError) -> None:

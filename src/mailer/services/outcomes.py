@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Rest
-from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
+from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Kind
 from mailer.domain.provider import Provider
 from mailer.domain.waiting import retry_delay
 from mailer.ports import RefusedError
+from mailer.services.ending import maybe_sent_before
 from mailer.services.mailroom import Job, Mailroom
 from mailer.services.redelivery import redelivered
 from mailer.services.waiting import carry_proof, discard, rest
@@ -67,15 +68,10 @@ def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, row: Pro
         version = row.active.version
         _try(room, job, "learn sandbox", lambda: room.providers.learn_sandbox(job.tenant_id, version))
     refused = _write(room, changes.reject(job.request, room.clock.now(), fence, error))
-    if refused is not None and refused.status is Status.SENDING and refused.maybe_sent:
-        _lost(job, room, fence, maybe_sent_before(error))
-    else:
+    if refused is None:
         discard(job.copy.parked, room)
-
-
-def maybe_sent_before(error: ErrorInfo) -> ErrorInfo:
-    """Say why a request that may have been accepted by an earlier attempt ends."""
-    return ErrorInfo("outcome_unknown", f"an earlier attempt may have been accepted; the last one ended as {error.code}")
+    elif refused.maybe_sent:
+        _lost(job, room, fence, maybe_sent_before(error), for_good=True)
 
 
 def _postponed(job: Job, room: Mailroom, fence: Fence, outcome: NotSent, row: Provider | None) -> None:
@@ -99,10 +95,10 @@ def blame(job: Job, room: Mailroom, error: ErrorInfo, row: Provider | None) -> b
     return suspended
 
 
-def _lost(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo) -> None:
+def _lost(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, *, for_good: bool = False) -> None:
     now = room.clock.now()
     try:
-        record = room.messages.apply(changes.lose(job.request, now, fence, error))
+        record = room.messages.apply(changes.lose(job.request, now, fence, error, for_good=for_good))
         room.journal.recorded(record)
     except RefusedError as refusal:
         if refusal.current is None:

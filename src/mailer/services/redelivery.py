@@ -41,20 +41,19 @@ def _under_way(job: Job, room: Mailroom, record: Delivery) -> bool:
     if record.deadline is None or record.deadline >= now:
         come_back(job, room, record.deadline or now)
         return False
+    lost: Delivery | None
     try:
         lost = room.messages.apply(changes.time_out(record, now, WORKER_LOST))
         room.journal.recorded(lost)
     except RefusedError as refusal:
-        lost = refusal.current or record
-    return redelivered(job, room, lost)
+        lost = refusal.current
+    return lost is None or redelivered(job, room, lost)
 
 
 def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
     now = room.clock.now()
-    if record.on_unknown == "hold":
+    if record.on_unknown == "hold" or now >= record.expires_at:
         _hold(job, room, record)
-        return False
-    if now >= record.expires_at:
         return False
     if now <= (dead_at := record.worker_dead_at(room.send_timeout)):
         come_back(job, room, dead_at)

@@ -5,21 +5,24 @@ or its receipt is in the answer and SQS hands it out again.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from mailer.domain import changes, proof
 from mailer.domain.changes import Fence
-from mailer.domain.delivery import NotSent, Status, WaitsFor
+from mailer.domain.delivery import Delivery, NotSent, Sent, Status, WaitsFor, same_content
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
 from mailer.domain.mime import Mail, compose
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.waiting import retry_delay
 from mailer.ports import EmailProvider, RefusedError
+from mailer.services.ending import end_unsent
 from mailer.services.intake import read
 from mailer.services.mailroom import Job, Mailroom, Received
-from mailer.services.outcomes import blame, maybe_sent_before, settle
+from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
-from mailer.services.waiting import bury, come_back, discard, rest, send_copy
+from mailer.services.waiting import bury, carry_proof, come_back, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=20)
 """How long an attempt may take from the fence to its result: SES's connect (3 s) and read timeout (10 s), and the write of the outcome.
@@ -73,11 +76,20 @@ def _deliver_safely(job: Job, rows: Mapping[str, Provider] | DependencyError, ro
             deliver(job, rows.get(job.tenant_id), room, ends_at)
         except DependencyError as failure:
             room.journal.failed("deliver", job.tenant_id, failure)
-            come_back(job, room, room.clock.now() + retry_delay(NotSent(failure.error), job.copy.hop))
+            _try_later(job, room, failure)
     except Exception as failure:  # noqa: BLE001  # a bug of ours must not take the neighbours along
         room.journal.failed("deliver", job.tenant_id, failure)
         return False
     return True
+
+
+def _try_later(job: Job, room: Mailroom, failure: DependencyError) -> None:
+    """Let a request wait for a service of ours; where it is the table that fails, the copy waits alone."""
+    until = room.clock.now() + retry_delay(NotSent(failure.error), job.copy.hop)
+    try:
+        defer(job, room, until, failure.error)
+    except DependencyError:
+        come_back(job, room, until)
 
 
 def deliver(job: Job, row: Provider | None, room: Mailroom, ends_at: datetime) -> None:
@@ -86,7 +98,8 @@ def deliver(job: Job, row: Provider | None, room: Mailroom, ends_at: datetime) -
     Raises:
         DependencyError: an AWS service of ours failed before the fence.
     """
-    _settle_proof(job, row, room)
+    if job.copy.proof and _settle_proof(job, row, room):
+        return
     if job.received.receives >= LAST_RECEIVE:
         _keep_for_operator(job, room)
     elif room.clock.now() >= job.request.expires_at:
@@ -99,10 +112,21 @@ def deliver(job: Job, row: Provider | None, room: Mailroom, ends_at: datetime) -
         _open_and_send(job, row, state, room, ends_at)
 
 
-def _settle_proof(job: Job, row: Provider | None, room: Mailroom) -> None:
-    """Write down what became of an attempt whose result the table did not take; the copy then goes on like any other."""
-    if job.copy.proof and (proven := proof.from_json(job.copy.proof)):
-        settle(job, room, *proven, row)
+def _settle_proof(job: Job, row: Provider | None, room: Mailroom) -> bool:
+    """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other.
+
+    Whoever passed the fence is known by its token alone: a worker that had no answer to its `begin` does not know which attempt it was.
+    """
+    proven = proof.from_json(job.copy.proof or "")
+    record = room.messages.get(job.tenant_id, job.send.request_id) if proven else None
+    if proven is None or record is None:
+        return False
+    fence, outcome = proven
+    is_open = record.owner == fence.owner and record.status in (Status.SENDING, Status.UNKNOWN)
+    if not is_open and (record.status is Status.SENT or not isinstance(outcome, Sent)):
+        return False
+    settle(job, room, Fence(record.attempt, fence.owner) if is_open else fence, outcome, row)
+    return True
 
 
 def _stop(job: Job, room: Mailroom, state: Stop) -> None:
@@ -121,9 +145,6 @@ def _open_and_send(job: Job, row: Provider | None, config: StoredConfig, room: M
         return
     except NotSentError as refusal:
         _blocked(job, row, room, refusal.error)
-        return
-    if room.clock.now() + CALL_SPAN > ends_at:
-        send_copy(job, room, timedelta())
         return
     _send_once(job, row, config, provider, mail, room, ends_at)
 
@@ -151,16 +172,23 @@ def _send_once(
     job: Job, row: Provider | None, config: StoredConfig, provider: EmailProvider, mail: Mail, room: Mailroom, ends_at: datetime
 ) -> None:
     now = room.clock.now()
-    change = changes.begin(
-        job.request, now, owner=room.new_owner(), deadline=now + CALL_SPAN, provider=provider.name, version=config.version
-    )
+    if now + CALL_SPAN > ends_at:
+        defer(job, room, now, None)
+        return
+    owner = room.new_owner()
+    change = changes.begin(job.request, now, owner=owner, deadline=now + CALL_SPAN, provider=provider.name, version=config.version)
     try:
         record = room.messages.apply(change)
     except RefusedError as refusal:
         if refusal.current is not None and redelivered(job, room, refusal.current):
             _send_once(job, row, config, provider, mail, room, ends_at)
         return
-    fence = Fence(record.attempt, change.owner or "")
+    except DependencyError as failure:
+        room.journal.failed("begin", job.tenant_id, failure)
+        # The fence may be passed all the same; without a proof the request would end as unknown though nobody called the provider.
+        carry_proof(job, room, Fence(0, owner), NotSent(failure.error))
+        return
+    fence = Fence(record.attempt, owner)
     began = room.clock.now()
     outcome = provider.send(mail, tags=job.send.message.tags)
     room.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, room.clock.now() - began)
@@ -173,16 +201,23 @@ def defer(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, wa
     Raises:
         DependencyError: its copy could not be made safe.
     """
+    record = room.messages.get(job.tenant_id, job.send.request_id)
+    if record is not None and not _may_wait(job, record) and not redelivered(job, room, record):
+        return
     resting = rest(job, room, until, error, waits_for)
     try:
         room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)))
-    except RefusedError as refusal:
-        if refusal.current is not None:
-            redelivered(job, room, refusal.current)
+    except RefusedError:
+        return  # it went on meanwhile, as its copy will find
     except DependencyError as failure:
         room.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body
             send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.hop))
+
+
+def _may_wait(job: Job, record: Delivery) -> bool:
+    fits = same_content(job.request.content_hash, record.content_hash) and record.hop <= job.copy.hop
+    return fits and record.status in (Status.QUEUED, Status.DEFERRED)
 
 
 def end(job: Job, room: Mailroom, error: ErrorInfo) -> None:
@@ -191,26 +226,20 @@ def end(job: Job, room: Mailroom, error: ErrorInfo) -> None:
     Raises:
         DependencyError: the table did not take it, or its copy could not be made safe.
     """
+    record: Delivery | None
     try:
-        room.journal.recorded(room.messages.apply(changes.refuse(job.request, room.clock.now(), error)))
-        discard(job.copy.parked, room)
+        record = end_unsent(job.request, room, error)
     except RefusedError as refusal:
-        current = refusal.current
-        if current is not None and current.maybe_sent and current.status in (Status.QUEUED, Status.DEFERRED):
-            room.journal.recorded(room.messages.apply(changes.give_up(job.request, room.clock.now(), maybe_sent_before(error))))
-        elif current is not None:
-            redelivered(job, room, current)
+        record = refusal.current
+    if record is not None and redelivered(job, room, record):
+        end(job, room, error)
 
 
 def _keep_for_operator(job: Job, room: Mailroom) -> None:
     """Put a copy that kills its worker on the dead-letter queue; the record stays open until it is redriven, dropped or expires."""
     record = room.messages.get(job.tenant_id, job.send.request_id)
-    if record is not None and record.status not in (Status.QUEUED, Status.DEFERRED):
-        redelivered(job, room, record)
+    if record is not None and not _may_wait(job, record) and not redelivered(job, room, record):
         return
-    bury(job.copy, room, CRASHED.code, CRASHED.message)
-    resting = changes.Rest(until=job.request.expires_at, hop=job.copy.hop + 1, error=CRASHED, parked=job.copy.parked)
-    try:
-        room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)))
-    except RefusedError:
-        return
+    bury(replace(job.copy, hop=job.copy.hop + 1), room, CRASHED.code, CRASHED.message)
+    with suppress(RefusedError):  # it went on meanwhile, as the copy will find when it is put back
+        room.journal.recorded(room.messages.apply(changes.shelve(job.request, room.clock.now(), CRASHED, job.copy.parked)))

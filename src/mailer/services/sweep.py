@@ -14,7 +14,7 @@ from mailer.domain import changes
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.ports import Clock, Copy, Journal, MessagesTable, ParkedBodies, RefusedError, Releases, SendQueue
-from mailer.services.outcomes import maybe_sent_before
+from mailer.services.ending import end_unsent
 from mailer.services.redelivery import WORKER_LOST
 from mailer.services.waiting import discard
 
@@ -92,21 +92,20 @@ def has_ended(record: Delivery, now: datetime) -> bool:
 
 
 def _end(record: Delivery, room: SweepRoom) -> bool:
-    ended = _applied(_ending(record, room.clock.now()), room)
-    if ended is None:
-        return False
-    room.journal.recorded(ended)
-    if ended.status is Status.FAILED:
-        discard(record.parked, room)
-    return True
-
-
-def _ending(record: Delivery, now: datetime) -> Change:
     if record.status is Status.SENDING:
-        return changes.time_out(record, now, WORKER_LOST)
-    if record.maybe_sent:
-        return changes.give_up(changes.about(record), now, maybe_sent_before(EXPIRED))
-    return changes.refuse(changes.about(record), now, EXPIRED)
+        lost = _applied(changes.time_out(record, room.clock.now(), WORKER_LOST), room)
+        if lost is not None:
+            room.journal.recorded(lost)
+        return lost is not None
+    try:
+        if end_unsent(changes.about(record), room, EXPIRED).status is Status.FAILED:
+            discard(record.parked, room)
+    except RefusedError:
+        return False
+    except DependencyError as failure:
+        room.journal.failed("sweep", record.tenant_id, failure)
+        return False
+    return True
 
 
 def _feed(records: Sequence[Delivery], room: SweepRoom) -> int:
@@ -129,6 +128,7 @@ def _pointer(record: Delivery) -> Copy:
         created_at=record.created_at,
         hop=record.hop,
         parked=record.parked,
+        expires_at=record.expires_at,
         correlation_id=record.correlation_id,
     )
 
@@ -151,14 +151,22 @@ def _release(tenant_id: str, room: SweepRoom, tally: Tally, ends_at: datetime) -
         if room.clock.now() >= ends_at:
             return False
         # The record first: a pointer that came before its dueAt would have to wait for the old one.
-        changed = room.workers.map(lambda record: _make_due(record, room), records)
-        tally.moved += len(_point([record for record in changed if record is not None], room))
+        due = [record for record in room.workers.map(lambda record: _make_due(record, room), records) if record is not None]
+        tally.moved += _feed(due, room)
     return True
 
 
 def _make_due(record: Delivery, room: SweepRoom) -> Delivery | None:
+    """Make a record due, also for the next run: should this one not get to send for its body.
+
+    Raises:
+        DependencyError: the table did not answer: the tenant's mail is not all set free yet.
+    """
     now = room.clock.now()
-    return _applied(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME), room)
+    try:
+        return room.messages.apply(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=now))
+    except RefusedError:
+        return None
 
 
 # -- writes --------------------------------------------------------------------------------------------------------------

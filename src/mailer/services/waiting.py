@@ -5,10 +5,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from mailer.domain import changes, proof
+from mailer.domain import changes
 from mailer.domain.changes import Fence, Rest
 from mailer.domain.delivery import Outcome, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.proof import to_json
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Copy, Journal, ParkedBodies, RefusedError
 from mailer.services.mailroom import Job, Mailroom
@@ -28,14 +29,13 @@ class HasBodies(Protocol):
         ...
 
 
-def send_copy(job: Job, room: Mailroom, delay: timedelta, **papers: object) -> None:
+def send_copy(job: Job, room: Mailroom, delay: timedelta, *, proof: str | None = None) -> None:
     """Put the next copy of a request on the queue.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    copy = replace(job.copy, hop=job.copy.hop + 1, proof=None, **papers)  # type: ignore[arg-type]  # fields of Copy
-    send(copy, room, delay)
+    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof), room, delay)
 
 
 def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:
@@ -73,8 +73,8 @@ def park(job: Job, room: Mailroom) -> str:
 
 
 def come_back(job: Job, room: Mailroom, until: datetime) -> None:
-    """Look at a request again at a given time, whatever its record says until then."""
-    send_copy(job, room, min(until - room.clock.now(), MAX_DELAY))
+    """Look at a request again at a given time, whatever its record says until then; a proof in the copy stays in it."""
+    send_copy(job, room, min(until - room.clock.now(), MAX_DELAY), proof=job.copy.proof)
     # The copy is safe; a hop that is not written lets at most one more copy be bred.
     with suppress(RefusedError, DependencyError):
         room.messages.apply(changes.note(job.request, room.clock.now(), hop=job.copy.hop + 1))
@@ -82,11 +82,11 @@ def come_back(job: Job, room: Mailroom, until: datetime) -> None:
 
 def carry_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome) -> None:
     """Send what became of an attempt along the queue, because the table did not take it."""
-    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof.to_json(fence, outcome)), room, _PROOF_DELAY)
+    send_copy(job, room, _PROOF_DELAY, proof=to_json(fence, outcome))
 
 
-_PROOF_DELAY = timedelta(seconds=30)
-"""Long enough for a throttled table to recover, short enough to come before most deadlines."""
+_PROOF_DELAY = timedelta(seconds=10)
+"""Long enough for a throttled table to recover, short enough to come before the attempt's deadline."""
 
 
 def discard(key: str | None, room: HasBodies) -> None:

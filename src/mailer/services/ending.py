@@ -1,0 +1,51 @@
+"""End a request that cannot be sent: as `failed`, or as `unknown` where an earlier attempt may have been accepted."""
+
+from typing import Protocol
+
+from mailer.domain import changes
+from mailer.domain.changes import Request
+from mailer.domain.delivery import Delivery
+from mailer.domain.errors import ErrorInfo
+from mailer.ports import Clock, Journal, MessagesTable, RefusedError
+
+
+class Ending(Protocol):
+    """Whatever holds the table, the journal and the clock."""
+
+    @property
+    def messages(self) -> MessagesTable:
+        """Return the status table."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Return the journal."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Return the clock."""
+        ...
+
+
+def end_unsent(request: Request, room: Ending, error: ErrorInfo) -> Delivery:
+    """Write the end of a request that waits, or is not known yet, and return the record.
+
+    Raises:
+        RefusedError: it is not waiting any more, or a newer copy of it is on its way.
+        DependencyError: the table did not answer.
+    """
+    now = room.clock.now()
+    try:
+        record = room.messages.apply(changes.refuse(request, now, error))
+    except RefusedError as refusal:
+        if not (refusal.current and refusal.current.maybe_sent):
+            raise
+        record = room.messages.apply(changes.give_up(request, now, maybe_sent_before(error)))
+    room.journal.recorded(record)
+    return record
+
+
+def maybe_sent_before(error: ErrorInfo) -> ErrorInfo:
+    """Say why a request that may have been accepted by an earlier attempt ends."""
+    return ErrorInfo("outcome_unknown", f"an earlier attempt may have been accepted; the last one ended as {error.code}")

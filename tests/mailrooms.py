@@ -1,0 +1,170 @@
+"""A mailroom on fakes: what SendFunction sees of the world, with a provider that answers as told."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+from fakes import (
+    NOON,
+    AtOnce,
+    FakeAttachments,
+    FakeClock,
+    FakeJournal,
+    FakeMessagesTable,
+    FakeParkedBodies,
+    FakeProvidersTable,
+    FakeSendQueue,
+    a_delivery,
+    a_provider,
+)
+from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+from mailer.domain.message import content_hash, parse_request
+from mailer.domain.mime import Mail, Sender
+from mailer.domain.provider import StoredConfig
+from mailer.ports import AccountFacts, Copy
+from mailer.services.mailroom import Mailroom, Received
+from mailer.services.send import send_batch
+from mailer.services.sweep import SweepRoom
+
+SEND_TIMEOUT = timedelta(seconds=60)
+
+THROTTLED = NotSent(ErrorInfo("throttled", "Maximum sending rate exceeded."))
+QUOTA = NotSent(ErrorInfo("daily_quota_exceeded", "Daily message quota exceeded."), timedelta(hours=3))
+REJECTED = NotSent(ErrorInfo("recipient_rejected", "SES refused an address"))
+UNVERIFIED = NotSent(ErrorInfo("from_address_not_verified", "the identity is not verified in eu-west-1"))
+VANISHED = MaybeSent(ErrorInfo("outcome_unknown", "the connection was lost after the request was written"))
+
+
+@dataclass
+class ScriptedProvider:
+    """Answers each send with the next of its outcomes, and accepts when they have run out; keeps what it was handed."""
+
+    outcomes: list[Outcome | Callable[[], Outcome]] = field(default_factory=list)
+    mails: list[Mail] = field(default_factory=list)
+    name: str = "ses"
+    sender: Sender = field(default_factory=lambda: Sender("hello@acme.example", "Acme"))
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:  # noqa: ARG002 - what a provider is called with
+        self.mails.append(mail)
+        outcome = self.outcomes.pop(0) if self.outcomes else Sent(f"m{len(self.mails)}")
+        return outcome() if callable(outcome) else outcome
+
+    def account_facts(self) -> AccountFacts:
+        return AccountFacts()
+
+
+@dataclass
+class FakeOpener:
+    """Opens the one provider, or fails as told."""
+
+    provider: ScriptedProvider
+    error: DependencyError | NotSentError | None = None
+    opened: list[tuple[str, int]] = field(default_factory=list)
+
+    def open(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:
+        self.opened.append((tenant_id, config.version))
+        if self.error is not None:
+            raise self.error
+        return self.provider
+
+
+class Bench:
+    """Fakes for every port of the send path, the rooms made of them, and a way to play SQS."""
+
+    def __init__(self, *records: Delivery, outcomes: Iterable[Outcome | Callable[[], Outcome]] = ()) -> None:
+        self.clock = FakeClock()
+        self.messages = FakeMessagesTable(*records)
+        self.queue = FakeSendQueue()
+        self.parked = FakeParkedBodies()
+        self.providers = FakeProvidersTable(a_provider())
+        self.provider = ScriptedProvider(list(outcomes))
+        self.opener = FakeOpener(self.provider)
+        self.attachments = FakeAttachments()
+        self.journal = FakeJournal()
+        owners = count(1)
+        self.room = Mailroom(
+            providers=self.providers,
+            opener=self.opener,
+            messages=self.messages,
+            queue=self.queue,
+            parked=self.parked,
+            attachments=self.attachments,
+            journal=self.journal,
+            clock=self.clock,
+            workers=AtOnce(),
+            new_owner=lambda: f"worker-{next(owners)}",
+            send_timeout=SEND_TIMEOUT,
+        )
+        self.sweep_room = SweepRoom(
+            releases=FakeReleases(),
+            messages=self.messages,
+            queue=self.queue,
+            parked=self.parked,
+            journal=self.journal,
+            clock=self.clock,
+            workers=AtOnce(),
+            shards=1,
+        )
+
+    def receive(self, *received: Received | Copy, time_left: timedelta = SEND_TIMEOUT) -> list[str]:
+        """Hand a batch to the real service; return the receipts that it gives back."""
+        batch = [r if isinstance(r, Received) else Received(f"receipt-{n}", r, 1) for n, r in enumerate(received)]
+        return send_batch(batch, self.room, ends_at=self.clock.now() + time_left)
+
+    def take(self) -> tuple[Copy, timedelta]:
+        """Take the one copy off the queue, with its delay."""
+        [taken] = self.queue.sent
+        self.queue.sent.clear()
+        return taken
+
+    def record(self, request_id: str = "r1") -> Delivery:
+        """Return the record of a request of acme."""
+        return self.messages.records["acme", request_id]
+
+    def events(self, name: str) -> list[tuple[Any, ...]]:
+        """Return what the journal was told under one name."""
+        return [arguments for event, arguments in self.journal.entries if event == name]
+
+
+@dataclass
+class FakeReleases:
+    """Tenants whose waiting mail is to be set free; `young` are not taken off yet."""
+
+    marked: list[str] = field(default_factory=list)
+    young: bool = False
+
+    def releasing(self) -> list[str]:
+        return list(self.marked)
+
+    def released(self, tenant_id: str, now: datetime) -> bool:  # noqa: ARG002 - as the port has it
+        if not self.young:
+            self.marked.remove(tenant_id)
+        return not self.young
+
+
+def a_body(request_id: str = "r1", tenant_id: str = "acme", **fields: Any) -> str:
+    """Write a valid request as its caller would."""
+    message = {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}
+    return json.dumps({"tenantId": tenant_id, "requestId": request_id, "message": message, **fields})
+
+
+def a_copy(request_id: str = "r1", *, hop: int = 0, papers: Mapping[str, Any] | None = None, **fields: Any) -> Copy:
+    """Make a copy as it came from a producer at noon; `papers` are fields of the copy, the rest of the request."""
+    first = Copy(body=a_body(request_id, **fields), tenant_id=fields.get("tenant_id", "acme"), created_at=NOON, hop=hop)
+    return replace(first, **(papers or {}))
+
+
+def a_record(status: Status = Status.QUEUED, request_id: str = "r1", *, body: str | None = None, **fields: Any) -> Delivery:
+    """Make the record of the request that `a_copy` makes, or of another body's."""
+    request = parse_request(body or a_body(request_id))
+    return a_delivery(request_id, status, **{"content_hash": content_hash(request), **fields})
+
+
+def under_way(status: Status = Status.SENDING, **fields: Any) -> Delivery:
+    """Make the record of a request that some worker handed over at noon."""
+    attempt = {"attempt": 1, "owner": "another", "deadline": NOON + timedelta(seconds=20)}
+    return a_record(status, **{**attempt, **fields})
