@@ -167,16 +167,27 @@ class TrustProbe(Protocol):
         ...
 
 
+Changed = Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderChange:
     """What happened to a tenant's provider, as other systems hear of it."""
 
     tenant_id: str
-    change: Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
+    change: Changed
     status: ProviderStatus
-    version: int | None
-    """The version that the change is about."""
+    """After the change."""
+    version: int
+    """The newest version that the change is about."""
     error: ErrorInfo | None = None
+
+    @classmethod
+    def of(cls, row: Provider, change: Changed) -> "ProviderChange":
+        """Tell of a row as the change left it."""
+        config = row.candidate or row.active
+        version = config.version if config else row.versions
+        return cls(tenant_id=row.tenant_id, change=change, status=row.status, version=version, error=config.error if config else None)
 
 
 class Events(Protocol):

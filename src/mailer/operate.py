@@ -1,0 +1,139 @@
+"""What operators do by hand, on any account that the AWS SDK reaches: `python -m mailer.operate --help`.
+
+dlq list | redrive | drop      the dead-letter queue, by reason and tenant
+pause | resume                 stop SendFunction from taking work off the queue, and let it go on
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import boto3
+
+from mailer import wiring
+from mailer.adapters.dead_letters import SqsDeadLetters
+from mailer.services import dead_letters
+from mailer.services.dead_letters import Chosen, DeadLetterRoom
+
+OUTPUTS = {
+    "SendQueueUrl": "SEND_QUEUE_URL",
+    "DeadLetterQueueUrl": "DEAD_LETTER_QUEUE_URL",
+    "MessagesTableName": "MESSAGES_TABLE",
+    "AttachmentsBucketName": "ATTACHMENTS_BUCKET",
+}
+"""The stack's outputs, and the settings that they stand for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 1 where something that was chosen had to be kept."""
+    arguments = _parser().parse_args(argv)
+    use_stack(arguments.stack)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    return run(arguments)
+
+
+def use_stack(name: str) -> None:
+    """Take a deployed stack's outputs as this process's settings."""
+    [stack] = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    for output in stack.get("Outputs", []):
+        if variable := OUTPUTS.get(output.get("OutputKey", "")):
+            os.environ[variable] = output.get("OutputValue", "")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mailer.operate", description="What operators do by hand.")
+    parser.add_argument("--stack", default="tenantmail", help="the CloudFormation stack (default: %(default)s)")
+    commands = parser.add_subparsers(required=True)
+    letters = commands.add_parser("dlq", help="work through the dead-letter queue").add_subparsers(required=True)
+    for name, run, text in (
+        ("list", _list, "count what lies there, by tenant and reason"),
+        ("redrive", _redrive, "send chosen requests through the queue again; never one that has ended"),
+        ("drop", _drop, "give chosen requests up: they end as failed: dropped"),
+    ):
+        command = letters.add_parser(name, help=text)
+        command.add_argument("--tenant", help="only this tenant's")
+        command.add_argument("--request", help="only this requestId")
+        command.add_argument("--reason", help="only those with this reason")
+        command.set_defaults(run=run)
+    for name, is_on, text in (
+        ("pause", False, "stop taking requests off the queue"),
+        ("resume", True, "take requests off the queue again"),
+    ):
+        commands.add_parser(name, help=text).set_defaults(run=_switch, is_on=is_on)
+    return parser
+
+
+# ── the dead-letter queue ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _room() -> DeadLetterRoom:
+    return DeadLetterRoom(
+        letters=SqsDeadLetters(wiring.sqs(), os.environ["DEAD_LETTER_QUEUE_URL"]),
+        messages=wiring.messages_table(),
+        queue=wiring.send_queue(),
+        parked=wiring.parked_bodies(),
+        journal=wiring.journal(),
+        clock=wiring.clock(),
+    )
+
+
+def _chosen(arguments: argparse.Namespace) -> Chosen:
+    wanted = {"tenant_id": arguments.tenant, "request_id": arguments.request, "reason": arguments.reason}
+    return lambda shown: all(value in (None, getattr(shown, name)) for name, value in wanted.items())
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    chosen = _chosen(arguments)
+    letters = [shown for shown in dead_letters.list_letters(_room()) if chosen(shown)]
+    if arguments.tenant or arguments.request or arguments.reason:
+        for shown in letters:
+            _print(shown.tenant_id, shown.request_id, shown.reason, shown.detail)
+    else:
+        counts = Counter((shown.tenant_id, shown.reason) for shown in letters)
+        for (tenant_id, reason), count in sorted(counts.items()):
+            _print(tenant_id, reason, str(count))
+    _print(f"{len(letters)} on the dead-letter queue")
+    return 0
+
+
+def _redrive(arguments: argparse.Namespace) -> int:
+    return _report(dead_letters.redrive(_room(), _chosen(arguments)), dead_letters.Did.REDRIVEN)
+
+
+def _drop(arguments: argparse.Namespace) -> int:
+    if not (arguments.tenant or arguments.request or arguments.reason):
+        _print("name what to drop: --tenant, --request or --reason")
+        return 2
+    return _report(dead_letters.drop(_room(), _chosen(arguments)), dead_letters.Did.DROPPED)
+
+
+def _report(done: dead_letters.Work, wanted: dead_letters.Did) -> int:
+    outcomes: Counter[dead_letters.Did] = Counter()
+    for shown, did in done:
+        outcomes[did] += 1
+        _print(shown.tenant_id, shown.request_id, did)
+    _print(", ".join(f"{count} {did}" for did, count in outcomes.items()) or "nothing was chosen")
+    return 0 if set(outcomes) <= {wanted} else 1
+
+
+# ── the event source ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _switch(arguments: argparse.Namespace) -> int:
+    client = boto3.client("lambda")
+    queue = os.environ["SEND_QUEUE_URL"].rpartition("/")[2]
+    mappings = client.get_paginator("list_event_source_mappings").paginate()
+    [uuid] = [m["UUID"] for page in mappings for m in page["EventSourceMappings"] if m["EventSourceArn"].endswith(f":{queue}")]
+    client.update_event_source_mapping(UUID=uuid, Enabled=arguments.is_on)
+    _print("resumed: SendFunction takes requests off the queue" if arguments.is_on else "paused: requests wait on the queue, up to 14 days")
+    return 0
+
+
+def _print(*columns: str) -> None:
+    sys.stdout.write("\t".join(columns) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

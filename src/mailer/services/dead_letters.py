@@ -1,0 +1,156 @@
+"""Work through the dead-letter queue: what lies there and why, what may be tried again, what is given up with a record of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+
+from mailer.domain import changes
+from mailer.domain.changes import Request
+from mailer.domain.delivery import same_content
+from mailer.domain.errors import ErrorInfo, RequestError
+from mailer.domain.message import content_hash, parse_request, readable_ids, schedule
+from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
+from mailer.services.ending import end_unsent
+from mailer.services.waiting import discard
+
+MOVED_BY_SQS = "moved_by_sqs"
+"""Stands for the reason of a message that carries none: SQS moved it after the last receive."""
+
+UNREADABLE = "(unreadable)"
+"""Stands for the ids of a body that tells none."""
+
+DROPPED = ErrorInfo("dropped", "an operator took it off the dead-letter queue")
+
+
+class Did(StrEnum):
+    """What became of one letter."""
+
+    REDRIVEN = "redriven"
+    DROPPED = "dropped"
+    KEPT_ENDED = "kept: its request has ended"
+    KEPT_OTHER_CONTENT = "kept: its requestId stands for other content; it can only be dropped"
+    KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
+    KEPT_UNDER_WAY = "kept: a worker may be at it"
+    KEPT_QUEUE = "kept: the queue did not take it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterRoom:
+    """The ports of the work on dead letters."""
+
+    letters: DeadLetters
+    messages: MessagesTable
+    queue: SendQueue
+    parked: ParkedBodies
+    journal: Journal
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One letter as an operator sees it: never its body."""
+
+    tenant_id: str
+    request_id: str
+    reason: str
+    detail: str
+
+
+Chosen = Callable[[Shown], bool]
+Work = Iterator[tuple[Shown, Did]]
+
+
+def show(letter: Letter) -> Shown:
+    """Return what may be shown of a letter."""
+    ids = readable_ids(letter.copy.body) or (letter.copy.tenant_id or UNREADABLE, UNREADABLE)
+    return Shown(*ids, letter.reason or MOVED_BY_SQS, letter.detail or "")
+
+
+def list_letters(room: DeadLetterRoom) -> list[Shown]:
+    """Read the whole queue and leave it as it was."""
+    taken = list(room.letters.letters())
+    room.letters.put_back(taken)
+    return [show(letter) for letter in taken]
+
+
+def redrive(room: DeadLetterRoom, chosen: Chosen) -> Work:
+    """Send chosen letters through the queue again, but never one whose request has ended."""
+    return _work(room, chosen, _redrive)
+
+
+def drop(room: DeadLetterRoom, chosen: Chosen) -> Work:
+    """Give chosen letters up; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been accepted."""
+    return _work(room, chosen, _drop)
+
+
+def _work(room: DeadLetterRoom, chosen: Chosen, act: Callable[[Letter, DeadLetterRoom], Did]) -> Work:
+    kept: list[Letter] = []
+    try:
+        for letter in room.letters.letters():
+            shown = show(letter)
+            if not chosen(shown):
+                kept.append(letter)
+                continue
+            did = act(letter, room)
+            if did in (Did.REDRIVEN, Did.DROPPED):
+                room.letters.delete(letter)
+            else:
+                kept.append(letter)
+            yield shown, did
+    finally:
+        room.letters.put_back(kept)
+
+
+def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
+    request = _request(letter, room)
+    if request is None:
+        return Did.KEPT_UNREADABLE
+    record = room.messages.get(request.tenant_id, request.request_id)
+    if record is not None and not same_content(request.content_hash, record.content_hash):
+        return Did.KEPT_OTHER_CONTENT
+    if record is not None and record.ended:
+        return Did.KEPT_ENDED
+    hop = max(letter.copy.hop, record.hop if record else 0)
+    if record is not None:
+        with suppress(RefusedError):  # it waits no more: the copy meets what the record says then
+            room.messages.apply(changes.touch(record, room.clock.now(), due_at=room.clock.now()))
+    copy = replace(letter.copy, hop=hop, tenant_id=request.tenant_id)
+    return Did.KEPT_QUEUE if room.queue.send([(copy, timedelta())]) else Did.REDRIVEN
+
+
+def _drop(letter: Letter, room: DeadLetterRoom) -> Did:
+    request = _request(letter, room)
+    if request is None:
+        return Did.DROPPED
+    record = room.messages.get(request.tenant_id, request.request_id)
+    if record is not None and (record.ended or not same_content(request.content_hash, record.content_hash)):
+        return Did.DROPPED
+    try:
+        end_unsent(changes.about(record) if record else request, room, DROPPED)
+    except RefusedError:
+        return Did.KEPT_UNDER_WAY
+    discard(letter.copy.parked, room)
+    return Did.DROPPED
+
+
+def _request(letter: Letter, room: DeadLetterRoom) -> Request | None:
+    """Read the letter's request; None where its body cannot be read, or is not in the bucket any more."""
+    copy = letter.copy
+    try:
+        send = parse_request(room.parked.fetch(copy.parked) if copy.parked else copy.body)
+        times = schedule(send, copy.created_at)
+    except (RequestError, KeyError):
+        return None
+    return Request(
+        tenant_id=send.tenant_id,
+        request_id=send.request_id,
+        content_hash=content_hash(send),
+        created_at=copy.created_at,
+        expires_at=copy.expires_at or times.expires_at,
+        recipients=len(send.message.recipients),
+        on_unknown=send.on_unknown,
+        hop=copy.hop,
+        correlation_id=copy.correlation_id,
+    )
