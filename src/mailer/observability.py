@@ -75,7 +75,8 @@ class LogJournal:
     def flush(self) -> None:
         """Write the metrics of this invocation."""
         with self._lock:
-            self._metrics.flush_metrics()
+            if self._metrics.metric_set:  # Powertools warns of nothing to write
+                self._metrics.flush_metrics()
 
     def _count(self, name: str, value: float = 1, unit: MetricUnit = MetricUnit.Count) -> None:
         with self._lock:

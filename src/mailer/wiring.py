@@ -9,12 +9,15 @@ from uuid import uuid4
 import boto3
 from botocore.config import Config
 
+from mailer.adapters.attachments import S3Attachments
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
+from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.send_queue import SqsSendQueue
 from mailer.observability import LogJournal, logger, metrics
 from mailer.services.mailroom import Mailroom
+from mailer.services.messages import Desk
 from mailer.services.sweep import SweepRoom
 from mailer.settings import settings
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def _client(service: str) -> Any:
+def _client(service: str, config: Config | None = None) -> Any:
     """Open a client of our own account; it retries what is safe to repeat, and its pool is as wide as the threads that use it."""
     own = Config(
         connect_timeout=2,  # seconds
@@ -36,7 +39,7 @@ def _client(service: str) -> Any:
         max_pool_connections=settings().send_threads,
         tcp_keepalive=True,
     )
-    return boto3.client(service, config=own)  # type: ignore[call-overload]  # the service's name is a variable
+    return boto3.client(service, config=own.merge(config) if config else own)  # type: ignore[call-overload]  # the service's name is a variable
 
 
 def dynamodb() -> "DynamoDBClient":
@@ -53,8 +56,13 @@ def sqs() -> "SQSClient":
 
 def s3() -> "S3Client":
     """Return the S3 client."""
-    client: S3Client = _client("s3")
+    client: S3Client = _client("s3", _PRESIGNING)
     return client
+
+
+# For presigned URLs: by default they are signed the old way in us-east-1, which binds no headers, and name the global
+# host elsewhere, which redirects.
+_PRESIGNING = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
 
 
 # ── shared by the functions ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,6 +99,18 @@ def parked_bodies() -> S3ParkedBodies:
 
 
 @cache
+def providers_table() -> DynamoProvidersTable:
+    """Return the provider rows."""
+    return DynamoProvidersTable(dynamodb(), settings().providers_table, clock())
+
+
+@cache
+def attachments() -> S3Attachments:
+    """Return the uploaded attachments."""
+    return S3Attachments(s3(), settings().attachments_bucket)
+
+
+@cache
 def workers() -> Executor:
     """Return the threads that work on a batch side by side."""
     return ThreadPoolExecutor(settings().send_threads, thread_name_prefix="worker")
@@ -113,6 +133,25 @@ def mailroom() -> Mailroom:
         clock=clock(),
         workers=workers(),
         new_owner=lambda: uuid4().hex,
+        send_timeout=timedelta(seconds=settings().send_timeout_seconds),
+    )
+
+
+# ── MessagesFunction ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def desk() -> Desk:
+    """Return everything that the messages API needs."""
+    return Desk(
+        providers=providers_table(),
+        messages=messages_table(),
+        queue=send_queue(),
+        parked=parked_bodies(),
+        attachments=attachments(),
+        journal=journal(),
+        clock=clock(),
+        workers=workers(),
         send_timeout=timedelta(seconds=settings().send_timeout_seconds),
     )
 

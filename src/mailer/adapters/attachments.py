@@ -1,8 +1,6 @@
 """Attachments that callers upload ahead: to the private bucket under `attachments/{tenantId}/`, by a presigned PUT."""
 
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -12,7 +10,7 @@ from botocore.exceptions import ClientError
 from mailer.adapters.aws import dependency_errors
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import S3Object
-from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
+from mailer.domain.uploads import MAX_UPLOAD, Upload, UploadRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -24,17 +22,6 @@ VALID_FOR = timedelta(minutes=15)
 """How long an upload may be begun; ends earlier with the function's own credentials."""
 
 _GONE = frozenset({"NoSuchKey", "404"})
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A permission to put one file: a PUT to `url` with just these headers and a body of just this length."""
-
-    key: str
-    url: str = field(repr=False)
-    """Holds a signature: whoever has it may upload."""
-    headers: Mapping[str, str]
-    expires_at: datetime
 
 
 class S3Attachments:

@@ -1,5 +1,8 @@
 """Decide what may be uploaded ahead, to be attached to a message later."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -43,3 +46,14 @@ class UploadRequest(WireModel):
     def media_type(self) -> str:
         """The media type: as given, or by the file name."""
         return self.content_type or file_types.media_type(self.filename)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A permission to put one file: a PUT to `url` with just these headers and a body of just this length."""
+
+    key: str
+    url: str = field(repr=False)
+    """Holds a signature: whoever has it may upload."""
+    headers: Mapping[str, str]
+    expires_at: datetime

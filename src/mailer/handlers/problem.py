@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError, ServiceError
@@ -77,8 +78,22 @@ def by_powertools(error: ServiceError) -> Response[str]:
 
 def problem(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Sequence[Problem] = ()) -> Response[str]:
     """Write an error as problem+json; by default the status is that of its code."""
+    body = document(error, status=status, errors=errors)
+    headers = {"Retry-After": RETRY_AFTER[error.code]} if error.code in RETRY_AFTER else {}
+    return Response(body["status"], CONTENT_TYPE, json.dumps(body), headers=headers)
+
+
+def document_of(error: RequestError | DependencyError) -> dict[str, Any]:
+    """Return the JSON of an error that is one answer of many."""
+    if isinstance(error, DependencyError):
+        return document(error.error)
+    return document(ErrorInfo(error.code, str(error)), errors=error.problems)
+
+
+def document(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Sequence[Problem] = ()) -> dict[str, Any]:
+    """Return the JSON of an error; by default the status is that of its code."""
     status = status or STATUS.get(error.code, HTTPStatus.UNPROCESSABLE_ENTITY)
-    body = {
+    return {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
@@ -87,5 +102,3 @@ def problem(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Seque
         "hint": error.hint,
         "errors": [{"path": e.path, "problem": e.problem} for e in errors[:_MAX_PROBLEMS]],
     }
-    headers = {"Retry-After": RETRY_AFTER[error.code]} if error.code in RETRY_AFTER else {}
-    return Response(status.value, CONTENT_TYPE, json.dumps(body), headers=headers)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from secrets import randbits
+from uuid import UUID
 
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import Delivery, Status, same_content
-from mailer.domain.errors import DependencyError, MailerError, Problem, RequestError
+from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import SendRequest, canonical_json, content_hash, schedule
 from mailer.domain.provider import Stop, sending_state
 from mailer.domain.waiting import MAX_DELAY
@@ -19,6 +21,10 @@ from mailer.services.waiting import discard
 
 MAX_BODY = 1024 * 1024 - 4096
 """Bytes of a request on the queue: SQS takes 1 MiB (message attributes count) and a copy's travel papers need some."""
+
+
+Refusal = RequestError | DependencyError
+"""Why a request was not accepted: the caller's turn, or ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +72,20 @@ def accept(send: SendRequest, desk: Desk, *, correlation_id: str | None = None) 
         DependencyError: it is not certain to be on the queue.
     """
     [answer] = accept_batch([send], desk, correlation_id=correlation_id)
-    if isinstance(answer, MailerError):
+    if isinstance(answer, Refusal):
         raise answer
     return answer
 
 
-def accept_batch(sends: Sequence[SendRequest], desk: Desk, *, correlation_id: str | None = None) -> Sequence[Accepted | MailerError]:
-    """Accept the requests of one tenant, each by itself; the answers stand in the order of the requests."""
+def accept_batch(
+    sends: Sequence[SendRequest | RequestError], desk: Desk, *, correlation_id: str | None = None
+) -> Sequence[Accepted | Refusal]:
+    """Accept the requests of one tenant, each by itself; the answers stand in the order of the requests.
+
+    A request that could not be read stands as its refusal, which becomes its answer.
+    """
     now = _milliseconds(desk.clock.now())
-    answers: dict[int, Accepted | MailerError] = {}
+    answers: dict[int, Accepted | Refusal] = {}
     drafts: dict[int, Draft] = {}
     for number, send in enumerate(sends):
         try:
@@ -82,12 +93,12 @@ def accept_batch(sends: Sequence[SendRequest], desk: Desk, *, correlation_id: st
         except RequestError as refusal:
             answers[number] = refusal
     try:
-        _check_provider({send.tenant_id for send in sends}, now, desk)
+        _check_provider({draft.request.tenant_id for draft in drafts.values()}, now, desk)
         while drafts:
             turn = _first_of_each_id(drafts)
             answers |= _accept_side_by_side(turn, desk)
             drafts = {number: draft for number, draft in drafts.items() if number not in turn}
-    except MailerError as refusal:
+    except (RequestError, DependencyError) as refusal:
         answers |= dict.fromkeys(drafts, refusal)
     return [answers[number] for number in range(len(sends))]
 
@@ -97,12 +108,14 @@ def _milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def prepare(send: SendRequest, now: datetime, correlation_id: str | None = None) -> Draft:
-    """Prepare a valid request for the queue.
+def prepare(send: SendRequest | RequestError, now: datetime, correlation_id: str | None = None) -> Draft:
+    """Prepare a request for the queue.
 
     Raises:
-        RequestError: its times or its size are not to be had.
+        RequestError: it could not be read, or its times or its size are not to be had.
     """
+    if isinstance(send, RequestError):
+        raise send
     times, body = schedule(send, now), canonical_json(send)
     if len(body) > MAX_BODY:
         problem = f"makes a request of {len(body)} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
@@ -139,7 +152,7 @@ def _first_of_each_id(drafts: Mapping[int, Draft]) -> Mapping[int, Draft]:
     return {number: drafts[number] for number in firsts.values()}
 
 
-def _accept_side_by_side(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int, Accepted | MailerError]:
+def _accept_side_by_side(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int, Accepted | Refusal]:
     known = dict(zip(drafts, desk.workers.map(lambda draft: _safely(_earlier, draft, desk), drafts.values()), strict=True))
     answers = {number: answer for number, answer in known.items() if answer is not None}
     fresh = {number: draft for number, draft in drafts.items() if number not in answers}
@@ -150,11 +163,11 @@ def _accept_side_by_side(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int
     return answers | dict(zip(queued, recorded, strict=True))
 
 
-def _safely[Answer](step: Callable[[Draft, Desk], Answer], draft: Draft, desk: Desk) -> Answer | MailerError:
+def _safely[Answer](step: Callable[[Draft, Desk], Answer], draft: Draft, desk: Desk) -> Answer | Refusal:
     """Make a request's error its own answer: its neighbours go on."""
     try:
         return step(draft, desk)
-    except MailerError as refusal:
+    except (RequestError, DependencyError) as refusal:
         return refusal
 
 
@@ -186,6 +199,12 @@ def _record(draft: Draft, desk: Desk) -> Accepted:
         return Accepted(delivery.apply(change, None), replayed=False)
     desk.journal.recorded(record)
     return Accepted(record, replayed=False)
+
+
+def new_request_id(now: datetime) -> str:
+    """Make an id for a request that came with none: a UUIDv7, so that ids sort by time (RFC 9562 §5.7)."""
+    milliseconds = int(now.timestamp() * 1000)
+    return str(UUID(int=milliseconds << 80 | 0x7 << 76 | randbits(12) << 64 | 0b10 << 62 | randbits(62)))
 
 
 # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,88 @@
+"""What the functions behind the REST API share: the app, how events are read, and how its parameters and bodies are described."""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.params import Path
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
+
+from mailer.domain.errors import ErrorInfo, Problem, RequestError
+from mailer.domain.message import RequestId, TenantId
+from mailer.domain.wire import explained
+from mailer.handlers.problem import answer_errors, problem, refused
+
+# The tenant is never decoded: its ids need no encoding, and what is not one as it stands is nobody's.
+TenantInPath = Annotated[TenantId, Path(alias="tenantId")]
+RequestInPath = Annotated[RequestId, BeforeValidator(unquote), Path(alias="requestId")]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedAs:
+    """Annotates the parameter for a body: passes its JSON text on as it came, and describes it by what it will be read into."""
+
+    kind: Any
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.chain_schema([core_schema.str_schema()])
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(TypeAdapter(self.kind).core_schema)
+
+
+def rest_app(report: Callable[[Exception], None]) -> APIGatewayRestResolver:
+    """Make an app; `report` hears of errors that are no fault of the caller."""
+    app = APIGatewayRestResolver(
+        enable_validation=True,
+        # Bodies stay text: `domain.wire` reads them, more strictly than json.loads does.
+        json_body_deserializer=str,  # type: ignore[arg-type]  # is declared to make a dict
+    )
+    answer_errors(app, report)
+    app.exception_handler(RequestValidationError)(_unfit)
+    app.exception_handler(RequestUnsupportedContentType)(_no_json)
+    return app
+
+
+def _unfit(error: RequestValidationError) -> Response[str]:
+    """Answer what is wrong with path, query or headers, or that there is no body; what cannot stand in a path is not there."""
+    details = error.errors()
+    if any(detail["loc"] == ("body",) for detail in details):
+        return refused(RequestError([Problem("", "must have a JSON body")]))
+    located: list[Any] = [{**detail, "loc": detail["loc"][1:]} for detail in details]
+    in_path = any(detail["loc"][0] == "path" for detail in details)
+    return refused(RequestError([fault for _, fault in explained(located)], "not_found" if in_path else "invalid_request"))
+
+
+def _no_json(_: RequestUnsupportedContentType) -> Response[str]:
+    fault = Problem("Content-Type", "must be application/json")
+    return problem(ErrorInfo("invalid_request", str(RequestError([fault]))), status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE, errors=[fault])
+
+
+def evened(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Even out an event of API Gateway: the body as text, and one Content-Type for all that is not JSON.
+
+    The event handler would read forms and multipart too, and raise on what it cannot decode.
+    """
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    media_type = (headers.pop("content-type", None) or "").partition(";")[0].strip().lower()
+    if media_type and media_type != "application/json":
+        headers["content-type"] = "not/json"
+    return {**event, "headers": headers, "body": _text(event), "isBase64Encoded": False}
+
+
+def _text(event: Mapping[str, Any]) -> str | None:
+    body: str | None = event.get("body")
+    if not (body and event.get("isBase64Encoded")):
+        return body
+    try:
+        # What is not UTF-8 becomes lone surrogates, which no reader of ours takes.
+        return base64.b64decode(body, validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
+        return body

@@ -1,0 +1,171 @@
+"""API Gateway calls MessagesFunction: accept send requests, show what became of them, withdraw, preview and settle them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Query
+from pydantic import Field
+
+from mailer import wiring
+from mailer.domain.delivery import Resolution, Status
+from mailer.domain.errors import Problem, RequestError
+from mailer.domain.message import RequestId, SendRequest, read_request
+from mailer.domain.uploads import UploadRequest
+from mailer.domain.wire import load, load_object, read
+from mailer.handlers.api import DescribedAs, RequestInPath, TenantInPath, evened, rest_app
+from mailer.handlers.models import (
+    BatchAnswer,
+    PostedRequest,
+    PreviewAnswer,
+    ProblemDocument,
+    ResolveRequest,
+    StatusPage,
+    StatusRecord,
+    UploadAnswer,
+)
+from mailer.handlers.problem import document_of
+from mailer.services import messages
+from mailer.services.messages import Accepted, Refusal
+from mailer.services.preview import Preview, preview
+from mailer.services.resolve import resolve
+
+MAX_BATCH = 100  # requests
+
+JSON = "application/json"
+REPLAYED = {"Idempotency-Replayed": "true"}
+
+SendBody = Annotated[str, DescribedAs(PostedRequest), Body()]
+BatchBody = Annotated[str, DescribedAs(Annotated[list[PostedRequest], Field(min_length=1, max_length=MAX_BATCH)]), Body()]
+ResolveBody = Annotated[str, DescribedAs(ResolveRequest), Body()]
+UploadBody = Annotated[str, DescribedAs(UploadRequest), Body()]
+IdempotencyKey = Annotated[RequestId | None, Header(alias="Idempotency-Key")]
+
+
+def _report(error: Exception) -> None:
+    wiring.journal().failed("messages API", None, error)
+
+
+app = rest_app(_report)
+
+
+def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
+    """Answer one API call."""
+    try:
+        return app.resolve(evened(event), context)
+    finally:
+        wiring.journal().flush()
+
+
+@app.post("/tenants/<tenantId>/messages", status_code=202, summary="Send a message", operation_id="sendMessage")
+def send(tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKey = None) -> Response[StatusRecord]:
+    """Enqueue one request: a 202 means that it is durably on the queue."""
+    request = _read(*load_object(body), tenant_id, idempotency_key)
+    accepted = messages.accept(request, wiring.desk(), correlation_id=_correlation_id())
+    headers = REPLAYED if accepted.replayed else {}
+    return Response(202, JSON, StatusRecord.of(accepted.record), headers=headers)
+
+
+@app.post("/tenants/<tenantId>/messages/batch", status_code=207, summary="Send up to 100 messages", operation_id="sendBatch")
+def send_batch(tenant_id: TenantInPath, body: BatchBody) -> Response[list[BatchAnswer]]:
+    """Enqueue requests, each accepted or refused by itself; the answers stand in their order."""
+    documents = _documents(body)
+    requests = [_read_item(document, tenant_id) for document in documents]
+    answers = messages.accept_batch(requests, wiring.desk(), correlation_id=_correlation_id())
+    return Response(207, JSON, [_batch_answer(answer) for answer in answers])
+
+
+@app.post("/tenants/<tenantId>/messages/preview", summary="Build a message and send nothing", operation_id="previewMessage")
+def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[PreviewAnswer]:
+    """Build the raw message, or name every problem at once; nothing is stored or sent."""
+    loaded = load_object(body)
+    try:
+        built = preview(_read(*loaded, tenant_id), wiring.desk())
+    except RequestError as refusal:
+        if refusal.code in ("tenant_mismatch", "provider_not_configured"):
+            raise
+        built = Preview(problems=tuple(refusal.problems))
+    return Response(200, JSON, PreviewAnswer.of(built))
+
+
+@app.get("/tenants/<tenantId>/messages", summary="List messages, newest first", operation_id="listMessages")
+def list_messages(
+    tenant_id: TenantInPath,
+    status: Annotated[Status | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query()] = None,
+) -> Response[StatusPage]:
+    """List a tenant's records; `cursor` is that of the page before."""
+    page = messages.list_newest(tenant_id, wiring.desk(), status=status, limit=limit, cursor=cursor)
+    return Response(200, JSON, StatusPage(messages=[StatusRecord.of(d) for d in page.deliveries], cursor=page.cursor))
+
+
+@app.get("/tenants/<tenantId>/messages/<requestId>", summary="Show a message", operation_id="getMessage")
+def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
+    """Show what became of a request."""
+    return Response(200, JSON, StatusRecord.of(messages.get(tenant_id, request_id, wiring.desk())))
+
+
+@app.post("/tenants/<tenantId>/messages/<requestId>/cancel", summary="Withdraw a message", operation_id="cancelMessage")
+def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
+    """Withdraw a request that is queued or deferred."""
+    return Response(200, JSON, StatusRecord.of(messages.cancel(tenant_id, request_id, wiring.desk())))
+
+
+@app.post("/tenants/<tenantId>/messages/<requestId>/resolve", summary="Settle an unknown", operation_id="resolveMessage")
+def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
+    """Settle a request of which nobody knows whether it was sent, on an operator's word."""
+    word, desk = read(ResolveRequest, body), wiring.desk()
+    resolution = Resolution(word.outcome, word.by, word.why, desk.clock.now())
+    return Response(200, JSON, StatusRecord.of(resolve(tenant_id, request_id, resolution, desk, message_id=word.message_id)))
+
+
+@app.post("/tenants/<tenantId>/attachments", status_code=201, summary="Upload a large attachment", operation_id="uploadAttachment")
+def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[UploadAnswer]:
+    """Permit one upload, bound to the file's type and size; the message then refers to it by `s3`."""
+    return Response(201, JSON, UploadAnswer.of(wiring.attachments().invite(tenant_id, read(UploadRequest, body))))
+
+
+@app.get("/openapi.json", summary="Describe this API", operation_id="describeApi")
+def describe_api() -> Response[dict[str, Any]]:
+    """Return the OpenAPI 3.1 document."""
+    from mailer.handlers.openapi import document  # noqa: PLC0415 - takes longer to import than all the rest
+
+    return Response(200, JSON, document())
+
+
+def _correlation_id() -> str | None:
+    return app.current_event.request_context.request_id
+
+
+def _read(document: Mapping[str, object], unreadable: list[Problem], tenant_id: str, request_id: str | None = None) -> SendRequest:
+    now = wiring.clock().now()
+    return read_request(
+        document, unreadable, tenant_id=tenant_id, request_id=request_id, new_request_id=lambda: messages.new_request_id(now)
+    )
+
+
+def _documents(body: str) -> list[object]:
+    """Return the requests of a batch as decoded; one that is ambiguous as JSON makes the whole batch so."""
+    documents, unreadable = load(body)
+    if unreadable:
+        raise RequestError(unreadable)
+    if not isinstance(documents, list) or not 1 <= len(documents) <= MAX_BATCH:
+        raise RequestError([Problem("", f"must be a list of 1 to {MAX_BATCH} send requests")])
+    return documents
+
+
+def _read_item(document: object, tenant_id: str) -> SendRequest | RequestError:
+    try:
+        if not isinstance(document, dict):
+            return RequestError([Problem("", "must be a JSON object")])
+        return _read(document, [], tenant_id)
+    except RequestError as refusal:
+        return refusal
+
+
+def _batch_answer(answer: Accepted | Refusal) -> BatchAnswer:
+    if isinstance(answer, Accepted):
+        return BatchAnswer(status=202, replayed=answer.replayed, record=StatusRecord.of(answer.record))
+    problem = ProblemDocument.model_validate(document_of(answer))
+    return BatchAnswer(status=problem.status, problem=problem)
