@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
 from uuid import uuid4
 
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
@@ -41,10 +40,11 @@ _FORBIDDEN = tuple(
     )
 )
 _NAT64 = ip_network("64:ff9b::/96")
-_COMPATIBLE = ip_network("::/96")
+_COMPATIBLE = ip_network("::/96")  # long out of use, but some stacks still take ::a.b.c.d for a.b.c.d
 
 _LINE_START_DOT = re.compile(rb"^\.", re.MULTILINE)
 _QUEUE_ID = re.compile(rb"queued as ([A-Za-z0-9._:@-]{1,128})")
+_OUR_NAME = "localhost"  # to say EHLO with; smtplib would look up the machine's own name in DNS each time
 _REPLY_OK, _REPLY_GO_ON, _REPLY_PERMANENT = 250, 354, 500
 
 
@@ -135,9 +135,9 @@ def _expect(reply: tuple[int, bytes], refused_as: str, message: str, *, wanted: 
 class _Pinned(smtplib.SMTP):
     """Connects to the very address that was looked up and found harmless, so that a second look-up cannot bring another."""
 
-    def __init__(self, host: str, port: int, timeout: float, **options: Any) -> None:
+    def __init__(self, host: str, port: int, timeout: float) -> None:
         self._address = harmless_address(host, port)
-        super().__init__(host, port, timeout=timeout, **options)
+        super().__init__(host, port, _OUR_NAME, timeout)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002  # smtplib's hook, as LMTP uses it
         return socket.create_connection((self._address, port), timeout)
@@ -148,7 +148,7 @@ class _PinnedTls(smtplib.SMTP_SSL, _Pinned):
 
     def __init__(self, host: str, port: int, timeout: float) -> None:
         self._address = harmless_address(host, port)
-        smtplib.SMTP_SSL.__init__(self, host, port, timeout=timeout, context=ssl.create_default_context())
+        smtplib.SMTP_SSL.__init__(self, host, port, _OUR_NAME, timeout=timeout, context=ssl.create_default_context())
 
 
 def harmless_address(host: str, port: int) -> str:
@@ -177,7 +177,7 @@ def _meanings(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6
             yield address.sixtofour
         if address.teredo:
             yield address.teredo[1]
-        if address in _NAT64 or address in _COMPATIBLE:
+        if address in _NAT64 or (address in _COMPATIBLE and not address.is_loopback):
             yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 

@@ -1,0 +1,147 @@
+"""What an account tells about itself: asked without demanding rights, certain or unknown, and never an error."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import pytest
+
+import tenants
+from mailer.adapters.acting import TenantClients
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+from mailer.ports import AccountFacts
+from ses_server import Answer, Hang, Reaction, Request, SesServer, refused
+
+QUOTA = (
+    "<GetSendQuotaResponse><GetSendQuotaResult><Max24HourSend>{quota}</Max24HourSend><MaxSendRate>{rate}</MaxSendRate>"
+    "<SentLast24Hours>1</SentLast24Hours></GetSendQuotaResult></GetSendQuotaResponse>"
+)
+IDENTITY = Answer(
+    "<GetCallerIdentityResponse><GetCallerIdentityResult><Account>222222222222</Account></GetCallerIdentityResult></GetCallerIdentityResponse>"
+)
+ACCOUNT = '{{"ProductionAccessEnabled": {production}, "SendQuota": {{"Max24HourSend": {quota}, "MaxSendRate": {rate}}}}}'
+
+
+class Account(SesServer):
+    """Answers each question as told; `asked` says which came."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Reaction] = {}
+        super().__init__(self.answer)
+
+    def answer(self, request: Request) -> Reaction:
+        denied = refused("AccessDenied", status=403) if request.body else Answer('{"__type": "AccessDeniedException"}', status=403)
+        return self.answers.get(question(request), denied)
+
+    @property
+    def asked(self) -> list[str]:
+        return [question(request) for request in self.requests]
+
+
+def question(request: Request) -> str:
+    return request.fields["Action"] if request.body else "GetAccount"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[Account, TenantClients]]:
+    clients = TenantClients(width=1, connect_timeout=0.3, read_timeout=0.3)
+    with Account() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        for client in (clients.ses, clients.sesv2, clients.sts):
+            client(tenants.REGION)
+        assert urlsplit(clients.sesv2(tenants.REGION).meta.endpoint_url).port == server.port
+        yield server, clients
+
+
+@pytest.fixture
+def account(shared: tuple[Account, TenantClients]) -> Account:
+    server = shared[0]
+    server.answers = {"GetCallerIdentity": IDENTITY}
+    server.requests.clear()
+    return server
+
+
+@pytest.fixture
+def clients(shared: tuple[Account, TenantClients]) -> TenantClients:
+    return shared[1]
+
+
+def quota(quota: float, rate: float) -> Answer:
+    return Answer(QUOTA.format(quota=quota, rate=rate))
+
+
+FACTS = AccountFacts(account="222222222222", sandbox=False, max_send_rate=14.0, quota_24h=50_000.0)
+
+
+def test_get_account_knows_for_certain(account: Account, clients: TenantClients) -> None:
+    """Where the policy allows it, one question answers all but the account's id."""
+    account.answers["GetAccount"] = Answer(ACCOUNT.format(production="true", quota=50000, rate=14))
+    assert tenants.ses(clients).account_facts() == FACTS
+    assert account.asked == ["GetAccount", "GetCallerIdentity"]
+
+
+def test_get_account_tells_of_the_sandbox(account: Account, clients: TenantClients) -> None:
+    """No production access is the sandbox."""
+    account.answers["GetAccount"] = Answer(ACCOUNT.format(production="false", quota=200, rate=1))
+    assert tenants.ses(clients).account_facts() == replace(FACTS, sandbox=True, max_send_rate=1.0, quota_24h=200.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "facts"),
+    [
+        ((200.0, 1.0), replace(FACTS, sandbox=True, max_send_rate=1.0, quota_24h=200.0)),
+        ((50000.0, 14.0), FACTS),
+        ((200.0, 14.0), replace(FACTS, quota_24h=200.0)),
+        ((-1.0, 500.0), replace(FACTS, max_send_rate=500.0, quota_24h=None)),
+    ],
+)
+def test_the_quota_tells_the_sandbox_by_its_numbers(
+    account: Account, clients: TenantClients, limits: tuple[float, float], facts: AccountFacts
+) -> None:
+    """200 in 24 hours at 1 a second is what the sandbox has; -1 stands for no limit."""
+    account.answers["GetSendQuota"] = quota(*limits)
+    assert tenants.ses(clients).account_facts() == facts
+
+
+def test_without_rights_only_the_account_is_known(account: Account, clients: TenantClients) -> None:
+    """A key that may only send: nothing fails, the sandbox stays unknown, STS names the account to everyone."""
+    assert tenants.ses(clients).account_facts() == AccountFacts(account="222222222222")
+    assert account.asked == ["GetAccount", "GetSendQuota", "GetCallerIdentity"]
+
+
+def test_what_was_denied_is_not_asked_again(account: Account, clients: TenantClients) -> None:
+    """Denials show in the tenant's CloudTrail: once is enough."""
+    provider = tenants.ses(clients)
+    provider.account_facts()
+    account.requests.clear()
+    provider.account_facts()
+    assert account.asked == ["GetCallerIdentity"]
+
+
+def test_what_failed_otherwise_is_asked_again(account: Account, clients: TenantClients) -> None:
+    """A throttle or a timeout is no denial."""
+    provider = tenants.ses(clients)
+    account.answers |= {"GetAccount": refused("Throttling"), "GetSendQuota": Hang(), "GetCallerIdentity": Answer("garbage")}
+    assert provider.account_facts() == AccountFacts()
+    account.answers["GetSendQuota"] = quota(50000, 14)
+    assert provider.account_facts().sandbox is False
+
+
+def test_a_roles_account_is_not_asked_for(account: Account, clients: TenantClients) -> None:
+    """Its ARN tells."""
+    assert tenants.ses(clients, account="333333333333").account_facts().account == "333333333333"
+    assert "GetCallerIdentity" not in account.asked
+
+
+@pytest.mark.parametrize("failure", [NotSentError(ErrorInfo("role_not_assumable", "x")), DependencyError("STS", "AssumeRole")])
+def test_without_credentials_nothing_is_known(account: Account, clients: TenantClients, failure: Exception) -> None:
+    """Not even then is it an error."""
+
+    class NoKeys:
+        def current(self) -> None:
+            raise failure
+
+        renewed = current
+
+    assert tenants.ses(clients, NoKeys()).account_facts() == AccountFacts()  # type: ignore[arg-type]
+    assert account.requests == []
