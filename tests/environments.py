@@ -19,13 +19,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PINS = Path("tests/requirements")
 PYTHON = "3.13"
-GROUPS = ("tests", "sam", "ministack", "checkov", "uv")
+GROUPS = ("tests", "sam", "ministack", "checkov", "runtime", "uv")
 # What an environment holds; the app's pins come first so that the tests run on exactly what ships.
 ENVIRONMENTS = {
     ".venv": (Path("src/requirements.txt"), PINS / "tests.txt"),
     ".venv-sam": (PINS / "sam.txt",),
     ".venv-ministack": (PINS / "ministack.txt",),
     ".venv-checkov": (PINS / "checkov.txt",),
+    ".venv-runtime": (PINS / "runtime.txt",),
 }
 
 
