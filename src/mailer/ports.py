@@ -179,15 +179,19 @@ class ProviderChange:
     status: ProviderStatus
     """After the change."""
     version: int
-    """The newest version that the change is about."""
+    """Of the config that it happened to; of a deleted provider the last one."""
     error: ErrorInfo | None = None
+    """Why a verify failed, or what suspended it."""
 
     @classmethod
     def of(cls, row: Provider, change: Changed) -> "ProviderChange":
         """Tell of a row as the change left it."""
-        config = row.candidate or row.active
+        config = row.active or row.candidate
+        if change in ("stored", "verifyFailed"):
+            config = row.candidate or row.active
+        error = config.error if config and change == "verifyFailed" else row.error
         version = config.version if config else row.versions
-        return cls(tenant_id=row.tenant_id, change=change, status=row.status, version=version, error=config.error if config else None)
+        return cls(tenant_id=row.tenant_id, change=change, status=row.status, version=version, error=error)
 
 
 class Events(Protocol):

@@ -1,0 +1,91 @@
+"""Say of a tenant's error exactly who must do what: the statement to attach, the region and identity that are missing, the page to open."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from mailer.domain.addresses import ascii_address
+from mailer.domain.errors import ErrorInfo
+from mailer.domain.onboarding import Us, console_page, partition_of, send_statement, trust_policy
+from mailer.domain.provider import StoredConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    config: StoredConfig
+    external_id: str
+    us: Us
+
+    @property
+    def domain(self) -> str:
+        return ascii_address(self.config.from_address).rpartition("@")[2]
+
+    @property
+    def holder(self) -> str:
+        """Who has the rights: as the tenant finds it in IAM."""
+        shown = self.config.credentials
+        return f"the role {shown['roleArn']}" if shown["type"] == "role" else f"the IAM user of the access key {shown['accessKeyId']}"
+
+
+def diagnose(error: ErrorInfo, config: StoredConfig, external_id: str, us: Us) -> ErrorInfo:
+    """Give an error the advice that fits the tenant's config; advice that it already has is kept."""
+    advise = _ADVICE.get(error.code)
+    if error.advice or advise is None or config.provider != "ses":
+        return error
+    return replace(error, advice=advise(_Case(config, external_id, us)))
+
+
+def _credentials_denied(case: _Case) -> str:
+    return f"Tenant: attach this statement to {case.holder}: {json.dumps(send_statement(case.config, partition_of(case.config.region)))}"
+
+
+def _credentials_invalid(case: _Case) -> str:
+    return (
+        f"Tenant: {case.holder} is unknown, inactive, or its secret is another. Make a new key (IAM console, Users, Security credentials)"
+        " and store it (PUT …/provider)."
+    )
+
+
+def _role_not_assumable(case: _Case) -> str:
+    arn = case.config.credentials.get("roleArn", "the role")
+    return f"Tenant: make this the trust policy of {arn}, which must exist: {json.dumps(trust_policy(case.us, case.external_id))}"
+
+
+def _from_address_not_verified(case: _Case) -> str:
+    region, address = case.config.region, ascii_address(case.config.from_address)
+    return (
+        f"Tenant: verify {address} or {case.domain} in SES in {region}, where the config sends from: {console_page(region, 'identities')}"
+    )
+
+
+def _mail_from_not_verified(case: _Case) -> str:
+    page = console_page(case.config.region, f"identities/{case.domain}")
+    return f"Tenant: publish the MX record of the custom MAIL FROM domain of {case.domain}, or take that domain off: {page}"
+
+
+def _configuration_set_missing(case: _Case) -> str:
+    region, name = case.config.region, case.config.configuration_set
+    page = console_page(region, "configuration-sets")
+    return f"Tenant: make the configuration set {name} in {region} ({page}), or store a config without it (PUT …/provider)."
+
+
+def _account_paused(case: _Case) -> str:
+    page = console_page(case.config.region, "reputation")
+    return f"Tenant: SES has paused this account in {case.config.region}; see why, and answer AWS: {page}"
+
+
+def _sandbox(case: _Case) -> str:
+    page = console_page(case.config.region, "account")
+    return f"Tenant: the account is in the sandbox in {case.config.region}. Request production access ({page}), or verify the recipient."
+
+
+_ADVICE: Mapping[str, Callable[[_Case], str]] = {
+    "credentials_denied": _credentials_denied,
+    "credentials_invalid": _credentials_invalid,
+    "role_not_assumable": _role_not_assumable,
+    "from_address_not_verified": _from_address_not_verified,
+    "mail_from_not_verified": _mail_from_not_verified,
+    "configuration_set_missing": _configuration_set_missing,
+    "account_paused": _account_paused,
+    "sandbox_recipient_not_verified": _sandbox,
+}

@@ -1,0 +1,176 @@
+"""Decide what each call of the provider API makes of a tenant's row; nothing here reads or writes one.
+
+    ∅, deleted ──store──▶ unverified ──verify──▶ active ◀──enable──▶ disabled
+    active, disabled, suspended ──store──▶ as it was, with a candidate ──verify──▶ the candidate is the active config
+    active ──SUSPEND_AFTER faulty requests──▶ suspended ──verify──▶ active
+    any ──disable──▶ disabled ──verify──▶ disabled      any ──delete──▶ deleted (the tombstone)
+
+A function returns the very row it was given where there is nothing to change.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from mailer.domain.errors import ErrorInfo, Problem, RequestError
+from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Sandbox, StoredConfig
+
+SANDBOX_MAY_BE = (
+    "AWS SES may be in sandbox mode. Verify that production access has been granted in your AWS console"
+    " before using this for client notifications."
+)
+"""Goes with the first verify, whatever is known: the text of the system that this one replaces, which callers show."""
+
+SANDBOX_IS = (
+    "The AWS SES account is in the sandbox in {region}: it sends to verified addresses only, 200 a day. Request production access:"
+    " SES console, Account dashboard."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """What a passing verify learned; None where the account did not tell."""
+
+    at: datetime
+    account: str | None = None
+    sandbox: bool | None = None
+    quota_rate: float | None = None
+    quota_24h: float | None = None
+
+
+def existing(row: Provider | None) -> Provider:
+    """Return the row of a tenant that has a provider.
+
+    Raises:
+        RequestError: not_found.
+    """
+    if row is None or row.status is ProviderStatus.DELETED:
+        raise _not_found()
+    return row
+
+
+def reserve(tenant_id: str, external_id: str, now: datetime) -> Provider:
+    """Return the row of a tenant that has stored nothing yet: it only keeps the ExternalId."""
+    return Provider(tenant_id=tenant_id, status=ProviderStatus.DELETED, versions=0, external_id=external_id, updated_at=now)
+
+
+def store(row: Provider, config: StoredConfig, now: datetime) -> Provider:
+    """Make a config the candidate, in the place of one that may be there."""
+    if config.version != row.versions + 1:
+        raise ValueError("a config is stored under the next version")
+    status = ProviderStatus.UNVERIFIED if row.status is ProviderStatus.DELETED else row.status
+    return replace(row, status=status, versions=config.version, candidate=config, updated_at=now)
+
+
+def to_verify(row: Provider | None) -> StoredConfig:
+    """Return the config that a verify is about: the candidate, or the active one where there is none.
+
+    Raises:
+        RequestError: not_found.
+    """
+    config = existing(row).candidate or existing(row).active
+    if config is None:
+        raise _not_found()
+    return config
+
+
+def verify(row: Provider | None, version: int, passed: Passed) -> Provider:
+    """Make the version that passed the active config, or confirm that it is.
+
+    Raises:
+        RequestError: not_found, or provider_not_active where that version is not there any more.
+    """
+    row = existing(row)
+    tested = _tested(row, version)
+    status = row.status if row.status is ProviderStatus.DISABLED else ProviderStatus.ACTIVE
+    sandbox = _sandbox(row, version, passed)
+    return replace(
+        row,
+        status=status,
+        active=replace(
+            tested,
+            account=passed.account or tested.account,
+            quota_rate=passed.quota_rate,
+            quota_24h=passed.quota_24h,
+            error=None,
+        ),
+        candidate=None if tested is row.candidate else row.candidate,
+        sandbox=sandbox,
+        warnings=_warnings(row, tested, sandbox),
+        verified_at=passed.at,
+        updated_at=passed.at,
+        error=None,
+        faulty_requests=frozenset(),
+        release_at=passed.at if status is ProviderStatus.ACTIVE else row.release_at,
+    )
+
+
+def fail_verify(row: Provider | None, version: int, error: ErrorInfo, now: datetime) -> Provider:
+    """Note why a version did not pass; what it may do stays as it was.
+
+    Raises:
+        RequestError: not_found, or provider_not_active where that version is not there any more.
+    """
+    row = existing(row)
+    tested = replace(_tested(row, version), error=error)
+    if row.candidate is not None and row.candidate.version == version:
+        return replace(row, candidate=tested, updated_at=now)
+    return replace(row, active=tested, updated_at=now)
+
+
+def disable(row: Provider | None, now: datetime) -> Provider:
+    """Stop sending, whatever the status.
+
+    Raises:
+        RequestError: not_found.
+    """
+    row = existing(row)
+    return row if row.status is ProviderStatus.DISABLED else replace(row, status=ProviderStatus.DISABLED, updated_at=now)
+
+
+def enable(row: Provider | None, now: datetime) -> Provider:
+    """Lift `disabled` and nothing else: what was suspended is suspended again.
+
+    Raises:
+        RequestError: not_found; provider_not_active where a verify is what it takes.
+    """
+    row = existing(row)
+    if row.active is None or row.status is ProviderStatus.SUSPENDED:
+        raise RequestError([Problem("", f"the provider is {row.status}: a verify that passes lifts that")], "provider_not_active")
+    if row.status is not ProviderStatus.DISABLED:
+        return row
+    if len(row.faulty_requests) >= SUSPEND_AFTER:
+        return replace(row, status=ProviderStatus.SUSPENDED, updated_at=now)
+    return replace(row, status=ProviderStatus.ACTIVE, updated_at=now, release_at=now)
+
+
+def delete(row: Provider, now: datetime) -> Provider:
+    """Leave the tombstone: the version counter and the ExternalId, and when it was deleted."""
+    if row.status is ProviderStatus.DELETED:
+        return row
+    blank = reserve(row.tenant_id, row.external_id, now)
+    return replace(blank, versions=row.versions, deleted_at=now, release_at=now, revision=row.revision)
+
+
+def _not_found() -> RequestError:
+    return RequestError([Problem("", "the tenant has no provider; PUT …/provider stores one")], "not_found")
+
+
+def _tested(row: Provider, version: int) -> StoredConfig:
+    for config in (row.candidate, row.active):
+        if config is not None and config.version == version:
+            return config
+    raise RequestError([Problem("", "another config was stored while this one was tested; verify again")], "provider_not_active")
+
+
+def _sandbox(row: Provider, version: int, passed: Passed) -> Sandbox:
+    """Take what the account told; else what is known stays known of the version that it was learned with."""
+    if passed.sandbox is not None:
+        return "true" if passed.sandbox else "false"
+    return row.sandbox if row.active is not None and row.active.version == version else "unknown"
+
+
+def _warnings(row: Provider, tested: StoredConfig, sandbox: Sandbox) -> tuple[str, ...]:
+    if tested.provider != "ses":
+        return ()
+    first = () if row.verified_at else (SANDBOX_MAY_BE,)
+    return (*first, *((SANDBOX_IS.format(region=tested.region),) if sandbox == "true" else ()))

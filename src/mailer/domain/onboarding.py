@@ -1,0 +1,125 @@
+"""Write what a tenant sets up in its own AWS account: the policies to paste, the template that makes a role of them, the pages to open."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mailer.domain.addresses import ascii_address
+from mailer.domain.provider import StoredConfig
+
+Document = Mapping[str, Any]
+
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b", "eusc-": "aws-eusc"}
+_CONSOLES = {"aws": "console.aws.amazon.com", "aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
+
+
+@dataclass(frozen=True, slots=True)
+class Us:
+    """Whom a tenant lets in."""
+
+    platform: str
+    partition: str
+    account: str
+
+    @classmethod
+    def of(cls, platform: str, arn: str) -> "Us":
+        """Read partition and account from the ARN of something of ours."""
+        _, partition, _, _, account, *_ = arn.split(":")
+        return cls(platform, partition, account)
+
+
+def partition_of(region: str) -> str:
+    """Return the AWS partition that a region is in."""
+    return next((partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws")
+
+
+def console_page(region: str, page: str) -> str:
+    """Return the address of a page of the SES console in a region."""
+    host = _CONSOLES.get(partition_of(region), _CONSOLES["aws"])
+    return f"https://{region}.{host}/ses/home?region={region}#/{page}"
+
+
+def trust_policy(us: Us, external_id: str) -> Document:
+    """Return the trust policy of a tenant's role: our account, and only with this tenant's ExternalId."""
+    return _policy(
+        {
+            "Sid": "OnlyWithOurExternalId",
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:{us.partition}:iam::{us.account}:root"},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"sts:ExternalId": external_id}},
+        }
+    )
+
+
+def send_statement(config: StoredConfig | None, partition: str) -> Document:
+    """Return the one IAM statement that sending takes, as narrow as what is known of the config allows."""
+    return {"Sid": "SendRawEmail", "Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": _resources(config, partition)}
+
+
+def ask_statement() -> Document:
+    """Return the statement that lets us see the sandbox, the rate and the quota, which sending does not need."""
+    return {"Sid": "SeeSandboxAndQuota", "Effect": "Allow", "Action": ["ses:GetAccount", "ses:GetSendQuota"], "Resource": "*"}
+
+
+def iam_policy(config: StoredConfig | None, partition: str) -> Document:
+    """Return the least policy that a user or role needs in order to send."""
+    return _policy(send_statement(config, partition))
+
+
+def _resources(config: StoredConfig | None, partition: str) -> list[str]:
+    if config is None or config.provider != "ses":
+        return [f"arn:{partition}:ses:*:*:identity/*", f"arn:{partition}:ses:*:*:configuration-set/*"]
+    place = f"arn:{partition_of(config.region)}:ses:{config.region}:{config.account or '*'}"
+    address = ascii_address(config.from_address)
+    # SES asks for the identity that it verifies the sender by: the address if that is one, else its domain.
+    names = [f"identity/{address}", f"identity/{address.rpartition('@')[2]}"]
+    if config.configuration_set:
+        names.append(f"configuration-set/{config.configuration_set}")
+    return [f"{place}:{name}" for name in names]
+
+
+def _policy(*statements: Document) -> Document:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def role_template(us: Us, external_id: str, config: StoredConfig | None) -> str:
+    """Return a CloudFormation template, as JSON, that makes the role in the tenant's account and shows its ARN."""
+    seeing = {"Fn::If": ["SeesQuota", ask_statement(), {"Ref": "AWS::NoValue"}]}
+    role = {
+        "Description": f"Lets {us.platform} send mail through this account's Amazon SES.",
+        "RoleName": {"Fn::If": ["IsNamed", {"Ref": "RoleName"}, {"Ref": "AWS::NoValue"}]},
+        "AssumeRolePolicyDocument": trust_policy(us, external_id),
+        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(send_statement(config, us.partition), seeing)}],
+    }
+    template = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": f"A role with which {us.platform}, and nobody else, sends mail through this account's Amazon SES.",
+        "Parameters": _PARAMETERS,
+        "Conditions": {
+            "IsNamed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RoleName"}, ""]}]},
+            "SeesQuota": {"Fn::Equals": [{"Ref": "LetSeeQuota"}, "true"]},
+        },
+        "Resources": {"SendingRole": {"Type": "AWS::IAM::Role", "Properties": role}},
+        "Outputs": {
+            "RoleArn": {"Description": "The roleArn to store as provider config.", "Value": {"Fn::GetAtt": ["SendingRole", "Arn"]}}
+        },
+    }
+    return json.dumps(template, indent=2, ensure_ascii=False)
+
+
+_PARAMETERS = {
+    "RoleName": {
+        "Type": "String",
+        "Default": "",
+        "AllowedPattern": "[A-Za-z0-9_+=,.@-]{0,64}",
+        "Description": "A name for the role; without one AWS makes it up.",
+    },
+    "LetSeeQuota": {
+        "Type": "String",
+        "Default": "false",
+        "AllowedValues": ["true", "false"],
+        "Description": "Whether the role may also see the sandbox, sending rate and quota: mail is then paced to what the account may.",
+    },
+}

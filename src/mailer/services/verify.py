@@ -1,0 +1,118 @@
+"""Prove a stored config with a mail from and to its own from-address; what passes becomes the active config in one write."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from mailer.domain import lifecycle
+from mailer.domain.delivery import Sent
+from mailer.domain.doctor import diagnose
+from mailer.domain.errors import ErrorInfo, MailerError, NotSentError, RequestError
+from mailer.domain.lifecycle import Passed
+from mailer.domain.message import EmailMessage, Mailbox
+from mailer.domain.mime import Mail, compose
+from mailer.domain.provider import Provider, RoleConfig, StoredConfig, parse_config
+from mailer.ports import AccountFacts, EmailProvider
+from mailer.services.providers import ProviderDesk, change
+
+ASK_UNTIL = timedelta(seconds=15)
+"""After this the account is not asked about itself any more: API Gateway waits 29 s for all of it."""
+
+SUBJECT = "{platform} — SES connection test"
+TEXT = "This is a test email from {platform} to verify your AWS SES configuration."
+
+
+@dataclass(eq=False)
+class VerifyFailedError(MailerError):
+    """The config did not pass; what was active stays as it was."""
+
+    error: ErrorInfo
+
+    def __str__(self) -> str:
+        return f"{self.error.code}: {self.error.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A config that passed: SES's id of the test mail, and the row as it stands now."""
+
+    message_id: str
+    row: Provider
+
+
+def verify_provider(tenant_id: str, desk: ProviderDesk) -> Verified:
+    """Test the candidate, or the active config where there is none, and make it the active one.
+
+    Raises:
+        VerifyFailedError: the tenant's account, role or config does not let mail go out.
+        RequestError: not_found; provider_not_active where another config was stored meanwhile.
+        DependencyError: KMS, STS or DynamoDB did not do its part.
+    """
+    started = desk.clock.now()
+    row = lifecycle.existing(desk.store.get(tenant_id))
+    config = lifecycle.to_verify(row)
+    try:
+        provider = _open(row, config, desk)
+    except NotSentError as refusal:
+        raise _failed(row, config, refusal.error, desk) from refusal
+    outcome = provider.send(_test_mail(provider, desk), tags={})
+    if not isinstance(outcome, Sent):
+        raise _failed(row, config, _here(outcome.error), desk)
+    facts = provider.account_facts() if desk.clock.now() - started < ASK_UNTIL else AccountFacts()
+    passed = Passed(
+        at=desk.clock.now(),
+        account=facts.account,
+        sandbox=facts.sandbox,
+        quota_rate=facts.max_send_rate,
+        quota_24h=facts.quota_24h,
+    )
+    verified = change(tenant_id, desk, lambda stands: lifecycle.verify(stands, config.version, passed), "verified")
+    return Verified(outcome.message_id, verified)
+
+
+def _open(row: Provider, config: StoredConfig, desk: ProviderDesk) -> EmailProvider:
+    if config.credentials["type"] == "role":
+        _refuse_open_role(row, config, desk)
+    return desk.opener.open(row.tenant_id, config)
+
+
+def _refuse_open_role(row: Provider, config: StoredConfig, desk: ProviderDesk) -> None:
+    """Refuse a role that anybody could have us assume who knows its ARN: the confused deputy of AWS's IAM guide."""
+    plaintext = desk.vault.open(row.tenant_id, config.provider, config.version, config.ciphertext)
+    try:
+        role = parse_config(config.provider, plaintext)
+    except RequestError:
+        raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
+    if isinstance(role, RoleConfig) and not desk.trust.refuses_foreign_external_id(role):
+        message = (
+            "the role's trust policy lets this service in without the tenant's ExternalId, so that any other tenant could use the role"
+        )
+        raise NotSentError(ErrorInfo("role_not_assumable", message))
+
+
+def _test_mail(provider: EmailProvider, desk: ProviderDesk) -> Mail:
+    platform = desk.us.platform
+    message = EmailMessage(
+        to=(Mailbox(email=provider.sender.email),),
+        subject=SUBJECT.format(platform=platform),
+        text=TEXT.format(platform=platform),
+    )
+    return compose(message, provider.sender, date=desk.clock.now())
+
+
+_HERE = {
+    "throttled": "Caller: the account sends as fast as it may; verify again in some seconds.",
+    "daily_quota_exceeded": "Tenant: the account's quota of 24 hours is used up; verify again when it has freed some, or ask AWS for more.",
+    "outcome_unknown": "Caller: verify once more; whether this test mail went out cannot be known, and a second one does no harm.",
+}
+"""What to do where a send would have been tried again by itself, or held."""
+
+
+def _here(error: ErrorInfo) -> ErrorInfo:
+    return replace(error, advice=_HERE.get(error.code, error.advice))
+
+
+def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, desk: ProviderDesk) -> VerifyFailedError:
+    """Note on the row why the config did not pass, for those who look later."""
+    diagnosis = diagnose(error, config, row.external_id, desk.us)
+    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, diagnosis, desk.clock.now()), "verifyFailed")
+    return VerifyFailedError(diagnosis)
