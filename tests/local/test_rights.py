@@ -1,0 +1,106 @@
+"""The roles and the key of the template hold against a server that evaluates them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from local_aws.running import LocalAws
+from local_aws.server import REGION
+from local_aws.stack import NAME, platform_session
+
+FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction"]
+CONTEXT = {"tenant_id": "acme", "provider": "ses", "version": "1"}
+DENIED = {"AccessDenied", "AccessDeniedException"}
+
+
+def physical(aws: LocalAws, logical_id: str) -> str:
+    """Find the name that CloudFormation gave a resource."""
+    found = aws.client("cloudformation").describe_stack_resource(StackName=NAME, LogicalResourceId=logical_id)
+    return str(found["StackResourceDetail"]["PhysicalResourceId"])
+
+
+def role_arn(aws: LocalAws, function: str) -> str:
+    return str(aws.client("iam").get_role(RoleName=physical(aws, f"{function}Role"))["Role"]["Arn"])
+
+
+def acting_as(aws: LocalAws, function: str, service: Any) -> Any:
+    """Make a client that has a function's role, and nothing besides."""
+    sts = platform_session().client("sts", endpoint_url=aws.addresses.aws)
+    given = sts.assume_role(RoleArn=role_arn(aws, function), RoleSessionName="test")["Credentials"]
+    session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], region_name=REGION)
+    return session.client(service, endpoint_url=aws.addresses.aws)
+
+
+def is_denied(call: Any, **arguments: Any) -> bool:
+    """Say whether the caller lacks the right; other errors mean that it has it."""
+    try:
+        call(**arguments)
+    except ClientError as error:
+        return error.response["Error"]["Code"] in DENIED
+    return False
+
+
+@pytest.fixture
+def sealed(aws: LocalAws) -> dict[str, Any]:
+    """Return what to pass to Decrypt for a data key that ProvidersFunction made for a tenant."""
+    key = aws.stack.outputs["ProviderKeyArn"]
+    made = acting_as(aws, "ProvidersFunction", "kms").generate_data_key(KeyId=key, KeySpec="AES_256", EncryptionContext=CONTEXT)
+    return {"KeyId": key, "CiphertextBlob": made["CiphertextBlob"], "EncryptionContext": CONTEXT}
+
+
+@pytest.fixture
+def administrator(aws: LocalAws) -> Iterator[Any]:
+    """Make a KMS client of an IAM user of our own account whose policy allows everything."""
+    iam = aws.client("iam")
+    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    iam.create_user(UserName="administrator")
+    iam.put_user_policy(UserName="administrator", PolicyName="all", PolicyDocument=json.dumps(everything))
+    key = iam.create_access_key(UserName="administrator")["AccessKey"]
+    yield boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=REGION).client("kms", endpoint_url=aws.addresses.aws)
+    iam.delete_access_key(UserName="administrator", AccessKeyId=key["AccessKeyId"])
+    iam.delete_user_policy(UserName="administrator", PolicyName="all")
+    iam.delete_user(UserName="administrator")
+
+
+def test_only_sending_and_verifying_open_a_config(aws: LocalAws, sealed: dict[str, Any]) -> None:
+    """The messages API and the sweeper cannot, whatever they read from the table."""
+    refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").decrypt, **sealed)}
+    assert refused == {"MessagesFunction", "SweepFunction"}
+
+
+def test_only_the_providers_api_seals_a_config(aws: LocalAws) -> None:
+    """A sender that was taken over could read configs but write none of its own."""
+    request = {"KeyId": aws.stack.outputs["ProviderKeyArn"], "KeySpec": "AES_256", "EncryptionContext": CONTEXT}
+    refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").generate_data_key, **request)}
+    assert refused == set(FUNCTIONS) - {"ProvidersFunction"}
+
+
+def test_an_administrator_of_our_own_account_opens_nothing(administrator: Any, sealed: dict[str, Any]) -> None:
+    """IAM alone gives nobody a tenant's config; the key's policy would have to be changed, which CloudTrail shows."""
+    assert is_denied(administrator.decrypt, **sealed)
+    assert not is_denied(administrator.describe_key, KeyId=sealed["KeyId"])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_function_becomes_a_role_of_our_own(aws: LocalAws, function: str) -> None:
+    """Also not the two that assume tenants' roles."""
+    for other in FUNCTIONS:
+        request = {"RoleArn": role_arn(aws, other), "RoleSessionName": "test", "ExternalId": "guessed"}
+        assert is_denied(acting_as(aws, function, "sts").assume_role, **request)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_function_sends_from_our_own_account(aws: LocalAws, function: str) -> None:
+    """Mail goes out as a tenant or not at all."""
+    assert is_denied(acting_as(aws, function, "ses").send_raw_email, RawMessage={"Data": b"From: a@b.example\r\n\r\n"})
+
+
+def test_only_sending_takes_from_the_queue(aws: LocalAws) -> None:
+    """No other function sees a body, or makes one disappear."""
+    url = aws.stack.outputs["SendQueueUrl"]
+    refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "sqs").receive_message, QueueUrl=url)}
+    assert refused == set(FUNCTIONS) - {"SendFunction"}
