@@ -11,13 +11,15 @@ from urllib.parse import unquote
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Path
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
 from mailer.domain.message import RequestId, TenantId
 from mailer.domain.wire import explained
-from mailer.handlers.problem import answer_errors, problem, refused
+from mailer.handlers.models import ProblemDocument
+from mailer.handlers.problem import CONTENT_TYPE, answer_errors, problem, refused
 
 # The tenant is never decoded: its ids need no encoding, and what is not one as it stands is nobody's.
 TenantInPath = Annotated[TenantId, Path(alias="tenantId")]
@@ -35,6 +37,19 @@ class DescribedAs:
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return handler(TypeAdapter(self.kind).core_schema)
+
+
+_ALWAYS = (HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def answers(success: int, meaning: str, *refusals: int, headers: Mapping[str, str] | None = None) -> dict[int, OpenAPIResponse]:
+    """Describe what a route answers: its success, with headers by name and meaning, and the statuses of its refusals."""
+    described: dict[int, OpenAPIResponse] = {success: {"description": meaning}}
+    if headers:
+        described[success]["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+    for status in map(HTTPStatus, sorted({*refusals, *_ALWAYS})):
+        described[status.value] = {"description": status.phrase, "content": {CONTENT_TYPE: {"model": ProblemDocument}}}
+    return described
 
 
 def rest_app(report: Callable[[Exception], None]) -> APIGatewayRestResolver:

@@ -13,7 +13,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, read
-from mailer.handlers.api import DescribedAs, RequestInPath, TenantInPath, evened, rest_app
+from mailer.handlers.api import DescribedAs, RequestInPath, TenantInPath, answers, evened, rest_app
 from mailer.handlers.models import (
     BatchAnswer,
     PostedRequest,
@@ -57,7 +57,21 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
         wiring.journal().flush()
 
 
-@app.post("/tenants/<tenantId>/messages", status_code=202, summary="Send a message", operation_id="sendMessage")
+@app.post(
+    "/tenants/<tenantId>/messages",
+    status_code=202,
+    summary="Send a message",
+    operation_id="sendMessage",
+    responses=answers(
+        202,
+        "It is durably on the queue",
+        400,
+        409,
+        413,
+        415,
+        headers={"Idempotency-Replayed": "`true` where an earlier call had put it there"},
+    ),
+)
 def send(tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKey = None) -> Response[StatusRecord]:
     """Enqueue one request: a 202 means that it is durably on the queue."""
     request = _read(*load_object(body), tenant_id, idempotency_key)
@@ -66,7 +80,13 @@ def send(tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKe
     return Response(202, JSON, StatusRecord.of(accepted.record), headers=headers)
 
 
-@app.post("/tenants/<tenantId>/messages/batch", status_code=207, summary="Send up to 100 messages", operation_id="sendBatch")
+@app.post(
+    "/tenants/<tenantId>/messages/batch",
+    status_code=207,
+    summary="Send up to 100 messages",
+    operation_id="sendBatch",
+    responses=answers(207, "What became of each, in their order", 400, 415),
+)
 def send_batch(tenant_id: TenantInPath, body: BatchBody) -> Response[list[BatchAnswer]]:
     """Enqueue requests, each accepted or refused by itself; the answers stand in their order."""
     documents = _documents(body)
@@ -75,7 +95,12 @@ def send_batch(tenant_id: TenantInPath, body: BatchBody) -> Response[list[BatchA
     return Response(207, JSON, [_batch_answer(answer) for answer in answers])
 
 
-@app.post("/tenants/<tenantId>/messages/preview", summary="Build a message and send nothing", operation_id="previewMessage")
+@app.post(
+    "/tenants/<tenantId>/messages/preview",
+    summary="Build a message and send nothing",
+    operation_id="previewMessage",
+    responses=answers(200, "The message, or what is wrong with it", 400, 409, 415),
+)
 def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[PreviewAnswer]:
     """Build the raw message, or name every problem at once; nothing is stored or sent."""
     loaded = load_object(body)
@@ -88,7 +113,12 @@ def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[Preview
     return Response(200, JSON, PreviewAnswer.of(built))
 
 
-@app.get("/tenants/<tenantId>/messages", summary="List messages, newest first", operation_id="listMessages")
+@app.get(
+    "/tenants/<tenantId>/messages",
+    summary="List messages, newest first",
+    operation_id="listMessages",
+    responses=answers(200, "A page of records", 400),
+)
 def list_messages(
     tenant_id: TenantInPath,
     status: Annotated[Status | None, Query()] = None,
@@ -100,19 +130,34 @@ def list_messages(
     return Response(200, JSON, StatusPage(messages=[StatusRecord.of(d) for d in page.deliveries], cursor=page.cursor))
 
 
-@app.get("/tenants/<tenantId>/messages/<requestId>", summary="Show a message", operation_id="getMessage")
+@app.get(
+    "/tenants/<tenantId>/messages/<requestId>",
+    summary="Show a message",
+    operation_id="getMessage",
+    responses=answers(200, "The record"),
+)
 def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Show what became of a request."""
     return Response(200, JSON, StatusRecord.of(messages.get(tenant_id, request_id, wiring.desk())))
 
 
-@app.post("/tenants/<tenantId>/messages/<requestId>/cancel", summary="Withdraw a message", operation_id="cancelMessage")
+@app.post(
+    "/tenants/<tenantId>/messages/<requestId>/cancel",
+    summary="Withdraw a message",
+    operation_id="cancelMessage",
+    responses=answers(200, "It is withdrawn", 409),
+)
 def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Withdraw a request that is queued or deferred."""
     return Response(200, JSON, StatusRecord.of(messages.cancel(tenant_id, request_id, wiring.desk())))
 
 
-@app.post("/tenants/<tenantId>/messages/<requestId>/resolve", summary="Settle an unknown", operation_id="resolveMessage")
+@app.post(
+    "/tenants/<tenantId>/messages/<requestId>/resolve",
+    summary="Settle an unknown",
+    operation_id="resolveMessage",
+    responses=answers(200, "It is settled", 400, 409, 415),
+)
 def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
     """Settle a request of which nobody knows whether it was sent, on an operator's word."""
     word, desk = read(ResolveRequest, body), wiring.desk()
@@ -120,13 +165,24 @@ def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: Re
     return Response(200, JSON, StatusRecord.of(resolve(tenant_id, request_id, resolution, desk, message_id=word.message_id)))
 
 
-@app.post("/tenants/<tenantId>/attachments", status_code=201, summary="Upload a large attachment", operation_id="uploadAttachment")
+@app.post(
+    "/tenants/<tenantId>/attachments",
+    status_code=201,
+    summary="Upload a large attachment",
+    operation_id="uploadAttachment",
+    responses=answers(201, "Where to upload it", 400, 413, 415),
+)
 def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[UploadAnswer]:
     """Permit one upload, bound to the file's type and size; the message then refers to it by `s3`."""
     return Response(201, JSON, UploadAnswer.of(wiring.attachments().invite(tenant_id, read(UploadRequest, body))))
 
 
-@app.get("/openapi.json", summary="Describe this API", operation_id="describeApi")
+@app.get(
+    "/openapi.json",
+    summary="Describe this API",
+    operation_id="describeApi",
+    responses=answers(200, "The OpenAPI 3.1 document"),
+)
 def describe_api() -> Response[dict[str, Any]]:
     """Return the OpenAPI 3.1 document."""
     from mailer.handlers.openapi import document  # noqa: PLC0415 - takes longer to import than all the rest
