@@ -24,6 +24,8 @@ class Settings:
     """Timeout of SendFunction: a worker older than this is dead."""
     send_threads: int
     """How many messages one invocation has under way at once; also the width of its connection pools."""
+    ca_bundle: str
+    """A PEM file of the certificate authorities to trust instead of Amazon's; empty on AWS."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "Settings":
@@ -41,6 +43,7 @@ class Settings:
             event_bus=env.get("EVENT_BUS", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
             send_threads=int(env.get("SEND_THREADS", "32")),
+            ca_bundle=env.get("AWS_CA_BUNDLE", ""),
         )
 
 

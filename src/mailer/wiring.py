@@ -16,6 +16,7 @@ from mailer.adapters.parked_bodies import S3ParkedBodies
 from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.send_queue import SqsSendQueue
 from mailer.observability import LogJournal, logger, metrics
+from mailer.ports import ProviderOpener, Vault
 from mailer.services.mailroom import Mailroom
 from mailer.services.messages import Desk
 from mailer.services.sweep import SweepRoom
@@ -23,8 +24,12 @@ from mailer.settings import settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_kms import KMSClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sts import STSClient
+
+    from mailer.adapters.credentials import AssumedRoles
 
 # ── our own AWS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -114,6 +119,51 @@ def attachments() -> S3Attachments:
 def workers() -> Executor:
     """Return the threads that work on a batch side by side."""
     return ThreadPoolExecutor(settings().send_threads, thread_name_prefix="worker")
+
+
+# ── acting as tenants ───────────────────────────────────────────────────────────────────────────────────────────────────
+# Imported where they are built: the encryption SDK and what goes with it would cost the other functions half a second each start.
+
+
+def kms() -> "KMSClient":
+    """Return the KMS client."""
+    client: KMSClient = _client("kms")
+    return client
+
+
+def sts() -> "STSClient":
+    """Return the STS client that assumes tenants' roles: of our own region, as ourselves."""
+    client: STSClient = _client("sts")
+    return client
+
+
+@cache
+def vault() -> Vault:
+    """Return what seals and opens configs."""
+    from mailer.adapters.encryption import ConfigVault  # noqa: PLC0415  # see above
+
+    return ConfigVault(settings().provider_key_arn, kms())
+
+
+@cache
+def assumed_roles() -> "AssumedRoles":
+    """Return the sessions with tenants' roles."""
+    from mailer.adapters.credentials import AssumedRoles  # noqa: PLC0415  # see above
+
+    own_account = settings().provider_key_arn.split(":")[4]
+    return AssumedRoles(sts, own_account=own_account, platform=settings().platform_name, clock=clock())
+
+
+@cache
+def provider_opener() -> ProviderOpener:
+    """Return what opens tenants' providers."""
+    from mailer.adapters.acting import TenantClients  # noqa: PLC0415  # see above
+    from mailer.adapters.opening import TenantProviderOpener  # noqa: PLC0415  # see above
+
+    ca_bundle = settings().ca_bundle
+    clients = TenantClients(width=settings().send_threads, ca_bundle=ca_bundle)
+    inquiries = TenantClients(width=1, ca_bundle=ca_bundle, connect_timeout=2, read_timeout=3)  # seconds; `verify` answers within 29
+    return TenantProviderOpener(vault(), assumed_roles(), clients, inquiries, allow_smtp=settings().allow_smtp, clock=clock())
 
 
 # ── SendFunction ────────────────────────────────────────────────────────────────────────────────────────────────────────
