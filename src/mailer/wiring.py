@@ -1,5 +1,6 @@
 """The composition root: what a function needs, built once per process and only when asked for. Nothing else opens a client."""
 
+import secrets
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
@@ -11,14 +12,17 @@ from botocore.config import Config
 
 from mailer.adapters.attachments import S3Attachments
 from mailer.adapters.clock import SystemClock
+from mailer.adapters.events import EventBridgeEvents
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
 from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.send_queue import SqsSendQueue
+from mailer.domain.onboarding import Us
 from mailer.observability import LogJournal, logger, metrics
 from mailer.ports import ProviderOpener, Vault
 from mailer.services.mailroom import Mailroom
 from mailer.services.messages import Desk
+from mailer.services.providers import ProviderDesk
 from mailer.services.sweep import SweepRoom
 from mailer.settings import settings
 
@@ -125,15 +129,19 @@ def workers() -> Executor:
 # Imported where they are built: the encryption SDK and what goes with it would cost the other functions half a second each start.
 
 
+# Both stand between a caller of `verify` and API Gateway's 29 s; sending tries again later anyway.
+_IN_TIME = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
+
+
 def kms() -> "KMSClient":
     """Return the KMS client."""
-    client: KMSClient = _client("kms")
+    client: KMSClient = _client("kms", _IN_TIME)
     return client
 
 
 def sts() -> "STSClient":
     """Return the STS client that assumes tenants' roles: of our own region, as ourselves."""
-    client: STSClient = _client("sts")
+    client: STSClient = _client("sts", _IN_TIME)
     return client
 
 
@@ -150,8 +158,13 @@ def assumed_roles() -> "AssumedRoles":
     """Return the sessions with tenants' roles."""
     from mailer.adapters.credentials import AssumedRoles  # noqa: PLC0415  # see above
 
-    own_account = settings().provider_key_arn.split(":")[4]
-    return AssumedRoles(sts, own_account=own_account, platform=settings().platform_name, clock=clock())
+    return AssumedRoles(sts, own_account=us().account, platform=us().platform, clock=clock())
+
+
+@cache
+def us() -> Us:
+    """Return who we are to a tenant; the key's ARN tells our account."""
+    return Us.of(settings().platform_name, settings().provider_key_arn)
 
 
 @cache
@@ -164,6 +177,31 @@ def provider_opener() -> ProviderOpener:
     clients = TenantClients(width=settings().send_threads, ca_bundle=ca_bundle)
     inquiries = TenantClients(width=1, ca_bundle=ca_bundle, connect_timeout=2, read_timeout=3)  # seconds; `verify` answers within 29
     return TenantProviderOpener(vault(), assumed_roles(), clients, inquiries, allow_smtp=settings().allow_smtp, clock=clock())
+
+
+# ── ProvidersFunction ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def events() -> EventBridgeEvents:
+    """Return the event bus."""
+    return EventBridgeEvents(lambda: _client("events"), settings().event_bus, lambda error: journal().failed("tell event", None, error))
+
+
+@cache
+def provider_desk() -> ProviderDesk:
+    """Return everything that the provider API needs."""
+    return ProviderDesk(
+        store=providers_table(),
+        vault=vault(),
+        opener=provider_opener(),
+        trust=assumed_roles(),
+        events=events(),
+        clock=clock(),
+        new_external_id=lambda: secrets.token_urlsafe(32),
+        us=us(),
+        allow_smtp=settings().allow_smtp,
+    )
 
 
 # ── SendFunction ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.onboarding import Us, console_page, partition_of, send_statement, trust_policy
-from mailer.domain.provider import StoredConfig
+from mailer.domain.provider import Provider, StoredConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,13 @@ class _Case:
         """Who has the rights: as the tenant finds it in IAM."""
         shown = self.config.credentials
         return f"the role {shown['roleArn']}" if shown["type"] == "role" else f"the IAM user of the access key {shown['accessKeyId']}"
+
+
+def told(row: Provider, us: Us) -> Provider:
+    """Give what suspended a provider the advice that fits its config."""
+    if row.error is None or row.active is None:
+        return row
+    return replace(row, error=diagnose(row.error, row.active, row.external_id, us))
 
 
 def diagnose(error: ErrorInfo, config: StoredConfig, external_id: str, us: Us) -> ErrorInfo:

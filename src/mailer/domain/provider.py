@@ -139,20 +139,22 @@ SesConfig = AccessKeyConfig | RoleConfig
 ProviderConfig = AccessKeyConfig | RoleConfig | SmtpConfig
 
 
-class _Put(WireModel):
+class ProviderPut(WireModel):
+    """What a caller stores."""
+
     provider: Kind
     config: ProviderConfig
 
 
-class _AccessKeyPut(_Put):
+class _AccessKeyPut(ProviderPut):
     config: AccessKeyConfig
 
 
-class _RolePut(_Put):
+class _RolePut(ProviderPut):
     config: RoleConfig
 
 
-class _SmtpPut(_Put):
+class _SmtpPut(ProviderPut):
     config: SmtpConfig
 
 
@@ -181,7 +183,7 @@ def _parse(document: Mapping[str, object], unreadable: Sequence[Problem]) -> tup
     if "roleArn" in given and given & {"accessKeyId", "secretAccessKey"}:
         raise RequestError([Problem("config", "must have either accessKeyId and secretAccessKey, or roleArn")])
     ses = _RolePut if "roleArn" in given else _AccessKeyPut
-    model: type[_Put] = _SmtpPut if document.get("provider") == "smtp" else ses
+    model: type[ProviderPut] = _SmtpPut if document.get("provider") == "smtp" else ses
     put = parse(model, document, unreadable)
     return put.provider, put.config
 

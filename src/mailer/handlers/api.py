@@ -21,6 +21,8 @@ from mailer.domain.wire import explained
 from mailer.handlers.models import ProblemDocument
 from mailer.handlers.problem import CONTENT_TYPE, answer_errors, problem, refused
 
+JSON = "application/json"
+
 # The tenant is never decoded: its ids need no encoding, and what is not one as it stands is nobody's.
 TenantInPath = Annotated[TenantId, Path(alias="tenantId")]
 RequestInPath = Annotated[RequestId, BeforeValidator(unquote), Path(alias="requestId")]

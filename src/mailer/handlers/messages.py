@@ -13,7 +13,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, read
-from mailer.handlers.api import DescribedAs, RequestInPath, TenantInPath, answers, evened, rest_app
+from mailer.handlers.api import JSON, DescribedAs, RequestInPath, TenantInPath, answers, evened, rest_app
 from mailer.handlers.models import (
     BatchAnswer,
     PostedRequest,
@@ -32,7 +32,6 @@ from mailer.services.resolve import resolve
 
 MAX_BATCH = 100  # requests
 
-JSON = "application/json"
 REPLAYED = {"Idempotency-Replayed": "true"}
 
 SendBody = Annotated[str, DescribedAs(PostedRequest), Body()]

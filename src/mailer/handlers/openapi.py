@@ -7,9 +7,9 @@ from typing import Any
 from aws_lambda_powertools.event_handler.openapi import OpenAPIMerge
 from aws_lambda_powertools.event_handler.openapi.models import Server
 
-from mailer.handlers import messages
+from mailer.handlers import messages, providers
 
-APPS = (messages.app,)
+APPS = (messages.app, providers.app)
 
 # How API Gateway writes down that a route wants SigV4.
 _SIGV4 = {"type": "apiKey", "name": "Authorization", "in": "header", "x-amazon-apigateway-authtype": "awsSigv4"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mailer.domain import lifecycle
 from mailer.domain.errors import Problem, RequestError
-from mailer.domain.onboarding import Us
+from mailer.domain.onboarding import Document, Us, iam_policy, role_template, trust_policy
 from mailer.domain.provider import Kind, Provider, ProviderConfig, RoleConfig, SmtpConfig, StoredConfig, parse_put
 from mailer.ports import Changed, Clock, Events, ProviderChange, ProviderOpener, ProviderStore, TrustProbe, Vault
 
@@ -117,9 +117,33 @@ def delete_provider(tenant_id: str, desk: ProviderDesk) -> None:
         change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, desk), desk.clock.now()), "deleted")
 
 
-def reserve_external_id(tenant_id: str, desk: ProviderDesk) -> Provider:
-    """Return a tenant's row, which keeps its ExternalId from now on, also where nothing was stored yet."""
-    return change(tenant_id, desk, lambda row: row or _reserved(tenant_id, desk))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onboarding:
+    """What a tenant sets up in its own AWS account before it stores a config."""
+
+    external_id: str
+    iam_policy: Document
+    """For a user or role: what sending takes, no more."""
+    trust_policy: Document
+    """For a role."""
+    role_template: str
+    """CloudFormation, as JSON: makes a role of both."""
+
+
+def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
+    """Return what the tenant sets up; its ExternalId is kept from now on, also where nothing was stored yet.
+
+    Raises:
+        RequestError: too_many_requests where others keep changing the row.
+    """
+    row = change(tenant_id, desk, lambda row: row or _reserved(tenant_id, desk))
+    config = row.candidate or row.active
+    return Onboarding(
+        external_id=row.external_id,
+        iam_policy=iam_policy(config, desk.us.partition),
+        trust_policy=trust_policy(desk.us, row.external_id),
+        role_template=role_template(desk.us, row.external_id, config),
+    )
 
 
 def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None], Provider], what: Changed | None = None) -> Provider:

@@ -1,0 +1,57 @@
+"""Call the functions behind the API as API Gateway does, with the events of `events/`."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+EVENTS = Path(__file__).resolve().parent.parent / "events"
+
+Handler = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
+
+
+@dataclass
+class Context:
+    """What the functions look at of Lambda's context."""
+
+    aws_request_id: str = "6bc28136-xmpl"
+    function_name: str = "function"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:function"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 28_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What API Gateway would pass on."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def event(name: str) -> dict[str, Any]:
+    """Load a file of `events/`."""
+    loaded: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def call(handler: Handler, event: Mapping[str, Any], *, tenant: str | None = None, body: object = None) -> Answer:
+    """Send an event, for another tenant or with another body (text as it is, anything else as JSON) where these are given."""
+    sent = copy.deepcopy(dict(event))
+    if tenant is not None:
+        sent["path"] = sent["path"].replace(sent["pathParameters"]["tenantId"], tenant, 1)
+        sent["pathParameters"] = {"tenantId": tenant}
+    if body is not None:
+        sent["body"] = body if isinstance(body, str) else json.dumps(body)
+    got = handler(sent, Context())
+    headers = {name: values[0] for name, values in got.get("multiValueHeaders", {}).items()}
+    return Answer(got["statusCode"], headers, got.get("body") or "")
