@@ -1,0 +1,169 @@
+"""A provider desk over stand-ins: rows in a dict, a vault that only remembers what it was bound to, an account that answers as told."""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+from fakes import FakeClock
+from mailer.domain.delivery import Outcome, Sent
+from mailer.domain.errors import ErrorInfo, NotSentError
+from mailer.domain.mime import Mail, Sender
+from mailer.domain.onboarding import Us
+from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.ports import AccountFacts, ProviderChange
+from mailer.services.providers import ProviderDesk
+
+US = Us("Leadmetrics", "aws", "111111111111")
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+SENDER = {"region": "eu-west-1", "fromAddress": "billing@acme.example", "fromName": "Acme"}
+KEY = {"provider": "ses", "config": {"accessKeyId": "AKIAIOSFODNN7EXAMPLE", "secretAccessKey": SECRET, **SENDER}}
+ROLE = {"provider": "ses", "config": {"roleArn": "arn:aws:iam::222222222222:role/SendMail", **SENDER}}
+SMTP = {"provider": "smtp", "config": {"host": "localhost", "port": 1025, "fromAddress": "billing@acme.example", "fromName": "Acme"}}
+
+
+def with_config(body: Mapping[str, Any], **changes: Any) -> str:
+    """Write a body whose config has other fields; None takes one away."""
+    config = {name: value for name, value in {**body["config"], **changes}.items() if value is not None}
+    return json.dumps({**body, "config": config})
+
+
+class FakeStore:
+    """Rows by tenant; `before_write` is called once there is something to write, so that another writer can come first."""
+
+    def __init__(self, *rows: Provider) -> None:
+        self.rows = {row.tenant_id: row for row in rows}
+        self.before_write: Callable[[Provider], None] = lambda _: None
+
+    def get(self, tenant_id: str) -> Provider | None:
+        return self.rows.get(tenant_id)
+
+    def replace(self, row: Provider) -> bool:
+        self.before_write(row)
+        stands = self.rows.get(row.tenant_id)
+        if (stands.revision if stands else 0) != row.revision:
+            return False
+        self.rows[row.tenant_id] = replace(row, revision=row.revision + 1)
+        return True
+
+
+class FakeVault:
+    """Seals nothing, but opens only for the tenant, provider and version that it sealed for."""
+
+    def seal(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+        return json.dumps([tenant_id, provider, version, b64encode(plaintext).decode()]).encode()
+
+    def open(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+        *bound, text = json.loads(ciphertext)
+        if bound != [tenant_id, provider, version]:
+            raise NotSentError(ErrorInfo("config_unreadable", "sealed for another"))
+        return b64decode(text)
+
+
+@dataclass
+class FakeAccount:
+    """An opened provider: answers every mail with `outcome`, and keeps it."""
+
+    outcome: Outcome
+    facts: AccountFacts = field(default_factory=AccountFacts)
+    name: str = "ses"
+    sender: Sender = field(default_factory=lambda: Sender("billing@acme.example", "Acme"))
+    mails: list[Mail] = field(default_factory=list)
+    asked: int = 0
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
+        assert not tags
+        self.mails.append(mail)
+        return self.outcome
+
+    def account_facts(self) -> AccountFacts:
+        self.asked += 1
+        return self.facts
+
+
+@dataclass
+class FakeOpener:
+    """Opens `account` for every config, once it could be decrypted; `refusal` is raised instead."""
+
+    account: FakeAccount
+    refusal: Exception | None = None
+    opened: list[StoredConfig] = field(default_factory=list)
+
+    def open(self, tenant_id: str, config: StoredConfig) -> FakeAccount:
+        if self.refusal:
+            raise self.refusal
+        FakeVault().open(tenant_id, config.provider, config.version, config.ciphertext)
+        self.opened.append(config)
+        return self.account
+
+
+@dataclass
+class FakeTrust:
+    """A role's trust policy, sound unless told otherwise."""
+
+    sound: bool = True
+    tried: list[RoleConfig] = field(default_factory=list)
+
+    def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
+        self.tried.append(config)
+        return self.sound
+
+
+class FakeEvents:
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[ProviderChange] = []
+
+    def provider_changed(self, change: ProviderChange) -> None:
+        self.told.append(change)
+
+    @property
+    def changes(self) -> list[str]:
+        return [change.change for change in self.told]
+
+
+def external_ids() -> Callable[[], str]:
+    numbers = count(1)
+    return lambda: f"external-id-{next(numbers)}"
+
+
+@dataclass
+class Scene:
+    """A desk and everything behind it."""
+
+    store: FakeStore
+    account: FakeAccount
+    opener: FakeOpener
+    trust: FakeTrust
+    events: FakeEvents
+    clock: FakeClock
+    desk: ProviderDesk
+
+    @property
+    def row(self) -> Provider:
+        """The row of tenant acme."""
+        return self.store.rows["acme"]
+
+    def set_row(self, **fields: Any) -> None:
+        """Change the row behind everyone's back, as another writer would."""
+        self.store.rows["acme"] = replace(self.row, revision=self.row.revision + 1, **fields)
+
+
+def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
+    account = FakeAccount(Sent("message-1"))
+    store, opener, trust, events, clock = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeEvents(), FakeClock()
+    desk = ProviderDesk(
+        store=store,
+        vault=FakeVault(),
+        opener=opener,
+        trust=trust,
+        events=events,
+        clock=clock,
+        new_external_id=external_ids(),
+        us=US,
+        allow_smtp=allow_smtp,
+    )
+    return Scene(store, account, opener, trust, events, clock, desk)

@@ -1,0 +1,191 @@
+"""What a caller may store as a provider config, and what is said of everything else."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mailer.domain.errors import RequestError
+from mailer.domain.provider import AccessKeyConfig, RoleConfig, SmtpConfig, parse_config, parse_put
+from provider_desks import KEY, ROLE, SECRET, SMTP, with_config
+
+
+def refusal(body: str) -> dict[str, str]:
+    """The faults of a body, by their paths."""
+    with pytest.raises(RequestError) as refused:
+        parse_put(body)
+    assert refused.value.code == "invalid_request"
+    return {problem.path: problem.problem for problem in refused.value.problems}
+
+
+def test_reads_an_access_key() -> None:
+    """The original's SesConfig is taken as it was."""
+    kind, config = parse_put(with_config(KEY, configurationSet="news", maxSendRate=14))
+    assert kind == "ses"
+    assert config == AccessKeyConfig(
+        access_key_id="AKIAIOSFODNN7EXAMPLE",
+        secret_access_key=SecretStr(SECRET),
+        region="eu-west-1",
+        from_address="billing@acme.example",
+        from_name="Acme",
+        configuration_set="news",
+        max_send_rate=14,
+    )
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:iam::222222222222:role/SendMail",
+        "arn:aws-cn:iam::222222222222:role/SendMail",
+        "arn:aws-us-gov:iam::222222222222:role/SendMail",
+        "arn:aws:iam::222222222222:role/mail/senders/of+acme/Send.Mail@acme",
+    ],
+)
+def test_reads_a_role_of_any_partition_and_path(arn: str) -> None:
+    """A role config needs no secret; its account is that of the ARN."""
+    _, config = parse_put(with_config(ROLE, roleArn=arn))
+    assert isinstance(config, RoleConfig)
+    assert (config.role_arn, config.account) == (arn, "222222222222")
+
+
+@pytest.mark.parametrize("tls", [("none", "none"), ("starttls", "starttls"), ("implicit", "implicit"), (True, "starttls"), (False, "none")])
+def test_reads_smtp(tls: tuple[Any, str]) -> None:
+    """An SMTP sink needs host and port only; `tls` is one of three words, or true and false as SMTP clients have it."""
+    given, meant = tls
+    kind, config = parse_put(with_config(SMTP, tls=given))
+    assert isinstance(config, SmtpConfig)
+    assert (kind, config.tls, config.username) == ("smtp", meant, None)
+
+
+@pytest.mark.parametrize("body", [KEY, ROLE, with_config(SMTP, username="u", password="canary-password")])
+def test_opens_what_was_sealed(body: Any) -> None:
+    """The plaintext that is sealed reads back into an equal config."""
+    kind, config = parse_put(body if isinstance(body, str) else json.dumps(body))
+    assert parse_config(kind, config.plaintext()) == config
+
+
+@pytest.mark.parametrize("kind", ["repr", "str", "json", "dump"])
+def test_secrets_show_only_in_the_plaintext(kind: str) -> None:
+    """However a config is written, its secrets are not in it, and of its key id the end at most; `plaintext` alone reveals them."""
+    _, key = parse_put(json.dumps(KEY))
+    _, smtp = parse_put(with_config(SMTP, username="u", password="canary-password"))
+    for config, secret in ((key, SECRET), (smtp, "canary-password")):
+        written = {"repr": repr(config), "str": str(config), "json": config.model_dump_json(), "dump": repr(config.model_dump())}[kind]
+        assert secret not in written
+        assert secret.encode() in config.plaintext()
+    assert "AKIAIOSFODNN7EXAMPLE" not in repr(key)
+
+
+def test_shows_the_end_of_the_key_id() -> None:
+    """What the API may show of each kind of credentials."""
+    assert parse_put(json.dumps(KEY))[1].shown("x") == {"type": "accessKey", "accessKeyId": "…MPLE"}
+    assert parse_put(json.dumps(ROLE))[1].shown("x") == {"type": "role", "roleArn": ROLE["config"]["roleArn"], "externalId": "x"}
+    assert parse_put(json.dumps(SMTP))[1].shown("x") == {"type": "smtp", "host": "localhost:1025"}
+
+
+FAULTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    (KEY, {"accessKeyId": None}, "config.accessKeyId"),
+    (KEY, {"accessKeyId": 7}, "config.accessKeyId"),
+    (KEY, {"accessKeyId": "AKIA"}, "config.accessKeyId"),
+    (KEY, {"accessKeyId": "AKIAIOSFODNN7EXAMPLE\n"}, "config.accessKeyId"),
+    (KEY, {"accessKeyId": "ASIAIOSFODNN7EXAMPLE"}, "config.accessKeyId"),
+    (KEY, {"accessKeyId": "AKIAIOSFODNN7ÉXAMPLE"}, "config.accessKeyId"),
+    (KEY, {"secretAccessKey": None}, "config.secretAccessKey"),
+    (KEY, {"secretAccessKey": ""}, "config.secretAccessKey"),
+    (KEY, {"secretAccessKey": " " + SECRET}, "config.secretAccessKey"),
+    (KEY, {"secretAccessKey": SECRET + "\n"}, "config.secretAccessKey"),
+    (KEY, {"secretAccessKey": [SECRET]}, "config.secretAccessKey"),
+    (KEY, {"region": "us-east"}, "config.region"),
+    (KEY, {"region": "eu-west-1.evil.example/"}, "config.region"),
+    (KEY, {"region": "EU-WEST-1"}, "config.region"),
+    (KEY, {"region": "eu-west-1\n"}, "config.region"),
+    (KEY, {"fromAddress": "acme.example"}, "config.fromAddress"),
+    (KEY, {"fromAddress": "a@b.example\r\nBcc: x@y.example"}, "config.fromAddress"),
+    (KEY, {"fromName": "Acme\r\nBcc: x@y.example"}, "config.fromName"),
+    (KEY, {"fromName": "x" * 321}, "config.fromName"),
+    (KEY, {"fromName": "=?utf-8?q?=0d=0aBcc:_x?="}, "config.fromName"),
+    (KEY, {"configurationSet": "a b"}, "config.configurationSet"),
+    (KEY, {"configurationSet": "x" * 65}, "config.configurationSet"),
+    (KEY, {"maxSendRate": 0}, "config.maxSendRate"),
+    (KEY, {"maxSendRate": "14"}, "config.maxSendRate"),
+    (KEY, {"maxSendRate": 100_001}, "config.maxSendRate"),
+    (KEY, {"maxSendRate": True}, "config.maxSendRate"),
+    (KEY, {"sessionToken": "x"}, "config.sessionToken"),
+    (KEY, {"access_key_id": "AKIAIOSFODNN7EXAMPLE"}, "config.access_key_id"),
+    (ROLE, {"roleArn": "arn:aws:iam::222222222222:user/x"}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:aws:iam::2222:role/x"}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:aws:iam::222222222222:role/a//x"}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:aws:iam::222222222222:role/" + "x" * 65}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:aws:sts::222222222222:assumed-role/x/y"}, "config.roleArn"),
+    (ROLE, {"externalId": "mine"}, "config.externalId"),
+    (ROLE, {"accessKeyId": "AKIAIOSFODNN7EXAMPLE"}, "config"),
+    (SMTP, {"host": "a b"}, "config.host"),
+    (SMTP, {"host": "-x.example"}, "config.host"),
+    (SMTP, {"host": "x" * 254}, "config.host"),
+    (SMTP, {"port": 0}, "config.port"),
+    (SMTP, {"port": 65536}, "config.port"),
+    (SMTP, {"port": "25"}, "config.port"),
+    (SMTP, {"username": "u"}, "config"),
+    (SMTP, {"password": "p"}, "config"),
+    (SMTP, {"username": "u", "password": "p\r\nQUIT"}, "config.password"),
+    (SMTP, {"username": "u\r\nQUIT", "password": "p"}, "config.username"),
+    (SMTP, {"tls": "ssl"}, "config.tls"),
+    (SMTP, {"region": "eu-west-1"}, "config.region"),
+]
+
+
+@pytest.mark.parametrize(("body", "changes", "path"), FAULTS, ids=[f"{p}-{n}" for n, (_, _, p) in enumerate(FAULTS)])
+def test_names_a_faulty_field_by_its_path(body: dict[str, Any], changes: dict[str, Any], path: str) -> None:
+    """One fault, one problem, under the path that the caller wrote; the value is not repeated."""
+    found = refusal(with_config(body, **changes))
+    assert list(found) == [path]
+    given = [str(value) for value in changes.values() if value is not None and len(str(value)) > 4]
+    assert not any(value in found[path] for value in given)
+
+
+def test_names_every_fault_at_once() -> None:
+    """A caller corrects a config in one go."""
+    found = refusal('{"provider": "ses", "config": {"accessKeyId": 1, "region": "x", "fromName": "\\u0000", "more": 1}}')
+    assert set(found) == {
+        "config.accessKeyId",
+        "config.secretAccessKey",
+        "config.region",
+        "config.fromAddress",
+        "config.fromName",
+        "config.more",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ("", ""),
+        ("[]", ""),
+        ("null", ""),
+        ('{"provider": "ses"}', "config"),
+        ('{"provider": "ses", "config": []}', "config"),
+        ('{"provider": "ses", "config": "x"}', "config"),
+        ('{"provider": "ses", "config": null}', "config"),
+        ('{"config": {"region": NaN}}', ""),
+        (json.dumps({**KEY, "provider": "sendgrid"}), "provider"),
+        (json.dumps({**KEY, "provider": ["ses"]}), "provider"),
+        (json.dumps({**KEY, "tenantId": "acme"}), "tenantId"),
+        (json.dumps(KEY).replace('"region"', '"region": "eu-west-1", "region"'), "config"),
+    ],
+)
+def test_refuses_what_is_no_config_at_all(body: str, path: str) -> None:
+    """Whatever the body is, the answer is a refusal that names a place."""
+    assert path in refusal(body)
+
+
+@pytest.mark.parametrize("field", ["host", "region", "accessKeyId", "fromAddress", "fromName"])
+def test_takes_no_long_time_over_hostile_text(field: str) -> None:
+    """No pattern backtracks without bound: text that almost matches is refused as fast as any other."""
+    body = SMTP if field == "host" else KEY
+    hostile = {"host": "a-" * 120 + "!", "region": "us" + "-a" * 4000, "fromAddress": "a." * 4000 + "@"}.get(field, "a" * 16_000 + "\n")
+    started = time.perf_counter()
+    assert f"config.{field}" in refusal(with_config(body, **{field: hostile}))
+    assert time.perf_counter() - started < 0.5

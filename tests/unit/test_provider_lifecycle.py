@@ -1,0 +1,377 @@
+"""What each call makes of a provider's row, and what a send does with it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from fakes import NOON, a_config, a_provider
+from mailer.domain import lifecycle
+from mailer.domain.errors import ErrorInfo, RequestError
+from mailer.domain.lifecycle import SANDBOX_MAY_BE, Passed
+from mailer.domain.provider import Provider, ProviderStatus, Stop, StoredConfig, sending_state
+from provider_desks import FakeStore
+
+ACTIVE, DISABLED, SUSPENDED = ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED
+UNVERIFIED, DELETED = ProviderStatus.UNVERIFIED, ProviderStatus.DELETED
+LATER = NOON + timedelta(hours=1)
+PASSED = Passed(at=LATER)
+DENIED = ErrorInfo("credentials_denied", "AWS denied ses:SendRawEmail in eu-west-1")
+
+
+def unverified(**fields: Any) -> Provider:
+    return a_provider(status=UNVERIFIED, active=None, candidate=a_config(), verified_at=None, **fields)
+
+
+def suspended(**fields: Any) -> Provider:
+    return a_provider(status=SUSPENDED, error=DENIED, faulty_requests=frozenset({"r1", "r2", "r3"}), **fields)
+
+
+def tombstone(**fields: Any) -> Provider:
+    return lifecycle.delete(a_provider(**fields), NOON)
+
+
+def refused(act: Callable[[], object]) -> str:
+    with pytest.raises(RequestError) as refusal:
+        act()
+    return refusal.value.code
+
+
+# -- store ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [ACTIVE, DISABLED, SUSPENDED])
+def test_a_new_config_stands_beside_the_active_one(status: ProviderStatus) -> None:
+    """Storing changes neither the status nor what mail goes out with."""
+    row = a_provider(status=status)
+    stored = lifecycle.store(row, a_config(version=2), LATER)
+    assert (stored.status, stored.active, stored.candidate) == (status, row.active, a_config(version=2))
+    assert (stored.versions, stored.updated_at) == (2, LATER)
+
+
+def test_a_newer_candidate_replaces_the_older() -> None:
+    """There is one candidate; its ciphertext goes with it."""
+    stored = lifecycle.store(unverified(), a_config(version=2), LATER)
+    assert (stored.candidate, stored.active, stored.status) == (a_config(version=2), None, UNVERIFIED)
+
+
+@pytest.mark.parametrize("version", [0, 1, 3])
+def test_a_version_is_the_next_one(version: int) -> None:
+    """No version is given out twice or left out: the caches of configs and sessions go by it."""
+    with pytest.raises(ValueError, match="next version"):
+        lifecycle.store(a_provider(), a_config(version=version), NOON)
+
+
+def test_versions_go_on_after_delete() -> None:
+    """DELETE keeps the counter and the ExternalId, so a new config can never be taken for an old one."""
+    row = tombstone(versions=7)
+    stored = lifecycle.store(row, a_config(version=8), LATER)
+    assert (stored.versions, stored.external_id, stored.status, stored.deleted_at) == (8, row.external_id, UNVERIFIED, NOON)
+
+
+# -- verify --------------------------------------------------------------------------------------------------------------
+
+
+def test_verify_promotes_the_candidate() -> None:
+    """The candidate becomes the active config, and nothing of the old one is left."""
+    row = a_provider(versions=2, candidate=a_config(version=2, ciphertext=b"new"))
+    verified = lifecycle.verify(row, 2, PASSED)
+    assert (verified.active, verified.candidate, verified.status) == (row.candidate, None, ACTIVE)
+    assert b"sealed" not in repr(verified).encode()
+    assert (verified.verified_at, verified.release_at) == (LATER, LATER)
+
+
+def test_verify_tests_the_candidate_first() -> None:
+    """With a candidate the verify is about it, without one about the active config."""
+    assert lifecycle.to_verify(a_provider(candidate=a_config(version=2))).version == 2
+    assert lifecycle.to_verify(a_provider()).version == 1
+
+
+def test_verify_lifts_a_suspension() -> None:
+    """A passing verify of the suspended version resumes it and forgets what it was suspended for; waiting mail is set free."""
+    verified = lifecycle.verify(suspended(), 1, PASSED)
+    assert (verified.status, verified.error, verified.faulty_requests, verified.release_at) == (ACTIVE, None, frozenset(), LATER)
+
+
+def test_verify_leaves_a_disabled_provider_disabled() -> None:
+    """The candidate is promoted all the same, and nothing is set free."""
+    row = a_provider(status=DISABLED, candidate=a_config(version=2))
+    verified = lifecycle.verify(row, 2, PASSED)
+    assert (verified.status, verified.active, verified.release_at) == (DISABLED, a_config(version=2), None)
+
+
+def test_verify_promotes_only_what_was_tested() -> None:
+    """A config that was stored while another was tested is not promoted by that test."""
+    row = a_provider(versions=3, candidate=a_config(version=3))
+    assert refused(lambda: lifecycle.verify(row, 2, PASSED)) == "provider_not_active"
+    assert refused(lambda: lifecycle.fail_verify(row, 2, DENIED, NOON)) == "provider_not_active"
+
+
+def test_verify_can_be_told_twice() -> None:
+    """A promotion whose reply was lost is confirmed by deciding again."""
+    once = lifecycle.verify(a_provider(versions=2, candidate=a_config(version=2)), 2, PASSED)
+    assert lifecycle.verify(once, 2, PASSED) == once
+
+
+@pytest.mark.parametrize("row", [None, tombstone()], ids=["none", "tombstone"])
+def test_nothing_is_verified_or_switched_where_there_is_nothing(row: Provider | None) -> None:
+    """A tenant without a provider is not found, whatever is asked of it."""
+    acts: list[Callable[[], object]] = [
+        lambda: lifecycle.to_verify(row),
+        lambda: lifecycle.verify(row, 1, PASSED),
+        lambda: lifecycle.fail_verify(row, 1, DENIED, NOON),
+        lambda: lifecycle.disable(row, NOON),
+        lambda: lifecycle.enable(row, NOON),
+    ]
+    assert {refused(act) for act in acts} == {"not_found"}
+
+
+def test_verify_keeps_what_the_account_told() -> None:
+    """Account, rate and quota stand with the version they were told for."""
+    passed = Passed(at=LATER, account="222222222222", sandbox=False, quota_rate=14.0, quota_24h=50_000.0)
+    active = lifecycle.verify(unverified(), 1, passed).active
+    assert active is not None
+    assert (active.account, active.quota_rate, active.quota_24h) == ("222222222222", 14.0, 50_000.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "told", "same_version", "shown"),
+    [
+        ("unknown", None, True, "unknown"),
+        ("unknown", True, True, "true"),
+        ("true", False, True, "false"),
+        ("true", None, True, "true"),
+        ("true", None, False, "unknown"),
+        ("false", None, False, "unknown"),
+    ],
+)
+def test_sandbox_is_what_is_known_of_this_version(known: Any, told: bool | None, same_version: bool, shown: str) -> None:  # noqa: FBT001
+    """What the account tells counts; what it does not tell stays known of the version it was learned with, and of no other."""
+    row = a_provider(sandbox=known, versions=2, candidate=None if same_version else a_config(version=2))
+    assert lifecycle.verify(row, 1 if same_version else 2, Passed(at=LATER, sandbox=told)).sandbox == shown
+
+
+def test_first_verify_warns_of_the_sandbox() -> None:
+    """The original's text comes with the first verify and not again; a sandbox that is known is told every time."""
+    first = lifecycle.verify(unverified(), 1, PASSED)
+    assert first.warnings == (SANDBOX_MAY_BE,)
+    assert lifecycle.verify(first, 1, PASSED).warnings == ()
+    [warning] = lifecycle.verify(first, 1, Passed(at=LATER, sandbox=True)).warnings
+    assert "eu-west-1" in warning
+
+
+def test_smtp_has_no_sandbox() -> None:
+    """A development sink is not warned about SES."""
+    row = unverified()
+    assert row.candidate is not None
+    smtp = replace(row, candidate=replace(row.candidate, provider="smtp", credentials={"type": "smtp", "host": "localhost:1025"}))
+    assert lifecycle.verify(smtp, 1, PASSED).warnings == ()
+
+
+def test_failed_verify_leaves_the_active_config_untouched() -> None:
+    """Why it failed stands with the candidate; status, active config and suspension stay."""
+    row = a_provider(candidate=a_config(version=2))
+    failed = lifecycle.fail_verify(row, 2, DENIED, LATER)
+    assert (failed.status, failed.active, failed.error) == (ACTIVE, row.active, None)
+    assert failed.candidate == a_config(version=2, error=DENIED)
+
+
+def test_failed_verify_of_the_active_config_suspends_nobody() -> None:
+    """A verify is a question; only mail that fails counts."""
+    failed = lifecycle.fail_verify(a_provider(), 1, DENIED, LATER)
+    assert (failed.status, failed.faulty_requests, failed.active) == (ACTIVE, frozenset(), a_config(error=DENIED))
+
+
+# -- disable, enable, delete ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [a_provider(), unverified(), suspended()], ids=["active", "unverified", "suspended"])
+def test_disable_works_in_every_status(row: Provider) -> None:
+    """It is the switch for an emergency: it asks no questions, and a second time changes nothing."""
+    disabled = lifecycle.disable(row, LATER)
+    assert disabled.status is DISABLED
+    assert lifecycle.disable(disabled, LATER) is disabled
+
+
+def test_enable_lifts_disabled() -> None:
+    """What was active is active again, and its waiting mail is set free."""
+    enabled = lifecycle.enable(a_provider(status=DISABLED), LATER)
+    assert (enabled.status, enabled.release_at) == (ACTIVE, LATER)
+
+
+def test_enable_does_not_lift_a_suspension() -> None:
+    """Disabling and enabling is no way around a verify."""
+    enabled = lifecycle.enable(lifecycle.disable(suspended(), NOON), LATER)
+    assert (enabled.status, enabled.error, enabled.release_at) == (SUSPENDED, DENIED, None)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [unverified(), suspended(), a_provider(status=DISABLED, active=None, candidate=a_config())],
+    ids=["unverified", "suspended", "disabled-unverified"],
+)
+def test_enable_cannot_do_what_a_verify_must(row: Provider) -> None:
+    """A config that never passed, or that was suspended, needs a verify."""
+    assert refused(lambda: lifecycle.enable(row, LATER)) == "provider_not_active"
+
+
+def test_enable_changes_nothing_on_an_active_provider() -> None:
+    """Calling it twice does no harm."""
+    row = a_provider()
+    assert lifecycle.enable(row, LATER) is row
+
+
+def test_delete_leaves_a_tombstone() -> None:
+    """Config, warnings and errors are gone; the counter, the ExternalId and the time stay, and what waits is set free to fail."""
+    row = suspended(versions=4, candidate=a_config(version=4), warnings=("w",), sandbox="true", revision=9)
+    deleted = lifecycle.delete(row, LATER)
+    assert deleted == Provider(
+        tenant_id="acme",
+        status=DELETED,
+        versions=4,
+        external_id=row.external_id,
+        updated_at=LATER,
+        deleted_at=LATER,
+        release_at=LATER,
+        revision=9,
+    )
+    assert lifecycle.delete(deleted, LATER + timedelta(hours=1)) is deleted
+
+
+# -- what a send does ----------------------------------------------------------------------------------------------------
+
+SENDS: list[tuple[str, Provider | None, tuple[str, bool] | None]] = [
+    ("no row", None, ("provider_not_configured", False)),
+    ("ExternalId only", lifecycle.reserve("acme", "x", NOON), ("provider_not_configured", False)),
+    ("unverified", unverified(), ("provider_not_active", False)),
+    ("disabled, never verified", lifecycle.disable(unverified(), NOON), ("provider_not_active", False)),
+    ("active", a_provider(), None),
+    ("active with a candidate", a_provider(candidate=a_config(version=2)), None),
+    ("disabled", a_provider(status=DISABLED), ("provider_not_active", True)),
+    ("suspended", suspended(), ("credentials_denied", True)),
+    ("deleted", tombstone(), ("provider_not_configured", False)),
+]
+
+
+@pytest.mark.parametrize(("row", "stop"), [(row, stop) for _, row, stop in SENDS], ids=[name for name, _, _ in SENDS])
+def test_what_a_send_does(row: Provider | None, stop: tuple[str, bool] | None) -> None:
+    """An active provider sends with its active config; disabled and suspended ones let mail wait; without any it fails at once."""
+    state = sending_state(row, LATER)
+    if stop is None:
+        assert state == a_config()
+    else:
+        assert isinstance(state, Stop)
+        assert (state.error.code, state.waits) == stop
+
+
+@pytest.mark.parametrize("since", [None, "unverified", "active"], ids=["deleted", "stored anew", "verified anew"])
+def test_delete_fails_what_was_asked_for_before_it(since: str | None) -> None:
+    """Mail that waited at the deletion fails with that reason, also when another provider has been stored and verified since."""
+    row = tombstone()
+    if since:
+        row = lifecycle.store(row, a_config(version=2), NOON)
+    if since == "active":
+        row = lifecycle.verify(row, 2, PASSED)
+    before = sending_state(row, NOON - timedelta(seconds=1))
+    assert isinstance(before, Stop)
+    assert (before.error.code, before.waits) == ("provider_deleted", False)
+    after = sending_state(row, NOON + timedelta(seconds=1))
+    assert isinstance(after, StoredConfig) if since == "active" else isinstance(after, Stop) and after.error.code != "provider_deleted"
+
+
+# -- interleavings -------------------------------------------------------------------------------------------------------
+
+
+class Caller:
+    """One API call in two steps, with another caller's steps in between: read and decide, then write what was read."""
+
+    def __init__(self, act: Callable[[Provider | None], Provider]) -> None:
+        self.act = act
+        self.decided: Provider | None = None
+        self.reread = 0
+
+    def read(self, store: FakeStore) -> None:
+        try:
+            row = store.get("acme")
+            self.decided = self.act(row)
+        except RequestError:
+            self.decided = None
+
+    def write(self, store: FakeStore) -> None:
+        """As `services.providers.change` does: on a lost race read and decide anew."""
+        while self.decided is not None and not store.replace(self.decided):
+            self.reread += 1
+            self.read(store)
+
+
+def put(name: bytes) -> Callable[[Provider | None], Provider]:
+    def act(row: Provider | None) -> Provider:
+        row = row or lifecycle.reserve("acme", "x", NOON)
+        return lifecycle.store(row, a_config(version=row.versions + 1, ciphertext=name + b"%d" % (row.versions + 1)), NOON)
+
+    return act
+
+
+def interleavings(callers: int) -> Iterator[tuple[int, ...]]:
+    """Every order of the steps of so many callers, each with a read before its write."""
+    yield from set(permutations([caller for caller in range(callers) for _ in range(2)]))
+
+
+ACTS: dict[str, Callable[[Provider | None], Provider]] = {
+    "put": put(b"a"),
+    "put too": put(b"b"),
+    "verify 2": lambda row: lifecycle.verify(row, 2, PASSED),
+    "disable": lambda row: lifecycle.disable(row, NOON),
+    "enable": lambda row: lifecycle.enable(row, NOON),
+    "delete": lambda row: lifecycle.delete(lifecycle.existing(row), NOON),
+}
+
+
+@pytest.mark.parametrize("names", list(permutations(ACTS, 3)), ids=" | ".join)
+def test_no_interleaving_loses_a_version_or_promotes_another(names: tuple[str, str, str]) -> None:
+    """Three calls at once, in every order of their steps: the outcome is one that they could have had one after the other."""
+    start = a_provider(versions=2, candidate=a_config(version=2, ciphertext=b"tested2"), revision=1)
+    serial = {outcome(start, order) for order in permutations(names)}
+    for order in interleavings(3):
+        store = FakeStore(start)
+        callers = [Caller(ACTS[name]) for name in names]
+        seen: set[int] = set()
+        for number in order:
+            caller = callers[number]
+            (caller.write if number in seen else caller.read)(store)
+            seen.add(number)
+        assert facts(store.rows["acme"]) in serial
+
+
+def outcome(start: Provider, names: tuple[str, ...]) -> tuple[Any, ...]:
+    store = FakeStore(start)
+    for name in names:
+        caller = Caller(ACTS[name])
+        caller.read(store)
+        caller.write(store)
+    return facts(store.rows["acme"])
+
+
+def facts(row: Provider) -> tuple[Any, ...]:
+    ciphertexts = tuple(config.ciphertext if config else None for config in (row.active, row.candidate))
+    return row.status, row.versions, *ciphertexts
+
+
+def test_without_the_revision_an_interleaving_goes_wrong() -> None:
+    """The guard of the guard: a store that writes over anything gives one version out twice."""
+
+    class Careless(FakeStore):
+        def replace(self, row: Provider) -> bool:
+            self.rows[row.tenant_id] = row
+            return True
+
+    store = Careless(a_provider())
+    first, second = Caller(put(b"a")), Caller(put(b"b"))
+    for caller in (first, second):
+        caller.read(store)
+    for caller in (first, second):
+        caller.write(store)
+    assert store.rows["acme"].versions == 2  # two configs were stored

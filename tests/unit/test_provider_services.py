@@ -1,0 +1,417 @@
+"""The provider API's services over stand-ins: what is stored, what a verify proves, and who hears of it."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from email import message_from_bytes, policy
+from typing import Any
+
+import pytest
+
+from fakes import a_config, a_provider
+from mailer.domain import lifecycle
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError
+from mailer.domain.lifecycle import SANDBOX_MAY_BE
+from mailer.domain.provider import Provider, ProviderStatus
+from mailer.ports import AccountFacts
+from mailer.services import providers, verify
+from mailer.services.providers import delete_provider, disable_provider, enable_provider, get_provider, onboard, put_config
+from mailer.services.verify import VerifyFailedError, verify_provider
+from provider_desks import KEY, ROLE, SECRET, SMTP, FakeVault, Scene, a_scene, with_config
+
+
+def put(scene: Scene, body: Any = KEY, **changes: Any) -> Provider:
+    return put_config("acme", with_config(body, **changes), scene.desk)
+
+
+def a_scene_with(body: Any = KEY, **changes: Any) -> Scene:
+    """Tenant acme has stored a config that it has not verified."""
+    scene = a_scene(allow_smtp=True)
+    put(scene, body, **changes)
+    scene.events.told.clear()
+    return scene
+
+
+def refused(act: Callable[[], object]) -> RequestError:
+    with pytest.raises(RequestError) as refusal:
+        act()
+    return refusal.value
+
+
+def failed_verify(scene: Scene, *, with_outcome: Outcome | None = None) -> ErrorInfo:
+    scene.account.outcome = with_outcome or scene.account.outcome
+    with pytest.raises(VerifyFailedError) as failure:
+        verify_provider("acme", scene.desk)
+    return failure.value.error
+
+
+# -- store ---------------------------------------------------------------------------------------------------------------
+
+
+def test_stores_a_config_sealed() -> None:
+    """The row holds the ciphertext, bound to tenant, provider and version, and in clear nothing that is secret."""
+    row = put(a_scene(), configurationSet="news", maxSendRate=14)
+    assert row.candidate is not None
+    assert json.loads(FakeVault().open("acme", "ses", 1, row.candidate.ciphertext))["secretAccessKey"] == SECRET
+    assert row.candidate.credentials == {"type": "accessKey", "accessKeyId": "…MPLE"}
+    assert (row.candidate.configuration_set, row.candidate.max_send_rate, row.candidate.region) == ("news", 14.0, "eu-west-1")
+    assert SECRET not in repr(row)
+
+
+def test_a_role_is_shown_with_the_tenants_external_id() -> None:
+    """The ExternalId is ours, and the same with each config of the tenant; the ARN tells the account that is paced."""
+    scene = a_scene()
+    first, second = put(scene, ROLE).candidate, put(scene, ROLE).candidate
+    assert first is not None
+    assert second is not None
+    assert first.credentials == {"type": "role", "roleArn": ROLE["config"]["roleArn"], "externalId": "external-id-1"}
+    assert second.credentials == first.credentials
+    assert first.account == "222222222222"
+
+
+def test_each_tenant_has_an_external_id_of_its_own() -> None:
+    """It is made once for a tenant, and survives DELETE."""
+    scene = a_scene()
+    ids = {tenant: onboard(tenant, scene.desk).external_id for tenant in ("acme", "evil")}
+    assert len(set(ids.values())) == 2
+    put(scene, ROLE)
+    delete_provider("acme", scene.desk)
+    assert put(scene, ROLE).external_id == ids["acme"]
+
+
+def test_smtp_is_refused_outside_of_development_stacks() -> None:
+    """A plain text says why, and nothing is stored."""
+    scene = a_scene(allow_smtp=False)
+    [problem] = refused(lambda: put(scene, SMTP)).problems
+    assert problem.path == "provider"
+    assert "AllowSmtp" in problem.problem
+    assert scene.store.rows == {}
+    assert put(a_scene(allow_smtp=True), SMTP).candidate is not None
+
+
+def test_a_role_of_our_own_account_is_refused() -> None:
+    """Nobody may have us become one of ourselves."""
+    scene = a_scene()
+    [problem] = refused(lambda: put(scene, ROLE, roleArn=f"arn:aws:iam::{scene.desk.us.account}:role/Admin")).problems
+    assert problem.path == "config.roleArn"
+
+
+def test_an_oversized_body_is_refused_unread() -> None:
+    """A config is small; what is not is no config."""
+    refusal = refused(lambda: put_config("acme", " " * (providers.MAX_BODY + 1), a_scene().desk))
+    assert refusal.code == "invalid_request"
+
+
+def test_a_lost_race_seals_anew() -> None:
+    """Two PUTs at once get two versions, each sealed for its own; the later write stands."""
+    scene = a_scene_with()
+
+    def another_put_first(_: Provider) -> None:
+        scene.store.before_write = lambda _: None
+        put(scene, fromName="Other")
+
+    scene.store.before_write = another_put_first
+    row = put(scene, fromName="Mine")
+    assert (row.versions, row.candidate and row.candidate.version, row.candidate and row.candidate.from_name) == (3, 3, "Mine")
+    assert row.candidate is not None
+    assert FakeVault().open("acme", "ses", 3, row.candidate.ciphertext)
+
+
+def test_a_row_that_never_rests_is_too_many_requests() -> None:
+    """A caller that loses every race is told to come again; it does not spin for ever."""
+    scene = a_scene_with()
+    scene.store.before_write = lambda _: scene.set_row()
+    assert refused(lambda: put(scene)).code == "too_many_requests"
+
+
+# -- verify --------------------------------------------------------------------------------------------------------------
+
+
+def test_verify_sends_the_originals_mail_to_the_sender_itself() -> None:
+    """Subject and text are fixed by the system that this one replaces; From and To are the config's own address."""
+    scene = a_scene_with()
+    verify_provider("acme", scene.desk)
+    [mail] = scene.account.mails
+    assert (mail.mail_from, mail.recipients) == ("billing@acme.example", ("billing@acme.example",))
+    parsed = message_from_bytes(mail.mime, policy=policy.default)
+    assert parsed["subject"] == "Leadmetrics — SES connection test"
+    assert parsed.get_content().strip() == "This is a test email from Leadmetrics to verify your AWS SES configuration."
+    assert [str(parsed[name]) for name in ("from", "to")] == ["Acme <billing@acme.example>", "billing@acme.example"]
+
+
+def test_a_passing_verify_activates_and_warns_as_the_original_did() -> None:
+    """The answer has SES's message id, the sandbox and the warning."""
+    scene = a_scene_with()
+    verified = verify_provider("acme", scene.desk)
+    assert verified.message_id == "message-1"
+    assert (scene.row.status, scene.row.warnings, scene.row.sandbox) == (ProviderStatus.ACTIVE, (SANDBOX_MAY_BE,), "unknown")
+    assert verified.row == scene.row
+
+
+def test_verify_learns_what_the_account_tells() -> None:
+    """Sandbox, rate, quota and account are kept for pacing and for the caller."""
+    scene = a_scene_with()
+    scene.account.facts = AccountFacts(account="222222222222", sandbox=True, max_send_rate=1.0, quota_24h=200.0)
+    verify_provider("acme", scene.desk)
+    active = scene.row.active
+    assert active is not None
+    assert (scene.row.sandbox, active.account, active.quota_rate, active.quota_24h) == ("true", "222222222222", 1.0, 200.0)
+
+
+def test_verify_asks_the_account_only_after_the_mail_was_accepted() -> None:
+    """A config that does not pass is asked nothing: a tenant grants no right beyond ses:SendRawEmail."""
+    scene = a_scene_with()
+    failed_verify(scene, with_outcome=NotSent(ErrorInfo("credentials_denied", "denied")))
+    assert scene.account.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "who"),
+    [
+        ("credentials_invalid", "IAM console"),
+        ("credentials_denied", "arn:aws:ses:eu-west-1:*:identity/billing@acme.example"),
+        ("from_address_not_verified", "https://eu-west-1.console.aws.amazon.com/ses/home?region=eu-west-1#/identities"),
+        ("account_paused", "#/reputation"),
+        ("configuration_set_missing", "news"),
+        ("mail_from_not_verified", "#/identities/acme.example"),
+        ("throttled", "verify again"),
+        ("daily_quota_exceeded", "verify again"),
+    ],
+)
+def test_a_refused_test_mail_says_who_must_do_what(code: str, who: str) -> None:
+    """The error has the advice that fits the config; the candidate keeps it, and nothing becomes active."""
+    scene = a_scene_with(configurationSet="news")
+    error = failed_verify(scene, with_outcome=NotSent(ErrorInfo(code, "SES said no")))
+    assert error.code == code
+    assert who in error.hint
+    assert scene.row.status is ProviderStatus.UNVERIFIED
+    assert scene.row.candidate is not None
+    assert scene.row.candidate.error == error
+
+
+def test_an_unknown_outcome_is_never_a_pass() -> None:
+    """Nobody knows whether the test mail went out: try again; a second one does no harm."""
+    scene = a_scene_with()
+    error = failed_verify(scene, with_outcome=MaybeSent(ErrorInfo("outcome_unknown", "no answer")))
+    assert error.code == "outcome_unknown"
+    assert "verify once more" in error.hint
+    assert scene.row.status is ProviderStatus.UNVERIFIED
+    scene.account.outcome = Sent("message-2")
+    verify_provider("acme", scene.desk)
+    assert scene.row.status is ProviderStatus.ACTIVE
+    assert scene.row.active is not None
+    assert scene.row.active.error is None
+
+
+def test_a_failing_candidate_leaves_the_active_config_untouched() -> None:
+    """Rotation goes wrong without a gap: mail goes on with the old key."""
+    scene = a_scene_with()
+    verify_provider("acme", scene.desk)
+    before = scene.row.active
+    put(scene, fromName="New")
+    failed_verify(scene, with_outcome=NotSent(ErrorInfo("credentials_invalid", "no such key")))
+    assert (scene.row.status, scene.row.active) == (ProviderStatus.ACTIVE, before)
+    scene.account.outcome = Sent("message-2")
+    verify_provider("acme", scene.desk)
+    assert scene.row.active is not None
+    assert (scene.row.active.version, scene.row.active.from_name, scene.row.candidate) == (2, "New", None)
+    assert before is not None
+    assert before.ciphertext not in (scene.row.active.ciphertext, b"")
+
+
+def test_a_verify_promotes_only_what_it_tested() -> None:
+    """A config that is stored while the test mail is under way stays a candidate; the caller is told to verify again."""
+    scene = a_scene_with()
+    send = scene.account.send
+
+    def store_meanwhile(mail: Any, *, tags: Any) -> Outcome:
+        put(scene, fromName="Newer")
+        return send(mail, tags=tags)
+
+    scene.account.send = store_meanwhile  # type: ignore[method-assign]
+    assert refused(lambda: verify_provider("acme", scene.desk)).code == "provider_not_active"
+    assert (scene.row.status, scene.row.active) == (ProviderStatus.UNVERIFIED, None)
+    assert scene.row.candidate is not None
+    assert scene.row.candidate.from_name == "Newer"
+
+
+def test_a_provider_deleted_while_it_is_verified_stays_deleted() -> None:
+    """A verify that was under way brings nothing back."""
+    scene = a_scene_with()
+    send = scene.account.send
+
+    def delete_meanwhile(mail: Any, *, tags: Any) -> Outcome:
+        delete_provider("acme", scene.desk)
+        return send(mail, tags=tags)
+
+    scene.account.send = delete_meanwhile  # type: ignore[method-assign]
+    assert refused(lambda: verify_provider("acme", scene.desk)).code == "not_found"
+    assert scene.row.status is ProviderStatus.DELETED
+
+
+def test_a_promotion_survives_other_writes_to_the_row() -> None:
+    """A fault counted in between makes the promotion read again, not fail and not overwrite."""
+    scene = a_scene_with()
+    verify_provider("acme", scene.desk)
+    put(scene, fromName="New")
+
+    def count_a_fault(_: Provider) -> None:
+        scene.store.before_write = lambda _: None
+        scene.set_row(faulty_requests=frozenset({"r1"}))
+
+    scene.store.before_write = count_a_fault
+    verify_provider("acme", scene.desk)
+    assert scene.row.active is not None
+    assert (scene.row.active.version, scene.row.faulty_requests) == (2, frozenset())
+
+
+def test_a_config_that_cannot_be_opened_fails_the_verify() -> None:
+    """A row that was damaged or swapped is `config_unreadable`, and nothing is sent."""
+    scene = a_scene_with()
+    scene.set_row(candidate=a_config(ciphertext=FakeVault().seal("evil", "ses", 1, b"{}")))
+    assert failed_verify(scene).code == "config_unreadable"
+    assert scene.account.mails == []
+
+
+def test_an_outage_of_ours_is_no_verdict() -> None:
+    """KMS being down says nothing about the config: the caller gets the outage, and the row no error."""
+    scene = a_scene_with()
+    scene.opener.refusal = DependencyError("KMS", "Decrypt")
+    with pytest.raises(DependencyError):
+        verify_provider("acme", scene.desk)
+    assert scene.row.candidate is not None
+    assert scene.row.candidate.error is None
+
+
+def test_a_slow_opening_sends_nothing() -> None:
+    """What could not be answered within API Gateway's time is not begun."""
+    scene = a_scene_with()
+    open_config = scene.opener.open
+
+    def slowly(tenant_id: str, config: Any) -> Any:
+        scene.clock.advance(verify.SEND_BY + timedelta(seconds=1))
+        return open_config(tenant_id, config)
+
+    scene.opener.open = slowly  # type: ignore[method-assign]
+    with pytest.raises(DependencyError):
+        verify_provider("acme", scene.desk)
+    assert scene.account.mails == []
+
+
+def test_a_slow_account_is_asked_nothing() -> None:
+    """With SES slow, the verify passes without knowing the sandbox."""
+    scene = a_scene_with()
+    send = scene.account.send
+
+    def slowly(mail: Any, *, tags: Any) -> Outcome:
+        scene.clock.advance(verify.ASK_BY + timedelta(seconds=1))
+        return send(mail, tags=tags)
+
+    scene.account.send = slowly  # type: ignore[method-assign]
+    scene.account.facts = AccountFacts(sandbox=False)
+    assert verify_provider("acme", scene.desk).row.sandbox == "unknown"
+    assert scene.account.asked == 0
+
+
+# -- roles ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_role_that_lets_strangers_in_is_not_activated() -> None:
+    """The confused deputy: a trust policy without our ExternalId would let any tenant send as this one."""
+    scene = a_scene_with(ROLE)
+    scene.trust.sound = False
+    error = failed_verify(scene)
+    assert error.code == "role_not_assumable"
+    policy = json.loads(error.hint[error.hint.index("{") :])
+    assert policy["Statement"][0]["Condition"] == {"StringEquals": {"sts:ExternalId": scene.row.external_id}}
+    assert policy["Statement"][0]["Principal"] == {"AWS": "arn:aws:iam::111111111111:root"}
+    assert (scene.account.mails, scene.row.status) == ([], ProviderStatus.UNVERIFIED)
+
+
+def test_a_role_is_tried_with_every_verify() -> None:
+    """A trust policy that was opened later is found by the next verify; keys are not tried at all."""
+    scene = a_scene_with(ROLE)
+    for _ in range(2):
+        verify_provider("acme", scene.desk)
+    assert [role.role_arn for role in scene.trust.tried] == [ROLE["config"]["roleArn"]] * 2
+    key = a_scene_with(KEY)
+    verify_provider("acme", key.desk)
+    assert key.trust.tried == []
+
+
+def test_a_role_that_cannot_be_assumed_gets_the_trust_policy_to_paste() -> None:
+    """The hint is the very JSON."""
+    scene = a_scene_with(ROLE)
+    scene.opener.refusal = NotSentError(ErrorInfo("role_not_assumable", "the trust policy does not let us in"))
+    assert '"sts:ExternalId": "external-id-1"' in failed_verify(scene).hint
+
+
+# -- disable, enable, delete, onboarding -----------------------------------------------------------------------------------
+
+
+def test_every_change_is_told_once() -> None:
+    """Other systems hear of each change with the status after it; what changes nothing is no news."""
+    scene = a_scene()
+    put(scene)
+    failed_verify(scene, with_outcome=NotSent(ErrorInfo("credentials_denied", "denied")))
+    scene.account.outcome = Sent("m")
+    verify_provider("acme", scene.desk)
+    for _ in range(2):
+        disable_provider("acme", scene.desk)
+    for _ in range(2):
+        enable_provider("acme", scene.desk)
+    onboard("acme", scene.desk)
+    for _ in range(2):
+        delete_provider("acme", scene.desk)
+    assert [(told.change, str(told.status), told.version, told.error and told.error.code) for told in scene.events.told] == [
+        ("stored", "unverified", 1, None),
+        ("verifyFailed", "unverified", 1, "credentials_denied"),
+        ("verified", "active", 1, None),
+        ("disabled", "disabled", 1, None),
+        ("enabled", "active", 1, None),
+        ("deleted", "deleted", 1, None),
+    ]
+
+
+def test_delete_is_idempotent_and_leaves_no_ciphertext() -> None:
+    """There is nothing left to decrypt, and deleting what is not there is no error."""
+    scene = a_scene_with()
+    delete_provider("acme", scene.desk)
+    assert (scene.row.active, scene.row.candidate) == (None, None)
+    assert refused(lambda: get_provider("acme", scene.desk)).code == "not_found"
+    delete_provider("acme", scene.desk)
+    delete_provider("nobody", scene.desk)
+    assert "nobody" not in scene.store.rows
+
+
+def test_versions_are_never_reused() -> None:
+    """Not after DELETE, not after a candidate was replaced: five configs have five versions."""
+    scene = a_scene()
+    versions = []
+    for number in range(5):
+        candidate = put(scene).candidate
+        assert candidate is not None
+        versions.append(candidate.version)
+        if number % 2:
+            delete_provider("acme", scene.desk)
+    assert versions == [1, 2, 3, 4, 5]
+
+
+def test_enabling_a_suspended_provider_needs_a_verify() -> None:
+    """The refusal says so; the provider stays suspended."""
+    scene = a_scene(a_provider(status=ProviderStatus.SUSPENDED, revision=1))
+    refusal = refused(lambda: enable_provider("acme", scene.desk))
+    assert refusal.code == "provider_not_active"
+    assert "verify" in str(refusal)
+
+
+def test_onboarding_before_anything_is_stored() -> None:
+    """A tenant makes its role first: the ExternalId is there, and is the one that its config gets later."""
+    scene = a_scene()
+    onboarding = onboard("acme", scene.desk)
+    assert refused(lambda: get_provider("acme", scene.desk)).code == "not_found"
+    assert onboard("acme", scene.desk) == onboarding
+    put(scene, ROLE)
+    assert scene.row.external_id == onboarding.external_id
+    assert lifecycle.to_verify(scene.row).credentials["externalId"] == onboarding.external_id
