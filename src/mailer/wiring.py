@@ -16,6 +16,7 @@ from mailer.adapters.events import EventBridgeEvents
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
 from mailer.adapters.providers_table import DynamoProvidersTable
+from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.send_queue import SqsSendQueue
 from mailer.domain.onboarding import Us
 from mailer.observability import LogJournal, logger, metrics
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @cache
 def _client(service: str, config: Config | None = None) -> Any:
     """Open a client of our own account; it retries what is safe to repeat, and its pool is as wide as the threads that use it."""
+    keep_quiet()
     own = Config(
         connect_timeout=2,  # seconds
         read_timeout=5,  # seconds

@@ -23,7 +23,7 @@ from botocore.session import Session
 from mailer.adapters import raw_message
 from mailer.adapters.connections import use_own_connections
 from mailer.adapters.memo import Memo
-from mailer.adapters.quiet import keep_botocore_quiet
+from mailer.adapters.quiet import keep_quiet
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
@@ -92,7 +92,7 @@ class TenantClients:
     def __init__(
         self, *, width: int, ca_bundle: str | None = None, connect_timeout: float = CONNECT_TIMEOUT, read_timeout: float = READ_TIMEOUT
     ) -> None:
-        keep_botocore_quiet()
+        keep_quiet()
         self._ca_bundle = ca_bundle
         self._config = Config(
             connect_timeout=connect_timeout,

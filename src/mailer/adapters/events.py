@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from mailer.ports import ProviderChange
 
 SOURCE = "tenantmail"
@@ -28,7 +26,7 @@ class EventBridgeEvents:
         entry: Any = {"EventBusName": self._bus, "Source": SOURCE, "DetailType": DETAIL_TYPE, "Detail": json.dumps(detail(change))}
         try:
             answer = self._client().put_events(Entries=[entry])
-        except (ClientError, BotoCoreError) as error:
+        except Exception as error:  # noqa: BLE001  # the change has been made, whatever keeps it from being told
             self._report(error)
             return
         if answer["FailedEntryCount"]:

@@ -1,4 +1,4 @@
-"""Keep botocore from writing down what nobody may read, at whatever level the loggers are set."""
+"""Keep libraries from writing down what nobody may read, at whatever level the loggers are set."""
 
 import logging
 
@@ -6,11 +6,12 @@ TALKATIVE = (
     "botocore.auth",  # session tokens, in the canonical request
     "botocore.endpoint",  # whole requests: recipients and bodies
     "botocore.parsers",  # whole answers: the credentials of sessions, parked bodies
+    "aws_lambda_powertools.event_handler.api_gateway",  # the bodies of API calls: secrets and mails
 )
 """Loggers that at DEBUG write payloads."""
 
 
-def keep_botocore_quiet() -> None:
+def keep_quiet() -> None:
     """Switch those loggers off for this process; a level would be undone by the next one who turns on debugging."""
     for name in TALKATIVE:
         logging.getLogger(name).disabled = True

@@ -15,6 +15,7 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
+from mailer.adapters.quiet import keep_quiet
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
 from mailer.domain.message import RequestId, TenantId
 from mailer.domain.wire import explained
@@ -56,6 +57,7 @@ def answers(success: int, meaning: str, *refusals: int, headers: Mapping[str, st
 
 def rest_app(report: Callable[[Exception], None]) -> APIGatewayRestResolver:
     """Make an app; `report` hears of errors that are no fault of the caller."""
+    keep_quiet()
     app = APIGatewayRestResolver(
         enable_validation=True,
         # Bodies stay text: `domain.wire` reads them, more strictly than json.loads does.

@@ -10,7 +10,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from mailer import wiring
 from mailer.domain.doctor import told
 from mailer.domain.provider import Provider, ProviderPut
-from mailer.handlers.api import JSON, DescribedAs, TenantInPath, evened, rest_app
+from mailer.handlers.api import JSON, DescribedAs, TenantInPath, answers, evened, rest_app
 from mailer.handlers.problem import problem
 from mailer.handlers.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
 from mailer.services import providers
@@ -40,44 +40,72 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
         wiring.journal().flush()
 
 
-@app.put("/tenants/<tenantId>/provider", summary="Store a provider config", operation_id="putProvider")
+@app.put(
+    "/tenants/<tenantId>/provider",
+    summary="Store a provider config",
+    operation_id="putProvider",
+    responses=answers(200, "It is stored, sealed", 400, 415),
+)
 def put(tenant_id: TenantInPath, body: PutBody) -> Response[ProviderRecord]:
     """Store a config sealed; an active one stays active until the new one is verified."""
     return _record(providers.put_config(tenant_id, body, wiring.provider_desk()))
 
 
-@app.get("/tenants/<tenantId>/provider", summary="Show the provider", operation_id="getProvider")
+@app.get("/tenants/<tenantId>/provider", summary="Show the provider", operation_id="getProvider", responses=answers(200, "The provider"))
 def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Show the provider, never its secrets."""
     return _record(providers.get_provider(tenant_id, wiring.provider_desk()))
 
 
-@app.post("/tenants/<tenantId>/provider/verify", summary="Test the config, make it active", operation_id="verifyProvider")
+@app.post(
+    "/tenants/<tenantId>/provider/verify",
+    summary="Test the config, make it active",
+    operation_id="verifyProvider",
+    responses=answers(200, "It is active", 409, 422),
+)
 def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
     """Send the test mail; a config that passes is the active one from then on."""
     return Response(200, JSON, VerifyAnswer.of(verify_provider(tenant_id, wiring.provider_desk())))
 
 
-@app.post("/tenants/<tenantId>/provider/disable", summary="Stop sending", operation_id="disableProvider")
+@app.post(
+    "/tenants/<tenantId>/provider/disable", summary="Stop sending", operation_id="disableProvider", responses=answers(200, "Mail waits")
+)
 def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Stop sending; mail waits."""
     return _record(providers.disable_provider(tenant_id, wiring.provider_desk()))
 
 
-@app.post("/tenants/<tenantId>/provider/enable", summary="Resume sending", operation_id="enableProvider")
+@app.post(
+    "/tenants/<tenantId>/provider/enable",
+    summary="Resume sending",
+    operation_id="enableProvider",
+    responses=answers(200, "Mail goes out", 409),
+)
 def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Resume sending what was disabled; what waits goes out by itself."""
     return _record(providers.enable_provider(tenant_id, wiring.provider_desk()))
 
 
-@app.delete("/tenants/<tenantId>/provider", status_code=204, summary="Remove the provider", operation_id="deleteProvider")
+@app.delete(
+    "/tenants/<tenantId>/provider",
+    status_code=204,
+    summary="Remove the provider",
+    operation_id="deleteProvider",
+    responses=answers(204, "It is gone"),
+)
 def delete(tenant_id: TenantInPath) -> Response[None]:
     """Remove config and ciphertext; what waits fails."""
     providers.delete_provider(tenant_id, wiring.provider_desk())
     return Response(204)
 
 
-@app.get("/tenants/<tenantId>/provider/onboarding", summary="Show what to set up in AWS", operation_id="onboardProvider")
+@app.get(
+    "/tenants/<tenantId>/provider/onboarding",
+    summary="Show what to set up in AWS",
+    operation_id="onboardProvider",
+    responses=answers(200, "What to set up"),
+)
 def onboarding(tenant_id: TenantInPath) -> Response[OnboardingAnswer]:
     """Give the policies and the template that the tenant sets up in its own AWS account."""
     return Response(200, JSON, OnboardingAnswer.of(providers.onboard(tenant_id, wiring.provider_desk())))

@@ -1,0 +1,378 @@
+"""The provider API as API Gateway calls it, over the stack in moto."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from api_calls import Answer, call, event
+from mailer import wiring
+from mailer.domain.errors import ErrorInfo
+from mailer.domain.lifecycle import SANDBOX_MAY_BE
+from mailer.domain.provider import Provider, parse_config
+from mailer.handlers.providers import handler
+from mailer.observability import logger
+from mailer.services import providers as service
+
+FROM, SES_REGION = "billing@acme.example", "eu-west-1"
+KEY = json.loads(event("provider-put")["body"])
+
+
+@pytest.fixture(autouse=True)
+def stack(aws: Mapping[str, str]) -> Mapping[str, str]:
+    """Tenants' SES lives in moto too, with the from-address verified."""
+    boto3.client("ses", region_name=SES_REGION).verify_email_identity(EmailAddress=FROM)
+    return aws
+
+
+def ask(name: str, **changes: Any) -> Answer:
+    return call(handler, event(f"provider-{name}"), **changes)
+
+
+def put(**config: Any) -> Answer:
+    """Store the access key of `events/provider-put.json` with other fields; None takes one away."""
+    changed = {name: value for name, value in {**KEY["config"], **config}.items() if value is not None}
+    return ask("put", body={**KEY, "config": changed})
+
+
+def row(tenant: str = "acme") -> Provider:
+    found = wiring.providers_table().get(tenant)
+    assert found is not None
+    return found
+
+
+def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
+    """Check that an answer is an RFC 9457 problem, and return it."""
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json
+    assert (answer.status, document["status"], document["code"]) == (status, status, code)
+    assert {"type", "title", "detail", "hint", "errors"} < document.keys()
+    return document
+
+
+# -- the life of a provider ----------------------------------------------------------------------------------------------
+
+
+def test_stores_shows_verifies_and_rotates(stack: Mapping[str, str]) -> None:
+    """From nothing to an active key, and on to the next one, without a moment in which there is none."""
+    problem(ask("get"), 404, "not_found")
+
+    stored = put().json
+    assert (stored["status"], stored["version"], stored["credentials"]) == (
+        "unverified",
+        1,
+        {"type": "accessKey", "accessKeyId": "…MPLE"},
+    )
+    assert ask("get").json == stored
+
+    verified = ask("verify")
+    assert verified.status == 200
+    assert verified.json.keys() == {"messageId", "sandbox", "warnings", "status", "version"}
+    assert SANDBOX_MAY_BE in verified.json["warnings"]
+    assert (verified.json["status"], verified.json["version"]) == ("active", 1)
+
+    beside = put(fromName="Acme, anew").json
+    assert (beside["status"], beside["version"], beside["fromName"]) == ("active", 1, "Acme Billing")
+    assert (beside["candidate"]["version"], beside["candidate"]["fromName"]) == (2, "Acme, anew")
+
+    assert SANDBOX_MAY_BE not in ask("verify").json["warnings"]
+    rotated = ask("get").json
+    assert (rotated["version"], rotated["fromName"], rotated["candidate"]) == (2, "Acme, anew", None)
+    assert json.dumps(KEY["config"]["secretAccessKey"]) not in json.dumps(
+        boto3.client("dynamodb").scan(TableName=stack["PROVIDERS_TABLE"]), default=repr
+    )
+
+
+def test_a_verify_that_fails_leaves_the_active_key() -> None:
+    """The new config's from-address is not verified: 422 with the region and page; mail goes on with the old one."""
+    put()
+    ask("verify")
+    put(fromAddress="nobody@unverified.example", region="eu-central-1")
+    refusal = problem(ask("verify"), 422, "from_address_not_verified")
+    assert "eu-central-1" in refusal["hint"]
+    shown = ask("get").json
+    assert (shown["status"], shown["version"], shown["fromAddress"], shown["error"]) == ("active", 1, FROM, None)
+    assert shown["candidate"]["error"]["hint"] == refusal["hint"]
+
+
+def test_disable_enable_and_delete() -> None:
+    """Each answers the record it left; after DELETE there is none, and the version goes on."""
+    put()
+    problem(ask("enable"), 409, "provider_not_active")
+    ask("verify")
+    assert ask("disable").json["status"] == "disabled"
+    assert ask("verify").json["status"] == "disabled"
+    assert ask("enable").json["status"] == "active"
+    for _ in range(2):
+        gone = ask("delete")
+        assert (gone.status, gone.text) == (204, "")
+    for name in ("get", "verify", "disable", "enable"):
+        problem(ask(name), 404, "not_found")
+    assert put().json["version"] == 2
+
+
+def test_what_is_stored_opens_as_it_was_given() -> None:
+    """The ciphertext is bound to this tenant and version, and holds the very config."""
+    put()
+    candidate = row().candidate
+    assert candidate is not None
+    plaintext = wiring.vault().open("acme", "ses", 1, candidate.ciphertext)
+    assert json.loads(plaintext) == KEY["config"]
+    assert parse_config("ses", plaintext).from_address == FROM
+
+
+def test_ciphertext_is_gone_after_promotion_and_after_delete(stack: Mapping[str, str]) -> None:
+    """The old key's ciphertext is in no attribute of the row once the new one is active, nor any once it is deleted."""
+    put()
+    ask("verify")
+    old = row().active
+    put(fromName="New")
+    ask("verify")
+    new = row().active
+    assert old is not None
+    assert new is not None
+    assert ciphertexts(stack) == [new.ciphertext]
+    assert old.ciphertext != new.ciphertext
+    ask("delete")
+    assert ciphertexts(stack) == []
+
+
+def ciphertexts(stack: Mapping[str, str]) -> list[bytes]:
+    """Every binary value in the table, however deep."""
+
+    def binaries(node: Any) -> Iterator[bytes]:
+        if isinstance(node, dict):
+            for value in node.values():
+                yield from binaries(value)
+        elif isinstance(node, bytes):
+            yield node
+
+    items = boto3.client("dynamodb").scan(TableName=stack["PROVIDERS_TABLE"])["Items"]
+    return [value for item in items for value in binaries(item)]
+
+
+def test_rows_swapped_between_tenants_do_not_open(stack: Mapping[str, str]) -> None:
+    """Who can write the table still cannot send as another tenant: its config does not open under their name."""
+    put()
+    body = json.dumps({**KEY, "config": {**KEY["config"], "fromName": "Evil"}})
+    ask("put", tenant="evil", body=body)
+    client, name = boto3.client("dynamodb"), stack["PROVIDERS_TABLE"]
+    stolen = client.get_item(TableName=name, Key={"tenantId": {"S": "acme"}})["Item"]
+    client.put_item(TableName=name, Item={**stolen, "tenantId": {"S": "evil"}})
+    problem(ask("verify", tenant="evil"), 422, "config_unreadable")
+
+
+def test_a_suspended_provider_shows_why_and_what_to_do() -> None:
+    """The record has the error that suspended it with the statement for this very config; a verify lifts it."""
+    put()
+    ask("verify")
+    for request in ("r1", "r2", "r3"):
+        wiring.providers_table().record_fault("acme", 1, request, ErrorInfo("credentials_denied", "AWS denied ses:SendRawEmail"))
+    shown = ask("get").json
+    assert (shown["status"], shown["error"]["code"], shown["error"]["retryable"]) == ("suspended", "credentials_denied", True)
+    statement = json.loads(shown["error"]["hint"].partition(": {")[2].join(["{", ""]))
+    assert f"arn:aws:ses:{SES_REGION}:123456789012:configuration-set/transactional" in statement["Resource"]
+    problem(ask("enable"), 409, "provider_not_active")
+    ask("verify")
+    assert (ask("get").json["status"], ask("get").json["error"]) == ("active", None)
+
+
+def test_smtp_depends_on_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused with a clear text where the template does not allow it, taken where it does."""
+    refusal = problem(ask("put-smtp"), 400, "invalid_request")
+    assert "AllowSmtp" in refusal["detail"]
+    monkeypatch.setenv("ALLOW_SMTP", "true")
+    wiring.settings.cache_clear()
+    wiring.provider_desk.cache_clear()
+    stored = ask("put-smtp").json
+    assert (stored["provider"], stored["credentials"], stored["region"]) == ("smtp", {"type": "smtp", "host": "localhost:1025"}, None)
+
+
+def test_changes_reach_the_event_bus(stack: Mapping[str, str]) -> None:
+    """Each change is one event on the stack's bus, in a detail whose version consumers can go by."""
+    with patch.object(wiring._client("events"), "put_events", return_value={"FailedEntryCount": 0}) as bus:
+        put()
+    [entry] = bus.call_args.kwargs["Entries"]
+    assert (entry["EventBusName"], entry["Source"], entry["DetailType"]) == (stack["EVENT_BUS"], "tenantmail", "Provider Changed")
+    assert json.loads(entry["Detail"]) == {
+        "version": "1",
+        "tenantId": "acme",
+        "change": "stored",
+        "status": "unverified",
+        "configVersion": 1,
+        "error": None,
+    }
+
+
+def test_a_broken_event_bus_stops_nobody() -> None:
+    """The change stands; that nobody heard of it is noted."""
+    down = ClientError({"Error": {"Code": "InternalException"}}, "PutEvents")
+    with patch.object(wiring._client("events"), "put_events", side_effect=down):
+        assert put().status == 200
+    with patch.object(wiring._client("events"), "put_events", return_value={"FailedEntryCount": 1, "Entries": [{"ErrorCode": "x"}]}):
+        assert ask("delete").status == 204
+
+
+# -- what cannot be ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["get", "put", "delete", "verify", "onboarding"])
+def test_what_is_no_tenant_id_is_not_found(stack: Mapping[str, str], name: str) -> None:
+    """Whatever stands in the path, it is a 404 and nothing is stored."""
+    for tenant in ("a" * 65, "-acme", "..", "ac%2Fme", "acme.example", "ä"):
+        problem(ask(name, tenant=tenant), 404, "not_found")
+    assert boto3.client("dynamodb").scan(TableName=stack["PROVIDERS_TABLE"])["Count"] == 0
+
+
+def test_no_body_is_worse_than_a_400() -> None:
+    """Every fault is named, and nothing that a caller sends is a 5xx."""
+    bodies = [
+        "",
+        "null",
+        "[]",
+        "{",
+        '"x"',
+        "{}",
+        '{"provider": "ses"}',
+        '{"provider": "ses", "config": {"accessKeyId": {}}}',
+        "\ud800",
+        "[" * 9000,
+    ]
+    for body in bodies:
+        assert problem(ask("put", body=body), 400, "invalid_request")["errors"]
+
+
+def test_names_faults_by_path() -> None:
+    """A form can show each fault at its field."""
+    refusal = problem(put(region="mars", accessKeyId=None, color="blue"), 400, "invalid_request")
+    assert {fault["path"] for fault in refusal["errors"]} == {"config.region", "config.accessKeyId", "config.color"}
+
+
+def test_too_large_is_a_400() -> None:
+    """A config has a few hundred characters."""
+    problem(ask("put", body=" " * (service.MAX_BODY + 1)), 400, "invalid_request")
+
+
+def test_other_routes_are_not_found() -> None:
+    """Also as problem+json."""
+    for method, path in (("PATCH", "/tenants/acme/provider"), ("GET", "/tenants/acme/provider/verify"), ("GET", "/x")):
+        problem(call(handler, {**event("provider-get"), "httpMethod": method, "path": path}), 404, "not_found")
+
+
+def test_an_outage_of_ours_is_a_503() -> None:
+    """With DynamoDB down each route says when to come again."""
+    down = ClientError({"Error": {"Code": "InternalServerError"}}, "x")
+    with patch.object(wiring.dynamodb(), "get_item", side_effect=down):
+        for name in ("put", "get", "verify", "disable", "enable", "delete", "onboarding"):
+            answer = ask(name)
+            problem(answer, 503, "dependency_unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_kms_outage_is_a_503() -> None:
+    """Nothing is stored that was not sealed."""
+    down = ClientError({"Error": {"Code": "ThrottlingException"}}, "GenerateDataKey")
+    wiring.provider_desk()
+    with patch.object(wiring.kms(), "generate_data_key", side_effect=down):
+        problem(put(), 503, "dependency_unavailable")
+    problem(ask("get"), 404, "not_found")
+
+
+# -- leaks ---------------------------------------------------------------------------------------------------------------
+
+CANARIES = {"secretAccessKey": "canary/SECRET/key+0123456789abcdefghijkl", "accessKeyId": "AKIACANARYCANARYWXYZ"}
+PASSWORD = "canary-PASSWORD-of-smtp"
+MARKS = ("canary", "AKIACANARY", PASSWORD)
+
+
+class Everything(logging.Handler):
+    """Keeps what any logger writes, with tracebacks and extra fields."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.written: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append(f"{record.name} {self.format(record)} {vars(record)}")
+
+
+@pytest.fixture
+def log() -> Iterator[Everything]:
+    """Turn on every logger there is, at DEBUG."""
+    listener = Everything()
+    loggers = [
+        logging.getLogger(),
+        logger()._logger,
+        *[known for known in logging.Logger.manager.loggerDict.values() if isinstance(known, logging.Logger)],
+    ]
+    before = [(known, known.level) for known in loggers]
+    for known in loggers:
+        known.setLevel(logging.DEBUG)
+        if known is logging.getLogger() or not known.propagate:
+            known.addHandler(listener)
+    yield listener
+    for known, level in before:
+        known.setLevel(level)
+        known.removeHandler(listener)
+
+
+def canaried(name: str = "put", **changes: Any) -> dict[str, Any]:
+    """A PUT whose secrets are canaries."""
+    body = json.loads(event(f"provider-{name}")["body"])
+    secrets = {"username": "u", "password": PASSWORD} if body["provider"] == "smtp" else CANARIES
+    return {**body, "config": {**body["config"], **secrets, **changes}}
+
+
+def test_no_secret_leaves_the_vault(
+    stack: Mapping[str, str], log: Everything, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Canary secrets through every route, every refusal and every failure, all loggers at DEBUG: none is anywhere but in ciphertext."""
+    monkeypatch.setenv("ALLOW_SMTP", "true")
+    wiring.settings.cache_clear()
+    bodies: list[Any] = [
+        canaried(),
+        canaried(region="mars"),
+        canaried(secretAccessKey=[CANARIES["secretAccessKey"]]),
+        canaried(secretAccessKey=CANARIES["secretAccessKey"] + "\n"),
+        canaried(accessKeyId=CANARIES["accessKeyId"] + " "),
+        canaried(secretKey=CANARIES["secretAccessKey"]),
+        canaried(**{CANARIES["secretAccessKey"]: 1}),
+        canaried(maxSendRate=CANARIES["secretAccessKey"]),
+        {**canaried(), "provider": CANARIES["secretAccessKey"]},
+        json.dumps(canaried())[:-9],
+        json.dumps(canaried())[1:],
+        canaried("put-smtp"),
+        canaried("put-smtp", password=PASSWORD + "\r\n"),
+        canaried(),
+    ]
+    answers = [ask("put", body=body) for body in bodies]
+    answers += [ask(name) for name in ("get", "verify", "get", "onboarding", "disable", "enable")]
+    assert {answer.status for answer in answers} == {200, 400}
+
+    failures = [
+        patch.object(wiring.kms(), "generate_data_key", side_effect=ClientError({"Error": {"Code": "ThrottlingException"}}, "x")),
+        patch.object(wiring.dynamodb(), "put_item", side_effect=ClientError({"Error": {"Code": "ThrottlingException"}}, "x")),
+        patch.object(service, "parse_put", side_effect=RuntimeError(f"a bug with {CANARIES['secretAccessKey']} in its text")),
+    ]
+    for failure in failures:
+        with failure:
+            answers.append(ask("put", body=canaried()))
+    ask("put", body=canaried(fromAddress="nobody@unverified.example"))
+    answers += [ask("verify"), ask("get"), ask("delete")]
+    assert {answer.status for answer in answers} == {200, 204, 400, 422, 500, 503}
+
+    table = repr(boto3.client("dynamodb").scan(TableName=stack["PROVIDERS_TABLE"]))
+    shown = {
+        "answers": "".join(f"{a.headers}{a.text}" for a in answers),
+        "logs": "".join(log.written),
+        "output": "".join(capsys.readouterr()),
+        "table": table,
+    }
+    assert log.written
+    leaks = {place: mark for place, text in shown.items() for mark in MARKS if mark in text}
+    assert leaks == {}
