@@ -74,9 +74,18 @@ def build() -> Path:
 def deploy(addresses: Addresses, template: Path) -> Stack:
     """Create or update the stack from a built template."""
     _sam("deploy", "--template-file", str(template), "--parameter-overrides", *_parameters(), endpoint=addresses.aws)
+    _give_numbers(addresses)
     stack = deployed(addresses)
     assert stack
     return stack
+
+
+def _give_numbers(addresses: Addresses) -> None:
+    """Set the event source's concurrency again: MiniStack keeps a parameter of type Number as text, and its poller then stops."""
+    functions = platform_session().client("lambda", endpoint_url=addresses.aws)
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        if most := mapping.get("ScalingConfig", {}).get("MaximumConcurrency"):
+            functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": int(most)})
 
 
 def deployed(addresses: Addresses) -> Stack | None:
