@@ -12,7 +12,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import ErrorInfo, MailerError
-from mailer.ports import Copy
+from mailer.domain.provider import ProviderStatus
+from mailer.ports import Copy, Events, ProviderChange
 
 
 @cache
@@ -28,11 +29,12 @@ def metrics() -> Metrics:
 
 
 class LogJournal:
-    """`ports.Journal` on log lines and metrics."""
+    """`ports.Journal` on log lines, metrics and events."""
 
-    def __init__(self, log: Logger, numbers: Metrics) -> None:
+    def __init__(self, log: Logger, numbers: Metrics, events: Events) -> None:
         self._log = log
         self._metrics = numbers
+        self._events = events
         self._lock = Lock()
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
@@ -59,6 +61,8 @@ class LogJournal:
         """Note that a tenant's provider was suspended."""
         self._count("ProviderSuspended")
         self._log.error("provider suspended", extra={"tenant_id": tenant_id, "version": version, "code": error.code, "hint": error.hint})
+        change = ProviderChange(tenant_id=tenant_id, change="suspended", status=ProviderStatus.SUSPENDED, version=version, error=error)
+        self._events.provider_changed(change)
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Note that a step of ours failed; the text of a foreign exception could hold anything, so only its type is written."""

@@ -82,7 +82,13 @@ _PRESIGNING = Config(signature_version="s3v4", s3={"addressing_style": "virtual"
 @cache
 def journal() -> LogJournal:
     """Return the journal."""
-    return LogJournal(logger(), metrics())
+    return LogJournal(logger(), metrics(), events())
+
+
+@cache
+def events() -> EventBridgeEvents:
+    """Return the event bus."""
+    return EventBridgeEvents(lambda: _client("events"), settings().event_bus, lambda error: journal().failed("tell event", None, error))
 
 
 @cache
@@ -182,12 +188,6 @@ def provider_opener() -> ProviderOpener:
 
 
 # ── ProvidersFunction ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@cache
-def events() -> EventBridgeEvents:
-    """Return the event bus."""
-    return EventBridgeEvents(lambda: _client("events"), settings().event_bus, lambda error: journal().failed("tell event", None, error))
 
 
 @cache
