@@ -17,6 +17,7 @@ STATUS = {
     "tenant_mismatch": HTTPStatus.BAD_REQUEST,
     "attachment_type_blocked": HTTPStatus.BAD_REQUEST,
     "attachment_missing": HTTPStatus.BAD_REQUEST,
+    "access_denied": HTTPStatus.FORBIDDEN,
     "not_found": HTTPStatus.NOT_FOUND,
     "request_id_reused": HTTPStatus.CONFLICT,
     "not_cancellable": HTTPStatus.CONFLICT,

@@ -1,0 +1,164 @@
+"""What a tenant is told to do: exact, ready to paste, and true to its config."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fakes import a_config, a_provider
+from mailer.domain import doctor
+from mailer.domain.doctor import diagnose, told
+from mailer.domain.errors import CODES, ErrorInfo, Kind
+from mailer.domain.onboarding import Us, console_page, iam_policy, partition_of, role_template, trust_policy
+from mailer.domain.provider import ProviderStatus
+from provider_desks import US
+
+ROLE = {"type": "role", "roleArn": "arn:aws:iam::222222222222:role/SendMail", "externalId": "external-id"}
+OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.kind is Kind.TENANT} - {
+    "config_unreadable",  # ours to mend
+    "provider_not_configured",
+    "provider_not_active",
+}
+
+
+def hint(code: str, **config: Any) -> str:
+    return diagnose(ErrorInfo(code, "no"), a_config(**config), "external-id", US).hint
+
+
+def pasted(text: str) -> Any:
+    """The JSON in a hint."""
+    return json.loads(text[text.index("{") :])
+
+
+def test_every_fault_of_a_tenants_account_has_advice_of_its_own() -> None:
+    """A new code of that kind fails here until somebody says what the tenant must do."""
+    assert set(doctor._ADVICE) >= OWN_ACCOUNT_FAULTS
+
+
+@pytest.mark.parametrize("code", sorted(OWN_ACCOUNT_FAULTS))
+def test_advice_says_who_and_names_what_is_theirs(code: str) -> None:
+    """Each begins with who must act, and is more exact than the code's own hint."""
+    advice = hint(code, configuration_set="news")
+    assert advice.startswith("Tenant: ")
+    assert advice != CODES[code].hint
+
+
+@pytest.mark.parametrize(
+    ("config", "resources"),
+    [
+        ({}, ["identity/hello@acme.example", "identity/acme.example"]),
+        ({"configuration_set": "news"}, ["identity/hello@acme.example", "identity/acme.example", "configuration-set/news"]),
+        ({"from_address": "hello@bücher.example"}, ["identity/hello@xn--bcher-kva.example", "identity/xn--bcher-kva.example"]),
+    ],
+)
+def test_denied_gives_the_statement_to_attach(config: dict[str, Any], resources: list[str]) -> None:
+    """Action and resources are exactly those that SES asks for; the account is named once it is known."""
+    statement = pasted(hint("credentials_denied", **config))
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "ses:SendRawEmail")
+    assert statement["Resource"] == [f"arn:aws:ses:eu-west-1:*:{name}" for name in resources]
+    known = pasted(hint("credentials_denied", **config, account="222222222222"))
+    assert known["Resource"] == [f"arn:aws:ses:eu-west-1:222222222222:{name}" for name in resources]
+
+
+def test_denied_names_the_holder() -> None:
+    """The role by its ARN, the user by the end of its key."""
+    assert ROLE["roleArn"] in hint("credentials_denied", credentials=ROLE)
+    assert "…WXYZ" in hint("credentials_denied")
+
+
+def test_not_assumable_gives_the_trust_policy_to_paste() -> None:
+    """It is the one that onboarding gives."""
+    assert pasted(hint("role_not_assumable", credentials=ROLE)) == trust_policy(US, "external-id")
+
+
+def test_not_verified_names_identity_region_and_page() -> None:
+    """The region is that of the config: an identity that is verified elsewhere is the usual mistake."""
+    advice = hint("from_address_not_verified", region="ap-southeast-2")
+    for part in ("hello@acme.example", "acme.example", "ap-southeast-2", console_page("ap-southeast-2", "identities")):
+        assert part in advice
+
+
+def test_advice_that_is_there_is_kept() -> None:
+    """Who saw SES's own answer knows better."""
+    error = ErrorInfo("credentials_denied", "no", "Tenant: enable the region.")
+    assert diagnose(error, a_config(), "x", US) is error
+
+
+@pytest.mark.parametrize("code", ["throttled", "config_unreadable", "unclassified", "dependency_unavailable"])
+def test_what_is_no_fault_of_the_account_keeps_the_codes_hint(code: str) -> None:
+    """There is nothing in the tenant's account to mend."""
+    assert hint(code) == CODES[code].hint
+
+
+def test_smtp_is_not_told_about_ses() -> None:
+    """A development sink has no console."""
+    error = ErrorInfo("credentials_invalid", "no")
+    assert diagnose(error, a_config(provider="smtp", region=""), "x", US) is error
+
+
+def test_a_suspended_record_is_told_with_advice() -> None:
+    """And one that is not stays as it is."""
+    row = a_provider(status=ProviderStatus.SUSPENDED, error=ErrorInfo("credentials_denied", "no"))
+    shown = told(row, US)
+    assert shown.error is not None
+    assert shown.error.hint == hint("credentials_denied")
+    assert told(replace(row, error=None), US).error is None
+
+
+# -- onboarding ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "host"),
+    [
+        ("eu-west-1", "aws", "eu-west-1.console.aws.amazon.com"),
+        ("cn-north-1", "aws-cn", "cn-north-1.console.amazonaws.cn"),
+        ("us-gov-west-1", "aws-us-gov", "us-gov-west-1.console.amazonaws-us-gov.com"),
+    ],
+)
+def test_partitions_have_their_own_names(region: str, partition: str, host: str) -> None:
+    """ARNs and console pages of China and GovCloud differ."""
+    assert partition_of(region) == partition
+    assert console_page(region, "account") == f"https://{host}/ses/home?region={region}#/account"
+
+
+def test_our_account_is_read_from_the_keys_arn() -> None:
+    """No setting of its own to get wrong."""
+    us = Us.of("Leadmetrics", "arn:aws-cn:kms:cn-north-1:333333333333:key/1234")
+    assert (us.partition, us.account) == ("aws-cn", "333333333333")
+
+
+def test_trust_policy_lets_us_in_with_the_external_id_only() -> None:
+    """One principal, one action, one condition."""
+    assert trust_policy(US, "external-id")["Statement"] == [
+        {
+            "Sid": "OnlyWithOurExternalId",
+            "Effect": "Allow",
+            "Principal": {"AWS": "arn:aws:iam::111111111111:root"},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"sts:ExternalId": "external-id"}},
+        }
+    ]
+
+
+def test_iam_policy_is_the_least_that_sending_takes() -> None:
+    """One action; before a config is known on any identity, then on the tenant's own."""
+    [any_identity] = iam_policy(None, "aws")["Statement"]
+    [own_identity] = iam_policy(a_config(account="222222222222"), "aws")["Statement"]
+    assert any_identity["Action"] == own_identity["Action"] == "ses:SendRawEmail"
+    assert own_identity["Resource"] == [
+        "arn:aws:ses:eu-west-1:222222222222:identity/hello@acme.example",
+        "arn:aws:ses:eu-west-1:222222222222:identity/acme.example",
+    ]
+
+
+def test_role_template_makes_a_role_of_both_policies() -> None:
+    """Trust and permissions are those shown; what is not needed for sending is left to the tenant's choice, and off."""
+    template = json.loads(role_template(US, "external-id", None))
+    role = template["Resources"]["SendingRole"]["Properties"]
+    assert role["AssumeRolePolicyDocument"] == trust_policy(US, "external-id")
+    sends, sees = role["Policies"][0]["PolicyDocument"]["Statement"]
+    assert sends == iam_policy(None, "aws")["Statement"][0]
+    assert sees["Fn::If"][0] == "SeesQuota"
+    assert template["Parameters"]["LetSeeQuota"]["Default"] == "false"
