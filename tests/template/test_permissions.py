@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def grants(function: str) -> set[Grant]:
 
 def allowed(function: str, action: str) -> set[str]:
     """Return the resources on which a function may do something."""
-    return {grant.resource for grant in grants(function) if grant.effect == "Allow" and grant.action == action}
+    return {grant.resource for grant in grants(function) if grant.effect == "Allow" and fnmatchcase(action, grant.action)}
 
 
 def who_may(action: str, resource: str) -> set[str]:
@@ -131,8 +132,8 @@ def test_each_table_has_its_writers(table: str, writers: set[str]) -> None:
 
 def test_nothing_deletes_rows_or_reads_whole_tables() -> None:
     """Records end by time; no bug and no intruder can empty a table or copy it."""
-    actions = {grant.action for function in FUNCTIONS for grant in grants(function)}
-    assert not actions & {"dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:Scan", "dynamodb:ExportTableToPointInTime"}
+    for action in ("dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:Scan", "dynamodb:ExportTableToPointInTime"):
+        assert not [function for function in FUNCTIONS if allowed(function, action)]
 
 
 def test_only_sending_takes_from_the_queue() -> None:
@@ -169,7 +170,7 @@ def test_rights_name_their_resources(function: str) -> None:
     """Only X-Ray, which has none, and tenants' roles, which nobody knows beforehand, are named by a pattern."""
     wide = {grant.action for grant in grants(function) if grant.effect == "Allow" and (grant.resource == "*" or ":*:" in grant.resource)}
     assert wide <= {"xray:PutTraceSegments", "xray:PutTelemetryRecords", "sts:AssumeRole"}
-    assert not [grant for grant in grants(function) if "*" in grant.action]
+    assert {grant.action for grant in grants(function) if "*" in grant.action} <= {"sqs:SendMessage*"}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
