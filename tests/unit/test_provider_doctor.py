@@ -144,9 +144,10 @@ def test_trust_policy_lets_us_in_with_the_external_id_only() -> None:
 
 def test_iam_policy_is_the_least_that_sending_takes() -> None:
     """One action; before a config is known on any identity, then on the tenant's own."""
-    [any_identity] = iam_policy(None, "aws")["Statement"]
-    [own_identity] = iam_policy(a_config(account="222222222222"), "aws")["Statement"]
+    [any_identity] = iam_policy(None)["Statement"]
+    [own_identity] = iam_policy(a_config(account="222222222222"))["Statement"]
     assert any_identity["Action"] == own_identity["Action"] == "ses:SendRawEmail"
+    assert any_identity["Resource"] == ["*"]
     assert own_identity["Resource"] == [
         "arn:aws:ses:eu-west-1:222222222222:identity/hello@acme.example",
         "arn:aws:ses:eu-west-1:222222222222:identity/acme.example",
@@ -159,6 +160,13 @@ def test_role_template_makes_a_role_of_both_policies() -> None:
     role = template["Resources"]["SendingRole"]["Properties"]
     assert role["AssumeRolePolicyDocument"] == trust_policy(US, "external-id")
     sends, sees = role["Policies"][0]["PolicyDocument"]["Statement"]
-    assert sends == iam_policy(None, "aws")["Statement"][0]
+    assert sends == {**iam_policy(None)["Statement"][0], "Resource": {"Ref": "SendAs"}}
     assert sees["Fn::If"][0] == "SeesQuota"
     assert template["Parameters"]["LetSeeQuota"]["Default"] == "false"
+
+
+def test_role_template_names_the_narrower_resources() -> None:
+    """Once a config is stored, its own identities stand ready to be copied."""
+    template = json.loads(role_template(US, "external-id", a_config(account="222222222222", configuration_set="news")))
+    [statement] = iam_policy(a_config(account="222222222222", configuration_set="news"))["Statement"]
+    assert template["Parameters"]["SendAs"]["Description"].endswith(",".join(statement["Resource"]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import ErrorInfo
-from mailer.domain.onboarding import Us, console_page, partition_of, send_statement, trust_policy
+from mailer.domain.onboarding import Us, console_page, send_statement, trust_policy
 from mailer.domain.provider import Provider, StoredConfig
 
 
@@ -43,7 +43,7 @@ def diagnose(error: ErrorInfo, config: StoredConfig, external_id: str, us: Us) -
 
 
 def _credentials_denied(case: _Case) -> str:
-    return f"Tenant: attach this statement to {case.holder}: {json.dumps(send_statement(case.config, partition_of(case.config.region)))}"
+    return f"Tenant: attach this statement to {case.holder}: {json.dumps(send_statement(case.config))}"
 
 
 def _credentials_invalid(case: _Case) -> str:

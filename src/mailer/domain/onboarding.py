@@ -53,9 +53,9 @@ def trust_policy(us: Us, external_id: str) -> Document:
     )
 
 
-def send_statement(config: StoredConfig | None, partition: str) -> Document:
+def send_statement(config: StoredConfig | None) -> Document:
     """Return the one IAM statement that sending takes, as narrow as what is known of the config allows."""
-    return {"Sid": "SendRawEmail", "Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": _resources(config, partition)}
+    return {"Sid": "SendRawEmail", "Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": _resources(config)}
 
 
 def ask_statement() -> Document:
@@ -63,14 +63,15 @@ def ask_statement() -> Document:
     return {"Sid": "SeeSandboxAndQuota", "Effect": "Allow", "Action": ["ses:GetAccount", "ses:GetSendQuota"], "Resource": "*"}
 
 
-def iam_policy(config: StoredConfig | None, partition: str) -> Document:
+def iam_policy(config: StoredConfig | None) -> Document:
     """Return the least policy that a user or role needs in order to send."""
-    return _policy(send_statement(config, partition))
+    return _policy(send_statement(config))
 
 
-def _resources(config: StoredConfig | None, partition: str) -> list[str]:
+def _resources(config: StoredConfig | None) -> list[str]:
+    """Return what SES asks for a right on; anything while no config tells."""
     if config is None or config.provider != "ses":
-        return [f"arn:{partition}:ses:*:*:identity/*", f"arn:{partition}:ses:*:*:configuration-set/*"]
+        return ["*"]
     place = f"arn:{partition_of(config.region)}:ses:{config.region}:{config.account or '*'}"
     address = ascii_address(config.from_address)
     # SES asks for the identity that it verifies the sender by: the address if that is one, else its domain.
@@ -86,17 +87,18 @@ def _policy(*statements: Document) -> Document:
 
 def role_template(us: Us, external_id: str, config: StoredConfig | None) -> str:
     """Return a CloudFormation template, as JSON, that makes the role in the tenant's account and shows its ARN."""
+    sending = {**send_statement(None), "Resource": {"Ref": "SendAs"}}
     seeing = {"Fn::If": ["SeesQuota", ask_statement(), {"Ref": "AWS::NoValue"}]}
     role = {
         "Description": f"Lets {us.platform} send mail through this account's Amazon SES.",
         "RoleName": {"Fn::If": ["IsNamed", {"Ref": "RoleName"}, {"Ref": "AWS::NoValue"}]},
         "AssumeRolePolicyDocument": trust_policy(us, external_id),
-        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(send_statement(config, us.partition), seeing)}],
+        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(sending, seeing)}],
     }
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"A role with which {us.platform}, and nobody else, sends mail through this account's Amazon SES.",
-        "Parameters": _PARAMETERS,
+        "Parameters": _parameters(config),
         "Conditions": {
             "IsNamed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RoleName"}, ""]}]},
             "SeesQuota": {"Fn::Equals": [{"Ref": "LetSeeQuota"}, "true"]},
@@ -109,17 +111,24 @@ def role_template(us: Us, external_id: str, config: StoredConfig | None) -> str:
     return json.dumps(template, indent=2, ensure_ascii=False)
 
 
-_PARAMETERS = {
-    "RoleName": {
-        "Type": "String",
-        "Default": "",
-        "AllowedPattern": "[A-Za-z0-9_+=,.@-]{0,64}",
-        "Description": "A name for the role; without one AWS makes it up.",
-    },
-    "LetSeeQuota": {
-        "Type": "String",
-        "Default": "false",
-        "AllowedValues": ["true", "false"],
-        "Description": "Whether the role may also see the sandbox, sending rate and quota: mail is then paced to what the account may.",
-    },
-}
+def _parameters(config: StoredConfig | None) -> Document:
+    narrower = f" For the config that is stored: {','.join(_resources(config))}" if config else ""
+    return {
+        "RoleName": {
+            "Type": "String",
+            "Default": "",
+            "AllowedPattern": "[A-Za-z0-9_+=,.@-]{0,64}",
+            "Description": "A name for the role; without one AWS makes it up.",
+        },
+        "SendAs": {
+            "Type": "CommaDelimitedList",
+            "Default": "*",
+            "Description": f"ARNs of the SES identities and configuration sets to send with; * for all.{narrower}",
+        },
+        "LetSeeQuota": {
+            "Type": "String",
+            "Default": "false",
+            "AllowedValues": ["true", "false"],
+            "Description": "Whether the role may also see the sandbox, sending rate and quota: mail is then paced to what the account may.",
+        },
+    }

@@ -140,7 +140,7 @@ def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
     config = row.candidate or row.active
     return Onboarding(
         external_id=row.external_id,
-        iam_policy=iam_policy(config, desk.us.partition),
+        iam_policy=iam_policy(config),
         trust_policy=trust_policy(desk.us, row.external_id),
         role_template=role_template(desk.us, row.external_id, config),
     )

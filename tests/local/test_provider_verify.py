@@ -1,0 +1,176 @@
+"""Verify against accounts that are guarded: keys with one right, roles under a trust policy, and hints that mend what they name."""
+
+import json
+from typing import Any
+
+import pytest
+
+from local_aws.api import Answer
+from local_aws.running import LocalAws
+from local_aws.server import REGION
+from local_aws.tenants import MAY_SEND, Tenant
+
+NOTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}]}
+MAY_TELL = {
+    "Version": "2012-10-17",
+    "Statement": [*MAY_SEND["Statement"], {"Effect": "Allow", "Action": "ses:GetAccount", "Resource": "*"}],
+}
+
+
+def verify(aws: LocalAws, tenant: Tenant, **config: Any) -> Answer:
+    """Store the tenant's config with other fields, and verify it."""
+    stored = aws.api.put_provider(tenant.tenant_id, tenant.provider(**config))
+    assert stored.status == 200, stored.body
+    return aws.api.verify(tenant.tenant_id)
+
+
+def refused(answer: Answer, code: str) -> str:
+    """Check that the config was refused; return the hint."""
+    assert (answer.status, answer.body["code"]) == (422, code), answer.body
+    return str(answer.body["hint"])
+
+
+def pasted(hint: str) -> dict[str, Any]:
+    """The JSON that a hint gives to paste."""
+    document: dict[str, Any] = json.loads(hint[hint.index("{") :])
+    return document
+
+
+# -- access keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_right_is_enough(aws: LocalAws) -> None:
+    """A key with `ses:SendRawEmail` and nothing else passes; what it may not tell stays unknown."""
+    tenant = aws.tenants.open()
+    verified = verify(aws, tenant)
+    assert (verified.status, verified.body["sandbox"]) == (200, "unknown")
+    [mail] = aws.control.mails(account=tenant.account)
+    assert (mail.message_id, mail.source, mail.destinations) == (verified.body["messageId"], tenant.from_address, [tenant.from_address])
+
+
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_an_account_that_may_tell_is_believed(aws: LocalAws, sandbox: bool) -> None:  # noqa: FBT001
+    """With `ses:GetAccount` the sandbox is known for certain."""
+    tenant = aws.tenants.open(policy=MAY_TELL, sandbox=sandbox)
+    verified = verify(aws, tenant)
+    assert verified.body["sandbox"] == str(sandbox).lower()
+    assert any("is in the sandbox" in warning for warning in verified.body["warnings"]) is sandbox
+
+
+def test_the_hint_of_a_missing_right_mends_it(aws: LocalAws) -> None:
+    """The action of the hint's statement, allowed to the user, makes the next verify pass."""
+    tenant = aws.tenants.open(policy=NOTHING)
+    statement = pasted(refused(verify(aws, tenant), "credentials_denied"))
+    iam = aws.tenants.owner(tenant.account).client("iam", endpoint_url=aws.addresses.aws)
+    # MiniStack knows no resources of SES v1; which ones SES asks for stands in tests/unit/test_provider_doctor.py.
+    policy = {"Version": "2012-10-17", "Statement": [{**statement, "Resource": "*"}]}
+    iam.put_user_policy(UserName="mail", PolicyName="mail", PolicyDocument=json.dumps(policy))
+    assert aws.api.verify(tenant.tenant_id).status == 200
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"secretAccessKey": "wrong"}, "credentials_invalid"),
+        ({"accessKeyId": "AKIAUNKNOWN000000000"}, "credentials_invalid"),
+        ({"fromAddress": "nobody@unverified.example"}, "from_address_not_verified"),
+        ({"region": "ap-southeast-2"}, "from_address_not_verified"),
+    ],
+)
+def test_what_is_wrong_is_told(aws: LocalAws, config: dict[str, str], code: str) -> None:
+    """Each fault of a tenant's account has its code; the config stays unverified and shows it."""
+    tenant = aws.tenants.open()
+    hint = refused(verify(aws, tenant, **config), code)
+    record = aws.api.provider(tenant.tenant_id).body
+    assert (record["status"], record["error"]["code"], record["error"]["hint"]) == ("unverified", code, hint)
+    assert config.get("region", REGION) in hint or code == "credentials_invalid"
+
+
+# -- roles ---------------------------------------------------------------------------------------------------------------
+
+
+def launch(aws: LocalAws, tenant: Tenant, **parameters: str) -> str:
+    """Make the role in the tenant's account, by the template that onboarding gives; return its ARN."""
+    onboarding = aws.api.call("GET", f"/tenants/{tenant.tenant_id}/provider/onboarding").body
+    cloudformation = aws.tenants.owner(tenant.account).client("cloudformation", endpoint_url=aws.addresses.aws)
+    cloudformation.create_stack(
+        StackName="mail",
+        TemplateBody=onboarding["cloudFormationTemplate"],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="mail", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    [stack] = cloudformation.describe_stacks(StackName="mail")["Stacks"]
+    [output] = stack["Outputs"]
+    return str(output["OutputValue"])
+
+
+def with_role(tenant: Tenant, role_arn: str) -> dict[str, Any]:
+    config = tenant.provider()["config"]
+    sender = {name: config[name] for name in ("region", "fromAddress", "fromName")}
+    return {"provider": "ses", "config": {"roleArn": role_arn, **sender}}
+
+
+def trust(aws: LocalAws, tenant: Tenant, role_arn: str, policy: dict[str, Any]) -> None:
+    iam = aws.tenants.owner(tenant.account).client("iam", endpoint_url=aws.addresses.aws)
+    iam.update_assume_role_policy(RoleName=role_arn.rpartition("/")[2], PolicyDocument=json.dumps(policy))
+
+
+def verify_role(aws: LocalAws, tenant_id: str, provider: dict[str, Any]) -> Answer:
+    stored = aws.api.put_provider(tenant_id, provider)
+    assert stored.status == 200, stored.body
+    return aws.api.verify(tenant_id)
+
+
+def test_the_onboarding_template_makes_a_role_that_works(aws: LocalAws) -> None:
+    """Launched as it comes, stored, verified: mail goes out of the tenant's account, without any key."""
+    tenant = aws.tenants.open()
+    role = launch(aws, tenant)
+    verified = verify_role(aws, tenant.tenant_id, with_role(tenant, role))
+    assert (verified.status, verified.body["status"]) == (200, "active"), verified.body
+    record = aws.api.provider(tenant.tenant_id).body
+    assert record["credentials"]["roleArn"] == role
+    [mail] = aws.control.mails(account=tenant.account)
+    assert mail.message_id == verified.body["messageId"]
+
+
+def test_a_role_may_let_us_see_the_sandbox(aws: LocalAws) -> None:
+    """One parameter of the template grants what sending does not need."""
+    tenant = aws.tenants.open(sandbox=True)
+    role = launch(aws, tenant, LetSeeQuota="true", RoleName="SendMail")
+    assert role.endswith(":role/SendMail")
+    assert verify_role(aws, tenant.tenant_id, with_role(tenant, role)).body["sandbox"] == "true"
+
+
+def test_a_role_that_asks_for_no_external_id_is_not_activated(aws: LocalAws) -> None:
+    """Anyone who knew its ARN could have us send as this tenant. The trust policy of the hint closes it."""
+    tenant = aws.tenants.open()
+    role = launch(aws, tenant)
+    principal = pasted(json.dumps(aws.api.call("GET", f"/tenants/{tenant.tenant_id}/provider/onboarding").body["trustPolicy"]))
+    del principal["Statement"][0]["Condition"]
+    trust(aws, tenant, role, principal)
+    hint = refused(verify_role(aws, tenant.tenant_id, with_role(tenant, role)), "role_not_assumable")
+    assert aws.control.mails(account=tenant.account) == []
+    trust(aws, tenant, role, pasted(hint))
+    assert aws.api.verify(tenant.tenant_id).status == 200
+
+
+def test_a_role_that_asks_for_another_external_id_cannot_be_assumed(aws: LocalAws) -> None:
+    """As after a typing error; the trust policy of the hint mends it."""
+    tenant = aws.tenants.open()
+    role = launch(aws, tenant)
+    policy = pasted(json.dumps(aws.api.call("GET", f"/tenants/{tenant.tenant_id}/provider/onboarding").body["trustPolicy"]))
+    policy["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = "another"
+    trust(aws, tenant, role, policy)
+    hint = refused(verify_role(aws, tenant.tenant_id, with_role(tenant, role)), "role_not_assumable")
+    trust(aws, tenant, role, pasted(hint))
+    assert aws.api.verify(tenant.tenant_id).status == 200
+
+
+def test_nobody_sends_by_another_tenants_role(aws: LocalAws) -> None:
+    """Knowing its ARN is not enough: each tenant is assumed for with an ExternalId of its own."""
+    victim, thief = aws.tenants.open(), aws.tenants.open()
+    role = launch(aws, victim)
+    assert verify_role(aws, victim.tenant_id, with_role(victim, role)).status == 200
+    refused(verify_role(aws, thief.tenant_id, with_role(victim, role)), "role_not_assumable")
+    assert len(aws.control.mails(account=victim.account)) == 1
