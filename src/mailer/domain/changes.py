@@ -56,17 +56,18 @@ class Rest:
     def fields(self, request: Request) -> Mapping[str, Any]:
         """Return what the record shows of it."""
         look = self.until + OVERDUE_AFTER if self.on_queue else self.until
-        return {
+        fields = {
             "due_at": self.until,
             "waits_for": self.waits_for,
-            "parked": self.parked,
             "error": self.error,
             "hop": self.hop,
             "sweep_at": min(look, request.expires_at),
         }
+        # What was parked before stays known: it is deleted with the request's end.
+        return fields | ({"parked": self.parked} if self.parked else {})
 
 
-_AT_REST: Mapping[str, Any] = {"sweep_at": None, "due_at": None, "waits_for": None, "deadline": None, "parked": None}
+_AT_REST: Mapping[str, Any] = {"sweep_at": None, "due_at": None, "waits_for": None, "deadline": None}
 
 _HELD: Mapping[str, Any] = {"sweep_at": None, "on_unknown": "hold"}
 """Of an unknown that only an operator may send again."""

@@ -42,7 +42,6 @@ def _job(received: Received, body: str) -> Job:
     return Job(
         received=replace(received, copy=replace(copy, tenant_id=request.tenant_id)),
         send=request,
-        body=body,
         request=Request(
             tenant_id=request.tenant_id,
             request_id=request.request_id,

@@ -57,7 +57,6 @@ class Job:
 
     received: Received
     send: SendRequest
-    body: str
     request: Request
     send_at: datetime
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Rest
-from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, WaitsFor
+from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Kind
 from mailer.domain.provider import Provider
 from mailer.domain.waiting import retry_delay
@@ -12,33 +12,44 @@ from mailer.ports import RefusedError
 from mailer.services.ending import maybe_sent_before
 from mailer.services.mailroom import Job, Mailroom
 from mailer.services.redelivery import redelivered
-from mailer.services.waiting import carry_proof, discard, rest
+from mailer.services.waiting import carry_proof, come_back, discard_body, rest
 
 
 def settle(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
     """Bring the record to where the outcome leads; where the table does not take it, send the proof along the queue.
 
     Raises:
-        DependencyError: neither the table nor the queue took it: the copy must stay on the queue.
+        DependencyError: neither the table nor the queue took it, or its body is not safe yet: the copy must stay on the queue.
     """
     try:
-        match outcome:
-            case Sent(message_id):
-                _accepted(job, room, fence, message_id, row)
-            case NotSent(error) if error.kind is Kind.FAILED:
-                _rejected(job, room, fence, error, row)
-            case NotSent():
-                _postponed(job, room, fence, outcome, row)
-            case MaybeSent(error):
-                _lost(job, room, fence, error)
+        record = _written(job, room, fence, outcome, row)
     except DependencyError as failure:
         room.journal.failed("write outcome", job.tenant_id, failure)
-        _keep_proof(job, room, fence, outcome)
+        _keep_proof(job, room, fence, outcome, failure)
+        return
+    if record is not None and record.status is Status.UNKNOWN and record.owner == fence.owner:
+        if redelivered(job, room, record):
+            come_back(job, room, room.clock.now())
+    else:
+        discard_body(room, record, job.copy.parked)
 
 
-def _keep_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome) -> None:
+def _written(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provider | None) -> Delivery | None:
+    """Write an outcome down and return the record as it stands then; None where there is none."""
+    match outcome:
+        case Sent(message_id):
+            return _accepted(job, room, fence, message_id, row)
+        case NotSent(error) if error.kind is Kind.FAILED:
+            return _rejected(job, room, fence, error, row)
+        case NotSent():
+            return _postponed(job, room, fence, outcome, row)
+        case MaybeSent(error):
+            return _write(room, changes.lose(job.request, room.clock.now(), fence, error))
+
+
+def _keep_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     try:
-        carry_proof(job, room, fence, outcome)
+        carry_proof(job, room, fence, outcome, failure)
     except DependencyError:
         if isinstance(outcome, NotSent) and outcome.error.kind is not Kind.FAILED:
             # The queue is out of reach, perhaps not the table: SQS hands this very copy out again, to a record that may be tried.
@@ -47,12 +58,12 @@ def _keep_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome) -> Non
         raise
 
 
-def _accepted(job: Job, room: Mailroom, fence: Fence, message_id: str, row: Provider | None) -> None:
-    _write(room, changes.accept(job.request, room.clock.now(), fence, message_id))
-    discard(job.copy.parked, room)
+def _accepted(job: Job, room: Mailroom, fence: Fence, message_id: str, row: Provider | None) -> Delivery | None:
+    record = _write(room, changes.accept(job.request, room.clock.now(), fence, message_id))
     if row is not None and row.active is not None and row.faulty_requests:
         version = row.active.version
         _try(room, job, "clear faults", lambda: room.providers.clear_faults(job.tenant_id, version))
+    return record
 
 
 def _try(room: Mailroom, job: Job, step: str, write: Callable[[], None]) -> None:
@@ -63,22 +74,21 @@ def _try(room: Mailroom, job: Job, step: str, write: Callable[[], None]) -> None
         room.journal.failed(step, job.tenant_id, failure)
 
 
-def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, row: Provider | None) -> None:
+def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, row: Provider | None) -> Delivery | None:
     if error.code == "sandbox_recipient_not_verified" and row is not None and row.active is not None and row.sandbox != "true":
         version = row.active.version
         _try(room, job, "learn sandbox", lambda: room.providers.learn_sandbox(job.tenant_id, version))
-    refused = _write(room, changes.reject(job.request, room.clock.now(), fence, error))
-    if refused is None:
-        discard(job.copy.parked, room)
-    elif refused.maybe_sent:
-        _lost(job, room, fence, maybe_sent_before(error), for_good=True)
+    record = _write(room, changes.reject(job.request, room.clock.now(), fence, error))
+    if record is None or not record.maybe_sent:
+        return record
+    return _write(room, changes.lose(job.request, room.clock.now(), fence, maybe_sent_before(error), for_good=True))
 
 
-def _postponed(job: Job, room: Mailroom, fence: Fence, outcome: NotSent, row: Provider | None) -> None:
+def _postponed(job: Job, room: Mailroom, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
     suspended = outcome.error.kind is Kind.TENANT and blame(job, room, outcome.error, row)
     until = job.request.expires_at if suspended else room.clock.now() + retry_delay(outcome, job.copy.hop)
     resting = rest(job, room, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
-    _write(room, changes.postpone(job.request, room.clock.now(), fence, resting))
+    return _write(room, changes.postpone(job.request, room.clock.now(), fence, resting))
 
 
 def blame(job: Job, room: Mailroom, error: ErrorInfo, row: Provider | None) -> bool:
@@ -95,22 +105,11 @@ def blame(job: Job, room: Mailroom, error: ErrorInfo, row: Provider | None) -> b
     return suspended
 
 
-def _lost(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, *, for_good: bool = False) -> None:
-    now = room.clock.now()
-    try:
-        record = room.messages.apply(changes.lose(job.request, now, fence, error, for_good=for_good))
-        room.journal.recorded(record)
-    except RefusedError as refusal:
-        if refusal.current is None:
-            return
-        record = refusal.current
-    redelivered(job, room, record)
-
-
 def _write(room: Mailroom, change: Change) -> Delivery | None:
-    """Apply a change and note the record; return the record that refused it, if one did."""
+    """Apply a change and note the record; return it as it stands, also where it refused the change (None: there is none)."""
     try:
-        room.journal.recorded(room.messages.apply(change))
+        record = room.messages.apply(change)
     except RefusedError as refusal:
         return refusal.current
-    return None
+    room.journal.recorded(record)
+    return record

@@ -1,13 +1,11 @@
 """What a copy does when its record does not let it be sent: somebody else is at it, was at it, or it has ended."""
 
-from contextlib import suppress
-
 from mailer.domain import changes
 from mailer.domain.delivery import Delivery, Status, same_content
 from mailer.domain.errors import ErrorInfo
 from mailer.ports import RefusedError
 from mailer.services.mailroom import Job, Mailroom
-from mailer.services.waiting import bury, come_back, discard, park
+from mailer.services.waiting import bury, come_back, discard_body, park
 
 WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not come back with an answer")
 
@@ -22,7 +20,7 @@ def redelivered(job: Job, room: Mailroom, record: Delivery) -> bool:
         bury(job.copy, room, "request_id_reused", "another request with other content came under this requestId before")
         return False
     if record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
-        discard(job.copy.parked, room)
+        discard_body(room, record, job.copy.parked)
         return False
     if record.hop > job.copy.hop:
         return False  # a newer copy is on its way; this one came again because its receipt was lost
@@ -67,7 +65,10 @@ def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
 
 def _hold(job: Job, room: Mailroom, record: Delivery) -> None:
     """Keep the body, so that an operator can send it again."""
-    if record.parked is None:
-        key = park(job, room)
-        with suppress(RefusedError):
-            room.messages.apply(changes.note(job.request, room.clock.now(), parked=key))
+    if record.parked is not None:
+        return
+    key = park(job, room)
+    try:
+        room.messages.apply(changes.note(job.request, room.clock.now(), parked=key))
+    except RefusedError as refusal:
+        discard_body(room, refusal.current, key)

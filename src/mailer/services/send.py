@@ -22,11 +22,14 @@ from mailer.services.intake import read
 from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
-from mailer.services.waiting import bury, carry_proof, come_back, rest, send_copy
+from mailer.services.waiting import bury, carry_proof, come_back, discard_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=20)
-"""How long an attempt may take from the fence to its result: SES's connect (3 s) and read timeout (10 s), and the write of the outcome.
+"""How long an attempt may take: the fence, SES's connect (3 s) and read timeout (10 s), and the write of the outcome.
 An attempt is not begun with less of the function's time left, and its worker is given up after it."""
+
+FENCE_SPAN = timedelta(seconds=5)
+"""A fence that took longer has eaten the time for the call, which is then not made."""
 
 CAREFUL_FROM = 3
 """From this receive on a copy may be what kills the worker: it is handled after its neighbours, by itself."""
@@ -84,8 +87,11 @@ def _deliver_safely(job: Job, rows: Mapping[str, Provider] | DependencyError, ro
 
 
 def _try_later(job: Job, room: Mailroom, failure: DependencyError) -> None:
-    """Let a request wait for a service of ours; where it is the table that fails, the copy waits alone."""
+    """Let a request wait for a service of ours; where the table fails, or a proof is not settled yet, the copy waits alone."""
     until = room.clock.now() + retry_delay(NotSent(failure.error), job.copy.hop)
+    if job.copy.proof:
+        come_back(job, room, until)
+        return
     try:
         defer(job, room, until, failure.error)
     except DependencyError:
@@ -186,10 +192,13 @@ def _send_once(
     except DependencyError as failure:
         room.journal.failed("begin", job.tenant_id, failure)
         # The fence may be passed all the same; without a proof the request would end as unknown though nobody called the provider.
-        carry_proof(job, room, Fence(0, owner), NotSent(failure.error))
+        carry_proof(job, room, Fence(0, owner), NotSent(failure.error), failure)
         return
     fence = Fence(record.attempt, owner)
     began = room.clock.now()
+    if began - now > FENCE_SPAN:
+        settle(job, room, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), row)
+        return
     outcome = provider.send(mail, tags=job.send.message.tags)
     room.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, room.clock.now() - began)
     settle(job, room, fence, outcome, row)
@@ -207,8 +216,8 @@ def defer(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, wa
     resting = rest(job, room, until, error, waits_for)
     try:
         room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)))
-    except RefusedError:
-        return  # it went on meanwhile, as its copy will find
+    except RefusedError as refusal:  # it went on meanwhile, as its copy will find
+        discard_body(room, refusal.current, resting.parked)
     except DependencyError as failure:
         room.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body

@@ -98,8 +98,9 @@ def _end(record: Delivery, room: SweepRoom) -> bool:
             room.journal.recorded(lost)
         return lost is not None
     try:
-        if end_unsent(changes.about(record), room, EXPIRED).status is Status.FAILED:
-            discard(record.parked, room)
+        ended = end_unsent(changes.about(record), room, EXPIRED)
+        if ended.status is Status.FAILED:
+            discard(ended.parked, room)
     except RefusedError:
         return False
     except DependencyError as failure:

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Rest
-from mailer.domain.delivery import Outcome, WaitsFor
+from mailer.domain.delivery import Delivery, NotSent, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.message import canonical_json
 from mailer.domain.proof import to_json
-from mailer.domain.waiting import MAX_DELAY
+from mailer.domain.waiting import MAX_DELAY, retry_delay
 from mailer.ports import Copy, Journal, ParkedBodies, RefusedError
 from mailer.services.mailroom import Job, Mailroom
 
@@ -68,8 +69,8 @@ def rest(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, wai
 
 
 def park(job: Job, room: Mailroom) -> str:
-    """Store the body in the bucket, unless it is there, and return its key."""
-    return job.copy.parked or room.parked.park(job.tenant_id, job.send.request_id, job.body)
+    """Store the body in the bucket, unless it is there, and return its key: one for all ways to write the same request."""
+    return job.copy.parked or room.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
 
 
 def come_back(job: Job, room: Mailroom, until: datetime) -> None:
@@ -80,13 +81,23 @@ def come_back(job: Job, room: Mailroom, until: datetime) -> None:
         room.messages.apply(changes.note(job.request, room.clock.now(), hop=job.copy.hop + 1))
 
 
-def carry_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome) -> None:
+def carry_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     """Send what became of an attempt along the queue, because the table did not take it."""
-    send_copy(job, room, _PROOF_DELAY, proof=to_json(fence, outcome))
+    delay = retry_delay(NotSent(failure.error), job.copy.hop) if job.copy.proof else _PROOF_DELAY
+    send_copy(job, room, delay, proof=to_json(fence, outcome))
 
 
 _PROOF_DELAY = timedelta(seconds=10)
-"""Long enough for a throttled table to recover, short enough to come before the attempt's deadline."""
+"""First: long enough for a throttled table to recover, short enough to come before the attempt's deadline."""
+
+
+def discard_body(room: Mailroom, record: Delivery | None, key: str | None) -> None:
+    """Delete the parked body of a request that has ended for good; that of an `unknown` stays for the operator.
+
+    `key` is where the body is if the record does not know.
+    """
+    if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+        discard(record.parked or key, room)
 
 
 def discard(key: str | None, room: HasBodies) -> None:
