@@ -1,0 +1,208 @@
+"""The tables of docs/providers.md, made by the code they tell about: `PYTHONPATH=src python tests/provider_matrix.py` writes them there."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from fakes import NOON, FakeProvidersTable
+from mailer.domain import lifecycle
+from mailer.domain.delivery import MaybeSent, NotSent
+from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
+from mailer.domain.lifecycle import Passed
+from mailer.domain.provider import Provider, ProviderStatus, Stop, StoredConfig, sending_state
+from mailer.handlers.problem import problem
+from mailer.services.providers import put_config
+from mailer.services.verify import VerifyFailedError, verify_provider
+from provider_desks import KEY, ROLE, Scene, a_scene, with_config
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "providers.md"
+CREDENTIALS = {"access key": KEY, "role": ROLE}
+FAULTS = (
+    "credentials_invalid",
+    "credentials_denied",
+    "role_not_assumable",
+    "from_address_not_verified",
+    "mail_from_not_verified",
+    "configuration_set_missing",
+    "account_paused",
+    "config_unreadable",
+    "throttled",
+    "daily_quota_exceeded",
+    "dependency_unavailable",
+    "outcome_unknown",
+    "unclassified",
+)
+ONLY_OF = {"credentials_invalid": "access key", "role_not_assumable": "role"}
+AT_OPENING = ("role_not_assumable", "config_unreadable")
+"""Faults that show before anything is sent."""
+
+WHAT_MAIL_DOES = {
+    Kind.TENANT: "waits; goes out after a passing verify",
+    Kind.DEFERRED: "waits; goes out by itself",
+    Kind.FAILED: "fails",
+    Kind.UNKNOWN: "`unknown`; held or sent again, as the caller chose",
+}
+
+
+def states() -> Mapping[str, Provider | None]:
+    """Every state that a tenant's row can be in."""
+    scene = stored(KEY)
+    unverified = scene.row
+    active = lifecycle.verify(unverified, 1, Passed(at=NOON))
+    suspended = replace(
+        active, status=ProviderStatus.SUSPENDED, error=ErrorInfo("credentials_denied", "denied"), faulty_requests=frozenset("123")
+    )
+    return {
+        "no row": None,
+        "unverified": unverified,
+        "active": active,
+        "disabled": lifecycle.disable(active, NOON),
+        "disabled, never verified": lifecycle.disable(unverified, NOON),
+        "suspended": suspended,
+        "deleted": lifecycle.delete(active, NOON),
+    }
+
+
+def stored(body: Mapping[str, object]) -> Scene:
+    scene = a_scene()
+    put_config("acme", with_config(body, configurationSet="news"), scene.desk)
+    return scene
+
+
+# -- state × call --------------------------------------------------------------------------------------------------------
+
+
+def calls_table() -> str:
+    """What each call makes of each state."""
+    heads = ("tenant's provider", "mail", "PUT", "verify passes", "verify fails", "disable", "enable", "DELETE")
+    return _table(heads, [[name, _mail(row), *(_after(row, act) for act in CALLS.values())] for name, row in states().items()])
+
+
+def _mail(row: Provider | None) -> str:
+    state = sending_state(row)
+    if isinstance(state, StoredConfig):
+        return "goes out"
+    assert isinstance(state, Stop)
+    return f"{'waits' if state.waits else 'fails'}: `{state.error.code}`"
+
+
+def _put(row: Provider | None) -> Provider:
+    row = row or lifecycle.reserve("acme", "x", NOON)
+    config = states()["unverified"]
+    assert config is not None
+    assert config.candidate is not None
+    return lifecycle.store(row, replace(config.candidate, version=row.versions + 1), NOON)
+
+
+CALLS: Mapping[str, Callable[[Provider | None], Provider]] = {
+    "PUT": _put,
+    "verify passes": lambda row: lifecycle.verify(row, lifecycle.to_verify(row).version, Passed(at=NOON)),
+    "verify fails": lambda row: lifecycle.fail_verify(row, lifecycle.to_verify(row).version, ErrorInfo("throttled", "x"), NOON),
+    "disable": lambda row: lifecycle.disable(row, NOON),
+    "enable": lambda row: lifecycle.enable(row, NOON),
+    "DELETE": lambda row: lifecycle.delete(row or lifecycle.reserve("acme", "x", NOON), NOON),
+}
+
+
+def _after(row: Provider | None, act: Callable[[Provider | None], Provider]) -> str:
+    try:
+        after = act(row)
+    except RequestError as refusal:
+        return f"{problem(ErrorInfo(refusal.code, '')).status_code} `{refusal.code}`"
+    beside = " + candidate" if after.candidate and after.active else ""
+    return f"{after.status}{beside}"
+
+
+# -- fault × credentials × state -----------------------------------------------------------------------------------------
+
+
+def faults_table() -> str:
+    """What each fault does at verify and in sending, for each kind of credentials."""
+    heads = ("fault", "credentials", "verify answers", "record after it", "after 3 failing requests", "mail", "hint")
+    return _table(heads, [_fault_row(code, kind) for code in FAULTS for kind in CREDENTIALS if ONLY_OF.get(code, kind) == kind])
+
+
+def _fault_row(code: str, kind: str) -> list[str]:
+    answers, hints = set(), set()
+    for name in ("unverified", "active", "disabled", "suspended"):
+        scene = in_state(name, kind)
+        before = scene.row
+        status, hint = _verify(scene, code)
+        assert (scene.row.status, _bare(scene.row.active)) == (before.status, _bare(before.active)), "a failing verify changed the row"
+        answers.add(status)
+        hints.add(hint)
+    [answer], [hint] = answers, hints
+    return [f"`{code}`", kind, str(answer), "as it was", _after_requests(code, kind), WHAT_MAIL_DOES[CODES[code].kind], hint]
+
+
+def in_state(name: str, kind: str) -> Scene:
+    """A tenant with a config of this kind, in this state."""
+    scene = stored(CREDENTIALS[kind])
+    if name != "unverified":
+        verify_provider("acme", scene.desk)
+        state = states()[name]
+        assert state is not None
+        scene.set_row(status=state.status, error=state.error, faulty_requests=state.faulty_requests)
+    return scene
+
+
+def _bare(config: StoredConfig | None) -> StoredConfig | None:
+    return config and replace(config, error=None)
+
+
+def _verify(scene: Scene, code: str) -> tuple[int, str]:
+    error = ErrorInfo(code, "as the provider said")
+    if code in AT_OPENING:
+        scene.opener.refusal = NotSentError(error)
+    elif code == "dependency_unavailable":
+        scene.opener.refusal = DependencyError("KMS", "Decrypt")
+    else:
+        scene.account.outcome = MaybeSent(error) if CODES[code].kind is Kind.UNKNOWN else NotSent(error)
+    try:
+        verify_provider("acme", scene.desk)
+    except VerifyFailedError as failure:
+        return 422, failure.error.hint
+    except DependencyError as failure:
+        return problem(failure.error).status_code, failure.error.hint
+    raise AssertionError(f"{code} passed for a sound config")
+
+
+def _after_requests(code: str, kind: str) -> str:
+    """Count the fault as sending does: errors of the tenant's kind, in three requests."""
+    rows = FakeProvidersTable(in_state("active", kind).row)
+    if CODES[code].kind is Kind.TENANT:
+        for request in ("r1", "r2", "r3"):
+            rows.record_fault("acme", 1, request, ErrorInfo(code, "x"))
+    return str(rows.rows["acme"].status)
+
+
+# -- the page ------------------------------------------------------------------------------------------------------------
+
+TABLES = {"calls": calls_table, "faults": faults_table}
+
+
+def _table(heads: tuple[str, ...], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([*heads], ["---"] * len(heads), *rows))
+
+
+def filled(page: str) -> str:
+    """Return the page with each table made anew between its marks."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name}: made by tests/provider_matrix.py -->", f"<!-- {name} ends -->"
+        head, found, rest = page.partition(begin)
+        _, found_too, tail = rest.partition(end)
+        assert found, f"{PAGE} lacks {begin}"
+        assert found_too, f"{PAGE} lacks {end}"
+        page = f"{head}{begin}\n\n{make()}\n\n{end}{tail}"
+    return page
+
+
+def lines_that_differ(page: str) -> Iterator[str]:
+    now, wanted = page.splitlines(), filled(page).splitlines()
+    yield from (f"{old!r} should be {new!r}" for old, new in zip(now, wanted, strict=False) if old != new)
+    if len(now) != len(wanted):
+        yield f"{len(now)} lines should be {len(wanted)}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
