@@ -1,11 +1,12 @@
 """A running local AWS with the stack in it: what tests, the demo and `make up` hold in their hands."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from local_aws.tenants import Tenant, Tenants
 
 POLL = 0.05  # seconds
 ALL_SERVICES = ("kms", "sts", "dynamodb", "sqs", "s3", "events")
+
+type Step = Callable[[str], AbstractContextManager[object]]
 
 
 class NotStartedError(Exception):
@@ -46,6 +49,10 @@ class LocalAws:
         answer = self.client("sqs").send_message(QueueUrl=self.stack.outputs["SendQueueUrl"], MessageBody=body, **more)
         return str(answer["MessageId"])
 
+    def enqueue_request(self, request: dict[str, Any], **more: Any) -> str:
+        """Put a send request on the queue as the documentation asks for it: ASCII JSON, in the tenant's message group."""
+        return self.enqueue(json.dumps(request), MessageGroupId=request["tenantId"], **more)
+
     def dead_letters(self, at_least: int = 1, seconds: float = 20.0) -> list[dict[str, Any]]:
         """Take messages off the dead-letter queue until there are enough or the time is over."""
         deadline = time.monotonic() + seconds
@@ -73,15 +80,20 @@ class LocalAws:
 
 
 @contextmanager
-def local_aws(directory: Path, front: tuple[str, ...] = ALL_SERVICES, say: Callable[[str], None] = lambda _: None) -> Iterator[LocalAws]:
-    """Run a local AWS on free ports with the stack deployed, until the block ends or this process dies."""
+def local_aws(directory: Path, front: tuple[str, ...] = ALL_SERVICES, step: Step = lambda _: nullcontext()) -> Iterator[LocalAws]:
+    """Run a local AWS on free ports with the stack deployed, until the block ends or this process dies.
+
+    `step` is entered with the name of each stage, to show progress.
+    """
     server = start_server(directory, front=front, with_parent=True)
     try:
-        say("building")
-        template = build()
-        addresses = wait_for_server(directory, server)
-        say("deploying")
-        yield LocalAws(directory, addresses, deploy(addresses, template))
+        with step("building the template (sam build)"):
+            template = build()
+        with step("starting the local AWS"):
+            addresses = wait_for_server(directory, server)
+        with step("deploying (sam deploy)"):
+            stack = deploy(addresses, template)
+        yield LocalAws(directory, addresses, stack)
     finally:
         assert server.stdin
         server.stdin.close()

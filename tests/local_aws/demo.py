@@ -1,0 +1,196 @@
+"""Show the main job: tenants' mail goes out through the tenants' own SES, and every request gets an outcome.
+
+    make demo
+
+Deploys the real template to a local AWS of its own, opens three tenants' AWS accounts, and sends through the queue and the API.
+"""
+
+import base64
+import shutil
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from local_aws.api import Answer
+from local_aws.running import LocalAws, NotStartedError, local_aws
+from local_aws.server import ROOT
+from local_aws.stack import SamError
+from local_aws.tenants import Tenant
+
+DIRECTORY = ROOT / ".local/demo"
+FRIEND, STRANGER = "friend@example.com", "stranger@example.com"
+PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what was asked, by which way, and what became of it."""
+
+    case: str
+    way: str
+    tenant: str
+    outcome: str
+    said: str
+    eml: Path | None = None
+
+
+class Demo:
+    """Plays the cases against a local AWS."""
+
+    def __init__(self, aws: LocalAws) -> None:
+        self._aws = aws
+        self._count = 0
+
+    def open_tenants(self) -> dict[str, Tenant]:
+        """Open the accounts: one with production access, one in the sandbox, one whose secret will be mistyped."""
+        tenants = self._aws.tenants
+        return {
+            "acme": tenants.open("acme"),
+            "globex": tenants.open("globex", sandbox=True, verified=[FRIEND]),
+            "initech": tenants.open("initech"),
+        }
+
+    def verify(self, tenant: Tenant, **changes: Any) -> Row:
+        """Store a config through the API and verify it."""
+        case = "store and verify" + (" a wrong secret" if changes else "")
+        stored = self._aws.api.put_provider(tenant.tenant_id, tenant.provider(**changes))
+        if stored.status != 200:
+            return self._refused(case, tenant.tenant_id, stored)
+        verified = self._aws.api.verify(tenant.tenant_id)
+        if verified.status != 200:
+            return self._refused(case, tenant.tenant_id, verified)
+        return Row(case, "API", tenant.tenant_id, "active", "", self._eml(verified.body["messageId"]))
+
+    def by_api(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
+        request = self._request(tenant, message)
+        answer = self._aws.api.submit(tenant.tenant_id, request)
+        if answer.status != 202:
+            return self._refused(case, tenant.tenant_id, answer)
+        return self._ended(case, "API", request)
+
+    def by_queue(self, case: str, tenant: Tenant, message: dict[str, Any], request: dict[str, Any] | None = None) -> Row:
+        request = request or self._request(tenant, message)
+        self._aws.enqueue_request(request)
+        return self._ended(case, "SQS", request)
+
+    def garbage(self) -> Row:
+        self._aws.enqueue('{"tenantId": "acme", "message":')
+        [letter] = self._aws.dead_letters()
+        said = {name: value["StringValue"] for name, value in letter.get("MessageAttributes", {}).items()}
+        return Row("a body that is not JSON", "SQS", "?", "dead letter", said.get("reason", ""))
+
+    def _request(self, tenant: Tenant, message: dict[str, Any]) -> dict[str, Any]:
+        self._count += 1
+        return {"tenantId": tenant.tenant_id, "requestId": f"demo-{self._count}", "message": message}
+
+    def _ended(self, case: str, way: str, request: dict[str, Any]) -> Row:
+        record = self._aws.api.wait_for(request["tenantId"], request["requestId"])
+        error = record["error"]
+        said = f"{error['code']}: {error['message']}\n{error['hint']}" if error else record["messageId"]
+        return Row(case, way, request["tenantId"], record["status"], said, self._eml(record.get("messageId")))
+
+    def _refused(self, case: str, tenant_id: str, answer: Answer) -> Row:
+        problem = answer.body
+        faults = [f"{fault['path']}: {fault['problem']}" for fault in problem.get("errors", [])]
+        said = "\n".join([f"{problem['code']}: {problem['detail']}", *faults])
+        return Row(case, "API", tenant_id, str(answer.status), said)
+
+    def _eml(self, message_id: str | None) -> Path | None:
+        mails = self._aws.control.mails(message_id=message_id) if message_id else []
+        return mails[0].eml if mails else None
+
+
+def play(aws: LocalAws) -> Iterator[Row]:
+    """Play every case; each row comes when its outcome stands."""
+    demo = Demo(aws)
+    tenants = demo.open_tenants()
+    acme, globex, initech = tenants.values()
+    yield demo.verify(acme)
+    yield demo.verify(globex)
+    yield demo.verify(initech, secretAccessKey="mistyped")
+    yield demo.by_api("plain text", acme, mail_to(STRANGER, "Your invoice", text="Thank you."))
+    html = "<p>Vielen Dank für Ihre <b>Bestellung</b>."
+    yield demo.by_queue("HTML and text, German", acme, mail_to(STRANGER, "Grüße aus Köln – Ihre Rechnung über 1.250 €", html=html))
+    yield demo.by_queue(
+        "HTML and text, Japanese", acme, mail_to(STRANGER, "請求書のお知らせ", html="<p>ありがとうございます", text="ありがとうございます")
+    )
+    yield demo.by_api("a PDF and an inline image", acme, with_files(mail_to(STRANGER, "With files", html='<p><img src="cid:logo">')))
+    yield demo.by_queue("sandbox, verified recipient", globex, mail_to(FRIEND, "Hello", text="Hello"))
+    yield demo.by_api("sandbox, unverified recipient", globex, mail_to(STRANGER, "Hello", text="Hello"))
+    yield demo.by_queue("a tenant that was never verified", initech, mail_to(STRANGER, "Hello", text="Hello"))
+    yield demo.by_api("a malformed request", acme, {"to": [{"email": "nobody"}], "subject": "two\r\nlines", "colour": "red"})
+    yield demo.garbage()
+
+
+def mail_to(address: str, subject: str, **bodies: str) -> dict[str, Any]:
+    return {"to": [{"email": address, "name": "Jo Ünger"}], "subject": subject, **bodies}
+
+
+def with_files(message: dict[str, Any]) -> dict[str, Any]:
+    invoice = {"filename": "invoice.pdf", "content": base64.b64encode(PDF).decode()}
+    logo = {"filename": "logo.png", "content": base64.b64encode(png(32, 32)).decode(), "disposition": "inline", "contentId": "logo"}
+    return {**message, "attachments": [invoice, logo]}
+
+
+def png(width: int, height: int) -> bytes:
+    """Draw a plain orange picture."""
+    rows = (b"\0" + b"\xff\x99\x00" * width) * height
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def table_of(rows: list[Row]) -> Table:
+    table = Table(title="What was asked, and what became of it", title_justify="left", expand=True)
+    for name, ratio in {"case": 5, "by": 1, "tenant": 2, "outcome": 2, "said": 9, "mail": 3}.items():
+        table.add_column(name, ratio=ratio, overflow="fold")
+    for row in rows:
+        good = row.outcome in ("sent", "active")
+        mail = row.eml.name.split("-")[0] + ".eml …" if row.eml else ""
+        table.add_row(row.case, row.way, row.tenant, f"[{'green' if good else 'yellow'}]{row.outcome}", row.said, mail)
+    return table
+
+
+@contextmanager
+def timed(console: Console, doing: str) -> Iterator[None]:
+    """Show what is being done, then how long it took."""
+    began = time.monotonic()
+    with console.status(f"{doing} …"):
+        yield
+    console.print(f"[green]✓[/green] {doing} [dim]{time.monotonic() - began:.1f} s[/dim]")
+
+
+def main() -> int:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    began = time.monotonic()
+    try:
+        with local_aws(DIRECTORY, front=(), step=lambda doing: timed(console, doing)) as aws, timed(console, "sending"):
+            rows = []
+            for row in play(aws):
+                rows.append(row)
+                console.print(f"  {row.case} [dim]{row.tenant}, {row.way}[/dim] → {row.outcome}")
+    except (SamError, NotStartedError, TimeoutError) as error:
+        console.print(str(error), style="red")
+        return 1
+    console.print(table_of(rows))
+    for row in rows:
+        if row.eml:
+            console.print(f"{row.eml.relative_to(ROOT)}  [dim]{row.tenant}: {row.case}[/dim]", soft_wrap=True)
+    console.print(f"done in {time.monotonic() - began:.0f} s; each .eml has its envelope beside it in a .json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
