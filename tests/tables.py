@@ -21,13 +21,15 @@ class _Loader(yaml.SafeLoader):
 
 
 def _intrinsic(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    match node:
-        case yaml.ScalarNode():
-            value: Any = loader.construct_scalar(node)
-        case yaml.SequenceNode():
-            value = loader.construct_sequence(node, deep=True)
-        case yaml.MappingNode():
-            value = loader.construct_mapping(node, deep=True)
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
+    else:
+        raise TypeError(node)
     if tag == "GetAtt" and isinstance(value, str):
         value = value.split(".")
     return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
@@ -70,14 +72,15 @@ def create_stack_resources() -> dict[str, str]:
 
 def _create_queue(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
     sqs = boto3.client("sqs")
-    attributes = {name: str(properties[name]) for name in QUEUE_ATTRIBUTES if name in properties}
+    attributes: Any = {name: str(properties[name]) for name in QUEUE_ATTRIBUTES if name in properties}
     url = sqs.create_queue(QueueName=logical_id, Attributes=attributes)["QueueUrl"]
     return url, sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
 
 def _create_bucket(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
     s3, name = boto3.client("s3"), logical_id.lower()
-    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": s3.meta.region_name})
+    region: Any = s3.meta.region_name
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"])
     return name, f"arn:aws:s3:::{name}"
 
@@ -102,8 +105,8 @@ CREATORS = {
 
 def variables(function: str) -> dict[str, Any]:
     """Return a function's environment as the template writes it, with what `Globals` gives to all."""
-    shared = template()["Globals"]["Function"]["Environment"]["Variables"]
-    own = template()["Resources"][function]["Properties"].get("Environment", {}).get("Variables", {})
+    shared: dict[str, Any] = template()["Globals"]["Function"]["Environment"]["Variables"]
+    own: dict[str, Any] = template()["Resources"][function]["Properties"].get("Environment", {}).get("Variables", {})
     return shared | own
 
 

@@ -10,13 +10,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+import tables
 from local_aws.server import NO_OWN_SETUP, PLATFORM, REGION, ROOT, Addresses
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
 
 NAME = "tenantmail"
 BUILDS = ROOT / ".local/builds"
@@ -75,6 +80,7 @@ def deploy(addresses: Addresses, template: Path) -> Stack:
     """Create or update the stack from a built template."""
     _sam("deploy", "--template-file", str(template), "--parameter-overrides", *_parameters(), endpoint=addresses.aws)
     _give_numbers(addresses)
+    _give_answers(addresses)
     stack = deployed(addresses)
     assert stack
     return stack
@@ -88,16 +94,35 @@ def _give_numbers(addresses: Addresses) -> None:
             functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": int(most)})
 
 
+def _give_answers(addresses: Addresses) -> None:
+    """Give the API its gateway responses: MiniStack knows them, but does not read them from the API's definition, where SAM puts them."""
+    api = platform_session().client("apigateway", endpoint_url=addresses.aws)
+    found = _cloudformation(addresses).describe_stack_resource(StackName=NAME, LogicalResourceId="Api")
+    api_id = found["StackResourceDetail"]["PhysicalResourceId"]
+    for kind, answer in tables.template()["Resources"]["Api"]["Properties"]["GatewayResponses"].items():
+        api.put_gateway_response(
+            restApiId=api_id,
+            responseType=kind,
+            statusCode=str(answer["StatusCode"]),
+            responseParameters={f"gatewayresponse.header.{name}": value for name, value in answer["ResponseParameters"]["Headers"].items()},
+            responseTemplates=answer["ResponseTemplates"],
+        )
+    api.create_deployment(restApiId=api_id, stageName="v1")
+
+
 def deployed(addresses: Addresses) -> Stack | None:
     """Find the stack as it stands; None before the first deploy."""
-    config = Config(retries={"total_max_attempts": 1})
-    cloudformation = platform_session().client("cloudformation", endpoint_url=addresses.aws, config=config)
     try:
-        [stack] = cloudformation.describe_stacks(StackName=NAME)["Stacks"]
+        [stack] = _cloudformation(addresses).describe_stacks(StackName=NAME)["Stacks"]
     except ClientError:
         return None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     return Stack(outputs, local_api_url(addresses.aws, outputs["ApiUrl"]))
+
+
+def _cloudformation(addresses: Addresses) -> "CloudFormationClient":
+    config = Config(retries={"total_max_attempts": 1})
+    return platform_session().client("cloudformation", endpoint_url=addresses.aws, config=config)
 
 
 def local_api_url(aws: str, url: str) -> str:

@@ -1,0 +1,38 @@
+"""API Gateway lets nobody in unsigned, and says so in the service's own form."""
+
+import boto3
+
+from local_aws.api import Answer, Api
+from local_aws.running import LocalAws
+from local_aws.server import REGION
+from mailer.domain.errors import CODES
+
+PATH = "/tenants/acme/provider"
+
+
+def assert_is_denial(answer: Answer) -> None:
+    assert (answer.status, answer.headers["Content-Type"]) == (403, "application/problem+json")
+    assert (answer.body["status"], answer.body["code"]) == (403, "access_denied")
+    assert answer.body["hint"] == CODES["access_denied"].hint
+
+
+def test_an_unsigned_call_is_refused_as_a_problem(aws: LocalAws) -> None:
+    """The function behind is not even asked."""
+    assert_is_denial(aws.api.call("GET", PATH, signed=False))
+
+
+def test_a_call_signed_with_a_wrong_secret_is_refused_as_a_problem(aws: LocalAws) -> None:
+    """The detail is what AWS says of the signature."""
+    iam = aws.client("iam")
+    iam.create_user(UserName="caller")
+    key = iam.create_access_key(UserName="caller")["AccessKey"]["AccessKeyId"]
+    answer = Api(aws.stack.api_url, boto3.Session(key, "wrong", region_name=REGION)).call("GET", PATH)
+    assert_is_denial(answer)
+    assert "signature" in answer.body["detail"]
+
+
+def test_a_route_that_does_not_exist_is_refused_as_a_problem(aws: LocalAws) -> None:
+    """API Gateway cannot tell it from a call without a signature; the detail names both."""
+    answer = aws.api.call("GET", "/nowhere")
+    assert_is_denial(answer)
+    assert "no such route" in answer.body["detail"]
