@@ -1,0 +1,145 @@
+"""The pacing table: one item a sending account and region, every change one conditional write.
+
+Key (template.yaml): account, such as `123456789012/eu-central-1`. Times are seconds since 1970, slots and ends are recipients.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from mailer.adapters.aws import dependency_errors
+from mailer.domain.pacing import Booking, Line
+from mailer.ports import MovedError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+KEPT = timedelta(days=7)
+"""How long a line is kept after the last write: a learned rate is worth that, and longer silence may have changed the quota."""
+
+Item = dict[str, Any]
+
+PACE = {
+    "turn": "turn",
+    "since": "since",
+    "reading": "reading",
+    "rate": "rate",
+    "waited": "waited",
+    "cap": "cap",
+    "cap_at": "capAt",
+    "throttled_at": "throttledAt",
+    "is_spent": "isSpent",
+}
+"""The fields of `Line` that a change of pace writes, and their attributes."""
+
+ENDS = {"booked": "booked", "promised": "promised"}
+"""Those that bookings move."""
+
+
+class DynamoPacingTable:
+    """`ports.PacingTable` on DynamoDB."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, account: str) -> Line | None:
+        """Read a line, consistently."""
+        with dependency_errors("DynamoDB", "GetItem"):
+            found = self._client.get_item(TableName=self._table, Key=_key(account), ConsistentRead=True)
+        return from_item(found["Item"]) if "Item" in found else None
+
+    def start(self, account: str, line: Line, now: datetime) -> Line:
+        """Store the first line of an account."""
+        item = {**_key(account), **to_item(line, PACE | ENDS), "ttl": _ttl(now)}
+        with dependency_errors("DynamoDB", "PutItem"), _moved():
+            self._client.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression="attribute_not_exists(account)",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        return line
+
+    def book(self, account: str, booking: Booking, now: datetime) -> Line:
+        """Move an end of the line on."""
+        values = {":turn": _number(booking.turn), ":start": _number(booking.start), ":weight": _number(booking.weight), ":ttl": _ttl(now)}
+        sets = [f"#end = {':start' if booking.is_idle else '#end'} + :weight", "#ttl = :ttl"]
+        if booking.behind:
+            values[":behind"] = _number(booking.behind)
+            sets.append("waited = waited + :behind")
+        if booking.is_idle:
+            condition = "#turn = :turn AND #end <= :start"
+        else:
+            condition = "#turn = :turn AND #end > :start AND #end <= :latest"
+            values[":latest"] = _number(booking.latest)
+        names = {"#end": ENDS[booking.end], "#turn": "turn", "#ttl": "ttl"}
+        return self._update(account, f"SET {', '.join(sets)}", condition, names, values)
+
+    def repace(self, account: str, line: Line, now: datetime) -> Line:
+        """Change the pace of a line; its ends stay as they are."""
+        item = {**to_item(line, PACE), "ttl": _ttl(now)}
+        absent = [attribute for attribute in PACE.values() if attribute not in item]
+        update = f"SET {', '.join(f'#{name} = :{name}' for name in item)}"
+        if absent:
+            update += f" REMOVE {', '.join(f'#{name}' for name in absent)}"
+        names = {f"#{name}": name for name in [*item, *absent]}
+        values = {f":{name}": value for name, value in item.items()} | {":before": _number(line.turn - 1)}
+        return self._update(account, update, "#turn = :before", names, values)
+
+    def _update(self, account: str, update: str, condition: str, names: Mapping[str, str], values: Item) -> Line:
+        with dependency_errors("DynamoDB", "UpdateItem"), _moved():
+            written = self._client.update_item(
+                TableName=self._table,
+                Key=_key(account),
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        return from_item(written["Attributes"])
+
+
+@contextmanager
+def _moved() -> Iterator[None]:
+    """Raise MovedError, with the line as it stands, where a condition did not hold."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
+            raise
+        item: Any = error.response.get("Item")
+        raise MovedError(from_item(item) if item else None) from None
+
+
+def _key(account: str) -> Item:
+    return {"account": {"S": account}}
+
+
+def _number(value: float) -> Item:
+    return {"N": f"{value:.6f}"}
+
+
+def _ttl(now: datetime) -> Item:
+    return {"N": str(int((now + KEPT).timestamp()))}
+
+
+def to_item(line: Line, fields: Mapping[str, str]) -> Item:
+    """Write some fields of a line as attributes; None is left out."""
+    values = {attribute: getattr(line, name) for name, attribute in fields.items()}
+    return {a: {"BOOL": v} if isinstance(v, bool) else _number(v) for a, v in values.items() if v is not None}
+
+
+def from_item(item: Mapping[str, Any]) -> Line:
+    """Read a line from its item."""
+    fields = {name: _value(item[attribute]) for name, attribute in (PACE | ENDS).items() if attribute in item}
+    return Line(**{**fields, "turn": int(fields["turn"])})
+
+
+def _value(attribute: Mapping[str, Any]) -> Any:
+    return attribute["BOOL"] if "BOOL" in attribute else float(attribute["N"])

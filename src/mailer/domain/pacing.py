@@ -1,0 +1,344 @@
+"""Decide when a sending account's messages may go to SES: a line that moves on at the rate which SES allows the account.
+
+Each account (an AWS account in one region) has a clock of its own. It moves on by one for every recipient that the account may send to,
+so it runs at the account's rate, slower after a throttle, and stands still while the account rests. A *slot* is a reading of that clock;
+a message may be sent when the clock shows its slot. Slots are given out one after the other, each as long as its message has recipients:
+that is GCRA, with `booked` as the theoretical arrival time, on a clock whose pace may change without a slot being touched.
+
+    idle ──book──▶ slot now ──▶ sent           slot ≤ 1 s away: wait for it
+    busy ──book──▶ slot after the last one     slot ≤ 900 s away: a delayed copy carries it; missed by > 1 s: forfeited
+    full ──promise──▶ told about when          not reserved: parked
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import accumulate
+from math import floor, inf
+from typing import Any, Literal
+
+# -- what tunes it -------------------------------------------------------------------------------------------------------
+
+LONGEST_WAIT = 1.0
+"""Seconds that a function waits for a slot; longer waits cost less as delayed copies."""
+
+FORGIVEN = 1.0
+"""Seconds' worth of the rate that SES lets an account catch up after silence. A slot missed by more than that, less its own length, is
+forfeited: slots that were all missed in a stall must not fire together."""
+
+HORIZON = 900.0
+"""Seconds ahead up to which slots are given out: the longest that SQS delays a copy."""
+
+JITTER = 1.2
+"""Seconds that a copy may be visible before its message is looked at: the event source gathers batches for up to 1 s. Delays in whole
+seconds bring the copy up to 1 s earlier still."""
+
+PARKED_EARLY = 120.0
+"""Seconds before its time that a parked message is fetched: two runs of the sweeper, so that the line never runs dry."""
+
+HEADROOM = 0.97
+"""Share of a known rate that is used: clocks, and the account's other senders, may differ a little."""
+
+FIRST_RATE = 1.0
+"""Recipients per second of an account of which nothing is known: what SES allows in the sandbox."""
+
+LEARNING = (10.0, 2.0)
+"""Until the first throttle: after so many seconds of saturated sending the rate is multiplied by so much. From 1/s to the 14/s that
+many accounts have takes 40 s."""
+
+PROBING = (60.0, 1.05)
+"""The same below a known rate or after a throttle: quotas grow, and what throttled may have been someone else's burst."""
+
+SLOWED = 0.9
+"""Share of the rate that is kept after a throttle: more is lost by a deeper cut than by a second throttle."""
+
+LEAST_RATE = 0.1
+"""Recipients per second below which no throttle brings an account: a message in 10 s finds out when it is over."""
+
+THROTTLE_REST = 1.0
+"""Seconds of silence after a throttle: SES's debt of one second's worth is paid by then."""
+
+THROTTLE_SETTLES = 5.0
+"""Seconds in which further throttles count as the same one: messages that were under way meet it too."""
+
+QUOTA_REST = 1200.0
+"""Seconds that an account rests once its daily quota is used up. The window rolls and frees room bit by bit, and SES does not tell when:
+72 tries a day find it. Longer than HORIZON, so the mail is parked and nothing is received meanwhile. The account then starts at
+FIRST_RATE, so that a try costs a call or two."""
+
+KNOWN_FOR = 600.0
+"""Seconds before SES is asked for the quota again, and before a higher `maxSendRate` replaces a lower one: of several tenants on one
+account the lowest holds."""
+
+NAMED_FOR = 86400.0
+"""Seconds after which a known rate that no tenant of the account names any more is dropped."""
+
+LEARNER_OPTIMISM = 16.0
+"""A learning account gives out slots as if it were to become so many times as fast within the horizon."""
+
+UNREPORTED = 1.0
+"""Seconds' worth of the rate that all functions together may send without a booking while the account is idle. SES forgives as much at
+once; it halves the writes for accounts that send a message now and then."""
+
+
+# -- what is known -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSource:
+    """Where an account's rate comes from, in recipients per second; without any of them it is learned."""
+
+    configured: float | None = None
+    """`maxSendRate` of the tenant's config: goes before the others."""
+    quota: float | None = None
+    """What GetSendQuota said at verify."""
+    ask: Callable[[], float | None] | None = None
+    """Asks GetSendQuota again (None: no answer); given where verify found it allowed, used when mail waits, at most once in KNOWN_FOR."""
+
+    @property
+    def known(self) -> float | None:
+        """Return the rate without asking."""
+        return self.configured or self.quota
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Send it at `at`, which is at most LONGEST_WAIT away."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Come back at `at`: as a delayed copy that carries `slot`, or, where nothing is reserved, parked."""
+
+    at: datetime
+    slot: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """One conditional write: moves an end of the line on by `weight`, from `start` if the end lies before it, and not past `latest`."""
+
+    end: Literal["booked", "promised"]
+    turn: int
+    """The line's turn that it was planned on."""
+    is_idle: bool
+    """Whether the end was expected at or before `start`; if it is not so, the write is refused."""
+    start: float
+    weight: float
+    latest: float = inf
+    count: int
+    """How many messages, the first ones of those asked for, it is for."""
+    behind: float = 0.0
+    """Recipients among them that have to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The line of one sending account. Times are seconds since 1970, slots and ends are readings of the account's clock (recipients)."""
+
+    turn: int = 0
+    """Counts the changes of pace; 0: not stored yet. Bookings name it, so none is made on a pace that is over."""
+    since: float
+    """When the clock showed `reading` and went on at `rate`; in the future while the account rests."""
+    reading: float = 0.0
+    rate: float
+    """Recipients per second, now."""
+    booked: float = 0.0
+    """Up to here slots are given out."""
+    promised: float = 0.0
+    """Up to here parked messages were told about when."""
+    waited: float = 0.0
+    """Recipients that had to wait since the pace changed: shows whether the account could use a higher rate."""
+    cap: float | None = None
+    """The known rate."""
+    cap_at: float = 0.0
+    """When the known rate was last set or asked for."""
+    throttled_at: float | None = None
+    is_spent: bool = False
+    """Whether the daily quota was used up; until the account is back at its rate."""
+
+    # -- reading the clock
+
+    def clock(self, now: float) -> float:
+        """Return what the account's clock shows."""
+        return self.reading + self.rate * max(0.0, now - self.since)
+
+    def is_busy(self, now: float) -> bool:
+        """Whether the next message has to wait."""
+        return self.booked > self.clock(now)
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether the rate may double: nothing has limited it yet, or it was reset after a rest."""
+        return self.is_spent or (self.cap is None and self.throttled_at is None)
+
+    @property
+    def _ceiling(self) -> float:
+        return inf if self.cap is None else self.cap * HEADROOM
+
+    @property
+    def _grace(self) -> float:
+        """Return for how many seconds a missed slot is still good."""
+        return FORGIVEN if self.is_learning else max(0.0, FORGIVEN - 1 / self.rate)
+
+    @property
+    def _step(self) -> tuple[float, float]:
+        return LEARNING if self.is_learning else PROBING
+
+    def shows(self, slot: float, now: float) -> float:
+        """Return when the clock shows a slot at the present rate; the present (or the end of the rest) where it already did."""
+        return max(now, self.since, self.since + (slot - self.reading) / self.rate)
+
+    def shows_at_best(self, slot: float, now: float) -> float:
+        """Return when the clock shows a slot if the rate grows whenever it may: never later than it will."""
+        time, reading, rate = max(now, self.since), self.clock(now), self.rate
+        span, factor = self._step
+        step = max(self.since + span, time)
+        while rate < self._ceiling and reading + rate * (step - time) < slot:
+            reading, time = reading + rate * (step - time), step
+            rate, step = min(rate * factor, self._ceiling), step + span
+        return time + max(0.0, slot - reading) / rate
+
+    # -- giving out slots
+
+    def answer(self, slot: float, now: float) -> Slot | Later | None:
+        """Tell what becomes of the message that holds a slot; None: the slot is forfeited, or not one of this line."""
+        if slot > self.booked or self.clock(now) - slot > self._grace * self.rate:
+            return None
+        at = self.shows(slot, now)
+        if at - now <= LONGEST_WAIT:
+            return Slot(moment(at))
+        delay = min(max(floor(self.shows_at_best(slot, now) + self._grace - JITTER - now), 0), HORIZON)
+        # SQS delays by whole seconds, rounded up from what is left when the copy is sent.
+        return Later(moment(now + delay - 0.5), slot)
+
+    def book(self, weights: Sequence[int], now: float, unreported: float = 0.0) -> Booking | None:
+        """Plan slots for as many of the messages, in their order, as find one within the horizon; None: the line is full."""
+        start, limit = self.clock(now), self._limit(now)
+        slots = list(accumulate(weights, initial=max(self.booked, start)))
+        count = sum(slot <= limit for slot in slots[:-1])
+        if not count:
+            return None
+        weight, busy = slots[count] - slots[0], self.is_busy(now)
+        return Booking(
+            end="booked",
+            turn=self.turn,
+            is_idle=not busy,
+            start=start,
+            weight=weight + unreported,
+            latest=limit - (slots[count - 1] - slots[0]),
+            count=count,
+            behind=weight if busy else weight - weights[0],
+        )
+
+    def promise(self, weights: Sequence[int], now: float) -> Booking:
+        """Plan about when messages that find no slot may come back: spread behind the horizon as slots would be."""
+        start = max(self._limit(now), self.clock(now))
+        is_idle = self.promised <= start
+        return Booking(end="promised", turn=self.turn, is_idle=is_idle, start=start, weight=sum(weights), count=len(weights))
+
+    def back_at(self, place: float, now: float) -> Later:
+        """Tell a message that was promised a place behind the horizon when it is to be fetched."""
+        return Later(moment(max(now + PARKED_EARLY, self.shows_at_best(place, now) - PARKED_EARLY)))
+
+    def room(self, now: float) -> int:
+        """Return how many more recipients find a slot within the horizon: what may be released of a parked backlog."""
+        return max(0, floor(self._limit(now) - max(self.booked, self.clock(now))))
+
+    def _limit(self, now: float) -> float:
+        """Return the last slot that is given out; before the clock where the account rests beyond the horizon."""
+        optimism = LEARNER_OPTIMISM if self.is_learning else 1.0
+        return self.clock(now) + self.rate * optimism * (now + HORIZON - max(now, self.since))
+
+    def after(self, booking: Booking) -> "Line":
+        """Return the line as the booking leaves it."""
+        end = (booking.start if booking.is_idle else self.end(booking)) + booking.weight
+        if booking.end == "promised":
+            return replace(self, promised=end)
+        return replace(self, booked=end, waited=self.waited + booking.behind)
+
+    def end(self, booking: Booking) -> float:
+        """Return where the end that a booking moves is."""
+        return self.booked if booking.end == "booked" else self.promised
+
+    def unreported_allowed(self, functions: int) -> float:
+        """Return how many recipients each function may send without a booking while the account is idle.
+
+        One at least while nothing limits the account: a throttle then only ends the learning.
+        """
+        return max(floor(self.rate * UNREPORTED / functions), 1 if self.is_learning else 0)
+
+    # -- changes of pace
+
+    @classmethod
+    def opened(cls, source: RateSource, now: float) -> "Line":
+        """Return the line of an account that is new to us."""
+        known = source.known
+        rate = FIRST_RATE if known is None else known * HEADROOM
+        return cls(since=now, rate=rate, cap=known, cap_at=0.0 if known is None else now)
+
+    def adopted(self, source: RateSource, now: float) -> "Line | None":
+        """Return the line under the known rate that the source names, where it differs; None: nothing changes."""
+        age = now - self.cap_at
+        named = source.configured or (source.quota if self.cap is None or source.ask is None else None)
+        if named is None:
+            is_forgotten = self.cap is not None and source.ask is None and age > NAMED_FOR
+            return self._paced(now, cap=None) if is_forgotten else None
+        if named == self.cap or (self.cap is not None and named > self.cap and age < KNOWN_FOR):
+            return None
+        return self.capped(named, now)
+
+    def is_to_ask(self, source: RateSource, weight: float, now: float) -> bool:
+        """Whether it is time to ask SES for the quota: mail waits, and the last answer is old."""
+        waits = self.is_busy(now) or weight > self.rate * LONGEST_WAIT
+        return source.configured is None and source.ask is not None and waits and now - self.cap_at >= KNOWN_FOR
+
+    def asking(self, now: float) -> "Line":
+        """Return the line marked as asked for, so that nobody else asks."""
+        return replace(self, turn=self.turn + 1, cap_at=now)
+
+    def capped(self, known: float, now: float) -> "Line":
+        """Return the line at a known rate."""
+        return self._paced(now, rate=known * HEADROOM, cap=known, cap_at=now)
+
+    def quickened(self, now: float) -> "Line | None":
+        """Return the line at its next higher rate, if the present one was saturated for long enough; None: not yet."""
+        span, factor = self._step
+        if self.rate >= self._ceiling or now - self.since < span:
+            return None
+        if self.waited + self.booked - self.clock(now) < self.rate * span:
+            return None
+        rate = min(self.rate * factor, self._ceiling)
+        return self._paced(now, rate=rate, is_spent=self.is_spent and rate < self._ceiling)
+
+    def slowed(self, now: float) -> "Line | None":
+        """Return the line after a throttle; None: it is the same throttle as the last one."""
+        if self.throttled_at is not None and now - self.throttled_at < THROTTLE_SETTLES:
+            return None
+        rate = max(self.rate * SLOWED, min(self.rate, LEAST_RATE))
+        return self._paced(now, rate=rate, rest=THROTTLE_REST, throttled_at=now, is_spent=False)
+
+    def rested(self, now: float) -> "Line | None":
+        """Return the line at rest because the daily quota is used up, with all its slots forfeited; None: it rests already."""
+        if self.since - now > THROTTLE_REST:
+            return None
+        forfeited = max(self.booked, self.clock(now)) + 2 * FORGIVEN * self.rate
+        rate = min(self.rate, FIRST_RATE)
+        return self._paced(now, rate=rate, reading=forfeited, rest=QUOTA_REST, is_spent=True)
+
+    def _paced(self, now: float, *, rest: float = 0.0, **changes: Any) -> "Line":
+        """Return the line with its clock going on from here at another pace, after a rest in seconds."""
+        base = replace(self, turn=self.turn + 1, since=max(now, self.since) + rest, reading=self.clock(now), waited=0.0)
+        return replace(base, **changes)
+
+
+def moment(seconds: float) -> datetime:
+    """Return seconds since 1970 as a time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def account_key(tenant_id: str, region: str, account: str | None) -> str:
+    """Return the key of the line that paces a tenant's mail; a tenant whose AWS account is not known has one of its own."""
+    return f"{account}/{region}" if account else f"tenant/{tenant_id}/{region}"

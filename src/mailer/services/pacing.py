@@ -1,0 +1,177 @@
+"""Reserve sending slots: remember each account's line, keep its pace up to date, book what a batch needs in one write."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import accumulate
+from threading import Lock
+
+from mailer.domain.errors import DependencyError
+from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot, moment
+from mailer.ports import MovedError, PacingTable
+
+TRUSTED = 5.0
+"""Seconds for which a line is taken to be as it was last seen, when its account is idle."""
+
+REMEMBERED = 10_000
+"""Lines that one function remembers, about 0.5 KB each."""
+
+TRIES = 6
+"""Writes for one reservation before it is given up: each fails only when another function has just turned the account from idle
+to busy or back, filled its line or changed its pace."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """A line as this function saw it last."""
+
+    line: Line
+    seen_at: float
+    unreported: float = 0.0
+    """Recipients sent without a booking since the last one; the next booking counts them too."""
+
+
+class Pacing:
+    """`ports.Pacer` over a table that all functions share."""
+
+    def __init__(self, table: PacingTable, *, functions: int) -> None:
+        """Pace for one of at most so many `functions` that send at the same time."""
+        self._table = table
+        self._functions = functions
+        self._memories: dict[str, _Memory] = {}
+        self._lock = Lock()
+
+    def reserve(
+        self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
+    ) -> Sequence[Slot | Later]:
+        """Tell for each message of an account when it may be sent; see `ports.Pacer.reserve`."""
+        has_slots = any(slot is not None for slot in carried)
+        memory = self._recall(account, source, now, afresh=has_slots)
+        self._keep_pace(account, memory, source, sum(weights), now)
+        answers = [None if slot is None else memory.line.answer(slot, now.timestamp()) for slot in carried]
+        unplaced = [weight for weight, answer in zip(weights, answers, strict=True) if answer is None]
+        placed = iter(self._place(account, memory, source, unplaced, now) if unplaced else [])
+        return [next(placed) if answer is None else answer for answer in answers]
+
+    def throttled(self, account: str, now: datetime) -> datetime:
+        """Slow an account down that SES has throttled; return from when on it sends again."""
+        return self._change_pace(account, Line.slowed, now)
+
+    def quota_exhausted(self, account: str, now: datetime) -> datetime:
+        """Let an account rest whose daily quota is used up; return until when."""
+        return self._change_pace(account, Line.rested, now)
+
+    # -- memory
+
+    def _recall(self, account: str, source: RateSource, now: datetime, *, afresh: bool = False) -> _Memory:
+        with self._lock:
+            memory = self._memories.pop(account, None)
+            if memory is not None:
+                self._memories[account] = memory  # the last used is the last dropped
+        if memory is not None and not afresh and now.timestamp() - memory.seen_at <= TRUSTED:
+            return memory
+        line = self._table.get(account) or Line.opened(source, now.timestamp())
+        return self._remember(account, memory, line, now)
+
+    def _remember(self, account: str, memory: _Memory | None, line: Line, now: datetime) -> _Memory:
+        memory = memory or _Memory(line, 0.0)
+        memory.line, memory.seen_at = line, now.timestamp()
+        with self._lock:
+            self._memories[account] = memory
+            while len(self._memories) > REMEMBERED:
+                del self._memories[next(iter(self._memories))]
+        return memory
+
+    # -- slots
+
+    def _place(self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime) -> Sequence[Slot | Later]:
+        if self._is_free(memory, sum(weights), now):
+            memory.unreported += sum(weights)
+            return [Slot(now)] * len(weights)
+        booking = self._book(account, memory, source, lambda line: line.book(weights, now.timestamp(), memory.unreported), now)
+        if booking is None:
+            return self._promise(account, memory, source, weights, now)
+        memory.unreported = 0.0
+        slots = _places(memory.line, booking, weights)
+        answers: list[Slot | Later] = [memory.line.answer(slot, now.timestamp()) or Slot(now) for slot in slots]
+        if len(answers) < len(weights):
+            answers += self._promise(account, memory, source, weights[booking.count :], now)
+        return answers
+
+    def _is_free(self, memory: _Memory, weight: int, now: datetime) -> bool:
+        """Whether an idle account may send so much without a booking."""
+        allowed = memory.line.unreported_allowed(self._functions)
+        return memory.unreported + weight <= allowed and not memory.line.is_busy(now.timestamp())
+
+    def _promise(self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime) -> Sequence[Slot | Later]:
+        booking = self._book(account, memory, source, lambda line: line.promise(weights, now.timestamp()), now)
+        places = _places(memory.line, booking, weights) if booking else []
+        return [memory.line.back_at(place, now.timestamp()) for place in places]
+
+    def _book(
+        self, account: str, memory: _Memory, source: RateSource, plan: Callable[[Line], Booking | None], now: datetime
+    ) -> Booking | None:
+        """Book what is planned on the line as it turns out to be; None where nothing is."""
+        for _ in range(TRIES):
+            booking = plan(memory.line)
+            if booking is None:
+                return None
+            try:
+                if memory.line.turn:
+                    line = self._table.book(account, booking, now)
+                else:
+                    line = self._table.start(account, replace(memory.line.after(booking), turn=1), now)
+            except MovedError as moved:
+                line = moved.line or Line.opened(source, now.timestamp())
+                self._remember(account, memory, line, now)
+            else:
+                self._remember(account, memory, line, now)
+                return booking
+        raise DependencyError("DynamoDB", "the booking of slots, for which too many ask at once")
+
+    # -- pace
+
+    def _keep_pace(self, account: str, memory: _Memory, source: RateSource, weight: int, now: datetime) -> None:
+        """Follow what became known of the rate, ask for it when it is time, and go faster when it is time."""
+        time = now.timestamp()
+        if (adopted := memory.line.adopted(source, time)) is not None:
+            self._repace(account, memory, adopted, now)
+        if (
+            source.ask is not None
+            and memory.line.is_to_ask(source, weight, time)
+            and self._repace(account, memory, memory.line.asking(time), now)
+        ):
+            known = source.ask()
+            if known and known != memory.line.cap:
+                self._repace(account, memory, memory.line.capped(known, time), now)
+        if (quicker := memory.line.quickened(time)) is not None:
+            self._repace(account, memory, quicker, now)
+
+    def _change_pace(self, account: str, change: Callable[[Line, float], Line | None], now: datetime) -> datetime:
+        """Change the pace unless it is changed already; return from when on the line moves."""
+        memory = self._memories.get(account)
+        for _ in range(TRIES):
+            if memory is not None and change(memory.line, now.timestamp()) is None:
+                break
+            memory = self._recall(account, RateSource(), now, afresh=True)
+            changed = change(memory.line, now.timestamp())
+            if changed is None or self._repace(account, memory, changed, now):
+                break
+        return max(now, moment(memory.line.since)) if memory else now
+
+    def _repace(self, account: str, memory: _Memory, line: Line, now: datetime) -> bool:
+        """Change the pace; False where another function was first, whose line is then the one that counts."""
+        try:
+            stored = self._table.repace(account, line, now) if memory.line.turn else self._table.start(account, line, now)
+        except MovedError as moved:
+            if moved.line is not None:
+                self._remember(account, memory, moved.line, now)
+            return False
+        self._remember(account, memory, stored, now)
+        return True
+
+
+def _places(line: Line, booking: Booking, weights: Sequence[int]) -> Sequence[float]:
+    """Return where each message of a booking stands on the line; what was sent without a booking is counted behind them."""
+    first = line.end(booking) - booking.weight
+    return list(accumulate(weights[: booking.count], initial=first))[:-1]
