@@ -268,8 +268,8 @@ class Copy:
     """Where in the bucket the body is; then this is a pointer."""
     expires_at: datetime | None = None
     """When the request ends unsent, where its record has another time than its body tells."""
-    slot: datetime | None = None
-    """The sending slot reserved for it."""
+    slot: float | None = None
+    """The sending slot reserved for it, on the clock of its sending account."""
     proof: str | None = None
     """What became of an attempt whose result could not be written: JSON of attempt, owner and outcome."""
     correlation_id: str | None = None

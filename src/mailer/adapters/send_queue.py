@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors
@@ -108,7 +109,7 @@ def to_attributes(copy: Copy) -> Mapping[str, Any]:
         "createdAt": _millis(copy.created_at),
         "parked": copy.parked,
         "expiresAt": _millis(copy.expires_at) if copy.expires_at else None,
-        "slot": _millis(copy.slot) if copy.slot else None,
+        "slot": None if copy.slot is None else f"{copy.slot:.3f}",
         "proof": copy.proof,
         "correlationId": copy.correlation_id,
     }
@@ -125,13 +126,21 @@ def from_attributes(body: str, papers: Mapping[str, str], *, sent_at: datetime, 
         hop=int(hop) if hop.isdecimal() and len(hop) <= _MAX_DIGITS else 0,
         parked=papers.get("parked"),
         expires_at=_moment_or(papers.get("expiresAt"), None),
-        slot=_moment_or(papers.get("slot"), None),
+        slot=_slot(papers.get("slot", "")),
         proof=papers.get("proof"),
         correlation_id=papers.get("correlationId", "")[:128] or None,
     )
 
 
 _MAX_DIGITS = 6
+
+
+def _slot(text: str) -> float | None:
+    try:
+        slot = float(text)
+    except ValueError:
+        return None
+    return slot if isfinite(slot) else None
 
 
 def _moment_or(millis: str | None, default: datetime | None) -> datetime | None:
