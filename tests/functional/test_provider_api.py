@@ -175,7 +175,8 @@ def test_a_suspended_provider_shows_why_and_what_to_do() -> None:
         wiring.providers_table().record_fault("acme", 1, request, ErrorInfo("credentials_denied", "AWS denied ses:SendRawEmail"))
     shown = ask("get").json
     assert (shown["status"], shown["error"]["code"], shown["error"]["retryable"]) == ("suspended", "credentials_denied", True)
-    statement = json.loads(shown["error"]["hint"].partition(": {")[2].join(["{", ""]))
+    hint = shown["error"]["hint"]
+    statement = json.loads(hint[hint.index("{") :])
     assert f"arn:aws:ses:{SES_REGION}:123456789012:configuration-set/transactional" in statement["Resource"]
     problem(ask("enable"), 409, "provider_not_active")
     ask("verify")

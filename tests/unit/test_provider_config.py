@@ -186,6 +186,6 @@ def test_takes_no_long_time_over_hostile_text(field: str) -> None:
     """No pattern backtracks without bound: text that almost matches is refused as fast as any other."""
     body = SMTP if field == "host" else KEY
     hostile = {"host": "a-" * 120 + "!", "region": "us" + "-a" * 4000, "fromAddress": "a." * 4000 + "@"}.get(field, "a" * 16_000 + "\n")
-    started = time.perf_counter()
+    started = time.process_time()
     assert f"config.{field}" in refusal(with_config(body, **{field: hostile}))
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
