@@ -31,6 +31,8 @@ def ascii_address(address: str) -> str:
         raise AddressError("must have an ASCII local part of letters, digits and !#$%&'*+/=?^_`{|}~-, dots only between them, and one @")
     if len(local_part) > MAX_LOCAL_PART:
         raise AddressError(f"must have a local part of at most {MAX_LOCAL_PART} characters")
+    if len(domain) > MAX_DOMAIN:  # before anything is computed or remembered of it
+        raise AddressError(f"must have a domain of at most {MAX_DOMAIN} characters")
     spec = f"{local_part}@{ascii_domain(domain)}"
     if len(spec) > MAX_ADDRESS:
         raise AddressError(f"must have at most {MAX_ADDRESS} characters, its domain in punycode")

@@ -55,10 +55,10 @@ def value_fault(name: str, value: str) -> str | None:
         return fault
     if not is_structured(name):
         return None
-    if not value.isascii() or _ENCODED_WORD.search(value):
+    if not value.isascii() or _encoded_words(value):
         return "must be plain ASCII in this header, without encoded-words"
-    if any(len(word) >= MAX_LINE for word in value.split(" ")):
-        return f"must have a blank in every run of {MAX_LINE - 1} characters in this header"
+    if not value.strip() or max(map(len, value.split())) >= MAX_LINE:
+        return f"must be words of at most {MAX_LINE - 1} characters in this header, at least one"
     return None
 
 
@@ -67,13 +67,18 @@ def is_structured(name: str) -> bool:
     return _STRUCTURED.fullmatch(name) is not None
 
 
+def _encoded_words(text: str) -> list[tuple[str, str, str]]:
+    """Give charset, encoding and encoded text of all that looks like an encoded-word."""
+    # A search that could not find its end would scan the whole rest at every start: cut the text at the last end.
+    return _ENCODED_WORD.findall(text, 0, text.rfind("?=") + 2)
+
+
 def _decodes_to_control(text: str) -> bool:
     for _ in range(_MAX_NESTING):
-        # A search that could not find its end would scan the whole rest at every start: cut the text at the last end.
-        words = list(_ENCODED_WORD.finditer(text, 0, text.rfind("?=") + 2))
+        words = _encoded_words(text)
         if not words:
             return False
-        decoded = [_decoded(*word.groups()) for word in words]
+        decoded = [_decoded(*word) for word in words]
         if None in decoded:
             return True
         text = "".join(filter(None, decoded))

@@ -85,8 +85,8 @@ def _last_quantum_is_whole(quantum: str) -> bool:
 
 
 def _filename_fault(filename: str) -> str | None:
-    if not filename:
-        return "must not be empty"
+    if not filename.strip():
+        return "must not be blank"
     return header_text.text_fault(filename)
 
 
@@ -142,8 +142,8 @@ def _mailto_fault(mailto: str) -> str | None:
     address, _, query = mailto.partition("?")
     if problem := address_fault(address):
         return f"{problem}; without 'mailto:'"
-    if query and not re.fullmatch(rf"{_URL_REST}{{1,700}}", query):
-        return "must have a query of at most 700 URL characters"
+    if query and not re.fullmatch(rf"{_URL_REST}{{1,500}}", query):
+        return "must have a query of at most 500 URL characters"
     return None
 
 

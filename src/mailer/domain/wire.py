@@ -15,6 +15,7 @@ from mailer.domain.errors import Problem, RequestError
 MAX_PROBLEMS = 100  # listed in one error; the rest is counted
 
 Path = tuple[str | int, ...]
+type _Trail = tuple[_Trail | None, str | int]  # a path from its end: costs the same for a node at any depth
 
 
 class WireModel(BaseModel):
@@ -165,6 +166,7 @@ _ALLOWED = {
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
     "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "greater_than_equal": "must be at least {ge}",
@@ -209,22 +211,29 @@ def path(location: Path, document: object) -> str:
     return written
 
 
-def _text_faults(document: object, twice: set[int]) -> Iterable[Problem]:
+def _text_faults(document: dict[str, object], twice: set[int]) -> Iterable[Problem]:
     """Walk the whole document, without recursion, for repeated names and for text that UTF-8 cannot carry."""
-    todo: list[tuple[Path, object]] = [((), document)]
+    todo: list[tuple[_Trail | None, object]] = [(None, document)]
     while todo:
-        location, node = todo.pop()
-        if isinstance(node, str):
-            if not _is_unicode(node):
-                yield Problem(path(location, document), "must be Unicode text without lone surrogates")
+        trail, node = todo.pop()
+        if isinstance(node, str) and not _is_unicode(node):
+            yield Problem(path(_location(trail), document), "must be Unicode text without lone surrogates")
         elif isinstance(node, dict):
             if id(node) in twice:
-                yield Problem(path(location, document), "must not give a name twice")
-            todo.extend(((*location, name), value) for name, value in node.items())
+                yield Problem(path(_location(trail), document), "must not give a name twice")
             if not all(map(_is_unicode, node)):
-                yield Problem(path(location, document), "must have names without lone surrogates")
+                yield Problem(path(_location(trail), document), "must have names without lone surrogates")
+            todo.extend(((trail, name), value) for name, value in node.items())
         elif isinstance(node, list):
-            todo.extend(((*location, index), value) for index, value in enumerate(node))
+            todo.extend(((trail, index), value) for index, value in enumerate(node))
+
+
+def _location(trail: _Trail | None) -> Path:
+    steps: list[str | int] = []
+    while trail:
+        trail, step = trail
+        steps.append(step)
+    return tuple(reversed(steps))
 
 
 def _is_unicode(text: str) -> bool:

@@ -20,7 +20,6 @@ _QP_LITERAL = b"\t\r\n" + bytes(octet for octet in range(0x20, 0x7F) if octet !=
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
-_LONG_LINE = re.compile(rb"[^\r\n]{%d}" % (MAX_LINE + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +79,13 @@ def message(octets: bytes) -> Body | None:
 
     RFC 2046 §5.2.1 allows no encoding of message/rfc822 but 7bit, 8bit and binary.
     """
-    unix = octets.replace(b"\r\n", b"\n")
-    same_line_ends = b"\r" not in unix and (unix == octets or octets.count(b"\n") == octets.count(b"\r\n"))
-    if not (same_line_ends and octets.isascii() and b"\0" not in octets and _FIELD_NAME.match(octets)) or _LONG_LINE.search(unix):
+    if b"\r\n" in octets and octets.count(b"\n") != octets.count(b"\r\n"):
+        return None  # line ends of both kinds
+    lines = octets.replace(b"\r\n", b"\n").split(b"\n")
+    canonical = b"\r\n".join(lines)
+    if not canonical.isascii() or b"\0" in canonical or canonical.count(b"\r") >= len(lines) or max(map(len, lines)) > MAX_LINE:
         return None
-    canonical = unix.replace(b"\n", b"\r\n")
-    return Body("7bit", len(canonical), lambda: (canonical,))
+    return Body("7bit", len(canonical), lambda: (canonical,)) if _FIELD_NAME.match(canonical) else None
 
 
 def _wrapped(chunks: Iterable[bytes]) -> Iterator[bytes]:

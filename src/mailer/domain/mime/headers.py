@@ -13,6 +13,7 @@ from mailer.domain.message import Mailbox
 
 LINE = 76  # RFC 5322 asks for 78; 76 is RFC 2047's limit for a line that holds an encoded-word
 WORD = 75  # of one encoded-word, RFC 2047 §2
+SHORTEST_WORD = len("=?utf-8?q?=F0=9F=92=8C?=")  # that has room for any character
 PARAMETER = 64  # of one parameter: fits behind a field's name or on a line of its own, with its semicolon
 
 _PRINTABLE = re.compile(r"[!-~]+(?: [!-~]+)*")
@@ -29,16 +30,16 @@ _CONTINUATION = range(0x80, 0xC0)  # octets of UTF-8 that do not begin a charact
 
 def unstructured(name: str, text: str) -> str:
     """Write a field of free text, or a structured one of plain words as it is."""
-    if is_structured(name):
-        return folded(name, text.split())
     if not text:
         return f"{name}:"
+    if is_structured(name):
+        return folded(name, text.split())
     if _reads_plain(text):
         words = text.split(" ")
-        if len(name) + 2 + len(words[0]) <= LINE and max(map(len, words)) < LINE:
+        if len(f"{name}: {words[0]}") <= LINE and max(map(len, words)) < LINE:
             return folded(name, words)
     room = LINE - len(f"{name}: ")
-    return folded(name, encoded_words(text, room if room > WORD // 2 else WORD))
+    return folded(name, encoded_words(text, room if room >= SHORTEST_WORD else WORD))
 
 
 def mailboxes(name: str, addresses: Iterable[Mailbox]) -> str:
@@ -84,19 +85,20 @@ def is_plain_parameter(text: str) -> bool:
     return len(text) <= PARAMETER - 4 and "=?" not in text and _SAFE_PARAMETER.fullmatch(text) is not None
 
 
-def folded(name: str, tokens: Sequence[str]) -> str:
-    """Lay words out in lines of 76 characters; a word that is longer gets a line of its own."""
-    lines: list[str] = []
-    line = f"{name}:"
-    for token in tokens:
-        length = len(line) + 1 + len(token)
-        useless = not lines and line[-1] == ":" and len(token) >= LINE and length <= MAX_LINE  # too long on the next line as well
-        if length <= LINE or useless:
-            line += f" {token}"
+def folded(name: str, words: Sequence[str]) -> str:
+    """Lay words out in lines of 76 characters; a longer word has a line of its own.
+
+    The first word stays beside the name wherever a line may hold both: many readers take a fold behind the colon for a blank.
+    """
+    first, *rest = words
+    limit = LINE if first.startswith("=?") else MAX_LINE  # RFC 2047 §2 lets no line with an encoded-word be longer
+    lines = [f"{name}:", f" {first}"] if len(f"{name}: {first}") > limit else [f"{name}: {first}"]
+    for word in rest:
+        if len(lines[-1]) + 1 + len(word) <= LINE:
+            lines[-1] += f" {word}"
         else:
-            lines.append(line)
-            line = f" {token}"
-    return "\r\n".join([*lines, line])
+            lines.append(f" {word}")
+    return "\r\n".join(lines)
 
 
 def encoded_words(text: str, first: int, rest: int = WORD) -> list[str]:

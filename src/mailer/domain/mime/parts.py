@@ -54,13 +54,11 @@ def _alternatives(message: EmailMessage, related: Sequence[Part]) -> list[Part]:
     """Give the bodies, the plainest first, as RFC 2046 §5.1.4 wants them."""
     text, html, calendar = _plain(message), message.html, message.calendar
     given: list[Part] = []
-    if text is not None and (text or not html):
+    if text is not None:
         given.append(_text_part("plain", text))
-    if html:
+    if html or (html is not None and text is None):  # an empty page beside a text would be shown instead of it
         page = _text_part("html", html)
         given.append(_multipart("related", [page, *related], 'type="text/html"') if related else page)
-    elif html is not None and not given:
-        given.append(_text_part("html", html))
     if calendar:
         given.append(_text_part("calendar", calendar.content, f"method={calendar.method}"))
     return given
