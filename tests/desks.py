@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from fakes import (
     AtOnce,
     FakeAttachments,
@@ -14,6 +16,7 @@ from fakes import (
     FakeSendQueue,
     a_provider,
 )
+from mailer import wiring
 from mailer.domain.message import SendRequest, read_request
 from mailer.services.messages import Desk
 
@@ -34,6 +37,14 @@ def a_desk(**ports: Any) -> Desk:
         "send_timeout": SEND_TIMEOUT,
     }
     return Desk(**{**fakes, **ports})
+
+
+def put_behind_the_api(desk: Desk, patch: pytest.MonkeyPatch) -> None:
+    """Let the handler of the messages API work on a desk of fakes."""
+    patch.setattr(wiring, "desk", lambda: desk)
+    patch.setattr(wiring, "clock", lambda: desk.clock)
+    patch.setattr(wiring, "journal", lambda: desk.journal)
+    patch.setattr(wiring, "attachments", lambda: desk.attachments)
 
 
 def a_body(request_id: str | None = "r1", **fields: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError
 from mailer.domain.message import S3Object
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
+from mailer.domain.uploads import Upload, UploadRequest
 from mailer.ports import Copy, Page, RefusedError
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -131,6 +132,9 @@ class FakeJournal:
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         self.entries.append(("swept", (overdue, lag)))
 
+    def flush(self) -> None:
+        """Keep everything."""
+
 
 @dataclass
 class Buried:
@@ -203,6 +207,11 @@ class FakeAttachments:
         if ref.key in self.files and ref.key.startswith(f"{tenant_id}/"):
             return self.files[ref.key]
         raise RequestError([Problem("", f"attachment {ref.key} is not there")], "attachment_missing")
+
+    def invite(self, tenant_id: str, request: UploadRequest) -> Upload:
+        key = f"{tenant_id}/{len(self.files)}"
+        self.files[key] = bytes(request.size)
+        return Upload(key, f"https://bucket.example/{key}", {"Content-Type": request.media_type}, NOON)
 
 
 class AtOnce(Executor):

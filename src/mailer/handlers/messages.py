@@ -173,7 +173,8 @@ def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: Re
 )
 def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[UploadAnswer]:
     """Permit one upload, bound to the file's type and size; the message then refers to it by `s3`."""
-    return Response(201, JSON, UploadAnswer.of(wiring.attachments().invite(tenant_id, read(UploadRequest, body))))
+    request = read(UploadRequest, body)
+    return Response(201, JSON, UploadAnswer.of(wiring.attachments().invite(tenant_id, request)))
 
 
 @app.get(

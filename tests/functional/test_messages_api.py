@@ -1,0 +1,140 @@
+"""The messages API from event to answer, over the stack's tables, queue and bucket in moto."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+import pytest
+
+from desks import a_body
+from fakes import a_provider
+from gateway import Gateway
+from mailer import wiring
+from mailer.domain.delivery import Status
+from mailer.handlers import messages
+
+ACME = "/tenants/acme/messages"
+
+
+@pytest.fixture
+def api(aws: Mapping[str, str]) -> Gateway:  # noqa: ARG001 - it makes what the handler reads
+    """Put an API up where acme and bravo have active providers."""
+    for tenant in ("acme", "bravo"):
+        wiring.providers_table().replace(a_provider(tenant))
+    return Gateway(messages.handler)
+
+
+def queued(aws: Mapping[str, str]) -> list[dict[str, Any]]:
+    found = boto3.client("sqs").receive_message(
+        QueueUrl=aws["SEND_QUEUE_URL"], MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
+    )
+    return found.get("Messages", [])
+
+
+def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, str]) -> None:
+    """202 with the record as it stands from then on, and a copy on the queue for the tenant's message group."""
+    answer = api.call("POST", ACME, a_body("invoice-1"))
+    assert answer.status == 202
+    record = answer.json
+    assert {name: record[name] for name in ("tenantId", "requestId", "status", "provider", "attempts", "recipients")} == {
+        "tenantId": "acme",
+        "requestId": "invoice-1",
+        "status": "queued",
+        "provider": "ses",
+        "attempts": 0,
+        "recipients": 1,
+    }
+    assert record["messageId"] is record["error"] is record["sentAt"] is None
+    assert record["createdAt"].endswith("Z")
+    assert api.call("GET", f"{ACME}/invoice-1").json == record
+    [copy] = queued(aws)
+    assert json.loads(copy["Body"]) == {"tenantId": "acme", **a_body("invoice-1")}
+    assert copy["Attributes"]["MessageGroupId"] == "acme"
+    assert copy["MessageAttributes"]["correlationId"]["StringValue"] == "correlation-1"
+
+
+def test_a_replay_says_so(api: Gateway) -> None:
+    """The first record again, and a header that tells it from a first answer."""
+    first, again = (api.call("POST", ACME, a_body("r1")) for _ in range(2))
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (again.status, again.json) == (202, first.json)
+
+
+def test_a_dependency_that_fails_is_not_the_caller_s_fault(api: Gateway, aws: Mapping[str, str]) -> None:
+    """503 with Retry-After, when the queue is out of reach."""
+    boto3.client("sqs").delete_queue(QueueUrl=aws["SEND_QUEUE_URL"])
+    answer = api.call("POST", ACME, a_body())
+    assert answer.is_problem(503, "dependency_unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_list_is_read_page_by_page(api: Gateway) -> None:
+    """Newest first, each once, the last page without a cursor."""
+    for number in range(5):
+        api.call("POST", ACME, a_body(f"r{number}"))
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = api.call("GET", f"{ACME}?limit=2{cursor and f'&cursor={cursor}'}").json
+        seen += [record["requestId"] for record in page["messages"]]
+        cursor = page["cursor"]
+    assert sorted(seen) == [f"r{number}" for number in range(5)]
+
+
+def test_a_list_may_be_of_one_status(api: Gateway) -> None:
+    """Only records that have that status now."""
+    for request_id in ("r1", "r2"):
+        api.call("POST", ACME, a_body(request_id))
+    api.call("POST", f"{ACME}/r1/cancel")
+    page = api.call("GET", f"{ACME}?status=cancelled").json
+    assert [record["requestId"] for record in page["messages"]] == ["r1"]
+
+
+def test_a_cursor_leads_only_through_its_own_tenant(api: Gateway) -> None:
+    """It holds no tenant: with another's, bravo's list stays bravo's, or the cursor is not found."""
+    for number in range(2):
+        api.call("POST", ACME, a_body(f"r{number}"))
+        api.call("POST", "/tenants/bravo/messages", a_body(f"b{number}"))
+    cursor = api.call("GET", f"{ACME}?limit=1").json["cursor"]
+    answer = api.call("GET", f"/tenants/bravo/messages?cursor={cursor}")
+    assert answer.status == 404 or all(record["tenantId"] == "bravo" for record in answer.json["messages"])
+    assert api.call("GET", f"{ACME}?cursor=bm90aGluZw").is_problem(404, "not_found")
+
+
+def test_large_requests_of_a_batch_are_spread_over_calls(api: Gateway, aws: Mapping[str, str]) -> None:
+    """Together they have more than SQS takes in one call."""
+    batch = [a_body(f"r{n}", message={"text": "x" * 400_000}) for n in range(5)]
+    assert {item["status"] for item in api.call("POST", f"{ACME}/batch", batch).json} == {202}
+    queue = boto3.client("sqs").get_queue_attributes(QueueUrl=aws["SEND_QUEUE_URL"], AttributeNames=["ApproximateNumberOfMessages"])
+    assert queue["Attributes"]["ApproximateNumberOfMessages"] == "5"
+
+
+def test_a_queued_request_can_be_withdrawn(api: Gateway) -> None:
+    """200 with the record; again the same."""
+    api.call("POST", ACME, a_body("r1"))
+    first, again = (api.call("POST", f"{ACME}/r1/cancel") for _ in range(2))
+    assert (first.status, first.json["status"]) == (200, "cancelled")
+    assert (again.status, again.json) == (200, first.json)
+    assert api.call("POST", f"{ACME}/r2/cancel").is_problem(404, "not_found")
+
+
+def test_an_unknown_can_be_settled(api: Gateway) -> None:
+    """200 with the record and the operator's word; anything but an unknown is a conflict."""
+    word = {"outcome": "sent", "by": "ops@acme.example", "why": "found in the SES events", "messageId": "0100"}
+    api.call("POST", ACME, a_body("r1"))
+    assert api.call("POST", f"{ACME}/r1/resolve", word).is_problem(409, "not_resolvable")
+    make_unknown("acme", "r1")
+    record = api.call("POST", f"{ACME}/r1/resolve", word).json
+    assert (record["status"], record["messageId"]) == ("sent", "0100")
+    assert {name: record["resolution"][name] for name in ("outcome", "by", "why")} == {n: word[n] for n in ("outcome", "by", "why")}
+
+
+def make_unknown(tenant_id: str, request_id: str) -> None:
+    boto3.client("dynamodb").update_item(
+        TableName=wiring.settings().messages_table,
+        Key={"tenantId": {"S": tenant_id}, "requestId": {"S": request_id}},
+        UpdateExpression="SET #status = :unknown, attempt = :one, #owner = :owner",
+        ExpressionAttributeNames={"#status": "status", "#owner": "owner"},
+        ExpressionAttributeValues={":unknown": {"S": Status.UNKNOWN}, ":one": {"N": "1"}, ":owner": {"S": "w1"}},
+    )

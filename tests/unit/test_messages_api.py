@@ -1,0 +1,292 @@
+"""The messages API from event to answer, over fakes: what it takes, what it refuses and in which words."""
+
+import base64
+import json
+import subprocess
+import sys
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from desks import a_body, a_desk, put_behind_the_api
+from fakes import FakeProvidersTable, a_provider
+from gateway import Gateway
+from mailer import wiring
+from mailer.handlers import messages
+from mailer.handlers.models import MAX_SHOWN
+from mailer.services.messages import Desk
+
+ACME = "/tenants/acme/messages"
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Put fakes behind the handler, where acme and bravo have active providers."""
+    fakes = a_desk(providers=FakeProvidersTable(a_provider(), a_provider("bravo")))
+    put_behind_the_api(fakes, monkeypatch)
+    return fakes
+
+
+@pytest.fixture
+def api(desk: Desk) -> Gateway:  # noqa: ARG001 - it stands behind the handler
+    return Gateway(messages.handler)
+
+
+# ── send ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_id_may_come_as_a_header(api: Gateway) -> None:
+    """`Idempotency-Key` is the requestId, in whatever case its name is written."""
+    for name in ("Idempotency-Key", "idempotency-key"):
+        assert api.call("POST", ACME, a_body(None), {name: "key-1"}).json["requestId"] == "key-1"
+    assert api.call("POST", ACME, a_body("key-2"), {"Idempotency-Key": "key-2"}).status == 202
+
+
+def test_two_different_ids_are_refused(api: Gateway) -> None:
+    """The id of the body and that of the header must not contradict each other."""
+    answer = api.call("POST", ACME, a_body("one"), {"Idempotency-Key": "two"})
+    assert answer.is_problem(400, "invalid_request")
+    assert answer.paths == ["requestId"]
+
+
+def test_an_id_is_made_where_none_is_given(api: Gateway) -> None:
+    """It is a UUIDv7: each its own, and in the order of time."""
+    ids = [UUID(api.call("POST", ACME, a_body(None)).json["requestId"]) for _ in range(2)]
+    assert ids[0] != ids[1]
+    assert {i.version for i in ids} == {7}
+    assert ids[0].int >> 80 <= ids[1].int >> 80
+
+
+def test_an_id_with_other_content_is_a_conflict(api: Gateway) -> None:
+    """409, naming the id."""
+    api.call("POST", ACME, a_body("r1"))
+    answer = api.call("POST", ACME, a_body("r1", message={"subject": "Other"}))
+    assert answer.is_problem(409, "request_id_reused")
+    assert answer.paths == ["requestId"]
+
+
+def test_the_tenant_is_that_of_the_path(api: Gateway) -> None:
+    """A body that names another tenant is refused, one that names the same is not."""
+    assert api.call("POST", ACME, a_body(tenantId="bravo")).is_problem(400, "tenant_mismatch")
+    assert api.call("POST", ACME, a_body(tenantId="acme")).status == 202
+
+
+def test_every_fault_is_named_and_no_value(api: Gateway) -> None:
+    """All faults at once, each by its path, none by what was sent."""
+    secret = "S3CR3T"
+    body = {
+        "message": {"to": [{"email": secret}], "subject": f"{secret}\n", "text": 1, secret.lower(): 1, "headers": {"From": secret}},
+        "onUnknown": secret,
+    }
+    answer = api.call("POST", ACME, body)
+    assert answer.is_problem(400, "invalid_request")
+    assert {"onUnknown", "message.to[0].email", "message.subject", "message.text", "message.headers.From"} <= set(answer.paths)
+    assert secret not in answer.text
+
+
+def test_a_tenant_without_a_provider_is_told_at_once(api: Gateway) -> None:
+    """409 with the code that its record would get."""
+    assert api.call("POST", "/tenants/nobody/messages", a_body()).is_problem(409, "provider_not_configured")
+
+
+def test_a_request_above_the_queue_s_limit_is_refused_with_the_way_out(api: Gateway) -> None:
+    """The hint names the upload."""
+    answer = api.call("POST", ACME, a_body(message={"text": "x" * 1_050_000}))
+    assert answer.is_problem(413, "message_too_large")
+    assert "POST …/attachments" in answer.json["detail"]
+
+
+# ── what API Gateway may hand over ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_body_may_come_in_base64(api: Gateway) -> None:
+    """As API Gateway sends what it takes for binary."""
+    body = base64.b64encode(json.dumps(a_body("r1")).encode()).decode()
+    assert api.call("POST", ACME, body, isBase64Encoded=True).status == 202
+
+
+NO_JSON = [None, "", "not json", "1" * 5000, "[" * 100_000, '{"a":' * 50_000, '{"message": NaN}']
+AMBIGUOUS = ['{"message": 1, "message": 2}', '{"message": "\\ud800"}']
+NO_OBJECT = ["[]", '"text"', "null", "1"]
+NO_TEXT = ["not base64", base64.b64encode(b"\x00\x01").decode(), base64.b64encode(b'{"message\xff": 1}').decode()]
+BODIES = [(body, False) for body in (*NO_JSON, *AMBIGUOUS, *NO_OBJECT)] + [(body, True) for body in NO_TEXT]
+
+
+@pytest.mark.parametrize(("body", "encoded"), BODIES)
+@pytest.mark.parametrize("path", [ACME, f"{ACME}/batch", f"{ACME}/r1/resolve", "/tenants/acme/attachments"])
+def test_a_body_that_is_not_what_it_should_be_is_refused(api: Gateway, path: str, body: str | None, encoded: bool) -> None:  # noqa: FBT001
+    """Whatever the bytes are, the answer is a 400."""
+    assert api.call("POST", path, body, isBase64Encoded=encoded).is_problem(400, "invalid_request")
+
+
+@pytest.mark.parametrize("body", [*NO_JSON, *NO_OBJECT])
+def test_a_preview_of_no_json_is_refused(api: Gateway, body: str | None) -> None:
+    """It names the problems of a request; this is none."""
+    assert api.call("POST", f"{ACME}/preview", body).is_problem(400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=x", "\x00"]
+)
+def test_another_media_type_is_refused(api: Gateway, media_type: str) -> None:
+    """The API speaks JSON: forms are not taken for it, nor do they crash anything."""
+    assert api.call("POST", ACME, "--x\r\nĀ", {"Content-Type": media_type}).status == 415
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "APPLICATION/JSON; charset=utf-8", "", None])
+def test_json_is_taken_by_any_of_its_names(api: Gateway, media_type: str | None) -> None:
+    """With parameters, in any case, or unnamed."""
+    assert api.call("POST", ACME, a_body(), {"content-type": media_type}).status == 202  # type: ignore[dict-item]  # as events have it
+
+
+def test_a_request_id_may_be_percent_encoded(api: Gateway) -> None:
+    """Clients encode the colon; API Gateway hands the path over as it came."""
+    api.call("POST", ACME, a_body("a:1"))
+    assert api.call("GET", f"{ACME}/a%3A1").json["requestId"] == "a:1"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tenants/ac%6De/messages",
+        "/tenants/acme%2F/messages",
+        "/tenants/%00/messages",
+        "/tenants/../messages",
+        "/tenants//messages",
+        f"/tenants/{'a' * 65}/messages",
+        f"{ACME}/%00",
+        f"{ACME}/a%2Fb",
+        f"{ACME}/%FF",
+        f"{ACME}/{'a' * 129}",
+        f"{ACME}/batch",
+        f"{ACME}/preview",
+        f"{ACME}/%ED%A0%80",
+        f"{ACME}/r1\n",
+        "/",
+        "/tenants",
+        "/v1/tenants/acme/messages",
+    ],
+)
+def test_what_cannot_stand_in_a_path_is_not_there(api: Gateway, path: str) -> None:
+    """404, before anything is read by it; a tenant is never decoded."""
+    assert api.call("GET", path).is_problem(404, "not_found")
+
+
+# ── list ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "limit=", "limit=1&limit=2", "status=done", "status=", "status=sent&status=sent"]
+)
+def test_a_query_out_of_bounds_is_refused(api: Gateway, query: str) -> None:
+    """400, naming the parameter."""
+    answer = api.call("GET", f"{ACME}?{query}")
+    assert answer.is_problem(400, "invalid_request")
+    assert answer.paths == [query.partition("=")[0]]
+
+
+# ── batch ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_request_of_a_batch_is_answered_by_itself(api: Gateway) -> None:
+    """207: what each would have been answered alone, in their order."""
+    batch = [a_body("a"), a_body("a"), a_body("a", message={"subject": "Other"}), {}, 1, a_body("b", tenantId="bravo"), a_body(None)]
+    answer = api.call("POST", f"{ACME}/batch", batch)
+    assert answer.status == 207
+    assert [item["status"] for item in answer.json] == [202, 202, 409, 400, 400, 400, 202]
+    assert [item.get("replayed", False) for item in answer.json] == [False, True, False, False, False, False, False]
+    assert [item["problem"]["code"] for item in answer.json if "problem" in item] == [
+        "request_id_reused",
+        "invalid_request",
+        "invalid_request",
+        "tenant_mismatch",
+    ]
+    assert answer.json[0]["record"] == api.call("GET", f"{ACME}/a").json
+
+
+def test_a_batch_has_1_to_100_requests(api: Gateway) -> None:
+    """Neither none nor 101; a hundred are all accepted."""
+    for size in (0, 101):
+        assert api.call("POST", f"{ACME}/batch", [a_body(f"r{n}") for n in range(size)]).is_problem(400, "invalid_request")
+    answer = api.call("POST", f"{ACME}/batch", [a_body(f"r{n}") for n in range(100)])
+    assert {item["status"] for item in answer.json} == {202}
+    assert [item["record"]["requestId"] for item in answer.json] == [f"r{n}" for n in range(100)]
+
+
+# ── cancel, preview, resolve ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_time_too_far_ahead_is_refused(api: Gateway) -> None:
+    """400, naming the field."""
+    answer = api.call("POST", ACME, a_body("r1", sendAt="2999-01-01T00:00:00Z"))
+    assert answer.is_problem(400, "invalid_request")
+    assert answer.paths == ["sendAt"]
+
+
+def test_a_preview_shows_the_mail_and_sends_nothing(api: Gateway, desk: Desk) -> None:
+    """The raw message with its size; neither record nor copy."""
+    shown = api.call("POST", f"{ACME}/preview", a_body("r1")).json
+    assert "Subject: Hello\r\n" in shown["mime"]
+    assert (shown["truncated"], shown["size"], shown["problems"]) == (False, len(shown["mime"]), [])
+    assert not desk.queue.copies
+    assert api.call("GET", f"{ACME}/r1").status == 404
+
+
+def test_a_preview_names_every_problem(api: Gateway) -> None:
+    """An invalid request is no error here but the answer."""
+    answer = api.call("POST", f"{ACME}/preview", {"message": {"to": [{"email": "x"}]}, "more": 1})
+    assert answer.status == 200
+    assert answer.json["mime"] is None
+    assert {"message.to[0].email", "message.subject", "more"} <= {problem["path"] for problem in answer.json["problems"]}
+
+
+def test_a_long_preview_is_cut(api: Gateway, desk: Desk) -> None:
+    """At 1 MiB; the answer stays below what a function may answer, even where JSON escapes every byte of it."""
+    desk.attachments.files["acme/a"] = b'"\\' * 600_000
+    attachment = {"filename": "a.eml", "contentType": "message/rfc822", "s3": {"key": "acme/a"}}
+    answer = api.call("POST", f"{ACME}/preview", a_body(message={"attachments": [attachment]}))
+    assert (len(answer.json["mime"]), answer.json["truncated"]) == (MAX_SHOWN, True)
+    assert answer.json["size"] > MAX_SHOWN
+    assert len(answer.text.encode()) < 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [
+        ({"outcome": "lost", "by": "me", "why": "so"}, "outcome"),
+        ({"outcome": "sent", "why": "so"}, "by"),
+        ({"outcome": "sent", "by": "", "why": "so"}, "by"),
+        ({"outcome": "sent", "by": "me", "why": "a\nb"}, "why"),
+        ({"outcome": "sent", "by": "me", "why": "so", "messageId": "a b"}, "messageId"),
+        ({"outcome": "resend", "by": "me", "why": "so", "messageId": "0100"}, "messageId"),
+        ({"outcome": "sent", "by": "me", "why": "so", "force": True}, "force"),
+    ],
+)
+def test_an_operator_s_word_is_read_strictly(api: Gateway, word: dict[str, Any], path: str) -> None:
+    """Who and why are needed, nothing else is taken."""
+    answer = api.call("POST", f"{ACME}/r1/resolve", word)
+    assert answer.is_problem(400, "invalid_request")
+    assert answer.paths == [path]
+
+
+def test_a_fault_of_ours_is_answered_as_such(api: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug gives a 500 that says nothing of what it met."""
+
+    def broken() -> None:
+        raise ValueError("jo@example.com")
+
+    monkeypatch.setattr(wiring, "desk", broken)
+    answer = api.call("GET", f"{ACME}/r1")
+    assert answer.is_problem(500, "internal_error")
+    assert "jo@" not in answer.text
+
+
+def test_the_function_loads_no_encryption_sdk() -> None:
+    """It cannot decrypt anything, and its cold start does not pay for it; nor for OpenAPI's models."""
+    program = (
+        "import sys, mailer.handlers.messages;"
+        "print([m for m in sys.modules if m.startswith(('aws_encryption_sdk', 'aws_cryptographic', 'mailer.handlers.openapi'))])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
