@@ -36,6 +36,9 @@ CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 10.0
 """Seconds without a byte of the answer."""
 
+_USER_AGENT = "tenantmail"
+"""What a tenant's CloudTrail shows; botocore would put its own together from 30 pieces, twice for each call."""
+
 _CLIENTS_KEPT = 64
 """More than there are regions; a bound against configs that name regions which do not exist."""
 
@@ -99,6 +102,7 @@ class TenantClients:
             read_timeout=read_timeout,
             max_pool_connections=width,  # fewer than the threads would throw connections away after each call
             retries={"total_max_attempts": 1, "mode": "standard"},
+            user_agent=_USER_AGENT,
         )
         self._clients: Memo[tuple[str, str], BaseClient] = Memo(_CLIENTS_KEPT, lambda: datetime.now(UTC))
         self._session: boto3.Session | None = None
