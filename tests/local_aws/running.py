@@ -122,6 +122,7 @@ def wait_for_server(directory: Path, server: subprocess.Popen[bytes]) -> Address
     deadline = time.monotonic() + START
     while not (addresses := Addresses.read(directory)):
         if server.poll() is not None or time.monotonic() > deadline:
-            raise NotStartedError(f"the local AWS did not start; see {directory}/server.log and ministack.log")
+            reason = (directory / "server.log").read_text().strip().rpartition("\n")[2]
+            raise NotStartedError(f"the local AWS did not start: {reason or 'no answer in time'} (see the logs in {directory})")
         time.sleep(POLL)
     return addresses

@@ -64,7 +64,9 @@ class Addresses:
 
 async def serve(directory: Path, port: int, front: list[str], stop: asyncio.Event) -> None:
     """Serve from everything answering until `stop` is set or MiniStack ends."""
-    port = port or _free_port()
+    port = port or free_port()
+    if is_taken(port):
+        raise SystemExit(f"port {port} is taken")
     aws = f"http://{HOST}:{port}"
     shared = Wire(Accounts(functools.partial(_account_of, aws)))
     gate = SesGate(Ledger(directory / "mail"))
@@ -135,10 +137,17 @@ async def _until_it_answers(port: int, ended: asyncio.Future[int]) -> None:
     raise RuntimeError("MiniStack ended before it answered; see ministack.log")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def is_taken(port: int) -> bool:
+    """Say whether somebody listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def _account_of(aws: str, access_key: str) -> str:
