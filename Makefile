@@ -13,8 +13,13 @@ export SAM_CLI_TELEMETRY := 0
 
 FUNCTION ?= SendFunction
 EVENT ?= events/send.json
+PORT ?= 4566
+SMTP ?=
+ARCHITECTURE ?= arm64
+BENCHMARKS := $(patsubst tests/bench/%/__main__.py,bench.%,$(wildcard tests/bench/*/__main__.py))
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup test lint format up down demo invoke bench prove test-aws lock upgrade
+.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}'
@@ -22,20 +27,49 @@ help: ## List the targets
 setup: ## Install everything into .venv* (Python 3.13 is found, or fetched by uv)
 	@python3 tests/environments.py setup
 
-test: setup ## Run the unit, functional, template and local tests
-	@$(BIN)/python -m pytest tests/unit
-	@$(BIN)/python -m pytest tests/functional tests/template tests/local
+demo: setup ## Deploy the template on a local AWS, send for three tenants, show every outcome and .eml
+	@$(BIN)/python -m local_aws.demo
 
-lint: setup ## Check style, types, layers, security, dependencies and templates
+up: setup ## Keep a local AWS running with what is in the work tree (PORT=4566, SMTP=host:port of an inbox)
+	@$(BIN)/python -m local_aws.up up --port $(PORT) --smtp "$(SMTP)"
+
+down: setup ## Stop it
+	@$(BIN)/python -m local_aws.up down
+
+invoke: setup ## Run one built function as Lambda does (FUNCTION=SendFunction EVENT=events/send.json)
+	@$(BIN)/python -m local_aws.invoke $(FUNCTION) $(EVENT) --port $(PORT)
+
+test: setup ## Run the unit, functional, template and local tests
+	@$(PYTEST) tests/unit tests/functional tests/template tests/local
+
+test-aws: setup ## Run the integration tests on a real SES sandbox account (TEST_SES_…, see tests/aws/conftest.py)
+	@$(PYTEST) tests/aws
+
+bench: setup ## Measure
+	@$(foreach bench,$(BENCHMARKS),$(BIN)/python -m $(bench);)
+
+prove: setup ## Run what takes minutes: mutations, storms, other programs as witnesses
+	@$(PYTEST) tests/prove
+
+lint: setup audit ## Check style, types, layers, security and dependencies (the templates' linters are tests)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+
+audit: setup ## Ask for known vulnerabilities of what ships; without the advisory service this only says so
+	@$(BIN)/python tests/audit.py
 
 format: setup ## Let ruff format and mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+build: setup ## Pack the functions for AWS (ARCHITECTURE=arm64)
+	@sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+
+deploy: build ## Deploy to your AWS account; asks before it changes anything
+	@sam deploy --parameter-overrides Architecture=$(ARCHITECTURE)
 
 lock: ## Pin pyproject.toml's dependencies with hashes; keeps the pins that still fit
 	@python3 tests/environments.py lock

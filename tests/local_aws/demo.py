@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from local_aws.api import Answer
+from local_aws.api import ENDS, Answer
 from local_aws.running import LocalAws, NotStartedError, local_aws
 from local_aws.server import ROOT
 from local_aws.stack import SamError
@@ -77,10 +77,15 @@ class Demo:
             return self._refused(case, tenant.tenant_id, answer)
         return self._ended(case, "API", request)
 
-    def by_queue(self, case: str, tenant: Tenant, message: dict[str, Any], request: dict[str, Any] | None = None) -> Row:
-        request = request or self._request(tenant, message)
+    def by_queue(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
+        request = self._request(tenant, message)
         self._aws.enqueue_request(request)
         return self._ended(case, "SQS", request)
+
+    def with_revoked_key(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
+        """Send after the tenant has deleted its access key: the mail waits, it does not fail."""
+        self._aws.tenants.revoke_key(tenant)
+        return self.by_queue(case, tenant, message)
 
     def garbage(self) -> Row:
         self._aws.enqueue('{"tenantId": "acme", "message":')
@@ -93,15 +98,16 @@ class Demo:
         return {"tenantId": tenant.tenant_id, "requestId": f"demo-{self._count}", "message": message}
 
     def _ended(self, case: str, way: str, request: dict[str, Any]) -> Row:
-        record = self._aws.api.wait_for(request["tenantId"], request["requestId"])
+        record = self._aws.api.wait_for(
+            request["tenantId"], request["requestId"], lambda seen: seen["status"] in ENDS or bool(seen["error"])
+        )
         error = record["error"]
         said = f"{error['code']}: {error['message']}\n{error['hint']}" if error else record["messageId"]
         return Row(case, way, request["tenantId"], record["status"], said, self._eml(record.get("messageId")))
 
     def _refused(self, case: str, tenant_id: str, answer: Answer) -> Row:
         problem = answer.body
-        faults = [f"{fault['path']}: {fault['problem']}" for fault in problem.get("errors", [])]
-        said = "\n".join([f"{problem['code']}: {problem['detail']}", *faults])
+        said = "\n".join(filter(None, [f"{problem['code']}: {problem['detail']}", problem.get("hint")]))
         return Row(case, "API", tenant_id, str(answer.status), said)
 
     def _eml(self, message_id: str | None) -> Path | None:
@@ -127,6 +133,7 @@ def play(aws: LocalAws) -> Iterator[Row]:
     yield demo.by_queue("sandbox, verified recipient", globex, mail_to(FRIEND, "Hello", text="Hello"))
     yield demo.by_api("sandbox, unverified recipient", globex, mail_to(STRANGER, "Hello", text="Hello"))
     yield demo.by_queue("a tenant that was never verified", initech, mail_to(STRANGER, "Hello", text="Hello"))
+    yield demo.with_revoked_key("a key that the tenant revoked", globex, mail_to(FRIEND, "Hello", text="Hello"))
     yield demo.by_api("a malformed request", acme, {"to": [{"email": "nobody"}], "subject": "two\r\nlines", "colour": "red"})
     yield demo.garbage()
 
@@ -152,7 +159,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def table_of(rows: list[Row]) -> Table:
-    table = Table(title="What was asked, and what became of it", title_justify="left", expand=True)
+    table = Table(title="What was asked, and what became of it", title_justify="left", expand=True, show_lines=True)
     for name, ratio in {"case": 5, "by": 1, "tenant": 2, "outcome": 2, "said": 9, "mail": 3}.items():
         table.add_column(name, ratio=ratio, overflow="fold")
     for row in rows:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -30,7 +31,9 @@ PYTHON = ROOT / ".venv-runtime/bin/python"
 EMULATORS = ROOT / ".venv-sam/lib/python3.13/site-packages/samcli/local/rapid"  # aws-sam-cli ships it
 START = 10.0  # seconds
 POLL = 0.02  # seconds; the emulator tells nobody that it listens
-REPORTS = ("INIT", "START", "END", "REPORT")
+EMULATOR_LINE = re.compile(r"\[\w+\] \(rapid\)|^(START|END|REPORT) RequestId")
+INIT = re.compile(r"INIT REPORT\(durationMs: ([\d.]+)\)")  # the REPORT line's own init time is not the true one
+INVOKE = re.compile(r"INVOKE RTDONE\(.*duration: ([\d.]+)ms\)")
 
 
 def environment(aws: LocalAws, function: str, task_root: Path) -> dict[str, str]:
@@ -66,7 +69,7 @@ def emulated(variables: Mapping[str, str], log: Path) -> Iterator[str]:
     """Run a function under the emulator until the block ends; yields the address that takes invocations."""
     address = f"127.0.0.1:{free_port()}"
     emulator = str(EMULATORS / f"aws-lambda-rie-{ARCHITECTURES[platform.machine().lower()]}")
-    options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", f"127.0.0.1:{free_port()}", "--log-level", "error"]
+    options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", f"127.0.0.1:{free_port()}", "--log-level", "info"]
     command = [emulator, *options, str(PYTHON), "-m", "awslambdaric", variables["_HANDLER"]]
     with (
         log.open("wb") as file,
@@ -100,12 +103,16 @@ def know_tenants(aws: LocalAws, event: Mapping[str, Any]) -> None:
 
 
 def report(console: Console, answer: Any, log: Path) -> None:
-    lines = log.read_text(errors="replace").splitlines()
-    said = [line for line in lines if line.startswith(REPORTS)]
+    text = log.read_text(errors="replace")
     console.rule("log", align="left")
-    console.print("\n".join(line for line in lines if line not in said), markup=False, soft_wrap=True)
+    for line in text.splitlines():
+        if not EMULATOR_LINE.search(line):
+            console.print(line, markup=False, soft_wrap=True)
     console.rule("Lambda's report", align="left")
-    console.print("\n".join(said), markup=False, soft_wrap=True)
+    init, took = INIT.search(text), INVOKE.search(text)
+    console.print(
+        f"init {float(init[1]):.0f} ms" if init else "init failed", f"invocation {float(took[1]):.0f} ms" if took else "", sep=", "
+    )
     console.rule("answer", align="left")
     console.print_json(json.dumps(answer))
 

@@ -62,6 +62,10 @@ class Tenants:
         self.set_sandbox(account, sandbox=sandbox)
         return Tenant(tenant_id, account, key["AccessKeyId"], key["SecretAccessKey"], from_address, f"{tenant_id} Billing")
 
+    def revoke_key(self, tenant: Tenant) -> None:
+        """Delete the access key that a tenant gave away."""
+        self.owner(tenant.account).client("iam", endpoint_url=self._aws).delete_access_key(UserName="mail", AccessKeyId=tenant.access_key)
+
     def owner(self, account: str) -> boto3.Session:
         """Make a session of an account's root."""
         return boto3.Session(account, "root", region_name=REGION)

@@ -23,6 +23,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
 def _received(record: Mapping[str, Any]) -> Received:
     attributes = record.get("attributes", {})
     papers = {name: value.get("stringValue") or "" for name, value in record.get("messageAttributes", {}).items()}
-    sent_at = datetime.fromtimestamp(int(attributes.get("SentTimestamp", 0)) / 1000, UTC)
+    stamp = attributes.get("SentTimestamp")  # events written by hand have none
+    sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp else datetime.now(UTC)
     copy = from_attributes(record["body"], papers, sent_at=sent_at, tenant_id=attributes.get("MessageGroupId"))
     return Received(record["messageId"], copy, int(attributes.get("ApproximateReceiveCount", 1)))
