@@ -1,0 +1,463 @@
+"""What a caller may ask for, field by field, and how a refusal speaks of it."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailer.domain import file_types
+from mailer.domain.addresses import ascii_address
+from mailer.domain.errors import Problem, RequestError
+from mailer.domain.message import (
+    MAX_RAW_BYTES,
+    SendRequest,
+    canonical_json,
+    content_hash,
+    parse_request,
+    readable_ids,
+    schedule,
+)
+
+NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def body(**fields: Any) -> str:
+    """Give a request's JSON; `fields` are the message's."""
+    return json.dumps({"tenantId": "acme", "requestId": "r-1", "message": message(**fields)})
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hi", **fields}
+
+
+def request(**fields: Any) -> SendRequest:
+    """Make a request; `fields` are its own, beside the message."""
+    return parse_request(json.dumps({"tenantId": "acme", "requestId": "r-1", "message": message(), **fields}))
+
+
+def refusal(text: str | bytes, **given: str) -> RequestError:
+    with pytest.raises(RequestError) as refused:
+        parse_request(text, **given)
+    return refused.value
+
+
+def paths(error: RequestError) -> list[str]:
+    return [problem.path for problem in error.problems]
+
+
+# What a message may hold
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"to": [], "bcc": [{"email": "jo@example.com"}]},
+        {"to": [{"email": f"jo{at}@example.com"} for at in range(50)]},
+        {"to": [{"email": "jo@example.com"}] * 60},
+        {"subject": ""},
+        {"text": ""},
+        {"text": None, "html": "<p>"},
+        {"text": None, "attachments": [{"filename": "a.pdf", "content": ""}]},
+        {"attachments": [{"filename": f"{at}.pdf", "content": ""} for at in range(99)]},
+        {"attachments": [{"filename": "a.pdf", "content": "QQ==", "contentType": 'application/x-a+b; v="1 2"'}]},
+        {"headers": {"X-A": "b", "x-b": ""}},
+        {"headers": {"List-Unsubscribe": "<https://acme.example>"}},
+        {"listUnsubscribe": {"url": "http://acme.example/u"}},
+        {"listUnsubscribe": {"mailto": "u@bücher.example?subject=leave"}},
+        {"tags": {"a" * 256: "b-_1"}},
+        {"calendar": {"method": "CANCEL", "content": "begin:vcalendar\r\nmethod:cancel\r\n"}},
+        {"replyTo": [{"email": "a@b.example"}, {"email": "c@d.example", "name": None}]},
+    ],
+)
+def test_these_messages_are_taken(fields: dict[str, Any]) -> None:
+    """The limits themselves, and every optional field, are within the contract."""
+    assert parse_request(body(**fields)).tenant_id == "acme"
+
+
+CONTROL = "a\r\nBcc: x@y.example"
+HIDDEN = [
+    "=?utf-8?q?=0D=0ABcc:_x?=",
+    "=?utf-8?b?DQpCY2M6IHg=?=",
+    "=?utf-7?q?+AA0ACg-?=",
+    "=?utf-16?b?AA0ACg==?=",
+    "=?x?q?=0A?=",
+    "=?utf-8*en?Q?=00?=",
+]
+TWICE_HIDDEN = "=?utf-8?q?=3D=3Futf-8=3Fq=3F=3D0A=3F=3D?="
+
+
+@pytest.mark.parametrize(
+    "text", ["\r", "\n", "\0", "\t", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\uffff", CONTROL, *HIDDEN, TWICE_HIDDEN]
+)
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("message.subject", lambda text: {"subject": text}),
+        ("message.to[0].name", lambda text: {"to": [{"email": "jo@example.com", "name": text}]}),
+        ("message.bcc[0].name", lambda text: {"bcc": [{"email": "jo@example.com", "name": text}]}),
+        ("message.replyTo.name", lambda text: {"replyTo": {"email": "jo@example.com", "name": text}}),
+        ("message.headers.X-A", lambda text: {"headers": {"X-A": text}}),
+        ("message.attachments[0].filename", lambda text: {"attachments": [{"filename": f"a{text}.pdf", "content": ""}]}),
+    ],
+)
+def test_nothing_that_ends_a_line_becomes_a_header(text: str, path: str, fields: Any) -> None:
+    """Control characters are refused wherever a header is made of them, also behind an encoded-word."""
+    assert paths(refusal(body(**fields(text)))) == [path]
+
+
+@pytest.mark.parametrize("text", ["=?utf-8?q?caf=C3=A9?=", "=?iso-2022-jp?b?GyRCJCIbKEI=?=", "=?", "=?=?=?=", "=?nocharset?q?x?=", "?=x=?"])
+def test_text_that_only_looks_encoded_is_text(text: str) -> None:
+    """An encoded-word that hides nothing is taken literally."""
+    assert parse_request(body(subject=text)).message.subject == text
+
+
+NAMES = "From to CC Bcc Reply-To Subject Date Message-ID MIME-Version Content-Type Content-Foo DKIM-Signature ARC-Seal Received".split()
+MORE_NAMES = "Authentication-Results Return-Path Sender Resent-To X-SES-Message-Tags x-amz-foo X-Amzn-Trace-Id".split()
+
+
+@pytest.mark.parametrize("name", [*NAMES, *MORE_NAMES, "", "X A", "X:A", "X\r\nBcc", "Ü", "X" * 77, "X(A)", "X\0"])
+def test_a_header_name_is_a_token_that_nobody_else_writes(name: str) -> None:
+    """Reserved names and what is no token are refused."""
+    error = refusal(body(headers={name: "x"}))
+    assert len(error.problems) == 1
+    assert error.problems[0].path.startswith("message.headers")
+
+
+def test_headers_are_given_once_whatever_their_case() -> None:
+    """SES refuses duplicates, and so does listUnsubscribe beside its own header."""
+    assert paths(refusal(body(headers={"X-A": "1", "x-a": "2"}))) == ["message.headers.x-a"]
+    unsubscribe = {"listUnsubscribe": {"mailto": "u@acme.example"}, "headers": {"list-unsubscribe": "<mailto:u@acme.example>"}}
+    assert paths(refusal(body(**unsubscribe))) == ["message.headers.list-unsubscribe"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "jo", "@example.com", "jo@", "jo@@example.com", "a@b@example.com", " jo@example.com", "jo@example.com ", "jo @example.com",
+        '"jo"@example.com', "jo(x)@example.com", "jo@example.com(x)", "Jo <jo@example.com>", "<jo@example.com>", "g: jo@example.com;",
+        "jo@example.com, x@example.com", ".jo@example.com", "jo.@example.com", "j..o@example.com", "jö@example.com", "jo@localhost",
+        "jo@example.com.", "jo@.example.com", "jo@example..com", "jo@-a.com", "jo@a-.com", "jo@a_b.com", "jo@[127.0.0.1]", "jo@127.0.0.1",
+        "jo@💌.example", "jo@exa mple.com", "jo@example.com\n", "a" * 65 + "@example.com", "jo@" + "a" * 64 + ".com",
+        "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".com", "jo@" + "ü" * 60 + ".com", "jo@" + "é." * 200 + "com", "",
+    ],
+)  # fmt: skip
+def test_an_address_is_a_plain_addr_spec(address: str) -> None:
+    """Quoted local parts, comments, groups, literals and all else that is no strict addr-spec are refused."""
+    error = refusal(body(to=[{"email": address}]))
+    assert paths(error) == ["message.to[0].email"]
+
+
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [
+        ("jo+tag@Example.COM", "jo+tag@Example.COM"),
+        ("!#$%&'*+/=?^_`{|}~-@a.example", "!#$%&'*+/=?^_`{|}~-@a.example"),
+        ("jo@bücher.example", "jo@xn--bcher-kva.example"),
+        ("jo@faß.example", "jo@xn--fa-hia.example"),
+        ("jo@例え。jp", "jo@xn--r8jz45g.jp"),
+        ("jo@xn--6j8h.example", "jo@xn--6j8h.example"),
+        (
+            "a" * 64 + "@" + ".".join(["b" * 61] * 2) + "." + "c" * 61 + ".ab",
+            "a" * 64 + "@" + ".".join(["b" * 61] * 2) + "." + "c" * 61 + ".ab",
+        ),
+    ],
+)
+def test_an_address_goes_out_as_ascii(address: str, written: str) -> None:
+    """Domains are mapped by UTS 46 and written in punycode; 254 characters are the most."""
+    assert ascii_address(address) == written
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("message.to", {"to": []}),
+        ("message.to", {"to": [{"email": f"jo{at}@example.com"} for at in range(51)]}),
+        ("message.to", {"bcc": [{"email": f"jo{at}@example.com"} for at in range(50)]}),
+        ("message.to", {"to": {"email": "jo@example.com"}}),
+        ("message.to[0].email", {"to": [{"name": "Jo"}]}),
+        ("message.to[0]", {"to": ["jo@example.com"]}),
+        ("message", {"text": None}),
+        ("message.text", {"text": 1}),
+        ("message.subject", {"subject": None}),
+        ("message.textFromHtml", {"textFromHtml": "yes"}),
+        ("message.attachments", {"attachments": [{"filename": f"{at}.pdf", "content": ""} for at in range(100)]}),
+        ("message.attachments[0].filename", {"attachments": [{"filename": " ", "content": ""}]}),
+        ("message.attachments[0].filename", {"attachments": [{"content": ""}]}),
+        ("message.attachments[0]", {"attachments": [{"filename": "a.pdf"}]}),
+        ("message.attachments[0]", {"attachments": [{"filename": "a.pdf", "content": "", "s3": {"key": "acme/a"}}]}),
+        ("message.attachments[0].disposition", {"attachments": [{"filename": "a.pdf", "content": "", "disposition": "form-data"}]}),
+        ("message.attachments[0].s3.key", {"attachments": [{"filename": "a.pdf", "s3": {"key": "other/a"}}]}),
+        ("message.attachments[0].s3.key", {"attachments": [{"filename": "a.pdf", "s3": {"key": "acme/../other/a"}}]}),
+        ("message.attachments[0].s3.key", {"attachments": [{"filename": "a.pdf", "s3": {"key": "acme"}}]}),
+        ("message.attachments[0].s3.versionId", {"attachments": [{"filename": "a.pdf", "s3": {"key": "acme/a", "versionId": "\n"}}]}),
+        ("message.attachments[1].contentId", {"attachments": [{"filename": "a.png", "content": "", "contentId": "a"}] * 2}),
+        ("message.listUnsubscribe", {"listUnsubscribe": {}}),
+        ("message.listUnsubscribe.url", {"listUnsubscribe": {"mailto": "u@acme.example", "oneClick": True}}),
+        ("message.listUnsubscribe.url", {"listUnsubscribe": {"url": "http://acme.example", "oneClick": True}}),
+        ("message.listUnsubscribe.mailto", {"listUnsubscribe": {"mailto": "mailto:u@acme.example"}}),
+        ("message.listUnsubscribe.mailto", {"listUnsubscribe": {"mailto": "u@acme.example?" + "x" * 501}}),
+        ("message.listUnsubscribe.mailto", {"listUnsubscribe": {"mailto": "u@acme.example?a>,<b"}}),
+        ("message.calendar.method", {"calendar": {"method": "request", "content": "BEGIN:VCALENDAR\n"}}),
+        ("message.calendar.method", {"calendar": {"method": "REQUEST", "content": "BEGIN:VCALENDAR\nMETHOD:CANCEL\n"}}),
+        ("message.calendar.content", {"calendar": {"method": "REQUEST", "content": "VCALENDAR"}}),
+        ("message.tags.?", {"tags": {"a b": "c"}}),
+        ("message.tags.a", {"tags": {"a": "c d"}}),
+        ("message.tags.a", {"tags": {"a": ""}}),
+        ("message.from", {"from": "x"}),
+        ("message.reply_to", {"reply_to": []}),
+    ],
+)
+def test_what_is_against_the_contract_is_refused_by_its_path(path: str, fields: dict[str, Any]) -> None:
+    """Each fault is named where the caller finds it."""
+    assert paths(refusal(body(**fields))) == [path]
+
+
+URLS = ["https://a.example/ü", "https://a b", "https://a>,<https://b", "ftp://a.example", "https://", "javascript:x", "https://a\r\nX: y"]
+
+
+@pytest.mark.parametrize("url", [*URLS, "https://a.example/=?utf-8?q?x?=", "https://a.example/" + "x" * 973])
+def test_a_url_to_unsubscribe_is_plain_and_fits_a_line(url: str) -> None:
+    """Nothing that would have to be encoded or folded is taken, at most 990 characters."""
+    assert paths(refusal(body(listUnsubscribe={"url": url}))) == ["message.listUnsubscribe.url"]
+
+
+@pytest.mark.parametrize("content", ["#", "QQ", "QQ=", "QQ===", "====", "Q===", "=QQ=", "QR==", "QQF=", "Q-_=", "QQ==\n", "QQ ==", "Ü==="])
+def test_base64_must_be_whole(content: str) -> None:
+    """Other alphabets, lost padding, blanks and bits that fall off the end are signs of a broken file."""
+    assert paths(refusal(body(attachments=[{"filename": "a.pdf", "content": content}]))) == ["message.attachments[0].content"]
+
+
+TYPES = ["pdf", "a/b/c", "a/", "a/b;", "a/b; c", "a/b\r\nX: y", "text/plain; name=x", "text/plain; boundary=x", 'a/b; c="\\"', "ü/a"]
+
+
+@pytest.mark.parametrize("content_type", [*TYPES, "multipart/mixed", "Multipart/Mixed", "message/partial", "message/delivery-status"])
+def test_a_content_type_is_a_simple_one(content_type: str) -> None:
+    """Types that hold parts, and parameters that the service writes, cannot be given."""
+    error = refusal(body(attachments=[{"filename": "a", "content": "", "contentType": content_type}]))
+    assert paths(error) == ["message.attachments[0].contentType"]
+
+
+@pytest.mark.parametrize("content_id", ["", "<a>", "a b", "a\n", "ü", "a>", "a?b", "a" * 201])
+def test_a_content_id_can_stand_in_a_url_and_a_header(content_id: str) -> None:
+    """Neither angle brackets nor anything that needs encoding."""
+    error = refusal(body(attachments=[{"filename": "a.png", "content": "", "contentId": content_id}]))
+    assert paths(error) == ["message.attachments[0].contentId"]
+
+
+@pytest.mark.parametrize("filename", ["setup.exe", "SETUP.EXE", "a.pdf.js", "setup.exe.", "setup.exe ", ".vbs", "x.ps1xml"])
+def test_a_type_that_ses_blocks_is_refused_before_sending(filename: str) -> None:
+    """The extension decides, in any case and behind what Windows ignores."""
+    error = refusal(body(attachments=[{"filename": filename, "content": ""}]))
+    assert (error.code, paths(error)) == ("attachment_type_blocked", ["message.attachments[0].filename"])
+
+
+@pytest.mark.parametrize("filename", ["exe", "exe.pdf", "a.exe.pdf", "a.mjs"])
+def test_a_name_that_only_holds_a_blocked_word_is_taken(filename: str) -> None:
+    """Only the last extension counts."""
+    assert not file_types.is_blocked(filename)
+
+
+def test_too_large_a_message_is_refused_with_both_numbers() -> None:
+    """The encoded size is computed, not built; the caller reads what it is and what it may be."""
+    error = refusal(body(attachments=[{"filename": "a.bin", "content": "A" * 10_300_000}]))
+    assert error.code == "message_too_large"
+    assert error.problems == [Problem("message", f"would make a raw message of more than 10571054 bytes; SES takes {MAX_RAW_BYTES}")]
+
+
+def test_mixed_faults_are_an_invalid_request_with_all_of_them() -> None:
+    """A caller mends everything in one go; a special code stands only for faults of its kind alone."""
+    error = refusal(body(to=[{"email": "x"}], subject="\n", attachments=[{"filename": "a.exe", "content": "#"}]))
+    assert error.code == "invalid_request"
+    expected = ["message.to[0].email", "message.subject", "message.attachments[0].filename", "message.attachments[0].content"]
+    assert paths(error) == expected
+
+
+SECRET = "s3cret-canary"
+
+
+def test_a_refusal_never_shows_a_value() -> None:
+    """Problems go to logs and other systems; what was in the mail does not."""
+    fields = {
+        "to": [{"email": SECRET, "name": f"{SECRET}\n"}],
+        "subject": f"{SECRET}\0",
+        "text": [SECRET],
+        "headers": {f"{SECRET} x": SECRET, "From": SECRET, "References": f"{SECRET}ü"},
+        "tags": {f"{SECRET}!": f"{SECRET}!"},
+        "attachments": [{"filename": f"{SECRET}.exe", "content": f"{SECRET}!", "contentType": SECRET, "s3": {"key": SECRET}}],
+        "listUnsubscribe": {"url": SECRET, "mailto": SECRET},
+        "calendar": {"method": SECRET, "content": SECRET},
+        f"{SECRET} ": 1,
+    }
+    error = refusal(
+        json.dumps({"tenantId": f"{SECRET}!", "requestId": "", "sendAt": SECRET, "onUnknown": SECRET, "message": message(**fields)})
+    )
+    assert len(error.problems) > 15
+    assert SECRET not in str(error)
+    assert SECRET not in repr(error)
+
+
+def test_a_flood_of_faults_is_cut() -> None:
+    """An error stays small enough to be answered."""
+    error = refusal(body(to=[{"email": "x"}] * 500))
+    assert len(error.problems) == 101
+    assert error.problems[-1] == Problem("", "and 400 faults more")
+
+
+# The request around it
+
+
+@pytest.mark.parametrize("text", [
+    b"\xff", b"\xef\xbb\xbf{}", "", "null", "[]", "1", "{", '{"a":NaN}', '{"a":-Infinity}', '{"a":' + "9" * 5000 + "}", "[" * 100_000,
+    '{"a":' * 100_000, '{"a":1e999}', '{"tenantId":{"a":1}}', '{"\\ud800":1}', '{"a":"\\udfff"}', '{"a":"\uffff"}', "\ud800",
+])  # fmt: skip
+def test_whatever_the_body_it_is_refused_and_nothing_else_happens(text: str | bytes) -> None:
+    """No body makes any other exception than RequestError."""
+    assert refusal(text).code == "invalid_request"
+
+
+def test_a_name_given_twice_is_refused_where_it_stands() -> None:
+    """Two readers of such JSON could see two different requests."""
+    twice = body().replace('"subject"', '"text": "Ho", "subject"')
+    assert refusal(twice).problems == [Problem("message", "must not give a name twice")]
+
+
+def test_lone_surrogates_are_refused_by_their_path() -> None:
+    """Text that UTF-8 cannot carry would break later."""
+    assert refusal(body(text="\ud800")).problems == [Problem("message.text", "must be Unicode text without lone surrogates")]
+
+
+@pytest.mark.parametrize("tenant_id", ["", "-a", "a" * 65, "a/b", "ü", "a\n", 1])
+def test_a_tenant_id_is_a_plain_word(tenant_id: object) -> None:
+    """1 to 64 letters, digits, _ and -."""
+    assert paths(refusal(json.dumps({"tenantId": tenant_id, "requestId": "r", "message": message()}))) == ["tenantId"]
+
+
+@pytest.mark.parametrize("request_id", ["", ".a", "a" * 129, "a/b", "batch", "preview", "a\n", None])
+def test_a_request_id_is_a_plain_word_and_no_route(request_id: object) -> None:
+    """1 to 128 letters, digits and . _ : -, and not what the API's own routes are called."""
+    assert paths(refusal(json.dumps({"tenantId": "acme", "requestId": request_id, "message": message()}))) == ["requestId"]
+
+
+def test_path_and_header_may_name_the_request() -> None:
+    """On the API the ids come from outside the body."""
+    found = parse_request(json.dumps({"message": message()}), tenant_id="acme", request_id="r-1")
+    assert (found.tenant_id, found.request_id) == ("acme", "r-1")
+
+
+def test_a_body_may_not_name_another_tenant_than_the_path() -> None:
+    """A caller authorised for one tenant cannot send as another."""
+    assert refusal(body(), tenant_id="other").code == "tenant_mismatch"
+    assert paths(refusal(body(), request_id="r-2")) == ["requestId"]
+
+
+@pytest.mark.parametrize("time", ["2026-11-25", "2026-11-25T08:00:00", "2026-11-25 08:00:00Z", "1764057600", 1764057600, "2026-02-31T08:00:00Z",
+                                  "0001-01-01T00:00:00+14:00", "2026-11-25T08:00Z", True, "now"])  # fmt: skip
+def test_a_time_has_its_offset(time: object) -> None:
+    """Local times and numbers mean different instants to different readers."""
+    assert paths(refusal(json.dumps({"tenantId": "acme", "requestId": "r", "sendAt": time, "message": message()}))) == ["sendAt"]
+
+
+def test_a_time_is_kept_in_utc() -> None:
+    """Any offset is one instant."""
+    assert request(sendAt="2026-11-25T09:30:00.123456789+01:30").send_at == datetime(2026, 11, 25, 8, 0, 0, 123456, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"tenantId":"acme"}', '{"tenantId":"acme","requestId":1}', '{"tenantId":"a b","requestId":"r"}', '{"tenantId":"acme","requestId":"batch"}',
+             '{"tenantId":"acme","tenantId":"b","requestId":"r"}', b"\xff"]
+)  # fmt: skip
+def test_ids_that_cannot_be_read_plainly_are_none(text: str | bytes) -> None:
+    """A refused body belongs to a request only where it says so without doubt."""
+    assert readable_ids(text) is None
+
+
+def test_ids_of_a_faulty_body_are_read() -> None:
+    """Its record can end as failed."""
+    assert readable_ids('{"tenantId":"acme","requestId":"r-1","message":{"text":"\\ud800"}}') == ("acme", "r-1")
+
+
+# One content, one fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"sendAt": "2026-11-25T08:00:00Z"}, {"sendAt": "2026-11-25T09:00:00+01:00"}),
+        ({"message": message(replyTo={"email": "a@b.example"})}, {"message": message(replyTo=[{"email": "a@b.example"}])}),
+        ({"message": {"a": 1} and message(cc=[])}, {"message": dict(reversed(message(cc=[]).items()))}),
+        ({"tenantId": "acme", "requestId": "r-1"}, {"tenantId": "other", "requestId": "r-2"}),
+    ],
+)
+def test_equal_content_has_an_equal_hash(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """However it was written, and whoever asks."""
+    assert content_hash(request(**one)) == content_hash(request(**other))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"onUnknown": "hold"}, {"sendAt": "2026-11-25T08:00:00Z"}, {"message": message(cc=[])}, {"message": message(text="Ho")}]
+)
+def test_other_content_has_another_hash(fields: dict[str, Any]) -> None:
+    """Only the fields that were set count, defaults among them: they may change, the fingerprint must not."""
+    assert content_hash(request(**fields)) != content_hash(request())
+
+
+def test_the_hash_scheme_stays_what_it_is() -> None:
+    """Records outlive releases: a fingerprint made today is compared in 35 days."""
+    assert content_hash(request()) == "sha256-v1:bd2e8ba4b1f6e3ac8ed3aa59cce84e9c88b7eb4e7d0dd6a95cc8a3bfb3f5a6ad"
+
+
+@given(st.text(), st.text(), st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="=\ufffe\uffff")))
+def test_the_queue_keeps_a_request_as_it_is(text: str, html: str, subject: str) -> None:
+    """What stands on the queue is ASCII, and reads as the same request with the same fingerprint."""
+    original = request(
+        expiresAt="2026-11-25T08:00:00+01:00", message=message(text=text, html=html, subject=subject, replyTo={"email": "a@b.example"})
+    )
+    written = canonical_json(original)
+    assert written.isascii()
+    assert parse_request(written) == original
+    assert content_hash(parse_request(written)) == content_hash(original)
+    assert canonical_json(parse_request(written)) == written
+
+
+# Its place in time
+
+
+def at(hours: float) -> str:
+    return (NOW + timedelta(hours=hours)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("fields", "send_in", "expires_in"),
+    [
+        ({}, 0, 24),
+        ({"sendAt": at(-5)}, 0, 24),
+        ({"sendAt": at(5)}, 5, 29),
+        ({"sendAt": at(168)}, 168, 192),
+        ({"expiresAt": at(1)}, 0, 1),
+        ({"sendAt": at(5), "expiresAt": at(173)}, 5, 173),
+    ],
+)
+def test_a_request_goes_out_when_it_says_and_ends_a_day_later(fields: dict[str, str], send_in: int, expires_in: int) -> None:
+    """The past means now; the end is 24 hours after the start unless it is given."""
+    times = schedule(request(**fields), NOW)
+    assert (times.send_at, times.expires_at) == (NOW + timedelta(hours=send_in), NOW + timedelta(hours=expires_in))
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"sendAt": at(168.1)}, "sendAt"),
+        ({"expiresAt": at(0)}, "expiresAt"),
+        ({"sendAt": at(5), "expiresAt": at(5)}, "expiresAt"),
+        ({"expiresAt": at(168.1)}, "expiresAt"),
+        ({"sendAt": at(5), "expiresAt": at(173.1)}, "expiresAt"),
+    ],
+)
+def test_times_out_of_reach_are_refused(fields: dict[str, str], path: str) -> None:
+    """At most seven days ahead, and the end after the start by at most seven days."""
+    with pytest.raises(RequestError) as refused:
+        schedule(request(**fields), NOW)
+    assert paths(refused.value) == [path]
