@@ -1,5 +1,6 @@
 """What a caller may ask for, field by field, and how a refusal speaks of it."""
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -114,11 +115,14 @@ def test_text_that_only_looks_encoded_is_text(text: str) -> None:
     assert parse_request(body(subject=text)).message.subject == text
 
 
-NAMES = "From to CC Bcc Reply-To Subject Date Message-ID MIME-Version Content-Type Content-Foo DKIM-Signature ARC-Seal Received".split()
-MORE_NAMES = "Authentication-Results Return-Path Sender Resent-To X-SES-Message-Tags x-amz-foo X-Amzn-Trace-Id".split()
+RESERVED = [
+    *("From", "to", "CC", "Bcc", "Reply-To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "Content-Foo", "Sender"),
+    *("DKIM-Signature", "ARC-Seal", "Received", "Authentication-Results", "Return-Path", "Resent-To", "X-SES-Message-Tags", "x-amz-foo"),
+    "X-Amzn-Trace-Id",
+]
 
 
-@pytest.mark.parametrize("name", [*NAMES, *MORE_NAMES, "", "X A", "X:A", "X\r\nBcc", "Ü", "X" * 77, "X(A)", "X\0"])
+@pytest.mark.parametrize("name", [*RESERVED, "", "X A", "X:A", "X\r\nBcc", "Ü", "X" * 77, "X(A)", "X\0"])
 def test_a_header_name_is_a_token_that_nobody_else_writes(name: str) -> None:
     """Reserved names and what is no token are refused."""
     error = refusal(body(headers={name: "x"}))
@@ -141,13 +145,16 @@ def test_headers_are_given_once_whatever_their_case() -> None:
         "jo@example.com, x@example.com", ".jo@example.com", "jo.@example.com", "j..o@example.com", "jö@example.com", "jo@localhost",
         "jo@example.com.", "jo@.example.com", "jo@example..com", "jo@-a.com", "jo@a-.com", "jo@a_b.com", "jo@[127.0.0.1]", "jo@127.0.0.1",
         "jo@💌.example", "jo@exa mple.com", "jo@example.com\n", "a" * 65 + "@example.com", "jo@" + "a" * 64 + ".com",
-        "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".com", "jo@" + "ü" * 60 + ".com", "jo@" + "é." * 200 + "com", "",
+        "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".info", "jo@" + "ü" * 60 + ".com", "jo@" + "é." * 200 + "com", "",
     ],
 )  # fmt: skip
 def test_an_address_is_a_plain_addr_spec(address: str) -> None:
     """Quoted local parts, comments, groups, literals and all else that is no strict addr-spec are refused."""
     error = refusal(body(to=[{"email": address}]))
     assert paths(error) == ["message.to[0].email"]
+
+
+LONGEST = "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".com"  # 254 characters
 
 
 @pytest.mark.parametrize(
@@ -159,10 +166,7 @@ def test_an_address_is_a_plain_addr_spec(address: str) -> None:
         ("jo@faß.example", "jo@xn--fa-hia.example"),
         ("jo@例え。jp", "jo@xn--r8jz45g.jp"),
         ("jo@xn--6j8h.example", "jo@xn--6j8h.example"),
-        (
-            "a" * 64 + "@" + ".".join(["b" * 61] * 2) + "." + "c" * 61 + ".ab",
-            "a" * 64 + "@" + ".".join(["b" * 61] * 2) + "." + "c" * 61 + ".ab",
-        ),
+        (LONGEST, LONGEST),
     ],
 )
 def test_an_address_goes_out_as_ascii(address: str, written: str) -> None:
@@ -353,8 +357,10 @@ def test_a_body_may_not_name_another_tenant_than_the_path() -> None:
     assert paths(refusal(body(), request_id="r-2")) == ["requestId"]
 
 
-@pytest.mark.parametrize("time", ["2026-11-25", "2026-11-25T08:00:00", "2026-11-25 08:00:00Z", "1764057600", 1764057600, "2026-02-31T08:00:00Z",
-                                  "0001-01-01T00:00:00+14:00", "2026-11-25T08:00Z", True, "now"])  # fmt: skip
+LOCAL_TIMES = ["2026-11-25", "2026-11-25T08:00:00", "2026-11-25 08:00:00Z", "2026-11-25T08:00Z", "1764057600", 1764057600, True, "now"]
+
+
+@pytest.mark.parametrize("time", [*LOCAL_TIMES, "2026-02-31T08:00:00Z", "0001-01-01T00:00:00+14:00"])
 def test_a_time_has_its_offset(time: object) -> None:
     """Local times and numbers mean different instants to different readers."""
     assert paths(refusal(json.dumps({"tenantId": "acme", "requestId": "r", "sendAt": time, "message": message()}))) == ["sendAt"]
@@ -366,9 +372,12 @@ def test_a_time_is_kept_in_utc() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"tenantId":"acme"}', '{"tenantId":"acme","requestId":1}', '{"tenantId":"a b","requestId":"r"}', '{"tenantId":"acme","requestId":"batch"}',
-             '{"tenantId":"acme","tenantId":"b","requestId":"r"}', b"\xff"]
-)  # fmt: skip
+    "text",
+    [
+        *("{", "[]", b"\xff", '{"tenantId":"acme"}', '{"tenantId":"acme","requestId":1}', '{"tenantId":"a b","requestId":"r"}'),
+        *('{"tenantId":"acme","requestId":"batch"}', '{"tenantId":"acme","tenantId":"b","requestId":"r"}'),
+    ],
+)
 def test_ids_that_cannot_be_read_plainly_are_none(text: str | bytes) -> None:
     """A refused body belongs to a request only where it says so without doubt."""
     assert readable_ids(text) is None
@@ -387,7 +396,7 @@ def test_ids_of_a_faulty_body_are_read() -> None:
     [
         ({"sendAt": "2026-11-25T08:00:00Z"}, {"sendAt": "2026-11-25T09:00:00+01:00"}),
         ({"message": message(replyTo={"email": "a@b.example"})}, {"message": message(replyTo=[{"email": "a@b.example"}])}),
-        ({"message": {"a": 1} and message(cc=[])}, {"message": dict(reversed(message(cc=[]).items()))}),
+        ({"message": message(cc=[])}, {"message": dict(reversed(message(cc=[]).items()))}),
         ({"tenantId": "acme", "requestId": "r-1"}, {"tenantId": "other", "requestId": "r-2"}),
     ],
 )
@@ -406,7 +415,8 @@ def test_other_content_has_another_hash(fields: dict[str, Any]) -> None:
 
 def test_the_hash_scheme_stays_what_it_is() -> None:
     """Records outlive releases: a fingerprint made today is compared in 35 days."""
-    assert content_hash(request()) == "sha256-v1:bd2e8ba4b1f6e3ac8ed3aa59cce84e9c88b7eb4e7d0dd6a95cc8a3bfb3f5a6ad"
+    written = b'{"message":{"subject":"Hello","text":"Hi","to":[{"email":"jo@example.com"}]}}'
+    assert content_hash(request()) == "sha256-v1:" + hashlib.sha256(written).hexdigest()
 
 
 @given(st.text(), st.text(), st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="=\ufffe\uffff")))
