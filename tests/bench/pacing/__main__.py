@@ -25,7 +25,7 @@ def table(tallies: dict[tuple[bool, int], tuple[Scenario, Tally]]) -> str:
     head = "| rate | tenant A | A of its quota | quiet p50 | quiet p99 | throttles per sent | writes per message | hops per message of A |"
     rows = [head, "|---|---|---|---|---|---|---|---|"]
     for (known, flood), (scenario, tally) in tallies.items():
-        waits = tally.waits(quiet_tenants(scenario))
+        waits = tally.waits(quiet_tenants(scenario), scenario.flood_at)
         cells = [
             "known" if known else "learned",
             f"sends {flood:,} at once".replace(",", "\u202f") if flood else "absent",

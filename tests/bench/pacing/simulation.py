@@ -101,10 +101,10 @@ class Tally:
         messages = self.of(tenant)
         return len(messages) / (messages[-1].sent - min(m.born for m in messages)) / quota
 
-    def waits(self, tenants: Iterable[str]) -> list[float]:
-        """Return how long the tenants' messages took from the queue to SES, shortest first."""
+    def waits(self, tenants: Iterable[str], since: float = 0.0) -> list[float]:
+        """Return how long the tenants' messages that came after `since` took from the queue to SES, shortest first."""
         wanted = set(tenants)
-        return sorted(m.sent - m.born for m in self.messages if m.tenant in wanted)
+        return sorted(m.sent - m.born for m in self.messages if m.tenant in wanted and m.born >= START + since)
 
     @property
     def writes_a_message(self) -> float:

@@ -1,0 +1,254 @@
+"""How functions that share a pacing table reserve together, and what it costs them."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lines import FakePacingTable
+from mailer.domain.errors import DependencyError
+from mailer.domain.pacing import HEADROOM, QUOTA_REST, SLOWED, Later, Line, RateSource, Slot, moment
+from mailer.services.pacing import REMEMBERED, TRIES, TRUSTED, Pacing
+
+NOON = moment(1_800_000_000.0)
+SECOND = timedelta(seconds=1)
+ACCOUNT = "123456789012/eu-central-1"
+KNOWN = RateSource(configured=14.0)
+UNKNOWN = RateSource()
+
+
+def functions(count: int, table: FakePacingTable) -> list[Pacing]:
+    """Return functions that share a table."""
+    return [Pacing(table, functions=count) for _ in range(count)]
+
+
+def test_a_batch_costs_one_write() -> None:
+    """However many of its messages are for one account."""
+    table = FakePacingTable()
+    [pacing] = functions(1, table)
+    answers = pacing.reserve(ACCOUNT, KNOWN, [1] * 100, [None] * 100, NOON)
+    assert table.writes == 1
+    assert [type(a) for a in answers[:14]] == [Slot] * 14
+    assert all(isinstance(a, Later) and a.slot is not None for a in answers[15:])
+
+
+def test_a_message_now_and_then_costs_half_a_write() -> None:
+    """Every second one is counted with the next; nothing is lost of it."""
+    table = FakePacingTable()
+    pacing = functions(10, table)[0]
+    for second in range(100):
+        assert pacing.reserve(ACCOUNT, KNOWN, [1], [None], NOON + second * SECOND) == [Slot(NOON + second * SECOND)]
+    assert table.writes == 50
+    line = table.lines[ACCOUNT]
+    assert line.booked - line.clock((NOON + 99 * SECOND).timestamp()) == pytest.approx(2)
+
+
+def test_a_busy_account_reports_every_message() -> None:
+    """What may go unreported is for idle accounts alone."""
+    table = FakePacingTable()
+    flooding, other = functions(10, table)[:2]
+    flooding.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
+    [answer] = other.reserve(ACCOUNT, KNOWN, [1], [None], NOON)
+    assert isinstance(answer, Later)
+    assert answer.slot == 50
+
+
+def test_a_good_slot_costs_no_write() -> None:
+    """The copy that carries it is sent, or waits on, as the line says."""
+    table = FakePacingTable()
+    first, second = functions(2, table)
+    answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
+    slots = [a.slot for a in answers if isinstance(a, Later)]
+    writes = table.writes
+    [due, early] = second.reserve(ACCOUNT, KNOWN, [1, 1], [slots[0], slots[-1]], NOON + SECOND)
+    assert isinstance(due, Slot)
+    assert isinstance(early, Later)
+    assert early.slot == slots[-1]
+    assert table.writes == writes
+
+
+def test_a_forfeited_slot_is_reserved_anew_behind_the_line() -> None:
+    """Together with what is new in the batch, in one write."""
+    table = FakePacingTable()
+    [pacing] = functions(1, table)
+    pacing.reserve(ACCOUNT, KNOWN, [1] * 100, [None] * 100, NOON)
+    writes = table.writes
+    answers = pacing.reserve(ACCOUNT, KNOWN, [1, 1], [1.0, None], NOON + 5 * SECOND)
+    assert [a.slot for a in answers if isinstance(a, Later)] == [100, 101]
+    assert table.writes == writes + 1
+
+
+def test_two_functions_never_get_the_same_slot() -> None:
+    """A function that planned on an old line is refused and plans again on the new one."""
+    table = FakePacingTable()
+    first, second = functions(2, table)
+    late: list[Slot | Later] = []
+    table.meanwhile = lambda: late.extend(second.reserve(ACCOUNT, KNOWN, [1] * 7, [None] * 7, NOON))
+    early = first.reserve(ACCOUNT, KNOWN, [1] * 7, [None] * 7, NOON)
+    assert len({a.at for a in [*early, *late] if isinstance(a, Slot)}) == 14
+    assert table.writes == 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 400), st.lists(st.integers(1, 3), min_size=1, max_size=4)), max_size=60))
+def test_functions_together_keep_the_rate(story: list[tuple[int, int, list[int]]]) -> None:
+    """Whoever sends and when: in no window more than the rate, one message and what each function may leave unreported."""
+    table = FakePacingTable()
+    pacing, now, sends = functions(10, table), NOON, []
+    rate = 14 * HEADROOM
+    for function, milliseconds, weights in story:
+        now += timedelta(milliseconds=milliseconds)
+        answers = pacing[function].reserve(ACCOUNT, KNOWN, weights, [None] * len(weights), now)
+        line = table.lines.get(ACCOUNT)
+        for answer, weight in zip(answers, weights, strict=True):
+            if isinstance(answer, Later):  # its copy comes back in time, and is sent when the clock shows its slot
+                assert line is not None
+                assert answer.slot is not None
+                sends.append((moment(line.shows(answer.slot, now.timestamp())), weight))
+            else:
+                sends.append((answer.at, weight))
+    sends.sort()
+    for first in range(len(sends)):
+        total = 0
+        for time, weight in sends[first:]:
+            assert total <= (time - sends[first][0]).total_seconds() * rate + 3 + 10
+            total += weight
+
+
+def test_what_finds_no_slot_is_parked_and_spread() -> None:
+    """About when the account can take it; so it does not come back all at once, and costs a write a batch."""
+    table = FakePacingTable()
+    [pacing] = functions(1, table)
+    pacing.reserve(ACCOUNT, KNOWN, [50] * 245, [None] * 245, NOON)
+    writes = table.writes
+    earlier = pacing.reserve(ACCOUNT, KNOWN, [50] * 10, [None] * 10, NOON)
+    later = pacing.reserve(ACCOUNT, KNOWN, [50] * 10, [None] * 10, NOON)
+    assert all(isinstance(a, Later) and a.slot is None for a in [*earlier, *later])
+    times = [a.at for a in [*earlier, *later]]
+    assert times == sorted(times)
+    assert times[-1] - times[0] == pytest.approx(19 * 50 / (14 * HEADROOM) * SECOND, abs=SECOND)
+    assert table.writes == writes + 2
+
+
+def test_a_throttle_is_written_once() -> None:
+    """Of all that one function and its neighbours meet at that moment."""
+    table = FakePacingTable()
+    first, second = functions(2, table)
+    first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
+    writes = table.writes
+    assert {function.throttled(ACCOUNT, NOON + SECOND) for function in (first, first, second)} == {NOON + 2 * SECOND}
+    assert table.writes == writes + 1
+    assert table.lines[ACCOUNT].rate == 14 * HEADROOM * SLOWED
+
+
+def test_a_throttle_of_an_account_without_a_line_is_learned_from() -> None:
+    """Its messages may all have gone unreported so far."""
+    table = FakePacingTable()
+    functions(1, table)[0].throttled(ACCOUNT, NOON)
+    assert table.lines[ACCOUNT].throttled_at == NOON.timestamp()
+
+
+def test_a_used_up_quota_stops_the_account_for_all() -> None:
+    """No call is made until the rest is over, nor is anything reserved."""
+    table = FakePacingTable()
+    first, second = functions(2, table)
+    answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
+    until = first.quota_exhausted(ACCOUNT, NOON)
+    assert until == NOON + QUOTA_REST * SECOND
+    assert second.quota_exhausted(ACCOUNT, NOON + SECOND) == until
+    slots = [a.slot for a in answers if isinstance(a, Later)]
+    resting = second.reserve(ACCOUNT, KNOWN, [1] * len(slots), slots, NOON + 2 * SECOND)
+    assert all(isinstance(a, Later) and a.slot is None and a.at > NOON + 900 * SECOND for a in resting)
+
+
+def test_ses_is_asked_once_by_whoever_is_first() -> None:
+    """The answer is there for all the others."""
+    asked: list[int] = []
+
+    def ask() -> float:
+        asked.append(1)
+        return 50.0
+
+    table = FakePacingTable()
+    for function in functions(5, table):
+        function.reserve(ACCOUNT, RateSource(ask=ask), [1] * 50, [None] * 50, NOON)
+    assert len(asked) == 1
+    assert table.lines[ACCOUNT].rate == 50 * HEADROOM
+
+
+def test_an_account_that_does_not_answer_is_learned() -> None:
+    """Its policy may have changed since verify; it is not asked again at once."""
+    table = FakePacingTable()
+    asked: list[int] = []
+    for second in range(3):
+        source = RateSource(ask=lambda: asked.append(1))
+        functions(1, table)[0].reserve(ACCOUNT, source, [1] * 50, [None] * 50, NOON + second * SECOND)
+    assert len(asked) == 1
+    assert table.lines[ACCOUNT].is_learning
+
+
+def test_a_saturated_account_gets_faster_by_itself() -> None:
+    """Also when no new mail is booked: copies that come back show that some waits."""
+    table = FakePacingTable()
+    [pacing] = functions(1, table)
+    answers = pacing.reserve(ACCOUNT, UNKNOWN, [1] * 200, [None] * 200, NOON)
+    last = answers[-1]
+    assert isinstance(last, Later)
+    for second in (10, 20, 30):
+        pacing.reserve(ACCOUNT, UNKNOWN, [1], [last.slot], NOON + second * SECOND)
+    assert table.lines[ACCOUNT].rate == 8
+
+
+def test_memory_is_not_trusted_for_long() -> None:
+    """An account that was idle a while ago may be flooded by another function now."""
+    table = FakePacingTable()
+    first, other = functions(10, table)[:2]
+    first.reserve(ACCOUNT, KNOWN, [1], [None], NOON)
+    other.reserve(ACCOUNT, KNOWN, [1] * 500, [None] * 500, NOON)
+    later = NOON + (TRUSTED + 0.1) * SECOND
+    [answer] = first.reserve(ACCOUNT, KNOWN, [1], [None], later)
+    assert isinstance(answer, Later)
+
+
+def test_memory_is_bounded() -> None:
+    """A function lives long and serves many accounts; the least recently used is read again."""
+    table = FakePacingTable()
+    [pacing] = functions(1, table)
+    for number in range(REMEMBERED + 1):
+        pacing.reserve(f"{number:012}/eu-central-1", KNOWN, [1], [None], NOON)
+    reads = table.reads
+    pacing.reserve(f"{REMEMBERED:012}/eu-central-1", KNOWN, [1], [None], NOON)
+    assert table.reads == reads
+    pacing.reserve("000000000000/eu-central-1", KNOWN, [1], [None], NOON)
+    assert table.reads == reads + 1
+
+
+def test_a_line_that_was_deleted_is_begun_again() -> None:
+    """Its time to live ended while a function still remembered it."""
+    table = FakePacingTable()
+    [pacing] = functions(1, table)
+    pacing.reserve(ACCOUNT, KNOWN, [1] * 20, [None] * 20, NOON)
+    table.lines.clear()
+    [answer, *_] = pacing.reserve(ACCOUNT, KNOWN, [1] * 20, [None] * 20, NOON)
+    assert answer == Slot(NOON)
+    assert table.lines[ACCOUNT].booked == 20
+
+
+def test_endless_contention_is_a_failure_of_ours() -> None:
+    """The request is deferred then, not sent unpaced."""
+    table = FakePacingTable()
+    [pacing] = functions(1, table)
+
+    def contend() -> None:
+        table.lines.clear() if ACCOUNT in table.lines else table.lines.update({ACCOUNT: _foreign()})
+        table.meanwhile = contend
+
+    table.meanwhile = contend
+    with pytest.raises(DependencyError):
+        pacing.reserve(ACCOUNT, KNOWN, [1] * 20, [None] * 20, NOON)
+    assert table.writes == TRIES
+
+
+def _foreign() -> Line:
+    return replace(Line.opened(KNOWN, NOON.timestamp()), turn=99)
