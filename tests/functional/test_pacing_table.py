@@ -1,0 +1,221 @@
+"""The pacing table on DynamoDB keeps what `mailer.ports.PacingTable` promises, for any number of functions at once."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from lines import FakePacingTable
+from mailer.adapters.pacing_table import KEPT, DynamoPacingTable
+from mailer.domain.errors import DependencyError
+from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot
+from mailer.ports import MovedError, PacingTable
+from mailer.services.pacing import Pacing
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+TIME = NOON.timestamp()
+ACCOUNT = "123456789012/eu-central-1"
+KNOWN = RateSource(configured=14.0)
+
+
+@pytest.fixture(params=["dynamodb", "fake"])
+def table(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> PacingTable:
+    """The table and its stand-in: what the unit tests rely on is what DynamoDB does."""
+    return FakePacingTable() if request.param == "fake" else dynamodb(aws)
+
+
+def dynamodb(aws: Mapping[str, str]) -> DynamoPacingTable:
+    return DynamoPacingTable(boto3.client("dynamodb"), aws["PACING_TABLE"])
+
+
+def line(**fields: Any) -> Line:
+    return replace(Line.opened(KNOWN, TIME), turn=1, **fields)
+
+
+def booking(**fields: Any) -> Booking:
+    return Booking(**{"end": "booked", "turn": 1, "is_idle": True, "start": 10.0, "weight": 3.0, "count": 3, **fields})
+
+
+def refused(table: PacingTable, wanted: Booking) -> Line | None:
+    with pytest.raises(MovedError) as moved:
+        table.book(ACCOUNT, wanted, NOON)
+    return moved.value.line
+
+
+def test_a_line_is_read_as_it_was_stored(table: PacingTable) -> None:
+    """Every field, set or not."""
+    assert table.get(ACCOUNT) is None
+    for account, stored in (
+        (ACCOUNT, line()),
+        (
+            "tenant/acme/eu-central-1",
+            line(cap=None, cap_at=0.0, throttled_at=TIME - 0.125, is_spent=True, waited=3.5, booked=7.25, promised=9.0),
+        ),
+    ):
+        assert table.start(account, stored, NOON) == stored
+        assert table.get(account) == stored
+
+
+def test_only_one_function_starts_a_line(table: PacingTable) -> None:
+    """The other learns of it."""
+    table.start(ACCOUNT, line(booked=1.0), NOON)
+    with pytest.raises(MovedError) as moved:
+        table.start(ACCOUNT, line(booked=2.0), NOON)
+    assert moved.value.line == line(booked=1.0)
+
+
+def test_an_idle_line_is_booked_from_the_present_on(table: PacingTable) -> None:
+    """What was not used until now is not saved up."""
+    table.start(ACCOUNT, line(booked=10.0), NOON)
+    assert table.book(ACCOUNT, booking(behind=2.0), NOON) == line(booked=13.0, waited=2.0)
+    assert refused(table, booking(start=12.9)) == line(booked=13.0, waited=2.0)
+
+
+def test_a_busy_line_is_booked_from_its_end_on(table: PacingTable) -> None:
+    """As long as all of the booking lies within the horizon."""
+    table.start(ACCOUNT, line(booked=11.0), NOON)
+    assert table.book(ACCOUNT, booking(is_idle=False, latest=11.0), NOON).booked == 14.0
+    assert refused(table, booking(is_idle=False, latest=13.9)) == line(booked=14.0)
+    assert refused(table, booking(is_idle=False, start=14.0)) == line(booked=14.0)
+
+
+def test_a_promise_moves_its_own_end(table: PacingTable) -> None:
+    """Idle and busy alike."""
+    table.start(ACCOUNT, line(booked=11.0), NOON)
+    assert table.book(ACCOUNT, booking(end="promised", start=100.0), NOON) == line(booked=11.0, promised=103.0)
+    assert table.book(ACCOUNT, booking(end="promised", start=100.0, is_idle=False), NOON) == line(booked=11.0, promised=106.0)
+
+
+def test_nothing_is_booked_on_a_pace_that_is_over(table: PacingTable) -> None:
+    """The clock has gone another way since it was planned."""
+    table.start(ACCOUNT, line(), NOON)
+    slower = line().slowed(TIME)
+    assert slower is not None
+    table.repace(ACCOUNT, slower, NOON)
+    assert refused(table, booking()) == slower
+
+
+def test_nothing_is_booked_where_there_is_no_line(table: PacingTable) -> None:
+    """It may have been deleted."""
+    assert refused(table, booking()) is None
+
+
+def test_a_change_of_pace_keeps_what_was_booked_meanwhile(table: PacingTable) -> None:
+    """It is planned on a line that may have grown since."""
+    table.start(ACCOUNT, line(throttled_at=TIME, waited=4.0), NOON)
+    table.book(ACCOUNT, booking(), NOON)
+    stored = table.repace(ACCOUNT, replace(line(), turn=2, rate=5.0, cap=None), NOON)
+    assert stored == replace(line(), turn=2, rate=5.0, cap=None, booked=13.0)
+    assert table.get(ACCOUNT) == stored
+
+
+def test_only_one_function_changes_the_pace(table: PacingTable) -> None:
+    """A throttle that many meet slows down once."""
+    table.start(ACCOUNT, line(), NOON)
+    first, second = replace(line(), turn=2, rate=5.0), replace(line(), turn=2, rate=6.0)
+    table.repace(ACCOUNT, first, NOON)
+    with pytest.raises(MovedError) as moved:
+        table.repace(ACCOUNT, second, NOON)
+    assert moved.value.line == first
+
+
+def test_every_write_puts_off_the_end_of_the_line(aws: Mapping[str, str]) -> None:
+    """A line is kept for a week after its last use."""
+    table = dynamodb(aws)
+    writes = [
+        lambda now: table.start(ACCOUNT, line(), now),
+        lambda now: table.book(ACCOUNT, booking(), now),
+        lambda now: table.repace(ACCOUNT, replace(line(), turn=2), now),
+    ]
+    for number, write in enumerate(writes):
+        now = NOON + timedelta(hours=number)
+        write(now)
+        item = boto3.client("dynamodb").get_item(TableName=aws["PACING_TABLE"], Key={"account": {"S": ACCOUNT}})["Item"]
+        assert item["ttl"] == {"N": str(int((now + KEPT).timestamp()))}
+
+
+def one_at_a_time(table: DynamoPacingTable) -> DynamoPacingTable:
+    """Let each call be whole before the next one begins, as on DynamoDB; moto's tables do not by themselves."""
+    lock = Lock()
+
+    def whole(call: Callable[..., Any]) -> Callable[..., Any]:
+        def locked(**arguments: Any) -> Any:
+            with lock:
+                return call(**arguments)
+
+        return locked
+
+    for name in ("get_item", "put_item", "update_item"):
+        setattr(table._client, name, whole(getattr(table._client, name)))
+    return table
+
+
+def test_functions_at_the_same_time_get_different_slots(aws: Mapping[str, str]) -> None:
+    """Sixteen of them reserve for one account, over and over; no slot is given out twice, and none is left out."""
+    table = one_at_a_time(dynamodb(aws))
+    functions = [Pacing(table, functions=100) for _ in range(16)]
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda n: functions[n % 16].reserve(ACCOUNT, KNOWN, [1] * 5, [None] * 5, NOON), range(64)))
+    every = [answer for some in answers for answer in some]
+    stored = table.get(ACCOUNT)
+    assert stored is not None
+    assert stored.booked == 320
+    slots = [a.slot if isinstance(a, Later) else round((a.at - NOON).total_seconds() * stored.rate) for a in every]
+    assert sorted(slots) == list(range(320))
+
+
+def test_a_lost_reply_costs_slots_and_doubles_none(aws: Mapping[str, str]) -> None:
+    """The SDK makes the write again: the account sends a little less for a moment."""
+    table = dynamodb(aws)
+    table.start(ACCOUNT, line(booked=100.0), NOON)
+    update = table._client.update_item
+
+    def twice(**call: Any) -> Any:
+        update(**call)
+        return update(**call)
+
+    with patch.object(table._client, "update_item", twice):
+        answers = Pacing(table, functions=1).reserve(ACCOUNT, KNOWN, [1] * 30, [None] * 30, NOON)
+    assert [a.slot for a in answers if isinstance(a, Later)] == list(range(130, 160))
+    stored = table.get(ACCOUNT)
+    assert stored is not None
+    assert stored.booked == 160
+
+
+def test_a_lost_reply_of_a_booking_on_an_idle_line_is_booked_behind_itself(aws: Mapping[str, str]) -> None:
+    """The second try finds the line busy; its messages wait for as long as the first would have taken."""
+    table = dynamodb(aws)
+    table.start(ACCOUNT, line(), NOON)
+    update, lost = table._client.update_item, [1]
+
+    def once_lost(**call: Any) -> Any:
+        answer = update(**call)
+        return update(**call) if lost and lost.pop() else answer
+
+    with patch.object(table._client, "update_item", once_lost):
+        [answer] = Pacing(table, functions=100).reserve(ACCOUNT, KNOWN, [1], [None], NOON)
+    assert isinstance(answer, Slot)
+    assert answer.at - NOON == pytest.approx(timedelta(seconds=1 / line().rate), abs=timedelta(milliseconds=1))
+
+
+def test_a_table_that_does_not_answer_is_a_failure_of_ours() -> None:
+    """Whichever call it is."""
+    once = Config(retries={"total_max_attempts": 1})
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client = boto3.client("dynamodb", region_name="eu-central-1", endpoint_url="http://127.0.0.1:1", config=once, **keys)
+    table = DynamoPacingTable(client, "none")
+    for call in (
+        lambda: table.get(ACCOUNT),
+        lambda: table.start(ACCOUNT, line(), NOON),
+        lambda: table.book(ACCOUNT, booking(), NOON),
+        lambda: table.repace(ACCOUNT, line(), NOON),
+    ):
+        with pytest.raises(DependencyError):
+            call()
