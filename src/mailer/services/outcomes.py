@@ -88,7 +88,9 @@ def _postponed(job: Job, room: Mailroom, fence: Fence, outcome: NotSent, row: Pr
     suspended = outcome.error.kind is Kind.TENANT and blame(job, room, outcome.error, row)
     until = job.request.expires_at if suspended else room.clock.now() + retry_delay(outcome, job.copy.hop)
     resting = rest(job, room, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
-    return _write(room, changes.postpone(job.request, room.clock.now(), fence, resting))
+    record = _write(room, changes.postpone(job.request, room.clock.now(), fence, resting))
+    discard_body(room, record, resting.parked)
+    return record
 
 
 def blame(job: Job, room: Mailroom, error: ErrorInfo, row: Provider | None) -> bool:

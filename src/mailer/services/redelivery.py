@@ -69,6 +69,9 @@ def _hold(job: Job, room: Mailroom, record: Delivery) -> None:
         return
     key = park(job, room)
     try:
-        room.messages.apply(changes.note(job.request, room.clock.now(), parked=key))
+        room.messages.apply(changes.note(changes.about(record), room.clock.now(), parked=key))
     except RefusedError as refusal:
-        discard_body(room, refusal.current, key)
+        if refusal.current is not None and refusal.current.status is Status.UNKNOWN:
+            _hold(job, room, refusal.current)
+        else:
+            discard_body(room, refusal.current, key)

@@ -104,8 +104,10 @@ def deliver(job: Job, row: Provider | None, room: Mailroom, ends_at: datetime) -
     Raises:
         DependencyError: an AWS service of ours failed before the fence.
     """
-    if job.copy.proof and _settle_proof(job, row, room):
-        return
+    if job.copy.proof:
+        if _settle_proof(job, row, room):
+            return
+        job = replace(job, received=replace(job.received, copy=replace(job.copy, proof=None)))
     if job.received.receives >= LAST_RECEIVE:
         _keep_for_operator(job, room)
     elif room.clock.now() >= job.request.expires_at:
@@ -221,7 +223,7 @@ def defer(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, wa
     except DependencyError as failure:
         room.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body
-            send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.hop))
+            send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.hop), parked=resting.parked)
 
 
 def _may_wait(job: Job, record: Delivery) -> bool:

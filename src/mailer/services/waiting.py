@@ -30,13 +30,13 @@ class HasBodies(Protocol):
         ...
 
 
-def send_copy(job: Job, room: Mailroom, delay: timedelta, *, proof: str | None = None) -> None:
-    """Put the next copy of a request on the queue.
+def send_copy(job: Job, room: Mailroom, delay: timedelta, *, proof: str | None = None, parked: str | None = None) -> None:
+    """Put the next copy of a request on the queue; `parked` is where its body has been put since it came.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof), room, delay)
+    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked), room, delay)
 
 
 def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:

@@ -1,0 +1,266 @@
+"""One seed, one story: requests, duplicates, a moody SES, tenants that are switched off, operators, crashes, and what came of it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
+from random import Random
+from typing import Any
+
+from fakes import NOON, AtOnce, FakeAttachments, a_provider
+from mailer.domain.delivery import Delivery, Resolution, Status
+from mailer.domain.errors import MailerError
+from mailer.domain.message import parse_request
+from mailer.domain.provider import ProviderStatus
+from mailer.ports import Copy
+from mailer.services.mailroom import Mailroom, Received
+from mailer.services.messages import Desk, accept, cancel
+from mailer.services.resolve import resolve
+from mailer.services.send import send_batch
+from mailer.services.sweep import SweepRoom, sweep
+from simulation.faults import Faults
+from simulation.ses import SimSes
+from simulation.tasks import NEVER, Task
+from simulation.world import Letter, Message, SimClock, SimParkedBodies, SimProviders, SimQueue, SimTable, World
+
+SEND_TIMEOUT = timedelta(seconds=60)
+SWEEP_EVERY = timedelta(minutes=1)
+WORKERS = 3
+TOO_LONG = timedelta(days=60)
+TOO_MANY = 20_000
+"""Calls after which a story that has not settled counts as one that never will."""
+
+ACME = "acme"
+
+
+@dataclass
+class Quiet:
+    """A journal that nobody reads."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+@dataclass(eq=False)
+class Story:
+    """Everything of one seed, before, while and after it is played."""
+
+    seed: int
+    traced: bool = False
+    events: list[tuple[datetime, int, Callable[[], None]]] = field(default_factory=list)
+    """What happens from outside, and when."""
+    chosen_again: set[str] = field(default_factory=set)
+    """Requests that an operator sent again."""
+
+    def __post_init__(self) -> None:
+        self.rng = Random(self.seed)  # noqa: S311 - a story must come out the same every time
+        self.world = world = World(self.rng, Faults.draw(self.rng), traced=self.traced)
+        self.table = SimTable(world)
+        self.queue = SimQueue(world)
+        self.bucket = SimParkedBodies(world)
+        self.providers = SimProviders(world, a_provider())
+        self.ses = SimSes(world)
+        self.table.accepted = self.ses.ledger
+        self.wild = self.rng.random() < 0.2
+        """Clocks are minutes off and no process is ever killed for its age: nothing may rest on time."""
+        owners = count(1)
+        shared: dict[str, Any] = {
+            "messages": self.table,
+            "queue": self.queue,
+            "parked": self.bucket,
+            "journal": Quiet(),
+            "clock": SimClock(world),
+            "workers": AtOnce(),
+        }
+        front = {"providers": self.providers, "attachments": FakeAttachments(), "send_timeout": SEND_TIMEOUT}
+        self.room = Mailroom(opener=self.ses, new_owner=lambda: f"o{next(owners)}", **shared, **front)
+        self.desk = Desk(**shared, **front)
+        self.sweep_room = SweepRoom(releases=self.providers, shards=1, **shared)
+        self.troubled = False
+        """Whether the provider is switched off for a while."""
+        self._names = count(1)
+        self._swept_at = NOON
+        self._read_letters = 0
+        self._read_unknowns: set[tuple[str, int]] = set()
+        self._write()
+
+    # -- what is to happen -----------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        rng = self.rng
+        for number in range(1, rng.choice((2, 2, 3, 4))):
+            body = self._body(f"r{number}")
+            moment = timedelta(seconds=rng.choice((0, 0, rng.randrange(600))))
+            ways = [self._produce, self._produce, self._call_api]
+            self._at(moment, rng.choice(ways), body)
+            if rng.random() < 0.3:
+                self._at(timedelta(seconds=rng.randrange(3600)), rng.choice(ways), body)
+            if rng.random() < 0.25:
+                self._at(timedelta(seconds=rng.randrange(1800)), self._cancel, body["requestId"])
+            if rng.random() < 0.12:
+                other = {**body, "onUnknown": "resend" if body["onUnknown"] == "hold" else "hold"}
+                self._at(moment + timedelta(seconds=rng.randrange(1, 1800)), self._produce, other)
+        if rng.random() < 0.1:
+            self._at(timedelta(seconds=rng.randrange(600)), self._put_raw, '{"tenantId": "acme", "requestId": "poison"}')
+            self._at(timedelta(seconds=rng.randrange(600)), self._put_raw, "poison")
+        if rng.random() < 0.3:
+            self._trouble()
+
+    def _body(self, request_id: str) -> dict[str, Any]:
+        rng = self.rng
+        message = {"to": [{"email": f"{request_id}@example.com"}], "subject": "Hi", "text": "Hello."}
+        body: dict[str, Any] = {"tenantId": ACME, "requestId": request_id, "onUnknown": rng.choice(("hold", "resend")), "message": message}
+        if rng.random() < 0.2:
+            body["sendAt"] = _wire(NOON + timedelta(seconds=rng.choice((300, 4000, 86_400))))
+        if rng.random() < 0.15:
+            body["expiresAt"] = _wire(NOON + timedelta(days=1, seconds=rng.choice((60, 1000, 20_000))))
+        return body
+
+    def _trouble(self) -> None:
+        rng = self.rng
+        self.troubled = True
+        begin, end = timedelta(seconds=rng.randrange(1200)), timedelta(seconds=rng.randrange(1200, 40_000))
+        off = rng.choice((ProviderStatus.DISABLED, ProviderStatus.SUSPENDED))
+        self._at(begin, self.providers.change, ACME, off)
+        if rng.random() < 0.2:
+            self._at(end, self.providers.change, ACME, ProviderStatus.DELETED)
+        elif rng.random() < 0.9:
+            self._at(end, self.providers.change, ACME, ProviderStatus.ACTIVE)
+
+    def _at(self, age: timedelta, happen: Callable[..., None], *what: object) -> None:
+        self.events.append((NOON + age, len(self.events), partial(happen, *what)))
+        self.events.sort(key=lambda event: event[:2])
+
+    def _later(self, least: int, most: int, happen: Callable[..., None], what: object) -> None:
+        self._at(self.world.time.now - NOON + timedelta(seconds=self.rng.randrange(least, most)), happen, what)
+
+    def _produce(self, body: Mapping[str, Any]) -> None:
+        self._put_raw(json.dumps(body))
+
+    def _put_raw(self, body: str) -> None:
+        self.queue.put(Copy(body=body, tenant_id=ACME, created_at=self.world.time.now), timedelta(), is_raw=True)
+
+    def _call_api(self, body: Mapping[str, Any]) -> None:
+        self._start("api", partial(_tolerate, lambda: accept(parse_request(json.dumps(body)), self.desk)))
+
+    def _cancel(self, request_id: str) -> None:
+        self._start("cancel", partial(_tolerate, lambda: cancel(ACME, request_id, self.desk)))
+
+    # -- how it is played ------------------------------------------------------------------------------------------------
+
+    def play(self) -> "Story":
+        """Play it to its end, when nothing is left that could happen."""
+        time = self.world.time
+        while self.world.faults.calls < TOO_MANY and time.now < NOON + TOO_LONG:
+            moments: list[tuple[datetime, Callable[[], None]]] = [(task.wake_at, partial(self._resume, task)) for task in time.tasks]
+            moments += [(self.events[0][0], self._happen)] if self.events else []
+            moments += [(self._next_batch(), self._receive), (self._next_sweep(), self._sweep)]
+            moment, act = min(moments, key=lambda pair: pair[0])
+            if moment == NEVER:
+                break
+            time.now = max(time.now, moment)
+            act()
+            self._watch()
+        else:
+            self.world.wrongs.append("it does not settle")
+        return self
+
+    def _resume(self, task: Task) -> None:
+        time = self.world.time
+        others = [other.wake_at for other in time.tasks if other is not task]
+        events = [self.events[0][0]] if self.events else []
+        time.resume(task, min(*others, *events, self._next_batch(), self._next_sweep(), NEVER))
+        if task.bug is not None:
+            raise task.bug
+
+    def _happen(self) -> None:
+        self.events.pop(0)[2]()
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        time = self.world.time
+        minutes = 400 if self.wild else 20
+        skew = timedelta(seconds=self.rng.randrange(-minutes, minutes)) if self.rng.random() < 0.3 else timedelta()
+        dies_at = NEVER if self.wild else time.now + SEND_TIMEOUT
+        self.world.is_skewed |= bool(skew)
+        time.start(Task(f"{name}-{next(self._names)}", time.now, dies_at, skew), work)
+
+    def _running(self, name: str) -> int:
+        return sum(task.name.startswith(name) for task in self.world.time.tasks)
+
+    def _next_batch(self) -> datetime:
+        return self.queue.next_visible() if self._running("send") < WORKERS else NEVER
+
+    def _receive(self) -> None:
+        taken = self.queue.receive(self.rng.choice((1, 1, 3)))
+        if taken:
+            self._start("send", partial(self._send, taken))
+
+    def _send(self, taken: Sequence[Message]) -> None:
+        now = self.room.clock.now()
+        batch = [Received(str(message.number), message.copy, message.receives) for message in taken]
+        self.world.say(f"receives {[(message.number, message.receives) for message in taken]}")
+        self.world.task.window |= {request_id for message in taken if (request_id := self._proven(message.copy))}
+        returned = send_batch(batch, self.room, ends_at=now + SEND_TIMEOUT)
+        self.queue.delete(message for message in taken if str(message.number) not in returned)
+
+    def _proven(self, copy: Copy) -> str | None:
+        """Tell which request a copy brings the result of, if it is not written yet: its worker holds that result now."""
+        for (_, request_id), record in self.table.records.items():
+            if copy.proof and f'"{record.owner}"' in copy.proof and record.status in (Status.SENDING, Status.UNKNOWN):
+                return request_id
+        return None
+
+    def _next_sweep(self) -> datetime:
+        if self._running("sweep"):
+            return NEVER
+        look = min(self.table.next_look(), *self.providers.marks.values(), NEVER)
+        return max(look, self._swept_at + SWEEP_EVERY) if look != NEVER else NEVER
+
+    def _sweep(self) -> None:
+        self._swept_at = self.world.time.now
+        ends_at = self.world.time.now + timedelta(seconds=50)
+        self._start("sweep", partial(_tolerate, lambda: sweep(self.sweep_room, ends_at=ends_at)))
+
+    # -- operators -------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Let operators see to dead letters and unknowns, some hours later."""
+        for letter in self.queue.letters[self._read_letters :]:
+            if letter.reason in (None, "processing_crashed"):
+                self._later(600, 20_000, self._put_back, letter)
+        self._read_letters = len(self.queue.letters)
+        for record in self.table.records.values():
+            attempt = record.request_id, record.attempt
+            if record.status is Status.UNKNOWN and attempt not in self._read_unknowns:
+                self._read_unknowns.add(attempt)
+                if self.rng.random() < 0.3:
+                    self._later(1000, 20_000, self._settle, record)
+
+    def _put_back(self, letter: Letter) -> None:
+        """Redrive a dead letter as SQS does: the same body and papers, but the queue's own time is new."""
+        copy = replace(letter.copy, created_at=self.world.time.now) if letter.is_raw else letter.copy
+        self.queue.put(copy, timedelta(), is_raw=letter.is_raw)
+
+    def _settle(self, record: Delivery) -> None:
+        """Settle an unknown truthfully: as sent where SES's own events show it."""
+        accepted = self.ses.ledger[record.request_id]
+        word = Resolution("sent" if accepted else "resend", "ops", "looked it up", self.world.time.now)
+        self.world.say(f"operator settles {record.request_id}: {word.outcome}")
+        if not accepted:
+            self.chosen_again.add(record.request_id)
+        message_id = accepted[0] if accepted else None
+        self._start("operator", partial(_tolerate, lambda: resolve(ACME, record.request_id, word, self.desk, message_id=message_id)))
+
+
+def _tolerate(call: Callable[[], object]) -> None:
+    """Make a call whose caller lives with a refusal."""
+    try:
+        call()
+    except MailerError:
+        return
+
+
+def _wire(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

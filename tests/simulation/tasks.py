@@ -1,0 +1,101 @@
+"""Simulated time and processes: real code in threads, of which exactly one runs at a time, switched where it calls out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Lock, Thread
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Killed(BaseException):
+    """Raised where a process dies: no code may catch it, as none can catch `kill -9`."""
+
+
+@dataclass(eq=False)
+class Task:
+    """One run of a function: a batch, a sweep, a call of the API."""
+
+    name: str
+    wake_at: datetime
+    dies_at: datetime
+    """When the platform kills it."""
+    skew: timedelta = timedelta()
+    """How far its clock is off."""
+    window: set[str] = field(default_factory=set)
+    """Requests that it has handed over, or is about to, and whose result is not safe yet."""
+    bug: BaseException | None = None
+    lane: "Lane | None" = None
+
+
+class Lane:
+    """A thread that runs one task after another; threads are dear to make, and stories are short."""
+
+    idle: "list[Lane]" = []  # noqa: RUF012 - shared by all stories of the process
+
+    def __init__(self) -> None:
+        self.go = Lock()
+        self.go.acquire()
+        self.work: Callable[[], None] = lambda: None
+        Thread(target=self._run, daemon=True, name="lane").start()
+
+    def _run(self) -> None:
+        while True:
+            self.go.acquire()
+            self.work()
+
+    @classmethod
+    def take(cls) -> "Lane":
+        return cls.idle.pop() if cls.idle else cls()
+
+
+class Timeline:
+    """The clock of a story and everything that is under way in it."""
+
+    def __init__(self, start: datetime) -> None:
+        self.now = start
+        self.tasks: list[Task] = []
+        self.current: Task | None = None
+        self.horizon = NEVER
+        """When something else happens: until then the current task may go on without a switch."""
+        self._back = Lock()
+        self._back.acquire()
+
+    def start(self, task: Task, work: Callable[[], None]) -> None:
+        """Let a task begin at its `wake_at`."""
+        lane = task.lane = Lane.take()
+
+        def run() -> None:
+            try:
+                work()
+            except Killed:
+                pass
+            except BaseException as bug:  # noqa: BLE001 - told by whoever checks the story
+                task.bug = bug
+            self.tasks.remove(task)
+            Lane.idle.append(lane)
+            self._back.release()
+
+        lane.work = run
+        self.tasks.append(task)
+
+    def resume(self, task: Task, horizon: datetime) -> None:
+        """Run a task until it waits past the horizon, or ends."""
+        self.now = max(self.now, task.wake_at)
+        self.current, self.horizon = task, horizon
+        assert task.lane is not None
+        task.lane.go.release()
+        self._back.acquire()
+        self.current = None
+
+    def wait(self, moment: datetime) -> None:
+        """Hold the current task until a moment; others run meanwhile."""
+        task = self.current
+        assert task is not None
+        if moment < self.horizon:
+            self.now = max(self.now, moment)
+            return
+        task.wake_at = moment
+        assert task.lane is not None
+        self._back.release()
+        task.lane.go.acquire()

@@ -1,0 +1,349 @@
+"""Queue, table, bucket and provider rows that live in simulated time: each call takes a while, lets others run, and may fail."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from fakes import NOON, FakeMessagesTable, FakeParkedBodies, FakeProvidersTable
+from mailer.adapters.providers_table import RELEASE_MARKED
+from mailer.domain import delivery
+from mailer.domain.delivery import BEGIN, TIME_OUT, Change, Delivery, Status
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.provider import Provider, ProviderStatus
+from mailer.domain.waiting import MAX_DELAY
+from mailer.ports import Copy, RefusedError
+from simulation.faults import Fault, Faults
+from simulation.tasks import NEVER, Killed, Task, Timeline
+
+VISIBILITY = timedelta(seconds=360)
+MAX_RECEIVES = 5
+
+RESULTS = frozenset({"accept", "postpone", "reject", "lose"})
+"""Rules that write down what became of an attempt."""
+
+
+class World:
+    """What all simulated services share: time, chance, faults, and what the story's judge must know."""
+
+    def __init__(self, rng: Random, faults: Faults, *, traced: bool = False) -> None:
+        self.rng = rng
+        self.faults = faults
+        self.time = Timeline(NOON)
+        self.trace: list[str] | None = [] if traced else None
+        self.wrongs: list[str] = []
+        self.deaths = 0
+        self.excused: set[str] = set()
+        """Requests whose call, or the write of its result, was hit by a fault: these may be `unknown`."""
+        self.stirred: set[str] = set()
+        """Requests that a slow process, a clock or a lost fence may show as `unknown` for a while."""
+        self.is_skewed = False
+        """Whether clocks are off, so that `sending` may count as overdue too early."""
+        self.leftovers_excused = False
+        """A fault hit a call of the bucket: a body may be left for its lifecycle."""
+
+    def say(self, line: str) -> None:
+        if self.trace is not None:
+            who = self.time.current.name if self.time.current else "-"
+            self.trace.append(f"{self.time.now:%d %H:%M:%S.%f} {who:<12} {line}")
+
+    def call[T](self, service: str, what: str, effect: Callable[[], T], *, fence: str | None = None) -> T:
+        """Make one call: it takes a while, then it works or fails as the story's faults say."""
+        fault = self.faults.next(service, self.time.now - NOON)
+        if fault is not Fault.NONE:
+            self.say(f"{service} {what}: {fault.name}")
+            # A copy comes back and deletes what its first worker left; operators and the sweeper do not.
+            self.leftovers_excused |= service == "S3" or not self.task.name.startswith("send")
+            # Neither does a record know of a body that was parked just before this write of it failed.
+            self.leftovers_excused |= what in ("postpone", "note")
+        self.pass_time(fault, timedelta(milliseconds=self.rng.randrange(1, 400)), f"{service} {what}", effect, fence)
+        if fault is Fault.KILLED_BEFORE:
+            raise self.killed(what)
+        if fault is Fault.REFUSED:
+            self.excuse()
+            raise DependencyError(service, what)
+        try:
+            return effect()
+        finally:
+            if fault is Fault.KILLED_AFTER:
+                raise self.killed(what)
+            if fault is Fault.LOST:
+                # Whoever has no answer to its fence has not called yet, and can prove it.
+                self.excuse(but=fence)
+                raise DependencyError(service, what)
+
+    def pass_time(
+        self, fault: Fault, took: timedelta, what: str, effect: Callable[[], object] = lambda: None, fence: str | None = None
+    ) -> None:
+        """Let time go by; a process whose time is over dies, and what it had on the wire may still arrive."""
+        task = self.task
+        if fault is Fault.SLOW:
+            took = timedelta(seconds=self.rng.choice((12, 25, 50, 90)))
+            self.stirred |= task.window | ({fence} if fence else set())
+        self.time.wait(self.time.now + took)
+        if self.time.now >= task.dies_at:
+            if self.rng.random() < 0.5:
+                with suppress(RefusedError):
+                    effect()
+            raise self.killed(f"{what}: out of time")
+
+    def excuse(self, *, but: str | None = None) -> None:
+        """Note that a fault hit the running process: what it has handed over may become unknown."""
+        self.excused |= self.task.window - {but}
+        self.stirred |= self.task.window
+
+    def killed(self, what: str) -> Killed:
+        """Make the death of the running process."""
+        self.excuse()
+        self.leftovers_excused = True
+        self.deaths += 1
+        self.say(f"dies at {what}")
+        return Killed()
+
+    @property
+    def task(self) -> Task:
+        """The running process."""
+        assert self.time.current is not None
+        return self.time.current
+
+
+class SimClock:
+    """The clock as the running process sees it."""
+
+    def __init__(self, world: World) -> None:
+        self._time = world.time
+
+    def now(self) -> datetime:
+        task = self._time.current
+        return self._time.now + task.skew if task else self._time.now
+
+    def wait_until(self, moment: datetime) -> None:
+        task = self._time.current
+        self._time.wait(moment - task.skew if task else moment)
+
+
+class SimTable(FakeMessagesTable):
+    """The status table; every write is judged as it happens."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.accepted: Mapping[str, Sequence[Any]] = {}
+
+    def get(self, tenant_id: str, request_id: str) -> Delivery | None:
+        return self._world.call("DynamoDB", "get", lambda: self.records.get((tenant_id, request_id)))
+
+    def apply(self, change: Change) -> Delivery:
+        fence = change.request_id if change.rule is BEGIN else None
+        return self._world.call("DynamoDB", change.rule.name, lambda: self._apply(change), fence=fence)
+
+    def _apply(self, change: Change) -> Delivery:
+        key = change.tenant_id, change.request_id
+        before = self.records.get(key)
+        written = _decide(change, before)
+        self._note_window(change)
+        if written is not before:
+            self.records[key] = written
+            self._judge(before, written, change)
+            self._world.say(f"{change.rule.name} {key[1]} → {written.status} hop {written.hop} attempt {written.attempt}")
+            if written.sweep_at is not None:
+                self._world.time.horizon = min(self._world.time.horizon, max(written.sweep_at, self._world.time.now))
+        return written
+
+    def _note_window(self, change: Change) -> None:
+        task = self._world.task
+        if change.rule is BEGIN:
+            task.window.add(change.request_id)
+        elif change.rule.name in RESULTS:
+            task.window.discard(change.request_id)
+
+    def _judge(self, before: Delivery | None, after: Delivery, change: Change) -> None:
+        world, request_id = self._world, after.request_id
+        if before is not None and before.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+            world.wrongs.append(f"{request_id}: {change.rule.name} moved it from its end {before.status} to {after.status}")
+        if after.status is Status.UNKNOWN and (before is None or before.status is not Status.UNKNOWN):
+            by_the_clock = world.is_skewed and (change.rule is TIME_OUT or after.maybe_sent)
+            if request_id not in world.excused | world.stirred and not by_the_clock:
+                world.wrongs.append(f"{request_id}: {change.rule.name} made it unknown though no fault hit its call")
+        if after.status in (Status.FAILED, Status.CANCELLED) and self.accepted.get(request_id):
+            world.wrongs.append(f"{request_id}: {after.status} though SES accepted it")
+
+    def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
+        return self._world.call("DynamoDB", "due", lambda: super(SimTable, self).due(shard, now, limit))
+
+    def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
+        yield from self._world.call("DynamoDB", "query", lambda: list(super(SimTable, self).waiting_for_provider(tenant_id)))
+
+    def next_look(self) -> datetime:
+        """Return when the sweeper next has something to do."""
+        return min((d.sweep_at for d in self.records.values() if d.sweep_at is not None), default=NEVER)
+
+
+def _decide(change: Change, before: Delivery | None) -> Delivery:
+    if delivery.allows(change, before):
+        return delivery.apply(change, before)
+    if before is not None and delivery.already_done(change, before):
+        return before
+    raise RefusedError(before)
+
+
+@dataclass(eq=False)
+class Message:
+    """A message on the simulated queue."""
+
+    number: int
+    copy: Copy
+    visible_at: datetime
+    is_raw: bool = False
+    """Sent by a producer, without our travel papers: its time is that of the queue."""
+    receives: int = 0
+
+
+@dataclass
+class Letter:
+    """A message on the simulated dead-letter queue."""
+
+    copy: Copy
+    reason: str | None
+    is_raw: bool = False
+
+
+class SimQueue:
+    """At-least-once, unordered, with delays, visibility, receive counts and a dead-letter queue."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.messages: list[Message] = []
+        self.letters: list[Letter] = []
+        self._count = 0
+        self.asked: dict[str, list[str]] = {}
+        """The bodies that came for each request; what is here has been accepted."""
+        self.sloppy = world.rng.random() < 0.3
+        """Whether SQS hands a message out twice now and then, and forgets deletions."""
+
+    def send(self, copies: Iterable[tuple[Copy, timedelta]]) -> Sequence[Copy]:
+        copies = list(copies)
+        try:
+            return self._world.call("SQS", "send", lambda: self._take(copies))
+        except DependencyError:
+            return [copy for copy, _ in copies]
+
+    def _take(self, copies: Sequence[tuple[Copy, timedelta]]) -> Sequence[Copy]:
+        world = self._world
+        missed = []
+        for copy, delay in copies:
+            if len(copies) > 1 and world.faults.left and world.faults.rate and world.rng.random() < world.faults.rate / 4:
+                missed.append(copy)
+                continue
+            assert delay <= MAX_DELAY, delay
+            self.put(copy, max(delay, timedelta()))
+            if copy.proof:
+                world.task.window -= {request_id for request_id in world.task.window if f'"{request_id}"' in copy.body}
+        return missed
+
+    def put(self, copy: Copy, delay: timedelta, *, is_raw: bool = False) -> None:
+        """Put a message on the queue, from outside."""
+        self._count += 1
+        time = self._world.time
+        message = Message(self._count, copy, time.now + delay, is_raw)
+        self.messages.append(message)
+        time.horizon = min(time.horizon, message.visible_at)
+        if '"message":' in copy.body:
+            self.asked.setdefault(json.loads(copy.body)["requestId"], []).append(copy.body)
+        self._world.say(f"queue takes #{message.number} hop {copy.hop} for {delay}{' with proof' if copy.proof else ''}")
+
+    def bury(self, copy: Copy, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
+        def take() -> None:
+            self.letters.append(Letter(copy, reason))
+            self._world.say(f"dead letter: {reason}")
+
+        self._world.call("SQS", "bury", take)
+
+    def receive(self, at_most: int) -> list[Message]:
+        """Hand out what is visible, as SQS does: a message received too often goes to the dead-letter queue instead."""
+        rng, now = self._world.rng, self._world.time.now
+        visible = [message for message in self.messages if message.visible_at <= now]
+        rng.shuffle(visible)
+        taken = []
+        for message in visible[:at_most]:
+            if message.receives >= MAX_RECEIVES:
+                self.messages.remove(message)
+                self.letters.append(Letter(message.copy, None, message.is_raw))
+                self._world.say(f"SQS moves #{message.number} to the dead letters")
+                continue
+            message.receives += 1
+            if not (self.sloppy and rng.random() < 0.2):
+                message.visible_at = now + VISIBILITY
+            taken.append(message)
+        return taken
+
+    def delete(self, messages: Iterable[Message]) -> None:
+        """Take what was dealt with off the queue; now and then SQS hands it out once more."""
+        for message in messages:
+            if message in self.messages and not (self.sloppy and self._world.rng.random() < 0.1):
+                self.messages.remove(message)
+
+    def next_visible(self) -> datetime:
+        return min((message.visible_at for message in self.messages), default=NEVER)
+
+
+class SimParkedBodies(FakeParkedBodies):
+    """The bucket of parked bodies."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def park(self, tenant_id: str, request_id: str, body: str) -> str:
+        return self._world.call("S3", "park", lambda: super(SimParkedBodies, self).park(tenant_id, request_id, body))
+
+    def fetch(self, key: str) -> str:
+        return self._world.call("S3", "fetch", lambda: super(SimParkedBodies, self).fetch(key))
+
+    def discard(self, key: str) -> None:
+        self._world.call("S3", "discard", lambda: super(SimParkedBodies, self).discard(key))
+
+
+class SimProviders(FakeProvidersTable):
+    """The provider rows, and the tenants whose mail is to be set free."""
+
+    def __init__(self, world: World, *rows: Provider) -> None:
+        super().__init__(*rows)
+        self._world = world
+        self.marks: dict[str, datetime] = {}
+
+    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider]:
+        return self._world.call("providers", "get", lambda: super(SimProviders, self).get_many(tenant_ids))
+
+    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
+        return self._world.call(
+            "providers", "record fault", lambda: super(SimProviders, self).record_fault(tenant_id, version, request_id, error)
+        )
+
+    def clear_faults(self, tenant_id: str, version: int) -> None:
+        self._world.call("providers", "clear faults", lambda: super(SimProviders, self).clear_faults(tenant_id, version))
+
+    def change(self, tenant_id: str, status: ProviderStatus) -> None:
+        """Bring a row to a status from outside, and mark its mail to be set free as the provider API does."""
+        now, row = self._world.time.now, self.rows[tenant_id]
+        if status is ProviderStatus.DELETED:
+            row = replace(row, active=None, deleted_at=now)
+        self.rows[tenant_id] = replace(row, status=status, faulty_requests=frozenset())
+        if status in (ProviderStatus.ACTIVE, ProviderStatus.DELETED):
+            self.marks[tenant_id] = now
+        self._world.say(f"provider of {tenant_id} is {status}")
+
+    def releasing(self) -> Sequence[str]:
+        return self._world.call("providers", "releasing", lambda: list(self.marks))
+
+    def released(self, tenant_id: str, now: datetime) -> bool:
+        def take_off() -> bool:
+            is_old = self.marks.get(tenant_id, now) + RELEASE_MARKED < now
+            if is_old:
+                self.marks.pop(tenant_id, None)
+            return is_old
+
+        return self._world.call("providers", "released", take_off)

@@ -1,0 +1,28 @@
+"""The real services, played through thousands of seeded stories of crashes, outages, duplicates and skewed clocks."""
+
+import os
+
+import pytest
+
+from simulation.check import wrongs
+from simulation.story import Story
+
+STORIES = 3000
+CHUNK = 250
+
+SEED = os.environ.get("SEED")
+"""Replays one story: `SEED=123 pytest tests/unit/test_simulation.py`, or `python -m simulation 123` with src and tests on PYTHONPATH."""
+
+
+@pytest.mark.parametrize("first", [int(SEED)] if SEED else range(0, STORIES, CHUNK))
+def test_no_story_loses_doubles_or_misreports_a_request(first: int) -> None:
+    """Whatever befalls any call: one acceptance at most, one end with its reason, nothing left over; a failing story is printed."""
+    for seed in range(first, first + (1 if SEED else CHUNK)):
+        if found := wrongs(Story(seed).play()):
+            trace = Story(seed, traced=True).play().world.trace or []
+            pytest.fail("\n".join([f"story {seed}:", *trace, *found]), pytrace=False)
+
+
+def test_a_story_comes_out_the_same_every_time() -> None:
+    """Without this no seed could be replayed."""
+    assert Story(7, traced=True).play().world.trace == Story(7, traced=True).play().world.trace
