@@ -1,13 +1,16 @@
 """What the line of a sending account promises, whatever befalls it."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailer.domain import pacing
 from mailer.domain.pacing import (
     FIRST_RATE,
     FORGIVEN,
@@ -32,6 +35,7 @@ from mailer.domain.pacing import (
     moment,
 )
 
+PAGE = Path(__file__).resolve().parents[2] / "docs/pacing.md"
 NOW = 1_800_000_000.0
 KNOWN = RateSource(configured=14.0)
 UNKNOWN = RateSource()
@@ -360,3 +364,9 @@ def test_a_booking_moves_one_end() -> None:
     line = busy_line(ahead=100)
     promised = line.after(Booking(end="promised", turn=1, is_idle=True, start=500, weight=5, count=5))
     assert (promised.booked, promised.promised) == (100, 505)
+
+
+def test_the_docs_name_every_constant_with_its_value() -> None:
+    """An operator reads there what tunes the pacing."""
+    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", PAGE.read_text(), re.MULTILINE))
+    assert documented == {name: str(value) for name, value in vars(pacing).items() if name.isupper() and name != "UTC"}
