@@ -51,6 +51,8 @@ class Answer:
     length: int | None = None
     """The Content-Length that is claimed, where it is not the true one."""
     close: bool = False
+    swallow_next: int = 0
+    """Of the next request on this connection, read that many bytes and reset it."""
 
     def encoded(self) -> bytes:
         content = self.body.encode()
@@ -165,9 +167,7 @@ class SesServer:
 
     def _converse(self, connection: socket.socket) -> None:
         if self.swallow is not None:
-            left = self.swallow
-            while left > 0 and (got := connection.recv(min(left, 65536))):
-                left -= len(got)
+            _swallow(connection, self.swallow)
             self._do(connection, self.react(Request({}, b"")))
             return
         with connection.makefile("rb") as reader:
@@ -182,12 +182,20 @@ class SesServer:
         match reaction:
             case Answer():
                 connection.sendall(reaction.encoded())
+                if reaction.swallow_next:
+                    _swallow(connection, reaction.swallow_next)
+                    return self._do(connection, Reset())
                 return not reaction.close
             case Reset():
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             case Hang():
                 self._closing.wait(60)
         return False
+
+
+def _swallow(connection: socket.socket, left: int) -> None:
+    while left > 0 and (got := connection.recv(min(left, 65536))):
+        left -= len(got)
 
 
 def _read(reader: BufferedReader, *, discard: bool) -> Request | None:

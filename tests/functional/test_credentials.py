@@ -228,11 +228,12 @@ def test_a_trust_policy_is_tried_as_a_stranger_would(roles: AssumedRoles, sts: S
     assert TRUSTED.external_id not in claims
 
 
-def test_a_trust_policy_that_refuses_a_wrong_external_id_but_takes_none_is_open(roles: AssumedRoles, sts: Sts) -> None:
-    """A condition with IfExists lets in whoever says nothing: both are tried."""
+@pytest.mark.parametrize("let_in", ["without", "with any"])
+def test_a_trust_policy_that_lets_in_either_stranger_is_open(roles: AssumedRoles, sts: Sts, let_in: str) -> None:
+    """A condition with IfExists lets in whoever says nothing, one with a wildcard whoever says something: both are tried."""
 
     def assume_role(**call: Any) -> dict[str, Any]:
-        if "ExternalId" in call:
+        if ("ExternalId" in call) != (let_in == "with any"):
             raise denied()
         return Sts.assume_role(sts, **call)
 
