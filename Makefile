@@ -19,7 +19,7 @@ ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/bench/%/__main__.py,bench.%,$(wildcard tests/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade
+.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}'
@@ -76,3 +76,6 @@ lock: ## Pin pyproject.toml's dependencies with hashes; keeps the pins that stil
 
 upgrade: ## Pin the newest versions
 	@python3 tests/environments.py lock --upgrade
+
+render: setup ## Compose IN/*.json into OUT: NAME.eml and NAME.envelope.json, or NAME.rejected
+	@$(BIN)/python -m mailer.render "$(IN)" "$(OUT)"

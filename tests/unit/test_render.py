@@ -1,0 +1,61 @@
+"""The folder of JSON files that anyone can judge the composer with."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mailer.render import main
+
+ORDER = {
+    "fromAddress": "post@bücher.example",
+    "fromName": "Bücher",
+    "message": {"to": [{"email": "jo@example.com"}], "bcc": [{"email": "hidden@example.com"}], "subject": "Hello", "text": "Hi"},
+}
+
+
+def written(folder: Path, name: str, content: str) -> tuple[Path, Path]:
+    source, target = folder / "in", folder / "out"
+    source.mkdir(exist_ok=True)
+    (source / f"{name}.json").write_text(content, encoding="utf-8")
+    assert main([str(source), str(target)]) == 0
+    return source, target
+
+
+def test_a_mail_comes_out_with_its_envelope(tmp_path: Path) -> None:
+    """NAME.json becomes NAME.eml and NAME.envelope.json."""
+    _, target = written(tmp_path, "hello", json.dumps(ORDER))
+    assert b"From: =?utf-8?b?" in (target / "hello.eml").read_bytes()
+    envelope = json.loads((target / "hello.envelope.json").read_text())
+    assert envelope == {"mailFrom": "post@xn--bcher-kva.example", "rcptTo": ["jo@example.com", "hidden@example.com"]}
+    assert not (target / "hello.rejected").exists()
+
+
+def test_a_refused_one_comes_out_as_its_problems(tmp_path: Path) -> None:
+    """NAME.rejected has the code and every path; the sender's faults stand beside the message's."""
+    _, target = written(tmp_path, "hello", json.dumps(ORDER | {"fromAddress": "x", "message": {"subject": "\n"}}))
+    rejected = json.loads((target / "hello.rejected").read_text())
+    assert rejected["code"] == "invalid_request"
+    assert [error["path"] for error in rejected["errors"]] == ["fromAddress", "message.to", "message.subject", "message"]
+    assert not (target / "hello.eml").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"fromAddress": "a@b.example"}'])
+def test_whatever_is_in_a_file_the_others_are_composed(tmp_path: Path, content: str) -> None:
+    """One broken file stops nothing."""
+    written(tmp_path, "a", content)
+    _, target = written(tmp_path, "b", json.dumps(ORDER))
+    assert sorted(file.name for file in target.iterdir()) == ["a.rejected", "b.eml", "b.envelope.json"]
+
+
+def test_an_older_result_is_replaced(tmp_path: Path) -> None:
+    """A file that was refused and is mended leaves no refusal behind."""
+    written(tmp_path, "a", "{")
+    _, target = written(tmp_path, "a", json.dumps(ORDER))
+    assert sorted(file.name for file in target.iterdir()) == ["a.eml", "a.envelope.json"]
+
+
+def test_without_folders_it_says_how_it_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 is a wrong call."""
+    assert main([]) == 2
+    assert "usage" in capsys.readouterr().err
