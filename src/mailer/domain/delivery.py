@@ -209,7 +209,7 @@ class Change:
     send_timeout: timedelta = timedelta()
     sets: Mapping[str, Any] = field(default_factory=dict)
     birth: Mapping[str, Any] | None = None
-    """Fields of a new record, used only where there is none; None where the rule never makes one."""
+    """Fields of a new record, used only where it has none; None where the rule never makes one."""
 
 
 def allows(change: Change, current: Delivery | None) -> bool:
@@ -254,9 +254,10 @@ def apply(change: Change, current: Delivery | None) -> Delivery:
         sets["status"] = change.rule.target
     if change.rule is BEGIN:
         sets["attempt"] = (current.attempt if current else 0) + 1
+    birth = change.birth or {}
     if current is None:
-        return Delivery(tenant_id=change.tenant_id, request_id=change.request_id, **{**(change.birth or {}), **sets})
-    return replace(current, **sets)
+        return Delivery(tenant_id=change.tenant_id, request_id=change.request_id, **{**birth, **sets})
+    return replace(current, **{name: value for name, value in birth.items() if getattr(current, name) is None}, **sets)
 
 
 def already_done(change: Change, current: Delivery | None) -> bool:

@@ -41,14 +41,20 @@ def from_json(text: str) -> tuple[Fence, Outcome] | None:
 def _outcome(proof: dict[str, str]) -> Outcome:
     if "sent" in proof:
         return Sent(str(proof["sent"]))
-    code = proof.get("notSent") or proof["maybeSent"]
-    error = ErrorInfo(code, str(proof.get("message", "")))
-    if "maybeSent" in proof and error.kind is Kind.UNKNOWN:
-        return MaybeSent(error)
+    if "maybeSent" in proof:
+        return MaybeSent(_error(proof, proof["maybeSent"], Kind.UNKNOWN))
+    error = _error(proof, proof["notSent"], Kind.FAILED, Kind.TENANT, Kind.DEFERRED)
     seconds = int(proof.get("retryAfter", "0"))
-    if error.kind not in (Kind.FAILED, Kind.TENANT, Kind.DEFERRED) or not 0 <= seconds <= _MAX_SECONDS:
-        raise ValueError("not an outcome")
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise ValueError("no request waits so long")
     return NotSent(error, timedelta(seconds=seconds) or None)
+
+
+def _error(proof: dict[str, str], code: str, *kinds: Kind) -> ErrorInfo:
+    error = ErrorInfo(code, str(proof.get("message", "")))
+    if error.kind not in kinds:
+        raise ValueError("the code says something else than the outcome")
+    return error
 
 
 _MAX_SECONDS = 7 * 24 * 3600

@@ -22,16 +22,22 @@ def read(received: Received, room: Mailroom) -> Job | Received | None:
     """Return the job; None where the copy is dealt with; the copy itself where it must be handed out again."""
     try:
         try:
-            return _job(received, _body(received, room))
-        except RequestError as refusal:
-            _refuse(received, room, refusal)
-        except NotSentError as gone:
-            _end_without_body(received, room, gone.error)
+            return _job_or_end(received, room)
         except DependencyError as failure:
             _come_back(received, room, failure)
     except Exception as failure:  # noqa: BLE001  # nothing that a body holds may stop its neighbours
         room.journal.failed("read", received.copy.tenant_id, failure)
         return received
+    return None
+
+
+def _job_or_end(received: Received, room: Mailroom) -> Job | None:
+    try:
+        return _job(received, _body(received, room))
+    except RequestError as refusal:
+        _refuse(received, room, refusal)
+    except NotSentError as gone:
+        _end_without_body(received, room, gone.error)
     return None
 
 

@@ -51,8 +51,7 @@ def _under_way(job: Job, room: Mailroom, record: Delivery) -> bool:
 def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
     now = room.clock.now()
     if record.on_unknown == "hold" or now >= record.expires_at:
-        _hold(job, room, record)
-        return False
+        return _hold(job, room, record)
     if now <= (dead_at := record.worker_dead_at(room.send_timeout)):
         come_back(job, room, dead_at)
         return False
@@ -63,15 +62,17 @@ def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
     return True
 
 
-def _hold(job: Job, room: Mailroom, record: Delivery) -> None:
-    """Keep the body, so that an operator can send it again."""
+def _hold(job: Job, room: Mailroom, record: Delivery) -> bool:
+    """Keep the body, so that an operator can send it again; a record that has gone on meanwhile says what to do instead."""
     if record.parked is not None:
-        return
+        return False
     key = park(job, room)
     try:
         room.messages.apply(changes.note(changes.about(record), room.clock.now(), parked=key))
     except RefusedError as refusal:
-        if refusal.current is not None and refusal.current.status is Status.UNKNOWN:
-            _hold(job, room, refusal.current)
-        else:
-            discard_body(room, refusal.current, key)
+        current = refusal.current
+        if current is not None and current.status is Status.UNKNOWN:
+            return _hold(job, room, current)
+        discard_body(room, current, key)
+        return current is None or redelivered(job, room, current)
+    return False

@@ -1,0 +1,359 @@
+"""The status table on DynamoDB says and does what the delivery machine says and does."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+import tables
+from fakes import NOON, a_delivery
+from mailer.adapters import messages_table
+from mailer.adapters.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
+from mailer.domain import changes, delivery
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import REMEMBERED, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.ports import RefusedError
+from transitions import CHANGES, MS, REQUEST, REST, cases, seen
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+@pytest.fixture(scope="module")
+def client() -> "Iterator[DynamoDBClient]":
+    with mock_aws():
+        yield boto3.client("dynamodb", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+
+
+@pytest.fixture
+def table(client: "DynamoDBClient") -> Iterator[DynamoMessagesTable]:
+    """Make the tables of the template anew, without the rest of the stack."""
+    names = tables.create_tables(client)
+    yield DynamoMessagesTable(client, names["MessagesTable"])
+    for name in names.values():
+        client.delete_table(TableName=name)
+
+
+def store(table: DynamoMessagesTable, record: Delivery, **attributes: Any) -> None:
+    """Put a record there as if it had come to be."""
+    fields = {name: getattr(record, name) for name in FIELDS}
+    item = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items() if value not in (None, False)}
+    table._client.put_item(TableName=table._table, Item={**item, **attributes})
+
+
+def item(table: DynamoMessagesTable, request_id: str = "r1") -> dict[str, Any]:
+    """Read the raw item."""
+    key = {"tenantId": {"S": "acme"}, "requestId": {"S": request_id}}
+    found: dict[str, Any] = table._client.get_item(TableName=table._table, Key=key)["Item"]
+    return found
+
+
+def queued(request_id: str, age: timedelta = timedelta(), tenant_id: str = "acme") -> Change:
+    """Make the change that records a request, which came a while before noon."""
+    request = replace(REQUEST, tenant_id=tenant_id, request_id=request_id, hop=0, created_at=NOON - age)
+    return changes.queue(request, NOON - age)
+
+
+# -- conditions ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_conditions_agree_with_the_machine(table: DynamoMessagesTable, rule: str) -> None:
+    """For every status and every broken guard DynamoDB allows what `domain.delivery` allows, and writes what it makes of the record."""
+    for name, case in cases():
+        if case.rule.name != rule:
+            continue
+        request_id = f"r{abs(hash(name))}"
+        record = replace(case.record, request_id=request_id) if case.record else None
+        change = replace(case.change, request_id=request_id)
+        if record is not None:
+            store(table, record)
+        outcome = _try(table, change)
+        if delivery.allows(change, record):
+            assert outcome == delivery.apply(change, record) == table.get("acme", request_id), name
+        elif record is not None and delivery.already_done(change, record):
+            assert outcome == record, name
+        else:
+            assert outcome == ("refused", record), name
+
+
+def _try(table: DynamoMessagesTable, change: Change) -> object:
+    try:
+        return table.apply(change)
+    except RefusedError as refusal:
+        return "refused", refusal.current
+
+
+@pytest.mark.parametrize("name", ["begin", "accept", "postpone", "reject", "lose"])
+def test_a_change_whose_reply_was_lost_succeeds_when_it_is_made_again(table: DynamoMessagesTable, name: str) -> None:
+    """The SDK's retry, or a proof, meets its own success and takes it for one."""
+    record = seen(RULES[name], Status.QUEUED if name == "begin" else Status.SENDING)
+    store(table, record)
+    change = CHANGES[name](record)
+    first = table.apply(change)
+    assert table.apply(change) == first
+
+
+def test_of_two_workers_one_passes_the_fence(table: DynamoMessagesTable) -> None:
+    """Each has its own token."""
+    first, second = (changes.begin(REQUEST, NOON, owner=owner, deadline=NOON, provider="ses", version=1) for owner in ("w1", "w2"))
+    passed = table.apply(first)
+    with pytest.raises(RefusedError) as refused:
+        table.apply(second)
+    assert passed.owner == "w1"
+    assert refused.value.current == passed
+
+
+def test_an_outage_is_a_dependency_error(table: DynamoMessagesTable) -> None:
+    """It names the call, never the data."""
+    broken = DynamoMessagesTable(table._client, "no-such-table")
+    with pytest.raises(DependencyError, match=r"DynamoDB did not complete UpdateItem \(ResourceNotFoundException\)"):
+        broken.apply(queued("r1"))
+    with pytest.raises(DependencyError, match="GetItem"):
+        broken.get("acme", "r1")
+    with pytest.raises(DependencyError, match="Query"):
+        broken.list("acme", status=None, limit=1, cursor=None)
+    with pytest.raises(DependencyError, match="Query"):
+        broken.due(0, NOON, 1)
+    with pytest.raises(DependencyError, match="Query"):
+        list(broken.waiting_for_provider("acme"))
+
+
+# -- what stands in the item ---------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
+    """Every field that a record can have survives the table."""
+    whole = Delivery(
+        tenant_id="acme",
+        request_id="r1",
+        status=Status.UNKNOWN,
+        content_hash="sha256-v1:aa",
+        created_at=NOON,
+        updated_at=NOON + MS,
+        expires_at=NOON + timedelta(days=1),
+        recipients=3,
+        on_unknown="resend",
+        attempt=2,
+        owner="w",
+        deadline=NOON,
+        hop=5,
+        due_at=NOON,
+        waits_for=WaitsFor.PROVIDER,
+        parked="parked/acme/r1/1.json",
+        maybe_sent=True,
+        provider="smtp",
+        provider_version=7,
+        message_id="m",
+        sent_at=NOON,
+        error=ErrorInfo("outcome_unknown", "lost", "look"),
+        correlation_id="c",
+        resolution=Resolution("sent", "ops", "seen in the events", NOON),
+        sweep_at=NOON,
+    )
+    assert all(getattr(whole, name) not in (None, False) for name in FIELDS)
+    assert set(FIELDS) == set(Delivery.__dataclass_fields__)
+    store(table, whole)
+    assert table.get("acme", "r1") == whole
+
+
+def test_there_is_nothing_where_there_is_nothing(table: DynamoMessagesTable) -> None:
+    """An unknown id is None, not an error."""
+    assert table.get("acme", "r1") is None
+
+
+def each_rule(table: DynamoMessagesTable) -> Iterator[tuple[Rule, Change]]:
+    """Bring the record to where each rule may be applied, one after another, and yield the rule and its change."""
+    key = {"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}}
+    for name, rule in RULES.items():
+        source = next((s for s in sorted(rule.sources, key=str) if s is not None), None)
+        table._client.delete_item(TableName=table._table, Key=key)
+        if source is not None:
+            store(table, seen(rule, source), ttl={"N": "1"}, sweepShard={"S": sweep_shard("acme", "r1")})
+        yield rule, CHANGES[name](seen(rule, source or Status.QUEUED))
+
+
+def test_only_ended_records_are_forgotten(table: DynamoMessagesTable) -> None:
+    """`ttl` stands on ends alone, 35 days ahead, in seconds; whoever goes on loses it."""
+    for rule, change in each_rule(table):
+        status = table.apply(change).status
+        ttl = item(table).get("ttl")
+        if rule.target is None:
+            assert ttl == {"N": "1"}, rule.name  # it neither ends nor goes on
+        else:
+            ahead = {"N": str(int((NOON + REMEMBERED).timestamp()))}
+            assert ttl == (ahead if status in delivery.ENDS else None), rule.name
+
+
+def test_the_sweep_index_is_sparse(table: DynamoMessagesTable) -> None:
+    """A record stands in it, in its shard, exactly as long as somebody must look at it."""
+    for rule, change in each_rule(table):
+        looked_at = table.apply(change).sweep_at is not None
+        raw = item(table)
+        assert ("sweepAt" in raw, raw.get("sweepShard")) == (looked_at, {"S": sweep_shard("acme", "r1")} if looked_at else None), rule.name
+
+
+def test_the_status_index_follows_the_status(table: DynamoMessagesTable) -> None:
+    """The list of one status finds it where it is now."""
+    table.apply(queued("r1"))
+    assert item(table)["tenantStatus"] == {"S": "acme#queued"}
+    table.apply(changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, provider="ses", version=1))
+    assert item(table)["tenantStatus"] == {"S": "acme#sending"}
+
+
+def test_the_time_it_came_stays_in_the_sort_key(table: DynamoMessagesTable) -> None:
+    """Whatever happens later: the list's order does not change."""
+    table.apply(queued("r1", timedelta(hours=1)))
+    first = item(table)["createdKey"]
+    table.apply(changes.wait(REQUEST, NOON, REST))
+    assert item(table)["createdKey"] == first == {"S": "2026-11-24T11:00:00.000+00:00#r1"}
+
+
+def test_shards_spread_requests() -> None:
+    """No partition of the sweep index gets more than its share."""
+    counts = [0] * SWEEP_SHARDS
+    for number in range(3200):
+        counts[int(sweep_shard("acme", f"r{number}"))] += 1
+    assert min(counts) > 120
+
+
+# -- lists ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_is_newest_first_and_goes_on_at_its_cursor(table: DynamoMessagesTable) -> None:
+    """Page by page, each record once, the tenant's own alone."""
+    for number in range(5):
+        table.apply(queued(f"r{number}", timedelta(minutes=number)))
+    table.apply(queued("theirs", tenant_id="other"))
+    pages, cursor = [], None
+    while True:
+        page = table.list("acme", status=None, limit=2, cursor=cursor)
+        pages.append([d.request_id for d in page.deliveries])
+        if (cursor := page.cursor) is None:
+            break
+    assert pages == [["r0", "r1"], ["r2", "r3"], ["r4"]]
+
+
+def test_a_list_of_one_status_has_no_other(table: DynamoMessagesTable) -> None:
+    """Filtered by the index, and once more by the record itself."""
+    for number in range(4):
+        table.apply(queued(f"r{number}", timedelta(minutes=number)))
+    table.apply(changes.begin(replace(REQUEST, request_id="r1"), NOON, owner="w", deadline=NOON, provider="ses", version=1))
+    page = table.list("acme", status=Status.QUEUED, limit=2, cursor=None)
+    rest = table.list("acme", status=Status.QUEUED, limit=2, cursor=page.cursor)
+    assert [d.request_id for d in (*page.deliveries, *rest.deliveries)] == ["r0", "r2", "r3"]
+    assert [d.request_id for d in table.list("acme", status=Status.SENDING, limit=9, cursor=None).deliveries] == ["r1"]
+
+
+def test_a_cursor_holds_no_tenant(table: DynamoMessagesTable) -> None:
+    """Under another tenant it is only a place in that tenant's own list."""
+    for number in range(3):
+        table.apply(queued(f"r{number}", timedelta(minutes=number)))
+        table.apply(queued(f"t{number}", timedelta(minutes=number), tenant_id="other"))
+    cursor = table.list("acme", status=None, limit=1, cursor=None).cursor
+    theirs = table.list("other", status=None, limit=9, cursor=cursor)
+    assert {d.tenant_id for d in theirs.deliveries} == {"other"}
+
+
+def test_a_made_up_cursor_is_none_of_ours(table: DynamoMessagesTable) -> None:
+    """It never reaches DynamoDB."""
+    for cursor in ("", "?", "AAAA", "é", "YWNtZSNyMQ", "a" * 5000):
+        with pytest.raises(KeyError):
+            table.list("acme", status=None, limit=1, cursor=cursor)
+
+
+def test_more_records_than_one_read_takes(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BatchGetItem takes 100 keys; here it is three."""
+    monkeypatch.setattr(messages_table, "_BATCH_GET", 3)
+    for number in range(8):
+        table.apply(queued(f"r{number}", timedelta(minutes=number)))
+    assert [d.request_id for d in table.list("acme", status=None, limit=9, cursor=None).deliveries] == [f"r{n}" for n in range(8)]
+
+
+def test_keys_that_dynamodb_leaves_unread_are_asked_for_again(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A throttled BatchGetItem answers a part of what it was asked."""
+    for number in range(3):
+        table.apply(queued(f"r{number}", timedelta(minutes=number)))
+    read = table._client.batch_get_item
+
+    def one_at_a_time(*, RequestItems: Any) -> Any:  # noqa: N803 - boto3's name
+        [(name, asked)] = RequestItems.items()
+        first, *rest = asked["Keys"]
+        answer = read(RequestItems={name: {**asked, "Keys": [first]}})
+        return {**answer, "UnprocessedKeys": {name: {**asked, "Keys": rest}} if rest else {}}
+
+    monkeypatch.setattr(table._client, "batch_get_item", one_at_a_time)
+    assert [d.request_id for d in table.list("acme", status=None, limit=9, cursor=None).deliveries] == ["r0", "r1", "r2"]
+
+
+def test_an_entry_whose_record_is_gone_is_left_out(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes lag behind the table."""
+    table.apply(queued("r1"))
+    nothing = {"Responses": {table._table: []}, "UnprocessedKeys": {}}
+    monkeypatch.setattr(table._client, "batch_get_item", lambda **_: nothing)
+    assert table.list("acme", status=None, limit=9, cursor=None).deliveries == []
+
+
+# -- what the sweeper reads ----------------------------------------------------------------------------------------------
+
+
+def due_everywhere(table: DynamoMessagesTable, limit: int = 9) -> list[str]:
+    return [d.request_id for shard in range(SWEEP_SHARDS) for d in table.due(shard, NOON, limit)]
+
+
+def test_what_is_due_is_found_in_its_shard(table: DynamoMessagesTable) -> None:
+    """Not before its time, and not without one."""
+    for name, sweep_at in {"now": NOON, "past": NOON - MS, "later": NOON + MS}.items():
+        table.apply(replace(queued(name), sets={"sweep_at": sweep_at}))
+    table.apply(changes.refuse(replace(REQUEST, request_id="ended"), NOON, ErrorInfo("expired", "too late")))
+    assert sorted(due_everywhere(table)) == ["now", "past"]
+    assert [d.request_id for d in table.due(int(sweep_shard("acme", "past")), NOON, 9) if d.request_id == "past"] == ["past"]
+
+
+def test_the_longest_overdue_comes_first_and_no_more_than_asked_for(table: DynamoMessagesTable) -> None:
+    """A run is bounded, and fair to what waits longest."""
+    shard = sweep_shard("acme", "r0")
+    ids = [f"r{n}" for n in range(200) if sweep_shard("acme", f"r{n}") == shard][:4]
+    for age, request_id in enumerate(ids):
+        table.apply(replace(queued(request_id), sets={"sweep_at": NOON - age * MS}))
+    assert [d.request_id for d in table.due(int(shard), NOON, 3)] == ids[:0:-1]
+
+
+def test_what_waits_for_its_provider_is_found_oldest_first(table: DynamoMessagesTable) -> None:
+    """Of one tenant, deferred, and waiting for nothing else."""
+    for number in range(3):
+        request = replace(REQUEST, request_id=f"r{number}", created_at=NOON - timedelta(minutes=number))
+        table.apply(changes.wait(request, NOON, REST))
+    table.apply(changes.wait(replace(REQUEST, request_id="timed"), NOON, replace(REST, waits_for=WaitsFor.TIME)))
+    table.apply(changes.wait(replace(REQUEST, request_id="theirs", tenant_id="other"), NOON, REST))
+    table.apply(changes.cancel(a_delivery("r1", Status.DEFERRED, content_hash="sha256-v1:aa", hop=4), NOON))
+    assert [d.request_id for d in table.waiting_for_provider("acme")] == ["r2", "r0"]
+
+
+def test_more_waits_than_one_page_holds(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as they are taken, 100 at a time; here it is three."""
+    monkeypatch.setattr(messages_table, "_BATCH_GET", 3)
+    for number in range(7):
+        table.apply(changes.wait(replace(REQUEST, request_id=f"r{number}"), NOON, REST))
+    assert [d.request_id for d in table.waiting_for_provider("acme")] == [f"r{n}" for n in range(7)]
+
+
+def test_a_refused_fence_shows_the_record(table: DynamoMessagesTable) -> None:
+    """What to do next is decided by the record as it stands, without a second read."""
+    store(table, replace(seen(RULES["begin"], Status.SENT), message_id="m-1"))
+    with pytest.raises(RefusedError) as refused:
+        table.apply(changes.begin(REQUEST, NOON, owner="w", deadline=NOON, provider="ses", version=1))
+    assert refused.value.current is not None
+    assert (refused.value.current.status, refused.value.current.message_id) == (Status.SENT, "m-1")
+
+
+def test_a_change_of_nothing_shows_that_there_is_nothing(table: DynamoMessagesTable) -> None:
+    """A result for a record that was forgotten is refused, with None."""
+    with pytest.raises(RefusedError) as refused:
+        table.apply(changes.accept(REQUEST, NOON, Fence(1, "w"), "m-1"))
+    assert refused.value.current is None

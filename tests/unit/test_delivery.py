@@ -1,0 +1,219 @@
+"""The delivery machine: which change a record allows, and what it makes of it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from fakes import NOON, a_delivery
+from mailer.domain import changes, delivery
+from mailer.domain.delivery import ENDS, HOLDS, RULES, Guard, Status, WaitsFor, same_content
+from mailer.domain.errors import EXPIRED
+from transitions import BREAKS, CHANGES, ERROR, FENCE, LOST, MS, REQUEST, REST, TIMEOUT, WORD, Case, cases, seen
+
+OPEN = {Status.QUEUED, Status.DEFERRED}
+
+
+# -- allows --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases()])
+def test_a_change_is_allowed_from_its_sources_while_its_guards_hold(case: Case) -> None:
+    """Every rule against every status, and against records that break one guard at a time."""
+    assert delivery.allows(case.change, case.record) == case.allowed
+
+
+def test_every_guard_is_broken_by_some_record() -> None:
+    """A guard that no record of the grid breaks would be tested by nothing."""
+    assert set().union(*(broken for _, broken in BREAKS.values())) == set(Guard) == set(HOLDS)
+
+
+def test_every_rule_has_a_change() -> None:
+    """A new rule enters the grid."""
+    assert CHANGES.keys() == RULES.keys()
+
+
+def test_nothing_takes_over_a_request_under_way() -> None:
+    """Safety needs no clock: from `sending` only its own worker, proof of acceptance and `unknown` lead on."""
+    away = {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is not None}
+    assert away == {"accept", "postpone", "reject", "lose", "time_out"}
+    assert all(Guard.SAME_ATTEMPT in RULES[name].guards for name in away - {"accept"})
+
+
+def test_only_acceptance_leads_on_from_an_end() -> None:
+    """`sent`, `failed` and `cancelled` are final; an `unknown` may still be proven or sent again."""
+    for end in ENDS - {Status.UNKNOWN}:
+        away = {name for name, rule in RULES.items() if end in rule.sources}
+        assert away == (set() if end is Status.SENT else {"accept"})
+    away = {name for name, rule in RULES.items() if Status.UNKNOWN in rule.sources}
+    assert away == {"accept", "postpone", "reject", "resend", "settle_resend", "note"}
+
+
+def test_what_may_have_been_sent_never_ends_as_unsent() -> None:
+    """A `maybeSent` record ends only as `sent` or `unknown`."""
+    unsent = [rule for rule in RULES.values() if rule.target in (Status.FAILED, Status.CANCELLED)]
+    assert len(unsent) == 3
+    assert all(Guard.NOT_MAYBE_SENT in rule.guards for rule in unsent)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("sha256-v1:aa", "sha256-v1:aa", True),
+        ("sha256-v1:aa", "sha256-v1:bb", False),
+        ("sha256-v1:aa", "sha256-v2:aa", True),  # another scheme: cannot be compared
+        (None, "sha256-v1:aa", True),
+        ("sha256-v1:aa", None, True),
+    ],
+)
+def test_hashes_are_compared_within_their_scheme(one: str | None, other: str | None, same: bool) -> None:  # noqa: FBT001 - a table
+    """A new scheme must not make every open request look reused."""
+    assert same_content(one, other) is same
+
+
+# -- apply ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_fence_counts_the_attempt_and_names_its_owner() -> None:
+    """Also for a request that nobody has recorded yet."""
+    first = delivery.apply(CHANGES["begin"](seen(RULES["begin"], Status.QUEUED)), None)
+    assert (first.status, first.attempt, first.owner, first.hop) == (Status.SENDING, 1, "w3", 0)
+    assert (first.content_hash, first.recipients, first.on_unknown, first.correlation_id) == ("sha256-v1:aa", 2, "resend", "c-1")
+    again = delivery.apply(CHANGES["begin"](first), seen(RULES["begin"], Status.DEFERRED))
+    assert (again.attempt, again.owner, again.due_at, again.waits_for, again.error) == (3, "w3", None, None, None)
+    assert (again.deadline, again.sweep_at, again.provider_version) == (NOON + timedelta(seconds=20), NOON + timedelta(seconds=20), 7)
+
+
+def test_a_record_that_is_there_keeps_its_birth() -> None:
+    """A producer's duplicate changes neither when the request came nor when it ends."""
+    stored = seen(RULES["wait"], Status.QUEUED)
+    late = replace(REQUEST, created_at=NOON + timedelta(hours=1), expires_at=NOON + timedelta(hours=25))
+    waits = delivery.apply(changes.wait(late, NOON, REST), stored)
+    assert (waits.created_at, waits.expires_at, waits.recipients) == (stored.created_at, stored.expires_at, stored.recipients)
+
+
+def test_an_attempt_s_end_needs_the_sweeper_no_more() -> None:
+    """What has ended stands in no index of open records."""
+    for name in ("accept", "reject", "lose", "time_out", "give_up", "refuse", "cancel"):
+        rule = RULES[name]
+        record = seen(rule, next(s for s in sorted(rule.sources, key=str) if s))
+        assert delivery.apply(CHANGES[name](record), record).sweep_at is None, name
+
+
+def test_a_lost_attempt_keeps_its_deadline() -> None:
+    """It tells when the worker is dead, and a resend may follow."""
+    record = seen(RULES["lose"], Status.SENDING)
+    assert delivery.apply(CHANGES["lose"](record), record).deadline == record.deadline
+
+
+def test_an_attempt_lost_for_good_is_only_the_operator_s() -> None:
+    """Whatever its caller chose."""
+    record = seen(RULES["lose"], Status.SENDING)
+    lost = delivery.apply(changes.lose(REQUEST, NOON, FENCE, LOST, for_good=True), record)
+    assert (lost.status, lost.on_unknown, lost.ended) == (Status.UNKNOWN, "hold", True)
+
+
+def test_a_parked_body_stays_known_until_the_end_and_after() -> None:
+    """Whoever ends the request knows what to delete; whoever holds an unknown, what to send again."""
+    for name in ("accept", "reject", "give_up", "lose", "begin", "cancel"):
+        rule = RULES[name]
+        record = seen(rule, next(s for s in sorted(rule.sources, key=str) if s))
+        assert delivery.apply(CHANGES[name](record), record).parked == record.parked, name
+
+
+def test_a_rest_on_the_queue_is_looked_at_when_its_copy_is_overdue() -> None:
+    """A copy comes back by itself; half an hour later somebody asks why not."""
+    rest = replace(REST, on_queue=True, parked=None)
+    waits = delivery.apply(changes.wait(REQUEST, NOON, rest), None)
+    assert waits.sweep_at == rest.until + delivery.OVERDUE_AFTER
+
+
+def test_a_parked_rest_is_looked_at_when_it_is_due() -> None:
+    """The sweeper fetches it."""
+    assert delivery.apply(changes.wait(REQUEST, NOON, REST), None).sweep_at == REST.until
+
+
+def test_nobody_waits_past_the_expiry() -> None:
+    """Every open record is looked at when it expires, at the latest."""
+    rest = replace(REST, until=REQUEST.expires_at + timedelta(hours=1))
+    assert delivery.apply(changes.wait(REQUEST, NOON, rest), None).sweep_at == REQUEST.expires_at
+
+
+def test_a_shelved_request_may_go_out_as_soon_as_it_is_put_back() -> None:
+    """It has no dueAt, its next copy is the newest, and the sweeper comes when it expires."""
+    shelved = delivery.apply(changes.shelve(REQUEST, NOON, ERROR, None), None)
+    assert (shelved.due_at, shelved.hop, shelved.sweep_at) == (None, 4, REQUEST.expires_at)
+
+
+def test_an_operator_s_resend_gets_a_new_span_and_his_word() -> None:
+    """Who and why stand on the record; it counts as maybe sent from now on."""
+    record = seen(RULES["settle_resend"], Status.UNKNOWN)
+    queued = delivery.apply(CHANGES["settle_resend"](record), record)
+    assert (queued.status, queued.maybe_sent, queued.resolution, queued.hop) == (Status.QUEUED, True, WORD, 4)
+    assert queued.expires_at == NOON + timedelta(hours=24)
+
+
+def test_what_was_given_up_can_be_sent_again_by_an_operator() -> None:
+    """It has no worker that could still live."""
+    record = replace(seen(RULES["give_up"], Status.DEFERRED), deadline=None)
+    given_up = delivery.apply(changes.give_up(REQUEST, NOON, LOST), record)
+    assert delivery.allows(changes.settle_resend(given_up, NOON, TIMEOUT, WORD, NOON), given_up)
+
+
+# -- already done --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["begin", "accept", "postpone", "reject", "lose"])
+def test_a_change_whose_reply_was_lost_is_known_by_its_owner(name: str) -> None:
+    """Made a second time it is refused by the guards, and recognised."""
+    record = seen(RULES[name], Status.QUEUED if name == "begin" else Status.SENDING)
+    change = CHANGES[name](record)
+    done = delivery.apply(change, record)
+    assert delivery.already_done(change, done)
+    assert not delivery.already_done(change, replace(done, owner="w9"))
+    assert not delivery.already_done(change, replace(done, status=Status.CANCELLED))
+    assert not delivery.already_done(change, None)
+
+
+def test_a_result_of_another_attempt_is_not_this_one_s() -> None:
+    """The owner alone does not make it done where the attempt differs."""
+    done = replace(seen(RULES["accept"], Status.SENT), attempt=3)
+    assert not delivery.already_done(CHANGES["accept"](done), done)
+
+
+def test_a_change_without_an_owner_is_never_already_done() -> None:
+    """Two who cancel are told apart by their caller, not here."""
+    record = replace(seen(RULES["cancel"], Status.CANCELLED), owner=None)
+    assert not delivery.already_done(CHANGES["cancel"](record), record)
+
+
+# -- what a record says of itself ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_record_is_forgotten_35_days_after_its_end(status: Status) -> None:
+    """Open records are never deleted."""
+    record = a_delivery(status=status)
+    assert record.forget_at == (NOON + timedelta(days=35) if status in ENDS else None)
+
+
+def test_an_unknown_that_is_sent_again_has_not_ended() -> None:
+    """A caller that waits for the end goes on waiting."""
+    assert not a_delivery(status=Status.UNKNOWN, on_unknown="resend").ended
+    assert a_delivery(status=Status.UNKNOWN, on_unknown="hold").ended
+    assert not a_delivery(status=Status.DEFERRED).ended
+
+
+def test_a_touch_can_say_when_to_look_again() -> None:
+    """By default half an hour later; at once for what is being set free."""
+    record = a_delivery(status=Status.DEFERRED, waits_for=WaitsFor.PROVIDER)
+    assert delivery.apply(changes.touch(record, NOON), record).sweep_at == NOON + delivery.OVERDUE_AFTER
+    assert delivery.apply(changes.touch(record, NOON, sweep_at=NOON), record).sweep_at == NOON
+    soon = replace(record, expires_at=NOON + MS)
+    assert delivery.apply(changes.touch(soon, NOON), soon).sweep_at == NOON + MS
+
+
+def test_a_request_s_record_describes_the_same_request() -> None:
+    """What is read back from the table can be changed like what came off the queue."""
+    born = delivery.apply(changes.refuse(replace(REQUEST, hop=0), NOON, EXPIRED), None)
+    assert changes.about(born) == replace(REQUEST, hop=0)

@@ -1,0 +1,184 @@
+"""A copy off the queue becomes a job, a `failed` record, or a dead letter with its reason."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fakes import NOON
+from mailer.domain.delivery import Status, WaitsFor
+from mailer.domain.errors import DependencyError
+from mailer.ports import Copy
+from mailer.services.mailroom import Received
+from mailrooms import Bench, a_body, a_copy, a_record, under_way
+
+KEY = "parked/acme/r1/1.json"
+IDS = '{"tenantId": "acme", "requestId": "r1"}'
+
+
+def pointer(key: str = KEY, body: str = IDS, **papers: Any) -> Copy:
+    return Copy(body=body, tenant_id="acme", created_at=NOON, parked=key, **papers)
+
+
+def parked(bench: Bench, body: str | None = None) -> Bench:
+    bench.parked.bodies[KEY] = body or a_body()
+    return bench
+
+
+@pytest.mark.parametrize("body", ["", "null", "[]", "{}", "nonsense", '{"tenantId": "acme"}', '{"tenantId": "../x", "requestId": "r1"}'])
+def test_a_body_without_ids_goes_to_the_dead_letters(body: str) -> None:
+    """There is no record to write: the copy carries the reason."""
+    bench = Bench()
+    assert bench.receive(Copy(body=body, tenant_id=None, created_at=NOON)) == []
+    assert [(buried.reason, buried.copy.body) for buried in bench.queue.buried] == [("invalid_request", body)]
+    assert bench.messages.records == {}
+
+
+def test_an_invalid_request_ends_as_a_failed_record() -> None:
+    """Its caller learns what is wrong where it looks for the status."""
+    bench = Bench()
+    assert bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON)) == []
+    record = bench.record()
+    assert (record.status, record.error and record.error.code, record.recipients) == (Status.FAILED, "invalid_request", 0)
+    assert record.error is not None
+    assert "message" in record.error.message
+    assert bench.queue.buried == []
+
+
+def test_an_invalid_request_that_comes_again_changes_nothing() -> None:
+    """The same body is the same request."""
+    bench = Bench()
+    for _ in range(2):
+        bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON))
+    assert bench.queue.buried == []
+
+
+def test_an_invalid_request_does_not_end_another_under_its_id() -> None:
+    """The first is untouched, the second goes to the dead letters."""
+    bench = Bench(a_record())
+    bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON))
+    assert (bench.record().status, [buried.reason for buried in bench.queue.buried]) == (Status.QUEUED, ["invalid_request"])
+
+
+def test_times_that_do_not_fit_are_refused_by_name() -> None:
+    """They are counted from when the copy was first accepted."""
+    bench = Bench()
+    bench.receive(a_copy(sendAt="2026-12-24T12:00:00Z"))
+    record = bench.record()
+    assert record.error is not None
+    assert "sendAt" in record.error.message
+
+
+def test_a_poison_body_touches_no_neighbour() -> None:
+    """The rest of its batch is sent."""
+    bench = Bench()
+    assert bench.receive(Copy(body="\ud800", tenant_id=None, created_at=NOON), a_copy()) == []
+    assert bench.record().status is Status.SENT
+
+
+def test_a_bug_in_reading_gives_the_receipt_back() -> None:
+    """Nothing that a body holds may stop its batch."""
+    bench = parked(Bench())
+
+    def bug(_: str) -> str:
+        raise ZeroDivisionError
+
+    bench.parked.fetch = bug  # type: ignore[method-assign]  # the port fails
+    assert bench.receive(Received("bad", pointer(), 1), a_copy("r2")) == ["bad"]
+    assert bench.record("r2").status is Status.SENT
+
+
+# -- pointers to parked bodies -------------------------------------------------------------------------------------------
+
+
+def test_a_pointer_brings_its_body_back() -> None:
+    """It is sent like any copy, and the body is deleted then."""
+    bench = parked(Bench(a_record(Status.DEFERRED, due_at=NOON, waits_for=WaitsFor.TIME, parked=KEY, hop=1)))
+    bench.receive(pointer(hop=1))
+    assert (bench.record().status, bench.parked.bodies) == (Status.SENT, {})
+
+
+@pytest.mark.parametrize("key", ["parked/other/r1/1.json", "parked/acme/r2/1.json", "parked/acme/r1", "attachments/acme/r1/1.json"])
+def test_a_pointer_may_only_name_its_own_body(key: str) -> None:
+    """Whoever may write to the queue cannot have another tenant's mail sent."""
+    bench = Bench()
+    bench.parked.bodies[key] = a_body()
+    bench.receive(pointer(key))
+    assert bench.provider.mails == []
+    assert (bench.record().status, bench.record().error and bench.record().error) != (Status.SENT, None)
+
+
+def test_a_pointer_whose_body_is_gone_ends_its_request() -> None:
+    """Nobody waits for what cannot come."""
+    bench = Bench(a_record(Status.DEFERRED, parked=KEY))
+    bench.receive(pointer())
+    record = bench.record()
+    assert (record.status, record.error and record.error.message) == (Status.FAILED, "its parked body is not in the bucket any more")
+
+
+def test_a_maybe_sent_request_whose_body_is_gone_is_unknown() -> None:
+    """`failed` would be a lie."""
+    bench = Bench(a_record(Status.DEFERRED, parked=KEY, maybe_sent=True, attempt=1, owner="w"))
+    bench.receive(pointer())
+    assert bench.record().status is Status.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [Status.SENT, Status.CANCELLED, Status.SENDING, Status.UNKNOWN])
+def test_a_late_pointer_to_a_deleted_body_changes_nothing(status: Status) -> None:
+    """A worker has taken the request on, or it has ended."""
+    bench = Bench(under_way(status))
+    assert bench.receive(pointer()) == []
+    assert (bench.record().status, bench.queue.buried) == (status, [])
+
+
+def test_a_pointer_to_a_request_that_nobody_knows_is_dropped() -> None:
+    """Its record was forgotten."""
+    bench = Bench()
+    assert bench.receive(pointer()) == []
+    assert (bench.messages.records, bench.queue.buried) == ({}, [])
+
+
+def test_a_bucket_that_does_not_answer_lets_the_pointer_wait() -> None:
+    """It comes back as a newer copy, with all its papers."""
+    bench = parked(Bench(a_record(Status.DEFERRED, parked=KEY, hop=2)))
+    bench.parked.broken = True
+    assert bench.receive(pointer(hop=2, proof="p", correlation_id="c")) == []
+    copy, delay = bench.take()
+    assert (copy.hop, copy.parked, copy.proof, copy.correlation_id, delay) == (3, KEY, "p", "c", timedelta(seconds=20))
+
+
+def test_a_bucket_and_a_queue_that_do_not_answer_give_the_receipt_back() -> None:
+    """SQS keeps the pointer."""
+    bench = parked(Bench())
+    bench.parked.broken = bench.queue.broken = True
+    assert bench.receive(Received("p", pointer(), 1)) == ["p"]
+
+
+def test_a_pointer_knows_an_expiry_that_the_body_does_not() -> None:
+    """An operator's resend gave the request a new span."""
+    body = a_body()
+    bench = parked(Bench(a_record(Status.QUEUED, maybe_sent=True, parked=KEY, hop=1, expires_at=NOON + timedelta(days=3))), body)
+    bench.clock.advance(timedelta(days=2))
+    bench.receive(pointer(hop=1, expires_at=NOON + timedelta(days=3)))
+    assert bench.record().status is Status.SENT
+
+
+def test_a_table_that_does_not_answer_lets_a_poor_request_wait() -> None:
+    """Its end is not written yet: the copy comes back."""
+    bench = Bench()
+
+    def down(_: Any) -> None:
+        raise DependencyError("DynamoDB", "UpdateItem")
+
+    bench.messages.before = down
+    assert bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON)) == []
+    assert bench.take()[0].hop == 1
+
+
+def test_the_tenant_is_the_one_of_the_body() -> None:
+    """A producer's message group says nothing of whose mail it is."""
+    bench = Bench()
+    bench.receive(a_copy(papers={"tenant_id": "other"}))
+    assert json.loads(a_body())["tenantId"] == "acme"
+    assert ("acme", "r1") in bench.messages.records

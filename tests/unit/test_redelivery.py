@@ -1,0 +1,238 @@
+"""What a copy does when the fence refuses it: in each state of the record, copy first, receipt last."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fakes import NOON
+from mailer.domain.delivery import Change, Delivery, Status, WaitsFor
+from mailer.domain.errors import DependencyError
+from mailer.services.mailroom import Received
+from mailrooms import SEND_TIMEOUT, Bench, a_body, a_copy, a_record, under_way
+
+SECOND = timedelta(seconds=1)
+KEY = "parked/acme/r1/1.json"
+DEADLINE = NOON + 20 * SECOND
+DEAD_AT = DEADLINE + SEND_TIMEOUT + 60 * SECOND
+RESEND = a_body(onUnknown="resend")
+
+
+def resendable(**fields: Any) -> Delivery:
+    """Make an unknown that its caller wants sent again."""
+    return under_way(Status.UNKNOWN, body=RESEND, on_unknown="resend", **fields)
+
+
+@pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED])
+def test_a_copy_of_an_ended_request_is_done(status: Status) -> None:
+    """It is acknowledged, and the body that may wait in the bucket is deleted."""
+    bench = Bench(under_way(status, parked=KEY))
+    bench.parked.bodies[KEY] = a_body()
+    assert bench.receive(a_copy()) == []
+    assert (bench.provider.mails, bench.queue.sent, bench.queue.buried, bench.parked.bodies) == ([], [], [], {})
+    assert bench.record().status is status
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> None:
+    """Whatever became of the first request, it is untouched."""
+    first = under_way(status, body=RESEND)
+    bench = Bench(first)
+    assert bench.receive(a_copy()) == []
+    assert [(buried.reason, buried.copy.body) for buried in bench.queue.buried] == [("request_id_reused", a_body())]
+    assert (bench.record(), bench.provider.mails, bench.queue.sent) == (first, [], [])
+
+
+def test_other_content_is_buried_once_while_a_service_is_down() -> None:
+    """Its copy does not go round and round through the outage."""
+    bench = Bench(a_record(body=RESEND))
+    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.receive(a_copy())
+    assert [buried.reason for buried in bench.queue.buried] == ["request_id_reused"]
+    assert bench.queue.sent == []
+
+
+def test_other_content_does_not_make_the_real_copy_look_stale() -> None:
+    """A foreign copy that comes back must not raise the record's hop."""
+    bench = Bench(a_record(body=RESEND))
+
+    def unreadable(*_: Any) -> Any:
+        raise DependencyError("DynamoDB", "GetItem")
+
+    bench.messages.get = unreadable  # type: ignore[method-assign]  # the port fails
+    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.receive(a_copy())
+    assert bench.record().hop == 0
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED, Status.SENDING, Status.UNKNOWN])
+def test_a_stale_copy_is_acknowledged(status: Status) -> None:
+    """A newer one is on its way: a receipt that was lost must not breed copies."""
+    bench = Bench(under_way(status, hop=2))
+    assert bench.receive(a_copy(hop=1)) == []
+    assert (bench.queue.sent, bench.provider.mails, bench.record().status) == ([], [], status)
+
+
+def test_a_copy_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:
+    """Nothing takes over `sending`."""
+    bench = Bench(under_way())
+    bench.receive(a_copy())
+    copy, delay = bench.take()
+    assert (copy.hop, delay, bench.record().hop, bench.record().status) == (1, DEADLINE - NOON, 1, Status.SENDING)
+
+
+def test_at_its_deadline_a_worker_is_still_waited_for() -> None:
+    """Only past it is it given up."""
+    bench = Bench(under_way())
+    bench.clock.time = DEADLINE
+    bench.receive(a_copy())
+    assert bench.record().status is Status.SENDING
+
+
+def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
+    """The copy in hand keeps the body for an operator."""
+    bench = Bench(under_way())
+    bench.clock.time = DEADLINE + SECOND
+    bench.receive(a_copy())
+    record = bench.record()
+    assert (record.status, record.error and record.error.code) == (Status.UNKNOWN, "outcome_unknown")
+    assert record.parked in bench.parked.bodies
+    assert (bench.queue.sent, bench.provider.mails) == ([], [])
+
+
+def test_a_result_that_comes_just_before_the_unknown_counts() -> None:
+    """The write of `unknown` is refused, and the copy does what the new state asks."""
+    bench = Bench(under_way())
+    bench.clock.time = DEADLINE + SECOND
+
+    def finish(change: Change) -> None:
+        if change.rule.name == "time_out":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
+
+    bench.messages.before = finish
+    assert bench.receive(a_copy()) == []
+    assert (bench.record().status, bench.queue.sent, bench.parked.bodies) == (Status.SENT, [], {})
+
+
+def test_a_held_unknown_keeps_the_body_that_it_has() -> None:
+    """One object for one request."""
+    bench = Bench(under_way(Status.UNKNOWN, parked=KEY))
+    bench.receive(a_copy())
+    assert (bench.record().parked, bench.parked.bodies, bench.queue.sent) == (KEY, {}, [])
+
+
+def test_a_body_that_cannot_be_kept_keeps_its_copy() -> None:
+    """Without it an operator could not send the request again."""
+    bench = Bench(under_way(Status.UNKNOWN))
+    bench.parked.broken = True
+    bench.receive(a_copy())
+    assert bench.take()[0].hop == 1
+
+
+def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
+    """The proof of acceptance came while it was being parked."""
+    bench = Bench(under_way(Status.UNKNOWN))
+
+    def finish(change: Change) -> None:
+        if change.rule.name == "note":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
+
+    bench.messages.before = finish
+    bench.receive(a_copy())
+    assert bench.parked.bodies == {}
+
+
+def test_a_newer_copy_does_not_make_the_kept_body_unknown() -> None:
+    """The record learns of it whatever its hop is by then."""
+    bench = Bench(under_way(Status.UNKNOWN))
+
+    def overtake(change: Change) -> None:
+        if change.rule.name == "note" and bench.record().hop == 0:
+            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=3)
+
+    bench.messages.before = overtake
+    bench.receive(a_copy())
+    assert bench.record().parked in bench.parked.bodies
+
+
+def test_a_copy_that_held_too_early_goes_on_with_what_it_finds() -> None:
+    """Proof came while it kept the body: the request waits again, and this copy is the one that brings it back."""
+    bench = Bench(under_way(Status.UNKNOWN))
+
+    def prove(change: Change) -> None:
+        if change.rule.name == "note" and bench.record().status is Status.UNKNOWN:
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.DEFERRED, due_at=NOON + SECOND, hop=1)
+
+    bench.messages.before = prove
+    bench.receive(a_copy(hop=1))
+    assert bench.take()[0].hop == 2
+
+
+def test_an_unknown_to_be_resent_waits_until_its_worker_is_dead() -> None:
+    """Deadline, the function's timeout and a minute."""
+    bench = Bench(resendable())
+    bench.receive(a_copy(onUnknown="resend"))
+    assert bench.take()[1] == DEAD_AT - NOON
+
+
+def test_an_unknown_is_resent_once_its_worker_is_dead() -> None:
+    """It goes through the fence like any other, and stays marked."""
+    bench = Bench(resendable())
+    bench.clock.time = DEAD_AT + SECOND
+    bench.receive(a_copy(onUnknown="resend"))
+    assert (bench.record().status, bench.record().attempt, bench.record().maybe_sent) == (Status.SENT, 2, True)
+
+
+def test_two_copies_that_want_the_resend_are_one_mail() -> None:
+    """The fence lets one of them pass."""
+    bench = Bench(resendable())
+    bench.clock.time = DEAD_AT + SECOND
+    bench.receive(a_copy(onUnknown="resend"), a_copy(onUnknown="resend"))
+    assert len(bench.provider.mails) == 1
+
+
+def test_a_deferred_request_that_is_not_due_comes_back_when_it_is() -> None:
+    """A copy that came early makes no attempt."""
+    bench = Bench(a_record(Status.DEFERRED, due_at=NOON + 90 * SECOND, waits_for=WaitsFor.TIME))
+    bench.receive(a_copy())
+    copy, delay = bench.take()
+    assert (copy.hop, delay, bench.provider.mails) == (1, 90 * SECOND, [])
+
+
+def test_a_copy_is_never_delayed_longer_than_the_queue_can() -> None:
+    """It comes back in between and looks again."""
+    bench = Bench(a_record(Status.DEFERRED, due_at=NOON + timedelta(hours=2), waits_for=WaitsFor.TIME))
+    bench.receive(a_copy())
+    assert bench.take()[1] == timedelta(seconds=900)
+
+
+def test_a_hop_that_cannot_be_written_costs_at_most_a_second_copy() -> None:
+    """The copy is safe; that is what counts."""
+    bench = Bench(under_way())
+
+    def lost(change: Change) -> None:
+        if change.rule.name == "note":
+            raise DependencyError("DynamoDB", "UpdateItem")
+
+    bench.messages.before = lost
+    assert bench.receive(a_copy()) == []
+    assert len(bench.queue.sent) == 1
+
+
+def test_a_copy_that_cannot_be_made_gives_the_receipt_back() -> None:
+    """SQS hands it out again."""
+    bench = Bench(under_way())
+    bench.queue.broken = True
+    assert bench.receive(Received("r", a_copy(), 1)) == ["r"]
+
+
+def test_the_clock_of_one_worker_cannot_make_two_mails() -> None:
+    """A clock that runs ahead makes an `unknown` too early; the proof of acceptance still wins, and nothing is sent twice."""
+    bench = Bench(under_way())
+    bench.clock.time = NOON + timedelta(hours=5)
+    bench.receive(a_copy())
+    assert bench.record().status is Status.UNKNOWN
+    bench.clock.time = NOON
+    bench.receive(a_copy(papers={"proof": '{"attempt": 1, "owner": "another", "sent": "m-1"}'}))
+    assert (bench.record().status, bench.record().message_id, bench.provider.mails, bench.parked.bodies) == (Status.SENT, "m-1", [], {})

@@ -1,0 +1,355 @@
+"""The sweeper ends what is past its time, feeds parked bodies back and sets the mail of resumed tenants free."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fakes import NOON
+from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
+from mailer.domain.errors import DependencyError
+from mailer.services import sweep as sweeping
+from mailer.services.mailroom import Received
+from mailer.services.send import LAST_RECEIVE
+from mailer.services.sweep import Tally, sweep
+from mailrooms import Bench, FakeReleases, a_body, a_copy, a_record, under_way
+
+KEY = "parked/acme/r1/1.json"
+MINUTE = timedelta(minutes=1)
+
+
+def run(bench: Bench, time_left: timedelta = MINUTE) -> Tally:
+    return sweep(bench.sweep_room, ends_at=bench.clock.now() + time_left)
+
+
+def releases(bench: Bench, *tenants: str) -> FakeReleases:
+    """Mark tenants whose mail is to be set free."""
+    marks = bench.sweep_room.releases
+    assert isinstance(marks, FakeReleases)
+    marks.marked += tenants
+    return marks
+
+
+def waiting(request_id: str = "r1", **fields: Any) -> Delivery:
+    """Make a parked record that was due at noon."""
+    rest = {"due_at": NOON, "sweep_at": NOON, "waits_for": WaitsFor.TIME, "parked": f"parked/acme/{request_id}/1.json", "hop": 1}
+    return a_record(Status.DEFERRED, request_id, **{**rest, **fields})
+
+
+def for_provider(request_id: str = "r1", **fields: Any) -> Delivery:
+    """Make a parked record that waits for its provider."""
+    expires_at = NOON + timedelta(hours=24)
+    return waiting(request_id, **{"waits_for": WaitsFor.PROVIDER, "due_at": expires_at, "sweep_at": expires_at, **fields})
+
+
+def down(*rules: str) -> Any:
+    def fail(change: Change) -> None:
+        if change.rule.name in rules:
+            raise DependencyError("DynamoDB", "UpdateItem")
+
+    return fail
+
+
+# -- ends ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_past_its_deadline_is_unknown() -> None:
+    """Its worker did not come back."""
+    bench = Bench(under_way(sweep_at=NOON + timedelta(seconds=20)))
+    bench.clock.advance(timedelta(seconds=21))
+    run(bench)
+    record = bench.record()
+    assert (record.status, record.error and record.error.code, record.sweep_at) == (Status.UNKNOWN, "outcome_unknown", None)
+
+
+def test_an_attempt_before_its_deadline_is_left_alone() -> None:
+    """A sweeper whose clock runs ahead asks for it too early, and is refused."""
+    bench = Bench(under_way(sweep_at=NOON))
+    run(bench)
+    assert bench.record().status is Status.SENDING
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
+def test_an_expired_request_fails_and_its_body_is_deleted(status: Status) -> None:
+    """Also where no copy comes back that could end it."""
+    bench = Bench(a_record(status, expires_at=NOON, sweep_at=NOON, parked=KEY))
+    bench.parked.bodies[KEY] = a_body()
+    run(bench)
+    assert (bench.record().status, bench.record().error and bench.record().error.code) == (Status.FAILED, "expired")
+    assert bench.parked.bodies == {}
+
+
+def test_a_maybe_sent_request_that_expires_is_unknown_and_keeps_its_body() -> None:
+    """An operator may send it again."""
+    bench = Bench(a_record(Status.DEFERRED, expires_at=NOON, sweep_at=NOON, parked=KEY, maybe_sent=True, attempt=1, owner="w"))
+    bench.parked.bodies[KEY] = a_body()
+    run(bench)
+    assert (bench.record().status, bench.record().ended, list(bench.parked.bodies)) == (Status.UNKNOWN, True, [KEY])
+
+
+# -- parked bodies -------------------------------------------------------------------------------------------------------
+
+
+def test_a_parked_body_that_is_due_is_sent_for() -> None:
+    """By a pointer: the ids and where the body is, nothing of the mail."""
+    bench = Bench(waiting(correlation_id="c"))
+    assert run(bench).moved == 1
+    copy, delay = bench.take()
+    assert (copy.body, copy.parked, copy.hop, copy.correlation_id) == ('{"tenantId": "acme", "requestId": "r1"}', KEY, 1, "c")
+    assert (copy.created_at, copy.expires_at, delay) == (NOON, NOON + timedelta(hours=24), timedelta())
+    assert bench.record().sweep_at == NOON + OVERDUE_AFTER
+
+
+def test_a_pointer_brings_the_request_to_its_end() -> None:
+    """Parked, due, sent for, sent, and nothing left in the bucket."""
+    bench = Bench(waiting())
+    bench.parked.bodies[KEY] = a_body()
+    run(bench)
+    bench.receive(bench.take()[0])
+    assert (bench.record().status, bench.parked.bodies) == (Status.SENT, {})
+
+
+def test_what_is_not_due_stays_parked() -> None:
+    """Nothing is done for what waits."""
+    bench = Bench(waiting(sweep_at=NOON + MINUTE))
+    assert run(bench).moved == 0
+    assert bench.queue.sent == []
+
+
+def test_a_second_run_sends_for_nothing_again() -> None:
+    """What is on its way is looked at half an hour later."""
+    bench = Bench(waiting())
+    run(bench)
+    run(bench)
+    assert len(bench.queue.sent) == 1
+
+
+def test_a_pointer_that_the_queue_did_not_take_is_sent_by_the_next_run() -> None:
+    """The record is only moved on once it is on its way."""
+    bench = Bench(waiting())
+    bench.queue.broken = True
+    run(bench)
+    assert bench.record().sweep_at == NOON
+    bench.queue.broken = False
+    run(bench)
+    assert len(bench.queue.sent) == 1
+
+
+def test_a_crash_between_pointer_and_record_sends_one_more() -> None:
+    """Two pointers are one mail."""
+    bench = Bench(waiting())
+    bench.parked.bodies[KEY] = a_body()
+    bench.messages.before = down("touch")
+    run(bench)
+    bench.messages.before = lambda _: None
+    run(bench)
+    copies = bench.queue.copies
+    bench.queue.sent.clear()
+    bench.receive(*copies)
+    assert (len(copies), len(bench.provider.mails), bench.record().status) == (2, 1, Status.SENT)
+
+
+# -- overdue -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_overdue_request_is_counted_and_looked_at_again() -> None:
+    """Its copy is lost or the queue is far behind: an alarm, not a second mail."""
+    bench = Bench(a_record(sweep_at=NOON + OVERDUE_AFTER))
+    bench.clock.advance(OVERDUE_AFTER + MINUTE)
+    tally = run(bench)
+    assert (tally.overdue, tally.lag, bench.queue.sent) == (1, MINUTE, [])
+    assert bench.record().sweep_at == NOON + 2 * OVERDUE_AFTER + MINUTE
+    assert bench.events("swept") == [(1, MINUTE)]
+
+
+def test_a_parked_request_that_is_just_due_is_not_overdue() -> None:
+    """It waited as it was told to."""
+    assert run(Bench(waiting())).overdue == 0
+
+
+def test_the_lag_is_that_of_the_longest_overdue() -> None:
+    """One number says how far the sweeper is behind."""
+    bench = Bench(waiting("r1"), waiting("r2", sweep_at=NOON - 3 * MINUTE))
+    assert run(bench).lag == 3 * MINUTE
+
+
+# -- bounded and robust --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_until_nothing_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page."""
+    monkeypatch.setattr(sweeping, "PAGE", 2)
+    bench = Bench(*(waiting(f"r{n}") for n in range(7)))
+    assert run(bench).moved == 7
+
+
+def test_a_run_ends_when_its_time_is_over() -> None:
+    """The next one goes on."""
+    bench = Bench(waiting())
+    assert run(bench, timedelta()).moved == 0
+    assert bench.queue.sent == []
+
+
+def test_a_page_that_cannot_be_moved_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a run would spin on the same records until its time is over."""
+    monkeypatch.setattr(sweeping, "PAGE", 1)
+    bench = Bench(waiting())
+    bench.queue.broken = True
+    looks = 0
+    due = bench.messages.due
+
+    def count(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return due(*arguments)
+
+    bench.messages.due = count  # type: ignore[method-assign]  # counts
+    run(bench)
+    assert looks == 1
+
+
+@pytest.mark.parametrize("rule", ["time_out", "refuse", "touch"])
+def test_a_table_that_does_not_answer_leaves_the_rest_to_the_next_run(rule: str) -> None:
+    """Each record by itself; the run does not fail."""
+    bench = Bench(
+        under_way(request_id="r1", sweep_at=NOON, deadline=NOON - MINUTE),
+        a_record(request_id="r2", expires_at=NOON, sweep_at=NOON),
+        waiting("r3"),
+    )
+    bench.messages.before = down(rule)
+    assert run(bench).moved == 2
+    bench.messages.before = lambda _: None
+    assert run(bench).moved == 1
+
+
+def test_an_index_that_does_not_answer_ends_the_run_quietly() -> None:
+    """It is noted, and the next run comes in a minute."""
+    bench = Bench(waiting())
+
+    def fail(*_: Any) -> Any:
+        raise DependencyError("DynamoDB", "Query")
+
+    bench.messages.due = fail  # type: ignore[method-assign]  # the port fails
+    assert run(bench).moved == 0
+    assert [step for step, _, _ in bench.events("failed")] == ["sweep"]
+
+
+@pytest.mark.parametrize("status", [Status.SENT, Status.CANCELLED])
+def test_what_ended_meanwhile_is_not_moved(status: Status) -> None:
+    """The index lags behind; the condition does not."""
+    bench = Bench(a_record(expires_at=NOON, sweep_at=NOON))
+
+    def finish(change: Change) -> None:
+        if change.rule.name == "refuse":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=status)
+
+    bench.messages.before = finish
+    assert run(bench).moved == 0
+    assert bench.record().status is status
+
+
+# -- the mail of resumed tenants -----------------------------------------------------------------------------------------
+
+
+def test_a_resumed_tenant_s_mail_is_set_free_at_once() -> None:
+    """Due now, sent for, and the tenant is off the list."""
+    bench = Bench(for_provider("r1"), for_provider("r2"))
+    marks = releases(bench, "acme")
+    assert run(bench).moved == 2
+    assert {copy.parked for copy in bench.queue.copies} == {KEY, "parked/acme/r2/1.json"}
+    assert (bench.record().due_at, bench.record().waits_for, marks.marked) == (NOON, WaitsFor.TIME, [])
+
+
+def test_what_waits_for_a_time_is_not_set_free() -> None:
+    """A resumed provider does not send next week's mail today."""
+    bench = Bench(waiting(due_at=NOON + 9 * MINUTE, sweep_at=NOON + 9 * MINUTE))
+    releases(bench, "acme")
+    run(bench)
+    assert bench.queue.sent == []
+
+
+def test_a_released_pointer_is_due_for_its_worker() -> None:
+    """It is sent, not told to wait for the old time."""
+    bench = Bench(for_provider())
+    bench.parked.bodies[KEY] = a_body()
+    releases(bench, "acme")
+    run(bench)
+    bench.receive(bench.take()[0])
+    assert bench.record().status is Status.SENT
+
+
+def test_a_pointer_that_was_not_taken_on_release_is_sent_by_the_next_run() -> None:
+    """The record is due, also for the sweeper."""
+    bench = Bench(for_provider())
+    releases(bench, "acme")
+    bench.queue.broken = True
+    run(bench)
+    bench.queue.broken = False
+    run(bench)
+    assert len(bench.queue.sent) == 1
+
+
+def test_a_tenant_stays_on_the_list_while_a_record_could_not_be_freed() -> None:
+    """Else that one would wait until it expires."""
+    bench = Bench(for_provider())
+    marks = releases(bench, "acme")
+    bench.messages.before = down("touch")
+    run(bench)
+    assert marks.marked == ["acme"]
+    bench.messages.before = lambda _: None
+    run(bench)
+    assert (marks.marked, len(bench.queue.sent)) == ([], 1)
+
+
+def test_a_young_mark_keeps_the_tenant_on_the_list() -> None:
+    """A batch that read the row before may park its mail yet."""
+    bench = Bench()
+    marks = releases(bench, "acme")
+    marks.young = True
+    run(bench)
+    bench.messages.records["acme", "r1"] = for_provider()
+    run(bench)
+    assert (len(bench.queue.sent), marks.marked) == (1, ["acme"])
+
+
+def test_a_release_that_runs_out_of_time_goes_on_with_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 000 parked requests take more than one run."""
+    monkeypatch.setattr(sweeping, "PAGE", 2)
+    bench = Bench(*(for_provider(f"r{n}") for n in range(5)))
+    marks = releases(bench, "acme")
+
+    def slow(change: Change) -> None:
+        if change.rule.name == "touch":
+            bench.clock.advance(timedelta(seconds=20))
+
+    bench.messages.after = slow
+    run(bench)
+    assert (0 < len(bench.queue.sent) < 5, marks.marked) == (True, ["acme"])
+    bench.messages.after = lambda _: None
+    run(bench)
+    run(bench)
+    assert ({copy.parked for copy in bench.queue.copies}, marks.marked) == ({f"parked/acme/r{n}/1.json" for n in range(5)}, [])
+
+
+def test_a_deleted_provider_s_mail_comes_back_to_fail() -> None:
+    """It ends with its reason as soon as its pointer is read."""
+    bench = Bench(for_provider())
+    bench.parked.bodies[KEY] = a_body()
+    bench.providers.rows = {}
+    releases(bench, "acme")
+    run(bench)
+    bench.receive(bench.take()[0])
+    assert (bench.record().status, bench.parked.bodies) == (Status.FAILED, {})
+
+
+def test_a_request_left_to_an_operator_is_not_fed_back() -> None:
+    """What killed its worker five times is not tried every half hour; it fails when it expires."""
+    bench = Bench(a_record())
+    bench.receive(Received("last", a_copy(), LAST_RECEIVE))
+    bench.clock.advance(timedelta(hours=23))
+    run(bench)
+    assert bench.queue.sent == []
+    bench.clock.advance(timedelta(hours=1))
+    run(bench)
+    assert bench.record().status is Status.FAILED
