@@ -103,7 +103,8 @@ class Gateway:
         if environ.get("CONTENT_TYPE"):
             headers.append(("Content-Type", environ["CONTENT_TYPE"]))
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        target = environ["REQUEST_URI"].removeprefix(f"/{STAGE}")
+        path = environ["REQUEST_URI"].partition("?")[0].removeprefix(f"/{STAGE}")
+        target = f"{path}?{environ.get('QUERY_STRING', '')}"
         answer = self.handle(proxy_event(environ["REQUEST_METHOD"], target, body, headers))
         phrase = HTTPStatus(answer.status).phrase
         start_response(f"{answer.status} {phrase}", list(answer.headers.items()))

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -45,11 +45,24 @@ class DescribedAs:
 _ALWAYS = (HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def answers(success: int, meaning: str, *refusals: int, headers: Mapping[str, str] | None = None) -> dict[int, OpenAPIResponse]:
-    """Describe what a route answers: its success, with headers by name and meaning, and the statuses of its refusals."""
+def answers(
+    success: int,
+    meaning: str,
+    *refusals: int,
+    headers: Mapping[str, str] | None = None,
+    leads_to: Iterable[str] = (),
+    by: str | None = None,
+) -> dict[int, OpenAPIResponse]:
+    """Describe what a route answers: its success, with headers by name and meaning, and the statuses of its refusals.
+
+    `leads_to` are the operations that take the answer's field `by` as a parameter of the same name, under the same tenant.
+    """
     described: dict[int, OpenAPIResponse] = {success: {"description": meaning}}
     if headers:
         described[success]["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+    if leads_to:
+        taken = {"tenantId": "$request.path.tenantId"} | ({by: f"$response.body#/{by}"} if by else {})
+        described[success]["links"] = {name: {"operationId": name, "parameters": taken} for name in leads_to}
     for status in map(HTTPStatus, sorted({*refusals, *_ALWAYS})):
         described[status.value] = {"description": status.phrase, "content": {CONTENT_TYPE: {"model": ProblemDocument}}}
     return described

@@ -64,11 +64,10 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     responses=answers(
         202,
         "It is durably on the queue",
-        400,
-        409,
-        413,
-        415,
+        *(400, 409, 413, 415),
         headers={"Idempotency-Replayed": "`true` where an earlier call had put it there"},
+        leads_to=("getMessage", "cancelMessage", "resolveMessage"),
+        by="requestId",
     ),
 )
 def send(tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKey = None) -> Response[StatusRecord]:
@@ -116,7 +115,7 @@ def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[Preview
     "/tenants/<tenantId>/messages",
     summary="List messages, newest first",
     operation_id="listMessages",
-    responses=answers(200, "A page of records", 400),
+    responses=answers(200, "A page of records", 400, leads_to=("listMessages",), by="cursor"),
 )
 def list_messages(
     tenant_id: TenantInPath,

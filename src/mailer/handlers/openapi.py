@@ -42,8 +42,10 @@ def _leave_out_powertools_own(described: dict[str, Any]) -> None:
         described["components"]["schemas"].pop(name, None)
     for item in described["paths"].values():
         for operation in item.values():
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]
+            responses = operation["responses"]
+            if "HTTPValidationError" in str(responses.get("422")):
+                del responses["422"]
+            responses.get("204", {}).pop("content", None)  # it describes `null` where nothing is
 
 
 def _without_titles(node: Any) -> Any:

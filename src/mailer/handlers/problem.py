@@ -24,6 +24,7 @@ STATUS = {
     "not_resolvable": HTTPStatus.CONFLICT,
     "provider_not_configured": HTTPStatus.CONFLICT,
     "provider_not_active": HTTPStatus.CONFLICT,
+    "provider_deleted": HTTPStatus.CONFLICT,
     "message_too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "too_many_requests": HTTPStatus.TOO_MANY_REQUESTS,
     "internal_error": HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -44,7 +44,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     "/tenants/<tenantId>/provider",
     summary="Store a provider config",
     operation_id="putProvider",
-    responses=answers(200, "It is stored, sealed", 400, 415),
+    responses=answers(200, "It is stored, sealed", 400, 415, leads_to=("verifyProvider", "getProvider", "deleteProvider")),
 )
 def put(tenant_id: TenantInPath, body: PutBody) -> Response[ProviderRecord]:
     """Store a config sealed; an active one stays active until the new one is verified."""
@@ -61,7 +61,7 @@ def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     "/tenants/<tenantId>/provider/verify",
     summary="Test the config, make it active",
     operation_id="verifyProvider",
-    responses=answers(200, "It is active", 409, 422),
+    responses=answers(200, "It is active", 409, 422, leads_to=("disableProvider",)),
 )
 def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
     """Send the test mail; a config that passes is the active one from then on."""
@@ -69,7 +69,10 @@ def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
 
 
 @app.post(
-    "/tenants/<tenantId>/provider/disable", summary="Stop sending", operation_id="disableProvider", responses=answers(200, "Mail waits")
+    "/tenants/<tenantId>/provider/disable",
+    summary="Stop sending",
+    operation_id="disableProvider",
+    responses=answers(200, "Mail waits", leads_to=("enableProvider",)),
 )
 def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Stop sending; mail waits."""

@@ -1,0 +1,34 @@
+"""Some hundreds of calls made from nothing but the OpenAPI document: no 5xx, no undocumented answer, nobody else's data."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from schemathesis import Case
+
+from api_fuzz import Api
+
+API = Api()
+
+calmly = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _api() -> Iterator[None]:
+    with API.up():
+        yield
+
+
+@API.schema().parametrize()
+@settings(calmly, max_examples=10)
+def test_every_answer_is_as_documented(case: Case) -> None:
+    """Valid and invalid calls of every operation, each on its own."""
+    API.reset()
+    API.validate(case, case.call())
+
+
+def test_chains_of_calls_are_answered_as_documented() -> None:
+    """What was answered is fed into the calls after it: send, look, withdraw, settle, send again."""
+    run_state_machine_as_test(API.state_machine(), settings=settings(calmly, max_examples=20, stateful_step_count=20))
+    assert {("sendMessage", 202), ("getMessage", 200), ("cancelMessage", 200), ("putProvider", 200)} <= set(API.calls)

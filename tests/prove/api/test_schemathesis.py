@@ -1,0 +1,42 @@
+"""Thousands of calls made from nothing but the OpenAPI document: no 5xx, no undocumented answer, nobody else's data."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from schemathesis import Case
+
+from api_fuzz import TENANTS, Api
+
+API = Api()
+
+# As many of each operation, and so many chains, that together they are well over five thousand.
+thoroughly = settings(deadline=None, max_examples=250, database=None, suppress_health_check=list(HealthCheck), print_blob=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _api() -> Iterator[None]:
+    with API.up():
+        yield
+
+
+@API.schema().parametrize()
+@thoroughly
+def test_every_answer_is_as_documented(case: Case) -> None:
+    """Valid and invalid calls of every operation, for each of two tenants and for whoever else is made up."""
+    API.reset()
+    API.validate(case, case.call())
+
+
+def test_chains_of_calls_are_answered_as_documented() -> None:
+    """What was answered is fed into the calls after it, in chains of twenty."""
+    run_state_machine_as_test(API.state_machine(), settings=settings(thoroughly, max_examples=100, stateful_step_count=20))
+
+
+def test_enough_was_tried() -> None:
+    """At least 5 000 calls, with successes of every operation among them."""
+    assert sum(API.calls.values()) >= 5_000, API.calls
+    succeeded = {name for name, status in API.calls if status < 300}
+    assert succeeded == {name for name, _ in API.calls}
+    print(f"{sum(API.calls.values())} calls for {' and '.join(TENANTS)}")
