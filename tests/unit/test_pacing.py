@@ -169,6 +169,18 @@ def test_a_batch_is_booked_as_far_as_it_fits() -> None:
     assert booking.latest == pytest.approx(14 * HORIZON - 2)
 
 
+def test_who_has_to_wait_is_counted() -> None:
+    """It shows whether the account could use a higher rate: on an idle line the first message does not wait, on a busy one all do."""
+    assert [booking.behind for line in (busy_line(ahead=0), busy_line(ahead=5)) if (booking := line.book([2, 3], NOW))] == [3, 5]
+
+
+def test_a_learning_account_gives_out_slots_ahead_of_its_rate() -> None:
+    """It will be faster when they come; without them its copies would all have to be parked."""
+    booking = Line.opened(UNKNOWN, NOW).book([50] * 100, NOW)
+    assert booking is not None
+    assert booking.count == 100
+
+
 def test_room_is_what_still_finds_a_slot() -> None:
     """That much of a parked backlog may be released."""
     assert busy_line(ahead=140).room(NOW) == 14 * HORIZON - 140
@@ -213,6 +225,7 @@ def test_the_clock_goes_on_from_where_it_was() -> None:
     assert quicker is not None
     assert quicker.clock(NOW + 10) == pytest.approx(line.clock(NOW + 10))
     assert quicker.clock(NOW + 11) - quicker.clock(NOW + 10) == pytest.approx(2 * FIRST_RATE)
+    assert quicker.waited == 0
 
 
 def test_a_throttle_slows_down_and_ends_the_learning() -> None:
@@ -300,6 +313,23 @@ def test_after_the_rest_the_rate_comes_back_quickly() -> None:
         line = saturated(line).quickened(line.since + LEARNING[0]) or line
     assert line.rate == pytest.approx(14 * HEADROOM)
     assert not line.is_spent
+
+
+def test_a_throttle_ends_the_coming_back_too() -> None:
+    """The account takes less than before the rest."""
+    line = busy_line().rested(NOW)
+    slower = line and line.slowed(line.since + 1)
+    assert slower is not None
+    assert not slower.is_learning
+
+
+def test_a_new_rate_does_not_end_the_rest() -> None:
+    """A tenant may change its config meanwhile."""
+    resting = busy_line().rested(NOW)
+    assert resting is not None
+    adopted = resting.adopted(RateSource(configured=5.0), NOW + 1)
+    assert adopted is not None
+    assert adopted.since == resting.since
 
 
 def test_the_lowest_rate_of_an_accounts_tenants_holds() -> None:

@@ -140,6 +140,9 @@ def test_a_throttle_is_written_once() -> None:
     assert {function.throttled(ACCOUNT, NOON + SECOND) for function in (first, first, second)} == {NOON + 2 * SECOND}
     assert table.writes == writes + 1
     assert table.lines[ACCOUNT].rate == 14 * HEADROOM * SLOWED
+    reads = table.reads
+    first.throttled(ACCOUNT, NOON + SECOND)
+    assert table.reads == reads
 
 
 def test_a_throttle_of_an_account_without_a_line_is_learned_from() -> None:
@@ -177,6 +180,16 @@ def test_ses_is_asked_once_by_whoever_is_first() -> None:
     assert table.lines[ACCOUNT].rate == 50 * HEADROOM
 
 
+def test_an_answer_that_says_nothing_new_changes_nothing() -> None:
+    """Only that it was asked is written down, in one write."""
+    table = FakePacingTable()
+    source = RateSource(quota=14.0, ask=lambda: 14.0)
+    functions(1, table)[0].reserve(ACCOUNT, source, [1] * 50, [None] * 50, NOON)
+    writes = table.writes
+    functions(1, table)[0].reserve(ACCOUNT, source, [1] * 50, [None] * 50, NOON + 600 * SECOND)
+    assert table.writes == writes + 2
+
+
 def test_an_account_that_does_not_answer_is_learned() -> None:
     """Its policy may have changed since verify; it is not asked again at once."""
     table = FakePacingTable()
@@ -204,11 +217,23 @@ def test_memory_is_not_trusted_for_long() -> None:
     """An account that was idle a while ago may be flooded by another function now."""
     table = FakePacingTable()
     first, other = functions(10, table)[:2]
-    first.reserve(ACCOUNT, KNOWN, [1], [None], NOON)
-    other.reserve(ACCOUNT, KNOWN, [1] * 500, [None] * 500, NOON)
-    later = NOON + (TRUSTED + 0.1) * SECOND
-    [answer] = first.reserve(ACCOUNT, KNOWN, [1], [None], later)
+    for _ in range(2):  # the second one reports both, so that the next may go unreported
+        first.reserve(ACCOUNT, KNOWN, [1], [None], NOON)
+    other.reserve(ACCOUNT, KNOWN, [1] * 500, [None] * 500, NOON + SECOND)
+    [answer] = first.reserve(ACCOUNT, KNOWN, [1], [None], NOON + (TRUSTED + 0.1) * SECOND)
     assert isinstance(answer, Later)
+
+
+def test_slots_are_looked_up_afresh() -> None:
+    """Another function may have met a throttle a moment ago."""
+    table = FakePacingTable()
+    first, second = functions(2, table)
+    answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
+    second.throttled(ACCOUNT, NOON)
+    due = next(a.slot for a in answers if isinstance(a, Later))
+    [answer] = first.reserve(ACCOUNT, KNOWN, [1], [due], NOON + 0.5 * SECOND)
+    assert isinstance(answer, Later)
+    assert answer.slot == due
 
 
 def test_memory_is_bounded() -> None:
