@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "tenantmail"
 BUILDS = ROOT / ".local/builds"
-KEPT_BUILDS = 3
+KEPT_BUILDS = 8  # a deploy reads its build without the lock, so builds outlive several newer ones
 SAM = ROOT / ".venv-sam/bin/sam"
 # What the local stack is given beyond the template's defaults.
 PARAMETERS = {"AllowSmtp": "true", "LogLevel": "DEBUG"}
