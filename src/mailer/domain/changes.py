@@ -8,6 +8,7 @@ from typing import Any
 from mailer.domain import delivery
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, OnUnknown, Resolution, Rule, WaitsFor
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.message import SendRequest, content_hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,23 @@ class Request:
     on_unknown: OnUnknown = "hold"
     hop: int = 0
     correlation_id: str | None = None
+
+    @classmethod
+    def of(
+        cls, send: SendRequest, *, created_at: datetime, expires_at: datetime, hop: int = 0, correlation_id: str | None = None
+    ) -> "Request":
+        """Take from a readable request what its record needs."""
+        return cls(
+            tenant_id=send.tenant_id,
+            request_id=send.request_id,
+            content_hash=content_hash(send),
+            created_at=created_at,
+            expires_at=expires_at,
+            recipients=len(send.message.recipients),
+            on_unknown=send.on_unknown,
+            hop=hop,
+            correlation_id=correlation_id,
+        )
 
     @property
     def birth(self) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import same_content
 from mailer.domain.errors import ErrorInfo, RequestError
-from mailer.domain.message import content_hash, parse_request, readable_ids, schedule
+from mailer.domain.message import parse_request, readable_ids, schedule
 from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
 from mailer.services.ending import end_unsent
 from mailer.services.waiting import discard
@@ -143,14 +143,5 @@ def _request(letter: Letter, room: DeadLetterRoom) -> Request | None:
         times = schedule(send, copy.created_at)
     except (RequestError, KeyError):
         return None
-    return Request(
-        tenant_id=send.tenant_id,
-        request_id=send.request_id,
-        content_hash=content_hash(send),
-        created_at=copy.created_at,
-        expires_at=copy.expires_at or times.expires_at,
-        recipients=len(send.message.recipients),
-        on_unknown=send.on_unknown,
-        hop=copy.hop,
-        correlation_id=copy.correlation_id,
-    )
+    expires_at = copy.expires_at or times.expires_at
+    return Request.of(send, created_at=copy.created_at, expires_at=expires_at, hop=copy.hop, correlation_id=copy.correlation_id)

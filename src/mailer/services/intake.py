@@ -8,7 +8,7 @@ from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import NotSent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
-from mailer.domain.message import DEFAULT_LIFE, content_hash, parse_request, readable_ids, schedule
+from mailer.domain.message import DEFAULT_LIFE, parse_request, readable_ids, schedule
 from mailer.domain.waiting import retry_delay
 from mailer.ports import RefusedError
 from mailer.services.ending import end_unsent
@@ -48,14 +48,10 @@ def _job(received: Received, body: str) -> Job:
     return Job(
         received=replace(received, copy=replace(copy, tenant_id=request.tenant_id)),
         send=request,
-        request=Request(
-            tenant_id=request.tenant_id,
-            request_id=request.request_id,
-            content_hash=content_hash(request),
+        request=Request.of(
+            request,
             created_at=copy.created_at,
             expires_at=copy.expires_at or times.expires_at,
-            recipients=len(request.message.recipients),
-            on_unknown=request.on_unknown,
             hop=copy.hop,
             correlation_id=copy.correlation_id,
         ),

@@ -13,7 +13,7 @@ from uuid import UUID
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
-from mailer.domain.message import SendRequest, canonical_json, content_hash, schedule
+from mailer.domain.message import SendRequest, canonical_json, schedule
 from mailer.domain.provider import Stop, sending_state
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
@@ -120,16 +120,7 @@ def prepare(send: SendRequest | RequestError, now: datetime, correlation_id: str
     if len(body) > MAX_BODY:
         problem = f"makes a request of {len(body)} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
         raise RequestError([Problem("message.attachments", problem)], "message_too_large")
-    request = changes.Request(
-        tenant_id=send.tenant_id,
-        request_id=send.request_id,
-        content_hash=content_hash(send),
-        created_at=now,
-        expires_at=times.expires_at,
-        recipients=len(send.message.recipients),
-        on_unknown=send.on_unknown,
-        correlation_id=correlation_id,
-    )
+    request = changes.Request.of(send, created_at=now, expires_at=times.expires_at, correlation_id=correlation_id)
     delay = times.send_at - now
     copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=correlation_id)
     # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
