@@ -15,11 +15,13 @@ FUNCTION ?= SendFunction
 EVENT ?= events/send.json
 PORT ?= 4566
 SMTP ?=
+STACK ?= tenantmail
+DO ?= list
 ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/bench/%/__main__.py,bench.%,$(wildcard tests/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render
+.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render dlq pause resume
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}'
@@ -60,6 +62,12 @@ lint: setup audit ## Check style, types, layers, security and dependencies (the 
 
 audit: setup ## Ask for known vulnerabilities of what ships; without the advisory service this only says so
 	@$(BIN)/python tests/audit.py
+
+dlq: setup ## Work through the dead-letter queue (DO="list|redrive|drop --tenant T --request R --reason C"; STACK=tenantmail)
+	@$(BIN)/python -m mailer.operate --stack $(STACK) dlq $(DO)
+
+pause resume: setup ## Stop SendFunction from taking requests off the queue, or let it go on (STACK=tenantmail)
+	@$(BIN)/python -m mailer.operate --stack $(STACK) $@
 
 format: setup ## Let ruff format and mend what it can
 	@$(BIN)/ruff check --fix .

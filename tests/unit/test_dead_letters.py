@@ -1,0 +1,158 @@
+"""What an operator may do with dead letters: try again what is open, give up with a record, and never touch what has ended."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from fakes import FakeClock, FakeJournal, FakeMessagesTable, FakeParkedBodies, FakeSendQueue
+from mailer.domain.delivery import Delivery, Status
+from mailer.ports import Copy, Letter
+from mailer.services import dead_letters
+from mailer.services.dead_letters import DeadLetterRoom, Did, Shown
+from mailrooms import a_body, a_copy, a_record
+
+
+@dataclass
+class FakeDeadLetters:
+    """Letters in a list; what was taken out is gone until it is put back."""
+
+    waiting: list[Letter] = field(default_factory=list)
+
+    def letters(self) -> Iterator[Letter]:
+        taken, self.waiting = self.waiting, []
+        yield from taken
+
+    def delete(self, letter: Letter) -> None:
+        assert letter not in self.waiting
+
+    def put_back(self, letters: Iterable[Letter]) -> None:
+        self.waiting += letters
+
+
+@dataclass
+class Office:
+    """A dead-letter queue with some letters, and records beside it."""
+
+    letters: list[Letter]
+    records: list[Delivery] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dead = FakeDeadLetters(list(self.letters))
+        self.table, self.queue, self.parked = FakeMessagesTable(*self.records), FakeSendQueue(), FakeParkedBodies()
+        self.clock = FakeClock()
+        self.room = DeadLetterRoom(
+            letters=self.dead, messages=self.table, queue=self.queue, parked=self.parked, journal=FakeJournal(), clock=self.clock
+        )
+
+    def redrive(self, tenant_id: str = "acme") -> list[Did]:
+        return [did for _, did in dead_letters.redrive(self.room, lambda shown: shown.tenant_id == tenant_id)]
+
+    def drop(self, tenant_id: str = "acme") -> list[Did]:
+        return [did for _, did in dead_letters.drop(self.room, lambda shown: shown.tenant_id == tenant_id)]
+
+    def status(self) -> Status:
+        record = self.table.get("acme", "r1")
+        assert record
+        return record.status
+
+
+def letter(copy: Copy | None = None, reason: str | None = "processing_crashed") -> Letter:
+    return Letter(copy or a_copy(), reason, "why", "handle")
+
+
+def test_a_listing_tells_reasons_and_leaves_the_queue_as_it_was() -> None:
+    """What SQS moved by itself is told apart; a body is never shown."""
+    office = Office([letter(), letter(reason=None)])
+    shown = dead_letters.list_letters(office.room)
+    assert shown == [Shown("acme", "r1", "processing_crashed", "why"), Shown("acme", "r1", dead_letters.MOVED_BY_SQS, "why")]
+    assert len(office.dead.waiting) == 2
+
+
+def test_an_open_request_goes_through_the_queue_again_at_once() -> None:
+    """It is due now, and its copy is not older than what the record knows."""
+    resting = a_record(Status.DEFERRED, hop=4, due_at=FakeClock().now() + timedelta(hours=9))
+    office = Office([letter(a_copy(hop=2))], [resting])
+    assert office.redrive() == [Did.REDRIVEN]
+    [copy] = office.queue.copies
+    record = office.table.get("acme", "r1")
+    assert copy.hop >= 4
+    assert record
+    assert record.due_at == office.clock.now()
+    assert office.dead.waiting == []
+
+
+def test_a_request_without_a_record_can_be_tried_again() -> None:
+    """The worker may have died before it wrote anything."""
+    office = Office([letter()])
+    assert office.redrive() == [Did.REDRIVEN]
+    assert len(office.queue.copies) == 1
+
+
+@pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN])
+def test_what_has_ended_is_never_tried_again(status: Status) -> None:
+    """The letter stays where it is."""
+    office = Office([letter()], [a_record(status)])
+    assert office.redrive() == [Did.KEPT_ENDED]
+    assert (office.queue.copies, len(office.dead.waiting)) == ([], 1)
+
+
+def test_other_content_under_the_same_id_is_never_tried_again() -> None:
+    """It would be refused again; the first request is left alone by a drop, too."""
+    other = a_copy().body.replace("{", '{"onUnknown": "resend", ', 1)
+    office = Office([letter(Copy(body=other, tenant_id="acme", created_at=FakeClock().now()))], [a_record(Status.QUEUED)])
+    assert office.redrive() == [Did.KEPT_OTHER_CONTENT]
+    assert office.drop() == [Did.DROPPED]
+    assert office.status() is Status.QUEUED
+
+
+def test_what_cannot_be_read_is_not_tried_again_but_can_be_dropped() -> None:
+    """There is no record to write."""
+    garbage = letter(Copy(body="{", tenant_id="acme", created_at=FakeClock().now()), "invalid_request")
+    office = Office([garbage])
+    assert office.redrive() == [Did.KEPT_UNREADABLE]
+    assert office.drop() == [Did.DROPPED]
+    assert office.dead.waiting == []
+
+
+def test_a_copy_that_the_queue_does_not_take_stays_a_dead_letter() -> None:
+    """Nothing is deleted before it is safe elsewhere."""
+    office = Office([letter()], [a_record(Status.QUEUED)])
+    office.queue.broken = True
+    assert office.redrive() == [Did.KEPT_QUEUE]
+    assert len(office.dead.waiting) == 1
+
+
+@pytest.mark.parametrize("records", [[], [a_record(Status.QUEUED)], [a_record(Status.DEFERRED)]])
+def test_a_dropped_request_ends_as_failed_dropped(records: list[Delivery]) -> None:
+    """With the code that says that an operator did it."""
+    office = Office([letter()], records)
+    assert office.drop() == [Did.DROPPED]
+    record = office.table.get("acme", "r1")
+    assert record
+    assert record.error
+    assert (record.status, record.error.code) == (Status.FAILED, "dropped")
+
+
+def test_a_dropped_request_that_may_have_been_accepted_ends_as_unknown() -> None:
+    """It is never recorded as failed."""
+    office = Office([letter()], [a_record(Status.QUEUED, maybe_sent=True)])
+    assert office.drop() == [Did.DROPPED]
+    assert office.status() is Status.UNKNOWN
+
+
+def test_a_request_that_a_worker_is_at_is_not_dropped() -> None:
+    """SES may be accepting it this moment."""
+    office = Office([letter()], [a_record(Status.SENDING, attempt=1, owner="w", deadline=FakeClock().now())])
+    assert office.drop() == [Did.KEPT_UNDER_WAY]
+    assert (office.status(), len(office.dead.waiting)) == (Status.SENDING, 1)
+
+
+def test_only_what_was_chosen_is_touched() -> None:
+    """The others are put back."""
+    office = Office(
+        [letter(a_copy(papers={})), letter(Copy(body=a_body(tenant_id="globex"), tenant_id="globex", created_at=FakeClock().now()))]
+    )
+    assert office.redrive("globex") == [Did.REDRIVEN]
+    assert [dead_letters.show(kept).tenant_id for kept in office.dead.waiting] == ["acme"]
