@@ -24,8 +24,8 @@ from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
 from mailer.services.waiting import bury, carry_proof, come_back, discard_body, rest, send_copy
 
-CALL_SPAN = timedelta(seconds=20)
-"""How long an attempt may take: the fence, SES's connect (3 s) and read timeout (10 s), and the write of the outcome.
+CALL_SPAN = timedelta(seconds=27)
+"""How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
 An attempt is not begun with less of the function's time left, and its worker is given up after it."""
 
 FENCE_SPAN = timedelta(seconds=5)
