@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from mailer import wiring
 from mailer.adapters.dead_letters import SqsDeadLetters
@@ -26,10 +27,17 @@ OUTPUTS = {
 """The stack's outputs, and the settings that they stand for."""
 
 
+_ASKED_OF_THE_SHELL = "Set credentials and region as for the AWS CLI; for the local AWS those that `make up` prints, and AWS_ENDPOINT_URL."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 1 where something that was chosen had to be kept."""
+    """Run one command; the exit code is 1 where something that was chosen had to be kept, 2 where nothing could be done."""
     arguments = _parser().parse_args(argv)
-    use_stack(arguments.stack)
+    try:
+        use_stack(arguments.stack)
+    except (BotoCoreError, ClientError) as error:
+        sys.stderr.write(f"the stack {arguments.stack} cannot be asked: {error}\n{_ASKED_OF_THE_SHELL}\n")
+        return 2
     run: Callable[[argparse.Namespace], int] = arguments.run
     return run(arguments)
 

@@ -55,6 +55,18 @@ def test_a_drop_must_name_what_it_drops(env: dict[str, str]) -> None:
     assert refused.value.returncode == 2
 
 
+@pytest.mark.parametrize("missing", ["AWS_DEFAULT_REGION", "the stack"])
+def test_what_the_shell_lacks_is_said(env: dict[str, str], missing: str) -> None:
+    """In a sentence, not in a traceback."""
+    shell = {name: value for name, value in env.items() if name != missing}
+    stack = ["--stack", "no-such-stack"] if missing == "the stack" else []
+    command = [sys.executable, "-m", "mailer.operate", *stack, "dlq", "list"]
+    refused = subprocess.run(command, env=shell, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "cannot be asked" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
     """The event source is off, then on again, and what waited goes out."""
     operate(env, "pause")
