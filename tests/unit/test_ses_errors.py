@@ -64,7 +64,7 @@ def test_every_modelled_ses_error_is_classified() -> None:
         assert code_of(code) != "unclassified", code
 
 
-@pytest.mark.parametrize("code", COMMON_ERRORS)
+@pytest.mark.parametrize("code", sorted(COMMON_ERRORS))
 def test_every_common_aws_error_stands_in_the_table(code: str) -> None:
     """An error that any AWS service may answer is never met unprepared."""
     assert any(code in row.codes for row in TABLE)
