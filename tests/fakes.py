@@ -14,11 +14,13 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError
 from mailer.domain.message import S3Object
+from mailer.domain.onboarding import Us
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
 from mailer.ports import Copy, Page, RefusedError
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+US = Us("Leadmetrics", "aws", "111111111111")
 
 
 class FakeClock:

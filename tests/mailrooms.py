@@ -9,6 +9,7 @@ from typing import Any
 
 from fakes import (
     NOON,
+    US,
     AtOnce,
     FakeAttachments,
     FakeClock,
@@ -98,6 +99,7 @@ class Bench:
             workers=AtOnce(),
             new_owner=lambda: f"worker-{next(owners)}",
             send_timeout=SEND_TIMEOUT,
+            us=US,
         )
         self.sweep_room = SweepRoom(
             releases=FakeReleases(),

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from fakes import FakeClock
+from fakes import US, FakeClock
 from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
-from mailer.domain.onboarding import Us
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
 from mailer.ports import AccountFacts, ProviderChange
 from mailer.services.providers import ProviderDesk
 
-US = Us("Leadmetrics", "aws", "111111111111")
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 SENDER = {"region": "eu-west-1", "fromAddress": "billing@acme.example", "fromName": "Acme"}
 KEY = {"provider": "ses", "config": {"accessKeyId": "AKIAIOSFODNN7EXAMPLE", "secretAccessKey": SECRET, **SENDER}}

@@ -224,6 +224,7 @@ def mailroom() -> Mailroom:
         workers=workers(),
         new_owner=lambda: uuid4().hex,
         send_timeout=timedelta(seconds=settings().send_timeout_seconds),
+        us=us(),
     )
 
 

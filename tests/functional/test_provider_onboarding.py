@@ -6,10 +6,9 @@ from pathlib import Path
 import cfnlint
 import pytest
 
-from fakes import a_config
+from fakes import US, a_config
 from mailer.domain.onboarding import role_template
 from mailer.domain.provider import StoredConfig
-from provider_desks import US
 
 
 @pytest.mark.parametrize("config", [None, a_config(account="222222222222", configuration_set="news")], ids=["none", "stored"])

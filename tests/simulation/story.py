@@ -9,7 +9,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from fakes import NOON, AtOnce, FakeAttachments, a_provider
+from fakes import NOON, US, AtOnce, FakeAttachments, a_provider
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
@@ -75,7 +75,7 @@ class Story:
             "workers": AtOnce(),
         }
         front = {"providers": self.providers, "attachments": FakeAttachments(), "send_timeout": SEND_TIMEOUT}
-        self.room = Mailroom(opener=self.ses, new_owner=lambda: f"o{next(owners)}", **shared, **front)
+        self.room = Mailroom(opener=self.ses, new_owner=lambda: f"o{next(owners)}", us=US, **shared, **front)
         self.desk = Desk(**shared, **front)
         self.sweep_room = SweepRoom(releases=self.providers, shards=1, **shared)
         self.troubled = False

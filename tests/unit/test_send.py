@@ -168,7 +168,8 @@ def test_the_fault_that_suspends_the_provider_parks_its_request() -> None:
     assert bench.providers.rows["acme"].status is ProviderStatus.SUSPENDED
     assert (record.waits_for, record.due_at, record.sweep_at) == (WaitsFor.PROVIDER, record.expires_at, record.expires_at)
     assert record.parked in bench.parked.bodies
-    assert bench.events("suspended") == [("acme", 1, UNVERIFIED.error)]
+    [(tenant_id, version, error)] = bench.events("suspended")
+    assert (tenant_id, version, error.code) == ("acme", 1, UNVERIFIED.error.code)
 
 
 def test_one_request_that_fails_again_and_again_suspends_nobody() -> None:
@@ -374,7 +375,9 @@ def test_a_config_that_cannot_be_used_keeps_the_mail_waiting(code: str, status: 
     bench = Bench()
     bench.opener.error = NotSentError(ErrorInfo(code, "so it is"))
     bench.receive(a_copy())
-    assert (bench.record().status, bench.record().error) == (status, ErrorInfo(code, "so it is"))
+    error = bench.record().error
+    assert error is not None
+    assert (bench.record().status, error.code, error.message) == (status, code, "so it is")
     assert [d for _, d in bench.queue.sent] == ([delay] if delay else [])
 
 
@@ -384,6 +387,39 @@ def test_the_third_unusable_config_suspends_and_parks() -> None:
     bench.opener.error = NotSentError(ErrorInfo("credentials_invalid", "so it is"))
     bench.receive(a_copy("r1"), a_copy("r2"), a_copy("r3"))
     assert [bench.record(r).waits_for for r in ("r1", "r2", "r3")] == [WaitsFor.TIME, WaitsFor.TIME, WaitsFor.PROVIDER]
+
+
+MISSING_IN = "verify hello@acme.example or acme.example in SES in eu-west-1"
+"""What a hint says that knows the config; the code's own hint knows no address and no region."""
+
+
+def test_a_refused_mail_s_hint_names_what_its_config_lacks() -> None:
+    """Whoever reads the record needs nothing else to act on it."""
+    bench = Bench(outcomes=[UNVERIFIED])
+    bench.receive(a_copy())
+    assert MISSING_IN in hint_of(bench)
+
+
+def test_an_unusable_role_s_hint_is_the_trust_policy_to_paste() -> None:
+    """With this tenant's ExternalId, also where nothing could be tried."""
+    bench = Bench()
+    bench.opener.error = NotSentError(ErrorInfo("role_not_assumable", "so it is"))
+    bench.receive(a_copy())
+    assert "external-id-of-acme" in hint_of(bench)
+
+
+def test_mail_of_a_suspended_tenant_says_what_lifts_the_suspension() -> None:
+    """As exactly as the mail that met the fault itself."""
+    bench = Bench()
+    bench.providers.rows["acme"] = a_provider(status=ProviderStatus.SUSPENDED, error=UNVERIFIED.error)
+    bench.receive(a_copy())
+    assert MISSING_IN in hint_of(bench)
+
+
+def hint_of(bench: Bench) -> str:
+    error = bench.record().error
+    assert error is not None
+    return error.hint
 
 
 def test_a_request_is_not_begun_when_the_function_s_time_runs_out() -> None:

@@ -29,9 +29,12 @@ class _Case:
 
 def told(row: Provider, us: Us) -> Provider:
     """Give what suspended a provider the advice that fits its config."""
-    if row.error is None or row.active is None:
-        return row
-    return replace(row, error=diagnose(row.error, row.active, row.external_id, us))
+    return replace(row, error=advised(row.error, row, us)) if row.error else row
+
+
+def advised(error: ErrorInfo, row: Provider | None, us: Us) -> ErrorInfo:
+    """Give an error that a tenant's mail met the advice that fits the config it was sent with."""
+    return diagnose(error, row.active, row.external_id, us) if row and row.active else error
 
 
 def diagnose(error: ErrorInfo, config: StoredConfig, external_id: str, us: Us) -> ErrorInfo:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from mailer.domain.changes import Request
 from mailer.domain.message import SendRequest
+from mailer.domain.onboarding import Us
 from mailer.ports import (
     Attachments,
     Clock,
@@ -38,6 +39,8 @@ class Mailroom:
     """Makes a token that no other attempt has."""
     send_timeout: timedelta
     """After this a worker is dead."""
+    us: Us
+    """Whom tenants let in, as the hints of their errors name us."""
 
 
 @dataclass(frozen=True, slots=True)

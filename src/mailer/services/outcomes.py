@@ -1,10 +1,12 @@
 """Write down what became of an attempt, and bring a request that goes on to rest."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Rest
 from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
+from mailer.domain.doctor import advised
 from mailer.domain.errors import DependencyError, ErrorInfo, Kind
 from mailer.domain.provider import Provider
 from mailer.domain.waiting import retry_delay
@@ -21,6 +23,8 @@ def settle(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provid
     Raises:
         DependencyError: neither the table nor the queue took it, or its body is not safe yet: the copy must stay on the queue.
     """
+    if isinstance(outcome, NotSent):
+        outcome = replace(outcome, error=advised(outcome.error, row, room.us))
     try:
         record = _written(job, room, fence, outcome, row)
     except DependencyError as failure:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from mailer.domain import changes, proof
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Sent, Status, WaitsFor, same_content
+from mailer.domain.doctor import advised, told
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
 from mailer.domain.mime import Mail, compose
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
@@ -65,9 +66,10 @@ def _send_side_by_side(batch: Sequence[Received], room: Mailroom, ends_at: datet
 def _rows(tenant_ids: set[str], room: Mailroom) -> Mapping[str, Provider] | DependencyError:
     """Read the batch's provider rows at once; a failure hits each of its requests, not the batch."""
     try:
-        return room.providers.get_many(tenant_ids) if tenant_ids else {}
+        rows = room.providers.get_many(tenant_ids) if tenant_ids else {}
     except DependencyError as failure:
         return failure
+    return {tenant_id: told(row, room.us) for tenant_id, row in rows.items()}
 
 
 def _deliver_safely(job: Job, rows: Mapping[str, Provider] | DependencyError, room: Mailroom, ends_at: datetime) -> bool:
@@ -168,6 +170,7 @@ def _render(job: Job, provider: EmailProvider, room: Mailroom) -> Mail:
 
 def _blocked(job: Job, row: Provider | None, room: Mailroom, error: ErrorInfo) -> None:
     """Let a request wait that its tenant's config or credentials keep from being tried."""
+    error = advised(error, row, room.us)
     if error.kind is Kind.FAILED:
         end(job, room, error)
     elif error.kind is Kind.TENANT and blame(job, room, error, row):
