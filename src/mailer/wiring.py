@@ -12,6 +12,7 @@ from botocore.config import Config
 
 from mailer.adapters.attachments import S3Attachments
 from mailer.adapters.clock import SystemClock
+from mailer.adapters.connections import use_own_connections
 from mailer.adapters.events import EventBridgeEvents
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 @cache
 def _client(service: str, config: Config | None = None) -> Any:
-    """Open a client of our own account; it retries what is safe to repeat, and its pool is as wide as the threads that use it."""
+    """Open a client of our own account; it retries what is safe to repeat, its pool is as wide as the threads, its trust store shared."""
     keep_quiet()
     own = Config(
         connect_timeout=2,  # seconds
@@ -50,7 +51,9 @@ def _client(service: str, config: Config | None = None) -> Any:
         max_pool_connections=settings().send_threads,
         tcp_keepalive=True,
     )
-    return boto3.client(service, config=own.merge(config) if config else own)  # type: ignore[call-overload]  # the service's name is a variable
+    client = boto3.client(service, config=own.merge(config) if config else own)  # type: ignore[call-overload]  # the service is a variable
+    use_own_connections(client, settings().ca_bundle)
+    return client
 
 
 def dynamodb() -> "DynamoDBClient":

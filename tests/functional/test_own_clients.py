@@ -1,0 +1,32 @@
+"""The clients of our own account: how many sockets they keep, and whom they trust."""
+
+import pytest
+
+from mailer import wiring
+from mailer.adapters.acting import TenantClients
+from mailer.adapters.connections import trust_store
+from mailer.settings import settings
+
+SERVICES = ["dynamodb", "events", "kms", "s3", "sqs", "sts"]
+
+pytestmark = pytest.mark.usefixtures("aws")
+
+
+def pool_options(client: object) -> dict[str, object]:
+    options: dict[str, object] = client._endpoint.http_session._manager.connection_pool_kw  # type: ignore[attr-defined]  # botocore's
+    return options
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_client_shares_the_tenants_tls_context(service: str) -> None:
+    """One trust store is parsed in a process, whomever it calls; botocore's sessions would parse theirs for each connection."""
+    tenants = TenantClients(width=1, ca_bundle=settings().ca_bundle).ses("eu-west-1")
+    ours = pool_options(wiring._client(service))["ssl_context"]
+    assert ours is pool_options(tenants)["ssl_context"] is trust_store(settings().ca_bundle, amazon=True)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_pool_is_as_wide_as_the_threads(service: str) -> None:
+    """A narrower one would throw connections away after each call, and shake hands anew."""
+    session = wiring._client(service)._endpoint.http_session
+    assert session._max_pool_connections == settings().send_threads
