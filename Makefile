@@ -29,7 +29,7 @@ help: ## List the targets
 setup: ## Install everything into .venv* (Python 3.13 is found, or fetched by uv)
 	@python3 tests/environments.py setup
 
-demo: setup ## Deploy the template on a local AWS, send for three tenants, show every outcome and .eml
+demo: setup ## Deploy the template on a local AWS, send for four tenants, show every outcome and .eml
 	@$(BIN)/python -m local_aws.demo
 
 up: setup ## Keep a local AWS running with what is in the work tree (PORT=4566, SMTP=host:port of an inbox)

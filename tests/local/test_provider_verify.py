@@ -91,24 +91,7 @@ def test_what_is_wrong_is_told(aws: LocalAws, config: dict[str, str], code: str)
 
 def launch(aws: LocalAws, tenant: Tenant, **parameters: str) -> str:
     """Make the role in the tenant's account, by the template that onboarding gives; return its ARN."""
-    onboarding = aws.api.call("GET", f"/tenants/{tenant.tenant_id}/provider/onboarding").body
-    cloudformation = aws.tenants.owner(tenant.account).client("cloudformation", endpoint_url=aws.addresses.aws)
-    cloudformation.create_stack(
-        StackName="mail",
-        TemplateBody=onboarding["cloudFormationTemplate"],
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
-    )
-    cloudformation.get_waiter("stack_create_complete").wait(StackName="mail", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
-    [stack] = cloudformation.describe_stacks(StackName="mail")["Stacks"]
-    [output] = stack["Outputs"]
-    return str(output["OutputValue"])
-
-
-def with_role(tenant: Tenant, role_arn: str) -> dict[str, Any]:
-    config = tenant.provider()["config"]
-    sender = {name: config[name] for name in ("region", "fromAddress", "fromName")}
-    return {"provider": "ses", "config": {"roleArn": role_arn, **sender}}
+    return aws.tenants.launch_role(tenant, aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"], **parameters)
 
 
 def trust(aws: LocalAws, tenant: Tenant, role_arn: str, policy: dict[str, Any]) -> None:
@@ -126,7 +109,7 @@ def test_the_onboarding_template_makes_a_role_that_works(aws: LocalAws) -> None:
     """Launched as it comes, stored, verified: mail goes out of the tenant's account, without any key."""
     tenant = aws.tenants.open()
     role = launch(aws, tenant)
-    verified = verify_role(aws, tenant.tenant_id, with_role(tenant, role))
+    verified = verify_role(aws, tenant.tenant_id, tenant.provider_by_role(role))
     assert (verified.status, verified.body["status"]) == (200, "active"), verified.body
     record = aws.api.provider(tenant.tenant_id).body
     assert record["credentials"]["roleArn"] == role
@@ -139,17 +122,17 @@ def test_a_role_may_let_us_see_the_sandbox(aws: LocalAws) -> None:
     tenant = aws.tenants.open(sandbox=True)
     role = launch(aws, tenant, LetSeeQuota="true", RoleName="SendMail")
     assert role.endswith(":role/SendMail")
-    assert verify_role(aws, tenant.tenant_id, with_role(tenant, role)).body["sandbox"] == "true"
+    assert verify_role(aws, tenant.tenant_id, tenant.provider_by_role(role)).body["sandbox"] == "true"
 
 
 def test_a_role_that_asks_for_no_external_id_is_not_activated(aws: LocalAws) -> None:
     """Anyone who knew its ARN could have us send as this tenant. The trust policy of the hint closes it."""
     tenant = aws.tenants.open()
     role = launch(aws, tenant)
-    principal = pasted(json.dumps(aws.api.call("GET", f"/tenants/{tenant.tenant_id}/provider/onboarding").body["trustPolicy"]))
+    principal = pasted(json.dumps(aws.api.onboarding(tenant.tenant_id).body["trustPolicy"]))
     del principal["Statement"][0]["Condition"]
     trust(aws, tenant, role, principal)
-    hint = refused(verify_role(aws, tenant.tenant_id, with_role(tenant, role)), "role_not_assumable")
+    hint = refused(verify_role(aws, tenant.tenant_id, tenant.provider_by_role(role)), "role_not_assumable")
     assert aws.control.mails(account=tenant.account) == []
     trust(aws, tenant, role, pasted(hint))
     assert aws.api.verify(tenant.tenant_id).status == 200
@@ -159,10 +142,10 @@ def test_a_role_that_asks_for_another_external_id_cannot_be_assumed(aws: LocalAw
     """As after a typing error; the trust policy of the hint mends it."""
     tenant = aws.tenants.open()
     role = launch(aws, tenant)
-    policy = pasted(json.dumps(aws.api.call("GET", f"/tenants/{tenant.tenant_id}/provider/onboarding").body["trustPolicy"]))
+    policy = pasted(json.dumps(aws.api.onboarding(tenant.tenant_id).body["trustPolicy"]))
     policy["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = "another"
     trust(aws, tenant, role, policy)
-    hint = refused(verify_role(aws, tenant.tenant_id, with_role(tenant, role)), "role_not_assumable")
+    hint = refused(verify_role(aws, tenant.tenant_id, tenant.provider_by_role(role)), "role_not_assumable")
     trust(aws, tenant, role, pasted(hint))
     assert aws.api.verify(tenant.tenant_id).status == 200
 
@@ -171,6 +154,6 @@ def test_nobody_sends_by_another_tenants_role(aws: LocalAws) -> None:
     """Knowing its ARN is not enough: each tenant is assumed for with an ExternalId of its own."""
     victim, thief = aws.tenants.open(), aws.tenants.open()
     role = launch(aws, victim)
-    assert verify_role(aws, victim.tenant_id, with_role(victim, role)).status == 200
-    refused(verify_role(aws, thief.tenant_id, with_role(victim, role)), "role_not_assumable")
+    assert verify_role(aws, victim.tenant_id, victim.provider_by_role(role)).status == 200
+    refused(verify_role(aws, thief.tenant_id, victim.provider_by_role(role)), "role_not_assumable")
     assert len(aws.control.mails(account=victim.account)) == 1

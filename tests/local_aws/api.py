@@ -57,6 +57,9 @@ class Api:
     def verify(self, tenant_id: str) -> Answer:
         return self.call("POST", f"/tenants/{tenant_id}/provider/verify")
 
+    def onboarding(self, tenant_id: str) -> Answer:
+        return self.call("GET", f"/tenants/{tenant_id}/provider/onboarding")
+
     def submit(self, tenant_id: str, request: Mapping[str, Any]) -> Answer:
         return self.call("POST", f"/tenants/{tenant_id}/messages", request)
 

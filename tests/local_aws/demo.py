@@ -2,7 +2,7 @@
 
     make demo
 
-Deploys the real template to a local AWS of its own, opens three tenants' AWS accounts, and sends through the queue and the API.
+Deploys the real template to a local AWS of its own, opens four tenants' AWS accounts, and sends through the queue and the API.
 """
 
 import base64
@@ -11,7 +11,7 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from local_aws.api import ENDS, Answer
+from local_aws.api import ENDS
 from local_aws.running import LocalAws, NotStartedError, local_aws
 from local_aws.server import ROOT
 from local_aws.stack import SamError
 from local_aws.tenants import Tenant
+from mailer.client import ApiError
 
 DIRECTORY = ROOT / ".local/demo"
 FRIEND, STRANGER = "friend@example.com", "stranger@example.com"
@@ -51,30 +52,40 @@ class Demo:
         self._count = 0
 
     def open_tenants(self) -> dict[str, Tenant]:
-        """Open the accounts: one with production access, one in the sandbox, one whose secret will be mistyped."""
+        """Open the accounts: one with production access, one in the sandbox, one whose secret will be mistyped, one that gives no key."""
         tenants = self._aws.tenants
         return {
             "acme": tenants.open("acme"),
             "globex": tenants.open("globex", sandbox=True, verified=[FRIEND]),
             "initech": tenants.open("initech"),
+            "umbrella": tenants.open("umbrella"),
         }
 
     def verify(self, tenant: Tenant, **changes: Any) -> Row:
         """Store a config through the API and verify it."""
-        case = "store and verify" + (" a wrong secret" if changes else "")
-        stored = self._aws.api.put_provider(tenant.tenant_id, tenant.provider(**changes))
-        if stored.status != 200:
-            return self._refused(case, tenant.tenant_id, stored)
+        case = "store an access key and verify" + (" a wrong secret" if changes else "")
+        return self._verified(case, tenant, tenant.provider(**changes))
+
+    def _verified(self, case: str, tenant: Tenant, provider: dict[str, Any]) -> Row:
+        self._aws.api.put_provider(tenant.tenant_id, provider)
         verified = self._aws.api.verify(tenant.tenant_id)
         if verified.status != 200:
-            return self._refused(case, tenant.tenant_id, verified)
+            return self._refused(case, tenant.tenant_id, verified.status, verified.body)
         return Row(case, "API", tenant.tenant_id, "active", "", self._eml(verified.body["messageId"]))
+
+    def verify_role(self, tenant: Tenant) -> Row:
+        """Have the tenant launch the template that onboarding gives, store the role that it makes, and verify it."""
+        role = self._aws.tenants.launch_role(tenant, self._aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"])
+        return self._verified("launch the role's template and verify", tenant, tenant.provider_by_role(role))
 
     def by_api(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
         request = self._request(tenant, message)
-        answer = self._aws.api.submit(tenant.tenant_id, request)
-        if answer.status != 202:
-            return self._refused(case, tenant.tenant_id, answer)
+        try:
+            self._aws.mail.send(tenant.tenant_id, request)
+        except ApiError as refusal:
+            if refusal.problem is None:  # not the API's own answer
+                raise
+            return self._refused(case, tenant.tenant_id, refusal.status, refusal.problem.model_dump())
         return self._ended(case, "API", request)
 
     def by_queue(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
@@ -105,10 +116,9 @@ class Demo:
         said = f"{error['code']}: {error['message']}\n{error['hint']}" if error else record["messageId"]
         return Row(case, way, request["tenantId"], record["status"], said, self._eml(record.get("messageId")))
 
-    def _refused(self, case: str, tenant_id: str, answer: Answer) -> Row:
-        problem = answer.body
+    def _refused(self, case: str, tenant_id: str, status: int, problem: Mapping[str, Any]) -> Row:
         said = "\n".join(filter(None, [f"{problem['code']}: {problem['detail']}", problem.get("hint")]))
-        return Row(case, "API", tenant_id, str(answer.status), said)
+        return Row(case, "API", tenant_id, str(status), said)
 
     def _eml(self, message_id: str | None) -> Path | None:
         mails = self._aws.control.mails(message_id=message_id) if message_id else []
@@ -119,10 +129,11 @@ def play(aws: LocalAws) -> Iterator[Row]:
     """Play every case; each row comes when its outcome stands."""
     demo = Demo(aws)
     tenants = demo.open_tenants()
-    acme, globex, initech = tenants.values()
+    acme, globex, initech, umbrella = tenants.values()
     yield demo.verify(acme)
     yield demo.verify(globex)
     yield demo.verify(initech, secretAccessKey="mistyped")
+    yield demo.verify_role(umbrella)
     yield demo.by_api("plain text", acme, mail_to(STRANGER, "Your invoice", text="Thank you."))
     html = "<p>Vielen Dank für Ihre <b>Bestellung</b>."
     yield demo.by_queue("HTML and text, German", acme, mail_to(STRANGER, "Grüße aus Köln – Ihre Rechnung über 1.250 €", html=html))
@@ -130,6 +141,7 @@ def play(aws: LocalAws) -> Iterator[Row]:
         "HTML and text, Japanese", acme, mail_to(STRANGER, "請求書のお知らせ", html="<p>ありがとうございます", text="ありがとうございます")
     )
     yield demo.by_api("a PDF and an inline image", acme, with_files(mail_to(STRANGER, "With files", html='<p><img src="cid:logo">')))
+    yield demo.by_queue("sent by a role, no key", umbrella, mail_to(STRANGER, "Hello", text="Hello"))
     yield demo.by_queue("sandbox, verified recipient", globex, mail_to(FRIEND, "Hello", text="Hello"))
     yield demo.by_api("sandbox, unverified recipient", globex, mail_to(STRANGER, "Hello", text="Hello"))
     yield demo.by_queue("a tenant that was never verified", initech, mail_to(STRANGER, "Hello", text="Hello"))

@@ -10,11 +10,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import botocore.session
+
 from local_aws.api import Api
 from local_aws.control import Control
-from local_aws.server import ROOT, START, Addresses
+from local_aws.server import REGION, ROOT, START, Addresses
 from local_aws.stack import Stack, build, deploy, platform_session
 from local_aws.tenants import Tenant, Tenants
+from mailer.client import MailClient
 
 POLL = 0.05  # seconds
 ALL_SERVICES = ("kms", "sts", "dynamodb", "sqs", "s3", "events")
@@ -36,7 +39,17 @@ class LocalAws:
         self.control = Control(addresses.control)
         self.api = Api(stack.api_url)
         self.tenants = Tenants(addresses)
+        keys = platform_session().get_credentials()
+        assert keys
+        self.mail = self.mail_client(keys.access_key, keys.secret_key)
+        """The messages API as other systems use it, with the platform's own credentials: it may ask for any tenant."""
         self._clients: dict[str, Any] = {}
+
+    def mail_client(self, access_key: str, secret_key: str) -> MailClient:
+        """Make a client of the messages API for whoever holds an access key."""
+        session = botocore.session.Session()
+        session.set_credentials(access_key, secret_key)
+        return MailClient(self.stack.api_url, region=REGION, session=session)
 
     def client(self, service: Any) -> Any:
         """Make (once) the platform's own client of a service, past every fault proxy."""

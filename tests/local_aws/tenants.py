@@ -37,6 +37,11 @@ class Tenant:
         }
         return {"provider": "ses", "config": {**config, **changes}}
 
+    def provider_by_role(self, role_arn: str) -> dict[str, Any]:
+        """Write the body of `PUT …/provider` for a role of the tenant's account, instead of a key."""
+        config = self.provider()["config"]
+        return {"provider": "ses", "config": {"roleArn": role_arn} | {name: config[name] for name in ("region", "fromAddress", "fromName")}}
+
 
 class Tenants:
     """Opens AWS accounts in the local AWS."""
@@ -65,6 +70,20 @@ class Tenants:
     def revoke_key(self, tenant: Tenant) -> None:
         """Delete the access key that a tenant gave away."""
         self.owner(tenant.account).client("iam", endpoint_url=self._aws).delete_access_key(UserName="mail", AccessKeyId=tenant.access_key)
+
+    def launch_role(self, tenant: Tenant, template: str, **parameters: str) -> str:
+        """Make the role in the tenant's account, by the CloudFormation template that onboarding gives; return its ARN."""
+        cloudformation = self.owner(tenant.account).client("cloudformation", endpoint_url=self._aws)
+        cloudformation.create_stack(
+            StackName="mail",
+            TemplateBody=template,
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+        )
+        cloudformation.get_waiter("stack_create_complete").wait(StackName="mail", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+        [stack] = cloudformation.describe_stacks(StackName="mail")["Stacks"]
+        [output] = stack["Outputs"]
+        return str(output["OutputValue"])
 
     def owner(self, account: str) -> boto3.Session:
         """Make a session of an account's root."""

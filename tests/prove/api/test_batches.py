@@ -1,0 +1,22 @@
+"""A thousand requests through the deployed API, by the client."""
+
+import time
+
+from desks import a_body
+from local_aws.running import LocalAws
+from local_aws.tenants import Tenant
+from mailer.domain.delivery import Status
+
+
+def test_a_thousand_requests_in_batches_all_end_as_sent(aws: LocalAws, tenant: Tenant) -> None:
+    """Ten batches of a hundred: each request gets its record, and its end."""
+    ids = [f"batch-{number}" for number in range(1000)]
+    began = time.monotonic()
+    for start in range(0, len(ids), 100):
+        answers = aws.mail.send_batch(tenant.tenant_id, [a_body(request_id) for request_id in ids[start : start + 100]])
+        assert {answer.status for answer in answers} == {202}
+    print(f"1 000 requests accepted in {time.monotonic() - began:.1f} s")
+    ended = {request_id: aws.mail.wait(tenant.tenant_id, request_id, timeout=300).status for request_id in ids}
+    print(f"all sent after {time.monotonic() - began:.1f} s")
+    assert set(ended.values()) == {Status.SENT}
+    assert set(ids) <= {record.request_id for record in aws.mail.list(tenant.tenant_id)}
