@@ -15,6 +15,7 @@ from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError
 from mailer.domain.message import S3Object
 from mailer.domain.onboarding import Us
+from mailer.domain.pacing import Later, RateSource, Slot
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
 from mailer.ports import Copy, Page, RefusedError
@@ -122,6 +123,9 @@ class FakeJournal:
     def recorded(self, record: Delivery) -> None:
         self.entries.append(("recorded", (record,)))
 
+    def paced(self, wait: timedelta) -> None:
+        self.entries.append(("paced", (wait,)))
+
     def buried(self, copy: Copy, reason: str) -> None:
         self.entries.append(("buried", (copy, reason)))
 
@@ -226,6 +230,39 @@ class AtOnce(Executor):
         except Exception as error:  # noqa: BLE001  # whoever asks for the result gets it
             future.set_exception(error)
         return future
+
+
+@dataclass
+class FakePacer:
+    """Gives out the slots that a test prepares, and slots now when there are none left; notes what it was asked and told."""
+
+    plans: list[Slot | Later] = field(default_factory=list)
+    failing: set[str] = field(default_factory=set)
+    """Accounts whose line cannot be read."""
+    asked: list[tuple[str, RateSource, list[int], list[float | None]]] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
+
+    def reserve(
+        self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
+    ) -> Sequence[Slot | Later]:
+        self.asked.append((account, source, list(weights), list(carried)))
+        self._answer(account)
+        return [self.plans.pop(0) if self.plans else Slot(now) for _ in weights]
+
+    def throttled(self, account: str, now: datetime) -> datetime:
+        return self._tell("throttled", account, now)
+
+    def quota_exhausted(self, account: str, now: datetime) -> datetime:
+        return self._tell("quota exhausted", account, now)
+
+    def _tell(self, what: str, account: str, now: datetime) -> datetime:
+        self.told.append((what, account))
+        self._answer(account)
+        return now
+
+    def _answer(self, account: str) -> None:
+        if account in self.failing:
+            raise DependencyError("DynamoDB", "UpdateItem")
 
 
 class FakeProvidersTable:

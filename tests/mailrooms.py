@@ -15,6 +15,7 @@ from fakes import (
     FakeClock,
     FakeJournal,
     FakeMessagesTable,
+    FakePacer,
     FakeParkedBodies,
     FakeProvidersTable,
     FakeSendQueue,
@@ -86,6 +87,7 @@ class Bench:
         self.opener = FakeOpener(self.provider)
         self.attachments = FakeAttachments()
         self.journal = FakeJournal()
+        self.pacer = FakePacer()
         owners = count(1)
         self.room = Mailroom(
             providers=self.providers,
@@ -96,6 +98,7 @@ class Bench:
             attachments=self.attachments,
             journal=self.journal,
             clock=self.clock,
+            pacer=self.pacer,
             workers=AtOnce(),
             new_owner=lambda: f"worker-{next(owners)}",
             send_timeout=SEND_TIMEOUT,

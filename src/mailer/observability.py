@@ -52,6 +52,10 @@ class LogJournal:
         names = {"tenant_id": record.tenant_id, "request_id": record.request_id, "correlation_id": record.correlation_id}
         self._log.info("request recorded", extra=_without_none({**names, **line}))
 
+    def paced(self, wait: timedelta) -> None:
+        """Note how long a message has still to wait for its slot."""
+        self._count("PacingWait", max(0, round(wait / timedelta(milliseconds=1))), MetricUnit.Milliseconds)
+
     def buried(self, copy: Copy, reason: str) -> None:
         """Note a copy on the dead-letter queue."""
         self._count("Buried")

@@ -354,6 +354,10 @@ class Journal(Protocol):
         """Note the new state of a record."""
         ...
 
+    def paced(self, wait: timedelta) -> None:
+        """Note how long a message has still to wait for its slot; negative where that is a little past."""
+        ...
+
     def buried(self, copy: Copy, reason: str) -> None:
         """Note a copy on the dead-letter queue."""
         ...

@@ -24,6 +24,8 @@ class Settings:
     """Timeout of SendFunction: a worker older than this is dead."""
     send_threads: int
     """How many messages one invocation has under way at once; also the width of its connection pools."""
+    send_concurrency: int
+    """How many SendFunctions may run at once: among so many is shared what may be sent without asking the pacing table."""
     ca_bundle: str
     """A PEM file of the certificate authorities to trust instead of Amazon's; empty on AWS."""
 
@@ -43,6 +45,7 @@ class Settings:
             event_bus=env.get("EVENT_BUS", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
             send_threads=int(env.get("SEND_THREADS", "32")),
+            send_concurrency=int(env.get("SEND_CONCURRENCY", "10")),
             ca_bundle=env.get("AWS_CA_BUNDLE", ""),
         )
 

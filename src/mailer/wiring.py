@@ -15,6 +15,7 @@ from mailer.adapters.clock import SystemClock
 from mailer.adapters.connections import use_own_connections
 from mailer.adapters.events import EventBridgeEvents
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
+from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
 from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.quiet import keep_quiet
@@ -24,6 +25,7 @@ from mailer.observability import LogJournal, logger, metrics
 from mailer.ports import ProviderOpener, Vault
 from mailer.services.mailroom import Mailroom
 from mailer.services.messages import Desk
+from mailer.services.pacing import Pacing
 from mailer.services.providers import ProviderDesk
 from mailer.services.sweep import SweepRoom
 from mailer.settings import settings
@@ -213,6 +215,12 @@ def provider_desk() -> ProviderDesk:
 
 
 @cache
+def pacer() -> Pacing:
+    """Return what keeps every sending account at its rate."""
+    return Pacing(DynamoPacingTable(dynamodb(), settings().pacing_table), functions=settings().send_concurrency)
+
+
+@cache
 def mailroom() -> Mailroom:
     """Return everything that sending needs."""
     return Mailroom(
@@ -224,6 +232,7 @@ def mailroom() -> Mailroom:
         attachments=attachments(),
         journal=journal(),
         clock=clock(),
+        pacer=pacer(),
         workers=workers(),
         new_owner=lambda: uuid4().hex,
         send_timeout=timedelta(seconds=settings().send_timeout_seconds),

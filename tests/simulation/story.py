@@ -9,21 +9,23 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from fakes import NOON, US, AtOnce, FakeAttachments, a_provider
+from fakes import NOON, US, AtOnce, FakeAttachments, a_config, a_provider
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
+from mailer.domain.pacing import Line, RateSource
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
 from mailer.services.mailroom import Mailroom, Received
 from mailer.services.messages import Desk, accept, cancel
+from mailer.services.pacing import Pacing
 from mailer.services.resolve import resolve
 from mailer.services.send import send_batch
 from mailer.services.sweep import SweepRoom, sweep
 from simulation.faults import Faults
 from simulation.ses import SimSes
 from simulation.tasks import NEVER, Task
-from simulation.world import Letter, Message, SimClock, SimParkedBodies, SimProviders, SimQueue, SimTable, World
+from simulation.world import Letter, Message, SimClock, SimPacingTable, SimParkedBodies, SimProviders, SimQueue, SimTable, World
 
 SEND_TIMEOUT = timedelta(seconds=60)
 SWEEP_EVERY = timedelta(minutes=1)
@@ -33,6 +35,8 @@ TOO_MANY = 20_000
 """Calls after which a story that has not settled counts as one that never will."""
 
 ACME = "acme"
+ACCOUNT, RATE = "123456789012", 1.0
+"""The tenant's AWS account, which others send through too, and its recipients per second."""
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Story:
         self.table = SimTable(world)
         self.queue = SimQueue(world)
         self.bucket = SimParkedBodies(world)
-        self.providers = SimProviders(world, a_provider())
+        self.providers = SimProviders(world, a_provider(active=a_config(max_send_rate=RATE, account=ACCOUNT)))
         self.ses = SimSes(world)
         self.table.accepted = self.ses.ledger
         self.wild = self.rng.random() < 0.2
@@ -75,7 +79,9 @@ class Story:
             "workers": AtOnce(),
         }
         front = {"providers": self.providers, "attachments": FakeAttachments(), "send_timeout": SEND_TIMEOUT}
-        self.room = Mailroom(opener=self.ses, new_owner=lambda: f"o{next(owners)}", us=US, **shared, **front)
+        lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
+        self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
+        self.room = Mailroom(pacer=self.pacers[0], opener=self.ses, new_owner=lambda: f"o{next(owners)}", us=US, **shared, **front)
         self.desk = Desk(**shared, **front)
         self.sweep_room = SweepRoom(releases=self.providers, shards=1, **shared)
         self.troubled = False
@@ -85,6 +91,11 @@ class Story:
         self._read_letters = 0
         self._read_unknowns: set[tuple[str, int]] = set()
         self._write()
+
+    def _line(self) -> Line:
+        """Let others' mail stand before this tenant's: none, some seconds' worth of it, or more than finds a slot."""
+        line = Line.opened(RateSource(configured=RATE), NOON.timestamp())
+        return replace(line, turn=1, booked=self.rng.choice((0.0, 0.0, 2.0, 50.0, 850.0, 2000.0)))
 
     # -- what is to happen -----------------------------------------------------------------------------------------------
 
@@ -202,7 +213,8 @@ class Story:
         batch = [Received(str(message.number), message.copy, message.receives) for message in taken]
         self.world.say(f"receives {[(message.number, message.receives) for message in taken]}")
         self.world.task.window |= {request_id for message in taken if (request_id := self._proven(message.copy))}
-        returned = send_batch(batch, self.room, ends_at=now + SEND_TIMEOUT)
+        room = replace(self.room, pacer=self.rng.choice(self.pacers))
+        returned = send_batch(batch, room, ends_at=now + SEND_TIMEOUT)
         self.queue.delete(message for message in taken if str(message.number) not in returned)
 
     def _proven(self, copy: Copy) -> str | None:

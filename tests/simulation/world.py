@@ -9,10 +9,12 @@ from random import Random
 from typing import Any
 
 from fakes import NOON, FakeMessagesTable, FakeParkedBodies, FakeProvidersTable
+from lines import FakePacingTable
 from mailer.adapters.providers_table import RELEASE_MARKED
 from mailer.domain import delivery
 from mailer.domain.delivery import BEGIN, TIME_OUT, Change, Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.pacing import Booking, Line
 from mailer.domain.provider import Provider, ProviderStatus
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Copy, RefusedError
@@ -288,6 +290,31 @@ class SimQueue:
 
     def next_visible(self) -> datetime:
         return min((message.visible_at for message in self.messages), default=NEVER)
+
+
+class SimPacingTable(FakePacingTable):
+    """The lines of the sending accounts."""
+
+    def __init__(self, world: World, lines: Mapping[str, Line]) -> None:
+        super().__init__()
+        self._world = world
+        self.lines = dict(lines)
+
+    def get(self, account: str) -> Line | None:
+        return self._world.call("DynamoDB", "read line", lambda: super(SimPacingTable, self).get(account))
+
+    def start(self, account: str, line: Line, now: datetime) -> Line:
+        return self._world.call("DynamoDB", "start line", lambda: super(SimPacingTable, self).start(account, line, now))
+
+    def book(self, account: str, booking: Booking, now: datetime) -> Line:
+        def book() -> Line:
+            self._world.say(f"{booking.end} {booking.count} on {account}")
+            return super(SimPacingTable, self).book(account, booking, now)
+
+        return self._world.call("DynamoDB", "book", book)
+
+    def repace(self, account: str, line: Line, now: datetime) -> Line:
+        return self._world.call("DynamoDB", "repace", lambda: super(SimPacingTable, self).repace(account, line, now))
 
 
 class SimParkedBodies(FakeParkedBodies):

@@ -102,6 +102,12 @@ def test_one_bad_message_does_not_return_its_batch() -> None:
     assert source["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "SendConcurrency"}}
 
 
+def test_the_send_function_knows_how_many_of_it_run() -> None:
+    """They share what may be sent without a booking: one that took itself for alone would let them overrun the account together."""
+    [event] = function("SendFunction")["Events"].values()
+    assert tables.variables("SendFunction")["SEND_CONCURRENCY"] == event["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+
+
 def test_a_large_batch_has_the_window_that_sqs_asks_for() -> None:
     """Without it the event source could not be made."""
     [event] = function("SendFunction")["Events"].values()

@@ -9,6 +9,7 @@ import pytest
 from mailer.adapters.ses_errors import TABLE, read_error
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import CODES, Kind
+from mailer.domain.pacing import QUOTA_REST, THROTTLE_SETTLES
 
 SENDER = "Billing@acme.example"
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
@@ -186,13 +187,13 @@ def test_without_a_client_error_nobody_can_know(code: str, status: int) -> None:
     assert outcome.error.code == "outcome_unknown"
 
 
-def test_a_used_up_quota_rests_the_account_and_a_throttle_does_not() -> None:
-    """The quota's window rolls by the hour; a throttle lasts seconds, which the sender's own back-off knows best."""
+def test_what_ses_refuses_for_its_limits_comes_back_when_the_account_goes_on() -> None:
+    """A used-up quota rests the account, a throttle silences it for seconds: until then another try would be one for nothing."""
     quota, rate = read("Throttling", "Daily message quota exceeded."), read("Throttling", "Maximum sending rate exceeded.")
     assert isinstance(quota, NotSent)
     assert isinstance(rate, NotSent)
-    assert quota.retry_after == timedelta(hours=1)
-    assert rate.retry_after is None
+    assert quota.retry_after == timedelta(seconds=QUOTA_REST)
+    assert rate.retry_after == timedelta(seconds=THROTTLE_SETTLES)
 
 
 def test_the_doctor_names_the_region_where_the_identity_is_missing() -> None:

@@ -12,10 +12,7 @@ from typing import Any
 
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import ErrorInfo
-
-QUOTA_REST = timedelta(hours=1)
-"""How long an account rests whose daily quota is used up. The window rolls: an hour frees what was sent in the same hour of yesterday,
-about 1/24 of the quota. Asking more often costs an attempt each time, waiting for a whole day wastes what is free long before."""
+from mailer.domain.pacing import QUOTA_REST, THROTTLE_SETTLES
 
 EXPIRED_SESSION = frozenset({"ExpiredToken", "ExpiredTokenException"})
 """A role's session has ended: a new one can be had. Met again with a new one, the clocks must differ."""
@@ -79,18 +76,18 @@ _IDENTITIES = "https://{region}.console.aws.amazon.com/ses/home?region={region}#
 _ACCOUNT = "https://{region}.console.aws.amazon.com/ses/home?region={region}#/account"
 
 TABLE = (
-    # Passes by itself. How long a throttle lasts SES does not say: the sender's own back-off and pacing decide.
+    # Passes by itself. How long SES does not say: the message comes back when its account, which is slowed down or rests, goes on.
     Row(("Throttling", "ThrottlingException"), "daily_quota_exceeded", "the SES account's quota of 24 hours is used up in {region}",
-        says=_says(r"daily|24.?hour"), retry_after=QUOTA_REST),
+        says=_says(r"daily|24.?hour"), retry_after=timedelta(seconds=QUOTA_REST)),
     Row(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"), "throttled",
-        "the SES account's sending rate was reached in {region}"),
+        "the SES account's sending rate was reached in {region}", retry_after=timedelta(seconds=THROTTLE_SETTLES)),
     Row(("SignatureDoesNotMatch",), "dependency_unavailable", "SES took the request for one of another time",
         says=_says(r"expired|not yet current"), advice=_CLOCK),
     Row(("RequestExpired", "RequestTimeTooSkewed"), "dependency_unavailable", "SES took the request for one of another time",
         advice=_CLOCK),
     Row(("RequestAbortedException", "RequestTimeoutException", "RequestTimeout"), "dependency_unavailable",
         "SES gave up reading the request"),
-    Row(tuple(EXPIRED_SESSION), "dependency_unavailable", "SES took the role's new session for an old one", advice=_CLOCK),
+    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", advice=_CLOCK),
 
     # The tenant's account or config.
     Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=_names_sender,

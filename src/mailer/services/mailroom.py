@@ -14,6 +14,7 @@ from mailer.ports import (
     Copy,
     Journal,
     MessagesTable,
+    Pacer,
     ParkedBodies,
     ProviderOpener,
     ProvidersTable,
@@ -33,6 +34,7 @@ class Mailroom:
     attachments: Attachments
     journal: Journal
     clock: Clock
+    pacer: Pacer
     workers: Executor
     """Sends the messages of a batch side by side."""
     new_owner: Callable[[], str]

@@ -1,13 +1,14 @@
-"""Send a batch of requests off the queue: read, open the provider, render, pass the fence, hand over, write down.
+"""Send a batch of requests off the queue: read, open the provider, take turns, render, pass the fence, hand over, write down.
 
 Every copy that this is given ends in one of three ways: its request's record says what became of it, a newer copy is on its way,
 or its receipt is in the answer and SQS hands it out again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain
 
 from mailer.domain import changes, proof
 from mailer.domain.changes import Fence
@@ -15,6 +16,7 @@ from mailer.domain.delivery import Delivery, NotSent, Sent, Status, WaitsFor, sa
 from mailer.domain.doctor import advised, told
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
 from mailer.domain.mime import Mail, compose
+from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.waiting import retry_delay
 from mailer.ports import EmailProvider, RefusedError
@@ -23,6 +25,7 @@ from mailer.services.intake import read
 from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
+from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
 from mailer.services.waiting import bury, carry_proof, come_back, discard_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=27)
@@ -58,9 +61,10 @@ def _send_side_by_side(batch: Sequence[Received], room: Mailroom, ends_at: datet
     jobs = list(room.workers.map(lambda received: read(received, room), batch))
     readable = [job for job in jobs if isinstance(job, Job)]
     rows = _rows({job.tenant_id for job in readable}, room)
-    safe = room.workers.map(lambda job: _deliver_safely(job, rows, room, ends_at), readable)
-    unsafe = [job.receipt for job in jobs if isinstance(job, Received)]
-    return unsafe + [job.received.receipt for job, is_safe in zip(readable, safe, strict=True) if not is_safe]
+    prepared = list(room.workers.map(lambda job: _safely(job, room, lambda: prepare(job, rows, room)), readable))
+    turns = take_turns((one for one in prepared if isinstance(one, Ready)), room, latest=ends_at - CALL_SPAN)
+    taken = room.workers.map(lambda turn: _safely(turn.ready.job, room, lambda: deliver(turn, room, ends_at)), turns)
+    return [unsafe.receipt for unsafe in chain(jobs, prepared, taken) if isinstance(unsafe, Received)]
 
 
 def _rows(tenant_ids: set[str], room: Mailroom) -> Mapping[str, Provider] | DependencyError:
@@ -72,20 +76,18 @@ def _rows(tenant_ids: set[str], room: Mailroom) -> Mapping[str, Provider] | Depe
     return {tenant_id: told(row, room.us) for tenant_id, row in rows.items()}
 
 
-def _deliver_safely(job: Job, rows: Mapping[str, Provider] | DependencyError, room: Mailroom, ends_at: datetime) -> bool:
-    """Deliver one request; False when its copy must be handed out again, because nothing else could be made safe."""
+def _safely[T](job: Job, room: Mailroom, work: Callable[[], T]) -> T | Received | None:
+    """Do some work for a request; None where it waits instead, its copy where that must be handed out again: nothing else is safe."""
     try:
         try:
-            if isinstance(rows, DependencyError):
-                raise rows
-            deliver(job, rows.get(job.tenant_id), room, ends_at)
+            return work()
         except DependencyError as failure:
             room.journal.failed("deliver", job.tenant_id, failure)
             _try_later(job, room, failure)
     except Exception as failure:  # noqa: BLE001  # a bug of ours must not take the neighbours along
         room.journal.failed("deliver", job.tenant_id, failure)
-        return False
-    return True
+        return job.received
+    return None
 
 
 def _try_later(job: Job, room: Mailroom, failure: DependencyError) -> None:
@@ -100,15 +102,18 @@ def _try_later(job: Job, room: Mailroom, failure: DependencyError) -> None:
         come_back(job, room, until)
 
 
-def deliver(job: Job, row: Provider | None, room: Mailroom, ends_at: datetime) -> None:
-    """Take one request as far as it goes.
+def prepare(job: Job, rows: Mapping[str, Provider] | DependencyError, room: Mailroom) -> Ready | None:
+    """Take one request as far as it goes without its turn; None where that is all that can be done now.
 
     Raises:
-        DependencyError: an AWS service of ours failed before the fence.
+        DependencyError: an AWS service of ours failed.
     """
+    if isinstance(rows, DependencyError):
+        raise rows
+    row = rows.get(job.tenant_id)
     if job.copy.proof:
         if _settle_proof(job, row, room):
-            return
+            return None
         job = replace(job, received=replace(job.received, copy=replace(job.copy, proof=None)))
     if job.received.receives >= LAST_RECEIVE:
         _keep_for_operator(job, room)
@@ -119,7 +124,8 @@ def deliver(job: Job, row: Provider | None, room: Mailroom, ends_at: datetime) -
     elif isinstance(state := sending_state(row, job.request.created_at), Stop):
         _stop(job, room, state)
     else:
-        _open_and_send(job, row, state, room, ends_at)
+        return _open(job, row, state, room)
+    return None
 
 
 def _settle_proof(job: Job, row: Provider | None, room: Mailroom) -> bool:
@@ -146,26 +152,12 @@ def _stop(job: Job, room: Mailroom, state: Stop) -> None:
         end(job, room, state.error)
 
 
-def _open_and_send(job: Job, row: Provider | None, config: StoredConfig, room: Mailroom, ends_at: datetime) -> None:
+def _open(job: Job, row: Provider | None, config: StoredConfig, room: Mailroom) -> Ready | None:
     try:
-        provider = room.opener.open(job.tenant_id, config)
-        mail = _render(job, provider, room)
-    except RequestError as refusal:
-        end(job, room, ErrorInfo(refusal.code, str(refusal)))
-        return
+        return Ready(job=job, row=row, config=config, provider=room.opener.open(job.tenant_id, config))
     except NotSentError as refusal:
         _blocked(job, row, room, refusal.error)
-        return
-    _send_once(job, row, config, provider, mail, room, ends_at)
-
-
-def _render(job: Job, provider: EmailProvider, room: Mailroom) -> Mail:
-    return compose(
-        job.send.message,
-        provider.sender,
-        date=room.clock.now(),
-        load=lambda ref: room.attachments.fetch(job.tenant_id, ref),
-    )
+        return None
 
 
 def _blocked(job: Job, row: Provider | None, room: Mailroom, error: ErrorInfo) -> None:
@@ -179,20 +171,63 @@ def _blocked(job: Job, row: Provider | None, room: Mailroom, error: ErrorInfo) -
         defer(job, room, room.clock.now() + retry_delay(NotSent(error), job.copy.hop), error)
 
 
-def _send_once(
-    job: Job, row: Provider | None, config: StoredConfig, provider: EmailProvider, mail: Mail, room: Mailroom, ends_at: datetime
-) -> None:
-    now = room.clock.now()
+def deliver(turn: Turn, room: Mailroom, ends_at: datetime) -> None:
+    """Take a request's turn: send it at its slot, or let it come back for it.
+
+    Raises:
+        DependencyError: an AWS service of ours failed before the fence.
+    """
+    match turn.plan:
+        case Slot() as slot:
+            _send_at(slot, turn.ready, room, ends_at)
+        case Later() as later:
+            _put_off(later, turn.ready.job, room)
+        case failure:
+            raise failure
+
+
+def _put_off(later: Later, job: Job, room: Mailroom) -> None:
+    room.journal.paced(later.at - room.clock.now())
+    defer(job, room, later.at, None, slot=later.slot)
+
+
+def _send_at(slot: Slot, ready: Ready, room: Mailroom, ends_at: datetime) -> None:
+    """Send at a slot. The mail is composed first, while the slot is waited for; one that cannot be composed has wasted it."""
+    try:
+        mail = _render(ready.job, ready.provider, room)
+    except RequestError as refusal:
+        end(ready.job, room, ErrorInfo(refusal.code, str(refusal)))
+        return
+    plan = still_good(slot, ready, room)
+    if isinstance(plan, Later):
+        _put_off(plan, ready.job, room)
+        return
+    room.journal.paced(plan.at - room.clock.now())
+    room.clock.wait_until(plan.at)
+    _send_once(ready, mail, room, ends_at)
+
+
+def _render(job: Job, provider: EmailProvider, room: Mailroom) -> Mail:
+    return compose(
+        job.send.message,
+        provider.sender,
+        date=room.clock.now(),
+        load=lambda ref: room.attachments.fetch(job.tenant_id, ref),
+    )
+
+
+def _send_once(ready: Ready, mail: Mail, room: Mailroom, ends_at: datetime) -> None:
+    job, now = ready.job, room.clock.now()
     if now + CALL_SPAN > ends_at:
         defer(job, room, now, None)
         return
-    owner = room.new_owner()
-    change = changes.begin(job.request, now, owner=owner, deadline=now + CALL_SPAN, provider=provider.name, version=config.version)
+    owner, deadline = room.new_owner(), now + CALL_SPAN
+    change = changes.begin(job.request, now, owner=owner, deadline=deadline, provider=ready.provider.name, version=ready.config.version)
     try:
         record = room.messages.apply(change)
     except RefusedError as refusal:
         if refusal.current is not None and redelivered(job, room, refusal.current):
-            _send_once(job, row, config, provider, mail, room, ends_at)
+            _send_once(ready, mail, room, ends_at)
         return
     except DependencyError as failure:
         room.journal.failed("begin", job.tenant_id, failure)
@@ -202,15 +237,24 @@ def _send_once(
     fence = Fence(record.attempt, owner)
     began = room.clock.now()
     if began - now > FENCE_SPAN:
-        settle(job, room, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), row)
+        settle(job, room, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
         return
-    outcome = provider.send(mail, tags=job.send.message.tags)
+    outcome = ready.provider.send(mail, tags=job.send.message.tags)
     room.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, room.clock.now() - began)
-    settle(job, room, fence, outcome, row)
+    settle(job, room, fence, outcome, ready.row)
+    heed(outcome, ready, room)
 
 
-def defer(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, waits_for: WaitsFor = WaitsFor.TIME) -> None:
-    """Let a request wait that has not reached the fence.
+def defer(
+    job: Job,
+    room: Mailroom,
+    until: datetime,
+    error: ErrorInfo | None,
+    waits_for: WaitsFor = WaitsFor.TIME,
+    *,
+    slot: float | None = None,
+) -> None:
+    """Let a request wait that has not reached the fence; `slot` is what its copy is to bring along.
 
     Raises:
         DependencyError: its copy could not be made safe.
@@ -218,7 +262,7 @@ def defer(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, wa
     record = room.messages.get(job.tenant_id, job.send.request_id)
     if record is not None and not _may_wait(job, record) and not redelivered(job, room, record):
         return
-    resting = rest(job, room, until, error, waits_for)
+    resting = rest(job, room, until, error, waits_for, slot=slot)
     try:
         room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)))
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find

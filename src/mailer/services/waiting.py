@@ -30,13 +30,17 @@ class HasBodies(Protocol):
         ...
 
 
-def send_copy(job: Job, room: Mailroom, delay: timedelta, *, proof: str | None = None, parked: str | None = None) -> None:
+def send_copy(
+    job: Job, room: Mailroom, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
+) -> None:
     """Put the next copy of a request on the queue; `parked` is where its body has been put since it came.
+
+    Only the `slot` that is named goes along: the one that the job brought is used, forfeited or given up.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked), room, delay)
+    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked, slot=slot), room, delay)
 
 
 def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:
@@ -49,7 +53,15 @@ def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:
         raise DependencyError("SQS", "SendMessageBatch")
 
 
-def rest(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, waits_for: WaitsFor = WaitsFor.TIME) -> Rest:
+def rest(
+    job: Job,
+    room: Mailroom,
+    until: datetime,
+    error: ErrorInfo | None,
+    waits_for: WaitsFor = WaitsFor.TIME,
+    *,
+    slot: float | None = None,
+) -> Rest:
     """Bring a request to rest: the body is safe, on the queue or in the bucket, when this returns; the record is still to be written.
 
     Raises:
@@ -64,7 +76,7 @@ def rest(job: Job, room: Mailroom, until: datetime, error: ErrorInfo | None, wai
         except DependencyError as failure:
             room.journal.failed("park", job.tenant_id, failure)
             resting = replace(resting, until=room.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
-    send_copy(job, room, min(delay, MAX_DELAY))
+    send_copy(job, room, min(delay, MAX_DELAY), slot=slot)
     return resting
 
 

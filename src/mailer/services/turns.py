@@ -1,0 +1,112 @@
+"""Give the messages of a batch their turn: one reservation for each sending account, then everyone in the order of the slots."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import chain
+
+from mailer.domain.delivery import NotSent, Outcome
+from mailer.domain.errors import DependencyError
+from mailer.domain.pacing import FORGIVEN, Later, RateSource, Slot, account_key
+from mailer.domain.provider import Provider, StoredConfig
+from mailer.ports import EmailProvider
+from mailer.services.mailroom import Job, Mailroom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A job whose provider is open; what it still needs is its turn and its mail."""
+
+    job: Job
+    row: Provider | None
+    config: StoredConfig
+    provider: EmailProvider
+
+    @property
+    def account(self) -> str | None:
+        """Return the key of the account whose rate it counts towards; None where nobody counts, as with SMTP."""
+        if self.config.provider != "ses":
+            return None
+        return account_key(self.job.tenant_id, self.config.region, self.config.account)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a message may be sent, or why that cannot be told."""
+
+    ready: Ready
+    plan: Slot | Later | Exception
+
+
+def take_turns(ready: Iterable[Ready], room: Mailroom, *, latest: datetime) -> Sequence[Turn]:
+    """Reserve slots for all messages of each account together; return the turns in the order in which to take them.
+
+    In that order no message stands behind one that waits longer. After `latest` nothing is reserved: all come back at once.
+    """
+    now = room.clock.now()
+    accounts: dict[str | None, list[Ready]] = defaultdict(list)
+    for one in ready:
+        accounts[one.account].append(one)
+    turns = chain.from_iterable(room.workers.map(lambda account: _reserve(account, accounts[account], room, latest), accounts))
+    return sorted(turns, key=lambda turn: turn.plan.at if isinstance(turn.plan, Slot) else now)
+
+
+def _reserve(account: str | None, ready: Sequence[Ready], room: Mailroom, latest: datetime) -> Sequence[Turn]:
+    now = room.clock.now()
+    if account is None:
+        return [Turn(one, Slot(now)) for one in ready]
+    if now > latest:
+        return [Turn(one, Later(now)) for one in ready]
+    try:
+        plans = room.pacer.reserve(
+            account, rate_source(ready), [one.job.request.recipients for one in ready], [one.job.copy.slot for one in ready], now
+        )
+    except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
+        return [Turn(one, failure) for one in ready]
+    return [Turn(one, plan) for one, plan in zip(ready, plans, strict=True)]
+
+
+def still_good(slot: Slot, ready: Ready, room: Mailroom) -> Slot | Later:
+    """Return the slot, or a new one for that which this function itself let pass: composing took long, or all its threads were busy.
+
+    Such a slot is forfeited as one is that a copy brings too late: SES forgives no more.
+
+    Raises:
+        DependencyError: the pacing table did not answer.
+    """
+    now = room.clock.now()
+    if ready.account is None or now - slot.at <= timedelta(seconds=FORGIVEN):
+        return slot
+    return room.pacer.reserve(ready.account, rate_source([ready]), [ready.job.request.recipients], [None], now)[0]
+
+
+def rate_source(ready: Sequence[Ready]) -> RateSource:
+    """Return where the rate of an account comes from; of several tenants that share it the lowest counts.
+
+    GetSendQuota is asked again only where it told verify something. That an account is in the sandbox, as a refused recipient shows, is
+    no source: the rate of an unknown account begins at that of the sandbox, and nobody would tell us when the account leaves it.
+    """
+    configs = [one.config for one in ready]
+    answering = next((one.provider for one in ready if one.config.quota_rate is not None), None)
+    return RateSource(
+        configured=min((c.max_send_rate for c in configs if c.max_send_rate is not None), default=None),
+        quota=min((c.quota_rate for c in configs if c.quota_rate is not None), default=None),
+        ask=(lambda: answering.account_facts().max_send_rate) if answering else None,
+    )
+
+
+def heed(outcome: Outcome, ready: Ready, room: Mailroom) -> None:
+    """Slow the account down, or let it rest, where that is what SES's answer asks for.
+
+    Where the pacing table does not take it the line goes on as it was, and meets the next refusal.
+    """
+    if ready.account is None or not isinstance(outcome, NotSent):
+        return
+    try:
+        if outcome.error.code == "throttled":
+            room.pacer.throttled(ready.account, room.clock.now())
+        elif outcome.error.code == "daily_quota_exceeded":
+            room.pacer.quota_exhausted(ready.account, room.clock.now())
+    except DependencyError as failure:
+        room.journal.failed("pace", ready.job.tenant_id, failure)
