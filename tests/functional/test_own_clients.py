@@ -30,3 +30,11 @@ def test_every_pool_is_as_wide_as_the_threads(service: str) -> None:
     """A narrower one would throw connections away after each call, and shake hands anew."""
     session = wiring._client(service)._endpoint.http_session
     assert session._max_pool_connections == settings().send_threads
+
+
+def test_calls_spare_what_botocore_does_for_strangers() -> None:
+    """A user agent of 30 pieces and a second check of requests that are compiled from tables cost a fifth of a message's time."""
+    config = wiring.dynamodb().meta.config
+    assert config.user_agent == "tenantmail"
+    assert not config.parameter_validation
+    assert wiring.kms().meta.config.parameter_validation  # what it is given stood in a ciphertext that anyone may have damaged
