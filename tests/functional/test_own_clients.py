@@ -1,6 +1,7 @@
 """The clients of our own account: how many sockets they keep, and whom they trust."""
 
 import pytest
+from botocore.exceptions import ClientError, ParamValidationError
 
 from mailer import wiring
 from mailer.adapters.acting import TenantClients
@@ -34,7 +35,12 @@ def test_every_pool_is_as_wide_as_the_threads(service: str) -> None:
 
 def test_calls_spare_what_botocore_does_for_strangers() -> None:
     """A user agent of 30 pieces and a second check of requests that are compiled from tables cost a fifth of a message's time."""
-    config = wiring.dynamodb().meta.config
-    assert config.user_agent.split()[0] == "tenantmail"
-    assert not config.parameter_validation
-    assert wiring.kms().meta.config.parameter_validation  # what it is given stood in a ciphertext that anyone may have damaged
+    assert wiring.dynamodb().meta.config.user_agent.split()[0] == "tenantmail"
+    with pytest.raises(ClientError):
+        wiring.dynamodb().get_item(TableName="", Key={})
+
+
+def test_what_goes_to_kms_is_checked_before() -> None:
+    """It stood in a ciphertext that anyone may have damaged."""
+    with pytest.raises(ParamValidationError):
+        wiring.kms().decrypt(CiphertextBlob=7)  # type: ignore[arg-type]  # what botocore refuses
