@@ -22,6 +22,7 @@ from fakes import (
     a_delivery,
     a_provider,
 )
+from lines import FakePacingTable
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import content_hash, parse_request
@@ -88,6 +89,7 @@ class Bench:
         self.attachments = FakeAttachments()
         self.journal = FakeJournal()
         self.pacer = FakePacer()
+        self.lines = FakePacingTable()
         owners = count(1)
         self.room = Mailroom(
             providers=self.providers,
@@ -106,6 +108,8 @@ class Bench:
         )
         self.sweep_room = SweepRoom(
             releases=FakeReleases(),
+            providers=self.providers,
+            lines=self.lines,
             messages=self.messages,
             queue=self.queue,
             parked=self.parked,

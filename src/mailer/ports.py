@@ -411,15 +411,23 @@ class Pacer(Protocol):
         ...
 
 
-class PacingTable(Protocol):
+class Lines(Protocol):
+    """The lines of the sending accounts, to look at."""
+
+    def get(self, account: str) -> Line | None:
+        """Read a line, consistently.
+
+        Raises:
+            DependencyError: the pacing table did not answer.
+        """
+        ...
+
+
+class PacingTable(Lines, Protocol):
     """The lines of the sending accounts. Every method may raise DependencyError; the write may then have happened.
 
     A booking whose reply is lost leaves slots that nobody uses: the account sends a little less, never more.
     """
-
-    def get(self, account: str) -> Line | None:
-        """Read a line, consistently."""
-        ...
 
     def start(self, account: str, line: Line, now: datetime) -> Line:
         """Store the first line of an account.

@@ -133,6 +133,12 @@ def providers_table() -> DynamoProvidersTable:
 
 
 @cache
+def pacing_table() -> DynamoPacingTable:
+    """Return the lines of the sending accounts."""
+    return DynamoPacingTable(dynamodb(), settings().pacing_table)
+
+
+@cache
 def attachments() -> S3Attachments:
     """Return the uploaded attachments."""
     return S3Attachments(s3(), settings().attachments_bucket)
@@ -223,7 +229,7 @@ def provider_desk() -> ProviderDesk:
 @cache
 def pacer() -> Pacing:
     """Return what keeps every sending account at its rate."""
-    return Pacing(DynamoPacingTable(dynamodb(), settings().pacing_table), functions=settings().send_concurrency)
+    return Pacing(pacing_table(), functions=settings().send_concurrency)
 
 
 @cache
@@ -273,6 +279,8 @@ def sweep_room() -> SweepRoom:
     """Return everything that the sweeper needs."""
     return SweepRoom(
         releases=providers_table(),
+        providers=providers_table(),
+        lines=pacing_table(),
         messages=messages_table(),
         queue=send_queue(),
         parked=parked_bodies(),

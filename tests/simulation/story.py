@@ -83,7 +83,7 @@ class Story:
         self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
         self.room = Mailroom(pacer=self.pacers[0], opener=self.ses, new_owner=lambda: f"o{next(owners)}", us=US, **shared, **front)
         self.desk = Desk(**shared, **front)
-        self.sweep_room = SweepRoom(releases=self.providers, shards=1, **shared)
+        self.sweep_room = SweepRoom(releases=self.providers, providers=self.providers, lines=lines, shards=1, **shared)
         self.troubled = False
         """Whether the provider is switched off for a while."""
         self._names = count(1)

@@ -1,9 +1,11 @@
 """A short run of the simulation that `make bench` does in full: its promises, in numbers that do not depend on the machine."""
 
+from datetime import timedelta
 from functools import cache
 
 import pytest
 
+from bench.pacing import backlog
 from bench.pacing.simulation import FLOODER, Scenario, Simulation, Tally, percentile, quiet_tenants
 
 SHORT = Scenario(flood=1_000, flood_at=20.0, ends_at=100.0)
@@ -45,6 +47,15 @@ def test_writes_are_few() -> None:
     _, tally = played(is_known=True, flood=SHORT.flood)
     assert tally.writes_a_message <= 2.5
     assert tally.hops[FLOODER] <= 1.1 * SHORT.flood
+
+
+def test_a_backlog_comes_back_within_minutes_and_delays_nobody() -> None:
+    """As fast as one processor makes the writes; other tenants' mail, resumed or due, does not wait for more than it would without."""
+    tally = backlog.Play(backlog.Scenario(backlog=24_000)).run()
+    assert tally.pointers == 24_000
+    assert tally.a_back < timedelta(minutes=2)
+    assert tally.c_back < timedelta(seconds=1)
+    assert tally.b_late < timedelta(minutes=1)
 
 
 def test_a_run_comes_out_the_same_every_time() -> None:

@@ -4,22 +4,43 @@ Bounded per run and idempotent: what a run leaves, or a crash makes it do twice,
 """
 
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import batched
+from itertools import batched, chain
 
 from mailer.domain import changes
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError
-from mailer.ports import Clock, Copy, Journal, MessagesTable, ParkedBodies, RefusedError, Releases, SendQueue
+from mailer.domain.provider import Stop
+from mailer.ports import (
+    Clock,
+    Copy,
+    Journal,
+    Lines,
+    MessagesTable,
+    ParkedBodies,
+    ProvidersTable,
+    RefusedError,
+    Releases,
+    SendQueue,
+)
+from mailer.services.backlog import Outlet, Outlets
 from mailer.services.ending import end_unsent
 from mailer.services.redelivery import WORKER_LOST
 from mailer.services.waiting import discard
 
 PAGE = 100
-"""Records read at once from one shard of the index."""
+"""Records read at once from one shard of the index, or of one tenant whose mail is set free."""
+
+SENT_TOGETHER = 10
+"""Pointers in one call of the queue: what SQS takes in a batch; the calls go side by side."""
+
+LOOK_AGAIN = timedelta(minutes=5)
+"""When a record that was set free is looked at again: long after the send path has taken its pointer, which moves that time on; soon enough
+for the few whose pointers a crash of the sweeper has lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +48,8 @@ class SweepRoom:
     """The ports of the sweeper."""
 
     releases: Releases
+    providers: ProvidersTable
+    lines: Lines
     messages: MessagesTable
     queue: SendQueue
     parked: ParkedBodies
@@ -48,12 +71,12 @@ class Tally:
 
 def sweep(room: SweepRoom, *, ends_at: datetime) -> Tally:
     """Do one run, until nothing is due any more or the time is over."""
-    tally = Tally()
+    tally, outlets = Tally(), Outlets(room)
     shards = set(range(room.shards))
     while shards and room.clock.now() < ends_at:
         pages = dict(zip(shards, room.workers.map(lambda shard: _look(room, shard), shards), strict=True))
-        shards = {shard for shard, page in pages.items() if _move(page, room, tally) and len(page) == PAGE}
-    _release_all(room, tally, ends_at)
+        shards = {shard for shard, page in pages.items() if _move(page, outlets, room, tally) and len(page) == PAGE}
+    _release_all(outlets, room, tally, ends_at)
     room.journal.swept(overdue=tally.overdue, lag=tally.lag)
     return tally
 
@@ -66,7 +89,7 @@ def _look(room: SweepRoom, shard: int) -> Sequence[Delivery]:
         return []
 
 
-def _move(page: Sequence[Delivery], room: SweepRoom, tally: Tally) -> bool:
+def _move(page: Sequence[Delivery], outlets: Outlets, room: SweepRoom, tally: Tally) -> bool:
     """Move each record of a page on; False when none could be, so that asking again at once would show the same page."""
     now = room.clock.now()
     for record in page:
@@ -75,7 +98,7 @@ def _move(page: Sequence[Delivery], room: SweepRoom, tally: Tally) -> bool:
     ended = [record for record in page if has_ended(record, now)]
     waiting = [record for record in page if not has_ended(record, now)]
     moved = sum(room.workers.map(lambda record: _end(record, room), ended))
-    moved += _feed([record for record in waiting if record.parked], room)
+    moved += _feed_paced([record for record in waiting if record.parked], outlets, room)
     moved += _apply_all([changes.touch(record, now) for record in waiting if not record.parked], room)
     tally.moved += moved
     return moved > 0
@@ -109,17 +132,38 @@ def _end(record: Delivery, room: SweepRoom) -> bool:
     return True
 
 
+def _feed_paced(records: Sequence[Delivery], outlets: Outlets, room: SweepRoom) -> int:
+    """Feed what the accounts can take; put off what finds no room, which would only be received to be parked again."""
+    try:
+        outlet_of = outlets.of({record.tenant_id for record in records})
+    except DependencyError as failure:
+        room.journal.failed("sweep", None, failure)
+        return 0
+    now = room.clock.now()
+    fed, put_off = [], []
+    for record in records:
+        match outlet_of[record.tenant_id]:
+            case Outlet() as outlet if not outlet.takes(record.recipients):
+                at = outlet.back_at(record.recipients, now)
+                put_off.append(changes.touch(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
+            case _:
+                fed.append(record)
+    return _feed(fed, room) + _apply_all(put_off, room)
+
+
 def _feed(records: Sequence[Delivery], room: SweepRoom) -> int:
     """Send a pointer to each parked body, then note that it is on its way: a crash in between sends one more, which its hop stops."""
-    fed = _point(records, room)
-    return _apply_all([changes.touch(record, room.clock.now()) for record in fed], room)
+    missed = _missed(records, room)
+    return _apply_all([changes.touch(record, room.clock.now()) for record in records if record not in missed], room)
 
 
-def _point(records: Sequence[Delivery], room: SweepRoom) -> Sequence[Delivery]:
-    """Send a pointer to each record's parked body; return those that the queue took."""
-    pointers = [_pointer(record) for record in records]
-    missed = set(room.queue.send([(pointer, timedelta()) for pointer in pointers]))
-    return [record for record, pointer in zip(records, pointers, strict=True) if pointer not in missed]
+def _missed(records: Sequence[Delivery], room: SweepRoom) -> Collection[Delivery]:
+    """Send a pointer to each record's parked body; return those that the queue did not take."""
+    pointers = {_pointer(record): record for record in records}
+    refused = room.workers.map(
+        lambda some: room.queue.send([(pointer, timedelta()) for pointer in some]), batched(pointers, SENT_TOGETHER, strict=False)
+    )
+    return {pointers[pointer] for pointer in chain.from_iterable(refused)}
 
 
 def _pointer(record: Delivery) -> Copy:
@@ -137,35 +181,59 @@ def _pointer(record: Delivery) -> Copy:
 # -- the mail of resumed tenants -----------------------------------------------------------------------------------------
 
 
-def _release_all(room: SweepRoom, tally: Tally, ends_at: datetime) -> None:
+def _release_all(outlets: Outlets, room: SweepRoom, tally: Tally, ends_at: datetime) -> None:
+    """Set free what the accounts can take of each tenant's mail, page by page in turn: nobody stands behind a large backlog."""
     try:
-        for tenant_id in room.releases.releasing():
-            if _release(tenant_id, room, tally, ends_at):
-                room.releases.released(tenant_id, room.clock.now())
+        turns = deque((tenant_id, _pages(tenant_id, room)) for tenant_id in room.releases.releasing())
     except DependencyError as failure:
         room.journal.failed("release", None, failure)
+        return
+    while turns and room.clock.now() < ends_at:
+        tenant_id, pages = turns.popleft()
+        try:
+            if _release(tenant_id, pages, outlets, room, tally):
+                turns.append((tenant_id, pages))
+        except DependencyError as failure:
+            room.journal.failed("release", tenant_id, failure)
 
 
-def _release(tenant_id: str, room: SweepRoom, tally: Tally, ends_at: datetime) -> bool:
-    """Send for everything of a tenant that waits for its provider; True when nothing is left."""
-    for records in batched(room.messages.waiting_for_provider(tenant_id), PAGE, strict=False):
-        if room.clock.now() >= ends_at:
-            return False
-        # The record first: a pointer that came before its dueAt would have to wait for the old one.
-        due = [record for record in room.workers.map(lambda record: _make_due(record, room), records) if record is not None]
-        tally.moved += _feed(due, room)
-    return True
+def _pages(tenant_id: str, room: SweepRoom) -> Iterator[Sequence[Delivery]]:
+    return batched(room.messages.waiting_for_provider(tenant_id), PAGE, strict=False)
+
+
+def _release(tenant_id: str, pages: Iterator[Sequence[Delivery]], outlets: Outlets, room: SweepRoom, tally: Tally) -> bool:
+    """Send for the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
+
+    Raises:
+        DependencyError: a table did not answer: not all of the tenant's mail is set free yet.
+    """
+    outlet = outlets.of([tenant_id])[tenant_id]
+    if isinstance(outlet, Outlet) and outlet.room <= 0:
+        return False
+    page = next(pages, ())
+    # A provider that was switched off again leaves its mail where it is: it is marked again when it is back.
+    if not page or (isinstance(outlet, Stop) and outlet.waits):
+        room.releases.released(tenant_id, room.clock.now())
+        return False
+    free = [record for record in page if isinstance(outlet, Stop) or outlet.takes(record.recipients)]
+    # The record first: a pointer that came before its dueAt would have to wait for the old one.
+    due = [record for record in room.workers.map(lambda record: _make_due(record, room), free) if record is not None]
+    missed = _missed(due, room)
+    _apply_all([changes.touch(record, room.clock.now(), sweep_at=room.clock.now()) for record in missed], room)
+    tally.moved += len(due) - len(missed)
+    return len(free) == len(page)
 
 
 def _make_due(record: Delivery, room: SweepRoom) -> Delivery | None:
-    """Make a record due, also for the next run: should this one not get to send for its body.
+    """Make a record due; the next runs look at it once more, should this one not get to send for its body.
 
     Raises:
         DependencyError: the table did not answer: the tenant's mail is not all set free yet.
     """
     now = room.clock.now()
+    look = min(now + LOOK_AGAIN, record.expires_at)
     try:
-        return room.messages.apply(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=now))
+        return room.messages.apply(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=look))
     except RefusedError:
         return None
 

@@ -8,9 +8,10 @@ from itertools import chain
 
 from mailer.domain.delivery import NotSent, Outcome
 from mailer.domain.errors import DependencyError
-from mailer.domain.pacing import FORGIVEN, Later, RateSource, Slot, account_key
+from mailer.domain.pacing import FORGIVEN, Later, RateSource, Slot
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import EmailProvider
+from mailer.services.accounts import account_of, rate_source
 from mailer.services.mailroom import Job, Mailroom
 
 
@@ -25,10 +26,8 @@ class Ready:
 
     @property
     def account(self) -> str | None:
-        """Return the key of the account whose rate it counts towards; None where nobody counts, as with SMTP."""
-        if self.config.provider != "ses":
-            return None
-        return account_key(self.job.tenant_id, self.config.region, self.config.account)
+        """Return the key of the account whose rate it counts towards; None where nobody counts."""
+        return account_of(self.job.tenant_id, self.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def _reserve(account: str | None, ready: Sequence[Ready], room: Mailroom, latest
         return [Turn(one, Later(now)) for one in ready]
     try:
         plans = room.pacer.reserve(
-            account, rate_source(ready), [one.job.request.recipients for one in ready], [one.job.copy.slot for one in ready], now
+            account, _source(ready), [one.job.request.recipients for one in ready], [one.job.copy.slot for one in ready], now
         )
     except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
         return [Turn(one, failure) for one in ready]
@@ -78,22 +77,13 @@ def still_good(slot: Slot, ready: Ready, room: Mailroom) -> Slot | Later:
     now = room.clock.now()
     if ready.account is None or now - slot.at <= timedelta(seconds=FORGIVEN):
         return slot
-    return room.pacer.reserve(ready.account, rate_source([ready]), [ready.job.request.recipients], [None], now)[0]
+    return room.pacer.reserve(ready.account, _source([ready]), [ready.job.request.recipients], [None], now)[0]
 
 
-def rate_source(ready: Sequence[Ready]) -> RateSource:
-    """Return where the rate of an account comes from; of several tenants that share it the lowest counts.
-
-    GetSendQuota is asked again only where it told verify something. That an account is in the sandbox, as a refused recipient shows, is
-    no source: the rate of an unknown account begins at that of the sandbox, and nobody would tell us when the account leaves it.
-    """
-    configs = [one.config for one in ready]
+def _source(ready: Sequence[Ready]) -> RateSource:
+    """Return where the rate comes from; GetSendQuota is asked again only where it told verify something."""
     answering = next((one.provider for one in ready if one.config.quota_rate is not None), None)
-    return RateSource(
-        configured=min((c.max_send_rate for c in configs if c.max_send_rate is not None), default=None),
-        quota=min((c.quota_rate for c in configs if c.quota_rate is not None), default=None),
-        ask=(lambda: answering.account_facts().max_send_rate) if answering else None,
-    )
+    return rate_source([one.config for one in ready], (lambda: answering.account_facts().max_send_rate) if answering else None)
 
 
 def heed(outcome: Outcome, ready: Ready, room: Mailroom) -> None:

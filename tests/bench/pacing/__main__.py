@@ -1,7 +1,8 @@
-"""Run the simulation with and without the flood, at a known and at a learned rate: a table to read, and the plot that the docs show."""
+"""Run the simulation with and without the flood, at a known and at a learned rate, and a backlog's return: figures, and the docs' plot."""
 
 from pathlib import Path
 
+from bench.pacing import backlog
 from bench.pacing.plot import draw
 from bench.pacing.simulation import FLOODER, Scenario, Simulation, Tally, percentile, quiet_tenants
 
@@ -13,6 +14,18 @@ def main() -> None:
     print(table(tallies))
     draw(tallies, PLOT)
     print(f"plotted in {PLOT.name}")
+    print(returned())
+
+
+def returned() -> str:
+    """Tell how a backlog comes back that its account could send within minutes."""
+    scenario = backlog.Scenario()
+    tally = backlog.Play(scenario).run()
+    return (
+        f"{scenario.backlog} parked requests of a resumed tenant are back on the queue after {tally.a_back.total_seconds():.0f} s"
+        f" ({tally.runs} runs), ten of another one after {tally.c_back.total_seconds():.1f} s;"
+        f" what else was due waited for {tally.b_late.total_seconds():.0f} s at most"
+    )
 
 
 def simulate(*, known: bool, flood: int) -> tuple[Scenario, Tally]:

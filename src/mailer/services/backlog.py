@@ -1,0 +1,96 @@
+"""Let parked mail back to the queue no faster than the lines of its sending accounts can take it."""
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from math import inf
+from typing import Protocol
+
+from mailer.domain.pacing import Line
+from mailer.domain.provider import Stop, StoredConfig, sending_state
+from mailer.ports import Clock, Lines, ProvidersTable
+from mailer.services.accounts import account_of, rate_source
+
+
+@dataclass(slots=True)
+class Outlet:
+    """How much of a sending account's parked mail may still go back in this run; without a line, all of it."""
+
+    line: Line | None = None
+    room: float = inf
+    """Recipients that find a slot."""
+
+    def takes(self, recipients: int) -> bool:
+        """Count a message in, if there is room; after the first that finds none there is none for any."""
+        if self.room <= 0:
+            return False
+        self.room -= recipients
+        return True
+
+    def back_at(self, recipients: int, now: datetime) -> datetime:
+        """Return about when a message that found no room may come back: each one later than the one before."""
+        if self.line is None:
+            return now
+        time = now.timestamp()
+        self.line = self.line.after(self.line.promise([recipients], time))
+        return self.line.back_at(self.line.promised - recipients, time).at
+
+
+class HasLines(Protocol):
+    """Whatever holds the provider rows and the lines."""
+
+    @property
+    def providers(self) -> ProvidersTable:
+        """Return the provider rows."""
+        ...
+
+    @property
+    def lines(self) -> Lines:
+        """Return the lines of the sending accounts."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Return the clock."""
+        ...
+
+    @property
+    def workers(self) -> Executor:
+        """Return the threads."""
+        ...
+
+
+class Outlets:
+    """The outlets of one run; tenants on one account share theirs, and each is looked up once."""
+
+    def __init__(self, room: HasLines) -> None:
+        self._room = room
+        self._tenants: dict[str, Outlet | Stop] = {}
+        self._accounts: dict[str, Outlet] = {}
+
+    def of(self, tenant_ids: Collection[str]) -> Mapping[str, Outlet | Stop]:
+        """Return each tenant's outlet, or why its mail has to wait for its provider.
+
+        Raises:
+            DependencyError: a table did not answer.
+        """
+        unknown = sorted(set(tenant_ids) - self._tenants.keys())
+        if unknown:
+            rows = self._room.providers.get_many(unknown)
+            # As for mail that is asked for now: what was asked for before a DELETE fails when its pointer is read.
+            states = {tenant_id: sending_state(rows.get(tenant_id), self._room.clock.now()) for tenant_id in unknown}
+            self._open({tenant_id: state for tenant_id, state in states.items() if isinstance(state, StoredConfig)})
+            self._tenants |= {tenant_id: state for tenant_id, state in states.items() if isinstance(state, Stop)}
+        return {tenant_id: self._tenants[tenant_id] for tenant_id in tenant_ids}
+
+    def _open(self, configs: Mapping[str, StoredConfig]) -> None:
+        accounts = {tenant_id: account_of(tenant_id, config) for tenant_id, config in configs.items()}
+        closed = {key: configs[tenant_id] for tenant_id, key in accounts.items() if key is not None and key not in self._accounts}
+        self._accounts |= dict(zip(closed, self._room.workers.map(self._outlet, closed, closed.values()), strict=True))
+        self._tenants |= {tenant_id: self._accounts[key] if key else Outlet() for tenant_id, key in accounts.items()}
+
+    def _outlet(self, account: str, config: StoredConfig) -> Outlet:
+        now = self._room.clock.now().timestamp()
+        line = self._room.lines.get(account) or Line.opened(rate_source([config]), now)
+        return Outlet(line, line.room(now))
