@@ -36,3 +36,10 @@ def test_a_route_that_does_not_exist_is_refused_as_a_problem(aws: LocalAws) -> N
     answer = aws.api.call("GET", "/nowhere")
     assert_is_denial(answer)
     assert "no such route" in answer.body["detail"]
+
+
+def test_an_answer_without_content_passes(aws: LocalAws) -> None:
+    """A body that is null rather than empty makes some gateways stumble."""
+    tenant = aws.active_tenant()
+    gone = aws.api.call("DELETE", f"/tenants/{tenant.tenant_id}/provider")
+    assert (gone.status, gone.body) == (204, None)

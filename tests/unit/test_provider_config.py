@@ -110,6 +110,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (KEY, {"configurationSet": "a b"}, "config.configurationSet"),
     (KEY, {"configurationSet": "x" * 65}, "config.configurationSet"),
     (KEY, {"maxSendRate": 0}, "config.maxSendRate"),
+    (KEY, {"maxSendRate": 5e-324}, "config.maxSendRate"),
     (KEY, {"maxSendRate": "14"}, "config.maxSendRate"),
     (KEY, {"maxSendRate": 100_001}, "config.maxSendRate"),
     (KEY, {"maxSendRate": True}, "config.maxSendRate"),

@@ -55,7 +55,8 @@ RoleArn = Annotated[
 ]
 Region = Annotated[str, matching("[a-z]{2,4}(?:-[a-z]{1,20}){1,3}-[0-9]{1,2}", "the name of an AWS region, such as eu-west-1")]
 ConfigurationSet = Annotated[str, matching("[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, hyphens and underscores")]
-MaxSendRate = Annotated[float, Field(strict=True, gt=0, le=100_000, allow_inf_nan=False)]
+# Recipients per second: from one in a quarter of an hour (DynamoDB holds nothing near zero) to far beyond what SES gives.
+MaxSendRate = Annotated[float, Field(strict=True, ge=0.001, le=100_000, allow_inf_nan=False)]
 Host = Annotated[str, matching(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|[0-9a-fA-F:.]{{2,45}}", "a host name or an IP address")]
 Login = Annotated[str, matching("[ -~]{1,256}", "1 to 256 printable ASCII characters")]
 Password = Annotated[SecretStr, _secret("[ -~]{1,256}", "1 to 256 printable ASCII characters")]

@@ -97,10 +97,10 @@ def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     operation_id="deleteProvider",
     responses=answers(204, "It is gone"),
 )
-def delete(tenant_id: TenantInPath) -> Response[None]:
+def delete(tenant_id: TenantInPath) -> Response[str]:
     """Remove config and ciphertext; what waits fails."""
     providers.delete_provider(tenant_id, wiring.provider_desk())
-    return Response(204)
+    return Response(204, body="")
 
 
 @app.get(
