@@ -82,3 +82,12 @@ def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Ten
 
 def states(aws: LocalAws) -> set[str]:
     return {mapping["State"] for mapping in aws.client("lambda").list_event_source_mappings()["EventSourceMappings"]}
+
+
+def test_the_queue_calls_the_version_that_is_live(aws: LocalAws) -> None:
+    """So a rollback takes effect, and whoever pauses the intake pauses it for every version."""
+    functions = aws.client("lambda")
+    [source] = functions.list_event_source_mappings()["EventSourceMappings"]
+    name, _, alias = source["FunctionArn"].rpartition(":")
+    assert alias == "live"
+    assert functions.get_alias(FunctionName=name, Name=alias)["FunctionVersion"].isdigit()

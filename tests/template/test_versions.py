@@ -1,0 +1,115 @@
+"""Everybody calls a version that stays as it is; the next one takes over at once, or by and by."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import tables
+
+Stack = dict[str, dict[str, Any]]
+
+FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
+NOT_THE_FUNCTIONS_OWN = {"DeploymentPreference", "Events", "VersionDescription"}
+"""Properties of the SAM resource that say nothing of what a version is made of."""
+
+
+def of_type(stack: Stack, kind: str) -> Stack:
+    return {name: resource for name, resource in stack.items() if resource["Type"] == kind}
+
+
+def properties(function: str) -> dict[str, Any]:
+    own: dict[str, Any] = tables.template()["Resources"][function]["Properties"]
+    return {**tables.template()["Globals"]["Function"], **own, "Environment": tables.variables(function)}
+
+
+def parameters_in(value: Any) -> Iterator[str]:
+    """Yield the parameters that a part of the template depends on."""
+    match value:
+        case {"Ref": str(name)}:
+            yield from {name} & set(tables.template()["Parameters"])
+        case {"Fn::If": [condition, *outcomes]}:
+            yield from parameters_in([tables.template()["Conditions"][condition], *outcomes])
+        case dict():
+            yield from parameters_in(list(value.values()))
+        case list():
+            for inner in value:
+                yield from parameters_in(inner)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_has_an_alias_that_moves_to_new_versions(stack: Stack, name: str) -> None:
+    """Old versions stay, to go back to."""
+    alias = stack[f"{name}Aliaslive"]["Properties"]
+    version = stack[alias["FunctionVersion"]["Fn::GetAtt"][0]]
+    assert version["Properties"]["FunctionName"] == {"Ref": name}
+    assert version["DeletionPolicy"] == "Retain"
+
+
+def test_the_queue_and_the_schedule_call_the_alias(stack: Stack) -> None:
+    """A call of the function itself would run what no rollback takes back."""
+    sources = of_type(stack, "AWS::Lambda::EventSourceMapping")
+    assert sources["SendFunctionSendQueue"]["Properties"]["FunctionName"] == {"Ref": "SendFunctionAliaslive"}
+    assert all(source["Properties"]["FunctionName"]["Ref"].endswith("Aliaslive") for source in sources.values())
+    [target] = stack["SweepFunctionEveryMinute"]["Properties"]["Targets"]
+    assert target["Arn"] == {"Ref": "SweepFunctionAliaslive"}
+
+
+def test_only_aliases_may_be_called_from_outside(stack: Stack) -> None:
+    """The permissions of API and schedule name them."""
+    permissions = of_type(stack, "AWS::Lambda::Permission")
+    assert permissions
+    assert all(permission["Properties"]["FunctionName"]["Ref"].endswith("Aliaslive") for permission in permissions.values())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_version_is_described_by_the_parameters_that_it_is_made_with(name: str) -> None:
+    """Without one of them, changing it would leave the alias at the old version; with one too many, Lambda finds nothing to publish."""
+    makes = {key: value for key, value in properties(name).items() if key not in NOT_THE_FUNCTIONS_OWN}
+    described = re.findall(r"\$\{(\w+)\}", properties(name)["VersionDescription"]["Fn::Sub"])
+    assert sorted(described) == sorted(set(parameters_in(makes)))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_changed_package_makes_a_new_version(name: str) -> None:
+    """A security fix in `requirements.txt` alone must not rest in a layer that no version uses."""
+    assert properties(name)["AutoPublishAliasAllProperties"] is True
+    assert tables.template()["Resources"]["Dependencies"]["Properties"]["PublishLambdaVersion"] is True
+
+
+def test_nothing_but_lambda_is_needed_without_canaries(stack: Stack) -> None:
+    """The local AWS has no CodeDeploy, nor may every deployer use it."""
+    assert not [name for name, resource in stack.items() if resource["Type"].startswith("AWS::CodeDeploy")]
+    assert "UpdatePolicy" not in json.dumps(stack)
+    assert tables.template()["Parameters"]["CanaryDeployments"]["Default"] == "false"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_canary_has_a_tenth_of_the_work_until_it_is_trusted(stack_with_canaries: Stack, name: str) -> None:
+    """And is taken back by itself where functions fail."""
+    update = stack_with_canaries[f"{name}Aliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
+    group = stack_with_canaries[update["DeploymentGroupName"]["Ref"]]["Properties"]
+    assert group["DeploymentConfigName"]["Fn::Sub"][1] == {"ConfigName": "Canary10Percent10Minutes"}
+    assert {"Name": {"Ref": name.replace("Function", "ErrorsAlarm")}} in group["AlarmConfiguration"]["Alarms"]
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+
+
+def test_canaries_change_nothing_but_how_aliases_move(stack: Stack, stack_with_canaries: Stack) -> None:
+    """Turning them on makes no new version and touches no function."""
+    without_policies = {
+        name: {key: value for key, value in resource.items() if key != "UpdatePolicy"}
+        for name, resource in stack_with_canaries.items()
+        if not resource["Type"].startswith("AWS::CodeDeploy") and name != "CodeDeployServiceRole"
+    }
+    assert without_policies == stack
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_failure_of_a_function_is_an_alarm(name: str) -> None:
+    """One is enough: with a tenth of the work, a bad version may not fail more often in its ten minutes."""
+    alarm = tables.resources("AWS::CloudWatch::Alarm")[name.replace("Function", "ErrorsAlarm")]["Properties"]
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/Lambda", "Errors")
+    assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": name}}]
+    assert (alarm["Statistic"], alarm["ComparisonOperator"], alarm["Threshold"]) == ("Sum", "GreaterThanThreshold", 0)
