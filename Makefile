@@ -17,11 +17,12 @@ PORT ?= 4566
 SMTP ?=
 STACK ?= tenantmail
 DO ?= list
+LOG ?= -
 ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/bench/%/__main__.py,bench.%,$(wildcard tests/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render dlq pause resume
+.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render dlq pause resume replay
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}'
@@ -68,6 +69,9 @@ dlq: setup ## Work through the dead-letter queue (DO="list|redrive|drop --tenant
 
 pause resume: setup ## Stop SendFunction from taking requests off the queue, or let it go on (STACK=tenantmail)
 	@$(BIN)/python -m mailer.operate --stack $(STACK) $@
+
+replay: setup ## Tell a restored messages table the ends that it has lost (LOG=lines.json; docs/deploy.md; STACK=tenantmail)
+	@$(BIN)/python -m mailer.operate --stack $(STACK) replay $(LOG)
 
 format: setup ## Let ruff format and mend what it can
 	@$(BIN)/ruff check --fix .

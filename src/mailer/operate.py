@@ -2,6 +2,7 @@
 
 dlq list | redrive | drop      the dead-letter queue, by reason and tenant
 pause | resume                 stop SendFunction from taking work off the queue, and let it go on
+replay FILE                    write ends that a restored messages table has lost, from log lines
 """
 
 import argparse
@@ -15,8 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from mailer import wiring
 from mailer.adapters.dead_letters import SqsDeadLetters
+from mailer.adapters.lost_ends import DynamoLostEnds
 from mailer.services import dead_letters
 from mailer.services.dead_letters import Chosen, DeadLetterRoom
+from mailer.services.replay import replay
 
 OUTPUTS = {
     "SendQueueUrl": "SEND_QUEUE_URL",
@@ -70,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         ("resume", True, "take requests off the queue again"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=_switch, is_on=is_on)
+    again = commands.add_parser("replay", help="write ends that a restored messages table has lost, from log lines (docs/deploy.md)")
+    again.add_argument("file", type=argparse.FileType(encoding="utf-8"), help="one JSON line each; - for standard input")
+    again.set_defaults(run=_replay)
     return parser
 
 
@@ -136,6 +142,15 @@ def _switch(arguments: argparse.Namespace) -> int:
     [uuid] = [m["UUID"] for page in mappings for m in page["EventSourceMappings"] if m["EventSourceArn"].endswith(f":{queue}")]
     client.update_event_source_mapping(UUID=uuid, Enabled=arguments.is_on)
     _print("resumed: SendFunction takes requests off the queue" if arguments.is_on else "paused: requests wait on the queue, up to 14 days")
+    return 0
+
+
+# ── after a restore ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    for status, count in sorted(replay(arguments.file, DynamoLostEnds(wiring.dynamodb(), os.environ["MESSAGES_TABLE"])).items()):
+        _print(status, str(count))
     return 0
 
 

@@ -245,6 +245,31 @@ class MessagesTable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a request ended, as far as the log knows."""
+
+    tenant_id: str
+    request_id: str
+    status: Status
+    at: datetime
+    attempt: int
+    message_id: str | None = None
+    code: str | None = None
+
+
+class LostEnds(Protocol):
+    """Where ends are written back that a restored status table has lost."""
+
+    def write(self, end: End) -> bool:
+        """Write an end over an open record, or where there is none; False where another stands, unless this one is `sent`.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+
 class RefusedError(Exception):
     """The record's state does not allow the change; `current` is the record as it stands (None: there is none)."""
 

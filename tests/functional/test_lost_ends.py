@@ -1,0 +1,119 @@
+"""A restored messages table is told again what became of mail, before anybody sends."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+
+import boto3
+import pytest
+from aws_lambda_powertools import Logger
+from moto import mock_aws
+
+import tables
+from fakes import NOON
+from mailer.adapters.lost_ends import DynamoLostEnds
+from mailer.adapters.messages_table import DynamoMessagesTable
+from mailer.domain import changes
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import REMEMBERED, Change, Delivery, Sent, Status
+from mailer.domain.errors import ErrorInfo
+from mailer.observability import LogJournal
+from mailer.ports import End, RefusedError
+from mailer.services.replay import read_ends
+from transitions import REQUEST, REST
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+LATER = NOON + timedelta(hours=1)
+SENT = End(tenant_id="acme", request_id="r1", status=Status.SENT, at=LATER, attempt=2, message_id="m1")
+BEGIN = changes.begin(REQUEST, LATER, owner="w9", deadline=LATER, provider="ses", version=1)
+
+
+@pytest.fixture
+def client() -> "Iterator[DynamoDBClient]":
+    with mock_aws():
+        yield boto3.client("dynamodb", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+
+
+@pytest.fixture
+def restored(client: "DynamoDBClient") -> DynamoMessagesTable:
+    return DynamoMessagesTable(client, tables.create_tables(client)["MessagesTable"])
+
+
+@pytest.fixture
+def ends(restored: DynamoMessagesTable) -> DynamoLostEnds:
+    return DynamoLostEnds(restored._client, restored._table)
+
+
+def record(table: DynamoMessagesTable) -> Delivery:
+    found = table.get("acme", "r1")
+    assert found
+    return found
+
+
+def test_mail_whose_record_was_lost_cannot_pass_the_fence_again(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+    """Its copies on the queue, whatever they hold, meet the end."""
+    assert ends.write(SENT)
+    with pytest.raises(RefusedError) as refused:
+        restored.apply(BEGIN)
+    assert refused.value.current == record(restored)
+    assert (record(restored).status, record(restored).message_id, record(restored).sent_at) == (Status.SENT, "m1", LATER)
+
+
+def test_a_caller_that_asks_again_is_told_the_end(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+    """The record stands for any content, so that the same request is not taken for another one."""
+    ends.write(SENT)
+    [listed] = restored.list("acme", status=Status.SENT, limit=10, cursor=None).deliveries
+    assert listed == record(restored)
+    assert not listed.content_hash.startswith(REQUEST.content_hash.partition(":")[0])
+
+
+@pytest.mark.parametrize("open_one", [changes.queue(REQUEST, NOON), changes.wait(REQUEST, NOON, REST), BEGIN], ids=lambda c: c.rule.target)
+def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, ends: DynamoLostEnds, open_one: Change) -> None:
+    """It keeps what it knew of its request, and the sweeper does not look at it any more."""
+    before = restored.apply(open_one)
+    assert ends.write(SENT)
+    ended = record(restored)
+    assert ended.status is Status.SENT
+    assert (ended.content_hash, ended.created_at, ended.hop) == (before.content_hash, before.created_at, before.hop)
+    assert (ended.sweep_at, ended.due_at, ended.waits_for, ended.deadline) == (None, None, None, None)
+    item: Any = restored._client.scan(TableName=restored._table)["Items"][0]
+    assert "sweepShard" not in item
+    assert item["ttl"] == {"N": str(int((LATER + REMEMBERED).timestamp()))}
+
+
+def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+    """An end is never replaced, but by the word of SES that it took the mail."""
+    failed = replace(SENT, status=Status.FAILED, message_id=None, code="expired")
+    assert ends.write(failed)
+    assert not ends.write(replace(failed, status=Status.UNKNOWN, code="outcome_unknown"))
+    assert record(restored).error == ErrorInfo("expired", "read from the log after a restore of the table")
+    assert ends.write(SENT)
+    assert not ends.write(replace(SENT, message_id="m2"))
+    assert not ends.write(failed)
+    assert (record(restored).status, record(restored).message_id) == (Status.SENT, "m1")
+
+
+def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+    """Whatever its caller chose: nobody knows what else the log would have told."""
+    restored.apply(replace(BEGIN, birth={**(BEGIN.birth or {}), "on_unknown": "resend"}))
+    ends.write(replace(SENT, status=Status.UNKNOWN, message_id=None, code="outcome_unknown"))
+    assert (record(restored).status, record(restored).on_unknown, record(restored).ended) == (Status.UNKNOWN, "hold", True)
+
+
+def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTable) -> None:
+    """A change of the log's words or fields that the replay does not follow fails here."""
+    log = StringIO()
+    journal = LogJournal(Logger(service="replayed", logger_handler=None, stream=log), Mock(), Mock())
+    journal.answered("acme", "r1", Fence(2, "w1"), Sent("m1"), timedelta(seconds=1))
+    restored.apply(changes.refuse(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
+    journal.recorded(restored.get("acme", "r2") or record(restored))
+    told = read_ends(log.getvalue().splitlines())
+    assert {request: (end.status, end.message_id, end.code, end.attempt) for (_, request), end in told.items()} == {
+        "r1": (Status.SENT, "m1", None, 2),
+        "r2": (Status.FAILED, None, "expired", 0),
+    }
