@@ -4,6 +4,8 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +93,28 @@ def test_the_message_arrives_as_it_is() -> None:
     [envelope] = inbox.received
     assert outcome == Sent("7XyZ-1")
     assert (envelope.mail_from, envelope.rcpt_tos) == (tenants.FROM, ["jo@y.example", "ann@y.example"])
-    assert envelope.original_content == mime + b"\r\n"
+    assert rest_of(envelope) == mime + b"\r\n"
 
 
-def test_a_server_that_names_no_queue_id_gets_one_made_up() -> None:
-    """A sent message always has an id."""
-    with serving(Inbox(data="250 fine")) as port:
-        outcome = send(port)
-    assert isinstance(outcome, Sent)
-    assert len(outcome.message_id) == 32
+def test_every_message_has_a_message_id_of_its_own() -> None:
+    """SES would write it; it is the message id where the server names no queue id."""
+    inbox = Inbox(data="250 fine")
+    with serving(inbox) as port:
+        outcomes = [send(port), send(port)]
+    written = [message_from_bytes(content(envelope), policy=default)["Message-ID"] for envelope in inbox.received]
+    assert outcomes == [Sent(message_id.strip("<>")) for message_id in written]
+    assert len(set(written)) == 2
+    assert all(message_id.endswith("@acme.example>") for message_id in written)
+
+
+def content(envelope: Envelope) -> bytes:
+    assert isinstance(envelope.original_content, bytes)
+    return envelope.original_content
+
+
+def rest_of(envelope: Envelope) -> bytes:
+    """What was sent behind the Message-ID."""
+    return content(envelope).partition(b"\r\n")[2]
 
 
 # ── TLS and login ───────────────────────────────────────────────────────────────────────────────────────────────────────

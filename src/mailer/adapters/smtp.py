@@ -62,7 +62,7 @@ class SmtpProvider:
         try:
             with _session(self.config, self.timeout) as smtp:
                 _prepare(smtp, mail)
-                return _hand_over(smtp, mail)
+                return _hand_over(smtp, mail, f"{uuid4()}@{mail.mail_from.rpartition('@')[2]}")
         except _RefusedError as refusal:
             return NotSent(refusal.error)
         except smtplib.SMTPAuthenticationError:
@@ -101,9 +101,11 @@ def _prepare(smtp: smtplib.SMTP, mail: Mail) -> None:
     _expect(smtp.docmd("DATA"), "invalid_request", "the SMTP server refused the message", wanted=_REPLY_GO_ON)
 
 
-def _hand_over(smtp: smtplib.SMTP, mail: Mail) -> Outcome:
+def _hand_over(smtp: smtplib.SMTP, mail: Mail, message_id: str) -> Outcome:
+    """Give the message the Message-ID that SES would have written, and have it accepted."""
     body = _LINE_START_DOT.sub(b"..", mail.mime)
     try:
+        smtp.send(f"Message-ID: <{message_id}>\r\n".encode("ascii"))
         smtp.send(body if body.endswith(b"\r\n") else body + b"\r\n")
         smtp.send(b".\r\n")
         code, text = smtp.getreply()
@@ -111,7 +113,7 @@ def _hand_over(smtp: smtplib.SMTP, mail: Mail) -> Outcome:
         return MaybeSent(ErrorInfo("outcome_unknown", f"the SMTP server took the message and did not answer ({type(error).__name__})"))
     _expect((code, text), "invalid_request", "the SMTP server refused the message")
     found = _QUEUE_ID.search(text)
-    return Sent(found[1].decode("ascii") if found else uuid4().hex)
+    return Sent(found[1].decode("ascii") if found else message_id)
 
 
 class _RefusedError(Exception):
