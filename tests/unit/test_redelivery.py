@@ -184,6 +184,35 @@ def test_an_unknown_is_resent_once_its_worker_is_dead() -> None:
     assert (bench.record().status, bench.record().attempt, bench.record().maybe_sent) == (Status.SENT, 2, True)
 
 
+def test_a_late_proof_that_overtakes_a_resend_keeps_its_only_copy() -> None:
+    """The proof's own next copy wanted the resend: the record waits for this very copy now, so it must come back."""
+    bench = Bench(resendable())
+    bench.clock.time = DEAD_AT + SECOND
+
+    def prove(change: Change) -> None:
+        if change.rule.name == "resend":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.DEFERRED, due_at=DEAD_AT + 5 * SECOND, hop=1)
+
+    bench.messages.before = prove
+    bench.receive(a_copy(hop=1, onUnknown="resend"))
+    copy, delay = bench.take()
+    assert (copy.hop, delay, bench.record().status, bench.provider.mails) == (2, 4 * SECOND, Status.DEFERRED, [])
+
+
+def test_a_resend_that_comes_too_late_leaves_the_body_to_an_operator() -> None:
+    """Another worker had been granted it, and has given the request up since."""
+    bench = Bench(resendable())
+    bench.clock.time = DEAD_AT + SECOND
+
+    def give_up(change: Change) -> None:
+        if change.rule.name == "resend":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), on_unknown="hold", maybe_sent=True)
+
+    bench.messages.before = give_up
+    bench.receive(a_copy(onUnknown="resend"))
+    assert bench.record().parked in bench.parked.bodies
+
+
 def test_two_copies_that_want_the_resend_are_one_mail() -> None:
     """The fence lets one of them pass."""
     bench = Bench(resendable())

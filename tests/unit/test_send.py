@@ -262,6 +262,35 @@ def test_a_resent_request_that_cannot_go_on_ends_as_unknown(resent: tuple[Bench,
     assert record.parked in bench.parked.bodies
 
 
+def test_a_resend_that_is_given_up_while_its_body_is_parked_can_be_sent_by_an_operator(resent: tuple[Bench, Copy]) -> None:
+    """The record says where the body is: there is no copy that would bring it again."""
+    bench, copy = resent
+    bench.opener.error = NotSentError(ErrorInfo("config_unreadable", "the ciphertext is another's"))
+    bench.providers.rows["acme"] = a_provider(faulty_requests=frozenset({"r8", "r9"}))
+
+    def give_up(change: Change) -> None:
+        if change.rule.name == "wait":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.UNKNOWN, on_unknown="hold")
+
+    bench.messages.before = give_up
+    bench.receive(copy)
+    assert (bench.record().status, bench.queue.sent) == (Status.UNKNOWN, [])
+    assert bench.record().parked in bench.parked.bodies
+
+
+def test_a_copy_whose_request_was_begun_while_its_body_was_parked_comes_back() -> None:
+    """It may be the newest one: should the worker that began die, nobody else would look after the request."""
+    bench, tomorrow = Bench(), (NOON + timedelta(days=1)).isoformat()
+
+    def begun(change: Change) -> None:
+        if change.rule.name == "wait":
+            bench.messages.records["acme", "r1"] = under_way(body=a_body(sendAt=tomorrow))
+
+    bench.messages.before = begun
+    bench.receive(a_copy(sendAt=tomorrow))
+    assert (bench.take()[0].hop, bench.record().status) == (1, Status.SENDING)
+
+
 def test_an_unknown_that_expires_before_its_resend_is_held() -> None:
     """After expiresAt nothing is sent; the body is kept for the operator."""
     bench = Bench(outcomes=[VANISHED])

@@ -58,8 +58,13 @@ def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
     try:
         room.journal.recorded(room.messages.apply(changes.resend(record, now, room.send_timeout)))
     except RefusedError as refusal:
-        return refusal.current is not None and refusal.current.status is Status.QUEUED
+        return _meanwhile(job, room, refusal.current)
     return True
+
+
+def _meanwhile(job: Job, room: Mailroom, current: Delivery | None) -> bool:
+    """Go on where somebody else was granted the resend; else do what the record asks by now: this may be its only copy."""
+    return current is None or current.status is Status.QUEUED or redelivered(job, room, current)
 
 
 def _hold(job: Job, room: Mailroom, record: Delivery) -> bool:

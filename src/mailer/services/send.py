@@ -267,10 +267,18 @@ def defer(
         room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)))
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find
         discard_body(room, refusal.current, resting.parked)
+        if not resting.on_queue:
+            _went_on(job, room, refusal.current)
     except DependencyError as failure:
         room.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body
             send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.hop), parked=resting.parked)
+
+
+def _went_on(job: Job, room: Mailroom, record: Delivery | None) -> None:
+    """Do what the record of a request asks that went on while its body was being parked: no copy of it would find out later."""
+    if record is not None and redelivered(job, room, record):
+        come_back(job, room, room.clock.now())
 
 
 def _may_wait(job: Job, record: Delivery) -> bool:
