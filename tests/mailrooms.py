@@ -29,11 +29,13 @@ from mailer.domain.message import content_hash, parse_request
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import StoredConfig
 from mailer.ports import AccountFacts, Copy
+from mailer.services.byte_budget import ByteBudget
 from mailer.services.mailroom import Mailroom, Received
 from mailer.services.send import send_batch
 from mailer.services.sweep import SweepRoom
 
 SEND_TIMEOUT = timedelta(seconds=60)
+BUDGET = 1_000_000  # bytes under way, less than one message may have: such a one goes alone
 
 THROTTLED = NotSent(ErrorInfo("throttled", "Maximum sending rate exceeded."))
 QUOTA = NotSent(ErrorInfo("daily_quota_exceeded", "Daily message quota exceeded."), timedelta(hours=3))
@@ -88,6 +90,7 @@ class Bench:
         self.opener = FakeOpener(self.provider)
         self.attachments = FakeAttachments()
         self.journal = FakeJournal()
+        self.budget = ByteBudget(BUDGET)
         self.pacer = FakePacer()
         self.lines = FakePacingTable()
         owners = count(1)
@@ -102,6 +105,7 @@ class Bench:
             clock=self.clock,
             pacer=self.pacer,
             workers=AtOnce(),
+            budget=self.budget,
             new_owner=lambda: f"worker-{next(owners)}",
             send_timeout=SEND_TIMEOUT,
             us=US,

@@ -24,6 +24,8 @@ class Settings:
     """Timeout of SendFunction: a worker older than this is dead."""
     send_threads: int
     """How many messages one invocation has under way at once; also the width of its connection pools."""
+    send_bytes: int
+    """Bytes of raw messages that one invocation may have under way at once, from the function's memory: see `_bytes_under_way`."""
     send_concurrency: int
     """How many SendFunctions may run at once: among so many is shared what may be sent without asking the pacing table."""
     ca_bundle: str
@@ -45,9 +47,24 @@ class Settings:
             event_bus=env.get("EVENT_BUS", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
             send_threads=int(env.get("SEND_THREADS", "32")),
+            send_bytes=_bytes_under_way(int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),
             send_concurrency=int(env.get("SEND_CONCURRENCY", "10")),
             ca_bundle=env.get("AWS_CA_BUNDLE", ""),
         )
+
+
+_MIB = 1024 * 1024
+
+_TAKEN = 320
+"""MiB that are not there for messages under way: 130 for the interpreter and its libraries, 100 for the bodies of a batch, and slack."""
+
+_COPIES = 4
+"""Times its size that a raw message takes at most while it is under way: its files, itself, and the request to SES in base64."""
+
+
+def _bytes_under_way(memory: int) -> int:
+    """Return how many bytes of raw messages fit into a function of so many MiB; always some, for a message must pass."""
+    return max(memory - _TAKEN, _TAKEN // 8) * _MIB // _COPIES
 
 
 @cache

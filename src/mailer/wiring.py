@@ -23,6 +23,7 @@ from mailer.adapters.send_queue import SqsSendQueue
 from mailer.domain.onboarding import Us
 from mailer.observability import LogJournal, logger, metrics
 from mailer.ports import ProviderOpener, Vault
+from mailer.services.byte_budget import ByteBudget
 from mailer.services.mailroom import Mailroom
 from mailer.services.messages import Desk
 from mailer.services.pacing import Pacing
@@ -246,6 +247,7 @@ def mailroom() -> Mailroom:
         clock=clock(),
         pacer=pacer(),
         workers=workers(),
+        budget=ByteBudget(settings().send_bytes),
         new_owner=lambda: uuid4().hex,
         send_timeout=timedelta(seconds=settings().send_timeout_seconds),
         us=us(),

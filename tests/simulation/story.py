@@ -16,6 +16,7 @@ from mailer.domain.message import parse_request
 from mailer.domain.pacing import Line, RateSource
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
+from mailer.services.byte_budget import ByteBudget
 from mailer.services.mailroom import Mailroom, Received
 from mailer.services.messages import Desk, accept, cancel
 from mailer.services.pacing import Pacing
@@ -78,10 +79,11 @@ class Story:
             "clock": SimClock(world),
             "workers": AtOnce(),
         }
+        send = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
         front = {"providers": self.providers, "attachments": FakeAttachments(), "send_timeout": SEND_TIMEOUT}
         lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
         self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
-        self.room = Mailroom(pacer=self.pacers[0], opener=self.ses, new_owner=lambda: f"o{next(owners)}", us=US, **shared, **front)
+        self.room = Mailroom(pacer=self.pacers[0], opener=self.ses, us=US, **send, **shared, **front)
         self.desk = Desk(**shared, **front)
         self.sweep_room = SweepRoom(releases=self.providers, providers=self.providers, lines=lines, shards=1, **shared)
         self.troubled = False

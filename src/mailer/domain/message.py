@@ -254,9 +254,25 @@ class EmailMessage(WireModel):
         return attachments
 
     @property
+    def most_bytes(self) -> int:
+        """What the raw message may come to, before uploads are loaded: SES's limit where there are any."""
+        if any(attachment.s3 for attachment in self.attachments):
+            return MAX_RAW_BYTES
+        calendar = self.calendar.content if self.calendar else ""
+        characters = sum(len(body or "") for body in (self.text, self.html, calendar))
+        return min(MAX_RAW_BYTES, sum(map(_least_size, self.attachments)) + _MOST_PER_CHARACTER * characters + _MUCH_HEADER)
+
+    @property
     def recipients(self) -> tuple[str, ...]:
         """The envelope: each mailbox of to, cc and bcc once, in that order."""
         return _distinct((*self.to, *self.cc, *self.bcc))
+
+
+_MOST_PER_CHARACTER = 11
+"""Bytes of the raw message: four of UTF-8 in lines of base64, and as much again where text is derived from HTML."""
+
+_MUCH_HEADER = 65_536
+"""Bytes of the heads of a message and its parts; no bound, but far more than any sender needs."""
 
 
 def _distinct(mailboxes: Iterable[Mailbox]) -> tuple[str, ...]:

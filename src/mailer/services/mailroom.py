@@ -20,6 +20,7 @@ from mailer.ports import (
     ProvidersTable,
     SendQueue,
 )
+from mailer.services.byte_budget import ByteBudget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Mailroom:
     pacer: Pacer
     workers: Executor
     """Sends the messages of a batch side by side."""
+    budget: ByteBudget
+    """Bytes of raw messages that are composed or sent at once."""
     new_owner: Callable[[], str]
     """Makes a token that no other attempt has."""
     send_timeout: timedelta

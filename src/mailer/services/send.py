@@ -20,6 +20,7 @@ from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.waiting import retry_delay
 from mailer.ports import EmailProvider, RefusedError
+from mailer.services.byte_budget import Held
 from mailer.services.ending import end_unsent
 from mailer.services.intake import read
 from mailer.services.mailroom import Job, Mailroom, Received
@@ -179,7 +180,8 @@ def deliver(turn: Turn, room: Mailroom, ends_at: datetime) -> None:
     """
     match turn.plan:
         case Slot() as slot:
-            _send_at(slot, turn.ready, room, ends_at)
+            with room.budget.hold(turn.ready.job.send.message.most_bytes) as held:
+                _send_at(slot, turn.ready, held, room, ends_at)
         case Later() as later:
             _put_off(later, turn.ready.job, room)
         case failure:
@@ -191,13 +193,14 @@ def _put_off(later: Later, job: Job, room: Mailroom) -> None:
     defer(job, room, later.at, None, slot=later.slot)
 
 
-def _send_at(slot: Slot, ready: Ready, room: Mailroom, ends_at: datetime) -> None:
+def _send_at(slot: Slot, ready: Ready, held: Held, room: Mailroom, ends_at: datetime) -> None:
     """Send at a slot. The mail is composed first, while the slot is waited for; one that cannot be composed has wasted it."""
     try:
         mail = _render(ready.job, ready.provider, room)
     except RequestError as refusal:
         end(ready.job, room, ErrorInfo(refusal.code, str(refusal)))
         return
+    held.shrink(len(mail.mime))
     plan = still_good(slot, ready, room)
     if isinstance(plan, Later):
         _put_off(plan, ready.job, room)

@@ -1,0 +1,60 @@
+"""Bound what is in memory at once: threads hold bytes of a budget, and who finds too few left waits in line."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition
+
+
+class ByteBudget:
+    """So many bytes that may be held at once.
+
+    First come, first served: nobody overtakes a large one that waits, so that it gets its turn. One that is larger than the whole
+    budget is alone when it has it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._left = size
+        self._changed = Condition()
+        self._line: deque[object] = deque()
+
+    @contextmanager
+    def hold(self, weight: int) -> Iterator["Held"]:
+        """Wait for so many bytes, and hold them until the block ends."""
+        held = Held(self, min(weight, self._size))
+        self._take(held)
+        try:
+            yield held
+        finally:
+            self.give_back(held.weight)
+
+    def _take(self, held: "Held") -> None:
+        with self._changed:
+            self._line.append(held)
+            self._changed.wait_for(lambda: self._line[0] is held and held.weight <= self._left)
+            self._line.popleft()
+            self._left -= held.weight
+            self._changed.notify_all()
+
+    def give_back(self, weight: int) -> None:
+        """Return bytes, and let those go on who have waited for them."""
+        with self._changed:
+            self._left += weight
+            self._changed.notify_all()
+
+
+class Held:
+    """What one thread holds; used by that thread alone."""
+
+    __slots__ = ("_budget", "weight")
+
+    def __init__(self, budget: ByteBudget, weight: int) -> None:
+        self._budget = budget
+        self.weight = weight
+
+    def shrink(self, weight: int) -> None:
+        """Give back what turned out not to be needed."""
+        if weight < self.weight:
+            self._budget.give_back(self.weight - weight)
+            self.weight = weight
