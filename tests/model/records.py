@@ -1,0 +1,168 @@
+"""The record as the model sees it, and the real rules and changes applied to it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import cache
+from typing import NamedTuple
+
+from fakes import NOON, a_delivery
+from mailer.domain import changes, delivery
+from mailer.domain.changes import Fence, Request, Rest
+from mailer.domain.delivery import RULES, Change, Delivery, OnUnknown, Resolution, Rule, Status
+from mailer.domain.errors import ErrorInfo
+
+LATE = NOON + timedelta(hours=1)
+"""After every deadline and dueAt, and after every worker is dead; noon is before all of them."""
+
+SECONDS = timedelta(seconds=20)
+DUE = NOON + timedelta(minutes=1)
+KEY = "parked/acme/r1/1.json"
+WORD = Resolution("resend", "ops", "asked", NOON)
+ERROR = ErrorInfo("recipient_rejected", "no")
+LATER = ErrorInfo("throttled", "later")
+LOST = ErrorInfo("outcome_unknown", "nobody knows")
+LATEST, EARLIER, NEXT = Fence(2, "w2"), Fence(1, "w1"), "w3"
+"""Attempts have no numbers here: all that can matter of a fence is whether it is the record's latest."""
+
+
+class Record(NamedTuple):
+    """What of a record decides its future; times are reduced to whether they are set."""
+
+    status: Status
+    content: str
+    on_unknown: OnUnknown
+    hop: int = 0
+    has_begun: bool = False
+    has_deadline: bool = False
+    is_due_later: bool = False
+    maybe_sent: bool = False
+    is_parked: bool = False
+
+
+class Write(NamedTuple):
+    """One conditional write that somebody wants to make; `hop` is that of the copy in hand, or of the record as it was read."""
+
+    deed: str
+    content: str
+    on_unknown: OnUnknown
+    hop: int = 0
+    is_latest: bool = True
+    is_late: bool = True
+
+    @property
+    def now(self) -> datetime:
+        return LATE if self.is_late else NOON
+
+    @property
+    def fence(self) -> Fence:
+        return LATEST if self.is_latest else EARLIER
+
+    @property
+    def request(self) -> Request:
+        return Request(
+            tenant_id="acme",
+            request_id="r1",
+            content_hash=self.content,
+            created_at=NOON,
+            expires_at=NOON + timedelta(days=1),
+            recipients=1,
+            on_unknown=self.on_unknown,
+            hop=self.hop,
+        )
+
+    @property
+    def seen(self) -> Delivery:
+        """Return the record as its writer had read it."""
+        request, fence = self.request, self.fence
+        fields = {name: getattr(request, name) for name in ("content_hash", "on_unknown", "hop", "expires_at")}
+        return a_delivery(status=Status.UNKNOWN, attempt=fence.attempt, owner=fence.owner, deadline=NOON + SECONDS, **fields)
+
+    def rest(self, *, is_parked: bool = False, hop: int = 1) -> Rest:
+        return Rest(until=DUE, hop=self.hop + hop, error=LATER, parked=KEY if is_parked else None, on_queue=not is_parked)
+
+
+def _begin(write: Write) -> Change:
+    return changes.begin(write.request, write.now, owner=NEXT, deadline=write.now + SECONDS, provider="ses", version=1)
+
+
+CHANGES: Mapping[str, Callable[[Write], Change]] = {
+    "queue": lambda w: changes.queue(w.request, w.now),
+    "wait": lambda w: changes.wait(w.request, w.now, w.rest()),
+    "wait parked": lambda w: changes.wait(w.request, w.now, w.rest(is_parked=True)),
+    "refuse": lambda w: changes.refuse(w.request, w.now, ERROR),
+    "give up": lambda w: changes.give_up(w.request, w.now, LOST),
+    "begin": _begin,
+    "accept": lambda w: changes.accept(w.request, w.now, w.fence, "m-1"),
+    "reject": lambda w: changes.reject(w.request, w.now, w.fence, ERROR),
+    "postpone": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest()),
+    "postpone parked": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest(is_parked=True)),
+    "postpone here": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest(hop=0)),
+    "lose": lambda w: changes.lose(w.request, w.now, w.fence, LOST),
+    "lose for good": lambda w: changes.lose(w.request, w.now, w.fence, LOST, for_good=True),
+    "time out": lambda w: changes.time_out(w.seen, w.now, LOST),
+    "resend": lambda w: changes.resend(w.seen, w.now, SECONDS),
+    "settle: resend": lambda w: changes.settle_resend(w.seen, w.now, SECONDS, WORD, NOON + timedelta(days=1)),
+    "settle: sent": lambda w: changes.settle_sent(w.seen, w.now, "m-1", WORD),
+    "cancel": lambda w: changes.cancel(w.seen, w.now),
+    "note": lambda w: changes.note(w.request, w.now, hop=w.hop + 1),
+    "park": lambda w: changes.note(w.request, w.now, parked=KEY),
+    "touch": lambda w: changes.touch(w.seen, w.now, due_at=w.now),
+}
+"""Every write that the services make, made by the builders that the services use."""
+
+
+class Answer(NamedTuple):
+    """What the table says: the record as it stands then, and whether the change is made."""
+
+    record: Record | None
+    is_done: bool
+
+
+class Machine:
+    """The delivery machine; a broken one has other rules than `domain.delivery.RULES`, or forgets its record on some of them."""
+
+    def __init__(self, rules: Mapping[str, Rule] = RULES, *, forgets: frozenset[str] = frozenset()) -> None:
+        self._rules = rules
+        self._forgets = forgets
+        self.apply = cache(self._apply)
+
+    def _apply(self, write: Write, record: Record | None) -> Answer:
+        current = _delivery(record) if record else None
+        change = CHANGES[write.deed](write)
+        if not delivery.allows(replace(change, rule=self._rules[change.rule.name]), current):
+            return Answer(record, is_done=delivery.already_done(change, current))
+        after = delivery.apply(change, current)
+        assert after.error or after.status not in (Status.FAILED, Status.UNKNOWN), "an end without a reason"
+        return Answer(None if change.rule.name in self._forgets else _record(after), is_done=True)
+
+
+def _delivery(record: Record) -> Delivery:
+    return a_delivery(
+        status=record.status,
+        content_hash=record.content,
+        on_unknown=record.on_unknown,
+        attempt=LATEST.attempt if record.has_begun else 0,
+        owner=LATEST.owner if record.has_begun else None,
+        hop=record.hop,
+        deadline=NOON + SECONDS if record.has_deadline else None,
+        due_at=DUE if record.is_due_later else None,
+        maybe_sent=record.maybe_sent,
+        parked=KEY if record.is_parked else None,
+        expires_at=NOON + timedelta(days=1),
+        error=LATER,
+    )
+
+
+def _record(after: Delivery) -> Record:
+    return Record(
+        status=after.status,
+        content=after.content_hash,
+        on_unknown=after.on_unknown,
+        hop=after.hop,
+        has_begun=after.attempt > 0,
+        has_deadline=after.deadline is not None,
+        is_due_later=after.due_at == DUE,
+        maybe_sent=after.maybe_sent,
+        is_parked=after.parked is not None,
+    )

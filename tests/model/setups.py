@@ -1,0 +1,35 @@
+"""The worlds that are walked, and machines that are broken on purpose."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mailer.domain.delivery import BEGIN, RULES, Status
+from model.records import Machine
+from model.world import Setup
+
+CONTENTS = ("v1:a", "v1:b")
+
+QUICK: Mapping[str, Setup] = {
+    "2 workers, 2 copies, held": Setup(copies=2),
+    "2 workers, sent again as its caller chose": Setup(on_unknown="resend"),
+    "2 workers, sent again by an operator": Setup(words=1),
+    "2 workers, other content under the id": Setup(contents=CONTENTS),
+}
+"""Seconds: part of `make test`."""
+
+THOROUGH: Mapping[str, Setup] = {
+    "3 workers, 2 copies, held": Setup(workers=3, copies=2),
+    "2 workers, 2 copies, held, copies further ahead": Setup(copies=2, ahead=2),
+    "2 workers, 2 copies, sent again as its caller chose": Setup(copies=2, on_unknown="resend"),
+    "2 workers, sent again twice": Setup(on_unknown="resend", resends=2),
+    "2 workers, 2 copies, sent again by an operator": Setup(copies=2, words=1),
+    "2 workers, sent again by caller and operator": Setup(on_unknown="resend", words=1),
+    "2 workers, 2 copies, other content under the id": Setup(copies=2, contents=CONTENTS),
+}
+"""Minutes: part of `make prove`."""
+
+BROKEN: Mapping[str, Machine] = {
+    "a lease that may be taken over": Machine({**RULES, "begin": replace(BEGIN, sources=BEGIN.sources | {Status.SENDING})}),
+    "a record that an exception deletes": Machine(forgets=frozenset({"lose"})),
+}
+"""What other systems do: a lock that expires, and the usual idempotency decorator."""
