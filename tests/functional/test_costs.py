@@ -1,0 +1,60 @@
+"""What docs/deploy.md says of costs is what the functions do."""
+
+import os
+import subprocess
+import sys
+
+import costs
+import tables
+
+
+def test_the_table_of_costs_is_true() -> None:
+    """Counted anew; where this fails, `PYTHONPATH=src:tests python tests/costs.py` writes it."""
+    # In a process of its own: what the functions log there is counted too.
+    path = os.pathsep.join(str(tables.ROOT / folder) for folder in ("src", "tests"))
+    command = [sys.executable, tables.ROOT / "tests/costs.py", "--print"]
+    made = subprocess.run(command, env={"PATH": os.environ["PATH"], "PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert costs.PAGE.read_text(encoding="utf-8").splitlines() == made.stdout.splitlines()
+
+
+TABLE = {
+    "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+    "GlobalSecondaryIndexes": [
+        {
+            "KeySchema": [{"AttributeName": "due", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["note"]},
+        }
+    ],
+}
+"""A table with one sparse index."""
+
+
+def item(**attributes: str) -> costs.Item:
+    return {"id": {"S": "1"}, **{name: {"S": text} for name, text in attributes.items()}}
+
+
+def test_writes_are_counted_as_dynamodb_bills_them() -> None:
+    """The table by each kilobyte; an index when an entry comes, changes or goes, and twice when it moves."""
+    units = costs.write_units
+    assert units(TABLE, {}, item()) == 1
+    assert units(TABLE, {}, item(text="x" * 1024)) == 2
+    assert units(TABLE, item(text="x" * 2048), item()) == 3  # the larger of the two counts
+    assert units(TABLE, {}, item(due="1")) == 2
+    assert units(TABLE, item(due="1"), item()) == 2
+    assert units(TABLE, item(due="1"), item(due="2")) == 3
+    assert units(TABLE, item(due="1"), item(due="1", note="n")) == 2
+    assert units(TABLE, item(due="1"), item(due="1", other="o")) == 1
+
+
+def test_reads_are_counted_as_dynamodb_bills_them() -> None:
+    """Four kilobytes each, at least one; half for an index, which is never read consistently."""
+    large = item(text="x" * 4096)
+    assert costs.read_units("GetItem", {"Item": large}) == 2
+    assert costs.read_units("GetItem", {}) == 1
+    assert costs.read_units("BatchGetItem", {"Responses": {"t": [item(), large]}}) == 3
+    assert costs.read_units("Query", {"Items": [item()]}) == 0.5
+
+
+def test_sqs_bills_each_64_kib() -> None:
+    """Of all bodies of one request together."""
+    assert [costs.chunks("x"), costs.chunks("x" * 65537), costs.chunks(*["x" * 32768] * 2)] == [1, 2, 1]

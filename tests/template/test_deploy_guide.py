@@ -1,0 +1,51 @@
+"""What docs/deploy.md says of the template is what stands in it."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+import tables
+
+PAGE = (tables.ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+SERVICES = {"Serverless": "lambda", "ApiGateway": "apigateway"}
+"""Names of IAM that differ from CloudFormation's."""
+
+
+def part(name: str) -> str:
+    """Return what stands between a pair of marks."""
+    return PAGE.partition(f"<!-- {name} -->")[2].partition(f"<!-- {name} end -->")[0]
+
+
+def test_each_parameter_stands_in_the_guide_with_its_default() -> None:
+    """All of them, in the order of the template or not, and none that is gone."""
+    told = dict(re.findall(r"^ +\| `(\w+)` \| (\S+) \|", part("parameters"), re.MULTILINE))
+    parameters = tables.template()["Parameters"]
+    assert told == {name: f"`{parameter['Default']}`" if parameter["Default"] != "" else "none" for name, parameter in parameters.items()}
+
+
+@pytest.mark.parametrize("canaries", [False, True], ids=["at once", "canaries"])
+def test_the_deployer_s_policy_covers_each_service_of_the_stack(request: pytest.FixtureRequest, *, canaries: bool) -> None:
+    """A new kind of resource does not fail in production first."""
+    stack: dict[str, dict[str, Any]] = request.getfixturevalue("stack_with_canaries" if canaries else "stack")
+    policy = json.loads(part("deployer").strip().removeprefix("```json").removesuffix("```"))
+    allowed = {action.partition(":")[0] for statement in policy["Statement"] for action in [statement["Action"]] if isinstance(action, str)}
+    kinds = {resource["Type"].split("::")[1] for resource in stack.values()}
+    assert {SERVICES.get(kind, kind.lower()) for kind in kinds} <= allowed
+
+
+def test_every_resource_that_a_command_names_is_in_the_stack(stack: dict[str, dict[str, Any]]) -> None:
+    """A renamed one would be missed in the middle of a restore."""
+    named = set(re.findall(r"\$\(resource (\w+)\)", PAGE))
+    assert {"MessagesTable", "SendFunction", "SweepFunctionEveryMinute"} <= named
+    assert named <= set(stack)
+    assert set(re.findall(r"\$\(output (\w+)\)", PAGE)) <= set(tables.template()["Outputs"])
+
+
+def test_every_log_that_tells_of_ends_is_replayed() -> None:
+    """Of each function that writes records."""
+    replayed = re.search(r"for LOGS in ([\w ]+);", PAGE)
+    assert replayed
+    writers = [name for name in tables.resources("AWS::Serverless::Function") if "MESSAGES_TABLE" in tables.variables(name)]
+    assert sorted(replayed[1].split()) == sorted(f"{name}Logs" for name in writers)
