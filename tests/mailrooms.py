@@ -50,11 +50,13 @@ class ScriptedProvider:
 
     outcomes: list[Outcome | Callable[[], Outcome]] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
+    tags: list[Mapping[str, str]] = field(default_factory=list)
     name: str = "ses"
     sender: Sender = field(default_factory=lambda: Sender("hello@acme.example", "Acme"))
 
-    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:  # noqa: ARG002 - what a provider is called with
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
         self.mails.append(mail)
+        self.tags.append(tags)
         outcome = self.outcomes.pop(0) if self.outcomes else Sent(f"m{len(self.mails)}")
         return outcome() if callable(outcome) else outcome
 

@@ -17,6 +17,7 @@ from mailer.adapters import connections
 from mailer.adapters.acting import NotActingError, TenantClients, acting_as
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import DependencyError
+from mailer.domain.tags import tagged
 from ses_server import ACCEPTED, Answer, Close, Hang, Reaction, Request, Reset, SesServer, accepted, refused
 
 Send = Callable[[], Outcome]
@@ -86,10 +87,12 @@ def test_the_request_names_sender_and_every_recipient_and_carries_the_bytes(ses:
 
 def test_tags_go_with_a_configuration_set_alone(ses: SesServer, clients: TenantClients) -> None:
     """SES publishes tags through a configuration set and refuses them without; without one they stay at home (see above)."""
-    tenants.ses(clients, configuration_set="marketing").send(tenants.mail(), tags={"campaign": "spring"})
+    tags = tagged({"campaign": "spring"}, tenant_id="acme", request_id="r.1", attempt=2)
+    tenants.ses(clients, configuration_set="marketing").send(tenants.mail(), tags=tags)
     fields = ses.requests[0].fields
     assert fields["ConfigurationSetName"] == "marketing"
-    assert (fields["Tags.member.1.Name"], fields["Tags.member.1.Value"]) == ("campaign", "spring")
+    sent = {fields[f"Tags.member.{n}.Name"]: fields[f"Tags.member.{n}.Value"] for n in range(1, 5)}
+    assert sent == {"campaign": "spring", "tenantmail-tenant": "acme", "tenantmail-request": "r_d1", "tenantmail-attempt": "2"}
 
 
 # ── refused ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -73,6 +73,19 @@ def test_the_fence_is_passed_before_the_provider_is_called() -> None:
     assert record.deadline == record.sweep_at == NOON + CALL_SPAN
 
 
+def test_each_attempt_is_tagged_with_what_finds_its_record() -> None:
+    """An event of SES names the tenant, the request and the attempt, beside the caller's own tags."""
+    bench = Bench(outcomes=[THROTTLED])
+    bench.receive(
+        a_copy("a.1", message={"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello.", "tags": {"campaign": "x"}})
+    )
+    copy, delay = bench.take()
+    bench.clock.advance(delay)
+    bench.receive(copy)
+    own = {"campaign": "x", "tenantmail-tenant": "acme", "tenantmail-request": "a_d1"}
+    assert bench.provider.tags == [{**own, "tenantmail-attempt": attempt} for attempt in ("1", "2")]
+
+
 def test_an_answer_is_in_the_journal_before_it_is_in_the_table() -> None:
     """An `unknown` can be settled from the log."""
     bench = Bench()

@@ -14,10 +14,12 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from mailer.domain import file_types, header_text
 from mailer.domain.addresses import address_fault, ascii_address, same_mailbox
 from mailer.domain.errors import Problem, RequestError
+from mailer.domain.tags import OWN_TAGS
 from mailer.domain.wire import STRICT_BOOL, Path, WireModel, checked, fault, faults, load_object, matching, parse
 
 MAX_RAW_BYTES = 10_485_760  # SES v1: "Message length is more than 10485760 bytes long"
 MAX_RECIPIENTS = 50  # SES: To, Cc and Bcc of one message together
+MAX_TAGS = 50 - OWN_TAGS  # SES: 50 tags a message
 MAX_PARTS = 100  # bodies and attachments of one message
 MAX_AHEAD = timedelta(days=7)
 DEFAULT_LIFE = timedelta(hours=24)
@@ -234,6 +236,13 @@ class EmailMessage(WireModel):
         if found:
             raise faults(found)
         return headers
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_few(cls, tags: dict[Tag, Tag]) -> dict[Tag, Tag]:
+        if len(tags) > MAX_TAGS:
+            raise fault(f"has {len(tags)} tags; at most {MAX_TAGS} are taken")
+        return tags
 
     @field_validator("attachments")
     @classmethod

@@ -18,6 +18,7 @@ from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotS
 from mailer.domain.mime import Mail, compose
 from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
+from mailer.domain.tags import tagged
 from mailer.domain.waiting import retry_delay
 from mailer.ports import EmailProvider, RefusedError
 from mailer.services.byte_budget import Held
@@ -242,7 +243,8 @@ def _send_once(ready: Ready, mail: Mail, room: Mailroom, ends_at: datetime) -> N
     if began - now > FENCE_SPAN:
         settle(job, room, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
         return
-    outcome = ready.provider.send(mail, tags=job.send.message.tags)
+    tags = tagged(job.send.message.tags, tenant_id=job.tenant_id, request_id=job.send.request_id, attempt=fence.attempt)
+    outcome = ready.provider.send(mail, tags=tags)
     room.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, room.clock.now() - began)
     settle(job, room, fence, outcome, ready.row)
     heed(outcome, ready, room)

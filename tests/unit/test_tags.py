@@ -1,0 +1,34 @@
+"""The tags by which an event of SES finds the record of its message."""
+
+import re
+from itertools import product
+
+from mailer.domain.tags import OWN_TAGS, tagged
+
+
+def request_tag(request_id: str) -> str:
+    return tagged({}, tenant_id="acme", request_id=request_id, attempt=1)["tenantmail-request"]
+
+
+def test_a_message_is_tagged_with_tenant_request_and_attempt() -> None:
+    """What is plain stays readable."""
+    tags = tagged({"campaign": "spring"}, tenant_id="acme", request_id="invoice-2026-0001", attempt=2)
+    own = {"tenantmail-tenant": "acme", "tenantmail-request": "invoice-2026-0001", "tenantmail-attempt": "2"}
+    assert tags == {"campaign": "spring"} | own
+    assert len(own) == OWN_TAGS
+
+
+def test_a_caller_cannot_pass_for_another_request() -> None:
+    """A tag of the caller that has the name of ours gives way to it."""
+    assert request_tag("r1") == tagged({"tenantmail-request": "r2"}, tenant_id="acme", request_id="r1", attempt=1)["tenantmail-request"]
+
+
+def test_every_request_id_is_a_tag_of_its_own() -> None:
+    """No two ids share one, whatever they are made of."""
+    ids = ["r" + "".join(letters) for letters in product("_.:dcR-", repeat=4)]
+    assert len({request_tag(request_id) for request_id in ids}) == len(ids)
+
+
+def test_the_longest_id_is_still_a_tag() -> None:
+    """SES takes 256 characters, of its own alphabet."""
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,256}", request_tag("r" + ":" * 127))
