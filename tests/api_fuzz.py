@@ -111,15 +111,14 @@ class Api:
 
     def schema(self) -> OpenApiSchema:
         """Return the document as the generator reads it; of its valid paths most will be of tenants and requests that exist."""
-        schema = self._read(with_examples(document()))
-        schema.hook("map_path_parameters")(_that_exist)
+        schema = documented()
+        schema.app = self
         return schema
 
     def state_machine(self) -> type[APIStateMachine]:
         """Return a machine that feeds what it was answered into the calls that come after, for two tenants that exist."""
-        api, schema = self, self._read(with_known_ids(with_examples(document())))
-        schema.config.generation.modes = [GenerationMode.POSITIVE]
-        schema.hook("before_generate_body")(_mostly_accepted)
+        api, schema = self, accepted()
+        schema.app = self
 
         class Machine(schema.as_state_machine()):  # type: ignore[misc]  # made at run time
             def setup(self) -> None:
@@ -130,10 +129,20 @@ class Api:
 
         return Machine
 
-    def _read(self, described: dict[str, Any]) -> OpenApiSchema:
-        schema = schemathesis.openapi.from_dict(described)
-        schema.app = self
-        return schema
+
+def documented() -> OpenApiSchema:
+    """Return the document as the generator reads it; of its valid paths most will be of tenants and requests that exist."""
+    schema = schemathesis.openapi.from_dict(with_examples(document()))
+    schema.hook("map_path_parameters")(_that_exist)
+    return schema
+
+
+def accepted() -> OpenApiSchema:
+    """Return the document as a generator reads it whose calls get somewhere: of known tenants and requests, with good bodies mostly."""
+    schema = schemathesis.openapi.from_dict(with_known_ids(with_examples(document())))
+    schema.config.generation.modes = [GenerationMode.POSITIVE]
+    schema.hook("before_generate_body")(_mostly_accepted)
+    return schema
 
 
 def _that_exist(_context: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
