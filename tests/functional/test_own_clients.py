@@ -6,7 +6,9 @@ from botocore.exceptions import ClientError, ParamValidationError
 from mailer import wiring
 from mailer.adapters.acting import TenantClients
 from mailer.adapters.connections import trust_store
+from mailer.domain.errors import DependencyError
 from mailer.settings import settings
+from ses_server import Answer, SesServer
 
 SERVICES = ["dynamodb", "events", "kms", "s3", "sqs", "sts"]
 
@@ -44,3 +46,13 @@ def test_what_goes_to_kms_is_checked_before() -> None:
     """It stood in a ciphertext that anyone may have damaged."""
     with pytest.raises(ParamValidationError):
         wiring.kms().decrypt(CiphertextBlob=7)  # type: ignore[arg-type]  # what botocore refuses
+
+
+def test_an_answer_that_breaks_off_is_a_failure_not_an_empty_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record whose reply was cut short would pass for one that does not exist, and a tenant for one without a provider."""
+    record = '{"Item": {"tenantId": {"S": "acme"}'
+    with SesServer(lambda _: Answer(record, length=len(record) + 100, close=True)) as dynamodb:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url)
+        with pytest.raises(DependencyError):
+            wiring.messages_table().get("acme", "r-1")
+        assert len(dynamodb.requests) == 3
