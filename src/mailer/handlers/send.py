@@ -12,7 +12,7 @@ from mailer.services.send import send_batch
 
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Mapping[str, str]]]:
     """Send a batch; answer which of its messages SQS must hand out again."""
-    ends_at = datetime.now(UTC) + timedelta(milliseconds=context.get_remaining_time_in_millis())
+    ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis())
     try:
         returned = send_batch([_received(record) for record in event["Records"]], wiring.mailroom(), ends_at=ends_at)
     finally:

@@ -1,7 +1,7 @@
 """EventBridge calls SweepFunction every minute."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from mailer import wiring
@@ -13,7 +13,7 @@ SPARE = timedelta(seconds=5)
 
 def handler(_event: Mapping[str, Any], context: Any) -> Mapping[str, int]:
     """Do one run; answer how many records were moved on and how many are overdue."""
-    ends_at = datetime.now(UTC) + timedelta(milliseconds=context.get_remaining_time_in_millis()) - SPARE
+    ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - SPARE
     try:
         tally = sweep(wiring.sweep_room(), ends_at=ends_at)
     finally:
