@@ -93,13 +93,14 @@ def test_a_promise_moves_its_own_end(table: PacingTable) -> None:
     assert table.book(ACCOUNT, booking(end="promised", start=100.0, is_idle=False), NOON) == line(booked=11.0, promised=106.0)
 
 
-def test_nothing_is_booked_on_a_pace_that_is_over(table: PacingTable) -> None:
+@pytest.mark.parametrize("wanted", [booking(), booking(start=5.0, latest=1e9, is_idle=False)], ids=["idle", "busy"])
+def test_nothing_is_booked_on_a_pace_that_is_over(table: PacingTable, wanted: Booking) -> None:
     """The clock has gone another way since it was planned."""
-    table.start(ACCOUNT, line(), NOON)
-    slower = line().slowed(TIME)
+    table.start(ACCOUNT, line(booked=0.0 if wanted.is_idle else 8.0), NOON)
+    slower = line(booked=0.0 if wanted.is_idle else 8.0).slowed(TIME)
     assert slower is not None
     table.repace(ACCOUNT, slower, NOON)
-    assert refused(table, booking()) == slower
+    assert refused(table, wanted) == slower
 
 
 def test_nothing_is_booked_where_there_is_no_line(table: PacingTable) -> None:

@@ -252,6 +252,24 @@ def test_a_crash_between_counting_and_suspending_is_made_good(table: DynamoProvi
     assert row_of(table).faulty_requests == {"r1", "r2", "r3"}
 
 
+def test_a_success_between_counting_and_suspending_counts(table: DynamoProvidersTable) -> None:
+    """It has cleared the faults, and another one has come since: three that are no more suspend nobody."""
+    stored(table, a_provider(faulty_requests=frozenset({"r1", "r2"})))
+    update = table._client.update_item
+
+    def then_send(**arguments: Any) -> Any:
+        answer = update(**arguments)
+        if ":request" in arguments["ExpressionAttributeValues"]:
+            with patch.object(table._client, "update_item", update):
+                table.clear_faults("acme", 1)
+                table.record_fault("acme", 1, "r4", DENIED)
+        return answer
+
+    with patch.object(table._client, "update_item", then_send):
+        assert not table.record_fault("acme", 1, "r3", DENIED)
+    assert (row_of(table).status, row_of(table).faulty_requests) == (ProviderStatus.ACTIVE, {"r4"})
+
+
 def test_a_suspension_is_told_once_among_many_threads(table: DynamoProvidersTable) -> None:
     """A whole batch fails at once: one of its messages suspends, and the set stays as small as it has to be."""
     stored(table, a_provider())
