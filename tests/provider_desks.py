@@ -12,7 +12,7 @@ from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
-from mailer.ports import AccountFacts, ProviderChange
+from mailer.ports import AccountFacts
 from mailer.services.providers import ProviderDesk
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -29,11 +29,15 @@ def with_config(body: Mapping[str, Any], **changes: Any) -> str:
 
 
 class FakeStore:
-    """Rows by tenant; `before_write` is called once there is something to write, so that another writer can come first."""
+    """Rows by tenant, and what each write made of which row.
+
+    `before_write` is called once there is something to write, so that another writer can come first.
+    """
 
     def __init__(self, *rows: Provider) -> None:
         self.rows = {row.tenant_id: row for row in rows}
         self.before_write: Callable[[Provider], None] = lambda _: None
+        self.writes: list[tuple[Provider | None, Provider]] = []
 
     def get(self, tenant_id: str) -> Provider | None:
         return self.rows.get(tenant_id)
@@ -44,6 +48,7 @@ class FakeStore:
         if (stands.revision if stands else 0) != row.revision:
             return False
         self.rows[row.tenant_id] = replace(row, revision=row.revision + 1)
+        self.writes.append((stands, self.rows[row.tenant_id]))
         return True
 
 
@@ -109,20 +114,6 @@ class FakeTrust:
         return self.sound
 
 
-class FakeEvents:
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[ProviderChange] = []
-
-    def provider_changed(self, change: ProviderChange) -> None:
-        self.told.append(change)
-
-    @property
-    def changes(self) -> list[str]:
-        return [change.change for change in self.told]
-
-
 def external_ids() -> Callable[[], str]:
     numbers = count(1)
     return lambda: f"external-id-{next(numbers)}"
@@ -136,7 +127,6 @@ class Scene:
     account: FakeAccount
     opener: FakeOpener
     trust: FakeTrust
-    events: FakeEvents
     clock: FakeClock
     desk: ProviderDesk
 
@@ -152,16 +142,15 @@ class Scene:
 
 def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
     account = FakeAccount(Sent("message-1"))
-    store, opener, trust, events, clock = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeEvents(), FakeClock()
+    store, opener, trust, clock = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeClock()
     desk = ProviderDesk(
         store=store,
         vault=FakeVault(),
         opener=opener,
         trust=trust,
-        events=events,
         clock=clock,
         new_external_id=external_ids(),
         us=US,
         allow_smtp=allow_smtp,
     )
-    return Scene(store, account, opener, trust, events, clock, desk)
+    return Scene(store, account, opener, trust, clock, desk)

@@ -55,7 +55,10 @@ def create_tables(client: "DynamoDBClient", names: Mapping[str, str] | None = No
     made = {}
     for logical_id, resource in resources("AWS::DynamoDB::Table").items():
         made[logical_id] = (names or {}).get(logical_id, logical_id)
-        client.create_table(TableName=made[logical_id], **{p: v for p, v in resource["Properties"].items() if p in TABLE_PROPERTIES})
+        properties = {p: v for p, v in resource["Properties"].items() if p in TABLE_PROPERTIES}
+        if stream := resource["Properties"].get("StreamSpecification"):
+            properties["StreamSpecification"] = {"StreamEnabled": True, **stream}  # what CloudFormation adds
+        client.create_table(TableName=made[logical_id], **properties)
     return made
 
 

@@ -12,8 +12,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import ErrorInfo, MailerError
-from mailer.domain.provider import ProviderStatus
-from mailer.ports import Copy, Events, ProviderChange
+from mailer.ports import Copy
 
 
 @cache
@@ -29,12 +28,11 @@ def metrics() -> Metrics:
 
 
 class LogJournal:
-    """`ports.Journal` on log lines, metrics and events."""
+    """`ports.Journal` on log lines and metrics."""
 
-    def __init__(self, log: Logger, numbers: Metrics, events: Events) -> None:
+    def __init__(self, log: Logger, numbers: Metrics) -> None:
         self._log = log
         self._metrics = numbers
-        self._events = events
         self._lock = Lock()
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
@@ -65,8 +63,6 @@ class LogJournal:
         """Note that a tenant's provider was suspended."""
         self._count("ProviderSuspended")
         self._log.error("provider suspended", extra={"tenant_id": tenant_id, "version": version, "code": error.code, "hint": error.hint})
-        change = ProviderChange(tenant_id=tenant_id, change="suspended", status=ProviderStatus.SUSPENDED, version=version, error=error)
-        self._events.provider_changed(change)
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Note that a step of ours failed; the text of a foreign exception could hold anything, so only its type is written."""

@@ -3,15 +3,16 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Protocol
 
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, Delivery, Outcome, Status
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot
-from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredConfig
+from mailer.domain.provider import Provider, RoleConfig, StoredConfig
 
 
 class Clock(Protocol):
@@ -167,38 +168,11 @@ class TrustProbe(Protocol):
         ...
 
 
-Changed = Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
+class EventBus(Protocol):
+    """Where other systems hear what happened."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderChange:
-    """What happened to a tenant's provider, as other systems hear of it."""
-
-    tenant_id: str
-    change: Changed
-    status: ProviderStatus
-    """After the change."""
-    version: int
-    """Of the config that it happened to; of a deleted provider the last one."""
-    error: ErrorInfo | None = None
-    """Why a verify failed, or what suspended it."""
-
-    @classmethod
-    def of(cls, row: Provider, change: Changed) -> "ProviderChange":
-        """Tell of a row as the change left it."""
-        config = row.active or row.candidate
-        if change in ("stored", "verifyFailed"):
-            config = row.candidate or row.active
-        error = config.error if config and change == "verifyFailed" else row.error
-        version = config.version if config else row.versions
-        return cls(tenant_id=row.tenant_id, change=change, status=row.status, version=version, error=error)
-
-
-class Events(Protocol):
-    """Tells other systems what happened; never fails."""
-
-    def provider_changed(self, change: ProviderChange) -> None:
-        """Tell of a change of a tenant's provider."""
+    def put(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Put events on the bus; return those that it did not take, or perhaps took without saying so."""
         ...
 
 
@@ -369,7 +343,7 @@ class ParkedBodies(Protocol):
 
 
 class Journal(Protocol):
-    """Where operators read what happened: log lines, metrics and events. Never fails, never sees a recipient or a body."""
+    """Where operators read what happened: log lines and metrics. Never fails, never sees a recipient or a body."""
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
         """Note what the provider answered, before it is written to the table: an `unknown` can be settled from it."""

@@ -13,7 +13,7 @@ from botocore.config import Config
 from mailer.adapters.attachments import S3Attachments
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.connections import use_own_connections
-from mailer.adapters.events import EventBridgeEvents
+from mailer.adapters.events import EventBridgeBus
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
@@ -94,13 +94,7 @@ _PRESIGNING = Config(signature_version="s3v4", s3={"addressing_style": "virtual"
 @cache
 def journal() -> LogJournal:
     """Return the journal."""
-    return LogJournal(logger(), metrics(), events())
-
-
-@cache
-def events() -> EventBridgeEvents:
-    """Return the event bus."""
-    return EventBridgeEvents(lambda: _client("events"), settings().event_bus, lambda error: journal().failed("tell event", None, error))
+    return LogJournal(logger(), metrics())
 
 
 @cache
@@ -216,7 +210,6 @@ def provider_desk() -> ProviderDesk:
         vault=vault(),
         opener=provider_opener(),
         trust=assumed_roles(),
-        events=events(),
         clock=clock(),
         new_external_id=lambda: secrets.token_urlsafe(32),
         us=us(),
@@ -291,3 +284,12 @@ def sweep_room() -> SweepRoom:
         workers=workers(),
         shards=SWEEP_SHARDS,
     )
+
+
+# ── TellFunction ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def event_bus() -> EventBridgeBus:
+    """Return the bus on which other systems hear what happened."""
+    return EventBridgeBus(_client("events"), settings().event_bus)

@@ -194,31 +194,6 @@ def test_smtp_depends_on_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (stored["provider"], stored["credentials"], stored["region"]) == ("smtp", {"type": "smtp", "host": "localhost:1025"}, None)
 
 
-def test_changes_reach_the_event_bus(stack: Mapping[str, str]) -> None:
-    """Each change is one event on the stack's bus, in a detail whose version consumers can go by."""
-    with patch.object(wiring._client("events"), "put_events", return_value={"FailedEntryCount": 0}) as bus:
-        put()
-    [entry] = bus.call_args.kwargs["Entries"]
-    assert (entry["EventBusName"], entry["Source"], entry["DetailType"]) == (stack["EVENT_BUS"], "tenantmail", "Provider Changed")
-    assert json.loads(entry["Detail"]) == {
-        "version": "1",
-        "tenantId": "acme",
-        "change": "stored",
-        "status": "unverified",
-        "configVersion": 1,
-        "error": None,
-    }
-
-
-def test_a_broken_event_bus_stops_nobody() -> None:
-    """The change stands; that nobody heard of it is noted."""
-    down = ClientError({"Error": {"Code": "InternalException"}}, "PutEvents")
-    with patch.object(wiring._client("events"), "put_events", side_effect=down):
-        assert put().status == 200
-    with patch.object(wiring._client("events"), "put_events", return_value={"FailedEntryCount": 1, "Entries": [{"ErrorCode": "x"}]}):
-        assert ask("delete").status == 204
-
-
 # -- what cannot be ------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -81,13 +82,19 @@ def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Ten
 
 
 def states(aws: LocalAws) -> set[str]:
-    return {mapping["State"] for mapping in aws.client("lambda").list_event_source_mappings()["EventSourceMappings"]}
+    return {source["State"] for source in intake(aws)}
+
+
+def intake(aws: LocalAws) -> list[Any]:
+    queue = aws.stack.outputs["SendQueueArn"]
+    sources: list[Any] = aws.client("lambda").list_event_source_mappings(EventSourceArn=queue)["EventSourceMappings"]
+    return sources
 
 
 def test_the_queue_calls_the_version_that_is_live(aws: LocalAws) -> None:
     """So a rollback takes effect, and whoever pauses the intake pauses it for every version."""
     functions = aws.client("lambda")
-    [source] = functions.list_event_source_mappings()["EventSourceMappings"]
+    [source] = intake(aws)
     name, _, alias = source["FunctionArn"].rpartition(":")
     assert alias == "live"
     assert functions.get_alias(FunctionName=name, Name=alias)["FunctionVersion"].isdigit()

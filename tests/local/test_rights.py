@@ -12,7 +12,7 @@ from local_aws.running import LocalAws
 from local_aws.server import REGION
 from local_aws.stack import NAME, platform_session
 
-FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction"]
+FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "TellFunction"]
 CONTEXT = {"tenant_id": "acme", "provider": "ses", "version": "1"}
 DENIED = {"AccessDenied", "AccessDeniedException"}
 
@@ -67,9 +67,9 @@ def administrator(aws: LocalAws) -> Iterator[Any]:
 
 
 def test_only_sending_and_verifying_open_a_config(aws: LocalAws, sealed: dict[str, Any]) -> None:
-    """The messages API and the sweeper cannot, whatever they read from the table."""
+    """The others cannot, whatever they read from the table."""
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").decrypt, **sealed)}
-    assert refused == {"MessagesFunction", "SweepFunction"}
+    assert refused == set(FUNCTIONS) - {"SendFunction", "ProvidersFunction"}
 
 
 def test_only_the_providers_api_seals_a_config(aws: LocalAws) -> None:

@@ -23,7 +23,7 @@ import urllib3
 from rich.console import Console
 
 from local_aws.running import LocalAws, NotStartedError
-from local_aws.server import NO_OWN_SETUP, REGION, ROOT, free_port
+from local_aws.server import NO_OWN_SETUP, REGION, ROOT, endpoints, free_port
 from local_aws.stack import ARCHITECTURES, SamError, build
 from local_aws.up import PORT, up
 
@@ -57,8 +57,7 @@ def environment(aws: LocalAws, function: str, task_root: Path) -> dict[str, str]
         "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
         "AWS_SESSION_TOKEN": keys["SessionToken"],
         "AWS_ENDPOINT_URL": aws.addresses.aws,
-        **{f"AWS_ENDPOINT_URL_{service.upper()}": url for service, url in aws.addresses.services.items()},
-        "AWS_ENDPOINT_URL_SESV2": aws.addresses.services["ses"],
+        **endpoints(aws.addresses.services),
         **NO_OWN_SETUP,
         **configured["Environment"]["Variables"],
     }

@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -110,8 +111,7 @@ async def _start_ministack(directory: Path, port: int, urls: dict[str, str], log
         "STATE_DIR": str(temporary / "state"),
         "LOG_LEVEL": "WARNING",
         **NO_OWN_SETUP,
-        **{f"AWS_ENDPOINT_URL_{name.upper()}": url for name, url in urls.items()},
-        "AWS_ENDPOINT_URL_SESV2": urls["ses"],
+        **endpoints(urls),
     }
     return await asyncio.create_subprocess_exec(
         PYTHON,
@@ -135,6 +135,12 @@ async def _until_it_answers(port: int, ended: asyncio.Future[int]) -> None:
                 return
             await asyncio.sleep(POLL)
     raise RuntimeError("MiniStack ended before it answered; see ministack.log")
+
+
+def endpoints(urls: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that lead the SDK's clients to the fault proxies, by the names that botocore's service ids give them."""
+    variables = {"ses": ("SES", "SESV2"), "events": ("EVENTBRIDGE",)}
+    return {f"AWS_ENDPOINT_URL_{variable}": url for name, url in urls.items() for variable in variables.get(name, (name.upper(),))}
 
 
 def free_port() -> int:

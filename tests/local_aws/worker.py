@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local_aws.running import LocalAws
-from local_aws.server import NO_OWN_SETUP, PLATFORM, ROOT
+from local_aws.server import NO_OWN_SETUP, PLATFORM, ROOT, endpoints
 from local_aws.stack import platform_session
 from mailer.handlers.send import handler as send
 from mailer.handlers.sweep import handler as sweep
@@ -44,8 +44,7 @@ def environment(aws: LocalAws, function: str, **more: str) -> dict[str, str]:
     """Return the environment of a deployed function, for a process on this machine; its calls pass the fault proxies."""
     name = aws.stack.function_name(aws.addresses.aws, function)
     variables = aws.client("lambda").get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-    fronts = {f"AWS_ENDPOINT_URL_{service.upper()}": url for service, url in aws.addresses.services.items()}
-    local = {"AWS_ENDPOINT_URL": aws.addresses.aws, **fronts, "AWS_ENDPOINT_URL_SESV2": fronts["AWS_ENDPOINT_URL_SES"]}
+    local = {"AWS_ENDPOINT_URL": aws.addresses.aws, **endpoints(aws.addresses.services)}
     python = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
     return {**python, **PLATFORM, **NO_OWN_SETUP, **variables, **local, **more}
 

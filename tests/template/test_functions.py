@@ -1,12 +1,14 @@
 """The functions are what the code expects them to be."""
 
 import importlib
+import json
 import re
 from typing import Any
 
 import pytest
 
 import tables
+from mailer.domain.delivery import ENDS
 from mailer.settings import Settings
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
@@ -34,7 +36,7 @@ def names_that_settings_read() -> set[str]:
 
 def test_there_are_at_most_five_functions() -> None:
     """A reader keeps them in mind."""
-    assert FUNCTIONS == ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction"]
+    assert FUNCTIONS == ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "TellFunction"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -78,7 +80,8 @@ def test_all_know_the_timeout_of_the_send_function() -> None:
     """It decides when a worker is dead; a wrong one would send mail twice."""
     told = {name: tables.variables(name).get("SEND_TIMEOUT_SECONDS") for name in FUNCTIONS}
     expected = str(function("SendFunction")["Timeout"])
-    assert told == {"SendFunction": expected, "MessagesFunction": expected, "SweepFunction": expected, "ProvidersFunction": None}
+    who_must_know = ("SendFunction", "MessagesFunction", "SweepFunction")
+    assert told == dict.fromkeys(FUNCTIONS) | dict.fromkeys(who_must_know, expected)
 
 
 def test_a_message_stays_invisible_for_six_times_the_timeout() -> None:
@@ -122,6 +125,34 @@ def test_runs_of_the_sweeper_do_not_meet() -> None:
     assert event["Properties"]["Schedule"] == "rate(1 minute)"
     assert sweeper["Timeout"] < 60
     assert sweeper["EventInvokeConfig"]["MaximumRetryAttempts"] == 0
+
+
+def streams() -> dict[str, dict[str, Any]]:
+    events: dict[str, dict[str, Any]] = function("TellFunction")["Events"]
+    assert {event["Type"] for event in events.values()} == {"DynamoDB"}
+    return {event["Properties"]["Stream"]["Fn::GetAtt"][0]: event["Properties"] for event in events.values()}
+
+
+def test_telling_misses_no_write() -> None:
+    """From the first one on, tried until it is told: no bound on tries or age, and each write with what stood there before."""
+    assert set(streams()) == {"MessagesTable", "ProvidersTable"}
+    for table, source in streams().items():
+        assert source["StartingPosition"] == "TRIM_HORIZON"
+        assert not {"MaximumRetryAttempts", "MaximumRecordAgeInSeconds"} & set(source)
+        specification = tables.template()["Resources"][table]["Properties"]["StreamSpecification"]
+        assert specification == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+
+
+def patterns(table: str) -> list[dict[str, Any]]:
+    return [json.loads(filter_["Pattern"]) for filter_ in streams()[table]["FilterCriteria"]["Filters"]]
+
+
+def test_telling_is_called_for_ends_alone() -> None:
+    """What goes on costs no invocation, and what time forgets is no news."""
+    [pattern] = patterns("MessagesTable")
+    assert set(pattern["dynamodb"]["NewImage"]["status"]["S"]) == {status.value for status in ENDS}
+    assert pattern["eventName"] == ["INSERT", "MODIFY"]
+    assert patterns("ProvidersTable") == [{"eventName": ["INSERT", "MODIFY"]}]
 
 
 @pytest.mark.parametrize("name", ["MessagesFunction", "ProvidersFunction"])

@@ -27,10 +27,12 @@ def as_list(value: Any) -> list[Any]:
 
 
 def text(resource: Any) -> str:
-    """Write an ARN expression as one string: `MessagesTable`, `MessagesTable/index/bySweep`, `arn:…`, `*`."""
+    """Write an ARN expression as one string: `MessagesTable`, `MessagesTable/index/bySweep`, `MessagesTable stream`, `arn:…`, `*`."""
     match resource:
         case {"Fn::GetAtt": [name, "Arn"]}:
             return str(name)
+        case {"Fn::GetAtt": [name, "StreamArn"]}:
+            return f"{name} stream"
         case {"Fn::Sub": str(pattern)}:
             return pattern.replace("${AWS::Partition}", "aws").replace(".Arn}", "}").replace("${", "", 1).replace("}", "", 1)
         case str():
@@ -193,3 +195,17 @@ def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
         [trust] = role["AssumeRolePolicyDocument"]["Statement"]
         assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}
         assert "ManagedPolicyArns" not in role
+
+
+def test_only_telling_reads_the_streams_and_speaks_on_the_bus() -> None:
+    """It can change nothing: neither a table nor a queue is its own."""
+    for table in ("MessagesTable", "ProvidersTable"):
+        for action in ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"):
+            assert who_may(action, f"{table} stream") == {"TellFunction"}
+    assert who_may("events:PutEvents", "EventBus") == {"TellFunction"}
+    assert {grant.resource for grant in grants("TellFunction")} - {"*"} == {
+        "MessagesTable stream",
+        "ProvidersTable stream",
+        "EventBus",
+        "TellFunctionLogs",
+    }

@@ -1,50 +1,45 @@
-"""Tell other systems on EventBridge what happened to a tenant's provider."""
+"""Put events on the stack's EventBridge bus."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import batched
 from typing import Any
 
-from mailer.ports import ProviderChange
+from mailer.adapters.aws import dependency_errors
+from mailer.domain.errors import DependencyError
+from mailer.domain.events import Event
 
 SOURCE = "tenantmail"
-DETAIL_TYPE = "Provider Changed"
-VERSION = "1"
-"""Of the detail: raised when a field changes its meaning or goes away, not when one is added."""
+
+_MAX_ENTRIES = 10
+"""Events in one PutEvents (EventBridge's limit); its 256 KiB a call are 25 KiB for each, and ours have about 1."""
 
 
-class EventBridgeEvents:
-    """`ports.Events` on EventBridge; what fails is reported and never reaches the caller."""
+class EventBridgeBus:
+    """`ports.EventBus` on EventBridge."""
 
-    def __init__(self, client: Callable[[], Any], bus: str, report: Callable[[Exception], None]) -> None:
-        """`client` is opened with the first event."""
+    def __init__(self, client: Any, bus: str) -> None:
         self._client = client
         self._bus = bus
-        self._report = report
 
-    def provider_changed(self, change: ProviderChange) -> None:
-        """Put one event on the bus."""
-        entry: Any = {"EventBusName": self._bus, "Source": SOURCE, "DetailType": DETAIL_TYPE, "Detail": json.dumps(detail(change))}
+    def put(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Put events on the bus in as few calls as EventBridge allows; return those that it did not take."""
+        return [event for some in batched(events, _MAX_ENTRIES, strict=False) for event in self._put(some)]
+
+    def _put(self, events: Sequence[Event]) -> Sequence[Event]:
         try:
-            answer = self._client().put_events(Entries=[entry])
-        except Exception as error:  # noqa: BLE001  # the change has been made, whatever keeps it from being told
-            self._report(error)
-            return
-        if answer["FailedEntryCount"]:
-            self._report(EventRefusedError(answer["Entries"][0].get("ErrorCode", "")))
+            with dependency_errors("EventBridge", "PutEvents"):
+                answer = self._client.put_events(Entries=[self._entry(event) for event in events])
+        except DependencyError:
+            return events
+        # One answer an event, in their order.
+        return [event for event, result in zip(events, answer["Entries"], strict=True) if "ErrorCode" in result]
 
-
-class EventRefusedError(Exception):
-    """EventBridge answered, but did not take the event."""
-
-
-def detail(change: ProviderChange) -> dict[str, Any]:
-    """Write what a consumer sees; the error's hint says who must do what."""
-    error = change.error and {"code": change.error.code, "message": change.error.message, "hint": change.error.hint}
-    return {
-        "version": VERSION,
-        "tenantId": change.tenant_id,
-        "change": change.change,
-        "status": change.status.value,
-        "configVersion": change.version,
-        "error": error,
-    }
+    def _entry(self, event: Event) -> dict[str, Any]:
+        return {
+            "EventBusName": self._bus,
+            "Source": SOURCE,
+            "DetailType": event.kind,
+            "Time": event.at,
+            "Detail": json.dumps(event.detail),
+        }

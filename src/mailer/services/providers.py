@@ -10,7 +10,7 @@ from mailer.domain import lifecycle
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.onboarding import Document, Us, iam_policy, role_template, trust_policy
 from mailer.domain.provider import Kind, Provider, ProviderConfig, RoleConfig, SmtpConfig, StoredConfig, parse_put
-from mailer.ports import Changed, Clock, Events, ProviderChange, ProviderOpener, ProviderStore, TrustProbe, Vault
+from mailer.ports import Clock, ProviderOpener, ProviderStore, TrustProbe, Vault
 
 MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
@@ -27,7 +27,6 @@ class ProviderDesk:
     vault: Vault
     opener: ProviderOpener
     trust: TrustProbe
-    events: Events
     clock: Clock
     new_external_id: Callable[[], str]
     """Makes a value that nobody can guess."""
@@ -53,7 +52,7 @@ def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk) -> Provide
         sealed = desk.vault.seal(tenant_id, kind, row.versions + 1, config.plaintext())
         return lifecycle.store(row, _stored(kind, config, sealed, row), desk.clock.now())
 
-    return change(tenant_id, desk, decide, "stored")
+    return change(tenant_id, desk, decide)
 
 
 def _refuse_forbidden(config: ProviderConfig, desk: ProviderDesk) -> None:
@@ -99,7 +98,7 @@ def disable_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
     Raises:
         RequestError: not_found.
     """
-    return change(tenant_id, desk, lambda row: lifecycle.disable(row, desk.clock.now()), "disabled")
+    return change(tenant_id, desk, lambda row: lifecycle.disable(row, desk.clock.now()))
 
 
 def enable_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
@@ -108,13 +107,13 @@ def enable_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
     Raises:
         RequestError: not_found; provider_not_active where a verify is what it takes.
     """
-    return change(tenant_id, desk, lambda row: lifecycle.enable(row, desk.clock.now()), "enabled")
+    return change(tenant_id, desk, lambda row: lifecycle.enable(row, desk.clock.now()))
 
 
 def delete_provider(tenant_id: str, desk: ProviderDesk) -> None:
     """Remove config and ciphertext, whatever there is; what waits fails."""
     if desk.store.get(tenant_id) is not None:
-        change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, desk), desk.clock.now()), "deleted")
+        change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, desk), desk.clock.now()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +145,8 @@ def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
     )
 
 
-def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None], Provider], what: Changed | None = None) -> Provider:
-    """Replace a tenant's row by what is decided of it, and tell of it as `what`; return the row as it stands then.
+def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None], Provider]) -> Provider:
+    """Replace a tenant's row by what is decided of it; return the row as it stands then.
 
     Raises:
         RequestError: what `decide` raises; too_many_requests where others keep changing the row.
@@ -158,7 +157,5 @@ def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None
         if decided is row:
             return decided
         if desk.store.replace(decided):
-            if what:
-                desk.events.provider_changed(ProviderChange.of(decided, what))
             return replace(decided, revision=decided.revision + 1)
     raise RequestError([Problem("", "the provider is being changed by others")], "too_many_requests")

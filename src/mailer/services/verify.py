@@ -70,7 +70,7 @@ def verify_provider(tenant_id: str, desk: ProviderDesk) -> Verified:
         quota_rate=facts.max_send_rate,
         quota_24h=facts.quota_24h,
     )
-    verified = change(tenant_id, desk, lambda stands: lifecycle.verify(stands, config.version, passed), "verified")
+    verified = change(tenant_id, desk, lambda stands: lifecycle.verify(stands, config.version, passed))
     return Verified(outcome.message_id, verified)
 
 
@@ -119,5 +119,5 @@ def _here(error: ErrorInfo) -> ErrorInfo:
 def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, desk: ProviderDesk) -> VerifyFailedError:
     """Note on the row why the config did not pass, for those who look later."""
     diagnosis = diagnose(error, config, row.external_id, desk.us)
-    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, diagnosis, desk.clock.now()), "verifyFailed")
+    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, diagnosis, desk.clock.now()))
     return VerifyFailedError(diagnosis)

@@ -1,0 +1,110 @@
+"""Decide which writes other systems hear of, and what they are told: every end of a request, every change of a provider."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from mailer.domain.delivery import ENDS, Delivery
+from mailer.domain.errors import ErrorInfo
+from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
+
+VERSION = "1"
+"""Of the details: raised when a field changes its meaning or goes away, not when one is added."""
+
+Change = Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
+"""What happened to a tenant's provider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event as EventBridge carries it; the detail holds neither a recipient nor a body nor a secret."""
+
+    id: str
+    """The same however often the event is told: consumers drop what they know by it."""
+    kind: Literal["Request Ended", "Provider Changed"]
+    at: datetime
+    detail: Mapping[str, Any]
+
+
+def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event | None:
+    """Tell of a write that ended a request; None where it did not. An `unknown` may end a second time, as `sent`."""
+    if new.status not in ENDS or (old and old.status is new.status):
+        return None
+    detail = {
+        "version": VERSION,
+        "id": event_id,
+        "tenantId": new.tenant_id,
+        "requestId": new.request_id,
+        "status": new.status.value,
+        "onUnknown": new.on_unknown,
+        "provider": new.provider,
+        "configVersion": new.provider_version,
+        "messageId": new.message_id,
+        "attempts": new.attempt,
+        "recipients": new.recipients,
+        "correlationId": new.correlation_id,
+        "createdAt": _stamp(new.created_at),
+        "endedAt": _stamp(new.updated_at),
+        "error": _error(new.error),
+    }
+    return Event(id=event_id, kind="Request Ended", at=new.updated_at, detail=detail)
+
+
+def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Event | None:
+    """Tell of a write that changed a provider; None where it only counted, learned or cleaned up."""
+    change = what_changed(old, new)
+    if change is None:
+        return None
+    config = _config_of(change, new)
+    error = config.error if config and change == "verifyFailed" else new.error
+    detail = {
+        "version": VERSION,
+        "id": event_id,
+        "tenantId": new.tenant_id,
+        "change": change,
+        "status": new.status.value,
+        "configVersion": config.version if config else new.versions,
+        "changedAt": _stamp(new.updated_at),
+        "error": _error(error),
+    }
+    return Event(id=event_id, kind="Provider Changed", at=new.updated_at, detail=detail)
+
+
+def what_changed(old: Provider | None, new: Provider) -> Change | None:
+    """Name the change between two states of a row; sending's own counts and the sweeper's marks leave `updatedAt` alone."""
+    if old and all(getattr(old, name) == getattr(new, name) for name in ("updated_at", "status", "versions", "verified_at")):
+        return None
+    if new.status is ProviderStatus.DELETED:
+        return "deleted" if new.deleted_at and (old is None or old.deleted_at != new.deleted_at) else None
+    if old is None or new.versions > old.versions:
+        return "stored"
+    if new.verified_at != old.verified_at:
+        return "verified"
+    if new.status is not old.status:
+        return _SWITCHED.get(new.status)
+    return "verifyFailed"
+
+
+_SWITCHED: Mapping[ProviderStatus, Change] = {
+    ProviderStatus.ACTIVE: "enabled",
+    ProviderStatus.DISABLED: "disabled",
+    ProviderStatus.SUSPENDED: "suspended",
+}
+
+
+def _config_of(change: Change, row: Provider) -> StoredConfig | None:
+    """Return the config that a change happened to."""
+    newest_first = change in ("stored", "verifyFailed")
+    return (row.candidate or row.active) if newest_first else (row.active or row.candidate)
+
+
+def _error(error: ErrorInfo | None) -> Mapping[str, Any] | None:
+    if error is None:
+        return None
+    return {"code": error.code, "message": error.message, "retryable": error.retryable, "hint": error.hint}
+
+
+def _stamp(moment: datetime) -> str:
+    """Write a time as status records do."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,23 @@
+"""Tell other systems what happened: at least once, for what is not told now is handed out again."""
+
+from collections.abc import Sequence
+
+from mailer.domain.errors import DependencyError
+from mailer.domain.events import Event
+from mailer.ports import EventBus
+
+ROUNDS = 3
+"""Times that an event is tried within one run: the bus may take some of a call's events and throttle others."""
+
+
+def tell(events: Sequence[Event], bus: EventBus) -> None:
+    """Put all events on the bus.
+
+    Raises:
+        DependencyError: it did not take all of them; the others may hear the rest again.
+    """
+    left = events
+    for _ in range(ROUNDS):
+        left = bus.put(left) if left else left
+    if left:
+        raise DependencyError("EventBridge", "PutEvents")

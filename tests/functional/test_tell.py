@@ -1,0 +1,111 @@
+"""TellFunction over what real writes leave on the tables' streams, in moto; the bus is a stub that answers as told."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import pytest
+from botocore.exceptions import ClientError
+
+from api_calls import Context, event
+from fakes import NOON, a_config, a_provider
+from mailer import wiring
+from mailer.domain import changes
+from mailer.domain.changes import Request
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.provider import ProviderStatus
+from mailer.handlers import tell
+from streams import read_stream, stream_record
+
+SENT = {"Entries": [{"EventId": "1"}] * 10, "FailedEntryCount": 0}
+
+
+@pytest.fixture
+def bus(aws: Mapping[str, str]) -> Iterator[MagicMock]:  # noqa: ARG001 - with the environment of the stack
+    """PutEvents, which answers for as many events as it was given."""
+    answer = lambda Entries: {"Entries": [{"EventId": "1"} for _ in Entries], "FailedEntryCount": 0}  # noqa: E731,N803 - boto3's name
+    with patch.object(wiring._client("events"), "put_events", side_effect=answer) as put_events:
+        yield put_events
+
+
+def entries(bus: MagicMock) -> list[dict[str, Any]]:
+    return [entry for call in bus.call_args_list for entry in call.kwargs["Entries"]]
+
+
+def details(bus: MagicMock) -> list[Any]:
+    return [json.loads(entry["Detail"]) for entry in entries(bus)]
+
+
+def end_some(count: int = 1) -> None:
+    """Let requests of acme fail before they were tried."""
+    for number in range(count):
+        request = Request(
+            tenant_id="acme", request_id=f"r{number}", content_hash="sha256-v1:0", created_at=NOON, expires_at=NOON, recipients=1
+        )
+        wiring.messages_table().apply(changes.queue(request, NOON))
+        wiring.messages_table().apply(changes.refuse(request, NOON, ErrorInfo("expired", "too late")))
+
+
+def test_an_end_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """One event for the two writes: on the stack's bus, in a detail whose version consumers can go by, at the time of the end."""
+    end_some()
+    assert tell.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context()) == {"told": 1}
+    [entry] = entries(bus)
+    assert (entry["EventBusName"], entry["Source"], entry["DetailType"]) == (aws["EVENT_BUS"], "tenantmail", "Request Ended")
+    assert entry["Time"] == NOON
+    [detail] = details(bus)
+    assert (detail["version"], detail["status"], detail["error"]["code"]) == ("1", "failed", "expired")
+
+
+def test_a_change_of_a_provider_is_told_without_its_ciphertext(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """The row on the stream holds the sealed config; the event does not."""
+    table = wiring.providers_table()
+    assert table.replace(a_provider(status=ProviderStatus.UNVERIFIED, active=None, candidate=a_config(ciphertext=b"sealed\xff")))
+    tell.handler({"Records": read_stream(aws["PROVIDERS_TABLE"])}, Context())
+    [detail] = details(bus)
+    assert (detail["tenantId"], detail["change"], detail["configVersion"]) == ("acme", "stored", 1)
+    assert "ciphertext" not in str(entries(bus))
+
+
+def test_the_bus_is_given_ten_events_a_call(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """That is the most it takes."""
+    end_some(12)
+    tell.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context())
+    assert [len(call.kwargs["Entries"]) for call in bus.call_args_list] == [10, 2]
+
+
+def test_an_event_that_the_bus_throttled_is_put_again_alone(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """An answer may fail some of its events; the others are not told twice."""
+    end_some(2)
+    throttled = {"Entries": [{"EventId": "1"}, {"ErrorCode": "ThrottlingException"}], "FailedEntryCount": 1}
+    bus.side_effect = [throttled, SENT | {"Entries": [{"EventId": "2"}]}]
+    tell.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context())
+    assert [detail["requestId"] for detail in details(bus)] == ["r0", "r1", "r1"]
+
+
+def test_a_bus_that_is_down_leaves_the_batch_on_the_stream(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """Lambda hands the batch out again after an error; the event then has the same id."""
+    end_some()
+    records = read_stream(aws["MESSAGES_TABLE"])
+    healthy, bus.side_effect = bus.side_effect, ClientError({"Error": {"Code": "InternalException"}}, "PutEvents")
+    with pytest.raises(DependencyError):
+        tell.handler({"Records": records}, Context())
+    bus.side_effect = healthy
+    tell.handler({"Records": records}, Context())
+    assert len({detail["id"] for detail in details(bus)}) == 1
+
+
+def test_a_write_that_cannot_be_read_holds_up_no_other(aws: Mapping[str, str], bus: MagicMock, caplog: pytest.LogCaptureFixture) -> None:
+    """It is reported with its tenant; those behind it are told."""
+    end_some()
+    foreign = stream_record({"tenantId": {"S": "globex"}, "requestId": {"S": "r1"}, "status": {"S": "lost"}})
+    assert tell.handler({"Records": [foreign, *read_stream(aws["MESSAGES_TABLE"])]}, Context()) == {"told": 1}
+    assert [detail["tenantId"] for detail in details(bus)] == ["acme"]
+    assert [(line.step, line.tenant_id) for line in caplog.records if line.levelname == "ERROR"] == [("tell", "globex")]  # type: ignore[attr-defined]
+
+
+def test_the_event_file_is_what_lambda_hands_over(bus: MagicMock) -> None:
+    """`make invoke FUNCTION=TellFunction EVENT=events/tell.json` tells of one end and one change."""
+    assert tell.handler(event("tell"), Context()) == {"told": 2}
+    assert [entry["DetailType"] for entry in entries(bus)] == ["Request Ended", "Provider Changed"]

@@ -1,0 +1,220 @@
+"""Which writes other systems hear of, and what they are told."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import NOON, a_config, a_delivery, a_provider
+from mailer.domain.delivery import ENDS, Status
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.events import Event, provider_changed, request_ended, what_changed
+from mailer.domain.provider import Provider, ProviderStatus
+from mailer.services.tell import ROUNDS, tell
+
+ROOT = Path(__file__).resolve().parents[2]
+LATER = NOON + timedelta(seconds=1)
+REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
+
+
+@pytest.mark.parametrize("status", sorted(ENDS))
+def test_every_end_of_a_request_is_told(status: Status) -> None:
+    """Whichever of the four it is, and whatever the request was before."""
+    event = request_ended("e-1", a_delivery(status=Status.SENDING), a_delivery(status=status))
+    assert event is not None
+    assert (event.kind, event.detail["status"]) == ("Request Ended", status)
+
+
+def test_the_first_write_of_a_request_may_be_its_end() -> None:
+    """One that cannot be read fails without having been anything else."""
+    assert request_ended("e-1", None, a_delivery(status=Status.FAILED))
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - ENDS))
+def test_what_goes_on_is_not_told(status: Status) -> None:
+    """A request that waits or is tried has no outcome yet."""
+    assert request_ended("e-1", None, a_delivery(status=status)) is None
+
+
+def test_a_note_on_an_ended_request_is_not_told() -> None:
+    """Parking the body of an `unknown` ends it no second time."""
+    held = a_delivery(status=Status.UNKNOWN)
+    assert request_ended("e-1", held, replace(held, parked="parked/acme/r1/1.json")) is None
+
+
+def test_an_unknown_that_is_settled_is_told_again() -> None:
+    """What a proof or an operator made of it is news."""
+    assert request_ended("e-1", a_delivery(status=Status.UNKNOWN), a_delivery(status=Status.SENT))
+
+
+def test_the_detail_is_the_record_and_who_must_do_what() -> None:
+    """It is all that a consumer needs; no recipient, body, key or place of a body is in it."""
+    record = a_delivery(
+        "invoice-1",
+        Status.FAILED,
+        error=REJECTED,
+        attempt=2,
+        owner="worker-1",
+        parked="parked/acme/invoice-1/1.json",
+        provider_version=3,
+        correlation_id="c-1",
+        updated_at=LATER,
+    )
+    event = request_ended("e-1", None, record)
+    assert event is not None
+    assert event.detail == {
+        "version": "1",
+        "id": "e-1",
+        "tenantId": "acme",
+        "requestId": "invoice-1",
+        "status": "failed",
+        "onUnknown": "hold",
+        "provider": "ses",
+        "configVersion": 3,
+        "messageId": None,
+        "attempts": 2,
+        "recipients": 1,
+        "correlationId": "c-1",
+        "createdAt": "2026-11-24T12:00:00.000Z",
+        "endedAt": "2026-11-24T12:00:01.000Z",
+        "error": {"code": "recipient_rejected", "message": REJECTED.message, "retryable": False, "hint": REJECTED.hint},
+    }
+
+
+# -- providers -----------------------------------------------------------------------------------------------------------
+
+
+def changed(row: Provider, **fields: Any) -> Provider:
+    return replace(row, updated_at=LATER, **fields)
+
+
+ACTIVE = a_provider()
+CANDIDATE = changed(ACTIVE, versions=2, candidate=a_config(version=2))
+DENIED = ErrorInfo("credentials_denied", "denied")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "change", "version"),
+    [
+        (None, a_provider(status=ProviderStatus.UNVERIFIED, active=None, candidate=a_config()), "stored", 1),
+        (ACTIVE, CANDIDATE, "stored", 2),
+        (CANDIDATE, changed(ACTIVE, versions=2, active=a_config(version=2), verified_at=LATER), "verified", 2),
+        (ACTIVE, changed(ACTIVE, active=a_config(error=DENIED)), "verifyFailed", 1),
+        (replace(CANDIDATE, updated_at=NOON), replace(CANDIDATE, candidate=a_config(version=2, error=DENIED)), "verifyFailed", 2),
+        (ACTIVE, changed(ACTIVE, status=ProviderStatus.DISABLED), "disabled", 1),
+        (replace(ACTIVE, status=ProviderStatus.DISABLED), changed(ACTIVE), "enabled", 1),
+        (ACTIVE, changed(ACTIVE, status=ProviderStatus.SUSPENDED, error=DENIED), "suspended", 1),
+        (ACTIVE, changed(ACTIVE, status=ProviderStatus.DELETED, active=None, deleted_at=LATER), "deleted", 1),
+    ],
+)
+def test_each_change_of_a_provider_has_its_name(old: Provider | None, new: Provider, change: str, version: int) -> None:
+    """And the version that it happened to."""
+    event = provider_changed("e-1", old, new)
+    assert event is not None
+    assert (event.detail["change"], event.detail["configVersion"]) == (change, version)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        replace(ACTIVE, faulty_requests=frozenset({"r1"})),
+        replace(ACTIVE, sandbox="true"),
+        replace(ACTIVE, release_at=NOON),
+    ],
+)
+def test_what_sending_learns_and_the_sweeper_marks_is_no_change(new: Provider) -> None:
+    """Consumers hear of what somebody did to a provider, and of its suspension."""
+    assert what_changed(ACTIVE, replace(new, revision=2)) is None
+
+
+def test_an_external_id_that_is_reserved_is_no_change() -> None:
+    """Onboarding looks; there is no provider yet."""
+    assert what_changed(None, a_provider(status=ProviderStatus.DELETED, active=None)) is None
+
+
+def test_a_suspension_says_why_and_who_must_do_what() -> None:
+    """The error is the one that suspended it."""
+    event = provider_changed("e-1", ACTIVE, changed(ACTIVE, status=ProviderStatus.SUSPENDED, error=DENIED))
+    assert event is not None
+    assert event.detail == {
+        "version": "1",
+        "id": "e-1",
+        "tenantId": "acme",
+        "change": "suspended",
+        "status": "suspended",
+        "configVersion": 1,
+        "changedAt": "2026-11-24T12:00:01.000Z",
+        "error": {"code": "credentials_denied", "message": "denied", "retryable": True, "hint": DENIED.hint},
+    }
+
+
+@pytest.mark.parametrize("kind", ["Request Ended", "Provider Changed"])
+def test_the_documented_example_is_what_is_told(kind: str) -> None:
+    """The very details of the page, made by the code from the writes that they stand for."""
+    page = (ROOT / "docs/events.md").read_text()
+    shown = json.loads(page.partition(f"## {kind}")[2].partition("```json\n")[2].partition("```")[0])
+    error = ErrorInfo(shown["error"]["code"], shown["error"]["message"])
+    record = a_delivery(
+        shown["requestId"] if kind == "Request Ended" else "r1",
+        Status.FAILED,
+        error=error,
+        attempt=1,
+        provider_version=3,
+        correlation_id="6bc28136-1f0a-4c3e-9a53-0d1d6f5a2b11",
+        updated_at=LATER,
+    )
+    third = replace(ACTIVE, versions=3, active=a_config(version=3))
+    suspended = changed(third, status=ProviderStatus.SUSPENDED, error=error)
+    told = request_ended(shown["id"], None, record) if kind == "Request Ended" else provider_changed(shown["id"], third, suspended)
+    assert told is not None
+    assert told.detail == shown
+
+
+# -- telling -------------------------------------------------------------------------------------------------------------
+
+
+class FakeBus:
+    """Takes events once it has refused each as often as told."""
+
+    def __init__(self, **refusals: int) -> None:
+        self.refusals = refusals
+        self.calls: list[list[str]] = []
+        self.told: list[str] = []
+
+    def put(self, events: Any) -> list[Event]:
+        self.calls.append([event.id for event in events])
+        left = [event for event in events if self.refusals.get(event.id, 0) > 0]
+        for event in left:
+            self.refusals[event.id] -= 1
+        self.told += [event.id for event in events if event not in left]
+        return left
+
+
+def an_event(event_id: str) -> Event:
+    return Event(id=event_id, kind="Request Ended", at=NOON, detail={})
+
+
+def test_what_the_bus_did_not_take_is_put_again_alone() -> None:
+    """Its neighbours are told once."""
+    bus = FakeBus(b=1)
+    tell([an_event("a"), an_event("b")], bus)
+    assert bus.calls == [["a", "b"], ["b"]]
+
+
+def test_nothing_is_put_for_nothing() -> None:
+    """A batch may hold no end at all."""
+    bus = FakeBus()
+    tell([], bus)
+    assert bus.calls == []
+
+
+def test_what_cannot_be_told_is_not_forgotten() -> None:
+    """The error makes the stream hand it out again."""
+    bus = FakeBus(b=ROUNDS)
+    with pytest.raises(DependencyError):
+        tell([an_event("a"), an_event("b")], bus)
+    assert len(bus.calls) == ROUNDS
+    assert bus.told == ["a"]
