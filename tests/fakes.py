@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from mailer.domain import delivery
@@ -18,7 +19,7 @@ from mailer.domain.onboarding import Us
 from mailer.domain.pacing import Later, RateSource, Slot
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
-from mailer.ports import Copy, Page, RefusedError
+from mailer.ports import Copy, Page, RefusedError, Step
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 US = Us("Leadmetrics", "aws", "111111111111")
@@ -116,12 +117,15 @@ class FakeJournal:
     """Keeps what it was told as (event, arguments)."""
 
     entries: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    steps: list[dict[Step, timedelta]] = field(default_factory=list)
+    """Those of each `recorded`."""
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
         self.entries.append(("answered", (tenant_id, request_id, fence, outcome, took)))
 
-    def recorded(self, record: Delivery) -> None:
+    def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
         self.entries.append(("recorded", (record,)))
+        self.steps.append(dict(steps))
 
     def paced(self, wait: timedelta) -> None:
         self.entries.append(("paced", (wait,)))

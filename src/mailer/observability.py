@@ -1,18 +1,51 @@
-"""Where operators read what happened: one JSON line per event and metrics in the embedded metric format, by Powertools."""
+"""Where operators read what happened: one JSON line per event and metrics in the embedded metric format, by Powertools.
 
-from collections.abc import Mapping
+docs/runbook.md lists every metric; `METRICS` says in which dimensions each comes, and tests hold both, the alarms and this module together.
+"""
+
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from mailer.domain.changes import Fence
-from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent
-from mailer.domain.errors import ErrorInfo, MailerError
-from mailer.ports import Copy
+from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
+from mailer.domain.errors import DependencyError, ErrorInfo, MailerError
+from mailer.ports import Copy, Step
+
+METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "RequestQueued": (),
+        "RequestDeferred": ("code",),
+        "RequestSent": (),
+        "RequestFailed": ("code",),
+        "RequestUnknown": (),
+        "RequestCancelled": (),
+        "QueueAge": (),
+        "PacingWait": (),
+        "ProviderLatency": (),
+        "AcceptedToSent": (),
+        "ConfigCacheHit": (),
+        "ProviderSuspended": ("code",),
+        "Buried": ("reason",),
+        "DependencyFailed": ("dependency",),
+        "InternalError": (),
+        "SweepLag": (),
+        "Overdue": (),
+    }
+)
+"""Every metric, and by what it is counted too, besides the stack (the dimension `service`). None has a dimension per tenant, for each value
+of a dimension is a metric that CloudWatch bills: who is in trouble stands in the log lines."""
+
+_STEP_METRICS: Mapping[Step, str] = {"queue": "QueueAge", "total": "AcceptedToSent"}
+
+IN_TURN = "in_turn"
+"""The code of a deferral that is nobody's fault: the request waits for its sendAt, or for its slot."""
 
 
 @cache
@@ -21,54 +54,69 @@ def logger() -> Logger:
     return Logger()
 
 
-@cache
-def metrics() -> Metrics:
-    """Return this process's metrics; `flush` writes them at the end of an invocation."""
-    return Metrics()
-
-
 class LogJournal:
-    """`ports.Journal` on log lines and metrics."""
+    """`ports.Journal` on log lines and metrics; safe to share between threads."""
 
-    def __init__(self, log: Logger, numbers: Metrics) -> None:
+    def __init__(self, log: Logger, new_metrics: Callable[[], EphemeralMetrics] = EphemeralMetrics) -> None:
         self._log = log
-        self._metrics = numbers
+        self._new_metrics = new_metrics
+        self._metrics: dict[tuple[str, str] | None, EphemeralMetrics] = {}
         self._lock = Lock()
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
         """Note what the provider answered."""
-        milliseconds = round(took / timedelta(milliseconds=1))
+        milliseconds = _milliseconds(took)
         self._count("ProviderLatency", milliseconds, MetricUnit.Milliseconds)
         request = {"tenant_id": tenant_id, "request_id": request_id, "attempt": fence.attempt, "owner": fence.owner}
         self._log.info("provider answered", extra={**request, "took_ms": milliseconds, **_outcome(outcome)})
 
-    def recorded(self, record: Delivery) -> None:
-        """Note the new state of a record."""
-        self._count(f"Request{record.status.capitalize()}")
-        code = record.error.code if record.error else None
-        line = {"status": record.status, "code": code, "attempt": record.attempt, "hop": record.hop, "message_id": record.message_id}
+    def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
+        """Note the new state of a record, and how long the steps took that led to it."""
+        self._count_record(record)
+        for step, took in steps.items():
+            if metric := _STEP_METRICS.get(step):
+                self._count(metric, _milliseconds(took), MetricUnit.Milliseconds)
+        error = {"code": record.error.code, "hint": record.error.hint} if record.error else {}
         names = {"tenant_id": record.tenant_id, "request_id": record.request_id, "correlation_id": record.correlation_id}
-        self._log.info("request recorded", extra=_without_none({**names, **line}))
+        line = {"status": record.status, "attempt": record.attempt, "hop": record.hop, "message_id": record.message_id}
+        times = {f"{step}_ms": _milliseconds(took) for step, took in steps.items()}
+        self._log.info("request recorded", extra=_without_none({**names, **line, **error, **times}))
 
-    def paced(self, wait: timedelta) -> None:
-        """Note how long a message has still to wait for its slot."""
-        self._count("PacingWait", max(0, round(wait / timedelta(milliseconds=1))), MetricUnit.Milliseconds)
+    def _count_record(self, record: Delivery) -> None:
+        match record.status:
+            case Status.FAILED:
+                self._count("RequestFailed", by=record.error.code if record.error else None)
+            case Status.DEFERRED:
+                self._count("RequestDeferred", by=record.error.code if record.error else IN_TURN)
+            case status:
+                self._count(f"Request{status.capitalize()}")
 
     def buried(self, copy: Copy, reason: str) -> None:
         """Note a copy on the dead-letter queue."""
-        self._count("Buried")
+        self._count("Buried", by=reason)
         self._log.warning("copy put on the dead-letter queue", extra=_without_none({"tenant_id": copy.tenant_id, "reason": reason}))
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         """Note that a tenant's provider was suspended."""
-        self._count("ProviderSuspended")
+        self._count("ProviderSuspended", by=error.code)
         self._log.error("provider suspended", extra={"tenant_id": tenant_id, "version": version, "code": error.code, "hint": error.hint})
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Note that a step of ours failed; the text of a foreign exception could hold anything, so only its type is written."""
-        self._count("StepFailed")
+        if isinstance(error, DependencyError):
+            self._count("DependencyFailed", by=error.service)
+        else:
+            self._count("InternalError")
         text = str(error) if isinstance(error, MailerError) else type(error).__name__
         self._log.error("step failed", extra=_without_none({"step": step, "tenant_id": tenant_id, "error": text}))
+
+    def opened(self, *, cached: bool) -> None:
+        """Note whether a config that was asked for was still in memory, decrypted; the metric's average is the share that was."""
+        self._count("ConfigCacheHit", int(cached))
+
+    def paced(self, wait: timedelta) -> None:
+        """Note how long a message has still to wait for its slot."""
+        self._count("PacingWait", max(0, _milliseconds(wait)), MetricUnit.Milliseconds)
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         """Note how the sweeper is doing."""
@@ -79,12 +127,29 @@ class LogJournal:
     def flush(self) -> None:
         """Write the metrics of this invocation."""
         with self._lock:
-            if self._metrics.metric_set:  # Powertools warns of nothing to write
-                self._metrics.flush_metrics()
+            for metrics in self._metrics.values():
+                if metrics.metric_set:  # Powertools warns of nothing to write
+                    metrics.flush_metrics()
+            self._metrics.clear()
 
-    def _count(self, name: str, value: float = 1, unit: MetricUnit = MetricUnit.Count) -> None:
+    def _count(self, name: str, value: float = 1, unit: MetricUnit = MetricUnit.Count, *, by: str | None = None) -> None:
+        """Count for the stack, and `by` a value of the metric's own dimension."""
         with self._lock:
-            self._metrics.add_metric(name=name, unit=unit, value=value)
+            self._of(None).add_metric(name=name, unit=unit, value=value)
+            for dimension in METRICS[name] if by else ():
+                self._of((dimension, by or "")).add_metric(name=name, unit=unit, value=value)
+
+    def _of(self, dimension: tuple[str, str] | None) -> EphemeralMetrics:
+        """Return what is written out with one dimension besides `service`."""
+        if dimension not in self._metrics:
+            self._metrics[dimension] = metrics = self._new_metrics()
+            if dimension:
+                metrics.add_dimension(name=dimension[0], value=dimension[1])
+        return self._metrics[dimension]
+
+
+def _milliseconds(span: timedelta) -> int:
+    return round(span / timedelta(milliseconds=1))
 
 
 def _outcome(outcome: Outcome) -> Mapping[str, Any]:

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from types import MappingProxyType
+from typing import Literal, Protocol
 
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, Delivery, Outcome, Status
@@ -342,6 +343,10 @@ class ParkedBodies(Protocol):
         ...
 
 
+Step = Literal["queue", "open", "compose", "pacing", "fence", "provider", "write", "total"]
+"""A step of a request: `queue` is how long its first copy lay on the queue, `total` from when it could have gone out until it was sent."""
+
+
 class Journal(Protocol):
     """Where operators read what happened: log lines and metrics. Never fails, never sees a recipient or a body."""
 
@@ -349,8 +354,8 @@ class Journal(Protocol):
         """Note what the provider answered, before it is written to the table: an `unknown` can be settled from it."""
         ...
 
-    def recorded(self, record: Delivery) -> None:
-        """Note the new state of a record."""
+    def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
+        """Note the new state of a record, and how long the steps took that led to it."""
         ...
 
     def paced(self, wait: timedelta) -> None:

@@ -21,7 +21,7 @@ from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.send_queue import SqsSendQueue
 from mailer.domain.onboarding import Us
-from mailer.observability import LogJournal, logger, metrics
+from mailer.observability import LogJournal, logger
 from mailer.ports import ProviderOpener, Vault
 from mailer.services.byte_budget import ByteBudget
 from mailer.services.mailroom import Mailroom
@@ -94,7 +94,7 @@ _PRESIGNING = Config(signature_version="s3v4", s3={"addressing_style": "virtual"
 @cache
 def journal() -> LogJournal:
     """Return the journal."""
-    return LogJournal(logger(), metrics())
+    return LogJournal(logger())
 
 
 @cache
@@ -196,7 +196,15 @@ def provider_opener() -> ProviderOpener:
     ca_bundle = settings().ca_bundle
     clients = TenantClients(width=settings().send_threads, ca_bundle=ca_bundle)
     inquiries = TenantClients(width=1, ca_bundle=ca_bundle, connect_timeout=2, read_timeout=3)  # seconds; `verify` answers within 29
-    return TenantProviderOpener(vault(), assumed_roles(), clients, inquiries, allow_smtp=settings().allow_smtp, clock=clock())
+    return TenantProviderOpener(
+        vault(),
+        assumed_roles(),
+        clients,
+        inquiries,
+        allow_smtp=settings().allow_smtp,
+        clock=clock(),
+        report=lambda kept: journal().opened(cached=kept),
+    )
 
 
 # ── ProvidersFunction ───────────────────────────────────────────────────────────────────────────────────────────────────

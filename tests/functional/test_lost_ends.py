@@ -108,7 +108,7 @@ def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoLostEnds)
 def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTable) -> None:
     """A change of the log's words or fields that the replay does not follow fails here."""
     log = StringIO()
-    journal = LogJournal(Logger(service="replayed", logger_handler=None, stream=log), Mock(), Mock())
+    journal = LogJournal(Logger(service="replayed", logger_handler=None, stream=log), Mock)
     journal.answered("acme", "r1", Fence(2, "w1"), Sent("m1"), timedelta(seconds=1))
     restored.apply(changes.refuse(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
     journal.recorded(restored.get("acme", "r2") or record(restored))

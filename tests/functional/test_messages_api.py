@@ -54,6 +54,18 @@ def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, s
     assert copy["MessageAttributes"]["correlationId"]["StringValue"] == "correlation-1"
 
 
+@pytest.mark.parametrize("path", ["", "/batch"])
+def test_a_caller_may_name_what_its_call_is_part_of(api: Gateway, aws: Mapping[str, str], path: str) -> None:
+    """Its own id then goes with the request, to every log line, event and tag; one that could break a line is refused."""
+    body = [a_body("invoice-1")] if path else a_body("invoice-1")
+    assert api.call("POST", ACME + path, body, {"X-Correlation-Id": "order-7:mail"}).status in (202, 207)
+    [copy] = queued(aws)
+    assert copy["MessageAttributes"]["correlationId"]["StringValue"] == "order-7:mail"
+    refusal = api.call("POST", ACME + path, body, {"X-Correlation-Id": "a\nb"})
+    assert refusal.is_problem(400, "invalid_request")
+    assert [path.lower() for path in refusal.paths] == ["x-correlation-id"]
+
+
 def test_a_replay_says_so(api: Gateway) -> None:
     """The first record again, and a header that tells it from a first answer."""
     first, again = (api.call("POST", ACME, a_body("r1")) for _ in range(2))

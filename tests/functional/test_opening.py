@@ -135,6 +135,16 @@ def test_a_batch_decrypts_once(vault: Vault, opener: Opener) -> None:
     assert all(provider is providers[0] for provider in providers)
 
 
+def test_it_is_told_whether_a_config_was_still_open(vault: Vault, roles: Roles, clients: TenantClients, clock: Clock) -> None:
+    """Operators see what share of the opens costs a call of KMS."""
+    told: list[bool] = []
+    opener = TenantProviderOpener(vault, roles, clients, clients, allow_smtp=False, clock=clock, report=told.append)
+    config = stored(vault, tenants.access_key())
+    for _ in range(3):
+        opener.open("acme", config)
+    assert told == [False, True, True]
+
+
 def test_a_decrypted_config_is_kept_five_minutes(vault: Vault, opener: Opener, clock: Clock) -> None:
     """After that it is decrypted again: a key that KMS no longer gives stops working."""
     subject, row = opener(), stored(vault, tenants.access_key())

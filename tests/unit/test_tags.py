@@ -3,6 +3,8 @@
 import re
 from itertools import product
 
+import pytest
+
 from mailer.domain.tags import OWN_TAGS, tagged
 
 
@@ -12,8 +14,13 @@ def request_tag(request_id: str) -> str:
 
 def test_a_message_is_tagged_with_tenant_request_and_attempt() -> None:
     """What is plain stays readable."""
-    tags = tagged({"campaign": "spring"}, tenant_id="acme", request_id="invoice-2026-0001", attempt=2)
-    own = {"tenantmail-tenant": "acme", "tenantmail-request": "invoice-2026-0001", "tenantmail-attempt": "2"}
+    tags = tagged({"campaign": "spring"}, tenant_id="acme", request_id="invoice-2026-0001", attempt=2, correlation_id="order-7")
+    own = {
+        "tenantmail-tenant": "acme",
+        "tenantmail-request": "invoice-2026-0001",
+        "tenantmail-attempt": "2",
+        "tenantmail-correlation": "order-7",
+    }
     assert tags == {"campaign": "spring"} | own
     assert len(own) == OWN_TAGS
 
@@ -27,6 +34,13 @@ def test_every_request_id_is_a_tag_of_its_own() -> None:
     """No two ids share one, whatever they are made of."""
     ids = ["r" + "".join(letters) for letters in product("_.:dcR-", repeat=4)]
     assert len({request_tag(request_id) for request_id in ids}) == len(ids)
+
+
+@pytest.mark.parametrize("correlation_id", [None, "", "an order", "ä", "a" * 129])
+def test_what_cannot_be_a_tag_is_none(correlation_id: str | None) -> None:
+    """Producers on SQS name their correlation as they like; SES would refuse the mail for it."""
+    tags = tagged({}, tenant_id="acme", request_id="r1", attempt=1, correlation_id=correlation_id)
+    assert "tenantmail-correlation" not in tags
 
 
 def test_the_longest_id_is_still_a_tag() -> None:

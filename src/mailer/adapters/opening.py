@@ -1,5 +1,6 @@
 """Open a tenant's provider: decrypt its config and get its credentials, each once, and keep both for a while."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -39,15 +40,24 @@ class TenantProviderOpener:
     """Opens providers, `ProviderOpener`; the keys of its cache are never reused, for versions are not."""
 
     def __init__(
-        self, vault: Vault, roles: AssumedRoles, clients: TenantClients, inquiries: TenantClients, *, allow_smtp: bool, clock: Clock
+        self,
+        vault: Vault,
+        roles: AssumedRoles,
+        clients: TenantClients,
+        inquiries: TenantClients,
+        *,
+        allow_smtp: bool,
+        clock: Clock,
+        report: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """`clients` send; `inquiries` ask accounts about themselves, with shorter timeouts."""
+        """`clients` send; `inquiries` ask accounts about themselves, with shorter timeouts; `report` hears whether a config was kept."""
         self._vault = vault
         self._roles = roles
         self._clients = clients
         self._inquiries = inquiries
         self._allow_smtp = allow_smtp
         self._clock = clock
+        self._report = report
         self._opened: Memo[_Key, _Opened] = Memo(KEPT_AT_MOST, clock.now)
 
     def open(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
@@ -60,7 +70,15 @@ class TenantProviderOpener:
         if config.provider == "smtp" and not self._allow_smtp:
             raise NotSentError(ErrorInfo("provider_not_active", "this stack sends through SES only", _NO_SMTP))
         key = _Key(tenant_id, config.provider, config.version, config.credentials.get("externalId", ""))
-        provider = self._opened.get(key, lambda: self._open(key, config), lambda opened: opened.opened_at + KEPT_FOR).provider
+        is_kept = True
+
+        def make() -> _Opened:
+            nonlocal is_kept
+            is_kept = False
+            return self._open(key, config)
+
+        provider = self._opened.get(key, make, lambda opened: opened.opened_at + KEPT_FOR).provider
+        self._report(is_kept)
         if isinstance(provider, SesProvider):
             provider.keys.current()
         return provider

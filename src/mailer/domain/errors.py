@@ -180,4 +180,5 @@ class DependencyError(MailerError):
 
     def __init__(self, service: str, operation: str) -> None:
         super().__init__(f"{service} did not complete {operation}")
+        self.service = service
         self.error = ErrorInfo("dependency_unavailable", str(self))

@@ -1,23 +1,32 @@
-"""Tag each message with what one of SES's events needs to find its record: whose it is, which request, which attempt.
+"""Tag each message with what one of SES's events needs to find its record: whose it is, which request, which attempt, part of what.
 
 SES takes letters, digits, `_` and `-` in a tag (API reference, MessageTag), and shows them with each event of a configuration set.
 """
 
+import re
 from collections.abc import Mapping
 
-OWN_TAGS = 3
+OWN_TAGS = 4
 """Tags that are added to those of the caller."""
 
 _ESCAPES = str.maketrans({"_": "__", ".": "_d", ":": "_c"})
 
 
-def tagged(tags: Mapping[str, str], *, tenant_id: str, request_id: str, attempt: int) -> Mapping[str, str]:
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def tagged(
+    tags: Mapping[str, str], *, tenant_id: str, request_id: str, attempt: int, correlation_id: str | None = None
+) -> Mapping[str, str]:
     """Add ours to a caller's tags; where one has the name of ours, ours counts.
 
-    A requestId may hold what a tag may not: `_` stands for itself as `__`, `.` as `_d`, `:` as `_c`.
+    A requestId may hold what a tag may not: `_` stands for itself as `__`, `.` as `_d`, `:` as `_c`. So may a correlation id; one that a
+    producer made of other characters is not told.
     """
+    correlation = {"tenantmail-correlation": correlation_id.translate(_ESCAPES)} if correlation_id and _ID.fullmatch(correlation_id) else {}
     return {
         **tags,
+        **correlation,
         "tenantmail-tenant": tenant_id,
         "tenantmail-request": request_id.translate(_ESCAPES),
         "tenantmail-attempt": str(attempt),

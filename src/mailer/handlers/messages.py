@@ -12,7 +12,7 @@ from mailer.domain.delivery import Resolution, Status
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
-from mailer.domain.wire import load, load_object, read
+from mailer.domain.wire import load, load_object, matching, read
 from mailer.handlers.api import JSON, DescribedAs, RequestInPath, TenantInPath, answers, evened, rest_app
 from mailer.handlers.models import (
     BatchAnswer,
@@ -39,6 +39,10 @@ BatchBody = Annotated[str, DescribedAs(Annotated[list[PostedRequest], Field(min_
 ResolveBody = Annotated[str, DescribedAs(ResolveRequest), Body()]
 UploadBody = Annotated[str, DescribedAs(UploadRequest), Body()]
 IdempotencyKey = Annotated[RequestId | None, Header(alias="Idempotency-Key")]
+CorrelationId = Annotated[
+    Annotated[str, matching("[A-Za-z0-9._:-]{1,128}", "1 to 128 letters, digits and . _ : -")] | None,
+    Header(alias="X-Correlation-Id", description="Goes with the request to logs, events and SES's tags"),
+]
 
 
 def _report(error: Exception) -> None:
@@ -70,10 +74,12 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
         by="requestId",
     ),
 )
-def send(tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKey = None) -> Response[StatusRecord]:
+def send(
+    tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKey = None, correlation_id: CorrelationId = None
+) -> Response[StatusRecord]:
     """Enqueue one request: a 202 means that it is durably on the queue."""
     request = _read(*load_object(body), tenant_id, idempotency_key)
-    accepted = messages.accept(request, wiring.desk(), correlation_id=_correlation_id())
+    accepted = messages.accept(request, wiring.desk(), correlation_id=correlation_id or _api_call())
     headers = REPLAYED if accepted.replayed else {}
     return Response(202, JSON, StatusRecord.of(accepted.record), headers=headers)
 
@@ -85,11 +91,11 @@ def send(tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKe
     operation_id="sendBatch",
     responses=answers(207, "What became of each, in their order", 400, 415),
 )
-def send_batch(tenant_id: TenantInPath, body: BatchBody) -> Response[list[BatchAnswer]]:
+def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: CorrelationId = None) -> Response[list[BatchAnswer]]:
     """Enqueue requests, each accepted or refused by itself; the answers stand in their order."""
     documents = _documents(body)
     requests = [_read_item(document, tenant_id) for document in documents]
-    answers = messages.accept_batch(requests, wiring.desk(), correlation_id=_correlation_id())
+    answers = messages.accept_batch(requests, wiring.desk(), correlation_id=correlation_id or _api_call())
     return Response(207, JSON, [_batch_answer(answer) for answer in answers])
 
 
@@ -189,7 +195,8 @@ def describe_api() -> Response[dict[str, Any]]:
     return Response(200, JSON, document())
 
 
-def _correlation_id() -> str | None:
+def _api_call() -> str | None:
+    """Return API Gateway's id of this call, which its caller finds in the answer's `x-amzn-RequestId`."""
     return app.current_event.request_context.request_id
 
 

@@ -26,4 +26,4 @@ def _received(record: Mapping[str, Any]) -> Received:
     stamp = attributes.get("SentTimestamp")  # events written by hand have none
     sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp else datetime.now(UTC)
     copy = from_attributes(record["body"], papers, sent_at=sent_at, tenant_id=attributes.get("MessageGroupId"))
-    return Received(record["messageId"], copy, int(attributes.get("ApproximateReceiveCount", 1)))
+    return Received(record["messageId"], copy, int(attributes.get("ApproximateReceiveCount", 1)), sent_at)

@@ -1,12 +1,15 @@
 """End a request that cannot be sent: as `failed`, or as `unknown` where an earlier attempt may have been accepted."""
 
+from collections.abc import Mapping
+from datetime import timedelta
+from types import MappingProxyType
 from typing import Protocol
 
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import Delivery
 from mailer.domain.errors import ErrorInfo
-from mailer.ports import Clock, Journal, MessagesTable, RefusedError
+from mailer.ports import Clock, Journal, MessagesTable, RefusedError, Step
 
 
 class Ending(Protocol):
@@ -28,8 +31,8 @@ class Ending(Protocol):
         ...
 
 
-def end_unsent(request: Request, room: Ending, error: ErrorInfo) -> Delivery:
-    """Write the end of a request that waits, or is not known yet, and return the record.
+def end_unsent(request: Request, room: Ending, error: ErrorInfo, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> Delivery:
+    """Write the end of a request that waits, or is not known yet, and return the record; `steps` led to it.
 
     Raises:
         RefusedError: it is not waiting any more, or a newer copy of it is on its way.
@@ -42,7 +45,7 @@ def end_unsent(request: Request, room: Ending, error: ErrorInfo) -> Delivery:
         if not (refusal.current and refusal.current.maybe_sent):
             raise
         record = room.messages.apply(changes.give_up(request, now, maybe_sent_before(error)))
-    room.journal.recorded(record)
+    room.journal.recorded(record, steps)
     return record
 
 

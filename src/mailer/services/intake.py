@@ -3,6 +3,7 @@
 import hashlib
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from mailer.domain import changes
 from mailer.domain.changes import Request
@@ -33,7 +34,7 @@ def read(received: Received, room: Mailroom) -> Job | Received | None:
 
 def _job_or_end(received: Received, room: Mailroom) -> Job | None:
     try:
-        return _job(received, _body(received, room))
+        return _job(received, _body(received, room), room.clock.now())
     except RequestError as refusal:
         _refuse(received, room, refusal)
     except NotSentError as gone:
@@ -41,11 +42,11 @@ def _job_or_end(received: Received, room: Mailroom) -> Job | None:
     return None
 
 
-def _job(received: Received, body: str) -> Job:
+def _job(received: Received, body: str, now: datetime) -> Job:
     copy = received.copy
     request = parse_request(body)
     times = schedule(request, copy.created_at)
-    return Job(
+    job = Job(
         received=replace(received, copy=replace(copy, tenant_id=request.tenant_id)),
         send=request,
         request=Request.of(
@@ -57,6 +58,9 @@ def _job(received: Received, body: str) -> Job:
         ),
         send_at=times.send_at,
     )
+    if copy.hop == 0 and received.sent_at:
+        job.times.note("queue", now - max(received.sent_at, times.send_at))
+    return job
 
 
 def _body(received: Received, room: Mailroom) -> str:

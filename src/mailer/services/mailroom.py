@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from mailer.domain.changes import Request
@@ -21,6 +21,7 @@ from mailer.ports import (
     SendQueue,
 )
 from mailer.services.byte_budget import ByteBudget
+from mailer.services.times import Times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class Received:
     copy: Copy
     receives: int
     """How many times SQS has handed this message out, this time included."""
+    sent_at: datetime | None = None
+    """When SQS took it; None where the event does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Job:
     send: SendRequest
     request: Request
     send_at: datetime
+    times: Times = field(default_factory=Times, compare=False)
 
     @property
     def copy(self) -> Copy:

@@ -48,7 +48,7 @@ def _written(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Prov
         case NotSent():
             return _postponed(job, room, fence, outcome, row)
         case MaybeSent(error):
-            return _write(room, changes.lose(job.request, room.clock.now(), fence, error))
+            return _write(job, room, changes.lose(job.request, room.clock.now(), fence, error))
 
 
 def _keep_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
@@ -58,12 +58,12 @@ def _keep_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, failur
         if isinstance(outcome, NotSent) and outcome.error.kind is not Kind.FAILED:
             # The queue is out of reach, perhaps not the table: SQS hands this very copy out again, to a record that may be tried.
             resting = Rest(until=room.clock.now(), hop=job.copy.hop, error=outcome.error, parked=job.copy.parked)
-            _write(room, changes.postpone(job.request, room.clock.now(), fence, resting))
+            _write(job, room, changes.postpone(job.request, room.clock.now(), fence, resting))
         raise
 
 
 def _accepted(job: Job, room: Mailroom, fence: Fence, message_id: str, row: Provider | None) -> Delivery | None:
-    record = _write(room, changes.accept(job.request, room.clock.now(), fence, message_id))
+    record = _write(job, room, changes.accept(job.request, room.clock.now(), fence, message_id))
     if row is not None and row.active is not None and row.faulty_requests:
         version = row.active.version
         _try(room, job, "clear faults", lambda: room.providers.clear_faults(job.tenant_id, version))
@@ -82,17 +82,17 @@ def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, row: Pro
     if error.code == "sandbox_recipient_not_verified" and row is not None and row.active is not None and row.sandbox != "true":
         version = row.active.version
         _try(room, job, "learn sandbox", lambda: room.providers.learn_sandbox(job.tenant_id, version))
-    record = _write(room, changes.reject(job.request, room.clock.now(), fence, error))
+    record = _write(job, room, changes.reject(job.request, room.clock.now(), fence, error))
     if record is None or not record.maybe_sent:
         return record
-    return _write(room, changes.lose(job.request, room.clock.now(), fence, maybe_sent_before(error), for_good=True))
+    return _write(job, room, changes.lose(job.request, room.clock.now(), fence, maybe_sent_before(error), for_good=True))
 
 
 def _postponed(job: Job, room: Mailroom, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
     suspended = outcome.error.kind is Kind.TENANT and blame(job, room, outcome.error, row)
     until = job.request.expires_at if suspended else room.clock.now() + retry_delay(outcome, job.copy.hop)
     resting = rest(job, room, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
-    record = _write(room, changes.postpone(job.request, room.clock.now(), fence, resting))
+    record = _write(job, room, changes.postpone(job.request, room.clock.now(), fence, resting))
     discard_body(room, record, resting.parked)
     return record
 
@@ -111,11 +111,14 @@ def blame(job: Job, room: Mailroom, error: ErrorInfo, row: Provider | None) -> b
     return suspended
 
 
-def _write(room: Mailroom, change: Change) -> Delivery | None:
+def _write(job: Job, room: Mailroom, change: Change) -> Delivery | None:
     """Apply a change and note the record; return it as it stands, also where it refused the change (None: there is none)."""
     try:
-        record = room.messages.apply(change)
+        with job.times.measured("write", room.clock):
+            record = room.messages.apply(change)
     except RefusedError as refusal:
         return refusal.current
-    room.journal.recorded(record)
+    if record.sent_at:
+        job.times.note("total", record.sent_at - max(record.created_at, job.send_at))
+    room.journal.recorded(record, job.times.steps)
     return record

@@ -156,7 +156,9 @@ def _stop(job: Job, room: Mailroom, state: Stop) -> None:
 
 def _open(job: Job, row: Provider | None, config: StoredConfig, room: Mailroom) -> Ready | None:
     try:
-        return Ready(job=job, row=row, config=config, provider=room.opener.open(job.tenant_id, config))
+        with job.times.measured("open", room.clock):
+            provider = room.opener.open(job.tenant_id, config)
+        return Ready(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
         _blocked(job, row, room, refusal.error)
         return None
@@ -207,17 +209,19 @@ def _send_at(slot: Slot, ready: Ready, held: Held, room: Mailroom, ends_at: date
         _put_off(plan, ready.job, room)
         return
     room.journal.paced(plan.at - room.clock.now())
-    room.clock.wait_until(plan.at)
+    with ready.job.times.measured("pacing", room.clock):
+        room.clock.wait_until(plan.at)
     _send_once(ready, mail, room, ends_at)
 
 
 def _render(job: Job, provider: EmailProvider, room: Mailroom) -> Mail:
-    return compose(
-        job.send.message,
-        provider.sender,
-        date=room.clock.now(),
-        load=lambda ref: room.attachments.fetch(job.tenant_id, ref),
-    )
+    with job.times.measured("compose", room.clock):
+        return compose(
+            job.send.message,
+            provider.sender,
+            date=room.clock.now(),
+            load=lambda ref: room.attachments.fetch(job.tenant_id, ref),
+        )
 
 
 def _send_once(ready: Ready, mail: Mail, room: Mailroom, ends_at: datetime) -> None:
@@ -228,7 +232,8 @@ def _send_once(ready: Ready, mail: Mail, room: Mailroom, ends_at: datetime) -> N
     owner, deadline = room.new_owner(), now + CALL_SPAN
     change = changes.begin(job.request, now, owner=owner, deadline=deadline, provider=ready.provider.name, version=ready.config.version)
     try:
-        record = room.messages.apply(change)
+        with job.times.measured("fence", room.clock):
+            record = room.messages.apply(change)
     except RefusedError as refusal:
         if refusal.current is not None and redelivered(job, room, refusal.current):
             _send_once(ready, mail, room, ends_at)
@@ -243,11 +248,21 @@ def _send_once(ready: Ready, mail: Mail, room: Mailroom, ends_at: datetime) -> N
     if began - now > FENCE_SPAN:
         settle(job, room, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
         return
-    tags = tagged(job.send.message.tags, tenant_id=job.tenant_id, request_id=job.send.request_id, attempt=fence.attempt)
-    outcome = ready.provider.send(mail, tags=tags)
+    with job.times.measured("provider", room.clock):
+        outcome = ready.provider.send(mail, tags=_tags(job, fence))
     room.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, room.clock.now() - began)
     settle(job, room, fence, outcome, ready.row)
     heed(outcome, ready, room)
+
+
+def _tags(job: Job, fence: Fence) -> Mapping[str, str]:
+    return tagged(
+        job.send.message.tags,
+        tenant_id=job.tenant_id,
+        request_id=job.send.request_id,
+        attempt=fence.attempt,
+        correlation_id=job.copy.correlation_id,
+    )
 
 
 def defer(
@@ -269,7 +284,7 @@ def defer(
         return
     resting = rest(job, room, until, error, waits_for, slot=slot)
     try:
-        room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)))
+        room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)), job.times.steps)
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find
         discard_body(room, refusal.current, resting.parked)
         if not resting.on_queue:
@@ -299,7 +314,7 @@ def end(job: Job, room: Mailroom, error: ErrorInfo) -> None:
     """
     record: Delivery | None
     try:
-        record = end_unsent(job.request, room, error)
+        record = end_unsent(job.request, room, error, job.times.steps)
     except RefusedError as refusal:
         record = refusal.current
     if record is not None and redelivered(job, room, record):

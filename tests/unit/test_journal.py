@@ -1,0 +1,132 @@
+"""What operators read: one line an outcome, metrics that stay cheap, and nothing that a recipient would mind."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from inspect import getmembers, isfunction
+
+import pytest
+
+from fakes import a_delivery
+from journals import a_journal, write_everything
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent, Status
+from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
+from mailer.observability import IN_TURN, METRICS, LogJournal
+from mailer.ports import Journal
+
+REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
+TEN_MS = timedelta(milliseconds=10)
+
+
+def test_an_outcome_is_one_line_with_who_what_why_and_how_long() -> None:
+    """Everything that a look at one request needs, under names that a query can go by."""
+    record = a_delivery("r1", Status.FAILED, error=REJECTED, attempt=2, hop=3, correlation_id="c-1")
+    with a_journal() as (journal, written):
+        journal.recorded(record, {"queue": TEN_MS, "fence": 2 * TEN_MS})
+    [line] = written.log
+    assert (
+        line.items()
+        >= {
+            "level": "INFO",
+            "message": "request recorded",
+            "tenant_id": "acme",
+            "request_id": "r1",
+            "correlation_id": "c-1",
+            "status": "failed",
+            "code": "recipient_rejected",
+            "hint": CODES["recipient_rejected"].hint,
+            "attempt": 2,
+            "hop": 3,
+            "queue_ms": 10,
+            "fence_ms": 20,
+        }.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Sent("m-1"), {"outcome": "sent", "message_id": "m-1"}),
+        (NotSent(REJECTED), {"outcome": "not sent", "code": "recipient_rejected"}),
+        (MaybeSent(ErrorInfo("outcome_unknown", "?")), {"outcome": "unknown", "code": "outcome_unknown"}),
+    ],
+)
+def test_what_ses_answered_is_a_line_of_its_own(outcome: Outcome, said: dict[str, str]) -> None:
+    """It is written before the record is: an `unknown` can be settled by it."""
+    with a_journal() as (journal, written):
+        journal.answered("acme", "r1", Fence(2, "worker-1"), outcome, TEN_MS)
+    [line] = written.log
+    assert line.items() >= {"tenant_id": "acme", "request_id": "r1", "attempt": 2, "owner": "worker-1", "took_ms": 10, **said}.items()
+    assert written.values("ProviderLatency") == [10]
+
+
+def test_failures_count_by_code_and_deferrals_by_reason() -> None:
+    """And all together, for the alarms that do not care."""
+    with a_journal() as (journal, written):
+        journal.recorded(a_delivery(status=Status.FAILED, error=REJECTED))
+        journal.recorded(a_delivery(status=Status.FAILED, error=ErrorInfo("expired", "too late")))
+        journal.recorded(a_delivery(status=Status.DEFERRED, error=ErrorInfo("throttled", "too fast")))
+        journal.recorded(a_delivery(status=Status.DEFERRED))
+    assert written.values("RequestFailed") == [1, 1]
+    assert written.values("RequestFailed", code="expired") == [1]
+    assert written.values("RequestDeferred") == [1, 1]
+    assert written.values("RequestDeferred", code="throttled") == [1]
+    assert written.values("RequestDeferred", code=IN_TURN) == [1]
+
+
+def test_an_aws_service_that_failed_counts_by_its_name_and_a_bug_as_one() -> None:
+    """Whose fault it is decides what an operator does first."""
+    with a_journal() as (journal, written):
+        journal.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
+        journal.failed("deliver", "acme", ValueError("secret"))
+    assert (written.values("DependencyFailed"), written.values("DependencyFailed", dependency="KMS")) == ([1], [1])
+    assert written.values("InternalError") == [1]
+
+
+def test_the_text_of_a_foreign_exception_is_not_written() -> None:
+    """It could hold anything; our own errors are made to be read."""
+    with a_journal() as (journal, written):
+        journal.failed("deliver", "acme", ValueError("jo@customer.example"))
+        journal.failed("deliver", "acme", NotSentError(REJECTED))
+    assert [line["error"] for line in written.log] == ["ValueError", "recipient_rejected: SES refused an address"]
+
+
+def test_every_metric_comes_in_the_dimensions_that_are_documented() -> None:
+    """For the stack, and for those with a dimension of their own by that too; none per tenant."""
+    with a_journal() as (journal, written):
+        write_everything(journal)
+    found = {(metric.name, *sorted(metric.dimensions)) for metric in written.metrics}
+    assert found == {(name, "service") for name in METRICS} | {
+        (name, *sorted(["service", dimension])) for name, own in METRICS.items() for dimension in own
+    }
+
+
+def test_the_journal_keeps_its_port() -> None:
+    """Services may say all that the port lets them."""
+    for name, _ in getmembers(Journal, isfunction):
+        assert name.startswith("_") or callable(getattr(LogJournal, name)), name
+
+
+def test_metrics_are_written_once() -> None:
+    """What an invocation counted is not counted by the next; one that counted nothing writes nothing."""
+    with a_journal() as (journal, written):
+        journal.recorded(a_delivery(status=Status.SENT))
+        journal.flush()
+        journal.flush()
+    assert written.values("RequestSent") == [1]
+    assert len(written.output.getvalue().splitlines()) == 1
+
+
+def test_threads_do_not_mix_up_requests() -> None:
+    """Each line of thirty-two at once has the tenant and the code that belong together; no count is lost."""
+    codes = sorted(CODES)[:8]
+
+    def note(number: int) -> None:
+        code = codes[number % len(codes)]
+        journal.recorded(a_delivery(f"r{number}", Status.FAILED, tenant_id=f"t-{code}", error=ErrorInfo(code, "…")))
+
+    with a_journal() as (journal, written), ThreadPoolExecutor(32) as threads:
+        list(threads.map(note, range(1000)))
+    assert len(written.log) == 1000
+    assert all(line["tenant_id"] == f"t-{line['code']}" for line in written.log)
+    assert {len(written.values("RequestFailed", code=code)) for code in codes} == {125}
