@@ -17,12 +17,13 @@ PORT ?= 4566
 SMTP ?=
 STACK ?= tenantmail
 DO ?= list
+HOURS ?= 1
 LOG ?= -
 ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/bench/%/__main__.py,bench.%,$(wildcard tests/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render dlq pause resume replay
+.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render dlq trouble ask pause resume replay
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}'
@@ -66,6 +67,12 @@ audit: setup ## Ask for known vulnerabilities of what ships; without the advisor
 
 dlq: setup ## Work through the dead-letter queue (DO="list|redrive|drop --tenant T --request R --reason C"; STACK=tenantmail)
 	@$(BIN)/python -m mailer.operate --stack $(STACK) dlq $(DO)
+
+trouble: setup ## Show which tenants' mail does not go out, why, and who must do what (HOURS=1; STACK=tenantmail)
+	@$(BIN)/python -m mailer.operate --stack $(STACK) trouble --hours $(HOURS)
+
+ask: setup ## Call the API as yourself (DO="POST /tenants/acme/provider/disable"; STACK=tenantmail)
+	@$(BIN)/python -m mailer.operate --stack $(STACK) ask $(DO)
 
 pause resume: setup ## Stop SendFunction from taking requests off the queue, or let it go on (STACK=tenantmail)
 	@$(BIN)/python -m mailer.operate --stack $(STACK) $@

@@ -65,7 +65,7 @@ def create_tables(client: "DynamoDBClient", names: Mapping[str, str] | None = No
 def create_stack_resources() -> dict[str, str]:
     """Create tables, queues, buckets, keys and buses with default clients; return the functions' environment, all of them merged."""
     references = {name: str(p["Default"]) for name, p in template().get("Parameters", {}).items() if "Default" in p}
-    references |= create_tables(boto3.client("dynamodb"))
+    references |= {"AWS::StackName": "tenantmail"} | create_tables(boto3.client("dynamodb"))
     attributes: dict[str, str] = {}
     for kind, create in CREATORS.items():
         for logical_id, resource in resources(kind).items():

@@ -2,21 +2,29 @@
 
 dlq list | redrive | drop      the dead-letter queue, by reason and tenant
 pause | resume                 stop SendFunction from taking work off the queue, and let it go on
+trouble [--hours N]            which tenants' mail does not go out, why, and who must do what
+ask METHOD PATH [NAME=VALUE …] call the API, signed
 replay FILE                    write ends that a restored messages table has lost, from log lines
 """
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import URLLib3Session
 
 from mailer import wiring
 from mailer.adapters.dead_letters import SqsDeadLetters
 from mailer.adapters.lost_ends import DynamoLostEnds
+from mailer.adapters.outcome_log import CloudWatchLog
+from mailer.client import ApiError
+from mailer.client.connection import Connection
 from mailer.services import dead_letters
 from mailer.services.dead_letters import Chosen, DeadLetterRoom
 from mailer.services.replay import replay
@@ -26,6 +34,7 @@ OUTPUTS = {
     "DeadLetterQueueUrl": "DEAD_LETTER_QUEUE_URL",
     "MessagesTableName": "MESSAGES_TABLE",
     "AttachmentsBucketName": "ATTACHMENTS_BUCKET",
+    "ApiUrl": "API_URL",
 }
 """The stack's outputs, and the settings that they stand for."""
 
@@ -51,6 +60,7 @@ def use_stack(name: str) -> None:
     for output in stack.get("Outputs", []):
         if variable := OUTPUTS.get(output.get("OutputKey", "")):
             os.environ[variable] = output.get("OutputValue", "")
+    os.environ["API_URL"] = os.environ.get("TENANTMAIL_API") or os.environ["API_URL"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
         ("resume", True, "take requests off the queue again"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=_switch, is_on=is_on)
+    trouble = commands.add_parser("trouble", help="count what did not go out, by tenant and code, from the functions' logs")
+    trouble.add_argument("--hours", type=float, default=1.0, help="how far to look back (default: %(default)s)")
+    trouble.set_defaults(run=_trouble)
+    ask = commands.add_parser("ask", help="call the API (TENANTMAIL_API, or the stack's) as yourself")
+    ask.add_argument("method", choices=["GET", "POST", "PUT", "DELETE"])
+    ask.add_argument("path", help="such as /tenants/acme/messages?status=unknown")
+    ask.add_argument("fields", nargs="*", metavar="NAME=VALUE", help="of the JSON body")
+    ask.set_defaults(run=_ask)
     again = commands.add_parser("replay", help="write ends that a restored messages table has lost, from log lines (docs/deploy.md)")
     again.add_argument("file", type=argparse.FileType(encoding="utf-8"), help="one JSON line each; - for standard input")
     again.set_defaults(run=_replay)
@@ -142,6 +160,47 @@ def _switch(arguments: argparse.Namespace) -> int:
     [uuid] = [m["UUID"] for page in mappings for m in page["EventSourceMappings"] if m["EventSourceArn"].endswith(f":{queue}")]
     client.update_event_source_mapping(UUID=uuid, Enabled=arguments.is_on)
     _print("resumed: SendFunction takes requests off the queue" if arguments.is_on else "paused: requests wait on the queue, up to 14 days")
+    return 0
+
+
+# ── who is in trouble ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _trouble(arguments: argparse.Namespace) -> int:
+    log = CloudWatchLog(boto3.client("logs"), _log_groups(arguments.stack))
+    since = wiring.clock().now() - timedelta(hours=arguments.hours)
+    bad = ("deferred", "failed", "unknown")
+    lines = [line for line in log.lines("request recorded", since) if line["status"] in bad and "code" in line]
+    requests = {(line["tenant_id"], line["request_id"], line["status"], line["code"]) for line in lines}
+    hints = {(line["tenant_id"], line["code"]): line["hint"] for line in lines}
+    counts = Counter((tenant_id, status, code) for tenant_id, _, status, code in requests)
+    for (tenant_id, status, code), count in counts.most_common():
+        _print(str(count), tenant_id, status, code, hints[tenant_id, code])
+    _print(f"{len(counts)} kinds of trouble in {arguments.hours:g} h")
+    return 0
+
+
+def _log_groups(stack: str) -> list[str]:
+    pages = boto3.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
+    made = [resource for page in pages for resource in page["StackResourceSummaries"]]
+    return [r.get("PhysicalResourceId", "") for r in made if r["LogicalResourceId"].endswith("FunctionLogs")]
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    session = boto3.Session()
+    api = Connection(
+        url=os.environ["API_URL"].rstrip("/"),
+        region=session.region_name,
+        credentials=session.get_credentials(),
+        transport=URLLib3Session(timeout=30),
+    )
+    body = dict(field.split("=", 1) for field in arguments.fields) or None
+    try:
+        answer = api.call(arguments.method, arguments.path, body)
+    except ApiError as refusal:
+        _print(str(refusal))
+        return 1
+    _print(json.dumps(answer, indent=2, ensure_ascii=False))
     return 0
 
 

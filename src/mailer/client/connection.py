@@ -117,7 +117,7 @@ def _wait(attempt: int, retry_after: str | None) -> float:
 
 def _content(answer: Answer) -> Any:
     if 200 <= answer.status_code < 300:  # noqa: PLR2004 - the successes of HTTP
-        return json.loads(answer.content)
+        return json.loads(answer.content) if answer.content else None
     try:
         problem = ProblemDocument.model_validate_json(answer.content)
     except ValidationError:

@@ -1,0 +1,150 @@
+"""What wakes somebody up leads to what to do, and watches what the code really writes."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+import tables
+from journals import NAMESPACE, STACK, Metric, a_journal, write_everything
+from mailer.observability import METRICS
+
+ALARMS = sorted(tables.resources("AWS::CloudWatch::Alarm"))
+RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
+EXPECTED = {"Unknown", "DeadLetters", "OldestMessage", "Unclassified", "Suspended", "Dependency", "SweepLag", "Overdue", "EventsLate"}
+
+
+def alarm(name: str) -> dict[str, Any]:
+    properties: dict[str, Any] = tables.template()["Resources"][name]["Properties"]
+    return properties
+
+
+def anchors() -> set[str]:
+    """Return the anchors of the runbook's headings, as GitHub makes them."""
+    return {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def written() -> list[Metric]:
+    """Every metric that the journal can write."""
+    with a_journal() as (journal, everything):
+        write_everything(journal)
+    return everything.metrics
+
+
+def dimensions(name: str) -> dict[str, str]:
+    return {d["Name"]: STACK if d["Value"] == {"Ref": "AWS::StackName"} else d["Value"] for d in alarm(name)["Dimensions"]}
+
+
+def test_what_must_not_go_unseen_raises_an_alarm() -> None:
+    """Mail in the dark, mail that waits for somebody, services of ours that fail."""
+    assert {f"{name}Alarm" for name in EXPECTED} <= set(ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_each_alarm_links_to_its_part_of_the_runbook(name: str) -> None:
+    """Its text ends with the link, and that part speaks of it by name."""
+    text, _, anchor = alarm(name)["AlarmDescription"]["Fn::Sub"].rpartition(" ${RunbookUrl}#")
+    assert text
+    assert anchor in anchors()
+    [part] = [part for part in re.split(r"^## ", RUNBOOK, flags=re.MULTILINE) if part.split("\n")[0].lower().replace(" ", "-") == anchor]
+    assert name in part.partition(".**")[0]
+
+
+@pytest.mark.parametrize("name", [name for name in ALARMS if alarm(name)["Namespace"] == NAMESPACE])
+def test_each_alarm_watches_what_the_code_writes(name: str, written: list[Metric]) -> None:
+    """Namespace, name and all dimensions: CloudWatch takes any other set for another metric, which has no data."""
+    watched = alarm(name)["Namespace"], alarm(name)["MetricName"], dimensions(name)
+    assert watched in [(metric.namespace, metric.name, metric.dimensions) for metric in written]
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_each_alarm_tells_the_topic(name: str) -> None:
+    """Also when it is over; without a topic nobody is told."""
+    for actions in ("AlarmActions", "OKActions"):
+        assert alarm(name)[actions]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
+
+
+@pytest.mark.parametrize(
+    "name", ["UnknownAlarm", "DeadLettersAlarm", "SuspendedAlarm", "UnclassifiedAlarm", "OverdueAlarm", "InternalErrorAlarm"]
+)
+def test_one_is_enough_where_somebody_has_to_act(name: str) -> None:
+    """No such case passes by itself."""
+    assert (alarm(name)["ComparisonOperator"], alarm(name)["Threshold"]) == ("GreaterThanThreshold", 0)
+    assert (alarm(name)["EvaluationPeriods"], alarm(name)["TreatMissingData"]) == (1, "notBreaching")
+
+
+def test_a_sweeper_that_does_not_run_is_late() -> None:
+    """It says how it is doing every minute; silence is no good sign, from it alone."""
+    assert {name for name in ALARMS if alarm(name)["TreatMissingData"] != "notBreaching"} == {"SweepLagAlarm"}
+    assert alarm("SweepLagAlarm")["TreatMissingData"] == "breaching"
+
+
+def test_the_functions_write_under_the_name_of_the_stack() -> None:
+    """Two stacks in one account do not set off each other's alarms."""
+    shared = tables.template()["Globals"]["Function"]["Environment"]["Variables"]
+    assert (shared["POWERTOOLS_SERVICE_NAME"], shared["POWERTOOLS_METRICS_NAMESPACE"]) == ({"Ref": "AWS::StackName"}, NAMESPACE)
+
+
+def test_the_runbook_lists_every_metric() -> None:
+    """With what it is counted by too."""
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|\s*(?:`(\w+)`)?\s*\| [^|]+ \|$", RUNBOOK.partition("## Metrics")[2], re.MULTILINE)
+    assert dict(rows) == {name: next(iter(own), "") for name, own in METRICS.items()}
+
+
+# -- the dashboard -------------------------------------------------------------------------------------------------------
+
+
+def widgets(kind: str | None = None) -> list[dict[str, Any]]:
+    body = tables.template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    found: list[dict[str, Any]] = json.loads(body)["widgets"]
+    return [widget for widget in found if kind in (None, widget["type"])]
+
+
+def test_the_dashboard_shows_every_alarm() -> None:
+    """The first line tells which of them are on."""
+    [shown] = widgets("alarm")
+    assert sorted(shown["properties"]["alarms"]) == [f"${{{name}.Arn}}" for name in ALARMS]
+
+
+def test_the_widgets_lie_side_by_side() -> None:
+    """Twenty-four columns wide, none upon another."""
+    taken: set[tuple[int, int]] = set()
+    for widget in widgets():
+        cells = {
+            (x, y) for x in range(widget["x"], widget["x"] + widget["width"]) for y in range(widget["y"], widget["y"] + widget["height"])
+        }
+        assert not cells & taken
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+
+
+def test_the_dashboard_shows_what_the_code_writes(written: list[Metric]) -> None:
+    """Each of our own metrics on it has data."""
+    rows = [row for widget in widgets("metric") for row in widget["properties"]["metrics"]]
+    named = {row[1] for row in rows if row[0] == NAMESPACE}
+    searched = {
+        (match[2], match[1])
+        for row in rows
+        if "expression" in row[0]
+        for match in [re.search(r"service,(\w+)}.*=\"(\w+)\"", row[0]["expression"])]
+        if match
+    }
+    assert named <= {metric.name for metric in written if set(metric.dimensions) == {"service"}}
+    assert searched <= {(metric.name, dimension) for metric in written for dimension in metric.dimensions}
+    assert {name for name, _ in searched} == {"RequestFailed", "RequestDeferred", "DependencyFailed"}
+
+
+def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
+    """Its queries go by messages and fields that the log lines have."""
+    with a_journal() as (journal, written):
+        write_everything(journal)
+    for widget in widgets("log"):
+        query = widget["properties"]["query"]
+        [message] = re.findall(r"message = '([^']+)'", query)
+        fields = {name for line in written.log if line["message"] == message for name in line}
+        [asked] = re.findall(r"(?:by|fields) ([\w, @]+?)(?: \||$)", query)
+        assert set(asked.split(", ")) - {"@timestamp"} <= fields
+        assert set(re.findall(r"\$\{(\w+)\}", query)) <= set(tables.resources("AWS::Logs::LogGroup"))
+    assert "tenant_id, status, code, hint" in widgets("log")[0]["properties"]["query"]
