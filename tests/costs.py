@@ -23,8 +23,9 @@ from moto import mock_aws
 import tables
 from api_calls import Context, call, event
 from mailer import wiring
-from mailer.handlers import messages, providers, send, sweep
+from mailer.handlers import messages, providers, send, sweep, tell
 from mailer.settings import settings
+from streams import read_stream
 
 PAGE = tables.ROOT / "docs" / "deploy.md"
 FROM = "billing@acme.example"
@@ -43,14 +44,15 @@ PRICES = {
     "S3 PUT": 5e-6,
     "S3 GET": 0.4e-6,
     "API calls": 3.50e-6,
+    "EventBridge events": 1.00e-6,
     "log bytes": 0.50e-9,
     "Lambda requests": 0.20e-6,
     "Lambda GB-seconds": 13.3334e-6,  # arm64
 }
 """US dollars a unit, us-east-1, list prices without free tier or discount, read in 2026; see docs/deploy.md."""
 
-SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3}
-"""Billed seconds of one invocation, assumed: of a batch of `MAILS`, of one API call, of a run that moves `MAILS` on."""
+SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "TellFunction": 0.1}
+"""Billed seconds of one invocation, assumed: of a batch of `MAILS`, of one API call, of a run that moves on or tells of `MAILS`."""
 
 LOG_EVENT = 26
 """Bytes that CloudWatch adds to each line."""
@@ -156,7 +158,8 @@ class Stack:
         self._sqs = boto3.client("sqs")
         self._look = boto3.client("dynamodb")
         self._tables = {environment[f"{name.upper()}_TABLE"]: f"{name.capitalize()}Table" for name in ("messages", "providers", "pacing")}
-        for service in (wiring.dynamodb(), wiring.sqs(), wiring.kms(), wiring.s3()):
+        self._messages = environment["MESSAGES_TABLE"]
+        for service in (wiring.dynamodb(), wiring.sqs(), wiring.kms(), wiring.s3(), wiring._client("events")):
             name = service.meta.service_model.service_name
             service.meta.events.register("before-parameter-build", self._before)
             service.meta.events.register(f"after-call.{name}", self._after)
@@ -178,6 +181,8 @@ class Stack:
                 self.bill.add("KMS requests", 1)
             case "PutObject" | "GetObject":
                 self.bill.add("S3 PUT" if model.name == "PutObject" else "S3 GET", 1)
+            case "PutEvents":
+                self.bill.add("EventBridge events", len(asked["Entries"]))
             case "SendMessage" | "SendMessageBatch":
                 self.bill.add("SQS requests", chunks(*(entry["MessageBody"] for entry in asked.get("Entries", [asked]))))
 
@@ -232,6 +237,11 @@ class Stack:
         """Run the sweeper once."""
         sweep.handler({}, Unhurried())
         self._ran("SweepFunction")
+
+    def tell(self) -> None:
+        """Hand TellFunction what was written, in one batch; Lambda's reads of a stream are free."""
+        assert tell.handler({"Records": read_stream(self._messages)}, Unhurried()) == {"told": MAILS}
+        self._ran("TellFunction")
 
     def has_sent_all(self) -> bool:
         """Say whether every mail went out."""
@@ -301,6 +311,7 @@ def bill_of(scenario: Callable[[Stack], None], log: StringIO) -> dict[str, float
         log.truncate()
         scenario(stack)
         assert stack.has_sent_all()
+        stack.tell()
     written = sum(len(line) + LOG_EVENT for line in log.getvalue().splitlines())
     stack.bill.add("log bytes", ceil(written / MAILS / 200) * 200 * MAILS)  # lines vary by some bytes, as times and counters do
     return stack.bill.of_a_million()
