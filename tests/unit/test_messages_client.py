@@ -14,7 +14,7 @@ from desks import a_body, a_desk, put_behind_the_api
 from fakes import FakeProvidersTable, a_delivery, a_provider
 from gateway import STAGE, Gateway
 from mailer.client import ApiError, MailClient
-from mailer.client.connection import ATTEMPTS
+from mailer.client.connection import ATTEMPTS, Connection
 from mailer.domain.delivery import Status
 from mailer.domain.errors import ErrorInfo
 from mailer.handlers import messages
@@ -220,3 +220,17 @@ def test_an_uploaded_file_is_ready_to_be_attached() -> None:
     assert "Authorization" not in upload.headers
     assert attachment["s3"]["versionId"] == "v1"
     assert client.send("acme", a_body(message={"attachments": [attachment]})).status is Status.QUEUED
+
+
+def test_an_answer_without_a_body_is_none() -> None:
+    """As that to DELETE …/provider."""
+
+    class Deleted(InProcess):
+        def send(self, request: Any) -> Answer:
+            self.requests.append(request)
+            return Answer(204, b"")
+
+    credentials = botocore.session.get_session()
+    credentials.set_credentials("key", "secret")
+    connection = Connection(url=URL, region="eu-west-1", credentials=credentials.get_credentials(), transport=Deleted())
+    assert connection.call("DELETE", "/tenants/acme/provider") is None

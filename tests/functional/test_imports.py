@@ -1,0 +1,18 @@
+"""What a cold start does not load unless it is asked for."""
+
+import os
+import subprocess
+import sys
+
+import tables
+
+HANDLERS = [resource["Properties"]["Handler"].rpartition(".")[0] for resource in tables.resources("AWS::Serverless::Function").values()]
+
+
+def test_no_handler_loads_the_tracer() -> None:
+    """Lambda itself traces the functions where the parameter says so; X-Ray's SDK would cost a third of a second at each cold start."""
+    code = f"import importlib, sys\nfor name in {HANDLERS!r}: importlib.import_module(name)\nprint(*sys.modules)"
+    shell = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tables.ROOT / "src")}
+    loaded = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True, check=True).stdout.split()
+    assert set(HANDLERS) <= set(loaded)
+    assert not [name for name in loaded if name.startswith("aws_xray_sdk")]
