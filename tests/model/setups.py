@@ -19,6 +19,7 @@ QUICK: Mapping[str, Setup] = {
 
 THOROUGH: Mapping[str, Setup] = {
     "3 workers, 2 copies, held": Setup(workers=3, copies=2),
+    "3 workers, sent again as its caller chose": Setup(workers=3, on_unknown="resend"),
     "2 workers, 2 copies, held, copies further ahead": Setup(copies=2, ahead=2),
     "2 workers, 2 copies, sent again as its caller chose": Setup(copies=2, on_unknown="resend"),
     "2 workers, sent again twice": Setup(on_unknown="resend", resends=2),

@@ -1,5 +1,6 @@
 """The world of the model at one moment, and the form in which equal worlds are equal."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -100,7 +101,7 @@ def canonical(world: World) -> World:
         return world._replace(pending=tuple(sorted(world.pending, key=_order)), queue=tuple(sorted(world.queue)))
     is_final = record.status in FINAL
     base = FAR if is_final else record.hop - STALE
-    return World(
+    counted = World(
         record if record.hop == STALE else record._replace(hop=STALE),
         tuple(sorted([_pending_at(base, write) for write in world.pending], key=_order)),
         tuple(sorted([_at(base, copy) for copy in world.queue])),
@@ -110,10 +111,38 @@ def canonical(world: World) -> World:
         is_unrecorded=False,
         is_excused=world.is_excused and not is_final,
     )
+    return _close_up(counted)
 
 
 FAR = 1000
 """Of a request that has ended hops decide nothing any more, so all are behind this one."""
+
+GAP = 3
+"""Copies whose hops lie further apart are taken to be so far apart: they come closer by one at a time."""
+
+
+def _hops(pending: Iterable[Pending], queue: Iterable[Copy]) -> set[int]:
+    return {write.hop for write in pending} | {copy.hop for copy in (*queue, *(write.copy for write in pending if write.copy))}
+
+
+def _closer(hops: set[int]) -> dict[int, int]:
+    """Map each hop to one that is as close to the next lower one as makes a difference."""
+    closer = {STALE: STALE}
+    for hop in sorted(hops - {STALE}):
+        lower = max((known for known in closer if known < hop), default=None)
+        closer[hop] = hop if lower is None else closer[lower] + min(hop - lower, GAP)
+    return closer
+
+
+def _close_up(world: World) -> World:
+    hops = _hops(world.pending, world.queue)
+    if max(hops, default=0) <= STALE + GAP:
+        return world
+    at = _closer(hops)
+    pending = [
+        write._replace(hop=at[write.hop], copy=write.copy and write.copy._replace(hop=at[write.copy.hop])) for write in world.pending
+    ]
+    return world._replace(pending=tuple(sorted(pending, key=_order)), queue=tuple(copy._replace(hop=at[copy.hop]) for copy in world.queue))
 
 
 @cache

@@ -49,6 +49,18 @@ def test_only_acceptance_leads_on_from_an_end() -> None:
     assert away == {"accept", "postpone", "reject", "resend", "settle_resend", "note"}
 
 
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
+def test_nothing_of_an_attempt_leads_on_from_a_request_that_waits(status: Status) -> None:
+    """A result that comes when the request waits again is too late, whatever attempt it is of; only acceptance is not."""
+    away = {name for name, rule in RULES.items() if status in rule.sources}
+    assert away == {"wait", "refuse", "give_up", "begin", "accept", "cancel", "note", "touch"}
+
+
+def test_who_moves_waiting_mail_does_not_touch_what_is_under_way() -> None:
+    """The sweeper has to look at it when its deadline has passed."""
+    assert {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is None} == {"note"}
+
+
 def test_what_may_have_been_sent_never_ends_as_unsent() -> None:
     """A `maybeSent` record ends only as `sent` or `unknown`."""
     unsent = [rule for rule in RULES.values() if rule.target in (Status.FAILED, Status.CANCELLED)]

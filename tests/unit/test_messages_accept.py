@@ -152,11 +152,13 @@ def test_a_consumer_that_was_faster_makes_no_replay_of_it() -> None:
     assert (accepted.record.status, accepted.replayed) == (Status.SENT, False)
 
 
-def test_a_call_that_lost_a_race_is_a_replay() -> None:
-    """Two equal calls at once: the later is answered with the record of the earlier."""
+@pytest.mark.parametrize("status", list(Status))
+def test_a_call_that_lost_a_race_is_a_replay(status: Status) -> None:
+    """Two equal calls at once: the later is answered with the record of the earlier, however far that has come, and leaves it alone."""
     desk = a_desk()
-    desk.messages.before = fast_consumer(desk, NOON - timedelta(seconds=1))
-    assert accept(a_send(), desk).replayed
+    desk.messages.before = fast_consumer(desk, NOON - timedelta(seconds=1), status)
+    answer = accept(a_send(), desk)
+    assert (answer.replayed, answer.record.status, desk.messages.changes) == (True, status, [])
 
 
 def test_a_call_that_lost_a_race_to_other_content_is_refused() -> None:
@@ -168,12 +170,12 @@ def test_a_call_that_lost_a_race_to_other_content_is_refused() -> None:
     assert refusal.value.code == "request_id_reused"
 
 
-def fast_consumer(desk: Any, created_at: Any, **fields: Any) -> Any:
-    """Put a sent record where the change wants to make one."""
+def fast_consumer(desk: Any, created_at: Any, status: Status = Status.SENT, **fields: Any) -> Any:
+    """Put a record where the change wants to make one."""
 
     def write(change: Change) -> None:
         born = {**change.birth, "created_at": created_at, **fields}
-        desk.messages.records["acme", "r1"] = a_delivery("r1", Status.SENT, **born)
+        desk.messages.records["acme", "r1"] = a_delivery("r1", status, **born)
 
     return write
 

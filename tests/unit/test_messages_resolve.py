@@ -184,6 +184,19 @@ def test_a_crash_after_the_record_changes_nothing() -> None:
     assert len(desk.queue.copies) == 1
 
 
+def test_a_word_counts_for_the_attempt_that_it_was_said_of() -> None:
+    """Another attempt got lost between our read and our write: whether that is sent again is to be asked anew."""
+    desk = a_desk_with_an_unknown()
+
+    def lost_again(_: Change) -> None:
+        record = desk.messages.records["acme", "r1"]
+        desk.messages.records["acme", "r1"] = replace(record, attempt=record.attempt + 1, owner="w9")
+
+    desk.messages.before = lost_again
+    assert "unknown by now" in str(refused(desk, RESEND))
+    assert desk.messages.get("acme", "r1").status is Status.UNKNOWN
+
+
 def test_proof_that_comes_meanwhile_wins() -> None:
     """The late worker writes `sent` between our read and our write."""
     desk = a_desk_with_an_unknown()

@@ -1,7 +1,7 @@
 """What a copy does when the fence refuses it: in each state of the record, copy first, receipt last."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -56,14 +56,38 @@ def test_other_content_is_buried_once_while_a_service_is_down() -> None:
 def test_other_content_does_not_make_the_real_copy_look_stale() -> None:
     """A foreign copy that comes back must not raise the record's hop."""
     bench = Bench(a_record(body=RESEND))
+    read, failures = bench.messages.get, iter([DependencyError("DynamoDB", "GetItem")])
 
-    def unreadable(*_: Any) -> Any:
-        raise DependencyError("DynamoDB", "GetItem")
+    def unreadable_once(tenant_id: str, request_id: str) -> Delivery | None:
+        for failure in failures:
+            raise failure
+        return read(tenant_id, request_id)
 
-    bench.messages.get = unreadable  # type: ignore[method-assign]  # the port fails
+    bench.messages.get = unreadable_once  # type: ignore[method-assign]  # the port fails
     bench.opener.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_copy())
-    assert bench.record().hop == 0
+    assert (bench.take()[0].hop, bench.record().hop) == (1, 0)
+
+
+@pytest.mark.parametrize("maybe_sent", [False, True])
+def test_other_content_that_expires_does_not_end_the_request_of_the_id(maybe_sent: bool) -> None:  # noqa: FBT001 - a table
+    """Neither as `failed` nor, where that is barred, as `unknown`."""
+    first = a_record(body=RESEND, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
+    bench = Bench(first)
+    bench.clock.time = NOON + timedelta(days=2)
+    bench.receive(a_copy())
+    assert ([buried.reason for buried in bench.queue.buried], bench.record()) == (["request_id_reused"], first)
+
+
+@pytest.mark.parametrize("maybe_sent", [False, True])
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
+def test_a_stale_copy_that_expires_does_not_end_a_request_with_a_newer_one(status: Status, maybe_sent: bool) -> None:  # noqa: FBT001 - a table
+    """An operator's resend has another span than the first copy tells."""
+    resent = a_record(status, hop=1, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
+    bench = Bench(resent)
+    bench.clock.time = NOON + timedelta(days=2)
+    assert bench.receive(a_copy()) == []
+    assert (bench.record(), bench.queue.sent) == (resent, [])
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED, Status.SENDING, Status.UNKNOWN])
@@ -72,6 +96,21 @@ def test_a_stale_copy_is_acknowledged(status: Status) -> None:
     bench = Bench(under_way(status, hop=2))
     assert bench.receive(a_copy(hop=1)) == []
     assert (bench.queue.sent, bench.provider.mails, bench.record().status) == ([], [], status)
+
+
+@pytest.mark.parametrize("send_at", [NOON + timedelta(minutes=1), NOON + timedelta(days=1)], ids=["queue", "bucket"])
+def test_a_copy_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at: datetime) -> None:
+    """A newer one had raised the record's hop since it was read: lowered, the hop would let every stale copy in again."""
+    body = a_body(sendAt=send_at.isoformat())
+    bench = Bench(a_record(body=body))
+
+    def overtake(change: Change) -> None:
+        if change.rule.name == "wait":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=3)
+
+    bench.messages.before = overtake
+    bench.receive(a_copy(sendAt=send_at.isoformat()))
+    assert (bench.record().status, bench.record().hop) == (Status.QUEUED, 3)
 
 
 def test_a_copy_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:

@@ -70,6 +70,19 @@ def test_an_attempt_before_its_deadline_is_left_alone() -> None:
     assert bench.record().status is Status.SENDING
 
 
+def test_a_request_that_went_to_rest_anew_keeps_its_own_time() -> None:
+    """Its newer copy has said when to look again, since the sweeper read that it was due."""
+    bench = Bench(waiting(parked=None, sweep_at=NOON))
+
+    def rest_anew(change: Change) -> None:
+        if change.rule.name == "touch":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=2, sweep_at=NOON + 10 * MINUTE)
+
+    bench.messages.before = rest_anew
+    run(bench)
+    assert bench.record().sweep_at == NOON + 10 * MINUTE
+
+
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
 def test_an_expired_request_fails_and_its_body_is_deleted(status: Status) -> None:
     """Also where no copy comes back that could end it."""
