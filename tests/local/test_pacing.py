@@ -1,0 +1,42 @@
+"""The send path keeps to the rates that SES enforces, on the deployed stack."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from local_aws.flood import RATE, Flood, activate, enqueue, flooded, limited_tenant, rate, throttles
+from local_aws.running import LocalAws
+from local_aws.tenants import Tenant
+from mailer.domain.delivery import Status
+from mailer.domain.pacing import QUOTA_REST
+
+
+def test_floods_leave_at_the_rates_of_their_accounts(aws: LocalAws) -> None:
+    """Side by side, each account within ten percent of what SES allows it, also one that two tenants share; nothing fails for its speed."""
+    flood = Flood(tenants=2, mails=8, recipients=8)
+    shared = limited_tenant(aws)
+    both = (shared.tenant_id, f"{shared.tenant_id}-too")
+    activate(aws, both[1], shared)
+    for tenant_id in both:
+        enqueue(aws, tenant_id, flood.mails // 2, flood.recipients)
+    for account, tenants in [*((tenant.account, 1) for tenant in flood.send(aws)), (shared.account, 2)]:
+        mails = flooded(aws, account, flood.mails, 3 * flood.seconds, tenants=tenants)
+        assert len(mails) == flood.mails
+        assert rate(mails) == pytest.approx(RATE, rel=0.1)
+        assert throttles(aws, account) == 0
+    for tenant_id in both:
+        assert aws.mail.wait(tenant_id, "flood-3").status is Status.SENT
+
+
+def test_a_used_up_quota_rests_the_account(aws: LocalAws, tenant: Tenant) -> None:
+    """What is left is deferred until the account has rested; SES is not asked again for it meanwhile."""
+    aws.control.limit(tenant.account, max_24_hour_send=2)
+    enqueue(aws, tenant.tenant_id, 2, 1)
+    for number in range(2):
+        assert aws.mail.wait(tenant.tenant_id, f"flood-{number}").status is Status.SENT
+    enqueue(aws, tenant.tenant_id, 4, 1)
+    aws.api.wait_for(tenant.tenant_id, "flood-2", lambda record: record["status"] == "deferred")
+    record = aws.api.wait_for(tenant.tenant_id, "flood-3", lambda record: record["status"] == "deferred")
+    due_in = datetime.fromisoformat(record["dueAt"]) - datetime.fromisoformat(record["createdAt"])
+    assert due_in > timedelta(seconds=QUOTA_REST - 300)
+    assert throttles(aws, tenant.account) <= 2
