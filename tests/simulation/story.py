@@ -81,7 +81,7 @@ class Story:
         }
         send = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
         front = {"providers": self.providers, "attachments": FakeAttachments(), "send_timeout": SEND_TIMEOUT}
-        lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
+        self.lines = lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
         self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
         self.room = Mailroom(pacer=self.pacers[0], opener=self.ses, us=US, **send, **shared, **front)
         self.desk = Desk(**shared, **front)

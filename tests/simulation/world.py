@@ -221,6 +221,8 @@ class SimQueue:
         self.messages: list[Message] = []
         self.letters: list[Letter] = []
         self._count = 0
+        self.slots = 0
+        """Copies that brought a slot along."""
         self.asked: dict[str, list[str]] = {}
         """The bodies that came for each request; what is here has been accepted."""
         self.sloppy = world.rng.random() < 0.3
@@ -252,6 +254,7 @@ class SimQueue:
         time = self._world.time
         message = Message(self._count, copy, time.now + delay, is_raw)
         self.messages.append(message)
+        self.slots += copy.slot is not None
         time.horizon = min(time.horizon, message.visible_at)
         if '"message":' in copy.body:
             self.asked.setdefault(json.loads(copy.body)["requestId"], []).append(copy.body)
@@ -299,6 +302,8 @@ class SimPacingTable(FakePacingTable):
         super().__init__()
         self._world = world
         self.lines = dict(lines)
+        self.promises = 0
+        """Messages that found no slot."""
 
     def get(self, account: str) -> Line | None:
         return self._world.call("DynamoDB", "read line", lambda: super(SimPacingTable, self).get(account))
@@ -309,6 +314,7 @@ class SimPacingTable(FakePacingTable):
     def book(self, account: str, booking: Booking, now: datetime) -> Line:
         def book() -> Line:
             self._world.say(f"{booking.end} {booking.count} on {account}")
+            self.promises += booking.count if booking.end == "promised" else 0
             return super(SimPacingTable, self).book(account, booking, now)
 
         return self._world.call("DynamoDB", "book", book)

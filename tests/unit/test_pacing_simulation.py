@@ -33,6 +33,7 @@ def test_every_message_is_sent_and_few_are_throttled(is_known: bool) -> None:  #
     """Less than one throttle for a thousand messages sent, none at all where the rate is known."""
     _, tally = played(is_known=is_known, flood=SHORT.flood)
     assert len(tally.of(FLOODER)) == SHORT.flood
+    assert tally.missed == 0  # what the simulation does not model does not happen
     assert tally.throttled_share < (1e-9 if is_known else 1e-3)
 
 

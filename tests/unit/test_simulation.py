@@ -1,10 +1,11 @@
 """The real services, played through thousands of seeded stories of crashes, outages, duplicates and skewed clocks."""
 
 import os
+from collections import Counter
 
 import pytest
 
-from simulation.check import wrongs
+from simulation.check import figures, wrongs
 from simulation.story import Story
 
 STORIES = 3000
@@ -21,6 +22,13 @@ def test_no_story_loses_doubles_or_misreports_a_request(first: int) -> None:
         if found := wrongs(Story(seed).play()):
             trace = Story(seed, traced=True).play().world.trace or []
             pytest.fail("\n".join([f"story {seed}:", *trace, *found]), pytrace=False)
+
+
+def test_stories_tell_of_what_they_are_to_try() -> None:
+    """Crashes, messages that wait for a slot of their account, and those that find none."""
+    told = sum((figures(Story(seed).play()) for seed in range(50)), Counter[str]())
+    for what in ("faults", "processes killed", "copies that brought a slot along", "messages that found no slot"):
+        assert told[what] > 10, what
 
 
 def test_a_story_comes_out_the_same_every_time() -> None:

@@ -1,22 +1,29 @@
 """Simulate what the pacing is for: one tenant's flood beside many quiet tenants, on the real pacing code and models of what surrounds it.
 
-Real: `mailer.domain.pacing`, `mailer.services.pacing`, and the limiter of the SES proxy. Modelled, as discrete events in a seeded order: a
-fair SQS queue, the event source with its pollers and batches, the functions with their workers, and how long each call takes.
+Real: `mailer.domain.pacing`, `mailer.services.pacing` and `mailer.services.turns`, and the limiter of the SES proxy. Modelled, as discrete
+events in a seeded order: a fair SQS queue, the event source with its pollers and batches, the functions with their workers, and how long
+each call takes.
 """
 
 import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import ceil
 from random import Random
 from typing import Any
 
+from fakes import a_config
 from lines import FakePacingTable
 from local_aws.ses import Allowance, RefusedError
-from mailer.domain.pacing import Later, RateSource, Slot, moment
+from mailer.domain.pacing import FORGIVEN, THROTTLE_SETTLES, Later, Slot, account_key, moment
+from mailer.ports import Copy
+from mailer.services.intake import read
+from mailer.services.mailroom import Job, Received
 from mailer.services.pacing import Pacing
+from mailer.services.turns import Ready, take_turns
+from mailrooms import Bench, a_body
 
 START = 1_800_000_000.0
 """When the simulation begins, in seconds since 1970."""
@@ -34,9 +41,6 @@ NOISY_SHARE = 0.1
 NOISY_LEAST = 30
 """A message group counts as noisy with more than this share of the messages in flight and at least so many of its own (SQS
 developer guide, "How Amazon SQS fair queues work")."""
-
-THROTTLED_AGAIN_AFTER = 5.0
-"""Seconds after which a throttled message comes back (`domain.waiting.FIRST_RETRY`)."""
 
 SWEEP = 60.0
 """Seconds between two runs of the sweeper, which fetches parked messages."""
@@ -84,6 +88,8 @@ class Tally:
     """When SES refused a message, by tenant."""
     hops: Counter[str] = field(default_factory=Counter)
     forfeited: int = 0
+    missed: int = 0
+    """Slots that went by while all workers of their function were busy."""
     parked: int = 0
     record_writes: int = 0
     hop_writes: int = 0
@@ -118,6 +124,11 @@ class Tally:
 
 
 FLOODER = "A"
+
+
+def _account(tenant: str) -> str:
+    """Return the key of the line of a tenant, each with an AWS account of its own."""
+    return account_key(tenant, "eu-west-1", None)
 
 
 def quiet_tenants(scenario: Scenario) -> list[str]:
@@ -184,10 +195,19 @@ class Simulation:
         self._order = count()
         self._queue = FairQueue()
         self._table = FakePacingTable()
-        self._source = RateSource(configured=scenario.quota if scenario.is_known else None)
+        self._mailroom = Bench()
+        self._jobs = {tenant: self._job(tenant) for tenant in (FLOODER, *quiet_tenants(scenario))}
+        self._config = a_config(max_send_rate=scenario.quota if scenario.is_known else None)
         self._ses = defaultdict[str, Allowance](lambda: Allowance(max_send_rate=scenario.quota))
         workers = scenario.workers // scenario.functions
         self._functions = [Function(Pacing(self._table, functions=scenario.functions), [0.0] * workers) for _ in range(scenario.functions)]
+
+    def _job(self, tenant: str) -> Job:
+        """Return the job that all messages of a tenant are like."""
+        copy = Copy(body=a_body(tenant_id=tenant), tenant_id=tenant, created_at=moment(START))
+        job = read(Received("", copy, 1), self._mailroom.room)
+        assert isinstance(job, Job)
+        return job
 
     def run(self) -> Tally:
         """Run until all mail is sent."""
@@ -241,27 +261,33 @@ class Simulation:
 
     def _reserve(self, function: Function, batch: list[Message]) -> None:
         calls = self._table.reads + self._table.writes
-        plans: list[tuple[Message, Slot | Later]] = []
-        for tenant in dict.fromkeys(message.tenant for message in batch):
-            messages = [message for message in batch if message.tenant == tenant]
-            carried = [message.slot for message in messages]
-            self.tally.forfeited += self._count_forfeited(tenant, carried)
-            answers = function.pacing.reserve(tenant, self._source, [1] * len(messages), carried, moment(self._now))
-            plans += zip(messages, answers, strict=True)
+        self.tally.forfeited += sum(self._is_forfeited(message) for message in batch)
+        self._mailroom.clock.time = moment(self._now)
+        room = replace(self._mailroom.room, pacer=function.pacing)
+        turns = take_turns([self._ready(number, message) for number, message in enumerate(batch)], room, latest=moment(2 * START))
         calls = self._table.reads + self._table.writes - calls
         function.workers = [self._now + calls * TABLE_CALL / len(function.workers)] * len(function.workers)
-        # Copies first, they take no time; then in the order of the slots, so that nobody stands behind one that waits.
-        for message, plan in sorted(plans, key=lambda p: p[1].at if isinstance(p[1], Slot) else moment(0)):
-            self._carry_out(function, message, plan)
+        for turn in turns:
+            self._carry_out(function, batch[int(turn.ready.job.received.receipt)], turn.plan)
         self._at(max(function.workers), self._finish, function)
 
-    def _count_forfeited(self, tenant: str, carried: list[float | None]) -> int:
-        line = self._table.lines.get(tenant)
-        return sum(line is None or line.answer(slot, self._now) is None for slot in carried if slot is not None)
+    def _ready(self, number: int, message: Message) -> Ready:
+        """Return what the send path makes of a message once its provider is open."""
+        copy = Copy(body="", tenant_id=message.tenant, created_at=moment(message.born), slot=message.slot)
+        job = replace(self._jobs[message.tenant], received=Received(str(number), copy, 1))
+        return Ready(job=job, row=None, config=self._config, provider=self._mailroom.provider)
 
-    def _carry_out(self, function: Function, message: Message, plan: Slot | Later) -> None:
+    def _is_forfeited(self, message: Message) -> bool:
+        line = self._table.lines.get(_account(message.tenant))
+        return message.slot is not None and (line is None or line.answer(message.slot, self._now) is None)
+
+    def _carry_out(self, function: Function, message: Message, plan: Slot | Later | Exception) -> None:
         begins = heapq.heappop(function.workers)
+        if isinstance(plan, Exception):
+            raise plan
         if isinstance(plan, Slot):
+            # The send path would give such a slot up for a new one, which is not modelled.
+            self.tally.missed += begins - plan.at.timestamp() > FORGIVEN
             called = max(begins, plan.at.timestamp()) + TABLE_CALL
             answered = called + SES_CALL * self._random.lognormvariate(0.0, 0.3)
             ends = answered + TABLE_CALL
@@ -286,8 +312,8 @@ class Simulation:
             self.tally.messages.append(message)
 
     def _throttled(self, message: Message, function: Function) -> None:
-        function.pacing.throttled(message.tenant, moment(self._now))
-        self._copy(message, None, self._now + THROTTLED_AGAIN_AFTER)
+        function.pacing.throttled(_account(message.tenant), moment(self._now))
+        self._copy(message, None, self._now + THROTTLE_SETTLES)
         self.tally.hops[message.tenant] += 1
         # No write for this hop: it is part of the outcome's.
 
