@@ -97,6 +97,27 @@ def test_smtp_is_not_paced(bench: Bench) -> None:
     assert (bench.pacer.asked, bench.pacer.told, len(bench.provider.mails)) == ([], [], 1)
 
 
+def test_smtp_misses_no_slot(bench: Bench) -> None:
+    """However long its turn takes to come."""
+
+    def slow() -> Sent:
+        bench.clock.advance(10 * FORGIVEN * SECOND)
+        return Sent("m1")
+
+    bench.provider.outcomes = [slow]
+    bench.receive(of("delta", "r1"), of("delta", "r2"))
+    assert (bench.pacer.asked, len(bench.provider.mails)) == ([], 2)
+
+
+def test_of_the_quotas_that_tenants_of_one_account_were_told_the_lowest_counts(bench: Bench) -> None:
+    """One of them is older; too slow mends itself, for SES is asked again."""
+    for tenant_id, quota in (("acme", 50.0), ("beta", 14.0)):
+        bench.providers.rows[tenant_id] = a_tenant(tenant_id, account="123456789012", quota_rate=quota)
+    bench.receive(of("acme", "r1"), of("beta", "r2"))
+    [(_, source, _, _)] = bench.pacer.asked
+    assert source.quota == 14.0
+
+
 def test_nothing_is_reserved_for_what_cannot_be_sent(bench: Bench) -> None:
     """A tenant that is switched off holds no slots."""
     bench.providers.rows = {}
@@ -135,6 +156,21 @@ def test_messages_are_begun_in_the_order_of_their_slots(bench: Bench) -> None:
     bench.pacer.plans = [Slot(NOON + 0.9 * SECOND), Slot(NOON + 0.4 * SECOND)]
     bench.receive(of("acme", "r1", recipients=1), of("acme", "r2", recipients=2), of("gamma", "r3", recipients=3))
     assert [len(mail.recipients) for mail in bench.provider.mails] == [3, 2, 1]
+
+
+def test_copies_are_made_between_those_whose_time_has_come_and_those_who_wait(bench: Bench) -> None:
+    """A flood's copies hold up no quiet tenant, and need not wait for threads that hold out for a slot."""
+    bench.pacer.plans = [Later(NOON + 60 * SECOND, 9.0), Slot(NOON + 0.5 * SECOND), Slot(NOON)]
+    done: list[str] = []
+
+    def note() -> Sent:
+        done.append(f"sent to {len(bench.provider.mails[-1].recipients)}")
+        return Sent("m1")
+
+    bench.provider.outcomes = [note, note]
+    bench.queue.refuses = lambda copy: bool(done.append("copy")) if copy.slot else True
+    bench.receive(of("acme", "r1"), of("acme", "r2", recipients=2), of("gamma", "r3", recipients=3))
+    assert list(dict.fromkeys(done)) == ["sent to 3", "copy", "sent to 2"]
 
 
 def test_a_later_slot_travels_with_a_delayed_copy(bench: Bench) -> None:

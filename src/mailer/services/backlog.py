@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
-from math import inf
 from typing import Protocol
 
 from mailer.domain.pacing import Line
@@ -15,10 +14,10 @@ from mailer.services.accounts import account_of, rate_source
 
 @dataclass(slots=True)
 class Outlet:
-    """How much of a sending account's parked mail may still go back in this run; without a line, all of it."""
+    """How much of a sending account's parked mail may still go back in this run."""
 
-    line: Line | None = None
-    room: float = inf
+    line: Line
+    room: int
     """Recipients that find a slot."""
 
     def takes(self, recipients: int) -> bool:
@@ -30,8 +29,6 @@ class Outlet:
 
     def back_at(self, recipients: int, now: datetime) -> datetime:
         """Return about when a message that found no room may come back: each one later than the one before."""
-        if self.line is None:
-            return now
         time = now.timestamp()
         self.line = self.line.after(self.line.promise([recipients], time))
         return self.line.back_at(self.line.promised - recipients, time).at
@@ -66,11 +63,11 @@ class Outlets:
 
     def __init__(self, room: HasLines) -> None:
         self._room = room
-        self._tenants: dict[str, Outlet | Stop] = {}
+        self._tenants: dict[str, Outlet | Stop | None] = {}
         self._accounts: dict[str, Outlet] = {}
 
-    def of(self, tenant_ids: Collection[str]) -> Mapping[str, Outlet | Stop]:
-        """Return each tenant's outlet, or why its mail has to wait for its provider.
+    def of(self, tenant_ids: Collection[str]) -> Mapping[str, Outlet | Stop | None]:
+        """Return each tenant's outlet; why its mail has to wait for its provider; None where all of it may go back, as with SMTP.
 
         Raises:
             DependencyError: a table did not answer.
@@ -81,14 +78,15 @@ class Outlets:
             # As for mail that is asked for now: what was asked for before a DELETE fails when its pointer is read.
             states = {tenant_id: sending_state(rows.get(tenant_id), self._room.clock.now()) for tenant_id in unknown}
             self._open({tenant_id: state for tenant_id, state in states.items() if isinstance(state, StoredConfig)})
-            self._tenants |= {tenant_id: state for tenant_id, state in states.items() if isinstance(state, Stop)}
+            # What will never be sent goes back to end with its reason.
+            self._tenants |= {tenant_id: state if state.waits else None for tenant_id, state in states.items() if isinstance(state, Stop)}
         return {tenant_id: self._tenants[tenant_id] for tenant_id in tenant_ids}
 
     def _open(self, configs: Mapping[str, StoredConfig]) -> None:
         accounts = {tenant_id: account_of(tenant_id, config) for tenant_id, config in configs.items()}
         closed = {key: configs[tenant_id] for tenant_id, key in accounts.items() if key is not None and key not in self._accounts}
         self._accounts |= dict(zip(closed, self._room.workers.map(self._outlet, closed, closed.values()), strict=True))
-        self._tenants |= {tenant_id: self._accounts[key] if key else Outlet() for tenant_id, key in accounts.items()}
+        self._tenants |= {tenant_id: self._accounts[key] if key else None for tenant_id, key in accounts.items()}
 
     def _outlet(self, account: str, config: StoredConfig) -> Outlet:
         now = self._room.clock.now().timestamp()

@@ -184,14 +184,16 @@ def _pointer(record: Delivery) -> Copy:
 def _release_all(outlets: Outlets, room: SweepRoom, tally: Tally, ends_at: datetime) -> None:
     """Set free what the accounts can take of each tenant's mail, page by page in turn: nobody stands behind a large backlog."""
     try:
-        turns = deque((tenant_id, _pages(tenant_id, room)) for tenant_id in room.releases.releasing())
+        tenants = room.releases.releasing()
+        outlet_of = outlets.of(tenants)
     except DependencyError as failure:
         room.journal.failed("release", None, failure)
         return
+    turns = deque((tenant_id, _pages(tenant_id, room)) for tenant_id in tenants)
     while turns and room.clock.now() < ends_at:
         tenant_id, pages = turns.popleft()
         try:
-            if _release(tenant_id, pages, outlets, room, tally):
+            if _release(tenant_id, pages, outlet_of[tenant_id], room, tally):
                 turns.append((tenant_id, pages))
         except DependencyError as failure:
             room.journal.failed("release", tenant_id, failure)
@@ -201,39 +203,40 @@ def _pages(tenant_id: str, room: SweepRoom) -> Iterator[Sequence[Delivery]]:
     return batched(room.messages.waiting_for_provider(tenant_id), PAGE, strict=False)
 
 
-def _release(tenant_id: str, pages: Iterator[Sequence[Delivery]], outlets: Outlets, room: SweepRoom, tally: Tally) -> bool:
+def _release(tenant_id: str, pages: Iterator[Sequence[Delivery]], outlet: Outlet | Stop | None, room: SweepRoom, tally: Tally) -> bool:
     """Send for the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
 
     Raises:
         DependencyError: a table did not answer: not all of the tenant's mail is set free yet.
     """
-    outlet = outlets.of([tenant_id])[tenant_id]
     if isinstance(outlet, Outlet) and outlet.room <= 0:
         return False
     page = next(pages, ())
     # A provider that was switched off again leaves its mail where it is: it is marked again when it is back.
-    if not page or (isinstance(outlet, Stop) and outlet.waits):
+    if not page or isinstance(outlet, Stop):
         room.releases.released(tenant_id, room.clock.now())
         return False
-    free = [record for record in page if isinstance(outlet, Stop) or outlet.takes(record.recipients)]
+    free = [record for record in page if outlet is None or outlet.takes(record.recipients)]
     # The record first: a pointer that came before its dueAt would have to wait for the old one.
-    due = [record for record in room.workers.map(lambda record: _make_due(record, room), free) if record is not None]
+    freed = list(room.workers.map(lambda record: _make_due(record, room), free))
+    due = [record for record in freed if isinstance(record, Delivery)]
     missed = _missed(due, room)
     _apply_all([changes.touch(record, room.clock.now(), sweep_at=room.clock.now()) for record in missed], room)
     tally.moved += len(due) - len(missed)
+    for failure in freed:
+        if isinstance(failure, DependencyError):
+            raise failure
     return len(free) == len(page)
 
 
-def _make_due(record: Delivery, room: SweepRoom) -> Delivery | None:
-    """Make a record due; the next runs look at it once more, should this one not get to send for its body.
-
-    Raises:
-        DependencyError: the table did not answer: the tenant's mail is not all set free yet.
-    """
+def _make_due(record: Delivery, room: SweepRoom) -> Delivery | DependencyError | None:
+    """Make a record due, and look at it once more should this run not get to send for its body; None where it has gone on by itself."""
     now = room.clock.now()
     look = min(now + LOOK_AGAIN, record.expires_at)
     try:
         return room.messages.apply(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=look))
+    except DependencyError as failure:
+        return failure
     except RefusedError:
         return None
 

@@ -41,14 +41,15 @@ class Turn:
 def take_turns(ready: Iterable[Ready], room: Mailroom, *, latest: datetime) -> Sequence[Turn]:
     """Reserve slots for all messages of each account together; return the turns in the order in which to take them.
 
-    In that order no message stands behind one that waits longer. After `latest` nothing is reserved: all come back at once.
+    In that order no message stands behind one that waits longer; copies are made once those are under way whose slots have come. After
+    `latest` nothing is reserved: all come back at once.
     """
-    now = room.clock.now()
     accounts: dict[str | None, list[Ready]] = defaultdict(list)
     for one in ready:
         accounts[one.account].append(one)
-    turns = chain.from_iterable(room.workers.map(lambda account: _reserve(account, accounts[account], room, latest), accounts))
-    return sorted(turns, key=lambda turn: turn.plan.at if isinstance(turn.plan, Slot) else now)
+    turns = list(chain.from_iterable(room.workers.map(lambda account: _reserve(account, accounts[account], room, latest), accounts)))
+    now = room.clock.now()
+    return sorted(turns, key=lambda turn: (turn.plan.at, False) if isinstance(turn.plan, Slot) else (now, True))
 
 
 def _reserve(account: str | None, ready: Sequence[Ready], room: Mailroom, latest: datetime) -> Sequence[Turn]:
