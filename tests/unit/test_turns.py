@@ -6,26 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from aws_lambda_powertools import Metrics
 
 from fakes import NOON, FakeClock, a_config, a_provider
+from journals import a_journal
 from lines import FakePacingTable
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.pacing import FORGIVEN, LONGEST_WAIT, Later, Slot
 from mailer.domain.provider import Provider, StoredConfig
-from mailer.observability import LogJournal, logger
-from mailer.ports import AccountFacts, Copy, ProviderChange
+from mailer.ports import AccountFacts, Copy
 from mailer.services.pacing import Pacing
 from mailer.services.send import CALL_SPAN
 from mailrooms import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_copy
-
-
-class NoEvents:
-    """Nobody listens."""
-
-    def provider_changed(self, change: ProviderChange) -> None:
-        """Do nothing."""
-
 
 SECOND = timedelta(seconds=1)
 ACCOUNT = "123456789012/eu-west-1"
@@ -242,12 +233,10 @@ def test_a_mail_that_cannot_be_composed_ends_at_its_turn(bench: Bench) -> None:
 
 def test_waits_are_a_metric_in_milliseconds() -> None:
     """A slot that is a little past was not waited for."""
-    numbers = Metrics(namespace="Tenantmail", service="tenantmail")
-    journal = LogJournal(logger(), numbers, NoEvents())
-    journal.paced(1.5 * SECOND)
-    journal.paced(-SECOND)
-    assert numbers.metric_set == {"PacingWait": {"Unit": "Milliseconds", "StorageResolution": 60, "Value": [1500.0, 0.0]}}
-    numbers.clear_metrics()
+    with a_journal() as (journal, written):
+        journal.paced(1.5 * SECOND)
+        journal.paced(-SECOND)
+    assert written.values("PacingWait") == [1500.0, 0.0]
 
 
 # -- when pacing fails ---------------------------------------------------------------------------------------------------
