@@ -143,6 +143,7 @@ class Then(Enum):
     RESTS = "the copy is done"
     LOOKS = "the copy does what the record asks"
     BEGINS = "it begins anew, with the same copy"
+    REMEMBERS = "the record hears of the body that was parked for a stale copy"
     LOSES = "it cannot have failed, so it is lost for good"
 
 
@@ -155,6 +156,8 @@ def _then(pending: Pending, answer: Answer) -> Then:
     match pending.deed:
         case deed if deed in ALWAYS:
             return ALWAYS[deed]
+        case "wait parked" if record and record.hop > pending.hop:  # services.send._went_on
+            return Then.RESTS if record.is_parked else Then.REMEMBERS
         case "park" | "wait parked":  # services.redelivery._hold, services.send._went_on
             return Then.RESTS if is_done else Then.LOOKS
         case "resend":  # services.redelivery._meanwhile
@@ -173,6 +176,8 @@ def _after(setup: Setup, world: World, pending: Pending, copy: Copy, then: Then,
             yield from _react(setup, world, copy, name)
         case Then.BEGINS:
             yield name, queued(world, copy), Kind.GOES_ON
+        case Then.REMEMBERS:
+            yield name, about_to(world, "park", copy), Kind.GOES_ON
         case Then.LOSES:
             yield name, about_to(world, "lose for good", copy, is_latest=pending.is_latest), Kind.GOES_ON
 

@@ -1,5 +1,6 @@
 """What a copy does when the fence refuses it: in each state of the record, copy first, receipt last."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -111,6 +112,65 @@ def test_a_copy_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at
     bench.messages.before = overtake
     bench.receive(a_copy(sendAt=send_at.isoformat()))
     assert (bench.record().status, bench.record().hop) == (Status.QUEUED, 3)
+
+
+def overtaken_while_parking(bench: Bench, then: Callable[[], None]) -> None:
+    """Let a newer copy raise the hop while a body is being parked, and something happen before the record hears of that body."""
+
+    def meanwhile(change: Change) -> None:
+        if change.rule.name == "wait":
+            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=3)
+        if change.rule.name == "note":
+            then()
+
+    bench.messages.before = meanwhile
+    assert bench.receive(a_copy(sendAt=TOMORROW)) == []
+
+
+TOMORROW = (NOON + timedelta(days=1)).isoformat()
+
+
+def test_a_body_that_was_parked_for_a_stale_copy_goes_with_its_request() -> None:
+    """The newest copy may have parked the same object: only the request's end can delete it."""
+    bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
+    overtaken_while_parking(bench, lambda: None)
+    assert bench.record().parked in bench.parked.bodies
+    assert bench.queue.sent == []
+
+
+def test_a_body_that_was_parked_for_an_ended_request_is_deleted() -> None:
+    """It was cancelled before its record heard of the body."""
+    bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
+
+    def cancel() -> None:
+        bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.CANCELLED)
+
+    overtaken_while_parking(bench, cancel)
+    assert bench.parked.bodies == {}
+
+
+def test_a_body_that_its_record_does_not_hear_of_is_the_bucket_s_to_delete() -> None:
+    """The stale copy is done all the same; that is all an outage can cost here."""
+    bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
+
+    def fail() -> None:
+        raise DependencyError("DynamoDB", "UpdateItem")
+
+    overtaken_while_parking(bench, fail)
+    assert ([step for step, *_ in bench.events("failed")], bench.queue.sent) == (["remember"], [])
+
+
+def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
+    """Other content took the id while this body was being parked."""
+    bench, other = Bench(), a_record(body=RESEND, hop=3)
+
+    def meanwhile(change: Change) -> None:
+        if change.rule.name == "wait":
+            bench.messages.records["acme", "r1"] = other
+
+    bench.messages.before = meanwhile
+    bench.receive(a_copy(sendAt=TOMORROW))
+    assert ([buried.reason for buried in bench.queue.buried], bench.record()) == (["request_id_reused"], other)
 
 
 def test_a_copy_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:

@@ -28,7 +28,7 @@ from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
 from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
-from mailer.services.waiting import bury, carry_proof, come_back, discard_body, rest, send_copy
+from mailer.services.waiting import bury, carry_proof, come_back, discard_body, remember_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=27)
 """How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
@@ -288,16 +288,18 @@ def defer(
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find
         discard_body(room, refusal.current, resting.parked)
         if not resting.on_queue:
-            _went_on(job, room, refusal.current)
+            _went_on(job, room, refusal.current, resting.parked)
     except DependencyError as failure:
         room.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body
             send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.hop), parked=resting.parked)
 
 
-def _went_on(job: Job, room: Mailroom, record: Delivery | None) -> None:
+def _went_on(job: Job, room: Mailroom, record: Delivery | None, key: str | None) -> None:
     """Do what the record of a request asks that went on while its body was being parked: no copy of it would find out later."""
-    if record is not None and redelivered(job, room, record):
+    if record is not None and record.hop > job.copy.hop and same_content(job.request.content_hash, record.content_hash):
+        remember_body(room, record, key)
+    elif record is not None and redelivered(job, room, record):
         come_back(job, room, room.clock.now())
 
 

@@ -112,6 +112,18 @@ def discard_body(room: Mailroom, record: Delivery | None, key: str | None) -> No
         discard(record.parked or key, room)
 
 
+def remember_body(room: Mailroom, record: Delivery, key: str | None) -> None:
+    """Let an open record know of a body that nobody waits for: it is deleted with the request's end, as another copy may still need it."""
+    if record.parked is not None or key is None:
+        return
+    try:
+        room.messages.apply(changes.note(changes.about(record), room.clock.now(), parked=key))
+    except RefusedError as refusal:
+        discard_body(room, refusal.current, key)
+    except DependencyError as failure:
+        room.journal.failed("remember", record.tenant_id, failure)
+
+
 def discard(key: str | None, room: HasBodies) -> None:
     """Delete the parked body of a request that has ended; the bucket's lifecycle gets those that this misses."""
     if key is None:
