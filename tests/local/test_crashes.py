@@ -23,18 +23,14 @@ def body(tenant: Tenant) -> str:
 
 def handle(env: dict[str, str], body: str, receives: int = 1) -> Any:
     """Let a worker handle a batch of one to its end."""
-    with worker.start("event", env=env) as process:
-        out, _ = process.communicate(json.dumps(worker.sqs_event(body, receives=receives)), timeout=60)
-        return json.loads(out.splitlines()[-1])  # the lines before it are the function's log
+    with worker.start(worker.handle, worker.sqs_event(body, receives=receives), env=env) as process:
+        return process.told(60)
 
 
 def kill_while(aws: LocalAws, env: dict[str, str], body: str, fault: int) -> None:
     """Start a worker on the request and kill it once the fault holds it."""
     aws.control.forget_requests()
-    with worker.start("event", env=env) as process:
-        assert process.stdin
-        process.stdin.write(json.dumps(worker.sqs_event(body)))
-        process.stdin.close()
+    with worker.start(worker.handle, worker.sqs_event(body), env=env) as process:
         hung = aws.control.wait_for_requests(1, outcome="hung", seconds=30)
         process.kill()
     assert hung[0].faults == [fault]

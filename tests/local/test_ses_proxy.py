@@ -301,6 +301,21 @@ def test_a_fault_that_means_nothing_is_refused(ses: Alone, rule: dict[str, str])
         ses.control.inject(**rule)
 
 
+def test_a_fault_can_be_meant_for_what_a_request_says(ses: Alone) -> None:
+    """Only for those whose body holds its text, whoever asks."""
+    ses.control.inject("error", text="blue", code="Throttling", message="slow down")
+    assert send(client_for(ses.url), to=("red@customer.example",))
+    assert refusal(lambda: send(client_for(ses.url), to=("blue@customer.example",)))[0] == "Throttling"
+
+
+def test_the_log_tells_whose_request_it_was_where_a_test_asked_for_that(ses: Alone) -> None:
+    """By what its body says; nothing of a body is noted down otherwise."""
+    send(client_for(ses.url), to=("r-17@customer.example",))
+    ses.control.mark(r"r-\d+")
+    send(client_for(ses.url), to=("r-18@customer.example",))
+    assert [call.marks for call in ses.control.requests()] == [[], ["r-18"]]
+
+
 def test_connections_can_be_refused_and_accepted_again(ses: Alone) -> None:
     """A refused connection never carries a request; afterwards the same address works as before."""
     ses.control.set_listening("ses", "refuse")

@@ -13,6 +13,7 @@
 import asyncio
 import http.client
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class ControlServer:
     async def _post_calm(self) -> Any:
         await self._delete_faults()
         self._ses.limits.clear()
-        self._ses.relay = None
+        self._ses.relay = self._wire.mark = None
         for proxy in self._proxies.values():
             await proxy.set_listening("accept")
 
@@ -100,6 +101,9 @@ class ControlServer:
 
     async def _put_accounts(self, access_key: str, account: str) -> Any:
         self._wire.accounts.tell(access_key, account)
+
+    async def _put_mark(self, pattern: str = "") -> Any:
+        self._wire.mark = re.compile(pattern.encode()) if pattern else None
 
     async def _put_relay(self, host: str = "", port: int = 0) -> Any:
         self._ses.relay = (host, port) if host else None
@@ -153,6 +157,7 @@ class SeenRequest:
     outcome: str
     status: int
     faults: list[int]
+    marks: list[str]
 
 
 class ControlError(Exception):
@@ -210,6 +215,10 @@ class Control:
     def tell_account(self, access_key: str, account: str) -> None:
         """Say which account an access key belongs to."""
         self._call("PUT", "accounts", body={"access_key": access_key, "account": account})
+
+    def mark(self, pattern: str = "") -> None:
+        """Note down from now on what of each request's body fits a pattern, as the request's `marks`."""
+        self._call("PUT", "mark", body={"pattern": pattern})
 
     def relay_to(self, host: str = "", port: int = 0) -> None:
         """Pass every accepted mail on to an SMTP server too; without a host, to none."""

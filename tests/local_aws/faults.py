@@ -53,7 +53,10 @@ MOMENTS = {
 
 @dataclass(slots=True)
 class Fault:
-    """One rule. Fields left empty fit everyone; `times` 0 means until cleared; `skip` lets the first ones through."""
+    """One rule. Fields left empty fit everyone; `text` must be found in the request's body.
+
+    `times` 0 means until cleared; `skip` lets the first ones through.
+    """
 
     action: Action
     when: When = When.BEFORE
@@ -62,6 +65,7 @@ class Fault:
     access_key: str = ""
     account: str = ""
     path: str = ""
+    text: str = ""
     times: int = 0
     skip: int = 0
     probability: float = 1.0
@@ -83,7 +87,7 @@ class Fault:
         fault = cls(**{**data, "action": Action(data["action"]), "when": When(data.get("when", "before"))})
         if fault.when not in MOMENTS[fault.action]:
             raise ValueError(f"{fault.action} cannot happen at the moment {fault.when}")
-        if fault.when is When.CONNECT and (fault.operation or fault.access_key or fault.account or fault.path):
+        if fault.when is When.CONNECT and (fault.operation or fault.access_key or fault.account or fault.path or fault.text):
             raise ValueError("at the moment connect nobody knows who is calling")
         fault._dice.seed(fault.seed)
         return fault
@@ -115,6 +119,7 @@ class Caller:
     access_key: str = ""
     account: str = ""
     path: str = ""
+    body: bytes = b""
 
 
 class Faults:
@@ -149,7 +154,7 @@ class Faults:
 
 def _fits(rule: Fault, caller: Caller) -> bool:
     exact = all(getattr(rule, name) in ("", getattr(caller, name)) for name in ("service", "operation", "access_key", "account"))
-    return exact and rule.path in caller.path
+    return exact and rule.path in caller.path and rule.text.encode() in caller.body
 
 
 def error_response(request: Request, status: int, code: str, message: str) -> Response:

@@ -19,7 +19,7 @@ from local_aws.faults import Action, Caller, Fault, Faults, When, error_response
 from local_aws.wire import Request, Response
 
 HOST = "127.0.0.1"
-LOG_LENGTH = 200_000  # requests remembered
+LOG_LENGTH = 500_000  # requests remembered
 BACKLOG = 1024
 STREAM_LIMIT = wire.HEAD_LIMIT
 SLOW_PIECES = 20
@@ -50,6 +50,7 @@ class LogEntry:
     outcome: str = "open"
     status: int = 0
     faults: list[int] = field(default_factory=list)
+    marks: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,6 +107,8 @@ class Wire:
         self.changes = Changes()
         self.log: deque[LogEntry] = deque(maxlen=LOG_LENGTH)
         self.released = asyncio.Event()
+        self.mark: re.Pattern[bytes] | None = None
+        """What to note down of each request's body: the ids by which a test knows whose request it was."""
         self._count = 0
 
     def record(self, service: str, request: Request) -> LogEntry:
@@ -113,6 +116,13 @@ class Wire:
         entry = LogEntry(self._count, time.time(), service, request.method, request.path, access_key=request.access_key)
         self.log.append(entry)
         return entry
+
+    def note(self, entry: LogEntry, request: Request) -> None:
+        """Write down what the body of a request says."""
+        entry.operation, entry.size = request.operation, len(request.body)
+        if self.mark:
+            entry.marks = sorted({found.decode() for found in self.mark.findall(request.body)})
+        self.changes.notify()
 
     def release(self) -> None:
         """End every connection that hangs."""
@@ -208,8 +218,7 @@ class FaultProxy:
         try:
             await misfortune.befall(When.HEAD)
             await wire.read_body(request, reader, writer)
-            entry.operation, entry.size = request.operation, len(request.body)
-            self._wire.changes.notify()
+            self._wire.note(entry, request)
             response = await misfortune.befall(When.BEFORE)
             if response is None:
                 answered = await self._answer(request, entry.account)
@@ -262,7 +271,8 @@ class Misfortune:
         """
         request = self._request
         operation = request.operation if request else ""
-        caller = Caller(self._entry.service, operation, self._entry.access_key, self._entry.account, self._entry.path)
+        who = (self._entry.access_key, self._entry.account, self._entry.path)
+        caller = Caller(self._entry.service, operation, *who, request.body if request else b"")
         for fault in self._wire.faults.take(when, caller):
             self._entry.faults.append(fault.id)
             if fault.action is Action.DELAY:
