@@ -1,0 +1,99 @@
+"""What is sent: made-up tenants, an invoice mail each, and SQS's events of them; the same for every contender."""
+
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+REGION = "eu-central-1"
+BATCH = 100  # messages, as the template takes them
+TENANTS = 20  # of one batch
+LARGE = 5_000_000  # bytes of a large file
+LARGEST_FILE = 7_640_000  # bytes of the one file that every key of the bucket holds: beside the bodies, what fits into SES's 10 485 760
+
+TEXT = "Guten Tag,\n\nanbei finden Sie Ihre Rechnung für März.\n\nMit freundlichen Grüßen\nIhre Buchhaltung\n\n" * 15
+HTML = '<p>Guten Tag,</p>\n<p>anbei finden Sie Ihre <a href="https://acme.example/i?id=42">Rechnung</a> für März.</p>\n' * 25
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One of them, with its access key."""
+
+    number: int
+
+    @property
+    def tenant_id(self) -> str:
+        return f"tenant-{self.number}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What its provider config holds."""
+        return {
+            "accessKeyId": f"AKIA{self.number:016d}",
+            "secretAccessKey": f"{self.number:040d}",
+            "region": REGION,
+            "fromAddress": f"billing@tenant-{self.number}.example",
+            "fromName": "Buchhaltung",
+            "maxSendRate": 10_000,
+        }
+
+
+EVERYONE = [Tenant(n) for n in range(TENANTS)]
+
+
+def message(*attachments: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an invoice mail of 5 KB, and what is attached to it."""
+    return {
+        "to": [{"email": "jo@example.com", "name": "Jo Ünger"}],
+        "subject": "Ihre Rechnung für März",
+        "text": TEXT,
+        "html": HTML,
+        **({"attachments": list(attachments)} if attachments else {}),
+    }
+
+
+@cache
+def octets(size: int) -> bytes:
+    """Give a file of so many octets, the same each time."""
+    return random.Random(size).randbytes(size)  # noqa: S311  # nobody is to be kept from guessing it
+
+
+def uploaded(tenant_id: str) -> dict[str, Any]:
+    """Give an attachment that was uploaded before."""
+    return {"filename": "Rechnung.pdf", "s3": {"key": f"{tenant_id}/file"}}
+
+
+def event(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give what SQS hands the function for some send requests."""
+    now = str(int(time.time() * 1000))
+    return {
+        "Records": [
+            {
+                "messageId": f"receipt-{n}",
+                "body": json.dumps(request),
+                "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": now, "MessageGroupId": request["tenantId"]},
+                "messageAttributes": {},
+            }
+            for n, request in enumerate(requests)
+        ]
+    }
+
+
+@dataclass
+class Requests:
+    """Makes send requests that nobody has made before."""
+
+    prefix: str
+    made: int = 0
+
+    def take(self, tenants: Sequence[Tenant], size: int = BATCH, content: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Give so many requests, of the tenants in turn."""
+        self.made += size
+        mail = content or message()
+        return [
+            {"tenantId": tenants[n % len(tenants)].tenant_id, "requestId": f"{self.prefix}-{self.made}-{n}", "message": mail}
+            for n in range(size)
+        ]
