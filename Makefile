@@ -44,7 +44,8 @@ invoke: setup ## Run one built function as Lambda does (FUNCTION=SendFunction EV
 	@$(BIN)/python -m local_aws.invoke $(FUNCTION) $(EVENT) --port $(PORT)
 
 test: setup ## Run the unit, functional, template and local tests
-	@$(PYTEST) tests/unit tests/functional tests/template tests/local
+	@$(PYTEST) --numprocesses=2 --dist=loadfile tests/unit tests/functional tests/template
+	@$(PYTEST) tests/local
 
 test-aws: setup ## Run the integration tests on a real SES sandbox account (TEST_SES_…, see tests/aws/conftest.py)
 	@$(PYTEST) tests/aws
