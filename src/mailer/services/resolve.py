@@ -1,15 +1,15 @@
 """Settle an `unknown` on an operator's word: it was sent after all, or it shall be sent again."""
 
-import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import Change, Delivery, Resolution, Status
 from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import parse_request, schedule
-from mailer.ports import Copy, RefusedError
+from mailer.ports import RefusedError
 from mailer.services.messages import Desk, get
-from mailer.services.waiting import discard
+from mailer.services.waiting import discard, pointer_to
 
 HOLD_BACK = timedelta(seconds=10)
 """Keeps a resent copy on the queue until the record says `queued`: one that came earlier would meet the `unknown` and go to rest."""
@@ -50,7 +50,8 @@ def _resend(record: Delivery, resolution: Resolution, desk: Desk) -> Delivery:
     if not delivery.allows(change, record):
         dead_at = record.worker_dead_at(desk.send_timeout)
         raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}")
-    if desk.queue.send([(_pointer(record, resolution.at), HOLD_BACK)]):
+    pointer = replace(pointer_to(record), created_at=resolution.at, hop=record.hop + 1, expires_at=None)
+    if desk.queue.send([(pointer, HOLD_BACK)]):
         raise DependencyError("SQS", "SendMessageBatch")
     return _applied(change, desk)
 
@@ -64,17 +65,6 @@ def _new_expiry(record: Delivery, now: datetime, desk: Desk) -> datetime:
         raise _not_resolvable("outcome", "its body is not kept any more; send it as a new request") from None
     except RequestError:
         raise _not_resolvable("outcome", "its expiresAt has passed; send it as a new request") from None
-
-
-def _pointer(record: Delivery, now: datetime) -> Copy:
-    return Copy(
-        body=json.dumps({"tenantId": record.tenant_id, "requestId": record.request_id}),
-        tenant_id=record.tenant_id,
-        created_at=now,
-        hop=record.hop + 1,
-        parked=record.parked,
-        correlation_id=record.correlation_id,
-    )
 
 
 def _applied(change: Change, desk: Desk) -> Delivery:

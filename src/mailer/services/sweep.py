@@ -3,7 +3,6 @@
 Bounded per run and idempotent: what a run leaves, or a crash makes it do twice, the next one puts right.
 """
 
-import json
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
@@ -17,7 +16,6 @@ from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.domain.provider import Stop
 from mailer.ports import (
     Clock,
-    Copy,
     Journal,
     Lines,
     MessagesTable,
@@ -30,7 +28,7 @@ from mailer.ports import (
 from mailer.services.backlog import Outlet, Outlets
 from mailer.services.ending import end_unsent
 from mailer.services.redelivery import WORKER_LOST
-from mailer.services.waiting import discard
+from mailer.services.waiting import discard, pointer_to
 
 PAGE = 100
 """Records read at once from one shard of the index, or of one tenant whose mail is set free."""
@@ -159,23 +157,11 @@ def _feed(records: Sequence[Delivery], room: SweepRoom) -> int:
 
 def _missed(records: Sequence[Delivery], room: SweepRoom) -> Collection[Delivery]:
     """Send a pointer to each record's parked body; return those that the queue did not take."""
-    pointers = {_pointer(record): record for record in records}
+    pointers = {pointer_to(record): record for record in records}
     refused = room.workers.map(
         lambda some: room.queue.send([(pointer, timedelta()) for pointer in some]), batched(pointers, SENT_TOGETHER, strict=False)
     )
     return {pointers[pointer] for pointer in chain.from_iterable(refused)}
-
-
-def _pointer(record: Delivery) -> Copy:
-    return Copy(
-        body=json.dumps({"tenantId": record.tenant_id, "requestId": record.request_id}),
-        tenant_id=record.tenant_id,
-        created_at=record.created_at,
-        hop=record.hop,
-        parked=record.parked,
-        expires_at=record.expires_at,
-        correlation_id=record.correlation_id,
-    )
 
 
 # -- the mail of resumed tenants -----------------------------------------------------------------------------------------

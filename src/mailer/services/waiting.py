@@ -1,5 +1,6 @@
 """Let a request wait: as a delayed copy on the queue, or parked in the bucket. The copy first, the record second, the receipt last."""
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -83,6 +84,19 @@ def rest(
 def park(job: Job, room: Mailroom) -> str:
     """Store the body in the bucket, unless it is there, and return its key: one for all ways to write the same request."""
     return job.copy.parked or room.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
+
+
+def pointer_to(record: Delivery) -> Copy:
+    """Return the copy that stands for a record's parked body."""
+    return Copy(
+        body=json.dumps({"tenantId": record.tenant_id, "requestId": record.request_id}),
+        tenant_id=record.tenant_id,
+        created_at=record.created_at,
+        hop=record.hop,
+        parked=record.parked,
+        expires_at=record.expires_at,
+        correlation_id=record.correlation_id,
+    )
 
 
 def come_back(job: Job, room: Mailroom, until: datetime) -> None:
