@@ -20,7 +20,7 @@ from typing import Any, Literal
 # -- what tunes it -------------------------------------------------------------------------------------------------------
 
 LONGEST_WAIT = 1.0
-"""Seconds that a function waits for a slot; longer waits cost less as delayed copies."""
+"""Seconds that a function waits for a slot; longer waits cost less as delayed copies, where those come in time."""
 
 FORGIVEN = 1.0
 """Seconds' worth of the rate that SES lets an account catch up after silence. A slot missed by more than that, less its own length, is
@@ -103,7 +103,7 @@ class RateSource:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Send it at `at`, which is at most LONGEST_WAIT away."""
+    """Send it at `at`, which is at most LONGEST_WAIT and JITTER away."""
 
     at: datetime
 
@@ -184,6 +184,11 @@ class Line:
         return FORGIVEN if self.is_learning else max(0.0, FORGIVEN - 1 / self.rate)
 
     @property
+    def _near(self) -> float:
+        """Seconds within which a slot is waited for: a copy held back for a second might miss it, one that is not held back would spin."""
+        return LONGEST_WAIT + JITTER - self._grace
+
+    @property
     def _step(self) -> tuple[float, float]:
         return LEARNING if self.is_learning else PROBING
 
@@ -208,9 +213,9 @@ class Line:
         if slot > self.booked or self.clock(now) - slot > self._grace * self.rate:
             return None
         at = self.shows(slot, now)
-        if at - now <= LONGEST_WAIT:
+        if at - now < self._near:
             return Slot(moment(at))
-        delay = min(max(floor(self.shows_at_best(slot, now) + self._grace - JITTER - now), 0), HORIZON)
+        delay = min(max(floor(self.shows_at_best(slot, now) + self._grace - JITTER - now), 1), HORIZON)
         # SQS delays by whole seconds, rounded up from what is left when the copy is sent.
         return Later(moment(now + delay - 0.5), slot)
 
