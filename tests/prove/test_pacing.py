@@ -2,7 +2,7 @@
 
 import pytest
 
-from local_aws.flood import RATE, Flood, flooded, rate, throttles
+from local_aws.flood import RATE, Flood, flooded, pollers, rate, throttles
 from local_aws.running import LocalAws
 from mailer.domain.delivery import Status
 
@@ -10,13 +10,11 @@ from mailer.domain.delivery import Status
 def test_twenty_tenants_send_a_thousand_messages_at_their_rates(aws: LocalAws) -> None:
     """Each within ten percent of what its account may send, whoever else sends; no throttle surfaces as a failure."""
     flood = Flood(tenants=20, mails=50, recipients=20)
-    tenants = flood.send(aws)
-    rates, refused = [], 0
-    for tenant in tenants:
-        mails = flooded(aws, tenant.account, flood.mails, 3 * flood.seconds)
-        assert len(mails) == flood.mails
-        rates.append(rate(mails))
-        refused += throttles(aws, tenant.account)
+    with pollers(aws, 3):
+        tenants = flood.send(aws)
+        mails = [flooded(aws, tenant.account, flood.mails, 3 * flood.seconds) for tenant in tenants]
+    assert [len(some) for some in mails] == [flood.mails] * flood.tenants
+    rates, refused = [rate(some) for some in mails], sum(throttles(aws, tenant.account) for tenant in tenants)
     share = [one / RATE for one in rates]
     print(f"each account at {min(share):.1%} to {max(share):.1%} of its rate; {refused} of {flood.tenants * flood.mails} sends throttled")
     assert rates == pytest.approx([RATE] * flood.tenants, rel=0.1)
