@@ -328,11 +328,13 @@ class Listener:
         self._converse = converse
         self._server: asyncio.Server | None = None
         self._deaf: list[socket.socket] = []
+        self._held: socket.socket | None = None
         self._mode = "accept"
         self._open: set[asyncio.StreamWriter] = set()
 
     async def listen(self, port: int) -> int:
         self._server = await asyncio.start_server(self._on_connection, HOST, port, limit=STREAM_LIMIT, backlog=BACKLOG)
+        self._let_go()
         return int(self._server.sockets[0].getsockname()[1])
 
     async def switch(self, mode: str, port: int) -> None:
@@ -341,14 +343,21 @@ class Listener:
         if mode == self._mode:
             return
         self._mode = mode
-        await self.stop()
+        await self._close()
         if mode == "accept":
             await self.listen(port)
         elif mode == "ignore":
+            self._let_go()
             self._be_deaf(port)
+        else:
+            self._hold(port)
 
     async def stop(self) -> None:
         """Take no new connection and reset the open ones."""
+        await self._close()
+        self._let_go()
+
+    async def _close(self) -> None:
         if self._server:
             self._server.close()
             self._server = None
@@ -358,6 +367,17 @@ class Listener:
             sock.close()
         self._deaf.clear()
         await asyncio.sleep(0)  # lets the aborted connections' tasks end
+
+    def _hold(self, port: int) -> None:
+        """Keep the port without listening, or an outgoing connection of anybody might be given it."""
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind((HOST, port))
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._held.close()
+            self._held = None
 
     def _be_deaf(self, port: int) -> None:
         """Listen with a queue that is already full: the kernel then drops every further SYN."""
