@@ -160,8 +160,26 @@ def test_a_body_that_its_record_does_not_hear_of_is_the_bucket_s_to_delete() -> 
     assert ([step for step, *_ in bench.events("failed")], bench.queue.sent) == (["remember"], [])
 
 
+def test_a_body_that_was_parked_beside_a_worker_under_way_goes_with_its_request() -> None:
+    """The copy that looks again finds the request sent, and knows of the body that its record never heard of."""
+    bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
+
+    def begin(change: Change) -> None:
+        if change.rule.name == "wait":
+            bench.messages.records["acme", "r1"] = under_way(body=a_body(sendAt=TOMORROW))
+
+    bench.messages.before = begin
+    bench.receive(a_copy(sendAt=TOMORROW))
+    bench.messages.before = None
+    copy, _ = bench.take()
+    assert copy.parked in bench.parked.bodies
+    bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
+    bench.receive(copy)
+    assert (bench.parked.bodies, bench.queue.sent) == ({}, [])
+
+
 def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
-    """Other content took the id while this body was being parked."""
+    """Other content took the id while this body was being parked; what an operator puts back needs no bucket."""
     bench, other = Bench(), a_record(body=RESEND, hop=3)
 
     def meanwhile(change: Change) -> None:
@@ -170,7 +188,8 @@ def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
 
     bench.messages.before = meanwhile
     bench.receive(a_copy(sendAt=TOMORROW))
-    assert ([buried.reason for buried in bench.queue.buried], bench.record()) == (["request_id_reused"], other)
+    assert [(buried.reason, buried.copy.parked) for buried in bench.queue.buried] == [("request_id_reused", None)]
+    assert bench.record() == other
 
 
 def test_a_copy_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:

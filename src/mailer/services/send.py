@@ -297,9 +297,15 @@ def defer(
 
 def _went_on(job: Job, room: Mailroom, record: Delivery | None, key: str | None) -> None:
     """Do what the record of a request asks that went on while its body was being parked: no copy of it would find out later."""
-    if record is not None and record.hop > job.copy.hop and same_content(job.request.content_hash, record.content_hash):
-        remember_body(room, record, key)
-    elif record is not None and redelivered(job, room, record):
+    if record is None:
+        return
+    if same_content(job.request.content_hash, record.content_hash):
+        if record.hop > job.copy.hop:
+            remember_body(room, record, key)
+            return
+        # The copy that finds the end deletes the body.
+        job = replace(job, received=replace(job.received, copy=replace(job.copy, parked=key)))
+    if redelivered(job, room, record):
         come_back(job, room, room.clock.now())
 
 
