@@ -107,6 +107,18 @@ def test_the_body_of_a_withdrawn_request_is_discarded() -> None:
     assert not parked.bodies
 
 
+def test_a_body_that_is_parked_while_its_request_is_withdrawn_is_discarded() -> None:
+    """A worker parks it between our read and our write: the record that was written names it."""
+    parked, table = FakeParkedBodies(), FakeMessagesTable(a_delivery("r1"))
+
+    def park(_: Change) -> None:
+        table.records["acme", "r1"] = replace(table.records["acme", "r1"], status=Status.DEFERRED, parked=parked.park("acme", "r1", "{}"))
+
+    table.before = park
+    cancel("acme", "r1", a_desk(messages=table, parked=parked))
+    assert not parked.bodies
+
+
 def test_a_bucket_that_fails_does_not_undo_a_withdrawal() -> None:
     """The record is what counts; lifecycle rules delete the body later."""
     parked = FakeParkedBodies()

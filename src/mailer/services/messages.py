@@ -242,7 +242,7 @@ def cancel(tenant_id: str, request_id: str, desk: Desk) -> Delivery:
             return current
         raise RequestError([Problem("status", _why_not_cancellable(current))], "not_cancellable") from None
     desk.journal.recorded(record)
-    discard(waiting.parked, desk)
+    discard(record.parked, desk)
     return record
 
 
