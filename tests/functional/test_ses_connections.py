@@ -2,10 +2,12 @@
 
 import ssl
 import tracemalloc
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import pytest
 from botocore.httpsession import DEFAULT_CA_BUNDLE
@@ -88,6 +90,27 @@ def test_a_stale_socket_turns_no_good_mail_into_unknown(server: SesServer, send:
     server.react = lambda _: Reset() if server.connections == 1 else accepted("new")
     wall.now += 600
     assert send() == Sent("new")
+
+
+# ── writes ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("size", "writes"), [(1_000, 1), (200_000, 2)], ids=["small", "large"])
+def test_a_small_request_takes_one_write(server: SesServer, pem: Path, monkeypatch: pytest.MonkeyPatch, size: int, writes: int) -> None:
+    """Headers and body go out together; a large body is not copied behind its headers. All of it arrives."""
+    provider = tenants.ses(opened(server, pem))
+    sizes: list[int] = []
+    write = ssl.SSLSocket.sendall
+
+    def count(connection: ssl.SSLSocket, data: bytes) -> None:
+        if current_thread() is main_thread():
+            sizes.append(len(data))
+        write(connection, data)
+
+    monkeypatch.setattr(ssl.SSLSocket, "sendall", count)
+    provider.send(tenants.mail(b"x" * size), tags={})
+    [request] = server.requests
+    assert (len(sizes), b64decode(request.fields["RawMessage.Data"])) == (writes, b"x" * size)
 
 
 # ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,10 @@ WRITE_TIMEOUT = 5.0
 """Seconds for writing one whole request; urllib3 would take the connect timeout, too short for 13 MB to another continent."""
 
 
+_TOGETHER = 65_536
+"""Bytes of a request that go out in one write, its headers included; those of a larger one are not copied for that."""
+
+
 @dataclass(slots=True)
 class Passage:
     """How far one request got."""
@@ -68,6 +72,7 @@ class _Connection(HTTPConnection):
     """A connection that says how far a request got, and when it was last of use."""
 
     _used_at = 0.0
+    _held: bytearray | None = None
 
     def connect(self) -> None:
         _taken()
@@ -79,9 +84,27 @@ class _Connection(HTTPConnection):
         if self.is_closed:
             self.connect()  # plain HTTP would connect while it writes
         self.timeout = WRITE_TIMEOUT  # the pool sets the read timeout when this returns
-        # botocore asks for less: it would take an answer that breaks off for one without any fields, a record for none.
-        super().request(*args, **{**kwargs, "enforce_content_length": True})
+        self._held = bytearray()
+        try:
+            # botocore asks for less: it would take an answer that breaks off for one without any fields, a record for none.
+            super().request(*args, **{**kwargs, "enforce_content_length": True})
+            self._let_go()
+        finally:
+            self._held = None
         passage.written = True
+
+    def send(self, data: Any) -> None:
+        """Let the headers of a request wait for its body, so that a small one takes one write: http.client makes two."""
+        if self._held is not None and len(self._held) + len(data) <= _TOGETHER:
+            self._held += data
+            return
+        self._let_go()
+        super().send(data)
+
+    def _let_go(self) -> None:
+        if self._held:
+            held, self._held = self._held, None
+            super().send(held)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # urllib3 overrides http.client's the same way
         response = super().getresponse()
