@@ -20,6 +20,7 @@ from mailer.adapters.parked_bodies import S3ParkedBodies
 from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.send_queue import SqsSendQueue
+from mailer.adapters.signing import sign_fast
 from mailer.domain.onboarding import Us
 from mailer.observability import LogJournal, logger
 from mailer.ports import ProviderOpener, Vault
@@ -57,6 +58,7 @@ def _client(service: str, config: Config | None = None) -> Any:
     )
     client = boto3.client(service, config=own.merge(config) if config else own)  # type: ignore[call-overload]  # the service is a variable
     use_own_connections(client, settings().ca_bundle)
+    sign_fast(client)
     return client
 
 

@@ -1,11 +1,14 @@
 """The clients of our own account: how many sockets they keep, and whom they trust."""
 
 import pytest
+from botocore import UNSIGNED
+from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth, S3SigV4QueryAuth, SigV4QueryAuth
 from botocore.exceptions import ClientError, ParamValidationError
 
 from mailer import wiring
 from mailer.adapters.acting import TenantClients
 from mailer.adapters.connections import trust_store
+from mailer.adapters.signing import QuickSigV4
 from mailer.domain.errors import DependencyError
 from mailer.settings import settings
 from ses_server import Answer, SesServer
@@ -40,6 +43,28 @@ def test_calls_spare_what_botocore_does_for_strangers() -> None:
     assert wiring.dynamodb().meta.config.user_agent.split()[0] == "tenantmail"
     with pytest.raises(ClientError):
         wiring.dynamodb().get_item(TableName="", Key={})
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_client_signs_the_quick_way(service: str) -> None:
+    """Signature Version 4 of the headers; S3 signs in its own way, and presigned URLs are signed in another."""
+    assert signer(service, "v4") == (QuickSigV4 if service != "s3" else S3SigV4Auth)
+    assert signer(service, "v4", signing_type="presign-url") in (SigV4QueryAuth, S3SigV4QueryAuth)
+
+
+def test_calls_that_are_signed_in_other_ways_stay_as_they_are() -> None:
+    """Without a signature, or without the body, as botocore's description of a call says."""
+    assert signer("sts", "none") == UNSIGNED
+    context: dict[str, object] = {"unsigned_payload": True}
+    assert (signer("sts", "v4", context), context["payload_signing_enabled"]) == (QuickSigV4, False)
+
+
+def signer(service: str, auth_type: str, context: dict[str, object] | None = None, *, signing_type: str = "standard") -> object:
+    """Return what signs a call of which botocore's description says `auth_type`."""
+    context = {} if context is None else context
+    context["auth_type"] = auth_type
+    chosen = wiring._client(service)._request_signer._choose_signer("AnyCall", signing_type, context)
+    return AUTH_TYPE_MAPS.get(chosen, chosen)
 
 
 def test_what_goes_to_kms_is_checked_before() -> None:

@@ -24,6 +24,7 @@ from mailer.adapters import raw_message
 from mailer.adapters.connections import use_own_connections
 from mailer.adapters.memo import Memo
 from mailer.adapters.quiet import keep_quiet
+from mailer.adapters.signing import sign_fast
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
@@ -131,6 +132,7 @@ class TenantClients:
                 self._session = boto3.Session(botocore_session=session)
             client: BaseClient = self._session.client(service, region_name=region, config=self._config)
         use_own_connections(client, self._ca_bundle)
+        sign_fast(client)
         if service == "ses":
             raw_message.encode_fast(client)
         return client
