@@ -10,7 +10,9 @@ import binascii
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors
@@ -23,6 +25,7 @@ from mailer.domain.delivery import (
     Delivery,
     Guard,
     Resolution,
+    Rule,
     Status,
     WaitsFor,
     already_done,
@@ -247,47 +250,60 @@ _CONDITIONS: Mapping[Guard, str] = {
 """Each guard as a condition; `domain.delivery.allows` says the same in Python, and a test compares the two."""
 
 
-def _operands(change: Change) -> Item:
-    scheme = (change.content_hash or "").partition(":")[0] + ":"
-    return {
-        ":hash": {"S": change.content_hash or ""},
-        ":scheme": {"S": scheme},
-        ":copy": _number(change.hop),
-        ":deferred": {"S": Status.DEFERRED},
-        ":now": _millis(change.now),
-        ":attempt": _number(change.attempt or 0),
-        ":owner": {"S": change.owner or "-"},
-        ":deadBefore": _millis(change.now - change.send_timeout - WORKER_DEAD_MARGIN),
-        ":resend": {"S": "resend"},
-    }
+_OPERANDS: Mapping[str, Callable[[Change], Item]] = {
+    ":hash": lambda change: {"S": change.content_hash or ""},
+    ":scheme": lambda change: {"S": (change.content_hash or "").partition(":")[0] + ":"},
+    ":copy": lambda change: _number(change.hop),
+    ":deferred": lambda _: {"S": Status.DEFERRED},
+    ":now": lambda change: _millis(change.now),
+    ":attempt": lambda change: _number(change.attempt or 0),
+    ":owner": lambda change: {"S": change.owner or "-"},
+    ":deadBefore": lambda change: _millis(change.now - change.send_timeout - WORKER_DEAD_MARGIN),
+    ":resend": lambda _: {"S": "resend"},
+}
+"""What the conditions compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """When a rule applies: the expression, its names, the statuses that it starts from, and the operands that each change fills in."""
+
+    expression: str
+    names: Mapping[str, str]
+    statuses: Mapping[str, Item]
+    operands: Mapping[str, Callable[[Change], Item]]
+
+
+@cache
+def _condition(rule: Rule) -> _Condition:
+    names = {f":from{i}": {"S": str(status)} for i, status in enumerate(sorted(source for source in rule.sources if source is not None))}
+    alternatives = []
+    if None in rule.sources:
+        alternatives.append("attribute_not_exists(tenantId)")
+    if names:
+        guards = [_CONDITIONS[guard] for guard in sorted(rule.guards)]
+        alternatives.append(" AND ".join([f"#status IN ({', '.join(names)})", *guards]))
+    expression = " OR ".join(f"({a})" for a in alternatives)
+    used = set(re.findall(r":\w+", expression))
+    return _Condition(
+        expression,
+        {name: name[1:] for name in re.findall(r"#\w+", expression)},
+        names,
+        {name: operand for name, operand in _OPERANDS.items() if name in used},
+    )
 
 
 def expressions(change: Change) -> dict[str, Any]:
     """Compile a change into the condition and update expressions of one UpdateItem."""
-    values: Item = {}
-    condition = _condition(change, values)
+    condition = _condition(change.rule)
+    values = dict(condition.statuses)
     update, names = _update(change, values)
-    operands = _operands(change)
-    used = set(re.findall(r":\w+", condition))
     return {
-        "ConditionExpression": condition,
+        "ConditionExpression": condition.expression,
         "UpdateExpression": update,
-        "ExpressionAttributeNames": {**names, **{n: n[1:] for n in re.findall(r"#\w+", condition)}},
-        "ExpressionAttributeValues": values | {name: value for name, value in operands.items() if name in used},
+        "ExpressionAttributeNames": {**names, **condition.names},
+        "ExpressionAttributeValues": values | {name: operand(change) for name, operand in condition.operands.items()},
     }
-
-
-def _condition(change: Change, values: Item) -> str:
-    statuses = sorted(source for source in change.rule.sources if source is not None)
-    alternatives = []
-    if None in change.rule.sources:
-        alternatives.append("attribute_not_exists(tenantId)")
-    if statuses:
-        names = {f":from{i}": {"S": str(status)} for i, status in enumerate(statuses)}
-        values |= names
-        guards = [_CONDITIONS[guard] for guard in sorted(change.rule.guards)]
-        alternatives.append(" AND ".join([f"#status IN ({', '.join(names)})", *guards]))
-    return " OR ".join(f"({a})" for a in alternatives)
 
 
 def _update(change: Change, values: Item) -> tuple[str, dict[str, str]]:
