@@ -3,6 +3,7 @@
 docs/runbook.md lists every metric; `METRICS` says in which dimensions each comes, and tests hold both, the alarms and this module together.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
@@ -60,7 +61,7 @@ class LogJournal:
     def __init__(self, log: Logger, new_metrics: Callable[[], EphemeralMetrics] = EphemeralMetrics) -> None:
         self._log = log
         self._new_metrics = new_metrics
-        self._metrics: dict[tuple[str, str] | None, EphemeralMetrics] = {}
+        self._counted: dict[tuple[str, str] | None, dict[str, _Values]] = defaultdict(dict)
         self._lock = Lock()
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
@@ -127,25 +128,34 @@ class LogJournal:
     def flush(self) -> None:
         """Write the metrics of this invocation."""
         with self._lock:
-            for metrics in self._metrics.values():
-                if metrics.metric_set:  # Powertools warns of nothing to write
-                    metrics.flush_metrics()
-            self._metrics.clear()
+            counted = dict(self._counted)
+            self._counted.clear()
+        for dimension, metrics in counted.items():
+            for start in range(0, max(len(values) for _, values in metrics.values()), _TOGETHER):
+                self._write(dimension, {name: (unit, values[start : start + _TOGETHER]) for name, (unit, values) in metrics.items()})
+
+    def _write(self, dimension: tuple[str, str] | None, metrics: Mapping[str, "_Values"]) -> None:
+        written = self._new_metrics()
+        if dimension:
+            written.add_dimension(name=dimension[0], value=dimension[1])
+        for name, (unit, values) in metrics.items():
+            if values:
+                written.add_metric(name=name, unit=unit, value=values[0])
+                # One by one, each would print all before it into a debug line that nobody reads.
+                written.metric_set[name]["Value"].extend(values[1:])
+        written.flush_metrics()
 
     def _count(self, name: str, value: float = 1, unit: MetricUnit = MetricUnit.Count, *, by: str | None = None) -> None:
         """Count for the stack, and `by` a value of the metric's own dimension."""
         with self._lock:
-            self._of(None).add_metric(name=name, unit=unit, value=value)
-            for dimension in METRICS[name] if by else ():
-                self._of((dimension, by or "")).add_metric(name=name, unit=unit, value=value)
+            for dimension in (None, *((own, by) for own in METRICS[name] if by)):
+                self._counted[dimension].setdefault(name, (unit, []))[1].append(float(value))
 
-    def _of(self, dimension: tuple[str, str] | None) -> EphemeralMetrics:
-        """Return what is written out with one dimension besides `service`."""
-        if dimension not in self._metrics:
-            self._metrics[dimension] = metrics = self._new_metrics()
-            if dimension:
-                metrics.add_dimension(name=dimension[0], value=dimension[1])
-        return self._metrics[dimension]
+
+_Values = tuple[MetricUnit, list[float]]
+
+_TOGETHER = 100
+"""Values of one metric in one line (limit of CloudWatch's embedded metric format)."""
 
 
 def _milliseconds(span: timedelta) -> int:

@@ -117,6 +117,16 @@ def test_metrics_are_written_once() -> None:
     assert len(written.output.getvalue().splitlines()) == 1
 
 
+def test_no_line_holds_more_values_than_cloudwatch_takes() -> None:
+    """A hundred of a metric; none is lost, and a metric with fewer is not written again."""
+    with a_journal() as (journal, written):
+        journal.opened(cached=True)
+        for number in range(250):
+            journal.paced(timedelta(milliseconds=number))
+    assert [len(metric.values) for metric in written.metrics if metric.name == "PacingWait"] == [100, 100, 50]
+    assert (written.values("PacingWait"), written.values("ConfigCacheHit")) == ([float(number) for number in range(250)], [1])
+
+
 def test_threads_do_not_mix_up_requests() -> None:
     """Each line of thirty-two at once has the tenant and the code that belong together; no count is lost."""
     codes = sorted(CODES)[:8]
