@@ -103,7 +103,7 @@ class Storm:
         self._tenants = {tenant.tenant_id: tenant for tenant in (self._open_tenant() for _ in range(plan.tenants))}
         self._asked = ask(plan.requests, list(self._tenants), self._dice)
         self._withdrawn: dict[str, int] = {}
-        self._fed = 0
+        self._fed: set[str] = set()
         self._redriven = 0
 
     def _open_tenant(self) -> Tenant:
@@ -150,9 +150,9 @@ class Storm:
     def _feed(self, crowd: Crowd) -> None:
         """Enqueue as producers do, in batches, and withdraw what their callers take back."""
         for batch in batched(enqueued(self._asked, self._dice), BATCH, strict=False):
-            self._wait(crowd, lambda: self._fed - len(crowd.seen) < BACKLOG)
+            self._wait(crowd, lambda: len(self._fed - crowd.seen) < BACKLOG)
             self._send(batch)
-            self._fed += len(batch)
+            self._fed.update(one.request_id for one in batch)
             self._withdraw(crowd)
 
     def _withdraw(self, crowd: Crowd) -> None:
