@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from mailer.domain import file_types, header_text
 from mailer.domain.addresses import address_fault, ascii_address, same_mailbox
@@ -92,10 +92,19 @@ def _filename_fault(filename: str) -> str | None:
     return header_text.text_fault(filename)
 
 
+def _taken_by_ses(filename: str) -> str:
+    if file_types.is_blocked(filename):
+        raise fault("has an extension that SES refuses", code="attachment_type_blocked")
+    return filename
+
+
+TAKEN_BY_SES: Final = AfterValidator(_taken_by_ses)
+
+
 class Attachment(WireModel):
     """A file, inline in the request as base64 or uploaded before; exactly one of the two."""
 
-    filename: Annotated[str, checked(_filename_fault)]
+    filename: Annotated[str, checked(_filename_fault), TAKEN_BY_SES]
     content_type: (
         Annotated[str, matching(_MEDIA_TYPE, "type/subtype, parameters after ';' if any; no multipart/*, no message/* but message/rfc822")]
         | None
@@ -109,13 +118,6 @@ class Attachment(WireModel):
     ) = None
     content: Annotated[str, checked(_base64_fault)] | None = None
     s3: S3Object | None = Field(default=None, validate_default=True)
-
-    @field_validator("filename")
-    @classmethod
-    def _type_is_taken(cls, filename: str) -> str:
-        if file_types.is_blocked(filename):
-            raise fault("has an extension that SES refuses", code="attachment_type_blocked")
-        return filename
 
     @field_validator("s3")
     @classmethod

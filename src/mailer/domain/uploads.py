@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from mailer.domain import file_types
-from mailer.domain.message import MAX_RAW_BYTES, HeaderText
+from mailer.domain.message import MAX_RAW_BYTES, TAKEN_BY_SES, HeaderText
 from mailer.domain.wire import WireModel, fault, matching
 
 MAX_UPLOAD = MAX_RAW_BYTES * 57 // 78
@@ -22,17 +22,10 @@ MediaType = Annotated[str, matching(rf"{_ATOM}/{_ATOM}", "type/subtype, without 
 class UploadRequest(WireModel):
     """What a caller tells of a file before it uploads it; the upload is then bound to just that type and size."""
 
-    filename: Annotated[HeaderText, Field(min_length=1, max_length=255)]
+    filename: Annotated[HeaderText, Field(min_length=1, max_length=255), TAKEN_BY_SES]
     content_type: MediaType | None = None
     size: Annotated[int, Field(strict=True, ge=1)]
     """Bytes."""
-
-    @field_validator("filename")
-    @classmethod
-    def _type_is_taken(cls, filename: str) -> str:
-        if file_types.is_blocked(filename):
-            raise fault("has an extension that SES refuses", code="attachment_type_blocked")
-        return filename
 
     @field_validator("size")
     @classmethod
