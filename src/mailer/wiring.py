@@ -19,6 +19,7 @@ from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
 from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.quiet import keep_quiet
+from mailer.adapters.raw_update import pass_updates
 from mailer.adapters.send_queue import SqsSendQueue
 from mailer.adapters.signing import sign_fast
 from mailer.domain.onboarding import Us
@@ -65,6 +66,7 @@ def _client(service: str, config: Config | None = None) -> Any:
 def dynamodb() -> "DynamoDBClient":
     """Return the DynamoDB client."""
     client: DynamoDBClient = _client("dynamodb", _COMPILED)
+    pass_updates(client)
     return client
 
 

@@ -1,0 +1,57 @@
+"""Let UpdateItem pass as the JSON that it is: botocore walks each attribute value through its description of DynamoDB, there and back.
+
+A message makes two such calls, of 28 attributes each: 0.17 ms to write and 0.2 ms to read, where JSON alone takes a tenth of that. An
+attribute value is the same in Python and on the wire, but for bytes, which travel in base64.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from botocore.client import BaseClient
+
+_KEPT = "mailer.raw_update"
+
+
+def pass_updates(client: BaseClient) -> None:
+    """Take over what a client of DynamoDB writes and reads of UpdateItem; refusals stay botocore's."""
+    for event, handler in (("before-parameter-build", _take_out), ("before-call", _put_in), ("before-parse", _read)):
+        client.meta.events.register(f"{event}.dynamodb.UpdateItem", handler, unique_id=f"{_KEPT}.{event}")
+
+
+def _take_out(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    """Keep the request from botocore's serializer, but for what each has to have."""
+    context[_KEPT] = dict(params)
+    for name in params.keys() - {"TableName", "Key"}:
+        del params[name]
+
+
+def _put_in(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    params["body"] = json.dumps(context.pop(_KEPT), default=_in_base64, separators=(",", ":")).encode("ascii")
+
+
+def _in_base64(octets: Any) -> str:
+    return b64encode(bytes(octets)).decode("ascii")
+
+
+def _read(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """Read an answer in place of botocore's parser, to which an empty one is left."""
+    if response_dict["status_code"] != HTTPStatus.OK:
+        return
+    try:
+        answer = json.loads(response_dict["body"], object_hook=_with_bytes)
+    except ValueError:
+        return
+    customized_response_dict.update(answer)
+    response_dict["body"] = b"{}"
+
+
+def _with_bytes(found: dict[str, Any]) -> Mapping[str, Any]:
+    """Decode a value of type B or BS; an attribute of that name has a map for its value."""
+    if isinstance(octets := found.get("B"), str):
+        return {"B": b64decode(octets)}
+    if isinstance(several := found.get("BS"), list):
+        return {"BS": [b64decode(octets) for octets in several]}
+    return found
