@@ -159,7 +159,7 @@ _TOGETHER = 100
 
 
 def _milliseconds(span: timedelta) -> int:
-    return round(span / timedelta(milliseconds=1))
+    return round(span.total_seconds() * 1000)
 
 
 def _outcome(outcome: Outcome) -> Mapping[str, Any]:

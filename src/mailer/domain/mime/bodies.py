@@ -17,7 +17,7 @@ _SPLIT = Struct(f"{BASE64_LINE}s" * _LINES).unpack
 _QP_LINE = 73
 _QP_PIECE = re.compile(rb".{1,%d}(?<!=)(?<!=.)" % _QP_LINE, re.DOTALL)  # never inside =XX
 _QP_LITERAL = b"\t\r\n" + bytes(octet for octet in range(0x20, 0x7F) if octet != ord("="))
-_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 
@@ -36,8 +36,8 @@ def text(content: str) -> Body:
     """Encode text with CRLF line ends: quoted-printable, or base64 where that is shorter or there is more than text in it."""
     canonical = content.replace("\r\n", "\n").replace("\n", "\r\n")
     octets = canonical.encode()
-    escapes = len(octets.translate(None, _QP_LITERAL))
-    if 6 * escapes > len(octets) or _NOT_TEXT.search(canonical):
+    escaped = octets.translate(None, _QP_LITERAL)
+    if 6 * len(escaped) > len(octets) or _CONTROL.search(escaped) or octets.count(b"\r") > octets.count(b"\r\n"):
         return file(octets)
     encoded = quoted_printable(octets)
     # A soft break, unless the text itself ends its last line.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.header_text import MAX_LINE
 
-_STRAY = re.compile(r"[^\t\r\n -~]|\r(?!\n)|(?<!\r)\n")
+_PLAIN = b"\t\r\n" + bytes(range(0x20, 0x7F))
 _FOLD = re.compile(r"\r\n(?=[ \t])")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -23,7 +23,8 @@ def check(head: bytes, names: Sequence[str], addresses: Mapping[str, Sequence[st
     fields = [field.partition(":") for field in _FOLD.sub("", text).split("\r\n")[:-2]]
     sound = (
         text.endswith("\r\n\r\n")
-        and not _STRAY.search(text)
+        and not head.translate(None, _PLAIN)
+        and head.count(b"\r") == head.count(b"\n") == head.count(b"\r\n")
         and max(map(len, text.split("\r\n"))) <= MAX_LINE
         and [name for name, _, _ in fields] == list(names)
         and all(_addresses(value) == list(addresses[name]) for name, _, value in fields if name in addresses)
