@@ -52,7 +52,7 @@ IN_TURN = "in_turn"
 @cache
 def logger() -> Logger:
     """Return this process's logger; what belongs to one request is given to each line, so that threads cannot mix it up."""
-    return Logger()
+    return Logger(json_deserializer=str)  # messages are text; Powertools would try to read each of them as JSON
 
 
 class LogJournal:
