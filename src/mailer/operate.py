@@ -25,6 +25,7 @@ from mailer.adapters.lost_ends import DynamoLostEnds
 from mailer.adapters.outcome_log import CloudWatchLog
 from mailer.client import ApiError
 from mailer.client.connection import Connection
+from mailer.domain.errors import DependencyError
 from mailer.services import dead_letters
 from mailer.services.dead_letters import Chosen, DeadLetterRoom
 from mailer.services.replay import replay
@@ -51,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"the stack {arguments.stack} cannot be asked: {error}\n{_ASKED_OF_THE_SHELL}\n")
         return 2
     run: Callable[[argparse.Namespace], int] = arguments.run
-    return run(arguments)
+    try:
+        return run(arguments)
+    except DependencyError as failure:
+        sys.stderr.write(f"stopped half-way: {failure}; run it again\n")
+        return 1
 
 
 def use_stack(name: str) -> None:

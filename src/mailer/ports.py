@@ -306,15 +306,23 @@ class DeadLetters(Protocol):
     """The dead-letter queue, as an operator works through it."""
 
     def letters(self) -> Iterator[Letter]:
-        """Take out every message once; each stays hidden from others until it is deleted or put back."""
+        """Take out every message once; each stays hidden from others until it is deleted or put back, or ten minutes have passed.
+
+        Raises:
+            DependencyError: SQS did not answer.
+        """
         ...
 
     def delete(self, letter: Letter) -> None:
-        """Remove a message for good."""
+        """Remove a message for good.
+
+        Raises:
+            DependencyError: SQS did not answer.
+        """
         ...
 
     def put_back(self, letters: Iterable[Letter]) -> None:
-        """Let messages be seen again at once."""
+        """Let messages be seen again at once, as far as SQS answers."""
         ...
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from fakes import FakeClock, FakeJournal, FakeMessagesTable, FakeParkedBodies, FakeSendQueue
 from mailer.domain.delivery import Delivery, Status
+from mailer.domain.errors import DependencyError
 from mailer.ports import Copy, Letter
 from mailer.services import dead_letters
 from mailer.services.dead_letters import DeadLetterRoom, Did, Shown
@@ -122,6 +123,22 @@ def test_a_copy_that_the_queue_does_not_take_stays_a_dead_letter() -> None:
     office.queue.broken = True
     assert office.redrive() == [Did.KEPT_QUEUE]
     assert len(office.dead.waiting) == 1
+
+
+@pytest.mark.parametrize("work", ["redrive", "drop"])
+def test_a_letter_on_which_a_service_fails_is_kept_and_the_next_goes_on(work: str) -> None:
+    """One throttle among hundreds stops no operator, and hides no letter from the next try."""
+    office = Office([letter(), letter(a_copy(request_id="r2"))], [a_record(Status.QUEUED), a_record(Status.QUEUED, request_id="r2")])
+    read = office.table.get
+
+    def fail_once(tenant_id: str, request_id: str) -> Delivery | None:
+        if request_id == "r1":
+            raise DependencyError("DynamoDB", "GetItem")
+        return read(tenant_id, request_id)
+
+    office.table.get = fail_once  # type: ignore[method-assign]
+    assert getattr(office, work)() == [Did.KEPT_FAILED, Did.REDRIVEN if work == "redrive" else Did.DROPPED]
+    assert office.dead.waiting == [letter()]
 
 
 @pytest.mark.parametrize("records", [[], [a_record(Status.QUEUED)], [a_record(Status.DEFERRED)]])

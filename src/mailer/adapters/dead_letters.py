@@ -1,12 +1,14 @@
 """The dead-letter queue on SQS, read message by message."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import batched
 from typing import TYPE_CHECKING
 
 from mailer.adapters.aws import dependency_errors
 from mailer.adapters.send_queue import from_attributes
+from mailer.domain.errors import DependencyError
 from mailer.ports import Letter
 
 if TYPE_CHECKING:
@@ -50,14 +52,14 @@ class SqsDeadLetters:
             yield from map(_letter, fresh)
 
     def delete(self, letter: Letter) -> None:
-        """Remove a message for good."""
-        with dependency_errors("SQS", "DeleteMessage"):
+        """Remove a message for good; what is gone already stays gone: the reply of an earlier try may have been lost."""
+        with dependency_errors("SQS", "DeleteMessage"), suppress(self._client.exceptions.ReceiptHandleIsInvalid):
             self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=letter.handle)
 
     def put_back(self, letters: Iterable[Letter]) -> None:
-        """Let messages be seen again at once."""
+        """Let messages be seen again at once; where SQS does not answer they are by themselves, after `_HIDDEN_SECONDS`."""
         for some in batched(letters, _BATCH, strict=False):
-            with dependency_errors("SQS", "ChangeMessageVisibilityBatch"):
+            with suppress(DependencyError), dependency_errors("SQS", "ChangeMessageVisibilityBatch"):
                 self._client.change_message_visibility_batch(
                     QueueUrl=self._queue_url,
                     Entries=[{"Id": str(n), "ReceiptHandle": letter.handle, "VisibilityTimeout": 0} for n, letter in enumerate(some)],

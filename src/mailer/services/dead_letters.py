@@ -9,7 +9,7 @@ from enum import StrEnum
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import same_content
-from mailer.domain.errors import ErrorInfo, RequestError
+from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import parse_request, readable_ids, schedule
 from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
 from mailer.services.ending import end_unsent
@@ -34,6 +34,7 @@ class Did(StrEnum):
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
     KEPT_UNDER_WAY = "kept: a worker may be at it"
     KEPT_QUEUE = "kept: the queue did not take it"
+    KEPT_FAILED = "kept: an AWS service did not answer; run this again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +94,24 @@ def _work(room: DeadLetterRoom, chosen: Chosen, act: Callable[[Letter, DeadLette
             if not chosen(shown):
                 kept.append(letter)
                 continue
-            did = act(letter, room)
-            if did in (Did.REDRIVEN, Did.DROPPED):
-                room.letters.delete(letter)
-            else:
+            did = _try(letter, room, act)
+            if did not in (Did.REDRIVEN, Did.DROPPED):
                 kept.append(letter)
             yield shown, did
     finally:
         room.letters.put_back(kept)
+
+
+def _try(letter: Letter, room: DeadLetterRoom, act: Callable[[Letter, DeadLetterRoom], Did]) -> Did:
+    """Work on one letter; a service that fails keeps this one, not those after it."""
+    try:
+        did = act(letter, room)
+        if did in (Did.REDRIVEN, Did.DROPPED):
+            room.letters.delete(letter)
+    except DependencyError as failure:
+        room.journal.failed("dead letter", letter.copy.tenant_id, failure)
+        return Did.KEPT_FAILED
+    return did
 
 
 def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
