@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1_000, help="at least (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--deadly", type=float, default=0.7, help="how likely a worker is killed in a batch (default: %(default)s)")
+    parser.add_argument("--deadly", type=float, default=0.5, help="how likely a worker is killed in a batch (default: %(default)s)")
     parser.add_argument("--speed", type=float, default=1.0, help="how fast time passes for the records (default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=15, help="visibility timeout in seconds (default: %(default)s)")
     given = parser.parse_args()
