@@ -108,7 +108,7 @@ class Crowd:
                 self._note(held, since)
             held, since = heard, time.monotonic()
             if self._strikes(role, held, dice):
-                self._bury(role, self._kill_in(dice.uniform(0, 1.2 * median(self._took)), one, held), since)
+                self._bury(role, *self._kill_in(dice.uniform(0, 1.2 * median(self._took)), one, held, since))
                 return
 
     def _hear(self, one: Worker, seconds: float) -> set[str] | None:
@@ -128,17 +128,19 @@ class Crowd:
             return False
         return dice.random() < (self._deadly if role == "send" else self._deadly / SWEEPS_SPARED)
 
-    def _kill_in(self, seconds: float, one: Worker, held: set[str]) -> set[str]:
-        """Kill a worker at a moment, whatever it does until then, and return what it had in its hands by its last words."""
+    def _kill_in(self, seconds: float, one: Worker, held: set[str], since: float) -> tuple[set[str], float]:
+        """Kill a worker at a moment, whatever it does until then; return what it had in its hands by its last words, and since when."""
         moment = time.monotonic() + seconds
         with suppress(EOFError):
             while (left := moment - time.monotonic()) > 0:
-                heard = self._hear(one, left)
-                held = held if heard is None else heard
+                if (heard := self._hear(one, left)) is not None:
+                    self._note(held, since)
+                    held, since = heard, time.monotonic()
             one.kill()
             while (heard := self._hear(one, LISTEN)) is not None:
-                held = heard
-        return held
+                self._note(held, since)
+                held, since = heard, time.monotonic()
+        return held, since
 
     def _bury(self, role: Role | None, held: set[str], since: float) -> None:
         self._note(held, since)
