@@ -1,14 +1,15 @@
 """The dead-letter queue on SQS: what a lost reply or a service that is away does to an operator's work."""
 
 from collections.abc import Mapping
-from unittest.mock import patch
+from unittest.mock import DEFAULT, patch
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from mailer import wiring
+from mailer import operate, wiring
 from mailer.adapters.dead_letters import SqsDeadLetters
+from mailer.domain.errors import DependencyError
 
 
 @pytest.fixture
@@ -33,6 +34,14 @@ def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLette
     """They show up by themselves; those of the next call are seen again at once."""
     taken, put = list(letters.letters()), wiring.sqs().change_message_visibility_batch
     away = EndpointConnectionError(endpoint_url="https://sqs")
-    with patch.object(wiring.sqs(), "change_message_visibility_batch", side_effect=[away, None], wraps=put) as asked:
+    with patch.object(wiring.sqs(), "change_message_visibility_batch", side_effect=[away, DEFAULT], wraps=put):
         letters.put_back(taken)
-    assert [len(call.kwargs["Entries"]) for call in asked.call_args_list] == [10, 2]
+    assert [letter.copy.body for letter in letters.letters()] == [letter.copy.body for letter in taken[10:]]
+
+
+def test_a_command_that_stops_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line, not in a traceback; its exit code tells that something is left."""
+    away = DependencyError("SQS", "ReceiveMessage")
+    with patch.object(operate, "use_stack"), patch.object(operate, "_room", side_effect=away):
+        assert operate.main(["dlq", "list"]) == 1
+    assert capsys.readouterr().err == "stopped half-way: SQS did not complete ReceiveMessage; run it again\n"
