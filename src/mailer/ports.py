@@ -264,6 +264,8 @@ class Copy:
     created_at: datetime
     hop: int = 0
     """How many copies came before this one."""
+    failures: int = 0
+    """How many tries have failed so far; the next wait is twice as long for each. A wait for a slot or a time is no failure."""
     parked: str | None = None
     """Where in the bucket the body is; then this is a pointer."""
     expires_at: datetime | None = None

@@ -21,6 +21,7 @@ WHOLE = Copy(
     tenant_id="acme",
     created_at=NOON,
     hop=7,
+    failures=3,
     parked="parked/acme/r1/1.json",
     expires_at=NOON + timedelta(days=2),
     slot=1796126400.25,
@@ -98,6 +99,7 @@ def test_a_raw_message_of_a_producer_is_a_first_copy(queue: SqsSendQueue) -> Non
 
 
 GARBLED = [("hop", "-1"), ("hop", "x"), ("hop", "1" * 7), ("hop", "²"), ("createdAt", "x"), ("createdAt", "9" * 30)]
+GARBLED += [("failures", "-1"), ("failures", "x")]
 GARBLED += [("slot", "x"), ("slot", "inf"), ("slot", "nan"), ("expiresAt", "x"), ("expiresAt", "9" * 30)]
 
 

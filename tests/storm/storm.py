@@ -45,7 +45,7 @@ class Plan:
     hidden: int = 15
     """Visibility timeout of what a worker receives, in seconds; after a death its messages come back."""
     patience: float = 900.0
-    """Seconds that the drain may take."""
+    """Seconds that the drain may take, half of them in the storm and half in calm: a copy that a fault has just hit may wait 900 s."""
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Storm:
             self._withdraw(crowd)
             crowd.spare()
             raged = time.monotonic()
-            self._drain(crowd)
+            self._drain(crowd, weather)
         finally:
             crowd.stop()
             weather.clear()
@@ -177,11 +177,13 @@ class Storm:
 
     # -- draining --------------------------------------------------------------------------------------------------------
 
-    def _drain(self, crowd: Crowd) -> None:
+    def _drain(self, crowd: Crowd, weather: Weather) -> None:
         """Wait until every record has an end and no copy is left that could still do something."""
-        deadline, redrive_at = time.monotonic() + self._plan.patience, 0.0
+        began, redrive_at = time.monotonic(), 0.0
         while left := self._left():
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + self._plan.patience / 2:
+                weather.clear()
+            if time.monotonic() > began + self._plan.patience:
                 raise TimeoutError(f"left after {self._plan.patience} s: {dict(left)}")
             if self._depth("DeadLetterQueueUrl") and time.monotonic() > redrive_at:
                 self._redrive()

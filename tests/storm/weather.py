@@ -69,11 +69,11 @@ class Weather:
         self._squalls.start()
 
     def clear(self) -> None:
-        """Let it be calm from now on, and bring back what was away."""
+        """Let it be calm from now on, and bring back what was away; more than once does no harm."""
         self._over.set()
         self._squalls.join()
-        for rule in self._rules:
-            self._control.clear_faults(id=rule)
+        while self._rules:
+            self._control.clear_faults(id=self._rules.pop())
 
     def _blow(self) -> None:
         while not self._over.wait(self._dice.uniform(*SQUALL_EVERY)):

@@ -72,13 +72,13 @@ def test_a_listing_tells_reasons_and_leaves_the_queue_as_it_was() -> None:
 
 
 def test_an_open_request_goes_through_the_queue_again_at_once() -> None:
-    """It is due now, and its copy is not older than what the record knows."""
+    """It is due now, its copy is not older than what the record knows, and it does not wait for old failures."""
     resting = a_record(Status.DEFERRED, hop=4, due_at=FakeClock().now() + timedelta(hours=9))
-    office = Office([letter(a_copy(hop=2))], [resting])
+    office = Office([letter(a_copy(hop=2, papers={"failures": 8}))], [resting])
     assert office.redrive() == [Did.REDRIVEN]
     [copy] = office.queue.copies
     record = office.table.get("acme", "r1")
-    assert copy.hop >= 4
+    assert (copy.hop >= 4, copy.failures) == (True, 0)
     assert record
     assert record.due_at == office.clock.now()
     assert office.dead.waiting == []

@@ -143,9 +143,10 @@ def test_a_bucket_that_does_not_answer_lets_the_pointer_wait() -> None:
     """It comes back as a newer copy, with all its papers."""
     bench = parked(Bench(a_record(Status.DEFERRED, parked=KEY, hop=2)))
     bench.parked.broken = True
-    assert bench.receive(pointer(hop=2, proof="p", correlation_id="c")) == []
+    assert bench.receive(pointer(hop=2, failures=2, proof="p", correlation_id="c")) == []
     copy, delay = bench.take()
-    assert (copy.hop, copy.parked, copy.proof, copy.correlation_id, delay) == (3, KEY, "p", "c", timedelta(seconds=20))
+    assert (copy.hop, copy.failures, copy.parked, copy.proof, copy.correlation_id) == (3, 3, KEY, "p", "c")
+    assert delay == timedelta(seconds=20)
 
 
 def test_a_bucket_and_a_queue_that_do_not_answer_give_the_receipt_back() -> None:

@@ -204,7 +204,7 @@ def test_the_provider_s_own_word_comes_first() -> None:
 @pytest.mark.parametrize(("code", "first"), [("throttled", 5), ("credentials_invalid", 60)])
 def test_waits_double_up_to_what_the_queue_can_hold(code: str, first: int) -> None:
     """What passes by itself is tried sooner than what the tenant must mend."""
-    waits = [retry_delay(NotSent(ErrorInfo(code, "")), hop) for hop in range(20)]
+    waits = [retry_delay(NotSent(ErrorInfo(code, "")), failures) for failures in range(1, 21)]
     assert waits[:2] == [timedelta(seconds=first), timedelta(seconds=2 * first)]
     assert waits[-1] == MAX_DELAY
 
@@ -212,4 +212,4 @@ def test_waits_double_up_to_what_the_queue_can_hold(code: str, first: int) -> No
 def test_every_kind_of_error_that_waits_has_a_first_wait() -> None:
     """A code of a new kind would fail here."""
     waiting = [code for code, row in CODES.items() if row.kind in (Kind.TENANT, Kind.DEFERRED)]
-    assert all(retry_delay(NotSent(ErrorInfo(code, "")), 0) > timedelta() for code in waiting)
+    assert all(retry_delay(NotSent(ErrorInfo(code, "")), 1) > timedelta() for code in waiting)

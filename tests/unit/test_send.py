@@ -524,7 +524,7 @@ def test_an_outage_of_ours_lets_the_request_wait_with_a_record(broken: Any) -> N
     assert bench.providers.rows["acme"].faulty_requests == frozenset()
 
 
-def test_waits_grow_with_every_copy() -> None:
+def test_waits_grow_with_every_failure() -> None:
     """An outage of hours costs a few copies, not thousands."""
     bench = Bench()
     break_opener(bench)
@@ -535,6 +535,20 @@ def test_waits_grow_with_every_copy() -> None:
         delays.append(int(delay.total_seconds()))
         bench.clock.advance(delay)
     assert delays == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
+
+
+def test_copies_that_only_waited_do_not_lengthen_the_wait_after_a_failure() -> None:
+    """A request that has stood in line for an hour is tried again at once like any other."""
+    bench = Bench()
+    break_opener(bench)
+    bench.receive(a_copy(hop=40))
+    copy, delay = bench.take()
+    assert (copy.hop, copy.failures, delay) == (41, 1, timedelta(seconds=5))
+    bench.clock.advance(delay)
+    bench.opener.error = None
+    bench.receive(copy, time_left=timedelta())  # too late to begin: no failure
+    copy, _ = bench.take()
+    assert (copy.hop, copy.failures) == (42, 1)
 
 
 def test_a_table_that_does_not_answer_keeps_the_copy_alive() -> None:

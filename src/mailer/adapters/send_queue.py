@@ -106,6 +106,7 @@ def to_attributes(copy: Copy) -> Mapping[str, Any]:
     """Write a copy's travel papers as SQS message attributes; SQS takes at most ten."""
     papers = {
         "hop": str(copy.hop),
+        "failures": str(copy.failures) if copy.failures else None,
         "createdAt": _millis(copy.created_at),
         "parked": copy.parked,
         "expiresAt": _millis(copy.expires_at) if copy.expires_at else None,
@@ -118,12 +119,12 @@ def to_attributes(copy: Copy) -> Mapping[str, Any]:
 
 def from_attributes(body: str, papers: Mapping[str, str], *, sent_at: datetime, tenant_id: str | None) -> Copy:
     """Read a copy from a message; papers that a producer left out or garbled count as those of a first copy."""
-    hop = papers.get("hop", "")
     return Copy(
         body=body,
         tenant_id=tenant_id,
         created_at=_moment_or(papers.get("createdAt"), sent_at) or sent_at,
-        hop=int(hop) if hop.isdecimal() and len(hop) <= _MAX_DIGITS else 0,
+        hop=_count(papers.get("hop", "")),
+        failures=_count(papers.get("failures", "")),
         parked=papers.get("parked"),
         expires_at=_moment_or(papers.get("expiresAt"), None),
         slot=_slot(papers.get("slot", "")),
@@ -133,6 +134,10 @@ def from_attributes(body: str, papers: Mapping[str, str], *, sent_at: datetime, 
 
 
 _MAX_DIGITS = 6
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else 0
 
 
 def _slot(text: str) -> float | None:

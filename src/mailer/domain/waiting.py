@@ -14,8 +14,8 @@ FIRST_RETRY = {Kind.DEFERRED: timedelta(seconds=5), Kind.TENANT: timedelta(secon
 _MOST_DOUBLINGS = 8
 
 
-def retry_delay(outcome: NotSent, hop: int) -> timedelta:
-    """Return how long to wait after a failed try; `hop` counts the copies so far. A provider's own word comes first."""
+def retry_delay(outcome: NotSent, failures: int) -> timedelta:
+    """Return how long to wait after a failed try, the request's so many-th. A provider's own word comes first."""
     if outcome.retry_after is not None:
         return outcome.retry_after
-    return min(FIRST_RETRY[outcome.error.kind] * (1 << min(hop, _MOST_DOUBLINGS)), MAX_DELAY)
+    return min(FIRST_RETRY[outcome.error.kind] * (1 << min(failures - 1, _MOST_DOUBLINGS)), MAX_DELAY)

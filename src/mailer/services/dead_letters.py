@@ -127,7 +127,7 @@ def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
     if record is not None:
         with suppress(RefusedError):  # it waits no more: the copy meets what the record says then
             room.messages.apply(changes.touch(record, room.clock.now(), due_at=room.clock.now()))
-    copy = replace(letter.copy, hop=hop, tenant_id=request.tenant_id)
+    copy = replace(letter.copy, hop=hop, failures=0, tenant_id=request.tenant_id)
     return Did.KEPT_QUEUE if room.queue.send([(copy, timedelta())]) else Did.REDRIVEN
 
 

@@ -120,4 +120,5 @@ def _end_without_body(received: Received, room: Mailroom, error: ErrorInfo) -> N
 def _come_back(received: Received, room: Mailroom, failure: DependencyError) -> None:
     copy = received.copy
     room.journal.failed("read", copy.tenant_id, failure)
-    send(replace(copy, hop=copy.hop + 1), room, retry_delay(NotSent(failure.error), copy.hop))
+    failures = copy.failures + 1
+    send(replace(copy, hop=copy.hop + 1, failures=failures), room, retry_delay(NotSent(failure.error), failures))

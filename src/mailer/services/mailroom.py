@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Self
 
 from mailer.domain.changes import Request
 from mailer.domain.message import SendRequest
@@ -81,3 +82,8 @@ class Job:
     def tenant_id(self) -> str:
         """Return its tenant."""
         return self.send.tenant_id
+
+    def failed(self) -> Self:
+        """Return it with a copy that counts one more failed try."""
+        copy = replace(self.copy, failures=self.copy.failures + 1)
+        return replace(self, received=replace(self.received, copy=copy))

@@ -90,7 +90,8 @@ def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, row: Pro
 
 def _postponed(job: Job, room: Mailroom, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
     suspended = outcome.error.kind is Kind.TENANT and blame(job, room, outcome.error, row)
-    until = job.request.expires_at if suspended else room.clock.now() + retry_delay(outcome, job.copy.hop)
+    job = job.failed()
+    until = job.request.expires_at if suspended else room.clock.now() + retry_delay(outcome, job.copy.failures)
     resting = rest(job, room, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
     record = _write(job, room, changes.postpone(job.request, room.clock.now(), fence, resting))
     discard_body(room, record, resting.parked)

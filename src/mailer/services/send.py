@@ -94,7 +94,8 @@ def _safely[T](job: Job, room: Mailroom, work: Callable[[], T]) -> T | Received 
 
 def _try_later(job: Job, room: Mailroom, failure: DependencyError) -> None:
     """Let a request wait for a service of ours; where the table fails, or a proof is not settled yet, the copy waits alone."""
-    until = room.clock.now() + retry_delay(NotSent(failure.error), job.copy.hop)
+    job = job.failed()
+    until = room.clock.now() + retry_delay(NotSent(failure.error), job.copy.failures)
     if job.copy.proof:
         come_back(job, room, until)
         return
@@ -172,7 +173,8 @@ def _blocked(job: Job, row: Provider | None, room: Mailroom, error: ErrorInfo) -
     elif error.kind is Kind.TENANT and blame(job, room, error, row):
         defer(job, room, job.request.expires_at, error, WaitsFor.PROVIDER)
     else:
-        defer(job, room, room.clock.now() + retry_delay(NotSent(error), job.copy.hop), error)
+        job = job.failed()
+        defer(job, room, room.clock.now() + retry_delay(NotSent(error), job.copy.failures), error)
 
 
 def deliver(turn: Turn, room: Mailroom, ends_at: datetime) -> None:
@@ -292,7 +294,8 @@ def defer(
     except DependencyError as failure:
         room.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body
-            send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.hop), parked=resting.parked)
+            job = job.failed()
+            send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.failures), parked=resting.parked)
 
 
 def _went_on(job: Job, room: Mailroom, record: Delivery | None, key: str | None) -> None:
