@@ -11,7 +11,7 @@ from storm.storm import Plan, Storm
 def test_ten_thousand_requests_and_a_thousand_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """None is lost, none goes out twice, none ends wrongly, and `unknown` only where a death or a fault hit it."""
     with local_aws(tmp_path) as aws:
-        report = Storm(aws, Plan(requests=10_000, kills=1_000, deadly=0.5, patience=2_400)).run()
+        report = Storm(aws, Plan(requests=10_000, kills=1_000, deadly=0.5)).run()
     with capsys.disabled():
         print(f"\n{report.table()}")
     assert report.wrongs() == {}

@@ -44,7 +44,7 @@ class Plan:
     """How fast time passes for the records, see `local_aws.worker.Pace`."""
     hidden: int = 15
     """Visibility timeout of what a worker receives, in seconds; after a death its messages come back."""
-    patience: float = 900.0
+    patience: float = 2_400.0
     """Seconds that the drain may take, half of them in the storm and half in calm: a copy that a fault has just hit may wait 900 s."""
 
 
