@@ -108,6 +108,17 @@ def test_other_content_under_the_same_id_is_never_tried_again() -> None:
     assert office.status() is Status.QUEUED
 
 
+def test_a_drop_deletes_the_parked_body_of_other_content() -> None:
+    """Nobody will send it; that of the first request stays."""
+    tomorrow = FakeClock().now() + timedelta(days=1)
+    office = Office([], [a_record(Status.DEFERRED, parked="parked/acme/r1/first.json")])
+    bodies = {"parked/acme/r1/first.json": a_body(), "parked/acme/r1/other.json": a_body(sendAt=tomorrow.isoformat())}
+    office.parked.bodies = dict(bodies)
+    office.dead.waiting = [letter(a_copy(papers={"parked": "parked/acme/r1/other.json"}))]
+    assert office.drop() == [Did.DROPPED]
+    assert (list(office.parked.bodies), office.status()) == (["parked/acme/r1/first.json"], Status.DEFERRED)
+
+
 def test_what_cannot_be_read_is_not_tried_again_but_can_be_dropped() -> None:
     """There is no record to write."""
     garbage = letter(Copy(body="{", tenant_id="acme", created_at=FakeClock().now()), "invalid_request")

@@ -117,6 +117,13 @@ def test_a_pointer_whose_body_is_gone_ends_its_request() -> None:
     assert (record.status, record.error and record.error.message) == (Status.FAILED, "its parked body is not in the bucket any more")
 
 
+def test_a_pointer_whose_body_is_gone_does_not_end_a_request_with_another_body() -> None:
+    """Other content that had come under the same id: its own body is gone, not that of the record."""
+    bench = Bench(a_record(Status.QUEUED))
+    assert bench.receive(pointer()) == []
+    assert bench.record().status is Status.QUEUED
+
+
 def test_a_maybe_sent_request_whose_body_is_gone_is_unknown() -> None:
     """`failed` would be a lie."""
     bench = Bench(a_record(Status.DEFERRED, parked=KEY, maybe_sent=True, attempt=1, owner="w"))

@@ -304,6 +304,27 @@ def test_a_copy_whose_request_was_begun_while_its_body_was_parked_comes_back() -
     assert (bench.take()[0].hop, bench.record().status) == (1, Status.SENDING)
 
 
+@pytest.mark.parametrize("status", [Status.DEFERRED, Status.SENT])
+@pytest.mark.parametrize("papers", [{}, {"parked": "parked/acme/r1/own.json"}])
+def test_a_request_whose_id_was_taken_while_its_body_was_parked_keeps_one_body(papers: dict[str, Any], status: Status) -> None:
+    """Its dead letter has the body in itself, or names the one in the bucket that it came with."""
+    bench, tomorrow = Bench(), (NOON + timedelta(days=1)).isoformat()
+    bench.parked.bodies = dict.fromkeys(papers.values(), a_body(sendAt=tomorrow))
+
+    def taken(change: Change) -> None:
+        if change.rule.name == "wait":
+            bench.messages.records["acme", "r1"] = a_record(status)
+
+    bench.messages.before = taken
+    bench.receive(a_copy(sendAt=tomorrow, papers=papers))
+    [letter] = bench.queue.buried
+    assert (letter.reason, letter.copy.parked, list(bench.parked.bodies)) == (
+        "request_id_reused",
+        papers.get("parked"),
+        list(papers.values()),
+    )
+
+
 def test_an_unknown_that_expires_before_its_resend_is_held() -> None:
     """After expiresAt nothing is sent; the body is kept for the operator."""
     bench = Bench(outcomes=[VANISHED])

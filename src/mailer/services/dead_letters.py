@@ -136,7 +136,10 @@ def _drop(letter: Letter, room: DeadLetterRoom) -> Did:
     if request is None:
         return Did.DROPPED
     record = room.messages.get(request.tenant_id, request.request_id)
-    if record is not None and (record.ended or not same_content(request.content_hash, record.content_hash)):
+    if record is not None and not same_content(request.content_hash, record.content_hash):
+        discard(letter.copy.parked, room)
+        return Did.DROPPED
+    if record is not None and record.ended:
         return Did.DROPPED
     try:
         end_unsent(changes.about(record) if record else request, room, DROPPED)

@@ -111,7 +111,7 @@ _MAX_MESSAGE = 2_000
 def _end_without_body(received: Received, room: Mailroom, error: ErrorInfo) -> None:
     ids = readable_ids(received.copy.body)
     record = room.messages.get(*ids) if ids else None
-    if record is None or record.ended:
+    if record is None or record.ended or record.parked != received.copy.parked:  # other content may have come under the same id
         return
     with suppress(RefusedError):  # it has been sent, or has ended, meanwhile: nobody needs the body
         end_unsent(changes.about(record), room, error)

@@ -28,7 +28,7 @@ from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
 from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
-from mailer.services.waiting import bury, carry_proof, come_back, discard_body, remember_body, rest, send_copy
+from mailer.services.waiting import bury, carry_proof, come_back, discard, remember_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=27)
 """How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
@@ -288,7 +288,6 @@ def defer(
     try:
         room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)), job.times.steps)
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find
-        discard_body(room, refusal.current, resting.parked)
         if not resting.on_queue:
             _went_on(job, room, refusal.current, resting.parked)
     except DependencyError as failure:
@@ -302,12 +301,16 @@ def _went_on(job: Job, room: Mailroom, record: Delivery | None, key: str | None)
     """Do what the record of a request asks that went on while its body was being parked: no copy of it would find out later."""
     if record is None:
         return
-    if same_content(job.request.content_hash, record.content_hash):
-        if record.hop > job.copy.hop:
-            remember_body(room, record, key)
-            return
-        # The copy that finds the end deletes the body.
-        job = replace(job, received=replace(job.received, copy=replace(job.copy, parked=key)))
+    if not same_content(job.request.content_hash, record.content_hash):
+        redelivered(job, room, record)
+        if job.copy.parked is None:  # its dead letter has the body in itself
+            discard(key, room)
+        return
+    if record.hop > job.copy.hop:
+        remember_body(room, record, key)
+        return
+    # The copy that finds the end deletes the body.
+    job = replace(job, received=replace(job.received, copy=replace(job.copy, parked=key)))
     if redelivered(job, room, record):
         come_back(job, room, room.clock.now())
 
