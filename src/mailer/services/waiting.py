@@ -109,8 +109,9 @@ def come_back(job: Job, room: Mailroom, until: datetime) -> None:
 
 def carry_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     """Send what became of an attempt along the queue, because the table did not take it."""
-    delay = retry_delay(NotSent(failure.error), job.copy.failures + 1) if job.copy.proof else _PROOF_DELAY
-    send_copy(job.failed(), room, delay, proof=to_json(fence, outcome))
+    job = job.failed()
+    delay = retry_delay(NotSent(failure.error), job.copy.failures) if job.copy.proof else _PROOF_DELAY
+    send_copy(job, room, delay, proof=to_json(fence, outcome))
 
 
 _PROOF_DELAY = timedelta(seconds=10)
