@@ -1,18 +1,22 @@
 """The status table on DynamoDB says and does what the delivery machine says and does."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from moto import mock_aws
 
 import tables
 from fakes import NOON, a_delivery
 from mailer.adapters import messages_table
 from mailer.adapters.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
+from mailer.adapters.raw_update import pass_updates
 from mailer.domain import changes, delivery
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import REMEMBERED, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
@@ -22,6 +26,30 @@ from transitions import CHANGES, MS, REQUEST, REST, cases, seen
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+
+class _Body:
+    """The body of an answer, as botocore reads it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._content
+
+
+@contextmanager
+def answering(client: "DynamoDBClient", operation: str, body: bytes) -> Iterator[None]:
+    """Let DynamoDB answer calls of one operation with 200 and this body; what was asked is not done."""
+
+    def answer(request: AWSPreparedRequest, **_: Any) -> Any:
+        return AWSResponse(request.url, 200, HTTPHeaders(), _Body(body))
+
+    client.meta.events.register_first(f"before-send.dynamodb.{operation}", answer)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(f"before-send.dynamodb.{operation}", answer)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +153,22 @@ def test_an_outage_is_a_dependency_error(table: DynamoMessagesTable) -> None:
 
 
 # -- what stands in the item ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"Attributes": null}', b'{"Attributes": {"tenantId": {"S": "acme"}}}', b"null", b'["?"]', b"", b'{"Attri'])
+def test_a_success_that_says_nothing_is_a_dependency_error(table: DynamoMessagesTable, body: bytes) -> None:
+    """So that a fence with such an answer leads to a proof that SES was not called, not to an unknown."""
+    pass_updates(table._client)
+    begin = changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, provider="ses", version=1)
+    with answering(table._client, "UpdateItem", body), pytest.raises(DependencyError, match="UpdateItem"):
+        table.apply(begin)
+
+
+def test_a_read_that_says_nothing_is_a_dependency_error(table: DynamoMessagesTable) -> None:
+    """The list is asked for again; nothing is taken for missing."""
+    store(table, a_delivery("r1"), createdKey={"S": "2026-11-24T12:00:00.000+00:00#r1"})
+    with answering(table._client, "BatchGetItem", b"{}"), pytest.raises(DependencyError, match="BatchGetItem"):
+        table.list("acme", status=None, limit=5, cursor=None)
 
 
 def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:

@@ -23,3 +23,12 @@ def dependency_errors(service: str, operation: str) -> Iterator[None]:
         raise DependencyError(service, f"{operation} ({code})") from error
     except BotoCoreError as error:
         raise DependencyError(service, f"{operation} ({type(error).__name__})") from error
+
+
+@contextmanager
+def readable(service: str, operation: str) -> Iterator[None]:
+    """Raise DependencyError for an answer that lacks what AWS documents of it: a success that says nothing proves nothing."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise DependencyError(service, f"{operation} (unreadable answer)") from error

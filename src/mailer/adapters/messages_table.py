@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.domain.delivery import (
     BEGIN,
     ENDS,
@@ -58,7 +58,8 @@ class DynamoMessagesTable:
         """Read one record, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(tenant_id, request_id), ConsistentRead=True)
-        return from_item(found["Item"]) if "Item" in found else None
+        with readable("DynamoDB", "GetItem"):
+            return from_item(found["Item"]) if "Item" in found else None
 
     def apply(self, change: Change) -> Delivery:
         """Make one conditional write; see `ports.MessagesTable.apply`."""
@@ -78,7 +79,8 @@ class DynamoMessagesTable:
             if current is not None and already_done(change, current):
                 return current
             raise RefusedError(current) from None
-        return from_item(written["Attributes"])
+        with readable("DynamoDB", "UpdateItem"):
+            return from_item(written["Attributes"])
 
     def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         """List a tenant's records, newest first."""
@@ -133,8 +135,9 @@ class DynamoMessagesTable:
             while pending:
                 with dependency_errors("DynamoDB", "BatchGetItem"):
                     answer = self._client.batch_get_item(RequestItems=pending)
-                for delivery in map(from_item, answer["Responses"].get(self._table, [])):
-                    found[delivery.tenant_id, delivery.request_id] = delivery
+                with readable("DynamoDB", "BatchGetItem"):
+                    deliveries = [from_item(item) for item in answer["Responses"].get(self._table, [])]
+                found |= {(d.tenant_id, d.request_id): d for d in deliveries}
                 pending = answer.get("UnprocessedKeys")
         return [found[k] for k in wanted if k in found]
 

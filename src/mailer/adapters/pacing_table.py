@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.domain.pacing import Booking, Line
 from mailer.ports import MovedError
 
@@ -50,7 +50,8 @@ class DynamoPacingTable:
         """Read a line, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(account), ConsistentRead=True)
-        return from_item(found["Item"]) if "Item" in found else None
+        with readable("DynamoDB", "GetItem"):
+            return from_item(found["Item"]) if "Item" in found else None
 
     def start(self, account: str, line: Line, now: datetime) -> Line:
         """Store the first line of an account."""
@@ -102,7 +103,8 @@ class DynamoPacingTable:
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        return from_item(written["Attributes"])
+        with readable("DynamoDB", "UpdateItem"):
+            return from_item(written["Attributes"])
 
 
 @contextmanager

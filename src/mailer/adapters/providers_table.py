@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.ports import Clock
@@ -89,7 +89,9 @@ class DynamoProvidersTable:
         while pending:
             with dependency_errors("DynamoDB", "BatchGetItem"):
                 answer = self._client.batch_get_item(RequestItems=pending)
-            yield from answer["Responses"].get(self._table, [])
+            with readable("DynamoDB", "BatchGetItem"):
+                found = answer["Responses"]
+            yield from found.get(self._table, [])
             if answer.get("UnprocessedKeys") == pending:
                 raise DependencyError("DynamoDB", "BatchGetItem (throttled)")
             pending = answer.get("UnprocessedKeys")
@@ -146,7 +148,8 @@ class DynamoProvidersTable:
                 ExpressionAttributeValues=values | _values(active=ProviderStatus.ACTIVE.value, version=version),
                 ReturnValues="ALL_NEW",
             )
-            return from_item(written["Attributes"])
+            with readable("DynamoDB", "UpdateItem"):
+                return from_item(written["Attributes"])
         return None
 
     # -- what the sweeper does -------------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ def _read(response_dict: dict[str, Any], customized_response_dict: dict[str, Any
         answer = json.loads(response_dict["body"], object_hook=_with_bytes)
     except ValueError:
         return
-    customized_response_dict.update(answer)
+    if isinstance(answer, dict):  # botocore fails on any other, where an answer without attributes is a failure of DynamoDB
+        customized_response_dict.update(answer)
     response_dict["body"] = b"{}"
 
 
