@@ -1,7 +1,5 @@
 """In-memory stand-ins for the ports: they keep the promises of `mailer.ports` and let a test break them on purpose."""
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -12,6 +10,7 @@ from typing import Any
 
 from mailer.domain import delivery
 from mailer.domain.changes import Fence
+from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError
 from mailer.domain.message import S3Object
@@ -76,12 +75,10 @@ class FakeMessagesTable:
 
     def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         mine = {_sort_key(d): d for (tenant, _), d in self.records.items() if tenant == tenant_id}
-        start = _decode(cursor) if cursor is not None else None
-        if start is not None and start not in mine:
-            raise KeyError(cursor)
+        start = from_cursor(cursor, tenant_id, status or "", key=CREATED_KEY) if cursor is not None else None
         keys = [k for k in sorted(mine, reverse=True) if (start is None or k < start) and status in (None, mine[k].status)]
         more = len(keys) > limit
-        return Page([mine[k] for k in keys[:limit]], _encode(keys[limit - 1]) if more else None)
+        return Page([mine[k] for k in keys[:limit]], to_cursor(tenant_id, status or "", keys[limit - 1]) if more else None)
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
         """Keep every record in shard 0."""
@@ -98,18 +95,7 @@ class FakeMessagesTable:
 
 
 def _sort_key(record: Delivery) -> str:
-    return f"{record.created_at.isoformat()}#{record.request_id}"
-
-
-def _encode(key: str) -> str:
-    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> str:
-    try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError) as exc:
-        raise KeyError(cursor) from exc
+    return f"{record.created_at.isoformat(timespec='milliseconds')}#{record.request_id}"
 
 
 @dataclass

@@ -204,10 +204,10 @@ class MessagesTable(Protocol):
         ...
 
     def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """List a tenant's records, newest first; the cursor holds only a sort key.
+        """List a tenant's records, newest first; a cursor leads through the list that gave it: of this tenant, with this status.
 
         Raises:
-            KeyError: the cursor is not one of this table's.
+            KeyError: the cursor is not one of this list's.
         """
         ...
 

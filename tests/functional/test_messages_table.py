@@ -155,7 +155,9 @@ def test_an_outage_is_a_dependency_error(table: DynamoMessagesTable) -> None:
 # -- what stands in the item ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"Attributes": null}', b'{"Attributes": {"tenantId": {"S": "acme"}}}', b"null", b'["?"]', b"", b'{"Attri'])
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"Attributes": null}', b'{"Attributes": {"tenantId": {"S": "acme"}}}', b"null", b'["?"]', b"", b'{"Attri']
+)
 def test_a_success_that_says_nothing_is_a_dependency_error(table: DynamoMessagesTable, body: bytes) -> None:
     """So that a fence with such an answer leads to a proof that SES was not called, not to an unknown."""
     pass_updates(table._client)
@@ -267,48 +269,6 @@ def test_shards_spread_requests() -> None:
 
 
 # -- lists ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_list_is_newest_first_and_goes_on_at_its_cursor(table: DynamoMessagesTable) -> None:
-    """Page by page, each record once, the tenant's own alone."""
-    for number in range(5):
-        table.apply(queued(f"r{number}", timedelta(minutes=number)))
-    table.apply(queued("theirs", tenant_id="other"))
-    pages, cursor = [], None
-    while True:
-        page = table.list("acme", status=None, limit=2, cursor=cursor)
-        pages.append([d.request_id for d in page.deliveries])
-        if (cursor := page.cursor) is None:
-            break
-    assert pages == [["r0", "r1"], ["r2", "r3"], ["r4"]]
-
-
-def test_a_list_of_one_status_has_no_other(table: DynamoMessagesTable) -> None:
-    """Filtered by the index, and once more by the record itself."""
-    for number in range(4):
-        table.apply(queued(f"r{number}", timedelta(minutes=number)))
-    table.apply(changes.begin(replace(REQUEST, request_id="r1"), NOON, owner="w", deadline=NOON, provider="ses", version=1))
-    page = table.list("acme", status=Status.QUEUED, limit=2, cursor=None)
-    rest = table.list("acme", status=Status.QUEUED, limit=2, cursor=page.cursor)
-    assert [d.request_id for d in (*page.deliveries, *rest.deliveries)] == ["r0", "r2", "r3"]
-    assert [d.request_id for d in table.list("acme", status=Status.SENDING, limit=9, cursor=None).deliveries] == ["r1"]
-
-
-def test_a_cursor_holds_no_tenant(table: DynamoMessagesTable) -> None:
-    """Under another tenant it is only a place in that tenant's own list."""
-    for number in range(3):
-        table.apply(queued(f"r{number}", timedelta(minutes=number)))
-        table.apply(queued(f"t{number}", timedelta(minutes=number), tenant_id="other"))
-    cursor = table.list("acme", status=None, limit=1, cursor=None).cursor
-    theirs = table.list("other", status=None, limit=9, cursor=cursor)
-    assert {d.tenant_id for d in theirs.deliveries} == {"other"}
-
-
-def test_a_made_up_cursor_is_none_of_ours(table: DynamoMessagesTable) -> None:
-    """It never reaches DynamoDB."""
-    for cursor in ("", "?", "AAAA", "é", "YWNtZSNyMQ", "a" * 5000):
-        with pytest.raises(KeyError):
-            table.list("acme", status=None, limit=1, cursor=cursor)
 
 
 def test_more_records_than_one_read_takes(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:

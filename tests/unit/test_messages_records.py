@@ -38,11 +38,12 @@ def test_a_list_goes_from_page_to_page() -> None:
 
 
 def test_a_cursor_of_another_list_is_not_found() -> None:
-    """Neither a made-up cursor nor another tenant's tells anything."""
+    """Neither a made-up cursor nor another tenant's, or another status's, tells anything."""
     table = FakeMessagesTable(*[a_delivery(f"r{n}", tenant_id="bravo") for n in range(2)])
     desk = a_desk(messages=table)
     foreign = list_newest("bravo", desk, status=None, limit=1, cursor=None).cursor
-    for cursor in (foreign, "made-up"):
+    own = list_newest("bravo", desk, status=Status.QUEUED, limit=1, cursor=None).cursor
+    for cursor in (foreign, own, "made-up"):
         assert refused(list_newest, "acme", desk, status=None, limit=1, cursor=cursor).code == "not_found"
 
 

@@ -5,8 +5,6 @@ Keys and indexes (template.yaml): tenantId + requestId; `byCreated` tenantId + c
 Times are epoch milliseconds, `ttl` epoch seconds.
 """
 
-import base64
-import binascii
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors, readable
+from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import (
     BEGIN,
     ENDS,
@@ -87,14 +86,14 @@ class DynamoMessagesTable:
         index, name, value = ("byStatus", "tenantStatus", f"{tenant_id}#{status}") if status else ("byCreated", "tenantId", tenant_id)
         query: dict[str, Any] = _equals(name, value)
         if cursor is not None:
-            created_key = _from_cursor(cursor)
+            created_key = from_cursor(cursor, tenant_id, status or "", key=CREATED_KEY)
             start = {**_key(tenant_id, created_key.partition("#")[2]), "createdKey": {"S": created_key}, name: {"S": value}}
             query["ExclusiveStartKey"] = start
         with dependency_errors("DynamoDB", "Query"):
             page = self._client.query(TableName=self._table, IndexName=index, ScanIndexForward=False, Limit=limit, **query)
         deliveries = [d for d in self._read(page["Items"]) if status in (None, d.status)]
         last = page.get("LastEvaluatedKey")
-        return Page(deliveries, _to_cursor(last["createdKey"]["S"]) if last else None)
+        return Page(deliveries, to_cursor(tenant_id, status or "", last["createdKey"]["S"]) if last else None)
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
         """Return open records of one shard whose `sweepAt` has come, longest overdue first."""
@@ -358,22 +357,3 @@ def _born(change: Change) -> Item:
 def sweep_shard(tenant_id: str, request_id: str) -> str:
     """Return the sweep index partition of a record."""
     return str(zlib.crc32(f"{tenant_id}/{request_id}".encode()) % SWEEP_SHARDS)
-
-
-# -- cursors -------------------------------------------------------------------------------------------------------------
-
-_CREATED_KEY = re.compile(r"[0-9T:.+-]{29}#[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-
-
-def _to_cursor(created_key: str) -> str:
-    return base64.urlsafe_b64encode(created_key.encode()).decode().rstrip("=")
-
-
-def _from_cursor(cursor: str) -> str:
-    try:
-        created_key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError) as error:
-        raise KeyError("cursor") from error
-    if not _CREATED_KEY.fullmatch(created_key):
-        raise KeyError("cursor")
-    return created_key

@@ -1,0 +1,32 @@
+"""Write down where a page of a list ended, so that the next one goes on there, and in no other list."""
+
+import base64
+import binascii
+import re
+
+CREATED_KEY = re.compile(r"[0-9T:.+-]{29}#[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+"""The key that send requests are listed by: when it was accepted, and its id."""
+
+_MAX_CURSOR = 1024  # characters; the longest of ours has less than 400
+
+
+def to_cursor(*place: str) -> str:
+    """Write a place as a cursor: the list's name (whose, filtered by what), then the key that its page ended with."""
+    return base64.urlsafe_b64encode("\n".join(place).encode()).decode().rstrip("=")
+
+
+def from_cursor(cursor: str, *name: str, key: re.Pattern[str]) -> str:
+    """Return the key of a cursor of the list with this name.
+
+    Raises:
+        KeyError: it is another list's, or none that `to_cursor` wrote.
+    """
+    if len(cursor) > _MAX_CURSOR:
+        raise KeyError("cursor")
+    try:
+        place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").split("\n")
+    except (binascii.Error, ValueError) as error:
+        raise KeyError("cursor") from error
+    if to_cursor(*place) != cursor or tuple(place[:-1]) != name or not key.fullmatch(place[-1]):
+        raise KeyError("cursor")
+    return place[-1]

@@ -1,0 +1,135 @@
+"""Lists of records: the status table on DynamoDB and the fake of it give the same pages and take the same cursors."""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import boto3
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+
+import tables
+from fakes import NOON, FakeMessagesTable
+from mailer.adapters.messages_table import DynamoMessagesTable
+from mailer.domain import changes
+from mailer.domain.cursors import to_cursor
+from mailer.domain.delivery import Change, Status
+from mailer.ports import MessagesTable
+from transitions import REQUEST
+
+
+@pytest.fixture(params=["dynamo", "fake"], scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[MessagesTable]:
+    """Make a table where acme has five requests, r0 the newest, and another tenant three; r1 and r4 are being sent."""
+    with mock_aws():
+        made: MessagesTable = FakeMessagesTable()
+        if request.param == "dynamo":
+            client = boto3.client("dynamodb", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+            made = DynamoMessagesTable(client, tables.create_tables(client)["MessagesTable"])
+        for number in range(5):
+            made.apply(queued(f"r{number}", number))
+        for number in range(3):
+            made.apply(queued(f"t{number}", number, "other"))
+        for request_id in ("r1", "r4"):
+            of_request = replace(REQUEST, request_id=request_id)
+            made.apply(changes.begin(of_request, NOON, owner="w", deadline=NOON, provider="ses", version=1))
+        yield made
+
+
+def queued(request_id: str, minutes: int, tenant_id: str = "acme") -> Change:
+    """Make the change that records a request, which came some minutes before noon."""
+    came = NOON - timedelta(minutes=minutes)
+    return changes.queue(replace(REQUEST, tenant_id=tenant_id, request_id=request_id, hop=0, created_at=came), came)
+
+
+def pages(table: MessagesTable, status: Status | None = None) -> list[list[str]]:
+    """Read acme's list two by two."""
+    found, cursor = [], None
+    while True:
+        page = table.list("acme", status=status, limit=2, cursor=cursor)
+        found.append([d.request_id for d in page.deliveries])
+        if (cursor := page.cursor) is None:
+            return found
+
+
+def cursor_of(table: MessagesTable, tenant_id: str, status: Status | None) -> str:
+    cursor = table.list(tenant_id, status=status, limit=1, cursor=None).cursor
+    assert cursor is not None
+    return cursor
+
+
+def test_a_list_is_newest_first_and_goes_on_at_its_cursor(table: MessagesTable) -> None:
+    """Page by page, each record once, the tenant's own alone."""
+    assert pages(table) == [["r0", "r1"], ["r2", "r3"], ["r4"]]
+
+
+def test_a_list_of_one_status_has_no_other(table: MessagesTable) -> None:
+    """Its pages, too."""
+    assert [r for page in pages(table, Status.QUEUED) for r in page] == ["r0", "r2", "r3"]
+    assert [r for page in pages(table, Status.SENDING) for r in page] == ["r1", "r4"]
+    assert [r for page in pages(table, Status.SENT) for r in page] == []
+
+
+@pytest.mark.parametrize(
+    ("whose", "of_status", "tenant_id", "status"),
+    [
+        ("other", None, "acme", None),
+        ("acme", None, "other", None),
+        ("acme", None, "acme", Status.QUEUED),
+        ("acme", Status.QUEUED, "acme", None),
+        ("acme", Status.QUEUED, "acme", Status.SENDING),
+        ("other", Status.QUEUED, "acme", Status.QUEUED),
+    ],
+)
+def test_a_cursor_of_another_list_is_refused(
+    table: MessagesTable, whose: str, of_status: Status | None, tenant_id: str, status: Status | None
+) -> None:
+    """Another tenant's, or the same tenant's with another status: it would begin somewhere in the middle and hide what comes before."""
+    cursor = cursor_of(table, whose, of_status)
+    with pytest.raises(KeyError):
+        table.list(tenant_id, status=status, limit=9, cursor=cursor)
+
+
+KEY = "2026-11-24T12:00:00.000+00:00#r2"
+
+
+def test_a_place_is_known_by_its_key_not_by_its_record(table: MessagesTable) -> None:
+    """The record that a page ended with may be forgotten before the next one is asked for."""
+    between = table.list("acme", status=None, limit=9, cursor=to_cursor("acme", "", "2026-11-24T11:57:30.000+00:00#gone"))
+    assert [d.request_id for d in between.deliveries] == ["r3", "r4"]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "?",
+        "AAAA",
+        "\u00e9",
+        "YWNtZSNyMQ",
+        "a" * 5000,
+        to_cursor(KEY),
+        to_cursor("acme", KEY),
+        to_cursor("acme", "", ""),
+        to_cursor("acme", "", "r2"),
+        to_cursor("acme", "", KEY, KEY),
+        to_cursor("acme", "", KEY) + "=",
+        to_cursor("acme", "", KEY) + "\n",
+        base64.b64encode(f"acme\n\n{KEY}\n".encode()).decode(),
+    ],
+)
+def test_a_made_up_cursor_is_refused(table: MessagesTable, cursor: str) -> None:
+    """It never reaches DynamoDB."""
+    with pytest.raises(KeyError):
+        table.list("acme", status=None, limit=1, cursor=cursor)
+
+
+@given(cursor=st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_-]{0,80}", fullmatch=True))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_text_leads_anywhere(table: MessagesTable, cursor: str) -> None:
+    """Nothing but a KeyError comes of it."""
+    with pytest.raises(KeyError):
+        table.list("acme", status=None, limit=1, cursor=cursor)
