@@ -42,7 +42,10 @@ class Answer:
 def proxy_event(
     method: str, target: str, body: str | bytes | None = None, headers: Iterable[tuple[str, str]] = (), **fields: Any
 ) -> dict[str, Any]:
-    """Make an event; `target` is the path under the stage with its query, percent-encoded. `fields` replace what was made."""
+    """Make an event of a catch-all resource; `target` is the path under the stage with its query, percent-encoded.
+
+    `fields` replace what was made.
+    """
     path, query = urlsplit(target).path, urlsplit(target).query
     pairs, lines = parse_qsl(query, keep_blank_values=True), list(headers)
     text, encoded = _body(body)

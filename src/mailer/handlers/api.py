@@ -98,7 +98,7 @@ def _no_json(_: RequestUnsupportedContentType) -> Response[str]:
 
 
 def evened(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Even out an event of API Gateway: the body as text, and one Content-Type for all that is not JSON.
+    """Even out an event of API Gateway: the path as its routes are written, the body as text, one Content-Type for all that is not JSON.
 
     The event handler would read forms and multipart too, and raise on what it cannot decode.
     """
@@ -106,7 +106,28 @@ def evened(event: Mapping[str, Any]) -> dict[str, Any]:
     media_type = (headers.pop("content-type", None) or "").partition(";")[0].strip().lower()
     if media_type and media_type != "application/json":
         headers["content-type"] = "not/json"
-    return {**event, "headers": headers, "body": _text(event), "isBase64Encoded": False}
+    return {**event, "path": _path(event), "headers": headers, "body": _text(event), "isBase64Encoded": False}
+
+
+_NO_ROUTE = "/"
+
+
+def _path(event: Mapping[str, Any]) -> str:
+    """Return the path below the stage, as it was written.
+
+    Behind a custom domain the event's path begins with the base path of the mapping, the stage, or both: its last steps count, as many
+    as the matched resource has. They must be what API Gateway matched, so that a path cannot be read as one that was not authorised.
+    """
+    path, resource = str(event.get("path") or _NO_ROUTE), str(event.get("resource") or "")
+    if not resource or "+}" in resource:  # a greedy resource tells no steps
+        return path
+    parameters = event.get("pathParameters") or {}
+    pattern = resource.strip("/").split("/")
+    steps = path.rstrip("/").split("/")[-len(pattern) :]
+    matched = [unquote(str(parameters.get(step[1:-1]))) if step.startswith("{") else step for step in pattern]
+    if [unquote(given) if step.startswith("{") else given for given, step in zip(steps, pattern, strict=False)] != matched:
+        return _NO_ROUTE
+    return "/" + "/".join(steps)
 
 
 def _text(event: Mapping[str, Any]) -> str | None:
