@@ -18,7 +18,7 @@ from mailer.domain.onboarding import Us
 from mailer.domain.pacing import Later, RateSource, Slot
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
-from mailer.ports import Copy, Page, RefusedError, Step
+from mailer.ports import Copy, Page, RefusedError, Stage, Step, Trial
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 US = Us("Leadmetrics", "aws", "111111111111")
@@ -220,6 +220,36 @@ class AtOnce(Executor):
         except Exception as error:  # noqa: BLE001  # whoever asks for the result gets it
             future.set_exception(error)
         return future
+
+
+@dataclass
+class FakeTrials:
+    """Keeps marks; `broken` makes every call fail."""
+
+    marks: dict[str, Trial] = field(default_factory=dict)
+    broken: bool = False
+
+    def find(self, receipt: str) -> Trial | None:
+        self._answer()
+        return self.marks.get(receipt)
+
+    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+        self._answer()
+        made = Trial(Stage.READING, by, now)
+        stands = self.marks.setdefault(receipt, made)
+        return None if stands is made else stands
+
+    def reach(self, receipt: str, trial: Trial) -> None:
+        self._answer()
+        self.marks[receipt] = trial
+
+    def clear(self, receipt: str) -> None:
+        self._answer()
+        self.marks.pop(receipt, None)
+
+    def _answer(self) -> None:
+        if self.broken:
+            raise DependencyError("DynamoDB", "UpdateItem")
 
 
 @dataclass

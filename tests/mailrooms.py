@@ -19,6 +19,7 @@ from fakes import (
     FakeParkedBodies,
     FakeProvidersTable,
     FakeSendQueue,
+    FakeTrials,
     a_delivery,
     a_provider,
 )
@@ -94,6 +95,7 @@ class Bench:
         self.journal = FakeJournal()
         self.budget = ByteBudget(BUDGET)
         self.pacer = FakePacer()
+        self.trials = FakeTrials()
         self.lines = FakePacingTable()
         owners = count(1)
         self.room = Mailroom(
@@ -106,6 +108,7 @@ class Bench:
             journal=self.journal,
             clock=self.clock,
             pacer=self.pacer,
+            trials=self.trials,
             workers=AtOnce(),
             budget=self.budget,
             new_owner=lambda: f"worker-{next(owners)}",

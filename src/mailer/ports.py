@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -264,6 +265,8 @@ class Copy:
     created_at: datetime
     hop: int = 0
     """How many copies came before this one."""
+    redeliveries: int = 0
+    """How often SQS has handed earlier copies out again: their workers died, or could not make them safe."""
     failures: int = 0
     """How many tries have failed so far; the next wait is twice as long for each. A wait for a slot or a time is no failure."""
     parked: str | None = None
@@ -290,6 +293,48 @@ class SendQueue(Protocol):
         Raises:
             DependencyError: SQS did not take it.
         """
+        ...
+
+
+class Stage(StrEnum):
+    """How far a worker came with a message that it tried by itself."""
+
+    READING = "reading"
+    SENDING = "sending"  # it has been read
+    DONE = "done"  # nothing is left but its receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The mark of a message that is, or was, tried by itself: a worker that dies leaves it as it is."""
+
+    stage: Stage
+    by: str
+    """A token of that worker's try."""
+    at: datetime
+    """When that worker last wrote."""
+
+
+class Trials(Protocol):
+    """The marks of messages that are tried by themselves, by SQS's message id; a message that is sent anew has none.
+
+    Every method raises DependencyError where DynamoDB did not answer; the write may then have happened.
+    """
+
+    def find(self, receipt: str) -> Trial | None:
+        """Read a mark, consistently."""
+        ...
+
+    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+        """Mark a message before it is read, and return None; where it is marked, leave the mark and return it."""
+        ...
+
+    def reach(self, receipt: str, trial: Trial) -> None:
+        """Write down how far the try has come."""
+        ...
+
+    def clear(self, receipt: str) -> None:
+        """Take the mark away: the worker lives, and the message is to be tried again."""
         ...
 
 

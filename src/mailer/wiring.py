@@ -22,6 +22,7 @@ from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.raw_update import pass_updates
 from mailer.adapters.send_queue import SqsSendQueue
 from mailer.adapters.signing import sign_fast
+from mailer.adapters.trials import DynamoTrials
 from mailer.domain.onboarding import Us
 from mailer.observability import LogJournal, logger
 from mailer.ports import ProviderOpener, Vault
@@ -239,6 +240,12 @@ def pacer() -> Pacing:
 
 
 @cache
+def trials() -> DynamoTrials:
+    """Return the marks of messages that are tried by themselves."""
+    return DynamoTrials(dynamodb(), settings().messages_table)
+
+
+@cache
 def mailroom() -> Mailroom:
     """Return everything that sending needs."""
     return Mailroom(
@@ -251,6 +258,7 @@ def mailroom() -> Mailroom:
         journal=journal(),
         clock=clock(),
         pacer=pacer(),
+        trials=trials(),
         workers=workers(),
         budget=ByteBudget(settings().send_bytes),
         new_owner=lambda: uuid4().hex,

@@ -189,6 +189,7 @@ def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
         owner="w",
         deadline=NOON,
         hop=5,
+        redeliveries=2,
         due_at=NOON,
         waits_for=WaitsFor.PROVIDER,
         parked="parked/acme/r1/1.json",

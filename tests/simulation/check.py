@@ -8,6 +8,9 @@ from mailer.domain.delivery import Delivery, Status
 from mailer.domain.provider import ProviderStatus
 from simulation.story import ACME, Story
 
+DEATHS = 3
+"""Workers that a deadly message may take: two while it is tried beside others, one while it is tried by itself."""
+
 
 def wrongs(story: Story) -> list[str]:
     """List what went wrong in a story that was played; nothing, as it should be."""
@@ -29,7 +32,7 @@ def figures(story: Story) -> Counter[str]:
 
 
 def _request(story: Story, request_id: str) -> Iterator[str]:
-    record = story.table.records.get((ACME, request_id))
+    record = next((record for (_, known), record in story.table.records.items() if known == request_id), None)
     accepted = story.ses.ledger[request_id]
     may_repeat = request_id in story.chosen_again or any('"resend"' in body for body in story.queue.asked[request_id])
     if record is None:
@@ -38,6 +41,18 @@ def _request(story: Story, request_id: str) -> Iterator[str]:
     if len(accepted) > 1 and not may_repeat:
         yield f"{request_id}: accepted {len(accepted)} times"
     yield from _end(story, record, accepted)
+    yield from _crashes(story, request_id)
+
+
+def _crashes(story: Story, request_id: str) -> Iterator[str]:
+    """Only what killed its worker may be kept as such, and it kills no more workers than it takes to find it."""
+    world = story.world
+    kept = [letter for letter in story.queue.letters if letter.reason == "processing_crashed" and f'"{request_id}"' in letter.copy.body]
+    if kept and request_id not in world.time.died_alone and not world.is_skewed:
+        yield f"{request_id}: kept as a crasher though no worker died while it tried it by itself"
+    most = DEATHS * story.queue.fresh[request_id] + world.faults.done
+    if world.killed_by[request_id] > most and not story.queue.sloppy:
+        yield f"{request_id}: has killed {world.killed_by[request_id]} workers"
 
 
 def _end(story: Story, record: Delivery, accepted: list[str]) -> Iterator[str]:

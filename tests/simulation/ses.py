@@ -13,6 +13,9 @@ from simulation.faults import Fault
 from simulation.tasks import Killed
 from simulation.world import World
 
+MALLORY = "mallory"
+"""A tenant whose config may kill whoever opens it."""
+
 VANISHED = MaybeSent(ErrorInfo("outcome_unknown", "the connection was lost"))
 REFUSALS = (
     NotSent(ErrorInfo("throttled", "Maximum sending rate exceeded.")),
@@ -40,6 +43,10 @@ class SimSes:
 
     def open(self, tenant_id: str, config: StoredConfig) -> "SimSes":  # noqa: ARG002 - as the port has it
         world = self._world
+        if tenant_id == MALLORY:
+            for request_id in sorted(world.deadly):
+                if request_id.startswith("prepare"):
+                    world.meet(request_id, "prepare")
         if self.kills:
             self.kills -= 1
             world.leftovers_excused = True

@@ -9,7 +9,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from fakes import NOON, US, AtOnce, FakeAttachments, a_config, a_provider
+from fakes import NOON, US, AtOnce, a_config, a_provider
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
@@ -24,9 +24,22 @@ from mailer.services.resolve import resolve
 from mailer.services.send import send_batch
 from mailer.services.sweep import SweepRoom, sweep
 from simulation.faults import Faults
-from simulation.ses import SimSes
+from simulation.ses import MALLORY, SimSes
 from simulation.tasks import NEVER, Task
-from simulation.world import Letter, Message, SimClock, SimPacingTable, SimParkedBodies, SimProviders, SimQueue, SimTable, World
+from simulation.world import (
+    DeadlyBody,
+    Letter,
+    Message,
+    SimAttachments,
+    SimClock,
+    SimPacingTable,
+    SimParkedBodies,
+    SimProviders,
+    SimQueue,
+    SimTable,
+    SimTrials,
+    World,
+)
 
 SEND_TIMEOUT = timedelta(seconds=60)
 SWEEP_EVERY = timedelta(minutes=1)
@@ -38,6 +51,10 @@ TOO_MANY = 20_000
 ACME = "acme"
 ACCOUNT, RATE = "123456789012", 1.0
 """The tenant's AWS account, which others send through too, and its recipients per second."""
+
+
+DEADLY = ("read", "prepare", "render")
+"""Where a request may kill its worker; each is the id of such a request."""
 
 
 @dataclass
@@ -65,7 +82,8 @@ class Story:
         self.table = SimTable(world)
         self.queue = SimQueue(world)
         self.bucket = SimParkedBodies(world)
-        self.providers = SimProviders(world, a_provider(active=a_config(max_send_rate=RATE, account=ACCOUNT)))
+        config = a_config(max_send_rate=RATE, account=ACCOUNT)
+        self.providers = SimProviders(world, *(a_provider(tenant_id, active=config) for tenant_id in (ACME, MALLORY)))
         self.ses = SimSes(world)
         self.table.accepted = self.ses.ledger
         self.wild = self.rng.random() < 0.2
@@ -80,9 +98,10 @@ class Story:
             "workers": AtOnce(),
         }
         send = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
-        front = {"providers": self.providers, "attachments": FakeAttachments(), "send_timeout": SEND_TIMEOUT}
+        front = {"providers": self.providers, "attachments": SimAttachments(world), "send_timeout": SEND_TIMEOUT}
         self.lines = lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
         self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
+        send["trials"] = SimTrials(world, self.queue)
         self.room = Mailroom(pacer=self.pacers[0], opener=self.ses, us=US, **send, **shared, **front)
         self.desk = Desk(**shared, **front)
         self.sweep_room = SweepRoom(releases=self.providers, providers=self.providers, lines=lines, shards=1, **shared)
@@ -120,6 +139,8 @@ class Story:
             self._at(timedelta(seconds=rng.randrange(600)), self._put_raw, "poison")
         if rng.random() < 0.3:
             self._trouble()
+        if rng.random() < 0.15:
+            self._at(timedelta(seconds=rng.randrange(600)), self._produce_deadly, rng.choice(DEADLY))
 
     def _body(self, request_id: str) -> dict[str, Any]:
         rng = self.rng
@@ -151,6 +172,17 @@ class Story:
 
     def _produce(self, body: Mapping[str, Any]) -> None:
         self._put_raw(json.dumps(body))
+
+    def _produce_deadly(self, where: str) -> None:
+        """Ask for a mail that kills each worker that comes so far with it."""
+        body = self._body(where)
+        self.world.deadly.add(where)
+        if where == "prepare":
+            body["tenantId"] = MALLORY
+        if where == "render":
+            body["message"]["attachments"] = [{"filename": "a.txt", "s3": {"key": f"{ACME}/{where}"}}]
+        text = json.dumps(body)
+        self._put_raw(DeadlyBody.of(text, where, self.world) if where == "read" else text)
 
     def _put_raw(self, body: str) -> None:
         self.queue.put(Copy(body=body, tenant_id=ACME, created_at=self.world.time.now), timedelta(), is_raw=True)
@@ -255,6 +287,7 @@ class Story:
     def _put_back(self, letter: Letter) -> None:
         """Redrive a dead letter as SQS does: the same body and papers, but the queue's own time is new."""
         copy = replace(letter.copy, created_at=self.world.time.now) if letter.is_raw else letter.copy
+        self.world.deadly.clear()  # what made a message kill has been mended
         self.queue.put(copy, timedelta(), is_raw=letter.is_raw)
 
     def _settle(self, record: Delivery) -> None:
@@ -265,7 +298,9 @@ class Story:
         if not accepted:
             self.chosen_again.add(record.request_id)
         message_id = accepted[0] if accepted else None
-        self._start("operator", partial(_tolerate, lambda: resolve(ACME, record.request_id, word, self.desk, message_id=message_id)))
+        self._start(
+            "operator", partial(_tolerate, lambda: resolve(record.tenant_id, record.request_id, word, self.desk, message_id=message_id))
+        )
 
 
 def _tolerate(call: Callable[[], object]) -> None:

@@ -24,6 +24,8 @@ class Task:
     """How far its clock is off."""
     window: set[str] = field(default_factory=set)
     """Requests that it has handed over, or is about to, and whose result is not safe yet."""
+    alone: str | None = None
+    """The request that it is trying by itself."""
     bug: BaseException | None = None
     lane: "Lane | None" = None
 
@@ -58,6 +60,8 @@ class Timeline:
         self.current: Task | None = None
         self.horizon = NEVER
         """When something else happens: until then the current task may go on without a switch."""
+        self.died_alone: set[str] = set()
+        """Requests that a process was trying by itself when it died."""
         self._back = Lock()
         self._back.acquire()
 
@@ -69,7 +73,7 @@ class Timeline:
             try:
                 work()
             except Killed:
-                pass
+                self.died_alone |= {task.alone} if task.alone else set()
             except BaseException as bug:  # noqa: BLE001 - told by whoever checks the story
                 task.bug = bug
             self.tasks.remove(task)

@@ -1,6 +1,7 @@
 """Queue, table, bucket and provider rows that live in simulated time: each call takes a while, lets others run, and may fail."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -8,21 +9,23 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from fakes import NOON, FakeMessagesTable, FakeParkedBodies, FakeProvidersTable
+from fakes import NOON, FakeAttachments, FakeMessagesTable, FakeParkedBodies, FakeProvidersTable, FakeTrials
 from lines import FakePacingTable
 from mailer.adapters.providers_table import RELEASE_MARKED
 from mailer.domain import delivery
 from mailer.domain.delivery import BEGIN, TIME_OUT, Change, Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.message import S3Object
 from mailer.domain.pacing import Booking, Line
 from mailer.domain.provider import Provider, ProviderStatus
 from mailer.domain.waiting import MAX_DELAY
-from mailer.ports import Copy, RefusedError
+from mailer.ports import Copy, RefusedError, Stage, Trial
+from mailer.services.suspects import SUSPECT_FROM
 from simulation.faults import Fault, Faults
 from simulation.tasks import NEVER, Killed, Task, Timeline
 
 VISIBILITY = timedelta(seconds=360)
-MAX_RECEIVES = 5
+MAX_RECEIVES = 10
 
 RESULTS = frozenset({"accept", "postpone", "reject", "lose"})
 """Rules that write down what became of an attempt."""
@@ -38,6 +41,9 @@ class World:
         self.trace: list[str] | None = [] if traced else None
         self.wrongs: list[str] = []
         self.deaths = 0
+        self.deadly: set[str] = set()
+        """Requests that kill every process that comes so far with them, until somebody mends what makes them do so."""
+        self.killed_by: Counter[str] = Counter()
         self.excused: set[str] = set()
         """Requests whose call, or the write of its result, was hit by a fault: these may be `unknown`."""
         self.stirred: set[str] = set()
@@ -104,6 +110,12 @@ class World:
         self.deaths += 1
         self.say(f"dies at {what}")
         return Killed()
+
+    def meet(self, request_id: str, where: str) -> None:
+        """Come to where a request is deadly."""
+        if request_id in self.deadly and self.time.current is not None:
+            self.killed_by[request_id] += 1
+            raise self.killed(f"{where} of {request_id}")
 
     @property
     def task(self) -> Task:
@@ -221,6 +233,10 @@ class SimQueue:
         self.messages: list[Message] = []
         self.letters: list[Letter] = []
         self._count = 0
+        self.fresh: Counter[str] = Counter()
+        """Messages for each request that are tried beside others at first."""
+        self.names: dict[str, str] = {}
+        """The request that each message is about, by its number."""
         self.slots = 0
         """Copies that brought a slot along."""
         self.asked: dict[str, list[str]] = {}
@@ -254,10 +270,12 @@ class SimQueue:
         time = self._world.time
         message = Message(self._count, copy, time.now + delay, is_raw)
         self.messages.append(message)
+        self.names[str(message.number)] = _named(copy)
+        self.fresh[_named(copy)] += copy.redeliveries + 1 < SUSPECT_FROM
         self.slots += copy.slot is not None
         time.horizon = min(time.horizon, message.visible_at)
         if '"message":' in copy.body:
-            self.asked.setdefault(json.loads(copy.body)["requestId"], []).append(copy.body)
+            self.asked.setdefault(_named(copy), []).append(str(copy.body))
         self._world.say(f"queue takes #{message.number} hop {copy.hop} for {delay}{' with proof' if copy.proof else ''}")
 
     def bury(self, copy: Copy, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
@@ -293,6 +311,90 @@ class SimQueue:
 
     def next_visible(self) -> datetime:
         return min((message.visible_at for message in self.messages), default=NEVER)
+
+
+def _named(copy: Copy) -> str:
+    """Return the requestId of a body, or the body where it is none."""
+    try:
+        request_id: str = json.loads(str(copy.body))["requestId"]
+    except ValueError:
+        return copy.body
+    return request_id
+
+
+class DeadlyBody(str):
+    """A body that kills whoever parses it."""
+
+    __slots__ = ("request_id", "world")
+    world: World
+    request_id: str
+
+    @classmethod
+    def of(cls, body: str, request_id: str, world: World) -> "DeadlyBody":
+        made = cls(body)
+        made.world, made.request_id = world, request_id
+        return made
+
+    def startswith(self, *prefix: Any) -> bool:
+        """Be looked at by `json.loads`."""
+        self.world.meet(self.request_id, "read")
+        return super().startswith(*prefix)
+
+
+class SimAttachments(FakeAttachments):
+    """Uploads that anybody may name; the key of a deadly one ends with its request's id."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:  # noqa: ARG002 - as the port has it
+        self._world.meet(ref.key.rpartition("/")[2], "render")
+        return b"uploaded"
+
+
+class SimTrials(FakeTrials):
+    """The marks of messages that are tried by themselves; it knows whom each stands for."""
+
+    def __init__(self, world: World, queue: SimQueue) -> None:
+        super().__init__()
+        self._world = world
+        self._queue = queue
+
+    def find(self, receipt: str) -> Trial | None:
+        return self._world.call("DynamoDB", "find trial", lambda: super(SimTrials, self).find(receipt))
+
+    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+        def begin() -> Trial | None:
+            trial = super(SimTrials, self).begin(receipt, by, now)
+            self._world.task.alone = self._queue.names[receipt] if trial is None else None
+            self._world.say(f"tries #{receipt} by itself: {trial.stage if trial else 'first'}")
+            return trial
+
+        try:
+            return self._world.call("DynamoDB", "begin trial", begin)
+        except DependencyError:
+            self._world.task.alone = None
+            raise
+
+    def reach(self, receipt: str, trial: Trial) -> None:
+        write = lambda: super(SimTrials, self).reach(receipt, trial)  # noqa: E731 - the zero-argument form needs a method
+        if trial.stage is Stage.DONE:
+            self._over("done", write)
+        else:
+            self._world.call("DynamoDB", trial.stage, write)
+
+    def clear(self, receipt: str) -> None:
+        self._over("clear trial", lambda: super(SimTrials, self).clear(receipt))
+
+    def _over(self, what: str, write: Callable[[], None]) -> None:
+        """Write that a try is over; until then a death is one of the try."""
+        try:
+            self._world.call("DynamoDB", what, write)
+        except DependencyError:
+            self._world.task.alone = None
+            raise
+        self._world.task.alone = None
 
 
 class SimPacingTable(FakePacingTable):

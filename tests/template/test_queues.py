@@ -3,6 +3,7 @@
 from typing import Any
 
 import tables
+from mailer.services.suspects import RENEW_FROM
 
 MIB = 1024 * 1024
 DAYS = 24 * 60 * 60
@@ -34,12 +35,13 @@ def test_each_queue_is_encrypted() -> None:
     assert all(queue(name)["SqsManagedSseEnabled"] is True for name in tables.resources("AWS::SQS::Queue"))
 
 
-def test_a_message_whose_worker_dies_five_times_goes_to_the_dead_letter_queue() -> None:
-    """SQS's redelivery is for crashes alone, and it ends."""
+def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
+    """SQS's redelivery is for crashes alone, and it ends; but what only stands beside a crasher is sent as a new message before."""
     assert queue("SendQueue")["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
-        "maxReceiveCount": 5,
+        "maxReceiveCount": 10,
     }
+    assert RENEW_FROM <= 10 // 2
 
 
 def test_only_the_send_queue_may_redrive_into_the_dead_letter_queue() -> None:

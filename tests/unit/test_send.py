@@ -13,7 +13,7 @@ from mailer.domain.message import canonical_json, parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
 from mailer.services.mailroom import Received
-from mailer.services.send import CALL_SPAN, CRASHED, LAST_RECEIVE
+from mailer.services.send import CALL_SPAN
 from mailrooms import (
     QUOTA,
     REJECTED,
@@ -789,75 +789,6 @@ def test_a_fault_of_the_providers_table_after_a_send_is_not_the_request_s() -> N
 
 
 # -- copies that may have killed their worker ----------------------------------------------------------------------------
-
-
-def test_suspects_come_after_their_neighbours() -> None:
-    """From the third receive on a copy may be the crasher: the others are done first."""
-    bench = Bench()
-    bench.receive(Received("a", a_copy("suspect"), 3), Received("b", a_copy("calm"), 2))
-    assert bench.record("calm").message_id == "m1"
-    assert bench.record("suspect").message_id == "m2"
-
-
-def test_a_copy_on_its_last_receive_is_kept_for_an_operator() -> None:
-    """Not tried, copied to the dead-letter queue with the reason, its record stays open."""
-    bench = Bench(a_record())
-    assert bench.receive(Received("last", a_copy(), LAST_RECEIVE)) == []
-    [buried] = bench.queue.buried
-    assert (buried.reason, buried.copy.body) == ("processing_crashed", a_body())
-    record = bench.record()
-    assert (record.status, record.error, record.sweep_at) == (Status.DEFERRED, CRASHED, record.expires_at)
-    assert (bench.provider.mails, bench.queue.sent) == ([], [])
-
-
-def test_a_crasher_without_a_record_gets_one() -> None:
-    """No request is in the dark, also one that never reached the fence."""
-    bench = Bench()
-    bench.receive(Received("last", a_copy(), LAST_RECEIVE))
-    assert bench.record().status is Status.DEFERRED
-
-
-def test_a_buried_copy_can_be_put_back_as_it_is() -> None:
-    """Also by SQS's own redrive: it is the newest copy, and due."""
-    bench = Bench(a_record())
-    bench.receive(Received("last", a_copy(), LAST_RECEIVE))
-    [buried] = bench.queue.buried
-    bench.receive(buried.copy)
-    assert bench.record().status is Status.SENT
-
-
-def test_a_copy_of_a_sent_request_is_not_buried() -> None:
-    """Whoever crashed after the send left nothing to do."""
-    bench = Bench(under_way(Status.SENT))
-    bench.receive(Received("last", a_copy(), LAST_RECEIVE))
-    assert (bench.queue.buried, bench.queue.sent) == ([], [])
-
-
-def test_other_content_on_its_last_receive_says_so() -> None:
-    """The reason is the one that an operator can act on."""
-    bench = Bench(a_record(body=a_body(onUnknown="resend")))
-    bench.receive(Received("last", a_copy(), LAST_RECEIVE))
-    assert [buried.reason for buried in bench.queue.buried] == ["request_id_reused"]
-
-
-def test_an_unknown_that_is_due_for_its_resend_can_be_a_crasher_too(resent: tuple[Bench, Copy]) -> None:
-    """Its copy is kept for the operator, never acknowledged as if it were on its way."""
-    bench, copy = resent
-    bench.receive(Received("last", copy, LAST_RECEIVE))
-    assert [buried.reason for buried in bench.queue.buried] == ["processing_crashed"]
-    assert bench.record().status is Status.DEFERRED
-
-
-def test_a_dead_letter_queue_that_takes_nothing_keeps_the_copy_in_the_main_queue() -> None:
-    """A copy is never acknowledged before it is safe."""
-    bench = Bench(a_record())
-
-    def fail(*_: Any, **__: Any) -> Any:
-        raise DependencyError("SQS", "SendMessage")
-
-    bench.queue.bury = fail  # type: ignore[method-assign]  # the port fails
-    assert bench.receive(Received("last", a_copy(), LAST_RECEIVE)) == []
-    assert bench.take()[0].hop == 1
 
 
 def test_a_bug_in_one_request_does_not_touch_its_neighbours() -> None:

@@ -203,6 +203,7 @@ FIELDS: Mapping[str, _Codec] = {
     "owner": _text("owner"),
     "deadline": _time("deadline"),
     "hop": _integer("hop"),
+    "redeliveries": _integer("redeliveries"),
     "due_at": _time("dueAt"),
     "waits_for": _text("waitsFor", WaitsFor),
     "parked": _text("parked"),

@@ -1,6 +1,7 @@
 """The send queue and its dead-letter queue: a copy's travel papers are message attributes, its body stays the caller's JSON."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,12 @@ class SqsSendQueue:
 
     def bury(self, copy: Copy, *, reason: str, detail: str) -> None:
         """Put a copy on the dead-letter queue with the reason as an attribute."""
-        attributes = {**to_attributes(copy), "reason": _string(reason), "detail": _string(detail[:512] or "-")}
+        # SQS takes ten attributes: what only the next try would need stays behind.
+        attributes = {
+            **to_attributes(replace(copy, slot=None, failures=0)),
+            "reason": _string(reason),
+            "detail": _string(detail[:512] or "-"),
+        }
         group: Any = {"MessageGroupId": copy.tenant_id} if copy.tenant_id else {}
         with dependency_errors("SQS", "SendMessage"):
             self._client.send_message(QueueUrl=self._dead_letter_queue_url, MessageBody=copy.body, MessageAttributes=attributes, **group)
@@ -106,6 +112,7 @@ def to_attributes(copy: Copy) -> Mapping[str, Any]:
     """Write a copy's travel papers as SQS message attributes; SQS takes at most ten."""
     papers = {
         "hop": str(copy.hop),
+        "redeliveries": str(copy.redeliveries) if copy.redeliveries else None,
         "failures": str(copy.failures) if copy.failures else None,
         "createdAt": _millis(copy.created_at),
         "parked": copy.parked,
@@ -124,6 +131,7 @@ def from_attributes(body: str, papers: Mapping[str, str], *, sent_at: datetime, 
         tenant_id=tenant_id,
         created_at=_moment_or(papers.get("createdAt"), sent_at) or sent_at,
         hop=_count(papers.get("hop", "")),
+        redeliveries=_count(papers.get("redeliveries", "")),
         failures=_count(papers.get("failures", "")),
         parked=papers.get("parked"),
         expires_at=_moment_or(papers.get("expiresAt"), None),

@@ -68,19 +68,23 @@ class Rest:
     waits_for: WaitsFor = WaitsFor.TIME
     parked: str | None = None
     """Where in the bucket its body is."""
+    redeliveries: int = 0
+    """How often SQS has handed its copies out again."""
     on_queue: bool = True
     """Whether a copy comes back by itself; else the sweeper fetches the parked body when due."""
 
     def fields(self, request: Request) -> Mapping[str, Any]:
         """Return what the record shows of it."""
         look = self.until + OVERDUE_AFTER if self.on_queue else self.until
-        fields = {
+        fields: dict[str, Any] = {
             "due_at": self.until,
             "waits_for": self.waits_for,
             "error": self.error,
             "hop": self.hop,
             "sweep_at": min(look, request.expires_at),
         }
+        if self.redeliveries:
+            fields["redeliveries"] = self.redeliveries
         # What was parked before stays known: it is deleted with the request's end.
         return fields | ({"parked": self.parked} if self.parked else {})
 

@@ -105,6 +105,8 @@ class Delivery:
     deadline: datetime | None = None
     """Until when that worker may still come back with a result."""
     hop: int = 0
+    redeliveries: int = 0
+    """How often SQS had handed copies of it out again when it last came to rest: what kills workers is known by it."""
     due_at: datetime | None = None
     waits_for: WaitsFor | None = None
     parked: str | None = None

@@ -93,7 +93,7 @@ CODES: dict[str, Code] = {
         Kind.DEFERRED, "Tenant: the account's 24-hour quota is used up; mail goes on as the window frees room. Ask AWS for a higher quota."
     ),
     "dependency_unavailable": Code(Kind.DEFERRED, "Operator: an AWS service that we need did not answer; mail goes on when it does."),
-    "processing_crashed": Code(Kind.DEFERRED, "Operator: the worker died on it again and again; see the copy in the dead-letter queue."),
+    "processing_crashed": Code(Kind.DEFERRED, "Operator: the worker died or failed on this one; see the copy in the dead-letter queue."),
     # Nobody can know.
     "outcome_unknown": Code(
         Kind.UNKNOWN,

@@ -28,7 +28,7 @@ def read(received: Received, room: Mailroom) -> Job | Received | None:
             _come_back(received, room, failure)
     except Exception as failure:  # noqa: BLE001  # nothing that a body holds may stop its neighbours
         room.journal.failed("read", received.copy.tenant_id, failure)
-        return received
+        return replace(received, raised=not isinstance(failure, DependencyError))
     return None
 
 
@@ -121,4 +121,8 @@ def _come_back(received: Received, room: Mailroom, failure: DependencyError) -> 
     copy = received.copy
     room.journal.failed("read", copy.tenant_id, failure)
     failures = copy.failures + 1
-    send(replace(copy, hop=copy.hop + 1, failures=failures), room, retry_delay(NotSent(failure.error), failures))
+    send(
+        replace(copy, hop=copy.hop + 1, redeliveries=received.redeliveries, failures=failures),
+        room,
+        retry_delay(NotSent(failure.error), failures),
+    )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from mailer.domain.changes import Request
+from mailer.domain.errors import ErrorInfo
 from mailer.domain.message import SendRequest
 from mailer.domain.onboarding import Us
 from mailer.ports import (
@@ -20,6 +21,7 @@ from mailer.ports import (
     ProviderOpener,
     ProvidersTable,
     SendQueue,
+    Trials,
 )
 from mailer.services.byte_budget import ByteBudget
 from mailer.services.times import Times
@@ -38,6 +40,7 @@ class Mailroom:
     journal: Journal
     clock: Clock
     pacer: Pacer
+    trials: Trials
     workers: Executor
     """Sends the messages of a batch side by side."""
     budget: ByteBudget
@@ -61,6 +64,15 @@ class Received:
     """How many times SQS has handed this message out, this time included."""
     sent_at: datetime | None = None
     """When SQS took it; None where the event does not say."""
+    crash: ErrorInfo | None = None
+    """Why it is kept for an operator and not tried: its worker died while it was tried by itself."""
+    raised: bool = False
+    """Whether our own code raised an error on it that it should not."""
+
+    @property
+    def redeliveries(self) -> int:
+        """Return how often SQS has handed it, or an earlier copy, out again."""
+        return self.copy.redeliveries + self.receives - 1
 
 
 @dataclass(frozen=True, slots=True)

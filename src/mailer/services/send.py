@@ -27,8 +27,9 @@ from mailer.services.intake import read
 from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
+from mailer.services.suspects import is_suspect, renew, try_alone
 from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
-from mailer.services.waiting import bury, carry_proof, come_back, discard, remember_body, rest, send_copy
+from mailer.services.waiting import bury_crashed, carry_proof, come_back, discard, remember_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=27)
 """How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
@@ -37,36 +38,36 @@ An attempt is not begun with less of the function's time left, and its worker is
 FENCE_SPAN = timedelta(seconds=5)
 """A fence that took longer has eaten the time for the call, which is then not made."""
 
-CAREFUL_FROM = 3
-"""From this receive on a copy may be what kills the worker: it is handled after its neighbours, by itself."""
-
-LAST_RECEIVE = 5
-"""The queue's maxReceiveCount: a copy is not tried then but kept for an operator."""
-
-CRASHED = ErrorInfo("processing_crashed", f"the worker died on it {LAST_RECEIVE - 1} times")
-
 
 def send_batch(batch: Sequence[Received], room: Mailroom, *, ends_at: datetime) -> list[str]:
     """Send what came in one batch; return the receipts of copies that must be handed out again.
 
     `ends_at` is when the function's time is over.
     """
-    calm = [r for r in batch if r.receives < CAREFUL_FROM]
-    returned = _send_side_by_side(calm, room, ends_at)
-    for received in batch:
-        if received.receives >= CAREFUL_FROM:
-            returned += _send_side_by_side([received], room, ends_at)
-    return returned
+    calm = [received for received in batch if not is_suspect(received)]
+    renewed = list(room.workers.map(lambda received: renew(received, room), filter(is_suspect, batch)))
+    unsafe = _send_calm(calm, room, ends_at)
+
+    def send_alone(job: Job) -> Received | None:
+        return next(iter(_send_side_by_side([job], room, ends_at)), None)
+
+    tried = [try_alone(suspect, room, ends_at, send_alone) for suspect in renewed if suspect is not None]
+    return [received.receipt for received in (*unsafe, *tried) if received is not None]
 
 
-def _send_side_by_side(batch: Sequence[Received], room: Mailroom, ends_at: datetime) -> list[str]:
+def _send_calm(batch: Sequence[Received], room: Mailroom, ends_at: datetime) -> Sequence[Received]:
     jobs = list(room.workers.map(lambda received: read(received, room), batch))
-    readable = [job for job in jobs if isinstance(job, Job)]
-    rows = _rows({job.tenant_id for job in readable}, room)
-    prepared = list(room.workers.map(lambda job: _safely(job, room, lambda: prepare(job, rows, room)), readable))
+    unsafe = _send_side_by_side([job for job in jobs if isinstance(job, Job)], room, ends_at)
+    return [*unsafe, *(job for job in jobs if isinstance(job, Received))]
+
+
+def _send_side_by_side(jobs: Sequence[Job], room: Mailroom, ends_at: datetime) -> Sequence[Received]:
+    """Send what could be read; return the copies that are not safe."""
+    rows = _rows({job.tenant_id for job in jobs}, room)
+    prepared = list(room.workers.map(lambda job: _safely(job, room, lambda: prepare(job, rows, room)), jobs))
     turns = take_turns((one for one in prepared if isinstance(one, Ready)), room, latest=ends_at - CALL_SPAN)
     taken = room.workers.map(lambda turn: _safely(turn.ready.job, room, lambda: deliver(turn, room, ends_at)), turns)
-    return [unsafe.receipt for unsafe in chain(jobs, prepared, taken) if isinstance(unsafe, Received)]
+    return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
 
 
 def _rows(tenant_ids: set[str], room: Mailroom) -> Mapping[str, Provider] | DependencyError:
@@ -88,7 +89,7 @@ def _safely[T](job: Job, room: Mailroom, work: Callable[[], T]) -> T | Received 
             _try_later(job, room, failure)
     except Exception as failure:  # noqa: BLE001  # a bug of ours must not take the neighbours along
         room.journal.failed("deliver", job.tenant_id, failure)
-        return job.received
+        return replace(job.received, raised=not isinstance(failure, DependencyError))
     return None
 
 
@@ -118,8 +119,8 @@ def prepare(job: Job, rows: Mapping[str, Provider] | DependencyError, room: Mail
         if _settle_proof(job, row, room):
             return None
         job = replace(job, received=replace(job.received, copy=replace(job.copy, proof=None)))
-    if job.received.receives >= LAST_RECEIVE:
-        _keep_for_operator(job, room)
+    if job.received.crash is not None:
+        _keep_for_operator(job, job.received.crash, room)
     elif room.clock.now() >= job.request.expires_at:
         end(job, room, EXPIRED)
     elif room.clock.now() < job.send_at:
@@ -335,11 +336,11 @@ def end(job: Job, room: Mailroom, error: ErrorInfo) -> None:
         end(job, room, error)
 
 
-def _keep_for_operator(job: Job, room: Mailroom) -> None:
+def _keep_for_operator(job: Job, crash: ErrorInfo, room: Mailroom) -> None:
     """Put a copy that kills its worker on the dead-letter queue; the record stays open until it is redriven, dropped or expires."""
     record = room.messages.get(job.tenant_id, job.send.request_id)
     if record is not None and not _may_wait(job, record) and not redelivered(job, room, record):
         return
-    bury(replace(job.copy, hop=job.copy.hop + 1), room, CRASHED.code, CRASHED.message)
+    bury_crashed(job.received, room, crash)
     with suppress(RefusedError):  # it went on meanwhile, as the copy will find when it is put back
-        room.journal.recorded(room.messages.apply(changes.shelve(job.request, room.clock.now(), CRASHED, job.copy.parked)))
+        room.journal.recorded(room.messages.apply(changes.shelve(job.request, room.clock.now(), crash, job.copy.parked)))

@@ -14,7 +14,7 @@ from mailer.domain.message import canonical_json
 from mailer.domain.proof import to_json
 from mailer.domain.waiting import MAX_DELAY, retry_delay
 from mailer.ports import Copy, Journal, ParkedBodies, RefusedError
-from mailer.services.mailroom import Job, Mailroom
+from mailer.services.mailroom import Job, Mailroom, Received
 
 
 class HasBodies(Protocol):
@@ -41,7 +41,8 @@ def send_copy(
     Raises:
         DependencyError: SQS did not take it.
     """
-    send(replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked, slot=slot), room, delay)
+    copy = replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked, slot=slot)
+    send(replace(copy, redeliveries=job.received.redeliveries), room, delay)
 
 
 def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:
@@ -70,7 +71,14 @@ def rest(
     """
     until = min(until, job.request.expires_at)
     delay = until - room.clock.now()
-    resting = Rest(until=until, hop=job.copy.hop + 1, error=error, waits_for=waits_for, parked=job.copy.parked)
+    resting = Rest(
+        until=until,
+        hop=job.copy.hop + 1,
+        error=error,
+        waits_for=waits_for,
+        parked=job.copy.parked,
+        redeliveries=job.received.redeliveries,
+    )
     if waits_for is WaitsFor.PROVIDER or delay > MAX_DELAY:
         try:
             return replace(resting, parked=park(job, room), on_queue=False)
@@ -93,6 +101,7 @@ def pointer_to(record: Delivery) -> Copy:
         tenant_id=record.tenant_id,
         created_at=record.created_at,
         hop=record.hop,
+        redeliveries=record.redeliveries,
         parked=record.parked,
         expires_at=record.expires_at,
         correlation_id=record.correlation_id,
@@ -147,6 +156,16 @@ def discard(key: str | None, room: HasBodies) -> None:
         room.parked.discard(key)
     except DependencyError as failure:
         room.journal.failed("discard", None, failure)
+
+
+def bury_crashed(received: Received, room: Mailroom, crash: ErrorInfo) -> None:
+    """Put a copy that kills its worker on the dead-letter queue; put back from there it is tried by itself at once.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    copy = replace(received.copy, hop=received.copy.hop + 1, redeliveries=received.redeliveries + 1)
+    bury(copy, room, crash.code, crash.message)
 
 
 def bury(copy: Copy, room: Mailroom, reason: str, detail: str) -> None:

@@ -1,0 +1,92 @@
+"""The marks of messages that are tried by themselves: items of the status table beside its records.
+
+Their tenantId is one that no tenant can have, their requestId SQS's message id; they stand in no index. Times are epoch milliseconds,
+`ttl` epoch seconds.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from mailer.adapters.aws import dependency_errors
+from mailer.ports import Stage, Trial
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+TENANT = "~trial"
+
+KEPT = timedelta(days=15)
+"""Longer than the queue keeps a message."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_NAMES = {"#stage": "stage", "#by": "by", "#at": "at"}
+
+
+class DynamoTrials:
+    """`ports.Trials` on DynamoDB."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def find(self, receipt: str) -> Trial | None:
+        """Read a mark, consistently."""
+        with dependency_errors("DynamoDB", "GetItem"):
+            found = self._client.get_item(TableName=self._table, Key=_key(receipt), ConsistentRead=True)
+        return _from_item(found.get("Item", {}))
+
+    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+        """Mark a message, unless it is marked; see `ports.Trials.begin`."""
+        try:
+            self._write(receipt, Trial(Stage.READING, by, now), ConditionExpression="attribute_not_exists(#stage)")
+        except self._client.exceptions.ConditionalCheckFailedException as refusal:
+            old: Any = refusal.response.get("Item", {})
+            trial = _from_item(old)
+            # A lost reply that hid our own success was asked again by the SDK.
+            return None if trial is None or trial.by == by else trial
+        return None
+
+    def reach(self, receipt: str, trial: Trial) -> None:
+        """Write down how far the try has come."""
+        self._write(receipt, trial)
+
+    def clear(self, receipt: str) -> None:
+        """Take the mark away."""
+        with dependency_errors("DynamoDB", "UpdateItem"):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(receipt),
+                UpdateExpression="REMOVE #stage, #by, #at",
+                ExpressionAttributeNames=_NAMES,
+            )
+
+    def _write(self, receipt: str, trial: Trial, **condition: Any) -> None:
+        values = {
+            ":stage": {"S": trial.stage.value},
+            ":by": {"S": trial.by},
+            ":at": {"N": str((trial.at - _EPOCH) // _MILLISECOND)},
+            ":ttl": {"N": str(int((trial.at + KEPT).timestamp()))},
+        }
+        with dependency_errors("DynamoDB", "UpdateItem"):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(receipt),
+                UpdateExpression="SET #stage = :stage, #by = :by, #at = :at, #ttl = :ttl",
+                ExpressionAttributeNames=_NAMES | {"#ttl": "ttl"},
+                ExpressionAttributeValues=values,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **condition,
+            )
+
+
+def _key(receipt: str) -> dict[str, Any]:
+    return {"tenantId": {"S": TENANT}, "requestId": {"S": receipt}}
+
+
+def _from_item(item: Mapping[str, Any]) -> Trial | None:
+    """Read a mark from its item; one that was cleared is none."""
+    if "stage" not in item:
+        return None
+    return Trial(Stage(item["stage"]["S"]), item["by"]["S"], _EPOCH + int(item["at"]["N"]) * _MILLISECOND)

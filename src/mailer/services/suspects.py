@@ -1,0 +1,145 @@
+"""Try by itself what may have killed a worker, so that a message that kills is found and takes no other along.
+
+A message that SQS hands out for the third time is a suspect: it, or one beside it, may be why there was no answer before. Suspects are
+tried one at a time, after all others. Each is marked before it is read, and the mark changes when it is done: so one that comes back
+with its mark as it was is what its worker died of. It is kept for an operator, and it alone.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from mailer.domain.delivery import WORKER_DEAD_MARGIN, NotSent
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.waiting import retry_delay
+from mailer.ports import Stage, Trial
+from mailer.services.intake import read
+from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.waiting import bury_crashed, send
+
+SUSPECT_FROM = 3
+"""Times that a message, or its earlier copies, have been handed out."""
+
+RENEW_FROM = 5
+"""From this receive on a message that was not tried by itself is sent again as a new one, lest SQS moves it to the dead letters."""
+
+KEEP_FROM = 4
+"""From this receive on a message that our own code fails on, tried by itself, is kept for an operator."""
+
+TRIAL_SPAN = timedelta(seconds=40)
+"""A try is not begun with less of the function's time left: the end of that must not look like a crash."""
+
+DIED = ErrorInfo("processing_crashed", "the worker died while it tried this request by itself")
+RAISED = ErrorInfo("processing_crashed", "our code failed on this request each time; the log names step and error")
+
+SendJob = Callable[[Job], Received | None]
+"""Sends one job by itself; returns its copy where that is not safe."""
+
+
+def is_suspect(received: Received) -> bool:
+    """Whether a copy has to be tried by itself."""
+    return received.redeliveries + 1 >= SUSPECT_FROM
+
+
+def renew(received: Received, room: Mailroom) -> Received | None:
+    """Send a copy again as a new message, if SQS would move it soon and nobody has tried it by itself; return what is still to be tried.
+
+    This is done before anything else of the batch: what comes after it may kill the worker again.
+    """
+    if received.receives < RENEW_FROM:
+        return received
+    try:
+        trial = room.trials.find(received.receipt)
+    except DependencyError as failure:
+        room.journal.failed("find trial", received.copy.tenant_id, failure)
+        trial = None
+    return received if trial else _send_anew(received, room)
+
+
+def try_alone(received: Received, room: Mailroom, ends_at: datetime, send_job: SendJob) -> Received | None:
+    """Try a suspect; return its copy where SQS must hand it out again."""
+    now = room.clock.now()
+    if now + TRIAL_SPAN > ends_at:
+        return _send_anew(received, room)
+    by = room.new_owner()
+    try:
+        trial = room.trials.begin(received.receipt, by, now)
+    except DependencyError as failure:
+        return _put_off(received, room, failure)
+    if trial is None:
+        return _try(received, by, room, send_job)
+    if trial.stage is Stage.DONE:
+        return None
+    if now <= trial.at + room.send_timeout + WORKER_DEAD_MARGIN:  # SQS has handed it out twice, and the other worker is at it
+        return received
+    return _keep(received, trial.stage, DIED, room, send_job)
+
+
+def _try(received: Received, by: str, room: Mailroom, send_job: SendJob) -> Received | None:
+    stage, unsafe = Stage.READING, read(received, room)
+    if isinstance(unsafe, Job):
+        job, stage = unsafe, Stage.SENDING
+        try:
+            room.trials.reach(received.receipt, Trial(stage, by, room.clock.now()))
+        except DependencyError as failure:
+            return _put_off(received, room, failure)
+        unsafe = send_job(job)
+    if unsafe is None:
+        _done(received, room)
+        return None
+    if unsafe.raised and received.receives >= KEEP_FROM:
+        return _keep(received, stage, RAISED, room, send_job)
+    try:
+        room.trials.clear(received.receipt)
+    except DependencyError as failure:
+        return _put_off(received, room, failure)
+    return received
+
+
+def _keep(received: Received, stage: Stage, crash: ErrorInfo, room: Mailroom, send_job: SendJob) -> Received | None:
+    """Leave a copy to an operator; one that could not be read before is not read now."""
+    unsafe: Received | None = received
+    if stage is Stage.SENDING:
+        job = read(replace(received, crash=crash), room)
+        unsafe = send_job(job) if isinstance(job, Job) else job
+        if unsafe is not None and not unsafe.raised:
+            return received
+    try:
+        if unsafe is not None:
+            bury_crashed(received, room, crash)
+    except DependencyError as failure:
+        room.journal.failed("bury", received.copy.tenant_id, failure)
+        return received
+    _done(received, room)
+    return None
+
+
+def _put_off(received: Received, room: Mailroom, failure: DependencyError) -> Received | None:
+    """Wait for the table that could not take the mark: without it nobody would know of what the worker died."""
+    room.journal.failed("mark trial", received.copy.tenant_id, failure)
+    failures = received.copy.failures + 1
+    received = replace(received, copy=replace(received.copy, failures=failures))
+    unsafe = _send_anew(received, room, retry_delay(NotSent(failure.error), failures))
+    if unsafe is not None:
+        with suppress(DependencyError):
+            room.trials.clear(received.receipt)
+    return unsafe
+
+
+def _send_anew(received: Received, room: Mailroom, delay: timedelta = timedelta()) -> Received | None:
+    """Put the same copy on the queue as a new message, which SQS has not counted yet; it stays a suspect."""
+    copy = replace(received.copy, hop=received.copy.hop + 1, redeliveries=received.redeliveries)
+    try:
+        send(copy, room, delay)
+    except DependencyError as failure:
+        room.journal.failed("send anew", copy.tenant_id, failure)
+        return received
+    _done(received, room)
+    return None
+
+
+def _done(received: Received, room: Mailroom) -> None:
+    """Note that only the receipt is left: should the worker die before it is given, the message is acknowledged when it comes again."""
+    with suppress(DependencyError):
+        room.trials.reach(received.receipt, Trial(Stage.DONE, "-", room.clock.now()))

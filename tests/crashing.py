@@ -1,0 +1,132 @@
+"""SQS and workers that some messages kill: what is left of a hundred neighbours."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from mailer.domain.message import S3Object
+from mailer.domain.provider import StoredConfig
+from mailer.ports import Copy
+from mailer.services.mailroom import Received
+from mailrooms import Bench, ScriptedProvider, a_copy
+
+VISIBILITY = timedelta(seconds=360)
+MAX_RECEIVES = 10
+WHERE = ("read", "prepare", "render")
+"""Where a message may kill its worker."""
+
+
+class Died(BaseException):
+    """A worker's end: no code may catch it, as none can catch `kill -9`."""
+
+
+class DeadlyBody(str):
+    """A body that kills whoever parses it."""
+
+    __slots__ = ()
+
+    def startswith(self, *_: Any) -> bool:
+        """Be looked at by `json.loads`."""
+        raise Died
+
+
+@dataclass
+class Message:
+    """A message on the queue."""
+
+    number: int
+    copy: Copy
+    visible_at: datetime
+    receives: int = 0
+
+
+@dataclass
+class Queue:
+    """A batch of one tenant's mail with some that kill, and a worker after the other that takes it on."""
+
+    killers: int
+    seed: int
+    messages: int = 100
+    batch: int = 10
+    where: str | None = None
+    """Where all killers kill; None for anywhere."""
+    deaths: int = 0
+    moved: list[str] = field(default_factory=list)
+    """Requests that SQS itself moved to the dead letters."""
+
+    def __post_init__(self) -> None:
+        self.rng = Random(self.seed)  # noqa: S311 - a story must come out the same every time
+        self.bench = bench = Bench()
+        bench.attachments.fetch = self._fetch  # type: ignore[method-assign]
+        bench.opener.open = self._open  # type: ignore[method-assign]
+        bench.providers.rows["mallory"] = bench.providers.rows["acme"]
+        self.deadly = {str(n): self.where or self.rng.choice(WHERE) for n in self.rng.sample(range(self.messages), self.killers)}
+        self.waiting: list[Message] = []
+        self.count = 0
+        for number in range(self.messages):
+            self._put(self._copy(str(number)), timedelta())
+
+    def _copy(self, request_id: str) -> Copy:
+        where = self.deadly.get(request_id)
+        copy = a_copy(request_id, tenant_id="mallory" if where == "prepare" else "acme")
+        body = json.loads(copy.body)
+        if where == "render":
+            body["message"]["attachments"] = [{"filename": "a.txt", "s3": {"key": "acme/deadly"}}]
+        text = json.dumps(body)
+        return Copy(body=DeadlyBody(text) if where == "read" else text, tenant_id=copy.tenant_id, created_at=copy.created_at)
+
+    def _fetch(self, tenant_id: str, ref: S3Object) -> bytes:  # noqa: ARG002 - as the port has it
+        raise Died
+
+    def _open(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:  # noqa: ARG002 - as the port has it
+        if tenant_id == "mallory":
+            raise Died
+        return self.bench.provider
+
+    def _put(self, copy: Copy, delay: timedelta) -> None:
+        self.count += 1
+        self.waiting.append(Message(self.count, copy, self.bench.clock.now() + delay))
+
+    def play(self) -> "Queue":
+        """Hand the messages out until none is left."""
+        while self.waiting:
+            now = max(self.bench.clock.now(), min(message.visible_at for message in self.waiting))
+            self.bench.clock.time = now
+            visible = [message for message in self.waiting if message.visible_at <= now]
+            self.rng.shuffle(visible)
+            self._hand_out(visible[: self.batch])
+        return self
+
+    def _hand_out(self, batch: list[Message]) -> None:
+        for message in batch:
+            message.receives += 1
+            message.visible_at = self.bench.clock.now() + VISIBILITY
+        self.moved += [_named(message.copy) for message in batch if message.receives > MAX_RECEIVES]
+        self.waiting = [message for message in self.waiting if message.receives <= MAX_RECEIVES]
+        batch = [message for message in batch if message.receives <= MAX_RECEIVES]
+        try:
+            returned = self.bench.receive(*(Received(str(message.number), message.copy, message.receives) for message in batch))
+        except Died:
+            self.deaths += 1
+        else:
+            self.waiting = [message for message in self.waiting if message not in batch or str(message.number) in returned]
+        for copy, delay in self.bench.queue.sent:
+            self._put(copy, delay)
+        self.bench.queue.sent.clear()
+
+    @property
+    def buried(self) -> list[str]:
+        """Return the requests that were kept for an operator."""
+        return [_named(letter.copy) for letter in self.bench.queue.buried if letter.reason == "processing_crashed"]
+
+    @property
+    def sent(self) -> set[str]:
+        """Return the requests that went out."""
+        return {record.request_id for record in self.bench.messages.records.values() if record.message_id}
+
+
+def _named(copy: Copy) -> str:
+    request_id: str = json.loads(str(copy.body))["requestId"]
+    return request_id

@@ -1,0 +1,82 @@
+"""The marks on DynamoDB keep what `mailer.ports.Trials` promises."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from fakes import FakeTrials
+from mailer import wiring
+from mailer.adapters.messages_table import DynamoMessagesTable
+from mailer.adapters.trials import DynamoTrials
+from mailer.domain.errors import DependencyError
+from mailer.ports import Stage, Trial, Trials
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+RECEIPT = "5fea7756-0ea4-451a-a703-a558b933e274"
+
+
+@pytest.fixture(params=["dynamodb", "fake"])
+def trials(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> Trials:
+    """The marks and their stand-in: what the unit tests rely on is what DynamoDB does."""
+    return FakeTrials() if request.param == "fake" else DynamoTrials(wiring.dynamodb(), aws["MESSAGES_TABLE"])
+
+
+def test_a_message_is_marked_once(trials: Trials) -> None:
+    """Whoever comes second learns how far the first came."""
+    assert trials.find(RECEIPT) is None
+    assert trials.begin(RECEIPT, "one", NOON) is None
+    assert trials.begin(RECEIPT, "two", NOON + timedelta(minutes=6)) == Trial(Stage.READING, "one", NOON)
+    trials.reach(RECEIPT, Trial(Stage.SENDING, "one", NOON + timedelta(seconds=1)))
+    assert trials.begin(RECEIPT, "two", NOON) == trials.find(RECEIPT) == Trial(Stage.SENDING, "one", NOON + timedelta(seconds=1))
+    assert trials.begin("another", "two", NOON) is None
+
+
+def test_a_mark_that_was_taken_away_is_none(trials: Trials) -> None:
+    """The message may be tried again."""
+    trials.begin(RECEIPT, "one", NOON)
+    trials.clear(RECEIPT)
+    assert trials.find(RECEIPT) is None
+    assert trials.begin(RECEIPT, "two", NOON) is None
+
+
+def test_a_mark_that_was_never_begun_can_say_that_all_is_done(trials: Trials) -> None:
+    """A message that was sent again as a new one has not been tried."""
+    trials.reach(RECEIPT, Trial(Stage.DONE, "-", NOON))
+    assert trials.begin(RECEIPT, "two", NOON) == Trial(Stage.DONE, "-", NOON)
+
+
+def test_a_mark_whose_reply_was_lost_is_one_s_own(aws: Mapping[str, str]) -> None:
+    """The SDK asks again and meets the mark that it has just made: nobody has died of the message."""
+    trials = DynamoTrials(wiring.dynamodb(), aws["MESSAGES_TABLE"])
+    trials.begin(RECEIPT, "one", NOON)
+    assert trials.begin(RECEIPT, "one", NOON) is None
+
+
+def test_a_mark_is_no_record(aws: Mapping[str, str]) -> None:
+    """Neither list nor sweeper sees it, and it goes away by itself once the queue can hold its message no more."""
+    client = boto3.client("dynamodb")
+    DynamoTrials(client, aws["MESSAGES_TABLE"]).begin(RECEIPT, "one", NOON)
+    table = DynamoMessagesTable(client, aws["MESSAGES_TABLE"])
+    assert all(not table.due(shard, NOON + timedelta(days=99), 100) for shard in range(16))
+    [item] = client.scan(TableName=aws["MESSAGES_TABLE"])["Items"]
+    assert item.keys() == {"tenantId", "requestId", "stage", "by", "at", "ttl"}
+    assert int(item["ttl"]["N"]) == int((NOON + timedelta(days=15)).timestamp())
+
+
+def test_a_table_that_does_not_answer_is_a_failed_dependency(aws: Mapping[str, str]) -> None:
+    """Each call says so in the same way."""
+    assert aws
+    trials = DynamoTrials(boto3.client("dynamodb", config=Config(retries={"total_max_attempts": 1})), "no-such-table")
+    with patch("time.sleep"):
+        for call in (
+            lambda: trials.find(RECEIPT),
+            lambda: trials.begin(RECEIPT, "one", NOON),
+            lambda: trials.reach(RECEIPT, Trial(Stage.DONE, "-", NOON)),
+            lambda: trials.clear(RECEIPT),
+        ):
+            with pytest.raises(DependencyError):
+                call()
