@@ -15,6 +15,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 import certificates
 import tenants
+from local_aws.proxy import hold_port
 from mailer.adapters.smtp import SmtpProvider
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.mime import Sender
@@ -61,14 +62,14 @@ class Logins(list[bool]):
 @contextmanager
 def serving(inbox: Inbox, **options: Any) -> Iterator[int]:
     """Serve the inbox on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    controller = Controller(inbox, hostname="127.0.0.1", port=port, **options)
-    controller.start()
-    try:
-        yield port
-    finally:
-        controller.stop()
+    with hold_port() as held:
+        port: int = held.getsockname()[1]
+        controller = Controller(inbox, hostname="127.0.0.1", port=port, **options)
+        controller.start()
+        try:
+            yield port
+        finally:
+            controller.stop()
 
 
 def provider(port: int, **config: Any) -> SmtpProvider:

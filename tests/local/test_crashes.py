@@ -58,7 +58,7 @@ def test_killed_between_fence_and_ses_the_record_says_sending_then_unknown(
 ) -> None:
     """SES never answered; nobody takes the attempt over, and once its deadline has passed it is unknown: never sent again by itself."""
     sent_before = len(aws.control.mails(account=tenant.account))
-    kill_while(aws, env, body, aws.control.inject("hang", service="ses", times=1))
+    kill_while(aws, env, body, aws.control.inject("hang", access_key=tenant.access_key, times=1))
     assert record_of(aws, tenant)["status"] == "sending"
 
     let_the_deadline_pass(aws, tenant)
@@ -73,7 +73,9 @@ def test_killed_between_ses_and_the_status_write_the_mail_is_not_sent_again(
 ) -> None:
     """SES accepted it and nobody wrote that down: the record ends as unknown, with one mail in SES's ledger."""
     sent_before = len(aws.control.mails(account=tenant.account))
-    hold_the_second_write = aws.control.inject("hang", service="dynamodb", operation="UpdateItem", skip=1, times=1)
+    hold_the_second_write = aws.control.inject(
+        "hang", service="dynamodb", operation="UpdateItem", text=f'"{tenant.tenant_id}"', skip=1, times=1
+    )
     kill_while(aws, env, body, hold_the_second_write)
     assert record_of(aws, tenant)["status"] == "sending"
     assert len(aws.control.mails(account=tenant.account)) == sent_before + 1
@@ -87,7 +89,7 @@ def test_killed_between_ses_and_the_status_write_the_mail_is_not_sent_again(
 def test_a_hung_ses_receives_exactly_one_request(aws: LocalAws, tenant: Tenant, env: dict[str, str], body: str) -> None:
     """The SDK's default would have sent it again after the read timeout; here it is unknown after one."""
     aws.control.forget_requests()
-    aws.control.inject("hang", service="ses")
+    aws.control.inject("hang", access_key=tenant.access_key)
     assert handle(env, body) == {"batchItemFailures": []}
     assert record_of(aws, tenant)["status"] == "unknown"
     assert len(aws.control.requests(service="ses", account=tenant.account)) == 1

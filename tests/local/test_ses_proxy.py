@@ -1,9 +1,11 @@
 """The proxy in front of SES: it changes nothing, refuses what SES refuses, and fails exactly as it is told to."""
 
+import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from email.message import EmailMessage
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +21,10 @@ from aiosmtpd.controller import Controller
 from botocore.config import Config
 from mypy_boto3_ses import SESClient
 
+from local_aws import wire
 from local_aws.alone import Alone, ses_alone
 from local_aws.control import ControlError
+from local_aws.proxy import Listener, hold_port
 
 FROM, TO = "billing@acme.example", "jo@example.com"
 MAIL = f"From: {FROM}\r\nTo: {TO}\r\nSubject: Invoice\r\n\r\nHello\r\n".encode()
@@ -99,14 +103,15 @@ def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: Alone) -> None:
             inbox.append(envelope)
             return "250 OK"
 
-    smtp = Controller(Inbox(), hostname="127.0.0.1", port=free_port())
-    smtp.start()
-    try:
-        ses.control.relay_to("127.0.0.1", smtp.port)
-        send(client_for(ses.url))
-        wait_until(lambda: bool(inbox))
-    finally:
-        smtp.stop()
+    with hold_port() as held:
+        smtp = Controller(Inbox(), hostname="127.0.0.1", port=held.getsockname()[1])
+        smtp.start()
+        try:
+            ses.control.relay_to("127.0.0.1", smtp.port)
+            send(client_for(ses.url))
+            wait_until(lambda: bool(inbox))
+        finally:
+            smtp.stop()
     assert (inbox[0].mail_from, inbox[0].rcpt_tos, inbox[0].content) == (FROM, [TO], MAIL)
 
 
@@ -334,6 +339,84 @@ def test_a_deaf_listener_makes_the_connect_time_out(ses: Alone) -> None:
     assert ses.control.requests() == []
 
 
+def test_resetting_what_is_closed_already_does_no_harm() -> None:
+    """Its client may have gone a moment before: the socket is closed, and what waits for it to be told so has not run yet."""
+
+    async def both_at_once() -> None:
+        connected: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+        server = await asyncio.start_server(lambda _, writer: connected.set_result(writer), "127.0.0.1")
+        _, client = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer = await connected
+        writer.transport.abort()
+        await asyncio.sleep(0)
+        assert writer.get_extra_info("socket").fileno() == -1
+        wire.reset(writer)
+        client.close()
+        server.close()
+
+    asyncio.run(both_at_once())
+
+
+def test_a_listener_that_failed_to_close_can_be_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went wrong once leaves no service away for those who come after."""
+
+    async def fail_once() -> bytes:
+        listener = Listener(greet)
+        port = await listener.listen(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(wire, "reset", refuse_to)
+            with pytest.raises(OSError, match="not now"):
+                async with greeted(port):
+                    await listener.switch("refuse", port)
+        await listener.switch("accept", port)
+        async with greeted(port) as greeting:
+            pass
+        await listener.stop()
+        return greeting
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        await reader.read()
+
+    def refuse_to(_: object) -> None:
+        raise OSError("not now")
+
+    @asynccontextmanager
+    async def greeted(port: int) -> AsyncIterator[bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield await reader.readexactly(5)
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    assert asyncio.run(fail_once()) == b"hello"
+
+
+def test_a_port_stays_ours_while_nobody_listens_there(ses: Alone) -> None:
+    """Or some connection that anybody opens meanwhile might be given it."""
+    ses.control.set_listening("ses", "refuse")
+    with socket.socket() as another, pytest.raises(OSError, match="in use"):
+        another.bind(address_of(ses.url))
+
+
+def test_a_command_that_breaks_is_answered(ses: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gave it learns of it, and the next one is heard."""
+
+    async def break_down(*_: object) -> None:
+        raise OSError("no more sockets")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Listener, "switch", break_down)
+        with pytest.raises(ControlError, match="no more sockets"):
+            ses.control.set_listening("ses", "refuse")
+        with pytest.raises(ControlError, match="still take no connection"):
+            ses.control.calm()
+    ses.control.calm()
+    assert send(client_for(ses.url))
+
+
 # Speed and other services
 
 
@@ -415,12 +498,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass in time"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_mail_built_by_the_standard_library_is_accepted(ses: Alone) -> None:

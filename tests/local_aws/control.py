@@ -13,6 +13,7 @@
 import asyncio
 import http.client
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,9 @@ class ControlServer:
             return _json(await handler(**data))
         except (TypeError, ValueError, KeyError) as error:
             return _json({"error": str(error)}, status=400)
+        except Exception as error:  # whoever asked shall learn of it
+            logging.getLogger(__name__).exception("%s %s failed", request.method, request.path)
+            return _json({"error": f"{type(error).__name__}: {error}"}, status=500)
 
     async def _post_faults(self, **rule: Any) -> Any:
         return self._wire.faults.add(Fault.from_json(rule)).to_json()
@@ -75,8 +79,10 @@ class ControlServer:
         await self._delete_faults()
         self._ses.limits.clear()
         self._ses.relay = self._wire.mark = None
-        for proxy in self._proxies.values():
-            await proxy.set_listening("accept")
+        # Each of them, whatever becomes of the others.
+        failures = await asyncio.gather(*(proxy.set_listening("accept") for proxy in self._proxies.values()), return_exceptions=True)
+        if failed := [failure for failure in failures if failure]:
+            raise BaseExceptionGroup("services that still take no connection", failed)
 
     async def _get_requests(self, at_least: str = "0", seconds: str = "0", **wanted: str) -> Any:
         def fitting() -> list[Any]:

@@ -24,6 +24,7 @@ def running_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 @pytest.fixture
 def aws(running_aws: LocalAws) -> Iterator[LocalAws]:
     """The local AWS, with no fault in force at the start and the end of a test."""
+    running_aws.control.calm()
     yield running_aws
     running_aws.control.calm()
 

@@ -22,8 +22,9 @@ from typing import Any
 import urllib3
 from rich.console import Console
 
+from local_aws.proxy import HOST, hold_port
 from local_aws.running import LocalAws, NotStartedError
-from local_aws.server import NO_OWN_SETUP, REGION, ROOT, endpoints, free_port
+from local_aws.server import NO_OWN_SETUP, REGION, ROOT, endpoints
 from local_aws.stack import ARCHITECTURES, SamError, build
 from local_aws.up import PORT, up
 
@@ -66,9 +67,10 @@ def environment(aws: LocalAws, function: str, task_root: Path) -> dict[str, str]
 @contextmanager
 def emulated(variables: Mapping[str, str], log: Path) -> Iterator[str]:
     """Run a function under the emulator until the block ends; yields the address that takes invocations."""
-    address = f"127.0.0.1:{free_port()}"
+    held = [hold_port(), hold_port()]
+    address, runtime = (f"{HOST}:{port.getsockname()[1]}" for port in held)
     emulator = str(EMULATORS / f"aws-lambda-rie-{ARCHITECTURES[platform.machine().lower()]}")
-    options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", f"127.0.0.1:{free_port()}", "--log-level", "info"]
+    options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", runtime, "--log-level", "info"]
     command = [emulator, *options, str(PYTHON), "-m", "awslambdaric", variables["_HANDLER"]]
     with (
         log.open("wb") as file,
@@ -78,6 +80,8 @@ def emulated(variables: Mapping[str, str], log: Path) -> Iterator[str]:
             yield f"http://{address}/2015-03-31/functions/function/invocations"
         finally:
             process.terminate()
+            for port in held:
+                port.close()
 
 
 def invoke(url: str, event: bytes) -> Any:

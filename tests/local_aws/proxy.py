@@ -321,6 +321,18 @@ class Misfortune:
             await asyncio.sleep(seconds / SLOW_PIECES)
 
 
+def hold_port(port: int = 0) -> socket.socket:
+    """Keep a port, any free one by default, without listening there: nobody else is given it, and whoever knows it may listen."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((HOST, port))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
 class Listener:
     """Accept connections on the loopback interface, and stop accepting them in the ways in which real ones do."""
 
@@ -330,32 +342,37 @@ class Listener:
         self._deaf: list[socket.socket] = []
         self._held: socket.socket | None = None
         self._mode = "accept"
+        self._switching = asyncio.Lock()
         self._open: set[asyncio.StreamWriter] = set()
 
     async def listen(self, port: int) -> int:
+        """Listen from now on; answer the port, which stays ours until `stop`."""
+        self._held = self._held or hold_port(port)
+        port = int(self._held.getsockname()[1])
         self._server = await asyncio.start_server(self._on_connection, HOST, port, limit=STREAM_LIMIT, backlog=BACKLOG)
-        self._let_go()
-        return int(self._server.sockets[0].getsockname()[1])
+        return port
 
     async def switch(self, mode: str, port: int) -> None:
+        """Accept, refuse or ignore from now on; one that failed is made up for by the next."""
         if mode not in ("accept", "refuse", "ignore"):
             raise ValueError(f"no such mode: {mode}")
-        if mode == self._mode:
-            return
-        self._mode = mode
-        await self._close()
-        if mode == "accept":
-            await self.listen(port)
-        elif mode == "ignore":
-            self._let_go()
-            self._be_deaf(port)
-        else:
-            self._hold(port)
+        async with self._switching:
+            if mode == self._mode:
+                return
+            self._mode = "undecided"
+            await self._close()
+            if mode == "accept":
+                await self.listen(port)
+            elif mode == "ignore":
+                self._be_deaf(port)
+            self._mode = mode
 
     async def stop(self) -> None:
         """Take no new connection and reset the open ones."""
         await self._close()
-        self._let_go()
+        if self._held:
+            self._held.close()
+            self._held = None
 
     async def _close(self) -> None:
         if self._server:
@@ -367,17 +384,6 @@ class Listener:
             sock.close()
         self._deaf.clear()
         await asyncio.sleep(0)  # lets the aborted connections' tasks end
-
-    def _hold(self, port: int) -> None:
-        """Keep the port without listening, or an outgoing connection of anybody might be given it."""
-        self._held = socket.socket()
-        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._held.bind((HOST, port))
-
-    def _let_go(self) -> None:
-        if self._held:
-            self._held.close()
-            self._held = None
 
     def _be_deaf(self, port: int) -> None:
         """Listen with a queue that is already full: the kernel then drops every further SYN."""
@@ -392,6 +398,9 @@ class Listener:
         self._deaf = [listener, *fillers]
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted just before it was closed
+            wire.reset(writer)
+            return
         self._open.add(writer)
         try:
             await self._converse(reader, writer)

@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.control import ControlServer
 from local_aws.processes import Process
-from local_aws.proxy import HOST, Accounts, FaultProxy, Wire
+from local_aws.proxy import HOST, Accounts, FaultProxy, Wire, hold_port
 from local_aws.ses import Ledger, SesGate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,9 +65,10 @@ class Addresses:
 
 async def serve(directory: Path, port: int, front: list[str], stop: asyncio.Event) -> None:
     """Serve from everything answering until `stop` is set or MiniStack ends."""
-    port = port or free_port()
-    if is_taken(port):
+    if port and is_taken(port):
         raise SystemExit(f"port {port} is taken")
+    held = hold_port(port)  # until MiniStack listens there
+    port = int(held.getsockname()[1])
     aws = f"http://{HOST}:{port}"
     shared = Wire(Accounts(functools.partial(_account_of, aws)))
     gate = SesGate(Ledger(directory / "mail"))
@@ -82,6 +83,7 @@ async def serve(directory: Path, port: int, front: list[str], stop: asyncio.Even
         child = await _start_ministack(directory, port, urls, log)
         ended = asyncio.ensure_future(child.wait())
         await _until_it_answers(port, ended)
+        held.close()
         processes = (Process.of(os.getpid()), Process.of(child.pid))
         _write(directory, Addresses(aws, f"http://{HOST}:{control_port}", urls, str(directory / "mail"), *processes))
         await asyncio.wait({ended, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -141,13 +143,6 @@ def endpoints(urls: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that lead the SDK's clients to the fault proxies, by the names that botocore's service ids give them."""
     variables = {"ses": ("SES", "SESV2"), "events": ("EVENTBRIDGE",)}
     return {f"AWS_ENDPOINT_URL_{variable}": url for name, url in urls.items() for variable in variables.get(name, (name.upper(),))}
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def is_taken(port: int) -> bool:

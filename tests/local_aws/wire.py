@@ -5,6 +5,7 @@ out of them.
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 import struct
@@ -129,9 +130,10 @@ async def read_response(reader: asyncio.StreamReader, *, to_head_request: bool) 
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Drop a connection with a TCP RST; whatever was not yet sent is lost."""
+    """Drop a connection with a TCP RST; whatever was not yet sent is lost. One that is closed already stays closed."""
     if sock := writer.get_extra_info("socket"):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -118,21 +118,20 @@ class Storm:
         """Let it rage until every record has an end; raise TimeoutError with a look at what is left where it does not come."""
         self._aws.control.forget_requests()
         self._aws.control.mark(MARK)
-        self._operate("pause")
-        began = raged = time.monotonic()
-        weather = Weather(self._aws.control, self._dice)
-        crowd = self._gather(Pace(self._plan.speed, time.time()))
-        try:
+        with contextlib.ExitStack() as afterwards:
+            afterwards.callback(self._clean_up)
+            self._operate("pause")
+            began = time.monotonic()
+            weather = Weather(self._aws.control, self._dice)
+            afterwards.callback(weather.clear)
+            crowd = self._gather(Pace(self._plan.speed, time.time()))
+            afterwards.callback(crowd.stop)
             self._feed(crowd)
             self._wait(crowd, lambda: len(crowd.seen) == self._plan.requests and crowd.deaths.killed >= self._plan.kills)
             self._withdraw(crowd)
             crowd.spare()
             raged = time.monotonic()
             self._drain(crowd, weather)
-        finally:
-            crowd.stop()
-            weather.clear()
-            self._clean_up()
         return self._report(crowd, weather, {"storm": raged - began, "drain": time.monotonic() - raged})
 
     def _gather(self, pace: Pace) -> Crowd:
@@ -141,9 +140,11 @@ class Storm:
 
     def _clean_up(self) -> None:
         """Leave nothing for those who use the stack after this."""
-        for queue in ("SendQueueUrl", "DeadLetterQueueUrl"):
-            self._aws.client("sqs").purge_queue(QueueUrl=self._aws.stack.outputs[queue])
-        self._operate("resume")
+        try:
+            for queue in ("SendQueueUrl", "DeadLetterQueueUrl"):
+                self._aws.client("sqs").purge_queue(QueueUrl=self._aws.stack.outputs[queue])
+        finally:
+            self._operate("resume")
 
     # -- feeding ---------------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,8 @@ class Weather:
         """Let it be calm from now on, and bring back what was away; more than once does no harm."""
         self._over.set()
         self._squalls.join()
+        for service in FAULTS:
+            self._control.set_listening(service, "accept")
         while self._rules:
             self._control.clear_faults(id=self._rules.pop())
 
@@ -79,12 +81,17 @@ class Weather:
         while not self._over.wait(self._dice.uniform(*SQUALL_EVERY)):
             service = self._dice.choice(list(FAULTS))
             if self._dice.random() < 0.5:
-                began = time.monotonic()
-                self._control.set_listening(service, "refuse")
-                self._over.wait(self._dice.uniform(*SQUALL_LASTS))
-                self._control.set_listening(service, "accept")
-                self.refusals.append((began, time.monotonic()))
+                self._refuse(service)
             else:
                 rule = self._control.inject("reset", service=service, when=self._dice.choice(["before", "after"]), probability=0.8)
                 self._over.wait(self._dice.uniform(*SQUALL_LASTS))
                 self._control.clear_faults(id=rule)
+
+    def _refuse(self, service: str) -> None:
+        began = time.monotonic()
+        try:
+            self._control.set_listening(service, "refuse")
+            self._over.wait(self._dice.uniform(*SQUALL_LASTS))
+        finally:
+            self._control.set_listening(service, "accept")
+            self.refusals.append((began, time.monotonic()))
