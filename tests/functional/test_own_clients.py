@@ -12,6 +12,7 @@ from mailer.adapters.signing import QuickSigV4
 from mailer.domain.errors import DependencyError
 from mailer.settings import settings
 from ses_server import Answer, SesServer
+from wire_rules import Breach
 
 SERVICES = ["dynamodb", "events", "kms", "s3", "sqs", "sts"]
 
@@ -38,11 +39,13 @@ def test_every_pool_is_as_wide_as_the_threads(service: str) -> None:
     assert session._max_pool_connections == settings().send_threads
 
 
-def test_calls_spare_what_botocore_does_for_strangers() -> None:
+def test_calls_spare_what_botocore_does_for_strangers(breaches: list[Breach]) -> None:
     """A user agent of 30 pieces and a second check of requests that are compiled from tables cost a fifth of a message's time."""
     assert wiring.dynamodb().meta.config.user_agent.split()[0] == "tenantmail"
     with pytest.raises(ClientError):
         wiring.dynamodb().get_item(TableName="", Key={})
+    assert breaches
+    breaches.clear()
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -93,6 +93,16 @@ def test_a_promise_moves_its_own_end(table: PacingTable) -> None:
     assert table.book(ACCOUNT, booking(end="promised", start=100.0, is_idle=False), NOON) == line(booked=11.0, promised=106.0)
 
 
+def test_a_full_line_promises_places_behind_its_horizon(table: PacingTable) -> None:
+    """What finds no slot is told when to come back, batch after batch, whether or not others wait there already."""
+    pacing, batch = Pacing(table, functions=1), [50] * 100
+    answers = [answer for _ in range(5) for answer in pacing.reserve(ACCOUNT, KNOWN, batch, [None] * len(batch), NOON)]
+    parked = [answer.at for answer in answers if isinstance(answer, Later) and answer.slot is None]
+    assert len(parked) == 500 - 245  # 13.58 recipients a second for 900 s are 244 slots of 50, and the first
+    assert parked == sorted(parked)
+    assert max(parked) > NOON + timedelta(seconds=500 * 50 / 14 - 130)
+
+
 @pytest.mark.parametrize("wanted", [booking(), booking(start=5.0, latest=1e9, is_idle=False)], ids=["idle", "busy"])
 def test_nothing_is_booked_on_a_pace_that_is_over(table: PacingTable, wanted: Booking) -> None:
     """The clock has gone another way since it was planned."""

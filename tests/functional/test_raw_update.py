@@ -81,6 +81,7 @@ def on_the_wire(value: Any) -> bytes:
 
 
 @given(operands=items, attributes=items)
+@pytest.mark.unwatched
 def test_both_ways_say_the_same(raw: Wire, plain: Wire, operands: dict[str, Any], attributes: dict[str, Any]) -> None:
     """Bytes, maps in maps, and attributes that are called like a type."""
     raw.status = plain.status = 200

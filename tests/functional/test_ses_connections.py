@@ -214,6 +214,7 @@ def test_every_call_is_one_attempt_over_a_pool_as_wide_as_the_threads() -> None:
     assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (3.0, 10.0, 32)
 
 
+@pytest.mark.unwatched
 def test_ten_megabytes_cost_at_most_four_times_their_size() -> None:
     """Encoding, signing and writing a message of SES's largest size keeps few copies of it."""
     size = 10 * 1024 * 1024

@@ -1,16 +1,21 @@
 """The send path keeps to the rates that SES enforces, on the deployed stack."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from math import floor
 from typing import Any
 
 import pytest
 
+from local_aws import worker
 from local_aws.flood import RATE, Flood, activate, enqueue, flooded, limited_tenant, rate, throttles
 from local_aws.running import LocalAws
 from local_aws.tenants import Tenant
+from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.domain.delivery import Status
+from mailer.domain.pacing import HEADROOM, HORIZON, Later, RateSource
 from mailer.domain.waiting import MAX_DELAY
+from mailer.services.pacing import Pacing
 
 
 def test_floods_leave_at_the_rates_of_their_accounts(aws: LocalAws) -> None:
@@ -47,3 +52,16 @@ def is_settled(record: Mapping[str, Any]) -> bool:
 
 def rests(record: Mapping[str, Any]) -> timedelta:
     return datetime.fromisoformat(record["dueAt"]) - datetime.fromisoformat(record["updatedAt"])
+
+
+def test_a_full_line_promises_places_behind_its_horizon(aws: LocalAws) -> None:
+    """More messages than the horizon has slots for: DynamoDB takes every write, and each of them is told when."""
+    table = DynamoPacingTable(aws.client("dynamodb"), worker.environment(aws, "SendFunction")["PACING_TABLE"])
+    pacing, now = Pacing(table, functions=1), datetime.now(UTC)
+    batches = [[1] * 100] * 125
+    answers = [
+        answer for batch in batches for answer in pacing.reserve("full/eu-central-1", RateSource(configured=14.0), batch, [None] * 100, now)
+    ]
+    parked = [answer for answer in answers if isinstance(answer, Later) and answer.slot is None]
+    assert len(answers) - len(parked) == floor(14 * HEADROOM * HORIZON) + 1
+    assert all(answer.at > now + timedelta(seconds=700) for answer in parked)

@@ -6,6 +6,7 @@ Key (template.yaml): account, such as `123456789012/eu-central-1`. Times are sec
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -72,10 +73,9 @@ class DynamoPacingTable:
         if booking.behind:
             values[":behind"] = _number(booking.behind)
             sets.append("waited = waited + :behind")
-        if booking.is_idle:
-            condition = "#turn = :turn AND #end <= :start"
-        else:
-            condition = "#turn = :turn AND #end > :start AND #end <= :latest"
+        condition = f"#turn = :turn AND #end {'<=' if booking.is_idle else '>'} :start"
+        if not booking.is_idle and isfinite(booking.latest):  # DynamoDB knows no infinity
+            condition += " AND #end <= :latest"
             values[":latest"] = _number(booking.latest)
         names = {"#end": ENDS[booking.end], "#turn": "turn", "#ttl": "ttl"}
         return self._update(account, f"SET {', '.join(sets)}", condition, names, values)

@@ -1,0 +1,59 @@
+"""Check a call's parameters against botocore's description of it, which botocore itself holds to types and required members alone."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from botocore.model import Shape
+from botocore.validate import ParamValidator
+
+_NUMBERS = ("integer", "long", "float", "double")
+_UNREADABLE = re.compile(r"\\p\{|\\u10000-\\u10FFFF|\\uD800\\uDC00")
+"""Signs that a pattern is one of Java's or of UTF-16, which `re` reads in another way or not at all."""
+
+
+def broken(params: Mapping[str, Any], shape: Shape | None) -> Iterator[str]:
+    """Yield what the description of a call does not allow."""
+    if shape is None:
+        return
+    report = ParamValidator().validate(params, shape)
+    if report.has_errors():
+        yield report.generate_report().replace("\n", "; ")
+        return
+    yield from _walk(params, shape, "")
+
+
+def _walk(value: Any, shape: Shape, path: str) -> Iterator[str]:
+    yield from (f"{path or shape.name}: {fault}" for fault in _faults(value, shape))
+    described: Any = shape
+    match shape.type_name:
+        case "structure":
+            for name, member in value.items():
+                yield from _walk(member, described.members[name], f"{path}.{name}".lstrip("."))
+        case "list":
+            for number, member in enumerate(value):
+                yield from _walk(member, described.member, f"{path}[{number}]")
+        case "map":
+            for name, member in value.items():
+                yield from _walk(name, described.key, f"{path} (key)")
+                yield from _walk(member, described.value, f"{path}.{name}")
+
+
+def _faults(value: Any, shape: Shape) -> Iterator[str]:
+    told = shape.metadata
+    size = len(value) if isinstance(value, str | bytes | list | dict) else value if shape.type_name in _NUMBERS else None
+    if size is not None and "min" in told and size < told["min"]:
+        yield f"{size} is less than {told['min']}"
+    if size is not None and "max" in told and size > told["max"]:
+        yield f"{size} is more than {told['max']}"
+    if "enum" in told and value not in told["enum"]:
+        yield "is not one of the values that are allowed"
+    if (pattern := told.get("pattern")) and shape.type_name == "string" and (fits := compiled(pattern)) and not fits.fullmatch(value):
+        yield f"does not match {pattern}"
+
+
+@cache
+def compiled(pattern: str) -> re.Pattern[str] | None:
+    """Compile a pattern as the services read it, whole; None for one that Python reads otherwise."""
+    return None if _UNREADABLE.search(pattern) else re.compile(pattern)
