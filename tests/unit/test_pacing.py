@@ -14,6 +14,7 @@ from mailer.domain import pacing
 from mailer.domain.pacing import (
     FIRST_RATE,
     FORGIVEN,
+    FURTHEST,
     HEADROOM,
     HORIZON,
     KNOWN_FOR,
@@ -167,6 +168,12 @@ def test_a_full_line_reserves_nothing() -> None:
     assert after.back_at(first, NOW) == Later(moment(NOW + HORIZON - PARKED_EARLY))
     assert after.back_at(first + 14, NOW).at - after.back_at(first, NOW).at == timedelta(seconds=1)
     assert after.promise([1], NOW).is_idle is False
+
+
+def test_a_place_beyond_all_time_is_told_as_two_weeks() -> None:
+    """Millions may wait on a line of a recipient in a quarter of an hour; their requests end long before their turn."""
+    line = Line.opened(RateSource(configured=0.001), NOW)
+    assert line.back_at(1e12, NOW).at == moment(NOW + FURTHEST)
 
 
 def test_a_batch_is_booked_as_far_as_it_fits() -> None:

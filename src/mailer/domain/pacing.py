@@ -36,6 +36,9 @@ seconds bring the copy up to 1 s earlier still."""
 PARKED_EARLY = 120.0
 """Seconds before its time that a parked message is fetched: two runs of the sweeper, so that the line never runs dry."""
 
+FURTHEST = 1_209_600.0
+"""Seconds ahead that a place is told at most: two weeks, by which every request has ended. A line of millions could go past year 9999."""
+
 HEADROOM = 0.97
 """Share of a known rate that is used: clocks, and the account's other senders, may differ a little."""
 
@@ -246,7 +249,7 @@ class Line:
 
     def back_at(self, place: float, now: float) -> Later:
         """Tell a message that was promised a place behind the horizon when it is to be fetched."""
-        return Later(moment(max(now + PARKED_EARLY, self.shows_at_best(place, now) - PARKED_EARLY)))
+        return Later(moment(min(max(now + PARKED_EARLY, self.shows_at_best(place, now) - PARKED_EARLY), now + FURTHEST)))
 
     def room(self, now: float) -> int:
         """Return how many more recipients find a slot within the horizon: what may be released of a parked backlog."""

@@ -1,0 +1,295 @@
+"""Every adapter with the longest, largest and most that may come to it, under the services' own rules (tests/wire_rules).
+
+What a rule refuses fails at the end of the test, whatever the emulator made of the call.
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import tenants
+import transitions
+from fakes import NOON, FakeClock, a_config, a_delivery, a_provider
+from mailer import wiring
+from mailer.adapters.acting import TenantClients
+from mailer.adapters.credentials import AssumedRoles, Assumption
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Resolution, Sent, Status
+from mailer.domain.errors import CODES, ErrorInfo
+from mailer.domain.events import request_ended
+from mailer.domain.message import MAX_RAW_BYTES, MAX_RECIPIENTS, MAX_TAGS
+from mailer.domain.pacing import Later, RateSource
+from mailer.domain.proof import to_json
+from mailer.domain.provider import SUSPEND_AFTER, ProviderStatus, RoleConfig
+from mailer.domain.tags import tagged
+from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
+from mailer.observability import METRICS
+from mailer.ports import Copy, RefusedError
+from mailer.services.messages import MAX_BODY
+from mailer.services.pacing import Pacing
+from ses_server import SesServer
+from wire_rules import metrics
+
+pytestmark = pytest.mark.usefixtures("aws")
+
+TENANT = "t" * 64
+REQUEST = "r" + "_" * 127
+CORRELATION = "c" * 128
+OWNER = "f" * 32
+LONG = "é" * 500  # what an operator may write
+FAR = datetime(9999, 12, 31, 23, 59, 59, 999000, UTC)
+ERROR = ErrorInfo("from_address_not_verified", "x" * 2_000, "y" * 2_000)
+ADDRESS = f"{'l' * 64}@{'d' * 63}.{'e' * 63}.{'f' * 63}.{'g' * 60}.example"[:320]
+EDGES = [datetime(1970, 1, 1, tzinfo=UTC), NOON, FAR]
+"""The first, an ordinary and the last moment that anything here can be told to happen at."""
+
+
+# -- the status table ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each rule's change be about a request with the longest of everything."""
+    request = replace(
+        transitions.REQUEST,
+        tenant_id=TENANT,
+        request_id=REQUEST,
+        content_hash=f"sha256-v1:{'a' * 64}",
+        recipients=MAX_RECIPIENTS,
+        hop=10**6 - 1,
+        correlation_id=CORRELATION,
+    )
+    monkeypatch.setattr(transitions, "REQUEST", request)
+    monkeypatch.setattr(transitions, "ERROR", ERROR)
+    monkeypatch.setattr(transitions, "LOST", ERROR)
+    monkeypatch.setattr(transitions, "FENCE", Fence(10**6, OWNER))
+    monkeypatch.setattr(transitions, "WORD", Resolution("resend", LONG, LONG, NOON))
+    parked = f"parked/{TENANT}/{REQUEST}/{'0' * 16}.json"
+    monkeypatch.setattr(transitions, "REST", replace(transitions.REST, error=ERROR, parked=parked))
+
+
+@pytest.mark.usefixtures("largest")
+@pytest.mark.parametrize("rule", transitions.CHANGES)
+def test_every_rule_writes_what_dynamodb_takes(rule: str) -> None:
+    """With every attribute that a record can have, at its longest."""
+    seen = a_delivery(tenant_id=TENANT, request_id=REQUEST, attempt=10**6, owner=OWNER, error=ERROR, due_at=NOON, expires_at=FAR)
+    with suppress(RefusedError):
+        wiring.messages_table().apply(transitions.CHANGES[rule](seen))
+
+
+@pytest.mark.usefixtures("largest")
+@pytest.mark.parametrize("moment", EDGES)
+def test_the_edges_of_time_are_numbers(moment: datetime) -> None:
+    """A producer's clock may be anything."""
+    request = replace(transitions.REQUEST, created_at=moment, expires_at=moment)
+    table = wiring.messages_table()
+    with suppress(RefusedError):
+        table.apply(transitions.changes.queue(request, NOON))
+    assert table.get(TENANT, REQUEST) is not None
+    table.due(15, moment, 100)
+
+
+def test_a_page_of_the_largest_list_is_read(largest: None) -> None:  # noqa: ARG001  # the fixture's effect
+    """More records than BatchGetItem takes keys, of the longest names, with and without a status, page after page."""
+    table = wiring.messages_table()
+    for number in range(120):
+        request = replace(transitions.REQUEST, request_id=f"{REQUEST[:-3]}{number:03}")
+        table.apply(transitions.changes.wait(request, NOON, transitions.REST))
+    first = table.list(TENANT, status=None, limit=110, cursor=None)
+    assert len(first.deliveries) == 110
+    assert len(table.list(TENANT, status=Status.DEFERRED, limit=100, cursor=first.cursor).deliveries) > 0
+    assert len(list(table.waiting_for_provider(TENANT))) == 120
+
+
+# -- the providers table -------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_row_fits() -> None:
+    """Two configs of the largest size that the API takes, sealed, with all that verify and sending note beside them."""
+    config = a_config(
+        ciphertext=bytes(20_000),
+        from_address=ADDRESS,
+        from_name="é" * 320,
+        credentials={"type": "role", "roleArn": "a" * 2048, "externalId": "x" * 64},
+        configuration_set="c" * 64,
+        max_send_rate=0.001,
+        account="1" * 12,
+        quota_rate=100_000.0,
+        quota_24h=1e15,
+        error=ERROR,
+    )
+    row = a_provider(
+        TENANT,
+        status=ProviderStatus.SUSPENDED,
+        active=config,
+        candidate=replace(config, version=2),
+        versions=10**9,
+        warnings=(LONG,) * 10,
+        error=ERROR,
+        faulty_requests=frozenset(f"{number}{REQUEST}"[:128] for number in range(SUSPEND_AFTER)),
+        release_at=NOON,
+    )
+    table = wiring.providers_table()
+    assert table.replace(row)
+    assert table.replace(replace(row, revision=1))
+    assert table.released(TENANT, NOON + timedelta(days=1))
+    table.releasing()
+
+
+def test_what_sending_notes_on_a_row_is_taken() -> None:
+    """Faults up to the suspension, the sandbox, and the end of faults."""
+    table = wiring.providers_table()
+    assert table.replace(a_provider(TENANT, active=a_config(version=1)))
+    table.learn_sandbox(TENANT, 1)
+    table.record_fault(TENANT, 1, REQUEST, ERROR)
+    table.clear_faults(TENANT, 1)
+    for number in range(SUSPEND_AFTER):
+        table.record_fault(TENANT, 1, f"{number}{REQUEST}"[:128], ERROR)
+    stored = table.get(TENANT)
+    assert stored is not None
+    assert stored.status is ProviderStatus.SUSPENDED
+
+
+def test_many_tenants_are_read() -> None:
+    """In calls that hold a hundred keys, none of them twice."""
+    names = [f"{number:064}" for number in range(250)]
+    assert wiring.providers_table().get_many([*names, *names]) == {}
+
+
+# -- pacing --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.001, 1.0, 14.0, 100_000.0])
+@pytest.mark.parametrize("kind", ["known", "asked", "learned"])
+def test_a_line_is_written_at_every_rate_and_state(rate: float, kind: str) -> None:
+    """Idle, busy, full, throttled, at rest, asked about, learned; messages to one and to fifty."""
+    sources = {"known": RateSource(configured=rate), "asked": RateSource(quota=rate, ask=lambda: rate), "learned": RateSource()}
+    pacing, account, source = Pacing(wiring.pacing_table(), functions=1000), f"tenant/{TENANT}/ap-southeast-99", sources[kind]
+    for weights in ([1], [50] * 100, [50] * 1000, [1] * 3):
+        pacing.reserve(account, source, weights, [None] * len(weights), NOON)
+    pacing.reserve(account, source, [1], [1e12], NOON)
+    pacing.throttled(account, NOON)
+    pacing.quota_exhausted(account, NOON)
+    answers = pacing.reserve(account, source, [1] * 100, [None] * 100, NOON)
+    assert all(isinstance(answer, Later) for answer in answers)
+
+
+# -- the queues ----------------------------------------------------------------------------------------------------------
+
+OUTCOMES = [Sent("m" * 80), NotSent(ERROR, timedelta(days=7)), MaybeSent(ErrorInfo("outcome_unknown", "x" * 2_000))]
+
+
+def largest_copy(body: str, outcome: Outcome) -> Copy:
+    return Copy(
+        body=body,
+        tenant_id=TENANT,
+        created_at=FAR,
+        hop=10**6 - 1,
+        failures=10**6 - 1,
+        parked=f"parked/{TENANT}/{REQUEST}/{'0' * 16}.json",
+        expires_at=FAR,
+        slot=1e12,
+        proof=to_json(Fence(10**6, OWNER), outcome),
+        correlation_id=CORRELATION,
+    )
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])
+def test_copies_of_every_size_travel(outcome: Outcome) -> None:
+    """Alone at the largest, and in calls that hold no more than SQS takes; delayed for as long as it delays, or less."""
+    small, large = largest_copy("{}", outcome), largest_copy("x" * MAX_BODY, outcome)
+    some, delays = largest_copy("x" * 100_000, outcome), [timedelta(seconds=-1), timedelta(seconds=0.5), timedelta(days=1)]
+    copies = [*((large, delay) for delay in delays), *[(small, delays[-1])] * 25, *[(some, timedelta())] * 25]
+    assert wiring.send_queue().send(copies) == []
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])
+@pytest.mark.parametrize("detail", ["", "é" * 2_000], ids=["none", "long"])
+def test_a_copy_is_buried_whatever_is_said_of_it(outcome: Outcome, detail: str) -> None:
+    """A dead letter that SQS refuses would come back until SQS moves it itself, without a reason."""
+    wiring.send_queue().bury(largest_copy("x" * MAX_BODY, outcome), reason="request_id_reused", detail=detail)
+
+
+# -- the bucket ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_body_is_parked() -> None:
+    """Under a key of the longest names."""
+    body = "x" * MAX_BODY
+    key = wiring.parked_bodies().park(TENANT, REQUEST, body)
+    assert wiring.parked_bodies().fetch(key) == body
+    wiring.parked_bodies().discard(key)
+
+
+@pytest.mark.parametrize("content_type", [None, "application/" + "x" * 60])
+def test_an_upload_of_the_longest_name_is_signed(content_type: str | None) -> None:
+    """Its type goes into a header."""
+    fields = {"filename": "ü" * 251 + ".pdf", "size": MAX_UPLOAD, **({"contentType": content_type} if content_type else {})}
+    upload = wiring.attachments().invite(TENANT, UploadRequest.model_validate(fields))
+    assert upload.key.startswith(f"{TENANT}/")
+
+
+# -- events --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_events_are_told() -> None:
+    """Ten in a call, each with the longest error."""
+    record = a_delivery(
+        tenant_id=TENANT, request_id=REQUEST, status=Status.FAILED, error=ERROR, correlation_id=CORRELATION, attempt=10**6, updated_at=FAR
+    )
+    event = request_ended("e" * 64, None, record)
+    assert event is not None
+    assert wiring.event_bus().put([event] * 25) == []
+
+
+# -- acting as tenants ---------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_mail_goes_to_ses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten megabytes to fifty of the longest addresses, with every tag that a caller may set and all of ours."""
+    tags = tagged(
+        {f"{number:0256}": "v" * 256 for number in range(MAX_TAGS)},
+        tenant_id=TENANT,
+        request_id=REQUEST,
+        attempt=10**6,
+        correlation_id=CORRELATION,
+    )
+    mail = tenants.mail(b"x" * MAX_RAW_BYTES, mail_from=ADDRESS, recipients=(ADDRESS,) * MAX_RECIPIENTS)
+    with SesServer(keep=False) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SES", server.url)
+        sent = tenants.ses(TenantClients(width=1), configuration_set="c" * 64).send(mail, tags=tags)
+    assert sent == Sent("id-1")
+
+
+def test_the_longest_role_is_assumed() -> None:
+    """For a tenant of the longest name, on a platform of any."""
+    for platform in ("L", "Ünï " * 30):
+        roles = AssumedRoles(wiring.sts, own_account="111111111111", platform=platform, clock=FakeClock())
+        arn = f"arn:aws:iam::222222222222:role/{'p' * 127}/{'q' * 127}/{'r' * 127}/{'s' * 120}/{'n' * 64}"
+        assert roles.session(Assumption(TENANT, 10**9, arn, "x" * 43)).token
+        roles.refuses_foreign_external_id(RoleConfig.model_validate(tenants.role(arn).model_dump()))
+
+
+def test_the_largest_config_is_sealed_and_opened() -> None:
+    """Under a context of the longest names."""
+    sealed = wiring.vault().seal(TENANT, "smtp", 10**9, b"x" * 16_384)
+    assert wiring.vault().open(TENANT, "smtp", 10**9, sealed) == b"x" * 16_384
+
+
+# -- metrics -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_metrics_of_the_fullest_invocation_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every metric and every code, more values of each than a line holds."""
+    journal = wiring.journal()
+    for number in range(250):
+        for code in CODES:
+            for name, dimensions in METRICS.items():
+                journal._count(name, number, by=code if dimensions else None)
+    journal.flush()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) >= 3 * len(CODES)
+    assert [fault for line in lines for fault in metrics.broken(line)] == []
