@@ -1,7 +1,8 @@
 """Hand one message to a tenant's SES, once, and say what became of it.
 
 Which errors mean what stands in `ses_errors`; this module knows what an exception without an answer means: proven unsent where the
-request cannot have reached SES as a whole, else nobody knows.
+connection tells that the request was never written as a whole, else nobody knows. Its type proves nothing: botocore says "failed to
+connect to proxy" also where a reply was lost.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ParamValidationError, ProxyConnectionError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from mailer.adapters.acting import NotActingError, TenantClients, acting_as
 from mailer.adapters.connections import witnessed
@@ -22,7 +23,6 @@ from mailer.domain.mime import Mail, Sender
 from mailer.ports import AccountFacts
 
 _NEVER_BUILT = (ParamValidationError, NotActingError)
-_NEVER_CONNECTED = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class SesProvider:
             except ClientError as error:
                 return self._read(error, mail)
             except Exception as error:  # noqa: BLE001  # whatever breaks once the request is written leaves the message's fate open
-                return self._lost(error, unsent=passage.proven_unsent or isinstance(error, _NEVER_CONNECTED))
+                return self._lost(error, unsent=passage.proven_unsent)
         if message_id := answer.get("MessageId"):
             return Sent(message_id)
         return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {self.region} accepted something without naming its MessageId"))
