@@ -56,14 +56,15 @@ bench: setup ## Measure
 prove: setup ## Run what takes minutes: mutations, storms, other programs as witnesses
 	@$(PYTEST) tests/prove
 
-lint: setup audit ## Check style, types, layers, security and dependencies (the templates' linters are tests)
+lint: setup ## Check style, types, layers, security and dependencies (the templates' linters are tests)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+	@$(BIN)/python tests/audit.py --tolerate-unchecked
 
-audit: setup ## Ask for known vulnerabilities of what ships; without the advisory service this only says so
+audit: setup ## Ask for known vulnerabilities of what ships; fails too where not all could be checked (lint only says so)
 	@$(BIN)/python tests/audit.py
 
 dlq: setup ## Work through the dead-letter queue (DO="list|redrive|drop --tenant T --request R --reason C"; STACK=tenantmail)
