@@ -27,6 +27,7 @@ from local_aws.running import LocalAws
 from local_aws.server import NO_OWN_SETUP, PLATFORM, ROOT, endpoints
 from local_aws.stack import platform_session
 from mailer import wiring
+from mailer.adapters import dead_letters
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.send_queue import Entry, SqsSendQueue
 from mailer.handlers.providers import handler as providers
@@ -200,6 +201,12 @@ def handle(tell: Tell, event: Mapping[str, Any]) -> None:
 def operate(tell: Tell, *arguments: str) -> None:
     """Run an operator's command, and tell its exit code."""
     tell(operate_main(arguments))
+
+
+def redrive(tell: Tell, hidden: int) -> None:
+    """Let an operator put back all dead letters, and tell the exit code; one whose receipt is lost is seen again after `hidden` seconds."""
+    with patch.object(dead_letters, "_HIDDEN_SECONDS", hidden):
+        tell(operate_main(("dlq", "redrive")))
 
 
 def verify(tell: Tell, tenant_id: str) -> None:

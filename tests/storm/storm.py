@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
 
@@ -45,7 +46,8 @@ class Plan:
     hidden: int = 15
     """Visibility timeout of what a worker receives, in seconds; after a death its messages come back."""
     patience: float = 2_400.0
-    """Seconds that the drain may take, half of them in the storm and half in calm: a copy that a fault has just hit may wait 900 s."""
+    """Seconds that the drain may take, half of them in the storm and half in calm: a copy that a fault has just hit may wait 900 s at
+    the storm's speed, after a dead letter whose receipt was lost has been hidden for COMMAND."""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,7 @@ class Storm:
             if time.monotonic() > began + self._plan.patience / 2:
                 weather.clear()
             if time.monotonic() > began + self._plan.patience:
-                raise TimeoutError(f"left after {self._plan.patience} s: {dict(left)}")
+                raise TimeoutError(f"left after {self._plan.patience} s: {dict(left)}\n{self._described()}")
             if self._depth("DeadLetterQueueUrl") and time.monotonic() > redrive_at:
                 self._redrive()
                 redrive_at = time.monotonic() + REDRIVE_EVERY
@@ -198,6 +200,12 @@ class Storm:
         nowhere = {"without a record": self._plan.requests - len(records), "on the queue": self._depth("SendQueueUrl")}
         return +(open_ones + Counter(nowhere))
 
+    def _described(self) -> str:
+        """Tell what an open record waits for."""
+        open_ones = [record for record in self._records().values() if not record.ended]
+        letters = f"{self._depth('DeadLetterQueueUrl')} dead letters, seen or hidden"
+        return "\n".join([letters, *(f"now {datetime.now(UTC)}: {record}" for record in open_ones[:10])])
+
     def _depth(self, queue: str) -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
         answer = self._aws.client("sqs").get_queue_attributes(QueueUrl=self._aws.stack.outputs[queue], AttributeNames=names)
@@ -205,8 +213,11 @@ class Storm:
 
     def _redrive(self) -> None:
         """Put back what lies on the dead-letter queue; what has ended meanwhile stays there."""
-        with contextlib.suppress(EOFError):  # a fault hit the operator, who will try again
-            self._operate("dlq", "redrive")
+        with (
+            contextlib.suppress(EOFError),  # a fault hit the operator, who will try again
+            worker.start(worker.redrive, int(COMMAND), env=self._env, log=self._log) as operator,
+        ):
+            operator.told(COMMAND)
             self._redriven += 1
 
     def _operate(self, *arguments: str) -> int:
