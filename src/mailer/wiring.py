@@ -11,6 +11,7 @@ import boto3
 from botocore.config import Config
 
 from mailer.adapters.attachments import S3Attachments
+from mailer.adapters.aws import insist_on_objects
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.connections import use_own_connections
 from mailer.adapters.events import EventBridgeBus
@@ -61,7 +62,12 @@ def _client(service: str, config: Config | None = None) -> Any:
     client = boto3.client(service, config=own.merge(config) if config else own)  # type: ignore[call-overload]  # the service is a variable
     use_own_connections(client, settings().ca_bundle)
     sign_fast(client)
+    if service in _JSON_SERVICES:
+        insist_on_objects(client)
     return client
+
+
+_JSON_SERVICES = frozenset({"dynamodb", "events", "kms", "sqs"})
 
 
 def dynamodb() -> "DynamoDBClient":

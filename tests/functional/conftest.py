@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from moto import mock_aws
@@ -28,6 +28,19 @@ def breaches(request: pytest.FixtureRequest) -> Iterator[list[Breach]]:
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
     """Make every resource anew, set the environment and forget every cached client; yields the variables."""
+    with _stack(monkeypatch) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def shared_aws() -> Iterator[Mapping[str, str]]:
+    """The same, once for a module whose tests leave nothing behind there."""
+    with pytest.MonkeyPatch.context() as monkeypatch, _stack(monkeypatch) as environment:
+        yield environment
+
+
+@contextmanager
+def _stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
     for name in [n for n in os.environ if n.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION}.items():

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import S3Object
 from mailer.domain.uploads import MAX_UPLOAD, Upload, UploadRequest
@@ -51,8 +51,8 @@ class S3Attachments:
         """Return an uploaded object of this tenant; see `ports.Attachments.fetch`."""
         if not ref.key.startswith(f"{tenant_id}/"):
             raise _missing(ref, "is not one of this tenant")
-        with dependency_errors("S3", "GetObject"), closing((found := self._get(ref))["Body"]) as body:
-            if ref.version_id and found.get("VersionId") != ref.version_id:
+        with dependency_errors("S3", "GetObject"), readable("S3", "GetObject"), closing((found := self._get(ref))["Body"]) as body:
+            if ref.version_id and found["VersionId"] != ref.version_id:
                 raise _missing(ref, "was replaced: the bucket holds another version than the one named")
             if found["ContentLength"] > MAX_UPLOAD:
                 problem = f"attachment {ref.key} has {found['ContentLength']} bytes; at most {MAX_UPLOAD} fit into a message"

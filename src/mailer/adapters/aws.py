@@ -2,13 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
 
+from botocore.client import BaseClient
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from mailer.domain.errors import DependencyError
 
 _ANSWERS = frozenset({"ConditionalCheckFailedException", "NoSuchKey", "NoSuchVersion", "404"})
 """Codes that are answers to a question rather than failures; they pass through as they are."""
+
+
+UNREADABLE = (ResponseParserError, AttributeError, KeyError, TypeError, ValueError)
+"""What an answer of another shape raises, in botocore's parsers or where we read it."""
 
 
 @contextmanager
@@ -21,7 +29,7 @@ def dependency_errors(service: str, operation: str) -> Iterator[None]:
         if code in _ANSWERS:
             raise
         raise DependencyError(service, f"{operation} ({code})") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, *UNREADABLE) as error:
         raise DependencyError(service, f"{operation} ({type(error).__name__})") from error
 
 
@@ -30,5 +38,28 @@ def readable(service: str, operation: str) -> Iterator[None]:
     """Raise DependencyError for an answer that lacks what AWS documents of it: a success that says nothing proves nothing."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise DependencyError(service, f"{operation} (unreadable answer)") from error
+
+
+class NoObjectError(BotoCoreError):
+    """A service that answers JSON objects answered something else, with success."""
+
+    fmt = "the answer to {operation} is no JSON object"
+
+
+def insist_on_objects(client: BaseClient) -> None:
+    """Have a client of a JSON service fail where botocore takes what it cannot read for an answer without any members.
+
+    An item would seem not to exist then, and a tenant to have no provider.
+    """
+    insist: Any = _insist
+    service = client.meta.service_model.service_id.hyphenize()
+    client.meta.events.register(f"before-parse.{service}", insist, unique_id="mailer.insist_on_objects")
+
+
+def _insist(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    if response_dict["status_code"] == HTTPStatus.OK and operation_model.output_shape is not None:
+        body = response_dict["body"].strip()
+        if not (body.startswith(b"{") and body.endswith(b"}")):
+            raise NoObjectError(operation=operation_model.name)

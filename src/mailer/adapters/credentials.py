@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
+from mailer.adapters.aws import UNREADABLE
 from mailer.adapters.memo import Memo
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.provider import AccessKeyConfig, RoleConfig
@@ -149,15 +150,14 @@ class AssumedRoles:
     def _begin(self, assumption: Assumption) -> tuple[ReadOnlyCredentials, datetime]:
         self._refuse_own(assumption.role_arn)
         name = f"{self._platform}-{assumption.tenant_id}-v{assumption.version}"
-        begun = self._assume(assumption.role_arn, name, {"ExternalId": assumption.external_id})
-        return ReadOnlyCredentials(begun["AccessKeyId"], begun["SecretAccessKey"], begun["SessionToken"]), begun["Expiration"]
+        return self._assume(assumption.role_arn, name, {"ExternalId": assumption.external_id})
 
     def _refuse_own(self, role_arn: str) -> None:
         """Keep tenants from having us become a role of our own account; IAM denies it too."""
         if role_arn.split(":")[4] == self._own_account:
             raise NotSentError(ErrorInfo("role_not_assumable", "the role is one of this service's own AWS account"))
 
-    def _assume(self, role_arn: str, session_name: str, claim: Mapping[str, str]) -> Mapping[str, Any]:
+    def _assume(self, role_arn: str, session_name: str, claim: Mapping[str, str]) -> tuple[ReadOnlyCredentials, datetime]:
         with _sts_errors(role_arn):
             answer = self._sts().assume_role(
                 RoleArn=role_arn,
@@ -166,7 +166,8 @@ class AssumedRoles:
                 DurationSeconds=SESSION_SECONDS,
                 **claim,  # type: ignore[arg-type]  # ExternalId, a str, or nothing at all
             )
-        return answer["Credentials"]
+            begun = answer["Credentials"]
+            return ReadOnlyCredentials(begun["AccessKeyId"], begun["SecretAccessKey"], begun["SessionToken"]), begun["Expiration"]
 
 
 _DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service control policy", re.IGNORECASE)
@@ -178,12 +179,13 @@ def _sts_errors(role_arn: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code, text = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+        told = error.response.get("Error", {})
+        code, text = told.get("Code", ""), told.get("Message", "")
         if code == "AccessDenied" and not _DENIED_TO_US.search(text):
             raise NotSentError(ErrorInfo("role_not_assumable", f"the trust policy of {role_arn} does not let this service in")) from error
         if code == "RegionDisabledException":
             advice = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
             raise NotSentError(ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", advice)) from error
         raise DependencyError("STS", f"AssumeRole ({code})") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, *UNREADABLE) as error:
         raise DependencyError("STS", f"AssumeRole ({type(error).__name__})") from error

@@ -16,6 +16,7 @@ from aws_cryptographic_material_providers.mpl.models import (
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from mailer.adapters.aws import readable
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 
 if TYPE_CHECKING:
@@ -110,16 +111,16 @@ class _WatchedKms:
 
     def generate_data_key(self, **request: Any) -> Any:
         """Call KMS."""
-        with self._noting():
-            answer = self._client.generate_data_key(**request)
+        with self._noting(), readable("KMS", "GenerateDataKey"):
+            answer = _whole(self._client.generate_data_key(**request), "KeyId", "Plaintext", "CiphertextBlob")
         same = {name: request[name] for name in ("KeyId", "EncryptionContext")}
         self._known_good = {**same, "CiphertextBlob": answer["CiphertextBlob"]}
         return answer
 
     def decrypt(self, **request: Any) -> Any:
         """Call KMS."""
-        with self._noting():
-            answer = self._client.decrypt(**request)
+        with self._noting(), readable("KMS", "Decrypt"):
+            answer = _whole(self._client.decrypt(**request), "KeyId", "Plaintext")
         self._known_good = request
         return answer
 
@@ -148,7 +149,7 @@ class _WatchedKms:
         if isinstance(error, ClientError):
             code = error.response.get("Error", {}).get("Code")
             return code not in _OF_THE_CIPHERTEXT and not (code == _DENIED and self._decrypts())
-        return isinstance(error, BotoCoreError | OSError) and not isinstance(error, ParamValidationError)
+        return isinstance(error, BotoCoreError | DependencyError | OSError) and not isinstance(error, ParamValidationError)
 
     def _decrypts(self) -> bool:
         """Tell whether KMS still decrypts for us what it did before."""
@@ -159,6 +160,14 @@ class _WatchedKms:
         except (ClientError, BotoCoreError):
             return False
         return True
+
+
+def _whole(answer: Any, *members: str) -> Any:
+    """Return an answer that has these members; the Encryption SDK would take one without for a ciphertext that does not open."""
+    for member in members:
+        if not answer[member]:
+            raise ValueError(member)
+    return answer
 
 
 def _name(error: Exception | None) -> str:

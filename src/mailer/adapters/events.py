@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from itertools import batched
 from typing import Any
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.domain.errors import DependencyError
 from mailer.domain.events import Event
 
 SOURCE = "tenantmail"
 
 _MAX_ENTRIES = 10
-"""Events in one PutEvents (EventBridge's limit); its 256 KiB a call are 25 KiB for each, and ours have about 1."""
+"""Events in one PutEvents (EventBridge's limit); its 1 MB a call are 100 kB for each, and ours have about 1."""
 
 
 class EventBridgeBus:
@@ -30,10 +30,11 @@ class EventBridgeBus:
         try:
             with dependency_errors("EventBridge", "PutEvents"):
                 answer = self._client.put_events(Entries=[self._entry(event) for event in events])
+            with readable("EventBridge", "PutEvents"):
+                # One answer an event, in their order.
+                return [event for event, result in zip(events, answer["Entries"], strict=True) if "EventId" not in result]
         except DependencyError:
             return events
-        # One answer an event, in their order.
-        return [event for event, result in zip(events, answer["Entries"], strict=True) if "ErrorCode" in result]
 
     def _entry(self, event: Event) -> dict[str, Any]:
         return {

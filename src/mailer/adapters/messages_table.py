@@ -29,7 +29,7 @@ from mailer.domain.delivery import (
     WaitsFor,
     already_done,
 )
-from mailer.domain.errors import ErrorInfo
+from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.ports import Page, RefusedError
 
 if TYPE_CHECKING:
@@ -91,9 +91,10 @@ class DynamoMessagesTable:
             query["ExclusiveStartKey"] = start
         with dependency_errors("DynamoDB", "Query"):
             page = self._client.query(TableName=self._table, IndexName=index, ScanIndexForward=False, Limit=limit, **query)
-        deliveries = [d for d in self._read(page["Items"]) if status in (None, d.status)]
+        deliveries = [d for d in self._read(page) if status in (None, d.status)]
         last = page.get("LastEvaluatedKey")
-        return Page(deliveries, to_cursor(tenant_id, status or "", last["createdKey"]["S"]) if last else None)
+        with readable("DynamoDB", "Query"):
+            return Page(deliveries, to_cursor(tenant_id, status or "", last["createdKey"]["S"]) if last else None)
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
         """Return open records of one shard whose `sweepAt` has come, longest overdue first."""
@@ -105,7 +106,7 @@ class DynamoMessagesTable:
                 ExpressionAttributeValues={":shard": {"S": str(shard)}, ":now": _millis(now)},
                 Limit=limit,
             )
-        return [d for d in self._read(page["Items"]) if d.sweep_at and d.sweep_at <= now]
+        return [d for d in self._read(page) if d.sweep_at and d.sweep_at <= now]
 
     def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
         """Yield a tenant's parked records that wait for its provider, oldest first, read as they are taken."""
@@ -120,14 +121,15 @@ class DynamoMessagesTable:
                     Limit=_BATCH_GET,
                     **query,
                 )
-            yield from (d for d in self._read(page["Items"]) if d.waits_for is WaitsFor.PROVIDER)
+            yield from (d for d in self._read(page) if d.waits_for is WaitsFor.PROVIDER)
             if "LastEvaluatedKey" not in page:
                 return
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
-    def _read(self, items: Sequence[Mapping[str, Any]]) -> Sequence[Delivery]:
-        """Read whole records for index entries, in their order; one that is gone meanwhile is left out."""
-        wanted = [(i["tenantId"]["S"], i["requestId"]["S"]) for i in items]
+    def _read(self, page: Mapping[str, Any]) -> Sequence[Delivery]:
+        """Read whole records for a page of index entries, in their order; one that is gone meanwhile is left out."""
+        with readable("DynamoDB", "Query"):
+            wanted = [(i["tenantId"]["S"], i["requestId"]["S"]) for i in page["Items"]]
         found: dict[tuple[str, str], Delivery] = {}
         for start in range(0, len(wanted), _BATCH_GET):
             pending: Any = {self._table: {"Keys": [_key(*k) for k in wanted[start : start + _BATCH_GET]], "ConsistentRead": True}}
@@ -137,6 +139,8 @@ class DynamoMessagesTable:
                 with readable("DynamoDB", "BatchGetItem"):
                     deliveries = [from_item(item) for item in answer["Responses"].get(self._table, [])]
                 found |= {(d.tenant_id, d.request_id): d for d in deliveries}
+                if answer.get("UnprocessedKeys") == pending:
+                    raise DependencyError("DynamoDB", "BatchGetItem (throttled)")
                 pending = answer.get("UnprocessedKeys")
         return [found[k] for k in wanted if k in found]
 

@@ -3,7 +3,7 @@
 import hashlib
 from typing import TYPE_CHECKING
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -30,7 +30,7 @@ class S3ParkedBodies:
         if not key.startswith(PREFIX):
             raise KeyError("parked")
         try:
-            with dependency_errors("S3", "GetObject"):
+            with dependency_errors("S3", "GetObject"), readable("S3", "GetObject"):
                 return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read().decode()
         except self._client.exceptions.NoSuchKey:
             raise KeyError("parked") from None

@@ -51,7 +51,8 @@ class DynamoProvidersTable:
         """Read a row, consistently; a tombstone is a row."""
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(tenant_id), ConsistentRead=True)
-        return from_item(found["Item"]) if "Item" in found else None
+        with readable("DynamoDB", "GetItem"):
+            return from_item(found["Item"]) if "Item" in found else None
 
     def replace(self, row: Provider) -> bool:
         """Write a row over the revision that it was read as (0: there was none); False when another write came first."""
@@ -80,7 +81,8 @@ class DynamoProvidersTable:
         rows: dict[str, Provider] = {}
         for some in batched(sorted(set(tenant_ids)), _BATCH_GET, strict=False):
             for item in self._read(some):
-                row = from_item(item)
+                with readable("DynamoDB", "BatchGetItem"):
+                    row = from_item(item)
                 rows[row.tenant_id] = row
         return rows
 
@@ -164,7 +166,8 @@ class DynamoProvidersTable:
                 ExpressionAttributeValues=_values(shard=_SHARD),
                 Limit=_RELEASES,
             )
-        return [item["tenantId"]["S"] for item in page["Items"]]
+        with readable("DynamoDB", "Query"):
+            return [item["tenantId"]["S"] for item in page["Items"]]
 
     def released(self, tenant_id: str, now: datetime) -> bool:
         """Take a tenant off the list; False while its mark is younger than RELEASE_MARKED, also when it was marked anew meanwhile."""

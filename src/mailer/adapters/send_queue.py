@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.domain.errors import DependencyError
 from mailer.ports import Copy
 
@@ -44,9 +44,10 @@ class SqsSendQueue:
         try:
             with dependency_errors("SQS", "SendMessageBatch"):
                 answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
+            with readable("SQS", "SendMessageBatch"):
+                taken = {int(done["Id"]) for done in answer.get("Successful", [])}
         except DependencyError:
             return [copy for copy, _ in batch]
-        taken = {int(done["Id"]) for done in answer.get("Successful", [])}
         return [copy for number, (copy, _) in enumerate(batch) if number not in taken]
 
     def bury(self, copy: Copy, *, reason: str, detail: str) -> None:

@@ -38,7 +38,7 @@ class AccountQuestions:
         answer = self._try("GetAccount", lambda: self.clients.sesv2(self.region).get_account())
         if answer is None:
             return None
-        quota = answer.get("SendQuota", {})
+        quota = answer.get("SendQuota") or {}
         return AccountFacts(
             sandbox=None if (granted := answer.get("ProductionAccessEnabled")) is None else not granted,
             max_send_rate=_limit(quota.get("MaxSendRate")),
@@ -70,6 +70,10 @@ class AccountQuestions:
         return None
 
 
-def _limit(value: float | None) -> float | None:
+_MOST = 1e12
+"""Recipients a second, or in a day, beyond which a limit is no limit of SES's, and no number of DynamoDB's."""
+
+
+def _limit(value: Any) -> float | None:
     """Read a limit of SES, where -1 stands for none."""
-    return value if value is not None and value > 0 else None
+    return value if isinstance(value, int | float) and 0 < value <= _MOST else None

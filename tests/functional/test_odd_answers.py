@@ -1,0 +1,238 @@
+"""A success that does not say what AWS documents of it is a failure of that service, and never an absence or a tenant's fault."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+
+import tenants
+from fakes import NOON, FakeClock, a_provider
+from mailer import wiring
+from mailer.adapters.acting import TenantClients
+from mailer.adapters.credentials import AssumedRoles, Assumption, RoleKeys
+from mailer.adapters.encryption import ConfigVault
+from mailer.domain import changes
+from mailer.domain.delivery import MaybeSent, NotSent
+from mailer.domain.errors import DependencyError
+from mailer.domain.events import Event
+from mailer.domain.message import S3Object
+from mailer.ports import AccountFacts, Copy
+from mailer.services.pacing import Pacing
+from ses_server import Answer, SesServer
+from transitions import REQUEST
+
+NO_OBJECTS = ["", "null", "[]", '"text"', "<html>Welcome to our guest network</html>", "\x00\x7f"]
+"""What is no answer of a service that speaks JSON."""
+
+SERVICES = ("DYNAMODB", "SQS", "S3", "KMS", "STS", "EVENTBRIDGE", "SES", "SESV2")
+
+Says = Callable[..., None]
+
+
+class Unframed(Answer):
+    """An answer that ends with its connection."""
+
+    def encoded(self) -> bytes:
+        return b"HTTP/1.1 200 X\r\nVersion-Id: 1\r\n\r\n" + self.body.encode()
+
+
+@pytest.fixture(scope="module")
+def sealed(shared_aws: Mapping[str, str]) -> bytes:
+    """A config that KMS sealed while it was well."""
+    return ConfigVault(shared_aws["PROVIDER_KEY_ARN"], boto3.client("kms")).seal("acme", "ses", 1, b"{}")
+
+
+@pytest.fixture(scope="module")
+def server(shared_aws: Mapping[str, str], sealed: bytes) -> Iterator[SesServer]:
+    """Every service in one."""
+    assert shared_aws
+    assert sealed
+    with SesServer() as server, pytest.MonkeyPatch.context() as patch:
+        for service in SERVICES:
+            patch.setenv(f"AWS_ENDPOINT_URL_{service}", server.url)
+        yield server
+
+
+@pytest.fixture
+def says(server: SesServer) -> Says:
+    """Let every service answer 200 with these bodies, one after the other and then the last one again."""
+
+    def say(*bodies: str | Answer) -> None:
+        left = [Answer(body) if isinstance(body, str) else body for body in bodies]
+        server.react = lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+    return say
+
+
+def session() -> TenantClients:
+    return TenantClients(width=1, connect_timeout=0.5, read_timeout=0.5)
+
+
+# -- DynamoDB ------------------------------------------------------------------------------------------------------------
+
+READS: dict[str, Callable[[], Any]] = {
+    "a record": lambda: wiring.messages_table().get("acme", "r1"),
+    "a list": lambda: wiring.messages_table().list("acme", status=None, limit=5, cursor=None),
+    "what is due": lambda: wiring.messages_table().due(0, NOON, 5),
+    "what waits for a provider": lambda: list(wiring.messages_table().waiting_for_provider("acme")),
+    "a provider": lambda: wiring.providers_table().get("acme"),
+    "providers": lambda: wiring.providers_table().get_many(["acme"]),
+    "tenants to release": lambda: wiring.providers_table().releasing(),
+    "a line": lambda: wiring.pacing_table().get("acme"),
+}
+WRITES: dict[str, Callable[[], Any]] = {
+    "a change": lambda: wiring.messages_table().apply(changes.queue(REQUEST, NOON)),
+    "a row": lambda: wiring.providers_table().replace(a_provider()),
+    "a fault": lambda: wiring.providers_table().clear_faults("acme", 1),
+    "a booking": lambda: Pacing(wiring.pacing_table(), functions=1).throttled("acme", NOON),
+}
+
+
+@pytest.mark.parametrize("call", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
+@pytest.mark.parametrize("body", NO_OBJECTS)
+def test_what_is_no_object_tells_nothing_of_a_table(says: Says, call: Callable[[], Any], body: str) -> None:
+    """Botocore takes it for an empty answer: a request that does not exist, a tenant without a provider."""
+    says(body)
+    with pytest.raises(DependencyError, match="DynamoDB"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        *[(name, "{}") for name in READS if name not in ("a record", "a provider", "a line")],
+        *[(name, '{"Items": [{}]}') for name in ("a list", "what is due", "what waits for a provider", "tenants to release")],
+        *[(name, '{"Item": {"tenantId": {"S": "acme"}, "rate": {"N": "1"}}}') for name in ("a record", "a provider", "a line")],
+        ("a list", '{"Items": [], "LastEvaluatedKey": {"tenantId": {"S": "acme"}}}'),
+        ("providers", '{"Responses": {"ProvidersTable": [{"tenantId": {"S": "acme"}}]}}'),
+    ],
+)
+def test_an_answer_without_what_it_has_to_say_is_a_failure(says: Says, name: str, body: str) -> None:
+    """A member is missing, or an attribute that every item has."""
+    says(body)
+    with pytest.raises(DependencyError, match="DynamoDB"):
+        READS[name]()
+
+
+def test_an_item_that_is_not_there_is_none(says: Says) -> None:
+    """DynamoDB answers an empty object."""
+    says("{}")
+    assert (wiring.messages_table().get("acme", "r1"), wiring.providers_table().get("acme")) == (None, None)
+
+
+def test_keys_that_are_never_processed_are_a_failure(says: Says) -> None:
+    """Of a table that is throttled; asking again at once, over and over, would only use up the function's time."""
+    keys = {"MessagesTable": {"Keys": [{"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}}], "ConsistentRead": True}}
+    item = json.dumps({"Items": [{"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}}]})
+    says(item, json.dumps({"Responses": {}, "UnprocessedKeys": keys}))
+    with pytest.raises(DependencyError, match="throttled"):
+        wiring.messages_table().list("acme", status=None, limit=5, cursor=None)
+
+
+# -- the queues, the bus, the bucket -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Successful": [{}]}', '{"Successful": [{"Id": "x"}]}', '{"Successful": ["0"]}'])
+def test_copies_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
+    """They are sent again: two copies do no harm, none does."""
+    says(body)
+    copy = Copy(body="{}", tenant_id="acme", created_at=NOON)
+    assert wiring.send_queue().send([(copy, timedelta())]) == [copy]
+
+
+@pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Entries": []}', '{"Entries": [{}]}', '{"Entries": [null]}'])
+def test_events_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
+    """They are told again; consumers know them by their id."""
+    says(body)
+    event = Event(id="e", kind="Request Ended", at=NOON, detail={})
+    assert wiring.event_bus().put([event]) == [event]
+
+
+@pytest.mark.parametrize("answer", [Unframed("%PDF", close=True), Answer("%PDF")], ids=["no length", "no version"])
+def test_an_upload_of_which_s3_does_not_tell_enough_is_a_failure(says: Says, answer: Answer) -> None:
+    """Neither that it was replaced, nor that it is as large as it may be."""
+    says(answer)
+    with pytest.raises(DependencyError, match="S3"):
+        wiring.attachments().fetch("acme", S3Object.model_validate({"key": "acme/1", "versionId": "1"}))
+
+
+def test_a_parked_body_that_is_no_text_is_a_failure(says: Says) -> None:
+    """It waits, for somebody to look."""
+
+    class Binary(Answer):
+        def encoded(self) -> bytes:
+            return b"HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\n\xff\xfe"
+
+    says(Binary(""))
+    with pytest.raises(DependencyError, match="S3"):
+        wiring.parked_bodies().fetch("parked/acme/r1/1.json")
+
+
+# -- KMS and STS ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Plaintext": ""}', '{"KeyId": "k"}', '{"Plaintext": "eA=="}'])
+def test_a_config_that_kms_does_not_open_says_nothing_of_its_tenant(says: Says, sealed: bytes, body: str) -> None:
+    """`config_unreadable` would suspend it."""
+    says(body)
+    with pytest.raises(DependencyError, match="KMS"):
+        wiring.vault().open("acme", "ses", 1, sealed)
+    with pytest.raises(DependencyError, match="KMS"):
+        wiring.vault().seal("acme", "ses", 1, b"{}")
+
+
+SESSION = "<AccessKeyId>ASIA1</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>"
+STS_ANSWERS = {
+    "nothing": "",
+    "no XML": "welcome",
+    "another document": "<html><body>welcome</body></html>",
+    "no credentials": "<AssumeRoleResponse><AssumeRoleResult></AssumeRoleResult></AssumeRoleResponse>",
+    "no secret": "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>A</AccessKeyId></Credentials></AssumeRoleResult>"
+    "</AssumeRoleResponse>",
+    "no end": f"<AssumeRoleResponse><AssumeRoleResult><Credentials>{SESSION}</Credentials></AssumeRoleResult></AssumeRoleResponse>",
+}
+
+
+@pytest.mark.parametrize("body", STS_ANSWERS.values(), ids=STS_ANSWERS)
+def test_a_session_that_sts_does_not_give_is_a_failure_before_ses(says: Says, body: str) -> None:
+    """SES is not asked, so the mail is proven unsent: nothing that STS answers leaves it open."""
+    says(body)
+    roles = AssumedRoles(wiring.sts, own_account="111111111111", platform="L", clock=FakeClock())
+    provider = tenants.ses(session(), RoleKeys(roles, Assumption("acme", 1, tenants.ROLE_ARN, "x")))
+    outcome = provider.send(tenants.mail(), tags={})
+    assert isinstance(outcome, NotSent)
+    assert outcome.error.code == "dependency_unavailable"
+    with pytest.raises(DependencyError, match="STS"):
+        roles.refuses_foreign_external_id(tenants.role())
+
+
+# -- SES -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("result", ["", "<MessageId></MessageId>", "<MessageId/>", "<Other>1</Other>"])
+def test_a_mail_that_ses_does_not_name_may_have_been_sent(says: Says, result: str) -> None:
+    """Without its MessageId nobody can tell."""
+    says(f"<SendRawEmailResponse><SendRawEmailResult>{result}</SendRawEmailResult></SendRawEmailResponse>")
+    assert isinstance(tenants.ses(session()).send(tenants.mail(), tags={}), MaybeSent)
+
+
+ACCOUNTS = [
+    "{}",
+    '{"SendQuota": null}',
+    '{"SendQuota": {"MaxSendRate": Infinity, "Max24HourSend": NaN}}',
+    '{"SendQuota": {"MaxSendRate": "fast", "Max24HourSend": 1e300}}',
+    "<GetSendQuotaResponse><GetSendQuotaResult><MaxSendRate>inf</MaxSendRate></GetSendQuotaResult></GetSendQuotaResponse>",
+    "<GetSendQuotaResponse><GetSendQuotaResult><MaxSendRate>many</MaxSendRate></GetSendQuotaResult></GetSendQuotaResponse>",
+]
+
+
+@pytest.mark.parametrize("body", ACCOUNTS)
+def test_an_account_that_talks_nonsense_tells_nothing(says: Says, body: str) -> None:
+    """No limit that DynamoDB could not hold, and nothing raised."""
+    says(body)
+    facts = tenants.ses(session()).account_facts()
+    assert (facts.max_send_rate, facts.quota_24h) == (None, None)
+    assert isinstance(facts, AccountFacts)
