@@ -68,7 +68,7 @@ def says(server: SesServer) -> Says:
 
 
 def session() -> TenantClients:
-    return TenantClients(width=1, connect_timeout=0.5, read_timeout=0.5)
+    return TenantClients(width=1, connect_timeout=2.0, read_timeout=2.0)
 
 
 # -- DynamoDB ------------------------------------------------------------------------------------------------------------

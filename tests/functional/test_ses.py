@@ -25,7 +25,7 @@ Send = Callable[[], Outcome]
 
 def opened(server: SesServer) -> TenantClients:
     """Clients whose SES is that server."""
-    clients = TenantClients(width=4, connect_timeout=0.5, read_timeout=0.5)
+    clients = TenantClients(width=4, connect_timeout=2.0, read_timeout=2.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_SES", server.url)
         clients.ses(tenants.REGION)

@@ -44,7 +44,7 @@ def question(request: Request) -> str:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[Account, TenantClients]]:
-    clients = TenantClients(width=1, connect_timeout=0.3, read_timeout=0.3)
+    clients = TenantClients(width=1, connect_timeout=2.0, read_timeout=2.0)
     with Account() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.url)
         for client in (clients.ses, clients.sesv2, clients.sts):

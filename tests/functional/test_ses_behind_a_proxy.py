@@ -49,7 +49,7 @@ def behind(ses: SesServer, pem: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
             monkeypatch.setenv(name, proxy.url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_SES", ses.url)
-        clients = TenantClients(width=1, ca_bundle=str(pem), connect_timeout=0.5, read_timeout=0.5)
+        clients = TenantClients(width=1, ca_bundle=str(pem), connect_timeout=5.0, read_timeout=5.0)
         provider = tenants.ses(clients)
         return proxy, lambda mime=b"Subject: hi\r\n\r\nhello\r\n": provider.send(tenants.mail(mime), tags={})
 

@@ -35,7 +35,7 @@ def server(pem: Path) -> Iterator[SesServer]:
 
 
 def opened(server: SesServer, ca_bundle: Path | None) -> TenantClients:
-    clients = TenantClients(width=THREADS, ca_bundle=ca_bundle and str(ca_bundle), connect_timeout=0.5, read_timeout=0.5)
+    clients = TenantClients(width=THREADS, ca_bundle=ca_bundle and str(ca_bundle), connect_timeout=2.0, read_timeout=2.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_SES", server.url)
         clients.ses(tenants.REGION)

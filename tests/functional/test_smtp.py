@@ -64,7 +64,7 @@ def serving(inbox: Inbox, **options: Any) -> Iterator[int]:
     """Serve the inbox on a free port."""
     with hold_port() as held:
         port: int = held.getsockname()[1]
-        controller = Controller(inbox, hostname="127.0.0.1", port=port, **options)
+        controller = Controller(inbox, hostname="127.0.0.1", port=port, ready_timeout=30, **options)
         controller.start()
         try:
             yield port
@@ -73,7 +73,7 @@ def serving(inbox: Inbox, **options: Any) -> Iterator[int]:
 
 
 def provider(port: int, **config: Any) -> SmtpProvider:
-    return SmtpProvider(sender=Sender(tenants.FROM, "Acme"), config=tenants.smtp(port=port, **{"host": "127.0.0.1"} | config), timeout=1.0)
+    return SmtpProvider(sender=Sender(tenants.FROM, "Acme"), config=tenants.smtp(port=port, **{"host": "127.0.0.1"} | config), timeout=3.0)
 
 
 def send(

@@ -23,7 +23,7 @@ SIDE_BY_SIDE = 8
 """As many as hang at a time; more of those that do not would wait for a processor until their calls time out."""
 
 DONE = 75.0  # seconds after which a function has been ended by its timeout
-SCHEDULED = timedelta(seconds=10)
+SCHEDULED = timedelta(seconds=20)
 """Far enough ahead that no worker is begun after it; the copy that waits until then is what takes SQS."""
 
 RATE = 500  # recipients per second and account: pacing is not what is tested here
