@@ -17,6 +17,7 @@ MAX_EVENT_NESTING = 1000
 # SES: https://docs.aws.amazon.com/ses/latest/dg/quotas.html, and the API reference of MessageTag
 MAX_MAIL = 10_485_760  # bytes
 MAX_RECIPIENTS = 50
+MAX_TAGS = 50
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
 # KMS does not document how long an encryption context may be. Ours are a hundredth of this, which other SDKs name.
 MAX_CONTEXT = 8192  # characters
@@ -97,6 +98,10 @@ def ses(operation: str, params: Mapping[str, Any]) -> Iterator[str]:
         yield f"Destinations: {len(params['Destinations'])}, more than {MAX_RECIPIENTS}"
     if not all(address.isascii() for address in [params.get("Source", ""), *params.get("Destinations", [])]):
         yield "an address is not ASCII"
+    if len(params.get("Tags", [])) > MAX_TAGS:
+        yield f"Tags: {len(params['Tags'])}, more than {MAX_TAGS}"
+    if "Tags" in params and "ConfigurationSetName" not in params:
+        yield "Tags: are published through a configuration set, and none is named"
     for tag in params.get("Tags", []):
         if not _TAG.fullmatch(tag["Name"]) or not _TAG.fullmatch(tag["Value"]):
             yield f"Tags: {tag['Name']} or its value has other characters than SES takes"
