@@ -77,7 +77,7 @@ class LogJournal:
         for step, took in steps.items():
             if metric := _STEP_METRICS.get(step):
                 self._count(metric, _milliseconds(took), MetricUnit.Milliseconds)
-        error = {"code": record.error.code, "hint": record.error.hint} if record.error else {}
+        error = {"code": shown.code, "hint": shown.hint} if (shown := record.shown_error) else {}
         names = {"tenant_id": record.tenant_id, "request_id": record.request_id, "correlation_id": record.correlation_id}
         line = {"status": record.status, "attempt": record.attempt, "hop": record.hop, "message_id": record.message_id}
         times = {f"{step}_ms": _milliseconds(took) for step, took in steps.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes import NOON, a_config, a_delivery, a_provider
-from mailer.domain.delivery import ENDS, Status
+from mailer.domain.delivery import ENDS, NEEDS_NEW_ID, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.events import Event, provider_changed, request_ended, what_changed
 from mailer.domain.provider import Provider, ProviderStatus
@@ -80,7 +80,7 @@ def test_the_detail_is_the_record_and_who_must_do_what() -> None:
         "correlationId": "c-1",
         "createdAt": "2026-11-24T12:00:00.000Z",
         "endedAt": "2026-11-24T12:00:01.000Z",
-        "error": {"code": "recipient_rejected", "message": REJECTED.message, "retryable": False, "hint": REJECTED.hint},
+        "error": {"code": "recipient_rejected", "message": REJECTED.message, "retryable": False, "hint": f"{REJECTED.hint} {NEEDS_NEW_ID}"},
     }
 
 

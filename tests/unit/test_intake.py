@@ -8,7 +8,7 @@ import pytest
 
 from fakes import NOON
 from mailer.domain.delivery import Status, WaitsFor
-from mailer.domain.errors import DependencyError
+from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.ports import Copy
 from mailer.services.mailroom import Received
 from mailrooms import Bench, a_body, a_copy, a_record, under_way
@@ -68,6 +68,53 @@ def test_times_that_do_not_fit_are_refused_by_name() -> None:
     record = bench.record()
     assert record.error is not None
     assert "sendAt" in record.error.message
+
+
+@pytest.mark.parametrize("send_at", [None, "2026-11-24T10:00:00Z"])
+def test_a_request_that_arrives_too_late_has_expired(send_at: str | None) -> None:
+    """Nothing is wrong with it: SQS held it back, or its producer did."""
+    bench = Bench()
+    times = {"expiresAt": "2026-11-24T11:00:00Z"} | ({"sendAt": send_at} if send_at else {})
+    assert bench.receive(a_copy(**times)) == []
+    assert (bench.record().status, bench.record().error) == (Status.FAILED, EXPIRED)
+    assert (bench.provider.mails, bench.queue.buried) == ([], [])
+
+
+@pytest.mark.parametrize("status", [Status.SENT, Status.CANCELLED, Status.FAILED])
+def test_a_replay_after_its_expiry_finds_the_first_result(status: Status) -> None:
+    """A producer that sends the same request once more, a day later: no dead letter, no alarm, no second mail."""
+    expiring = {"expiresAt": "2026-11-24T13:00:00Z"}
+    first = a_record(status, body=a_body(**expiring))
+    bench = Bench(first)
+    bench.clock.advance(timedelta(days=1))
+    assert bench.receive(a_copy(**expiring, papers={"created_at": bench.clock.now()})) == []
+    assert (bench.record(), bench.provider.mails, bench.queue.buried, bench.queue.sent) == (first, [], [], [])
+
+
+def test_other_content_that_comes_too_late_is_told_apart() -> None:
+    """It is no replay: it goes to the dead letters, and the first is untouched."""
+    bench = Bench(a_record(Status.SENT))
+    bench.receive(a_copy(expiresAt="2026-11-24T11:00:00Z"))
+    assert (bench.record().status, [b.reason for b in bench.queue.buried]) == (Status.SENT, ["request_id_reused"])
+
+
+@pytest.mark.parametrize("later", [timedelta(), timedelta(days=2)])
+def test_a_request_whose_times_do_not_fit_ends_once(later: timedelta) -> None:
+    """It comes again, perhaps when its sendAt is no longer too far ahead: the first result stands."""
+    bench = Bench()
+    for moment in (NOON, NOON + later):
+        bench.clock.time = moment
+        assert bench.receive(a_copy(sendAt="2026-12-02T12:00:00Z", papers={"created_at": moment})) == []
+    assert (bench.record().status, bench.queue.buried, bench.queue.sent) == (Status.FAILED, [], [])
+
+
+def test_a_failed_record_says_that_its_id_is_used_up() -> None:
+    """A correction under the same id would be other content."""
+    bench = Bench()
+    bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON))
+    shown = bench.record().shown_error
+    assert shown is not None
+    assert "needs a new requestId" in shown.hint
 
 
 def test_a_poison_body_touches_no_neighbour() -> None:

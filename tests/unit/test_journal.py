@@ -9,7 +9,7 @@ import pytest
 from fakes import a_delivery
 from journals import a_journal, write_everything
 from mailer.domain.changes import Fence
-from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent, Status
+from mailer.domain.delivery import NEEDS_NEW_ID, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
 from mailer.observability import IN_TURN, METRICS, LogJournal
 from mailer.ports import Journal
@@ -34,7 +34,7 @@ def test_an_outcome_is_one_line_with_who_what_why_and_how_long() -> None:
             "correlation_id": "c-1",
             "status": "failed",
             "code": "recipient_rejected",
-            "hint": CODES["recipient_rejected"].hint,
+            "hint": f"{CODES['recipient_rejected'].hint} {NEEDS_NEW_ID}",
             "attempt": 2,
             "hop": 3,
             "queue_ms": 10,

@@ -449,6 +449,8 @@ def at(hours: float) -> str:
         ({"sendAt": at(5)}, 5, 29),
         ({"sendAt": at(168)}, 168, 192),
         ({"expiresAt": at(1)}, 0, 1),
+        ({"expiresAt": at(-1)}, 0, -1),
+        ({"sendAt": at(-5), "expiresAt": at(-1)}, 0, -1),
         ({"sendAt": at(5), "expiresAt": at(173)}, 5, 173),
     ],
 )
@@ -462,7 +464,7 @@ def test_a_request_goes_out_when_it_says_and_ends_a_day_later(fields: dict[str, 
     ("fields", "path"),
     [
         ({"sendAt": at(168.1)}, "sendAt"),
-        ({"expiresAt": at(0)}, "expiresAt"),
+        ({"sendAt": at(-5), "expiresAt": at(-5)}, "expiresAt"),
         ({"sendAt": at(5), "expiresAt": at(5)}, "expiresAt"),
         ({"expiresAt": at(168.1)}, "expiresAt"),
         ({"sendAt": at(5), "expiresAt": at(173.1)}, "expiresAt"),

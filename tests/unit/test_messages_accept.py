@@ -126,6 +126,44 @@ def test_a_retry_sees_how_far_the_request_has_come() -> None:
     assert accept(a_send(), desk).record.message_id == "0100"
 
 
+GONE = [
+    FakeProvidersTable(),
+    FakeProvidersTable(a_provider(status=ProviderStatus.DELETED, active=None, deleted_at=NOON)),
+    FakeProvidersTable(a_provider(status=ProviderStatus.UNVERIFIED, active=None)),
+]
+
+
+@pytest.mark.parametrize("providers", GONE)
+@pytest.mark.parametrize("status", list(Status))
+def test_a_replay_has_the_first_result_whatever_has_become_of_times_and_provider(providers: FakeProvidersTable, status: Status) -> None:
+    """A refusal would make its caller send the mail once more, under another id."""
+    desk = a_desk()
+    times = {"sendAt": (NOON + timedelta(hours=1)).isoformat(), "expiresAt": (NOON + timedelta(hours=2)).isoformat()}
+    first = replace(accept(a_send(**times), desk).record, status=status)
+    desk.messages.records["acme", "r1"] = first
+    later = replace(desk, providers=providers)
+    later.clock.advance(timedelta(days=30))
+    [alone, again] = accept_batch([a_send(**times), a_send(**times)], later)
+    assert alone == again == Accepted(first, replayed=True)
+    assert len(desk.queue.copies) == 1
+
+
+def test_a_replay_needs_no_providers_table() -> None:
+    """Only a request that goes on the queue is measured by the provider."""
+    desk = a_desk()
+    accept(a_send(), desk)
+    assert accept(a_send(), replace(desk, providers=None)).replayed
+
+
+def test_a_new_request_whose_time_has_passed_is_refused() -> None:
+    """It could never go out; nothing is recorded, so the id stays free."""
+    desk = a_desk()
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(expiresAt=NOON.isoformat()), desk)
+    assert [problem.path for problem in refusal.value.problems] == ["expiresAt"]
+    assert not accept(a_send(expiresAt=(NOON + timedelta(hours=1)).isoformat()), desk).replayed
+
+
 def test_another_content_under_the_same_id_is_refused() -> None:
     """An id stands for one content; the first request is untouched."""
     desk = a_desk()

@@ -113,7 +113,7 @@ TABLE = (
     Row(("MessageRejected",), "attachment_type_blocked", "SES refuses the type of an attachment",
         says=_says(r"attachment|file (?:type|extension|name)")),
     Row(("MessageRejected",), "invalid_request", "SES refused the content of the message",
-        advice="Caller: SES takes it for malformed or for a virus; change the content and send it under a new requestId."),
+        advice="Caller: SES takes it for malformed or for a virus; change the content."),
     Row(("InvalidParameterValue",), "message_too_large", "SES refused the message for its size",
         says=_says(r"message length|size limit")),
     Row(("RequestEntityTooLargeException",), "message_too_large", "SES refused the message for its size"),

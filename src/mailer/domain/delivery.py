@@ -43,6 +43,9 @@ class Status(StrEnum):
 ENDS = frozenset({Status.SENT, Status.FAILED, Status.UNKNOWN, Status.CANCELLED})
 
 
+NEEDS_NEW_ID = "Whoever sends it again needs a new requestId: this one stands for the request that failed."
+
+
 class WaitsFor(StrEnum):
     """What a deferred request waits for."""
 
@@ -127,6 +130,13 @@ class Delivery:
     def ended(self) -> bool:
         """Whether nothing more will be tried; an `unknown` that is to be resent goes on."""
         return self.status in ENDS and not (self.status is Status.UNKNOWN and self.on_unknown == "resend")
+
+    @property
+    def shown_error(self) -> ErrorInfo | None:
+        """The error as callers are told of it: its hint says what follows from the state that the request is in."""
+        if self.error is None or self.status is not Status.FAILED:
+            return self.error
+        return replace(self.error, advice=f"{self.error.hint} {NEEDS_NEW_ID}")
 
     def worker_dead_at(self, send_timeout: timedelta) -> datetime:
         """When the worker of this attempt cannot be alive any more."""

@@ -33,7 +33,7 @@ class Code:
 
 CODES: dict[str, Code] = {
     # The request itself.
-    "invalid_request": Code(Kind.FAILED, "Caller: correct the fields that the message names; a send request then needs a new requestId."),
+    "invalid_request": Code(Kind.FAILED, "Caller: correct the fields that the message names, and send it again."),
     "message_too_large": Code(
         Kind.FAILED,
         "Caller: make the attachments smaller, or link to them; SES takes 10485760 bytes of raw message.",

@@ -405,10 +405,14 @@ def canonical_json(request: SendRequest) -> str:
     return _canonical(request.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
 
+HASH_SCHEME = "sha256-v1"
+"""How `content_hash` writes a request down; only hashes of one scheme are compared."""
+
+
 def content_hash(request: SendRequest) -> str:
     """Give the fingerprint of what is asked for, without who asks: equal for equal content, however it was written."""
     content = request.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"tenant_id", "request_id"})
-    return "sha256-v1:" + hashlib.sha256(_canonical(content).encode("ascii")).hexdigest()
+    return f"{HASH_SCHEME}:" + hashlib.sha256(_canonical(content).encode("ascii")).hexdigest()
 
 
 def _canonical(content: dict[str, object]) -> str:
@@ -426,16 +430,18 @@ class Schedule:
 def schedule(request: SendRequest, created_at: datetime) -> Schedule:
     """Place a request in time, counted from when it was first accepted; a `sendAt` before that means at once.
 
+    An end that has passed is no fault: who reads the request later must come to the same result as who read it first.
+
     Raises:
-        RequestError: for times further ahead than allowed, or an end that is not after the start.
+        RequestError: for times further ahead than allowed, or an end that is not after the `sendAt` given.
     """
     send_at = max(request.send_at or created_at, created_at)
     expires_at = request.expires_at or send_at + DEFAULT_LIFE
     problems = []
     if send_at > created_at + MAX_AHEAD:
         problems.append(Problem("sendAt", f"must be at most {MAX_AHEAD.days} days ahead"))
-    if expires_at <= send_at:
-        problems.append(Problem("expiresAt", "must be later than sendAt, and than now"))
+    if request.send_at and expires_at <= request.send_at:
+        problems.append(Problem("expiresAt", "must be later than sendAt"))
     if expires_at > send_at + MAX_AHEAD:
         problems.append(Problem("expiresAt", f"must be at most {MAX_AHEAD.days} days after sendAt, or after now where that is not given"))
     if problems:

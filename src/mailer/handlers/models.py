@@ -116,7 +116,7 @@ class StatusRecord(WireModel):
             message_id=record.message_id,
             attempts=record.attempt,
             recipients=record.recipients,
-            error=Error.of(record.error) if record.error else None,
+            error=Error.of(error) if (error := record.shown_error) else None,
             created_at=record.created_at,
             updated_at=record.updated_at,
             sent_at=record.sent_at,

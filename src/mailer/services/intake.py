@@ -4,14 +4,15 @@ import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import NotSent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
-from mailer.domain.message import DEFAULT_LIFE, parse_request, readable_ids, schedule
+from mailer.domain.message import DEFAULT_LIFE, HASH_SCHEME, SendRequest, parse_request, readable_ids, schedule
 from mailer.domain.waiting import retry_delay
-from mailer.ports import RefusedError
+from mailer.ports import Copy, RefusedError
 from mailer.services.ending import end_unsent
 from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.waiting import bury, send
@@ -33,18 +34,19 @@ def read(received: Received, room: Mailroom) -> Job | Received | None:
 
 
 def _job_or_end(received: Received, room: Mailroom) -> Job | None:
+    send: SendRequest | None = None
     try:
-        return _job(received, _body(received, room), room.clock.now())
+        send = parse_request(_body(received, room))
+        return _job(received, send, room.clock.now())
     except RequestError as refusal:
-        _refuse(received, room, refusal)
+        _refuse(received, room, refusal, send)
     except NotSentError as gone:
         _end_without_body(received, room, gone.error)
     return None
 
 
-def _job(received: Received, body: str, now: datetime) -> Job:
+def _job(received: Received, request: SendRequest, now: datetime) -> Job:
     copy = received.copy
-    request = parse_request(body)
     times = schedule(request, copy.created_at)
     job = Job(
         received=replace(received, copy=replace(copy, tenant_id=request.tenant_id)),
@@ -77,31 +79,37 @@ def _body(received: Received, room: Mailroom) -> str:
         raise NotSentError(BODY_GONE) from None
 
 
-def _refuse(received: Received, room: Mailroom, refusal: RequestError) -> None:
-    """End a request that cannot be read as `failed`, where its ids can be read and stand for nothing else yet."""
+def _refuse(received: Received, room: Mailroom, refusal: RequestError, send: SendRequest | None) -> None:
+    """End a request that cannot be taken as `failed`, where its ids can be read and stand for nothing else yet.
+
+    `send` is given where only its times do not fit: then it is known by its content, as any other.
+    """
     copy = received.copy
-    ids = readable_ids(copy.body)
-    if ids is None:
+    request = Request.of(send, **_papers(copy)) if send else _unreadable(copy)
+    if request is None:
         bury(copy, room, refusal.code, str(refusal))
         return
-    digest = hashlib.sha256(copy.body.encode("utf-8", "surrogatepass")).hexdigest()
-    request = Request(
-        tenant_id=ids[0],
-        request_id=ids[1],
-        # The scheme of readable requests, so that it never counts as the content of one.
-        content_hash=f"sha256-v1:{digest}",
-        created_at=copy.created_at,
-        expires_at=copy.created_at + DEFAULT_LIFE,
-        recipients=0,
-        hop=copy.hop,
-        correlation_id=copy.correlation_id,
-    )
     error = ErrorInfo(refusal.code, str(refusal)[:_MAX_MESSAGE])
     try:
         room.journal.recorded(room.messages.apply(changes.refuse(request, room.clock.now(), error)))
     except RefusedError as other:
         if other.current is None or other.current.content_hash != request.content_hash:
             bury(copy, room, refusal.code, str(refusal))
+
+
+def _papers(copy: Copy) -> dict[str, Any]:
+    expires_at = copy.created_at + DEFAULT_LIFE
+    return {"created_at": copy.created_at, "expires_at": expires_at, "hop": copy.hop, "correlation_id": copy.correlation_id}
+
+
+def _unreadable(copy: Copy) -> Request | None:
+    """Return what is known of a request that cannot be read; None where not even its ids are."""
+    ids = readable_ids(copy.body)
+    if ids is None:
+        return None
+    digest = hashlib.sha256(copy.body.encode("utf-8", "surrogatepass")).hexdigest()
+    # The scheme of readable requests, so that it never counts as the content of one.
+    return Request(tenant_id=ids[0], request_id=ids[1], content_hash=f"{HASH_SCHEME}:{digest}", recipients=0, **_papers(copy))
 
 
 _MAX_MESSAGE = 2_000

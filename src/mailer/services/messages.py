@@ -5,9 +5,10 @@ The queue first, the record second: what was answered with 202 is on the queue, 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import randbits
+from typing import Self
 from uuid import UUID
 
 from mailer.domain import changes, delivery
@@ -53,6 +54,19 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that could be read, and what its record would know of it; when it ends is not looked at yet."""
+
+    send: SendRequest
+    request: changes.Request
+
+    @classmethod
+    def of(cls, send: SendRequest, now: datetime, correlation_id: str | None = None) -> Self:
+        """Take what is asked for."""
+        return cls(send, changes.Request.of(send, created_at=now, expires_at=now, correlation_id=correlation_id))
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A request that can be queued, and what its record will know of it."""
 
@@ -85,21 +99,12 @@ def accept_batch(
     A request that could not be read stands as its refusal, which becomes its answer.
     """
     now = _milliseconds(desk.clock.now())
-    answers: dict[int, Accepted | Refusal] = {}
-    drafts: dict[int, Draft] = {}
-    for number, send in enumerate(sends):
-        try:
-            drafts[number] = prepare(send, now, correlation_id)
-        except RequestError as refusal:
-            answers[number] = refusal
-    try:
-        _check_provider({draft.request.tenant_id for draft in drafts.values()}, now, desk)
-        while drafts:
-            turn = _first_of_each_id(drafts)
-            answers |= _accept_side_by_side(turn, desk)
-            drafts = {number: draft for number, draft in drafts.items() if number not in turn}
-    except (RequestError, DependencyError) as refusal:
-        answers |= dict.fromkeys(drafts, refusal)
+    answers: dict[int, Accepted | Refusal] = {number: send for number, send in enumerate(sends) if isinstance(send, RequestError)}
+    waiting = {number: send for number, send in enumerate(sends) if isinstance(send, SendRequest)}
+    while waiting:
+        turn = {number: Asked.of(waiting[number], now, correlation_id) for number in _first_of_each_id(waiting)}
+        answers |= _accept_side_by_side(turn, now, desk)
+        waiting = {number: send for number, send in waiting.items() if number not in turn}
     return [answers[number] for number in range(len(sends))]
 
 
@@ -108,23 +113,23 @@ def _milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def prepare(send: SendRequest | RequestError, now: datetime, correlation_id: str | None = None) -> Draft:
+def prepare(asked: Asked, now: datetime) -> Draft:
     """Prepare a request for the queue.
 
     Raises:
-        RequestError: it could not be read, or its times or its size are not to be had.
+        RequestError: its times or its size are not to be had.
     """
-    if isinstance(send, RequestError):
-        raise send
+    send, request = asked.send, asked.request
     times, body = schedule(send, now), canonical_json(send)
+    if times.expires_at <= now:
+        raise RequestError([Problem("expiresAt", "must be later than now")])
     if len(body) > MAX_BODY:
         problem = f"makes a request of {len(body)} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
         raise RequestError([Problem("message.attachments", problem)], "message_too_large")
-    request = changes.Request.of(send, created_at=now, expires_at=times.expires_at, correlation_id=correlation_id)
     delay = times.send_at - now
-    copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=correlation_id)
+    copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id)
     # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
-    return Draft(request, copy, delay if delay <= MAX_DELAY else timedelta())
+    return Draft(replace(request, expires_at=times.expires_at), copy, delay if delay <= MAX_DELAY else timedelta())
 
 
 def _check_provider(tenant_ids: Iterable[str], now: datetime, desk: Desk) -> None:
@@ -135,43 +140,61 @@ def _check_provider(tenant_ids: Iterable[str], now: datetime, desk: Desk) -> Non
             raise RequestError([Problem("", state.error.message)], state.error.code)
 
 
-def _first_of_each_id(drafts: Mapping[int, Draft]) -> Mapping[int, Draft]:
+def _first_of_each_id(sends: Mapping[int, SendRequest]) -> Iterable[int]:
     """Pick the requests that can be accepted together; an id that comes again must find the record of its first."""
     firsts: dict[str, int] = {}
-    for number, draft in drafts.items():
-        firsts.setdefault(draft.request.request_id, number)
-    return {number: drafts[number] for number in firsts.values()}
+    for number, send in sends.items():
+        firsts.setdefault(send.request_id, number)
+    return firsts.values()
 
 
-def _accept_side_by_side(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int, Accepted | Refusal]:
-    known = dict(zip(drafts, desk.workers.map(lambda draft: _safely(_earlier, draft, desk), drafts.values()), strict=True))
-    answers = {number: answer for number, answer in known.items() if answer is not None}
-    fresh = {number: draft for number, draft in drafts.items() if number not in answers}
-    untaken = set(desk.queue.send([(draft.copy, draft.delay) for draft in fresh.values()])) if fresh else set()
-    queued = {number: draft for number, draft in fresh.items() if draft.copy not in untaken}
-    answers |= {number: DependencyError("SQS", "SendMessageBatch") for number in fresh if number not in queued}
-    recorded = desk.workers.map(lambda draft: _safely(_record, draft, desk), queued.values())
-    return answers | dict(zip(queued, recorded, strict=True))
+def _accept_side_by_side(asked: Mapping[int, Asked], now: datetime, desk: Desk) -> Mapping[int, Accepted | Refusal]:
+    """Accept requests of different ids.
+
+    The records come first: what was accepted before has its first answer, whatever its times, the provider or the uploads are by now.
+    """
+    known = _each(asked, lambda one: _earlier(one, desk), desk)
+    answers: dict[int, Accepted | Refusal] = {number: answer for number, answer in known.items() if answer is not None}
+    prepared = {number: _safely(lambda one: prepare(one, now), one) for number, one in asked.items() if number not in answers}
+    answers |= {number: refusal for number, refusal in prepared.items() if isinstance(refusal, Refusal)}
+    drafts = {number: draft for number, draft in prepared.items() if isinstance(draft, Draft)}
+    try:
+        _check_provider({draft.request.tenant_id for draft in drafts.values()}, now, desk)
+    except (RequestError, DependencyError) as refusal:
+        return answers | dict.fromkeys(drafts, refusal)
+    return answers | _queue(drafts, desk)
 
 
-def _safely[Answer](step: Callable[[Draft, Desk], Answer], draft: Draft, desk: Desk) -> Answer | Refusal:
+def _queue(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int, Accepted | Refusal]:
+    untaken = set(desk.queue.send([(draft.copy, draft.delay) for draft in drafts.values()])) if drafts else set()
+    queued = {number: draft for number, draft in drafts.items() if draft.copy not in untaken}
+    lost = {number: DependencyError("SQS", "SendMessageBatch") for number in drafts if number not in queued}
+    return lost | _each(queued, lambda draft: _record(draft, desk), desk)
+
+
+def _each[Item, Answer](items: Mapping[int, Item], step: Callable[[Item], Answer], desk: Desk) -> Mapping[int, Answer | Refusal]:
+    """Do a step for each of several requests, side by side."""
+    return dict(zip(items, desk.workers.map(lambda item: _safely(step, item), items.values()), strict=True))
+
+
+def _safely[Item, Answer](step: Callable[[Item], Answer], item: Item) -> Answer | Refusal:
     """Make a request's error its own answer: its neighbours go on."""
     try:
-        return step(draft, desk)
+        return step(item)
     except (RequestError, DependencyError) as refusal:
         return refusal
 
 
-def _earlier(draft: Draft, desk: Desk) -> Accepted | None:
-    record = desk.messages.get(draft.request.tenant_id, draft.request.request_id)
+def _earlier(asked: Asked, desk: Desk) -> Accepted | None:
+    record = desk.messages.get(asked.request.tenant_id, asked.request.request_id)
     if record is None:
         return None
-    _check_content(record, draft)
+    _check_content(record, asked.request)
     return Accepted(record, replayed=True)
 
 
-def _check_content(record: Delivery, draft: Draft) -> None:
-    if not same_content(record.content_hash, draft.request.content_hash):
+def _check_content(record: Delivery, request: changes.Request) -> None:
+    if not same_content(record.content_hash, request.content_hash):
         raise RequestError([Problem("requestId", "already stands for a request with other content")], "request_id_reused")
 
 
@@ -182,7 +205,7 @@ def _record(draft: Draft, desk: Desk) -> Accepted:
         record = desk.messages.apply(change)
     except RefusedError as refusal:
         current = refusal.current or delivery.apply(change, None)
-        _check_content(current, draft)
+        _check_content(current, draft.request)
         # The consumer may have been faster than this write: then the record is of this very call.
         return Accepted(current, replayed=current.created_at != draft.request.created_at)
     except DependencyError as failure:

@@ -7,7 +7,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import EmailMessage, S3Object, SendRequest
 from mailer.domain.mime import Sender
 from mailer.domain.provider import ProviderStatus
-from mailer.services.messages import Desk, prepare
+from mailer.services.messages import Asked, Desk, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def _sender(tenant_id: str, desk: Desk) -> Sender:
 
 def _queue_problems(send: SendRequest, desk: Desk) -> list[Problem]:
     try:
-        prepare(send, desk.clock.now())
+        prepare(Asked.of(send, now := desk.clock.now()), now)
     except RequestError as refusal:
         return list(refusal.problems)
     return []

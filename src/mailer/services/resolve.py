@@ -59,12 +59,14 @@ def _resend(record: Delivery, resolution: Resolution, desk: Desk) -> Delivery:
 def _new_expiry(record: Delivery, now: datetime, desk: Desk) -> datetime:
     """Return when a resent request ends: counted from now, unless its caller named the time."""
     try:
-        body = desk.parked.fetch(record.parked or "")
-        return schedule(parse_request(body), now).expires_at
+        expires_at = schedule(parse_request(desk.parked.fetch(record.parked or "")), now).expires_at
     except KeyError:
         raise _not_resolvable("outcome", "its body is not kept any more; send it as a new request") from None
-    except RequestError:
-        raise _not_resolvable("outcome", "its expiresAt has passed; send it as a new request") from None
+    except RequestError as fault:
+        raise _not_resolvable("outcome", f"its body cannot be sent any more ({fault}); send it as a new request") from None
+    if expires_at <= now:
+        raise _not_resolvable("outcome", "its expiresAt has passed; send it as a new request")
+    return expires_at
 
 
 def _applied(change: Change, desk: Desk) -> Delivery:
