@@ -11,7 +11,7 @@ from desks import a_body, a_desk, a_send
 from fakes import NOON, FakeMessagesTable, FakeProvidersTable, FakeSendQueue, a_delivery, a_provider
 from mailer.domain.delivery import Change, Status
 from mailer.domain.errors import DependencyError, RequestError
-from mailer.domain.message import canonical_json, content_hash, parse_request
+from mailer.domain.message import HASH_SCHEME, canonical_json, content_hash, parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.services.messages import MAX_BODY, Accepted, accept, accept_batch
 
@@ -202,7 +202,7 @@ def test_a_call_that_lost_a_race_is_a_replay(status: Status) -> None:
 def test_a_call_that_lost_a_race_to_other_content_is_refused() -> None:
     """Two calls with other content at once: one is accepted, the other learns that its id is taken."""
     desk = a_desk()
-    desk.messages.before = fast_consumer(desk, NOON, content_hash="sha256-v1:other")
+    desk.messages.before = fast_consumer(desk, NOON, content_hash=f"{HASH_SCHEME}:other")
     with pytest.raises(RequestError) as refusal:
         accept(a_send(), desk)
     assert refusal.value.code == "request_id_reused"

@@ -139,7 +139,11 @@ class Attachment(WireModel):
     @property
     def shown(self) -> Literal["attachment", "inline"]:
         """The disposition: as given; a part with a contentId is inline unless told otherwise."""
-        return self.disposition or ("inline" if self.content_id else "attachment")
+        return self.disposition or _default_disposition(self.content_id)
+
+
+def _default_disposition(content_id: str | None) -> Literal["attachment", "inline"]:
+    return "inline" if content_id else "attachment"
 
 
 def _mailto_fault(mailto: str) -> str | None:
@@ -405,14 +409,37 @@ def canonical_json(request: SendRequest) -> str:
     return _canonical(request.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
 
-HASH_SCHEME = "sha256-v1"
-"""How `content_hash` writes a request down; only hashes of one scheme are compared."""
+HASH_SCHEME = "sha256-v2"
+"""How `content_hash` writes a request down; only hashes of one scheme are compared.
+
+A record outlives releases by 35 days: whoever changes a default, or what is left out below, names a new scheme.
+"""
 
 
 def content_hash(request: SendRequest) -> str:
-    """Give the fingerprint of what is asked for, without who asks: equal for equal content, however it was written."""
-    content = request.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"tenant_id", "request_id"})
-    return f"{HASH_SCHEME}:" + hashlib.sha256(_canonical(content).encode("ascii")).hexdigest()
+    """Give the fingerprint of what is asked for, without who asks: equal for equal content, however it was written.
+
+    What is as it would be without being named is left out: a field that a later release adds does not change the hash of those
+    who do not use it. A file counts by its own digest, which spares copies of it.
+    """
+    content = request.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"tenant_id", "request_id"})
+    message = content["message"]
+    for field in _MAILBOXES & message.keys():
+        for mailbox in message[field]:
+            mailbox["email"] = same_mailbox(ascii_address(mailbox["email"]))
+    for attachment in message.get("attachments", ()):
+        if attachment.get("disposition") == _default_disposition(attachment.get("contentId")):
+            del attachment["disposition"]
+        if "content" in attachment:
+            attachment["content"] = _digest(attachment["content"])
+    return f"{HASH_SCHEME}:{_digest(_canonical(content))}"
+
+
+_MAILBOXES = frozenset({"to", "cc", "bcc", "replyTo"})
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _canonical(content: dict[str, object]) -> str:
