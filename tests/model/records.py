@@ -107,6 +107,7 @@ CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "cancel": lambda w: changes.cancel(w.seen, w.now),
     "note": lambda w: changes.note(w.request, w.now, hop=w.hop + 1),
     "park": lambda w: changes.note(w.request, w.now, parked=KEY),
+    "hold": lambda w: changes.hold(w.seen, w.now, KEY),
     "touch": lambda w: changes.touch(w.seen, w.now, due_at=w.now),
 }
 """Every write that the services make, made by the builders that the services use."""

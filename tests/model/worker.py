@@ -118,7 +118,7 @@ def _react(setup: Setup, world: World, copy: Copy, why: str) -> Iterator[Move]:
     elif record.content != copy.content or record.status in FINAL or record.hop > copy.hop:
         yield f"{why}; leaves it {record.status}", world, Kind.GOES_ON
     elif record.status is Status.UNKNOWN and (record.on_unknown == "hold" or world.resent >= setup.resends):
-        yield f"{why}; holds it", world if record.is_parked else about_to(world, "park", copy), Kind.GOES_ON
+        yield f"{why}; holds it", world if record.is_parked and record.on_unknown == "hold" else about_to(world, "hold", copy), Kind.GOES_ON
     else:
         yield f"{why}; comes back", about_to(queued(world, next_copy(copy)), "note", copy), Kind.GOES_ON
         if record.status not in OPEN:
@@ -158,7 +158,7 @@ def _then(pending: Pending, answer: Answer) -> Then:
             return ALWAYS[deed]
         case "wait parked" if record and record.hop > pending.hop:  # services.send._went_on
             return Then.RESTS if record.is_parked else Then.REMEMBERS
-        case "park" | "wait parked":  # services.redelivery._hold, services.send._went_on
+        case "park" | "hold" | "wait parked":  # services.redelivery._hold, services.send._went_on
             return Then.RESTS if is_done else Then.LOOKS
         case "resend":  # services.redelivery._meanwhile
             return Then.BEGINS if is_done or status is Status.QUEUED else Then.LOOKS

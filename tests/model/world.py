@@ -187,7 +187,7 @@ def without_write(world: World, write: Pending) -> World:
 
 def about_to(world: World, deed: str, copy: Copy | None, **fields: bool) -> World:
     """Let somebody be about to write; without a copy in hand it is about the record as it stands."""
-    hop = copy.hop if copy and deed != "park" else world.record.hop if world.record else 0
+    hop = copy.hop if copy and deed not in ("park", "hold") else world.record.hop if world.record else 0
     return world._replace(pending=(*world.pending, Pending(deed, copy, hop, **fields)))
 
 

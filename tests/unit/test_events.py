@@ -84,6 +84,19 @@ def test_the_detail_is_the_record_and_who_must_do_what() -> None:
     }
 
 
+def test_an_unknown_that_is_sent_again_has_not_ended() -> None:
+    """Consumers hear of it once it is given up, or of what sending it again leads to."""
+    lost = a_delivery(status=Status.UNKNOWN, on_unknown="resend")
+    held = replace(lost, on_unknown="hold", parked="parked/acme/r1/1.json", updated_at=LATER)
+    assert request_ended("e-1", a_delivery(status=Status.SENDING, on_unknown="resend"), lost) is None
+    told = request_ended("e-2", lost, held)
+    assert told is not None
+    assert (told.detail["status"], told.detail["endedAt"]) == ("unknown", "2026-11-24T12:00:01.000Z")
+    assert request_ended("e-3", held, replace(held, parked="parked/acme/r1/2.json")) is None
+    assert request_ended("e-4", lost, replace(lost, status=Status.SENT)) is not None
+    assert request_ended("e-5", held, replace(held, status=Status.SENT)) is not None
+
+
 # -- providers -----------------------------------------------------------------------------------------------------------
 
 

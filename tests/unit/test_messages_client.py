@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from desks import a_body, a_desk, put_behind_the_api
-from fakes import FakeProvidersTable, a_delivery, a_provider
+from fakes import NOON, FakeProvidersTable, a_delivery, a_provider
 from gateway import STAGE, Gateway
 from mailer.client import ApiError, MailClient
 from mailer.client.connection import ATTEMPTS, Connection
@@ -150,6 +151,7 @@ def test_a_newer_api_may_answer_more() -> None:
         "messageId": "0100",
         "attempts": 1,
         "recipients": 1,
+        "onUnknown": "hold",
     }
     times = dict.fromkeys(("createdAt", "updatedAt", "sentAt"), "2026-11-24T12:00:00Z")
     answer = json.dumps({**record, **times, "error": None, "color": "blue"}).encode()
@@ -179,6 +181,33 @@ def test_waiting_ends_with_the_request(desk: Desk) -> None:
     wire.on_wait = send
     assert client.wait("acme", "r1").message_id == "0100"
     assert len(wire.waits) == 1
+
+
+def test_waiting_goes_on_for_an_unknown_that_is_sent_again(desk: Desk) -> None:
+    """Its record names the time; an unknown that is held is an end."""
+    lost = a_delivery("r1", Status.UNKNOWN, on_unknown="resend", deadline=NOON, error=ErrorInfo("outcome_unknown", "lost"))
+    becoming = [replace(lost, status=Status.SENT), lost, lost]
+    desk.messages.records["acme", "r1"] = lost  # type: ignore[attr-defined]  # the fake's
+    wire = InProcess()
+    client = a_client(wire)
+    shown = client.get("acme", "r1")
+    assert (shown.on_unknown, shown.due_at, shown.ended) == ("resend", NOON + timedelta(seconds=120), False)
+    assert shown.error is not None
+    assert shown.error.hint.startswith("Nobody:")
+    assert [record.due_at for record in client.list("acme")] == [shown.due_at]
+    wire.on_wait = lambda: desk.messages.records.update({("acme", "r1"): becoming.pop()})  # type: ignore[attr-defined]
+    assert client.wait("acme", "r1").status is Status.SENT
+    desk.messages.records["acme", "r1"] = replace(lost, on_unknown="hold")  # type: ignore[attr-defined]
+    held = client.wait("acme", "r1", timeout=0)
+    assert (held.status, held.on_unknown, held.due_at) == (Status.UNKNOWN, "hold", None)
+
+
+@pytest.mark.usefixtures("desk")
+def test_every_record_says_what_becomes_of_an_unknown() -> None:
+    """As its caller chose, or by default."""
+    client = a_client(InProcess())
+    assert client.send("acme", a_body("r1")).on_unknown == "hold"
+    assert client.send("acme", a_body("r2", onUnknown="resend")).on_unknown == "resend"
 
 
 def test_waiting_has_an_end(desk: Desk) -> None:

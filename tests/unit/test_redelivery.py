@@ -11,6 +11,7 @@ from fakes import NOON
 from mailer.domain.delivery import Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError
 from mailer.services.mailroom import Received
+from mailer.services.redelivery import WORKER_LOST
 from mailrooms import SEND_TIMEOUT, Bench, a_body, a_copy, a_record, under_way
 
 SECOND = timedelta(seconds=1)
@@ -300,6 +301,29 @@ def test_an_unknown_is_resent_once_its_worker_is_dead() -> None:
     bench.clock.time = DEAD_AT + SECOND
     bench.receive(a_copy(onUnknown="resend"))
     assert (bench.record().status, bench.record().attempt, bench.record().maybe_sent) == (Status.SENT, 2, True)
+
+
+@pytest.mark.parametrize("parked", [None, "parked/acme/r1/1.json"])
+@pytest.mark.parametrize(("expires_at", "now"), [(DEAD_AT, NOON), (DEAD_AT + SECOND, DEAD_AT + SECOND)])
+def test_an_unknown_that_expires_before_its_resend_has_ended(expires_at: datetime, now: datetime, parked: str | None) -> None:
+    """It is known at once that nothing is sent again: the record says so, and an operator has the body."""
+    asked = {"onUnknown": "resend", "expiresAt": expires_at.isoformat()}
+    bench = Bench(under_way(Status.UNKNOWN, body=a_body(**asked), on_unknown="resend", expires_at=expires_at, parked=parked))
+    bench.clock.time = now
+    bench.receive(a_copy(**asked))
+    record = bench.record()
+    assert (record.status, record.on_unknown, record.ended, bench.queue.sent) == (Status.UNKNOWN, "hold", True, [])
+    assert record.parked == parked if parked else record.parked in bench.parked.bodies
+
+
+def test_an_unknown_to_be_resent_says_when_and_that_nobody_must_act() -> None:
+    """Until then it is no end."""
+    record = resendable(error=WORKER_LOST)
+    assert (record.ended, record.next_try_at(SEND_TIMEOUT)) == (False, DEAD_AT)
+    assert record.shown_error is not None
+    assert record.shown_error.hint.startswith("Nobody:")
+    held = replace(record, on_unknown="hold")
+    assert (held.ended, held.next_try_at(SEND_TIMEOUT), held.shown_error) == (True, None, WORKER_LOST)
 
 
 def test_a_late_proof_that_overtakes_a_resend_keeps_its_only_copy() -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from mailer.client.connection import Connection, Transport
 from mailer.domain import file_types
-from mailer.domain.delivery import ENDS, Status
+from mailer.domain.delivery import Status
 from mailer.handlers.models import BatchAnswer, PreviewAnswer, StatusPage, StatusRecord, UploadAnswer
 
 Request = Mapping[str, Any]
@@ -72,13 +72,13 @@ class MailClient:
             query["cursor"] = page.cursor
 
     def wait(self, tenant_id: str, request_id: str, *, timeout: float = 60) -> StatusRecord:
-        """Look again and again until a request has ended, and return its record.
+        """Look again and again until a request has ended, and return its record; an `unknown` that is sent again has not.
 
         Raises:
             TimeoutError: it has not ended after `timeout` seconds.
         """
         ends_at, pause = time.monotonic() + timeout, _FIRST_LOOK
-        while (record := self.get(tenant_id, request_id)).status not in ENDS:
+        while not (record := self.get(tenant_id, request_id)).ended:
             if time.monotonic() + pause > ends_at:
                 raise TimeoutError(f"{request_id} is still {record.status}")
             self._sleep(pause)

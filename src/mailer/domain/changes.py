@@ -231,6 +231,11 @@ def cancel(record: Delivery, now: datetime) -> Change:
     return _change(delivery.CANCEL, about(record), now, sets=_AT_REST)
 
 
+def hold(record: Delivery, now: datetime, parked: str) -> Change:
+    """Leave an unknown to an operator, with its body."""
+    return note(about(record), now, parked=parked, on_unknown="hold")
+
+
 def note(request: Request, now: datetime, **sets: Any) -> Change:
     """Write down something about a record and leave its status as it is."""
     return _change(delivery.NOTE, request, now, sets=sets)

@@ -46,6 +46,9 @@ ENDS = frozenset({Status.SENT, Status.FAILED, Status.UNKNOWN, Status.CANCELLED})
 NEEDS_NEW_ID = "Whoever sends it again needs a new requestId: this one stands for the request that failed."
 
 
+SENT_AGAIN = "Nobody: SES may have accepted it, but it is sent again at dueAt, as onUnknown: resend asks."
+
+
 class WaitsFor(StrEnum):
     """What a deferred request waits for."""
 
@@ -128,15 +131,23 @@ class Delivery:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will be tried; an `unknown` that is to be resent goes on."""
+        """Whether nothing more will be tried; an `unknown` goes on as long as it is to be sent again: one that is given up is held."""
         return self.status in ENDS and not (self.status is Status.UNKNOWN and self.on_unknown == "resend")
 
     @property
     def shown_error(self) -> ErrorInfo | None:
         """The error as callers are told of it: its hint says what follows from the state that the request is in."""
-        if self.error is None or self.status is not Status.FAILED:
-            return self.error
-        return replace(self.error, advice=f"{self.error.hint} {NEEDS_NEW_ID}")
+        if self.error is not None and self.status is Status.FAILED:
+            return replace(self.error, advice=f"{self.error.hint} {NEEDS_NEW_ID}")
+        if self.error is not None and self.status is Status.UNKNOWN and not self.ended:
+            return replace(self.error, advice=SENT_AGAIN)
+        return self.error
+
+    def next_try_at(self, send_timeout: timedelta) -> datetime | None:
+        """When it is tried again; None where nothing says so."""
+        if self.status is Status.UNKNOWN and not self.ended:
+            return self.worker_dead_at(send_timeout)
+        return self.due_at
 
     def worker_dead_at(self, send_timeout: timedelta) -> datetime:
         """When the worker of this attempt cannot be alive any more."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from mailer.domain.delivery import ENDS, Delivery
+from mailer.domain.delivery import Delivery
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 
@@ -29,7 +29,7 @@ class Event:
 
 def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event | None:
     """Tell of a write that ended a request; None where it did not. An `unknown` may end a second time, as `sent`."""
-    if new.status not in ENDS or (old and old.status is new.status):
+    if not new.ended or (old and old.ended and old.status is new.status):
         return None
     detail = {
         "version": VERSION,

@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Que
 from pydantic import Field
 
 from mailer import wiring
-from mailer.domain.delivery import Resolution, Status
+from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
@@ -81,7 +81,7 @@ def send(
     request = _read(*load_object(body), tenant_id, idempotency_key)
     accepted = messages.accept(request, wiring.desk(), correlation_id=correlation_id or _api_call())
     headers = REPLAYED if accepted.replayed else {}
-    return Response(202, JSON, StatusRecord.of(accepted.record), headers=headers)
+    return Response(202, JSON, _shown(accepted.record), headers=headers)
 
 
 @app.post(
@@ -131,7 +131,7 @@ def list_messages(
 ) -> Response[StatusPage]:
     """List a tenant's records; `cursor` is that of the page before."""
     page = messages.list_newest(tenant_id, wiring.desk(), status=status, limit=limit, cursor=cursor)
-    return Response(200, JSON, StatusPage(messages=[StatusRecord.of(d) for d in page.deliveries], cursor=page.cursor))
+    return Response(200, JSON, StatusPage(messages=[_shown(d) for d in page.deliveries], cursor=page.cursor))
 
 
 @app.get(
@@ -142,7 +142,7 @@ def list_messages(
 )
 def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Show what became of a request."""
-    return Response(200, JSON, StatusRecord.of(messages.get(tenant_id, request_id, wiring.desk())))
+    return Response(200, JSON, _shown(messages.get(tenant_id, request_id, wiring.desk())))
 
 
 @app.post(
@@ -153,7 +153,7 @@ def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRe
 )
 def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Withdraw a request that is queued or deferred."""
-    return Response(200, JSON, StatusRecord.of(messages.cancel(tenant_id, request_id, wiring.desk())))
+    return Response(200, JSON, _shown(messages.cancel(tenant_id, request_id, wiring.desk())))
 
 
 @app.post(
@@ -166,7 +166,7 @@ def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: Re
     """Settle a request of which nobody knows whether it was sent, on an operator's word."""
     word, desk = read(ResolveRequest, body), wiring.desk()
     resolution = Resolution(word.outcome, word.by, word.why, desk.clock.now())
-    return Response(200, JSON, StatusRecord.of(resolve(tenant_id, request_id, resolution, desk, message_id=word.message_id)))
+    return Response(200, JSON, _shown(resolve(tenant_id, request_id, resolution, desk, message_id=word.message_id)))
 
 
 @app.post(
@@ -226,8 +226,12 @@ def _read_item(document: object, tenant_id: str) -> SendRequest | RequestError:
         return refusal
 
 
+def _shown(record: Delivery) -> StatusRecord:
+    return StatusRecord.of(record, wiring.desk().send_timeout)
+
+
 def _batch_answer(answer: Accepted | Refusal) -> BatchAnswer:
     if isinstance(answer, Accepted):
-        return BatchAnswer(status=202, replayed=answer.replayed, record=StatusRecord.of(answer.record))
+        return BatchAnswer(status=202, replayed=answer.replayed, record=_shown(answer.record))
     problem = ProblemDocument.model_validate(document_of(answer))
     return BatchAnswer(status=problem.status, problem=problem)

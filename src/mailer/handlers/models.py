@@ -1,12 +1,12 @@
 """What the messages API takes and answers besides the send request itself; the OpenAPI document and the client read it too."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
 
-from mailer.domain.delivery import Delivery, Resolution, Status
+from mailer.domain.delivery import ENDS, Delivery, OnUnknown, Resolution, Status
 from mailer.domain.errors import ErrorInfo, Problem
 from mailer.domain.message import HeaderText, RequestId, SendRequest, TenantId, UtcTime
 from mailer.domain.uploads import Upload
@@ -102,12 +102,24 @@ class StatusRecord(WireModel):
     created_at: Time
     updated_at: Time
     sent_at: Time | None
-    due_at: Annotated[Time | None, Field(exclude_if=_is_none, description="When a deferred request is tried again.")] = None
+    on_unknown: Annotated[OnUnknown, Field(description="What becomes of an unknown: held for an operator, or sent again.")]
+    due_at: Annotated[
+        Time | None,
+        Field(
+            exclude_if=_is_none,
+            description="When a deferred request is tried again, or an unknown is sent again: such a one has not ended.",
+        ),
+    ] = None
     resolution: Annotated[Settlement | None, Field(exclude_if=_is_none)] = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more becomes of it by itself; an `unknown` with `dueAt` is sent again then."""
+        return self.status in ENDS and not (self.status is Status.UNKNOWN and self.due_at is not None)
+
     @classmethod
-    def of(cls, record: Delivery) -> Self:
-        """Show a record."""
+    def of(cls, record: Delivery, send_timeout: timedelta) -> Self:
+        """Show a record; after `send_timeout` a worker is dead."""
         return cls(
             tenant_id=record.tenant_id,
             request_id=record.request_id,
@@ -120,7 +132,8 @@ class StatusRecord(WireModel):
             created_at=record.created_at,
             updated_at=record.updated_at,
             sent_at=record.sent_at,
-            due_at=record.due_at,
+            on_unknown=record.on_unknown,
+            due_at=record.next_try_at(send_timeout),
             resolution=Settlement.of(record.resolution) if record.resolution else None,
         )
 

@@ -49,10 +49,10 @@ def _under_way(job: Job, room: Mailroom, record: Delivery) -> bool:
 
 
 def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
-    now = room.clock.now()
-    if record.on_unknown == "hold" or now >= record.expires_at:
+    now, dead_at = room.clock.now(), record.worker_dead_at(room.send_timeout)
+    if record.ended or max(now, dead_at) >= record.expires_at:
         return _hold(job, room, record)
-    if now <= (dead_at := record.worker_dead_at(room.send_timeout)):
+    if now <= dead_at:
         come_back(job, room, dead_at)
         return False
     try:
@@ -68,12 +68,15 @@ def _meanwhile(job: Job, room: Mailroom, current: Delivery | None) -> bool:
 
 
 def _hold(job: Job, room: Mailroom, record: Delivery) -> bool:
-    """Keep the body, so that an operator can send it again; a record that has gone on meanwhile says what to do instead."""
-    if record.parked is not None:
+    """Keep the body, so that an operator can send it again, which from now on nobody else does.
+
+    A record that has gone on meanwhile says what to do instead.
+    """
+    if record.parked is not None and record.ended:
         return False
-    key = park(job, room)
+    key = record.parked or park(job, room)
     try:
-        room.messages.apply(changes.note(changes.about(record), room.clock.now(), parked=key))
+        room.messages.apply(changes.hold(record, room.clock.now(), key))
     except RefusedError as refusal:
         current = refusal.current
         if current is not None and current.status is Status.UNKNOWN:
