@@ -59,6 +59,7 @@ class Queue:
     def __post_init__(self) -> None:
         self.rng = Random(self.seed)  # noqa: S311 - a story must come out the same every time
         self.bench = bench = Bench()
+        bench.attachments.files["acme/deadly"] = b"x"
         bench.attachments.fetch = self._fetch  # type: ignore[method-assign]
         bench.opener.open = self._open  # type: ignore[method-assign]
         bench.providers.rows["mallory"] = bench.providers.rows["acme"]

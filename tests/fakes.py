@@ -195,14 +195,33 @@ class FakeParkedBodies:
 
 @dataclass
 class FakeAttachments:
-    """Uploaded files by key; a key that starts with another tenant's id is missing, as any unknown one."""
+    """Uploaded files by key, in a bucket that keeps every version that was asked for; a key of another tenant is missing."""
 
     files: dict[str, bytes] = field(default_factory=dict)
+    kept: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    """Keys whose version was looked up."""
+    broken: bool = False
+
+    def version(self, tenant_id: str, ref: S3Object) -> str | None:
+        self.asked.append(ref.key)
+        if self.broken:
+            raise DependencyError("S3", "HeadObject")
+        file = self._file(tenant_id, ref)
+        version = ref.version or hashlib.sha256(file).hexdigest()[:16]
+        self.kept[ref.key, version] = file
+        return version
 
     def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
-        if ref.key in self.files and ref.key.startswith(f"{tenant_id}/"):
-            return self.files[ref.key]
-        raise RequestError([Problem("", f"attachment {ref.key} is not there")], "attachment_missing")
+        return self._file(tenant_id, ref)
+
+    def _file(self, tenant_id: str, ref: S3Object) -> bytes:
+        file = self.files.get(ref.key)
+        if ref.version and (file is None or hashlib.sha256(file).hexdigest()[:16] != ref.version):
+            file = self.kept.get((ref.key, ref.version))
+        if file is None or not ref.key.startswith(f"{tenant_id}/"):
+            raise RequestError([Problem("", f"attachment {ref.key} is not there")], "attachment_missing")
+        return file
 
     def invite(self, tenant_id: str, request: UploadRequest) -> Upload:
         key = f"{tenant_id}/{len(self.files)}"

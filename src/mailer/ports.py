@@ -80,8 +80,17 @@ class ProviderOpener(Protocol):
 class Attachments(Protocol):
     """Attachments that were uploaded before."""
 
+    def version(self, tenant_id: str, ref: S3Object) -> str | None:
+        """Return the version of an uploaded object of this tenant that a reference means now; None where the store keeps none.
+
+        Raises:
+            RequestError: attachment_missing, or message_too_large.
+            DependencyError: S3 did not answer.
+        """
+        ...
+
     def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
-        """Return an uploaded object of this tenant.
+        """Return an uploaded object of this tenant: the version named or pinned, also where another has taken its place.
 
         Raises:
             RequestError: attachment_missing, or message_too_large.

@@ -8,11 +8,15 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import pytest
 
+from canned import answer
+from desks import a_body
+from fakes import a_provider
 from gateway import Gateway
 from mailer import wiring
-from mailer.adapters.attachments import PREFIX, VALID_FOR
+from mailer.adapters.attachments import PREFIX, VALID_FOR, S3Attachments
+from mailer.adapters.providers_table import to_item
 from mailer.domain.errors import DependencyError, RequestError
-from mailer.domain.message import MAX_RAW_BYTES, S3Object
+from mailer.domain.message import MAX_RAW_BYTES, S3Object, parse_request
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.handlers import messages
 
@@ -133,22 +137,75 @@ def test_a_missing_upload_is_named() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_deleted_upload_is_missing() -> None:
-    """A delete marker is no file, whatever lies behind it."""
-    version = put("acme/1")
+def test_a_deleted_upload_is_missing_unless_its_version_is_named() -> None:
+    """A delete marker is no file, whatever lies behind it; a request that was pinned before is sent with what was there."""
+    version = put("acme/1", b"first")
     boto3.client("s3").delete_object(Bucket=wiring.settings().attachments_bucket, Key=f"{PREFIX}acme/1")
-    for named in (None, version):
-        assert refusal("acme/1", named).code == "attachment_missing"
+    assert refusal("acme/1").code == "attachment_missing"
+    assert missing("acme/1").code == "attachment_missing"
+    assert wiring.attachments().fetch("acme", S3Object(key="acme/1").pinned(version)) == b"first"
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_replaced_upload_is_refused() -> None:
-    """What was put under the key later is not what the request meant, and the message is not sent with either."""
+def test_the_version_named_or_pinned_is_fetched_whatever_came_later() -> None:
+    """What was put under the key later is not what the request meant."""
     version = put("acme/1", b"first")
-    put("acme/1", b"second")
-    error = refusal("acme/1", version)
-    assert error.code == "attachment_missing"
-    assert "replaced" in str(error)
+    second = put("acme/1", b"second")
+    for ref in (S3Object(key="acme/1", version_id=version), S3Object(key="acme/1").pinned(version)):
+        assert wiring.attachments().fetch("acme", ref) == b"first"
+        assert wiring.attachments().version("acme", ref) == version
+    assert wiring.attachments().version("acme", S3Object(key="acme/1")) == second
+
+
+def missing(key: str, version_id: str | None = None, tenant_id: str = "acme") -> RequestError:
+    """Look an upload up that cannot be sent."""
+    with pytest.raises(RequestError) as refused:
+        wiring.attachments().version(tenant_id, S3Object(key=key, version_id=version_id))
+    return refused.value
+
+
+@pytest.mark.usefixtures("aws")
+def test_looking_up_refuses_what_fetching_refuses() -> None:
+    """The same codes, before anything is queued."""
+    put("acme/1")
+    put("acme/large", bytes(MAX_UPLOAD + 1))
+    put("bravo/1")
+    for args, code in [
+        (("acme/none",), "attachment_missing"),
+        (("acme/1", "made-up"), "attachment_missing"),
+        (("bravo/1",), "attachment_missing"),
+        (("acme/large",), "message_too_large"),
+    ]:
+        assert missing(*args).code == refusal(*args).code == code
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize(("status", "code"), [(400, "InvalidArgument"), (404, "NoSuchVersion"), (405, "MethodNotAllowed")])
+def test_a_version_that_s3_does_not_know_is_missing(status: int, code: str) -> None:
+    """S3 has three answers to it: an id that is none of its own, one that is gone, one that marks a deletion. HEAD answers have no body."""
+    for operation, body in (("GetObject", f"<Error><Code>{code}</Code></Error>".encode()), ("HeadObject", b"")):
+        client = boto3.client("s3")
+        client.meta.events.register_first(f"before-send.s3.{operation}", lambda request, body=body, **_: answer(request, status, body))
+        attachments = S3Attachments(client, "bucket")
+        call = attachments.fetch if operation == "GetObject" else attachments.version
+        with pytest.raises(RequestError) as refused:
+            call("acme", S3Object(key="acme/1", version_id="v9"))
+        assert refused.value.code == "attachment_missing"
+
+
+@pytest.mark.usefixtures("aws")
+def test_the_api_refuses_what_is_not_there_and_pins_what_is(api: Gateway) -> None:
+    """A 400 that names the attachment; what is queued names the version that S3 gave."""
+    boto3.client("dynamodb").put_item(TableName=wiring.settings().providers_table, Item=to_item(a_provider()))
+    body = a_body("r1", message={"attachments": [{"filename": "a.pdf", "s3": {"key": "acme/1"}}]})
+    refused = api.call("POST", "/tenants/acme/messages", body)
+    assert refused.is_problem(400, "attachment_missing")
+    assert refused.paths == ["message.attachments[0].s3"]
+    version = put("acme/1")
+    assert api.call("POST", "/tenants/acme/messages", body).status == 202
+    [copy] = boto3.client("sqs").receive_message(QueueUrl=wiring.settings().send_queue_url)["Messages"]
+    [upload] = parse_request(copy["Body"]).uploads.values()
+    assert (upload.version_id, upload.version) == (None, version)
 
 
 @pytest.mark.usefixtures("aws")
@@ -185,5 +242,6 @@ def test_an_oversize_upload_is_not_read() -> None:
 def test_a_bucket_that_does_not_answer_is_no_missing_upload() -> None:
     """The message waits then; it does not fail."""
     boto3.client("s3").delete_bucket(Bucket=wiring.settings().attachments_bucket)
-    with pytest.raises(DependencyError):
-        wiring.attachments().fetch("acme", S3Object(key="acme/1"))
+    for call in (wiring.attachments().fetch, wiring.attachments().version):
+        with pytest.raises(DependencyError):
+            call("acme", S3Object(key="acme/1"))

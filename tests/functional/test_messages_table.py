@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.compat import HTTPHeaders
+from botocore.awsrequest import AWSPreparedRequest
 from moto import mock_aws
 
 import tables
+from canned import answer
 from fakes import NOON, a_delivery
 from mailer.adapters import messages_table
 from mailer.adapters.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
@@ -28,28 +28,18 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 
-class _Body:
-    """The body of an answer, as botocore reads it."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def stream(self) -> Iterator[bytes]:
-        yield self._content
-
-
 @contextmanager
 def answering(client: "DynamoDBClient", operation: str, body: bytes) -> Iterator[None]:
     """Let DynamoDB answer calls of one operation with 200 and this body; what was asked is not done."""
 
-    def answer(request: AWSPreparedRequest, **_: Any) -> Any:
-        return AWSResponse(request.url, 200, HTTPHeaders(), _Body(body))
+    def say(request: AWSPreparedRequest, **_: Any) -> Any:
+        return answer(request, 200, body)
 
-    client.meta.events.register_first(f"before-send.dynamodb.{operation}", answer)
+    client.meta.events.register_first(f"before-send.dynamodb.{operation}", say)
     try:
         yield
     finally:
-        client.meta.events.unregister(f"before-send.dynamodb.{operation}", answer)
+        client.meta.events.unregister(f"before-send.dynamodb.{operation}", say)
 
 
 @pytest.fixture(scope="module")

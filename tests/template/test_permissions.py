@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import tables
+from mailer.domain.delivery import REMEMBERED
+from mailer.domain.message import MAX_AHEAD
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 WRITES = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:TransactWriteItems"}
@@ -162,6 +164,22 @@ def test_bodies_that_wait_are_parked_by_sending_alone() -> None:
 def test_what_is_missing_can_be_told_from_what_is_forbidden(function: str) -> None:
     """S3 answers 403 for a key that is not there to those who may not list; that would read as a fault of ours."""
     assert allowed(function, "s3:ListBucket") == {"AttachmentsBucket"}
+    assert allowed(function, "s3:ListBucketVersions") == {"AttachmentsBucket"}
+
+
+def test_a_version_of_an_upload_is_read_where_the_upload_is() -> None:
+    """A request is pinned to a version when it is accepted, and sent with that one: each takes a right of its own."""
+    for action in ("s3:GetObject", "s3:GetObjectVersion"):
+        assert who_may(action, "AttachmentsBucket/attachments/*") == {"SendFunction", "MessagesFunction"}
+
+
+def test_versions_outlive_every_wait() -> None:
+    """Uploads are versioned; one that is replaced right after a 202 is kept as long as the request may wait: 7 + 7 days, and 35 more."""
+    bucket = tables.template()["Resources"]["AttachmentsBucket"]["Properties"]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    rules = bucket["LifecycleConfiguration"]["Rules"]
+    kept = [rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules if "NoncurrentVersionExpiration" in rule]
+    assert min(kept) >= 2 * MAX_AHEAD.days + REMEMBERED.days
 
 
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────────────

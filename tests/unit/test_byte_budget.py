@@ -157,6 +157,7 @@ def test_an_upload_is_held_at_the_limit_until_it_is_loaded() -> None:
             return b"x"
 
     bench = Bench()
+    bench.attachments.files["acme/1"] = b"x"
     bench.attachments.fetch = Watched().fetch  # type: ignore[method-assign]
     upload = {"filename": "a.pdf", "s3": {"key": "acme/1"}}
     bench.receive(a_copy(message={"to": [{"email": "jo@example.com"}], "subject": "", "attachments": [upload]}))

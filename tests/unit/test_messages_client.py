@@ -238,8 +238,7 @@ def test_the_other_calls_are_there_too(desk: Desk) -> None:
     assert (settled.status, settled.message_id) == (Status.SENT, "0100")
 
 
-@pytest.mark.usefixtures("desk")
-def test_an_uploaded_file_is_ready_to_be_attached() -> None:
+def test_an_uploaded_file_is_ready_to_be_attached(desk: Desk) -> None:
     """The attachment names key and version; the upload has just the headers that were signed, and no signature of the API's."""
     wire = InProcess()
     client = a_client(wire)
@@ -248,6 +247,7 @@ def test_an_uploaded_file_is_ready_to_be_attached() -> None:
     assert (upload.method, upload.body, upload.headers["Content-Type"]) == ("PUT", b"%PDF", "application/pdf")
     assert "Authorization" not in upload.headers
     assert attachment["s3"]["versionId"] == "v1"
+    desk.attachments.kept[attachment["s3"]["key"], "v1"] = b"%PDF"
     assert client.send("acme", a_body(message={"attachments": [attachment]})).status is Status.QUEUED
 
 

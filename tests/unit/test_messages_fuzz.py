@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from desks import a_body, a_desk, put_behind_the_api
-from fakes import FakeProvidersTable, a_provider
+from fakes import FakeAttachments, FakeProvidersTable, a_config, a_provider
 from gateway import Gateway, proxy_event
 from mailer.domain.message import content_hash, parse_request
 from mailer.handlers import messages
@@ -56,7 +56,8 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
-    fakes = a_desk(providers=FakeProvidersTable(a_provider()))
+    files = FakeAttachments({}, {("acme/b", "1"): b"PNG"})
+    fakes = a_desk(providers=FakeProvidersTable(a_provider(active=a_config(configuration_set="events"))), attachments=files)
     put_behind_the_api(fakes, monkeypatch)
     return fakes
 

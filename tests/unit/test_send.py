@@ -536,6 +536,7 @@ WITH_UPLOAD = {
 def test_an_outage_of_ours_lets_the_request_wait_with_a_record(broken: Any) -> None:
     """It counts against nobody, and a first receive that does not reach the fence still makes a record."""
     bench = Bench()
+    bench.attachments.files["acme/a"] = b"%PDF"
     broken(bench)
     assert bench.receive(a_copy(message=WITH_UPLOAD)) == []
     record = bench.record()

@@ -237,6 +237,7 @@ def test_a_suspect_that_an_outage_gives_back_is_not_marked_any_more() -> None:
 def test_a_bug_keeps_a_message_for_an_operator_after_it_has_been_tried_by_itself_twice() -> None:
     """The reason tells that no worker died."""
     bench = Bench()
+    bench.attachments.files["acme/1"] = b"x"
     bench.attachments.fetch = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # the port has a bug
     uploaded = {"filename": "a.txt", "s3": {"key": "acme/1"}}
     copy = a_copy(message={"to": [{"email": "jo@example.com"}], "subject": "Hi", "attachments": [uploaded]})

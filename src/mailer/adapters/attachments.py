@@ -1,8 +1,9 @@
 """Attachments that callers upload ahead: to the private bucket under `attachments/{tenantId}/`, by a presigned PUT."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from botocore.exceptions import ClientError
@@ -14,7 +15,6 @@ from mailer.domain.uploads import MAX_UPLOAD, Upload, UploadRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 PREFIX = "attachments/"
 
@@ -22,6 +22,9 @@ VALID_FOR = timedelta(minutes=15)
 """How long an upload may be begun; ends earlier with the function's own credentials."""
 
 _GONE = frozenset({"NoSuchKey", "404"})
+
+# A version that never was is an invalid argument if its id is none of S3's; one that marks a deletion allows no reading.
+_NO_VERSION = frozenset({"NoSuchVersion", "InvalidArgument", "400", "MethodNotAllowed", "405"})
 
 
 class S3Attachments:
@@ -47,25 +50,44 @@ class S3Attachments:
         headers = {"Content-Type": request.media_type, "Content-Length": str(request.size)}
         return Upload(key, url, headers, datetime.now(UTC) + VALID_FOR)
 
+    def version(self, tenant_id: str, ref: S3Object) -> str | None:
+        """Return the version that a reference means now; see `ports.Attachments.version`."""
+        with dependency_errors("S3", "HeadObject"), readable("S3", "HeadObject"):
+            with _found(ref):
+                found = self._client.head_object(**self._object(tenant_id, ref))
+            _check_size(ref, found["ContentLength"])
+            return found.get("VersionId")
+
     def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
         """Return an uploaded object of this tenant; see `ports.Attachments.fetch`."""
+        with dependency_errors("S3", "GetObject"), readable("S3", "GetObject"):
+            with _found(ref):
+                found = self._client.get_object(**self._object(tenant_id, ref))
+            with closing(found["Body"]) as body:
+                _check_size(ref, found["ContentLength"])
+                return body.read()
+
+    def _object(self, tenant_id: str, ref: S3Object) -> Any:
         if not ref.key.startswith(f"{tenant_id}/"):
             raise _missing(ref, "is not one of this tenant")
-        with dependency_errors("S3", "GetObject"), readable("S3", "GetObject"), closing((found := self._get(ref))["Body"]) as body:
-            if ref.version_id and found["VersionId"] != ref.version_id:
-                raise _missing(ref, "was replaced: the bucket holds another version than the one named")
-            if found["ContentLength"] > MAX_UPLOAD:
-                problem = f"attachment {ref.key} has {found['ContentLength']} bytes; at most {MAX_UPLOAD} fit into a message"
-                raise RequestError([Problem("", problem)], "message_too_large")
-            return body.read()
+        return {"Bucket": self._bucket, "Key": PREFIX + ref.key} | ({"VersionId": ref.version} if ref.version else {})
 
-    def _get(self, ref: S3Object) -> "GetObjectOutputTypeDef":
-        try:
-            return self._client.get_object(Bucket=self._bucket, Key=PREFIX + ref.key)
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in _GONE:
-                raise _missing(ref, "is not there: it was never uploaded, or has expired") from None
-            raise
+
+@contextmanager
+def _found(ref: S3Object) -> Iterator[None]:
+    """Raise RequestError where S3 has no such object, or not in this version."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in (_NO_VERSION | _GONE if ref.version else _GONE):
+            raise _missing(ref, "is not there: it was never uploaded, has expired, or has no such version") from None
+        raise
+
+
+def _check_size(ref: S3Object, size: int) -> None:
+    if size > MAX_UPLOAD:
+        problem = f"attachment {ref.key} has {size} bytes; at most {MAX_UPLOAD} fit into a message"
+        raise RequestError([Problem("", problem)], "message_too_large")
 
 
 def _missing(ref: S3Object, problem: str) -> RequestError:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from mailer.domain import file_types, header_text
 from mailer.domain.addresses import address_fault, ascii_address, same_mailbox
@@ -54,13 +54,30 @@ class Mailbox(WireModel):
         return ascii_address(self.email)
 
 
+_VERSION_ID = r"[A-Za-z0-9._-]{1,1024}"
+
+
 class S3Object(WireModel):
     """An attachment uploaded before; the key starts with the tenant's id."""
 
     key: Annotated[
         str, matching(r"(?=.{3,512}\Z)[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "a key as the upload answered it: tenantId/…")
     ]
-    version_id: Annotated[str, matching(r"[A-Za-z0-9._-]{1,1024}", "a version id as the upload answered it")] | None = None
+    version_id: Annotated[str, matching(_VERSION_ID, "a version id as the upload answered it")] | None = None
+
+    _pinned: str | None = PrivateAttr(None)
+    """The version that was there when the request was accepted; what the caller wrote stays as it was."""
+
+    @property
+    def version(self) -> str | None:
+        """The version to send: the one named, or else the one that was there when the request was accepted."""
+        return self.version_id or self._pinned
+
+    def pinned(self, version: str | None) -> Self:
+        """Return the same reference, to one version of the object."""
+        copy = self.model_copy()
+        copy._pinned = version  # noqa: SLF001 - its own
+        return copy
 
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]{1,127}"
@@ -352,14 +369,45 @@ class SendRequest(WireModel):
             raise fault("must be the key of an upload of this tenant", *foreign)
         return message
 
+    @property
+    def uploads(self) -> Mapping[int, S3Object]:
+        """The uploads among the attachments, by their place."""
+        return {at: attachment.s3 for at, attachment in enumerate(self.message.attachments) if attachment.s3}
+
+    def pinned(self, versions: Mapping[int, str | None]) -> Self:
+        """Return the same request with the uploads at these places pinned to a version."""
+        attachments = [
+            attachment.model_copy(update={"s3": attachment.s3.pinned(versions[at])}) if attachment.s3 and at in versions else attachment
+            for at, attachment in enumerate(self.message.attachments)
+        ]
+        return self.model_copy(update={"message": self.message.model_copy(update={"attachments": tuple(attachments)})})
+
 
 def parse_request(body: str | bytes, *, tenant_id: str | None = None, request_id: str | None = None) -> SendRequest:
-    """Read a send request; `tenant_id` and `request_id` are those of path and header, where the request came with them.
+    """Read a send request off the queue or out of the bucket: as its caller wrote it, or as `canonical_json` did.
+
+    `tenant_id` and `request_id` are those of path and header, where the request came with them.
 
     Raises:
         RequestError: listing every fault; `tenant_mismatch` where the body names another tenant.
     """
-    return read_request(*load_object(body), tenant_id=tenant_id, request_id=request_id)
+    document, unreadable = load_object(body)
+    versions = document.pop(_PINNED, {})
+    request = read_request(document, unreadable, tenant_id=tenant_id, request_id=request_id)
+    return request.pinned(_versions(versions, request)) if versions else request
+
+
+_PINNED = "pinnedVersions"
+"""Where the queue's JSON keeps the versions that uploads were pinned to, by the attachment's place; no caller writes it."""
+
+
+def _versions(written: Any, request: SendRequest) -> dict[int, str]:
+    places = {str(at): at for at in request.uploads}
+    if not isinstance(written, dict) or not all(
+        at in places and isinstance(version, str) and re.fullmatch(_VERSION_ID, version) for at, version in written.items()
+    ):
+        raise RequestError([Problem(_PINNED, "is not a field of a send request")])
+    return {places[at]: version for at, version in written.items()}
 
 
 def read_request(
@@ -405,8 +453,10 @@ def readable_ids(body: str | bytes) -> tuple[str, str] | None:
 
 
 def canonical_json(request: SendRequest) -> str:
-    """Write the request as it stands on the queue: sorted, compact ASCII JSON of the fields that the caller set."""
-    return _canonical(request.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    """Write the request as it stands on the queue: sorted, compact ASCII JSON of the fields that the caller set, and pinned versions."""
+    content = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    versions = {str(at): ref.version for at, ref in request.uploads.items() if ref.version and not ref.version_id}
+    return _canonical(content | ({_PINNED: versions} if versions else {}))
 
 
 HASH_SCHEME = "sha256-v2"

@@ -14,10 +14,11 @@ from uuid import UUID
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
-from mailer.domain.message import SendRequest, canonical_json, schedule
+from mailer.domain.message import S3Object, SendRequest, canonical_json, schedule
 from mailer.domain.provider import Stop, sending_state
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
+from mailer.services.uploads import pin
 from mailer.services.waiting import discard
 
 MAX_BODY = 1024 * 1024 - 4096
@@ -162,7 +163,27 @@ def _accept_side_by_side(asked: Mapping[int, Asked], now: datetime, desk: Desk) 
         _check_provider({draft.request.tenant_id for draft in drafts.values()}, now, desk)
     except (RequestError, DependencyError) as refusal:
         return answers | dict.fromkeys(drafts, refusal)
-    return answers | _queue(drafts, desk)
+    pinned = _with_uploads({number: asked[number] for number in drafts}, drafts, now, desk)
+    answers |= {number: refusal for number, refusal in pinned.items() if isinstance(refusal, Refusal)}
+    return answers | _queue({number: draft for number, draft in pinned.items() if isinstance(draft, Draft)}, desk)
+
+
+def _with_uploads(asked: Mapping[int, Asked], drafts: Mapping[int, Draft], now: datetime, desk: Desk) -> Mapping[int, Draft | Refusal]:
+    """Pin the uploads of requests to the versions that are there now; each object is looked up once, several at a time."""
+    refs = {ref: one.send.tenant_id for one in asked.values() for ref in one.send.uploads.values()}
+    looked_up = desk.workers.map(lambda ref: _safely(lambda of: desk.attachments.version(refs[of], of), ref), refs)
+    found = dict(zip(refs, looked_up, strict=True))
+
+    def version_of(ref: S3Object) -> str | None:
+        answer = found[ref]
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    def prepared(one: Asked) -> Draft:
+        return prepare(replace(one, send=pin(one.send, version_of)), now)
+
+    return {number: _safely(prepared, one) if one.send.uploads else drafts[number] for number, one in asked.items()}
 
 
 def _queue(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int, Accepted | Refusal]:

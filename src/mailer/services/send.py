@@ -15,6 +15,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Sent, Status, WaitsFor, same_content
 from mailer.domain.doctor import advised, told
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
+from mailer.domain.message import canonical_json
 from mailer.domain.mime import Mail, compose
 from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
@@ -25,10 +26,12 @@ from mailer.services.byte_budget import Held
 from mailer.services.ending import end_unsent
 from mailer.services.intake import read
 from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.messages import MAX_BODY
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
 from mailer.services.suspects import is_suspect, renew, try_alone
 from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
+from mailer.services.uploads import pin
 from mailer.services.waiting import bury_crashed, carry_proof, come_back, discard, remember_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=27)
@@ -123,13 +126,38 @@ def prepare(job: Job, rows: Mapping[str, Provider] | DependencyError, room: Mail
         _keep_for_operator(job, job.received.crash, room)
     elif room.clock.now() >= job.request.expires_at:
         end(job, room, EXPIRED)
-    elif room.clock.now() < job.send_at:
+    else:
+        return _prepare_in_time(job, row, room)
+    return None
+
+
+def _prepare_in_time(job: Job, row: Provider | None, room: Mailroom) -> Ready | None:
+    try:
+        job = _with_uploads(job, room)
+    except RequestError as refusal:
+        end(job, room, ErrorInfo(refusal.code, str(refusal)))
+        return None
+    if room.clock.now() < job.send_at:
         defer(job, room, job.send_at, None)
     elif isinstance(state := sending_state(row, job.request.created_at), Stop):
         _stop(job, room, state)
     else:
         return _open(job, row, state, room)
     return None
+
+
+def _with_uploads(job: Job, room: Mailroom) -> Job:
+    """Pin the uploads to the versions that are there at the first reading, so that each later copy sends those.
+
+    A copy that would not fit on the queue with them stays as it is.
+    """
+    if all(ref.version for ref in job.send.uploads.values()):
+        return job
+    send = pin(job.send, lambda ref: ref.version or room.attachments.version(job.tenant_id, ref))
+    body = canonical_json(send)
+    fits = job.copy.parked is None and len(body) <= MAX_BODY
+    copy = replace(job.copy, body=body) if fits else job.copy
+    return replace(job, send=send, received=replace(job.received, copy=copy))
 
 
 def _settle_proof(job: Job, row: Provider | None, room: Mailroom) -> bool:

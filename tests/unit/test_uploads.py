@@ -1,0 +1,231 @@
+"""Uploads of a request: what was there when it was accepted is what is sent, whatever is put under the key later."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from email import message_from_bytes
+from typing import Any
+
+import pytest
+
+from desks import a_desk, a_send
+from fakes import NOON, FakeAttachments, FakeProvidersTable, a_provider
+from mailer.domain.delivery import Status
+from mailer.domain.errors import DependencyError, RequestError
+from mailer.domain.message import canonical_json, content_hash, parse_request, read_request
+from mailer.domain.provider import ProviderStatus
+from mailer.ports import Copy
+from mailer.services.messages import MAX_BODY, accept, accept_batch
+from mailrooms import Bench, a_copy
+
+FILE = {"filename": "a.txt", "s3": {"key": "acme/a"}}
+
+
+def a_message(*files: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello.", "attachments": list(files or [FILE]), **fields}
+
+
+def upload_of(bench: Bench) -> bytes:
+    """Return the file in the one mail that was sent."""
+    [mail] = bench.provider.mails
+    [part] = [part for part in message_from_bytes(mail.mime).walk() if part.get_filename() == "a.txt"]
+    return part.get_payload(decode=True)  # type: ignore[return-value]  # a leaf's
+
+
+def handed_on(copy: Copy, files: FakeAttachments) -> Bench:
+    """Let SendFunction have what the API has queued."""
+    bench = Bench()
+    bench.room = replace(bench.room, attachments=files)
+    bench.receive(copy)
+    return bench
+
+
+# -- the API -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_swapped_after_the_answer_is_not_sent() -> None:
+    """The mail has what was there when the request was accepted."""
+    files = FakeAttachments({"acme/a": b"first"})
+    desk = a_desk(attachments=files)
+    accept(a_send(message=a_message()), desk)
+    files.files["acme/a"] = b"second"
+    assert upload_of(handed_on(desk.queue.copies[0], files)) == b"first"
+
+
+def test_a_file_that_is_deleted_after_the_answer_is_sent() -> None:
+    """A 202 is a promise; whoever wants the mail back cancels it."""
+    files = FakeAttachments({"acme/a": b"first"})
+    desk = a_desk(attachments=files)
+    accept(a_send(message=a_message()), desk)
+    del files.files["acme/a"]
+    assert upload_of(handed_on(desk.queue.copies[0], files)) == b"first"
+
+
+def test_a_replay_is_the_same_request_whatever_lies_in_the_bucket_now() -> None:
+    """What the caller wrote counts, not what it was pinned to; nothing is looked up again."""
+    files = FakeAttachments({"acme/a": b"first"})
+    desk = a_desk(attachments=files)
+    send = a_send(message=a_message())
+    first = accept(send, desk).record
+    assert first.content_hash == content_hash(send) == content_hash(parse_request(desk.queue.copies[0].body))
+    files.files.clear()
+    files.asked.clear()
+    assert accept(send, desk).replayed
+    assert (files.asked, len(desk.queue.copies)) == ([], 1)
+
+
+def test_another_version_named_is_another_request() -> None:
+    """It is the caller who names it."""
+    files = FakeAttachments({"acme/a": b"first"}, {("acme/a", "v1"): b"one", ("acme/a", "v2"): b"two"})
+    desk = a_desk(attachments=files)
+    accept(a_send(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})), desk)
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v2"}})), desk)
+    assert refusal.value.code == "request_id_reused"
+
+
+def test_a_file_that_is_not_there_is_refused_at_once() -> None:
+    """Naming each; nothing is queued, so the id stays free."""
+    desk = a_desk(attachments=FakeAttachments({"acme/a": b"first"}))
+    gone = {"filename": "b.txt", "s3": {"key": "acme/b"}}
+    other = {"filename": "c.txt", "s3": {"key": "acme/a", "versionId": "v9"}}
+    with pytest.raises(RequestError) as refusal:
+        accept(a_send(message=a_message(gone, FILE, other)), desk)
+    assert refusal.value.code == "attachment_missing"
+    assert [problem.path for problem in refusal.value.problems] == ["message.attachments[0].s3", "message.attachments[2].s3"]
+    assert (desk.queue.copies, desk.messages.records) == ([], {})
+
+
+def test_a_bucket_that_does_not_answer_refuses_only_requests_with_uploads() -> None:
+    """Their caller tries again."""
+    desk = a_desk(attachments=FakeAttachments({"acme/a": b"first"}, broken=True))
+    [with_file, without] = accept_batch([a_send("r1", message=a_message()), a_send("r2")], desk)
+    assert isinstance(with_file, DependencyError)
+    assert not isinstance(without, RequestError | DependencyError)
+    assert [json.loads(copy.body)["requestId"] for copy in desk.queue.copies] == ["r2"]
+
+
+def test_a_batch_looks_an_upload_up_once() -> None:
+    """A newsletter's hundred requests name one file."""
+    files = FakeAttachments({"acme/a": b"first"})
+    answers = accept_batch([a_send(f"r{n}", message=a_message()) for n in range(100)], a_desk(attachments=files))
+    assert not any(isinstance(answer, RequestError | DependencyError) for answer in answers)
+    assert files.asked == ["acme/a"]
+
+
+def test_what_is_refused_anyway_is_not_looked_up() -> None:
+    """Neither a request whose times do not fit, nor one of a tenant without a provider."""
+    files = FakeAttachments({"acme/a": b"first"})
+    late = (NOON + timedelta(days=8)).isoformat()
+    accept_batch([a_send(message=a_message(), sendAt=late)], a_desk(attachments=files))
+    accept_batch([a_send(message=a_message())], a_desk(attachments=files, providers=FakeProvidersTable()))
+    assert files.asked == []
+
+
+def test_no_caller_pins_a_version() -> None:
+    """The field is the queue's own; on the API it is unknown like any other."""
+    document = {"requestId": "r1", "message": a_message(), "pinnedVersions": {"0": "v1"}}
+    with pytest.raises(RequestError) as refusal:
+        read_request(document, tenant_id="acme")
+    assert [problem.path for problem in refusal.value.problems] == ["pinnedVersions"]
+
+
+@pytest.mark.parametrize("pins", [1, "v1", ["v1"], {"1": "v1"}, {"0": 1}, {"0": ""}, {"0": "a b"}, {"00": "v1"}, {"-1": "v1"}])
+def test_pins_that_fit_no_upload_are_refused(pins: object) -> None:
+    """Whoever writes to the queue gets no other answer than for any unknown field."""
+    document = {"tenantId": "acme", "requestId": "r1", "message": a_message(), "pinnedVersions": pins}
+    with pytest.raises(RequestError) as refusal:
+        parse_request(json.dumps(document))
+    assert [problem.path for problem in refusal.value.problems] == ["pinnedVersions"]
+
+
+# -- the queue -----------------------------------------------------------------------------------------------------------
+
+
+def a_bench(files: dict[str, bytes], status: ProviderStatus = ProviderStatus.ACTIVE) -> Bench:
+    bench = Bench()
+    bench.attachments.files |= files
+    bench.providers.rows["acme"] = a_provider(status=status)
+    return bench
+
+
+def test_a_request_off_the_queue_is_pinned_before_it_waits() -> None:
+    """Its next copy carries the version of the first reading."""
+    bench = a_bench({"acme/a": b"first"})
+    later = (NOON + timedelta(minutes=5)).isoformat()
+    bench.receive(a_copy(message=a_message(), sendAt=later))
+    copy, delay = bench.take()
+    bench.attachments.files["acme/a"] = b"second"
+    bench.clock.advance(delay)
+    bench.receive(copy)
+    assert (bench.record().status, upload_of(bench)) == (Status.SENT, b"first")
+
+
+def test_a_parked_request_keeps_its_version() -> None:
+    """So does one that waits for days in the bucket."""
+    bench = a_bench({"acme/a": b"first"}, ProviderStatus.DISABLED)
+    bench.receive(a_copy(message=a_message()))
+    record = bench.record()
+    assert record.parked is not None
+    parked = parse_request(bench.parked.bodies[record.parked])
+    assert content_hash(parked) == record.content_hash
+    bench.providers.rows["acme"] = a_provider()
+    bench.attachments.files["acme/a"] = b"second"
+    ids = json.dumps({"tenantId": "acme", "requestId": "r1"})
+    bench.clock.advance(timedelta(hours=2))
+    bench.messages.records["acme", "r1"] = replace(record, due_at=NOON)
+    bench.receive(Copy(body=ids, tenant_id="acme", created_at=NOON, hop=record.hop, parked=record.parked))
+    assert upload_of(bench) == b"first"
+
+
+def test_a_named_version_is_not_looked_up_before_it_is_fetched() -> None:
+    """It cannot be swapped."""
+    bench = a_bench({})
+    bench.attachments.kept["acme/a", "v1"] = b"first"
+    bench.receive(a_copy(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})))
+    assert (bench.attachments.asked, upload_of(bench)) == ([], b"first")
+
+
+def test_a_file_that_is_not_there_fails_its_request() -> None:
+    """Before the first wait: its producer learns of it at once."""
+    bench = a_bench({})
+    bench.receive(a_copy(message=a_message(), sendAt=(NOON + timedelta(days=1)).isoformat()))
+    record = bench.record()
+    assert (record.status, record.error and record.error.code) == (Status.FAILED, "attachment_missing")
+    assert record.error is not None
+    assert "message.attachments[0].s3" in record.error.message
+    assert bench.queue.sent == []
+
+
+def test_a_replay_of_what_was_sent_needs_no_file() -> None:
+    """The first result stands, though the upload has expired since."""
+    bench = a_bench({"acme/a": b"first"})
+    bench.receive(a_copy(message=a_message()))
+    bench.attachments.files.clear()
+    bench.attachments.kept.clear()
+    bench.receive(a_copy(message=a_message()))
+    assert (bench.record().status, len(bench.provider.mails), bench.queue.buried) == (Status.SENT, 1, [])
+
+
+def test_a_bucket_that_does_not_answer_lets_the_request_wait() -> None:
+    """It is pinned when the bucket answers again."""
+    bench = a_bench({"acme/a": b"first"})
+    bench.attachments.broken = True
+    bench.receive(a_copy(message=a_message()))
+    assert bench.record().status is Status.DEFERRED
+    bench.attachments.broken = False
+    copy, delay = bench.take()
+    bench.clock.advance(delay)
+    bench.receive(copy)
+    assert upload_of(bench) == b"first"
+
+
+def test_a_copy_that_would_grow_too_large_stays_as_it_is() -> None:
+    """Text that is no ASCII takes more room on our queue than it took its producer."""
+    bench = a_bench({"acme/a": b"first"})
+    later = (NOON + timedelta(minutes=5)).isoformat()
+    request = {"tenantId": "acme", "requestId": "r1", "sendAt": later, "message": a_message(html="\u5b57" * 250_000)}
+    body = json.dumps(request, ensure_ascii=False)
+    assert len(body.encode()) < MAX_BODY < len(canonical_json(parse_request(body)))
+    bench.receive(Copy(body=body, tenant_id="acme", created_at=NOON))
+    assert bench.take()[0].body == body
