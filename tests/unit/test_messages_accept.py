@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from desks import a_body, a_desk, a_send
-from fakes import NOON, FakeMessagesTable, FakeProvidersTable, FakeSendQueue, a_delivery, a_provider
+from fakes import NOON, FakeMessagesTable, FakeProvidersTable, FakeSendQueue, a_config, a_delivery, a_provider
 from mailer.domain.delivery import Change, Status
 from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.message import HASH_SCHEME, canonical_json, content_hash, parse_request
@@ -291,6 +291,27 @@ def test_mail_that_would_wait_is_accepted(status: ProviderStatus) -> None:
     """A disabled or suspended provider only delays its mail."""
     desk = a_desk(providers=FakeProvidersTable(a_provider(status=status)))
     assert accept(a_send(), desk).record.status is Status.QUEUED
+
+
+TAGGED = {"tags": {"campaign": "spring"}}
+
+
+@pytest.mark.parametrize("status", [ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED])
+def test_tags_that_nobody_would_see_are_refused(status: ProviderStatus) -> None:
+    """Without a configuration set SES reports no events, and drops the tags silently."""
+    desk = a_desk(providers=FakeProvidersTable(a_provider(status=status)))
+    [tagged, plain] = accept_batch([a_send("r1", message=TAGGED), a_send("r2")], desk)
+    assert isinstance(tagged, RequestError)
+    assert (tagged.code, [problem.path for problem in tagged.problems]) == ("invalid_request", ["message.tags"])
+    assert isinstance(plain, Accepted)
+    assert len(desk.queue.copies) == 1
+
+
+@pytest.mark.parametrize("config", [a_config(configuration_set="events"), a_config(provider="smtp", region="")])
+def test_tags_are_taken_where_they_can_be_seen(config: Any) -> None:
+    """Also on a development stack, where SMTP stands in for SES."""
+    desk = a_desk(providers=FakeProvidersTable(a_provider(active=config)))
+    assert not accept(a_send(message=TAGGED), desk).replayed
 
 
 # ── batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

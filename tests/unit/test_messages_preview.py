@@ -36,12 +36,14 @@ def test_uploads_are_in_it() -> None:
 
 
 def test_every_problem_is_named_at_once() -> None:
-    """Times, each missing upload: all of them, each by its path."""
+    """Times, tags that nobody would see, each missing upload: all of them, each by its path."""
     late = (NOON + timedelta(days=8)).isoformat()
-    send = a_send(sendAt=late, message={"attachments": [UPLOADED, {"filename": "b.pdf", "s3": {"key": "acme/b"}}]})
+    uploads = [UPLOADED, {"filename": "b.pdf", "s3": {"key": "acme/b"}}]
+    send = a_send(sendAt=late, message={"attachments": uploads, "tags": {"campaign": "spring"}})
     built = preview(send, a_desk())
     assert built.mime is None
-    assert [problem.path for problem in built.problems] == ["sendAt", "message.attachments[0].s3", "message.attachments[1].s3"]
+    missing = ["message.attachments[0].s3", "message.attachments[1].s3"]
+    assert [problem.path for problem in built.problems] == ["sendAt", "message.tags", *missing]
 
 
 def test_a_sender_that_cannot_stand_in_a_header_is_a_problem() -> None:

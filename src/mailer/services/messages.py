@@ -3,7 +3,7 @@
 The queue first, the record second: what was answered with 202 is on the queue, whatever becomes of the write after it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from mailer.domain import changes, delivery
 from mailer.domain.delivery import Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import S3Object, SendRequest, canonical_json, schedule
-from mailer.domain.provider import Stop, sending_state
+from mailer.domain.provider import Stop, StoredConfig, sending_state
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
 from mailer.services.uploads import pin
@@ -133,12 +133,25 @@ def prepare(asked: Asked, now: datetime) -> Draft:
     return Draft(replace(request, expires_at=times.expires_at), copy, delay if delay <= MAX_DELAY else timedelta())
 
 
-def _check_provider(tenant_ids: Iterable[str], now: datetime, desk: Desk) -> None:
-    """Refuse where mail could only fail; where it would wait, it may."""
+def _active_configs(tenant_ids: Collection[str], now: datetime, desk: Desk) -> Mapping[str, StoredConfig]:
+    """Return the config that each tenant's mail would go out by; refuse where mail could only fail, but not where it would wait."""
+    rows = desk.providers.get_many(tenant_ids) if tenant_ids else {}
     for tenant_id in tenant_ids:
-        state = sending_state(desk.providers.get_many([tenant_id]).get(tenant_id), now)
+        state = sending_state(rows.get(tenant_id), now)
         if isinstance(state, Stop) and not state.waits:
             raise RequestError([Problem("", state.error.message)], state.error.code)
+    return {tenant_id: row.active for tenant_id, row in rows.items() if row.active}
+
+
+def check_tags(send: SendRequest, config: StoredConfig) -> None:
+    """Refuse tags that SES would not show to anybody: without a configuration set it has nowhere to report them.
+
+    Raises:
+        RequestError: the config names no configuration set.
+    """
+    if send.message.tags and config.provider == "ses" and config.configuration_set is None:
+        problem = "needs a configuration set, and the tenant's config names none: leave the tags out, or store a config with one"
+        raise RequestError([Problem("message.tags", problem)])
 
 
 def _first_of_each_id(sends: Mapping[int, SendRequest]) -> Iterable[int]:
@@ -149,23 +162,38 @@ def _first_of_each_id(sends: Mapping[int, SendRequest]) -> Iterable[int]:
     return firsts.values()
 
 
-def _accept_side_by_side(asked: Mapping[int, Asked], now: datetime, desk: Desk) -> Mapping[int, Accepted | Refusal]:
+def _accept_side_by_side(asked: Mapping[int, Asked], now: datetime, desk: Desk) -> dict[int, Accepted | Refusal]:
     """Accept requests of different ids.
 
     The records come first: what was accepted before has its first answer, whatever its times, the provider or the uploads are by now.
     """
     known = _each(asked, lambda one: _earlier(one, desk), desk)
     answers: dict[int, Accepted | Refusal] = {number: answer for number, answer in known.items() if answer is not None}
-    prepared = {number: _safely(lambda one: prepare(one, now), one) for number, one in asked.items() if number not in answers}
-    answers |= {number: refusal for number, refusal in prepared.items() if isinstance(refusal, Refusal)}
-    drafts = {number: draft for number, draft in prepared.items() if isinstance(draft, Draft)}
+    drafts, refused = _drafts({number: one for number, one in asked.items() if number not in answers}, now, desk)
+    return {**answers, **refused, **_queue(drafts, desk)}
+
+
+def _drafts(asked: Mapping[int, Asked], now: datetime, desk: Desk) -> tuple[Mapping[int, Draft], Mapping[int, Refusal]]:
+    """Prepare new requests for the queue; return also why some cannot be. What costs a call is asked last."""
+    refused: dict[int, Refusal] = {}
+    drafts = _taken({number: _safely(lambda one: prepare(one, now), one) for number, one in asked.items()}, refused)
     try:
-        _check_provider({draft.request.tenant_id for draft in drafts.values()}, now, desk)
+        configs = _active_configs({asked[number].send.tenant_id for number in drafts}, now, desk)
     except (RequestError, DependencyError) as refusal:
-        return answers | dict.fromkeys(drafts, refusal)
-    pinned = _with_uploads({number: asked[number] for number in drafts}, drafts, now, desk)
-    answers |= {number: refusal for number, refusal in pinned.items() if isinstance(refusal, Refusal)}
-    return answers | _queue({number: draft for number, draft in pinned.items() if isinstance(draft, Draft)}, desk)
+        return {}, refused | dict.fromkeys(drafts, refusal)
+
+    def tagged(one: Asked) -> Asked:
+        check_tags(one.send, configs[one.send.tenant_id])
+        return one
+
+    fitting = _taken({number: _safely(tagged, asked[number]) for number in drafts}, refused)
+    return _taken(_with_uploads(fitting, drafts, now, desk), refused), refused
+
+
+def _taken[Answer](answers: Mapping[int, Answer | Refusal], refused: dict[int, Refusal]) -> dict[int, Answer]:
+    """Sort answers out: return those that are none of the refusals, which join `refused`."""
+    refused |= {number: answer for number, answer in answers.items() if isinstance(answer, Refusal)}
+    return {number: answer for number, answer in answers.items() if not isinstance(answer, Refusal)}
 
 
 def _with_uploads(asked: Mapping[int, Asked], drafts: Mapping[int, Draft], now: datetime, desk: Desk) -> Mapping[int, Draft | Refusal]:
@@ -186,11 +214,11 @@ def _with_uploads(asked: Mapping[int, Asked], drafts: Mapping[int, Draft], now: 
     return {number: _safely(prepared, one) if one.send.uploads else drafts[number] for number, one in asked.items()}
 
 
-def _queue(drafts: Mapping[int, Draft], desk: Desk) -> Mapping[int, Accepted | Refusal]:
+def _queue(drafts: Mapping[int, Draft], desk: Desk) -> dict[int, Accepted | Refusal]:
     untaken = set(desk.queue.send([(draft.copy, draft.delay) for draft in drafts.values()])) if drafts else set()
     queued = {number: draft for number, draft in drafts.items() if draft.copy not in untaken}
     lost = {number: DependencyError("SQS", "SendMessageBatch") for number in drafts if number not in queued}
-    return lost | _each(queued, lambda draft: _record(draft, desk), desk)
+    return {**lost, **_each(queued, lambda draft: _record(draft, desk), desk)}
 
 
 def _each[Item, Answer](items: Mapping[int, Item], step: Callable[[Item], Answer], desk: Desk) -> Mapping[int, Answer | Refusal]:

@@ -6,8 +6,8 @@ from mailer.domain import mime
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import EmailMessage, S3Object, SendRequest
 from mailer.domain.mime import Sender
-from mailer.domain.provider import ProviderStatus
-from mailer.services.messages import Asked, Desk, prepare
+from mailer.domain.provider import ProviderStatus, StoredConfig
+from mailer.services.messages import Asked, Desk, check_tags, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,9 @@ def preview(send: SendRequest, desk: Desk) -> Preview:
     Raises:
         RequestError: provider_not_configured; without a config the sender is not known.
     """
-    sender = _sender(send.tenant_id, desk)
-    problems = _queue_problems(send, desk)
+    config = _config(send.tenant_id, desk)
+    sender = Sender(config.from_address, config.from_name)
+    problems = _queue_problems(send, config, desk)
     uploads, missing = _uploads(send, desk)
     problems += missing
     if not missing:
@@ -36,21 +37,24 @@ def preview(send: SendRequest, desk: Desk) -> Preview:
     return Preview(problems=tuple(problems))
 
 
-def _sender(tenant_id: str, desk: Desk) -> Sender:
-    """Return whom the mail would be from; a config that waits to be verified will do."""
+def _config(tenant_id: str, desk: Desk) -> StoredConfig:
+    """Return what the mail would go out by; a config that waits to be verified will do."""
     row = desk.providers.get_many([tenant_id]).get(tenant_id)
     config = row and row.status is not ProviderStatus.DELETED and (row.active or row.candidate)
     if not config:
         raise RequestError([Problem("", "the tenant has no mail provider")], "provider_not_configured")
-    return Sender(config.from_address, config.from_name)
+    return config
 
 
-def _queue_problems(send: SendRequest, desk: Desk) -> list[Problem]:
-    try:
-        prepare(Asked.of(send, now := desk.clock.now()), now)
-    except RequestError as refusal:
-        return list(refusal.problems)
-    return []
+def _queue_problems(send: SendRequest, config: StoredConfig, desk: Desk) -> list[Problem]:
+    problems: list[Problem] = []
+    now = desk.clock.now()
+    for check in (lambda: prepare(Asked.of(send, now), now), lambda: check_tags(send, config)):
+        try:
+            check()
+        except RequestError as refusal:
+            problems += refusal.problems
+    return problems
 
 
 def _uploads(send: SendRequest, desk: Desk) -> tuple[dict[S3Object, bytes], list[Problem]]:
