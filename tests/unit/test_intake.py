@@ -161,7 +161,8 @@ def test_a_pointer_whose_body_is_gone_ends_its_request() -> None:
     bench = Bench(a_record(Status.DEFERRED, parked=KEY))
     bench.receive(pointer())
     record = bench.record()
-    assert (record.status, record.error and record.error.message) == (Status.FAILED, "its parked body is not in the bucket any more")
+    assert (record.status, record.error and record.error.code) == (Status.FAILED, "body_missing")
+    assert [step for step, _, _ in bench.events("failed")] == ["fetch parked body"]
 
 
 def test_a_pointer_whose_body_is_gone_does_not_end_a_request_with_another_body() -> None:

@@ -171,7 +171,6 @@ def test_a_proof_is_short() -> None:
         "{}",
         '{"attempt": 1, "owner": "w"}',
         '{"attempt": "x", "owner": "w", "sent": "m"}',
-        '{"attempt": 1, "owner": "w", "notSent": "no_such_code"}',
         '{"attempt": 1, "owner": "w", "notSent": "outcome_unknown"}',
         '{"attempt": 1, "owner": "w", "notSent": "not_found"}',
         '{"attempt": 1, "owner": "w", "maybeSent": "throttled"}',

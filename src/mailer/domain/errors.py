@@ -52,6 +52,10 @@ CODES: dict[str, Code] = {
     "expired": Code(Kind.FAILED, "Caller: it could not be sent before expiresAt; send it again if it still matters."),
     "dropped": Code(Kind.FAILED, "Nobody: an operator withdrew it."),
     "provider_deleted": Code(Kind.FAILED, "Tenant: the mail provider was removed while this waited; set one up and send it again."),
+    "body_missing": Code(
+        Kind.FAILED,
+        "Operator: the object with its parked body is gone from the bucket; find out what deleted it. Its caller has to send it again.",
+    ),
     "unclassified": Code(Kind.FAILED, "Operator: SES answered an error that is not in the table; look at the alarm and add it."),
     # The tenant's account or config.
     "provider_not_configured": Code(Kind.TENANT, "Tenant: store an SES config (PUT …/provider), then verify it (POST …/provider/verify)."),
@@ -114,6 +118,10 @@ CODES: dict[str, Code] = {
 }
 
 
+LATER = Code(Kind.UNKNOWN, "Operator: a later version of this service wrote this code; that version's documentation tells of it.")
+"""Stands for a code that is not in `CODES`: after a roll-back a record, a row or a proof may have one. It decides nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """The `error` of a status record: a code of `CODES`, a message free of recipients, bodies and secrets."""
@@ -126,7 +134,7 @@ class ErrorInfo:
     @property
     def kind(self) -> Kind:
         """What the code means for the request."""
-        return CODES[self.code].kind
+        return CODES.get(self.code, LATER).kind
 
     @property
     def retryable(self) -> bool:
@@ -136,7 +144,7 @@ class ErrorInfo:
     @property
     def hint(self) -> str:
         """Who must do what."""
-        return self.advice or CODES[self.code].hint
+        return self.advice or CODES.get(self.code, LATER).hint
 
 
 EXPIRED = ErrorInfo("expired", "it could not be sent before its expiresAt")

@@ -18,4 +18,5 @@ def retry_delay(outcome: NotSent, failures: int) -> timedelta:
     """Return how long to wait after a failed try, the request's so many-th. A provider's own word comes first."""
     if outcome.retry_after is not None:
         return outcome.retry_after
-    return min(FIRST_RETRY[outcome.error.kind] * (1 << min(failures - 1, _MOST_DOUBLINGS)), MAX_DELAY)
+    first = FIRST_RETRY.get(outcome.error.kind, FIRST_RETRY[Kind.DEFERRED])
+    return min(first * (1 << min(failures - 1, _MOST_DOUBLINGS)), MAX_DELAY)

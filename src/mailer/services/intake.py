@@ -17,7 +17,7 @@ from mailer.services.ending import end_unsent
 from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.waiting import bury, send
 
-BODY_GONE = ErrorInfo("unclassified", "its parked body is not in the bucket any more")
+BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
 
 
 def read(received: Received, room: Mailroom) -> Job | Received | None:
@@ -41,6 +41,7 @@ def _job_or_end(received: Received, room: Mailroom) -> Job | None:
     except RequestError as refusal:
         _refuse(received, room, refusal, send)
     except NotSentError as gone:
+        room.journal.failed("fetch parked body", received.copy.tenant_id, gone)
         _end_without_body(received, room, gone.error)
     return None
 
@@ -76,7 +77,7 @@ def _body(received: Received, room: Mailroom) -> str:
     try:
         return room.parked.fetch(copy.parked)
     except KeyError:
-        raise NotSentError(BODY_GONE) from None
+        raise NotSentError(BODY_MISSING) from None
 
 
 def _refuse(received: Received, room: Mailroom, refusal: RequestError, send: SendRequest | None) -> None:
