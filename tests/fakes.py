@@ -12,7 +12,7 @@ from mailer.domain import delivery
 from mailer.domain.changes import Fence
 from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
-from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError
+from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError, UnreadableError
 from mailer.domain.message import S3Object
 from mailer.domain.onboarding import Us
 from mailer.domain.pacing import Later, RateSource, Slot
@@ -310,10 +310,11 @@ class FakeProvidersTable:
     def __init__(self, *providers: Provider) -> None:
         self.rows = {p.tenant_id: p for p in providers}
         self.reads: list[Collection[str]] = []
+        self.unreadable: dict[str, UnreadableError] = {}
 
-    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider]:
+    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
         self.reads.append(tenant_ids)
-        return {t: self.rows[t] for t in tenant_ids if t in self.rows}
+        return {t: self.unreadable.get(t, self.rows[t]) for t in tenant_ids if t in self.rows}
 
     def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
         row = self.rows.get(tenant_id)

@@ -16,7 +16,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
-from mailer.domain.errors import DependencyError, ErrorInfo, MailerError
+from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, UnreadableError
 from mailer.ports import Copy, Step
 
 METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -104,7 +104,7 @@ class LogJournal:
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Note that a step of ours failed; the text of a foreign exception could hold anything, so only its type is written."""
-        if isinstance(error, DependencyError):
+        if isinstance(error, DependencyError) and not isinstance(error, UnreadableError):
             self._count("DependencyFailed", by=error.service)
         else:
             self._count("InternalError")

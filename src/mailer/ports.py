@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, Delivery, Outcome, Status
-from mailer.domain.errors import ErrorInfo
+from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
@@ -102,8 +102,8 @@ class Attachments(Protocol):
 class ProvidersTable(Protocol):
     """The part of the providers table that sending needs; every read is consistent."""
 
-    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider]:
-        """Return the rows that exist (a tombstone is a row)."""
+    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
+        """Return the rows that exist (a tombstone is a row); of one that cannot be read, why."""
         ...
 
     def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:

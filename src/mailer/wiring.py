@@ -117,7 +117,7 @@ def clock() -> SystemClock:
 @cache
 def messages_table() -> DynamoMessagesTable:
     """Return the status table."""
-    return DynamoMessagesTable(dynamodb(), settings().messages_table)
+    return DynamoMessagesTable(dynamodb(), settings().messages_table, journal().failed)
 
 
 @cache

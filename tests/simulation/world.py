@@ -14,7 +14,7 @@ from lines import FakePacingTable
 from mailer.adapters.providers_table import RELEASE_MARKED
 from mailer.domain import delivery
 from mailer.domain.delivery import BEGIN, TIME_OUT, Change, Delivery, Status
-from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
 from mailer.domain.message import S3Object
 from mailer.domain.pacing import Booking, Line
 from mailer.domain.provider import Provider, ProviderStatus
@@ -450,7 +450,7 @@ class SimProviders(FakeProvidersTable):
         self._world = world
         self.marks: dict[str, datetime] = {}
 
-    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider]:
+    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
         return self._world.call("providers", "get", lambda: super(SimProviders, self).get_many(tenant_ids))
 
     def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON
+from fakes import NOON, a_config, a_provider
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
-from mailer.domain.errors import DependencyError
+from mailer.domain.errors import DependencyError, UnreadableError
+from mailer.domain.pacing import Line
 from mailer.ports import Stage, Trial
 from mailer.services import sweep as sweeping
 from mailer.services.mailroom import Received
-from mailer.services.sweep import Tally, sweep
+from mailer.services.sweep import LOOK_AGAIN, Tally, sweep
 from mailrooms import Bench, FakeReleases, a_body, a_copy, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
@@ -367,3 +368,50 @@ def test_a_request_left_to_an_operator_is_not_fed_back() -> None:
     bench.clock.advance(timedelta(hours=1))
     run(bench)
     assert bench.record().status is Status.FAILED
+
+
+# -- what cannot be read -------------------------------------------------------------------------------------------------
+
+
+def with_a_bad_row(*records: Delivery) -> Bench:
+    """Make a bench where the provider row of tenant bad cannot be read."""
+    bench = Bench(*records)
+    bench.providers.rows["bad"] = a_provider("bad")
+    bench.providers.unreadable["bad"] = UnreadableError("providers", "bad")
+    for record in records:
+        bench.parked.bodies[record.parked or ""] = a_body()
+    return bench
+
+
+def test_the_mail_of_a_provider_that_cannot_be_read_stays_where_it_is() -> None:
+    """It is looked at again some minutes later; the mail of others goes on."""
+    bench = with_a_bad_row(waiting("r1", tenant_id="bad"), waiting("r2"))
+    run(bench)
+    assert [copy.tenant_id for copy in bench.queue.copies] == ["acme"]
+    left = bench.messages.records["bad", "r1"]
+    assert (left.status, left.sweep_at) == (Status.DEFERRED, NOON + LOOK_AGAIN)
+
+
+def test_a_release_that_meets_it_goes_on_with_the_other_tenants() -> None:
+    """It stays on the list until its row can be read."""
+    bench = with_a_bad_row(for_provider("r1", tenant_id="bad"), for_provider("r2"))
+    marks = releases(bench, "bad", "acme")
+    run(bench)
+    run(bench)
+    assert ([copy.tenant_id for copy in bench.queue.copies], marks.marked) == (["acme"], ["bad"])
+
+
+def test_an_account_whose_line_cannot_be_read_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mail stays where it is, that of the other account goes on."""
+    bench = Bench(waiting("r1", tenant_id="bad"), waiting("r2"))
+    bench.providers.rows |= {t: a_provider(t, active=a_config(account=t)) for t in ("bad", "acme")}
+    known = bench.lines.get
+
+    def get(account: str) -> Line | None:
+        if account.startswith("bad"):
+            raise UnreadableError("pacing", account)
+        return known(account)
+
+    monkeypatch.setattr(bench.lines, "get", get)
+    run(bench)
+    assert [copy.tenant_id for copy in bench.queue.copies] == ["acme"]

@@ -1,6 +1,6 @@
 """Turn what botocore raises for one of our own AWS services into `DependencyError`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -15,8 +15,8 @@ _ANSWERS = frozenset({"ConditionalCheckFailedException", "NoSuchKey", "NoSuchVer
 """Codes that are answers to a question rather than failures; they pass through as they are."""
 
 
-UNREADABLE = (ResponseParserError, AttributeError, KeyError, TypeError, ValueError)
-"""What an answer of another shape raises, in botocore's parsers or where we read it."""
+UNREADABLE = (ResponseParserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What an answer of another shape raises, in botocore's parsers or where we read it; an item too that is not as our own code writes it."""
 
 
 @contextmanager
@@ -40,6 +40,14 @@ def readable(service: str, operation: str) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise DependencyError(service, f"{operation} (unreadable answer)") from error
+
+
+Report = Callable[[str, str | None, Exception], None]
+"""Hears of a step that failed, and for which tenant."""
+
+
+def unheard(step: str, tenant_id: str | None, error: Exception) -> None:
+    """Tell nobody."""
 
 
 class NoObjectError(BotoCoreError):

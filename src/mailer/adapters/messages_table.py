@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.aws import UNREADABLE, Report, dependency_errors, readable, unheard
 from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import (
     BEGIN,
@@ -23,13 +23,14 @@ from mailer.domain.delivery import (
     Change,
     Delivery,
     Guard,
+    OnUnknown,
     Resolution,
     Rule,
     Status,
     WaitsFor,
     already_done,
 )
-from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
 from mailer.ports import Page, RefusedError
 
 if TYPE_CHECKING:
@@ -49,16 +50,17 @@ _MILLISECOND = timedelta(milliseconds=1)
 class DynamoMessagesTable:
     """`ports.MessagesTable` on DynamoDB."""
 
-    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+    def __init__(self, client: "DynamoDBClient", table: str, report: Report = unheard) -> None:
         self._client = client
         self._table = table
+        self._report = report
 
     def get(self, tenant_id: str, request_id: str) -> Delivery | None:
         """Read one record, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(tenant_id, request_id), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
-            return from_item(found["Item"]) if "Item" in found else None
+            return _record(found["Item"]) if "Item" in found else None
 
     def apply(self, change: Change) -> Delivery:
         """Make one conditional write; see `ports.MessagesTable.apply`."""
@@ -74,12 +76,12 @@ class DynamoMessagesTable:
                 )
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
             old: Any = refusal.response.get("Item")
-            current = from_item(old) if old else None
+            current = _record(old) if old else None
             if current is not None and already_done(change, current):
                 return current
             raise RefusedError(current) from None
         with readable("DynamoDB", "UpdateItem"):
-            return from_item(written["Attributes"])
+            return _record(written["Attributes"])
 
     def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         """List a tenant's records, newest first."""
@@ -97,16 +99,24 @@ class DynamoMessagesTable:
             return Page(deliveries, to_cursor(tenant_id, status or "", last["createdKey"]["S"]) if last else None)
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
-        """Return open records of one shard whose `sweepAt` has come, longest overdue first."""
-        with dependency_errors("DynamoDB", "Query"):
-            page = self._client.query(
-                TableName=self._table,
-                IndexName="bySweep",
-                KeyConditionExpression="sweepShard = :shard AND sweepAt <= :now",
-                ExpressionAttributeValues={":shard": {"S": str(shard)}, ":now": _millis(now)},
-                Limit=limit,
-            )
-        return [d for d in self._read(page) if d.sweep_at and d.sweep_at <= now]
+        """Return open records of one shard whose `sweepAt` has come, longest overdue first; those that cannot be read stop no others."""
+        query: dict[str, Any] = {}
+        found: list[Delivery] = []
+        while len(found) < limit:
+            with dependency_errors("DynamoDB", "Query"):
+                page = self._client.query(
+                    TableName=self._table,
+                    IndexName="bySweep",
+                    KeyConditionExpression="sweepShard = :shard AND sweepAt <= :now",
+                    ExpressionAttributeValues={":shard": {"S": str(shard)}, ":now": _millis(now)},
+                    Limit=limit - len(found),
+                    **query,
+                )
+            found += [d for d in self._read(page) if d.sweep_at and d.sweep_at <= now]
+            if "LastEvaluatedKey" not in page:
+                break
+            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        return found
 
     def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
         """Yield a tenant's parked records that wait for its provider, oldest first, read as they are taken."""
@@ -127,7 +137,7 @@ class DynamoMessagesTable:
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def _read(self, page: Mapping[str, Any]) -> Sequence[Delivery]:
-        """Read whole records for a page of index entries, in their order; one that is gone meanwhile is left out."""
+        """Read whole records for a page of index entries, in their order; one that is gone, or cannot be read, is left out."""
         with readable("DynamoDB", "Query"):
             wanted = [(i["tenantId"]["S"], i["requestId"]["S"]) for i in page["Items"]]
         found: dict[tuple[str, str], Delivery] = {}
@@ -137,12 +147,19 @@ class DynamoMessagesTable:
                 with dependency_errors("DynamoDB", "BatchGetItem"):
                     answer = self._client.batch_get_item(RequestItems=pending)
                 with readable("DynamoDB", "BatchGetItem"):
-                    deliveries = [from_item(item) for item in answer["Responses"].get(self._table, [])]
-                found |= {(d.tenant_id, d.request_id): d for d in deliveries}
+                    whole = answer["Responses"].get(self._table, [])
+                    found |= {(d.tenant_id, d.request_id): d for d in self._readable(whole)}
                 if answer.get("UnprocessedKeys") == pending:
                     raise DependencyError("DynamoDB", "BatchGetItem (throttled)")
                 pending = answer.get("UnprocessedKeys")
         return [found[k] for k in wanted if k in found]
+
+    def _readable(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Delivery]:
+        for item in items:
+            try:
+                yield _record(item)
+            except UnreadableError as error:
+                self._report("read record", item["tenantId"]["S"], error)
 
 
 # -- the record and its item ---------------------------------------------------------------------------------------------
@@ -169,13 +186,20 @@ def _error(value: ErrorInfo) -> Item:
     return {"M": {name: {"S": text} for name, text in texts.items() if text}}
 
 
+def _from_error(value: Item) -> ErrorInfo:
+    fields = {name: text["S"] for name, text in value["M"].items() if name in ("code", "message", "advice")}
+    return ErrorInfo(fields["code"], fields.get("message", ""), fields.get("advice"))
+
+
 def _resolution(value: Resolution) -> Item:
     return {"M": {"outcome": {"S": value.outcome}, "by": {"S": value.by}, "why": {"S": value.why}, "at": _millis(value.at)}}
 
 
 def _from_resolution(value: Item) -> Resolution:
     fields = value["M"]
-    return Resolution(fields["outcome"]["S"], fields["by"]["S"], fields["why"]["S"], _moment(fields["at"]))
+    if (outcome := fields["outcome"]["S"]) not in ("sent", "resend"):
+        raise ValueError("outcome")
+    return Resolution(outcome, fields["by"]["S"], fields["why"]["S"], _moment(fields["at"]))
 
 
 _Codec = tuple[str, Callable[[Any], Item], Callable[[Item], Any]]
@@ -193,6 +217,12 @@ def _time(attribute: str) -> _Codec:
     return attribute, _millis, _moment
 
 
+def _on_unknown(text: str) -> str:
+    if text not in get_args(OnUnknown):  # whoever does not know a choice must not take it for leave to send again
+        raise ValueError("onUnknown")
+    return text
+
+
 FIELDS: Mapping[str, _Codec] = {
     "tenant_id": _text("tenantId"),
     "request_id": _text("requestId"),
@@ -202,7 +232,7 @@ FIELDS: Mapping[str, _Codec] = {
     "updated_at": _time("updatedAt"),
     "expires_at": _time("expiresAt"),
     "recipients": _integer("recipients"),
-    "on_unknown": _text("onUnknown"),
+    "on_unknown": _text("onUnknown", _on_unknown),
     "attempt": _integer("attempt"),
     "owner": _text("owner"),
     "deadline": _time("deadline"),
@@ -216,7 +246,7 @@ FIELDS: Mapping[str, _Codec] = {
     "provider_version": _integer("providerVersion"),
     "message_id": _text("messageId"),
     "sent_at": _time("sentAt"),
-    "error": ("error", _error, lambda v: ErrorInfo(**{name: text["S"] for name, text in v["M"].items()})),
+    "error": ("error", _error, _from_error),
     "correlation_id": _text("correlationId"),
     "resolution": ("resolution", _resolution, _from_resolution),
     "sweep_at": _time("sweepAt"),
@@ -227,6 +257,18 @@ FIELDS: Mapping[str, _Codec] = {
 def from_item(item: Mapping[str, Any]) -> Delivery:
     """Read a record from its item; what the item lacks keeps the field's default."""
     return Delivery(**{name: read(item[attribute]) for name, (attribute, _, read) in FIELDS.items() if attribute in item})
+
+
+def _record(item: Mapping[str, Any]) -> Delivery:
+    """Read a record.
+
+    Raises:
+        UnreadableError: it is damaged, or has what only a later version knows.
+    """
+    try:
+        return from_item(item)
+    except UNREADABLE as error:
+        raise UnreadableError("messages", item["tenantId"]["S"], item["requestId"]["S"]) from error
 
 
 def _key(tenant_id: str, request_id: str) -> Item:

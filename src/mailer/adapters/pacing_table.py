@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
+from mailer.domain.errors import UnreadableError
 from mailer.domain.pacing import Booking, Line
 from mailer.ports import MovedError
 
@@ -52,7 +53,7 @@ class DynamoPacingTable:
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(account), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
-            return from_item(found["Item"]) if "Item" in found else None
+            return _line(account, found["Item"]) if "Item" in found else None
 
     def start(self, account: str, line: Line, now: datetime) -> Line:
         """Store the first line of an account."""
@@ -116,7 +117,21 @@ def _moved() -> Iterator[None]:
         if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
             raise
         item: Any = error.response.get("Item")
-        raise MovedError(from_item(item) if item else None) from None
+        with readable("DynamoDB", "UpdateItem"):
+            line = from_item(item) if item else None
+        raise MovedError(line) from None
+
+
+def _line(account: str, item: Mapping[str, Any]) -> Line:
+    """Read a line.
+
+    Raises:
+        UnreadableError: it is damaged, or has what only a later version knows.
+    """
+    try:
+        return from_item(item)
+    except UNREADABLE as error:
+        raise UnreadableError("pacing", account) from error
 
 
 def _key(account: str) -> Item:

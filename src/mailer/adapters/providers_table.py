@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from mailer.adapters.aws import dependency_errors, readable
-from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
+from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.ports import Clock
 
@@ -52,7 +52,7 @@ class DynamoProvidersTable:
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(tenant_id), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
-            return from_item(found["Item"]) if "Item" in found else None
+            return _row(found["Item"]) if "Item" in found else None
 
     def replace(self, row: Provider) -> bool:
         """Write a row over the revision that it was read as (0: there was none); False when another write came first."""
@@ -71,19 +71,22 @@ class DynamoProvidersTable:
                 )
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
             stands: Any = refusal.response.get("Item")
-            return stands is not None and from_item(stands) == from_item(item)
+            return stands is not None and _row(stands) == from_item(item)
         return True
 
     # -- what sending does -----------------------------------------------------------------------------------------------
 
-    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider]:
-        """Return the rows that exist, read consistently (a tombstone is a row)."""
-        rows: dict[str, Provider] = {}
+    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
+        """Return the rows that exist, read consistently (a tombstone is a row); of one that cannot be read, why."""
+        rows: dict[str, Provider | UnreadableError] = {}
         for some in batched(sorted(set(tenant_ids)), _BATCH_GET, strict=False):
             for item in self._read(some):
                 with readable("DynamoDB", "BatchGetItem"):
-                    row = from_item(item)
-                rows[row.tenant_id] = row
+                    tenant_id = item["tenantId"]["S"]
+                try:
+                    rows[tenant_id] = _row(item)
+                except UnreadableError as error:
+                    rows[tenant_id] = error
         return rows
 
     def _read(self, tenant_ids: Sequence[str]) -> Iterator[Item]:
@@ -214,6 +217,18 @@ def to_item(row: Provider) -> Item:
     return _without_empty(fields, _write)
 
 
+def _row(item: Mapping[str, Any]) -> Provider:
+    """Read a row.
+
+    Raises:
+        UnreadableError: it is damaged, or has what only a later version knows.
+    """
+    try:
+        return from_item(item)
+    except UNREADABLE as error:
+        raise UnreadableError("providers", item["tenantId"]["S"]) from error
+
+
 def from_item(item: Mapping[str, Any]) -> Provider:
     """Read a row from its item."""
     fields = {name: _read(value) for name, value in item.items()}
@@ -280,7 +295,7 @@ def _from_error(error: ErrorInfo) -> Item:
 
 
 def _to_error(fields: Mapping[str, Any] | None) -> ErrorInfo | None:
-    return ErrorInfo(**fields) if fields else None
+    return ErrorInfo(fields["code"], fields["message"], fields.get("advice")) if fields else None
 
 
 def _without_empty(fields: Mapping[str, Any], write: Any = lambda value: value) -> Item:

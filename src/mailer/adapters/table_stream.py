@@ -1,10 +1,11 @@
 """Read what the streams of our tables say was written."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mailer.adapters import messages_table, providers_table
+from mailer.adapters.aws import UNREADABLE
 from mailer.domain.events import Event, provider_changed, request_ended
 
 
@@ -17,8 +18,16 @@ def event_of(record: Mapping[str, Any]) -> Event | None:
     written = record["dynamodb"]
     new, old = _image(written["NewImage"]), _image(written.get("OldImage", {}))
     if "requestId" in written["Keys"]:
-        return request_ended(record["eventID"], messages_table.from_item(old) if old else None, messages_table.from_item(new))
-    return provider_changed(record["eventID"], providers_table.from_item(old) if old else None, providers_table.from_item(new))
+        return request_ended(record["eventID"], _before(messages_table.from_item, old), messages_table.from_item(new))
+    return provider_changed(record["eventID"], _before(providers_table.from_item, old), providers_table.from_item(new))
+
+
+def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, Any]) -> Written | None:
+    """Read what stood before; what cannot be read keeps nobody from hearing of what was written over it."""
+    try:
+        return read(old) if old else None
+    except UNREADABLE:
+        return None
 
 
 def tenant_of(record: Mapping[str, Any]) -> str | None:

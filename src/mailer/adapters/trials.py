@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.ports import Stage, Trial
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class DynamoTrials:
         """Read a mark, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(receipt), ConsistentRead=True)
-        return _from_item(found.get("Item", {}))
+        with readable("DynamoDB", "GetItem"):
+            return _from_item(found.get("Item", {}))
 
     def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
         """Mark a message, unless it is marked; see `ports.Trials.begin`."""
@@ -43,7 +44,8 @@ class DynamoTrials:
             self._write(receipt, Trial(Stage.READING, by, now), ConditionExpression="attribute_not_exists(#stage)")
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
             old: Any = refusal.response.get("Item", {})
-            trial = _from_item(old)
+            with readable("DynamoDB", "UpdateItem"):
+                trial = _from_item(old)
             # A lost reply that hid our own success was asked again by the SDK.
             return None if trial is None or trial.by == by else trial
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from mailer.domain.errors import DependencyError
 from mailer.domain.pacing import Line
 from mailer.domain.provider import Stop, StoredConfig, sending_state
 from mailer.ports import Clock, Lines, ProvidersTable
@@ -63,11 +64,13 @@ class Outlets:
 
     def __init__(self, room: HasLines) -> None:
         self._room = room
-        self._tenants: dict[str, Outlet | Stop | None] = {}
-        self._accounts: dict[str, Outlet] = {}
+        self._tenants: dict[str, Outlet | Stop | DependencyError | None] = {}
+        self._accounts: dict[str, Outlet | DependencyError] = {}
 
-    def of(self, tenant_ids: Collection[str]) -> Mapping[str, Outlet | Stop | None]:
+    def of(self, tenant_ids: Collection[str]) -> Mapping[str, Outlet | Stop | DependencyError | None]:
         """Return each tenant's outlet; why its mail has to wait for its provider; None where all of it may go back, as with SMTP.
+
+        Where its row, or the line of its account, could not be read, that is the answer: its mail stays where it is.
 
         Raises:
             DependencyError: a table did not answer.
@@ -76,7 +79,11 @@ class Outlets:
         if unknown:
             rows = self._room.providers.get_many(unknown)
             # As for mail that is asked for now: what was asked for before a DELETE fails when its pointer is read.
-            states = {tenant_id: sending_state(rows.get(tenant_id), self._room.clock.now()) for tenant_id in unknown}
+            now = self._room.clock.now()
+            unreadable = {tenant_id: row for tenant_id, row in rows.items() if isinstance(row, DependencyError)}
+            readable = {tenant_id: row for tenant_id, row in rows.items() if not isinstance(row, DependencyError)}
+            states = {tenant_id: sending_state(readable.get(tenant_id), now) for tenant_id in unknown if tenant_id not in unreadable}
+            self._tenants |= unreadable
             self._open({tenant_id: state for tenant_id, state in states.items() if isinstance(state, StoredConfig)})
             # What will never be sent goes back to end with its reason.
             self._tenants |= {tenant_id: state if state.waits else None for tenant_id, state in states.items() if isinstance(state, Stop)}
@@ -88,7 +95,11 @@ class Outlets:
         self._accounts |= dict(zip(closed, self._room.workers.map(self._outlet, closed, closed.values()), strict=True))
         self._tenants |= {tenant_id: self._accounts[key] if key else None for tenant_id, key in accounts.items()}
 
-    def _outlet(self, account: str, config: StoredConfig) -> Outlet:
+    def _outlet(self, account: str, config: StoredConfig) -> Outlet | DependencyError:
         now = self._room.clock.now().timestamp()
-        line = self._room.lines.get(account) or Line.opened(rate_source([config]), now)
+        try:
+            known = self._room.lines.get(account)
+        except DependencyError as failure:
+            return failure
+        line = known or Line.opened(rate_source([config]), now)
         return Outlet(line, line.room(now))

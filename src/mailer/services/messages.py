@@ -15,7 +15,7 @@ from mailer.domain import changes, delivery
 from mailer.domain.delivery import Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import S3Object, SendRequest, canonical_json, schedule
-from mailer.domain.provider import Stop, StoredConfig, sending_state
+from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
 from mailer.services.uploads import pin
@@ -135,12 +135,26 @@ def prepare(asked: Asked, now: datetime) -> Draft:
 
 def _active_configs(tenant_ids: Collection[str], now: datetime, desk: Desk) -> Mapping[str, StoredConfig]:
     """Return the config that each tenant's mail would go out by; refuse where mail could only fail, but not where it would wait."""
-    rows = desk.providers.get_many(tenant_ids) if tenant_ids else {}
+    rows = provider_rows(tenant_ids, desk) if tenant_ids else {}
     for tenant_id in tenant_ids:
         state = sending_state(rows.get(tenant_id), now)
         if isinstance(state, Stop) and not state.waits:
             raise RequestError([Problem("", state.error.message)], state.error.code)
     return {tenant_id: row.active for tenant_id, row in rows.items() if row.active}
+
+
+def provider_rows(tenant_ids: Collection[str], desk: Desk) -> Mapping[str, Provider]:
+    """Return the provider rows of tenants.
+
+    Raises:
+        DependencyError: the table did not answer, or a row cannot be read.
+    """
+    rows: dict[str, Provider] = {}
+    for tenant_id, row in desk.providers.get_many(tenant_ids).items():
+        if isinstance(row, DependencyError):
+            raise row
+        rows[tenant_id] = row
+    return rows
 
 
 def check_tags(send: SendRequest, config: StoredConfig) -> None:

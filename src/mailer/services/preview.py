@@ -7,7 +7,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import EmailMessage, S3Object, SendRequest
 from mailer.domain.mime import Sender
 from mailer.domain.provider import ProviderStatus, StoredConfig
-from mailer.services.messages import Asked, Desk, check_tags, prepare
+from mailer.services.messages import Asked, Desk, check_tags, prepare, provider_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def preview(send: SendRequest, desk: Desk) -> Preview:
 
 def _config(tenant_id: str, desk: Desk) -> StoredConfig:
     """Return what the mail would go out by; a config that waits to be verified will do."""
-    row = desk.providers.get_many([tenant_id]).get(tenant_id)
+    row = provider_rows([tenant_id], desk).get(tenant_id)
     config = row and row.status is not ProviderStatus.DELETED and (row.active or row.candidate)
     if not config:
         raise RequestError([Problem("", "the tenant has no mail provider")], "provider_not_configured")

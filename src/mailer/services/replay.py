@@ -43,15 +43,18 @@ def _end(line: str) -> End | None:
     status = told.get("status") or told.get("outcome")
     if status not in ENDS:
         return None
-    return End(
-        tenant_id=told["tenant_id"],
-        request_id=told["request_id"],
-        status=Status(status),
-        at=datetime.strptime(told["timestamp"], "%Y-%m-%d %H:%M:%S,%f%z").astimezone(UTC),
-        attempt=told.get("attempt", 0),
-        message_id=told.get("message_id"),
-        code=told.get("code"),
-    )
+    try:
+        return End(
+            tenant_id=told["tenant_id"],
+            request_id=told["request_id"],
+            status=Status(status),
+            at=datetime.strptime(told["timestamp"], "%Y-%m-%d %H:%M:%S,%f%z").astimezone(UTC),
+            attempt=int(told.get("attempt", 0)),
+            message_id=told.get("message_id"),
+            code=told.get("code"),
+        )
+    except (KeyError, TypeError, ValueError):  # cut off, or written by another version
+        return None
 
 
 _TELLING = ("provider answered", "request recorded")

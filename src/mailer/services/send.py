@@ -73,13 +73,17 @@ def _send_side_by_side(jobs: Sequence[Job], room: Mailroom, ends_at: datetime) -
     return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
 
 
-def _rows(tenant_ids: set[str], room: Mailroom) -> Mapping[str, Provider] | DependencyError:
+Rows = Mapping[str, Provider | DependencyError]
+"""The provider rows of a batch, or why they could not be read."""
+
+
+def _rows(tenant_ids: set[str], room: Mailroom) -> Rows:
     """Read the batch's provider rows at once; a failure hits each of its requests, not the batch."""
     try:
         rows = room.providers.get_many(tenant_ids) if tenant_ids else {}
     except DependencyError as failure:
-        return failure
-    return {tenant_id: told(row, room.us) for tenant_id, row in rows.items()}
+        return dict.fromkeys(tenant_ids, failure)
+    return {tenant_id: told(row, room.us) if isinstance(row, Provider) else row for tenant_id, row in rows.items()}
 
 
 def _safely[T](job: Job, room: Mailroom, work: Callable[[], T]) -> T | Received | None:
@@ -109,15 +113,15 @@ def _try_later(job: Job, room: Mailroom, failure: DependencyError) -> None:
         come_back(job, room, until)
 
 
-def prepare(job: Job, rows: Mapping[str, Provider] | DependencyError, room: Mailroom) -> Ready | None:
+def prepare(job: Job, rows: Rows, room: Mailroom) -> Ready | None:
     """Take one request as far as it goes without its turn; None where that is all that can be done now.
 
     Raises:
         DependencyError: an AWS service of ours failed.
     """
-    if isinstance(rows, DependencyError):
-        raise rows
     row = rows.get(job.tenant_id)
+    if isinstance(row, DependencyError):
+        raise row
     if job.copy.proof:
         if _settle_proof(job, row, room):
             return None

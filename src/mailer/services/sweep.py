@@ -12,7 +12,7 @@ from itertools import batched, chain
 
 from mailer.domain import changes
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
-from mailer.domain.errors import EXPIRED, DependencyError
+from mailer.domain.errors import EXPIRED, DependencyError, UnreadableError
 from mailer.domain.provider import Stop
 from mailer.ports import (
     Clock,
@@ -137,6 +137,9 @@ def _feed_paced(records: Sequence[Delivery], outlets: Outlets, room: SweepRoom) 
     except DependencyError as failure:
         room.journal.failed("sweep", None, failure)
         return 0
+    for tenant_id, outlet in outlet_of.items():
+        if isinstance(outlet, DependencyError):
+            room.journal.failed("sweep", tenant_id, outlet)
     now = room.clock.now()
     fed, put_off = [], []
     for record in records:
@@ -144,6 +147,10 @@ def _feed_paced(records: Sequence[Delivery], outlets: Outlets, room: SweepRoom) 
             case Outlet() as outlet if not outlet.takes(record.recipients):
                 at = outlet.back_at(record.recipients, now)
                 put_off.append(changes.touch(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
+            case UnreadableError():  # for longer than a failed call, and others stand behind it
+                put_off.append(changes.touch(record, now, sweep_at=min(now + LOOK_AGAIN, record.expires_at)))
+            case DependencyError():
+                pass
             case _:
                 fed.append(record)
     return _feed(fed, room) + _apply_all(put_off, room)
@@ -189,12 +196,16 @@ def _pages(tenant_id: str, room: SweepRoom) -> Iterator[Sequence[Delivery]]:
     return batched(room.messages.waiting_for_provider(tenant_id), PAGE, strict=False)
 
 
-def _release(tenant_id: str, pages: Iterator[Sequence[Delivery]], outlet: Outlet | Stop | None, room: SweepRoom, tally: Tally) -> bool:
+def _release(
+    tenant_id: str, pages: Iterator[Sequence[Delivery]], outlet: Outlet | Stop | DependencyError | None, room: SweepRoom, tally: Tally
+) -> bool:
     """Send for the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
 
     Raises:
         DependencyError: a table did not answer: not all of the tenant's mail is set free yet.
     """
+    if isinstance(outlet, DependencyError):
+        raise outlet
     if isinstance(outlet, Outlet) and outlet.room <= 0:
         return False
     page = next(pages, ())

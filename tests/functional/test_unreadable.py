@@ -1,0 +1,192 @@
+"""One row or record that cannot be read costs what it is about, and nothing beside it; the handlers and adapters over moto."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import boto3
+import pytest
+
+from api_calls import Context
+from fakes import NOON, a_provider
+from gateway import Gateway
+from mailer import wiring
+from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
+from mailer.domain import changes
+from mailer.domain.changes import Request
+from mailer.domain.delivery import Delivery, Status
+from mailer.domain.errors import ErrorInfo, UnreadableError
+from mailer.domain.provider import ProviderStatus
+from mailer.handlers import messages, send, tell
+from streams import read_stream
+
+ACME = "/tenants/acme/messages"
+NO_SUCH = {"S": "of a later version"}
+
+DAMAGES: Mapping[str, Any] = {
+    "without a status": ("status", None),
+    "an unknown status": ("status", NO_SUCH),
+    "an unknown waitsFor": ("waitsFor", NO_SUCH),
+    "an unknown onUnknown": ("onUnknown", NO_SUCH),
+    "without createdAt": ("createdAt", None),
+    "recipients as text": ("recipients", {"S": "1"}),
+    "a time beyond all times": ("updatedAt", {"N": "9" * 30}),
+    "an error that is none": ("error", {"S": "x"}),
+}
+
+ROW_DAMAGES: Mapping[str, Any] = {
+    "without a revision": ("revision", None),
+    "an unknown status": ("status", NO_SUCH),
+    "a config without its ciphertext": ("active", {"M": {}}),
+    "updatedAt as text": ("updatedAt", {"S": "x"}),
+}
+
+
+def damage(table: str, key: Mapping[str, str], attribute: str, value: Any) -> None:
+    """Change an item over everybody's head."""
+    boto3.client("dynamodb").update_item(
+        TableName=table,
+        Key={name: {"S": text} for name, text in key.items()},
+        UpdateExpression="REMOVE #name" if value is None else "SET #name = :value",
+        ExpressionAttributeNames={"#name": attribute},
+        **({} if value is None else {"ExpressionAttributeValues": {":value": value}}),
+    )
+
+
+def queue(request_id: str, now: datetime = NOON) -> Delivery:
+    """Record a request of acme."""
+    request = Request(
+        tenant_id="acme",
+        request_id=request_id,
+        content_hash="sha256-v1:0",
+        created_at=now,
+        expires_at=now + timedelta(days=1),
+        recipients=1,
+    )
+    return wiring.messages_table().apply(changes.queue(request, now))
+
+
+@pytest.fixture(params=DAMAGES)
+def bad(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
+    """Store two records, of which one cannot be read; return its id."""
+    queue("good", NOON)
+    queue("bad", NOON + timedelta(seconds=1))
+    damage(aws["MESSAGES_TABLE"], {"tenantId": "acme", "requestId": "bad"}, *DAMAGES[request.param])
+    return "bad"
+
+
+def test_a_list_shows_the_other_records(bad: str, aws: Mapping[str, str]) -> None:
+    """The one that cannot be read is journalled with its ids and left out."""
+    assert bad
+    report = MagicMock()
+    table = DynamoMessagesTable(wiring.dynamodb(), aws["MESSAGES_TABLE"], report)
+    assert [record.request_id for record in table.list("acme", status=None, limit=10, cursor=None).deliveries] == ["good"]
+    [(step, tenant_id, error)] = [call.args for call in report.call_args_list]
+    assert (step, tenant_id, "acme/bad" in str(error)) == ("read record", "acme", True)
+    answer = Gateway(messages.handler).call("GET", ACME)
+    assert (answer.status, [record["requestId"] for record in answer.json["messages"]]) == (200, ["good"])
+
+
+def test_an_answer_about_it_says_whose_turn_it_is(bad: str) -> None:
+    """Not that of the caller, who may ask again; no bare internal error."""
+    answer = Gateway(messages.handler).call("GET", f"{ACME}/{bad}")
+    assert (answer.status, answer.json["code"]) == (503, "dependency_unavailable")
+    assert "acme/bad" in answer.json["detail"]
+    assert answer.json["hint"].startswith("Operator: the item is damaged, or a later version")
+
+
+def test_the_sweeper_gets_to_what_stands_behind_it(aws: Mapping[str, str]) -> None:
+    """However many cannot be read: a page of them does not hide what is due after it."""
+    now = NOON + timedelta(hours=1)
+    shard = [f"r{n}" for n in range(200) if sweep_shard("acme", f"r{n}") == "3"][:6]
+    for number, request_id in enumerate(shard):
+        queue(request_id, NOON + timedelta(seconds=number))
+    for request_id in shard[:4]:
+        damage(aws["MESSAGES_TABLE"], {"tenantId": "acme", "requestId": request_id}, "status", NO_SUCH)
+    assert SWEEP_SHARDS > 3
+    assert [record.request_id for record in wiring.messages_table().due(3, now, 2)] == shard[4:]
+
+
+def test_a_write_that_meets_it_is_a_failed_call(bad: str) -> None:
+    """Neither done nor refused for a reason that one could act on: its request comes back later."""
+    good = wiring.messages_table().get("acme", "good")
+    assert good is not None
+    with pytest.raises(UnreadableError):
+        wiring.messages_table().apply(changes.queue(changes.Request(**{**vars_of(good), "request_id": bad}), NOON))
+
+
+def vars_of(record: Delivery) -> dict[str, Any]:
+    """Return what a request needs of a record."""
+    about = changes.about(record)
+    return {name: getattr(about, name) for name in about.__dataclass_fields__}
+
+
+# -- provider rows -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=ROW_DAMAGES)
+def bad_row(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
+    """Store the row of a tenant that cannot be read; return the tenant."""
+    wiring.providers_table().replace(a_provider("bravo"))
+    damage(aws["PROVIDERS_TABLE"], {"tenantId": "bravo"}, *ROW_DAMAGES[request.param])
+    return "bravo"
+
+
+def test_a_provider_row_that_cannot_be_read_lets_its_own_mail_wait(bad_row: str) -> None:
+    """Its request is deferred, never failed; that of another tenant in the batch ends as it should."""
+    answer = send.handler({"Records": [record("r1", bad_row), record("r2", "acme")]}, Context())
+    assert answer == {"batchItemFailures": []}
+    waits, ended = wiring.messages_table().get(bad_row, "r1"), wiring.messages_table().get("acme", "r2")
+    assert waits is not None
+    assert ended is not None
+    assert (waits.status, waits.error and waits.error.code) == (Status.DEFERRED, "dependency_unavailable")
+    assert (ended.status, ended.error and ended.error.code) == (Status.FAILED, "provider_not_configured")
+
+
+def record(request_id: str, tenant_id: str) -> Mapping[str, Any]:
+    """Make a message as Lambda hands it over."""
+    message = {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}
+    stamp = str(int(datetime.now(UTC).timestamp() * 1000))
+    return {
+        "messageId": request_id,
+        "body": json.dumps({"tenantId": tenant_id, "requestId": request_id, "message": message}),
+        "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": stamp, "MessageGroupId": tenant_id},
+    }
+
+
+def test_a_post_for_such_a_tenant_is_answered_clearly(bad_row: str) -> None:
+    """It is not on the queue, and may be asked for again."""
+    body = {"requestId": "r1", "message": {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}}
+    answer = Gateway(messages.handler).call("POST", f"/tenants/{bad_row}/messages", body)
+    assert (answer.status, answer.json["code"]) == (503, "dependency_unavailable")
+
+
+# -- streams -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_over_it_is_told(aws: Mapping[str, str]) -> None:
+    """What stood before could not be read, what stands now can; one that cannot be read holds up nobody."""
+    table = aws["MESSAGES_TABLE"]
+    key = {"tenantId": "acme", "requestId": "r1"}
+    queue("r1")
+    damage(table, key, "status", NO_SUCH)
+    damage(table, key, "status", {"S": "failed"})
+    damage(table, key, "error", {"M": {"code": {"S": "of_a_later_version"}, "message": {"S": "x"}, "cause": {"S": "new"}}})
+    queue("r2")
+    told: list[Any] = []
+    with patch.object(wiring, "event_bus") as bus:
+        bus.return_value.put.side_effect = lambda events: told.extend(events) or []
+        tell.handler({"Records": read_stream(table)}, None)
+    assert [event.detail["requestId"] for event in told] == ["r1"]
+
+
+def test_a_code_of_a_later_version_does_not_spoil_a_row(aws: Mapping[str, str]) -> None:
+    """A provider that is suspended for it is shown as such."""
+    wiring.providers_table().replace(a_provider("acme", ProviderStatus.SUSPENDED, error=ErrorInfo("of_a_later_version", "x")))
+    damage(aws["PROVIDERS_TABLE"], {"tenantId": "acme"}, "new", {"S": "field"})
+    row = wiring.providers_table().get("acme")
+    assert row is not None
+    assert row.error is not None
+    assert (row.error.code, row.error.retryable) == ("of_a_later_version", False)
