@@ -287,6 +287,8 @@ class Copy:
     proof: str | None = None
     """What became of an attempt whose result could not be written: JSON of attempt, owner and outcome."""
     correlation_id: str | None = None
+    schema: int = 0
+    """The version of its fields that one of our functions has read it by; 0 where none has."""
 
 
 class SendQueue(Protocol):

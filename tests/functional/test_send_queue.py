@@ -28,6 +28,7 @@ WHOLE = Copy(
     slot=1796126400.25,
     proof='{"attempt": 1, "owner": "w", "sent": "m"}',
     correlation_id="c-1",
+    schema=3,
 )
 PLAIN = Copy(body="{}", tenant_id="acme", created_at=NOON)
 SECOND = timedelta(seconds=1)

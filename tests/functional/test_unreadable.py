@@ -94,7 +94,7 @@ def test_an_answer_about_it_says_whose_turn_it_is(bad: str) -> None:
     answer = Gateway(messages.handler).call("GET", f"{ACME}/{bad}")
     assert (answer.status, answer.json["code"]) == (503, "dependency_unavailable")
     assert "acme/bad" in answer.json["detail"]
-    assert answer.json["hint"].startswith("Operator: the item is damaged, or a later version")
+    assert answer.json["hint"].startswith("Operator: it is damaged, or a later version")
 
 
 def test_the_sweeper_gets_to_what_stands_behind_it(aws: Mapping[str, str]) -> None:

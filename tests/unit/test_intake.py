@@ -1,5 +1,6 @@
 """A copy off the queue becomes a job, a `failed` record, or a dead letter with its reason."""
 
+import hashlib
 import json
 from datetime import timedelta
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 from fakes import NOON
 from mailer.domain.delivery import Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError
+from mailer.domain.message import MAX_AHEAD, SCHEMA, SendRequest, parse_request
 from mailer.ports import Copy
 from mailer.services.mailroom import Received
+from mailer.services.messages import Asked, prepare
 from mailrooms import Bench, a_body, a_copy, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
@@ -238,3 +241,64 @@ def test_the_tenant_is_the_one_of_the_body() -> None:
     bench.receive(a_copy(papers={"tenant_id": "other"}))
     assert json.loads(a_body())["tenantId"] == "acme"
     assert ("acme", "r1") in bench.messages.records
+
+
+# -- requests of a later version -----------------------------------------------------------------------------------------
+
+OF_A_LATER_VERSION = {"newField": True}
+
+
+def test_a_request_that_a_later_version_accepted_waits_for_it() -> None:
+    """After a roll-back: its field is not known here, but the caller was told 202."""
+    bench = Bench(a_record(Status.QUEUED))
+    bench.receive(a_copy(papers={"schema": SCHEMA + 1}, **OF_A_LATER_VERSION))
+    copy, delay = bench.take()
+    assert (bench.record().status, copy.schema, copy.failures, delay > timedelta()) == (Status.QUEUED, SCHEMA + 1, 1, True)
+
+
+def test_a_parked_body_of_a_later_version_waits_too() -> None:
+    """Only our own functions park, and only what they could read."""
+    bench = Bench(a_record(Status.DEFERRED, due_at=NOON, waits_for=WaitsFor.TIME, parked=KEY))
+    bench.parked.bodies[KEY] = a_body(**OF_A_LATER_VERSION)
+    bench.receive(pointer())
+    assert (bench.record().status, len(bench.queue.sent), bench.queue.buried) == (Status.DEFERRED, 1, [])
+
+
+@pytest.mark.parametrize("schema", [0, SCHEMA])
+def test_an_unknown_field_is_refused_where_no_later_version_has_read_it(schema: int) -> None:
+    """A producer's typo ends at once, with its name."""
+    bench = Bench()
+    bench.receive(a_copy(papers={"schema": schema}, **OF_A_LATER_VERSION))
+    record = bench.record()
+    assert (record.status, record.error and record.error.code) == (Status.FAILED, "invalid_request")
+    assert record.error is not None
+    assert "newField" in record.error.message
+
+
+def test_it_does_not_come_back_for_ever() -> None:
+    """After the longest time that a request can live its record has ended, and the copy ends too."""
+    bench = Bench(a_record(Status.FAILED))
+    bench.clock.advance(2 * MAX_AHEAD)
+    bench.receive(a_copy(papers={"schema": SCHEMA + 1}, **OF_A_LATER_VERSION))
+    assert bench.queue.sent == []
+
+
+def test_our_copies_tell_by_which_version_they_were_read() -> None:
+    """Those that the API makes, and those of a worker that has read what a producer wrote."""
+    bench = Bench()
+    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.receive(a_copy())
+    assert bench.take()[0].schema == SCHEMA
+    assert prepare(Asked.of(parse_request(a_body()), NOON), NOON).copy.schema == SCHEMA
+
+
+FIELDS = {1: "02db9e05075a49e0"}
+"""Of each version of a send request, a digest of the names of all its fields."""
+
+
+def test_a_new_field_raises_the_version_of_the_request() -> None:
+    """Else a version that was rolled back to would fail requests that have it: raise SCHEMA, and write its digest here."""
+    schema = SendRequest.model_json_schema()
+    models = {"SendRequest": schema, **schema["$defs"]}
+    names = sorted(f"{model}.{name}" for model, described in models.items() for name in described.get("properties", {}))
+    assert FIELDS[SCHEMA] == hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]

@@ -377,7 +377,7 @@ def with_a_bad_row(*records: Delivery) -> Bench:
     """Make a bench where the provider row of tenant bad cannot be read."""
     bench = Bench(*records)
     bench.providers.rows["bad"] = a_provider("bad")
-    bench.providers.unreadable["bad"] = UnreadableError("providers", "bad")
+    bench.providers.unreadable["bad"] = UnreadableError("providers table", "bad")
     for record in records:
         bench.parked.bodies[record.parked or ""] = a_body()
     return bench
@@ -409,7 +409,7 @@ def test_an_account_whose_line_cannot_be_read_stops_no_other(monkeypatch: pytest
 
     def get(account: str) -> Line | None:
         if account.startswith("bad"):
-            raise UnreadableError("pacing", account)
+            raise UnreadableError("pacing table", account)
         return known(account)
 
     monkeypatch.setattr(bench.lines, "get", get)

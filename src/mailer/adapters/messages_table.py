@@ -159,7 +159,7 @@ class DynamoMessagesTable:
             try:
                 yield _record(item)
             except UnreadableError as error:
-                self._report("read record", item["tenantId"]["S"], error)
+                self._report("read record", _ids(item)[0], error)
 
 
 # -- the record and its item ---------------------------------------------------------------------------------------------
@@ -268,7 +268,11 @@ def _record(item: Mapping[str, Any]) -> Delivery:
     try:
         return from_item(item)
     except UNREADABLE as error:
-        raise UnreadableError("messages", item["tenantId"]["S"], item["requestId"]["S"]) from error
+        raise UnreadableError("messages table", *_ids(item)) from error
+
+
+def _ids(item: Mapping[str, Any]) -> Sequence[str]:
+    return [item.get(name, {}).get("S", "?") for name in ("tenantId", "requestId")]
 
 
 def _key(tenant_id: str, request_id: str) -> Item:

@@ -131,7 +131,7 @@ def _line(account: str, item: Mapping[str, Any]) -> Line:
     try:
         return from_item(item)
     except UNREADABLE as error:
-        raise UnreadableError("pacing", account) from error
+        raise UnreadableError("pacing table", account) from error
 
 
 def _key(account: str) -> Item:

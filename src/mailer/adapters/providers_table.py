@@ -226,7 +226,7 @@ def _row(item: Mapping[str, Any]) -> Provider:
     try:
         return from_item(item)
     except UNREADABLE as error:
-        raise UnreadableError("providers", item["tenantId"]["S"]) from error
+        raise UnreadableError("providers table", item.get("tenantId", {}).get("S", "?")) from error
 
 
 def from_item(item: Mapping[str, Any]) -> Provider:

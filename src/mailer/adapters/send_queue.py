@@ -121,6 +121,7 @@ def to_attributes(copy: Copy) -> Mapping[str, Any]:
         "slot": None if copy.slot is None else f"{copy.slot:.3f}",
         "proof": copy.proof,
         "correlationId": copy.correlation_id,
+        "schema": str(copy.schema) if copy.schema else None,
     }
     return {name: _string(value) for name, value in papers.items() if value}
 
@@ -139,6 +140,7 @@ def from_attributes(body: str, papers: Mapping[str, str], *, sent_at: datetime, 
         slot=_slot(papers.get("slot", "")),
         proof=papers.get("proof"),
         correlation_id=papers.get("correlationId", "")[:128] or None,
+        schema=_count(papers.get("schema", "")),
     )
 
 

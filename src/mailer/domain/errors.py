@@ -4,7 +4,7 @@
     ├── RequestError      the caller must change the request; names every faulty field by its path
     ├── NotSentError      proven: SES has not accepted this message (carries an ErrorInfo)
     └── DependencyError   an AWS service that we need did not do its part (carries dependency_unavailable)
-        └── UnreadableError   an item of a table of ours is damaged, or a later version wrote it
+        └── UnreadableError   what our own code wrote is damaged, or a later version wrote it
 
 Every error that leaves this service has a code from `CODES`; the code's kind decides what becomes of the request.
 """
@@ -194,10 +194,10 @@ class DependencyError(MailerError):
 
 
 class UnreadableError(DependencyError):
-    """An item of one of our tables cannot be read by this version: whatever it is about waits until it can."""
+    """What our own code wrote cannot be read by this version: whatever it is about waits until it can."""
 
-    def __init__(self, table: str, *ids: str) -> None:
+    def __init__(self, place: str, *ids: str) -> None:
         super().__init__("DynamoDB", "a read")
-        self.args = (f"the item {'/'.join(ids)} of the {table} table cannot be read",)
-        advice = "Operator: the item is damaged, or a later version of this service wrote it; mend it, or deploy that version again."
+        self.args = (f"what the {place} has of {'/'.join(ids)} cannot be read",)
+        advice = "Operator: it is damaged, or a later version of this service wrote it; mend it, or deploy that version again."
         self.error = ErrorInfo("dependency_unavailable", str(self), advice)

@@ -346,6 +346,11 @@ def _read_time(value: object) -> object:
 UtcTime = Annotated[datetime, BeforeValidator(_read_time)]
 
 
+SCHEMA = 1
+"""Version of a send request's fields, raised with each that is added. Our copies carry it: a version that was rolled back to lets a request
+wait that a later one has accepted, and does not refuse it for a field that it does not know."""
+
+
 class SendRequest(WireModel):
     """One mail to send for one tenant; (tenantId, requestId) identifies it for good."""
 

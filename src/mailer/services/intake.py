@@ -9,8 +9,8 @@ from typing import Any
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import NotSent
-from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
-from mailer.domain.message import DEFAULT_LIFE, HASH_SCHEME, SendRequest, parse_request, readable_ids, schedule
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError, UnreadableError
+from mailer.domain.message import DEFAULT_LIFE, HASH_SCHEME, MAX_AHEAD, SCHEMA, SendRequest, parse_request, readable_ids, schedule
 from mailer.domain.waiting import retry_delay
 from mailer.ports import Copy, RefusedError
 from mailer.services.ending import end_unsent
@@ -34,16 +34,24 @@ def read(received: Received, room: Mailroom) -> Job | Received | None:
 
 
 def _job_or_end(received: Received, room: Mailroom) -> Job | None:
-    send: SendRequest | None = None
+    body, send = None, None
     try:
-        send = parse_request(_body(received, room))
+        body = _body(received, room)
+        send = parse_request(body)
         return _job(received, send, room.clock.now())
     except RequestError as refusal:
+        if body is not None and send is None and _is_of_a_later_version(received.copy, room.clock.now()):
+            raise UnreadableError("send queue", received.copy.tenant_id or "?") from refusal
         _refuse(received, room, refusal, send)
     except NotSentError as gone:
         room.journal.failed("fetch parked body", received.copy.tenant_id, gone)
         _end_without_body(received, room, gone.error)
     return None
+
+
+def _is_of_a_later_version(copy: Copy, now: datetime) -> bool:
+    """Whether a request that cannot be read had been read before: by a version of ours that knows more, which put it here."""
+    return (copy.schema > SCHEMA or copy.parked is not None) and now < copy.created_at + 2 * MAX_AHEAD
 
 
 def _job(received: Received, request: SendRequest, now: datetime) -> Job:

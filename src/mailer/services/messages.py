@@ -14,7 +14,7 @@ from uuid import UUID
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
-from mailer.domain.message import S3Object, SendRequest, canonical_json, schedule
+from mailer.domain.message import SCHEMA, S3Object, SendRequest, canonical_json, schedule
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
@@ -128,7 +128,7 @@ def prepare(asked: Asked, now: datetime) -> Draft:
         problem = f"makes a request of {len(body)} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
         raise RequestError([Problem("message.attachments", problem)], "message_too_large")
     delay = times.send_at - now
-    copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id)
+    copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id, schema=SCHEMA)
     # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
     return Draft(replace(request, expires_at=times.expires_at), copy, delay if delay <= MAX_DELAY else timedelta())
 

@@ -10,7 +10,7 @@ from mailer.domain import changes
 from mailer.domain.changes import Fence, Rest
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.message import canonical_json
+from mailer.domain.message import SCHEMA, canonical_json
 from mailer.domain.proof import to_json
 from mailer.domain.waiting import MAX_DELAY, retry_delay
 from mailer.ports import Copy, Journal, ParkedBodies, RefusedError
@@ -42,7 +42,7 @@ def send_copy(
         DependencyError: SQS did not take it.
     """
     copy = replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked, slot=slot)
-    send(replace(copy, redeliveries=job.received.redeliveries), room, delay)
+    send(replace(copy, redeliveries=job.received.redeliveries, schema=SCHEMA), room, delay)
 
 
 def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:
