@@ -152,7 +152,7 @@ def test_a_success_that_says_nothing_is_a_dependency_error(table: DynamoMessages
     """So that a fence with such an answer leads to a proof that SES was not called, not to an unknown."""
     pass_updates(table._client)
     begin = changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, provider="ses", version=1)
-    with answering(table._client, "UpdateItem", body), pytest.raises(DependencyError, match="UpdateItem|cannot be read"):
+    with answering(table._client, "UpdateItem", body), pytest.raises(DependencyError, match=r"UpdateItem|cannot be read"):
         table.apply(begin)
 
 

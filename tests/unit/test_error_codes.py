@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_code_of_a_later_version_is_shown_and_told() -> None:
     """After a roll-back records may have it: they are read, listed and told of all the same."""
     record = a_delivery(status=Status.FAILED, error=UNKNOWN_HERE)
     event = request_ended("e-1", None, record)
-    shown = StatusRecord.of(record).error
+    shown = StatusRecord.of(record, timedelta()).error
     assert event is not None
     assert shown is not None
     assert (event.detail["error"]["code"], shown.code, shown.retryable) == (UNKNOWN_HERE.code, UNKNOWN_HERE.code, False)
