@@ -16,7 +16,7 @@ from mailer.adapters.credentials import AssumedRoles, Assumption, RoleKeys
 from mailer.adapters.encryption import ConfigVault
 from mailer.domain import changes
 from mailer.domain.delivery import MaybeSent, NotSent
-from mailer.domain.errors import DependencyError
+from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.ports import AccountFacts, Copy
@@ -107,14 +107,19 @@ def test_what_is_no_object_tells_nothing_of_a_table(says: Says, call: Callable[[
         *[(name, '{"Items": [{}]}') for name in ("a list", "what is due", "what waits for a provider", "tenants to release")],
         *[(name, '{"Item": {"tenantId": {"S": "acme"}, "rate": {"N": "1"}}}') for name in ("a record", "a provider", "a line")],
         ("a list", '{"Items": [], "LastEvaluatedKey": {"tenantId": {"S": "acme"}}}'),
-        ("providers", '{"Responses": {"ProvidersTable": [{"tenantId": {"S": "acme"}}]}}'),
     ],
 )
 def test_an_answer_without_what_it_has_to_say_is_a_failure(says: Says, name: str, body: str) -> None:
     """A member is missing, or an attribute that every item has."""
     says(body)
-    with pytest.raises(DependencyError, match="DynamoDB"):
+    with pytest.raises(DependencyError, match=r"DynamoDB|cannot be read"):
         READS[name]()
+
+
+def test_a_row_without_what_it_has_to_say_is_one_that_cannot_be_read(says: Says) -> None:
+    """Of several that are read together it costs its own tenant alone."""
+    says('{"Responses": {"ProvidersTable": [{"tenantId": {"S": "acme"}}]}}')
+    assert isinstance(wiring.providers_table().get_many(["acme"])["acme"], UnreadableError)
 
 
 def test_an_item_that_is_not_there_is_none(says: Says) -> None:
