@@ -74,7 +74,7 @@ class DynamoPacingTable:
         if booking.behind:
             values[":behind"] = _number(booking.behind)
             sets.append("waited = waited + :behind")
-        condition = f"#turn = :turn AND #end {'<=' if booking.is_idle else '>'} :start"
+        condition = "#turn = :turn AND #end <= :start" if booking.is_idle else "#turn = :turn AND #end > :start"
         if not booking.is_idle and isfinite(booking.latest):  # DynamoDB knows no infinity
             condition += " AND #end <= :latest"
             values[":latest"] = _number(booking.latest)
