@@ -3,7 +3,7 @@
 from typing import Any
 
 import tables
-from mailer.services.suspects import RENEW_FROM
+from mailer.services.suspects import RENEW_FROM, TRIAL_SPAN
 
 MIB = 1024 * 1024
 DAYS = 24 * 60 * 60
@@ -42,6 +42,12 @@ def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
         "maxReceiveCount": 10,
     }
     assert RENEW_FROM <= 10 // 2
+
+
+def test_a_batch_leaves_time_to_try_what_may_have_killed_a_worker() -> None:
+    """With less than that left it is put off: a shorter timeout would put it off for ever."""
+    timeout = tables.resources("AWS::Serverless::Function")["SendFunction"]["Properties"]["Timeout"]
+    assert timeout >= TRIAL_SPAN.total_seconds() + 15
 
 
 def test_only_the_send_queue_may_redrive_into_the_dead_letter_queue() -> None:

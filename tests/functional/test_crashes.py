@@ -1,0 +1,103 @@
+"""The real SendFunction over the stack in moto: of a batch with a message that kills its worker all others go out, and it alone is kept."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import Mock, patch
+
+import boto3
+
+from api_calls import Context, call, event
+from crashing import Died
+from fakes import AtOnce, FakeClock
+from mailer import wiring
+from mailer.domain.delivery import Status
+from mailer.handlers import providers, send
+
+FROM, SES_REGION = "billing@acme.example", "eu-west-1"
+MESSAGES = 12
+BATCHES = 40
+"""More than it takes."""
+
+
+class SendContext(Context):
+    """SendFunction has more time than the API gives."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 60_000
+
+
+def activate() -> None:
+    """Store a provider of acme, whose account sends fast, and verify it."""
+    put = json.loads(event("provider-put")["body"])
+    body = {**put, "config": {**put["config"], "maxSendRate": 1000}}
+    boto3.client("ses", region_name=SES_REGION).verify_email_identity(EmailAddress=FROM)
+    for name in ("put", "verify"):
+        answer = call(providers.handler, event(f"provider-{name}"), tenant="acme", body=body)
+        assert answer.status == 200, answer.text
+
+
+def enqueue(url: str) -> None:
+    """Ask for some mails, of which one needs an upload."""
+    for number in range(MESSAGES):
+        message: dict[str, Any] = {"to": [{"email": "jo@customer.example"}], "subject": "Hi", "text": "Hello"}
+        if number == 0:
+            message["attachments"] = [{"filename": "a.txt", "s3": {"key": "acme/deadly"}}]
+        body = json.dumps({"tenantId": "acme", "requestId": f"r{number}", "message": message})
+        boto3.client("sqs").send_message(QueueUrl=url, MessageBody=body, MessageGroupId="acme")
+
+
+def receive(url: str) -> Sequence[Any]:
+    """Take what one batch holds; it can be received again at once, as after its visibility timeout."""
+    found = boto3.client("sqs").receive_message(
+        QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0, AttributeNames=["All"], MessageAttributeNames=["All"]
+    )
+    return found.get("Messages", [])
+
+
+def record(message: Any) -> Mapping[str, Any]:
+    """Make a record as Lambda hands it over."""
+    papers = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
+    return {
+        "messageId": message["MessageId"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": papers,
+    }
+
+
+def work(url: str, clock: FakeClock) -> int:
+    """Hand out batches until the queue is empty; return how many workers died."""
+    deaths = 0
+    for _ in range(BATCHES):
+        if not (batch := receive(url)):
+            return deaths
+        try:
+            answer = send.handler({"Records": [record(message) for message in batch]}, SendContext())
+        except Died:
+            deaths += 1
+        else:
+            returned = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+            for message in batch:
+                if message["MessageId"] not in returned:
+                    boto3.client("sqs").delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        clock.advance(timedelta(seconds=360))
+    raise AssertionError("the queue is never empty")
+
+
+def test_of_a_batch_only_what_kills_its_worker_is_kept(aws: Mapping[str, str]) -> None:
+    """By DynamoDB's marks and SQS's own counts."""
+    activate()
+    enqueue(aws["SEND_QUEUE_URL"])
+    clock = FakeClock(datetime.now(UTC))
+    deadly = patch.multiple(wiring.attachments(), version=lambda *_: "1", fetch=Mock(side_effect=Died))
+    # In one thread, so that with the worker everything dies that it was at.
+    with deadly, patch.multiple(wiring, clock=lambda: clock, workers=AtOnce):
+        wiring.mailroom.cache_clear()
+        deaths = work(aws["SEND_QUEUE_URL"], clock)
+    assert deaths <= 3
+    kept = receive(aws["DEAD_LETTER_QUEUE_URL"])
+    assert [json.loads(message["Body"])["requestId"] for message in kept] == ["r0"]
+    records = [wiring.messages_table().get("acme", f"r{number}") for number in range(MESSAGES)]
+    assert [record and record.status for record in records] == [Status.DEFERRED, *[Status.SENT] * (MESSAGES - 1)]
