@@ -82,7 +82,8 @@ def verify(row: Provider | None, version: int, passed: Passed) -> Provider:
     row = existing(row)
     tested = _tested(row, version)
     status = row.status if row.status is ProviderStatus.DISABLED else ProviderStatus.ACTIVE
-    sandbox = _sandbox(row, version, passed)
+    # What the account does not tell now is not known any more: it may have left the sandbox since somebody found out.
+    sandbox: Sandbox = "unknown" if passed.sandbox is None else "true" if passed.sandbox else "false"
     return replace(
         row,
         status=status,
@@ -160,13 +161,6 @@ def _tested(row: Provider, version: int) -> StoredConfig:
         if config is not None and config.version == version:
             return config
     raise RequestError([Problem("", "another config was stored while this one was tested; verify again")], "provider_not_active")
-
-
-def _sandbox(row: Provider, version: int, passed: Passed) -> Sandbox:
-    """Take what the account told; else what is known stays known of the version that it was learned with."""
-    if passed.sandbox is not None:
-        return "true" if passed.sandbox else "false"
-    return row.sandbox if row.active is not None and row.active.version == version else "unknown"
 
 
 def _warnings(row: Provider, tested: StoredConfig, sandbox: Sandbox) -> tuple[str, ...]:
