@@ -178,9 +178,9 @@ def test_a_role_of_our_own_account_is_never_assumed(roles: AssumedRoles, sts: St
     assert sts.calls == []
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "RegionDisabledException"])
+@pytest.mark.parametrize("code", ["AccessDenied", "RegionDisabledException", "ValidationError"])
 def test_a_role_that_lets_us_not_in_is_the_tenants_matter(roles: AssumedRoles, sts: Sts, code: str) -> None:
-    """The trust policy, or a region that the tenant switched off: the hint says who must do what."""
+    """The trust policy, a region that the tenant switched off, or an ARN that is of no role: the hint says who must do what."""
     sts.failure = failed(code, "User: arn:aws:sts::111111111111:assumed-role/send/x is not authorized")
     with pytest.raises(NotSentError) as refusal:
         roles.session(TRUSTED)
@@ -197,7 +197,6 @@ def test_a_role_that_lets_us_not_in_is_the_tenants_matter(roles: AssumedRoles, s
         failed("ExpiredToken"),
         failed("InvalidClientTokenId"),
         failed("MalformedPolicyDocument"),
-        failed("ValidationError"),
         denied(
             "User: arn:… is not authorized to perform: sts:AssumeRole because no identity-based policy allows the sts:AssumeRole action"
         ),

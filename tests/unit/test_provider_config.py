@@ -4,11 +4,13 @@ import json
 import time
 from typing import Any
 
+import botocore.session
 import pytest
 from pydantic import SecretStr
 
 from mailer.domain.errors import RequestError
 from mailer.domain.provider import AccessKeyConfig, RoleConfig, SmtpConfig, parse_config, parse_put
+from mailer.domain.regions import SES_REGIONS, partition_of
 from provider_desks import KEY, ROLE, SECRET, SMTP, with_config
 
 
@@ -39,16 +41,32 @@ def test_reads_an_access_key() -> None:
     "arn",
     [
         "arn:aws:iam::222222222222:role/SendMail",
-        "arn:aws-cn:iam::222222222222:role/SendMail",
         "arn:aws-us-gov:iam::222222222222:role/SendMail",
+        "arn:aws-eusc:iam::222222222222:role/SendMail",
         "arn:aws:iam::222222222222:role/mail/senders/of+acme/Send.Mail@acme",
     ],
 )
-def test_reads_a_role_of_any_partition_and_path(arn: str) -> None:
+def test_reads_a_role_of_any_path_in_the_partition_of_its_region(arn: str) -> None:
     """A role config needs no secret; its account is that of the ARN."""
-    _, config = parse_put(with_config(ROLE, roleArn=arn))
+    partition = arn.split(":")[1]
+    _, config = parse_put(with_config(ROLE, roleArn=arn, region=SES_REGIONS[partition][0]))
     assert isinstance(config, RoleConfig)
-    assert (config.role_arn, config.account) == (arn, "222222222222")
+    assert (config.role_arn, config.account, config.partition) == (arn, "222222222222", partition)
+
+
+def test_regions_are_those_of_ses() -> None:
+    """An SDK that knows another region of SES fails here, so that a tenant there is not turned away."""
+    known = botocore.session.get_session()
+    regions = {p: tuple(known.get_available_regions("ses", p)) for p in known.get_available_partitions()}
+    assert {p: tuple(sorted(names)) for p, names in SES_REGIONS.items()} == {p: names for p, names in regions.items() if names}
+    assert {partition_of(name): names for names in SES_REGIONS.values() for name in names} == dict(SES_REGIONS)
+
+
+def test_a_role_is_refused_for_its_partition_alone() -> None:
+    """The fault stands at the ARN, and names the partition that the region asks for."""
+    found = refusal(with_config(ROLE, roleArn="arn:aws-cn:iam::222222222222:role/x"))
+    assert found.keys() == {"config.roleArn"}
+    assert "arn:aws:" in found["config.roleArn"]
 
 
 @pytest.mark.parametrize("tls", [("none", "none"), ("starttls", "starttls"), ("implicit", "implicit"), (True, "starttls"), (False, "none")])
@@ -99,6 +117,9 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (KEY, {"secretAccessKey": SECRET + "\n"}, "config.secretAccessKey"),
     (KEY, {"secretAccessKey": [SECRET]}, "config.secretAccessKey"),
     (KEY, {"region": "us-east"}, "config.region"),
+    (KEY, {"region": "eu-west-9"}, "config.region"),
+    (KEY, {"region": "cn-north-1"}, "config.region"),
+    (KEY, {"region": "us-iso-east-1"}, "config.region"),
     (KEY, {"region": "eu-west-1.evil.example/"}, "config.region"),
     (KEY, {"region": "EU-WEST-1"}, "config.region"),
     (KEY, {"region": "eu-west-1\n"}, "config.region"),
@@ -121,6 +142,10 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (ROLE, {"roleArn": "arn:aws:iam::222222222222:role/a//x"}, "config.roleArn"),
     (ROLE, {"roleArn": "arn:aws:iam::222222222222:role/" + "x" * 65}, "config.roleArn"),
     (ROLE, {"roleArn": "arn:aws:sts::222222222222:assumed-role/x/y"}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:aws:iam::222222222222:role/" + ("x" * 127 + "/") * 16 + "x"}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:aws-cn:iam::222222222222:role/x"}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:aws:iam::222222222222:role/x", "region": "us-gov-west-1"}, "config.roleArn"),
+    (ROLE, {"roleArn": "arn:awsome:iam::222222222222:role/x"}, "config.roleArn"),
     (ROLE, {"externalId": "mine"}, "config.externalId"),
     (ROLE, {"accessKeyId": "AKIAIOSFODNN7EXAMPLE"}, "config"),
     (SMTP, {"host": "a b"}, "config.host"),

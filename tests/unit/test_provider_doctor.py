@@ -10,8 +10,9 @@ from fakes import US, a_config, a_provider
 from mailer.domain import doctor
 from mailer.domain.doctor import diagnose, told
 from mailer.domain.errors import CODES, ErrorInfo, Kind
-from mailer.domain.onboarding import Us, console_page, iam_policy, partition_of, role_template, trust_policy
+from mailer.domain.onboarding import Us, console_page, iam_policy, role_template, trust_policy
 from mailer.domain.provider import ProviderStatus
+from mailer.domain.regions import partition_of
 
 ROLE = {"type": "role", "roleArn": "arn:aws:iam::222222222222:role/SendMail", "externalId": "external-id"}
 OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.kind is Kind.TENANT} - {

@@ -97,6 +97,16 @@ def test_a_role_of_our_own_account_is_refused() -> None:
     assert problem.path == "config.roleArn"
 
 
+def test_a_role_of_another_partition_than_ours_is_refused() -> None:
+    """STS assumes no role across partitions; the account can still be used by an access key."""
+    scene = a_scene()
+    elsewhere = {"roleArn": "arn:aws-us-gov:iam::222222222222:role/x", "region": "us-gov-west-1"}
+    [problem] = refused(lambda: put(scene, ROLE, **elsewhere)).problems
+    assert problem.path == "config.roleArn"
+    assert "access key" in problem.problem
+    assert put(scene, KEY, region="us-gov-west-1").candidate is not None
+
+
 def test_an_oversized_body_is_refused_unread() -> None:
     """A config is small; what is not is no config."""
     refusal = refused(lambda: put_config("acme", " " * (providers.MAX_BODY + 1), a_scene().desk))

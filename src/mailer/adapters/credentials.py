@@ -183,6 +183,8 @@ def _sts_errors(role_arn: str) -> Iterator[None]:
         code, text = told.get("Code", ""), told.get("Message", "")
         if code == "AccessDenied" and not _DENIED_TO_US.search(text):
             raise NotSentError(ErrorInfo("role_not_assumable", f"the trust policy of {role_arn} does not let this service in")) from error
+        if code == "ValidationError":
+            raise NotSentError(ErrorInfo("role_not_assumable", "STS does not take the role's ARN for one of a role")) from error
         if code == "RegionDisabledException":
             advice = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
             raise NotSentError(ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", advice)) from error

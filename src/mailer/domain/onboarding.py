@@ -7,10 +7,10 @@ from typing import Any
 
 from mailer.domain.addresses import ascii_address
 from mailer.domain.provider import StoredConfig
+from mailer.domain.regions import partition_of
 
 Document = Mapping[str, Any]
 
-_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b", "eusc-": "aws-eusc"}
 _CONSOLES = {"aws": "console.aws.amazon.com", "aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
 
 
@@ -27,11 +27,6 @@ class Us:
         """Read partition and account from the ARN of something of ours."""
         _, partition, _, _, account, *_ = arn.split(":")
         return cls(platform, partition, account)
-
-
-def partition_of(region: str) -> str:
-    """Return the AWS partition that a region is in."""
-    return next((partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws")
 
 
 def console_page(region: str, page: str) -> str:

@@ -8,10 +8,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
 from mailer.domain.message import Address, HeaderText
+from mailer.domain.regions import SES_REGIONS, partition_of
 from mailer.domain.wire import WireModel, fault, load_object, matching, parse
 
 Kind = Literal["ses", "smtp"]
@@ -52,8 +53,12 @@ RoleArn = Annotated[
         "arn:aws[a-z0-9-]{0,20}:iam::[0-9]{12}:role/(?:[!-.0-~]{1,128}/){0,16}[A-Za-z0-9_+=,.@-]{1,64}",
         "the ARN of an IAM role: arn:aws:iam::123456789012:role/name",
     ),
+    Field(max_length=2048),  # STS takes no longer one
 ]
-Region = Annotated[str, matching("[a-z]{2,4}(?:-[a-z]{1,20}){1,3}-[0-9]{1,2}", "the name of an AWS region, such as eu-west-1")]
+Region = Annotated[
+    str,
+    matching("|".join(name for names in SES_REGIONS.values() for name in names), "an AWS region that has Amazon SES, such as eu-west-1"),
+]
 ConfigurationSet = Annotated[str, matching("[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, hyphens and underscores")]
 # Recipients per second: from one in a quarter of an hour (DynamoDB holds nothing near zero) to far beyond what SES gives.
 MaxSendRate = Annotated[float, Field(strict=True, ge=0.001, le=100_000, allow_inf_nan=False)]
@@ -100,6 +105,19 @@ class RoleConfig(_SesConfig):
     """The tenant's SES account, by a role of it that this service may assume with the tenant's ExternalId."""
 
     role_arn: RoleArn
+
+    @field_validator("role_arn")
+    @classmethod
+    def _is_of_the_regions_partition(cls, role_arn: str, info: ValidationInfo) -> str:
+        partition = partition_of(info.data.get("region", ""))
+        if "region" in info.data and role_arn.split(":")[1] != partition:
+            raise fault(f"must be of the region's own AWS partition: arn:{partition}:…")
+        return role_arn
+
+    @property
+    def partition(self) -> str:
+        """The AWS partition that the role is of."""
+        return self.role_arn.split(":")[1]
 
     @property
     def account(self) -> str:

@@ -59,8 +59,13 @@ def _refuse_forbidden(config: ProviderConfig, desk: ProviderDesk) -> None:
     if isinstance(config, SmtpConfig) and not desk.allow_smtp:
         problem = "must be 'ses': SMTP is for development stacks (template parameter AllowSmtp)"
         raise RequestError([Problem("provider", problem)])
-    if isinstance(config, RoleConfig) and config.account == desk.us.account:
+    if not isinstance(config, RoleConfig):
+        return
+    if config.account == desk.us.account:
         raise RequestError([Problem("config.roleArn", "must be a role of the tenant's own AWS account, not of this service's")])
+    if config.partition != desk.us.partition:
+        problem = f"must be of this service's own AWS partition, arn:{desk.us.partition}:…; for another, store an access key"
+        raise RequestError([Problem("config.roleArn", problem)])
 
 
 def _reserved(tenant_id: str, desk: ProviderDesk) -> Provider:
