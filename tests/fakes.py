@@ -21,7 +21,8 @@ from mailer.domain.uploads import Upload, UploadRequest
 from mailer.ports import Copy, Page, RefusedError, Stage, Step, Trial
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-US = Us("Leadmetrics", "aws", "111111111111")
+OUR_ROLES = ("arn:aws:iam::111111111111:role/mail-eu-west-1-send", "arn:aws:iam::111111111111:role/mail-eu-west-1-providers")
+US = Us("Leadmetrics", "aws", "111111111111", OUR_ROLES)
 
 
 class FakeClock:
@@ -360,7 +361,7 @@ def a_provider(tenant_id: str = "acme", status: ProviderStatus = ProviderStatus.
             "tenant_id": tenant_id,
             "status": status,
             "versions": 1,
-            "external_id": f"external-id-of-{tenant_id}",
+            "sealed_external_id": f"sealed-external-id-of-{tenant_id}".encode(),
             "active": a_config(),
             "verified_at": NOON,
             "updated_at": NOON,

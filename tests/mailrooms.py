@@ -9,7 +9,6 @@ from typing import Any
 
 from fakes import (
     NOON,
-    US,
     AtOnce,
     FakeAttachments,
     FakeClock,
@@ -113,7 +112,6 @@ class Bench:
             budget=self.budget,
             new_owner=lambda: f"worker-{next(owners)}",
             send_timeout=SEND_TIMEOUT,
-            us=US,
         )
         self.sweep_room = SweepRoom(
             releases=FakeReleases(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from fakes import US, FakeClock
+from fakes import US, FakeClock, FakeJournal
 from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
@@ -128,6 +128,7 @@ class Scene:
     opener: FakeOpener
     trust: FakeTrust
     clock: FakeClock
+    journal: FakeJournal
     desk: ProviderDesk
 
     @property
@@ -142,15 +143,16 @@ class Scene:
 
 def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
     account = FakeAccount(Sent("message-1"))
-    store, opener, trust, clock = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeClock()
+    store, opener, trust, clock, journal = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeClock(), FakeJournal()
     desk = ProviderDesk(
         store=store,
         vault=FakeVault(),
         opener=opener,
         trust=trust,
         clock=clock,
+        journal=journal,
         new_external_id=external_ids(),
         us=US,
         allow_smtp=allow_smtp,
     )
-    return Scene(store, account, opener, trust, clock, desk)
+    return Scene(store, account, opener, trust, clock, journal, desk)

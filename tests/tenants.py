@@ -5,7 +5,7 @@ from mailer.adapters.credentials import FixedKeys, Keys
 from mailer.adapters.ses import SesProvider
 from mailer.adapters.ses_account import AccountQuestions
 from mailer.domain.mime import Mail, Sender
-from mailer.domain.provider import AccessKeyConfig, RoleConfig, SmtpConfig
+from mailer.domain.provider import AccessKeyConfig, RoleConfig, SealedRole, SmtpConfig
 
 REGION = "eu-west-1"
 FROM = "billing@acme.example"
@@ -26,8 +26,9 @@ def access_key(access_key_id: str = ACCESS_KEY_ID, secret: str = SECRET, from_ad
     )
 
 
-def role(role_arn: str = ROLE_ARN) -> RoleConfig:
-    return RoleConfig.model_validate({"roleArn": role_arn, "region": REGION, "fromAddress": FROM, "fromName": "Acme"})
+def role(role_arn: str = ROLE_ARN) -> SealedRole:
+    fields = {"roleArn": role_arn, "region": REGION, "fromAddress": FROM, "fromName": "Acme"}
+    return SealedRole.of(RoleConfig.model_validate(fields), "external-id-of-acme")
 
 
 def smtp(host: str = "localhost", port: int = 1025, **more: object) -> SmtpConfig:

@@ -18,6 +18,8 @@ class Settings:
     send_queue_url: str
     dead_letter_queue_url: str
     provider_key_arn: str
+    acting_roles: tuple[str, ...]
+    """ARNs of the functions' roles that act as tenants; ProvidersFunction's alone, which tells tenants whom to let in."""
     attachments_bucket: str
     event_bus: str
     send_timeout_seconds: int
@@ -43,6 +45,7 @@ class Settings:
             send_queue_url=env.get("SEND_QUEUE_URL", ""),
             dead_letter_queue_url=env.get("DEAD_LETTER_QUEUE_URL", ""),
             provider_key_arn=env.get("PROVIDER_KEY_ARN", ""),
+            acting_roles=tuple(filter(None, (env.get("SEND_ROLE_ARN"), env.get("PROVIDERS_ROLE_ARN")))),
             attachments_bucket=env.get("ATTACHMENTS_BUCKET", ""),
             event_bus=env.get("EVENT_BUS", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),

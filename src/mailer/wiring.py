@@ -195,7 +195,7 @@ def assumed_roles() -> "AssumedRoles":
 @cache
 def us() -> Us:
     """Return who we are to a tenant; the key's ARN tells our account."""
-    return Us.of(settings().platform_name, settings().provider_key_arn)
+    return Us.of(settings().platform_name, settings().provider_key_arn, settings().acting_roles)
 
 
 @cache
@@ -230,6 +230,7 @@ def provider_desk() -> ProviderDesk:
         opener=provider_opener(),
         trust=assumed_roles(),
         clock=clock(),
+        journal=journal(),
         new_external_id=lambda: secrets.token_urlsafe(32),
         us=us(),
         allow_smtp=settings().allow_smtp,
@@ -269,7 +270,6 @@ def mailroom() -> Mailroom:
         budget=ByteBudget(settings().send_bytes),
         new_owner=lambda: uuid4().hex,
         send_timeout=timedelta(seconds=settings().send_timeout_seconds),
-        us=us(),
     )
 
 

@@ -113,7 +113,7 @@ def stored(vault: Vault, config: ProviderConfig, tenant_id: str = "acme", versio
         region="xx-wrong-1",
         from_address="wrong@x.example",
         from_name="Wrong",
-        credentials={"type": "role", "externalId": "external-id-of-acme"},
+        credentials={"type": "role"},
     )
     return replace(row, **more)
 

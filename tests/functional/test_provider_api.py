@@ -136,10 +136,10 @@ def test_ciphertext_is_gone_after_promotion_and_after_delete(stack: Mapping[str,
     new = row().active
     assert old is not None
     assert new is not None
-    assert ciphertexts(stack) == [new.ciphertext]
+    assert set(ciphertexts(stack)) == {new.ciphertext, row().sealed_external_id}
     assert old.ciphertext != new.ciphertext
     ask("delete")
-    assert ciphertexts(stack) == []
+    assert ciphertexts(stack) == [row().sealed_external_id]
 
 
 def ciphertexts(stack: Mapping[str, str]) -> list[bytes]:
@@ -352,3 +352,29 @@ def test_no_secret_leaves_the_vault(
     assert log.written
     leaks = {place: mark for place, text in shown.items() for mark in MARKS if mark in text}
     assert leaks == {}
+
+
+def test_a_role_is_named_in_answers_alone(stack: Mapping[str, str], log: Everything, capsys: pytest.CaptureFixture[str]) -> None:
+    """ARN and ExternalId come back from PUT, GET and a failing verify; table, logs and output hold neither, nor what would lead to them."""
+    role, external_id = "arn:aws:iam::222222222222:role/canary-role", "canary-external-id"
+    denied = ClientError(
+        {"Error": {"Code": "AccessDenied", "Message": f"not authorized to assume {role} with {external_id}"}}, "AssumeRole"
+    )
+    body = json.loads(event("provider-put-role")["body"])
+    with (
+        patch.object(wiring.secrets, "token_urlsafe", return_value=external_id),
+        patch.object(wiring.sts(), "assume_role", side_effect=denied),
+    ):
+        stored = ask("put", body={**body, "config": {**body["config"], "roleArn": role}})
+        refusal = problem(ask("verify"), 422, "role_not_assumable")
+        shown = ask("get").json
+        assert ask("disable").status == 200
+    assert stored.json["credentials"] == shown["credentials"] == {"type": "role", "roleArn": role, "externalId": external_id}
+    assert role in refusal["hint"]
+    assert external_id in refusal["hint"]
+    assert shown["error"]["hint"] == refusal["hint"]
+    assert "canary" not in refusal["detail"]
+    table = repr(boto3.client("dynamodb").scan(TableName=stack["PROVIDERS_TABLE"]))
+    assert "canary" not in f"{table} {log.written} {capsys.readouterr()}"
+    assert ask("delete").status == 204
+    assert ask("onboarding").json["externalId"] == external_id

@@ -1,7 +1,7 @@
 """The roles and the key of the template hold against a server that evaluates them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -53,14 +53,15 @@ def sealed(aws: LocalAws) -> dict[str, Any]:
 
 
 @pytest.fixture
-def administrator(aws: LocalAws) -> Iterator[Any]:
-    """Make a KMS client of an IAM user of our own account whose policy allows everything."""
+def administrator(aws: LocalAws) -> Iterator[Callable[[Any], Any]]:
+    """Give clients of an IAM user of our own account whose policy allows everything."""
     iam = aws.client("iam")
     everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
     iam.create_user(UserName="administrator")
     iam.put_user_policy(UserName="administrator", PolicyName="all", PolicyDocument=json.dumps(everything))
     key = iam.create_access_key(UserName="administrator")["AccessKey"]
-    yield boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=REGION).client("kms", endpoint_url=aws.addresses.aws)
+    session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=REGION)
+    yield lambda service: session.client(service, endpoint_url=aws.addresses.aws)
     iam.delete_access_key(UserName="administrator", AccessKeyId=key["AccessKeyId"])
     iam.delete_user_policy(UserName="administrator", PolicyName="all")
     iam.delete_user(UserName="administrator")
@@ -79,10 +80,34 @@ def test_only_the_providers_api_seals_a_config(aws: LocalAws) -> None:
     assert refused == set(FUNCTIONS) - {"ProvidersFunction"}
 
 
-def test_an_administrator_of_our_own_account_opens_nothing(administrator: Any, sealed: dict[str, Any]) -> None:
+def test_an_administrator_of_our_own_account_opens_nothing(administrator: Callable[[Any], Any], sealed: dict[str, Any]) -> None:
     """IAM alone gives nobody a tenant's config; the key's policy would have to be changed, which CloudTrail shows."""
-    assert is_denied(administrator.decrypt, **sealed)
-    assert not is_denied(administrator.describe_key, KeyId=sealed["KeyId"])
+    assert is_denied(administrator("kms").decrypt, **sealed)
+    assert not is_denied(administrator("kms").describe_key, KeyId=sealed["KeyId"])
+
+
+def test_nobody_else_of_our_own_account_becomes_a_tenant(aws: LocalAws, administrator: Callable[[Any], Any]) -> None:
+    """The trust policy of onboarding lets in the two roles that act as tenants, and not who knows the ExternalId besides."""
+    tenant = aws.tenants.open()
+    onboarding = aws.api.onboarding(tenant.tenant_id).body
+    role = aws.tenants.launch_role(tenant, onboarding["cloudFormationTemplate"])
+    request = {"RoleArn": role, "RoleSessionName": "test", "ExternalId": onboarding["externalId"]}
+    assert is_denied(administrator("sts").assume_role, **request)
+    refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "sts").assume_role, **request)}
+    assert refused == set(FUNCTIONS) - {"SendFunction", "ProvidersFunction"}
+
+
+def test_the_row_of_a_role_names_it_to_nobody(aws: LocalAws) -> None:
+    """Who may read the table alone learns neither its ARN nor its ExternalId."""
+    tenant = aws.tenants.open()
+    onboarding = aws.api.onboarding(tenant.tenant_id).body
+    role = aws.tenants.launch_role(tenant, onboarding["cloudFormationTemplate"])
+    aws.api.put_provider(tenant.tenant_id, tenant.provider_by_role(role))
+    assert aws.api.verify(tenant.tenant_id).status == 200
+    key = {"tenantId": {"S": tenant.tenant_id}}
+    row = aws.client("dynamodb").get_item(TableName=aws.stack.outputs["ProvidersTableName"], Key=key)["Item"]
+    assert row["active"]["M"]["account"] == {"S": tenant.account}
+    assert not [told for told in (role, role.rpartition("/")[2], onboarding["externalId"]) if told in str(row)]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

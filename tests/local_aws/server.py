@@ -117,8 +117,8 @@ async def _start_ministack(directory: Path, port: int, urls: dict[str, str], log
     }
     return await asyncio.create_subprocess_exec(
         PYTHON,
-        "-m",
-        "ministack",
+        "-P",  # its own folder holds modules of other names than it may expect
+        Path(__file__).with_name("emulator.py"),
         env=environment,
         cwd=temporary,
         stdin=asyncio.subprocess.DEVNULL,

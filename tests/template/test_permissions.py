@@ -1,5 +1,6 @@
 """Each function may do what it has to, and nothing else."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from mailer.domain.delivery import REMEMBERED
 from mailer.domain.message import MAX_AHEAD
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
+ACTING_ROLES = {"SendFunctionRole", "ProvidersFunctionRole"}
 WRITES = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:TransactWriteItems"}
 
 
@@ -107,6 +109,25 @@ def test_only_sending_and_verifying_act_as_tenants() -> None:
     assert who_may("sts:AssumeRole", anyone) == {"SendFunction", "ProvidersFunction"}
 
 
+def test_tenants_let_in_the_two_roles_that_act_as_tenants_by_names_that_stay() -> None:
+    """Their ARNs stand in every tenant's trust policy: made anew, or in a stack that is, they have to be the same."""
+    told = {name: value for name, value in tables.variables("ProvidersFunction").items() if name.endswith("_ROLE_ARN")}
+    assert told == {
+        "SEND_ROLE_ARN": {"Fn::GetAtt": ["SendFunctionRole", "Arn"]},
+        "PROVIDERS_ROLE_ARN": {"Fn::GetAtt": ["ProvidersFunctionRole", "Arn"]},
+    }
+    for role in ACTING_ROLES:
+        name = tables.template()["Resources"][role]["Properties"]["RoleName"]["Fn::Sub"]
+        assert len(name.replace("${AWS::StackName}", "tenantmail").replace("${AWS::Region}", "ap-southeast-2")) <= 64
+        assert set(re.findall(r"\$\{(.+?)\}", name)) == {"AWS::StackName", "AWS::Region"}  # two stacks, or one in two regions, stay apart
+
+
+@pytest.mark.parametrize("function", ["SendFunction", "ProvidersFunction"])
+def test_sessions_with_tenants_roles_are_named_after_the_platform(function: str) -> None:
+    """A tenant's CloudTrail shows who came, whichever function it was."""
+    assert tables.variables(function)["PLATFORM_NAME"] == {"Ref": "PlatformName"}
+
+
 @pytest.mark.parametrize("function", ["SendFunction", "ProvidersFunction"])
 def test_no_role_of_our_own_account_can_be_assumed(function: str) -> None:
     """A tenant who stores the ARN of one of our own roles gets nothing."""
@@ -200,7 +221,7 @@ def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str)
         value["Ref"] if "Ref" in value else value["Fn::GetAtt"][0]
         for value in tables.variables(function).values()
         if isinstance(value, dict)
-    } & set(tables.template()["Resources"])
+    } & set(tables.template()["Resources"]) - ACTING_ROLES
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
     assert told == (may_use | by_key_policy) - {f"{function}Logs"}

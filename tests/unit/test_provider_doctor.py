@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from fakes import US, a_config, a_provider
+import tenants
+from fakes import OUR_ROLES, US, a_config, a_provider
 from mailer.domain import doctor
-from mailer.domain.doctor import diagnose, told
+from mailer.domain.doctor import Disclosed, diagnose, told
 from mailer.domain.errors import CODES, ErrorInfo, Kind
 from mailer.domain.onboarding import Us, console_page, iam_policy, role_template, trust_policy
 from mailer.domain.provider import ProviderStatus
 from mailer.domain.regions import partition_of
 
-ROLE = {"type": "role", "roleArn": "arn:aws:iam::222222222222:role/SendMail", "externalId": "external-id"}
+ROLE = tenants.role()
+IS_ROLE = {"type": "role"}
 OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.kind is Kind.TENANT} - {
     "config_unreadable",  # ours to mend
     "provider_not_configured",
@@ -22,8 +24,8 @@ OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.kind is Kind.TE
 }
 
 
-def hint(code: str, **config: Any) -> str:
-    return diagnose(ErrorInfo(code, "no"), a_config(**config), "external-id", US).hint
+def hint(code: str, disclosed: Disclosed | None = None, **config: Any) -> str:
+    return diagnose(ErrorInfo(code, "no"), a_config(**config), disclosed).hint
 
 
 def pasted(text: str) -> Any:
@@ -39,7 +41,8 @@ def test_every_fault_of_a_tenants_account_has_advice_of_its_own() -> None:
 @pytest.mark.parametrize("code", sorted(OWN_ACCOUNT_FAULTS))
 def test_advice_says_who_and_names_what_is_theirs(code: str) -> None:
     """Each begins with who must act, and is more exact than the code's own hint."""
-    advice = hint(code, configuration_set="news")
+    disclosed, credentials = (Disclosed(ROLE, US), IS_ROLE) if code == "role_not_assumable" else (None, a_config().credentials)
+    advice = hint(code, disclosed, configuration_set="news", credentials=credentials)
     assert advice.startswith("Tenant: ")
     assert advice != CODES[code].hint
 
@@ -63,13 +66,24 @@ def test_denied_gives_the_statement_to_attach(config: dict[str, Any], resources:
 
 def test_denied_names_the_holder() -> None:
     """The role by its ARN, the user by the end of its key."""
-    assert ROLE["roleArn"] in hint("credentials_denied", credentials=ROLE)
+    assert ROLE.role_arn in hint("credentials_denied", Disclosed(ROLE, US), credentials=IS_ROLE)
     assert "…WXYZ" in hint("credentials_denied")
+
+
+@pytest.mark.parametrize("code", sorted(OWN_ACCOUNT_FAULTS))
+def test_what_goes_to_records_and_logs_names_no_role(code: str) -> None:
+    """Undisclosed, a role stays unnamed, and so does its ExternalId; who must do what is said all the same."""
+    advice = hint(code, configuration_set="news", credentials=IS_ROLE, account="222222222222")
+    assert advice.startswith("Tenant: ")
+    for closed in (ROLE.role_arn, "role/mail/sender", ROLE.external_id, "sts:ExternalId"):
+        assert closed not in advice
 
 
 def test_not_assumable_gives_the_trust_policy_to_paste() -> None:
     """It is the one that onboarding gives."""
-    assert pasted(hint("role_not_assumable", credentials=ROLE)) == trust_policy(US, "external-id")
+    advice = hint("role_not_assumable", Disclosed(ROLE, US), credentials=IS_ROLE)
+    assert ROLE.role_arn in advice
+    assert pasted(advice) == trust_policy(US, ROLE.external_id)
 
 
 def test_not_verified_names_identity_region_and_page() -> None:
@@ -82,7 +96,7 @@ def test_not_verified_names_identity_region_and_page() -> None:
 def test_advice_that_is_there_is_kept() -> None:
     """Who saw SES's own answer knows better."""
     error = ErrorInfo("credentials_denied", "no", "Tenant: enable the region.")
-    assert diagnose(error, a_config(), "x", US) is error
+    assert diagnose(error, a_config()) is error
 
 
 @pytest.mark.parametrize("code", ["throttled", "config_unreadable", "unclassified", "dependency_unavailable"])
@@ -94,16 +108,16 @@ def test_what_is_no_fault_of_the_account_keeps_the_codes_hint(code: str) -> None
 def test_smtp_is_not_told_about_ses() -> None:
     """A development sink has no console."""
     error = ErrorInfo("credentials_invalid", "no")
-    assert diagnose(error, a_config(provider="smtp", region=""), "x", US) is error
+    assert diagnose(error, a_config(provider="smtp", region="")) is error
 
 
 def test_a_suspended_record_is_told_with_advice() -> None:
     """And one that is not stays as it is."""
     row = a_provider(status=ProviderStatus.SUSPENDED, error=ErrorInfo("credentials_denied", "no"))
-    shown = told(row, US)
+    shown = told(row)
     assert shown.error is not None
     assert shown.error.hint == hint("credentials_denied")
-    assert told(replace(row, error=None), US).error is None
+    assert told(replace(row, error=None)).error is None
 
 
 # -- onboarding ----------------------------------------------------------------------------------------------------------
@@ -125,19 +139,22 @@ def test_partitions_have_their_own_names(region: str, partition: str, host: str)
 
 def test_our_account_is_read_from_the_keys_arn() -> None:
     """No setting of its own to get wrong."""
-    us = Us.of("Leadmetrics", "arn:aws-cn:kms:cn-north-1:333333333333:key/1234")
-    assert (us.partition, us.account) == ("aws-cn", "333333333333")
+    us = Us.of("Leadmetrics", "arn:aws-cn:kms:cn-north-1:333333333333:key/1234", OUR_ROLES)
+    assert (us.partition, us.account, us.roles) == ("aws-cn", "333333333333", OUR_ROLES)
 
 
-def test_trust_policy_lets_us_in_with_the_external_id_only() -> None:
-    """One principal, one action, one condition."""
+def test_trust_policy_lets_our_two_functions_in_with_the_external_id_only() -> None:
+    """The account alone is the principal, which no role that is made anew falls out of; which of its roles may come, the condition says."""
     assert trust_policy(US, "external-id")["Statement"] == [
         {
-            "Sid": "OnlyWithOurExternalId",
+            "Sid": "OnlyOurFunctionsWithOurExternalId",
             "Effect": "Allow",
             "Principal": {"AWS": "arn:aws:iam::111111111111:root"},
             "Action": "sts:AssumeRole",
-            "Condition": {"StringEquals": {"sts:ExternalId": "external-id"}},
+            "Condition": {
+                "StringEquals": {"sts:ExternalId": "external-id"},
+                "ArnEquals": {"aws:PrincipalArn": list(OUR_ROLES)},
+            },
         }
     ]
 

@@ -69,7 +69,7 @@ def test_versions_go_on_after_delete() -> None:
     """DELETE keeps the counter and the ExternalId, so a new config can never be taken for an old one."""
     row = tombstone(versions=7)
     stored = lifecycle.store(row, a_config(version=8), LATER)
-    assert (stored.versions, stored.external_id, stored.status, stored.deleted_at) == (8, row.external_id, UNVERIFIED, NOON)
+    assert (stored.versions, stored.sealed_external_id, stored.status, stored.deleted_at) == (8, row.sealed_external_id, UNVERIFIED, NOON)
 
 
 # -- verify --------------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_delete_leaves_a_tombstone() -> None:
         tenant_id="acme",
         status=DELETED,
         versions=4,
-        external_id=row.external_id,
+        sealed_external_id=row.sealed_external_id,
         updated_at=LATER,
         deleted_at=LATER,
         release_at=LATER,
@@ -237,7 +237,7 @@ def test_delete_leaves_a_tombstone() -> None:
 
 SENDS: list[tuple[str, Provider | None, tuple[str, bool] | None]] = [
     ("no row", None, ("provider_not_configured", False)),
-    ("ExternalId only", lifecycle.reserve("acme", "x", NOON), ("provider_not_configured", False)),
+    ("ExternalId only", lifecycle.reserve("acme", b"x", NOON), ("provider_not_configured", False)),
     ("unverified", unverified(), ("provider_not_active", False)),
     ("disabled, never verified", lifecycle.disable(unverified(), NOON), ("provider_not_active", False)),
     ("active", a_provider(), None),
@@ -301,7 +301,7 @@ class Caller:
 
 def put(name: bytes) -> Callable[[Provider | None], Provider]:
     def act(row: Provider | None) -> Provider:
-        row = row or lifecycle.reserve("acme", "x", NOON)
+        row = row or lifecycle.reserve("acme", b"x", NOON)
         return lifecycle.store(row, a_config(version=row.versions + 1, ciphertext=name + b"%d" % (row.versions + 1)), NOON)
 
     return act

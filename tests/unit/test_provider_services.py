@@ -1,7 +1,8 @@
 """The provider API's services over stand-ins: what is stored, what a verify proves, and who hears of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes, policy
 from typing import Any
@@ -14,10 +15,11 @@ from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError
 from mailer.domain.events import provider_changed
 from mailer.domain.lifecycle import SANDBOX_MAY_BE
-from mailer.domain.provider import Provider, ProviderStatus
+from mailer.domain.onboarding import trust_policy
+from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 from mailer.ports import AccountFacts
 from mailer.services import providers, verify
-from mailer.services.providers import delete_provider, disable_provider, enable_provider, get_provider, onboard, put_config
+from mailer.services.providers import delete_provider, disable_provider, disclose, enable_provider, get_provider, onboard, put_config
 from mailer.services.verify import VerifyFailedError, verify_provider
 from provider_desks import KEY, ROLE, SECRET, SMTP, FakeVault, Scene, a_scene, with_config
 
@@ -59,15 +61,69 @@ def test_stores_a_config_sealed() -> None:
     assert SECRET not in repr(row)
 
 
+def shown_credentials(scene: Scene) -> Mapping[str, str]:
+    """What the API shows of the newest config."""
+    return lifecycle.to_verify(disclose(scene.row, scene.desk)).credentials
+
+
 def test_a_role_is_shown_with_the_tenants_external_id() -> None:
     """The ExternalId is ours, and the same with each config of the tenant; the ARN tells the account that is paced."""
     scene = a_scene()
-    first, second = put(scene, ROLE).candidate, put(scene, ROLE).candidate
-    assert first is not None
-    assert second is not None
-    assert first.credentials == {"type": "role", "roleArn": ROLE["config"]["roleArn"], "externalId": "external-id-1"}
-    assert second.credentials == first.credentials
-    assert first.account == "222222222222"
+    for _ in range(2):
+        candidate = put(scene, ROLE).candidate
+        assert candidate is not None
+        assert candidate.account == "222222222222"
+        assert shown_credentials(scene) == {"type": "role", "roleArn": ROLE["config"]["roleArn"], "externalId": "external-id-1"}
+
+
+@pytest.mark.parametrize("failure", [DependencyError("KMS", "Decrypt"), NotSentError(ErrorInfo("config_unreadable", "x"))])
+def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Exception) -> None:
+    """With KMS down, or a ciphertext that is not this tenant's, an operator still sees the provider, and can stop it."""
+    scene = a_scene_with(ROLE)
+    verify_provider("acme", scene.desk)
+
+    def fail(*_: object) -> bytes:
+        raise failure
+
+    scene.desk.vault.open = fail  # type: ignore[method-assign]
+    stopped = disclose(disable_provider("acme", scene.desk), scene.desk)
+    assert (stopped.status, lifecycle.to_verify(stopped).credentials) == (ProviderStatus.DISABLED, {"type": "role"})
+    assert bool(scene.journal.entries) is isinstance(failure, DependencyError)
+
+
+def test_neither_arn_nor_external_id_stands_in_the_row() -> None:
+    """Whoever may read the table, or its stream, learns no more of a role than the account that it is of."""
+    scene = a_scene_with(ROLE)
+    scene.trust.sound = False
+    failed_verify(scene)
+    scene.trust.sound = True
+    verify_provider("acme", scene.desk)
+    put(scene, ROLE)
+    rows = [row for _, row in scene.store.writes]
+    assert all(row.candidate or row.active for row in rows)
+    clear = [replace(row, active=bare(row.active), candidate=bare(row.candidate), sealed_external_id=b"") for row in rows]
+    for secret in (ROLE["config"]["roleArn"], "external-id-1", "SendMail"):
+        assert secret not in f"{clear} {[event.detail for _, new in scene.store.writes if (event := provider_changed('e', None, new))]}"
+    assert {config.account for row in rows if (config := row.active or row.candidate)} == {"222222222222"}
+
+
+def bare(config: StoredConfig | None) -> StoredConfig | None:
+    return config and replace(config, ciphertext=b"")
+
+
+def test_an_external_id_does_not_open_as_a_config_nor_in_another_tenants_row() -> None:
+    """Each ciphertext is bound to what it is: to swap them in the table opens nothing."""
+    scene = a_scene_with(ROLE)
+    onboard("evil", scene.desk)
+    stolen = scene.row.sealed_external_id
+    scene.store.rows["evil"] = replace(scene.store.rows["evil"], sealed_external_id=stolen)
+    with pytest.raises(NotSentError):
+        onboard("evil", scene.desk)
+    candidate = scene.row.candidate
+    assert candidate is not None
+    scene.set_row(sealed_external_id=candidate.ciphertext)
+    with pytest.raises(NotSentError):
+        onboard("acme", scene.desk)
 
 
 def test_each_tenant_has_an_external_id_of_its_own() -> None:
@@ -77,7 +133,8 @@ def test_each_tenant_has_an_external_id_of_its_own() -> None:
     assert len(set(ids.values())) == 2
     put(scene, ROLE)
     delete_provider("acme", scene.desk)
-    assert put(scene, ROLE).external_id == ids["acme"]
+    put(scene, ROLE)
+    assert shown_credentials(scene)["externalId"] == onboard("acme", scene.desk).external_id == ids["acme"]
 
 
 def test_smtp_is_refused_outside_of_development_stacks() -> None:
@@ -334,8 +391,10 @@ def test_a_role_that_lets_strangers_in_is_not_activated() -> None:
     error = failed_verify(scene)
     assert error.code == "role_not_assumable"
     policy = json.loads(error.hint[error.hint.index("{") :])
-    assert policy["Statement"][0]["Condition"] == {"StringEquals": {"sts:ExternalId": scene.row.external_id}}
-    assert policy["Statement"][0]["Principal"] == {"AWS": "arn:aws:iam::111111111111:root"}
+    assert policy == trust_policy(scene.desk.us, "external-id-1")
+    stored = disclose(scene.row, scene.desk).candidate
+    assert stored is not None
+    assert stored.error == error
     assert (scene.account.mails, scene.row.status) == ([], ProviderStatus.UNVERIFIED)
 
 
@@ -433,5 +492,4 @@ def test_onboarding_before_anything_is_stored() -> None:
     assert refused(lambda: get_provider("acme", scene.desk)).code == "not_found"
     assert onboard("acme", scene.desk) == onboarding
     put(scene, ROLE)
-    assert scene.row.external_id == onboarding.external_id
-    assert lifecycle.to_verify(scene.row).credentials["externalId"] == onboarding.external_id
+    assert shown_credentials(scene)["externalId"] == onboarding.external_id

@@ -8,7 +8,7 @@ import pytest
 
 from fakes import NOON, a_config, a_provider
 from mailer.domain.delivery import Change, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
-from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import canonical_json, parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
@@ -463,12 +463,12 @@ def test_a_refused_mail_s_hint_names_what_its_config_lacks() -> None:
     assert MISSING_IN in hint_of(bench)
 
 
-def test_an_unusable_role_s_hint_is_the_trust_policy_to_paste() -> None:
-    """With this tenant's ExternalId, also where nothing could be tried."""
+def test_an_unusable_role_s_hint_says_where_its_trust_policy_is() -> None:
+    """The policy itself holds the tenant's ExternalId, which no record shows."""
     bench = Bench()
     bench.opener.error = NotSentError(ErrorInfo("role_not_assumable", "so it is"))
     bench.receive(a_copy())
-    assert "external-id-of-acme" in hint_of(bench)
+    assert hint_of(bench) == CODES["role_not_assumable"].hint
 
 
 def test_mail_of_a_suspended_tenant_says_what_lifts_the_suspension() -> None:

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,8 +80,8 @@ class Assumption:
 
     tenant_id: str
     version: int
-    role_arn: str
-    external_id: str
+    role_arn: str = field(repr=False)
+    external_id: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class AssumedRoles:
             raise NotSentError(ErrorInfo("role_not_assumable", "the role is one of this service's own AWS account"))
 
     def _assume(self, role_arn: str, session_name: str, claim: Mapping[str, str]) -> tuple[ReadOnlyCredentials, datetime]:
-        with _sts_errors(role_arn):
+        with _sts_errors():
             answer = self._sts().assume_role(
                 RoleArn=role_arn,
                 RoleSessionName=re.sub(r"[^\w+=,.@-]", "-", session_name, flags=re.ASCII)[:64],
@@ -175,14 +175,14 @@ _DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service 
 
 
 @contextmanager
-def _sts_errors(role_arn: str) -> Iterator[None]:
+def _sts_errors() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
         told = error.response.get("Error", {})
         code, text = told.get("Code", ""), told.get("Message", "")
         if code == "AccessDenied" and not _DENIED_TO_US.search(text):
-            raise NotSentError(ErrorInfo("role_not_assumable", f"the trust policy of {role_arn} does not let this service in")) from error
+            raise NotSentError(ErrorInfo("role_not_assumable", "the role's trust policy does not let this service in")) from error
         if code == "ValidationError":
             raise NotSentError(ErrorInfo("role_not_assumable", "STS does not take the role's ARN for one of a role")) from error
         if code == "RegionDisabledException":

@@ -12,7 +12,7 @@ from mailer.adapters.ses_account import AccountQuestions
 from mailer.adapters.smtp import SmtpProvider
 from mailer.domain.errors import ErrorInfo, NotSentError, RequestError
 from mailer.domain.mime import Sender
-from mailer.domain.provider import AccessKeyConfig, ProviderConfig, RoleConfig, SmtpConfig, StoredConfig, parse_config
+from mailer.domain.provider import AccessKeyConfig, SealedConfig, SealedRole, SmtpConfig, StoredConfig, parse_config
 from mailer.ports import Clock, EmailProvider, Vault
 
 KEPT_FOR = timedelta(minutes=5)
@@ -27,7 +27,6 @@ class _Key:
     tenant_id: str
     provider: str
     version: int
-    external_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class TenantProviderOpener:
         """
         if config.provider == "smtp" and not self._allow_smtp:
             raise NotSentError(ErrorInfo("provider_not_active", "this stack sends through SES only", _NO_SMTP))
-        key = _Key(tenant_id, config.provider, config.version, config.credentials.get("externalId", ""))
+        key = _Key(tenant_id, config.provider, config.version)
         is_kept = True
 
         def make() -> _Opened:
@@ -91,7 +90,7 @@ class TenantProviderOpener:
             raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
         return _Opened(self._provider(key, parsed), self._clock.now())
 
-    def _provider(self, key: _Key, config: ProviderConfig) -> EmailProvider:
+    def _provider(self, key: _Key, config: SealedConfig) -> EmailProvider:
         sender = Sender(config.from_address, config.from_name)
         if isinstance(config, SmtpConfig):
             return SmtpProvider(sender=sender, config=config)
@@ -102,13 +101,13 @@ class TenantProviderOpener:
             configuration_set=config.configuration_set,
             keys=self._keys(key, config),
             clients=self._clients,
-            questions=AccountQuestions(self._inquiries, config.region, config.account if isinstance(config, RoleConfig) else None),
+            questions=AccountQuestions(self._inquiries, config.region, config.account if isinstance(config, SealedRole) else None),
         )
 
-    def _keys(self, key: _Key, config: AccessKeyConfig | RoleConfig) -> Keys:
+    def _keys(self, key: _Key, config: AccessKeyConfig | SealedRole) -> Keys:
         if isinstance(config, AccessKeyConfig):
             return FixedKeys(config)
-        return RoleKeys(self._roles, Assumption(key.tenant_id, key.version, config.role_arn, key.external_id))
+        return RoleKeys(self._roles, Assumption(key.tenant_id, key.version, config.role_arn, config.external_id))
 
 
 _NO_SMTP = "Tenant: store an SES config; SMTP is for development stacks (template parameter AllowSmtp)."

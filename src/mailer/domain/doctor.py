@@ -1,4 +1,8 @@
-"""Say of a tenant's error exactly who must do what: the statement to attach, the region and identity that are missing, the page to open."""
+"""Say of a tenant's error exactly who must do what: the statement to attach, the region and identity that are missing, the page to open.
+
+A role's ARN, its ExternalId and the trust policy that holds it stand in answers of the provider API alone: records, events and log
+lines are read by others than the tenant's managers.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,14 +11,21 @@ from dataclasses import dataclass, replace
 from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.onboarding import Us, console_page, send_statement, trust_policy
-from mailer.domain.provider import Provider, StoredConfig
+from mailer.domain.provider import Provider, SealedRole, StoredConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosed:
+    """A tenant's role, opened for an answer of the provider API, and whom it must let in."""
+
+    role: SealedRole
+    us: Us
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
     config: StoredConfig
-    external_id: str
-    us: Us
+    disclosed: Disclosed | None
 
     @property
     def domain(self) -> str:
@@ -24,25 +35,27 @@ class _Case:
     def holder(self) -> str:
         """Who has the rights: as the tenant finds it in IAM."""
         shown = self.config.credentials
-        return f"the role {shown['roleArn']}" if shown["type"] == "role" else f"the IAM user of the access key {shown['accessKeyId']}"
+        if shown["type"] != "role":
+            return f"the IAM user of the access key {shown['accessKeyId']}"
+        return f"the role {self.disclosed.role.role_arn}" if self.disclosed else "the role of the config"
 
 
-def told(row: Provider, us: Us) -> Provider:
+def told(row: Provider) -> Provider:
     """Give what suspended a provider the advice that fits its config."""
-    return replace(row, error=advised(row.error, row, us)) if row.error else row
+    return replace(row, error=advised(row.error, row)) if row.error else row
 
 
-def advised(error: ErrorInfo, row: Provider | None, us: Us) -> ErrorInfo:
+def advised(error: ErrorInfo, row: Provider | None) -> ErrorInfo:
     """Give an error that a tenant's mail met the advice that fits the config it was sent with."""
-    return diagnose(error, row.active, row.external_id, us) if row and row.active else error
+    return diagnose(error, row.active) if row and row.active else error
 
 
-def diagnose(error: ErrorInfo, config: StoredConfig, external_id: str, us: Us) -> ErrorInfo:
+def diagnose(error: ErrorInfo, config: StoredConfig, disclosed: Disclosed | None = None) -> ErrorInfo:
     """Give an error the advice that fits the tenant's config; advice that it already has is kept."""
     advise = _ADVICE.get(error.code)
     if error.advice or advise is None or config.provider != "ses":
         return error
-    return replace(error, advice=advise(_Case(config, external_id, us)))
+    return replace(error, advice=advise(_Case(config, disclosed)))
 
 
 def _credentials_denied(case: _Case) -> str:
@@ -56,9 +69,11 @@ def _credentials_invalid(case: _Case) -> str:
     )
 
 
-def _role_not_assumable(case: _Case) -> str:
-    arn = case.config.credentials.get("roleArn", "the role")
-    return f"Tenant: make this the trust policy of {arn}, which must exist: {json.dumps(trust_policy(case.us, case.external_id))}"
+def _role_not_assumable(case: _Case) -> str | None:
+    if case.disclosed is None:
+        return None
+    role, us = case.disclosed.role, case.disclosed.us
+    return f"Tenant: make this the trust policy of {role.role_arn}, which must exist: {json.dumps(trust_policy(us, role.external_id))}"
 
 
 def _from_address_not_verified(case: _Case) -> str:
@@ -89,7 +104,7 @@ def _sandbox(case: _Case) -> str:
     return f"Tenant: the account is in the sandbox in {case.config.region}. Request production access ({page}), or verify the recipient."
 
 
-_ADVICE: Mapping[str, Callable[[_Case], str]] = {
+_ADVICE: Mapping[str, Callable[[_Case], str | None]] = {
     "credentials_denied": _credentials_denied,
     "credentials_invalid": _credentials_invalid,
     "role_not_assumable": _role_not_assumable,

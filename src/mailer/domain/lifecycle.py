@@ -48,9 +48,9 @@ def existing(row: Provider | None) -> Provider:
     return row
 
 
-def reserve(tenant_id: str, external_id: str, now: datetime) -> Provider:
+def reserve(tenant_id: str, sealed_external_id: bytes, now: datetime) -> Provider:
     """Return the row of a tenant that has stored nothing yet: it only keeps the ExternalId."""
-    return Provider(tenant_id=tenant_id, status=ProviderStatus.DELETED, versions=0, external_id=external_id, updated_at=now)
+    return Provider(tenant_id=tenant_id, status=ProviderStatus.DELETED, versions=0, sealed_external_id=sealed_external_id, updated_at=now)
 
 
 def store(row: Provider, config: StoredConfig, now: datetime) -> Provider:
@@ -148,7 +148,7 @@ def delete(row: Provider, now: datetime) -> Provider:
     """Leave the tombstone: the version counter and the ExternalId, and when it was deleted."""
     if row.status is ProviderStatus.DELETED:
         return row
-    blank = reserve(row.tenant_id, row.external_id, now)
+    blank = reserve(row.tenant_id, row.sealed_external_id, now)
     return replace(blank, versions=row.versions, deleted_at=now, release_at=now, revision=row.revision)
 
 

@@ -1,7 +1,7 @@
 """Write what a tenant sets up in its own AWS account: the policies to paste, the template that makes a role of them, the pages to open."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ class Us:
     platform: str
     partition: str
     account: str
+    roles: tuple[str, ...] = ()
+    """The ARNs of the functions' roles that act as tenants."""
 
     @classmethod
-    def of(cls, platform: str, arn: str) -> "Us":
+    def of(cls, platform: str, arn: str, roles: Iterable[str] = ()) -> "Us":
         """Read partition and account from the ARN of something of ours."""
         _, partition, _, _, account, *_ = arn.split(":")
-        return cls(platform, partition, account)
+        return cls(platform, partition, account, tuple(roles))
 
 
 def console_page(region: str, page: str) -> str:
@@ -36,14 +38,21 @@ def console_page(region: str, page: str) -> str:
 
 
 def trust_policy(us: Us, external_id: str) -> Document:
-    """Return the trust policy of a tenant's role: our account, and only with this tenant's ExternalId."""
+    """Return the trust policy of a tenant's role: the two functions of ours that send, and only with this tenant's ExternalId.
+
+    IAM keeps a role that is named as principal by an id of its own, which a role that is made anew has not; the account with a
+    condition on the ARN goes on letting that one in.
+    """
     return _policy(
         {
-            "Sid": "OnlyWithOurExternalId",
+            "Sid": "OnlyOurFunctionsWithOurExternalId",
             "Effect": "Allow",
             "Principal": {"AWS": f"arn:{us.partition}:iam::{us.account}:root"},
             "Action": "sts:AssumeRole",
-            "Condition": {"StringEquals": {"sts:ExternalId": external_id}},
+            "Condition": {
+                "StringEquals": {"sts:ExternalId": external_id},
+                "ArnEquals": {"aws:PrincipalArn": list(us.roles)},
+            },
         }
     )
 

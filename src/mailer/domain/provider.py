@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -96,15 +96,15 @@ class AccessKeyConfig(_SesConfig):
     access_key_id: AccessKeyId
     secret_access_key: SecretKey
 
-    def shown(self, external_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the same call for every kind
-        """Return what the API shows of the credentials."""
+    def shown(self) -> Mapping[str, str]:
+        """Return what may stand in clear of the credentials."""
         return {"type": "accessKey", "accessKeyId": f"…{self.access_key_id[-4:]}"}
 
 
 class RoleConfig(_SesConfig):
     """The tenant's SES account, by a role of it that this service may assume with the tenant's ExternalId."""
 
-    role_arn: RoleArn
+    role_arn: Annotated[RoleArn, Field(repr=False)]
 
     @field_validator("role_arn")
     @classmethod
@@ -124,9 +124,24 @@ class RoleConfig(_SesConfig):
         """The id of the AWS account that the role is of."""
         return self.role_arn.split(":")[4]
 
-    def shown(self, external_id: str) -> Mapping[str, str]:
-        """Return what the API shows of the credentials."""
-        return {"type": "role", "roleArn": self.role_arn, "externalId": external_id}
+    def shown(self) -> Mapping[str, str]:
+        """Return what may stand in clear of the credentials: who knows ARN and ExternalId knows all but our own role's rights."""
+        return {"type": "role"}
+
+
+class SealedRole(RoleConfig):
+    """A role as it is sealed: with the ExternalId that it is assumed with."""
+
+    external_id: Annotated[str, Field(min_length=2, max_length=1224, repr=False)]
+
+    @classmethod
+    def of(cls, config: RoleConfig, external_id: str) -> "SealedRole":
+        """Add the tenant's ExternalId to what it stored."""
+        return cls(**dict(config), external_id=external_id)
+
+    def disclosed(self) -> Mapping[str, str]:
+        """Return what the API shows of the credentials, to those who may ask for the provider."""
+        return {"type": "role", "roleArn": self.role_arn, "externalId": self.external_id}
 
 
 def _tls(value: Any) -> Any:
@@ -149,13 +164,16 @@ class SmtpConfig(_Config):
             raise fault("must have both username and password, or neither")
         return self
 
-    def shown(self, external_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the same call for every kind
-        """Return what the API shows of the credentials."""
+    def shown(self) -> Mapping[str, str]:
+        """Return what may stand in clear of the credentials."""
         return {"type": "smtp", "host": f"{self.host}:{self.port}"}
 
 
 SesConfig = AccessKeyConfig | RoleConfig
 ProviderConfig = AccessKeyConfig | RoleConfig | SmtpConfig
+"""As a caller stores it."""
+SealedConfig = AccessKeyConfig | SealedRole | SmtpConfig
+"""As it is sealed."""
 
 
 class ProviderPut(WireModel):
@@ -183,20 +201,7 @@ def parse_put(body: str | bytes) -> tuple[Kind, ProviderConfig]:
     Raises:
         RequestError: names every faulty field.
     """
-    return _parse(*load_object(body))
-
-
-def parse_config(kind: Kind, plaintext: str | bytes) -> ProviderConfig:
-    """Read a config as `plaintext` wrote it.
-
-    Raises:
-        RequestError: names every faulty field.
-    """
-    config, unreadable = load_object(plaintext)
-    return _parse({"provider": kind, "config": config}, unreadable)[1]
-
-
-def _parse(document: Mapping[str, object], unreadable: Sequence[Problem]) -> tuple[Kind, ProviderConfig]:
+    document, unreadable = load_object(body)
     config = document.get("config")
     given = frozenset(config) if isinstance(config, dict) else frozenset()
     if "roleArn" in given and given & {"accessKeyId", "secretAccessKey"}:
@@ -205,6 +210,17 @@ def _parse(document: Mapping[str, object], unreadable: Sequence[Problem]) -> tup
     model: type[ProviderPut] = _SmtpPut if document.get("provider") == "smtp" else ses
     put = parse(model, document, unreadable)
     return put.provider, put.config
+
+
+def parse_config(kind: Kind, plaintext: str | bytes) -> SealedConfig:
+    """Read a config as `plaintext` wrote it.
+
+    Raises:
+        RequestError: names every faulty field.
+    """
+    document, unreadable = load_object(plaintext)
+    model: type[SealedConfig] = SmtpConfig if kind == "smtp" else SealedRole if "roleArn" in document else AccessKeyConfig
+    return parse(model, document, unreadable)
 
 
 class ProviderStatus(StrEnum):
@@ -230,12 +246,12 @@ class StoredConfig:
     from_address: str
     from_name: str
     credentials: Mapping[str, str]
-    """What the API shows: {"type": "accessKey", "accessKeyId": "…last 4"} or {"type": "role", "roleArn", "externalId"}."""
+    """What stands in clear: {"type": "accessKey", "accessKeyId": "…last 4"} or {"type": "role"}, whose ARN and ExternalId are sealed."""
     configuration_set: str | None = None
     max_send_rate: float | None = None
     """Recipients per second, as the config says."""
     account: str | None = None
-    """The sending AWS account's id, as verify learned it; paces the tenants that share it together."""
+    """The sending AWS account's id, as the role's ARN told it or verify learned it; paces the tenants that share it together."""
     quota_rate: float | None = None
     """Recipients per second, as GetSendQuota told verify; None: the tenant's policy does not allow that call."""
     quota_24h: float | None = None
@@ -252,8 +268,8 @@ class Provider:
     status: ProviderStatus
     versions: int
     """The highest version ever given out; never reused, also after DELETE."""
-    external_id: str
-    """What a role's trust policy must ask for; made once for a tenant, kept for ever."""
+    sealed_external_id: bytes = field(repr=False)
+    """What a role's trust policy must ask for: made once for a tenant, kept for ever, sealed as a config is."""
     active: StoredConfig | None = None
     candidate: StoredConfig | None = None
     sandbox: Sandbox = "unknown"

@@ -23,7 +23,8 @@ class Config(WireModel):
     credentials: Annotated[
         Mapping[str, str],
         Field(
-            description="The type accessKey with the end of the accessKeyId, or the type role with roleArn and externalId.",
+            description="The type accessKey with the end of the accessKeyId, or the type role with roleArn and externalId:"
+            " these two are sealed, and left out while KMS does not open them.",
             examples=[{"type": "accessKey", "accessKeyId": "…MPLE"}],
         ),
     ]

@@ -8,7 +8,6 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from mailer import wiring
-from mailer.domain.doctor import told
 from mailer.domain.provider import Provider, ProviderPut
 from mailer.handlers.api import JSON, DescribedAs, TenantInPath, answers, evened, rest_app
 from mailer.handlers.problem import problem
@@ -115,4 +114,4 @@ def onboarding(tenant_id: TenantInPath) -> Response[OnboardingAnswer]:
 
 
 def _record(row: Provider) -> Response[ProviderRecord]:
-    return Response(200, JSON, ProviderRecord.of(told(row, wiring.provider_desk().us)))
+    return Response(200, JSON, ProviderRecord.of(providers.disclose(row, wiring.provider_desk())))

@@ -9,7 +9,6 @@ from typing import Self
 from mailer.domain.changes import Request
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.message import SendRequest
-from mailer.domain.onboarding import Us
 from mailer.ports import (
     Attachments,
     Clock,
@@ -49,8 +48,6 @@ class Mailroom:
     """Makes a token that no other attempt has."""
     send_timeout: timedelta
     """After this a worker is dead."""
-    us: Us
-    """Whom tenants let in, as the hints of their errors name us."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def settle(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provid
         DependencyError: neither the table nor the queue took it, or its body is not safe yet: the copy must stay on the queue.
     """
     if isinstance(outcome, NotSent):
-        outcome = replace(outcome, error=advised(outcome.error, row, room.us))
+        outcome = replace(outcome, error=advised(outcome.error, row))
     try:
         record = _written(job, room, fence, outcome, row)
     except DependencyError as failure:

@@ -7,10 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mailer.domain import lifecycle
-from mailer.domain.errors import Problem, RequestError
+from mailer.domain.doctor import Disclosed, diagnose
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
 from mailer.domain.onboarding import Document, Us, iam_policy, role_template, trust_policy
-from mailer.domain.provider import Kind, Provider, ProviderConfig, RoleConfig, SmtpConfig, StoredConfig, parse_put
-from mailer.ports import Clock, ProviderOpener, ProviderStore, TrustProbe, Vault
+from mailer.domain.provider import (
+    Kind,
+    Provider,
+    ProviderConfig,
+    RoleConfig,
+    SealedConfig,
+    SealedRole,
+    SmtpConfig,
+    StoredConfig,
+    parse_config,
+    parse_put,
+)
+from mailer.ports import Clock, Journal, ProviderOpener, ProviderStore, TrustProbe, Vault
 
 MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
@@ -28,6 +40,7 @@ class ProviderDesk:
     opener: ProviderOpener
     trust: TrustProbe
     clock: Clock
+    journal: Journal
     new_external_id: Callable[[], str]
     """Makes a value that nobody can guess."""
     us: Us
@@ -49,7 +62,8 @@ def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk) -> Provide
     def decide(row: Provider | None) -> Provider:
         row = row or _reserved(tenant_id, desk)
         # Sealed anew for each try: the version is part of what the ciphertext is bound to.
-        sealed = desk.vault.seal(tenant_id, kind, row.versions + 1, config.plaintext())
+        whole = SealedRole.of(config, _external_id(row, desk)) if isinstance(config, RoleConfig) else config
+        sealed = desk.vault.seal(tenant_id, kind, row.versions + 1, whole.plaintext())
         return lifecycle.store(row, _stored(kind, config, sealed, row), desk.clock.now())
 
     return change(tenant_id, desk, decide)
@@ -68,8 +82,17 @@ def _refuse_forbidden(config: ProviderConfig, desk: ProviderDesk) -> None:
         raise RequestError([Problem("config.roleArn", problem)])
 
 
+_EXTERNAL_ID = "external-id", 0
+"""What a tenant's ExternalId is sealed as, in the place of a config's provider and version, so that neither opens as the other."""
+
+
 def _reserved(tenant_id: str, desk: ProviderDesk) -> Provider:
-    return lifecycle.reserve(tenant_id, desk.new_external_id(), desk.clock.now())
+    sealed = desk.vault.seal(tenant_id, *_EXTERNAL_ID, desk.new_external_id().encode())
+    return lifecycle.reserve(tenant_id, sealed, desk.clock.now())
+
+
+def _external_id(row: Provider, desk: ProviderDesk) -> str:
+    return desk.vault.open(row.tenant_id, *_EXTERNAL_ID, row.sealed_external_id).decode()
 
 
 def _stored(kind: Kind, config: ProviderConfig, sealed: bytes, row: Provider) -> StoredConfig:
@@ -81,7 +104,7 @@ def _stored(kind: Kind, config: ProviderConfig, sealed: bytes, row: Provider) ->
         region=ses.region if ses else "",
         from_address=config.from_address,
         from_name=config.from_name,
-        credentials=config.shown(row.external_id),
+        credentials=config.shown(),
         configuration_set=ses.configuration_set if ses else None,
         max_send_rate=ses.max_send_rate if ses else None,
         account=config.account if isinstance(config, RoleConfig) else None,
@@ -95,6 +118,50 @@ def get_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
         RequestError: not_found.
     """
     return lifecycle.existing(desk.store.get(tenant_id))
+
+
+def disclose(row: Provider, desk: ProviderDesk) -> Provider:
+    """Return the row as the provider API shows it: roles with their ARN and ExternalId, errors with the advice that names them.
+
+    What cannot be opened stays closed: the rest of the row is shown all the same.
+    """
+    roles = {config.version: role_of(row, config, desk) for config in (row.active, row.candidate) if config}
+    error = diagnose(row.error, row.active, roles[row.active.version]) if row.error and row.active else row.error
+    active, candidate = (config and _disclosed(config, roles[config.version]) for config in (row.active, row.candidate))
+    return replace(row, active=active, candidate=candidate, error=error)
+
+
+def _disclosed(config: StoredConfig, disclosed: Disclosed | None) -> StoredConfig:
+    shown = disclosed.role.disclosed() if disclosed else config.credentials
+    return replace(config, credentials=shown, error=config.error and diagnose(config.error, config, disclosed))
+
+
+def role_of(row: Provider, config: StoredConfig, desk: ProviderDesk) -> Disclosed | None:
+    """Open the role of a config; None where it is none, or cannot be opened."""
+    if config.credentials["type"] != "role":
+        return None
+    try:
+        role = open_config(row, config, desk)
+    except DependencyError as failure:
+        desk.journal.failed("show role", row.tenant_id, failure)
+        return None
+    except NotSentError:
+        return None
+    return Disclosed(role, desk.us) if isinstance(role, SealedRole) else None
+
+
+def open_config(row: Provider, config: StoredConfig, desk: ProviderDesk) -> SealedConfig:
+    """Decrypt a config.
+
+    Raises:
+        NotSentError: config_unreadable.
+        DependencyError: KMS did not do its part.
+    """
+    plaintext = desk.vault.open(row.tenant_id, config.provider, config.version, config.ciphertext)
+    try:
+        return parse_config(config.provider, plaintext)
+    except RequestError:
+        raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
 
 
 def disable_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
@@ -139,14 +206,16 @@ def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
 
     Raises:
         RequestError: too_many_requests where others keep changing the row.
+        NotSentError: config_unreadable: the ExternalId is not this tenant's, or was damaged.
+        DependencyError: KMS or DynamoDB did not do its part.
     """
     row = change(tenant_id, desk, lambda row: row or _reserved(tenant_id, desk))
-    config = row.candidate or row.active
+    config, external_id = row.candidate or row.active, _external_id(row, desk)
     return Onboarding(
-        external_id=row.external_id,
+        external_id=external_id,
         iam_policy=iam_policy(config),
-        trust_policy=trust_policy(desk.us, row.external_id),
-        role_template=role_template(desk.us, row.external_id, config),
+        trust_policy=trust_policy(desk.us, external_id),
+        role_template=role_template(desk.us, external_id, config),
     )
 
 

@@ -83,7 +83,7 @@ def _rows(tenant_ids: set[str], room: Mailroom) -> Rows:
         rows = room.providers.get_many(tenant_ids) if tenant_ids else {}
     except DependencyError as failure:
         return dict.fromkeys(tenant_ids, failure)
-    return {tenant_id: told(row, room.us) if isinstance(row, Provider) else row for tenant_id, row in rows.items()}
+    return {tenant_id: told(row) if isinstance(row, Provider) else row for tenant_id, row in rows.items()}
 
 
 def _safely[T](job: Job, room: Mailroom, work: Callable[[], T]) -> T | Received | None:
@@ -200,7 +200,7 @@ def _open(job: Job, row: Provider | None, config: StoredConfig, room: Mailroom) 
 
 def _blocked(job: Job, row: Provider | None, room: Mailroom, error: ErrorInfo) -> None:
     """Let a request wait that its tenant's config or credentials keep from being tried."""
-    error = advised(error, row, room.us)
+    error = advised(error, row)
     if error.kind is Kind.FAILED:
         end(job, room, error)
     elif error.kind is Kind.TENANT and blame(job, room, error, row):

@@ -6,13 +6,13 @@ from datetime import timedelta
 from mailer.domain import lifecycle
 from mailer.domain.delivery import Sent
 from mailer.domain.doctor import diagnose
-from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, NotSentError, RequestError
+from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, NotSentError
 from mailer.domain.lifecycle import Passed
 from mailer.domain.message import EmailMessage, Mailbox
 from mailer.domain.mime import Mail, compose
-from mailer.domain.provider import Provider, RoleConfig, StoredConfig, parse_config
+from mailer.domain.provider import Provider, RoleConfig, StoredConfig
 from mailer.ports import AccountFacts, EmailProvider
-from mailer.services.providers import ProviderDesk, change
+from mailer.services.providers import ProviderDesk, change, open_config, role_of
 
 SEND_BY = timedelta(seconds=12)
 """How long opening the config may take: API Gateway waits 29 s for all of it, and SES has up to 13 s to accept the mail."""
@@ -82,11 +82,7 @@ def _open(row: Provider, config: StoredConfig, desk: ProviderDesk) -> EmailProvi
 
 def _refuse_open_role(row: Provider, config: StoredConfig, desk: ProviderDesk) -> None:
     """Refuse a role that anybody could have us assume who knows its ARN: the confused deputy of AWS's IAM guide."""
-    plaintext = desk.vault.open(row.tenant_id, config.provider, config.version, config.ciphertext)
-    try:
-        role = parse_config(config.provider, plaintext)
-    except RequestError:
-        raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
+    role = open_config(row, config, desk)
     if isinstance(role, RoleConfig) and not desk.trust.refuses_foreign_external_id(role):
         message = (
             "the role's trust policy lets this service in without the tenant's ExternalId, so that any other tenant could use the role"
@@ -117,7 +113,7 @@ def _here(error: ErrorInfo) -> ErrorInfo:
 
 
 def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, desk: ProviderDesk) -> VerifyFailedError:
-    """Note on the row why the config did not pass, for those who look later."""
-    diagnosis = diagnose(error, config, row.external_id, desk.us)
-    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, diagnosis, desk.clock.now()))
-    return VerifyFailedError(diagnosis)
+    """Note on the row why the config did not pass, for those who look later; only the answer names the role."""
+    noted = diagnose(error, config)
+    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, noted, desk.clock.now()))
+    return VerifyFailedError(diagnose(error, config, role_of(row, config, desk)))

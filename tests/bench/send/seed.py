@@ -35,7 +35,7 @@ def _store(tenant: Tenant) -> None:
         tenant_id=tenant.tenant_id,
         status=ProviderStatus.ACTIVE,
         versions=1,
-        external_id="-",
+        sealed_external_id=b"-",
         active=stored,
         verified_at=NOW,
         updated_at=NOW,
