@@ -1,10 +1,14 @@
 """The tables of docs/providers.md, made by the code they tell about: `PYTHONPATH=src python tests/provider_matrix.py` writes them there."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fakes import NOON, FakeProvidersTable
+from botocore.exceptions import ClientError
+
+from fakes import NOON, US, FakeClock, FakeProvidersTable
+from mailer.adapters.credentials import AssumedRoles, Assumption
+from mailer.adapters.ses_errors import read_error
 from mailer.domain import lifecycle
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
@@ -13,28 +17,64 @@ from mailer.domain.provider import Provider, ProviderStatus, Stop, StoredConfig,
 from mailer.handlers.problem import problem
 from mailer.services.providers import put_config
 from mailer.services.verify import VerifyFailedError, verify_provider
-from provider_desks import KEY, ROLE, Scene, a_scene, with_config
+from provider_desks import KEY, ROLE, SENDER, Scene, a_scene, with_config
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "providers.md"
 CREDENTIALS = {"access key": KEY, "role": ROLE}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What AWS says to a verify, as the adapters read it: a refusal to open the config, or what became of the test mail."""
+
+    said: str
+    found: NotSentError | DependencyError | NotSent | MaybeSent
+    only_of: str = ""
+
+    @property
+    def code(self) -> str:
+        return self.found.error.code
+
+
+def by_ses(code: str, text: str = "", status: int = 400, only_of: str = "") -> Fault:
+    answer = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return Fault(f"SES: `{code}`", read_error(answer, sender=SENDER["fromAddress"], region=SENDER["region"]), only_of)
+
+
+class _Sts:
+    def assume_role(self, **_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole")
+
+
+def by_sts() -> Fault:
+    roles = AssumedRoles(_Sts, own_account=US.account, platform=US.platform, clock=FakeClock())  # type: ignore[arg-type]
+    try:
+        roles.session(Assumption("acme", 1, ROLE["config"]["roleArn"], "external-id-1"))
+    except NotSentError as refusal:
+        return Fault("STS: `AccessDenied`", refusal, "role")
+    raise AssertionError("STS let us in")
+
+
+UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: billing@acme.example"
+
 FAULTS = (
-    "credentials_invalid",
-    "credentials_denied",
-    "role_not_assumable",
-    "from_address_not_verified",
-    "mail_from_not_verified",
-    "configuration_set_missing",
-    "account_paused",
-    "config_unreadable",
-    "throttled",
-    "daily_quota_exceeded",
-    "dependency_unavailable",
-    "outcome_unknown",
-    "unclassified",
+    by_ses("InvalidClientTokenId", only_of="access key"),
+    by_ses("AccessDenied"),
+    by_ses("OptInRequired"),
+    by_sts(),
+    by_ses("MessageRejected", UNVERIFIED),
+    by_ses("MailFromDomainNotVerifiedException"),
+    by_ses("ConfigurationSetDoesNotExist"),
+    by_ses("AccountSendingPausedException"),
+    by_ses("ConfigurationSetSendingPausedException"),
+    Fault("a ciphertext of another row", NotSentError(ErrorInfo("config_unreadable", "the stored config could not be decrypted"))),
+    by_ses("Throttling", "Maximum sending rate exceeded."),
+    by_ses("Throttling", "Daily message quota exceeded."),
+    Fault("KMS: `ThrottlingException`", DependencyError("KMS", "Decrypt (ThrottlingException)")),
+    by_ses("InternalFailure", status=500),
+    by_ses("SomethingNew"),
 )
-ONLY_OF = {"credentials_invalid": "access key", "role_not_assumable": "role"}
-AT_OPENING = ("role_not_assumable", "config_unreadable")
-"""Faults that show before anything is sent."""
+"""Every code that a verify may meet."""
 
 WHAT_MAIL_DOES = {
     Kind.TENANT: "waits; goes out after a passing verify",
@@ -87,7 +127,7 @@ def _mail(row: Provider | None) -> str:
 
 
 def _put(row: Provider | None) -> Provider:
-    row = row or lifecycle.reserve("acme", "x", NOON)
+    row = row or lifecycle.reserve("acme", b"x", NOON)
     config = states()["unverified"]
     assert config is not None
     assert config.candidate is not None
@@ -100,7 +140,7 @@ CALLS: Mapping[str, Callable[[Provider | None], Provider]] = {
     "verify fails": lambda row: lifecycle.fail_verify(row, lifecycle.to_verify(row).version, ErrorInfo("throttled", "x"), NOON),
     "disable": lambda row: lifecycle.disable(row, NOON),
     "enable": lambda row: lifecycle.enable(row, NOON),
-    "DELETE": lambda row: lifecycle.delete(row or lifecycle.reserve("acme", "x", NOON), NOON),
+    "DELETE": lambda row: lifecycle.delete(row or lifecycle.reserve("acme", b"x", NOON), NOON),
 }
 
 
@@ -118,21 +158,22 @@ def _after(row: Provider | None, act: Callable[[Provider | None], Provider]) -> 
 
 def faults_table() -> str:
     """What each fault does at verify and in sending, for each kind of credentials."""
-    heads = ("fault", "credentials", "verify answers", "record after it", "after 3 failing requests", "mail", "hint")
-    return _table(heads, [_fault_row(code, kind) for code in FAULTS for kind in CREDENTIALS if ONLY_OF.get(code, kind) == kind])
+    heads = ("AWS says", "fault", "credentials", "verify answers", "record after it", "after 3 failing requests", "mail", "hint of verify")
+    return _table(heads, [_fault_row(fault, kind) for fault in FAULTS for kind in CREDENTIALS if fault.only_of in ("", kind)])
 
 
-def _fault_row(code: str, kind: str) -> list[str]:
+def _fault_row(fault: Fault, kind: str) -> list[str]:
     answers, hints = set(), set()
     for name in ("unverified", "active", "disabled", "suspended"):
         scene = in_state(name, kind)
         before = scene.row
-        status, hint = _verify(scene, code)
+        status, hint = _verify(scene, fault)
         assert (scene.row.status, _bare(scene.row.active)) == (before.status, _bare(before.active)), "a failing verify changed the row"
         answers.add(status)
         hints.add(hint)
     [answer], [hint] = answers, hints
-    return [f"`{code}`", kind, str(answer), "as it was", _after_requests(code, kind), WHAT_MAIL_DOES[CODES[code].kind], hint]
+    mail = WHAT_MAIL_DOES[CODES[fault.code].kind]
+    return [fault.said, f"`{fault.code}`", kind, str(answer), "as it was", _after_requests(fault.code, kind), mail, hint]
 
 
 def in_state(name: str, kind: str) -> Scene:
@@ -150,21 +191,18 @@ def _bare(config: StoredConfig | None) -> StoredConfig | None:
     return config and replace(config, error=None)
 
 
-def _verify(scene: Scene, code: str) -> tuple[int, str]:
-    error = ErrorInfo(code, "as the provider said")
-    if code in AT_OPENING:
-        scene.opener.refusal = NotSentError(error)
-    elif code == "dependency_unavailable":
-        scene.opener.refusal = DependencyError("KMS", "Decrypt")
+def _verify(scene: Scene, fault: Fault) -> tuple[int, str]:
+    if isinstance(fault.found, Exception):
+        scene.opener.refusal = fault.found
     else:
-        scene.account.outcome = MaybeSent(error) if CODES[code].kind is Kind.UNKNOWN else NotSent(error)
+        scene.account.outcome = fault.found
     try:
         verify_provider("acme", scene.desk)
     except VerifyFailedError as failure:
         return 422, failure.error.hint
     except DependencyError as failure:
         return problem(failure.error).status_code, failure.error.hint
-    raise AssertionError(f"{code} passed for a sound config")
+    raise AssertionError(f"{fault.code} passed for a sound config")
 
 
 def _after_requests(code: str, kind: str) -> str:

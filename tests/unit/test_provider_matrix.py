@@ -11,4 +11,4 @@ def test_documented_tables_are_true() -> None:
 def test_tables_say_something() -> None:
     """The guard of the guard: every state and every kind of credentials has its rows."""
     assert len(calls_table().splitlines()) == 2 + 7
-    assert {line.split("|")[2].strip() for line in faults_table().splitlines()[2:]} == {"access key", "role"}
+    assert {line.split("|")[3].strip() for line in faults_table().splitlines()[2:]} == {"access key", "role"}

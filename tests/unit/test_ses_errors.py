@@ -6,8 +6,10 @@ from datetime import timedelta
 import botocore.session
 import pytest
 
+from fakes import a_config
 from mailer.adapters.ses_errors import TABLE, read_error
 from mailer.domain.delivery import MaybeSent, NotSent
+from mailer.domain.doctor import diagnose
 from mailer.domain.errors import CODES, Kind
 from mailer.domain.pacing import QUOTA_REST, THROTTLE_SETTLES
 
@@ -196,8 +198,11 @@ def test_what_ses_refuses_for_its_limits_comes_back_when_the_account_goes_on() -
     assert rate.retry_after == timedelta(seconds=THROTTLE_SETTLES)
 
 
-def test_the_doctor_names_the_region_where_the_identity_is_missing() -> None:
-    """The hint says where to verify, with the console page of that very region."""
-    hint = read("MessageRejected", UNVERIFIED + "billing@acme.example").error.hint
-    assert hint.startswith("Tenant:")
-    assert "https://eu-west-1.console.aws.amazon.com/ses/" in hint
+def test_the_doctor_is_not_shadowed() -> None:
+    """The table advises only where SES's answer tells more than its code: elsewhere the tenant gets what fits its config."""
+    narrower = {"ConfigurationSetSendingPausedException", "OptInRequired", "SubscriptionRequiredException"}
+    advised = {code for row in TABLE if row.advice and CODES[row.means].kind is Kind.TENANT for code in row.codes}
+    assert advised == narrower
+    assert not [row for row in TABLE if row.advice and row.means == "sandbox_recipient_not_verified"]
+    error = diagnose(read("MessageRejected", UNVERIFIED + SENDER).error, a_config(from_address=SENDER))
+    assert {SENDER, "acme.example", "eu-west-1"} <= set(re.findall(r"[\w.@-]+", error.hint))

@@ -72,8 +72,6 @@ def _identities(listed: str) -> Iterator[str]:
 
 _CLOCK = "Operator: the clock of the function and that of AWS differ; mail goes on when they agree. Look at the alarm."
 _OURS = "Operator: the request to SES was not built as SES wants it, which is our mistake; look at the alarm."
-_IDENTITIES = "https://{region}.console.aws.amazon.com/ses/home?region={region}#/identities"
-_ACCOUNT = "https://{region}.console.aws.amazon.com/ses/home?region={region}#/account"
 
 TABLE = (
     # Passes by itself. How long SES does not say: the message comes back when its account, which is slowed down or rests, goes on.
@@ -90,11 +88,10 @@ TABLE = (
     Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", advice=_CLOCK),
 
     # The tenant's account or config.
-    Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=_names_sender,
-        advice=f"Tenant: verify the from-address or its domain in SES in {{region}}, the region of the config: {_IDENTITIES}"),
+    # Advice only where SES tells more than the code does: else the doctor gives the one that fits the tenant's config.
+    Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=_names_sender),
     Row(("MailFromDomainNotVerifiedException",), "mail_from_not_verified", "SES found no MX record of the custom MAIL FROM domain"),
-    Row(("AccountSendingPausedException",), "account_paused", "sending is paused for the SES account in {region}",
-        advice=f"Tenant: resume sending, or answer AWS, in SES in {{region}}: {_ACCOUNT}"),
+    Row(("AccountSendingPausedException",), "account_paused", "sending is paused for the SES account in {region}"),
     Row(("ConfigurationSetSendingPausedException",), "account_paused", "sending is paused for the configuration set in {region}",
         advice="Tenant: switch sending on again for the config's configuration set, in SES in {region}."),
     Row(("ConfigurationSetDoesNotExist", "ConfigurationSetDoesNotExistException"), "configuration_set_missing",
@@ -109,7 +106,7 @@ TABLE = (
     Row(("MessageRejected",), "sandbox_recipient_not_verified",
         "the SES account is in the sandbox in {region} and a recipient is not verified", says=_says(_UNVERIFIED.pattern)),
     Row(("MessageRejected",), "account_paused", "sending is paused for the SES account in {region}",
-        says=_says(r"\b(?:paused|suspended|shut ?down)\b"), advice=f"Tenant: answer AWS in SES in {{region}}: {_ACCOUNT}"),
+        says=_says(r"\b(?:paused|suspended|shut ?down)\b")),
     Row(("MessageRejected",), "attachment_type_blocked", "SES refuses the type of an attachment",
         says=_says(r"attachment|file (?:type|extension|name)")),
     Row(("MessageRejected",), "invalid_request", "SES refused the content of the message",
