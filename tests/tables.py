@@ -97,11 +97,17 @@ def _create_bus(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
     return logical_id, boto3.client("events").create_event_bus(Name=logical_id)["EventBusArn"]
 
 
+def _name_role(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
+    """Give a role's ARN; nothing here acts as a function."""
+    return logical_id, f"arn:aws:iam::{boto3.client('sts').get_caller_identity()['Account']}:role/{logical_id}"
+
+
 CREATORS = {
     "AWS::SQS::Queue": _create_queue,
     "AWS::S3::Bucket": _create_bucket,
     "AWS::KMS::Key": _create_key,
     "AWS::Events::EventBus": _create_bus,
+    "AWS::IAM::Role": _name_role,
 }
 """How to make one resource of a type, from its logical id and properties: answers what `Ref` and what `GetAtt Arn` stand for."""
 
