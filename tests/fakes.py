@@ -13,6 +13,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError, UnreadableError
+from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.domain.onboarding import Us
 from mailer.domain.pacing import Later, RateSource, Slot
@@ -122,6 +123,9 @@ class FakeJournal:
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         self.entries.append(("suspended", (tenant_id, version, error)))
+
+    def provider_changed(self, event: Event) -> None:
+        self.entries.append(("provider changed", (event.detail,)))
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         self.entries.append(("failed", (step, tenant_id, error)))
@@ -324,7 +328,9 @@ class FakeProvidersTable:
         faulty = row.faulty_requests | {request_id}
         suspend = row.status is ProviderStatus.ACTIVE and len(faulty) >= SUSPEND_AFTER
         status = ProviderStatus.SUSPENDED if suspend else row.status
-        self.rows[tenant_id] = replace(row, faulty_requests=faulty, status=status, error=error if suspend else row.error)
+        self.rows[tenant_id] = replace(row, faulty_requests=faulty)
+        if suspend:
+            self.rows[tenant_id] = replace(self.rows[tenant_id], status=status, error=error, updated_by=None)
         return suspend
 
     def clear_faults(self, tenant_id: str, version: int) -> None:

@@ -17,6 +17,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, UnreadableError
+from mailer.domain.events import Event
 from mailer.ports import Copy, Step
 
 METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -79,7 +80,13 @@ class LogJournal:
                 self._count(metric, _milliseconds(took), MetricUnit.Milliseconds)
         error = {"code": shown.code, "hint": shown.hint} if (shown := record.shown_error) else {}
         names = {"tenant_id": record.tenant_id, "request_id": record.request_id, "correlation_id": record.correlation_id}
-        line = {"status": record.status, "attempt": record.attempt, "hop": record.hop, "message_id": record.message_id}
+        line = {
+            "principal": record.settled_by,
+            "status": record.status,
+            "attempt": record.attempt,
+            "hop": record.hop,
+            "message_id": record.message_id,
+        }
         times = {f"{step}_ms": _milliseconds(took) for step, took in steps.items()}
         self._log.info("request recorded", extra=_without_none({**names, **line, **error, **times}))
 
@@ -96,6 +103,13 @@ class LogJournal:
         """Note a copy on the dead-letter queue."""
         self._count("Buried", by=reason)
         self._log.warning("copy put on the dead-letter queue", extra=_without_none({"tenant_id": copy.tenant_id, "reason": reason}))
+
+    def provider_changed(self, event: Event) -> None:
+        """Note what a caller's call changed about a tenant's provider."""
+        told = event.detail
+        line = {"tenant_id": told["tenantId"], "change": told["change"], "status": told["status"], "version": told["configVersion"]}
+        code = told["error"] and told["error"]["code"]
+        self._log.info("provider changed", extra=_without_none({**line, "principal": told["principal"], "code": code}))
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         """Note that a tenant's provider was suspended."""

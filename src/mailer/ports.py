@@ -432,6 +432,10 @@ class Journal(Protocol):
         """Note a copy on the dead-letter queue."""
         ...
 
+    def provider_changed(self, event: Event) -> None:
+        """Note what a caller's call changed about a tenant's provider, as other systems hear of it."""
+        ...
+
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         """Note that a tenant's provider was suspended."""
         ...

@@ -190,7 +190,8 @@ def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
         sent_at=NOON,
         error=ErrorInfo("outcome_unknown", "lost", "look"),
         correlation_id="c",
-        resolution=Resolution("sent", "ops", "seen in the events", NOON),
+        resolution=Resolution("sent", "ops", "seen in the events", NOON, "arn:aws:iam::123456789012:user/jo"),
+        cancelled_by="arn:aws:iam::123456789012:user/jo",
         sweep_at=NOON,
     )
     assert all(getattr(whole, name) not in (None, False) for name in FIELDS)

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from api_calls import Answer, call, event
 from mailer import wiring
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.events import provider_changed
 from mailer.domain.lifecycle import SANDBOX_MAY_BE
 from mailer.domain.provider import Provider, parse_config
 from mailer.handlers.providers import handler
@@ -257,6 +258,64 @@ def test_a_kms_outage_is_a_503() -> None:
     with patch.object(wiring.kms(), "generate_data_key", side_effect=down):
         problem(put(), 503, "dependency_unavailable")
     problem(ask("get"), 404, "not_found")
+
+
+# -- who did it ----------------------------------------------------------------------------------------------------------
+
+
+def changes_logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [vars(record) for record in caplog.records if record.message == "provider changed"]
+
+
+def test_each_change_names_whose_call_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    """Row, record, log line and event have the identity that API Gateway has authenticated."""
+    changes = ["put", "verify", "disable", "enable", "put", "delete"]
+    told = []
+    for number, name in enumerate(changes):
+        arn = f"arn:aws:sts::123456789012:assumed-role/platform/{number}"
+        before = wiring.providers_table().get("acme")
+        asked = event(f"provider-{name}")
+        asked["requestContext"]["identity"]["userArn"] = arn
+        answer = call(handler, asked)
+        assert answer.status in (200, 204)
+        assert row().updated_by == arn
+        if name != "verify" and answer.text:
+            assert answer.json["updatedBy"] == arn
+        change = provider_changed("e", before, row())
+        assert change is not None
+        told.append((change.detail["change"], change.detail["principal"]))
+    logged = [(line["change"], line["principal"]) for line in changes_logged(caplog)]
+    assert logged == told
+    assert [change for change, _ in told] == ["stored", "verified", "disabled", "enabled", "stored", "deleted"]
+    assert [arn[-1] for _, arn in told] == list("012345")
+
+
+def test_a_verify_that_fails_names_whose_call_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    """Also what changed nothing but the error is written down with its caller."""
+    put(fromAddress="nobody@unverified.example")
+    problem(ask("verify"), 422, "from_address_not_verified")
+    [_, failed] = changes_logged(caplog)
+    assert (failed["change"], failed["code"]) == ("verifyFailed", "from_address_not_verified")
+    assert failed["principal"] == row().updated_by == event("provider-verify")["requestContext"]["identity"]["userArn"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "known"),
+    [
+        ({}, None),
+        (None, None),
+        ({"userArn": None}, None),
+        ({"userArn": 7}, None),
+        ({"userArn": "arn:aws:iam::1:user/a\nb\u2028{}"}, "arn:aws:iam::1:user/a?b?{}"),
+        ({"userArn": "x" * 5000}, "x" * 700),
+    ],
+)
+def test_what_names_nobody_is_no_error(identity: Any, known: str | None) -> None:
+    """A direct invocation has no identity; what stands in its place is cut, and has no character that breaks a line."""
+    asked = event("provider-put")
+    asked["requestContext"]["identity"] = identity
+    assert call(handler, asked).status == 200
+    assert row().updated_by == known
 
 
 # -- leaks ---------------------------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ FULL = a_provider(
     ),
     candidate=a_config(version=9, provider="smtp", region="", from_name="", credentials={"type": "smtp", "host": "localhost:1025"}),
     sandbox="true",
+    updated_by="arn:aws:iam::123456789012:user/jo",
     deleted_at=NOON,
     warnings=("one", "two"),
     error=DENIED,
@@ -177,11 +178,12 @@ def test_only_one_of_many_writers_wins(table: DynamoProvidersTable) -> None:
 
 
 def test_three_requests_suspend_a_version(table: DynamoProvidersTable) -> None:
-    """The third distinct request suspends, is told so, and leaves its error on the row."""
-    stored(table, a_provider())
+    """The third distinct request suspends, is told so, and leaves its error on the row, which nobody's call has changed then."""
+    stored(table, a_provider(updated_by="arn:aws:iam::123456789012:user/jo"))
     assert [table.record_fault("acme", 1, request, DENIED) for request in ("r1", "r2", "r3")] == [False, False, True]
     row = row_of(table)
     assert (row.status, row.error, row.faulty_requests) == (ProviderStatus.SUSPENDED, DENIED, {"r1", "r2", "r3"})
+    assert row.updated_by is None
 
 
 def test_one_request_suspends_nobody(table: DynamoProvidersTable) -> None:

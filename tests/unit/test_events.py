@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes import NOON, a_config, a_delivery, a_provider
-from mailer.domain.delivery import ENDS, NEEDS_NEW_ID, Status
+from mailer.domain.delivery import ENDS, NEEDS_NEW_ID, Delivery, Resolution, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.events import Event, provider_changed, request_ended, what_changed
 from mailer.domain.provider import Provider, ProviderStatus
@@ -80,6 +80,7 @@ def test_the_detail_is_the_record_and_who_must_do_what() -> None:
         "correlationId": "c-1",
         "createdAt": "2026-11-24T12:00:00.000Z",
         "endedAt": "2026-11-24T12:00:01.000Z",
+        "principal": None,
         "error": {"code": "recipient_rejected", "message": REJECTED.message, "retryable": False, "hint": f"{REJECTED.hint} {NEEDS_NEW_ID}"},
     }
 
@@ -95,6 +96,25 @@ def test_an_unknown_that_is_sent_again_has_not_ended() -> None:
     assert request_ended("e-3", held, replace(held, parked="parked/acme/r1/2.json")) is None
     assert request_ended("e-4", lost, replace(lost, status=Status.SENT)) is not None
     assert request_ended("e-5", held, replace(held, status=Status.SENT)) is not None
+
+
+OPERATOR = "arn:aws:sts::123456789012:assumed-role/operators/jo"
+
+
+@pytest.mark.parametrize(
+    ("record", "principal"),
+    [
+        (a_delivery(status=Status.CANCELLED, cancelled_by=OPERATOR), OPERATOR),
+        (a_delivery(status=Status.SENT, resolution=Resolution("sent", "Jo", "seen", NOON, OPERATOR)), OPERATOR),
+        (a_delivery(status=Status.SENT, resolution=Resolution("resend", "Jo", "not seen", NOON, OPERATOR)), None),
+        (a_delivery(status=Status.SENT), None),
+    ],
+)
+def test_an_end_names_whose_call_it_was(record: Delivery, principal: str | None) -> None:
+    """The authenticated identity, not the name that it gave; a mail that an operator had sent again ends by itself."""
+    event = request_ended("e-1", a_delivery(status=Status.UNKNOWN), record)
+    assert event is not None
+    assert event.detail["principal"] == principal
 
 
 # -- providers -----------------------------------------------------------------------------------------------------------
@@ -160,6 +180,7 @@ def test_a_suspension_says_why_and_who_must_do_what() -> None:
         "status": "suspended",
         "configVersion": 1,
         "changedAt": "2026-11-24T12:00:01.000Z",
+        "principal": None,
         "error": {"code": "credentials_denied", "message": "denied", "retryable": True, "hint": DENIED.hint},
     }
 

@@ -6,11 +6,13 @@ from inspect import getmembers, isfunction
 
 import pytest
 
-from fakes import a_delivery
+from fakes import NOON, a_delivery, a_provider
 from journals import a_journal, write_everything
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import NEEDS_NEW_ID, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
+from mailer.domain.events import provider_changed
+from mailer.domain.provider import ProviderStatus
 from mailer.observability import IN_TURN, METRICS, LogJournal
 from mailer.ports import Journal
 
@@ -41,6 +43,20 @@ def test_an_outcome_is_one_line_with_who_what_why_and_how_long() -> None:
             "fence_ms": 20,
         }.items()
     )
+
+
+def test_a_line_names_whose_call_it_was() -> None:
+    """Of a request that was withdrawn, and of a provider that was changed."""
+    jo = "arn:aws:iam::123456789012:user/jo"
+    changed = provider_changed("e", a_provider(), a_provider(status=ProviderStatus.DISABLED, updated_at=NOON + TEN_MS, updated_by=jo))
+    assert changed is not None
+    with a_journal() as (journal, written):
+        journal.recorded(a_delivery(status=Status.CANCELLED, cancelled_by=jo))
+        journal.provider_changed(changed)
+    withdrawn, disabled = written.log
+    assert withdrawn["principal"] == jo
+    said = {"message": "provider changed", "tenant_id": "acme", "change": "disabled", "status": "disabled", "version": 1, "principal": jo}
+    assert disabled.items() >= said.items()
 
 
 @pytest.mark.parametrize(

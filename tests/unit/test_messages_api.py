@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 
 from desks import a_body, a_desk, put_behind_the_api
-from fakes import FakeProvidersTable, a_provider
+from fakes import FakeProvidersTable, a_delivery, a_provider
 from gateway import Gateway
 from mailer import wiring
+from mailer.domain.delivery import Status
 from mailer.handlers import messages
 from mailer.handlers.models import MAX_SHOWN
 from mailer.services.messages import Desk
@@ -268,6 +269,28 @@ def test_an_operator_s_word_is_read_strictly(api: Gateway, word: dict[str, Any],
     answer = api.call("POST", f"{ACME}/r1/resolve", word)
     assert answer.is_problem(400, "invalid_request")
     assert answer.paths == [path]
+
+
+OPERATOR = "arn:aws:sts::123456789012:assumed-role/operators/jo"
+
+
+def test_who_settles_and_who_withdraws_is_written_down(api: Gateway, desk: Desk) -> None:
+    """The identity that API Gateway has authenticated, beside whom the operator named; the first one's, however often it is asked."""
+    called = {"requestContext": {"stage": "v1", "requestId": "c-1", "identity": {"userArn": OPERATOR}}}
+    another = {"requestContext": {"stage": "v1", "requestId": "c-2", "identity": {"userArn": f"{OPERATOR}-2"}}}
+    desk.messages.records |= {
+        ("acme", "r1"): a_delivery("r1", Status.UNKNOWN, attempt=1, owner="w"),
+        ("acme", "r2"): a_delivery("r2"),
+        ("acme", "r3"): a_delivery("r3"),
+    }
+    word = {"outcome": "sent", "by": "Jo", "why": "seen in the events"}
+    for asked in (called, another):
+        settled = api.call("POST", f"{ACME}/r1/resolve", word, **asked).json
+        assert (settled["resolution"]["by"], settled["resolution"]["principal"]) == ("Jo", OPERATOR)
+        assert api.call("POST", f"{ACME}/r2/cancel", **asked).json["cancelledBy"] == OPERATOR
+    logged = [arguments[0].settled_by for name, arguments in desk.journal.entries if name == "recorded"]
+    assert logged == [OPERATOR, OPERATOR]
+    assert "cancelledBy" not in api.call("POST", f"{ACME}/r3/cancel").json
 
 
 def test_a_fault_of_ours_is_answered_as_such(api: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,8 @@ def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Excepti
     scene.desk.vault.open = fail  # type: ignore[method-assign]
     stopped = disclose(disable_provider("acme", scene.desk), scene.desk)
     assert (stopped.status, lifecycle.to_verify(stopped).credentials) == (ProviderStatus.DISABLED, {"type": "role"})
-    assert bool(scene.journal.entries) is isinstance(failure, DependencyError)
+    noted = [arguments for name, arguments in scene.journal.entries if name == "failed"]
+    assert noted == [("show role", "acme", failure)] * isinstance(failure, DependencyError)
 
 
 def test_neither_arn_nor_external_id_stands_in_the_row() -> None:

@@ -192,14 +192,15 @@ def _from_error(value: Item) -> ErrorInfo:
 
 
 def _resolution(value: Resolution) -> Item:
-    return {"M": {"outcome": {"S": value.outcome}, "by": {"S": value.by}, "why": {"S": value.why}, "at": _millis(value.at)}}
+    fields = {"outcome": {"S": value.outcome}, "by": {"S": value.by}, "why": {"S": value.why}, "at": _millis(value.at)}
+    return {"M": fields | ({"principal": {"S": value.principal}} if value.principal else {})}
 
 
 def _from_resolution(value: Item) -> Resolution:
     fields = value["M"]
     if (outcome := fields["outcome"]["S"]) not in ("sent", "resend"):
         raise ValueError("outcome")
-    return Resolution(outcome, fields["by"]["S"], fields["why"]["S"], _moment(fields["at"]))
+    return Resolution(outcome, fields["by"]["S"], fields["why"]["S"], _moment(fields["at"]), fields.get("principal", {}).get("S"))
 
 
 _Codec = tuple[str, Callable[[Any], Item], Callable[[Item], Any]]
@@ -249,6 +250,7 @@ FIELDS: Mapping[str, _Codec] = {
     "error": ("error", _error, _from_error),
     "correlation_id": _text("correlationId"),
     "resolution": ("resolution", _resolution, _from_resolution),
+    "cancelled_by": _text("cancelledBy"),
     "sweep_at": _time("sweepAt"),
 }
 """Every field of `Delivery`: its attribute, how it is written, how it is read."""

@@ -118,7 +118,7 @@ class DynamoProvidersTable:
         suspended = self._update(
             tenant_id,
             version,
-            "SET #status = :suspended, #error = :error, updatedAt = :now ADD revision :one",
+            "SET #status = :suspended, #error = :error, updatedAt = :now REMOVE updatedBy ADD revision :one",
             "size(faultyRequests) >= :enough",
             _values(
                 suspended=ProviderStatus.SUSPENDED.value,
@@ -206,6 +206,7 @@ def to_item(row: Provider) -> Item:
         "sandbox": row.sandbox,
         "verifiedAt": row.verified_at and _millis(row.verified_at),
         "updatedAt": _millis(row.updated_at),
+        "updatedBy": row.updated_by,
         "deletedAt": row.deleted_at and _millis(row.deleted_at),
         "warnings": list(row.warnings),
         "error": row.error and _from_error(row.error),
@@ -242,6 +243,7 @@ def from_item(item: Mapping[str, Any]) -> Provider:
         sandbox=fields.get("sandbox", "unknown"),
         verified_at=_to_moment(fields.get("verifiedAt")),
         updated_at=_moment(fields["updatedAt"]),
+        updated_by=fields.get("updatedBy"),
         deleted_at=_to_moment(fields.get("deletedAt")),
         warnings=tuple(fields.get("warnings", ())),
         error=_to_error(fields.get("error")),

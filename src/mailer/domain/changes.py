@@ -226,9 +226,9 @@ def settle_sent(record: Delivery, now: datetime, message_id: str | None, resolut
     return _of_attempt(delivery.ACCEPT, about(record), now, _fence_of(record), sets)
 
 
-def cancel(record: Delivery, now: datetime) -> Change:
-    """Withdraw a request."""
-    return _change(delivery.CANCEL, about(record), now, sets=_AT_REST)
+def cancel(record: Delivery, now: datetime, by: str | None = None) -> Change:
+    """Withdraw a request; `by` is the ARN of who asked for it."""
+    return _change(delivery.CANCEL, about(record), now, sets={**_AT_REST, "cancelled_by": by})
 
 
 def hold(record: Delivery, now: datetime, parked: str) -> Change:

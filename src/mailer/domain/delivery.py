@@ -90,6 +90,8 @@ class Resolution:
     by: str
     why: str
     at: datetime
+    principal: str | None = None
+    """The ARN of the IAM identity that said so, which `by` need not be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,8 @@ class Delivery:
     error: ErrorInfo | None = None
     correlation_id: str | None = None
     resolution: Resolution | None = None
+    cancelled_by: str | None = None
+    """The ARN of the IAM identity that withdrew it."""
     sweep_at: datetime | None = None
     """When the sweeper must look at it; None once it needs nobody."""
 
@@ -152,6 +156,14 @@ class Delivery:
     def worker_dead_at(self, send_timeout: timedelta) -> datetime:
         """When the worker of this attempt cannot be alive any more."""
         return (self.deadline or self.updated_at) + send_timeout + WORKER_DEAD_MARGIN
+
+    @property
+    def settled_by(self) -> str | None:
+        """The ARN of the IAM identity that brought it to the status that it has now; None where nobody's call did."""
+        settled = {"sent": Status.SENT, "resend": Status.QUEUED}
+        if self.resolution and settled[self.resolution.outcome] is self.status:
+            return self.resolution.principal
+        return self.cancelled_by
 
     @property
     def forget_at(self) -> datetime | None:

@@ -46,6 +46,7 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
         "correlationId": new.correlation_id,
         "createdAt": _stamp(new.created_at),
         "endedAt": _stamp(new.updated_at),
+        "principal": new.settled_by,
         "error": _error(new.shown_error),
     }
     return Event(id=event_id, kind="Request Ended", at=new.updated_at, detail=detail)
@@ -66,6 +67,7 @@ def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Even
         "status": new.status.value,
         "configVersion": config.version if config else new.versions,
         "changedAt": _stamp(new.updated_at),
+        "principal": new.updated_by,
         "error": _error(error),
     }
     return Event(id=event_id, kind="Provider Changed", at=new.updated_at, detail=detail)

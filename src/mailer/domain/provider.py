@@ -275,6 +275,8 @@ class Provider:
     sandbox: Sandbox = "unknown"
     verified_at: datetime | None = None
     updated_at: datetime
+    updated_by: str | None = None
+    """The ARN of the IAM identity whose call changed it last; None where the service did."""
     deleted_at: datetime | None = None
     """When the provider was last deleted; stays when another is stored: what was asked for before then is not sent."""
     warnings: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -128,6 +129,17 @@ def _path(event: Mapping[str, Any]) -> str:
     if [unquote(given) if step.startswith("{") else given for given, step in zip(steps, pattern, strict=False)] != matched:
         return _NO_ROUTE
     return "/" + "/".join(steps)
+
+
+_LONGEST_PRINCIPAL = 700
+"""Characters of the ARN of a user or session at most: 512 of a path, 64 of a name, and what goes before."""
+
+
+def principal_of(event: Mapping[str, Any]) -> str | None:
+    """Return the ARN of the IAM identity that API Gateway has authenticated; None where something else called the function."""
+    identity = (event.get("requestContext") or {}).get("identity") or {}
+    arn = identity.get("userArn")
+    return re.sub(r"[^!-~]", "?", arn)[:_LONGEST_PRINCIPAL] if arn and isinstance(arn, str) else None
 
 
 def _text(event: Mapping[str, Any]) -> str | None:

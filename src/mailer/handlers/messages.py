@@ -13,7 +13,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, matching, read
-from mailer.handlers.api import JSON, DescribedAs, RequestInPath, TenantInPath, answers, evened, rest_app
+from mailer.handlers.api import JSON, DescribedAs, RequestInPath, TenantInPath, answers, evened, principal_of, rest_app
 from mailer.handlers.models import (
     BatchAnswer,
     PostedRequest,
@@ -153,7 +153,7 @@ def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRe
 )
 def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Withdraw a request that is queued or deferred."""
-    return Response(200, JSON, _shown(messages.cancel(tenant_id, request_id, wiring.desk())))
+    return Response(200, JSON, _shown(messages.cancel(tenant_id, request_id, wiring.desk(), by=_caller())))
 
 
 @app.post(
@@ -165,7 +165,7 @@ def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[Statu
 def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
     """Settle a request of which nobody knows whether it was sent, on an operator's word."""
     word, desk = read(ResolveRequest, body), wiring.desk()
-    resolution = Resolution(word.outcome, word.by, word.why, desk.clock.now())
+    resolution = Resolution(word.outcome, word.by, word.why, desk.clock.now(), _caller())
     return Response(200, JSON, _shown(resolve(tenant_id, request_id, resolution, desk, message_id=word.message_id)))
 
 
@@ -193,6 +193,10 @@ def describe_api() -> Response[dict[str, Any]]:
     from mailer.handlers.openapi import document  # noqa: PLC0415 - takes longer to import than all the rest
 
     return Response(200, JSON, document())
+
+
+def _caller() -> str | None:
+    return principal_of(app.current_event.raw_event)
 
 
 def _api_call() -> str | None:

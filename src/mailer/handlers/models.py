@@ -75,17 +75,18 @@ class Error(WireModel):
 
 
 class Settlement(WireModel):
-    """How an operator settled an `unknown`."""
+    """How an operator settled an `unknown`; `principal` is the ARN of the IAM identity that called, `by` whom it named."""
 
     outcome: Literal["sent", "resend"]
     by: str
     why: str
     at: Time
+    principal: Annotated[str | None, Field(exclude_if=_is_none)] = None
 
     @classmethod
     def of(cls, resolution: Resolution) -> Self:
         """Show a resolution."""
-        return cls(outcome=resolution.outcome, by=resolution.by, why=resolution.why, at=resolution.at)
+        return cls(outcome=resolution.outcome, by=resolution.by, why=resolution.why, at=resolution.at, principal=resolution.principal)
 
 
 class StatusRecord(WireModel):
@@ -111,6 +112,7 @@ class StatusRecord(WireModel):
         ),
     ] = None
     resolution: Annotated[Settlement | None, Field(exclude_if=_is_none)] = None
+    cancelled_by: Annotated[str | None, Field(exclude_if=_is_none, description="The ARN of the IAM identity that withdrew it.")] = None
 
     @property
     def ended(self) -> bool:
@@ -135,6 +137,7 @@ class StatusRecord(WireModel):
             on_unknown=record.on_unknown,
             due_at=record.next_try_at(send_timeout),
             resolution=Settlement.of(record.resolution) if record.resolution else None,
+            cancelled_by=record.cancelled_by,
         )
 
 

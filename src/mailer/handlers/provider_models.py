@@ -53,6 +53,10 @@ class ProviderRecord(WireModel):
     sandbox: Sandbox
     verified_at: Time | None
     updated_at: Time
+    updated_by: Annotated[
+        str | None,
+        Field(description="The ARN of the IAM identity whose call changed it last; null where the service did, as in suspending it."),
+    ]
     warnings: tuple[str, ...]
     candidate: Annotated[Config | None, Field(description="A newer config beside the active one, which waits to be verified.")]
     error: Annotated[Error | None, Field(description="What suspended it, or why its first verify failed.")]
@@ -70,6 +74,7 @@ class ProviderRecord(WireModel):
             sandbox=row.sandbox,
             verified_at=row.verified_at,
             updated_at=row.updated_at,
+            updated_by=row.updated_by,
             warnings=row.warnings,
             candidate=Config.of(row.candidate) if row.active and row.candidate else None,
             error=Error.of(error) if error else None,

@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from mailer import wiring
 from mailer.domain.provider import Provider, ProviderPut
-from mailer.handlers.api import JSON, DescribedAs, TenantInPath, answers, evened, rest_app
+from mailer.handlers.api import JSON, DescribedAs, TenantInPath, answers, evened, principal_of, rest_app
 from mailer.handlers.problem import problem
 from mailer.handlers.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
 from mailer.services import providers
@@ -47,7 +47,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
 )
 def put(tenant_id: TenantInPath, body: PutBody) -> Response[ProviderRecord]:
     """Store a config sealed; an active one stays active until the new one is verified."""
-    return _record(providers.put_config(tenant_id, body, wiring.provider_desk()))
+    return _record(providers.put_config(tenant_id, body, wiring.provider_desk(), by=_caller()))
 
 
 @app.get("/tenants/<tenantId>/provider", summary="Show the provider", operation_id="getProvider", responses=answers(200, "The provider"))
@@ -64,7 +64,7 @@ def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
 )
 def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
     """Send the test mail; a config that passes is the active one from then on."""
-    return Response(200, JSON, VerifyAnswer.of(verify_provider(tenant_id, wiring.provider_desk())))
+    return Response(200, JSON, VerifyAnswer.of(verify_provider(tenant_id, wiring.provider_desk(), by=_caller())))
 
 
 @app.post(
@@ -75,7 +75,7 @@ def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
 )
 def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Stop sending; mail waits."""
-    return _record(providers.disable_provider(tenant_id, wiring.provider_desk()))
+    return _record(providers.disable_provider(tenant_id, wiring.provider_desk(), by=_caller()))
 
 
 @app.post(
@@ -86,7 +86,7 @@ def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
 )
 def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Resume sending what was disabled; what waits goes out by itself."""
-    return _record(providers.enable_provider(tenant_id, wiring.provider_desk()))
+    return _record(providers.enable_provider(tenant_id, wiring.provider_desk(), by=_caller()))
 
 
 @app.delete(
@@ -98,7 +98,7 @@ def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
 )
 def delete(tenant_id: TenantInPath) -> Response[str]:
     """Remove config and ciphertext; what waits fails."""
-    providers.delete_provider(tenant_id, wiring.provider_desk())
+    providers.delete_provider(tenant_id, wiring.provider_desk(), by=_caller())
     return Response(204, body="")
 
 
@@ -111,6 +111,10 @@ def delete(tenant_id: TenantInPath) -> Response[str]:
 def onboarding(tenant_id: TenantInPath) -> Response[OnboardingAnswer]:
     """Give the policies and the template that the tenant sets up in its own AWS account."""
     return Response(200, JSON, OnboardingAnswer.of(providers.onboard(tenant_id, wiring.provider_desk())))
+
+
+def _caller() -> str | None:
+    return principal_of(app.current_event.raw_event)
 
 
 def _record(row: Provider) -> Response[ProviderRecord]:

@@ -313,15 +313,17 @@ def list_newest(tenant_id: str, desk: Desk, *, status: Status | None, limit: int
 # ── cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def cancel(tenant_id: str, request_id: str, desk: Desk) -> Delivery:
+def cancel(tenant_id: str, request_id: str, desk: Desk, *, by: str | None = None) -> Delivery:
     """Withdraw a request that is queued or deferred; once withdrawn it stays so, however often this is asked.
+
+    `by` is the ARN of the caller, which the record keeps.
 
     Raises:
         RequestError: not_found, or not_cancellable.
     """
     waiting = get(tenant_id, request_id, desk)
     try:
-        record = desk.messages.apply(changes.cancel(waiting, desk.clock.now()))
+        record = desk.messages.apply(changes.cancel(waiting, desk.clock.now(), by))
     except RefusedError as refusal:
         current = refusal.current or waiting
         if current.status is Status.CANCELLED:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mailer.domain import lifecycle
 from mailer.domain.doctor import Disclosed, diagnose
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
+from mailer.domain.events import provider_changed
 from mailer.domain.onboarding import Document, Us, iam_policy, role_template, trust_policy
 from mailer.domain.provider import (
     Kind,
@@ -47,7 +48,7 @@ class ProviderDesk:
     allow_smtp: bool
 
 
-def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk) -> Provider:
+def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk, *, by: str | None = None) -> Provider:
     """Store a config as the candidate; an active one stays active until the new one is verified.
 
     Raises:
@@ -66,7 +67,7 @@ def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk) -> Provide
         sealed = desk.vault.seal(tenant_id, kind, row.versions + 1, whole.plaintext())
         return lifecycle.store(row, _stored(kind, config, sealed, row), desk.clock.now())
 
-    return change(tenant_id, desk, decide)
+    return change(tenant_id, desk, decide, by=by)
 
 
 def _refuse_forbidden(config: ProviderConfig, desk: ProviderDesk) -> None:
@@ -164,28 +165,28 @@ def open_config(row: Provider, config: StoredConfig, desk: ProviderDesk) -> Seal
         raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
 
 
-def disable_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
+def disable_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> Provider:
     """Stop sending with the next batch; mail waits.
 
     Raises:
         RequestError: not_found.
     """
-    return change(tenant_id, desk, lambda row: lifecycle.disable(row, desk.clock.now()))
+    return change(tenant_id, desk, lambda row: lifecycle.disable(row, desk.clock.now()), by=by)
 
 
-def enable_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
+def enable_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> Provider:
     """Lift `disabled`; what waits goes out.
 
     Raises:
         RequestError: not_found; provider_not_active where a verify is what it takes.
     """
-    return change(tenant_id, desk, lambda row: lifecycle.enable(row, desk.clock.now()))
+    return change(tenant_id, desk, lambda row: lifecycle.enable(row, desk.clock.now()), by=by)
 
 
-def delete_provider(tenant_id: str, desk: ProviderDesk) -> None:
+def delete_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> None:
     """Remove config and ciphertext, whatever there is; what waits fails."""
     if desk.store.get(tenant_id) is not None:
-        change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, desk), desk.clock.now()))
+        change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, desk), desk.clock.now()), by=by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +220,10 @@ def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
     )
 
 
-def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None], Provider]) -> Provider:
+def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None], Provider], *, by: str | None = None) -> Provider:
     """Replace a tenant's row by what is decided of it; return the row as it stands then.
+
+    `by` is the ARN of the caller: row, log and event keep it.
 
     Raises:
         RequestError: what `decide` raises; too_many_requests where others keep changing the row.
@@ -230,6 +233,9 @@ def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None
         decided = decide(row)
         if decided is row:
             return decided
+        decided = replace(decided, updated_by=by)
         if desk.store.replace(decided):
+            if event := provider_changed("", row, decided):
+                desk.journal.provider_changed(event)
             return replace(decided, revision=decided.revision + 1)
     raise RequestError([Problem("", "the provider is being changed by others")], "too_many_requests")

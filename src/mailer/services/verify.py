@@ -42,7 +42,7 @@ class Verified:
     row: Provider
 
 
-def verify_provider(tenant_id: str, desk: ProviderDesk) -> Verified:
+def verify_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> Verified:
     """Test the candidate, or the active config where there is none, and make it the active one.
 
     Raises:
@@ -56,12 +56,12 @@ def verify_provider(tenant_id: str, desk: ProviderDesk) -> Verified:
     try:
         provider = _open(row, config, desk)
     except NotSentError as refusal:
-        raise _failed(row, config, refusal.error, desk) from refusal
+        raise _failed(row, config, refusal.error, desk, by) from refusal
     if desk.clock.now() - started > SEND_BY:
         raise DependencyError("AWS", "opening the config in time")
     outcome = provider.send(_test_mail(provider, desk), tags={})
     if not isinstance(outcome, Sent):
-        raise _failed(row, config, _here(outcome.error), desk)
+        raise _failed(row, config, _here(outcome.error), desk, by)
     facts = provider.account_facts() if desk.clock.now() - started < ASK_BY else AccountFacts()
     passed = Passed(
         at=desk.clock.now(),
@@ -70,7 +70,7 @@ def verify_provider(tenant_id: str, desk: ProviderDesk) -> Verified:
         quota_rate=facts.max_send_rate,
         quota_24h=facts.quota_24h,
     )
-    verified = change(tenant_id, desk, lambda stands: lifecycle.verify(stands, config.version, passed))
+    verified = change(tenant_id, desk, lambda stands: lifecycle.verify(stands, config.version, passed), by=by)
     return Verified(outcome.message_id, verified)
 
 
@@ -112,8 +112,8 @@ def _here(error: ErrorInfo) -> ErrorInfo:
     return replace(error, advice=_HERE.get(error.code, error.advice))
 
 
-def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, desk: ProviderDesk) -> VerifyFailedError:
+def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, desk: ProviderDesk, by: str | None) -> VerifyFailedError:
     """Note on the row why the config did not pass, for those who look later; only the answer names the role."""
     noted = diagnose(error, config)
-    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, noted, desk.clock.now()))
+    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, noted, desk.clock.now()), by=by)
     return VerifyFailedError(diagnose(error, config, role_of(row, config, desk)))
