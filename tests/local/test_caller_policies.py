@@ -1,0 +1,49 @@
+"""The documentation's policies for callers, against an API that enforces them: each on every route."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+
+from caller_policies import EXAMPLE_API, MAY, filled, policy, routes
+from local_aws.api import Api
+from local_aws.running import LocalAws
+from local_aws.server import REGION
+
+TENANT = "policies"
+"""Has no provider: the calls that come through send and change nothing."""
+
+
+@pytest.fixture(params=list(MAY))
+def caller(aws: LocalAws, request: pytest.FixtureRequest) -> Iterator[tuple[str, Api]]:
+    """A user of the platform's account under one of the policies, made out for this API and tenant."""
+    account = aws.client("sts").get_caller_identity()["Account"]
+    api_id = urlsplit(aws.stack.api_url).path.split("/")[3]
+    here = f"arn:aws:execute-api:{REGION}:{account}:{api_id}"
+    document = json.dumps(policy(request.param)).replace(EXAMPLE_API, here).replace("/tenants/acme/", f"/tenants/{TENANT}/")
+    assert here in document
+    iam, name = aws.client("iam"), f"caller-{secrets.token_hex(4)}"
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="calls", PolicyDocument=document)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    yield request.param, Api(aws.stack.api_url, boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=REGION))
+    iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+    iam.delete_user_policy(UserName=name, PolicyName="calls")
+    iam.delete_user(UserName=name)
+
+
+def let_in(api: Api, tenant_id: str) -> set[str]:
+    """The routes on which the call comes through to the service, whatever that answers."""
+    answers = {route: api.call(*filled(route, tenant_id), body={}) for route in routes()}
+    assert {answer.status for answer in answers.values()} <= {200, 204, 400, 403, 404, 409}
+    return {route for route, answer in answers.items() if answer.status != 403}
+
+
+def test_a_caller_is_let_in_where_its_policy_says_and_nowhere_else(caller: tuple[str, Api]) -> None:
+    """What it says for its tenant, and nothing for another whose id begins alike."""
+    name, api = caller
+    assert let_in(api, TENANT) == MAY[name]
+    assert let_in(api, f"{TENANT}2") == set()
