@@ -122,3 +122,41 @@ def test_each_answer_is_a_problem_like_the_service_writes_them(kind: str) -> Non
 def test_callers_that_should_come_again_are_told_when(kind: str) -> None:
     """Retry-After is in seconds."""
     assert int(gateway_responses()[kind]["ResponseParameters"]["Headers"]["Retry-After"].strip("'")) > 0
+
+
+# ── access logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_api_logs_who_called_what(stack: Stack) -> None:
+    """Unless somebody turns it off: the authenticated identity, the route and the answer, and nothing that a query or a body could hold."""
+    [stage] = [resource for resource in stack.values() if resource["Type"] == "AWS::ApiGateway::Stage"]
+    condition, setting, _ = stage["Properties"]["AccessLogSetting"]["Fn::If"]
+    assert tables.template()["Conditions"][condition] == {"Fn::Equals": [{"Ref": "ApiAccessLogs"}, "true"]}
+    assert tables.template()["Parameters"]["ApiAccessLogs"]["Default"] == "true"
+    line = json.loads(setting["Format"])
+    assert {"requestId", "principal", "method", "route", "status"} <= line.keys()
+    assert line["principal"] == "$context.identity.userArn"
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-variables-for-access-logging.html
+    assert set(line.values()) <= {
+        "$context.requestId",
+        "$context.requestTime",
+        "$context.identity.userArn",
+        "$context.identity.sourceIp",
+        "$context.httpMethod",
+        "$context.resourcePath",
+        "$context.path",
+        "$context.status",
+        "$context.error.responseType",
+        "$context.responseLatency",
+    }
+
+
+def test_the_role_for_logs_outlives_the_stack(stack: Stack) -> None:
+    """It is the account's: other APIs log with it, and a stack that is deleted must not take it from them. The API's stage waits for it."""
+    account = stack["ApiGatewayAccount"]
+    role = stack[account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]]
+    assert account["DeletionPolicy"] == role["DeletionPolicy"] == "Retain"
+    assert account["Condition"] == role["Condition"] == "SetsLogRole"
+    [stage] = [resource for resource in stack.values() if resource["Type"] == "AWS::ApiGateway::Stage"]
+    assert "${ApiLogs}" in str(stage["Properties"]["AccessLogSetting"])
+    assert "{'Ref': 'ApiGatewayAccount'}" in str(stack["ApiLogs"]["Properties"]["Tags"])
