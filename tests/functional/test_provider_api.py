@@ -235,6 +235,15 @@ def test_too_large_is_a_400() -> None:
     problem(ask("put", body=" " * (service.MAX_BODY + 1)), 400, "invalid_request")
 
 
+def test_no_answer_may_be_kept_on_the_way() -> None:
+    """Neither a record nor a refusal: they name accounts, and onboarding the ExternalId."""
+    put()
+    answers = [ask(name) for name in ("get", "onboarding", "verify", "enable", "delete", "get")]
+    answers += [put(region="mars"), ask("get", tenant="..")]
+    assert {answer.headers["Cache-Control"] for answer in answers} == {"no-store"}
+    assert {answer.status for answer in answers} == {200, 204, 400, 404}
+
+
 def test_other_routes_are_not_found() -> None:
     """Also as problem+json."""
     for method, path in (("PATCH", "/tenants/acme/provider"), ("GET", "/tenants/acme/provider/verify"), ("GET", "/x")):

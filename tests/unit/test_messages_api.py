@@ -271,6 +271,18 @@ def test_an_operator_s_word_is_read_strictly(api: Gateway, word: dict[str, Any],
     assert answer.paths == [path]
 
 
+def test_no_answer_may_be_kept_on_the_way(api: Gateway) -> None:
+    """A preview holds the mail, and an upload's URL is all that it takes to use it."""
+    file = {"filename": "a.pdf", "size": 10}
+    answers = [
+        api.call("POST", f"{ACME}/preview", a_body("r1")),
+        api.call("POST", "/tenants/acme/attachments", file),
+        api.call("GET", f"{ACME}/r1"),
+        api.call("GET", f"{ACME}?limit=0"),
+    ]
+    assert {answer.headers["Cache-Control"] for answer in answers} == {"no-store"}
+
+
 OPERATOR = "arn:aws:sts::123456789012:assumed-role/operators/jo"
 
 

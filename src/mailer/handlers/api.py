@@ -98,6 +98,12 @@ def _no_json(_: RequestUnsupportedContentType) -> Response[str]:
     return problem(ErrorInfo("invalid_request", str(RequestError([fault]))), status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE, errors=[fault])
 
 
+def resolved(app: APIGatewayRestResolver, event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
+    """Answer an event of API Gateway; no answer may be kept on the way, for they hold records, previews, upload URLs and ExternalIds."""
+    answer = app.resolve(evened(event), context)
+    return {**answer, "multiValueHeaders": {**answer["multiValueHeaders"], "Cache-Control": ["no-store"]}}
+
+
 def evened(event: Mapping[str, Any]) -> dict[str, Any]:
     """Even out an event of API Gateway: the path as its routes are written, the body as text, one Content-Type for all that is not JSON.
 

@@ -13,7 +13,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, matching, read
-from mailer.handlers.api import JSON, DescribedAs, RequestInPath, TenantInPath, answers, evened, principal_of, rest_app
+from mailer.handlers.api import JSON, DescribedAs, RequestInPath, TenantInPath, answers, principal_of, resolved, rest_app
 from mailer.handlers.models import (
     BatchAnswer,
     PostedRequest,
@@ -55,7 +55,7 @@ app = rest_app(_report)
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Answer one API call."""
     try:
-        return app.resolve(evened(event), context)
+        return resolved(app, event, context)
     finally:
         wiring.journal().flush()
 

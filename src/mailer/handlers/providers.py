@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from mailer import wiring
 from mailer.domain.provider import Provider, ProviderPut
-from mailer.handlers.api import JSON, DescribedAs, TenantInPath, answers, evened, principal_of, rest_app
+from mailer.handlers.api import JSON, DescribedAs, TenantInPath, answers, principal_of, resolved, rest_app
 from mailer.handlers.problem import problem
 from mailer.handlers.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
 from mailer.services import providers
@@ -34,7 +34,7 @@ app.exception_handler(VerifyFailedError)(verify_failed)
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Answer one API call."""
     try:
-        return app.resolve(evened(event), context)
+        return resolved(app, event, context)
     finally:
         wiring.journal().flush()
 
