@@ -1,5 +1,7 @@
 """API Gateway lets nobody in unsigned, and says so in the service's own form."""
 
+from datetime import UTC, datetime, timedelta
+
 import boto3
 
 from local_aws.api import Answer, Api
@@ -43,3 +45,15 @@ def test_an_answer_without_content_passes(aws: LocalAws) -> None:
     tenant = aws.active_tenant()
     gone = aws.api.call("DELETE", f"/tenants/{tenant.tenant_id}/provider")
     assert (gone.status, gone.body) == (204, None)
+
+
+def test_a_record_names_whose_call_changed_it(aws: LocalAws) -> None:
+    """The identity that the gateway has authenticated by the signature, for a provider and for a request that is withdrawn."""
+    tenant = aws.active_tenant()
+    caller = aws.client("sts").get_caller_identity()["Arn"]
+    assert aws.api.provider(tenant.tenant_id).body["updatedBy"] == caller
+    message = {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello"}
+    in_an_hour = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert aws.api.submit(tenant.tenant_id, {"requestId": "later", "sendAt": in_an_hour, "message": message}).status == 202
+    withdrawn = aws.api.call("POST", f"/tenants/{tenant.tenant_id}/messages/later/cancel").body
+    assert (withdrawn["status"], withdrawn["cancelledBy"]) == ("cancelled", caller)
