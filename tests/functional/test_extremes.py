@@ -23,7 +23,7 @@ from mailer.domain.events import request_ended
 from mailer.domain.message import MAX_RAW_BYTES, MAX_RECIPIENTS, MAX_TAGS
 from mailer.domain.pacing import Later, RateSource
 from mailer.domain.proof import to_json
-from mailer.domain.provider import SUSPEND_AFTER, ProviderStatus, RoleConfig
+from mailer.domain.provider import SUSPEND_AFTER, ProviderStatus
 from mailer.domain.tags import tagged
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.observability import METRICS
@@ -273,7 +273,7 @@ def test_the_longest_role_is_assumed() -> None:
         roles = AssumedRoles(wiring.sts, own_account="111111111111", platform=platform, clock=FakeClock())
         arn = f"arn:aws:iam::222222222222:role/{'p' * 127}/{'q' * 127}/{'r' * 127}/{'s' * 120}/{'n' * 64}"
         assert roles.session(Assumption(TENANT, 10**9, arn, "x" * 43)).token
-        roles.refuses_foreign_external_id(RoleConfig.model_validate(tenants.role(arn).model_dump()))
+        roles.refuses_foreign_external_id(tenants.role(arn))
 
 
 def test_the_largest_config_is_sealed_and_opened() -> None:
