@@ -88,8 +88,9 @@ def _create_bucket(logical_id: str, properties: Mapping[str, Any]) -> tuple[str,
     return name, f"arn:aws:s3:::{name}"
 
 
-def _create_key(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
-    metadata = boto3.client("kms").create_key(Description=logical_id)["KeyMetadata"]
+def _create_key(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
+    kind: Any = {name: properties[name] for name in ("KeySpec", "KeyUsage") if name in properties}
+    metadata = boto3.client("kms").create_key(Description=logical_id, **kind)["KeyMetadata"]
     return metadata["KeyId"], metadata["Arn"]
 
 

@@ -33,6 +33,7 @@ from mailer.services.replay import replay
 OUTPUTS = {
     "SendQueueUrl": "SEND_QUEUE_URL",
     "DeadLetterQueueUrl": "DEAD_LETTER_QUEUE_URL",
+    "QueueKeyArn": "QUEUE_KEY_ARN",
     "MessagesTableName": "MESSAGES_TABLE",
     "AttachmentsBucketName": "ATTACHMENTS_BUCKET",
     "ApiUrl": "API_URL",
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _room() -> DeadLetterRoom:
     return DeadLetterRoom(
-        letters=SqsDeadLetters(wiring.sqs(), os.environ["DEAD_LETTER_QUEUE_URL"]),
+        letters=SqsDeadLetters(wiring.sqs(), wiring.signer(), os.environ["DEAD_LETTER_QUEUE_URL"]),
         messages=wiring.messages_table(),
         queue=wiring.send_queue(),
         parked=wiring.parked_bodies(),

@@ -17,6 +17,7 @@ class Settings:
     pacing_table: str
     send_queue_url: str
     dead_letter_queue_url: str
+    queue_key_arn: str
     provider_key_arn: str
     acting_roles: tuple[str, ...]
     """ARNs of the functions' roles that act as tenants; ProvidersFunction's alone, which tells tenants whom to let in."""
@@ -44,6 +45,7 @@ class Settings:
             pacing_table=env.get("PACING_TABLE", ""),
             send_queue_url=env.get("SEND_QUEUE_URL", ""),
             dead_letter_queue_url=env.get("DEAD_LETTER_QUEUE_URL", ""),
+            queue_key_arn=env.get("QUEUE_KEY_ARN", ""),
             provider_key_arn=env.get("PROVIDER_KEY_ARN", ""),
             acting_roles=tuple(filter(None, (env.get("SEND_ROLE_ARN"), env.get("PROVIDERS_ROLE_ARN")))),
             attachments_bucket=env.get("ATTACHMENTS_BUCKET", ""),

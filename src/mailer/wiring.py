@@ -22,6 +22,7 @@ from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.raw_update import pass_updates
 from mailer.adapters.send_queue import SqsSendQueue
+from mailer.adapters.signer import Signer
 from mailer.adapters.signing import sign_fast
 from mailer.adapters.trials import DynamoTrials
 from mailer.domain.onboarding import Us
@@ -123,7 +124,13 @@ def messages_table() -> DynamoMessagesTable:
 @cache
 def send_queue() -> SqsSendQueue:
     """Return the send queue and its dead-letter queue."""
-    return SqsSendQueue(sqs(), settings().send_queue_url, settings().dead_letter_queue_url)
+    return SqsSendQueue(sqs(), signer(), settings().send_queue_url, settings().dead_letter_queue_url)
+
+
+@cache
+def signer() -> Signer:
+    """Return what signs our messages on the queue; it asks KMS only once there is something to sign or to read."""
+    return Signer(kms, settings().queue_key_arn, clock().now)
 
 
 @cache

@@ -16,7 +16,7 @@ from mailer.domain.errors import DependencyError
 def letters(aws: Mapping[str, str]) -> SqsDeadLetters:
     for number in range(12):
         boto3.client("sqs").send_message(QueueUrl=aws["DEAD_LETTER_QUEUE_URL"], MessageBody=str(number))
-    return SqsDeadLetters(wiring.sqs(), aws["DEAD_LETTER_QUEUE_URL"])
+    return SqsDeadLetters(wiring.sqs(), wiring.signer(), aws["DEAD_LETTER_QUEUE_URL"])
 
 
 def test_a_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -> None:

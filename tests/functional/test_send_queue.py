@@ -1,20 +1,29 @@
-"""Copies on SQS: papers as message attributes, the body as the caller wrote it, batches within SQS's limits."""
+"""Copies on SQS: what we know of them in one signed attribute, the body as the caller wrote it, batches within SQS's limits."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from api_calls import Context
 from fakes import NOON
 from mailer import wiring
-from mailer.adapters.send_queue import MAX_BATCH_BYTES, SqsSendQueue, from_attributes, packed, to_attributes
-from mailer.domain.errors import DependencyError
-from mailer.handlers.send import _received
+from mailer.adapters.send_queue import MAX_BATCH_BYTES, OURS, SqsSendQueue, packed, to_attributes
+from mailer.adapters.signer import Signer
+from mailer.domain import proof
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import NotSent
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.handlers.send import _received, handler
 from mailer.ports import Copy
+from mailer.services.messages import MAX_BODY
+from mailer.settings import settings
 
 WHOLE = Copy(
     body='{"tenantId":"acme","requestId":"r1"}',
@@ -34,6 +43,17 @@ PLAIN = Copy(body="{}", tenant_id="acme", created_at=NOON)
 SECOND = timedelta(seconds=1)
 
 
+class Kms:
+    """A KMS client that gives a key."""
+
+    def generate_mac(self, **_: Any) -> Any:
+        return {"Mac": b"k" * 32}
+
+
+CLIENT: Any = Kms()
+SIGNER = Signer(lambda: CLIENT, "key", lambda: NOON)
+
+
 @pytest.fixture
 def queue(aws: Mapping[str, str]) -> SqsSendQueue:
     assert aws["SEND_QUEUE_URL"]
@@ -50,21 +70,21 @@ def taken(url: str) -> list[dict[str, Any]]:
 
 def record(message: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a received message into the record that Lambda hands to the function."""
-    papers = message.get("MessageAttributes", {}).items()
+    attributes = message.get("MessageAttributes", {}).items()
     return {
         "messageId": message["MessageId"],
         "body": message["Body"],
         "attributes": message["Attributes"],
-        "messageAttributes": {name: {"stringValue": value["StringValue"], "dataType": value["DataType"]} for name, value in papers},
+        "messageAttributes": {name: {"stringValue": value["StringValue"], "dataType": value["DataType"]} for name, value in attributes},
     }
 
 
 @pytest.mark.parametrize("copy", [WHOLE, PLAIN], ids=["whole", "plain"])
 def test_a_copy_arrives_as_it_was_sent(queue: SqsSendQueue, copy: Copy) -> None:
-    """Every paper of it, through SQS and Lambda's record."""
+    """All that is known of it, through SQS and Lambda's record."""
     assert queue.send([(copy, timedelta())]) == []
     [message] = taken(queue._queue_url)
-    received = _received(record(message))
+    received = _received(record(message), wiring.signer())
     assert (received.copy, received.receives, received.receipt) == (copy, 1, message["MessageId"])
 
 
@@ -75,14 +95,14 @@ def test_sqs_serves_tenants_fairly_by_their_group(queue: SqsSendQueue) -> None:
 
 
 def test_a_buried_copy_says_why(queue: SqsSendQueue) -> None:
-    """The reason and its detail are attributes; the body is as it was, and of the papers all that matter after a redrive."""
+    """The reason and its detail are attributes; the body and what is known of the copy are as they were."""
     queue.bury(WHOLE, reason="request_id_reused", detail="x" * 9000)
     [message] = taken(queue._dead_letter_queue_url)
     attributes = message["MessageAttributes"]
     assert (message["Body"], attributes["reason"]["StringValue"]) == (WHOLE.body, "request_id_reused")
     assert attributes["detail"]["StringValue"] == "x" * 512
     assert len(attributes) <= 10  # SQS takes no more
-    assert _received(record(message)).copy == replace(WHOLE, slot=None, failures=0)
+    assert _received(record(message), wiring.signer()).copy == WHOLE
 
 
 def test_a_buried_copy_without_detail_or_tenant_is_taken(queue: SqsSendQueue) -> None:
@@ -92,35 +112,103 @@ def test_a_buried_copy_without_detail_or_tenant_is_taken(queue: SqsSendQueue) ->
 
 
 def test_a_raw_message_of_a_producer_is_a_first_copy(queue: SqsSendQueue) -> None:
-    """No papers at all: it came when SQS took it."""
+    """Nothing is known of it: it came when SQS took it."""
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}")
     [message] = taken(queue._queue_url)
-    copy = _received(record(message)).copy
+    copy = _received(record(message), wiring.signer()).copy
     assert (copy.hop, copy.parked, copy.proof, copy.slot, copy.expires_at) == (0, None, None, None, None)
     assert int(copy.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
 
 
-GARBLED = [("hop", "-1"), ("hop", "x"), ("hop", "1" * 7), ("hop", "²"), ("createdAt", "x"), ("createdAt", "9" * 30)]
-GARBLED += [("failures", "-1"), ("failures", "x")]
-GARBLED += [("slot", "x"), ("slot", "inf"), ("slot", "nan"), ("expiresAt", "x"), ("expiresAt", "9" * 30)]
+MADE_UP = [
+    *({name: value} for name in ("hop", "failures", "slot", "createdAt", "expiresAt") for value in ("7", "-1", "nan", "9" * 400)),
+    {"createdAt": "253402300799999"},
+    {"parked": "parked/globex/r1/1.json"},
+    {"proof": '{"attempt": 1, "owner": "w", "sent": "made-up"}'},
+    {OURS: '{"createdAt":1,"hop":7,"proof":"{}"}'},
+    {OURS: "."},
+    {OURS: f"{'A' * 43}." + '{"createdAt":1,"hop":7}'},
+]
 
 
-@pytest.mark.parametrize(("name", "value"), GARBLED)
-def test_garbled_papers_count_as_none(name: str, value: str) -> None:
-    """A producer's nonsense must not stop a batch."""
-    copy = from_attributes("{}", {name: value}, sent_at=NOON, tenant_id="acme")
-    assert copy == PLAIN
+@pytest.mark.parametrize("attributes", MADE_UP, ids=str)
+def test_what_a_producer_says_of_its_message_counts_for_nothing(queue: SqsSendQueue, attributes: Mapping[str, str]) -> None:
+    """Whoever may only send to the queue can neither pass for one of our functions nor stop a batch: it is a first copy."""
+    made_up: Any = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+    boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}", MessageAttributes=made_up, MessageGroupId="acme")
+    [message] = taken(queue._queue_url)
+    copy = _received(record(message), wiring.signer()).copy
+    assert replace(copy, created_at=NOON) == PLAIN
+    assert int(copy.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
 
 
-def test_a_correlation_id_is_cut() -> None:
+def test_what_was_signed_for_one_message_counts_for_no_other(queue: SqsSendQueue) -> None:
+    """Neither with another body nor with anything changed in it."""
+    signed = to_attributes(WHOLE, wiring.signer())[OURS]["StringValue"]
+    assert wiring.signer().read(signed, WHOLE.body)
+    assert wiring.signer().read(signed, WHOLE.body + " ") is None
+    assert wiring.signer().read(signed.replace('"hop":7', '"hop":8'), WHOLE.body) is None
+    assert wiring.signer().read(f"{signed}{WHOLE.body[:1]}", WHOLE.body[1:]) is None
+    assert queue
+
+
+def test_a_message_that_is_moved_stays_ours(queue: SqsSendQueue) -> None:
+    """By SQS, or by an operator in the console: the signature goes with it."""
+    queue.bury(WHOLE, reason="processing_crashed", detail="-")
+    [message] = taken(queue._dead_letter_queue_url)
+    boto3.client("sqs").send_message(
+        QueueUrl=queue._queue_url, MessageBody=message["Body"], MessageAttributes=message["MessageAttributes"], MessageGroupId="acme"
+    )
+    [moved] = taken(queue._queue_url)
+    assert _received(record(moved), wiring.signer()).copy == WHOLE
+
+
+def test_without_kms_only_messages_that_are_signed_are_handed_back(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they are ours cannot be told; a producer's, which need not be told apart, goes on beside them."""
+    body = json.dumps({"tenantId": "acme", "requestId": "r1", "message": {"to": [{"email": "jo@example.com"}], "text": "Hi"}})
+    queue.send([(replace(PLAIN, body=body), timedelta())])
+    boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body.replace("r1", "r2"))
+    records = [record(message) for message in taken(queue._queue_url)]
+    [ours] = [one["messageId"] for one in records if one["messageAttributes"]]
+    away = EndpointConnectionError(endpoint_url="https://kms")
+    monkeypatch.setattr(wiring.signer(), "_key", None)
+    monkeypatch.setattr(wiring.kms(), "generate_mac", Mock(side_effect=away))
+    assert handler({"Records": records}, Context()) == {"batchItemFailures": [{"itemIdentifier": ours}]}
+    [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
+    assert (ended["requestId"]["S"], ended["status"]["S"]) == ("r2", "failed")
+
+
+def test_a_producer_s_correlation_id_is_cut() -> None:
     """It stands in every log line."""
-    copy = from_attributes("{}", {"correlationId": "c" * 999}, sent_at=NOON, tenant_id=None)
-    assert copy.correlation_id == "c" * 128
+    attributes = {"correlationId": {"stringValue": "c" * 999}}
+    read = _received({"messageId": "1", "body": "{}", "messageAttributes": attributes}, SIGNER)
+    assert read.copy.correlation_id == "c" * 128
 
 
-def test_papers_that_a_copy_does_not_have_are_not_sent() -> None:
-    """SQS counts attributes and refuses empty ones."""
-    assert set(to_attributes(PLAIN)) == {"hop", "createdAt"}
+def test_a_queue_body_leaves_room_for_all_that_we_add() -> None:
+    """Names, types and values of all attributes: SQS counts them towards its 1 MiB."""
+    most = Copy(
+        body="x" * MAX_BODY,
+        tenant_id="t" * 64,
+        created_at=NOON,
+        hop=999_999,
+        failures=999_999,
+        parked=f"parked/{'t' * 64}/{'r' * 128}/{'0' * 16}.json",
+        expires_at=NOON,
+        slot=1796126400.125,
+        proof=proof.to_json(Fence(999_999, "0" * 32), NotSent(ErrorInfo("dependency_unavailable", '"ü' * 300), timedelta(days=7))),
+        correlation_id="\U0001f4e7" * 128,
+    )
+    client: Any = Answers()
+    SqsSendQueue(client, SIGNER, "q", "d").bury(most, reason="attachment_type_blocked", detail="ü" * 999)
+    [entry] = client.entries
+    assert MAX_BATCH_BYTES - 1024 < weight(entry) <= MAX_BATCH_BYTES
+
+
+def weight(entry: Mapping[str, Any]) -> int:
+    """Return what SQS counts of one message."""
+    attributes = entry["MessageAttributes"].items()
+    return len(entry["MessageBody"]) + sum(len(f"{name}{a['DataType']}{a['StringValue']}".encode()) for name, a in attributes)
 
 
 # -- what SQS does not take ----------------------------------------------------------------------------------------------
@@ -138,24 +226,27 @@ class Answers:
         done = [{"Id": e["Id"]} for e in Entries if e["MessageBody"] not in self.refused]
         return {"Successful": done} if done else {"Failed": [{"Id": e["Id"]} for e in Entries]}
 
+    def send_message(self, **entry: Any) -> Any:
+        self.entries.append(entry)
+
 
 def test_copies_that_sqs_refuses_are_given_back() -> None:
     """A batch may be taken in part."""
     copies = [replace(PLAIN, body=f"{n}") for n in range(12)]
     client: Any = Answers("3", "11")
-    missed = SqsSendQueue(client, "q", "d").send([(copy, timedelta()) for copy in copies])
+    missed = SqsSendQueue(client, SIGNER, "q", "d").send([(copy, timedelta()) for copy in copies])
     assert [copy.body for copy in missed] == ["3", "11"]
 
 
 def test_an_outage_gives_every_copy_back(queue: SqsSendQueue) -> None:
     """The caller decides what becomes of them."""
-    broken = SqsSendQueue(queue._client, "https://sqs.eu-central-1.amazonaws.com/123456789012/none", "https://none")
+    broken = SqsSendQueue(queue._client, SIGNER, "https://sqs.eu-central-1.amazonaws.com/123456789012/none", "https://none")
     assert broken.send([(PLAIN, timedelta()), (WHOLE, timedelta())]) == [PLAIN, WHOLE]
 
 
 def test_a_dead_letter_that_is_not_taken_raises(queue: SqsSendQueue) -> None:
     """It must not be acknowledged."""
-    broken = SqsSendQueue(queue._client, "https://none", "https://sqs.eu-central-1.amazonaws.com/123456789012/none")
+    broken = SqsSendQueue(queue._client, SIGNER, "https://none", "https://sqs.eu-central-1.amazonaws.com/123456789012/none")
     with pytest.raises(DependencyError, match="SQS did not complete SendMessage"):
         broken.bury(PLAIN, reason="invalid_request", detail="-")
 
@@ -167,7 +258,7 @@ DELAYS = [(-5.0, 0), (0.0, 0), (0.001, 1), (1.5, 2), (900.0, 900), (7200.0, 900)
 def test_a_delay_is_whole_seconds_and_never_too_short(delay: float, seconds: int) -> None:
     """A copy that comes early costs another round; SQS takes 900 s at most."""
     client: Any = Answers()
-    SqsSendQueue(client, "q", "d").send([(PLAIN, delay * SECOND)])
+    SqsSendQueue(client, SIGNER, "q", "d").send([(PLAIN, delay * SECOND)])
     assert client.entries[0]["DelaySeconds"] == seconds
 
 
@@ -185,11 +276,11 @@ def test_a_batch_weighs_at_most_one_mebibyte() -> None:
     batches = list(packed([(replace(WHOLE, body="x" * size), timedelta()) for size in sizes]))
     assert [[len(copy.body) for copy, _ in batch] for batch in batches] == [[900_000], [200_000, 200_000], [1_044_480], [5]]
     for batch in batches:
-        assert sum(len(copy.body) + len(json.dumps(to_attributes(copy))) for copy, _ in batch) <= MAX_BATCH_BYTES
+        assert sum(len(copy.body) + len(json.dumps(to_attributes(copy, SIGNER))) for copy, _ in batch) <= MAX_BATCH_BYTES
 
 
 def test_no_copies_are_no_call() -> None:
     """An empty batch is refused by SQS."""
     client: Any = Answers()
-    assert SqsSendQueue(client, "q", "d").send([]) == []
+    assert SqsSendQueue(client, SIGNER, "q", "d").send([]) == []
     assert client.entries == []

@@ -158,7 +158,7 @@ def paced(pace: Pace) -> Any:
 
     @cache
     def queue() -> PacedQueue:
-        built = PacedQueue(wiring.sqs(), settings().send_queue_url, settings().dead_letter_queue_url)
+        built = PacedQueue(wiring.sqs(), wiring.signer(), settings().send_queue_url, settings().dead_letter_queue_url)
         built.speed = pace.speed
         return built
 

@@ -7,6 +7,7 @@ OUTPUTS = {
     "SendQueueUrl",
     "SendQueueArn",
     "DeadLetterQueueUrl",
+    "QueueKeyArn",
     "ProvidersTableName",
     "MessagesTableName",
     "ProviderKeyArn",

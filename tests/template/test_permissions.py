@@ -68,8 +68,8 @@ def who_may(action: str, resource: str) -> set[str]:
     return {function for function in FUNCTIONS if resource in allowed(function, action)}
 
 
-def key_statements(effect: str) -> list[dict[str, Any]]:
-    policy = tables.template()["Resources"]["ProviderKey"]["Properties"]["KeyPolicy"]
+def key_statements(effect: str, key: str = "ProviderKey") -> list[dict[str, Any]]:
+    policy = tables.template()["Resources"][key]["Properties"]["KeyPolicy"]
     return [statement for statement in policy["Statement"] if statement["Effect"] == effect]
 
 
@@ -88,6 +88,17 @@ def test_only_sending_and_verifying_may_open_a_config() -> None:
     assert may["ProvidersFunctionRole"] == {"kms:GenerateDataKey", "kms:Decrypt"}
     assert not may["account"] & uses
     assert set(may) == {"SendFunctionRole", "ProvidersFunctionRole", "account"}
+
+
+def test_those_who_put_messages_on_the_queue_sign_them() -> None:
+    """No other function gets the key; operators by IAM, so it is made for signing alone."""
+    key = tables.template()["Resources"]["QueueKey"]["Properties"]
+    assert (key["KeySpec"], key["KeyUsage"]) == ("HMAC_256", "GENERATE_VERIFY_MAC")
+    _, signing = key_statements("Allow", "QueueKey")
+    assert signing["Action"] == "kms:GenerateMac"
+    assert {role["Fn::GetAtt"][0] for role in signing["Principal"]["AWS"]} == {
+        f"{one}Role" for one in who_may("sqs:SendMessage", "SendQueue")
+    }
 
 
 def test_no_role_has_rights_on_keys_besides_the_key_policy() -> None:
@@ -224,6 +235,7 @@ def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str)
     } & set(tables.template()["Resources"]) - ACTING_ROLES
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
+    by_key_policy |= {"QueueKey"} if function in who_may("sqs:SendMessage", "SendQueue") else set()
     assert told == (may_use | by_key_policy) - {f"{function}Logs"}
 
 

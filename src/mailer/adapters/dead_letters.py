@@ -7,7 +7,8 @@ from itertools import batched
 from typing import TYPE_CHECKING
 
 from mailer.adapters.aws import dependency_errors
-from mailer.adapters.send_queue import from_attributes
+from mailer.adapters.send_queue import read_ours, to_copy
+from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.ports import Letter
 
@@ -28,12 +29,14 @@ _EMPTY_ANSWERS = 2
 class SqsDeadLetters:
     """`ports.DeadLetters` on SQS."""
 
-    def __init__(self, client: "SQSClient", queue_url: str) -> None:
+    def __init__(self, client: "SQSClient", signer: Signer, queue_url: str) -> None:
         self._client = client
+        self._signer = signer
         self._queue_url = queue_url
 
     def letters(self) -> Iterator[Letter]:
         """Take out every message once."""
+        self._signer.fetch_key()  # without it they would be taken out in vain
         seen: set[str] = set()
         empty = 0
         while empty < _EMPTY_ANSWERS:
@@ -49,7 +52,7 @@ class SqsDeadLetters:
             fresh = [message for message in answer.get("Messages", []) if message["MessageId"] not in seen]
             seen |= {message["MessageId"] for message in fresh}
             empty = 0 if fresh else empty + 1
-            yield from map(_letter, fresh)
+            yield from (_letter(message, self._signer) for message in fresh)
 
     def delete(self, letter: Letter) -> None:
         """Remove a message for good; what is gone already stays gone: the reply of an earlier try may have been lost."""
@@ -66,9 +69,11 @@ class SqsDeadLetters:
                 )
 
 
-def _letter(message: "MessageTypeDef") -> Letter:
-    system = message.get("Attributes", {})
-    papers = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
+def _letter(message: "MessageTypeDef", signer: Signer) -> Letter:
+    system, body = message.get("Attributes", {}), message["Body"]
+    attributes = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     sent_at = datetime.fromtimestamp(int(system.get("SentTimestamp", "0")) / 1000, UTC)
-    copy = from_attributes(message["Body"], papers, sent_at=sent_at, tenant_id=system.get("MessageGroupId"))
-    return Letter(copy, papers.get("reason"), papers.get("detail"), message["ReceiptHandle"])
+    ours = read_ours(body, attributes, signer)
+    copy = to_copy(body, attributes, ours, sent_at=sent_at, tenant_id=system.get("MessageGroupId"))
+    reason = (ours or {}).get("reason")
+    return Letter(copy, reason, attributes.get("detail") if reason else None, message["ReceiptHandle"])

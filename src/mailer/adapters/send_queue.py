@@ -1,12 +1,12 @@
-"""The send queue and its dead-letter queue: a copy's travel papers are message attributes, its body stays the caller's JSON."""
+"""The send queue and its dead-letter queue: what we know of a copy goes in one signed attribute, its body stays the caller's JSON."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.ports import Copy
 
@@ -21,8 +21,11 @@ MAX_BATCH_BYTES = 1024 * 1024
 """SQS's limit for one SendMessageBatch, bodies and attributes together."""
 
 _MAX_ENTRIES = 10
-_ENTRY_OVERHEAD = 2048
-"""Upper bound of what the attributes of one copy weigh."""
+_ENTRY_OVERHEAD = 4096
+"""Upper bound of what the attributes of one copy weigh: what a queue body leaves of SQS's 1 MiB."""
+
+_MAX_DETAIL = 512
+"""Bytes of a dead letter's detail."""
 
 Entry = tuple[Copy, timedelta]
 
@@ -30,8 +33,9 @@ Entry = tuple[Copy, timedelta]
 class SqsSendQueue:
     """`ports.SendQueue` on SQS."""
 
-    def __init__(self, client: "SQSClient", queue_url: str, dead_letter_queue_url: str) -> None:
+    def __init__(self, client: "SQSClient", signer: Signer, queue_url: str, dead_letter_queue_url: str) -> None:
         self._client = client
+        self._signer = signer
         self._queue_url = queue_url
         self._dead_letter_queue_url = dead_letter_queue_url
 
@@ -40,8 +44,8 @@ class SqsSendQueue:
         return [copy for batch in packed(copies) for copy in self._send_batch(batch)]
 
     def _send_batch(self, batch: Sequence[Entry]) -> Sequence[Copy]:
-        entries = [_entry(number, copy, delay) for number, (copy, delay) in enumerate(batch)]
         try:
+            entries = [_entry(number, copy, delay, self._signer) for number, (copy, delay) in enumerate(batch)]
             with dependency_errors("SQS", "SendMessageBatch"):
                 answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             with readable("SQS", "SendMessageBatch"):
@@ -52,12 +56,8 @@ class SqsSendQueue:
 
     def bury(self, copy: Copy, *, reason: str, detail: str) -> None:
         """Put a copy on the dead-letter queue with the reason as an attribute."""
-        # SQS takes ten attributes: what only the next try would need stays behind.
-        attributes = {
-            **to_attributes(replace(copy, slot=None, failures=0)),
-            "reason": _string(reason),
-            "detail": _string(detail[:512] or "-"),
-        }
+        told = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
+        attributes = {**to_attributes(copy, self._signer, reason=reason), "reason": _string(reason), "detail": _string(told or "-")}
         group: Any = {"MessageGroupId": copy.tenant_id} if copy.tenant_id else {}
         with dependency_errors("SQS", "SendMessage"):
             self._client.send_message(QueueUrl=self._dead_letter_queue_url, MessageBody=copy.body, MessageAttributes=attributes, **group)
@@ -78,21 +78,29 @@ def packed(copies: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
         yield batch
 
 
-def _entry(number: int, copy: Copy, delay: timedelta) -> "SendMessageBatchRequestEntryTypeDef":
+def _entry(number: int, copy: Copy, delay: timedelta, signer: Signer) -> "SendMessageBatchRequestEntryTypeDef":
     seconds = min(max(delay, timedelta()), MAX_DELAY).total_seconds()
     entry: SendMessageBatchRequestEntryTypeDef = {
         "Id": str(number),
         "MessageBody": copy.body,
         # Rounded up: a copy that comes early costs another round.
         "DelaySeconds": -int(-seconds // 1),
-        "MessageAttributes": to_attributes(copy),
+        "MessageAttributes": to_attributes(copy, signer),
     }
     if copy.tenant_id:
         entry["MessageGroupId"] = copy.tenant_id
     return entry
 
 
-# -- travel papers -------------------------------------------------------------------------------------------------------
+# -- what we know of a copy ----------------------------------------------------------------------------------------------
+
+OURS = "tenantmail"
+"""The attribute that our functions add, signed: producers may use any other name. SQS takes at most ten."""
+
+CORRELATION_ID = "correlationId"
+"""The one attribute of a producer's that is read."""
+
+MAX_CORRELATION_ID = 128
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,66 +109,64 @@ def _string(value: str) -> Any:
     return {"DataType": "String", "StringValue": value}
 
 
-def _millis(moment: datetime) -> str:
-    return str((moment - _EPOCH) // timedelta(milliseconds=1))
+def _millis(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
-def _moment(millis: str) -> datetime:
-    return _EPOCH + timedelta(milliseconds=int(millis))
+def _moment(millis: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=millis)
 
 
-def to_attributes(copy: Copy) -> Mapping[str, Any]:
-    """Write a copy's travel papers as SQS message attributes; SQS takes at most ten."""
-    papers = {
-        "hop": str(copy.hop),
-        "redeliveries": str(copy.redeliveries) if copy.redeliveries else None,
-        "failures": str(copy.failures) if copy.failures else None,
+def to_attributes(copy: Copy, signer: Signer, *, reason: str | None = None) -> Mapping[str, Any]:
+    """Write what we know of a copy, and why it is buried, as one signed attribute.
+
+    Raises:
+        DependencyError: it could not be signed.
+    """
+    known = {
+        "hop": copy.hop or None,
+        "redeliveries": copy.redeliveries or None,
+        "failures": copy.failures or None,
         "createdAt": _millis(copy.created_at),
         "parked": copy.parked,
         "expiresAt": _millis(copy.expires_at) if copy.expires_at else None,
-        "slot": None if copy.slot is None else f"{copy.slot:.3f}",
+        "slot": None if copy.slot is None else round(copy.slot, 3),
         "proof": copy.proof,
-        "correlationId": copy.correlation_id,
-        "schema": str(copy.schema) if copy.schema else None,
+        CORRELATION_ID: copy.correlation_id,
+        "schema": copy.schema or None,
+        "reason": reason,
     }
-    return {name: _string(value) for name, value in papers.items() if value}
+    text = json.dumps({name: value for name, value in known.items() if value is not None}, separators=(",", ":"))
+    return {OURS: _string(signer.sign(text, copy.body))}
 
 
-def from_attributes(body: str, papers: Mapping[str, str], *, sent_at: datetime, tenant_id: str | None) -> Copy:
-    """Read a copy from a message; papers that a producer left out or garbled count as those of a first copy."""
+def read_ours(body: str, attributes: Mapping[str, str], signer: Signer) -> Mapping[str, Any] | None:
+    """Return what one of our functions said of a message; None for a producer's, whatever it says of itself.
+
+    Raises:
+        DependencyError: it could not be told whose it is.
+    """
+    text = signer.read(attributes[OURS], body) if OURS in attributes else None
+    known: Mapping[str, Any] | None = json.loads(text) if text else None
+    return known
+
+
+def to_copy(body: str, attributes: Mapping[str, str], ours: Mapping[str, Any] | None, *, sent_at: datetime, tenant_id: str | None) -> Copy:
+    """Make a copy of a message; a producer's is a first one, made when SQS took it."""
+    if ours is None:
+        correlation_id = attributes.get(CORRELATION_ID, "")[:MAX_CORRELATION_ID]
+        return Copy(body=body, tenant_id=tenant_id, created_at=sent_at, correlation_id=correlation_id or None)
     return Copy(
         body=body,
         tenant_id=tenant_id,
-        created_at=_moment_or(papers.get("createdAt"), sent_at) or sent_at,
-        hop=_count(papers.get("hop", "")),
-        redeliveries=_count(papers.get("redeliveries", "")),
-        failures=_count(papers.get("failures", "")),
-        parked=papers.get("parked"),
-        expires_at=_moment_or(papers.get("expiresAt"), None),
-        slot=_slot(papers.get("slot", "")),
-        proof=papers.get("proof"),
-        correlation_id=papers.get("correlationId", "")[:128] or None,
-        schema=_count(papers.get("schema", "")),
+        created_at=_moment(ours["createdAt"]),
+        hop=ours.get("hop", 0),
+        redeliveries=ours.get("redeliveries", 0),
+        failures=ours.get("failures", 0),
+        parked=ours.get("parked"),
+        expires_at=_moment(ours["expiresAt"]) if "expiresAt" in ours else None,
+        slot=ours.get("slot"),
+        proof=ours.get("proof"),
+        correlation_id=ours.get(CORRELATION_ID),
+        schema=ours.get("schema", 0),
     )
-
-
-_MAX_DIGITS = 6
-
-
-def _count(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else 0
-
-
-def _slot(text: str) -> float | None:
-    try:
-        slot = float(text)
-    except ValueError:
-        return None
-    return slot if isfinite(slot) else None
-
-
-def _moment_or(millis: str | None, default: datetime | None) -> datetime | None:
-    try:
-        return _moment(millis) if millis else default
-    except (ValueError, OverflowError):
-        return default

@@ -14,7 +14,11 @@ def to_json(fence: Fence, outcome: Outcome) -> str:
 
 
 _MAX_MESSAGE = 300
-"""Characters of an error's text that are carried."""
+"""Characters of an error's text that are carried, of ASCII: others would take up to twelve bytes each of what a message may weigh."""
+
+
+def _short(error: ErrorInfo) -> str:
+    return error.message[:_MAX_MESSAGE].encode("ascii", "replace").decode()
 
 
 def _fields(outcome: Outcome) -> dict[str, str]:
@@ -23,9 +27,9 @@ def _fields(outcome: Outcome) -> dict[str, str]:
             return {"sent": message_id}
         case NotSent(error, retry_after):
             seconds = int((retry_after or timedelta()).total_seconds())
-            return {"notSent": error.code, "message": error.message[:_MAX_MESSAGE], "retryAfter": str(seconds)}
+            return {"notSent": error.code, "message": _short(error), "retryAfter": str(seconds)}
         case MaybeSent(error):
-            return {"maybeSent": error.code, "message": error.message[:_MAX_MESSAGE]}
+            return {"maybeSent": error.code, "message": _short(error)}
 
 
 def from_json(text: str) -> tuple[Fence, Outcome] | None:

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mailer import wiring
-from mailer.adapters.send_queue import from_attributes
+from mailer.adapters.send_queue import read_ours, to_copy
+from mailer.adapters.signer import Signer
+from mailer.domain.errors import DependencyError
 from mailer.services.mailroom import Received
 from mailer.services.send import send_batch
 
@@ -14,16 +16,29 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
     """Send a batch; answer which of its messages SQS must hand out again."""
     ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis())
     try:
-        returned = send_batch([_received(record) for record in event["Records"]], wiring.mailroom(), ends_at=ends_at)
+        batch, unread = _read(event["Records"])
+        returned = [*unread, *send_batch(batch, wiring.mailroom(), ends_at=ends_at)]
     finally:
         wiring.journal().flush()
     return {"batchItemFailures": [{"itemIdentifier": receipt} for receipt in returned]}
 
 
-def _received(record: Mapping[str, Any]) -> Received:
-    attributes = record.get("attributes", {})
-    papers = {name: value.get("stringValue") or "" for name, value in record.get("messageAttributes", {}).items()}
-    stamp = attributes.get("SentTimestamp")  # events written by hand have none
+def _read(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Received], Sequence[str]]:
+    """Read a batch; second the receipts of messages of which it cannot be told now whether one of our functions sent them."""
+    batch, unread = [], []
+    for record in records:
+        try:
+            batch.append(_received(record, wiring.signer()))
+        except DependencyError as failure:
+            wiring.journal().failed("receive", None, failure)
+            unread.append(record["messageId"])
+    return batch, unread
+
+
+def _received(record: Mapping[str, Any], signer: Signer) -> Received:
+    system, body = record.get("attributes", {}), record["body"]
+    attributes = {name: value.get("stringValue") or "" for name, value in record.get("messageAttributes", {}).items()}
+    stamp = system.get("SentTimestamp")  # events written by hand have none
     sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp else datetime.now(UTC)
-    copy = from_attributes(record["body"], papers, sent_at=sent_at, tenant_id=attributes.get("MessageGroupId"))
-    return Received(record["messageId"], copy, int(attributes.get("ApproximateReceiveCount", 1)), sent_at)
+    copy = to_copy(body, attributes, read_ours(body, attributes, signer), sent_at=sent_at, tenant_id=system.get("MessageGroupId"))
+    return Received(record["messageId"], copy, int(system.get("ApproximateReceiveCount", 1)), sent_at)

@@ -1,0 +1,74 @@
+"""The signer asks KMS for its key once, and says so where KMS does not answer."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from fakes import FakeClock
+from mailer.adapters.signer import ASK_AGAIN_AFTER, Signer
+from mailer.domain.errors import DependencyError
+
+
+class Kms:
+    """A KMS client that gives a key, or fails as told."""
+
+    def __init__(self, key: bytes = b"k" * 32) -> None:
+        self.key = key
+        self.failure: Exception | None = None
+        self.asked: list[Mapping[str, Any]] = []
+
+    def generate_mac(self, **asked: Any) -> Any:
+        self.asked.append(asked)
+        if self.failure:
+            raise self.failure
+        return {"Mac": self.key}
+
+
+def a_signer(kms: Any, clock: FakeClock | None = None) -> Signer:
+    return Signer(lambda: kms, "arn:key", (clock or FakeClock()).now)
+
+
+def test_kms_is_asked_once_for_all_threads() -> None:
+    """A call for each message would cost more than the mail."""
+    signer = a_signer(kms := Kms())
+    with ThreadPoolExecutor(8) as threads:
+        signed = set(threads.map(lambda _: signer.sign("{}", "body"), range(100)))
+    assert (len(signed), len(kms.asked), kms.asked[0]["KeyId"]) == (1, 1, "arn:key")
+
+
+def test_another_key_reads_nothing() -> None:
+    """Of another stack, or made up."""
+    signed = a_signer(Kms()).sign("{}", "body")
+    assert a_signer(Kms()).read(signed, "body") == "{}"
+    assert a_signer(Kms(b"x" * 32)).read(signed, "body") is None
+
+
+@pytest.mark.parametrize("garbage", ["", ".", "no dot", "ü.{}", "\ud800.\ud800", "a.b.c"])
+def test_garbage_is_not_ours(garbage: str) -> None:
+    """And raises nothing."""
+    assert a_signer(Kms()).read(garbage, "body") is None
+
+
+FAILURES = [
+    ClientError({"Error": {"Code": "ThrottlingException"}}, "GenerateMac"),
+    ClientError({"Error": {"Code": "AccessDeniedException"}}, "GenerateMac"),
+    ReadTimeoutError(endpoint_url="https://kms"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+def test_while_kms_does_not_answer_nothing_counts_as_foreign(failure: Exception) -> None:
+    """Not knowing is no answer; and a batch of a hundred does not wait a hundred times."""
+    kms, clock = Kms(), FakeClock()
+    signer, kms.failure = a_signer(kms, clock), failure
+    for _ in range(3):
+        with pytest.raises(DependencyError, match="KMS did not complete GenerateMac"):
+            signer.read("mac.{}", "body")
+    assert len(kms.asked) == 1
+    kms.failure = None
+    clock.advance(ASK_AGAIN_AFTER + timedelta(milliseconds=1))
+    assert signer.read(signer.sign("{}", "body"), "body") == "{}"
