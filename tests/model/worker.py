@@ -45,7 +45,7 @@ def _wish(setup: Setup, deed: str, copy: Copy, *, is_late: bool = True) -> Write
 
 
 def _settle_proof(world: World, copy: Copy) -> Move:
-    """Do as `services.send._settle_proof`."""
+    """Do as `services.send._settle_proof` and `domain.proof.settled_by`."""
     record, plain = world.record, copy._replace(proof="", is_latest=False)
     is_open = record is not None and copy.is_latest and record.status in (Status.SENDING, Status.UNKNOWN)
     if record is None or (not is_open and (record.status is Status.SENT or copy.proof != "accept")):

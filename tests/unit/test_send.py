@@ -761,6 +761,37 @@ def test_proof_that_it_was_sent_stops_a_second_attempt() -> None:
     assert (bench.record().status, bench.record().message_id, bench.provider.mails) == (Status.SENT, "m-first", [])
 
 
+def a_proof_of(attempt: int, owner: str) -> dict[str, str]:
+    return {"proof": f'{{"attempt": {attempt}, "owner": "{owner}", "sent": "m-proof"}}'}
+
+
+def test_a_late_proof_of_an_earlier_attempt_counts() -> None:
+    """The record knows the token of the last attempt alone."""
+    bench = Bench(a_record(maybe_sent=True, attempt=2, owner="second"))
+    bench.receive(a_copy(papers=a_proof_of(1, "first")))
+    assert (bench.record().status, bench.record().message_id, bench.provider.mails) == (Status.SENT, "m-proof", [])
+
+
+NOT_MADE = [(0, "worker"), (-1, "worker"), (2, "worker"), pytest.param(10**400, "worker", id="huge"), (1, "somebody else")]
+
+
+@pytest.mark.parametrize(("attempt", "owner"), NOT_MADE)
+def test_a_proof_of_an_attempt_that_was_not_made_ends_nothing(attempt: int, owner: str) -> None:
+    """The copy goes on like any other."""
+    bench = Bench(a_record(Status.QUEUED, attempt=1, owner="worker", maybe_sent=True))
+    bench.receive(a_copy(papers=a_proof_of(attempt, owner)))
+    assert (bench.record().status, bench.record().message_id, len(bench.provider.mails)) == (Status.SENT, "m1", 1)
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.SENDING, Status.UNKNOWN, Status.FAILED])
+def test_a_proof_of_other_content_ends_nothing(status: Status) -> None:
+    """The copy is kept as any other that came under a requestId that stands for something else."""
+    record = a_record(status, body=a_body(onUnknown="resend"), attempt=1, owner="worker", deadline=NOON)
+    bench = Bench(record)
+    bench.receive(a_copy(papers=a_proof_of(1, "worker")))
+    assert (bench.record(), bench.queue.buried[0].reason) == (record, "request_id_reused")
+
+
 @pytest.mark.parametrize("outcome", [Sent("m1"), REJECTED, VANISHED])
 def test_neither_table_nor_queue_gives_the_receipt_back(outcome: Sent | NotSent | MaybeSent) -> None:
     """SQS keeps the copy; after the deadline the record is `unknown`, and the journal knows what the provider said."""

@@ -3,8 +3,8 @@
 import json
 from datetime import timedelta
 
-from mailer.domain.changes import Fence
-from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from mailer.domain.changes import Fence, Request
+from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status, same_content
 from mailer.domain.errors import CODES, ErrorInfo, Kind
 
 
@@ -33,13 +33,32 @@ def _fields(outcome: Outcome) -> dict[str, str]:
 
 
 def from_json(text: str) -> tuple[Fence, Outcome] | None:
-    """Read it back; None where it is not one (anybody who may send to the queue can write the attribute)."""
+    """Read it back; None where it is not one."""
     try:
         proof = json.loads(text)
         fence = Fence(int(proof["attempt"]), str(proof["owner"]))
         return fence, _outcome(proof)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def settled_by(text: str, request: Request, record: Delivery | None) -> tuple[Fence, Outcome] | None:
+    """Return whose attempt a proof is of and what became of it; None where it says nothing that the request's record does not know.
+
+    It must be of the same content and of an attempt that was made. An acceptance counts whatever has come since, unless that is known
+    too; anything else only while its attempt is the last one, and open.
+
+    Whoever passed the fence is known by its token alone: a worker that had no answer to its `begin` does not know which attempt it was.
+    """
+    proven = from_json(text)
+    if proven is None or record is None or not same_content(request.content_hash, record.content_hash):
+        return None
+    fence, outcome = proven
+    if record.owner == fence.owner and record.status in (Status.SENDING, Status.UNKNOWN):
+        return Fence(record.attempt, fence.owner), outcome
+    is_last = (record.attempt, record.owner) == (fence.attempt, fence.owner)
+    was_made = is_last or 1 <= fence.attempt < record.attempt  # whose the earlier ones were is not kept
+    return proven if isinstance(outcome, Sent) and was_made and record.status is not Status.SENT else None
 
 
 def _outcome(proof: dict[str, str]) -> Outcome:

@@ -12,7 +12,7 @@ from itertools import chain
 
 from mailer.domain import changes, proof
 from mailer.domain.changes import Fence
-from mailer.domain.delivery import Delivery, NotSent, Sent, Status, WaitsFor, same_content
+from mailer.domain.delivery import Delivery, NotSent, Status, WaitsFor, same_content
 from mailer.domain.doctor import advised, told
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
 from mailer.domain.message import canonical_json
@@ -165,19 +165,12 @@ def _with_uploads(job: Job, room: Mailroom) -> Job:
 
 
 def _settle_proof(job: Job, row: Provider | None, room: Mailroom) -> bool:
-    """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other.
-
-    Whoever passed the fence is known by its token alone: a worker that had no answer to its `begin` does not know which attempt it was.
-    """
-    proven = proof.from_json(job.copy.proof or "")
-    record = room.messages.get(job.tenant_id, job.send.request_id) if proven else None
-    if proven is None or record is None:
+    """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other."""
+    record = room.messages.get(job.tenant_id, job.send.request_id)
+    proven = proof.settled_by(job.copy.proof or "", job.request, record)
+    if proven is None:
         return False
-    fence, outcome = proven
-    is_open = record.owner == fence.owner and record.status in (Status.SENDING, Status.UNKNOWN)
-    if not is_open and (record.status is Status.SENT or not isinstance(outcome, Sent)):
-        return False
-    settle(job, room, Fence(record.attempt, fence.owner) if is_open else fence, outcome, row)
+    settle(job, room, *proven, row)
     return True
 
 
