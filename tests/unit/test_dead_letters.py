@@ -3,16 +3,19 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from fakes import FakeClock, FakeJournal, FakeMessagesTable, FakeParkedBodies, FakeSendQueue
-from mailer.domain.delivery import Delivery, Status
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError
+from mailer.domain.proof import to_json
 from mailer.ports import Copy, Letter
 from mailer.services import dead_letters
 from mailer.services.dead_letters import DeadLetterRoom, Did, Shown
-from mailrooms import a_body, a_copy, a_record
+from mailrooms import REJECTED, THROTTLED, a_body, a_copy, a_record
 
 
 @dataclass
@@ -184,3 +187,77 @@ def test_only_what_was_chosen_is_touched() -> None:
     )
     assert office.redrive("globex") == [Did.REDRIVEN]
     assert [dead_letters.show(kept).tenant_id for kept in office.dead.waiting] == ["acme"]
+
+
+# -- letters that prove what became of an attempt ------------------------------------------------------------------------
+
+KEY = "parked/acme/r1/1.json"
+ATTEMPT = {"attempt": 1, "owner": "w", "deadline": FakeClock().now()}
+
+
+def proving(outcome: Outcome, **papers: Any) -> Letter:
+    """Make a letter that SQS moved while the table was away."""
+    return letter(a_copy(hop=2, papers={"proof": to_json(Fence(1, "w"), outcome), **papers}))
+
+
+@pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN, Status.FAILED, Status.QUEUED])
+def test_a_proof_goes_back_to_be_settled(status: Status) -> None:
+    """Also where the request counts as ended without it."""
+    office = Office([proving(Sent("m1"))], [a_record(status, hop=1, **ATTEMPT)])
+    assert office.redrive() == [Did.REDRIVEN]
+    [copy] = office.queue.copies
+    assert (copy.proof, copy.hop) == (to_json(Fence(1, "w"), Sent("m1")), 2)
+
+
+def test_a_proof_that_says_nothing_new_does_not_go_back() -> None:
+    """Its request has been sent."""
+    office = Office([proving(Sent("m1"))], [a_record(Status.SENT, **ATTEMPT)])
+    assert office.redrive() == [Did.KEPT_ENDED]
+    assert office.drop() == [Did.DROPPED]
+
+
+@pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN, Status.FAILED, Status.QUEUED])
+def test_a_dropped_letter_that_proves_an_acceptance_ends_its_request_as_sent(status: Status) -> None:
+    """What SES accepted is never failed; nobody needs the body any more."""
+    office = Office([proving(Sent("m1"), parked=KEY)], [a_record(status, **ATTEMPT)])
+    office.parked.bodies = {KEY: a_body()}
+    assert office.drop() == [Did.SETTLED]
+    record = office.table.get("acme", "r1")
+    assert record
+    assert (record.status, record.message_id, office.parked.bodies, office.dead.waiting) == (Status.SENT, "m1", {}, [])
+
+
+@pytest.mark.parametrize("outcome", [THROTTLED, REJECTED])
+@pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
+def test_a_dropped_letter_that_proves_a_refusal_ends_its_request_as_dropped(status: Status, outcome: NotSent) -> None:
+    """Nobody is at it any more: it was proven not to be sent."""
+    office = Office([proving(outcome)], [a_record(status, **ATTEMPT)])
+    assert office.drop() == [Did.DROPPED]
+    record = office.table.get("acme", "r1")
+    assert record
+    assert (record.status, record.error and record.error.code) == (Status.FAILED, "dropped")
+
+
+def test_a_refusal_does_not_end_what_an_earlier_attempt_may_have_sent() -> None:
+    """It stays unknown."""
+    office = Office([proving(REJECTED)], [a_record(Status.UNKNOWN, maybe_sent=True, **ATTEMPT)])
+    assert office.drop() == [Did.DROPPED]
+    assert office.status() is Status.UNKNOWN
+
+
+def test_a_body_that_an_operator_may_still_need_outlives_a_drop() -> None:
+    """Of a request that ends as unknown."""
+    office = Office([letter(a_copy(papers={"parked": KEY}))], [a_record(Status.QUEUED, maybe_sent=True, parked=KEY)])
+    office.parked.bodies = {KEY: a_body()}
+    assert office.drop() == [Did.DROPPED]
+    assert (office.status(), list(office.parked.bodies)) == (Status.UNKNOWN, [KEY])
+
+
+@pytest.mark.parametrize("key", ["parked/globex/r1/1.json", "parked/acme/r2/1.json", "parked/acme/r1", "attachments/acme/r1/1.json"])
+def test_no_letter_touches_the_body_of_another_request(key: str) -> None:
+    """It is neither read nor deleted, whatever the letter says."""
+    office = Office([letter(a_copy(papers={"parked": key}))])
+    office.parked.bodies = {key: a_body()}
+    assert office.redrive() == [Did.KEPT_UNREADABLE]
+    assert office.drop() == [Did.DROPPED]
+    assert (list(office.parked.bodies), office.table.records) == ([key], {})

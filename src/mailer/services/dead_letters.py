@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
-from mailer.domain import changes
-from mailer.domain.changes import Request
-from mailer.domain.delivery import same_content
+from mailer.domain import changes, proof
+from mailer.domain.changes import Fence, Request
+from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status, same_content
 from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import parse_request, readable_ids, schedule
 from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
 from mailer.services.ending import end_unsent
-from mailer.services.waiting import discard
+from mailer.services.waiting import discard, is_own_body
 
 MOVED_BY_SQS = "moved_by_sqs"
 """Stands for the reason of a message that carries none: SQS moved it after the last receive."""
@@ -29,12 +29,17 @@ class Did(StrEnum):
 
     REDRIVEN = "redriven"
     DROPPED = "dropped"
+    SETTLED = "settled: it proves that the request was sent"
     KEPT_ENDED = "kept: its request has ended"
     KEPT_OTHER_CONTENT = "kept: its requestId stands for other content; it can only be dropped"
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
     KEPT_UNDER_WAY = "kept: a worker may be at it"
     KEPT_QUEUE = "kept: the queue did not take it"
     KEPT_FAILED = "kept: an AWS service did not answer; run this again"
+
+
+DONE = frozenset({Did.REDRIVEN, Did.DROPPED, Did.SETTLED})
+"""What leaves nothing of a letter to work on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +82,15 @@ def list_letters(room: DeadLetterRoom) -> list[Shown]:
 
 
 def redrive(room: DeadLetterRoom, chosen: Chosen) -> Work:
-    """Send chosen letters through the queue again, but never one whose request has ended."""
+    """Send chosen letters through the queue again, but never one whose request has ended, unless it proves another end."""
     return _work(room, chosen, _redrive)
 
 
 def drop(room: DeadLetterRoom, chosen: Chosen) -> Work:
-    """Give chosen letters up; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been accepted."""
+    """Give chosen letters up; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been accepted.
+
+    Where the letter proves that SES had accepted it, the request ends as `sent`.
+    """
     return _work(room, chosen, _drop)
 
 
@@ -95,7 +103,7 @@ def _work(room: DeadLetterRoom, chosen: Chosen, act: Callable[[Letter, DeadLette
                 kept.append(letter)
                 continue
             did = _try(letter, room, act)
-            if did not in (Did.REDRIVEN, Did.DROPPED):
+            if did not in DONE:
                 kept.append(letter)
             yield shown, did
     finally:
@@ -106,7 +114,7 @@ def _try(letter: Letter, room: DeadLetterRoom, act: Callable[[Letter, DeadLetter
     """Work on one letter; a service that fails keeps this one, not those after it."""
     try:
         did = act(letter, room)
-        if did in (Did.REDRIVEN, Did.DROPPED):
+        if did in DONE:
             room.letters.delete(letter)
     except DependencyError as failure:
         room.journal.failed("dead letter", letter.copy.tenant_id, failure)
@@ -121,7 +129,7 @@ def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
     record = room.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
         return Did.KEPT_OTHER_CONTENT
-    if record is not None and record.ended:
+    if record is not None and record.ended and not _proven(letter, request, record):
         return Did.KEPT_ENDED
     hop = max(letter.copy.hop, record.hop if record else 0)
     if record is not None:
@@ -139,19 +147,47 @@ def _drop(letter: Letter, room: DeadLetterRoom) -> Did:
     if record is not None and not same_content(request.content_hash, record.content_hash):
         discard(letter.copy.parked, room)
         return Did.DROPPED
+    if record is not None and (proven := _proven(letter, request, record)) and (did := _settle(request, record, proven, room)):
+        if did in DONE:
+            discard(letter.copy.parked, room)
+        return did
     if record is not None and record.ended:
         return Did.DROPPED
     try:
-        end_unsent(changes.about(record) if record else request, room, DROPPED)
+        ended = end_unsent(changes.about(record) if record else request, room, DROPPED)
     except RefusedError:
         return Did.KEPT_UNDER_WAY
-    discard(letter.copy.parked, room)
+    if ended.status is Status.FAILED:  # of an unknown an operator may still need it
+        discard(letter.copy.parked, room)
     return Did.DROPPED
 
 
+def _proven(letter: Letter, request: Request, record: Delivery) -> tuple[Fence, Outcome] | None:
+    return proof.settled_by(letter.copy.proof or "", request, record)
+
+
+def _settle(request: Request, record: Delivery, proven: tuple[Fence, Outcome], room: DeadLetterRoom) -> Did | None:
+    """Write down what a letter proves before it is dropped; None where that ends nothing."""
+    fence, outcome = proven
+    now = room.clock.now()
+    if isinstance(outcome, Sent):
+        did, change = Did.SETTLED, changes.accept(request, now, fence, outcome.message_id)
+    elif isinstance(outcome, NotSent) and not record.maybe_sent:
+        did, change = Did.DROPPED, changes.reject(request, now, fence, DROPPED)
+    else:
+        return None
+    try:
+        room.journal.recorded(room.messages.apply(change))
+    except RefusedError:  # it has gone on meanwhile
+        return Did.KEPT_UNDER_WAY
+    return did
+
+
 def _request(letter: Letter, room: DeadLetterRoom) -> Request | None:
-    """Read the letter's request; None where its body cannot be read, or is not in the bucket any more."""
-    copy = letter.copy
+    """Read the letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
+    copy, ids = letter.copy, readable_ids(letter.copy.body)
+    if copy.parked and not (ids and is_own_body(copy.parked, *ids)):
+        return None
     try:
         send = parse_request(room.parked.fetch(copy.parked) if copy.parked else copy.body)
         times = schedule(send, copy.created_at)

@@ -15,7 +15,7 @@ from mailer.domain.waiting import retry_delay
 from mailer.ports import Copy, RefusedError
 from mailer.services.ending import end_unsent
 from mailer.services.mailroom import Job, Mailroom, Received
-from mailer.services.waiting import bury, send
+from mailer.services.waiting import bury, is_own_body, send
 
 BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
 
@@ -80,7 +80,7 @@ def _body(received: Received, room: Mailroom) -> str:
     if copy.parked is None:
         return copy.body
     ids = readable_ids(copy.body)
-    if ids is None or not copy.parked.startswith(f"parked/{ids[0]}/{ids[1]}/"):
+    if ids is None or not is_own_body(copy.parked, *ids):
         raise RequestError([Problem("parked", "must be the key of this request's own body")])
     try:
         return room.parked.fetch(copy.parked)

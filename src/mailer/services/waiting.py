@@ -94,6 +94,11 @@ def park(job: Job, room: Mailroom) -> str:
     return job.copy.parked or room.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
 
 
+def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
+    """Whether a key of the bucket names a parked body of this request."""
+    return key.startswith(f"parked/{tenant_id}/{request_id}/")
+
+
 def pointer_to(record: Delivery) -> Copy:
     """Return the copy that stands for a record's parked body."""
     return Copy(
