@@ -24,6 +24,7 @@ from mailer.handlers.send import _received, handler
 from mailer.ports import Copy
 from mailer.services.messages import MAX_BODY
 from mailer.settings import settings
+from queues import record, taken
 
 WHOLE = Copy(
     body='{"tenantId":"acme","requestId":"r1"}',
@@ -58,25 +59,6 @@ SIGNER = Signer(lambda: CLIENT, "key", lambda: NOON)
 def queue(aws: Mapping[str, str]) -> SqsSendQueue:
     assert aws["SEND_QUEUE_URL"]
     return wiring.send_queue()
-
-
-def taken(url: str) -> list[dict[str, Any]]:
-    """Receive what is on a queue, as Lambda's event source does."""
-    found = boto3.client("sqs").receive_message(
-        QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
-    )
-    return list(found.get("Messages", []))
-
-
-def record(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a received message into the record that Lambda hands to the function."""
-    attributes = message.get("MessageAttributes", {}).items()
-    return {
-        "messageId": message["MessageId"],
-        "body": message["Body"],
-        "attributes": message["Attributes"],
-        "messageAttributes": {name: {"stringValue": value["StringValue"], "dataType": value["DataType"]} for name, value in attributes},
-    }
 
 
 @pytest.mark.parametrize("copy", [WHOLE, PLAIN], ids=["whole", "plain"])

@@ -15,6 +15,7 @@ from mailer.domain.proof import to_json
 from mailer.ports import Copy, Letter
 from mailer.services import dead_letters
 from mailer.services.dead_letters import DeadLetterRoom, Did, Shown
+from mailer.services.messages import MAX_BODY
 from mailrooms import REJECTED, THROTTLED, a_body, a_copy, a_record
 
 
@@ -187,6 +188,15 @@ def test_only_what_was_chosen_is_touched() -> None:
     )
     assert office.redrive("globex") == [Did.REDRIVEN]
     assert [dead_letters.show(kept).tenant_id for kept in office.dead.waiting] == ["acme"]
+
+
+def test_a_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() -> None:
+    """SQS moved it before it could be refused; what the service adds to a message would not fit."""
+    body = a_body()
+    office = Office([letter(a_copy(papers={"body": body + " " * (MAX_BODY + 1 - len(body))}))])
+    assert office.redrive() == [Did.KEPT_TOO_LARGE]
+    assert office.drop() == [Did.DROPPED]
+    assert office.status() is Status.FAILED
 
 
 # -- letters that prove what became of an attempt ------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mailer.adapters.aws import dependency_errors, readable
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
+from mailer.domain.message import utf8_size
 from mailer.ports import Copy
 
 if TYPE_CHECKING:
@@ -55,9 +56,11 @@ class SqsSendQueue:
         return [copy for number, (copy, _) in enumerate(batch) if number not in taken]
 
     def bury(self, copy: Copy, *, reason: str, detail: str) -> None:
-        """Put a copy on the dead-letter queue with the reason as an attribute."""
+        """Put a copy on the dead-letter queue with the reason as an attribute; a body that leaves no room for it goes alone."""
         told = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
         attributes = {**to_attributes(copy, self._signer, reason=reason), "reason": _string(reason), "detail": _string(told or "-")}
+        if utf8_size(copy.body) + _weight(attributes) > MAX_BATCH_BYTES:
+            attributes = {}
         group: Any = {"MessageGroupId": copy.tenant_id} if copy.tenant_id else {}
         with dependency_errors("SQS", "SendMessage"):
             self._client.send_message(QueueUrl=self._dead_letter_queue_url, MessageBody=copy.body, MessageAttributes=attributes, **group)
@@ -68,7 +71,7 @@ def packed(copies: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
     batch: list[Entry] = []
     weight = 0
     for entry in copies:
-        size = len(entry[0].body.encode()) + _ENTRY_OVERHEAD
+        size = utf8_size(entry[0].body) + _ENTRY_OVERHEAD
         if batch and (len(batch) == _MAX_ENTRIES or weight + size > MAX_BATCH_BYTES):
             yield batch
             batch, weight = [], 0
@@ -107,6 +110,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def _string(value: str) -> Any:
     return {"DataType": "String", "StringValue": value}
+
+
+def _weight(attributes: Mapping[str, Any]) -> int:
+    """Return the bytes that SQS counts towards a message: of names, types and values."""
+    return sum(utf8_size(f"{name}{value['DataType']}{value['StringValue']}") for name, value in attributes.items())
 
 
 def _millis(moment: datetime) -> int:

@@ -457,6 +457,11 @@ def readable_ids(body: str | bytes) -> tuple[str, str] | None:
     return None
 
 
+def utf8_size(text: str) -> int:
+    """Give the bytes of a text on the wire."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 def canonical_json(request: SendRequest) -> str:
     """Write the request as it stands on the queue: sorted, compact ASCII JSON of the fields that the caller set, and pinned versions."""
     content = request.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -10,9 +10,10 @@ from mailer.domain import changes, proof
 from mailer.domain.changes import Fence, Request
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status, same_content
 from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
-from mailer.domain.message import parse_request, readable_ids, schedule
+from mailer.domain.message import parse_request, readable_ids, schedule, utf8_size
 from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
 from mailer.services.ending import end_unsent
+from mailer.services.messages import MAX_BODY
 from mailer.services.waiting import discard, is_own_body
 
 MOVED_BY_SQS = "moved_by_sqs"
@@ -33,6 +34,7 @@ class Did(StrEnum):
     KEPT_ENDED = "kept: its request has ended"
     KEPT_OTHER_CONTENT = "kept: its requestId stands for other content; it can only be dropped"
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
+    KEPT_TOO_LARGE = "kept: the queue would not take it with what must go along; it can only be dropped"
     KEPT_UNDER_WAY = "kept: a worker may be at it"
     KEPT_QUEUE = "kept: the queue did not take it"
     KEPT_FAILED = "kept: an AWS service did not answer; run this again"
@@ -126,6 +128,8 @@ def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
     request = _request(letter, room)
     if request is None:
         return Did.KEPT_UNREADABLE
+    if utf8_size(letter.copy.body) > MAX_BODY:
+        return Did.KEPT_TOO_LARGE
     record = room.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
         return Did.KEPT_OTHER_CONTENT

@@ -10,11 +10,22 @@ from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import NotSent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError, UnreadableError
-from mailer.domain.message import DEFAULT_LIFE, HASH_SCHEME, MAX_AHEAD, SCHEMA, SendRequest, parse_request, readable_ids, schedule
+from mailer.domain.message import (
+    DEFAULT_LIFE,
+    HASH_SCHEME,
+    MAX_AHEAD,
+    SCHEMA,
+    SendRequest,
+    parse_request,
+    readable_ids,
+    schedule,
+    utf8_size,
+)
 from mailer.domain.waiting import retry_delay
 from mailer.ports import Copy, RefusedError
 from mailer.services.ending import end_unsent
 from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.messages import MAX_BODY, body_too_large
 from mailer.services.waiting import bury, is_own_body, send
 
 BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
@@ -37,6 +48,8 @@ def _job_or_end(received: Received, room: Mailroom) -> Job | None:
     body, send = None, None
     try:
         body = _body(received, room)
+        if received.copy.parked is None and (size := utf8_size(body)) > MAX_BODY:
+            raise body_too_large(size)
         send = parse_request(body)
         return _job(received, send, room.clock.now())
     except RequestError as refusal:

@@ -22,7 +22,13 @@ from mailer.services.uploads import pin
 from mailer.services.waiting import discard
 
 MAX_BODY = 1024 * 1024 - 4096
-"""Bytes of a request on the queue: SQS takes 1 MiB (message attributes count) and a copy's travel papers need some."""
+"""Bytes of a request on the queue: SQS takes 1 MiB, of which what we know of a copy needs some, as attributes count."""
+
+
+def body_too_large(size: int) -> RequestError:
+    """Return why a request of so many bytes is refused."""
+    problem = f"makes a request of {size} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
+    return RequestError([Problem("message.attachments", problem)], "message_too_large")
 
 
 Refusal = RequestError | DependencyError
@@ -125,8 +131,7 @@ def prepare(asked: Asked, now: datetime) -> Draft:
     if times.expires_at <= now:
         raise RequestError([Problem("expiresAt", "must be later than now")])
     if len(body) > MAX_BODY:
-        problem = f"makes a request of {len(body)} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
-        raise RequestError([Problem("message.attachments", problem)], "message_too_large")
+        raise body_too_large(len(body))
     delay = times.send_at - now
     copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id, schema=SCHEMA)
     # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
