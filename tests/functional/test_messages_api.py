@@ -13,6 +13,8 @@ from gateway import Gateway
 from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.handlers import messages
+from mailer.handlers.send import _received as received
+from queues import record, taken
 
 ACME = "/tenants/acme/messages"
 
@@ -25,19 +27,17 @@ def api(aws: Mapping[str, str]) -> Gateway:  # noqa: ARG001 - it makes what the 
     return Gateway(messages.handler)
 
 
-def queued(aws: Mapping[str, str]) -> list[dict[str, Any]]:
-    found = boto3.client("sqs").receive_message(
-        QueueUrl=aws["SEND_QUEUE_URL"], MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
-    )
-    return found.get("Messages", [])
+def correlation_id(message: Mapping[str, Any]) -> str | None:
+    """Return what SendFunction will read of a message."""
+    return received(record(message), wiring.signer()).copy.correlation_id
 
 
 def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, str]) -> None:
     """202 with the record as it stands from then on, and a copy on the queue for the tenant's message group."""
     answer = api.call("POST", ACME, a_body("invoice-1"))
     assert answer.status == 202
-    record = answer.json
-    assert {name: record[name] for name in ("tenantId", "requestId", "status", "provider", "attempts", "recipients")} == {
+    shown = answer.json
+    assert {name: shown[name] for name in ("tenantId", "requestId", "status", "provider", "attempts", "recipients")} == {
         "tenantId": "acme",
         "requestId": "invoice-1",
         "status": "queued",
@@ -45,13 +45,13 @@ def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, s
         "attempts": 0,
         "recipients": 1,
     }
-    assert record["messageId"] is record["error"] is record["sentAt"] is None
-    assert record["createdAt"].endswith("Z")
-    assert api.call("GET", f"{ACME}/invoice-1").json == record
-    [copy] = queued(aws)
+    assert shown["messageId"] is shown["error"] is shown["sentAt"] is None
+    assert shown["createdAt"].endswith("Z")
+    assert api.call("GET", f"{ACME}/invoice-1").json == shown
+    [copy] = taken(aws["SEND_QUEUE_URL"])
     assert json.loads(copy["Body"]) == {"tenantId": "acme", **a_body("invoice-1")}
     assert copy["Attributes"]["MessageGroupId"] == "acme"
-    assert copy["MessageAttributes"]["correlationId"]["StringValue"] == "correlation-1"
+    assert correlation_id(copy) == "correlation-1"
 
 
 @pytest.mark.parametrize("path", ["", "/batch"])
@@ -59,8 +59,8 @@ def test_a_caller_may_name_what_its_call_is_part_of(api: Gateway, aws: Mapping[s
     """Its own id then goes with the request, to every log line, event and tag; one that could break a line is refused."""
     body = [a_body("invoice-1")] if path else a_body("invoice-1")
     assert api.call("POST", ACME + path, body, {"X-Correlation-Id": "order-7:mail"}).status in (202, 207)
-    [copy] = queued(aws)
-    assert copy["MessageAttributes"]["correlationId"]["StringValue"] == "order-7:mail"
+    [copy] = taken(aws["SEND_QUEUE_URL"])
+    assert correlation_id(copy) == "order-7:mail"
     refusal = api.call("POST", ACME + path, body, {"X-Correlation-Id": "a\nb"})
     assert refusal.is_problem(400, "invalid_request")
     assert [path.lower() for path in refusal.paths] == ["x-correlation-id"]
