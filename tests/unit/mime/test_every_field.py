@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from fakes import NOON
+from mailer.domain.errors import RequestError
 from mailer.domain.message import EmailMessage
-from mailer.domain.mime import Sender, compose
+from mailer.domain.mime import Sender, compose, composer
+from mailer.domain.wire import parse
 
 SENDER = Sender("billing@acme.example", "Acme")
 PLAIN: dict[str, Any] = {"to": [{"email": "jo@customer.example"}], "subject": "Hello", "html": "<p>Hello"}
@@ -46,6 +48,39 @@ def test_every_field_has_an_example() -> None:
 def test_what_is_said_in_a_field_changes_the_mail(name: str) -> None:
     """Its headers, its parts or its envelope."""
     assert mail({**PLAIN, name: SAID[name]}) != mail(PLAIN)
+
+
+def names_written(said: dict[str, Any]) -> set[str]:
+    """Compose a mail; return the names in its top header block, but those of the caller's own headers."""
+    mime = compose(EmailMessage.model_validate(said), SENDER, date=NOON, message_id="<1@acme.example>").mime
+    head = mime.partition(b"\r\n\r\n")[0].decode().replace("\r\n ", " ")
+    return {line.partition(":")[0] for line in head.split("\r\n")} - set(said.get("headers", {}))
+
+
+def that_a_caller_may_set() -> set[str]:
+    """Return the names that the service writes into some mail, and a caller could set in the same one."""
+    mails = [PLAIN, {**PLAIN, **SAID}, *({**PLAIN, name: value} for name, value in SAID.items())]
+    return {name for said in mails for name in names_written(said) if is_taken({**said, "headers": {name: "x"}})}
+
+
+def is_taken(said: dict[str, Any]) -> bool:
+    try:
+        parse(EmailMessage, said)
+    except RequestError as refusal:
+        return not all(problem.path.startswith("headers.") for problem in refusal.problems)
+    return True
+
+
+def test_every_header_that_the_service_writes_is_reserved() -> None:
+    """A caller's own beside it would be a duplicate; who adds a header reserves its name in `header_text`."""
+    assert that_a_caller_may_set() == set()
+
+
+def test_a_new_header_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard of the guard."""
+    fields = composer._fields
+    monkeypatch.setattr(composer, "_fields", lambda *given: [*fields(*given), "X-Mailer: us"])
+    assert that_a_caller_may_set() == {"X-Mailer"}
 
 
 def test_a_mail_is_composed_alike_each_time() -> None:
