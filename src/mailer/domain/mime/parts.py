@@ -5,7 +5,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import unescape
 from urllib.parse import unquote
 
 from mailer.domain.errors import Problem, RequestError
@@ -14,10 +13,11 @@ from mailer.domain.mime import bodies
 from mailer.domain.mime.bodies import Body
 from mailer.domain.mime.headers import folded, is_plain_parameter, parameter, parameterised
 from mailer.domain.mime.plain_text import plain_text
+from mailer.domain.mime.references import unescape
 
 Load = Callable[[S3Object], bytes]
 
-_CID_URL = re.compile(r"""cid:([^\s"'<>()]+)""", re.IGNORECASE)
+_CID_URL = re.compile(r"""cid:([^\s"'<>()]+)""", re.IGNORECASE | re.ASCII)
 _PARAMETER = re.compile(r'; ?([^=]+)=("[^"]*"|[^;]*)')
 
 
@@ -76,7 +76,10 @@ def _referenced(message: EmailMessage) -> set[str | None]:
     ids: set[str | None] = {attachment.content_id for attachment in message.attachments if attachment.content_id}
     if not (ids and message.html):
         return set()
-    return ids & {name for url in _CID_URL.findall(message.html) for name in (url, unquote(unescape(url)))}
+    urls = set(_CID_URL.findall(message.html))
+    # All that are escaped at once: a page may have a hundred thousand.
+    escaped = " ".join(url for url in urls if "%" in url or "&" in url)
+    return ids & (urls | set(unquote(unescape(escaped)).split(" ")))
 
 
 def _text_part(subtype: str, content: str, *extra: str) -> Part:
