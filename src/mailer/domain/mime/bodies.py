@@ -19,6 +19,7 @@ _QP_PIECE = re.compile(rb".{1,%d}(?<!=)(?<!=.)" % _QP_LINE, re.DOTALL)  # never 
 _QP_LITERAL = b"\t\r\n" + bytes(octet for octet in range(0x20, 0x7F) if octet != ord("="))
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
+_LONG_LINE = re.compile(rb"\n[^\r\n]{%d}" % (MAX_LINE + 1))  # any but the first, which has no LF before it
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 
 
@@ -48,10 +49,22 @@ def quoted_printable(octets: bytes) -> bytes:
     """Encode lines that end in CRLF; dots and "From " at the start of a line are escaped too, for the relays that touch them."""
     # binascii escapes well but makes lines of 77: take its soft breaks out and break anew. A literal "=" is =3D by now.
     escaped = binascii.b2a_qp(octets).replace(b"=\r\n", b"").replace(b"=\n", b"")
-    lines = [line if len(line) <= _QP_LINE else b"=\r\n".join(_QP_PIECE.findall(line)) for line in escaped.split(b"\r\n")]
     # From the line end before the first line on, so that it is a line like the others.
-    encoded = b"\r\n".join([b"", *lines]).replace(b"\r\n.", b"\r\n=2E").replace(b"\r\nFrom ", b"\r\n=46rom ")
-    return encoded[2:]
+    encoded = b"\r\n".join([b"", *map(_short_lines, _blocks(escaped))])
+    return encoded.replace(b"\r\n.", b"\r\n=2E").replace(b"\r\nFrom ", b"\r\n=46rom ")[2:]
+
+
+def _blocks(text: bytes) -> Iterator[bytes]:
+    """Cut a text at line ends, so that the lines of a long one are not all in memory at once."""
+    start = 0
+    while (end := text.find(b"\r\n", start + _CHUNK)) >= 0:
+        yield text[start:end]
+        start = end + 2
+    yield text[start:]
+
+
+def _short_lines(block: bytes) -> bytes:
+    return b"\r\n".join(line if len(line) <= _QP_LINE else b"=\r\n".join(_QP_PIECE.findall(line)) for line in block.split(b"\r\n"))
 
 
 def file(octets: bytes) -> Body:
@@ -79,13 +92,18 @@ def message(octets: bytes) -> Body | None:
 
     RFC 2046 §5.2.1 allows no encoding of message/rfc822 but 7bit, 8bit and binary.
     """
-    if b"\r\n" in octets and octets.count(b"\n") != octets.count(b"\r\n"):
+    ends, with_cr = octets.count(b"\n"), octets.count(b"\r\n")
+    if with_cr not in (0, ends) or octets.count(b"\r") > with_cr:
         return None  # line ends of both kinds
-    lines = octets.replace(b"\r\n", b"\n").split(b"\n")
-    canonical = b"\r\n".join(lines)
-    if not canonical.isascii() or b"\0" in canonical or canonical.count(b"\r") >= len(lines) or max(map(len, lines)) > MAX_LINE:
+    canonical = octets if with_cr else octets.replace(b"\n", b"\r\n")
+    if not canonical.isascii() or b"\0" in canonical or _has_long_line(canonical):
         return None
     return Body("7bit", len(canonical), lambda: (canonical,)) if _FIELD_NAME.match(canonical) else None
+
+
+def _has_long_line(canonical: bytes) -> bool:
+    first = canonical.find(b"\r\n", 0, MAX_LINE + 2)
+    return (first < 0 and len(canonical) > MAX_LINE) or _LONG_LINE.search(canonical) is not None
 
 
 def _wrapped(chunks: Iterable[bytes]) -> Iterator[bytes]:
