@@ -2,12 +2,16 @@
 
 import re
 from functools import lru_cache
+from unicodedata import normalize
 
 import idna
+
+from mailer.domain.header_text import begins_encoded_word
 
 MAX_ADDRESS = 254  # octets of an addr-spec: RFC 5321 §4.5.3.1.3 allows 256 with the angle brackets
 MAX_LOCAL_PART = 64  # octets, RFC 5321 §4.5.3.1.1
 MAX_DOMAIN = 253  # octets, RFC 1035 §2.3.4 without the root
+MAX_WRITTEN = MAX_LOCAL_PART + 1 + MAX_DOMAIN  # characters of an address before its domain is written in punycode
 
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -27,10 +31,12 @@ def ascii_address(address: str) -> str:
     local_part, at, domain = address.rpartition("@")
     if not at:
         raise AddressError("must be an address of the form local@domain")
-    if not _LOCAL_PART.fullmatch(local_part):
-        raise AddressError("must have an ASCII local part of letters, digits and !#$%&'*+/=?^_`{|}~-, dots only between them, and one @")
     if len(local_part) > MAX_LOCAL_PART:
         raise AddressError(f"must have a local part of at most {MAX_LOCAL_PART} characters")
+    if not _LOCAL_PART.fullmatch(local_part):
+        raise AddressError("must have an ASCII local part of letters, digits and !#$%&'*+/=?^_`{|}~-, dots only between them, and one @")
+    if begins_encoded_word(local_part):
+        raise AddressError("must have a local part that is no encoded-word (=?charset?q?…?=): some readers show another address then")
     if len(domain) > MAX_DOMAIN:  # before anything is computed or remembered of it
         raise AddressError(f"must have a domain of at most {MAX_DOMAIN} characters")
     spec = f"{local_part}@{ascii_domain(domain)}"
@@ -67,7 +73,16 @@ def same_mailbox(spec: str) -> str:
     return f"{local_part}@{domain.lower()}"
 
 
+_DOTS = re.compile(r"[.\u3002\uff0e\uff61]")  # UTS 46 §2.3
+_MAX_LABEL = 63  # octets, RFC 1035 §2.3.4
+_PREFIX = len("xn--")
+
+
 def _punycode(domain: str) -> str:
+    # Punycode takes time by the square of a label's length: look before it is made. It has an octet at least for each character.
+    labels = _DOTS.split(normalize("NFC", domain))
+    if max(map(len, labels)) > _MAX_LABEL or sum(len(label) + 1 + _PREFIX * (not label.isascii()) for label in labels) > MAX_DOMAIN + 1:
+        raise AddressError(f"must have a domain of at most {MAX_DOMAIN} characters in punycode, its labels of at most {_MAX_LABEL}")
     try:
         return idna.encode(domain, uts46=True, std3_rules=True, transitional=False).decode("ascii")
     except (idna.IDNAError, UnicodeError) as error:

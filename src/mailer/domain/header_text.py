@@ -1,11 +1,14 @@
 """Tell which text may stand in a mail header: nothing that ends a line, now or after somebody decoded it."""
 
 import binascii
-import codecs
 import re
 
 MAX_LINE = 998  # characters of a line without its CRLF, RFC 5322 §2.1.1
 MAX_NAME = 76  # characters of a field name: with its colon it leaves a line of 78 whole
+MAX_VALUE = 4_096  # characters of a custom header; RFC 5322 bounds lines alone, and a long References has some thousand
+MAX_SUBJECT = MAX_LINE  # characters; what is longer than a line may have is shown by no reader
+MAX_DISPLAY_NAME = 320  # characters: as long as the longest address, which senders put there
+MAX_FILENAME = 255  # characters, as file systems have it
 
 # C0, DEL and C1 (NEL among them), the Unicode line and paragraph separators, and two noncharacters.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
@@ -13,13 +16,15 @@ _LINE_END = re.compile(rb"[\x00\r\n]")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Laxer than RFC 2047 on purpose: it finds whatever a lenient reader might decode.
 _ENCODED_WORD = re.compile(r"=\?([^?]*)\?([bBqQ])\?(.*?)\?=", re.DOTALL)
+_BEGIN_OF_WORD = re.compile(r"=\?[^?]*\?[bBqQ]\?")
+_BETWEEN_WORDS = re.compile(r"(?<=\?=) +(?==\?)")  # not shown, RFC 2047 §6.2
 _MAX_NESTING = 4
 
 # Names the service writes itself, or that SES and the relays behind it write.
 _RESERVED = re.compile(
     r"from|to|cc|bcc|reply-to|subject|date|message-id|mime-version|received|authentication-results|return-path|sender"
     r"|(?:content|dkim|arc|resent|x-ses)-.*|x-amz.*",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,  # without ASCII, U+017F is an s and U+212A a k
 )
 # Structured fields: machines read them, and RFC 2047 §5 allows no encoded-word in them.
 _STRUCTURED = re.compile(
@@ -27,22 +32,57 @@ _STRUCTURED = re.compile(
     r"|x-priority|x-msmail-priority|feedback-id|autocrypt|thread-index|disposition-notification-(?:to|options)|return-receipt-to"
     r"|errors-to|bounces-to|delivered-to|original-recipient|accept-language|archived-at|expires|expiry-date|reply-by"
     r"|domainkey-signature|vbr-info|require-recipient-valid-since",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
+
+_CODECS = {
+    name: name
+    for name in (
+        *("utf-8", "utf-7", "utf-16", "utf-16be", "utf-16le", "utf-32", "utf-32be", "utf-32le", "koi8-r", "koi8-u", "tis-620"),
+        *(f"iso-8859-{part}" for part in (*range(1, 11), *range(13, 17))),
+        *(f"windows-{page}" for page in range(1250, 1259)),
+        *("big5", "big5-hkscs", "euc-jp", "euc-kr", "gb18030", "gb2312", "gbk", "iso-2022-jp", "iso-2022-kr", "shift-jis", "macintosh"),
+    )
+} | {
+    "": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "iso-8859-1",  # so are 8-bit octets in it mostly read
+    "ascii": "iso-8859-1",
+    "latin1": "iso-8859-1",
+    "unknown-8bit": "iso-8859-1",  # RFC 1428
+    "x-unknown": "iso-8859-1",
+    "cp1252": "windows-1252",
+    "windows-874": "cp874",
+    "iso-8859-11": "tis-620",
+    "iso-8859-8-i": "iso-8859-8",
+    "ks-c-5601-1987": "euc-kr",
+    "x-gbk": "gbk",
+    "sjis": "shift-jis",
+    "x-sjis": "shift-jis",
+    "windows-31j": "cp932",
+}
+"""The charsets in which an encoded-word is read, each with Python's codec for it; every one takes linear time.
+
+No other name is ever looked up: Python's codecs among them take quadratic time (punycode), unpack (zlib), or make control characters of
+letters (EBCDIC), and the registry keeps each unknown name for good.
+"""
 
 
 def text_fault(text: str) -> str | None:
     """Say what a header text must not hold, or None where it is safe in any header."""
     if _CONTROL.search(text):
         return "must not contain control characters or line separators"
-    if "=?" in text and _decodes_to_control(text):
-        return "must not contain an encoded-word that hides a control character"
-    return None
+    return _encoded_fault(text) if "=?" in text else None
+
+
+def begins_encoded_word(text: str) -> bool:
+    """Tell whether a lenient reader might find the beginning of an encoded-word in a text."""
+    return "=?" in text and _BEGIN_OF_WORD.search(text) is not None
 
 
 def name_fault(name: str) -> str | None:
     """Say why a custom header may not have this name, or None where it may."""
-    if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         return f"must have a name of 1 to {MAX_NAME} letters, digits and !#$%&'*+.^_`|~-"
     if _RESERVED.fullmatch(name):
         return "is written by the service, SES or a relay, and cannot be set"
@@ -55,7 +95,7 @@ def value_fault(name: str, value: str) -> str | None:
         return fault
     if not is_structured(name):
         return None
-    if not value.isascii() or _encoded_words(value):
+    if not value.isascii() or begins_encoded_word(value):
         return "must be plain ASCII in this header, without encoded-words"
     if not value.strip() or max(map(len, value.split())) >= MAX_LINE:
         return f"must be words of at most {MAX_LINE - 1} characters in this header, at least one"
@@ -67,32 +107,33 @@ def is_structured(name: str) -> bool:
     return _STRUCTURED.fullmatch(name) is not None
 
 
-def _encoded_words(text: str) -> list[tuple[str, str, str]]:
-    """Give charset, encoding and encoded text of all that looks like an encoded-word."""
-    # A search that could not find its end would scan the whole rest at every start: cut the text at the last end.
-    return _ENCODED_WORD.findall(text, 0, text.rfind("?=") + 2)
-
-
-def _decodes_to_control(text: str) -> bool:
+def _encoded_fault(text: str) -> str | None:
+    """Decode a text as often as any reader might, and say what must not come out of it."""
     for _ in range(_MAX_NESTING):
-        words = _encoded_words(text)
+        # A search that could not find its end would scan the whole rest at every start: cut the text at the last end.
+        end = text.rfind("?=") + 2
+        head = _BETWEEN_WORDS.sub("", text[:end])
+        words = _ENCODED_WORD.findall(head)
         if not words:
-            return False
-        decoded = [_decoded(*word) for word in words]
-        if None in decoded:
-            return True
-        text = "".join(filter(None, decoded))
-    return True
+            return None
+        if not all(_charset(charset) in _CODECS for charset, _, _ in words):
+            return "must not contain an encoded-word in a charset that is not a common one of mail (utf-8, iso-8859-1 …)"
+        text = _ENCODED_WORD.sub(lambda word: _decoded(*word.groups()), head) + text[end:]
+        if _CONTROL.search(text):
+            break
+    return "must not contain an encoded-word that hides a control character"
 
 
-def _decoded(charset: str, encoding: str, encoded: str) -> str | None:
-    """Decode one encoded-word as leniently as any reader; None where it holds a control character."""
+def _charset(name: str) -> str:
+    return name.partition("*")[0].strip().lower().replace("_", "-")  # behind the star stands a language, RFC 2231 §5
+
+
+def _decoded(charset: str, encoding: str, encoded: str) -> str:
+    """Decode one encoded-word as leniently as any reader; a line end among its octets stands for itself."""
     raw = _octets(encoding, encoded)
-    try:
-        text = codecs.decode(raw, charset.partition("*")[0].strip() or "utf-8", "replace")
-    except (LookupError, ValueError, TypeError):
-        text = raw.decode("latin-1")
-    return None if _LINE_END.search(raw) or _CONTROL.search(str(text)) else str(text)
+    if _LINE_END.search(raw):
+        return "\n"
+    return raw.decode(_CODECS[_charset(charset)], "replace")
 
 
 def _octets(encoding: str, encoded: str) -> bytes:
