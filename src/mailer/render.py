@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import RequestError
-from mailer.domain.message import Address, EmailMessage, HeaderText
+from mailer.domain.message import Address, DisplayName, EmailMessage
 from mailer.domain.mime import Mail, Sender, compose
 from mailer.domain.wire import WireModel, read
 
@@ -21,7 +21,7 @@ class Order(WireModel):
     """One mail to compose, with its sender."""
 
     from_address: Address
-    from_name: HeaderText = ""
+    from_name: DisplayName = ""
     message: EmailMessage
 
 

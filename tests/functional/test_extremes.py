@@ -20,7 +20,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Resolution, Sent, Status
 from mailer.domain.errors import CODES, ErrorInfo
 from mailer.domain.events import request_ended
-from mailer.domain.message import MAX_RAW_BYTES, MAX_RECIPIENTS, MAX_TAGS
+from mailer.domain.message import MAX_BODY, MAX_RAW_BYTES, MAX_RECIPIENTS, MAX_TAGS
 from mailer.domain.pacing import Later, RateSource
 from mailer.domain.proof import to_json
 from mailer.domain.provider import SUSPEND_AFTER, ProviderStatus
@@ -28,7 +28,6 @@ from mailer.domain.tags import tagged
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.observability import METRICS
 from mailer.ports import Copy, RefusedError
-from mailer.services.messages import MAX_BODY
 from mailer.services.pacing import Pacing
 from ses_server import SesServer
 from wire_rules import metrics

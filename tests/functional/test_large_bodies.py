@@ -9,8 +9,8 @@ import pytest
 
 from api_calls import Context
 from mailer import wiring
+from mailer.domain.message import MAX_BODY
 from mailer.handlers.send import handler
-from mailer.services.messages import MAX_BODY
 from queues import record, taken
 
 MOST = 1024 * 1024

@@ -20,9 +20,9 @@ from mailer.domain import proof
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import NotSent
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.message import MAX_BODY
 from mailer.handlers.send import _received, handler
 from mailer.ports import Copy
-from mailer.services.messages import MAX_BODY
 from mailer.settings import settings
 from queues import record, taken
 

@@ -11,11 +11,11 @@ from fakes import FakeClock, FakeJournal, FakeMessagesTable, FakeParkedBodies, F
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError
+from mailer.domain.message import MAX_BODY
 from mailer.domain.proof import to_json
 from mailer.ports import Copy, Letter
 from mailer.services import dead_letters
 from mailer.services.dead_letters import DeadLetterRoom, Did, Shown
-from mailer.services.messages import MAX_BODY
 from mailrooms import REJECTED, THROTTLED, a_body, a_copy, a_record
 
 

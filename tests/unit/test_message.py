@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mailer.domain import file_types
 from mailer.domain.addresses import ascii_address
-from mailer.domain.errors import Problem, RequestError
+from mailer.domain.errors import ErrorInfo, Problem, RequestError
 from mailer.domain.message import (
+    MAX_BODY,
     MAX_RAW_BYTES,
     SendRequest,
     canonical_json,
@@ -20,6 +21,7 @@ from mailer.domain.message import (
     readable_ids,
     schedule,
 )
+from mailer.domain.uploads import MAX_UPLOAD
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -56,7 +58,10 @@ def paths(error: RequestError) -> list[str]:
     [
         {"to": [], "bcc": [{"email": "jo@example.com"}]},
         {"to": [{"email": f"jo{at}@example.com"} for at in range(50)]},
-        {"to": [{"email": "jo@example.com"}] * 60},
+        {"to": [{"email": "jo@example.com"}] * 60, "bcc": [{"email": "jo@example.com"}] * 40},
+        {"subject": "ü" * 998, "headers": {"X" * 76: "ü" * 4_096, "References": "x " * 2_048}},
+        {"headers": {f"X-{number}": "" for number in range(100)}},
+        {"replyTo": [{"email": f"jo{number}@example.com", "name": "ü" * 320} for number in range(50)]},
         {"subject": ""},
         {"text": ""},
         {"text": None, "html": "<p>"},
@@ -144,6 +149,7 @@ def test_headers_are_given_once_whatever_their_case() -> None:
         '"jo"@example.com', "jo(x)@example.com", "jo@example.com(x)", "Jo <jo@example.com>", "<jo@example.com>", "g: jo@example.com;",
         "jo@example.com, x@example.com", ".jo@example.com", "jo.@example.com", "j..o@example.com", "jö@example.com", "jo@localhost",
         "jo@example.com.", "jo@.example.com", "jo@example..com", "jo@-a.com", "jo@a-.com", "jo@a_b.com", "jo@[127.0.0.1]", "jo@127.0.0.1",
+        "=?utf-8?q?jo?=@example.com", "a=?x?B?b@example.com", "=?=0A?q?x?=@example.com",
         "jo@💌.example", "jo@exa mple.com", "jo@example.com\n", "a" * 65 + "@example.com", "jo@" + "a" * 64 + ".com",
         "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".info", "jo@" + "ü" * 60 + ".com", "jo@" + "é." * 200 + "com", "",
     ],
@@ -172,6 +178,31 @@ LONGEST = "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".com"  # 254 characters
 def test_an_address_goes_out_as_ascii(address: str, written: str) -> None:
     """Domains are mapped by UTS 46 and written in punycode; 254 characters are the most."""
     assert ascii_address(address) == written
+
+
+BOX = {"email": "jo@example.com"}
+FILE = {"filename": "a.pdf", "content": ""}
+TOO_LONG: list[tuple[str, int, dict[str, Any]]] = [
+    ("message.subject", 998, {"subject": "a" * 999}),
+    ("message.to[0].name", 320, {"to": [{**BOX, "name": "a" * 321}]}),
+    ("message.to[0].email", 318, {"to": [{"email": "a" * 319}]}),
+    ("message.to[0].email", 253, {"to": [{"email": "jo@" + "字" * 240 + ".com"}]}),
+    ("message.html", 1_044_480, {"html": "a" * 1_044_481}),
+    ("message.text", 1_044_480, {"text": "a" * 1_044_481}),
+    ("message.calendar.content", 1_044_480, {"calendar": {"method": "REQUEST", "content": "a" * 1_044_481}}),
+    ("message.replyTo", 50, {"replyTo": [BOX] * 51}),
+    ("message.headers", 100, {"headers": {f"X-{number}": "" for number in range(101)}}),
+    ("message.headers.X-A", 4_096, {"headers": {"X-A": "a" * 4_097}}),
+    ("message.headers.?", 76, {"headers": {"X" * 77: ""}}),
+    ("message.tags", 46, {"tags": {f"t{number}": "x" for number in range(47)}}),
+    ("message.tags.a", 256, {"tags": {"a": "x" * 257}}),
+    ("message.attachments", 100, {"attachments": [FILE] * 101}),
+    ("message.attachments[0].filename", 255, {"attachments": [{**FILE, "filename": "a" * 256}]}),
+    ("message.attachments[0].contentId", 200, {"attachments": [{**FILE, "contentId": "a" * 201}]}),
+    ("message.listUnsubscribe.url", 990, {"listUnsubscribe": {"url": "https://" + "a" * 983}}),
+    ("message.listUnsubscribe.mailto", 819, {"listUnsubscribe": {"mailto": "a@b.example?" + "a" * 808}}),
+]
+"""What is one too many, with its path and its limit."""
 
 
 @pytest.mark.parametrize(
@@ -206,11 +237,13 @@ def test_an_address_goes_out_as_ascii(address: str, written: str) -> None:
         ("message.listUnsubscribe.mailto", {"listUnsubscribe": {"mailto": "u@acme.example?a>,<b"}}),
         ("message.calendar.method", {"calendar": {"method": "request", "content": "BEGIN:VCALENDAR\n"}}),
         ("message.calendar.method", {"calendar": {"method": "REQUEST", "content": "BEGIN:VCALENDAR\nMETHOD:CANCEL\n"}}),
+        ("message.calendar.method", {"calendar": {"method": "PUBLISH", "content": "BEGIN:VCALENDAR\nMETHOD:PUBLI\u017fH\n"}}),
         ("message.calendar.content", {"calendar": {"method": "REQUEST", "content": "VCALENDAR"}}),
         ("message.tags.?", {"tags": {"a b": "c"}}),
         ("message.tags.a", {"tags": {"a": "c d"}}),
         ("message.tags.a", {"tags": {"a": ""}}),
-        ("message.tags", {"tags": {f"t{number}": "x" for number in range(47)}}),
+        *((path, fields) for path, _, fields in TOO_LONG),
+        ("message", {"to": [BOX] * 60, "cc": [BOX] * 41}),
         ("message.from", {"from": "x"}),
         ("message.reply_to", {"reply_to": []}),
     ],
@@ -235,7 +268,23 @@ def test_base64_must_be_whole(content: str) -> None:
     assert paths(refusal(body(attachments=[{"filename": "a.pdf", "content": content}]))) == ["message.attachments[0].content"]
 
 
-TYPES = ["pdf", "a/b/c", "a/", "a/b;", "a/b; c", "a/b\r\nX: y", "text/plain; name=x", "text/plain; boundary=x", 'a/b; c="\\"', "ü/a"]
+ENCODED = 'a/b; c="=?utf-8?q?=0A?="'
+TYPES = [
+    ENCODED,
+    "a/b; \u212a=x",
+    "a/b; c=\u017f",
+    "a/b; \u017fame=x",
+    "pdf",
+    "a/b/c",
+    "a/",
+    "a/b;",
+    "a/b; c",
+    "a/b\r\nX: y",
+    "text/plain; name=x",
+    "text/plain; boundary=x",
+    'a/b; c="\\"',
+    "ü/a",
+]
 
 
 @pytest.mark.parametrize("content_type", [*TYPES, "multipart/mixed", "Multipart/Mixed", "message/partial", "message/delivery-status"])
@@ -306,9 +355,70 @@ def test_a_refusal_never_shows_a_value() -> None:
 
 def test_a_flood_of_faults_is_cut() -> None:
     """An error stays small enough to be answered."""
-    error = refusal(body(to=[{"email": "x"}] * 500))
+    error = refusal(body(**{f"x{number}": 1 for number in range(500)}))
     assert len(error.problems) == 101
     assert error.problems[-1] == Problem("", "and 400 faults more")
+
+
+@pytest.mark.parametrize(("path", "limit", "fields"), TOO_LONG)
+def test_what_is_too_long_is_refused_with_the_limit(path: str, limit: int, fields: dict[str, Any]) -> None:
+    """A caller reads where to cut, and how much."""
+    [problem] = refusal(body(**fields)).problems
+    assert problem.path == path
+    assert str(limit) in problem.problem
+
+
+@pytest.mark.parametrize("text", ["[" + "1," * 4_999 + "1]" + " " * 5_000, '{"a":1,"b":[' + "{}," * 5_000 + "{}]}", '["",' * 9_999])
+def test_a_body_with_too_many_values_is_refused_before_they_are_made(text: str) -> None:
+    """Each takes many times its length in memory; the limit is told."""
+    assert refusal(text).problems == [Problem("", "must have at most 5000 JSON values in all")]
+
+
+@pytest.mark.parametrize("text", ['[{,"' * 20_000, "\\" * 40_000, '\\"' * 40_000, ',\\",' * 20_000])
+def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+    """A page may have any number of commas and braces."""
+    assert parse_request(body(text=text)).message.text == text
+
+
+def test_nesting_is_refused_where_it_becomes_too_deep() -> None:
+    """By the path down to the limit, however deep it goes on."""
+    [deep, unknown] = refusal(body(a=json.loads("[" * 900 + "]" * 900))).problems
+    assert deep == Problem("message.a" + "[0]" * 14, "must have at most 16 objects and lists inside each other")
+    assert unknown == Problem("message.a", "is not a known field")
+
+
+def test_the_shape_of_an_address_is_told_to_who_gives_a_text() -> None:
+    """The mistake that everybody makes first."""
+    shape = '{"email": "…", "name": "…"}'
+    assert refusal(body(to=["jo@example.com"])).problems == [Problem("message.to[0]", f"must be an object: {shape}")]
+    assert refusal(body(to="jo@example.com")).problems == [Problem("message.to", f"must be a list of {shape}")]
+    assert refusal(body(replyTo="jo@example.com")).problems == [Problem("message.replyTo", f"must be an object: {shape}")]
+
+
+@pytest.mark.parametrize("name", ["from", "sender", "fromAddress", "fromName", "fromEmail"])
+def test_who_names_a_sender_is_told_whose_it_is(name: str) -> None:
+    """The second mistake."""
+    [problem] = refusal(body(**{name: "jo@example.com"})).problems
+    assert "the sender is the tenant's, fromAddress and fromName of its provider config" in problem.problem
+
+
+def test_the_hint_of_a_large_message_names_the_upload_and_the_limits() -> None:
+    """As the code has them."""
+    hint = ErrorInfo("message_too_large", "x").hint
+    assert "POST …/attachments" in hint
+    assert [limit for limit in (MAX_BODY, MAX_UPLOAD, MAX_RAW_BYTES) if str(limit) not in hint] == []
+
+
+def test_a_page_of_too_much_markup_is_taken_with_its_text_alone() -> None:
+    """To derive the text would take too long; the refusal names both ways out."""
+    html = "<b>x" * 15_001 + "&amp;" * 15_000
+    [problem] = refusal(body(text=None, html=html)).problems
+    assert problem.path == "message.html"
+    assert "30001 tags and character references" in problem.problem
+    assert "textFromHtml" in problem.problem
+    assert parse_request(body(html=html))
+    assert parse_request(body(text=None, html=html, textFromHtml=False))
+    assert parse_request(body(text=None, html=html[4:]))
 
 
 # The request around it

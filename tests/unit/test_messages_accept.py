@@ -11,9 +11,9 @@ from desks import a_body, a_desk, a_send
 from fakes import NOON, FakeMessagesTable, FakeProvidersTable, FakeSendQueue, a_config, a_delivery, a_provider
 from mailer.domain.delivery import Change, Status
 from mailer.domain.errors import DependencyError, RequestError
-from mailer.domain.message import HASH_SCHEME, canonical_json, content_hash, parse_request
+from mailer.domain.message import HASH_SCHEME, MAX_BODY, canonical_json, content_hash, parse_request
 from mailer.domain.provider import ProviderStatus
-from mailer.services.messages import MAX_BODY, Accepted, accept, accept_batch
+from mailer.services.messages import Accepted, accept, accept_batch
 
 
 class LostTable(FakeMessagesTable):

@@ -12,10 +12,10 @@ from desks import a_desk, a_send
 from fakes import NOON, FakeAttachments, FakeProvidersTable, a_provider
 from mailer.domain.delivery import Status
 from mailer.domain.errors import DependencyError, RequestError
-from mailer.domain.message import canonical_json, content_hash, parse_request, read_request
+from mailer.domain.message import MAX_BODY, canonical_json, content_hash, parse_request, read_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
-from mailer.services.messages import MAX_BODY, accept, accept_batch
+from mailer.services.messages import accept, accept_batch
 from mailrooms import Bench, a_copy
 
 FILE = {"filename": "a.txt", "s3": {"key": "acme/a"}}

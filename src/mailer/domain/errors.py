@@ -37,7 +37,8 @@ CODES: dict[str, Code] = {
     "invalid_request": Code(Kind.FAILED, "Caller: correct the fields that the message names, and send it again."),
     "message_too_large": Code(
         Kind.FAILED,
-        "Caller: make the attachments smaller, or link to them; SES takes 10485760 bytes of raw message.",
+        "Caller: a request has at most 1044480 bytes on the queue; upload attachments that make it larger (POST …/attachments, each up to"
+        " 7662670 bytes). SES takes 10485760 bytes of raw message in all; what does not fit can only be linked to.",
     ),
     "attachment_type_blocked": Code(Kind.FAILED, "Caller: SES refuses this file type; send it in another form, or a link to it."),
     "attachment_missing": Code(

@@ -7,35 +7,51 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from mailer.domain import file_types, header_text
-from mailer.domain.addresses import address_fault, ascii_address, same_mailbox
+from mailer.domain.addresses import MAX_WRITTEN, address_fault, ascii_address, same_mailbox
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.tags import OWN_TAGS
-from mailer.domain.wire import STRICT_BOOL, Path, WireModel, checked, fault, faults, load_object, matching, parse
+from mailer.domain.wire import STRICT_BOOL, Path, WireModel, at_most, checked, fault, faults, load_object, matching, parse
 
 MAX_RAW_BYTES = 10_485_760  # SES v1: "Message length is more than 10485760 bytes long"
 MAX_RECIPIENTS = 50  # SES: To, Cc and Bcc of one message together
+MAX_LISTED = 100  # entries of to, cc and bcc together: leaves room for duplicates, which are sent once
+MAX_REPLY_TO = 50
+MAX_HEADERS = 100
 MAX_TAGS = 50 - OWN_TAGS  # SES: 50 tags a message
 MAX_PARTS = 100  # bodies and attachments of one message
 MAX_AHEAD = timedelta(days=7)
 DEFAULT_LIFE = timedelta(hours=24)
+MAX_BODY = 1024 * 1024 - 4096
+"""Bytes of a request on the queue, in which its bodies must fit: SQS takes 1 MiB, message attributes count, and a copy has some."""
+MAX_MARKUP = 30_000
+"""Tags and character references of a page from which the text is derived; each costs some microseconds."""
 BASE64_LINE = 76  # characters, RFC 2045 §6.8
 
 TENANT_ID: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 REQUEST_ID: Final = r"(?!(?:batch|preview)\Z)[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 
 
-TenantId = Annotated[str, matching(TENANT_ID, "1 to 64 letters, digits, _ and -, the first a letter or digit")]
+TenantId = Annotated[str, matching(TENANT_ID, "1 to 64 letters, digits, _ and -, the first a letter or digit", longest=64)]
 RequestId = Annotated[
-    str, matching(REQUEST_ID, "1 to 128 letters, digits and . _ : -, the first a letter or digit, and neither 'batch' nor 'preview'")
+    str,
+    matching(
+        REQUEST_ID, "1 to 128 letters, digits and . _ : -, the first a letter or digit, and neither 'batch' nor 'preview'", longest=128
+    ),
 ]
-Address = Annotated[str, checked(address_fault)]
-HeaderText = Annotated[str, checked(header_text.text_fault)]
-Tag = Annotated[str, matching(r"[A-Za-z0-9_-]{1,256}", "1 to 256 letters, digits, _ and -")]
+# The limits come first: what is longer is not looked at.
+Address = Annotated[str, Field(max_length=MAX_WRITTEN), checked(address_fault)]
+HEADER_TEXT: Final = checked(header_text.text_fault)
+DisplayName = Annotated[str, Field(max_length=header_text.MAX_DISPLAY_NAME), HEADER_TEXT]
+Subject = Annotated[str, Field(max_length=header_text.MAX_SUBJECT), HEADER_TEXT]
+Text = Annotated[
+    str, at_most(MAX_BODY, "all that a request has on the queue; what can be a file is attached and uploaded first (POST …/attachments)")
+]
+Tag = Annotated[str, matching(r"[A-Za-z0-9_-]{1,256}", "1 to 256 letters, digits, _ and -", longest=256)]
 Flag = Annotated[bool, STRICT_BOOL]
 
 # RFC 3986, with percent-encoding for all else; no encoded-word can hide in it.
@@ -45,8 +61,10 @@ _URL_REST = r"(?!.*=\?[^?]*\?[bBqQ]\?)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
 class Mailbox(WireModel):
     """One address with the name to show for it."""
 
+    SHAPE: ClassVar = '{"email": "…", "name": "…"}'
+
     email: Address
-    name: HeaderText | None = None
+    name: DisplayName | None = None
 
     @property
     def address(self) -> str:
@@ -61,9 +79,12 @@ class S3Object(WireModel):
     """An attachment uploaded before; the key starts with the tenant's id."""
 
     key: Annotated[
-        str, matching(r"(?=.{3,512}\Z)[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "a key as the upload answered it: tenantId/…")
+        str,
+        matching(
+            r"(?=.{3,512}\Z)[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "a key as the upload answered it: tenantId/…", longest=512
+        ),
     ]
-    version_id: Annotated[str, matching(_VERSION_ID, "a version id as the upload answered it")] | None = None
+    version_id: Annotated[str, matching(_VERSION_ID, "a version id as the upload answered it", longest=1024)] | None = None
 
     _pinned: str | None = PrivateAttr(None)
     """The version that was there when the request was accepted; what the caller wrote stays as it was."""
@@ -81,18 +102,19 @@ class S3Object(WireModel):
 
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]{1,127}"
-# Parameters as RFC 2045 writes them, but none that we set ourselves or that changes where the part ends.
-_PARAMETER = rf'(?i:; ?(?!name|filename|boundary)({_ATOM})=({_ATOM}|"[ !#-\[\]-~]{{0,127}}"))'
-_MEDIA_TYPE = rf"(?!(?i:multipart)/|(?i:message)/(?!(?i:rfc822)\Z)){_ATOM}/{_ATOM}(?:{_PARAMETER}){{0,8}}"
+# Parameters as RFC 2045 writes them, but none that we set ourselves or that changes where the part ends, and no encoded-word.
+_PARAMETER = rf'(?:; ?(?!(?ai:name|filename|boundary))({_ATOM})=({_ATOM}|"(?![^"]*=\?)[ !#-\[\]-~]{{0,127}}"))'
+_MEDIA_TYPE = rf"(?!(?ai:multipart)/|(?ai:message)/(?!(?ai:rfc822)\Z)){_ATOM}/{_ATOM}(?:{_PARAMETER}){{0,8}}"
+_LONGEST_TYPE = 2 * 127 + 1 + 8 * (2 + 127 + 1 + 129)
 _BASE64_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 def _base64_fault(content: str) -> str | None:
     """Check base64 without decoding it: length, alphabet, padding, and no bits lost in the last quantum."""
-    text = content[:-2] + content[-2:].rstrip("=")
-    sound = len(content) % 4 == 0 and text.isascii() and not text.encode().translate(None, _BASE64_ALPHABET)
-    if sound and _last_quantum_is_whole(content[-4:]):
-        return None
+    if len(content) % 4 == 0 and content.isascii():
+        padding = content.encode("ascii").translate(None, _BASE64_ALPHABET)
+        if padding in (b"", b"=", b"==") and content.endswith(padding.decode()) and _last_quantum_is_whole(content[-4:]):
+            return None
     return "must be base64 with the standard alphabet, padded, without blanks or line breaks (RFC 4648 §4)"
 
 
@@ -121,19 +143,31 @@ TAKEN_BY_SES: Final = AfterValidator(_taken_by_ses)
 class Attachment(WireModel):
     """A file, inline in the request as base64 or uploaded before; exactly one of the two."""
 
-    filename: Annotated[str, checked(_filename_fault), TAKEN_BY_SES]
+    SHAPE: ClassVar = '{"filename": "…", "content": "<base64>"} or {"filename": "…", "s3": {"key": "…"}}'
+
+    filename: Annotated[str, Field(max_length=header_text.MAX_FILENAME), checked(_filename_fault), TAKEN_BY_SES]
     content_type: (
-        Annotated[str, matching(_MEDIA_TYPE, "type/subtype, parameters after ';' if any; no multipart/*, no message/* but message/rfc822")]
+        Annotated[
+            str,
+            matching(
+                _MEDIA_TYPE,
+                "type/subtype, parameters after ';' if any; no multipart/*, no message/* but message/rfc822",
+                longest=_LONGEST_TYPE,
+            ),
+        ]
         | None
     ) = None
     disposition: Literal["attachment", "inline"] | None = None
     content_id: (
         Annotated[
-            str, matching(r"[A-Za-z0-9!#$%&'*+/=^_`{|}~.@-]{1,200}", "1 to 200 letters, digits and !#$%&'*+/=^_`{|}~.@-, without < >")
+            str,
+            matching(
+                r"[A-Za-z0-9!#$%&'*+/=^_`{|}~.@-]{1,200}", "1 to 200 letters, digits and !#$%&'*+/=^_`{|}~.@-, without < >", longest=200
+            ),
         ]
         | None
     ) = None
-    content: Annotated[str, checked(_base64_fault)] | None = None
+    content: Annotated[str, at_most(MAX_RAW_BYTES, "all that SES takes of a raw message"), checked(_base64_fault)] | None = None
     s3: S3Object | None = Field(default=None, validate_default=True)
 
     @field_validator("s3")
@@ -151,7 +185,7 @@ class Attachment(WireModel):
     @property
     def is_message(self) -> bool:
         """Whether this is a mail inside the mail."""
-        return self.media_type.lower() == "message/rfc822"
+        return self.media_type.lower() == "message/rfc822"  # ASCII, so that no other character becomes one of these
 
     @property
     def shown(self) -> Literal["attachment", "inline"]:
@@ -163,12 +197,15 @@ def _default_disposition(content_id: str | None) -> Literal["attachment", "inlin
     return "inline" if content_id else "attachment"
 
 
+_MAX_QUERY = 500  # characters
+
+
 def _mailto_fault(mailto: str) -> str | None:
     address, _, query = mailto.partition("?")
     if problem := address_fault(address):
         return f"{problem}; without 'mailto:'"
-    if query and not re.fullmatch(rf"{_URL_REST}{{1,500}}", query):
-        return "must have a query of at most 500 URL characters"
+    if query and not re.fullmatch(rf"{_URL_REST}{{1,{_MAX_QUERY}}}", query):
+        return f"must have a query of at most {_MAX_QUERY} URL characters"
     return None
 
 
@@ -176,8 +213,13 @@ class ListUnsubscribe(WireModel):
     """How to leave the list: List-Unsubscribe, and with `oneClick` List-Unsubscribe-Post (RFC 8058)."""
 
     # 990: with its brackets it must fit into a line of 998, as nothing may fold or encode it.
-    url: Annotated[str, matching(rf"(?=.{{9,990}}\Z)https?://{_URL_REST}+", "an http(s) URL of at most 990 ASCII characters")] | None = None
-    mailto: Annotated[str, checked(_mailto_fault)] | None = Field(default=None, validate_default=True)
+    url: (
+        Annotated[str, matching(rf"(?=.{{9,990}}\Z)https?://{_URL_REST}+", "an http(s) URL of at most 990 ASCII characters", longest=990)]
+        | None
+    ) = None
+    mailto: Annotated[str, Field(max_length=MAX_WRITTEN + 1 + _MAX_QUERY), checked(_mailto_fault)] | None = Field(
+        default=None, validate_default=True
+    )
     one_click: Flag = Field(default=False, validate_default=True)
 
     @field_validator("mailto")
@@ -199,39 +241,79 @@ class Calendar(WireModel):
     """An iCalendar invite that goes out as an alternative of the text."""
 
     method: Literal["PUBLISH", "REQUEST", "REPLY", "ADD", "CANCEL", "REFRESH", "COUNTER", "DECLINECOUNTER"]
-    content: str
+    content: Text
 
     @field_validator("content")
     @classmethod
     def _method_is_the_content_s(cls, content: str, info: ValidationInfo) -> str:
-        if not re.match(r"BEGIN:VCALENDAR\r?\n", content, re.IGNORECASE):
+        if not re.match(r"BEGIN:VCALENDAR\r?\n", content, re.IGNORECASE | re.ASCII):
             raise fault("must be an iCalendar object: BEGIN:VCALENDAR and so on")
-        stated = re.search(r"^METHOD:([A-Za-z-]+)\r?$", content, re.MULTILINE | re.IGNORECASE)
-        if stated and stated[1].upper() != info.data.get("method", stated[1].upper()):
+        stated = re.search(r"^METHOD:([^\r\n]*)", content, re.MULTILINE | re.IGNORECASE | re.ASCII)
+        if stated and not (stated[1].isascii() and stated[1].strip().upper() == info.data.get("method", stated[1].strip().upper())):
             raise fault("must be the METHOD of the content (RFC 6047)", ("method",))
         return content
+
+
+def _list_of_mailboxes(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise fault(f"must be a list of {Mailbox.SHAPE}")
+    return value
 
 
 def _list_of_one(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+Mailboxes = Annotated[tuple[Mailbox, ...], Field(max_length=MAX_LISTED), BeforeValidator(_list_of_mailboxes)]
+ReplyTo = Annotated[tuple[Mailbox, ...], Field(max_length=MAX_REPLY_TO), BeforeValidator(_list_of_one)]
+HeaderName = Annotated[str, Field(max_length=header_text.MAX_NAME)]
+HeaderValue = Annotated[str, Field(max_length=header_text.MAX_VALUE)]
+
+_SENDER = "is not a field of a message: the sender is the tenant's, fromAddress and fromName of its provider config"
+
+
 class EmailMessage(WireModel):
     """The mail as the caller describes it; the sender is not in it, that is the tenant's."""
 
-    to: tuple[Mailbox, ...] = ()
-    cc: tuple[Mailbox, ...] = ()
-    bcc: tuple[Mailbox, ...] = Field(default=(), validate_default=True)
-    reply_to: Annotated[tuple[Mailbox, ...], BeforeValidator(_list_of_one)] = ()
-    subject: HeaderText
-    html: str | None = None
-    text: str | None = None
-    text_from_html: Flag = True
+    NOT_FIELDS: ClassVar = dict.fromkeys(("from", "sender", "fromAddress", "fromName", "fromEmail"), _SENDER)
+
+    to: Mailboxes = ()
+    cc: Mailboxes = ()
+    bcc: Mailboxes = Field(default=(), validate_default=True)
+    reply_to: ReplyTo = ()
+    subject: Subject
+    html: Text | None = None
+    text: Text | None = None
+    text_from_html: Flag = Field(default=True, validate_default=True)
     calendar: Calendar | None = None
     list_unsubscribe: ListUnsubscribe | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
-    tags: dict[Tag, Tag] = Field(default_factory=dict)
-    attachments: tuple[Attachment, ...] = Field(default=(), validate_default=True)
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, max_length=MAX_HEADERS)
+    tags: dict[Tag, Tag] = Field(default_factory=dict, max_length=MAX_TAGS)
+    attachments: tuple[Attachment, ...] = Field(default=(), validate_default=True, max_length=MAX_PARTS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_short(cls, fields: object) -> object:
+        """Count before any address is looked at."""
+        count = 0
+        if isinstance(fields, dict):
+            for name in ("to", "cc", "bcc"):
+                if isinstance(listed := fields.get(name), list):
+                    count += len(listed)
+        if count > MAX_LISTED:
+            raise fault(f"has {count} entries in to, cc and bcc together; at most {MAX_LISTED} are taken, duplicates among them")
+        return fields
+
+    @field_validator("text_from_html")
+    @classmethod
+    def _text_can_be_derived(cls, text_from_html: Flag, info: ValidationInfo) -> bool:
+        html = info.data.get("html")
+        if text_from_html and html and not info.data.get("text", "faulty"):
+            markup = html.count("<") + html.count("&")
+            if markup > MAX_MARKUP:
+                problem = f"has {markup} tags and character references; text is derived from at most {MAX_MARKUP}"
+                raise fault(f"{problem}: give the text too, or textFromHtml: false", ("html",))
+        return text_from_html
 
     @field_validator("bcc")
     @classmethod
@@ -259,13 +341,6 @@ class EmailMessage(WireModel):
         if found:
             raise faults(found)
         return headers
-
-    @field_validator("tags")
-    @classmethod
-    def _tags_are_few(cls, tags: dict[Tag, Tag]) -> dict[Tag, Tag]:
-        if len(tags) > MAX_TAGS:
-            raise fault(f"has {len(tags)} tags; at most {MAX_TAGS} are taken")
-        return tags
 
     @field_validator("attachments")
     @classmethod
@@ -328,7 +403,7 @@ def _least_size(attachment: Attachment) -> int:
 
 
 # RFC 3339, always with an offset; pydantic's own parser takes plain numbers and local times too.
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _read_time(value: object) -> object:
@@ -353,6 +428,8 @@ wait that a later one has accepted, and does not refuse it for a field that it d
 
 class SendRequest(WireModel):
     """One mail to send for one tenant; (tenantId, requestId) identifies it for good."""
+
+    NOT_FIELDS: ClassVar = {f"message.{name}": problem for name, problem in EmailMessage.NOT_FIELDS.items()}
 
     tenant_id: TenantId
     request_id: RequestId

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
-from mailer.domain.message import Address, HeaderText
+from mailer.domain.message import Address, DisplayName
 from mailer.domain.regions import SES_REGIONS, partition_of
 from mailer.domain.wire import WireModel, fault, load_object, matching, parse
 
@@ -41,38 +41,45 @@ _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 AccessKeyId = Annotated[
     str,
     matching(
-        "(?!ASIA)[A-Za-z0-9_]{12,128}", "the id of a long-term access key (AKIA…); a temporary one (ASIA…) needs a session token to work"
+        "(?!ASIA)[A-Za-z0-9_]{12,128}",
+        "the id of a long-term access key (AKIA…); a temporary one (ASIA…) needs a session token to work",
+        longest=128,
     ),
     Field(repr=False),
 ]
-SecretKey = Annotated[SecretStr, _secret("[!-~]{1,256}", "the secret as AWS showed it: no spaces, no line breaks")]
+SecretKey = Annotated[SecretStr, Field(max_length=256), _secret("[!-~]{1,256}", "the secret as AWS showed it: no spaces, no line breaks")]
 # Any partition; a path has slashes around its parts.
 RoleArn = Annotated[
     str,
     matching(
         "arn:aws[a-z0-9-]{0,20}:iam::[0-9]{12}:role/(?:[!-.0-~]{1,128}/){0,16}[A-Za-z0-9_+=,.@-]{1,64}",
         "the ARN of an IAM role: arn:aws:iam::123456789012:role/name",
-    ),
-    Field(max_length=2048),  # STS takes no longer one
+        longest=2_048,
+    ),  # STS takes no longer one
 ]
 Region = Annotated[
     str,
-    matching("|".join(name for names in SES_REGIONS.values() for name in names), "an AWS region that has Amazon SES, such as eu-west-1"),
+    matching(
+        "|".join(name for names in SES_REGIONS.values() for name in names),
+        "an AWS region that has Amazon SES, such as eu-west-1",
+        longest=max(len(name) for names in SES_REGIONS.values() for name in names),
+    ),
 ]
-ConfigurationSet = Annotated[str, matching("[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, hyphens and underscores")]
+ConfigurationSet = Annotated[str, matching("[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, hyphens and underscores", longest=64)]
 # Recipients per second: from one in a quarter of an hour (DynamoDB holds nothing near zero) to far beyond what SES gives.
 MaxSendRate = Annotated[float, Field(strict=True, ge=0.001, le=100_000, allow_inf_nan=False)]
-Host = Annotated[str, matching(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|[0-9a-fA-F:.]{{2,45}}", "a host name or an IP address")]
-Login = Annotated[str, matching("[ -~]{1,256}", "1 to 256 printable ASCII characters")]
-Password = Annotated[SecretStr, _secret("[ -~]{1,256}", "1 to 256 printable ASCII characters")]
-FromName = Annotated[HeaderText, Field(max_length=320)]
+Host = Annotated[
+    str, matching(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|[0-9a-fA-F:.]{{2,45}}", "a host name or an IP address", longest=253)
+]
+Login = Annotated[str, matching("[ -~]{1,256}", "1 to 256 printable ASCII characters", longest=256)]
+Password = Annotated[SecretStr, Field(max_length=256), _secret("[ -~]{1,256}", "1 to 256 printable ASCII characters")]
 
 
 class _Config(WireModel):
     """What every config has: whom its mail comes from."""
 
     from_address: Address
-    from_name: FromName
+    from_name: DisplayName
 
     def plaintext(self) -> bytes:
         """Return the JSON that is sealed: the one place where the secrets are revealed."""

@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from mailer.domain import file_types
-from mailer.domain.message import MAX_RAW_BYTES, TAKEN_BY_SES, HeaderText
+from mailer.domain.header_text import MAX_FILENAME
+from mailer.domain.message import HEADER_TEXT, MAX_RAW_BYTES, TAKEN_BY_SES
 from mailer.domain.wire import WireModel, fault, matching
 
 MAX_UPLOAD = MAX_RAW_BYTES * 57 // 78
@@ -16,13 +17,13 @@ MAX_UPLOAD = MAX_RAW_BYTES * 57 // 78
 
 _ATOM = r"[A-Za-z0-9!#$&^_.+-]{1,64}"
 
-MediaType = Annotated[str, matching(rf"{_ATOM}/{_ATOM}", "type/subtype, without parameters")]
+MediaType = Annotated[str, matching(rf"{_ATOM}/{_ATOM}", "type/subtype, without parameters", longest=129)]
 
 
 class UploadRequest(WireModel):
     """What a caller tells of a file before it uploads it; the upload is then bound to just that type and size."""
 
-    filename: Annotated[HeaderText, Field(min_length=1, max_length=255), TAKEN_BY_SES]
+    filename: Annotated[str, Field(min_length=1, max_length=MAX_FILENAME), HEADER_TEXT, TAKEN_BY_SES]
     content_type: MediaType | None = None
     size: Annotated[int, Field(strict=True, ge=1)]
     """Bytes."""

@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, ValidationError
 from pydantic.alias_generators import to_camel
@@ -13,9 +14,13 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 from mailer.domain.errors import Problem, RequestError
 
 MAX_PROBLEMS = 100  # listed in one error; the rest is counted
+MAX_VALUES = 5_000
+"""JSON values in one body: strings, numbers, objects and lists; twice what the largest send request has."""
+MAX_DEPTH = 16
+"""Objects and lists inside each other; a send request has six."""
 
 Path = tuple[str | int, ...]
-type _Trail = tuple[_Trail | None, str | int]  # a path from its end: costs the same for a node at any depth
+type _Trail = tuple[_Trail | None, str | int, int]  # a path from its end, with its length: costs the same for a node at any depth
 
 
 class WireModel(BaseModel):
@@ -29,8 +34,13 @@ class WireModel(BaseModel):
         hide_input_in_errors=True,
     )
 
+    SHAPE: ClassVar[str] = ""
+    """The object as JSON, shown where something else stands in its place."""
+    NOT_FIELDS: ClassVar[Mapping[str, str]] = {}
+    """What to say of fields that callers expect and this model does not have, by their path from it."""
 
-def read[Model: BaseModel](model: type[Model], body: str | bytes, *, at: Path = ()) -> Model:
+
+def read[Model: WireModel](model: type[Model], body: str | bytes, *, at: Path = ()) -> Model:
     """Read a JSON object into a model; `at` is where the object stands in what the caller sent.
 
     Raises:
@@ -39,7 +49,7 @@ def read[Model: BaseModel](model: type[Model], body: str | bytes, *, at: Path = 
     return parse(model, *load_object(body), at=at)
 
 
-def parse[Model: BaseModel](
+def parse[Model: WireModel](
     model: type[Model], document: Mapping[str, object], unreadable: Iterable[Problem] = (), *, at: Path = ()
 ) -> Model:
     """Read a decoded object into a model; faults that were found while decoding are listed first.
@@ -51,7 +61,7 @@ def parse[Model: BaseModel](
     try:
         parsed = model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        coded += explained(error.errors(include_url=False, include_input=False), document)
+        coded += explained(error.errors(include_url=False, include_input=False), document, model.NOT_FIELDS)
     else:
         if not coded:
             return parsed
@@ -67,11 +77,12 @@ def load_object(body: str | bytes) -> tuple[dict[str, object], list[Problem]]:
     return document, unreadable
 
 
-def load(body: str | bytes) -> tuple[object, list[Problem]]:
-    """Decode JSON strictly.
+def load(body: str | bytes, *, max_values: int = MAX_VALUES) -> tuple[object, list[Problem]]:
+    """Decode JSON strictly; more than `max_values` values are refused before any of them is made.
 
-    Returns what it holds, and the faults that leave it readable: names given twice (the last one stands) and lone surrogates.
-    Raises RequestError where it is no JSON at all.
+    Returns what it holds, and the faults that leave it readable: names given twice (the last one stands), lone surrogates, and
+    nesting that is too deep.
+    Raises RequestError where it is no JSON at all, or has too many values.
     """
     twice: list[dict[str, object]] = []
 
@@ -83,10 +94,38 @@ def load(body: str | bytes) -> tuple[object, list[Problem]]:
 
     try:
         text = body if isinstance(body, str) else body.decode("utf-8")
+        if _has_more_values(text, max_values):
+            raise RequestError([Problem("", f"must have at most {max_values} JSON values in all")])
         document = json.loads(text, object_pairs_hook=members, parse_constant=_no_constant)
     except (ValueError, RecursionError):  # also invalid UTF-8, and integers of thousands of digits
         raise RequestError([Problem("", "must be JSON in UTF-8, of sane depth and numbers")]) from None
     return document, list(_text_faults(document, {id(found) for found in twice}))
+
+
+def _has_more_values(text: str, most: int) -> bool:
+    """Tell whether JSON has more than so many values, without making any.
+
+    Each value but the first follows one of `[`, `{` and `,`. Those in strings are left out only where all together are too many.
+    """
+    if len(text) < 2 * most or _separators(text) < most:
+        return False
+    plain = text.replace(r"\\", "").replace(r"\"", "")
+    # A value and its name are two strings, of two quotes each.
+    return plain.count('"') > 4 * most or _separators("".join(plain.split('"')[::2])) >= most
+
+
+def _separators(text: str) -> int:
+    return sum(_count(text, separator) for separator in ",[{")
+
+
+def _count(text: str, character: str) -> int:
+    """Count a character that is rare where a text is long: `find` runs ten times as fast as `count` then, as in base64."""
+    at = -1
+    for found in range(100):
+        at = text.find(character, at + 1)
+        if at < 0:
+            return found
+    return 100 + text.count(character, at + 1)
 
 
 def refusal(coded: Iterable[tuple[str, Problem]]) -> RequestError:
@@ -126,19 +165,47 @@ class _Matching(AfterValidator):
 
     pattern: str
     allowed: str
+    longest: int
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        described = {**handler(schema), "description": self.allowed}
-        if "(?i:" not in self.pattern:  # not in ECMA 262 before 2025
+        described = {**handler(schema), "description": self.allowed, "maxLength": self.longest}
+        if "(?ai:" not in self.pattern:  # not in ECMA 262 before 2025
             described["pattern"] = f"^(?:{self.pattern})$".replace(r"\Z", "$")
         return described
 
 
-def matching(pattern: str, allowed: str) -> AfterValidator:
-    """Make a validator for text that matches a pattern whole; `allowed` says in words what that is."""
+def matching(pattern: str, allowed: str, *, longest: int) -> AfterValidator:
+    """Make a validator for text that matches a pattern whole; `allowed` says in words what that is.
+
+    `longest` is the most characters that the pattern can match; longer text is not looked at.
+    """
     compiled = re.compile(pattern)
-    check = checked(lambda text: None if compiled.fullmatch(text) else f"must be {allowed}")
-    return _Matching(check.func, pattern, allowed)
+    check = checked(lambda text: None if len(text) <= longest and compiled.fullmatch(text) else f"must be {allowed}")
+    return _Matching(check.func, pattern, allowed, longest)
+
+
+@dataclass(frozen=True, slots=True)
+class _AtMost(AfterValidator):
+    """A validator of length that also tells the JSON schema."""
+
+    longest: int
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "maxLength": self.longest}
+
+
+def at_most(longest: int, because: str) -> AfterValidator:
+    """Make a validator for long text of so many characters, whose excess is `message_too_large`; `because` says what to do then.
+
+    pydantic's own would make UTF-8 of the whole text to count its characters.
+    """
+
+    def check(text: str) -> str:
+        if len(text) > longest:
+            raise fault(f"must have at most {longest} characters, {because}", code="message_too_large")
+        return text
+
+    return _AtMost(check, longest)
 
 
 def _exactly_bool(value: object) -> object:
@@ -167,6 +234,7 @@ _ALLOWED = {
     "int_from_float": "must be a whole number",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
+    "too_long": "must have at most {max_length} entries",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "greater_than_equal": "must be at least {ge}",
@@ -177,20 +245,32 @@ _ALLOWED = {
 }
 
 
-def explained(details: Iterable[ErrorDetails], document: object = None) -> list[tuple[str, Problem]]:
-    """Say in our words what pydantic found, each fault with its code; `document` is what it read."""
-    return [found for detail in details for found in _problems(detail, document)]
+def explained(
+    details: Iterable[ErrorDetails], document: object = None, not_fields: Mapping[str, str] = MappingProxyType({})
+) -> list[tuple[str, Problem]]:
+    """Say in our words what pydantic found, each fault with its code; `document` is what it read, `not_fields` those of its model."""
+    return [found for detail in details for found in _problems(detail, document, not_fields)]
 
 
-def _problems(detail: ErrorDetails, document: object) -> Iterable[tuple[str, Problem]]:
+def _problems(detail: ErrorDetails, document: object, not_fields: Mapping[str, str]) -> Iterable[tuple[str, Problem]]:
     context: dict[str, Any] = detail.get("ctx", {})
     if detail["type"] == "value_error":  # raised by a validator of ours
         return [("invalid_request", Problem(path(detail["loc"], document), str(context["error"])))]
     if detail["type"] != "fault":
         allowed = _ALLOWED.get(detail["type"], detail["msg"]).format_map(context)
-        return [("invalid_request", Problem(path(detail["loc"], document), allowed))]
+        place = path(detail["loc"], document)
+        if detail["type"] == "extra_forbidden":
+            allowed = not_fields.get(place, allowed)
+        elif shape := _shape(context.get("class_name")):
+            allowed += f": {shape}"
+        return [("invalid_request", Problem(place, allowed))]
     found = [(detail["loc"][:-1] + place, problem) for place, problem in context["found"]] or [(detail["loc"], context["problem"])]
     return [(context["code"], Problem(path(place, document), problem)) for place, problem in found]
+
+
+def _shape(class_name: str | None) -> str:
+    """Give the shape of the model that pydantic names where it found no object."""
+    return next((model.SHAPE for model in WireModel.__subclasses__() if model.__name__ == class_name), "") if class_name else ""
 
 
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,75}")
@@ -201,7 +281,7 @@ def path(location: Path, document: object) -> str:
     written = ""
     for step in location:
         if isinstance(step, int):
-            if not isinstance(document, Mapping):  # an object may stand in the place of a list of one
+            if document is None or isinstance(document, list):  # an object may stand in the place of a list of one
                 written += f"[{step}]"
                 document = document[step] if isinstance(document, list) and step < len(document) else None
         elif step != "[key]":  # pydantic's mark for "the name itself"
@@ -211,27 +291,30 @@ def path(location: Path, document: object) -> str:
     return written
 
 
-def _text_faults(document: dict[str, object], twice: set[int]) -> Iterable[Problem]:
-    """Walk the whole document, without recursion, for repeated names and for text that UTF-8 cannot carry."""
+def _text_faults(document: object, twice: set[int]) -> Iterable[Problem]:
+    """Walk the whole document, without recursion, for repeated names, text that UTF-8 cannot carry, and too deep nesting."""
     todo: list[tuple[_Trail | None, object]] = [(None, document)]
     while todo:
         trail, node = todo.pop()
-        if isinstance(node, str) and not _is_unicode(node):
-            yield Problem(path(_location(trail), document), "must be Unicode text without lone surrogates")
+        if isinstance(node, str):
+            if not _is_unicode(node):
+                yield Problem(path(_location(trail), document), "must be Unicode text without lone surrogates")
+        elif isinstance(node, dict | list) and (depth := trail[2] if trail else 0) >= MAX_DEPTH:
+            yield Problem(path(_location(trail), document), f"must have at most {MAX_DEPTH} objects and lists inside each other")
         elif isinstance(node, dict):
             if id(node) in twice:
                 yield Problem(path(_location(trail), document), "must not give a name twice")
             if not all(map(_is_unicode, node)):
                 yield Problem(path(_location(trail), document), "must have names without lone surrogates")
-            todo.extend(((trail, name), value) for name, value in node.items())
+            todo.extend([((trail, name, depth + 1), value) for name, value in node.items()])
         elif isinstance(node, list):
-            todo.extend(((trail, index), value) for index, value in enumerate(node))
+            todo.extend([((trail, index, depth + 1), value) for index, value in enumerate(node)])
 
 
 def _location(trail: _Trail | None) -> Path:
     steps: list[str | int] = []
     while trail:
-        trail, step = trail
+        trail, step, _ = trail
         steps.append(step)
     return tuple(reversed(steps))
 

@@ -31,6 +31,8 @@ from mailer.services.preview import Preview, preview
 from mailer.services.resolve import resolve
 
 MAX_BATCH = 100  # requests
+MAX_BATCH_VALUES = 50_000
+"""JSON values in a whole batch: of a hundred requests each may have five hundred, which fifty recipients and some attachments take."""
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 
@@ -40,7 +42,7 @@ ResolveBody = Annotated[str, DescribedAs(ResolveRequest), Body()]
 UploadBody = Annotated[str, DescribedAs(UploadRequest), Body()]
 IdempotencyKey = Annotated[RequestId | None, Header(alias="Idempotency-Key")]
 CorrelationId = Annotated[
-    Annotated[str, matching("[A-Za-z0-9._:-]{1,128}", "1 to 128 letters, digits and . _ : -")] | None,
+    Annotated[str, matching("[A-Za-z0-9._:-]{1,128}", "1 to 128 letters, digits and . _ : -", longest=128)] | None,
     Header(alias="X-Correlation-Id", description="Goes with the request to logs, events and SES's tags"),
 ]
 
@@ -213,7 +215,7 @@ def _read(document: Mapping[str, object], unreadable: list[Problem], tenant_id: 
 
 def _documents(body: str) -> list[object]:
     """Return the requests of a batch as decoded; one that is ambiguous as JSON makes the whole batch so."""
-    documents, unreadable = load(body)
+    documents, unreadable = load(body, max_values=MAX_BATCH_VALUES)
     if unreadable:
         raise RequestError(unreadable)
     if not isinstance(documents, list) or not 1 <= len(documents) <= MAX_BATCH:

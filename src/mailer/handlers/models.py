@@ -8,7 +8,7 @@ from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, fie
 
 from mailer.domain.delivery import ENDS, Delivery, OnUnknown, Resolution, Status
 from mailer.domain.errors import ErrorInfo, Problem
-from mailer.domain.message import HeaderText, RequestId, SendRequest, TenantId, UtcTime
+from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
 from mailer.domain.uploads import Upload
 from mailer.domain.wire import WireModel, fault, matching
 from mailer.services.preview import Preview
@@ -38,14 +38,14 @@ class PostedRequest(SendRequest):
     request_id: RequestId | None = None  # type: ignore[assignment]  # as above
 
 
-Note = Annotated[HeaderText, Field(min_length=1, max_length=500)]
+Note = Annotated[str, Field(min_length=1, max_length=500), HEADER_TEXT]
 
 
 class ResolveRequest(WireModel):
     """An operator's word on an `unknown`: it was sent, with SES's messageId if that is known, or it shall be sent again."""
 
     outcome: Literal["sent", "resend"]
-    message_id: Annotated[str, matching(r"[!-~]{1,200}", "1 to 200 printable ASCII characters without blanks")] | None = None
+    message_id: Annotated[str, matching(r"[!-~]{1,200}", "1 to 200 printable ASCII characters without blanks", longest=200)] | None = None
     by: Note
     why: Note
 

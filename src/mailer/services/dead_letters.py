@@ -10,10 +10,9 @@ from mailer.domain import changes, proof
 from mailer.domain.changes import Fence, Request
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status, same_content
 from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
-from mailer.domain.message import parse_request, readable_ids, schedule, utf8_size
+from mailer.domain.message import MAX_BODY, parse_request, readable_ids, schedule, utf8_size
 from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
 from mailer.services.ending import end_unsent
-from mailer.services.messages import MAX_BODY
 from mailer.services.waiting import discard, is_own_body
 
 MOVED_BY_SQS = "moved_by_sqs"

@@ -14,6 +14,7 @@ from mailer.domain.message import (
     DEFAULT_LIFE,
     HASH_SCHEME,
     MAX_AHEAD,
+    MAX_BODY,
     SCHEMA,
     SendRequest,
     parse_request,
@@ -25,7 +26,7 @@ from mailer.domain.waiting import retry_delay
 from mailer.ports import Copy, RefusedError
 from mailer.services.ending import end_unsent
 from mailer.services.mailroom import Job, Mailroom, Received
-from mailer.services.messages import MAX_BODY, body_too_large
+from mailer.services.messages import body_too_large
 from mailer.services.waiting import bury, is_own_body, send
 
 BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
@@ -49,7 +50,7 @@ def _job_or_end(received: Received, room: Mailroom) -> Job | None:
     try:
         body = _body(received, room)
         if received.copy.parked is None and (size := utf8_size(body)) > MAX_BODY:
-            raise body_too_large(size)
+            raise body_too_large(size, "message")
         send = parse_request(body)
         return _job(received, send, room.clock.now())
     except RequestError as refusal:

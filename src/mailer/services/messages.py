@@ -14,21 +14,18 @@ from uuid import UUID
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
-from mailer.domain.message import SCHEMA, S3Object, SendRequest, canonical_json, schedule
+from mailer.domain.message import MAX_BODY, SCHEMA, S3Object, SendRequest, canonical_json, schedule
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.waiting import MAX_DELAY
 from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
 from mailer.services.uploads import pin
 from mailer.services.waiting import discard
 
-MAX_BODY = 1024 * 1024 - 4096
-"""Bytes of a request on the queue: SQS takes 1 MiB, of which what we know of a copy needs some, as attributes count."""
 
-
-def body_too_large(size: int) -> RequestError:
-    """Return why a request of so many bytes is refused."""
+def body_too_large(size: int, at: str) -> RequestError:
+    """Return why a request of so many bytes is refused; `at` is the path that the problem names."""
     problem = f"makes a request of {size} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
-    return RequestError([Problem("message.attachments", problem)], "message_too_large")
+    return RequestError([Problem(at, problem)], "message_too_large")
 
 
 Refusal = RequestError | DependencyError
@@ -131,7 +128,7 @@ def prepare(asked: Asked, now: datetime) -> Draft:
     if times.expires_at <= now:
         raise RequestError([Problem("expiresAt", "must be later than now")])
     if len(body) > MAX_BODY:
-        raise body_too_large(len(body))
+        raise body_too_large(len(body), "message.attachments" if send.message.attachments else "message")
     delay = times.send_at - now
     copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id, schema=SCHEMA)
     # What is further ahead goes out at once: its consumer parks it and writes down when it is due.

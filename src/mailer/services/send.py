@@ -15,7 +15,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Status, WaitsFor, same_content
 from mailer.domain.doctor import advised, told
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
-from mailer.domain.message import canonical_json
+from mailer.domain.message import MAX_BODY, canonical_json
 from mailer.domain.mime import Mail, compose
 from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
@@ -26,7 +26,6 @@ from mailer.services.byte_budget import Held
 from mailer.services.ending import end_unsent
 from mailer.services.intake import read
 from mailer.services.mailroom import Job, Mailroom, Received
-from mailer.services.messages import MAX_BODY
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
 from mailer.services.suspects import is_suspect, renew, try_alone

@@ -1,0 +1,80 @@
+"""The budget of reading and composing, tried with every kind of text in every field, with bodies of 6 MB, and with mixtures by chance."""
+
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hostile import BYTES, LIMITS, MIB, SECONDS, TEXTS, composing, cost, everywhere, filling, structures, with_free_texts, with_text, within
+from mailer.domain.message import MAX_MARKUP
+from unit.test_reading_budget import MOST, beyond, reading, written
+
+
+def test_no_text_in_any_field_costs_more_than_the_budget() -> None:
+    """Of a character more than the limit, and of a megabyte."""
+    bodies = (
+        (f"{size} characters of {kind} as {field}", written(with_text(field, within(make, size))))
+        for field, limit in LIMITS.items()
+        for kind, make in TEXTS.items()
+        for size in {min(limit, MIB), min(limit + 1, MIB), MIB}
+    )
+    assert beyond((name, cost(reading(body))) for name, body in bodies) == []
+
+
+def test_no_mail_within_the_limits_costs_more_than_the_budget_to_compose() -> None:
+    """Every kind of text, in all fields, as HTML alone, and as text."""
+    size = MIB * 9 // 10
+    mails = (
+        (f"{kind}, {number}", composing(written(mail)))
+        for kind, make in TEXTS.items()
+        for number, mail in enumerate(
+            [with_free_texts(make), with_text("html", filling(kind, MAX_MARKUP, size)), with_text("text", within(make, size))]
+        )
+    )
+    assert beyond(((name, cost(call)) for name, call in mails if call), seconds=2 * SECONDS) == []
+
+
+def test_a_body_as_large_as_lambda_takes_costs_no_more_than_its_copies() -> None:
+    """On the API; what is larger than the queue takes is refused, but only once it is read."""
+    size = BYTES + 6 * MOST
+    assert beyond(((name, cost(reading(body))) for name, body in structures(MOST)), size=size) == []
+    whole = ((kind, written(everywhere(make, MOST))) for kind, make in TEXTS.items())
+    assert beyond(((name, cost(reading(body))) for name, body in whole), size=size) == []
+
+
+FIELDS = st.sampled_from(sorted(LIMITS))
+KINDS = st.sampled_from(sorted(TEXTS))
+
+
+SMALL = [body for _, body in structures(MIB // 8)]
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> str:
+    """Make a body of some texts and some structures, each of any kind and size."""
+    message: dict[str, Any] = {}
+    document: dict[str, Any] = {"message": message}
+    for field in draw(st.lists(FIELDS, min_size=1, max_size=8, unique=True)):
+        limit = min(LIMITS[field], MIB // 8)
+        size = draw(st.sampled_from([limit // 2, limit, limit + 1]) | st.integers(1, MIB // 8))
+        kinds = draw(st.lists(KINDS, min_size=1, max_size=2))
+        found = with_text(field, "".join(within(TEXTS[kind], size // len(kinds)) for kind in kinds))
+        message |= found.pop("message")
+        document |= found
+    structure = draw(st.none() | st.sampled_from(SMALL))
+    return written(document) if structure is None else f'{{"a":{structure},{written(document)[1:]}'
+
+
+@settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(mixtures())
+def test_no_mixture_costs_more_than_the_budget(body: str) -> None:
+    """To read, and where it is valid to compose."""
+    assert beyond([("read", cost(reading(body)))]) == []
+    if call := composing(body):
+        assert beyond([("composed", cost(call))], seconds=2 * SECONDS) == []
+
+
+def test_the_mixtures_are_json() -> None:
+    """The guard of the guard: they get as far as the models."""
+    assert json.loads(f'{{"a":1,{written({"message": {}})[1:]}') == {"a": 1, "message": {}}
