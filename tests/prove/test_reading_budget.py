@@ -1,8 +1,12 @@
 """The budget of reading and composing, tried with every kind of text in every field, with bodies of 6 MB, and with mixtures by chance."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +45,35 @@ def test_a_body_as_large_as_lambda_takes_costs_no_more_than_its_copies() -> None
     assert beyond(((name, cost(reading(body))) for name, body in structures(MOST)), size=size) == []
     whole = ((kind, written(everywhere(make, MOST))) for kind, make in TEXTS.items())
     assert beyond(((name, cost(reading(body))) for name, body in whole), size=size) == []
+
+
+GROWTH = """
+from itertools import chain
+from pathlib import Path
+
+from hostile import TEXTS, cost, everywhere, structures
+from unit.test_reading_budget import reading, written
+
+
+def most() -> int:
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+cost(reading(written(everywhere(TEXTS["emoji"]))))
+before = most()
+for body in chain((body for _, body in structures()), (written(everywhere(text)) for text in TEXTS.values())):
+    cost(reading(body))
+print(most() - before)
+"""
+"""Prints by how many KB a process of its own has grown at the most."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the most memory that a process had in /proc")
+def test_no_body_makes_the_process_grow_beyond_the_budget() -> None:
+    """What the validator takes is not Python's memory; two megabytes and more are the bodies themselves."""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]}
+    grown = subprocess.run([sys.executable, "-c", GROWTH], env=path, check=True, capture_output=True, text=True).stdout
+    assert 0 < int(grown) * 1024 < BYTES
 
 
 FIELDS = st.sampled_from(sorted(LIMITS))
