@@ -61,6 +61,8 @@ class LogJournal:
 
     def __init__(self, log: Logger, new_metrics: Callable[[], EphemeralMetrics] = EphemeralMetrics) -> None:
         self._log = log
+        # Written at every LogLevel: `services.replay` and `make trouble` read these lines back.
+        self._outcomes = Logger(service=log.service, child=True, level="INFO")
         self._new_metrics = new_metrics
         self._counted: dict[tuple[str, str] | None, dict[str, _Values]] = defaultdict(dict)
         self._lock = Lock()
@@ -70,7 +72,7 @@ class LogJournal:
         milliseconds = _milliseconds(took)
         self._count("ProviderLatency", milliseconds, MetricUnit.Milliseconds)
         request = {"tenant_id": tenant_id, "request_id": request_id, "attempt": fence.attempt, "owner": fence.owner}
-        self._log.info("provider answered", extra={**request, "took_ms": milliseconds, **_outcome(outcome)})
+        self._outcomes.info("provider answered", extra={**request, "took_ms": milliseconds, **_outcome(outcome)})
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
         """Note the new state of a record, and how long the steps took that led to it."""
@@ -88,7 +90,7 @@ class LogJournal:
             "message_id": record.message_id,
         }
         times = {f"{step}_ms": _milliseconds(took) for step, took in steps.items()}
-        self._log.info("request recorded", extra=_without_none({**names, **line, **error, **times}))
+        self._outcomes.info("request recorded", extra=_without_none({**names, **line, **error, **times, **_to_restore(record)}))
 
     def _count_record(self, record: Delivery) -> None:
         match record.status:
@@ -184,6 +186,14 @@ def _outcome(outcome: Outcome) -> Mapping[str, Any]:
             return {"outcome": "not sent", "code": error.code}
         case MaybeSent(error):
             return {"outcome": "unknown", "code": error.code}
+
+
+def _to_restore(record: Delivery) -> Mapping[str, Any]:
+    """Return what a restored table needs of an open request beyond its body: where that is parked, and what the body does not tell."""
+    if record.ended or not (record.parked or record.maybe_sent):
+        return {}
+    times = {"created_at": record.created_at.isoformat(), "expires_at": record.expires_at.isoformat()}
+    return {**times, "parked": record.parked, "maybe_sent": record.maybe_sent or None}
 
 
 def _without_none(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -244,10 +244,66 @@ class End:
 
 
 class LostEnds(Protocol):
-    """Where ends are written back that a restored status table has lost."""
+    """A restored status table, into which what it has lost is written back."""
 
     def write(self, end: End) -> bool:
-        """Write an end over an open record, or where there is none; False where another stands, unless this one is `sent`.
+        """Write an end over an older open record or `unknown`, or where there is none; False where the table knows better.
+
+        What SES accepted (`sent`) is written over everything.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def reopen(self, record: Delivery, over: Delivery | None) -> None:
+        """Write an open record in the place of the one that was read (None: there was none).
+
+        Raises:
+            RefusedError: another write came in between.
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+
+class Eraser(Protocol):
+    """Takes away for good what is kept of a request or a tenant; every method may be called again."""
+
+    def records(self, tenant_id: str) -> Iterator[Delivery]:
+        """Yield a tenant's records that are not erased yet, read consistently.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def erase_record(self, record: Delivery, *, keep_until: datetime | None) -> None:
+        """Delete an ended record; with `keep_until`, leave its ids and its status until then.
+
+        Raises:
+            RefusedError: another write came in between.
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def erase_objects(self, prefix: str) -> int:
+        """Delete every version of the objects whose keys begin so; return how many were deleted.
+
+        Raises:
+            DependencyError: S3 did not answer.
+        """
+        ...
+
+    def erase_line(self, account: str) -> bool:
+        """Delete the pacing line of an account; return whether there was one.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def shares_account(self, tenant_id: str, account: str) -> bool:
+        """Tell whether another tenant's config sends through an AWS account.
 
         Raises:
             DependencyError: DynamoDB did not answer.
@@ -406,6 +462,26 @@ class ParkedBodies(Protocol):
 
     def discard(self, key: str) -> None:
         """Delete a parked body, if it is there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedBody:
+    """A body that lies in the bucket now."""
+
+    key: str
+    parked_at: datetime
+
+
+class ParkedList(Protocol):
+    """The parked bodies, to go through them all."""
+
+    def list_all(self) -> Iterator[ParkedBody]:
+        """Yield every body that lies there, by key.
+
+        Raises:
+            DependencyError: S3 did not answer.
+        """
         ...
 
 

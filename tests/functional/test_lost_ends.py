@@ -22,7 +22,7 @@ from mailer.domain.delivery import REMEMBERED, Change, Delivery, Sent, Status
 from mailer.domain.errors import ErrorInfo
 from mailer.observability import LogJournal
 from mailer.ports import End, RefusedError
-from mailer.services.replay import read_ends
+from mailer.services.told import read_log
 from transitions import REQUEST, REST
 
 if TYPE_CHECKING:
@@ -98,6 +98,40 @@ def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: Dynamo
     assert (record(restored).status, record(restored).message_id) == (Status.SENT, "m1")
 
 
+def test_a_newer_end_replaces_an_unknown(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+    """It was sent again after the moment; one that is older than the unknown, or of an attempt before, is not written."""
+    restored.apply(BEGIN)
+    unknown = replace(SENT, status=Status.UNKNOWN, attempt=1, message_id=None, code="outcome_unknown")
+    assert ends.write(unknown)
+    failed = replace(unknown, status=Status.FAILED, code="recipient_rejected")
+    assert not ends.write(replace(failed, at=LATER - timedelta(minutes=1)))
+    assert not ends.write(replace(failed, at=LATER + timedelta(minutes=1), attempt=0))
+    assert ends.write(replace(failed, at=LATER + timedelta(minutes=1)))
+    assert record(restored).status is Status.FAILED
+
+
+def test_an_acceptance_leaves_no_error(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+    """The restored record's was of an earlier try."""
+    restored.apply(changes.wait(REQUEST, NOON, replace(REST, error=ErrorInfo("throttled", "too fast"))))
+    ends.write(SENT)
+    assert record(restored).error is None
+
+
+def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+    """With the entries of the indexes: it is listed, and the sweeper finds it."""
+    waiting = restored.apply(changes.wait(REQUEST, NOON, REST))
+    wanted = replace(waiting, maybe_sent=True, parked="parked/acme/r1/0.json", sweep_at=NOON)
+    before = record(restored)
+    ends.reopen(wanted, before)
+    assert record(restored) == wanted
+    assert [listed.request_id for listed in restored.list("acme", status=Status.DEFERRED, limit=10, cursor=None).deliveries] == ["r1"]
+    assert [due for shard in range(16) for due in restored.due(shard, NOON, 10)] == [wanted]
+    with pytest.raises(RefusedError):
+        ends.reopen(wanted, replace(before, hop=before.hop + 1))
+    with pytest.raises(RefusedError):
+        ends.reopen(wanted, None)
+
+
 def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
     """Whatever its caller chose: nobody knows what else the log would have told."""
     restored.apply(replace(BEGIN, birth={**(BEGIN.birth or {}), "on_unknown": "resend"}))
@@ -105,15 +139,25 @@ def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoLostEnds)
     assert (record(restored).status, record(restored).on_unknown, record(restored).ended) == (Status.UNKNOWN, "hold", True)
 
 
-def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTable) -> None:
-    """A change of the log's words or fields that the replay does not follow fails here."""
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
+def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    """At every LogLevel; a change of the log's words or fields that the replay does not follow fails here."""
+    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
     log = StringIO()
-    journal = LogJournal(Logger(service="replayed", logger_handler=None, stream=log), Mock)
+    journal = LogJournal(Logger(service=f"replayed-{level}", stream=log), Mock)
     journal.answered("acme", "r1", Fence(2, "w1"), Sent("m1"), timedelta(seconds=1))
     restored.apply(changes.refuse(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
     journal.recorded(restored.get("acme", "r2") or record(restored))
-    told = read_ends(log.getvalue().splitlines())
-    assert {request: (end.status, end.message_id, end.code, end.attempt) for (_, request), end in told.items()} == {
+    restored.apply(changes.wait(replace(REQUEST, request_id="r3"), NOON, replace(REST, parked="parked/acme/r3/0.json")))
+    waiting = replace(restored.get("acme", "r3") or record(restored), maybe_sent=True)
+    journal.recorded(waiting)
+    told = read_log(log.getvalue().splitlines())
+    assert told.unreadable == 0
+    assert {request: (end.status, end.message_id, end.code, end.attempt) for (_, request), end in told.newest.items()} == {
         "r1": (Status.SENT, "m1", None, 2),
         "r2": (Status.FAILED, None, "expired", 0),
+        "r3": (Status.DEFERRED, None, REST.error and REST.error.code, 0),
     }
+    parked = told.newest["acme", "r3"]
+    assert (parked.parked, parked.maybe_sent, parked.hop) == ("parked/acme/r3/0.json", True, REST.hop)
+    assert (parked.created_at, parked.expires_at) == (waiting.created_at, waiting.expires_at)

@@ -1,18 +1,16 @@
-"""Ends written back into a restored status table: over the machine's head, by an operator, while nobody sends."""
+"""What a restored status table has lost, written back by an operator while nobody sends: past the transition table."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors
-from mailer.adapters.messages_table import FIELDS
-from mailer.domain.delivery import REMEMBERED, Status
+from mailer.adapters.messages_table import FIELDS, from_item, sweep_shard
+from mailer.domain.delivery import LOST_CONTENT, REMEMBERED, Delivery, Status
 from mailer.domain.errors import CODES, ErrorInfo
-from mailer.ports import End
+from mailer.ports import End, RefusedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-
-LOST_CONTENT = "lost-v1:"
-"""Stands for the hash of a content that nobody knows any more: of another scheme than requests have, so that any of them is the same."""
 
 _AT_REST = ("sweepShard", "sweepAt", "dueAt", "waitsFor", "deadline")
 
@@ -27,7 +25,8 @@ class DynamoLostEnds:
     def write(self, end: End) -> bool:
         """Write one end; see `ports.LostEnds.write`."""
         sets, born = _sets(end), _born(end)
-        names = {f"#{name}": name for name in (*sets, *born, *_AT_REST)}
+        gone = [name for name in (*_AT_REST, "error") if name not in sets]
+        names = {f"#{name}": name for name in (*sets, *born, *gone)}
         values: Any = {f":{name}": value for name, value in {**sets, **born}.items()}
         assigned = [f"#{name} = :{name}" for name in sets] + [f"#{name} = if_not_exists(#{name}, :{name})" for name in born]
         try:
@@ -35,21 +34,66 @@ class DynamoLostEnds:
                 self._client.update_item(
                     TableName=self._table,
                     Key={"tenantId": {"S": end.tenant_id}, "requestId": {"S": end.request_id}},
-                    ConditionExpression="attribute_not_exists(#status) OR NOT #status IN (:ended0, :ended1, :ended2, :ended3)",
-                    UpdateExpression=f"SET {', '.join(assigned)} REMOVE {', '.join(f'#{name}' for name in _AT_REST)}",
+                    ConditionExpression=_ACCEPTED if end.status is Status.SENT else _NEWER,
+                    UpdateExpression=f"SET {', '.join(assigned)} REMOVE {', '.join(f'#{name}' for name in gone)}",
                     ExpressionAttributeNames=names,
-                    ExpressionAttributeValues=values | _ended(end),
+                    ExpressionAttributeValues=values | _operands(end),
                 )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
 
+    def reopen(self, record: Delivery, over: Delivery | None) -> None:
+        """Write an open record; see `ports.LostEnds.reopen`."""
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantId)"}
+        if over is not None:
+            condition = {
+                "ConditionExpression": "#status = :status AND updatedAt = :updated_at AND hop = :hop",
+                "ExpressionAttributeNames": {"#status": "status"},
+                "ExpressionAttributeValues": {f":{name}": _field(name, over) for name in ("status", "updated_at", "hop")},
+            }
+        try:
+            with dependency_errors("DynamoDB", "PutItem"):
+                self._client.put_item(TableName=self._table, Item=_item(record), ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition)
+        except self._client.exceptions.ConditionalCheckFailedException as refusal:
+            stands: Any = refusal.response.get("Item")
+            raise RefusedError(from_item(stands) if stands else None) from None
 
-def _ended(end: End) -> dict[str, Any]:
-    """Return the ends that this one does not replace: all, or for what SES accepted only the same."""
-    others = (Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN)
-    kept = [Status.SENT] * len(others) if end.status is Status.SENT else others
-    return {f":ended{number}": {"S": status} for number, status in enumerate(kept)}
+
+def _item(record: Delivery) -> dict[str, Any]:
+    """Write a whole record, with what the indexes and DynamoDB's TTL need."""
+    fields = {attribute: _field(name, record) for name, (attribute, _, _) in FIELDS.items() if getattr(record, name) is not None}
+    derived = {"tenantStatus": {"S": f"{record.tenant_id}#{record.status}"}} | _created_key(record.created_at, record.request_id)
+    if record.sweep_at is not None:
+        derived["sweepShard"] = {"S": sweep_shard(record.tenant_id, record.request_id)}
+    if record.forget_at is not None:
+        derived["ttl"] = {"N": str(int(record.forget_at.timestamp()))}
+    if not record.maybe_sent:  # its condition asks whether it is there
+        del fields["maybeSent"]
+    return {**fields, **derived}
+
+
+def _field(name: str, record: Delivery) -> Any:
+    return FIELDS[name][1](getattr(record, name))
+
+
+def _created_key(created_at: datetime, request_id: str) -> dict[str, Any]:
+    return {"createdKey": {"S": f"{created_at.isoformat(timespec='milliseconds')}#{request_id}"}}
+
+
+_ACCEPTED = "attribute_not_exists(#status) OR #status <> :sent"
+
+_NEWER = (
+    "attribute_not_exists(#status) OR ((attribute_not_exists(#attempt) OR #attempt <= :attempt)"
+    " AND (#updatedAt < :updatedAt OR (#updatedAt = :updatedAt AND #status <> :unknown))"
+    " AND NOT #status IN (:sent, :failed, :cancelled))"
+)
+"""Over an older record that is open, or `unknown`; another end is final."""
+
+
+def _operands(end: End) -> dict[str, Any]:
+    names = [Status.SENT] if end.status is Status.SENT else [Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN]
+    return {f":{name}": {"S": name} for name in names}
 
 
 def _sets(end: End) -> dict[str, Any]:
@@ -65,5 +109,4 @@ def _sets(end: End) -> dict[str, Any]:
 
 def _born(end: End) -> dict[str, Any]:
     fields: dict[str, Any] = {"content_hash": LOST_CONTENT, "created_at": end.at, "expires_at": end.at, "recipients": 0, "hop": 0}
-    created_key = f"{end.at.isoformat(timespec='milliseconds')}#{end.request_id}"
-    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | {"createdKey": {"S": created_key}}
+    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | _created_key(end.at, end.request_id)

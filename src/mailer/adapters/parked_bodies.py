@@ -1,9 +1,11 @@
 """Request bodies that wait longer than the queue can hold them, in the private bucket."""
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mailer.adapters.aws import dependency_errors, readable
+from mailer.ports import ParkedBody
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -12,7 +14,7 @@ PREFIX = "parked/"
 
 
 class S3ParkedBodies:
-    """`ports.ParkedBodies` on S3."""
+    """`ports.ParkedBodies` and `ports.ParkedList` on S3."""
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self._client = client
@@ -39,3 +41,10 @@ class S3ParkedBodies:
         """Hide a parked body; the bucket's lifecycle deletes what a versioned bucket keeps behind it."""
         with dependency_errors("S3", "DeleteObject"):
             self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def list_all(self) -> Iterator[ParkedBody]:
+        """Yield every body that lies there, by key."""
+        with dependency_errors("S3", "ListObjectsV2"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=PREFIX):
+                for entry in page.get("Contents", []):
+                    yield ParkedBody(entry["Key"], entry["LastModified"])

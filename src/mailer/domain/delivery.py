@@ -260,6 +260,14 @@ def same_content(one: str | None, other: str | None) -> bool:
     return one.partition(":")[0] != other.partition(":")[0] or one == other
 
 
+LOST_CONTENT = "lost-v1:"
+"""Stands for the hash of a content that a restored table has lost: of another scheme than requests have, so any of them is the same."""
+
+
+ERASED_CONTENT = "erased-v1:"
+"""Stands for the hash of a content that an operator has erased; of a scheme of its own, as LOST_CONTENT is."""
+
+
 def _is_due(change: Change, current: Delivery) -> bool:
     return current.status is not Status.DEFERRED or current.due_at is None or current.due_at <= change.now
 

@@ -1,61 +1,183 @@
-"""Tell a restored status table the ends that it has lost, from the log lines that told them."""
+"""Bring a restored status table up to date from the log lines that told what it has lost, and from the bodies in the bucket.
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any
+Of each request the newest line counts, wherever it stands in a file; what SES accepted counts above all. An end is written back. A request
+that is still open, and whose body only the bucket has, is made due: the sweeper sends for it. Nobody may be sending meanwhile.
+"""
 
-from mailer.domain.delivery import ENDS, Status
-from mailer.ports import End, LostEnds
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from mailer.domain.changes import Request
+from mailer.domain.delivery import ENDS, LOST_CONTENT, OVERDUE_AFTER, Delivery, Status, WaitsFor, same_content
+from mailer.domain.errors import RequestError
+from mailer.domain.message import DEFAULT_LIFE, parse_request, schedule
+from mailer.ports import Clock, LostEnds, MessagesTable, ParkedBodies, ParkedBody, ParkedList, RefusedError
+from mailer.services.told import Ids, Log, Told, read_log
+
+REOPENED, KNOWN, ON_QUEUE, UNREADABLE, CHANGED = "reopened", "known", "on the queue", "unreadable", "changed meanwhile"
+"""What is counted besides the ends that were written."""
+
+MARGIN = timedelta(minutes=5)
+"""How long before its record is written a body may have been parked: longer than any invocation."""
 
 
-def replay(lines: Iterable[str], ends: LostEnds) -> Counter[str]:
-    """Write back every end that the lines tell; return how many of each status, and how many the table knew.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRoom:
+    """The ports of a replay."""
 
-    A crash on the way does no harm: the same lines may be replayed again.
+    ends: LostEnds
+    messages: MessagesTable
+    parked: ParkedBodies
+    bodies: ParkedList
+    clock: Clock
+
+
+def replay(lines: Iterable[str], room: ReplayRoom, *, since: datetime) -> Counter[str]:
+    """Write back what lines and bucket tell; return how many ends of each status, how many reopened, known and so on.
+
+    `since` is the moment that the table was restored to. A crash on the way does no harm: the same lines may be replayed again.
+
+    Raises:
+        DependencyError: an AWS service did not answer.
     """
-    done: Counter[str] = Counter()
-    for end in read_ends(lines).values():
-        done[end.status if ends.write(end) else "known"] += 1
-    return done
+    log = read_log(lines)
+    done = Counter({UNREADABLE: log.unreadable})
+    for told in log.newest.values():
+        if told.status in ENDS:
+            done[told.status if room.ends.write(told.end) else KNOWN] += 1
+    bodies = _by_request(room.bodies.list_all())
+    for ids in _perhaps_open(log, bodies, since - MARGIN):
+        done[_put_back(ids, log.newest.get(ids), bodies.get(ids, ()), room)] += 1
+    return +done
 
 
-def read_ends(lines: Iterable[str]) -> Mapping[tuple[str, str], End]:
-    """Return the last end of each request; what SES accepted is sent, whatever was told after it."""
-    found: dict[tuple[str, str], End] = {}
-    for line in lines:
-        end = _end(line)
-        known = found.get((end.tenant_id, end.request_id)) if end else None
-        if end and not (known and known.status is Status.SENT):
-            found[end.tenant_id, end.request_id] = end
-    return found
+# ── open requests, and the bucket ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _end(line: str) -> End | None:
-    """Read what SES answered, or what was recorded; None where a line tells no end."""
+def _by_request(bodies: Iterator[ParkedBody]) -> Mapping[Ids, Sequence[ParkedBody]]:
+    """Group the bodies by request, each request's oldest first: a later one of other content was refused."""
+    found: dict[Ids, list[ParkedBody]] = defaultdict(list)
+    for body in bodies:
+        match body.key.split("/"):
+            case [_, tenant_id, request_id, _]:
+                found[tenant_id, request_id].append(body)
+    return {ids: sorted(some, key=lambda body: body.parked_at) for ids, some in found.items()}
+
+
+def _perhaps_open(log: Log, bodies: Mapping[Ids, Sequence[ParkedBody]], since: datetime) -> Iterator[Ids]:
+    """Yield whom the log tells to be open, and those with a body parked since; an older body without a record is a forgotten request's."""
+    told = {ids for ids, told in log.newest.items() if told.status not in ENDS}
+    held = {ids for ids, told in log.newest.items() if told.status is Status.UNKNOWN}
+    fresh = {ids for ids, some in bodies.items() if some[-1].parked_at >= since}
+    yield from sorted(told | fresh | (held & bodies.keys()))
+
+
+def _put_back(ids: Ids, told: Told | None, bodies: Sequence[ParkedBody], room: ReplayRoom) -> str:
+    record = room.messages.get(*ids)
+    if told is not None and (told.status in ENDS or (record is not None and _knows_more(record, told))):
+        told = None  # an end was written back before, or refused
+    if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+        return KNOWN
     try:
-        told: Any = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(told, dict) or told.get("message") not in _TELLING:
-        return None
-    status = told.get("status") or told.get("outcome")
-    if status not in ENDS:
-        return None
-    try:
-        return End(
-            tenant_id=told["tenant_id"],
-            request_id=told["request_id"],
-            status=Status(status),
-            at=datetime.strptime(told["timestamp"], "%Y-%m-%d %H:%M:%S,%f%z").astimezone(UTC),
-            attempt=int(told.get("attempt", 0)),
-            message_id=told.get("message_id"),
-            code=told.get("code"),
+        body = _fitting(bodies, told, record, room)
+        if not _is_lost(record, told, body):
+            return ON_QUEUE if record is None else KNOWN
+        room.ends.reopen(_open(ids, record, told, body, room.clock.now()), record)
+    except RequestError:
+        return UNREADABLE
+    except RefusedError:
+        return CHANGED
+    return REOPENED
+
+
+def _knows_more(record: Delivery, told: Told) -> bool:
+    """Whether a record is newer than a line; one that has begun another attempt is, whatever the clocks say."""
+    return record.updated_at > told.at or record.attempt > told.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A parked body that was read."""
+
+    key: str
+    request: Request
+
+
+def _fitting(bodies: Sequence[ParkedBody], told: Told | None, record: Delivery | None, room: ReplayRoom) -> _Body | None:
+    """Read the body that belongs to the request: where the log says it is, else the oldest of the record's content.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    for parked in sorted(bodies, key=lambda body: told is None or body.key != told.parked):
+        request = _read(parked, told, room)
+        if record is None or same_content(record.content_hash, request.content_hash):
+            return _Body(parked.key, request)
+    return None
+
+
+def _read(parked: ParkedBody, told: Told | None, room: ReplayRoom) -> Request:
+    send = parse_request(room.parked.fetch(parked.key))
+    created_at = (told.created_at if told else None) or parked.parked_at
+    expires_at = told.expires_at if told else None
+    if expires_at is None:
+        try:
+            expires_at = schedule(send, created_at).expires_at
+        except RequestError:  # its own times have passed since: it ends as expired
+            expires_at = send.expires_at or created_at + DEFAULT_LIFE
+    return Request.of(send, created_at=created_at, expires_at=expires_at, hop=told.hop if told else 0)
+
+
+def _is_lost(record: Delivery | None, told: Told | None, body: _Body | None) -> bool:
+    """Whether the table does not know of an open request what it needs to go on."""
+    if record is None:
+        return body is not None or (told is not None and told.maybe_sent)
+    if told is not None and record.status in (Status.SENDING, Status.UNKNOWN):
+        return True
+    return body is not None and record.parked is None
+
+
+def _open(ids: Ids, record: Delivery | None, told: Told | None, body: _Body | None, now: datetime) -> Delivery:
+    """Return the record as it should stand: `unknown` as it was found, with its body; else due now."""
+    base = record or _born(ids, told, body, now)
+    key = body.key if body else base.parked
+    if told is None and base.status in (Status.SENDING, Status.UNKNOWN):
+        return replace(base, parked=key)
+    expires_at = (told.expires_at if told else None) or base.expires_at
+    look = now if key else now + OVERDUE_AFTER
+    return replace(
+        base,
+        status=Status.DEFERRED,
+        updated_at=now,
+        expires_at=expires_at,
+        attempt=max(base.attempt, told.attempt if told else 0),
+        hop=max(base.hop, told.hop if told else 0),
+        maybe_sent=base.maybe_sent or bool(told and told.maybe_sent),
+        parked=key,
+        due_at=now,
+        waits_for=WaitsFor.TIME,
+        sweep_at=min(look, expires_at),
+        deadline=None,
+        error=None,
+    )
+
+
+def _born(ids: Ids, told: Told | None, body: _Body | None, now: datetime) -> Delivery:
+    """Make the record of a request that has none; one whose body is on the queue fits any content until its copy comes."""
+    if body is not None:
+        return Delivery(
+            tenant_id=ids[0], request_id=ids[1], status=Status.QUEUED, updated_at=now, **body.request.birth, hop=body.request.hop
         )
-    except (KeyError, TypeError, ValueError):  # cut off, or written by another version
-        return None
-
-
-_TELLING = ("provider answered", "request recorded")
-"""Messages of `observability.LogJournal` that tell of an end."""
+    created_at = (told.created_at if told else None) or now
+    return Delivery(
+        tenant_id=ids[0],
+        request_id=ids[1],
+        status=Status.QUEUED,
+        content_hash=LOST_CONTENT,
+        created_at=created_at,
+        updated_at=now,
+        expires_at=created_at + DEFAULT_LIFE,
+        recipients=0,
+    )

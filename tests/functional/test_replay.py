@@ -1,0 +1,242 @@
+"""A backup, work that goes on, a restore of the old table, a replay: then nothing is sent twice, and nothing is lost."""
+
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import boto3
+import pytest
+from aws_lambda_powertools import Logger
+
+from mailer import wiring
+from mailer.adapters.lost_ends import DynamoLostEnds
+from mailer.adapters.messages_table import SWEEP_SHARDS
+from mailer.domain import changes
+from mailer.domain.delivery import Delivery, Outcome, Resolution, Sent, Status
+from mailer.domain.message import parse_request, schedule
+from mailer.domain.mime import Mail
+from mailer.domain.provider import ProviderStatus
+from mailer.observability import LogJournal
+from mailer.ports import Copy
+from mailer.services.messages import Desk, cancel
+from mailer.services.replay import ReplayRoom, replay
+from mailer.services.resolve import resolve
+from mailer.services.sweep import sweep
+from mailer.services.waiting import pointer_to
+from mailrooms import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
+
+_numbers = count(1)
+
+
+class Log(io.StringIO):
+    """The functions' log, its times those of the bench."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self._bench = bench
+
+    def write(self, text: str) -> int:
+        shown = json.loads(text) if text.strip() else None
+        if shown:
+            shown["timestamp"] = self._bench.clock.now().strftime("%Y-%m-%d %H:%M:%S,%f")[:-3] + "+0000"
+        return super().write(f"{json.dumps(shown)}\n" if shown else "")
+
+
+@dataclass
+class Ses(ScriptedProvider):
+    """Counts what it accepts."""
+
+    accepted: Counter[str] = field(default_factory=Counter)
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
+        outcome = super().send(mail, tags=tags)
+        if isinstance(outcome, Sent):
+            self.accepted[tags["tenantmail-request"]] += 1
+        return outcome
+
+
+class Office(Bench):
+    """The send path with the real tables, bucket and log; each copy that was ever on the queue may come again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ses = self.opener.provider = self.provider = Ses()
+        self.clock.time = datetime.now(UTC)
+        self.log = Log(self)
+        journal = LogJournal(Logger(service=f"office-{next(_numbers)}", stream=self.log, level="ERROR"))
+        real: Any = {"messages": wiring.messages_table(), "parked": wiring.parked_bodies(), "journal": journal}
+        self.room = replace(self.room, **real)
+        self.sweep_room = replace(self.sweep_room, shards=SWEEP_SHARDS, releases=FakeReleases(["acme"], young=True), **real)
+        self.desk = Desk(
+            providers=self.providers,
+            queue=self.queue,
+            attachments=self.attachments,
+            clock=self.clock,
+            workers=self.room.workers,
+            send_timeout=SEND_TIMEOUT,
+            **real,
+        )
+        self.ever: list[Copy] = []
+
+    def ask(self, request_id: str, *outcomes: Outcome, **fields: Any) -> None:
+        """Put a request on the queue and let it be handled once."""
+        self.provider.outcomes[:] = outcomes
+        self.handle(Copy(body=a_body(request_id, **fields), tenant_id="acme", created_at=self.clock.now()))
+        self.clock.advance(timedelta(seconds=1))
+
+    def handle(self, copy: Copy) -> None:
+        self.ever.append(copy)
+        self.receive(copy)
+
+    def queued(self, request_id: str) -> Copy:
+        """Record a request whose copy stays on the queue."""
+        copy = Copy(body=a_body(request_id), tenant_id="acme", created_at=self.clock.now())
+        self.queue.sent.append((copy, timedelta()))
+        self.room.messages.apply(changes.queue(requested(copy), copy.created_at))
+        return copy
+
+    def switch(self, status: ProviderStatus) -> None:
+        row = self.providers.rows["acme"]
+        self.providers.rows["acme"] = replace(row, status=status)
+
+    def go_on(self) -> None:
+        """Let everything that waits go out, for four hours; hand out every copy twice."""
+        for _ in range(12):
+            sweep(self.sweep_room, ends_at=self.clock.now() + timedelta(minutes=1))
+            while self.queue.sent:
+                self.handle(self.queue.sent.pop(0)[0])
+            self.clock.advance(timedelta(minutes=20))
+        for copy in list(self.ever):
+            self.receive(copy)
+
+    def records(self) -> dict[str, Delivery]:
+        found = self.room.messages.list("acme", status=None, limit=100, cursor=None).deliveries
+        return {record.request_id: record for record in found}
+
+
+def requested(copy: Copy) -> changes.Request:
+    send = parse_request(copy.body)
+    return changes.Request.of(send, created_at=copy.created_at, expires_at=schedule(send, copy.created_at).expires_at)
+
+
+@pytest.fixture
+def office(aws: Mapping[str, str]) -> Office:
+    assert aws["MESSAGES_TABLE"]
+    return Office()
+
+
+class Backup:
+    """The table as it stood at one moment."""
+
+    def __init__(self, office: Office) -> None:
+        self.moment = office.clock.now()
+        self._items = boto3.client("dynamodb").scan(TableName="MessagesTable")["Items"]
+
+    def restore(self) -> None:
+        client = boto3.client("dynamodb")
+        for item in client.scan(TableName="MessagesTable")["Items"]:
+            client.delete_item(TableName="MessagesTable", Key={name: item[name] for name in ("tenantId", "requestId")})
+        for item in self._items:
+            client.put_item(TableName="MessagesTable", Item=item)
+
+
+def replayed(office: Office, backup: Backup, seed: int) -> Counter[str]:
+    """Replay the log, its lines in any order."""
+    lines = office.log.getvalue().splitlines()
+    room = ReplayRoom(
+        ends=DynamoLostEnds(wiring.dynamodb(), "MessagesTable"),
+        messages=office.room.messages,
+        parked=office.room.parked,
+        bodies=wiring.parked_bodies(),
+        clock=office.clock,
+    )
+    random.Random(seed).shuffle(lines)  # noqa: S311 - no secret
+    return replay(lines, room, since=backup.moment)
+
+
+def work_before(office: Office) -> Copy:
+    """Bring requests into each state that a table can be restored to; return a copy that is on the queue then."""
+    office.ask("sent-before")
+    office.ask("held-before", VANISHED)
+    office.switch(ProviderStatus.DISABLED)
+    for request_id in ("parked-then-sent", "parked-then-cancelled", "parked"):
+        office.ask(request_id)
+    office.switch(ProviderStatus.ACTIVE)
+    office.queued("queued-then-sent")
+    office.queue.sent.clear()
+    return office.queued("queued-then-parked")
+
+
+def work_after(office: Office, on_queue: Copy) -> None:
+    """Go on: ends, parked bodies, sends that went wrong."""
+    office.clock.advance(timedelta(minutes=3))
+    office.queue.sent.clear()
+    office.ask("sent-since")
+    office.ask("failed-since", REJECTED)
+    office.ask("held-since", VANISHED)
+    office.ask("queued-then-sent")
+    office.ask("resent-since", VANISHED, onUnknown="resend")
+    word = Resolution("resend", "op", "nothing came", office.clock.now())
+    resolve("acme", "held-before", word, office.desk)
+    cancel("acme", "parked-then-cancelled", office.desk)
+    office.switch(ProviderStatus.DISABLED)
+    office.handle(on_queue)
+    office.ask("parked-since")
+    office.ask("parked-since-for-later", sendAt=(office.clock.now() + timedelta(hours=3)).isoformat())
+    office.clock.advance(timedelta(minutes=5))
+    for copy in [office.queue.sent.pop(0)[0] for _ in range(len(office.queue.sent))]:
+        office.handle(copy)  # what was to be sent again is parked too
+    office.switch(ProviderStatus.ACTIVE)
+    waiting = office.records()["parked-then-sent"]
+    office.handle(pointer_to(office.room.messages.apply(changes.touch(waiting, office.clock.now(), due_at=office.clock.now()))))
+    office.ask("throttled-since", THROTTLED)
+
+
+WAITING = {"parked", "queued-then-parked", "parked-since", "parked-since-for-later", "held-before", "resent-since", "throttled-since"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_a_restore_nothing_is_sent_twice_and_nothing_is_lost(office: Office, seed: int) -> None:
+    """Every end is known again, and what was waiting goes out once, whatever copies are still about."""
+    on_queue = work_before(office)
+    backup = Backup(office)
+    work_after(office, on_queue)
+    truth, sent = office.records(), office.ses.accepted.copy()
+    assert {record.request_id for record in truth.values() if record.status is Status.SENT} == set(sent)
+
+    backup.restore()
+    assert "sent-since" not in office.records()
+    told = replayed(office, backup, seed)
+    restored = office.records()
+    for request_id, record in truth.items():
+        if record.ended:
+            assert (restored[request_id].status, restored[request_id].message_id) == (record.status, record.message_id), request_id
+    waiting = {request_id for request_id, record in truth.items() if not record.ended}
+    assert waiting == {
+        "parked",
+        "queued-then-parked",
+        "parked-since",
+        "parked-since-for-later",
+        "held-before",
+        "resent-since",
+        "throttled-since",
+    }
+    for request_id in waiting - {"parked", "throttled-since"}:
+        assert restored[request_id].parked == truth[request_id].parked, request_id
+        assert (restored[request_id].maybe_sent, restored[request_id].expires_at) == (
+            truth[request_id].maybe_sent,
+            truth[request_id].expires_at,
+        ), request_id
+    assert restored["held-since"].parked == truth["held-since"].parked
+    assert told == {"sent": 3, "failed": 1, "cancelled": 1, "unknown": 1, "reopened": 6, "known": told["known"], "on the queue": 1}
+    assert set(replayed(office, backup, seed + 1)) == {"known", "on the queue"}
+
+    office.go_on()
+    assert office.ses.accepted == sent + Counter(waiting)
+    assert {record.status for request_id, record in office.records().items() if request_id in waiting} == {Status.SENT}
