@@ -152,6 +152,16 @@ def delete(row: Provider, now: datetime) -> Provider:
     return replace(blank, versions=row.versions, deleted_at=now, release_at=now, revision=row.revision)
 
 
+def erase(row: Provider) -> Provider:
+    """Leave of a deleted row the version counter and when it was deleted.
+
+    A version is never given out twice: caches and backups know configs by it. The ExternalId goes: whoever comes under this id next must
+    not be let into the account of the tenant before.
+    """
+    blank = reserve(row.tenant_id, b"", row.updated_at)
+    return replace(blank, versions=row.versions, deleted_at=row.deleted_at, release_at=row.release_at, revision=row.revision)
+
+
 def _not_found() -> RequestError:
     return RequestError([Problem("", "the tenant has no provider; PUT …/provider stores one")], "not_found")
 

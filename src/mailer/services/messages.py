@@ -12,7 +12,7 @@ from typing import Self
 from uuid import UUID
 
 from mailer.domain import changes, delivery
-from mailer.domain.delivery import Delivery, Status, same_content
+from mailer.domain.delivery import ERASED_CONTENT, Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import MAX_BODY, SCHEMA, S3Object, SendRequest, canonical_json, schedule
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
@@ -295,7 +295,8 @@ def get(tenant_id: str, request_id: str, desk: Desk) -> Delivery:
     Raises:
         RequestError: not_found.
     """
-    if record := desk.messages.get(tenant_id, request_id):
+    record = desk.messages.get(tenant_id, request_id)
+    if record is not None and record.content_hash != ERASED_CONTENT:
         return record
     raise RequestError([Problem("requestId", "is not known under this tenant")], "not_found")
 

@@ -61,7 +61,7 @@ def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk, *, by: str
     _refuse_forbidden(config, desk)
 
     def decide(row: Provider | None) -> Provider:
-        row = row or _reserved(tenant_id, desk)
+        row = _reserved(tenant_id, row, desk)
         # Sealed anew for each try: the version is part of what the ciphertext is bound to.
         whole = SealedRole.of(config, _external_id(row, desk)) if isinstance(config, RoleConfig) else config
         sealed = desk.vault.seal(tenant_id, kind, row.versions + 1, whole.plaintext())
@@ -87,9 +87,12 @@ _EXTERNAL_ID = "external-id", 0
 """What a tenant's ExternalId is sealed as, in the place of a config's provider and version, so that neither opens as the other."""
 
 
-def _reserved(tenant_id: str, desk: ProviderDesk) -> Provider:
+def _reserved(tenant_id: str, row: Provider | None, desk: ProviderDesk) -> Provider:
+    """Return the tenant's row with an ExternalId, which an unknown tenant does not have yet, and an erased one not any more."""
+    if row is not None and row.sealed_external_id:
+        return row
     sealed = desk.vault.seal(tenant_id, *_EXTERNAL_ID, desk.new_external_id().encode())
-    return lifecycle.reserve(tenant_id, sealed, desk.clock.now())
+    return replace(row, sealed_external_id=sealed) if row else lifecycle.reserve(tenant_id, sealed, desk.clock.now())
 
 
 def _external_id(row: Provider, desk: ProviderDesk) -> str:
@@ -186,7 +189,7 @@ def enable_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None
 def delete_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> None:
     """Remove config and ciphertext, whatever there is; what waits fails."""
     if desk.store.get(tenant_id) is not None:
-        change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, desk), desk.clock.now()), by=by)
+        change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, None, desk), desk.clock.now()), by=by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +213,7 @@ def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
         NotSentError: config_unreadable: the ExternalId is not this tenant's, or was damaged.
         DependencyError: KMS or DynamoDB did not do its part.
     """
-    row = change(tenant_id, desk, lambda row: row or _reserved(tenant_id, desk))
+    row = change(tenant_id, desk, lambda row: _reserved(tenant_id, row, desk))
     config, external_id = row.candidate or row.active, _external_id(row, desk)
     return Onboarding(
         external_id=external_id,

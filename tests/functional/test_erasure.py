@@ -1,0 +1,299 @@
+"""What an erasure leaves of a request and of a tenant, in the real tables, bucket and queue."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+
+from fakes import NOON, FakeClock, FakeJournal, a_config, a_provider
+from mailer import wiring
+from mailer.adapters import dead_letters
+from mailer.adapters.dead_letters import SqsDeadLetters
+from mailer.adapters.erasure import AwsEraser
+from mailer.domain import changes
+from mailer.domain.changes import Request
+from mailer.domain.delivery import Delivery, Status
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.message import parse_request
+from mailer.domain.provider import ProviderStatus
+from mailer.ports import Copy, RefusedError
+from mailer.services import erasure
+from mailer.services.erasure import ErasureRoom, StillOpenError, erase_request, erase_tenant
+from mailer.services.providers import onboard, put_config
+from mailrooms import a_body
+
+LONG_AGO = NOON - timedelta(days=20)
+REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
+
+
+class Office:
+    """A stack with an eraser; makes what requests and tenants leave behind."""
+
+    def __init__(self, aws: Mapping[str, str]) -> None:
+        self._aws = aws
+        self.bucket = aws["ATTACHMENTS_BUCKET"]
+        self.clock = FakeClock()
+        self.letters = SqsDeadLetters(wiring.sqs(), aws["DEAD_LETTER_QUEUE_URL"])
+        self.eraser = AwsEraser(
+            wiring.dynamodb(),
+            wiring.s3(),
+            messages=aws["MESSAGES_TABLE"],
+            providers=aws["PROVIDERS_TABLE"],
+            pacing=aws["PACING_TABLE"],
+            bucket=self.bucket,
+        )
+        self.room = ErasureRoom(
+            eraser=self.eraser,
+            providers=wiring.providers_table(),
+            messages=wiring.messages_table(),
+            letters=self.letters,
+            parked=wiring.parked_bodies(),
+            journal=FakeJournal(),
+            clock=self.clock,
+        )
+
+    def request(self, request_id: str = "r1", tenant_id: str = "acme") -> Request:
+        send = parse_request(a_body(request_id, tenant_id))
+        return Request.of(send, created_at=NOON, expires_at=NOON + timedelta(hours=1))
+
+    def parked(self, request_id: str = "r1", tenant_id: str = "acme") -> Delivery:
+        """Make a request that waits, its body in the bucket."""
+        key = wiring.parked_bodies().park(tenant_id, request_id, a_body(request_id, tenant_id))
+        rest = changes.Rest(until=NOON, hop=1, parked=key, on_queue=False)
+        return wiring.messages_table().apply(changes.wait(self.request(request_id, tenant_id), NOON, rest))
+
+    def failed(self, request_id: str = "r1", tenant_id: str = "acme", *, parked: bool = True, at: Any = NOON) -> Delivery:
+        """Make a request that has ended; its body was discarded, which leaves a version in the bucket."""
+        record = self.parked(request_id, tenant_id) if parked else None
+        ended = wiring.messages_table().apply(changes.refuse(replace(self.request(request_id, tenant_id), hop=1), at, REJECTED))
+        if record and record.parked:
+            wiring.parked_bodies().discard(record.parked)
+        return ended
+
+    def letter(self, request_id: str = "r1", tenant_id: str = "acme") -> None:
+        wiring.send_queue().bury(Copy(body=a_body(request_id, tenant_id), tenant_id=tenant_id, created_at=NOON), reason="x", detail="y")
+
+    def unreadable_letter(self, tenant_id: str) -> None:
+        wiring.send_queue().bury(Copy(body="{", tenant_id=tenant_id, created_at=NOON), reason="invalid_request", detail="y")
+
+    def upload(self, key: str) -> None:
+        boto3.client("s3").put_object(Bucket=self.bucket, Key=f"attachments/{key}", Body=b"%PDF")
+
+    def provide(self, tenant_id: str = "acme", **fields: Any) -> None:
+        wiring.providers_table().replace(a_provider(tenant_id, **fields))
+
+    def item(self, table: str, **key: str) -> dict[str, Any]:
+        found: dict[str, Any] = boto3.client("dynamodb").get_item(
+            TableName=self._aws[table], Key={name: {"S": value} for name, value in key.items()}
+        )
+        return {name: next(iter(value.values())) for name, value in found.get("Item", {}).items()}
+
+    def versions(self, prefix: str = "") -> list[str]:
+        listed: Any = boto3.client("s3").list_object_versions(Bucket=self.bucket, Prefix=prefix)
+        return [entry["Key"] for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]]
+
+    def dead(self) -> list[str]:
+        taken = list(self.letters.letters())
+        self.letters.put_back(taken)
+        return sorted(letter.copy.body for letter in taken)
+
+
+@pytest.fixture
+def office(aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Office:
+    monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)  # in one process every message is there at once
+    return Office(aws)
+
+
+# ── a request ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_a_request_its_ids_and_its_status_stay_while_a_copy_may_come(office: Office) -> None:
+    """Everything else goes, in every version; the neighbours keep theirs."""
+    for request_id in ("r1", "r10"):
+        office.failed(request_id)
+        office.letter(request_id)
+    erased = erase_request("acme", "r1", office.room, cancel=False)
+    assert erased == {erasure.REDUCED: 1, erasure.BODIES: 2, erasure.LETTERS: 1}
+    item = office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")
+    assert (item["tenantId"], item["requestId"], item["status"]) == ("acme", "r1", "failed")
+    assert int(item["ttl"]) == int((NOON + erasure.COPIES_LAST).timestamp())
+    assert not item.keys() & {"messageId", "error", "correlationId", "resolution", "parked", "createdKey", "tenantStatus", "sweepShard"}
+    assert [key.split("/")[2] for key in office.versions("parked/")] == ["r10", "r10"]
+    assert office.dead() == [a_body("r10")]
+    listed = wiring.messages_table().list("acme", status=None, limit=10, cursor=None).deliveries
+    assert [record.request_id for record in listed] == ["r10"]
+
+
+def test_a_late_copy_of_an_erased_request_is_not_sent(office: Office) -> None:
+    """The fence still knows of it."""
+    office.failed()
+    erase_request("acme", "r1", office.room, cancel=False)
+    begin = changes.begin(replace(office.request(), hop=9), NOON, owner="w1", deadline=NOON, provider="ses", version=1)
+    with pytest.raises(RefusedError) as refused:
+        wiring.messages_table().apply(begin)
+    assert refused.value.current
+    assert refused.value.current.status is Status.FAILED
+
+
+def test_a_request_that_ended_long_ago_is_gone(office: Office) -> None:
+    """No copy of it can be on the queue any more."""
+    office.failed(at=LONG_AGO)
+    assert erase_request("acme", "r1", office.room, cancel=False)[erasure.RECORDS] == 1
+    assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1") == {}
+
+
+def test_an_open_request_is_erased_only_once_it_is_cancelled(office: Office) -> None:
+    """Nothing is touched before; then its body goes too."""
+    office.parked()
+    with pytest.raises(StillOpenError, match="1 deferred not ended: wait, or add --cancel"):
+        erase_request("acme", "r1", office.room, cancel=False)
+    assert len(office.versions()) == 1
+    erased = erase_request("acme", "r1", office.room, cancel=True)
+    assert erased == {erasure.CANCELLED: 1, erasure.REDUCED: 1, erasure.BODIES: 2}
+    assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")["status"] == "cancelled"
+    assert office.versions() == []
+
+
+def test_a_request_that_may_be_at_ses_cannot_be_cancelled(office: Office) -> None:
+    """Its worker would come back to nothing."""
+    wiring.messages_table().apply(changes.begin(office.request(), NOON, owner="w1", deadline=NOON, provider="ses", version=1))
+    with pytest.raises(StillOpenError, match="1 sending may be at SES now"):
+        erase_request("acme", "r1", office.room, cancel=True)
+    assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")["owner"] == "w1"
+
+
+def test_only_the_uploads_that_are_named_go_with_a_request(office: Office) -> None:
+    """One upload may belong to many requests."""
+    office.failed(parked=False)
+    office.upload("acme/" + "a" * 32)
+    office.upload("acme/" + "b" * 32)
+    assert erase_request("acme", "r1", office.room, cancel=False, uploads=["acme/" + "a" * 32])[erasure.UPLOADS] == 1
+    assert office.versions() == ["attachments/acme/" + "b" * 32]
+
+
+def test_an_erasure_may_be_made_again(office: Office) -> None:
+    """It finds nothing, also of what never was."""
+    office.failed()
+    office.letter()
+    erase_request("acme", "r1", office.room, cancel=False)
+    assert +erase_request("acme", "r1", office.room, cancel=False) == Counter()
+    assert +erase_request("acme", "never", office.room, cancel=True) == Counter()
+
+
+# ── a tenant ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_full_tenant(office: Office, tenant_id: str) -> None:
+    office.provide(tenant_id, active=replace(a_config(), account="111122223333"))
+    office.failed("ended", tenant_id)
+    office.failed("old", tenant_id, at=LONG_AGO)
+    office.parked("waiting", tenant_id)
+    office.letter("ended", tenant_id)
+    office.unreadable_letter(tenant_id)
+    office.upload(f"{tenant_id}/" + "a" * 32)
+
+
+def test_of_a_tenant_the_version_counter_stays(office: Office) -> None:
+    """And of requests that ended lately the ids and the status; of its neighbour everything."""
+    for tenant_id in ("acme", "acme-2"):
+        a_full_tenant(office, tenant_id)
+    erased = erase_tenant("acme", office.room, cancel=True)
+    assert erased == {
+        erasure.CONFIG: 1,
+        erasure.CANCELLED: 1,
+        erasure.RECORDS: 1,
+        erasure.REDUCED: 2,
+        erasure.LETTERS: 2,
+        erasure.BODIES: 6,
+        erasure.UPLOADS: 1,
+    }
+    row = office.item("PROVIDERS_TABLE", tenantId="acme")
+    assert (row["status"], row["versions"], row["externalId"]) == ("deleted", "1", "")
+    assert not row.keys() & {"active", "candidate", "verifiedAt", "error", "faultyRequests"}
+    assert {key.split("/")[1] for key in office.versions()} == {"acme-2"}
+    assert len(office.dead()) == 2
+    assert len(list(office.eraser.records("acme-2"))) == 3
+    assert office.item("PROVIDERS_TABLE", tenantId="acme-2")["active"]
+
+
+def test_a_tenant_with_open_requests_is_left_alone(office: Office) -> None:
+    """Unless they are to be cancelled; its provider goes on sending."""
+    a_full_tenant(office, "acme")
+    with pytest.raises(StillOpenError, match="1 deferred not ended"):
+        erase_tenant("acme", office.room, cancel=False)
+    assert office.item("PROVIDERS_TABLE", tenantId="acme")["status"] == "active"
+    assert len(list(office.eraser.records("acme"))) == 3
+
+
+def test_who_comes_under_an_erased_id_gets_the_next_version_and_another_external_id(office: Office) -> None:
+    """Neither passes for the tenant before."""
+    office.provide(versions=7, external_id="of-the-tenant-before")
+    erase_tenant("acme", office.room, cancel=False)
+    desk = wiring.provider_desk()
+    shown = {onboarded.external_id for onboarded in (onboard("acme", desk), onboard("acme", desk))}
+    assert len(shown) == 1
+    assert not shown & {"", "of-the-tenant-before"}
+    role = {"roleArn": "arn:aws:iam::111122223333:role/mail", "region": "eu-central-1", "fromAddress": "a@b.example", "fromName": "A"}
+    row = put_config("acme", json.dumps({"provider": "ses", "config": role}), desk)
+    assert (row.versions, row.status, row.external_id) == (8, ProviderStatus.UNVERIFIED, *shown)
+
+
+def test_a_tenant_is_erased_once(office: Office) -> None:
+    """What was shown to whoever comes next stands."""
+    a_full_tenant(office, "acme")
+    erase_tenant("acme", office.room, cancel=True)
+    before = onboard("acme", wiring.provider_desk()).external_id
+    assert erase_tenant("never", office.room, cancel=True) == Counter()
+    assert before == onboard("acme", wiring.provider_desk()).external_id
+
+
+@pytest.mark.parametrize("stops_at", ["delete_objects", "put_item", "delete_item", "query"])
+def test_an_erasure_that_stops_goes_on(office: Office, monkeypatch: pytest.MonkeyPatch, stops_at: str) -> None:
+    """At the first call of each kind; the second run deletes what is left."""
+    a_full_tenant(office, "acme")
+    client: Any = wiring.s3() if stops_at == "delete_objects" else wiring.dynamodb()
+    real, calls = getattr(client, stops_at), []
+
+    def stop_once(**call: Any) -> Any:
+        calls.append(call)
+        if len(calls) == 1:
+            raise boto3.client("s3").exceptions.ClientError({"Error": {"Code": "SlowDown"}}, stops_at)
+        return real(**call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, stops_at, stop_once)
+        if stops_at == "query":
+            patch.setattr(client, "get_paginator", lambda _: Paginator(stop_once))
+        with pytest.raises(DependencyError):
+            erase_tenant("acme", office.room, cancel=True)
+    erase_tenant("acme", office.room, cancel=True)
+    assert (list(office.eraser.records("acme")), office.versions(), office.dead()) == ([], [], [])
+    assert office.item("PROVIDERS_TABLE", tenantId="acme")["externalId"] == ""
+
+
+class Paginator:
+    """One page."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def paginate(self, **call: Any) -> Any:
+        yield self._call(**call)
+
+
+def test_the_pacing_line_of_a_tenant_alone_goes(office: Office, aws: Mapping[str, str]) -> None:
+    """Not that of an account through which others send too."""
+    for tenant_id, account in (("acme", "111122223333"), ("globex", "444455556666"), ("initech", "444455556666")):
+        office.provide(tenant_id, active=replace(a_config(), account=account))
+    region = a_config().region
+    for account in ("111122223333", "444455556666"):
+        boto3.client("dynamodb").put_item(TableName=aws["PACING_TABLE"], Item={"account": {"S": f"{account}/{region}"}})
+    assert erase_tenant("acme", office.room, cancel=False)[erasure.LINES] == 1
+    assert erase_tenant("globex", office.room, cancel=False)[erasure.LINES] == 0
+    assert office.item("PACING_TABLE", account=f"111122223333/{region}") == {}
+    assert office.item("PACING_TABLE", account=f"444455556666/{region}") != {}
