@@ -1,13 +1,16 @@
 """The dead-letter queue on SQS: what a lost reply or a service that is away does to an operator's work."""
 
+import os
+import signal
 from collections.abc import Mapping
+from typing import Any
 from unittest.mock import DEFAULT, patch
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from mailer import operate, wiring
+from mailer import wiring
 from mailer.adapters.dead_letters import SqsDeadLetters
 from mailer.domain.errors import DependencyError
 
@@ -34,14 +37,31 @@ def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLette
     """They show up by themselves; those of the next call are seen again at once."""
     taken, put = list(letters.letters()), wiring.sqs().change_message_visibility_batch
     away = EndpointConnectionError(endpoint_url="https://sqs")
-    with patch.object(wiring.sqs(), "change_message_visibility_batch", side_effect=[away, DEFAULT], wraps=put):
+    with patch.object(wiring.sqs(), "change_message_visibility_batch", side_effect=[away, DEFAULT, away], wraps=put):
         letters.put_back(taken)
+        with pytest.raises(DependencyError, match="ChangeMessageVisibilityBatch"):
+            letters.close()
     assert [letter.copy.body for letter in letters.letters()] == [letter.copy.body for letter in taken[10:]]
 
 
-def test_a_command_that_stops_says_where(capsys: pytest.CaptureFixture[str]) -> None:
-    """In a line, not in a traceback; its exit code tells that something is left."""
-    away = DependencyError("SQS", "ReceiveMessage")
-    with patch.object(operate, "use_stack"), patch.object(operate, "_room", side_effect=away):
-        assert operate.main(["dlq", "list"]) == 1
-    assert capsys.readouterr().err == "stopped half-way: SQS did not complete ReceiveMessage; run it again\n"
+def test_letters_that_were_taken_out_are_seen_again_at_the_end(letters: SqsDeadLetters) -> None:
+    """Wherever an operator stops: in the middle of a batch, or of the letter in hand."""
+    taken = letters.letters()
+    letters.delete(next(taken))
+    next(taken)
+    letters.close()
+    assert len(list(letters.letters())) == 11
+
+
+def test_ctrl_c_within_a_call_hides_no_letter(letters: SqsDeadLetters) -> None:
+    """The letters that the answer brought are known when the interrupt is raised."""
+    receive = wiring.sqs().receive_message
+
+    def interrupted(**call: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return receive(**call)
+
+    with patch.object(wiring.sqs(), "receive_message", side_effect=interrupted), pytest.raises(KeyboardInterrupt):
+        list(letters.letters())
+    letters.close()
+    assert len(list(letters.letters())) == 12

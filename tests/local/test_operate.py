@@ -1,71 +1,226 @@
 """The operators' commands, as they type them, on the local AWS."""
 
 import json
+import os
+import secrets
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local_aws import worker
 from local_aws.running import LocalAws
-from local_aws.server import NO_OWN_SETUP, PLATFORM
+from local_aws.server import NO_OWN_SETUP, ROOT
 from local_aws.tenants import Tenant
+from local_aws.up import exports
+
+MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
 
 
 @pytest.fixture
 def env(aws: LocalAws) -> dict[str, str]:
-    """What an operator's shell has: credentials and an endpoint; the stack tells the rest."""
-    shell = {name: value for name, value in worker.environment(aws, "SendFunction").items() if name in ("PATH", "PYTHONPATH")}
-    return {**shell, **PLATFORM, **NO_OWN_SETUP, "AWS_ENDPOINT_URL": aws.addresses.aws}
+    """What an operator's shell has: what `make up` prints, and the PATH."""
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "80", **NO_OWN_SETUP, **exports(aws)}
 
 
-def operate(env: dict[str, str], *arguments: str) -> list[list[str]]:
-    done = subprocess.run([sys.executable, "-m", "mailer.operate", *arguments], env=env, capture_output=True, text=True, check=True)
-    return [line.split("\t") for line in done.stdout.splitlines() if not line.startswith("{")]
+def run(env: dict[str, str], *arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mailer.operate", *arguments]
+    return subprocess.run(command, env=env, input=said, capture_output=True, text=True, check=False)
+
+
+def operate(env: dict[str, str], *arguments: str, said: str = "") -> list[str]:
+    done = run(env, *arguments, said=said)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def bury(aws: LocalAws, tenant: Tenant, request_id: str) -> None:
     """Put a good request on the dead-letter queue, as SQS does by itself."""
-    message = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
-    body = json.dumps({"tenantId": tenant.tenant_id, "requestId": request_id, "message": message})
+    body = json.dumps({"tenantId": tenant.tenant_id, "requestId": request_id, "message": MESSAGE})
     aws.client("sqs").send_message(QueueUrl=aws.stack.outputs["DeadLetterQueueUrl"], MessageBody=body)
 
 
 def test_a_dead_letter_is_listed_and_sent_after_its_redrive(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
     """It goes out once, and is a dead letter no more."""
     bury(aws, tenant, "again")
-    assert [tenant.tenant_id, "moved_by_sqs", "1"] in operate(env, "dlq", "list")
-    assert operate(env, "dlq", "redrive", "--tenant", tenant.tenant_id)[0] == [tenant.tenant_id, "again", "redriven"]
+    assert f"1  {tenant.tenant_id}  moved_by_sqs" in operate(env, "dlq", "list")
+    assert operate(env, "dlq", "redrive", "--tenant", tenant.tenant_id)[:2] == [f"{tenant.tenant_id}  again", "    redriven"]
     assert aws.api.wait_for(tenant.tenant_id, "again")["status"] == "sent"
-    assert operate(env, "dlq", "list", "--tenant", tenant.tenant_id) == [["0 on the dead-letter queue"]]
+    assert operate(env, "dlq", "list", "--tenant", tenant.tenant_id) == ["0 on the dead-letter queue"]
 
 
 def test_a_dropped_dead_letter_leaves_a_record(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
-    """Nothing disappears without one that says so."""
+    """Nothing disappears without one that says so; its line stands with the functions'."""
     bury(aws, tenant, "given-up")
-    assert operate(env, "dlq", "drop", "--tenant", tenant.tenant_id)[0] == [tenant.tenant_id, "given-up", "dropped"]
+    assert operate(env, "dlq", "drop", "--tenant", tenant.tenant_id)[:2] == [f"{tenant.tenant_id}  given-up", "    dropped"]
+    assert f"1  {tenant.tenant_id}  failed  dropped" in operate(env, "trouble")
     record = aws.api.status(tenant.tenant_id, "given-up").body
     assert (record["status"], record["error"]["code"]) == ("failed", "dropped")
 
 
 def test_a_drop_must_name_what_it_drops(env: dict[str, str]) -> None:
     """Not the whole queue by a slip."""
-    with pytest.raises(subprocess.CalledProcessError) as refused:
-        operate(env, "dlq", "drop")
-    assert refused.value.returncode == 2
+    refused = run(env, "dlq", "drop")
+    assert (refused.returncode, refused.stderr) == (2, "Name what to drop: --tenant, --request or --reason.\n")
 
 
-@pytest.mark.parametrize("missing", ["AWS_DEFAULT_REGION", "the stack"])
-def test_what_the_shell_lacks_is_said(env: dict[str, str], missing: str) -> None:
-    """In a sentence, not in a traceback."""
-    shell = {name: value for name, value in env.items() if name != missing}
-    stack = ["--stack", "no-such-stack"] if missing == "the stack" else []
-    command = [sys.executable, "-m", "mailer.operate", *stack, "dlq", "list"]
-    refused = subprocess.run(command, env=shell, capture_output=True, text=True, check=False)
+COMMANDS = [
+    ("dlq", "list"),
+    ("trouble",),
+    ("pause",),
+    ("ask", "GET", "/tenants/acme/provider"),
+    ("erase", "request", "acme", "r1"),
+    ("erase", "tenant", "acme"),
+    ("replay", "--since", "2026-11-24T08:00:00Z"),
+]
+FAULTS = {
+    "no credentials": ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no AWS credentials"),
+    "unknown credentials": ({"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"}, "AWS does not know these credentials"),
+    "no region": ({"AWS_DEFAULT_REGION": ""}, "no AWS region"),
+    "no such profile": ({"AWS_PROFILE": "nobody"}, "profile (nobody) could not be found"),
+    "no endpoint": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "Could not connect to the endpoint URL"),
+    "no stack": ({"STACK": "no-such-stack"}, "There is no stack no-such-stack in us-east-1"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_the_shell_lacks_is_said(env: dict[str, str], fault: str) -> None:
+    """In a sentence that fits the terminal, not in a traceback."""
+    changes, sentence = FAULTS[fault]
+    shell = {name: value for name, value in {**env, **changes}.items() if value}
+    refused = run(shell, "--stack", changes.get("STACK", "tenantmail"), "dlq", "list")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert sentence in refused.stderr.replace("\n", " ")
+    assert max(map(len, refused.stderr.splitlines())) <= 80
+
+
+def user(aws: LocalAws, policy: dict[str, Any]) -> dict[str, str]:
+    """Make an IAM user of the service's own account with a policy and nothing else; return its credentials."""
+    iam, name = aws.client("iam"), f"operator-{secrets.token_hex(4)}"
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="operator", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+def policy(aws: LocalAws) -> dict[str, Any]:
+    """Read the operator's policy from the guide, for this account."""
+    text = (ROOT / "docs/deploy.md").read_text().partition("<!-- operator -->")[2].partition("<!-- operator end -->")[0]
+    account = aws.client("sts").get_caller_identity()["Account"]
+    made: dict[str, Any] = json.loads(
+        text.strip().removeprefix("```json").removesuffix("```").replace("111122223333", account).replace("API_ID", "*")
+    )
+    return made
+
+
+def test_an_operator_needs_no_right_but_those_of_the_guide(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
+    """Every command does its whole work with them."""
+    shell = {**env, **user(aws, policy(aws))}
+    bury(aws, tenant, "redriven")
+    bury(aws, tenant, "dropped")
+    operate(shell, "dlq", "list")
+    operate(shell, "dlq", "redrive", "--tenant", tenant.tenant_id, "--request", "redriven")
+    operate(shell, "dlq", "drop", "--tenant", tenant.tenant_id, "--request", "dropped")
+    assert aws.api.wait_for(tenant.tenant_id, "redriven")["status"] == "sent"
+    operate(shell, "trouble")
+    operate(shell, "pause")
+    try:
+        operate(shell, "replay", "--since", "2026-11-24T08:00:00Z")
+    finally:
+        operate(shell, "resume")
+    operate(shell, "ask", "POST", f"/tenants/{tenant.tenant_id}/provider/disable")
+    parked = {"tenantId": tenant.tenant_id, "requestId": "parked", "message": MESSAGE}
+    aws.enqueue_request(parked)
+    aws.api.wait_for(tenant.tenant_id, "parked", lambda seen: seen["status"] == "deferred")
+    erased = operate(shell, "erase", "request", tenant.tenant_id, "parked", "--cancel")
+    assert "1  requests cancelled" in erased
+    assert "1  provider" in operate(shell, "erase", "tenant", tenant.tenant_id)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_missing_right_is_said(aws: LocalAws, env: dict[str, str], command: tuple[str, ...]) -> None:
+    """Which one, and where the policy is that has it."""
+    see_stack = {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}
+    refused = run({**env, **user(aws, {"Version": "2012-10-17", "Statement": [see_stack]})}, *command)
+    assert refused.returncode in (1, 2)
+    said = (refused.stderr + refused.stdout).replace("\n", " ")
+    assert "lack a right" in said
+    assert "docs/deploy.md has the" in said
+    assert "Traceback" not in said
+
+
+def test_ask_takes_a_body(aws: LocalAws, tenant: Tenant, env: dict[str, str], tmp_path: Path) -> None:
+    """From a file, from standard input, or as fields; what is no JSON is said."""
+    path = f"/tenants/{tenant.tenant_id}/messages"
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"requestId": "from-file", "message": MESSAGE}))
+    operate(env, "ask", "POST", path, "--body", str(file))
+    operate(env, "ask", "POST", path, "--body", "-", said=json.dumps({"requestId": "from-stdin", "message": MESSAGE}))
+    for request_id in ("from-file", "from-stdin"):
+        assert aws.api.wait_for(tenant.tenant_id, request_id)["status"] == "sent"
+    refused = run(env, "ask", "POST", path, "--body", "-", said="{")
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (2, "- is not JSON")
+    missing = run(env, "ask", "POST", path, "--body", str(tmp_path / "none"))
+    assert (missing.returncode, "cannot be read" in missing.stderr) == (2, True)
+
+
+def test_a_request_whose_fault_was_mended_is_no_trouble_any_more(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
+    """A tenant whose mail goes out again, an unknown that was settled."""
+    lost, late = {"tenantId": tenant.tenant_id, "requestId": "lost", "message": MESSAGE}, {**MESSAGE, "subject": "late"}
+    aws.control.inject("reset", operation="SendRawEmail", access_key=tenant.access_key, times=1)
+    aws.enqueue_request(lost)
+    assert aws.api.wait_for(tenant.tenant_id, "lost")["status"] == "unknown"
+    operate(env, "ask", "POST", f"/tenants/{tenant.tenant_id}/provider/disable")
+    aws.enqueue_request({"tenantId": tenant.tenant_id, "requestId": "late", "message": late})
+    aws.api.wait_for(tenant.tenant_id, "late", lambda seen: seen["status"] == "deferred")
+    mine = [line for line in operate(env, "trouble") if tenant.tenant_id in line]
+    assert sorted(line.split()[2] for line in mine) == ["deferred", "unknown"]
+    operate(env, "ask", "POST", f"/tenants/{tenant.tenant_id}/messages/lost/resolve", "outcome=sent", "by=op", "why=seen")
+    operate(env, "ask", "POST", f"/tenants/{tenant.tenant_id}/messages/late/cancel")
+    assert [line for line in operate(env, "trouble") if tenant.tenant_id in line] == []
+
+
+def hidden(aws: LocalAws) -> str:
+    """Count the dead letters that somebody has taken out."""
+    name: Any = "ApproximateNumberOfMessagesNotVisible"
+    answer = aws.client("sqs").get_queue_attributes(QueueUrl=aws.stack.outputs["DeadLetterQueueUrl"], AttributeNames=[name])
+    return str(answer["Attributes"][name])
+
+
+def test_ctrl_c_leaves_every_letter_where_it_was(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
+    """And ends with the exit code that shells expect, without a traceback."""
+    bury(aws, tenant, "seen-again")
+    was = hidden(aws)
+    command = [sys.executable, "-m", "mailer.operate", "dlq", "redrive", "--tenant", "nobody"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while hidden(aws) == was:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=30)
+    assert (process.returncode, complaint) == (130, "\nstopped; run it again to go on\n")
+    assert f"{tenant.tenant_id}  seen-again  moved_by_sqs" in operate(env, "dlq", "list", "--tenant", tenant.tenant_id)
+    operate(env, "dlq", "drop", "--tenant", tenant.tenant_id)
+
+
+def test_a_replay_waits_for_the_intake_to_be_paused(env: dict[str, str]) -> None:
+    """What is being sent meanwhile would be taken for lost."""
+    refused = run(env, "replay", "--since", "2026-11-24T08:00:00Z")
     assert refused.returncode == 2
-    assert "cannot be asked" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert "`make pause` first" in refused.stderr
+
+
+@pytest.mark.parametrize("target", ["dlq", "trouble", "ask", "pause", "resume", "erase", "replay", "help"])
+def test_each_command_works_with_what_make_up_prints(env: dict[str, str], target: str) -> None:
+    """And nothing else; no line has escape codes or is wider than 80 columns."""
+    variables = {"ask": ['DO=GET "/tenants/none/provider"'], "erase": ["DO=request none r1"], "replay": ["SINCE=2026-11-24T08:00:00Z"]}
+    shell = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+    done = subprocess.run(["make", target, *variables.get(target, [])], cwd=ROOT, env=shell, capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if target in ("ask", "replay") else 0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\033" not in done.stdout
+    assert max(map(len, done.stdout.splitlines()), default=0) <= 80
 
 
 def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
@@ -76,8 +231,7 @@ def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Ten
     finally:
         operate(env, "resume")
     assert states(aws) == {"Enabled"}
-    message = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
-    aws.enqueue_request({"tenantId": tenant.tenant_id, "requestId": "later", "message": message})
+    aws.enqueue_request({"tenantId": tenant.tenant_id, "requestId": "later", "message": MESSAGE})
     assert aws.api.wait_for(tenant.tenant_id, "later")["status"] == "sent"
 
 

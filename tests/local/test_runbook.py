@@ -86,7 +86,7 @@ def test_every_command_of_the_runbook_does_what_it_says(aws: LocalAws, tenant: T
         said[command.text] = capsys.readouterr().out
         assert code == (1 if TOO_EARLY in command.text else 0), (command.text, said[command.text])
     assert len(said) > 10
-    assert f"2\t{tenant.tenant_id}\tunknown\toutcome_unknown\tOperator: SES may have accepted it" in said["make trouble"]
+    assert f"2  {tenant.tenant_id}  unknown  outcome_unknown\n    Operator: SES may have accepted it" in said["make trouble"]
     [first] = [json.loads(text) for command, text in said.items() if 'messages/invoice-2026-0001"' in command]
     assert first["status"] == "unknown"
     [too_early] = [text for command, text in said.items() if TOO_EARLY in command]

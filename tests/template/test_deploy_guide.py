@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import tables
+from mailer.operate import RECORDING
 
 PAGE = (tables.ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 SERVICES = {"Serverless": "lambda", "ApiGateway": "apigateway"}
@@ -45,7 +46,19 @@ def test_every_resource_that_a_command_names_is_in_the_stack(stack: dict[str, di
 
 def test_every_log_that_tells_of_ends_is_replayed() -> None:
     """Of each function that writes records."""
-    replayed = re.search(r"for LOGS in ([\w ]+);", PAGE)
-    assert replayed
     writers = [name for name in tables.resources("AWS::Serverless::Function") if "MESSAGES_TABLE" in tables.variables(name)]
-    assert sorted(replayed[1].split()) == sorted(f"{name}Logs" for name in writers)
+    assert sorted(RECORDING) == sorted(f"{name}Logs" for name in writers)
+
+
+def test_every_command_of_make_in_the_guides_is_there() -> None:
+    """With variables that it knows."""
+    makefile = (tables.ROOT / "Makefile").read_text(encoding="utf-8")
+    pages = [PAGE, *((tables.ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/runbook.md"))]
+    used = {command for page in pages for command in re.findall(r"(?:^|`)make ([a-z][a-z-]*(?: [A-Z]+=)?)", page, re.MULTILINE)}
+    assert {"pause", "trouble HOURS=", "erase DO=", "replay SINCE="} <= used
+    for command in used:
+        target, _, variable = command.partition(" ")
+        recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)*)", makefile, re.MULTILINE)
+        assert recipe, command
+        name = variable.removesuffix("=")
+        assert not name or f"$({name})" in recipe[1] or name == "STACK", command

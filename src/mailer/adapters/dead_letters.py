@@ -1,12 +1,13 @@
 """The dead-letter queue on SQS, read message by message."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import batched
 from typing import TYPE_CHECKING
 
 from mailer.adapters.aws import dependency_errors
+from mailer.adapters.interrupts import without_interrupts
 from mailer.adapters.send_queue import read_ours, to_copy
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
@@ -22,6 +23,8 @@ _HIDDEN_SECONDS = 600
 _BATCH = 10
 """Messages of one call (SQS's limit)."""
 
+_WAIT_SECONDS = 1
+
 _EMPTY_ANSWERS = 2
 """An empty answer may be a shard that had nothing; two in a row, each long-polled, mean that the queue is read."""
 
@@ -33,6 +36,7 @@ class SqsDeadLetters:
         self._client = client
         self._signer = signer
         self._queue_url = queue_url
+        self._hidden: dict[str, Letter] = {}
 
     def letters(self) -> Iterator[Letter]:
         """Take out every message once."""
@@ -40,33 +44,56 @@ class SqsDeadLetters:
         seen: set[str] = set()
         empty = 0
         while empty < _EMPTY_ANSWERS:
-            with dependency_errors("SQS", "ReceiveMessage"):
-                answer = self._client.receive_message(
-                    QueueUrl=self._queue_url,
-                    MaxNumberOfMessages=_BATCH,
-                    WaitTimeSeconds=1,
-                    VisibilityTimeout=_HIDDEN_SECONDS,
-                    MessageAttributeNames=["All"],
-                    MessageSystemAttributeNames=["All"],
-                )
-            fresh = [message for message in answer.get("Messages", []) if message["MessageId"] not in seen]
-            seen |= {message["MessageId"] for message in fresh}
+            with without_interrupts():
+                fresh = {message_id: letter for message_id, letter in self._receive() if message_id not in seen}
+                self._hidden |= {letter.handle: letter for letter in fresh.values()}
+            seen |= fresh.keys()
             empty = 0 if fresh else empty + 1
-            yield from (_letter(message, self._signer) for message in fresh)
+            yield from fresh.values()
+
+    def _receive(self) -> Iterator[tuple[str, Letter]]:
+        with dependency_errors("SQS", "ReceiveMessage"):
+            answer = self._client.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=_BATCH,
+                WaitTimeSeconds=_WAIT_SECONDS,
+                VisibilityTimeout=_HIDDEN_SECONDS,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["All"],
+            )
+        for message in answer.get("Messages", []):
+            yield message["MessageId"], _letter(message, self._signer)
 
     def delete(self, letter: Letter) -> None:
         """Remove a message for good; what is gone already stays gone: the reply of an earlier try may have been lost."""
         with dependency_errors("SQS", "DeleteMessage"), suppress(self._client.exceptions.ReceiptHandleIsInvalid):
             self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=letter.handle)
+        self._hidden.pop(letter.handle, None)
 
     def put_back(self, letters: Iterable[Letter]) -> None:
         """Let messages be seen again at once; where SQS does not answer they are by themselves, after `_HIDDEN_SECONDS`."""
         for some in batched(letters, _BATCH, strict=False):
-            with suppress(DependencyError), dependency_errors("SQS", "ChangeMessageVisibilityBatch"):
-                self._client.change_message_visibility_batch(
-                    QueueUrl=self._queue_url,
-                    Entries=[{"Id": str(n), "ReceiptHandle": letter.handle, "VisibilityTimeout": 0} for n, letter in enumerate(some)],
-                )
+            with suppress(DependencyError):
+                self._show(some)
+
+    def _show(self, some: Sequence[Letter]) -> None:
+        with dependency_errors("SQS", "ChangeMessageVisibilityBatch"):
+            self._client.change_message_visibility_batch(
+                QueueUrl=self._queue_url,
+                Entries=[{"Id": str(n), "ReceiptHandle": letter.handle, "VisibilityTimeout": 0} for n, letter in enumerate(some)],
+            )
+        for letter in some:
+            self._hidden.pop(letter.handle, None)
+
+    def close(self) -> None:
+        """Put back what was taken out and neither deleted nor put back: an operator may stop in the middle.
+
+        Raises:
+            DependencyError: SQS did not take it; it is seen again after ten minutes.
+        """
+        with without_interrupts():
+            for some in batched(list(self._hidden.values()), _BATCH, strict=False):
+                self._show(some)
 
 
 def _letter(message: "MessageTypeDef", signer: Signer) -> Letter:

@@ -1,9 +1,14 @@
-"""Read the functions' log lines back, as operators do who look for who is in trouble."""
+"""Read the functions' log lines back, as operators do who look for who is in trouble, and put those of operators beside them."""
 
-import json
-from collections.abc import Iterator, Sequence
+import io
+import time
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from itertools import batched
 from typing import Any
+from uuid import uuid4
+
+from mailer.adapters.aws import dependency_errors
 
 
 class CloudWatchLog:
@@ -13,19 +18,31 @@ class CloudWatchLog:
         self._client = client
         self._groups = groups
 
-    def lines(self, message: str, since: datetime) -> Iterator[dict[str, Any]]:
-        """Yield the lines with a message, group by group, each group's oldest first."""
-        wanted = {"startTime": int(since.timestamp() * 1000), "filterPattern": f'{{ $.message = "{message}" }}'}
+    def lines(self, messages: Collection[str], since: datetime) -> Iterator[str]:
+        """Yield the lines with one of the messages, group by group, each group's oldest first."""
+        pattern = " || ".join(f'$.message = "{message}"' for message in messages)
+        wanted = {"startTime": int(since.timestamp() * 1000), "filterPattern": f"{{ {pattern} }}"}
         for group in self._groups:
-            for page in self._client.get_paginator("filter_log_events").paginate(logGroupName=group, **wanted):
-                found = (_parsed(event["message"]) for event in page["events"])
-                # Emulators take no pattern for JSON, and answer with every line.
-                yield from (line for line in found if line.get("message") == message)
+            pages = self._client.get_paginator("filter_log_events").paginate(logGroupName=group, **wanted)
+            with dependency_errors("CloudWatch Logs", "FilterLogEvents"):
+                for page in pages:
+                    # Emulators take no pattern for JSON, and answer with every line.
+                    yield from (event["message"] for event in page["events"] if any(text in event["message"] for text in messages))
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return {}
-    return line if isinstance(line, dict) else {}
+class OperatorsLog(io.StringIO):
+    """What an operator's command notes, kept until it is put with the functions' lines: `replay` and `trouble` read it there."""
+
+    def keep(self, client: Any, group: str) -> None:
+        """Put the lines into a stream of their own."""
+        lines = [{"timestamp": time.time_ns() // 1_000_000, "message": line} for line in self.getvalue().splitlines()]
+        stream = f"operator/{uuid4().hex}"
+        with dependency_errors("CloudWatch Logs", "PutLogEvents"):
+            for some in batched(lines, _BATCH, strict=False):
+                if some[0] is lines[0]:
+                    client.create_log_stream(logGroupName=group, logStreamName=stream)
+                client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=list(some))
+
+
+_BATCH = 1000
+"""Lines in one PutLogEvents: 10 000 are CloudWatch's limit, 1 MiB of text too."""
