@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.venv-sam/bin:$(PATH)
+OPERATE = $(BIN)/python -m mailer.operate --stack "$(STACK)"
 export PYTHONPATH := src:tests
 export SAM_CLI_TELEMETRY := 0
 
@@ -18,45 +19,53 @@ SMTP ?=
 STACK ?= tenantmail
 DO ?= list
 HOURS ?= 1
-LOG ?= -
+BODY ?=
+SINCE ?=
+LOG ?=
+NAME ?=
 ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/bench/%/__main__.py,bench.%,$(wildcard tests/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo up down invoke test test-aws bench prove lint audit format build deploy lock upgrade render dlq trouble ask pause resume replay
+.PHONY: help setup demo up tenant down invoke test test-aws bench prove lint audit format build deploy lock upgrade render \
+    dlq trouble ask pause resume erase replay
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}'
+	@if [ -t 1 ] && [ -z "$${NO_COLOR-}" ]; then bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); fi; \
+	grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' -v b="$${bold-}" -v p="$${plain-}" '{printf "  %s%-8s%s %s\n", b, $$1, p, $$2}'
 
-setup: ## Install everything into .venv* (Python 3.13 is found, or fetched by uv)
+setup: ## Install everything into .venv* (and Python 3.13 if there is none)
 	@python3 tests/environments.py setup
 
-demo: setup ## Deploy the template on a local AWS, send for four tenants, show every outcome and .eml
-	@$(BIN)/python -m local_aws.demo
+demo: setup ## On a local AWS: deploy, send for four tenants, show each .eml
+	@$(BIN)/python -m local_aws demo
 
-up: setup ## Keep a local AWS running with what is in the work tree (PORT=4566, SMTP=host:port of an inbox)
-	@$(BIN)/python -m local_aws.up up --port $(PORT) --smtp "$(SMTP)"
+up: setup ## Keep a local AWS running (PORT=4566, SMTP=host:port of an inbox)
+	@$(BIN)/python -m local_aws up --port "$(PORT)" --smtp "$(SMTP)"
 
-down: setup ## Stop it
-	@$(BIN)/python -m local_aws.up down
+tenant: setup ## Set up a tenant there that can send (NAME=acme)
+	@$(BIN)/python -m local_aws tenant "$(NAME)"
 
-invoke: setup ## Run one built function as Lambda does (FUNCTION=SendFunction EVENT=events/send.json)
-	@$(BIN)/python -m local_aws.invoke $(FUNCTION) $(EVENT) --port $(PORT)
+down: setup ## Stop the local AWS
+	@$(BIN)/python -m local_aws down
+
+invoke: setup ## Run a built function (FUNCTION=SendFunction EVENT=events/…)
+	@$(BIN)/python -m local_aws invoke "$(FUNCTION)" "$(EVENT)" --port "$(PORT)"
 
 test: setup ## Run the unit, functional, template and local tests
 	@$(PYTEST) --numprocesses=2 --dist=loadfile tests/unit tests/functional tests/template
 	@$(PYTEST) tests/local
 
-test-aws: setup ## Run the integration tests on a real SES sandbox account (TEST_SES_…, see tests/aws/conftest.py)
+test-aws: setup ## Run the tests on a real SES sandbox (tests/aws/conftest.py)
 	@$(PYTEST) tests/aws
 
 bench: setup ## Measure
 	@$(foreach bench,$(BENCHMARKS),$(BIN)/python -m $(bench);)
 
-prove: setup ## Run what takes minutes: mutations, storms, other programs as witnesses
+prove: setup ## Run what takes minutes: mutations, storms, other programs
 	@$(PYTEST) tests/prove
 
-lint: setup ## Check style, types, layers, security and dependencies (the templates' linters are tests)
+lint: setup ## Check style, types, layers, security and dependencies
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -64,23 +73,29 @@ lint: setup ## Check style, types, layers, security and dependencies (the templa
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
 	@$(BIN)/python tests/audit.py --tolerate-unchecked
 
-audit: setup ## Ask for known vulnerabilities of what ships; fails too where not all could be checked (lint only says so)
+audit: setup ## Known vulnerabilities of what ships; fails if not all is checked
 	@$(BIN)/python tests/audit.py
 
-dlq: setup ## Work through the dead-letter queue (DO="list|redrive|drop --tenant T --request R --reason C"; STACK=tenantmail)
-	@$(BIN)/python -m mailer.operate --stack $(STACK) dlq $(DO)
+dlq: setup ## Dead letters (DO="list|redrive|drop --tenant T --reason C")
+	@$(OPERATE) dlq $(DO)
 
-trouble: setup ## Show which tenants' mail does not go out, why, and who must do what (HOURS=1; STACK=tenantmail)
-	@$(BIN)/python -m mailer.operate --stack $(STACK) trouble --hours $(HOURS)
+trouble: setup ## Whose mail does not go out, why, who must do what (HOURS=1)
+	@$(OPERATE) trouble --hours "$(HOURS)"
 
-ask: setup ## Call the API as yourself (DO="POST /tenants/acme/provider/disable"; STACK=tenantmail)
-	@$(BIN)/python -m mailer.operate --stack $(STACK) ask $(DO)
+ask: setup ## Call the API (DO="GET /tenants/acme/provider" BODY=file)
+	@$(OPERATE) ask $(DO) $(if $(BODY),--body "$(BODY)")
 
-pause resume: setup ## Stop SendFunction from taking requests off the queue, or let it go on (STACK=tenantmail)
-	@$(BIN)/python -m mailer.operate --stack $(STACK) $@
+pause: setup ## Stop SendFunction from taking requests off the queue
+	@$(OPERATE) pause
 
-replay: setup ## Tell a restored messages table the ends that it has lost (LOG=lines.json; docs/deploy.md; STACK=tenantmail)
-	@$(BIN)/python -m mailer.operate --stack $(STACK) replay $(LOG)
+resume: setup ## Let SendFunction go on
+	@$(OPERATE) resume
+
+erase: setup ## Delete what is kept (DO="request acme invoice-1", "tenant acme")
+	@$(OPERATE) erase $(DO)
+
+replay: setup ## Mend a restored messages table (SINCE=2026-11-24T08:00:00Z)
+	@$(OPERATE) replay --since "$(SINCE)" $(if $(LOG),"$(LOG)")
 
 format: setup ## Let ruff format and mend what it can
 	@$(BIN)/ruff check --fix .
@@ -92,11 +107,11 @@ build: setup ## Pack the functions for AWS (ARCHITECTURE=arm64)
 deploy: build ## Deploy to your AWS account; asks before it changes anything
 	@sam deploy --parameter-overrides Architecture=$(ARCHITECTURE)
 
-lock: ## Pin pyproject.toml's dependencies with hashes; keeps the pins that still fit
+lock: ## Pin pyproject.toml's dependencies; keeps the pins that fit
 	@python3 tests/environments.py lock
 
 upgrade: ## Pin the newest versions
 	@python3 tests/environments.py lock --upgrade
 
-render: setup ## Compose IN/*.json into OUT: NAME.eml and NAME.envelope.json, or NAME.rejected
+render: setup ## Compose IN/*.json into OUT: .eml and .envelope.json, or .rejected
 	@$(BIN)/python -m mailer.render "$(IN)" "$(OUT)"

@@ -5,26 +5,28 @@
 Deploys the real template to a local AWS of its own, opens four tenants' AWS accounts, and sends through the queue and the API.
 """
 
+import argparse
 import base64
 import shutil
 import struct
-import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from local_aws.api import ENDS
 from local_aws.running import LocalAws, NotStartedError, local_aws
 from local_aws.server import ROOT
 from local_aws.stack import SamError
 from local_aws.tenants import Tenant
+from local_aws.terminal import console
 from mailer.client import ApiError
 
 DIRECTORY = ROOT / ".local/demo"
@@ -170,15 +172,14 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def table_of(rows: list[Row]) -> Table:
-    table = Table(title="What was asked, and what became of it", title_justify="left", expand=True, show_lines=True)
-    for name, ratio in {"case": 5, "by": 1, "tenant": 2, "outcome": 2, "said": 9, "mail": 3}.items():
-        table.add_column(name, ratio=ratio, overflow="fold")
-    for row in rows:
-        good = row.outcome in ("sent", "active")
-        mail = row.eml.name.split("-")[0] + ".eml …" if row.eml else ""
-        table.add_row(row.case, row.way, row.tenant, f"[{'green' if good else 'yellow'}]{row.outcome}", row.said, mail)
-    return table
+def show(console: Console, row: Row) -> None:
+    """Print what was asked, what became of it, and where the mail is; nothing is wider than the terminal but the paths."""
+    style = "green" if row.outcome in ("sent", "active") else "yellow"
+    console.print(f"[{style}]{row.outcome:<12}[/]{row.case} [dim]({row.tenant}, {row.way})[/]", soft_wrap=True)
+    for line in row.said.splitlines():
+        console.print(Padding(Text(line), (0, 0, 0, 12)))
+    if row.eml:
+        console.print(f"{'':<12}{row.eml.relative_to(ROOT)}", soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -190,26 +191,18 @@ def timed(console: Console, doing: str) -> Iterator[None]:
     console.print(f"[green]✓[/green] {doing} [dim]{time.monotonic() - began:.1f} s[/dim]")
 
 
-def main() -> int:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+def main(arguments: Sequence[str]) -> int:
+    argparse.ArgumentParser(prog="local_aws demo", description="Show the main job on a local AWS.").parse_args(arguments)
+    screen = console()
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     began = time.monotonic()
     try:
-        with local_aws(DIRECTORY, front=(), step=lambda doing: timed(console, doing)) as aws, timed(console, "sending"):
-            rows = []
+        with local_aws(DIRECTORY, front=(), step=lambda doing: timed(screen, doing)) as aws:
+            screen.print("What was asked, and what became of it:\n")
             for row in play(aws):
-                rows.append(row)
-                console.print(f"  {row.case} [dim]{row.tenant}, {row.way}[/dim] → {row.outcome}")
+                show(screen, row)
     except (SamError, NotStartedError, TimeoutError) as error:
-        console.print(str(error), style="red")
+        screen.print(str(error), style="red", markup=False)
         return 1
-    console.print(table_of(rows))
-    for row in rows:
-        if row.eml:
-            console.print(f"{row.eml.relative_to(ROOT)}  [dim]{row.tenant}: {row.case}[/dim]", soft_wrap=True)
-    console.print(f"done in {time.monotonic() - began:.0f} s; each .eml has its envelope beside it in a .json")
+    screen.print(f"\nDone in {time.monotonic() - began:.0f} s; each .eml has its envelope beside it in a .json.")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

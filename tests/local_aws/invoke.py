@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from local_aws.proxy import HOST, hold_port
 from local_aws.running import LocalAws, NotStartedError
 from local_aws.server import NO_OWN_SETUP, REGION, ROOT, endpoints
 from local_aws.stack import ARCHITECTURES, SamError, build
-from local_aws.up import PORT, up
+from local_aws.terminal import console
+from local_aws.up import PORT, bring_up
 
 PYTHON = ROOT / ".venv-runtime/bin/python"
 EMULATORS = ROOT / ".venv-sam/lib/python3.13/site-packages/samcli/local/rapid"  # aws-sam-cli ships it
@@ -120,29 +121,25 @@ def report(console: Console, answer: Any, log: Path) -> None:
     console.print_json(json.dumps(answer))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="local_aws invoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("function")
     parser.add_argument("event", type=Path)
     parser.add_argument("--port", type=int, default=PORT)
-    given = parser.parse_args()
-    console = Console(highlight=False)
+    given = parser.parse_args(arguments)
+    screen = console()
     if sys.platform != "linux":
-        console.print("AWS ships its emulator for Linux alone; with Docker: sam local invoke", style="red")
+        screen.print("AWS ships its emulator for Linux alone; with Docker: sam local invoke", style="red")
         return 1
     try:
-        aws = up(console, given.port)
+        aws = bring_up(screen, given.port)
     except (SamError, NotStartedError) as error:
-        console.print(str(error), style="red")
+        screen.print(str(error), style="red", markup=False)
         return 1
     event = given.event.read_bytes()
     know_tenants(aws, json.loads(event))
     log = aws.directory / "invoke.log"
     with emulated(environment(aws, given.function, build().parent / given.function), log) as url:
         answer = invoke(url, event)
-    report(console, answer, log)
+    report(screen, answer, log)
     return 1 if isinstance(answer, dict) and "errorType" in answer else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

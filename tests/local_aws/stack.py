@@ -1,10 +1,12 @@
 """Build the real template and deploy it to the local AWS, as `sam build` and `sam deploy` do for the real one."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,8 +70,11 @@ def build() -> Path:
         if not template.exists():
             unfinished = folder.with_suffix(".part")
             shutil.rmtree(unfinished, ignore_errors=True)
-            _sam("build", "--build-dir", str(unfinished / "build"), "--parameter-overrides", *_parameters())
-            unfinished.rename(folder)
+            try:
+                _sam("build", "--build-dir", str(unfinished / "build"), "--parameter-overrides", *_parameters())
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
         folder.touch()
         for old in sorted(BUILDS.glob("*/"), key=lambda path: path.stat().st_mtime)[:-KEPT_BUILDS]:
             shutil.rmtree(old)
@@ -147,11 +152,32 @@ def sam_environment(endpoint: str = "") -> dict[str, str]:
 
 def _sam(command: str, *arguments: str, endpoint: str = "") -> None:
     config = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local"]
-    done = subprocess.run(
-        [SAM, command, *config, *arguments], cwd=ROOT, env=sam_environment(endpoint), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SamError(f"sam {command} failed:\n{done.stdout}\n{done.stderr}")
+    # In a session of its own: Ctrl-C reaches it through us, so that it and what it has started are gone when we are.
+    with subprocess.Popen(
+        [SAM, command, *config, *arguments],
+        cwd=ROOT,
+        env=sam_environment(endpoint),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as sam:
+        try:
+            said, _ = sam.communicate()
+        except BaseException:
+            _interrupt(sam)
+            raise
+    if sam.returncode:
+        raise SamError(f"sam {command} failed:\n{said}")
+
+
+def _interrupt(sam: subprocess.Popen[str]) -> None:
+    """End a program with all that it has started; it is given time to take its temporary files away."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(sam.pid, signal.SIGINT)
+        sam.wait(5)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(sam.pid, signal.SIGKILL)
 
 
 def _parameters() -> list[str]:

@@ -1,14 +1,18 @@
-"""Keep a local AWS running: `make up`, and again after a change to deploy it; `make down` ends it.
+"""Keep a local AWS running: `make up`, and again after a change to deploy it; `make tenant NAME=acme`; `make down` ends it.
 
-    python -m local_aws.up up [--port 4566] [--smtp HOST:PORT]
-    python -m local_aws.up down
+    python -m local_aws up [--port 4566] [--smtp HOST:PORT]
+    python -m local_aws tenant NAME
+    python -m local_aws down
 
 It lies in `.local/up`, apart from those that tests start. With `--smtp`, accepted mail also goes to that inbox (Mailpit and its like).
 """
 
 import argparse
+import re
+import shlex
 import shutil
-import sys
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,20 +20,32 @@ from rich.console import Console
 from local_aws.running import LocalAws, NotStartedError, start_server, wait_for_server
 from local_aws.server import PLATFORM, ROOT, Addresses
 from local_aws.stack import SamError, Stack, build, deploy, deployed
+from local_aws.tenants import Tenant
+from local_aws.terminal import console
+from mailer.domain.message import TENANT_ID
 
 DIRECTORY = ROOT / ".local/up"
 PORT = 4566
 
 
-def up(console: Console, port: int = PORT) -> LocalAws:
-    """Start the local AWS unless it runs, deploy what is in the work tree unless it stands there."""
+def bring_up(console: Console, port: int = PORT) -> LocalAws:
+    """Start the local AWS unless it runs, deploy what is in the work tree unless it stands there; what fails leaves no server behind."""
     addresses = Addresses.read(DIRECTORY)
-    with console.status("") as status:
-        server = None
-        if not addresses:
-            shutil.rmtree(DIRECTORY, ignore_errors=True)
-            server = start_server(DIRECTORY, port=port)
-        status.update("building the template (sam build) …")
+    server = None
+    if not addresses:
+        shutil.rmtree(DIRECTORY, ignore_errors=True)
+        server = start_server(DIRECTORY, port=port)
+    try:
+        return _bring_up(console, addresses, server)
+    except BaseException:
+        if server:
+            server.terminate()
+            server.wait()
+        raise
+
+
+def _bring_up(console: Console, addresses: Addresses | None, server: subprocess.Popen[bytes] | None) -> LocalAws:
+    with console.status("building the template (sam build) …") as status:
         template = build()
         if server:
             status.update("waiting for the local AWS …")
@@ -39,7 +55,7 @@ def up(console: Console, port: int = PORT) -> LocalAws:
         return LocalAws(DIRECTORY, addresses, _deploy(addresses, template))
 
 
-def down() -> bool:
+def stop() -> bool:
     """Stop the local AWS; say whether one ran."""
     addresses = Addresses.read(DIRECTORY)
     if not addresses:
@@ -49,55 +65,123 @@ def down() -> bool:
     return True
 
 
-def describe(console: Console, aws: LocalAws) -> None:
-    """Print where everything is."""
-    outputs = aws.stack.outputs
-    rows = {
-        "API (sign for execute-api)": aws.stack.api_url,
-        "send queue": outputs["SendQueueUrl"],
-        "dead-letter queue": outputs["DeadLetterQueueUrl"],
-        "AWS endpoint": aws.addresses.aws,
-        "credentials": " ".join(f"{name}={value}" for name, value in PLATFORM.items()),
-        "SES, and faults in it": f"{aws.addresses.services['ses']}, {aws.addresses.control}",
-        "accepted mail": f"{aws.addresses.mail}/*.eml",
-        "logs": f"{aws.directory}/*.log, and CloudWatch Logs",
+def running() -> LocalAws | None:
+    """Find the local AWS that `make up` has started, with the stack in it."""
+    addresses = Addresses.read(DIRECTORY)
+    stack = deployed(addresses) if addresses else None
+    return LocalAws(DIRECTORY, addresses, stack) if addresses and stack else None
+
+
+def exports(aws: LocalAws) -> dict[str, str]:
+    """Return what a shell needs for every command of the Makefile, the AWS CLI, the SDKs and the README's samples."""
+    return {
+        **PLATFORM,
+        "AWS_ENDPOINT_URL": aws.addresses.aws,
+        "TENANTMAIL_API": aws.stack.api_url,
+        "TENANTMAIL_QUEUE": aws.stack.outputs["SendQueueUrl"],
     }
-    console.print("[bold]The local AWS is up[/bold]")
-    for name, value in rows.items():
-        console.print(f"  {name:<26}  {value}", soft_wrap=True)
-    console.print("stop it with [bold]make down[/bold]; [bold]make up[/bold] again deploys what you changed")
+
+
+def describe(console: Console, aws: LocalAws) -> None:
+    """Print what to paste into a shell, and where the rest is."""
+    console.print("The local AWS is up. Paste this into the shell that you work in:\n")
+    for name, value in exports(aws).items():
+        _line(console, f"export {name}={shlex.quote(value)}")
+    console.print(
+        "\nmake tenant NAME=acme   a tenant that can send; shows how to\nmake help               the operators' commands, and all others"
+    )
+    console.print("make up                 deploys what you have changed since\nmake down               stops it all\n")
+    _line(console, f"Accepted mail   {_short(Path(aws.addresses.mail))}/*.eml")
+    _line(console, f"Logs            {_short(aws.directory)}/*.log, and CloudWatch Logs")
+    _line(console, f"Faults in SES   {aws.addresses.control} (tests/local_aws/control.py)")
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False)
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _deploy(addresses: Addresses, template: Path) -> Stack:
     mark = DIRECTORY / "deployed"
     stack = deployed(addresses) if mark.exists() and mark.read_text() == str(template) else None
     if not stack:
+        mark.unlink(missing_ok=True)
         stack = deploy(addresses, template)
         mark.write_text(str(template))
     return stack
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["up", "down"])
+# ── a tenant ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HELLO = """{
+  "requestId": "hello-1",
+  "message": {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello, Jo."}
+}"""
+
+
+def set_up_tenant(aws: LocalAws, tenant_id: str) -> Tenant | None:
+    """Open an AWS account for a tenant, store its config and verify it; None where it can send already."""
+    known = aws.api.provider(tenant_id)
+    if known.status == 200 and known.body["status"] == "active":
+        return None
+    return aws.active_tenant(tenant_id)
+
+
+def describe_tenant(console: Console, aws: LocalAws, tenant_id: str, tenant: Tenant | None) -> None:
+    """Print how to send a mail of the tenant, and where it is then."""
+    if tenant:
+        console.print(f"{tenant_id} can send: its config is stored, verified and active.\n", soft_wrap=True, markup=False)
+        _line(console, f"AWS account   {tenant.account}, the IAM user mail in it may ses:SendRawEmail")
+        _line(console, f"From          {tenant.from_name} <{tenant.from_address}>, a verified identity")
+        _line(console, f"Access key    {tenant.access_key}\n")
+    else:
+        console.print(f"{tenant_id} can send already.\n", soft_wrap=True, markup=False)
+    console.print("Send a mail, and read what became of it (with the exports of `make up`):\n")
+    _line(console, f"make ask DO=\"POST /tenants/{tenant_id}/messages\" BODY=- <<'END'\n{HELLO}\nEND")
+    _line(console, f'make ask DO="GET /tenants/{tenant_id}/messages/hello-1"')
+    _line(console, f'\nIts .eml, named by its number and messageId:\n\nls "{_short(Path(aws.addresses.mail))}"')
+
+
+# ── commands ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def up(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="local_aws up")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--smtp", default="", metavar="HOST:PORT")
-    given = parser.parse_args()
-    console = Console(highlight=False)
-    if given.command == "down":
-        console.print("stopped" if down() else "nothing was running")
-        return 0
+    given = parser.parse_args(arguments)
+    screen = console()
     try:
-        aws = up(console, given.port)
+        aws = bring_up(screen, given.port)
     except (SamError, NotStartedError) as error:
-        console.print(str(error), style="red")
+        screen.print(str(error), style="red", markup=False)
         return 1
     host, _, port = given.smtp.rpartition(":")
     if host:
         aws.control.relay_to(host, int(port))
-    describe(console, aws)
+    describe(screen, aws)
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def down(arguments: Sequence[str]) -> int:
+    argparse.ArgumentParser(prog="local_aws down").parse_args(arguments)
+    console().print("stopped" if stop() else "nothing was running")
+    return 0
+
+
+def tenant(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="local_aws tenant")
+    parser.add_argument("name", help="the tenant's id, such as acme")
+    name = parser.parse_args(arguments).name
+    screen, aws = console(), running()
+    if not re.fullmatch(TENANT_ID, name):
+        screen.print("Name the tenant: make tenant NAME=acme. A name has letters, digits, _ and -, at most 64.")
+        return 2
+    if aws is None:
+        screen.print("No local AWS is running: make up starts it.")
+        return 2
+    describe_tenant(screen, aws, name, set_up_tenant(aws, name))
+    return 0
