@@ -55,9 +55,9 @@ def setup(name: str) -> None:
     print(f"installing {name} …", flush=True)
     uv = bootstrapped_uv()
     if not Path(name, "bin/python").exists():
-        run(uv, "venv", "--quiet", "--python", python() or PYTHON, name)
+        run(uv, "venv", "--quiet", "--python", python() or PYTHON, name, advice="" if python() else NO_PYTHON)
     options = ["--quiet", "--exact", "--require-hashes", "--compile-bytecode", "--python", f"{name}/bin/python"]
-    run(uv, "pip", "install", *options, *(argument for file in pins for argument in ("-r", str(file))))
+    run(uv, "pip", "install", *options, *(argument for file in pins for argument in ("-r", str(file))), advice=NO_INDEX)
     stamp.write_text(wanted)
 
 
@@ -78,7 +78,7 @@ def bootstrapped_uv() -> str:
     if not (uv.exists() and stamp.is_file() and stamp.read_text() == digest([pins])):
         run(python() or sys.executable, "-m", "venv", "--clear", ".venv-uv")
         pinned = ["--require-hashes", "-r", str(pins)] if pins.exists() else ["uv"]
-        run(".venv-uv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pinned)
+        run(".venv-uv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pinned, advice=NO_INDEX)
         stamp.write_text(digest([pins]) if pins.exists() else "")
     return str(uv)
 
@@ -110,12 +110,26 @@ def digest(files: list[Path] | tuple[Path, ...]) -> str:
     return hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 
-def run(*command: str) -> None:
-    """Run a program; end this one with its exit code if it fails."""
+def run(*command: str, advice: str = "") -> None:
+    """Run a program; end this one with its exit code if it fails, and with a sentence that says what to do."""
     code = subprocess.run(command, check=False).returncode
     if code:
+        if advice:
+            print(advice, file=sys.stderr)
         sys.exit(code)
 
 
+NO_PYTHON = f"""
+There is no Python {PYTHON} here, and uv could not download one: install Python {PYTHON} (pyenv, your package manager),
+or give this machine access to the network, and run the same command again."""
+
+NO_INDEX = """
+The pinned packages could not be installed: give this machine access to PyPI or to a mirror of it (PIP_INDEX_URL and
+UV_INDEX_URL name one), and run the same command again."""
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
