@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import dependency_errors, readable
 from mailer.adapters.messages_table import FIELDS, from_item
 from mailer.domain.delivery import ERASED_CONTENT, Delivery
 from mailer.domain.errors import DependencyError
@@ -41,7 +41,9 @@ class AwsEraser:
         )
         with dependency_errors("DynamoDB", "Query"):
             for page in pages:
-                yield from map(from_item, page["Items"])
+                with readable("DynamoDB", "Query"):
+                    records = [from_item(item) for item in page["Items"]]
+                yield from records
 
     def erase_record(self, record: Delivery, *, keep_until: datetime | None) -> None:
         """Delete an ended record, or all of it but its ids and its status; see `ports.Eraser.erase_record`."""
