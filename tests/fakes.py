@@ -17,6 +17,7 @@ from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.domain.onboarding import Us
 from mailer.domain.pacing import Later, RateSource, Slot
+from mailer.domain.producers import Producers
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
 from mailer.ports import Copy, Page, RefusedError, Stage, Step, Trial
@@ -196,6 +197,19 @@ class FakeParkedBodies:
     def _answer(self, operation: str) -> None:
         if self.broken:
             raise DependencyError("S3", operation)
+
+
+@dataclass
+class FakeProducerRules:
+    """Rules as a test sets them; `broken` makes them unreadable."""
+
+    rules: str = ""
+    broken: bool = False
+
+    def current(self) -> Producers:
+        if self.broken:
+            raise DependencyError("SSM", "GetParameter")
+        return Producers.parse(self.rules)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from fakes import (
     FakeMessagesTable,
     FakePacer,
     FakeParkedBodies,
+    FakeProducerRules,
     FakeProvidersTable,
     FakeSendQueue,
     FakeTrials,
@@ -94,6 +95,7 @@ class Bench:
         self.journal = FakeJournal()
         self.budget = ByteBudget(BUDGET)
         self.pacer = FakePacer()
+        self.producers = FakeProducerRules()
         self.trials = FakeTrials()
         self.lines = FakePacingTable()
         owners = count(1)
@@ -107,6 +109,7 @@ class Bench:
             journal=self.journal,
             clock=self.clock,
             pacer=self.pacer,
+            producers=self.producers,
             trials=self.trials,
             workers=AtOnce(),
             budget=self.budget,

@@ -128,6 +128,8 @@ def _environment(references: Mapping[str, str], attributes: Mapping[str, str]) -
                     yield name, references[target]
                 case {"Fn::GetAtt": [target, "Arn"]}:
                     yield name, attributes[target]
+                case {"Fn::If": [_, _, str(otherwise)]}:  # of a parameter that is not set
+                    yield name, otherwise
                 case dict():
                     raise NotImplementedError(f"{function}.{name}: {value}")
                 case _:

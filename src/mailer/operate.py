@@ -44,6 +44,7 @@ from mailer.adapters.outcome_log import CloudWatchLog, OperatorsLog
 from mailer.client import ApiError
 from mailer.client.connection import Connection
 from mailer.domain.errors import DependencyError
+from mailer.domain.producers import Producers
 from mailer.observability import LogJournal
 from mailer.services import dead_letters, erasure
 from mailer.services.dead_letters import Chosen, DeadLetterRoom
@@ -100,6 +101,8 @@ def _use_stack(name: str) -> None:
     if missing := OUTPUTS.keys() - outputs.keys():
         raise CommandError(f"The stack {name} is not one of this service, or not deployed yet: it has no output {min(missing)}.")
     os.environ.update({variable: outputs[output] for output, variable in OUTPUTS.items()})
+    parameters = {parameter.get("ParameterKey"): parameter.get("ParameterValue", "") for parameter in stack.get("Parameters", [])}
+    os.environ["PRODUCER_TENANTS"] = parameters.get("ProducerTenants", "")
     os.environ["API_URL"] = os.environ.get("TENANTMAIL_API") or os.environ["API_URL"]
 
 

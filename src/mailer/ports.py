@@ -14,6 +14,7 @@ from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot
+from mailer.domain.producers import Producers
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
 
 
@@ -343,6 +344,8 @@ class Copy:
     proof: str | None = None
     """What became of an attempt whose result could not be written: JSON of attempt, owner and outcome."""
     correlation_id: str | None = None
+    sender: str | None = None
+    """The SenderId that SQS gave the producer's message which began it; None where the API did."""
     schema: int = 0
     """The version of its fields that one of our functions has read it by; 0 where none has."""
 
@@ -437,6 +440,18 @@ class DeadLetters(Protocol):
 
     def put_back(self, letters: Iterable[Letter]) -> None:
         """Let messages be seen again at once, as far as SQS answers."""
+        ...
+
+
+class ProducerRules(Protocol):
+    """Which producers may ask for which tenants."""
+
+    def current(self) -> Producers:
+        """Return the rules as they stand.
+
+        Raises:
+            DependencyError: they could not be read.
+        """
         ...
 
 

@@ -23,6 +23,8 @@ class Settings:
     """ARNs of the functions' roles that act as tenants; ProvidersFunction's alone, which tells tenants whom to let in."""
     attachments_bucket: str
     event_bus: str
+    producer_tenants_parameter: str
+    """Name of the parameter in Systems Manager that says which producers may ask for which tenants; empty where each may for all."""
     send_timeout_seconds: int
     """Timeout of SendFunction: a worker older than this is dead."""
     send_threads: int
@@ -50,6 +52,7 @@ class Settings:
             acting_roles=tuple(filter(None, (env.get("SEND_ROLE_ARN"), env.get("PROVIDERS_ROLE_ARN")))),
             attachments_bucket=env.get("ATTACHMENTS_BUCKET", ""),
             event_bus=env.get("EVENT_BUS", ""),
+            producer_tenants_parameter=env.get("PRODUCER_TENANTS_PARAMETER", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
             send_threads=int(env.get("SEND_THREADS", "32")),
             send_bytes=_bytes_under_way(int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),

@@ -18,6 +18,7 @@ from mailer.adapters.events import EventBridgeBus
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
+from mailer.adapters.producer_rules import SsmProducerRules
 from mailer.adapters.providers_table import DynamoProvidersTable
 from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.raw_update import pass_updates
@@ -260,6 +261,12 @@ def trials() -> DynamoTrials:
 
 
 @cache
+def producer_rules() -> SsmProducerRules:
+    """Return which producers may ask for which tenants."""
+    return SsmProducerRules(lambda: _client("ssm"), settings().producer_tenants_parameter, clock().now)
+
+
+@cache
 def mailroom() -> Mailroom:
     """Return everything that sending needs."""
     return Mailroom(
@@ -273,6 +280,7 @@ def mailroom() -> Mailroom:
         clock=clock(),
         pacer=pacer(),
         trials=trials(),
+        producers=producer_rules(),
         workers=workers(),
         budget=ByteBudget(settings().send_bytes),
         new_owner=lambda: uuid4().hex,

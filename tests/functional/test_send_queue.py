@@ -38,6 +38,7 @@ WHOLE = Copy(
     slot=1796126400.25,
     proof='{"attempt": 1, "owner": "w", "sent": "m"}',
     correlation_id="c-1",
+    sender="AROAEXAMPLE:session",
     schema=3,
 )
 PLAIN = Copy(body="{}", tenant_id="acme", created_at=NOON)
@@ -52,6 +53,7 @@ class Kms:
 
 
 CLIENT: Any = Kms()
+MOTO_S_SENDER = "AIDAIT2UOQQY3AUEKVGXU"
 SIGNER = Signer(lambda: CLIENT, "key", lambda: NOON)
 
 
@@ -120,8 +122,23 @@ def test_what_a_producer_says_of_its_message_counts_for_nothing(queue: SqsSendQu
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}", MessageAttributes=made_up, MessageGroupId="acme")
     [message] = taken(queue._queue_url)
     copy = _received(record(message), wiring.signer()).copy
-    assert replace(copy, created_at=NOON) == PLAIN
+    assert replace(copy, created_at=NOON) == replace(PLAIN, sender=message["Attributes"]["SenderId"])
     assert int(copy.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
+
+
+def test_a_producer_is_known_by_what_sqs_says_of_it(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for another's tenant ends as a dead letter, one of its own as a record."""
+    boto3.client("ssm").put_parameter(Name="rules", Type="String", Value=f"{MOTO_S_SENDER}:globex")
+    monkeypatch.setattr(wiring.producer_rules(), "_name", "rules")
+    message = {"to": [{"email": "jo@example.com"}], "text": "Hi"}
+    for tenant in ("acme", "globex"):
+        body = json.dumps({"tenantId": tenant, "requestId": "r1", "message": message})
+        boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body)
+    assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, Context()) == {"batchItemFailures": []}
+    [letter] = taken(queue._dead_letter_queue_url)
+    assert ('"acme"' in letter["Body"], letter["MessageAttributes"]["reason"]["StringValue"]) == (True, "producer_not_allowed")
+    [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
+    assert ended["tenantId"]["S"] == "globex"
 
 
 def test_what_was_signed_for_one_message_counts_for_no_other(queue: SqsSendQueue) -> None:

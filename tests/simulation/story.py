@@ -9,7 +9,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from fakes import NOON, AtOnce, a_config, a_provider
+from fakes import NOON, AtOnce, FakeProducerRules, a_config, a_provider
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
@@ -102,7 +102,7 @@ class Story:
         self.lines = lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
         self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
         send["trials"] = SimTrials(world, self.queue)
-        self.room = Mailroom(pacer=self.pacers[0], opener=self.ses, **send, **shared, **front)
+        self.room = Mailroom(producers=FakeProducerRules(), pacer=self.pacers[0], opener=self.ses, **send, **shared, **front)
         self.desk = Desk(**shared, **front)
         self.sweep_room = SweepRoom(releases=self.providers, providers=self.providers, lines=lines, shards=1, **shared)
         self.troubled = False

@@ -38,7 +38,8 @@ def text(resource: Any) -> str:
         case {"Fn::GetAtt": [name, "StreamArn"]}:
             return f"{name} stream"
         case {"Fn::Sub": str(pattern)}:
-            return pattern.replace("${AWS::Partition}", "aws").replace(".Arn}", "}").replace("${", "", 1).replace("}", "", 1)
+            pattern = pattern.replace("${AWS::Partition}", "aws").removeprefix("arn:aws:ssm:${AWS::Region}:${AWS::AccountId}:parameter/")
+            return pattern.replace(".Arn}", "}").replace("${", "", 1).replace("}", "", 1)
         case str():
             return resource
     raise AssertionError(resource)
@@ -66,6 +67,16 @@ def allowed(function: str, action: str) -> set[str]:
 
 def who_may(action: str, resource: str) -> set[str]:
     return {function for function in FUNCTIONS if resource in allowed(function, action)}
+
+
+def named(value: Any) -> Iterator[str]:
+    """Yield what an expression refers to."""
+    match value:
+        case {"Ref": name} | {"Fn::GetAtt": [name, _]}:
+            yield name
+        case {"Fn::If": [_, *outcomes]}:
+            for outcome in outcomes:
+                yield from named(outcome)
 
 
 def key_statements(effect: str, key: str = "ProviderKey") -> list[dict[str, Any]]:
@@ -228,11 +239,8 @@ def test_rights_name_their_resources(function: str) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str) -> None:
     """A name without a right fails at three in the morning; a right without a name is one too many."""
-    told = {
-        value["Ref"] if "Ref" in value else value["Fn::GetAtt"][0]
-        for value in tables.variables(function).values()
-        if isinstance(value, dict)
-    } & set(tables.template()["Resources"]) - ACTING_ROLES
+    told = {name for value in tables.variables(function).values() for name in named(value)}
+    told &= set(tables.template()["Resources"]) - ACTING_ROLES
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
     by_key_policy |= {"QueueKey"} if function in who_may("sqs:SendMessage", "SendQueue") else set()

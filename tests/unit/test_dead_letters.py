@@ -1,7 +1,7 @@
 """What an operator may do with dead letters: try again what is open, give up with a record, and never touch what has ended."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,10 +12,12 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import MAX_BODY
+from mailer.domain.producers import Producers
 from mailer.domain.proof import to_json
 from mailer.ports import Copy, Letter
 from mailer.services import dead_letters
 from mailer.services.dead_letters import DeadLetterRoom, Did, Shown
+from mailer.services.intake import NOT_ALLOWED
 from mailrooms import REJECTED, THROTTLED, a_body, a_copy, a_record
 
 
@@ -48,7 +50,13 @@ class Office:
         self.table, self.queue, self.parked = FakeMessagesTable(*self.records), FakeSendQueue(), FakeParkedBodies()
         self.clock = FakeClock()
         self.room = DeadLetterRoom(
-            letters=self.dead, messages=self.table, queue=self.queue, parked=self.parked, journal=FakeJournal(), clock=self.clock
+            producers=Producers.parse(""),
+            letters=self.dead,
+            messages=self.table,
+            queue=self.queue,
+            parked=self.parked,
+            journal=FakeJournal(),
+            clock=self.clock,
         )
 
     def redrive(self, tenant_id: str = "acme") -> list[Did]:
@@ -197,6 +205,24 @@ def test_a_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() -> None
     assert office.redrive() == [Did.KEPT_TOO_LARGE]
     assert office.drop() == [Did.DROPPED]
     assert office.status() is Status.FAILED
+
+
+def test_nothing_is_written_for_a_producer_that_may_not_ask() -> None:
+    """Neither by a drop nor by a redrive, whoever put the letter there."""
+    letters = [letter(a_copy(papers={"sender": "A"}), reason) for reason in (NOT_ALLOWED, None)]
+    office = Office(letters, [a_record(Status.QUEUED)])
+    office.room = replace(office.room, producers=Producers.parse("A:globex"))
+    assert office.redrive() == [Did.KEPT_NOT_ALLOWED] * 2
+    assert office.drop() == [Did.DROPPED] * 2
+    assert (office.status(), office.queue.sent) == (Status.QUEUED, [])
+
+
+def test_a_producer_that_may_ask_by_now_is_heard_after_a_redrive() -> None:
+    """The operator has corrected the rules."""
+    office = Office([letter(a_copy(papers={"sender": "A"}), NOT_ALLOWED)])
+    office.room = replace(office.room, producers=Producers.parse("A:acme"))
+    assert office.redrive() == [Did.REDRIVEN]
+    assert [copy.sender for copy in office.queue.copies] == ["A"]
 
 
 # -- letters that prove what became of an attempt ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from mailer.domain.message import MAX_AHEAD, SCHEMA, SendRequest, parse_request
 from mailer.ports import Copy
 from mailer.services.mailroom import Received
 from mailer.services.messages import Asked, prepare
-from mailrooms import Bench, a_body, a_copy, a_record, under_way
+from mailrooms import THROTTLED, Bench, a_body, a_copy, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 IDS = '{"tenantId": "acme", "requestId": "r1"}'
@@ -302,3 +302,52 @@ def test_a_new_field_raises_the_version_of_the_request() -> None:
     models = {"SendRequest": schema, **schema["$defs"]}
     names = sorted(f"{model}.{name}" for model, described in models.items() for name in described.get("properties", {}))
     assert FIELDS[SCHEMA] == hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+
+
+# -- whom a producer may ask for -----------------------------------------------------------------------------------------
+
+RULES = "AROAEXAMPLE:acme|globex,AIDAEXAMPLE:*"
+
+
+@pytest.mark.parametrize("sender", [None, "AROAEXAMPLE:mailer", "AROAEXAMPLE:another-session", "AIDAEXAMPLE"])
+def test_a_producer_asks_for_its_tenants(sender: str | None) -> None:
+    """So does the API, which has no sender."""
+    bench = Bench()
+    bench.producers.rules = RULES
+    assert bench.receive(a_copy(papers={"sender": sender})) == []
+    assert bench.record().status is Status.SENT
+
+
+FOREIGN = ["AROAOTHER:acme", "AROAEXAMPL", "111111111111", "", "-", "acme", "*"]
+
+
+@pytest.mark.parametrize("sender", FOREIGN)
+@pytest.mark.parametrize("fields", [{}, {"subject": 7}, {"sendAt": "2026-11-25T08:00:00Z"}], ids=["good", "faulty", "later"])
+def test_what_a_producer_asks_for_another_s_tenant_touches_nothing_of_it(sender: str, fields: dict[str, Any]) -> None:
+    """No record, no mail, no body: a dead letter that names the producer."""
+    bench = Bench()
+    bench.producers.rules = RULES
+    assert bench.receive(a_copy(papers={"sender": sender}, **fields)) == []
+    [buried] = bench.queue.buried
+    assert (buried.reason, buried.detail.startswith(sender)) == ("producer_not_allowed", True)
+    assert (bench.messages.records, bench.provider.mails, bench.parked.bodies, bench.queue.sent) == ({}, [], {}, [])
+
+
+def test_who_asked_goes_with_every_copy() -> None:
+    """A request that waits is held against the rules of the day that it comes back on."""
+    bench = Bench(outcomes=[THROTTLED])
+    bench.producers.rules = RULES
+    bench.receive(a_copy(papers={"sender": "AROAEXAMPLE:mailer"}))
+    copy, delay = bench.take()
+    bench.clock.advance(delay)
+    bench.producers.rules = "AROAEXAMPLE:globex"
+    bench.receive(copy)
+    assert (bench.queue.buried[0].reason, bench.record().status) == ("producer_not_allowed", Status.DEFERRED)
+
+
+def test_rules_that_cannot_be_read_let_nothing_pass() -> None:
+    """The copy comes back; the API's goes on."""
+    bench = Bench()
+    bench.producers.broken = True
+    assert bench.receive(a_copy(papers={"sender": "AROAEXAMPLE:mailer"}), a_copy("r2")) == []
+    assert ([copy.sender for copy in bench.queue.copies], list(bench.messages.records)) == (["AROAEXAMPLE:mailer"], [("acme", "r2")])

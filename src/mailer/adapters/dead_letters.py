@@ -101,6 +101,6 @@ def _letter(message: "MessageTypeDef", signer: Signer) -> Letter:
     attributes = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     sent_at = datetime.fromtimestamp(int(system.get("SentTimestamp", "0")) / 1000, UTC)
     ours = read_ours(body, attributes, signer)
-    copy = to_copy(body, attributes, ours, sent_at=sent_at, tenant_id=system.get("MessageGroupId"))
+    copy = to_copy(body, attributes, system, ours, sent_at=sent_at)
     reason = (ours or {}).get("reason")
     return Letter(copy, reason, attributes.get("detail") if reason else None, message["ReceiptHandle"])

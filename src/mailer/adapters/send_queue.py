@@ -105,6 +105,9 @@ CORRELATION_ID = "correlationId"
 
 MAX_CORRELATION_ID = 128
 
+UNKNOWN_SENDER = "-"
+"""Of a message that SQS did not hand out: an event written by hand."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -141,6 +144,7 @@ def to_attributes(copy: Copy, signer: Signer, *, reason: str | None = None) -> M
         "slot": None if copy.slot is None else round(copy.slot, 3),
         "proof": copy.proof,
         CORRELATION_ID: copy.correlation_id,
+        "sender": copy.sender,
         "schema": copy.schema or None,
         "reason": reason,
     }
@@ -159,11 +163,15 @@ def read_ours(body: str, attributes: Mapping[str, str], signer: Signer) -> Mappi
     return known
 
 
-def to_copy(body: str, attributes: Mapping[str, str], ours: Mapping[str, Any] | None, *, sent_at: datetime, tenant_id: str | None) -> Copy:
-    """Make a copy of a message; a producer's is a first one, made when SQS took it."""
+def to_copy(
+    body: str, attributes: Mapping[str, str], system: Mapping[str, str], ours: Mapping[str, Any] | None, *, sent_at: datetime
+) -> Copy:
+    """Make a copy of a message with its attributes and SQS's own; a producer's is a first one, made when SQS took it."""
+    tenant_id = system.get("MessageGroupId")
     if ours is None:
         correlation_id = attributes.get(CORRELATION_ID, "")[:MAX_CORRELATION_ID]
-        return Copy(body=body, tenant_id=tenant_id, created_at=sent_at, correlation_id=correlation_id or None)
+        sender = system.get("SenderId", UNKNOWN_SENDER)
+        return Copy(body=body, tenant_id=tenant_id, created_at=sent_at, correlation_id=correlation_id or None, sender=sender)
     return Copy(
         body=body,
         tenant_id=tenant_id,
@@ -176,5 +184,6 @@ def to_copy(body: str, attributes: Mapping[str, str], ours: Mapping[str, Any] | 
         slot=ours.get("slot"),
         proof=ours.get("proof"),
         correlation_id=ours.get(CORRELATION_ID),
+        sender=ours.get("sender"),
         schema=ours.get("schema", 0),
     )

@@ -40,5 +40,5 @@ def _received(record: Mapping[str, Any], signer: Signer) -> Received:
     attributes = {name: value.get("stringValue") or "" for name, value in record.get("messageAttributes", {}).items()}
     stamp = system.get("SentTimestamp")  # events written by hand have none
     sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp else datetime.now(UTC)
-    copy = to_copy(body, attributes, read_ours(body, attributes, signer), sent_at=sent_at, tenant_id=system.get("MessageGroupId"))
+    copy = to_copy(body, attributes, system, read_ours(body, attributes, signer), sent_at=sent_at)
     return Received(record["messageId"], copy, int(system.get("ApproximateReceiveCount", 1)), sent_at)

@@ -11,8 +11,10 @@ from mailer.domain.changes import Fence, Request
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status, same_content
 from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import MAX_BODY, parse_request, readable_ids, schedule, utf8_size
+from mailer.domain.producers import Producers
 from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
 from mailer.services.ending import end_unsent
+from mailer.services.intake import NOT_ALLOWED
 from mailer.services.waiting import discard, is_own_body
 
 MOVED_BY_SQS = "moved_by_sqs"
@@ -33,6 +35,7 @@ class Did(StrEnum):
     KEPT_ENDED = "kept: its request has ended"
     KEPT_OTHER_CONTENT = "kept: its requestId stands for other content; it can only be dropped"
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
+    KEPT_NOT_ALLOWED = "kept: its producer may not ask for this tenant (ProducerTenants)"
     KEPT_TOO_LARGE = "kept: the queue would not take it with what must go along; it can only be dropped"
     KEPT_UNDER_WAY = "kept: a worker may be at it"
     KEPT_QUEUE = "kept: the queue did not take it"
@@ -53,6 +56,7 @@ class DeadLetterRoom:
     parked: ParkedBodies
     journal: Journal
     clock: Clock
+    producers: Producers
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
     request = _request(letter, room)
     if request is None:
         return Did.KEPT_UNREADABLE
+    if not room.producers.may_ask(letter.copy.sender, request.tenant_id):
+        return Did.KEPT_NOT_ALLOWED
     if utf8_size(letter.copy.body) > MAX_BODY:
         return Did.KEPT_TOO_LARGE
     record = room.messages.get(request.tenant_id, request.request_id)
@@ -144,7 +150,8 @@ def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
 
 def _drop(letter: Letter, room: DeadLetterRoom) -> Did:
     request = _request(letter, room)
-    if request is None:
+    # Of a tenant that its producer may not ask for nothing may be written.
+    if request is None or letter.reason == NOT_ALLOWED or not room.producers.may_ask(letter.copy.sender, request.tenant_id):
         return Did.DROPPED
     record = room.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):

@@ -31,6 +31,9 @@ from mailer.services.waiting import bury, is_own_body, send
 
 BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
 
+NOT_ALLOWED = "producer_not_allowed"
+"""Reason of a dead letter whose producer may not ask for its tenant: nothing is written under that tenant."""
+
 
 def read(received: Received, room: Mailroom) -> Job | Received | None:
     """Return the job; None where the copy is dealt with; the copy itself where it must be handed out again."""
@@ -46,6 +49,9 @@ def read(received: Received, room: Mailroom) -> Job | Received | None:
 
 
 def _job_or_end(received: Received, room: Mailroom) -> Job | None:
+    if _asks_for_a_foreign_tenant(received.copy, room):
+        bury(received.copy, room, NOT_ALLOWED, f"{received.copy.sender} may not ask for this tenant")
+        return None
     body, send = None, None
     try:
         body = _body(received, room)
@@ -61,6 +67,14 @@ def _job_or_end(received: Received, room: Mailroom) -> Job | None:
         room.journal.failed("fetch parked body", received.copy.tenant_id, gone)
         _end_without_body(received, room, gone.error)
     return None
+
+
+def _asks_for_a_foreign_tenant(copy: Copy, room: Mailroom) -> bool:
+    """Whether its producer may not ask for the tenant that a copy names."""
+    if copy.sender is None or not (rules := room.producers.current()).tenants:
+        return False
+    ids = readable_ids(copy.body)
+    return ids is not None and not rules.may_ask(copy.sender, ids[0])
 
 
 def _is_of_a_later_version(copy: Copy, now: datetime) -> bool:

@@ -17,6 +17,7 @@ from mailer.ports import (
     MessagesTable,
     Pacer,
     ParkedBodies,
+    ProducerRules,
     ProviderOpener,
     ProvidersTable,
     SendQueue,
@@ -40,6 +41,7 @@ class Mailroom:
     clock: Clock
     pacer: Pacer
     trials: Trials
+    producers: ProducerRules
     workers: Executor
     """Sends the messages of a batch side by side."""
     budget: ByteBudget

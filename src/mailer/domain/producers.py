@@ -1,0 +1,38 @@
+"""Which producers may ask for which tenants; a queue's policy cannot tell, as it sees no body."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ALL_TENANTS = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Producers:
+    """The tenants of each producer, by the unique id that IAM gave it; where none is named, each may ask for all."""
+
+    tenants: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def parse(cls, text: str) -> "Producers":
+        """Read `ID:tenant|tenant,ID:*`, as the template's parameter ProducerTenants has it; an id that is named twice gets both.
+
+        Raises:
+            ValueError: an entry has another form.
+        """
+        tenants: dict[str, frozenset[str]] = {}
+        for entry in filter(None, text.split(",")):
+            principal, found, named = entry.partition(":")
+            if not (principal and found and all(named.split("|"))):
+                raise ValueError("ProducerTenants must be ID:tenant|tenant,ID:*")
+            tenants[principal] = tenants.get(principal, frozenset()) | set(named.split("|"))
+        return cls(tenants)
+
+    def may_ask(self, sender: str | None, tenant_id: str) -> bool:
+        """Whether a message's sender may ask for a tenant; None is one of our own functions.
+
+        `sender` is SQS's SenderId: `AIDA…` of an IAM user, `AROA…:session` of a role, the account id of a root user.
+        """
+        if sender is None or not self.tenants:
+            return True
+        allowed = self.tenants.get(sender.partition(":")[0], frozenset())
+        return tenant_id in allowed or ALL_TENANTS in allowed
