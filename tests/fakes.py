@@ -200,6 +200,21 @@ class FakeParkedBodies:
 
 
 @dataclass
+class FakeIntake:
+    """What takes messages off the queue: since the day before unless told otherwise."""
+
+    since: datetime | None = NOON - timedelta(days=1)
+    broken: bool = False
+    asked: int = 0
+
+    def running_since(self) -> datetime | None:
+        self.asked += 1
+        if self.broken:
+            raise DependencyError("Lambda", "GetEventSourceMapping")
+        return self.since
+
+
+@dataclass
 class FakeProducerRules:
     """Rules as a test sets them; `broken` makes them unreadable."""
 

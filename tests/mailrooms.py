@@ -12,6 +12,7 @@ from fakes import (
     AtOnce,
     FakeAttachments,
     FakeClock,
+    FakeIntake,
     FakeJournal,
     FakeMessagesTable,
     FakePacer,
@@ -96,6 +97,7 @@ class Bench:
         self.budget = ByteBudget(BUDGET)
         self.pacer = FakePacer()
         self.producers = FakeProducerRules()
+        self.intake = FakeIntake()
         self.trials = FakeTrials()
         self.lines = FakePacingTable()
         owners = count(1)
@@ -122,6 +124,7 @@ class Bench:
             lines=self.lines,
             messages=self.messages,
             queue=self.queue,
+            intake=self.intake,
             parked=self.parked,
             journal=self.journal,
             clock=self.clock,

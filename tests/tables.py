@@ -66,11 +66,18 @@ def create_stack_resources() -> dict[str, str]:
     """Create tables, queues, buckets, keys and buses with default clients; return the functions' environment, all of them merged."""
     references = {name: str(p["Default"]) for name, p in template().get("Parameters", {}).items() if "Default" in p}
     references |= {"AWS::StackName": "tenantmail"} | create_tables(boto3.client("dynamodb"))
+    references |= {name: name for name in _event_sources()}
     attributes: dict[str, str] = {}
     for kind, create in CREATORS.items():
         for logical_id, resource in resources(kind).items():
             references[logical_id], attributes[logical_id] = create(logical_id, resource.get("Properties", {}))
     return dict(_environment(references, attributes))
+
+
+def _event_sources() -> Iterator[str]:
+    """Yield the names that SAM gives event sources; moto has none that would call a function."""
+    for function, resource in resources("AWS::Serverless::Function").items():
+        yield from (f"{function}{name}" for name, event in resource["Properties"]["Events"].items() if event["Type"] == "SQS")
 
 
 def _create_queue(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:

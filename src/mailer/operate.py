@@ -278,6 +278,7 @@ def _room(stack: str) -> Iterator[DeadLetterRoom]:
             parked=wiring.parked_bodies(),
             journal=journal,
             clock=wiring.clock(),
+            producers=Producers.parse(os.environ["PRODUCER_TENANTS"]),
         )
 
 

@@ -408,6 +408,18 @@ class Trials(Protocol):
         ...
 
 
+class Intake(Protocol):
+    """What takes messages off the send queue."""
+
+    def running_since(self) -> datetime | None:
+        """Return since when messages have been taken without a pause; None while they are not.
+
+        Raises:
+            DependencyError: it could not be told.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A message on the dead-letter queue, held until it is deleted or put back."""

@@ -17,6 +17,8 @@ class Settings:
     pacing_table: str
     send_queue_url: str
     dead_letter_queue_url: str
+    send_event_source: str
+    """Id of the event source that hands SendFunction what is on the queue."""
     queue_key_arn: str
     provider_key_arn: str
     acting_roles: tuple[str, ...]
@@ -47,6 +49,7 @@ class Settings:
             pacing_table=env.get("PACING_TABLE", ""),
             send_queue_url=env.get("SEND_QUEUE_URL", ""),
             dead_letter_queue_url=env.get("DEAD_LETTER_QUEUE_URL", ""),
+            send_event_source=env.get("SEND_EVENT_SOURCE", ""),
             queue_key_arn=env.get("QUEUE_KEY_ARN", ""),
             provider_key_arn=env.get("PROVIDER_KEY_ARN", ""),
             acting_roles=tuple(filter(None, (env.get("SEND_ROLE_ARN"), env.get("PROVIDERS_ROLE_ARN")))),

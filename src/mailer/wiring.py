@@ -15,6 +15,7 @@ from mailer.adapters.aws import insist_on_objects
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.connections import use_own_connections
 from mailer.adapters.events import EventBridgeBus
+from mailer.adapters.intake import LambdaIntake
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
@@ -319,6 +320,7 @@ def sweep_room() -> SweepRoom:
         lines=pacing_table(),
         messages=messages_table(),
         queue=send_queue(),
+        intake=LambdaIntake(_client("lambda"), settings().send_event_source),
         parked=parked_bodies(),
         journal=journal(),
         clock=clock(),

@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from local_aws.running import LocalAws
 from local_aws.server import NO_OWN_SETUP, ROOT
 from local_aws.tenants import Tenant
 from local_aws.up import exports
+from mailer.adapters.intake import LambdaIntake
 
 MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
 
@@ -228,11 +230,21 @@ def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Ten
     operate(env, "pause")
     try:
         assert states(aws) == {"Disabled"}
+        assert intake_since(aws) is None
     finally:
         operate(env, "resume")
     assert states(aws) == {"Enabled"}
+    since = intake_since(aws)
+    assert since
+    assert datetime.now(UTC) - since < timedelta(minutes=1)
     aws.enqueue_request({"tenantId": tenant.tenant_id, "requestId": "later", "message": MESSAGE})
     assert aws.api.wait_for(tenant.tenant_id, "later")["status"] == "sent"
+
+
+def intake_since(aws: LocalAws) -> datetime | None:
+    """Tell what the sweeper sees of it."""
+    [source] = intake(aws)
+    return LambdaIntake(aws.client("lambda"), source["UUID"]).running_since()
 
 
 def states(aws: LocalAws) -> set[str]:

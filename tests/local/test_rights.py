@@ -129,3 +129,18 @@ def test_only_sending_takes_from_the_queue(aws: LocalAws) -> None:
     url = aws.stack.outputs["SendQueueUrl"]
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "sqs").receive_message, QueueUrl=url)}
     assert refused == set(FUNCTIONS) - {"SendFunction"}
+
+
+def test_only_those_who_put_messages_on_the_queue_sign_for_us(aws: LocalAws) -> None:
+    """The others, and a producer, get no key."""
+    request = {"KeyId": aws.stack.outputs["QueueKeyArn"], "MacAlgorithm": "HMAC_SHA_256", "Message": b"tenantmail"}
+    refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").generate_mac, **request)}
+    assert refused == set(FUNCTIONS) - {"MessagesFunction", "SendFunction", "SweepFunction"}
+
+
+def test_only_the_sweeper_looks_at_the_intake(aws: LocalAws) -> None:
+    """It may not switch it."""
+    uuid = physical(aws, "SendFunctionSendQueue")
+    refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "lambda").get_event_source_mapping, UUID=uuid)}
+    assert refused == set(FUNCTIONS) - {"SweepFunction"}
+    assert is_denied(acting_as(aws, "SweepFunction", "lambda").update_event_source_mapping, UUID=uuid, Enabled=True)

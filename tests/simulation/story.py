@@ -9,7 +9,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from fakes import NOON, AtOnce, FakeProducerRules, a_config, a_provider
+from fakes import NOON, AtOnce, FakeIntake, FakeProducerRules, a_config, a_provider
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
@@ -104,7 +104,7 @@ class Story:
         send["trials"] = SimTrials(world, self.queue)
         self.room = Mailroom(producers=FakeProducerRules(), pacer=self.pacers[0], opener=self.ses, **send, **shared, **front)
         self.desk = Desk(**shared, **front)
-        self.sweep_room = SweepRoom(releases=self.providers, providers=self.providers, lines=lines, shards=1, **shared)
+        self.sweep_room = SweepRoom(releases=self.providers, providers=self.providers, lines=lines, intake=FakeIntake(), shards=1, **shared)
         self.troubled = False
         """Whether the provider is switched off for a while."""
         self._names = count(1)

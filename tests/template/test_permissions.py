@@ -46,7 +46,9 @@ def text(resource: Any) -> str:
 
 
 def statements(role: str) -> Iterator[dict[str, Any]]:
-    for policy in tables.template()["Resources"][role]["Properties"]["Policies"]:
+    own = tables.template()["Resources"][role]["Properties"]["Policies"]
+    apart = [policy["Properties"] for policy in tables.resources("AWS::IAM::Policy").values()]
+    for policy in [*own, *(policy for policy in apart if {"Ref": role} in policy["Roles"])]:
         for statement in policy["PolicyDocument"]["Statement"]:
             yield statement["Fn::If"][1] if "Fn::If" in statement else statement
 
@@ -188,6 +190,12 @@ def test_only_sending_takes_from_the_queue() -> None:
     for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"):
         assert who_may(action, "SendQueue") == {"SendFunction"}
         assert who_may(action, "DeadLetterQueue") == set()
+
+
+def test_only_the_sweeper_looks_at_the_intake() -> None:
+    """It may look, and nothing more: pausing is for operators."""
+    mine = {function: {grant.action for grant in grants(function) if grant.action.startswith("lambda:")} for function in FUNCTIONS}
+    assert mine == {function: set() for function in FUNCTIONS} | {"SweepFunction": {"lambda:GetEventSourceMapping"}}
 
 
 def test_only_sending_buries_requests() -> None:

@@ -115,6 +115,68 @@ def test_a_parked_body_that_is_due_is_sent_for() -> None:
     assert bench.record().sweep_at == NOON + OVERDUE_AFTER
 
 
+def test_no_second_pointer_is_sent_while_the_intake_is_paused() -> None:
+    """The first still lies on the queue, however long nobody takes it off."""
+    bench = Bench(waiting())
+    run(bench)
+    bench.intake.since = None
+    for _ in range(6):
+        bench.clock.advance(OVERDUE_AFTER)
+        run(bench)
+    assert len(bench.queue.sent) == 1
+    assert bench.record().sweep_at == bench.clock.now() + OVERDUE_AFTER
+
+
+def test_after_a_pause_a_pointer_has_time_to_come_before_it_counts_as_lost() -> None:
+    """One that was lost is sent anew: half an hour after the resume at the earliest, never later than an hour."""
+    bench = Bench(waiting())
+    run(bench)
+    bench.queue.sent.clear()  # lost
+    bench.clock.advance(10 * OVERDUE_AFTER)
+    bench.intake.since = bench.clock.now() - MINUTE
+    run(bench)
+    assert bench.queue.sent == []
+    bench.clock.advance(OVERDUE_AFTER)
+    run(bench)
+    assert [copy.parked for copy in bench.queue.copies] == [KEY]
+
+
+def test_a_first_pointer_is_sent_whether_or_not_the_intake_is_paused() -> None:
+    """It is there when the intake is resumed; Lambda is not even asked."""
+    bench = Bench(waiting())
+    bench.intake.since = None
+    run(bench)
+    assert (len(bench.queue.sent), bench.intake.asked) == (1, 0)
+
+
+def test_where_lambda_does_not_say_a_pointer_counts_as_lost_in_time() -> None:
+    """One too many is stopped by its hop; one too few would leave the request where it is."""
+    bench = Bench(waiting())
+    run(bench)
+    bench.intake.broken = True
+    bench.clock.advance(OVERDUE_AFTER)
+    run(bench)
+    assert len(bench.queue.sent) == 2
+
+
+def test_lambda_is_asked_once_a_run() -> None:
+    """However many requests are overdue."""
+    bench = Bench(*(waiting(f"r{n}", sweep_at=NOON + MINUTE) for n in range(250)))
+    bench.intake.since = None
+    bench.clock.advance(2 * MINUTE)
+    run(bench)
+    assert (bench.intake.asked, bench.queue.sent) == (1, [])
+
+
+def test_a_paused_request_still_expires() -> None:
+    """`expiresAt` is the last word."""
+    bench = Bench(waiting(sweep_at=NOON + MINUTE, expires_at=NOON + 2 * MINUTE))
+    bench.intake.since = None
+    bench.clock.advance(2 * MINUTE)
+    run(bench)
+    assert bench.record().status is Status.FAILED
+
+
 def test_a_pointer_brings_the_request_to_its_end() -> None:
     """Parked, due, sent for, sent, and nothing left in the bucket."""
     bench = Bench(waiting())

@@ -97,7 +97,7 @@ class SqsDeadLetters:
 
 
 def _letter(message: "MessageTypeDef", signer: Signer) -> Letter:
-    system, body = message.get("Attributes", {}), message["Body"]
+    system, body = {str(name): value for name, value in message.get("Attributes", {}).items()}, message["Body"]
     attributes = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     sent_at = datetime.fromtimestamp(int(system.get("SentTimestamp", "0")) / 1000, UTC)
     ours = read_ours(body, attributes, signer)

@@ -4,10 +4,11 @@ Bounded per run and idempotent: what a run leaves, or a crash makes it do twice,
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import batched, chain
 
 from mailer.domain import changes
@@ -16,6 +17,7 @@ from mailer.domain.errors import EXPIRED, DependencyError, UnreadableError
 from mailer.domain.provider import Stop
 from mailer.ports import (
     Clock,
+    Intake,
     Journal,
     Lines,
     MessagesTable,
@@ -50,6 +52,7 @@ class SweepRoom:
     lines: Lines
     messages: MessagesTable
     queue: SendQueue
+    intake: Intake
     parked: ParkedBodies
     journal: Journal
     clock: Clock
@@ -69,11 +72,11 @@ class Tally:
 
 def sweep(room: SweepRoom, *, ends_at: datetime) -> Tally:
     """Do one run, until nothing is due any more or the time is over."""
-    tally, outlets = Tally(), Outlets(room)
+    tally, outlets, is_taken = Tally(), Outlets(room), cache(lambda: _is_taken(room))
     shards = set(range(room.shards))
     while shards and room.clock.now() < ends_at:
         pages = dict(zip(shards, room.workers.map(lambda shard: _look(room, shard), shards), strict=True))
-        shards = {shard for shard, page in pages.items() if _move(page, outlets, room, tally) and len(page) == PAGE}
+        shards = {shard for shard, page in pages.items() if _move(page, outlets, is_taken, room, tally) and len(page) == PAGE}
     _release_all(outlets, room, tally, ends_at)
     room.journal.swept(overdue=tally.overdue, lag=tally.lag)
     return tally
@@ -87,7 +90,7 @@ def _look(room: SweepRoom, shard: int) -> Sequence[Delivery]:
         return []
 
 
-def _move(page: Sequence[Delivery], outlets: Outlets, room: SweepRoom, tally: Tally) -> bool:
+def _move(page: Sequence[Delivery], outlets: Outlets, is_taken: Callable[[], bool], room: SweepRoom, tally: Tally) -> bool:
     """Move each record of a page on; False when none could be, so that asking again at once would show the same page."""
     now = room.clock.now()
     for record in page:
@@ -96,8 +99,11 @@ def _move(page: Sequence[Delivery], outlets: Outlets, room: SweepRoom, tally: Ta
     ended = [record for record in page if has_ended(record, now)]
     waiting = [record for record in page if not has_ended(record, now)]
     moved = sum(room.workers.map(lambda record: _end(record, room), ended))
-    moved += _feed_paced([record for record in waiting if record.parked], outlets, room)
-    moved += _apply_all([changes.touch(record, now) for record in waiting if not record.parked], room)
+    parked = [record for record in waiting if record.parked]
+    on_queue = [record for record in parked if was_sent_for(record)]
+    left = on_queue if on_queue and not is_taken() else []
+    moved += _feed_paced([record for record in parked if record not in left], outlets, room)
+    moved += _apply_all([changes.touch(record, now) for record in waiting if not record.parked or record in left], room)
     tally.moved += moved
     return moved > 0
 
@@ -105,6 +111,21 @@ def _move(page: Sequence[Delivery], outlets: Outlets, room: SweepRoom, tally: Ta
 def is_overdue(record: Delivery, now: datetime) -> bool:
     """Whether an open record that should come back by itself has not: its copy on the queue is lost, or the queue is far behind."""
     return record.status in (Status.QUEUED, Status.DEFERRED) and (record.due_at or record.created_at) + OVERDUE_AFTER <= now
+
+
+def was_sent_for(record: Delivery) -> bool:
+    """Whether a copy of a parked request that is due has been put on the queue before; that is looked at later than when it was due."""
+    return record.due_at is None or (record.sweep_at is not None and record.sweep_at > record.due_at)
+
+
+def _is_taken(room: SweepRoom) -> bool:
+    """Whether what was on the queue half an hour ago should have been taken off it; so it is assumed where that cannot be told."""
+    try:
+        since = room.intake.running_since()
+    except DependencyError as failure:
+        room.journal.failed("look at intake", None, failure)
+        return True
+    return since is not None and since + OVERDUE_AFTER <= room.clock.now()
 
 
 def has_ended(record: Delivery, now: datetime) -> bool:

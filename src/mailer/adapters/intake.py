@@ -1,0 +1,24 @@
+"""Whether SendFunction takes messages off the queue, as its event source tells."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from mailer.adapters.aws import dependency_errors, readable
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+
+
+class LambdaIntake:
+    """`ports.Intake` on Lambda's event source mapping."""
+
+    def __init__(self, client: "LambdaClient", event_source: str) -> None:
+        self._client = client
+        self._event_source = event_source
+
+    def running_since(self) -> datetime | None:
+        """Return when the event source was last changed, where it is on: it has been on since then at least."""
+        with dependency_errors("Lambda", "GetEventSourceMapping"):
+            answer = self._client.get_event_source_mapping(UUID=self._event_source)
+        with readable("Lambda", "GetEventSourceMapping"):
+            return answer["LastModified"] if answer["State"] == "Enabled" else None
