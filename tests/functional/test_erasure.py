@@ -38,7 +38,7 @@ class Office:
         self._aws = aws
         self.bucket = aws["ATTACHMENTS_BUCKET"]
         self.clock = FakeClock()
-        self.letters = SqsDeadLetters(wiring.sqs(), aws["DEAD_LETTER_QUEUE_URL"])
+        self.letters = SqsDeadLetters(wiring.sqs(), wiring.signer(), aws["DEAD_LETTER_QUEUE_URL"])
         self.eraser = AwsEraser(
             wiring.dynamodb(),
             wiring.s3(),

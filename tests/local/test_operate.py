@@ -110,10 +110,14 @@ def user(aws: LocalAws, policy: dict[str, Any]) -> dict[str, str]:
 def policy(aws: LocalAws) -> dict[str, Any]:
     """Read the operator's policy from the guide, for this account."""
     text = (ROOT / "docs/deploy.md").read_text().partition("<!-- operator -->")[2].partition("<!-- operator end -->")[0]
-    account = aws.client("sts").get_caller_identity()["Account"]
-    made: dict[str, Any] = json.loads(
-        text.strip().removeprefix("```json").removesuffix("```").replace("111122223333", account).replace("API_ID", "*")
-    )
+    names = {
+        "111122223333": aws.client("sts").get_caller_identity()["Account"],
+        "API_ID": aws.stack.api_url.split("/")[-2],
+        "QUEUE_KEY_ID": aws.stack.outputs["QueueKeyArn"].rpartition("/")[2],
+    }
+    for name, value in names.items():
+        text = text.replace(name, value)
+    made: dict[str, Any] = json.loads(text.strip().removeprefix("```json").removesuffix("```"))
     return made
 
 

@@ -144,7 +144,17 @@ def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
         query = widget["properties"]["query"]
         [message] = re.findall(r"message = '([^']+)'", query)
         fields = {name for line in written.log if line["message"] == message for name in line}
-        [asked] = re.findall(r"(?:by|fields) ([\w, @]+?)(?: \||$)", query)
-        assert set(asked.split(", ")) - {"@timestamp"} <= fields
+        lists = re.findall(r"(?:by|fields) ([\w, @]+?)(?: \||$)", query)
+        asked = {name for some in lists for name in some.split(", ")} | set(re.findall(r"latest\((\w+)\)", query))
+        assert asked - set(re.findall(r" as (\w+)", query)) - {"@timestamp"} <= fields
         assert set(re.findall(r"\$\{(\w+)\}", query)) <= set(tables.resources("AWS::Logs::LogGroup"))
-    assert "tenant_id, status, code, hint" in widgets("log")[0]["properties"]["query"]
+
+
+def test_the_dashboard_forgets_what_has_been_settled() -> None:
+    """Of each request its last line counts: one that was sent, or resolved, is in no trouble any more."""
+    [_, _, _, message, latest, standing, counted, *_] = widgets("log")[0]["properties"]["query"].split(" | ")
+    assert message == "filter message = 'request recorded'"
+    assert latest.startswith("stats latest(status) as now, latest(code) as why, latest(hint) as todo")
+    assert latest.endswith("by tenant_id, request_id")
+    assert standing == "filter now in ['failed', 'deferred', 'unknown'] and ispresent(why)"
+    assert counted.endswith("by tenant_id, now, why, todo")
