@@ -4,12 +4,15 @@ import json
 import re
 from typing import Any
 
+import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+import api_reference
 import tables
 from gateway import Gateway
-from mailer.handlers import messages
-from mailer.handlers.openapi import document
+from mailer.handlers import messages, reference
+from mailer.handlers.openapi import described_bodies, document
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 
@@ -88,3 +91,48 @@ def test_what_a_field_allows_is_described() -> None:
     described = document()["components"]["schemas"]["PostedRequest"]["properties"]["requestId"]
     assert "pattern" in json.dumps(described)
     assert "1 to 128 letters" in json.dumps(described)
+
+
+def test_every_field_is_explained_and_nothing_else() -> None:
+    """A field that is added, renamed or taken away is so in the reference too."""
+    fields = {name: set(schema["properties"]) for name, schema in described_bodies(document())}
+    assert fields == {name: set(meanings) for name, meanings in reference.FIELDS.items()}
+
+
+def content_of(operation: dict[str, Any]) -> Any:
+    [answer] = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
+    return answer.get("content", {}).get("application/json")
+
+
+def examples() -> list[Any]:
+    found = []
+    for operation in operations().values():
+        name = operation["operationId"]
+        if "requestBody" in operation:
+            found.append(pytest.param(operation["requestBody"]["content"]["application/json"], id=f"{name}, body"))
+        if name != "describeApi" and (content := content_of(operation)):
+            found.append(pytest.param(content, id=f"{name}, answer"))
+    return found
+
+
+@pytest.mark.parametrize("content", examples())
+def test_every_body_and_answer_has_an_example_that_fits_its_schema(content: dict[str, Any]) -> None:
+    """Readers copy examples: each is what the schema beside it allows."""
+    schema = {**content["schema"], "components": document()["components"]}
+    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(content["example"])
+
+
+def test_every_call_may_be_forbidden() -> None:
+    """API Gateway's own refusals are described as well: IAM's on every route."""
+    assert all({"403", "429", "504"} <= set(operation["responses"]) for operation in operations().values())
+
+
+def test_the_committed_document_is_the_one_that_is_served() -> None:
+    """`PYTHONPATH=src:tests python tests/api_reference.py` writes docs/openapi.json anew."""
+    assert api_reference.DOCUMENT.read_text(encoding="utf-8") == api_reference.openapi_json()
+
+
+def test_the_tables_of_fields_are_true() -> None:
+    """`PYTHONPATH=src:tests python tests/api_reference.py` writes those of docs/api.md anew."""
+    page = api_reference.PAGE.read_text(encoding="utf-8")
+    assert page == api_reference.filled(page)

@@ -43,7 +43,14 @@ class DescribedAs:
         return handler(TypeAdapter(self.kind).core_schema)
 
 
-_ALWAYS = (HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+# 403 and 504 are API Gateway's own, made problems by the template's gateway responses.
+_ALWAYS = (
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 
 
 def answers(

@@ -1,13 +1,15 @@
 """Describe the whole API in one OpenAPI 3.1 document, made from the routes and models of the functions that serve it."""
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from aws_lambda_powertools.event_handler.openapi import OpenAPIMerge
 from aws_lambda_powertools.event_handler.openapi.models import Server
 
-from mailer.handlers import messages, providers
+from mailer.handlers import messages, providers, reference
+from mailer.handlers.api import JSON
 
 APPS = (messages.app, providers.app)
 
@@ -34,7 +36,10 @@ def document() -> dict[str, Any]:
     described = merged.get_openapi_schema()
     described["components"]["securitySchemes"] = {"sigv4": _SIGV4}
     _leave_out_powertools_own(described)
-    return {**_without_titles(described), "info": described["info"]}
+    described = {**_without_titles(described), "info": described["info"]}
+    _explain_fields(described)
+    _add_examples(described)
+    return described
 
 
 def _leave_out_powertools_own(described: dict[str, Any]) -> None:
@@ -46,6 +51,37 @@ def _leave_out_powertools_own(described: dict[str, Any]) -> None:
             if "HTTPValidationError" in str(responses.get("422")):
                 del responses["422"]
             responses.get("204", {}).pop("content", None)  # it describes `null` where nothing is
+
+
+def _operations(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (operation for item in described["paths"].values() for operation in item.values())
+
+
+def described_bodies(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each schema that has fields, by its name; one that stands in an operation itself by the operation's id."""
+    yield from ((name, schema) for name, schema in described["components"]["schemas"].items() if "properties" in schema)
+    for operation in _operations(described):
+        schema = operation.get("requestBody", {"content": {JSON: {"schema": {}}}})["content"][JSON]["schema"]
+        if "properties" in schema:
+            yield operation["operationId"], schema
+
+
+def _explain_fields(described: dict[str, Any]) -> None:
+    for name, schema in described_bodies(described):
+        for field, meaning in reference.FIELDS.get(name, {}).items():
+            told = schema["properties"][field]
+            allowed = f" Allowed: {told['description']}." if "pattern" in told else ""
+            told["description"] = meaning + allowed
+
+
+def _add_examples(described: dict[str, Any]) -> None:
+    for operation in _operations(described):
+        name = operation["operationId"]
+        if name in reference.BODIES:
+            operation["requestBody"]["content"][JSON]["example"] = reference.BODIES[name]
+        for status, answer in operation["responses"].items():
+            if status.startswith("2") and name in reference.ANSWERS:
+                answer["content"][JSON]["example"] = reference.ANSWERS[name]
 
 
 def _without_titles(node: Any) -> Any:

@@ -1,0 +1,306 @@
+"""What the API reference says of each field, in words, and the example of each body.
+
+The OpenAPI document carries it, and docs/api.md is made of that. It stands apart from the models because no function reads it but the one
+that serves the document.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_CONFIG = {
+    "fromAddress": "Who the tenant's mail is from. `verify` sends its test mail from and to this address.",
+    "fromName": "The name shown for it.",
+}
+_SES = {
+    **_CONFIG,
+    "region": "The AWS region of the tenant's SES account.",
+    "configurationSet": "The SES configuration set of every mail; tags and SES's events need one.",
+    "maxSendRate": "Recipients per second. Without it the account's own rate is asked for, or learned.",
+}
+_SHOWN_CONFIG = {
+    **_SES,
+    "provider": "Which kind of provider it is.",
+    "version": "Counts the configs that were stored; none is used twice.",
+    "region": "The AWS region; null for SMTP.",
+    "credentials": "The type `accessKey` with the end of the accessKeyId, or the type `role` with roleArn and externalId. These two"
+    " are sealed, and left out while KMS does not open them. Secrets are never shown.",
+}
+
+FIELDS: Mapping[str, Mapping[str, str]] = {
+    "PostedRequest": {
+        "tenantId": "The tenant that the mail is sent for. On the API it is that of the path and may be left out.",
+        "requestId": "The idempotency key, unique within the tenant. On the API the header Idempotency-Key may give it; else one is made.",
+        "onUnknown": "What becomes of the request if nobody can know whether SES accepted it: held for an operator, or sent again.",
+        "sendAt": "When to send it, at most 7 days ahead; a time that has passed means now.",
+        "expiresAt": "When it ends as `failed: expired` unless it was sent: later than sendAt, at most 7 days after it (without sendAt:"
+        " after it was accepted). Left out: 24 hours.",
+        "message": "The mail.",
+    },
+    "EmailMessage": {
+        "to": "Recipients. to, cc and bcc name 1 to 50 different ones together; duplicates are sent once.",
+        "cc": "Recipients that all others see.",
+        "bcc": "Recipients that nobody sees: they are in the envelope alone.",
+        "replyTo": "Where answers go: a mailbox, or a list of them.",
+        "subject": "Any Unicode text without control characters; may be empty.",
+        "html": "The HTML body. At least one of html, text and an attachment is needed.",
+        "text": "The plain text body.",
+        "textFromHtml": "Whether the text is derived from html where none is given.",
+        "calendar": "An iCalendar invite, sent as an alternative of the text.",
+        "listUnsubscribe": "How to leave the list: the header List-Unsubscribe, and List-Unsubscribe-Post with oneClick (RFC 8058).",
+        "headers": "Further headers by name. Those that the service, SES or a relay writes are refused, as is any name given twice.",
+        "tags": "SES message tags. They need a configuration set in the provider config.",
+        "attachments": "Files; at most 100 parts with the bodies.",
+    },
+    "Mailbox": {
+        "email": "An addr-spec (RFC 5321) with an ASCII local part; an international domain goes out in punycode.",
+        "name": "The name shown for it, any Unicode text without control characters.",
+    },
+    "Calendar": {
+        "method": "The iTIP method (RFC 5546); the same as METHOD in the content, if that has one.",
+        "content": "The iCalendar object (RFC 5545), from BEGIN:VCALENDAR on.",
+    },
+    "ListUnsubscribe": {
+        "url": "An http(s) URL that unsubscribes. It or mailto is needed.",
+        "mailto": "An address that unsubscribes, without `mailto:`; a query may follow.",
+        "oneClick": "Whether a POST to url unsubscribes without further questions (RFC 8058); url must be https then.",
+    },
+    "Attachment": {
+        "filename": "The name that the recipient sees. Extensions that SES blocks are refused.",
+        "contentType": "The media type; guessed from the file name where it is left out.",
+        "disposition": "Whether it is shown in the mail or beside it; inline where it has a contentId and nothing is said.",
+        "contentId": "What `cid:` in the HTML refers to, without < and >; different for each attachment.",
+        "content": "The file in base64 (RFC 4648 §4), padded, without line breaks. Either this or s3.",
+        "s3": "The file as it was uploaded before (POST …/attachments). Either this or content.",
+    },
+    "S3Object": {
+        "key": "The key that the upload was given; it begins with the tenant's id.",
+        "versionId": "The version that the upload answered in x-amz-version-id. Left out: the one there when the request is accepted.",
+    },
+    "StatusRecord": {
+        "tenantId": "The tenant.",
+        "requestId": "The request.",
+        "status": "What has become of it. `sent` means that SES accepted it.",
+        "provider": "What it is sent by.",
+        "messageId": "SES's id of the mail, once it is `sent` and the id is known.",
+        "attempts": "How often it was handed to SES.",
+        "recipients": "How many different recipients it has.",
+        "error": "Why it failed or waits; null where there is nothing to tell.",
+        "createdAt": "When it was accepted first.",
+        "updatedAt": "When the record changed last.",
+        "sentAt": "When SES accepted it.",
+        "onUnknown": "What becomes of an unknown: held for an operator, or sent again.",
+        "dueAt": "When a deferred request is tried again, or an unknown is sent again: such a one has not ended.",
+        "resolution": "How an operator settled an unknown; only where one did.",
+        "cancelledBy": "The ARN of the IAM identity that withdrew it; only where one did.",
+    },
+    "Error": {
+        "code": "What programs go by; see the table of codes.",
+        "message": "What happened, without recipients, bodies and secrets.",
+        "retryable": "Whether it passes by itself.",
+        "hint": "Who must do what; begins with Caller, Tenant, Operator or Nobody.",
+    },
+    "Settlement": {
+        "outcome": "What the operator said.",
+        "by": "Whom the operator named.",
+        "why": "The reason given.",
+        "at": "When.",
+        "principal": "The ARN of the IAM identity that called.",
+    },
+    "StatusPage": {"messages": "The records, newest first.", "cursor": "Leads to the next page; null on the last."},
+    "BatchAnswer": {
+        "status": "The HTTP status that this request alone would have had.",
+        "replayed": "Whether an earlier call had put it on the queue.",
+        "record": "Its record, where it was accepted.",
+        "problem": "Why it was refused, where it was.",
+    },
+    "PreviewAnswer": {
+        "mime": "The raw message, at most its first 1 MiB; null where a problem keeps it from being built.",
+        "truncated": "Whether mime was cut.",
+        "size": "Bytes of the whole message.",
+        "problems": "What is wrong with the request; empty where it could be sent.",
+    },
+    "ProblemDocument": {
+        "type": "Always `about:blank`.",
+        "title": "The HTTP status in words.",
+        "status": "The HTTP status.",
+        "code": "What programs go by; see the table of codes.",
+        "detail": "What is wrong, in one line.",
+        "hint": "Who must do what.",
+        "errors": "Every fault of the request.",
+    },
+    "ProblemAt": {
+        "path": "Where it is, as `message.to[0].email`; empty for the whole.",
+        "problem": "What is allowed there; never the value.",
+    },
+    "uploadAttachment": {
+        "filename": "The name that the attachment will have.",
+        "contentType": "The media type, without parameters; guessed from the file name where it is left out.",
+        "size": "Bytes of the file, exactly.",
+    },
+    "UploadAnswer": {"upload": "The one request that uploads the file.", "s3": "What goes into the attachment; add the versionId."},
+    "UploadTo": {
+        "method": "The HTTP method.",
+        "url": "The presigned URL. Whoever has it may upload this one file.",
+        "headers": "The headers to send, and no others.",
+        "expiresAt": "Until when the upload may begin.",
+    },
+    "UploadedAs": {"key": "The object's key."},
+    "putProvider": {"provider": "Which kind of provider the config is for; smtp on development stacks alone.", "config": "The config."},
+    "resolveMessage": {
+        "outcome": "`sent`: it was sent. `resend`: send it again from its kept body.",
+        "messageId": "SES's id of the mail, if known; only with `sent`.",
+        "by": "Who says so.",
+        "why": "The reason.",
+    },
+    "AccessKeyConfig": {
+        **_SES,
+        "accessKeyId": "The id of a long-term access key of an IAM user in the tenant's account.",
+        "secretAccessKey": "Its secret. It is encrypted before it is stored, and no answer shows it.",
+    },
+    "RoleConfig": {**_SES, "roleArn": "The role in the tenant's account that trusts this service with the tenant's ExternalId."},
+    "SmtpConfig": {
+        **_CONFIG,
+        "host": "A host name or IP address.",
+        "port": "The port.",
+        "username": "Given with password, or not at all.",
+        "password": "It is encrypted before it is stored, and no answer shows it.",
+        "tls": "How the connection is encrypted; true means starttls, false none.",
+    },
+    "ProviderRecord": {
+        **_SHOWN_CONFIG,
+        "status": "Whether it sends: `unverified` until verify passes, `disabled` by a call, `suspended` by the tenant's errors.",
+        "sandbox": "Whether the SES account is in the sandbox, as far as SES tells.",
+        "verifiedAt": "When verify passed last.",
+        "updatedAt": "When it changed last.",
+        "updatedBy": "The ARN of the IAM identity whose call changed it last; null where the service did, as in suspending it.",
+        "warnings": "What the tenant should know although verify passed.",
+        "candidate": "A newer config beside the active one, which waits to be verified.",
+        "error": "What suspended it, or why its first verify failed.",
+    },
+    "Config": {**_SHOWN_CONFIG, "error": "Why its last verify failed."},
+    "VerifyAnswer": {
+        "messageId": "SES's id of the test mail.",
+        "sandbox": "Whether the SES account is in the sandbox, as far as SES tells.",
+        "warnings": "What the tenant should know although verify passed.",
+        "status": "The provider's status now: `active`, or `disabled` as before.",
+        "version": "The version that was verified.",
+    },
+    "OnboardingAnswer": {
+        "externalId": "What the role's trust policy must require.",
+        "iamPolicy": "The rights of the IAM user or role: `ses:SendRawEmail`.",
+        "trustPolicy": "Who may assume the role.",
+        "cloudFormationTemplate": "A CloudFormation template that makes the role, as the text of a JSON file.",
+    },
+}
+"""By schema, or by operation where a body has no schema of its own: what each field is."""
+
+_MAIL = {
+    "to": [{"email": "jo@example.com", "name": "Jo Ünger"}],
+    "subject": "Your invoice",
+    "html": "<p>Thank you.",
+    "attachments": [{"filename": "invoice.pdf", "content": "JVBERi0xLjcK"}],
+}
+_RECORD = {
+    "tenantId": "acme",
+    "requestId": "invoice-2026-0001",
+    "status": "queued",
+    "provider": "ses",
+    "messageId": None,
+    "attempts": 0,
+    "recipients": 1,
+    "error": None,
+    "createdAt": "2026-11-24T10:00:00.000Z",
+    "updatedAt": "2026-11-24T10:00:00.000Z",
+    "sentAt": None,
+    "onUnknown": "hold",
+}
+_SENT = {**_RECORD, "status": "sent", "messageId": "0100019391a1b2c3-example", "attempts": 1, "sentAt": "2026-11-24T10:00:01.000Z"}
+_CANCELLED = {**_RECORD, "status": "cancelled", "cancelledBy": "arn:aws:iam::123456789012:user/backend"}
+_RESOLVED = {
+    **_SENT,
+    "resolution": {"outcome": "sent", "by": "sam", "why": "seen in the SES events", "at": "2026-11-24T11:00:00.000Z"},
+}
+_PROBLEM = {
+    "type": "about:blank",
+    "title": "Bad Request",
+    "status": 400,
+    "code": "invalid_request",
+    "detail": "message.subject: is required",
+    "hint": "Caller: correct the fields that the message names, and send it again.",
+    "errors": [{"path": "message.subject", "problem": "is required"}],
+}
+_PROVIDER = {
+    "provider": "ses",
+    "status": "unverified",
+    "version": 1,
+    "region": "eu-central-1",
+    "fromAddress": "billing@acme.example",
+    "fromName": "Acme Billing",
+    "credentials": {"type": "accessKey", "accessKeyId": "…MPLE"},
+    "configurationSet": None,
+    "maxSendRate": None,
+    "sandbox": "unknown",
+    "verifiedAt": None,
+    "updatedAt": "2026-11-24T10:00:00.000Z",
+    "updatedBy": "arn:aws:iam::123456789012:user/manager",
+    "warnings": [],
+    "candidate": None,
+    "error": None,
+}
+_ACTIVE = {**_PROVIDER, "status": "active", "verifiedAt": "2026-11-24T10:01:00.000Z"}
+
+BODIES: Mapping[str, Any] = {
+    "sendMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
+    "sendBatch": [{"requestId": "invoice-2026-0001", "message": _MAIL}],
+    "previewMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
+    "resolveMessage": {"outcome": "sent", "messageId": "0100019391a1b2c3-example", "by": "sam", "why": "seen in the SES events"},
+    "uploadAttachment": {"filename": "report.pdf", "contentType": "application/pdf", "size": 5_242_880},
+    "putProvider": {
+        "provider": "ses",
+        "config": {
+            "accessKeyId": "AKIAIOSFODNN7EXAMPLE",
+            "secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",  # the key of AWS's own documentation
+            "region": "eu-central-1",
+            "fromAddress": "billing@acme.example",
+            "fromName": "Acme Billing",
+        },
+    },
+}
+"""By operation: an example of the body that it takes."""
+
+ANSWERS: Mapping[str, Any] = {
+    "sendMessage": _RECORD,
+    "sendBatch": [{"status": 202, "record": _RECORD}, {"status": 400, "problem": _PROBLEM}],
+    "previewMessage": {"mime": "From: Acme Billing <billing@acme.example>\r\n…", "truncated": False, "size": 2_310, "problems": []},
+    "listMessages": {"messages": [_SENT], "cursor": None},
+    "getMessage": _SENT,
+    "cancelMessage": _CANCELLED,
+    "resolveMessage": _RESOLVED,
+    "uploadAttachment": {
+        "upload": {
+            "method": "PUT",
+            "url": "https://bucket.s3.eu-central-1.amazonaws.com/acme/5f0c…?X-Amz-Signature=…",
+            "headers": {"Content-Type": "application/pdf", "Content-Length": "5242880"},
+            "expiresAt": "2026-11-24T10:15:00.000Z",
+        },
+        "s3": {"key": "acme/5f0c"},
+    },
+    "putProvider": _PROVIDER,
+    "getProvider": _ACTIVE,
+    "verifyProvider": {
+        "messageId": "0100019391a1b2c3-example",
+        "sandbox": "unknown",
+        "warnings": ["AWS SES may be in sandbox mode. …"],
+        "status": "active",
+        "version": 1,
+    },
+    "disableProvider": {**_ACTIVE, "status": "disabled"},
+    "enableProvider": _ACTIVE,
+    "onboardProvider": {
+        "externalId": "tm-…",
+        "iamPolicy": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": "*"}]},
+        "trustPolicy": {"Version": "2012-10-17", "Statement": []},
+        "cloudFormationTemplate": "{…}",
+    },
+}
+"""By operation: an example of what it answers where it succeeds."""
