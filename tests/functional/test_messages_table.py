@@ -18,7 +18,7 @@ from mailer.adapters import messages_table
 from mailer.adapters.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
 from mailer.adapters.raw_update import pass_updates
 from mailer.domain import changes, delivery
-from mailer.domain.changes import Fence
+from mailer.domain.changes import Fence, Rest
 from mailer.domain.delivery import REMEMBERED, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.ports import RefusedError
@@ -214,6 +214,19 @@ def each_rule(table: DynamoMessagesTable) -> Iterator[tuple[Rule, Change]]:
         if source is not None:
             store(table, seen(rule, source), ttl={"N": "1"}, sweepShard={"S": sweep_shard("acme", "r1")})
         yield rule, CHANGES[name](seen(rule, source or Status.QUEUED))
+
+
+def test_a_record_that_rests_for_its_first_copy_can_go_on(table: DynamoMessagesTable) -> None:
+    """Its hop is 0, which is written as any other: without one no later write would be allowed, and copies would be bred for ever."""
+    first = replace(REQUEST, hop=0)
+    begun = table.apply(changes.begin(first, NOON, owner="w", deadline=NOON, provider="ses", version=1))
+    rest = Rest(until=NOON, hop=0)
+    table.apply(changes.postpone(first, NOON, Fence(begun.attempt, "w"), rest))
+    assert item(table)["hop"] == {"N": "0"}
+    waiting = table.get("acme", "r1")
+    assert waiting
+    assert table.apply(changes.touch(waiting, NOON)).status is Status.DEFERRED
+    assert table.apply(changes.begin(first, NOON, owner="v", deadline=NOON, provider="ses", version=1)).attempt == 2
 
 
 def test_only_ended_records_are_forgotten(table: DynamoMessagesTable) -> None:

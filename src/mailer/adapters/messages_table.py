@@ -393,7 +393,8 @@ def _written(change: Change) -> dict[str, Item | None]:
         derived["ttl"] = _number(int((change.now + REMEMBERED).timestamp())) if target in ENDS else None
     if "sweep_at" in fields:
         derived["sweepShard"] = {"S": sweep_shard(change.tenant_id, change.request_id)} if fields["sweep_at"] else None
-    encoded = {FIELDS[name][0]: None if value in (None, False) else FIELDS[name][1](value) for name, value in fields.items()}
+    # A false `maybeSent` is left out; 0 stands, as `hop` is compared with.
+    encoded = {FIELDS[name][0]: None if value is None or value is False else FIELDS[name][1](value) for name, value in fields.items()}
     return encoded | derived
 
 
