@@ -132,7 +132,7 @@ def send_queue() -> SqsSendQueue:
 @cache
 def signer() -> Signer:
     """Return what signs our messages on the queue; it asks KMS only once there is something to sign or to read."""
-    return Signer(kms, settings().queue_key_arn, clock().now)
+    return Signer(kms, settings().queue_key_arn, clock().now, journal().failed)
 
 
 @cache
@@ -264,7 +264,7 @@ def trials() -> DynamoTrials:
 @cache
 def producer_rules() -> SsmProducerRules:
     """Return which producers may ask for which tenants."""
-    return SsmProducerRules(lambda: _client("ssm"), settings().producer_tenants_parameter, clock().now)
+    return SsmProducerRules(lambda: _client("ssm"), settings().producer_tenants_parameter, clock().now, journal().failed)
 
 
 @cache

@@ -66,9 +66,9 @@ def test_the_rules_are_read_once_a_minute() -> None:
 
 
 def test_rules_that_are_known_outlive_an_outage() -> None:
-    """And a value that nobody can read."""
-    ssm, clock = Ssm("A:acme"), FakeClock()
-    rules = SsmProducerRules(lambda: ssm, "rules", clock.now)
+    """And a value that nobody can read; both are told."""
+    ssm, clock, told = Ssm("A:acme"), FakeClock(), []
+    rules = SsmProducerRules(lambda: ssm, "rules", clock.now, lambda *what: told.append(what[0]))
     rules.current()
     clock.advance(FRESH_FOR + MOMENT)
     ssm.failing = True
@@ -76,6 +76,7 @@ def test_rules_that_are_known_outlive_an_outage() -> None:
     clock.advance(ASK_AGAIN_AFTER + MOMENT)
     ssm.failing, ssm.value = False, "nonsense"
     assert rules.current().may_ask("A", "acme")
+    assert told == ["read producer rules"] * 2
 
 
 def test_rules_that_were_never_read_let_nobody_pass() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -58,6 +58,20 @@ FAILURES = [
     ClientError({"Error": {"Code": "AccessDeniedException"}}, "GenerateMac"),
     ReadTimeoutError(endpoint_url="https://kms"),
 ]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+def test_an_outage_of_kms_is_told_as_such(failure: Exception) -> None:
+    """To whoever sends, what cannot be signed looks like a queue that takes nothing."""
+    kms, told = Kms(), []
+    kms.failure = failure
+    signer = Signer(lambda: cast("Any", kms), "arn:key", FakeClock().now, lambda *what: told.append(what))
+    for _ in range(3):
+        with pytest.raises(DependencyError):
+            signer.sign("{}", "body")
+    assert [(step, str(error).partition(" (")[0]) for step, _, error in told] == [
+        ("ask for the queue's key", "KMS did not complete GenerateMac")
+    ]
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any, Protocol
 
-from mailer.adapters.aws import dependency_errors
+from mailer.adapters.aws import Report, dependency_errors, unheard
 from mailer.domain.errors import DependencyError
 from mailer.domain.producers import Producers
 
@@ -27,10 +27,11 @@ class Client(Protocol):
 class SsmProducerRules:
     """`ports.ProducerRules` on Systems Manager; without a name each producer may ask for every tenant, and nobody is asked."""
 
-    def __init__(self, client: Callable[[], Client], name: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, client: Callable[[], Client], name: str, now: Callable[[], datetime], report: Report = unheard) -> None:
         self._client = client
         self._name = name
         self._now = now
+        self._report = report
         self._lock = Lock()
         self._known: Producers | DependencyError = DependencyError("SSM", "GetParameter") if name else Producers({})
         self._ask_at = datetime.min.replace(tzinfo=UTC)
@@ -48,6 +49,7 @@ class SsmProducerRules:
         try:
             self._known, good_for = self._read(), FRESH_FOR
         except DependencyError as failure:
+            self._report("read producer rules", None, failure)
             self._known, good_for = self._known if isinstance(self._known, Producers) else failure, ASK_AGAIN_AFTER
         self._ask_at = self._now() + good_for
 

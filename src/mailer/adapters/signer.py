@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.aws import Report, dependency_errors, readable, unheard
 from mailer.domain.errors import DependencyError
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class Signer:
     """Signs text that goes with a body, and reads it back."""
 
-    def __init__(self, client: Callable[[], "KMSClient"], key_arn: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, client: Callable[[], "KMSClient"], key_arn: str, now: Callable[[], datetime], report: Report = unheard) -> None:
         self._client = client
         self._key_arn = key_arn
         self._now = now
+        self._report = report
         self._lock = Lock()
         self._key: bytes | None = None
         self._failure: DependencyError | None = None
@@ -77,6 +78,7 @@ class Signer:
             with readable("KMS", "GenerateMac"):
                 return answer["Mac"]
         except DependencyError as failure:
+            self._report("ask for the queue's key", None, failure)
             self._failure, self._failed_until = failure, self._now() + ASK_AGAIN_AFTER
             raise
 
