@@ -170,7 +170,7 @@ class AssumedRoles:
             return ReadOnlyCredentials(begun["AccessKeyId"], begun["SecretAccessKey"], begun["SessionToken"]), begun["Expiration"]
 
 
-_DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service control policy", re.IGNORECASE)
+_DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service control policy", re.IGNORECASE | re.ASCII)
 """AWS names these where our own role may not assume: no tenant's fault, and no reason to suspend all of them."""
 
 

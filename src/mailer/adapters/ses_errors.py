@@ -35,14 +35,14 @@ class Row:
 
 
 def _says(pattern: str) -> Says:
-    compiled = re.compile(pattern, re.IGNORECASE)
+    compiled = re.compile(pattern, re.IGNORECASE | re.ASCII)
     return lambda text, _: compiled.search(text) is not None
 
 
 _UNVERIFIED = re.compile(
     r"is not verified(?:.*?failed the check[^:]*:(?P<identities>.*))?"  # SES, MiniStack
     r"|did not have authority to send from",  # moto, LocalStack
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE | re.ASCII | re.DOTALL,
 )
 _ARN = re.compile(r"arn:[^\s,]*?:identity/")
 _ADDRESS = re.compile(r"[^\s<>,;:\"]+@[^\s<>,;:\"]+")
