@@ -114,6 +114,7 @@ def policy(aws: LocalAws) -> dict[str, Any]:
         "111122223333": aws.client("sts").get_caller_identity()["Account"],
         "API_ID": aws.stack.api_url.split("/")[-2],
         "QUEUE_KEY_ID": aws.stack.outputs["QueueKeyArn"].rpartition("/")[2],
+        "log-group:tenantmail-": "log-group:/aws/cloudformation/tenantmail/",  # as MiniStack names the log groups of a stack
     }
     for name, value in names.items():
         text = text.replace(name, value)

@@ -112,6 +112,18 @@ def environment(aws: LocalAws, function: str, **more: str) -> dict[str, str]:
     return {**python, **PLATFORM, **NO_OWN_SETUP, **variables, **local, **more}
 
 
+def session_of(aws: LocalAws, function: str) -> dict[str, str]:
+    """Return credentials of a function's role, as variables of a process: what trusts that role trusts them."""
+    name = aws.stack.function_name(aws.addresses.aws, function)
+    role = aws.client("lambda").get_function_configuration(FunctionName=name)["Role"]
+    begun = aws.client("sts").assume_role(RoleArn=role, RoleSessionName=function)["Credentials"]
+    return {
+        "AWS_ACCESS_KEY_ID": begun["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": begun["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": begun["SessionToken"],
+    }
+
+
 # -- time ----------------------------------------------------------------------------------------------------------------
 
 

@@ -56,7 +56,7 @@ class Matrix:
 
     def __init__(self, aws: LocalAws, folder: Path) -> None:
         self._aws, self._folder = aws, folder
-        self._env = {name: worker.environment(aws, name) for name in ("SendFunction", "ProvidersFunction")}
+        self._env = {name: worker.environment(aws, name, **worker.session_of(aws, name)) for name in ("SendFunction", "ProvidersFunction")}
         self.tenants = {by_role: self._open(by_role=by_role) for by_role in (False, True)}
         self.results: dict[Cell, Result] = {}
         self.verified: dict[Cell, Verified] = {}
@@ -177,7 +177,7 @@ class Matrix:
         return sum(1 for mail in mails if mail.destinations == [f"{_request_id(cell)}@customer.example"])
 
     def _operate(self, *arguments: str) -> None:
-        with worker.start(worker.operate, *arguments, env=self._env["SendFunction"]) as process:
+        with worker.start(worker.operate, *arguments, env=worker.environment(self._aws, "SendFunction")) as process:
             assert process.told(DONE) == 0
 
 
