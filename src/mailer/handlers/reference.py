@@ -163,7 +163,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "host": "A host name or IP address.",
         "port": "The port.",
         "username": "Given with password, or not at all.",
-        "password": "It is encrypted before it is stored, and no answer shows it.",
+        "password": "It is encrypted before it is stored, and no answer shows it.",  # nosec B105 - says what the field is
         "tls": "How the connection is encrypted; true means starttls, false none.",
     },
     "ProviderRecord": {
