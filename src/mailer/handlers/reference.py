@@ -7,6 +7,7 @@ that serves the document.
 from collections.abc import Mapping
 from typing import Any
 
+_WRITE_ONLY = "It is encrypted before it is stored, and no answer shows it."
 _CONFIG = {
     "fromAddress": "Who the tenant's mail is from. `verify` sends its test mail from and to this address.",
     "fromName": "The name shown for it.",
@@ -155,7 +156,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "AccessKeyConfig": {
         **_SES,
         "accessKeyId": "The id of a long-term access key of an IAM user in the tenant's account.",
-        "secretAccessKey": "Its secret. It is encrypted before it is stored, and no answer shows it.",
+        "secretAccessKey": f"Its secret. {_WRITE_ONLY}",
     },
     "RoleConfig": {**_SES, "roleArn": "The role in the tenant's account that trusts this service with the tenant's ExternalId."},
     "SmtpConfig": {
@@ -163,7 +164,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "host": "A host name or IP address.",
         "port": "The port.",
         "username": "Given with password, or not at all.",
-        "password": "It is encrypted before it is stored, and no answer shows it.",  # nosec B105 - says what the field is
+        "password": _WRITE_ONLY,
         "tls": "How the connection is encrypted; true means starttls, false none.",
     },
     "ProviderRecord": {
