@@ -113,8 +113,8 @@ def policy(aws: LocalAws) -> dict[str, Any]:
     names = {
         "111122223333": aws.client("sts").get_caller_identity()["Account"],
         "API_ID": aws.stack.api_url.split("/")[-2],
+        "log-group:tenantmail-": "log-group:/aws/cloudformation/tenantmail/",  # as the local AWS names groups that CloudFormation makes
         "QUEUE_KEY_ID": aws.stack.outputs["QueueKeyArn"].rpartition("/")[2],
-        "log-group:tenantmail-": "log-group:/aws/cloudformation/tenantmail/",  # as MiniStack names the log groups of a stack
     }
     for name, value in names.items():
         text = text.replace(name, value)

@@ -9,6 +9,7 @@ import argparse
 import base64
 import shutil
 import struct
+import textwrap
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
 
 from local_aws.api import ENDS
 from local_aws.running import LocalAws, NotStartedError, local_aws
@@ -176,10 +175,12 @@ def show(console: Console, row: Row) -> None:
     """Print what was asked, what became of it, and where the mail is; nothing is wider than the terminal but the paths."""
     style = "green" if row.outcome in ("sent", "active") else "yellow"
     console.print(f"[{style}]{row.outcome:<12}[/]{row.case} [dim]({row.tenant}, {row.way})[/]", soft_wrap=True)
+    indent = " " * 12
     for line in row.said.splitlines():
-        console.print(Padding(Text(line), (0, 0, 0, 12)))
+        options: Any = {"initial_indent": indent, "subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
+        console.print(textwrap.fill(line, console.width, **options), soft_wrap=True, markup=False)
     if row.eml:
-        console.print(f"{'':<12}{row.eml.relative_to(ROOT)}", soft_wrap=True, markup=False)
+        console.print(f"{indent}{row.eml.relative_to(ROOT)}", soft_wrap=True, markup=False)
 
 
 @contextmanager
