@@ -295,6 +295,14 @@ class Eraser(Protocol):
         """
         ...
 
+    def erase_object(self, key: str) -> int:
+        """Delete every version of the object with just this key; return how many were deleted.
+
+        Raises:
+            DependencyError: S3 did not answer.
+        """
+        ...
+
     def erase_line(self, account: str) -> bool:
         """Delete the pacing line of an account; return whether there was one.
 

@@ -176,6 +176,15 @@ def test_only_the_uploads_that_are_named_go_with_a_request(office: Office) -> No
     assert office.versions() == ["attachments/acme/" + "b" * 32]
 
 
+@pytest.mark.parametrize("key", ["", "acme/", "a" * 31, "acme/" + "a" * 31], ids=["none", "tenant", "part", "tenant and part"])
+def test_an_upload_is_named_by_its_whole_key(office: Office, key: str) -> None:
+    """Part of a key, or none, erases no upload: it may be the beginning of others."""
+    office.failed(parked=False)
+    office.upload("acme/" + "a" * 32)
+    assert erase_request("acme", "r1", office.room, cancel=False, uploads=[key])[erasure.UPLOADS] == 0
+    assert office.versions() == ["attachments/acme/" + "a" * 32]
+
+
 def test_an_erasure_may_be_made_again(office: Office) -> None:
     """It finds nothing, also of what never was."""
     office.failed()

@@ -1,6 +1,6 @@
 """Take away what tables and bucket keep of a request or a tenant: the record, every version of an object, a pacing line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import batched
 from typing import TYPE_CHECKING, Any
@@ -67,8 +67,15 @@ class AwsEraser:
 
     def erase_objects(self, prefix: str) -> int:
         """Delete every version of the objects whose keys begin so, and the marks of deleted ones."""
+        return self._erase(self._versions(prefix))
+
+    def erase_object(self, key: str) -> int:
+        """Delete every version of one object, and the marks of its deletions."""
+        return self._erase(version for version in self._versions(key) if version["Key"] == key)
+
+    def _erase(self, versions: Iterable[Any]) -> int:
         erased = 0
-        for some in batched(self._versions(prefix), _BATCH, strict=False):
+        for some in batched(versions, _BATCH, strict=False):
             with dependency_errors("S3", "DeleteObjects"):
                 answer = self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": list(some), "Quiet": True})
             if failed := answer.get("Errors"):

@@ -54,7 +54,7 @@ def erase_request(tenant_id: str, request_id: str, room: ErasureRoom, *, cancel:
     erased = _end_all(records, room, cancel=cancel)
     erased[LETTERS] = _erase_letters(lambda ids: ids == (tenant_id, request_id), room)
     erased[BODIES] = room.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
-    erased[UPLOADS] = sum(room.eraser.erase_objects(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
+    erased[UPLOADS] = sum(room.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
     return erased + _erase_records([room.messages.get(tenant_id, request_id)] if records else [], room)
 
 
