@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway import must_be_documented
+
 EVENTS = Path(__file__).resolve().parent.parent / "events"
 
 Handler = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
@@ -53,5 +55,6 @@ def call(handler: Handler, event: Mapping[str, Any], *, tenant: str | None = Non
     if body is not None:
         sent["body"] = body if isinstance(body, str) else json.dumps(body)
     got = handler(sent, Context())
+    must_be_documented(sent, got["statusCode"])
     headers = {name: values[0] for name, values in got.get("multiValueHeaders", {}).items()}
     return Answer(got["statusCode"], headers, got.get("body") or "")

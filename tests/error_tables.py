@@ -1,34 +1,54 @@
-"""The table of error codes in docs/api.md, made of the codes: `PYTHONPATH=src:tests python tests/error_tables.py` writes it there."""
+"""The table of error codes, made of the codes; docs/api.md has it (tests/api_reference.py writes it there)."""
 
-from pathlib import Path
+import json
+from collections.abc import Iterator
+from http import HTTPStatus
 
+import provider_matrix
+import tables
 from mailer.domain.errors import CODES, Kind
+from mailer.handlers.problem import STATUS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
-BEGIN, END = "<!-- codes: made by tests/error_tables.py -->", "<!-- codes end -->"
-
-MEANS = {
-    Kind.FAILED: "the request has failed",
-    Kind.TENANT: "the tenant's account or config is at fault; mail waits",
-    Kind.DEFERRED: "passes by itself; mail waits",
-    Kind.UNKNOWN: "nobody can know",
-    Kind.API: "answers a call, never stands on a record",
+ON_RECORDS = {
+    Kind.FAILED: "`failed`",
+    Kind.TENANT: "`deferred`; counts towards suspension",
+    Kind.DEFERRED: "`deferred`",
+    Kind.UNKNOWN: "`unknown`",
+    Kind.API: "–",
 }
+"""What becomes of a request, by the kind of its error."""
+
+OTHERWISE = {
+    "provider_not_configured": "`failed`",
+    "provider_not_active": "`failed` where no config was ever verified; `deferred` while the provider is disabled",
+    "processing_crashed": "open as before; its message is in the dead-letter queue",
+}
+"""Codes whose requests fare otherwise than their kind says."""
 
 
 def codes_table() -> str:
-    """Every code: what it means for the request, and its hint."""
-    rows = [("code", "what it means", "hint"), ("---",) * 3, *((f"`{code}`", MEANS[row.kind], row.hint) for code, row in CODES.items())]
+    """Every code: what becomes of a request that has it, the statuses of answers that have it, and its hint."""
+    rows = [("code", "on a record", "in an answer", "hint"), ("---",) * 4]
+    rows += [
+        (f"`{code}`", OTHERWISE.get(code, ON_RECORDS[row.kind]), ", ".join(_answers(code)) or "–", row.hint) for code, row in CODES.items()
+    ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def filled(page: str) -> str:
-    """Return the page with the table made anew between its marks."""
-    head, _, rest = page.partition(BEGIN)
-    _, found, tail = rest.partition(END)
-    assert found, f"{PAGE} lacks its marks"
-    return f"{head}{BEGIN}\n\n{codes_table()}\n\n{END}{tail}"
+def _answers(code: str) -> Iterator[str]:
+    """Yield the statuses of answers with a code: ours, API Gateway's own, and those of what the tenant's account said to a verify."""
+    met_by_verify = {fault.code for fault in provider_matrix.FAULTS}
+    ours = {STATUS.get(code, HTTPStatus.UNPROCESSABLE_ENTITY).value} if code in STATUS or code in met_by_verify else set()
+    yield from map(str, sorted(ours | {status for status, given in _by_the_gateway() if given == code}))
 
 
-if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+def _by_the_gateway() -> set[tuple[int, str]]:
+    """Return each status that API Gateway itself answers, with the code that the template gives it."""
+    responses = tables.template()["Resources"]["Api"]["Properties"]["GatewayResponses"].values()
+    return {
+        (
+            response["StatusCode"],
+            json.loads(response["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '""'))["code"],
+        )
+        for response in responses
+    }

@@ -260,7 +260,7 @@ class FakeAttachments:
     def invite(self, tenant_id: str, request: UploadRequest) -> Upload:
         key = f"{tenant_id}/{len(self.files)}"
         self.files[key] = bytes(request.size)
-        return Upload(key, f"https://bucket.example/{key}", {"Content-Type": request.media_type}, NOON)
+        return Upload(key, f"https://bucket.example/{key}", {"Content-Type": request.media_type, "Content-Length": str(request.size)}, NOON)
 
 
 class AtOnce(Executor):

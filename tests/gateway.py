@@ -5,8 +5,10 @@ Path and query arrive as a REST API hands them over: the path still percent-enco
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -82,8 +84,27 @@ def _body(body: str | bytes | None) -> tuple[str | None, bool]:
         return base64.b64encode(body).decode(), True
 
 
+@cache
+def _operations() -> Sequence[tuple[str, re.Pattern[str], set[int]]]:
+    from mailer.handlers.openapi import document  # noqa: PLC0415 - takes longer to import than all the rest
+
+    return [
+        (method.upper(), re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), {500, *map(int, operation["responses"])})
+        for path, item in document()["paths"].items()
+        for method, operation in item.items()
+    ]
+
+
+def must_be_documented(event: Mapping[str, Any], status: int) -> None:
+    """Fail where a route answers what the OpenAPI document does not tell of; the 500 of a fault of ours stands for itself."""
+    method, path = event["httpMethod"], event["path"]
+    for name, pattern, told in _operations():
+        if name == method and pattern.fullmatch(path):
+            assert status in told, f"{method} {path} answers {status}, of which the OpenAPI document does not tell"
+
+
 class Gateway:
-    """The functions behind one address, callable and as a WSGI app."""
+    """The functions behind one address, callable and as a WSGI app; every answer must be one that the OpenAPI document tells of."""
 
     def __init__(self, messages: Handler, providers: Handler | None = None) -> None:
         self._messages = messages
@@ -98,7 +119,8 @@ class Gateway:
         handler = self._providers if self._providers and "/provider" in event["path"] else self._messages
         answer = handler(event, None)
         headers = {name: values[-1] for name, values in answer.get("multiValueHeaders", {}).items()}
-        return Answer(int(answer["statusCode"]), headers, answer.get("body") or "")
+        must_be_documented(event, status := int(answer["statusCode"]))
+        return Answer(status, headers, answer.get("body") or "")
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         """Answer a WSGI request."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ from openapi_spec_validator import validate
 
 import api_reference
 import tables
-from gateway import Gateway
-from mailer.handlers import messages, reference
+from api_fuzz import Api
+from gateway import Answer, Gateway
+from mailer.domain.errors import RequestError
+from mailer.domain.message import read_request
+from mailer.handlers import messages, providers, reference
 from mailer.handlers.openapi import described_bodies, document
 
 METHODS = {"get", "post", "put", "delete", "patch"}
@@ -99,27 +103,9 @@ def test_every_field_is_explained_and_nothing_else() -> None:
     assert fields == {name: set(meanings) for name, meanings in reference.FIELDS.items()}
 
 
-def content_of(operation: dict[str, Any]) -> Any:
-    [answer] = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
-    return answer.get("content", {}).get("application/json")
-
-
-def examples() -> list[Any]:
-    found = []
-    for operation in operations().values():
-        name = operation["operationId"]
-        if "requestBody" in operation:
-            found.append(pytest.param(operation["requestBody"]["content"]["application/json"], id=f"{name}, body"))
-        if name != "describeApi" and (content := content_of(operation)):
-            found.append(pytest.param(content, id=f"{name}, answer"))
-    return found
-
-
-@pytest.mark.parametrize("content", examples())
-def test_every_body_and_answer_has_an_example_that_fits_its_schema(content: dict[str, Any]) -> None:
-    """Readers copy examples: each is what the schema beside it allows."""
-    schema = {**content["schema"], "components": document()["components"]}
-    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(content["example"])
+def test_every_parameter_is_explained_and_nothing_else() -> None:
+    """In the path, the query and the headers, by the name that is written."""
+    assert {parameter["name"] for o in operations().values() for parameter in o.get("parameters", [])} == set(reference.PARAMETERS)
 
 
 def test_every_call_may_be_forbidden() -> None:
@@ -127,12 +113,146 @@ def test_every_call_may_be_forbidden() -> None:
     assert all({"403", "429", "504"} <= set(operation["responses"]) for operation in operations().values())
 
 
+def test_who_is_told_to_come_again_is_told_when() -> None:
+    """Retry-After, where a later call may succeed."""
+    for operation in operations().values():
+        headers = {status: "Retry-After" in answer.get("headers", {}) for status, answer in operation["responses"].items()}
+        assert {status for status, has_it in headers.items() if has_it} == {"429", "503", "504"}
+
+
+# -- examples ------------------------------------------------------------------------------------------------------------
+
+
+def content_of(operation: dict[str, Any]) -> Any:
+    [answer] = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
+    return answer.get("content", {}).get("application/json")
+
+
+def examples() -> Iterator[Any]:
+    for operation in operations().values():
+        name = operation["operationId"]
+        if "requestBody" in operation:
+            content = operation["requestBody"]["content"]["application/json"]
+            for kind, example in content["examples"].items():
+                yield pytest.param(content["schema"], example["value"], id=f"{name}, {kind} body")
+        if name != "describeApi" and (content := content_of(operation)):
+            yield pytest.param(content["schema"], content["example"], id=f"{name}, answer")
+
+
+@pytest.mark.parametrize(("schema", "example"), [*examples()])
+def test_every_body_and_answer_has_an_example_that_fits_its_schema(schema: dict[str, Any], example: Any) -> None:
+    """Readers copy examples: each is what the schema beside it allows."""
+    whole = {**schema, "components": document()["components"]}
+    Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(example)
+
+
+SHARED = {"getMessage": "shared-sent", "cancelMessage": "shared-queued", "resolveMessage": "shared-unknown"}
+"""The request that each operation is tried on."""
+
+ME = {"requestContext": {"requestId": "1", "identity": {"userArn": "arn:aws:iam::123456789012:user/sam"}}}
+
+
+def call(operation_id: str) -> Answer:
+    """Make the call of an example."""
+    [(method, path)] = [route for route, operation in operations().items() if operation["operationId"] == operation_id]
+    path = path.replace("{tenantId}", "acme").replace("{requestId}", SHARED.get(operation_id, ""))
+    query = "?status=sent" if operation_id == "listMessages" else ""
+    return Gateway(messages.handler, providers.handler).call(method.upper(), path + query, reference.BODIES.get(operation_id), **ME)
+
+
+def alike(example: Any, real: Any) -> bool:
+    """Tell whether two JSON values have the same fields, of the same types; what is null or empty in one may be anything in the other."""
+    if isinstance(example, dict) and isinstance(real, dict):
+        return example.keys() == real.keys() and all(alike(value, real[name]) for name, value in example.items())
+    if isinstance(example, list) and isinstance(real, list):
+        return all(map(alike, example, real))
+    return example is None or real is None or type(example) is type(real)
+
+
+@pytest.mark.parametrize("operation_id", reference.ANSWERS)
+def test_the_examples_are_what_the_functions_take_and_answer(operation_id: str) -> None:
+    """Not only by the schema: the body is accepted, and what comes back has the fields of the example."""
+    with Api().up():
+        answer = call(operation_id)
+    assert answer.status in (200, 201, 202, 207), answer.text
+    assert alike(reference.ANSWERS[operation_id], answer.json), answer.text
+
+
+def test_the_example_of_a_problem_is_a_real_one() -> None:
+    """Word for word what the second request of the batch is refused with."""
+    with Api().up():
+        [_, refused] = call("sendBatch").json
+    assert refused["problem"] == reference.PROBLEM
+
+
+def names_in(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(names_in, value.values()))
+    return set().union(*map(names_in, value)) if isinstance(value, list) else set()
+
+
+def test_the_whole_request_has_every_field_and_can_be_read() -> None:
+    """A field that is added comes into the example too."""
+    [whole] = reference.WHOLE.values()
+    schemas = dict(described_bodies(document()))
+    assert {field for name in api_reference.REQUEST for field in schemas[name]["properties"]} <= names_in(whole)
+    assert read_request(whole, tenant_id="acme").request_id == whole["requestId"]
+
+
+# -- what the schema allows ----------------------------------------------------------------------------------------------
+
+REQUEST: dict[str, Any] = {
+    "requestId": "r1",
+    "message": {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello", "html": "<p>Hello"},
+}
+
+
+def takes(document: dict[str, Any]) -> bool:
+    try:
+        read_request(document, tenant_id="acme")
+    except RequestError:
+        return False
+    return True
+
+
+def nulls() -> Iterator[Any]:
+    for name in ("PostedRequest", "EmailMessage"):
+        for field, schema in dict(described_bodies(document()))[name]["properties"].items():
+            asked = {**REQUEST, field: None} if name == "PostedRequest" else {**REQUEST, "message": {**REQUEST["message"], field: None}}
+            yield pytest.param(asked, schema.get("anyOf", []), id=field)
+
+
+@pytest.mark.parametrize(("asked", "kinds"), [*nulls()])
+def test_the_document_says_where_null_is_taken(asked: dict[str, Any], kinds: list[Any]) -> None:
+    """Clients that are generated write null for what is not given, where the document lets them."""
+    assert takes(asked) is ({"type": "null"} in kinds)
+
+
+def test_the_document_says_that_one_mailbox_may_stand_for_a_list() -> None:
+    """In replyTo alone."""
+    mailbox = {"email": "jo@example.com"}
+    validator = Draft202012Validator({"$ref": "#/components/schemas/EmailMessage", "components": document()["components"]})
+    for field in ("replyTo", "to"):
+        message = {**REQUEST["message"], field: mailbox}
+        assert takes({**REQUEST, "message": message}) is validator.is_valid(message) is (field == "replyTo")
+
+
+# -- what is made of it --------------------------------------------------------------------------------------------------
+
+
 def test_the_committed_document_is_the_one_that_is_served() -> None:
-    """`PYTHONPATH=src:tests python tests/api_reference.py` writes docs/openapi.json anew."""
-    assert api_reference.DOCUMENT.read_text(encoding="utf-8") == api_reference.openapi_json()
+    """docs/openapi.json, so that a change of the API shows in a diff."""
+    assert api_reference.DOCUMENT.read_text(encoding="utf-8") == api_reference.openapi_json(), api_reference.REGENERATE
 
 
-def test_the_tables_of_fields_are_true() -> None:
-    """`PYTHONPATH=src:tests python tests/api_reference.py` writes those of docs/api.md anew."""
+def test_the_tables_and_examples_of_the_docs_are_true() -> None:
+    """All that docs/api.md has from the code."""
     page = api_reference.PAGE.read_text(encoding="utf-8")
-    assert page == api_reference.filled(page)
+    assert page == api_reference.filled(page), api_reference.REGENERATE
+
+
+def test_every_link_within_the_docs_of_the_api_leads_somewhere() -> None:
+    """To a heading of the page, as GitHub names it."""
+    page = api_reference.PAGE.read_text(encoding="utf-8")
+    headings = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]*)\)", page)) <= headings

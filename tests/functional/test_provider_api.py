@@ -143,6 +143,20 @@ def test_ciphertext_is_gone_after_promotion_and_after_delete(stack: Mapping[str,
     assert ciphertexts(stack) == [row().sealed_external_id]
 
 
+def test_an_external_id_that_cannot_be_opened_is_told(stack: Mapping[str, str]) -> None:
+    """422 on the routes that need it: a role cannot be stored, an access key can."""
+    ask("onboarding")
+    boto3.client("dynamodb").update_item(
+        TableName=stack["PROVIDERS_TABLE"],
+        Key={"tenantId": {"S": "acme"}},
+        UpdateExpression="SET sealedExternalId = :damaged",
+        ExpressionAttributeValues={":damaged": {"B": row().sealed_external_id[:-1]}},
+    )
+    problem(ask("onboarding"), 422, "config_unreadable")
+    problem(ask("put-role"), 422, "config_unreadable")
+    assert put().status == 200
+
+
 def ciphertexts(stack: Mapping[str, str]) -> list[bytes]:
     """Every binary value in the table, however deep."""
 

@@ -265,7 +265,8 @@ def _list_of_one(value: object) -> object:
 
 
 Mailboxes = Annotated[tuple[Mailbox, ...], Field(max_length=MAX_LISTED), BeforeValidator(_list_of_mailboxes)]
-ReplyTo = Annotated[tuple[Mailbox, ...], Field(max_length=MAX_REPLY_TO), BeforeValidator(_list_of_one)]
+_OneOrMore = Mailbox | Annotated[tuple[Mailbox, ...], Field(max_length=MAX_REPLY_TO)]
+ReplyTo = Annotated[tuple[Mailbox, ...], Field(max_length=MAX_REPLY_TO), BeforeValidator(_list_of_one, json_schema_input_type=_OneOrMore)]
 HeaderName = Annotated[str, Field(max_length=header_text.MAX_NAME)]
 HeaderValue = Annotated[str, Field(max_length=header_text.MAX_VALUE)]
 

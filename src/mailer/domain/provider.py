@@ -163,7 +163,7 @@ class SmtpConfig(_Config):
     port: Annotated[int, Field(strict=True, ge=1, le=65535)]
     username: Login | None = None
     password: Password | None = None
-    tls: Annotated[Tls, BeforeValidator(_tls)] = "none"
+    tls: Annotated[Tls, BeforeValidator(_tls, json_schema_input_type=Tls | bool)] = "none"
 
     @model_validator(mode="after")
     def _login_is_whole(self) -> "SmtpConfig":

@@ -44,13 +44,12 @@ class DescribedAs:
 
 
 # 403 and 504 are API Gateway's own, made problems by the template's gateway responses.
-_ALWAYS = (
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-)
+_COME_AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+ALWAYS = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, *_COME_AGAIN)
+"""What any route may answer."""
+
+BODY_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+"""What any route that takes a body may answer; a body of more than the 6 MB that Lambda takes is API Gateway's own 413."""
 
 
 def answers(
@@ -71,8 +70,12 @@ def answers(
     if leads_to:
         taken = {"tenantId": "$request.path.tenantId"} | ({by: f"$response.body#/{by}"} if by else {})
         described[success]["links"] = {name: {"operationId": name, "parameters": taken} for name in leads_to}
-    for status in map(HTTPStatus, sorted({*refusals, *_ALWAYS})):
+    for status in map(HTTPStatus, sorted({*refusals, *ALWAYS})):
         described[status.value] = {"description": status.phrase, "content": {CONTENT_TYPE: {"model": ProblemDocument}}}
+        if status in _COME_AGAIN:
+            described[status.value]["headers"] = {
+                "Retry-After": {"description": "Seconds to wait, at least", "schema": {"type": "integer"}}
+            }
     return described
 
 

@@ -13,7 +13,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, matching, read
-from mailer.handlers.api import JSON, DescribedAs, RequestInPath, TenantInPath, answers, principal_of, resolved, rest_app
+from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, RequestInPath, TenantInPath, answers, principal_of, resolved, rest_app
 from mailer.handlers.models import (
     BatchAnswer,
     PostedRequest,
@@ -43,7 +43,7 @@ UploadBody = Annotated[str, DescribedAs(UploadRequest), Body()]
 IdempotencyKey = Annotated[RequestId | None, Header(alias="Idempotency-Key")]
 CorrelationId = Annotated[
     Annotated[str, matching("[A-Za-z0-9._:-]{1,128}", "1 to 128 letters, digits and . _ : -", longest=128)] | None,
-    Header(alias="X-Correlation-Id", description="Goes with the request to logs, events and SES's tags"),
+    Header(alias="X-Correlation-Id"),
 ]
 
 
@@ -70,7 +70,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     responses=answers(
         202,
         "It is durably on the queue",
-        *(400, 409, 413, 415),
+        *(*BODY_REFUSALS, 409),
         headers={"Idempotency-Replayed": "`true` where an earlier call had put it there"},
         leads_to=("getMessage", "cancelMessage", "resolveMessage"),
         by="requestId",
@@ -91,7 +91,7 @@ def send(
     status_code=207,
     summary="Send up to 100 messages",
     operation_id="sendBatch",
-    responses=answers(207, "What became of each, in their order", 400, 415),
+    responses=answers(207, "What became of each, in their order", *BODY_REFUSALS),
 )
 def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: CorrelationId = None) -> Response[list[BatchAnswer]]:
     """Enqueue requests, each accepted or refused by itself; the answers stand in their order."""
@@ -105,7 +105,7 @@ def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: Correla
     "/tenants/<tenantId>/messages/preview",
     summary="Build a message and send nothing",
     operation_id="previewMessage",
-    responses=answers(200, "The message, or what is wrong with it", 400, 409, 415),
+    responses=answers(200, "The message, or what is wrong with it", *BODY_REFUSALS, 409),
 )
 def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[PreviewAnswer]:
     """Build the raw message, or name every problem at once; nothing is stored or sent."""
@@ -162,7 +162,7 @@ def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[Statu
     "/tenants/<tenantId>/messages/<requestId>/resolve",
     summary="Settle an unknown",
     operation_id="resolveMessage",
-    responses=answers(200, "It is settled", 400, 409, 415),
+    responses=answers(200, "It is settled", *BODY_REFUSALS, 409),
 )
 def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
     """Settle a request of which nobody knows whether it was sent, on an operator's word."""
@@ -176,7 +176,7 @@ def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: Re
     status_code=201,
     summary="Upload a large attachment",
     operation_id="uploadAttachment",
-    responses=answers(201, "Where to upload it", 400, 413, 415),
+    responses=answers(201, "Where to upload it", *BODY_REFUSALS),
 )
 def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[UploadAnswer]:
     """Permit one upload, bound to the file's type and size; the message then refers to it by `s3`."""

@@ -34,8 +34,9 @@ Time = Annotated[UtcTime, PlainSerializer(_rfc3339, when_used="json"), WithJsonS
 class PostedRequest(SendRequest):
     """A send request as it is posted: the tenant is that of the path, and an id is made where none is given."""
 
-    tenant_id: TenantId | None = None  # type: ignore[assignment]  # describes the JSON; `read_request` reads it
-    request_id: RequestId | None = None  # type: ignore[assignment]  # as above
+    # Not required, but never null; this only describes the JSON, which `read_request` reads.
+    tenant_id: TenantId = Field(default_factory=str)
+    request_id: RequestId = Field(default_factory=str)
 
 
 Note = Annotated[str, Field(min_length=1, max_length=500), HEADER_TEXT]
@@ -103,16 +104,10 @@ class StatusRecord(WireModel):
     created_at: Time
     updated_at: Time
     sent_at: Time | None
-    on_unknown: Annotated[OnUnknown, Field(description="What becomes of an unknown: held for an operator, or sent again.")]
-    due_at: Annotated[
-        Time | None,
-        Field(
-            exclude_if=_is_none,
-            description="When a deferred request is tried again, or an unknown is sent again: such a one has not ended.",
-        ),
-    ] = None
+    on_unknown: OnUnknown
+    due_at: Annotated[Time | None, Field(exclude_if=_is_none)] = None
     resolution: Annotated[Settlement | None, Field(exclude_if=_is_none)] = None
-    cancelled_by: Annotated[str | None, Field(exclude_if=_is_none, description="The ARN of the IAM identity that withdrew it.")] = None
+    cancelled_by: Annotated[str | None, Field(exclude_if=_is_none)] = None
 
     @property
     def ended(self) -> bool:

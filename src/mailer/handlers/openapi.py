@@ -38,6 +38,7 @@ def document() -> dict[str, Any]:
     _leave_out_powertools_own(described)
     described = {**_without_titles(described), "info": described["info"]}
     _explain_fields(described)
+    _explain_parameters(described)
     _add_examples(described)
     return described
 
@@ -74,11 +75,20 @@ def _explain_fields(described: dict[str, Any]) -> None:
             told["description"] = meaning + allowed
 
 
+def _explain_parameters(described: dict[str, Any]) -> None:
+    written = {name.lower(): name for name in reference.PARAMETERS}
+    for operation in _operations(described):
+        for parameter in operation.get("parameters", []):
+            parameter["name"] = written[parameter["name"].lower()]  # Powertools writes headers in small letters
+            parameter["description"] = reference.PARAMETERS[parameter["name"]]
+
+
 def _add_examples(described: dict[str, Any]) -> None:
     for operation in _operations(described):
         name = operation["operationId"]
         if name in reference.BODIES:
-            operation["requestBody"]["content"][JSON]["example"] = reference.BODIES[name]
+            whole = {"whole": {"value": reference.WHOLE[name]}} if name in reference.WHOLE else {}
+            operation["requestBody"]["content"][JSON]["examples"] = {"short": {"value": reference.BODIES[name]}, **whole}
         for status, answer in operation["responses"].items():
             if status.startswith("2") and name in reference.ANSWERS:
                 answer["content"][JSON]["example"] = reference.ANSWERS[name]

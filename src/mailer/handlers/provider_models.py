@@ -1,9 +1,7 @@
 """What the provider API answers; no secret ever goes out, and of an access key's id only the end."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import Field
+from typing import Any, Literal, Self
 
 from mailer.domain.provider import Kind, Provider, ProviderStatus, Sandbox, StoredConfig
 from mailer.domain.wire import WireModel
@@ -20,17 +18,10 @@ class Config(WireModel):
     region: str | None
     from_address: str
     from_name: str
-    credentials: Annotated[
-        Mapping[str, str],
-        Field(
-            description="The type accessKey with the end of the accessKeyId, or the type role with roleArn and externalId:"
-            " these two are sealed, and left out while KMS does not open them.",
-            examples=[{"type": "accessKey", "accessKeyId": "…MPLE"}],
-        ),
-    ]
+    credentials: Mapping[str, str]
     configuration_set: str | None
     max_send_rate: float | None
-    error: Annotated[Error | None, Field(description="Why its last verify failed.")]
+    error: Error | None
 
     @classmethod
     def of(cls, config: StoredConfig) -> Self:
@@ -53,13 +44,10 @@ class ProviderRecord(WireModel):
     sandbox: Sandbox
     verified_at: Time | None
     updated_at: Time
-    updated_by: Annotated[
-        str | None,
-        Field(description="The ARN of the IAM identity whose call changed it last; null where the service did, as in suspending it."),
-    ]
+    updated_by: str | None
     warnings: tuple[str, ...]
-    candidate: Annotated[Config | None, Field(description="A newer config beside the active one, which waits to be verified.")]
-    error: Annotated[Error | None, Field(description="What suspended it, or why its first verify failed.")]
+    candidate: Config | None
+    error: Error | None
 
     @classmethod
     def of(cls, row: Provider) -> Self:

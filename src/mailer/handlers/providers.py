@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from mailer import wiring
 from mailer.domain.provider import Provider, ProviderPut
-from mailer.handlers.api import JSON, DescribedAs, TenantInPath, answers, principal_of, resolved, rest_app
+from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, answers, principal_of, resolved, rest_app
 from mailer.handlers.problem import problem
 from mailer.handlers.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
 from mailer.services import providers
@@ -43,7 +43,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     "/tenants/<tenantId>/provider",
     summary="Store a provider config",
     operation_id="putProvider",
-    responses=answers(200, "It is stored, sealed", 400, 415, leads_to=("verifyProvider", "getProvider", "deleteProvider")),
+    responses=answers(200, "It is stored, sealed", *BODY_REFUSALS, 422, leads_to=("verifyProvider", "getProvider", "deleteProvider")),
 )
 def put(tenant_id: TenantInPath, body: PutBody) -> Response[ProviderRecord]:
     """Store a config sealed; an active one stays active until the new one is verified."""
@@ -106,7 +106,7 @@ def delete(tenant_id: TenantInPath) -> Response[str]:
     "/tenants/<tenantId>/provider/onboarding",
     summary="Show what to set up in AWS",
     operation_id="onboardProvider",
-    responses=answers(200, "What to set up"),
+    responses=answers(200, "What to set up", 422),
 )
 def onboarding(tenant_id: TenantInPath) -> Response[OnboardingAnswer]:
     """Give the policies and the template that the tenant sets up in its own AWS account."""

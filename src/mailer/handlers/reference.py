@@ -1,4 +1,4 @@
-"""What the API reference says of each field, in words, and the example of each body.
+"""What the API reference says of each field and parameter, in words, and the examples of each body.
 
 The OpenAPI document carries it, and docs/api.md is made of that. It stands apart from the models because no function reads it but the one
 that serves the document.
@@ -6,6 +6,10 @@ that serves the document.
 
 from collections.abc import Mapping
 from typing import Any
+
+from mailer.domain.errors import CODES
+from mailer.domain.lifecycle import SANDBOX_MAY_BE
+from mailer.domain.onboarding import Us, iam_policy, trust_policy
 
 _WRITE_ONLY = "It is encrypted before it is stored, and no answer shows it."
 _CONFIG = {
@@ -26,6 +30,17 @@ _SHOWN_CONFIG = {
     "credentials": "The type `accessKey` with the end of the accessKeyId, or the type `role` with roleArn and externalId. These two"
     " are sealed, and left out while KMS does not open them. Secrets are never shown.",
 }
+
+PARAMETERS: Mapping[str, str] = {
+    "tenantId": "The tenant; a caller's IAM policy says for which it may ask.",
+    "requestId": "The request, percent-encoded where need be.",
+    "Idempotency-Key": "The requestId, where the body has none; one that differs from the body's is refused.",
+    "X-Correlation-Id": "Goes with the request to its record, logs, events and SES's tags. Left out: API Gateway's id of the call.",
+    "status": "Only records that have this status now.",
+    "limit": "How many records a page has at most.",
+    "cursor": "The `cursor` of the page before; of the same tenant and status.",
+}
+"""What each parameter is, as it is written."""
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
     "PostedRequest": {
@@ -50,7 +65,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "listUnsubscribe": "How to leave the list: the header List-Unsubscribe, and List-Unsubscribe-Post with oneClick (RFC 8058).",
         "headers": "Further headers by name. Those that the service, SES or a relay writes are refused, as is any name given twice.",
         "tags": "SES message tags. They need a configuration set in the provider config.",
-        "attachments": "Files; at most 100 parts with the bodies.",
+        "attachments": "Files; with text, html and calendar at most 100 parts.",
     },
     "Mailbox": {
         "email": "An addr-spec (RFC 5321) with an ASCII local part; an international domain goes out in punycode.",
@@ -80,8 +95,10 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "StatusRecord": {
         "tenantId": "The tenant.",
         "requestId": "The request.",
-        "status": "What has become of it. `sent` means that SES accepted it.",
-        "provider": "What it is sent by.",
+        "status": "`queued`: accepted, not tried yet. `deferred`: proven not sent, tried again at dueAt. `sending`: handed to SES now."
+        " `sent`: SES accepted it. `failed`: proven not sent, error says why. `unknown`: SES may have accepted it. `cancelled`: withdrawn"
+        " before it was sent.",
+        "provider": "What it is sent by: `ses` or `smtp`.",
         "messageId": "SES's id of the mail, once it is `sent` and the id is known.",
         "attempts": "How often it was handed to SES.",
         "recipients": "How many different recipients it has.",
@@ -97,14 +114,14 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "Error": {
         "code": "What programs go by; see the table of codes.",
         "message": "What happened, without recipients, bodies and secrets.",
-        "retryable": "Whether it passes by itself.",
+        "retryable": "Whether the request can still go out as it is: by itself, or once the tenant has mended its account.",
         "hint": "Who must do what; begins with Caller, Tenant, Operator or Nobody.",
     },
     "Settlement": {
         "outcome": "What the operator said.",
         "by": "Whom the operator named.",
         "why": "The reason given.",
-        "at": "When.",
+        "at": "When it was settled.",
         "principal": "The ARN of the IAM identity that called.",
     },
     "StatusPage": {"messages": "The records, newest first.", "cursor": "Leads to the next page; null on the last."},
@@ -201,6 +218,33 @@ _MAIL = {
     "html": "<p>Thank you.",
     "attachments": [{"filename": "invoice.pdf", "content": "JVBERi0xLjcK"}],
 }
+_WHOLE = {
+    "tenantId": "acme",
+    "requestId": "invoice-2026-0001",
+    "onUnknown": "hold",
+    "sendAt": "2026-11-25T08:00:00Z",
+    "expiresAt": "2026-11-25T12:00:00Z",
+    "message": {
+        "to": [{"email": "jo@example.com", "name": "Jo Ünger"}],
+        "cc": [],
+        "bcc": [{"email": "archive@acme.example"}],
+        "replyTo": [{"email": "billing@acme.example", "name": "Billing"}],
+        "subject": "Your invoice",
+        "html": '<p>Thank you.<img src="cid:logo">',
+        "text": "Thank you.",
+        "textFromHtml": True,
+        "calendar": {"method": "PUBLISH", "content": "BEGIN:VCALENDAR\r\nMETHOD:PUBLISH\r\n…\r\nEND:VCALENDAR\r\n"},
+        "listUnsubscribe": {"url": "https://acme.example/u/42", "mailto": "unsubscribe@acme.example", "oneClick": True},
+        "headers": {"X-Campaign": "42"},
+        "tags": {"campaign": "spring"},
+        "attachments": [
+            {"filename": "invoice.pdf", "contentType": "application/pdf", "disposition": "attachment", "content": "JVBERi0xLjcK"},
+            {"filename": "logo.png", "contentId": "logo", "s3": {"key": "acme/5f0c", "versionId": "3HL4kqtJlcpXroDTDmJ"}},
+        ],
+    },
+}
+"""A send request with every field: its upload must be there, and its tags need a configuration set."""
+
 _RECORD = {
     "tenantId": "acme",
     "requestId": "invoice-2026-0001",
@@ -215,20 +259,33 @@ _RECORD = {
     "sentAt": None,
     "onUnknown": "hold",
 }
-_SENT = {**_RECORD, "status": "sent", "messageId": "0100019391a1b2c3-example", "attempts": 1, "sentAt": "2026-11-24T10:00:01.000Z"}
+_SENT = {
+    **_RECORD,
+    "status": "sent",
+    "messageId": "0100019391a1b2c3-example",
+    "attempts": 1,
+    "updatedAt": "2026-11-24T10:00:01.000Z",
+    "sentAt": "2026-11-24T10:00:01.000Z",
+}
 _CANCELLED = {**_RECORD, "status": "cancelled", "cancelledBy": "arn:aws:iam::123456789012:user/backend"}
 _RESOLVED = {
     **_SENT,
-    "resolution": {"outcome": "sent", "by": "sam", "why": "seen in the SES events", "at": "2026-11-24T11:00:00.000Z"},
+    "resolution": {
+        "outcome": "sent",
+        "by": "sam",
+        "why": "seen in the SES events",
+        "at": "2026-11-24T11:00:00.000Z",
+        "principal": "arn:aws:iam::123456789012:user/operator",
+    },
 }
-_PROBLEM = {
+PROBLEM = {
     "type": "about:blank",
     "title": "Bad Request",
     "status": 400,
     "code": "invalid_request",
-    "detail": "message.subject: is required",
-    "hint": "Caller: correct the fields that the message names, and send it again.",
-    "errors": [{"path": "message.subject", "problem": "is required"}],
+    "detail": "message.subject: must not contain control characters or line separators",
+    "hint": CODES["invalid_request"].hint,
+    "errors": [{"path": "message.subject", "problem": "must not contain control characters or line separators"}],
 }
 _PROVIDER = {
     "provider": "ses",
@@ -248,11 +305,16 @@ _PROVIDER = {
     "candidate": None,
     "error": None,
 }
-_ACTIVE = {**_PROVIDER, "status": "active", "verifiedAt": "2026-11-24T10:01:00.000Z"}
+_ACTIVE = {**_PROVIDER, "status": "active", "verifiedAt": "2026-11-24T10:01:00.000Z", "warnings": [SANDBOX_MAY_BE]}
+_EXTERNAL_ID = "b3fPzkV1w0mBq0mCzv3yD2Jr8kq5uQeX7hTn4sLgYc0"  # a random one
+_US = Us("Leadmetrics", "aws", "123456789012", ("arn:aws:iam::123456789012:role/tenantmail-send",))
 
 BODIES: Mapping[str, Any] = {
     "sendMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
-    "sendBatch": [{"requestId": "invoice-2026-0001", "message": _MAIL}],
+    "sendBatch": [
+        {"requestId": "invoice-2026-0001", "message": _MAIL},
+        {"requestId": "invoice-2026-0002", "message": {**_MAIL, "subject": "Your\ninvoice"}},
+    ],
     "previewMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
     "resolveMessage": {"outcome": "sent", "messageId": "0100019391a1b2c3-example", "by": "sam", "why": "seen in the SES events"},
     "uploadAttachment": {"filename": "report.pdf", "contentType": "application/pdf", "size": 5_242_880},
@@ -269,9 +331,12 @@ BODIES: Mapping[str, Any] = {
 }
 """By operation: an example of the body that it takes."""
 
+WHOLE: Mapping[str, Any] = {"sendMessage": _WHOLE}
+"""By operation: an example of a body with every field there is."""
+
 ANSWERS: Mapping[str, Any] = {
     "sendMessage": _RECORD,
-    "sendBatch": [{"status": 202, "record": _RECORD}, {"status": 400, "problem": _PROBLEM}],
+    "sendBatch": [{"status": 202, "record": _RECORD}, {"status": 400, "problem": PROBLEM}],
     "previewMessage": {"mime": "From: Acme Billing <billing@acme.example>\r\n…", "truncated": False, "size": 2_310, "problems": []},
     "listMessages": {"messages": [_SENT], "cursor": None},
     "getMessage": _SENT,
@@ -291,17 +356,17 @@ ANSWERS: Mapping[str, Any] = {
     "verifyProvider": {
         "messageId": "0100019391a1b2c3-example",
         "sandbox": "unknown",
-        "warnings": ["AWS SES may be in sandbox mode. …"],
+        "warnings": [SANDBOX_MAY_BE],
         "status": "active",
         "version": 1,
     },
     "disableProvider": {**_ACTIVE, "status": "disabled"},
     "enableProvider": _ACTIVE,
     "onboardProvider": {
-        "externalId": "tm-…",
-        "iamPolicy": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": "*"}]},
-        "trustPolicy": {"Version": "2012-10-17", "Statement": []},
-        "cloudFormationTemplate": "{…}",
+        "externalId": _EXTERNAL_ID,
+        "iamPolicy": iam_policy(None),
+        "trustPolicy": trust_policy(_US, _EXTERNAL_ID),
+        "cloudFormationTemplate": '{"AWSTemplateFormatVersion": "2010-09-09", …}',
     },
 }
 """By operation: an example of what it answers where it succeeds."""
