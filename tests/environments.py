@@ -120,12 +120,14 @@ def run(*command: str, advice: str = "") -> None:
 
 
 NO_PYTHON = f"""
-There is no Python {PYTHON} here, and uv could not download one: install Python {PYTHON} (pyenv, your package manager),
-or give this machine access to the network, and run the same command again."""
+There is no Python {PYTHON} here, and uv could not download one. Install Python
+{PYTHON} (pyenv, your package manager), or give this machine access to the network,
+and run the same command again."""
 
 NO_INDEX = """
-The pinned packages could not be installed: give this machine access to PyPI or to a mirror of it (PIP_INDEX_URL and
-UV_INDEX_URL name one), and run the same command again."""
+The pinned packages could not be installed. Give this machine access to PyPI, or
+to a mirror of it (PIP_INDEX_URL and UV_INDEX_URL name one), and run the same
+command again."""
 
 
 if __name__ == "__main__":

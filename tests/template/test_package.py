@@ -19,11 +19,11 @@ OPERATORS = {"operate.py"}  # programs that people run, on an SDK of their own
 BUDGET = 60_000_000  # bytes; Lambda's limit is 250 MB, and each is read at a cold start
 
 
-def make(target: str, artifacts: Path, architecture: str = ARCHITECTURE) -> subprocess.CompletedProcess[str]:
+def make(target: str, artifacts: Path, architecture: str = ARCHITECTURE, checkout: Path = tables.ROOT) -> subprocess.CompletedProcess[str]:
     artifacts.mkdir(parents=True)
-    command = ["make", "--makefile", tables.ROOT / "src/Makefile", f"build-{target}"]
+    command = ["make", "--makefile", checkout / "src/Makefile", f"build-{target}"]
     environment = {**os.environ, "ARTIFACTS_DIR": str(artifacts), "ARCHITECTURE": architecture, "PYTHON": sys.executable}
-    return subprocess.run(command, cwd=tables.ROOT / "src", env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=checkout / "src", env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +100,19 @@ def test_every_handler_starts_on_what_is_packed(package: dict[str, Path], name: 
     module = handler_module(name)
     loaded = python(package, f"import {module}\nprint({module}.__file__)")
     assert loaded.startswith(str(package["function"]))
+
+
+def test_a_checkout_may_lie_in_a_path_with_spaces(package: dict[str, Path], tmp_path: Path) -> None:
+    """Make takes such a path for several names."""
+    checkout = tmp_path / "my own  checkout"
+    checkout.mkdir()
+    for name in ("src", ".aws-sam"):  # what was packed there is not fetched again
+        (checkout / name).symlink_to(tables.ROOT / name)
+    for target in ("Dependencies", "SendFunction"):
+        built = make(target, tmp_path / "built here" / target, checkout=checkout)
+        assert (built.returncode, built.stderr) == (0, "")
+    for mine, other in (("Dependencies/python", "layer"), ("SendFunction", "function")):
+        assert {path.name for path in (tmp_path / "built here" / mine).iterdir()} == {path.name for path in package[other].iterdir()}
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:

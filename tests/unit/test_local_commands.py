@@ -1,0 +1,61 @@
+"""The commands of the local AWS and of the setup: how they end, and how they print."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import environments
+from local_aws import __main__ as commands
+from local_aws import terminal, up
+from local_aws.stack import SamError
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_a_command_as_shells_expect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its exit code, and a word instead of a traceback."""
+    monkeypatch.setattr(up, "down", interrupt)
+    assert commands.main(["down"]) == 130
+    assert capsys.readouterr() == ("", "\nstopped\n")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SamError])
+def test_what_does_not_come_up_leaves_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: type[BaseException]) -> None:
+    """Neither after Ctrl-C nor after a build that fails."""
+    server = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+
+    def fail() -> None:
+        raise end
+
+    monkeypatch.setattr(up, "DIRECTORY", tmp_path / "up")
+    monkeypatch.setattr(up, "start_server", lambda *_, **__: server)
+    monkeypatch.setattr(up, "build", fail)
+    with pytest.raises(end):
+        up.bring_up(terminal.console())
+    assert server.poll() is not None
+
+
+@pytest.mark.parametrize(("is_terminal", "no_color", "escapes"), [(True, "", True), (True, "1", False), (False, "", False)])
+def test_escape_codes_are_for_terminals_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_terminal: bool, no_color: str, escapes: bool
+) -> None:
+    """And for nobody who asks for none (no-color.org)."""
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    terminal.console().print("[bold green]up[/]")
+    assert ("\033" in capsys.readouterr().out) is escapes
+
+
+@pytest.mark.parametrize("advice", [environments.NO_PYTHON, environments.NO_INDEX])
+def test_a_setup_that_fails_says_what_to_do(capsys: pytest.CaptureFixture[str], advice: str) -> None:
+    """As on a machine without Python 3.13 and without a network."""
+    with pytest.raises(SystemExit) as ended:
+        environments.run(sys.executable, "-c", "raise SystemExit(3)", advice=advice)
+    assert ended.value.code == 3
+    assert capsys.readouterr().err == f"{advice}\n"
+    assert max(map(len, advice.splitlines())) <= 80
