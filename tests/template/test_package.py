@@ -70,6 +70,11 @@ def test_a_function_holds_our_code_alone(package: dict[str, Path]) -> None:
     assert [path.name for path in package["function"].iterdir()] == ["mailer"]
 
 
+def test_what_people_run_is_in_no_package(package: dict[str, Path]) -> None:
+    """Neither the callers' client nor the programs of operators and readers: no function imports them."""
+    assert not [name for name in ("client", "operate.py", "render.py") if (package["function"] / "mailer" / name).exists()]
+
+
 def test_the_package_is_small(package: dict[str, Path]) -> None:
     """Most of what botocore brings describes services that nobody here calls."""
     assert sum(path.stat().st_size for folder in package.values() for path in folder.rglob("*") if path.is_file()) < BUDGET
