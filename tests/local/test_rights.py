@@ -139,7 +139,10 @@ def test_only_those_who_put_messages_on_the_queue_sign_for_us(aws: LocalAws) -> 
 
 
 def test_only_the_sweeper_looks_at_the_intake(aws: LocalAws) -> None:
-    """Whether it may switch it is a matter of the template's tests: MiniStack asks no right for UpdateEventSourceMapping."""
+    """It may not switch it, and no function may."""
     uuid = physical(aws, "SendFunctionSendQueue")
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "lambda").get_event_source_mapping, UUID=uuid)}
     assert refused == set(FUNCTIONS) - {"SweepFunction"}
+    for function in FUNCTIONS:
+        assert is_denied(acting_as(aws, function, "lambda").update_event_source_mapping, UUID=uuid, Enabled=True)
+        assert is_denied(acting_as(aws, function, "lambda").delete_event_source_mapping, UUID=uuid)

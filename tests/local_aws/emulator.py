@@ -1,14 +1,19 @@
 """Run MiniStack with what AWS does differently: `python -P emulator.py`, under MiniStack's own interpreter.
 
 `aws:PrincipalArn` of a role's session is the ARN of the role (IAM user guide, global condition keys); MiniStack gives the session's.
+One event source mapping is read, updated and deleted by rights of their own (service authorization reference, AWS Lambda); MiniStack asks
+the right to list them for the first and none for the others.
 """
 
 import runpy
 from typing import Any
 
-from ministack.core import iam_evaluator  # type: ignore[import-not-found]  # in an environment of its own
+from ministack.core import iam_actions, iam_evaluator  # type: ignore[import-not-found]  # in an environment of its own
+
+MAPPING_ACTIONS = {"GET": "GetEventSourceMapping", "PUT": "UpdateEventSourceMapping", "DELETE": "DeleteEventSourceMapping"}
 
 _resolve = iam_evaluator._resolve_condition_key
+_lambda_action = iam_actions._lambda_action
 
 
 def resolve(key: str, context: Any) -> Any:
@@ -20,6 +25,13 @@ def resolve(key: str, context: Any) -> Any:
     return value
 
 
+def lambda_action(method: str, path: str) -> Any:
+    """Name the action of a call to Lambda as AWS does."""
+    _, _, mapping = path.partition("/event-source-mappings/")
+    return MAPPING_ACTIONS.get(method) if mapping else _lambda_action(method, path)
+
+
 if __name__ == "__main__":
+    iam_actions._lambda_action = lambda_action
     iam_evaluator._resolve_condition_key = resolve
     runpy.run_module("ministack", run_name="__main__", alter_sys=True)
