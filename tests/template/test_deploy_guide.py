@@ -8,6 +8,7 @@ import pytest
 
 import tables
 from mailer.operate import RECORDING
+from mailer.services.replay import MARGIN
 
 PAGE = (tables.ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 SERVICES = {"Serverless": "lambda", "ApiGateway": "apigateway"}
@@ -48,6 +49,13 @@ def test_every_log_that_tells_of_ends_is_replayed() -> None:
     """Of each function that writes records."""
     writers = [name for name in tables.resources("AWS::Serverless::Function") if "MESSAGES_TABLE" in tables.variables(name)]
     assert sorted(RECORDING) == sorted(f"{name}Logs" for name in writers)
+
+
+def test_the_guide_says_which_lines_a_replay_from_a_file_needs() -> None:
+    """All of what `make replay` asks for by itself: where a `sent` is missing, its request goes out again."""
+    [told] = re.findall(r"`LOG=lines\.json`.*?second\s+time", PAGE, re.DOTALL)
+    assert set(re.findall(r"\w+Function\b", told)) == {name.removesuffix("Logs") for name in RECORDING}
+    assert f"{MARGIN.total_seconds() / 60:g} minutes before the moment" in told
 
 
 def test_every_command_of_make_in_the_guides_is_there() -> None:
