@@ -5,7 +5,7 @@ What a rule refuses fails at the end of the test, whatever the emulator made of 
 
 import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -196,7 +196,16 @@ def largest_copy(body: str, outcome: Outcome) -> Copy:
         slot=1e12,
         proof=to_json(Fence(10**6, OWNER), outcome),
         correlation_id=CORRELATION,
+        redeliveries=10**6 - 1,
+        sender="A" * 128 + ":" + "s" * 64,
+        schema=10**6,
     )
+
+
+def test_the_largest_copy_has_a_value_for_every_attribute() -> None:
+    """So one that is added later is tried at its largest, too."""
+    largest = largest_copy("{}", OUTCOMES[0])
+    assert [field.name for field in fields(Copy) if getattr(largest, field.name) == field.default] == []
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])

@@ -32,6 +32,13 @@ def test_what_the_template_refuses(text: str) -> None:
     assert not re.fullmatch(tables.template()["Parameters"]["ProducerTenants"]["AllowedPattern"], text)
 
 
+@pytest.mark.parametrize("text", [",", f"{ID}:a,", f",{ID}:a", f"{ID}:a,,{ID}:b", ID, f"{ID}:", ":a", f"{ID}:a|", "a="])
+def test_an_entry_that_names_nobody_is_an_error(text: str) -> None:
+    """Taken for no rule, a comma that was left over would let each producer ask for every tenant."""
+    with pytest.raises(ValueError, match="ProducerTenants must be"):
+        Producers.parse(text)
+
+
 def test_an_id_that_is_named_twice_gets_both() -> None:
     """One line a tenant is as good as one a producer."""
     rules = Producers.parse("A:acme,A:globex,B:*")

@@ -20,7 +20,7 @@ class Producers:
             ValueError: an entry has another form.
         """
         tenants: dict[str, frozenset[str]] = {}
-        for entry in filter(None, text.split(",")):
+        for entry in text.split(",") if text else ():
             principal, found, named = entry.partition(":")
             if not (principal and found and all(named.split("|"))):
                 raise ValueError("ProducerTenants must be ID:tenant|tenant,ID:*")
