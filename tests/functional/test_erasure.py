@@ -263,6 +263,14 @@ def test_a_tenant_is_erased_once(office: Office) -> None:
     assert before == onboard("acme", wiring.provider_desk()).external_id
 
 
+def test_of_a_deleted_tenant_without_an_external_id_goes_who_deleted_it(office: Office) -> None:
+    """A row that somebody wrote or restored by hand is no erased one."""
+    office.provide(status=ProviderStatus.DELETED, active=None, sealed_external_id=b"", updated_by="arn:aws:iam::111122223333:user/jo")
+    assert erase_tenant("acme", office.room, cancel=False) == {erasure.CONFIG: 1}
+    assert "updatedBy" not in office.item("PROVIDERS_TABLE", tenantId="acme")
+    assert erase_tenant("acme", office.room, cancel=False) == Counter()
+
+
 @pytest.mark.parametrize("stops_at", ["delete_objects", "put_item", "delete_item", "query"])
 def test_an_erasure_that_stops_goes_on(office: Office, monkeypatch: pytest.MonkeyPatch, stops_at: str) -> None:
     """At the first call of each kind; the second run deletes what is left."""

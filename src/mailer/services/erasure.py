@@ -13,7 +13,7 @@ from mailer.domain.delivery import ERASED_CONTENT, Delivery
 from mailer.domain.events import provider_changed
 from mailer.domain.message import readable_ids
 from mailer.domain.pacing import account_key
-from mailer.domain.provider import Provider, ProviderStatus
+from mailer.domain.provider import Provider
 from mailer.ports import Clock, DeadLetters, Eraser, Journal, Letter, MessagesTable, ParkedBodies, ProviderStore, RefusedError
 from mailer.services.waiting import discard
 
@@ -75,7 +75,7 @@ def erase_tenant(tenant_id: str, room: ErasureRoom, *, cancel: bool) -> Counter[
     erased[UPLOADS] = room.eraser.erase_objects(f"attachments/{tenant_id}/")
     erased += _erase_records(room.eraser.records(tenant_id), room)
     erased[LINES] = sum(room.eraser.erase_line(account) for account in lines)
-    _change_provider(tenant_id, room, lifecycle.erase)
+    erased[CONFIG] |= _change_provider(tenant_id, room, lifecycle.erase)
     return +erased
 
 
@@ -167,14 +167,10 @@ def _change_provider(tenant_id: str, room: ErasureRoom, decide: Callable[[Provid
     """Replace the tenant's row by what is decided of it; return whether that changed anything."""
     for _ in range(_TRIES):
         row = room.providers.get(tenant_id)
-        if row is None or _is_erased(row) or (decided := decide(row)) is row:
+        if row is None or (decided := decide(row)) == row:
             return 0
         if room.providers.replace(decided):
             if event := provider_changed("", row, decided):
                 room.journal.provider_changed(event)
             return 1
     raise StillOpenError("the provider is being changed by others: erase again")
-
-
-def _is_erased(row: Provider) -> bool:
-    return row.status is ProviderStatus.DELETED and not row.sealed_external_id
