@@ -91,10 +91,13 @@ def test_rules_that_were_never_read_let_nobody_pass() -> None:
     ssm, clock = Ssm("A:acme"), FakeClock()
     ssm.failing = True
     rules = SsmProducerRules(lambda: ssm, "rules", clock.now)
+    raised = []
     for _ in range(3):
-        with pytest.raises(DependencyError, match="SSM did not complete GetParameter"):
+        with pytest.raises(DependencyError, match="SSM did not complete GetParameter") as caught:
             rules.current()
+        raised.append(caught.value)
     assert ssm.asked == 1
+    assert len({id(told) for told in raised}) == 3  # one that is raised again has a longer traceback each time
     ssm.failing = False
     clock.advance(ASK_AGAIN_AFTER + MOMENT)
     assert rules.current().may_ask("A", "acme")

@@ -86,3 +86,15 @@ def test_while_kms_does_not_answer_nothing_counts_as_foreign(failure: Exception)
     kms.failure = None
     clock.advance(ASK_AGAIN_AFTER + timedelta(milliseconds=1))
     assert signer.read(signer.sign("{}", "body"), "body") == "{}"
+
+
+def test_each_message_has_an_error_of_its_own() -> None:
+    """One that is raised again and again has a longer traceback each time, which threads write at once and which keeps bodies in memory."""
+    kms = Kms()
+    kms.failure = FAILURES[0]
+    signer, raised = a_signer(kms), []
+    for _ in range(3):
+        with pytest.raises(DependencyError) as caught:
+            signer.sign("{}", "body")
+        raised.append(caught.value)
+    assert len(set(map(id, raised))) == 3

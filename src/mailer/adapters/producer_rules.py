@@ -33,7 +33,7 @@ class SsmProducerRules:
         self._now = now
         self._report = report
         self._lock = Lock()
-        self._known: Producers | DependencyError = DependencyError("SSM", "GetParameter") if name else Producers({})
+        self._known = None if name else Producers({})
         self._ask_at = datetime.min.replace(tzinfo=UTC)
 
     def current(self) -> Producers:
@@ -41,8 +41,8 @@ class SsmProducerRules:
         with self._lock:
             if self._name and self._now() >= self._ask_at:
                 self._ask()
-            if not isinstance(self._known, Producers):
-                raise self._known
+            if self._known is None:
+                raise DependencyError("SSM", "GetParameter")
             return self._known
 
     def _ask(self) -> None:
@@ -50,7 +50,7 @@ class SsmProducerRules:
             self._known, good_for = self._read(), FRESH_FOR
         except DependencyError as failure:
             self._report("read producer rules", None, failure)
-            self._known, good_for = self._known if isinstance(self._known, Producers) else failure, ASK_AGAIN_AFTER
+            good_for = ASK_AGAIN_AFTER
         self._ask_at = self._now() + good_for
 
     def _read(self) -> Producers:

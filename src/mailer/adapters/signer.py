@@ -36,7 +36,6 @@ class Signer:
         self._report = report
         self._lock = Lock()
         self._key: bytes | None = None
-        self._failure: DependencyError | None = None
         self._failed_until = _NEVER
 
     def sign(self, text: str, body: str) -> str:
@@ -70,8 +69,8 @@ class Signer:
         return self._key
 
     def _ask(self) -> bytes:
-        if self._failure is not None and self._now() < self._failed_until:
-            raise self._failure
+        if self._now() < self._failed_until:
+            raise DependencyError("KMS", "GenerateMac")  # a new one: the traceback of one that is kept would grow, and keep what it saw
         try:
             with dependency_errors("KMS", "GenerateMac"):
                 answer = self._client().generate_mac(KeyId=self._key_arn, MacAlgorithm="HMAC_SHA_256", Message=PURPOSE)
@@ -79,7 +78,7 @@ class Signer:
                 return answer["Mac"]
         except DependencyError as failure:
             self._report("ask for the queue's key", None, failure)
-            self._failure, self._failed_until = failure, self._now() + ASK_AGAIN_AFTER
+            self._failed_until = self._now() + ASK_AGAIN_AFTER
             raise
 
     def _mac(self, text: str, body: str) -> str:
