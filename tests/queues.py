@@ -19,6 +19,7 @@ def record(message: Mapping[str, Any]) -> dict[str, Any]:
     attributes = message.get("MessageAttributes", {}).items()
     return {
         "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
         "attributes": message["Attributes"],
         "messageAttributes": {name: {"stringValue": value["StringValue"], "dataType": value["DataType"]} for name, value in attributes},

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import boto3
 import pytest
@@ -24,6 +24,7 @@ from mailer.domain.message import MAX_BODY
 from mailer.handlers.send import _received, handler
 from mailer.ports import Copy
 from mailer.settings import settings
+from mailrooms import a_body
 from queues import record, taken
 
 WHOLE = Copy(
@@ -169,12 +170,54 @@ def test_without_kms_only_messages_that_are_signed_are_handed_back(queue: SqsSen
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body.replace("r1", "r2"))
     records = [record(message) for message in taken(queue._queue_url)]
     [ours] = [one["messageId"] for one in records if one["messageAttributes"]]
-    away = EndpointConnectionError(endpoint_url="https://kms")
-    monkeypatch.setattr(wiring.signer(), "_key", None)
-    monkeypatch.setattr(wiring.kms(), "generate_mac", Mock(side_effect=away))
+    without_kms(monkeypatch)
     assert handler({"Records": records}, Context()) == {"batchItemFailures": [{"itemIdentifier": ours}]}
     [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
     assert (ended["requestId"]["S"], ended["status"]["S"]) == ("r2", "failed")
+
+
+@pytest.mark.parametrize(("receives", "hidden"), [(4, []), (5, [1800]), (6, [3600]), (8, [14400]), (9, [14400]), (10, [])])
+def test_what_an_outage_gives_back_again_and_again_is_hidden(
+    queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch, receives: int, hidden: list[int]
+) -> None:
+    """Handed out every six minutes it would be a dead letter within the hour; what was done, or comes for the last time, is let be."""
+    queue.send([(PLAIN, timedelta())])
+    boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=a_body())
+    records = [record(message) for message in taken(queue._queue_url)]
+    for one in records:
+        one["attributes"]["ApproximateReceiveCount"] = str(receives if one["messageAttributes"] else 2)
+    without_kms(monkeypatch)
+    with patch.object(wiring.sqs(), "change_message_visibility_batch", wraps=wiring.sqs().change_message_visibility_batch) as hide:
+        assert len(handler({"Records": records}, Context())["batchItemFailures"]) == 1
+    entries = [entry for call in hide.call_args_list for entry in call.kwargs["Entries"]]
+    [ours] = [one["receiptHandle"] for one in records if one["messageAttributes"]]
+    assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in entries] == [(ours, seconds) for seconds in hidden]
+
+
+def test_messages_of_every_number_are_hidden(queue: SqsSendQueue) -> None:
+    """In calls of at most ten."""
+    queue.send([(PLAIN, timedelta())] * 12)
+    handles = [message["ReceiptHandle"] for _ in range(2) for message in taken(queue._queue_url)]
+    with patch.object(wiring.sqs(), "change_message_visibility_batch", wraps=wiring.sqs().change_message_visibility_batch) as hide:
+        queue.hide(dict.fromkeys(handles, 60 * SECOND))
+    assert [len(call.kwargs["Entries"]) for call in hide.call_args_list] == [10, 2]
+
+
+def test_an_outage_of_sqs_too_hands_messages_back_all_the_same(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come back after the queue's own time; the batch is answered."""
+    queue.send([(PLAIN, timedelta())])
+    [message] = taken(queue._queue_url)
+    message["Attributes"]["ApproximateReceiveCount"] = "5"
+    without_kms(monkeypatch)
+    away = EndpointConnectionError(endpoint_url="https://sqs")
+    monkeypatch.setattr(wiring.sqs(), "change_message_visibility_batch", Mock(side_effect=away))
+    assert handler({"Records": [record(message)]}, Context()) == {"batchItemFailures": [{"itemIdentifier": message["MessageId"]}]}
+
+
+def without_kms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play a new process that KMS does not answer."""
+    monkeypatch.setattr(wiring.signer(), "_key", None)
+    monkeypatch.setattr(wiring.kms(), "generate_mac", Mock(side_effect=EndpointConnectionError(endpoint_url="https://kms")))
 
 
 def test_a_producer_s_correlation_id_is_cut() -> None:

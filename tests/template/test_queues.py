@@ -1,8 +1,10 @@
 """The queues take what the contract allows and lose nothing."""
 
+from datetime import timedelta
 from typing import Any
 
 import tables
+from mailer.domain.waiting import MAX_RECEIVES, hidden_for
 from mailer.services.suspects import RENEW_FROM, TRIAL_SPAN
 
 MIB = 1024 * 1024
@@ -39,9 +41,17 @@ def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
     """SQS's redelivery is for crashes alone, and it ends; but what only stands beside a crasher is sent as a new message before."""
     assert queue("SendQueue")["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
-        "maxReceiveCount": 10,
+        "maxReceiveCount": MAX_RECEIVES,
     }
-    assert RENEW_FROM <= 10 // 2
+    assert RENEW_FROM <= MAX_RECEIVES // 2
+
+
+def test_an_outage_of_half_a_day_moves_nothing_to_the_dead_letters() -> None:
+    """Though each message is handed out and back at once whenever it can be seen."""
+    ordinary = timedelta(seconds=queue("SendQueue")["VisibilityTimeout"])
+    waits = [hidden_for(receives) or ordinary for receives in range(1, MAX_RECEIVES + 1)]
+    assert sum(waits, timedelta()) >= timedelta(hours=12)
+    assert max(waits) <= timedelta(hours=12)  # SQS hides a message no longer
 
 
 def test_a_batch_leaves_time_to_try_what_may_have_killed_a_worker() -> None:

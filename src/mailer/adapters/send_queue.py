@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors, readable
@@ -64,6 +65,20 @@ class SqsSendQueue:
         group: Any = {"MessageGroupId": copy.tenant_id} if copy.tenant_id else {}
         with dependency_errors("SQS", "SendMessage"):
             self._client.send_message(QueueUrl=self._dead_letter_queue_url, MessageBody=copy.body, MessageAttributes=attributes, **group)
+
+    def hide(self, waits: Mapping[str, timedelta]) -> None:
+        """Let messages, by their receipt handles, not be handed out again before a time of at most 12 hours.
+
+        Raises:
+            DependencyError: SQS did not take it; they come back after the queue's own timeout.
+        """
+        for some in batched(waits.items(), _MAX_ENTRIES, strict=False):
+            entries: Any = [
+                {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": int(wait.total_seconds())}
+                for number, (handle, wait) in enumerate(some)
+            ]
+            with dependency_errors("SQS", "ChangeMessageVisibilityBatch"):
+                self._client.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
 
 
 def packed(copies: Iterable[Entry]) -> Iterator[Sequence[Entry]]:

@@ -13,6 +13,14 @@ FIRST_RETRY = {Kind.DEFERRED: timedelta(seconds=5), Kind.TENANT: timedelta(secon
 
 _MOST_DOUBLINGS = 8
 
+HIDE_FROM = 5
+"""From this receive on a message that is handed back is hidden for longer than the queue would: an outage of ours lasts."""
+
+MAX_RECEIVES = 10
+"""After so many receives SQS moves a message to the dead-letter queue (template.yaml)."""
+
+_FIRST_HIDDEN, _LONGEST_HIDDEN = timedelta(minutes=30), timedelta(hours=4)
+
 
 def retry_delay(outcome: NotSent, failures: int) -> timedelta:
     """Return how long to wait after a failed try, the request's so many-th. A provider's own word comes first."""
@@ -20,3 +28,13 @@ def retry_delay(outcome: NotSent, failures: int) -> timedelta:
         return outcome.retry_after
     first = FIRST_RETRY.get(outcome.error.kind, FIRST_RETRY[Kind.DEFERRED])
     return min(first * (1 << min(failures - 1, _MOST_DOUBLINGS)), MAX_DELAY)
+
+
+def hidden_for(receives: int) -> timedelta | None:
+    """Return how long to hide a message that is handed back after so many receives, so that an outage does not use them up.
+
+    None where the queue's own timeout does: at first, and after the last receive, when SQS is to move it.
+    """
+    if not HIDE_FROM <= receives < MAX_RECEIVES:
+        return None
+    return min(_FIRST_HIDDEN * (1 << receives - HIDE_FROM), _LONGEST_HIDDEN)

@@ -8,6 +8,7 @@ from mailer import wiring
 from mailer.adapters.send_queue import read_ours, to_copy
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
+from mailer.domain.waiting import hidden_for
 from mailer.services.mailroom import Received
 from mailer.services.send import send_batch
 
@@ -18,6 +19,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
     try:
         batch, unread = _read(event["Records"])
         returned = [*unread, *send_batch(batch, wiring.mailroom(), ends_at=ends_at)]
+        _hide([record for record in event["Records"] if record["messageId"] in returned])
     finally:
         wiring.journal().flush()
     return {"batchItemFailures": [{"itemIdentifier": receipt} for receipt in returned]}
@@ -41,4 +43,17 @@ def _received(record: Mapping[str, Any], signer: Signer) -> Received:
     stamp = system.get("SentTimestamp")  # events written by hand have none
     sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp else datetime.now(UTC)
     copy = to_copy(body, attributes, system, read_ours(body, attributes, signer), sent_at=sent_at)
-    return Received(record["messageId"], copy, int(system.get("ApproximateReceiveCount", 1)), sent_at)
+    return Received(record["messageId"], copy, _receives(record), sent_at)
+
+
+def _receives(record: Mapping[str, Any]) -> int:
+    return int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
+
+
+def _hide(returned: Sequence[Mapping[str, Any]]) -> None:
+    """Keep messages that have been handed back again and again from using up their receives while an outage lasts."""
+    waits = {record["receiptHandle"]: wait for record in returned if (wait := hidden_for(_receives(record)))}
+    try:
+        wiring.send_queue().hide(waits)
+    except DependencyError as failure:
+        wiring.journal().failed("hide", None, failure)
