@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fakes import NOON
-from mailer.domain.delivery import Change, Delivery, Status, WaitsFor
+from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError
+from mailer.domain.message import SCHEMA
 from mailer.services.mailroom import Received
 from mailer.services.redelivery import WORKER_LOST
 from mailrooms import SEND_TIMEOUT, Bench, a_body, a_copy, a_record, under_way
@@ -98,6 +99,83 @@ def test_a_stale_copy_is_acknowledged(status: Status) -> None:
     bench = Bench(under_way(status, hop=2))
     assert bench.receive(a_copy(hop=1)) == []
     assert (bench.queue.sent, bench.provider.mails, bench.record().status) == ([], [], status)
+
+
+def overdue(**fields: Any) -> Delivery:
+    """Make a record of a request whose copy has been lost: it should have come back at noon."""
+    return a_record(
+        **{
+            "status": Status.DEFERRED,
+            "hop": 4,
+            "due_at": NOON,
+            "waits_for": WaitsFor.TIME,
+            "expires_at": NOON + timedelta(days=1),
+            **fields,
+        }
+    )
+
+
+def test_a_request_whose_copy_is_lost_is_sent_when_its_caller_sends_it_once_more() -> None:
+    """As the runbook says. It keeps its own end, and its producer is held against the rules as before."""
+    bench = Bench(overdue(correlation_id="c-1"))
+    bench.clock.time = NOON + OVERDUE_AFTER
+    late = {"created_at": bench.clock.time, "sender": "AROAEXAMPLE:x"}
+    bench.receive(a_copy(papers=late))
+    copy, delay = bench.take()
+    assert (copy.hop, copy.created_at, copy.expires_at, delay) == (5, NOON, NOON + timedelta(days=1), timedelta())
+    assert (copy.correlation_id, copy.sender, copy.schema) == ("c-1", "AROAEXAMPLE:x", SCHEMA)
+    bench.receive(copy)
+    assert (bench.record().status, len(bench.provider.mails), bench.queue.sent) == (Status.SENT, 1, [])
+
+
+def test_of_many_copies_one_stands_for_what_was_lost() -> None:
+    """Two that always found themselves older than the other would never be sent."""
+    bench = Bench(overdue())
+    bench.clock.time = NOON + OVERDUE_AFTER
+    bench.receive(*[a_copy()] * 5)
+    assert len(bench.queue.sent) == 1
+    copy, _ = bench.take()
+    bench.receive(a_copy(hop=4), copy)  # what seemed to be lost was only late
+    assert (len(bench.provider.mails), bench.queue.sent, bench.record().status) == (1, [], Status.SENT)
+
+
+NOT_LOST = {
+    "not overdue": (overdue(), OVERDUE_AFTER - SECOND),
+    "left to an operator": (overdue(due_at=None), timedelta(hours=5)),
+    "under way": (under_way(hop=4, due_at=NOON), OVERDUE_AFTER),
+    "resent by an operator": (overdue(status=Status.QUEUED, due_at=None), timedelta(hours=5)),
+}
+
+
+@pytest.mark.parametrize(("record", "later"), NOT_LOST.values(), ids=NOT_LOST)
+def test_a_copy_that_is_on_its_way_is_not_replaced(record: Delivery, later: timedelta) -> None:
+    """A producer may send everything twice."""
+    bench = Bench(record)
+    bench.clock.time = NOON + later
+    bench.receive(a_copy())
+    assert (bench.queue.sent, bench.record(), bench.provider.mails) == ([], record, [])
+
+
+def test_an_old_copy_of_ours_never_stands_for_a_lost_one() -> None:
+    """Only what a caller sent: a receipt that was lost must not breed copies."""
+    bench = Bench(overdue())
+    bench.clock.time = NOON + OVERDUE_AFTER
+    bench.receive(a_copy(hop=3))
+    assert bench.queue.sent == []
+
+
+def test_a_table_that_does_not_hear_of_the_replacement_costs_a_copy() -> None:
+    """That is safe on the queue by then."""
+    bench = Bench(overdue())
+    bench.clock.time = NOON + OVERDUE_AFTER
+
+    def lost(change: Change) -> None:
+        if change.rule.name == "touch":
+            raise DependencyError("DynamoDB", "UpdateItem")
+
+    bench.messages.before = lost
+    assert bench.receive(a_copy()) == []
+    assert bench.take()[0].hop == 5
 
 
 @pytest.mark.parametrize("send_at", [NOON + timedelta(minutes=1), NOON + timedelta(days=1)], ids=["queue", "bucket"])

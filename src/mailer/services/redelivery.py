@@ -1,11 +1,16 @@
 """What a copy does when its record does not let it be sent: somebody else is at it, was at it, or it has ended."""
 
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
 from mailer.domain import changes
-from mailer.domain.delivery import Delivery, Status, same_content
-from mailer.domain.errors import ErrorInfo
+from mailer.domain.delivery import OVERDUE_AFTER, Delivery, Status, same_content
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.message import SCHEMA
 from mailer.ports import RefusedError
 from mailer.services.mailroom import Job, Mailroom
-from mailer.services.waiting import bury, come_back, discard_body, park
+from mailer.services.waiting import as_known, bury, come_back, discard_body, park, send
 
 WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not come back with an answer")
 
@@ -23,7 +28,9 @@ def redelivered(job: Job, room: Mailroom, record: Delivery) -> bool:
         discard_body(room, record, job.copy.parked)
         return False
     if record.hop > job.copy.hop:
-        return False  # a newer copy is on its way; this one came again because its receipt was lost
+        if job.copy.hop == 0 and has_lost_its_copy(record, room.clock.now()):
+            _take_over(job, room, record)
+        return False  # else a newer copy is on its way; this one came again because its receipt was lost
     match record.status:
         case Status.SENDING:
             return _under_way(job, room, record)
@@ -32,6 +39,19 @@ def redelivered(job: Job, room: Mailroom, record: Delivery) -> bool:
         case _:
             come_back(job, room, record.due_at or room.clock.now())
             return False
+
+
+def has_lost_its_copy(record: Delivery, now: datetime) -> bool:
+    """Whether a request that waits should long have come back by itself; one that is left to an operator is never due."""
+    return record.status is Status.DEFERRED and record.due_at is not None and record.due_at + OVERDUE_AFTER <= now
+
+
+def _take_over(job: Job, room: Mailroom, record: Delivery) -> None:
+    """Let what a caller has sent once more stand for the copy that the queue has lost. The request is not overdue then: others do not."""
+    now, hop = room.clock.now(), record.hop + 1
+    send(replace(as_known(job.copy, record), hop=hop, schema=SCHEMA), room, timedelta())
+    with suppress(RefusedError, DependencyError):
+        room.messages.apply(changes.touch(record, now, due_at=now, hop=hop))
 
 
 def _under_way(job: Job, room: Mailroom, record: Delivery) -> bool:

@@ -113,6 +113,19 @@ def pointer_to(record: Delivery) -> Copy:
     )
 
 
+def as_known(copy: Copy, record: Delivery) -> Copy:
+    """Return a copy with a request's whole body as the newest of those that its record knows of."""
+    return replace(
+        copy,
+        tenant_id=record.tenant_id,
+        created_at=record.created_at,
+        hop=record.hop,
+        redeliveries=record.redeliveries,
+        expires_at=record.expires_at,
+        correlation_id=record.correlation_id,
+    )
+
+
 def come_back(job: Job, room: Mailroom, until: datetime) -> None:
     """Look at a request again at a given time, whatever its record says until then; a proof in the copy stays in it."""
     send_copy(job, room, min(until - room.clock.now(), MAX_DELAY), proof=job.copy.proof)
