@@ -356,6 +356,8 @@ class Copy:
     """The SenderId that SQS gave the producer's message which began it; None where the API did."""
     schema: int = 0
     """The version of its fields that one of our functions has read it by; 0 where none has."""
+    claimed: bool = False
+    """Whether it says that it is one of ours by a signature that does not fit: made up, or made with a key that has been replaced."""
 
 
 class SendQueue(Protocol):

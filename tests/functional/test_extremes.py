@@ -199,6 +199,7 @@ def largest_copy(body: str, outcome: Outcome) -> Copy:
         redeliveries=10**6 - 1,
         sender="A" * 128 + ":" + "s" * 64,
         schema=10**6,
+        claimed=True,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock, patch
 
@@ -16,13 +16,14 @@ from fakes import NOON
 from mailer import wiring
 from mailer.adapters.send_queue import MAX_BATCH_BYTES, OURS, SqsSendQueue, packed, to_attributes
 from mailer.adapters.signer import Signer
-from mailer.domain import proof
-from mailer.domain.changes import Fence
+from mailer.domain import changes, proof
+from mailer.domain.changes import Fence, Request
 from mailer.domain.delivery import NotSent
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.message import MAX_BODY
+from mailer.domain.message import MAX_BODY, parse_request
 from mailer.handlers.send import _received, handler
 from mailer.ports import Copy
+from mailer.services.waiting import pointer_to
 from mailer.settings import settings
 from mailrooms import a_body
 from queues import record, taken
@@ -41,6 +42,7 @@ WHOLE = Copy(
     correlation_id="c-1",
     sender="AROAEXAMPLE:session",
     schema=3,
+    claimed=True,
 )
 PLAIN = Copy(body="{}", tenant_id="acme", created_at=NOON)
 SECOND = timedelta(seconds=1)
@@ -123,7 +125,8 @@ def test_what_a_producer_says_of_its_message_counts_for_nothing(queue: SqsSendQu
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}", MessageAttributes=made_up, MessageGroupId="acme")
     [message] = taken(queue._queue_url)
     copy = _received(record(message), wiring.signer()).copy
-    assert replace(copy, created_at=NOON) == replace(PLAIN, sender=message["Attributes"]["SenderId"])
+    sender = message["Attributes"]["SenderId"]
+    assert replace(copy, created_at=NOON) == replace(PLAIN, sender=sender, claimed=OURS in attributes)
     assert int(copy.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
 
 
@@ -140,6 +143,25 @@ def test_a_producer_is_known_by_what_sqs_says_of_it(queue: SqsSendQueue, monkeyp
     assert ('"acme"' in letter["Body"], letter["MessageAttributes"]["reason"]["StringValue"]) == (True, "producer_not_allowed")
     [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
     assert ended["tenantId"]["S"] == "globex"
+
+
+def test_a_new_key_takes_no_message_of_the_old_one_for_a_producer_s(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One waits on the queue, one in the bucket: both end as their record knows them, beside rules that name neither of our functions."""
+    boto3.client("ssm").put_parameter(Name="rules", Type="String", Value="AROAEXAMPLE12:globex")
+    monkeypatch.setattr(wiring.producer_rules(), "_name", "rules")
+    monkeypatch.setattr(queue, "_signer", SIGNER)
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    for request_id in ("r1", "r2"):
+        body = a_body(request_id)
+        request = Request.of(parse_request(body), created_at=NOON, expires_at=soon)
+        parked = wiring.parked_bodies().park("acme", request_id, body) if request_id == "r2" else None
+        waits = wiring.messages_table().apply(changes.wait(request, NOON, changes.Rest(until=NOON, hop=1, parked=parked)))
+        queue.send([(pointer_to(waits) if parked else replace(PLAIN, body=body, hop=1), timedelta())])
+    monkeypatch.setattr(queue, "_signer", wiring.signer())
+    assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, Context()) == {"batchItemFailures": []}
+    ended = [wiring.messages_table().get("acme", request_id) for request_id in ("r1", "r2")]
+    assert [one.error and one.error.code for one in ended if one] == ["provider_not_configured"] * 2
+    assert taken(queue._dead_letter_queue_url) == []
 
 
 def test_what_was_signed_for_one_message_counts_for_no_other(queue: SqsSendQueue) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fakes import FakeClock, FakeJournal, FakeMessagesTable, FakeParkedBodies, FakeSendQueue
+from fakes import NOON, FakeClock, FakeJournal, FakeMessagesTable, FakeParkedBodies, FakeSendQueue
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError
@@ -81,6 +81,27 @@ def test_a_listing_tells_reasons_and_leaves_the_queue_as_it_was() -> None:
     shown = dead_letters.list_letters(office.room)
     assert shown == [Shown("acme", "r1", "processing_crashed", "why"), Shown("acme", "r1", dead_letters.MOVED_BY_SQS, "why")]
     assert len(office.dead.waiting) == 2
+
+
+@pytest.mark.parametrize("reason", [NOT_ALLOWED, None])
+def test_a_letter_that_a_replaced_key_has_signed_is_known_by_its_record(reason: str | None) -> None:
+    """Not as its producer's: the message came from one of our functions."""
+    papers = {"claimed": True, "sender": "AROASENDFUNCTION:x"}
+    office = Office([letter(a_copy(papers=papers), reason), letter(a_copy("r2", papers=papers), reason)], [a_record(hop=3)])
+    office.room = replace(office.room, producers=Producers.parse("AROAPRODUCER:acme"))
+    assert office.redrive() == [Did.REDRIVEN, Did.KEPT_NOT_ALLOWED]
+    [copy] = office.queue.copies
+    assert (copy.hop, copy.claimed, copy.sender) == (3, False, None)
+
+
+def test_a_pointer_that_a_replaced_key_has_signed_leads_to_the_parked_body() -> None:
+    """Where the record says; its letter says nothing that counts."""
+    key = "parked/acme/r1/1.json"
+    first = Copy(body='{"tenantId": "acme", "requestId": "r1"}', tenant_id="acme", created_at=NOON, claimed=True)
+    office = Office([letter(first, None)], [a_record(Status.DEFERRED, hop=3, parked=key)])
+    office.parked.bodies[key] = a_body()
+    assert office.redrive() == [Did.REDRIVEN]
+    assert office.queue.copies[0].parked == key
 
 
 def test_an_open_request_goes_through_the_queue_again_at_once() -> None:

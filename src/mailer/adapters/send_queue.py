@@ -161,6 +161,7 @@ def to_attributes(copy: Copy, signer: Signer, *, reason: str | None = None) -> M
         CORRELATION_ID: copy.correlation_id,
         "sender": copy.sender,
         "schema": copy.schema or None,
+        "claimed": copy.claimed or None,
         "reason": reason,
     }
     text = json.dumps({name: value for name, value in known.items() if value is not None}, separators=(",", ":"))
@@ -186,7 +187,14 @@ def to_copy(
     if ours is None:
         correlation_id = attributes.get(CORRELATION_ID, "")[:MAX_CORRELATION_ID]
         sender = system.get("SenderId", UNKNOWN_SENDER)
-        return Copy(body=body, tenant_id=tenant_id, created_at=sent_at, correlation_id=correlation_id or None, sender=sender)
+        return Copy(
+            body=body,
+            tenant_id=tenant_id,
+            created_at=sent_at,
+            correlation_id=correlation_id or None,
+            sender=sender,
+            claimed=OURS in attributes,
+        )
     return Copy(
         body=body,
         tenant_id=tenant_id,
@@ -201,4 +209,5 @@ def to_copy(
         correlation_id=ours.get(CORRELATION_ID),
         sender=ours.get("sender"),
         schema=ours.get("schema", 0),
+        claimed=ours.get("claimed", False),
     )

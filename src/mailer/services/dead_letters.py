@@ -13,6 +13,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import MAX_BODY, parse_request, readable_ids, schedule, utf8_size
 from mailer.domain.producers import Producers
 from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
+from mailer.services.claims import recognise
 from mailer.services.ending import end_unsent
 from mailer.services.intake import NOT_ALLOWED
 from mailer.services.waiting import discard, is_own_body
@@ -118,6 +119,7 @@ def _work(room: DeadLetterRoom, chosen: Chosen, act: Callable[[Letter, DeadLette
 def _try(letter: Letter, room: DeadLetterRoom, act: Callable[[Letter, DeadLetterRoom], Did]) -> Did:
     """Work on one letter; a service that fails keeps this one, not those after it."""
     try:
+        letter = replace(letter, copy=recognise(letter.copy, room.messages))
         did = act(letter, room)
         if did in DONE:
             room.letters.delete(letter)

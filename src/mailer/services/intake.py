@@ -24,6 +24,7 @@ from mailer.domain.message import (
 )
 from mailer.domain.waiting import retry_delay
 from mailer.ports import Copy, RefusedError
+from mailer.services.claims import recognise
 from mailer.services.ending import end_unsent
 from mailer.services.mailroom import Job, Mailroom, Received
 from mailer.services.messages import body_too_large
@@ -49,6 +50,7 @@ def read(received: Received, room: Mailroom) -> Job | Received | None:
 
 
 def _job_or_end(received: Received, room: Mailroom) -> Job | None:
+    received = replace(received, copy=recognise(received.copy, room.messages))
     if _asks_for_a_foreign_tenant(received.copy, room):
         bury(received.copy, room, NOT_ALLOWED, f"{received.copy.sender} may not ask for this tenant")
         return None
