@@ -220,12 +220,44 @@ def test_a_bucket_that_does_not_answer_lets_the_request_wait() -> None:
     assert upload_of(bench) == b"first"
 
 
-def test_a_copy_that_would_grow_too_large_stays_as_it_is() -> None:
-    """Text that is no ASCII takes more room on our queue than it took its producer."""
-    bench = a_bench({"acme/a": b"first"})
-    later = (NOON + timedelta(minutes=5)).isoformat()
-    request = {"tenantId": "acme", "requestId": "r1", "sendAt": later, "message": a_message(html="\u5b57" * 250_000)}
+def grown(**fields: Any) -> Copy:
+    """Make a request whose text takes more room on our queue, where it is escaped, than it took its producer."""
+    request = {"tenantId": "acme", "requestId": "r1", "message": a_message(html="\u5b57" * 250_000), **fields}
     body = json.dumps(request, ensure_ascii=False)
     assert len(body.encode()) < MAX_BODY < len(canonical_json(parse_request(body)))
-    bench.receive(Copy(body=body, tenant_id="acme", created_at=NOON))
-    assert bench.take()[0].body == body
+    return Copy(body=body, tenant_id="acme", created_at=NOON)
+
+
+def test_a_body_that_has_no_room_for_the_versions_is_parked_with_them() -> None:
+    """What was uploaded since its first reading is not sent either; the parked body goes with the end."""
+    bench = a_bench({"acme/a": b"first"})
+    bench.receive(grown(sendAt=(NOON + timedelta(minutes=5)).isoformat()))
+    copy, delay = bench.take()
+    bench.attachments.files["acme/a"] = b"second"
+    bench.clock.advance(delay)
+    bench.receive(copy)
+    assert (bench.record().status, upload_of(bench), bench.parked.bodies) == (Status.SENT, b"first", {})
+
+
+def test_a_body_that_was_parked_and_sent_at_once_is_deleted() -> None:
+    """It never waited, so its record may not know of it."""
+    bench = a_bench({"acme/a": b"first"})
+    bench.receive(grown())
+    assert (bench.record().status, upload_of(bench), bench.parked.bodies) == (Status.SENT, b"first", {})
+
+
+def test_a_body_that_was_parked_and_refused_at_once_is_deleted() -> None:
+    """As where its tenant has no provider."""
+    bench = a_bench({"acme/a": b"first"})
+    bench.providers.rows.clear()
+    bench.receive(grown())
+    assert (bench.record().status, bench.parked.bodies) == (Status.FAILED, {})
+
+
+def test_a_body_that_cannot_be_parked_waits_as_it_came() -> None:
+    """The bucket is away; the versions are those of the first reading that it answers."""
+    bench = a_bench({"acme/a": b"first"})
+    bench.parked.broken = True
+    copy = grown()
+    bench.receive(copy)
+    assert bench.take()[0].body == copy.body

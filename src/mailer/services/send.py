@@ -21,7 +21,7 @@ from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.tags import tagged
 from mailer.domain.waiting import retry_delay
-from mailer.ports import EmailProvider, RefusedError
+from mailer.ports import Copy, EmailProvider, RefusedError
 from mailer.services.byte_budget import Held
 from mailer.services.ending import end_unsent
 from mailer.services.intake import read
@@ -31,7 +31,7 @@ from mailer.services.redelivery import redelivered
 from mailer.services.suspects import is_suspect, renew, try_alone
 from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
 from mailer.services.uploads import pin
-from mailer.services.waiting import bury_crashed, carry_proof, come_back, discard, remember_body, rest, send_copy
+from mailer.services.waiting import bury_crashed, carry_proof, come_back, discard, ids_alone, park, remember_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=27)
 """How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
@@ -150,17 +150,19 @@ def _prepare_in_time(job: Job, row: Provider | None, room: Mailroom) -> Ready | 
 
 
 def _with_uploads(job: Job, room: Mailroom) -> Job:
-    """Pin the uploads to the versions that are there at the first reading, so that each later copy sends those.
-
-    A copy that would not fit on the queue with them stays as it is.
-    """
+    """Pin the uploads to the versions that are there at the first reading, so that each later copy sends those."""
     if all(ref.version for ref in job.send.uploads.values()):
         return job
-    send = pin(job.send, lambda ref: ref.version or room.attachments.version(job.tenant_id, ref))
-    body = canonical_json(send)
-    fits = job.copy.parked is None and len(body) <= MAX_BODY
-    copy = replace(job.copy, body=body) if fits else job.copy
-    return replace(job, send=send, received=replace(job.received, copy=copy))
+    job = replace(job, send=pin(job.send, lambda ref: ref.version or room.attachments.version(job.tenant_id, ref)))
+    return replace(job, received=replace(job.received, copy=_with_pins(job, room)))
+
+
+def _with_pins(job: Job, room: Mailroom) -> Copy:
+    """Return a copy that brings the pinned versions back; one whose body has no room for them, or grows when it is escaped, is parked."""
+    body = canonical_json(job.send)
+    if job.copy.parked is None and len(body) > MAX_BODY:
+        return replace(job.copy, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, room))
+    return job.copy if job.copy.parked else replace(job.copy, body=body)
 
 
 def _settle_proof(job: Job, row: Provider | None, room: Mailroom) -> bool:

@@ -99,10 +99,15 @@ def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
     return key.startswith(f"parked/{tenant_id}/{request_id}/")
 
 
+def ids_alone(tenant_id: str, request_id: str) -> str:
+    """Return the body of a copy whose request is in the bucket."""
+    return json.dumps({"tenantId": tenant_id, "requestId": request_id})
+
+
 def pointer_to(record: Delivery) -> Copy:
     """Return the copy that stands for a record's parked body."""
     return Copy(
-        body=json.dumps({"tenantId": record.tenant_id, "requestId": record.request_id}),
+        body=ids_alone(record.tenant_id, record.request_id),
         tenant_id=record.tenant_id,
         created_at=record.created_at,
         hop=record.hop,
