@@ -8,7 +8,7 @@ from unittest.mock import Mock, patch
 
 import boto3
 
-from api_calls import Context, call, event
+from api_calls import SendContext, call, event
 from crashing import Died
 from fakes import AtOnce, FakeClock
 from mailer import wiring
@@ -19,13 +19,6 @@ FROM, SES_REGION = "billing@acme.example", "eu-west-1"
 MESSAGES = 12
 BATCHES = 40
 """More than it takes."""
-
-
-class SendContext(Context):
-    """SendFunction has more time than the API gives."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 60_000
 
 
 def activate() -> None:

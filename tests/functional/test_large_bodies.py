@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from api_calls import Context
+from api_calls import SendContext
 from mailer import wiring
 from mailer.domain.message import MAX_BODY
 from mailer.handlers.send import handler
@@ -28,7 +28,7 @@ def a_body(size: int, request_id: str = "r1") -> str:
 def put_and_run(aws: Mapping[str, str], *bodies: str) -> Any:
     for body in bodies:
         boto3.client("sqs").send_message(QueueUrl=aws["SEND_QUEUE_URL"], MessageBody=body, MessageGroupId="acme")
-    return handler({"Records": [record(message) for message in taken(aws["SEND_QUEUE_URL"])]}, Context())
+    return handler({"Records": [record(message) for message in taken(aws["SEND_QUEUE_URL"])]}, SendContext())
 
 
 @pytest.mark.parametrize("size", [MAX_BODY + 1, MOST])

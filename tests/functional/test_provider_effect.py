@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.ses.models import ses_backends
 
-from api_calls import Context, call, event
+from api_calls import Context, SendContext, call, event
 from mailer import wiring
 from mailer.adapters.providers_table import RELEASE_MARKED
 from mailer.adapters.table_stream import event_of
@@ -64,7 +64,7 @@ class Stack:
                         "messageAttributes": papers,
                     }
                 )
-        assert send.handler({"Records": records}, Context()) == {"batchItemFailures": []}
+        assert send.handler({"Records": records}, SendContext()) == {"batchItemFailures": []}
 
     def sweep(self) -> None:
         sweep.handler({}, Context())

@@ -11,7 +11,7 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from api_calls import Context
+from api_calls import SendContext
 from fakes import NOON
 from mailer import wiring
 from mailer.adapters.send_queue import MAX_BATCH_BYTES, OURS, SqsSendQueue, packed, to_attributes
@@ -138,7 +138,7 @@ def test_a_producer_is_known_by_what_sqs_says_of_it(queue: SqsSendQueue, monkeyp
     for tenant in ("acme", "globex"):
         body = json.dumps({"tenantId": tenant, "requestId": "r1", "message": message})
         boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body)
-    assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, Context()) == {"batchItemFailures": []}
+    assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, SendContext()) == {"batchItemFailures": []}
     [letter] = taken(queue._dead_letter_queue_url)
     assert ('"acme"' in letter["Body"], letter["MessageAttributes"]["reason"]["StringValue"]) == (True, "producer_not_allowed")
     [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
@@ -158,7 +158,7 @@ def test_a_new_key_takes_no_message_of_the_old_one_for_a_producer_s(queue: SqsSe
         waits = wiring.messages_table().apply(changes.wait(request, NOON, changes.Rest(until=NOON, hop=1, parked=parked)))
         queue.send([(pointer_to(waits) if parked else replace(PLAIN, body=body, hop=1), timedelta())])
     monkeypatch.setattr(queue, "_signer", wiring.signer())
-    assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, Context()) == {"batchItemFailures": []}
+    assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, SendContext()) == {"batchItemFailures": []}
     ended = [wiring.messages_table().get("acme", request_id) for request_id in ("r1", "r2")]
     assert [one.error and one.error.code for one in ended if one] == ["provider_not_configured"] * 2
     assert taken(queue._dead_letter_queue_url) == []
@@ -193,7 +193,7 @@ def test_without_kms_only_messages_that_are_signed_are_handed_back(queue: SqsSen
     records = [record(message) for message in taken(queue._queue_url)]
     [ours] = [one["messageId"] for one in records if one["messageAttributes"]]
     without_kms(monkeypatch)
-    assert handler({"Records": records}, Context()) == {"batchItemFailures": [{"itemIdentifier": ours}]}
+    assert handler({"Records": records}, SendContext()) == {"batchItemFailures": [{"itemIdentifier": ours}]}
     [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
     assert (ended["requestId"]["S"], ended["status"]["S"]) == ("r2", "failed")
 
@@ -210,7 +210,7 @@ def test_what_an_outage_gives_back_again_and_again_is_hidden(
         one["attributes"]["ApproximateReceiveCount"] = str(receives if one["messageAttributes"] else 2)
     without_kms(monkeypatch)
     with patch.object(wiring.sqs(), "change_message_visibility_batch", wraps=wiring.sqs().change_message_visibility_batch) as hide:
-        assert len(handler({"Records": records}, Context())["batchItemFailures"]) == 1
+        assert len(handler({"Records": records}, SendContext())["batchItemFailures"]) == 1
     entries = [entry for call in hide.call_args_list for entry in call.kwargs["Entries"]]
     [ours] = [one["receiptHandle"] for one in records if one["messageAttributes"]]
     assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in entries] == [(ours, seconds) for seconds in hidden]
@@ -233,7 +233,7 @@ def test_an_outage_of_sqs_too_hands_messages_back_all_the_same(queue: SqsSendQue
     without_kms(monkeypatch)
     away = EndpointConnectionError(endpoint_url="https://sqs")
     monkeypatch.setattr(wiring.sqs(), "change_message_visibility_batch", Mock(side_effect=away))
-    assert handler({"Records": [record(message)]}, Context()) == {"batchItemFailures": [{"itemIdentifier": message["MessageId"]}]}
+    assert handler({"Records": [record(message)]}, SendContext()) == {"batchItemFailures": [{"itemIdentifier": message["MessageId"]}]}
 
 
 def without_kms(monkeypatch: pytest.MonkeyPatch) -> None:

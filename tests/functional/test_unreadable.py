@@ -9,7 +9,7 @@ from unittest.mock import MagicMock, patch
 import boto3
 import pytest
 
-from api_calls import Context
+from api_calls import SendContext
 from fakes import NOON, a_provider
 from gateway import Gateway
 from mailer import wiring
@@ -136,7 +136,7 @@ def bad_row(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
 
 def test_a_provider_row_that_cannot_be_read_lets_its_own_mail_wait(bad_row: str) -> None:
     """Its request is deferred, never failed; that of another tenant in the batch ends as it should."""
-    answer = send.handler({"Records": [record("r1", bad_row), record("r2", "acme")]}, Context())
+    answer = send.handler({"Records": [record("r1", bad_row), record("r2", "acme")]}, SendContext())
     assert answer == {"batchItemFailures": []}
     waits, ended = wiring.messages_table().get(bad_row, "r1"), wiring.messages_table().get("acme", "r2")
     assert waits is not None
