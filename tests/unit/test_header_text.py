@@ -57,3 +57,26 @@ def test_no_name_of_a_charset_is_looked_up() -> None:
 def test_what_a_second_decoding_finds_counts_too(text: str) -> None:
     """Some readers decode until nothing is left to decode."""
     assert text_fault(text)
+
+
+SPLIT = [
+    "=?utf-8?q?=E2=80?= =?utf-8?q?=A8?=",  # U+2028
+    "=?utf-8?q?=C2?= =?UTF-8?b?hQ==?=",  # U+0085
+    "=?utf-7?q?+AA?= =?utf-7?q?o-?=",
+    "=?utf-7?q?+AA?==?utf-7?q?o-?=",
+    "Hi =?utf-8?q?=C3=A9?= =?utf-8*en?q?=E2?= =?utf8?q?=80=A9?= there",  # U+2029
+]
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_a_character_that_is_split_among_words_counts(text: str) -> None:
+    """RFC 2047 forbids it, and many readers put it together all the same."""
+    assert text_fault(text) == "must not contain an encoded-word that hides a control character"
+
+
+@pytest.mark.parametrize(
+    "text", ["=?utf-8?q?=C3?= =?utf-8?q?=A9?=", "=?utf-8?q?=E2=80?= and =?utf-8?q?=A8?=", "=?utf-8?q?=E2=80?= =?koi8-r?q?=A8?="]
+)
+def test_what_makes_no_control_character_is_taken(text: str) -> None:
+    """Another character, words apart, another charset."""
+    assert text_fault(text) is None

@@ -2,6 +2,7 @@
 
 import binascii
 import re
+from collections.abc import Sequence
 
 MAX_LINE = 998  # characters of a line without its CRLF, RFC 5322 §2.1.1
 MAX_NAME = 76  # characters of a field name: with its colon it leaves a line of 78 whole
@@ -108,17 +109,21 @@ def is_structured(name: str) -> bool:
 
 
 def _encoded_fault(text: str) -> str | None:
-    """Decode a text as often as any reader might, and say what must not come out of it."""
+    """Decode a text as any reader might, word by word or what touches together, and say what must not come out of it."""
+    return _fault_in(text, together=False) or _fault_in(text, together=True)
+
+
+def _fault_in(text: str, *, together: bool) -> str | None:
+    """Decode a text as often as any reader might."""
     for _ in range(_MAX_NESTING):
         # A search that could not find its end would scan the whole rest at every start: cut the text at the last end.
         end = text.rfind("?=") + 2
-        head = _BETWEEN_WORDS.sub("", text[:end])
-        words = _ENCODED_WORD.findall(head)
+        words = list(_ENCODED_WORD.finditer(_BETWEEN_WORDS.sub("", text[:end])))
         if not words:
             return None
-        if not all(_charset(charset) in _CODECS for charset, _, _ in words):
+        if not all(_charset(word[1]) in _CODECS for word in words):
             return "must not contain an encoded-word in a charset that is not a common one of mail (utf-8, iso-8859-1 …)"
-        text = _ENCODED_WORD.sub(lambda word: _decoded(*word.groups()), head) + text[end:]
+        text = _decoded(words, together=together) + text[end:]
         if _CONTROL.search(text):
             break
     return "must not contain an encoded-word that hides a control character"
@@ -128,12 +133,26 @@ def _charset(name: str) -> str:
     return name.partition("*")[0].strip().lower().replace("_", "-")  # behind the star stands a language, RFC 2231 §5
 
 
-def _decoded(charset: str, encoding: str, encoded: str) -> str:
-    """Decode one encoded-word as leniently as any reader; a line end among its octets stands for itself."""
-    raw = _octets(encoding, encoded)
-    if _LINE_END.search(raw):
-        return "\n"
-    return raw.decode(_CODECS[_charset(charset)], "replace")
+def _decoded(words: Sequence[re.Match[str]], *, together: bool) -> str:
+    """Decode the encoded-words of a text as leniently as any reader.
+
+    Octets of words that touch, in one charset, may be put `together` first, as Python's email package does: a character may be split.
+    """
+    runs: list[tuple[str, str, list[bytes]]] = []  # what stands before, the codec, the octets of each word
+    end = 0
+    for word in words:
+        codec, octets = _CODECS[_charset(word[1])], _octets(word[2], word[3])
+        if together and runs and word.start() == end and codec == runs[-1][1]:
+            runs[-1][2].append(octets)
+        else:
+            runs.append((word.string[end : word.start()], codec, [octets]))
+        end = word.end()
+    return "".join(before + _text(b"".join(octets), codec) for before, codec, octets in runs) + words[-1].string[end:]
+
+
+def _text(octets: bytes, codec: str) -> str:
+    """Read octets in a charset; a line end among them stands for itself, whatever the charset makes of it."""
+    return "\n" if _LINE_END.search(octets) else octets.decode(codec, "replace")
 
 
 def _octets(encoding: str, encoded: str) -> bytes:
