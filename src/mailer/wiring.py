@@ -243,7 +243,7 @@ def provider_desk() -> ProviderDesk:
         journal=journal(),
         new_external_id=lambda: secrets.token_urlsafe(32),
         us=us(),
-        templates=S3OnboardingTemplates(s3(), settings().attachments_bucket),
+        templates=S3OnboardingTemplates(s3, settings().attachments_bucket),
         allow_smtp=settings().allow_smtp,
     )
 

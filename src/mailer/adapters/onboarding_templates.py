@@ -1,6 +1,7 @@
 """The onboarding template in the private bucket, served to tenants' CloudFormation consoles by presigned addresses."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,9 @@ VALID_FOR = timedelta(hours=1)
 
 
 class S3OnboardingTemplates:
-    """`ports.TemplateStore` on S3."""
+    """`ports.TemplateStore` on S3, whose client is opened by the first use: few calls need it."""
 
-    def __init__(self, client: "S3Client", bucket: str) -> None:
+    def __init__(self, client: "Callable[[], S3Client]", bucket: str) -> None:
         self._client = client
         self._bucket = bucket
 
@@ -26,7 +27,7 @@ class S3OnboardingTemplates:
         """Store a template under its own digest and return its address; written each time, as the bucket's lifecycle deletes it."""
         key = f"{PREFIX}{hashlib.sha256(template.encode()).hexdigest()[:16]}.json"
         with dependency_errors("S3", "PutObject"):
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=template.encode(), ContentType="application/json")
-        return self._client.generate_presigned_url(
+            self._client().put_object(Bucket=self._bucket, Key=key, Body=template.encode(), ContentType="application/json")
+        return self._client().generate_presigned_url(
             "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=int(VALID_FOR.total_seconds())
         )
