@@ -24,7 +24,8 @@ from mailer.ports import Copy, Page, RefusedError, Stage, Step, Trial
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OUR_ROLES = ("arn:aws:iam::111111111111:role/mail-eu-west-1-send", "arn:aws:iam::111111111111:role/mail-eu-west-1-providers")
-US = Us("Leadmetrics", "aws", "111111111111", OUR_ROLES)
+OUR_BUS = "arn:aws:events:eu-west-1:111111111111:event-bus/mail-feedback"
+US = Us("Leadmetrics", "aws", "111111111111", OUR_ROLES, OUR_BUS, "eu-west-1")
 
 
 class FakeClock:

@@ -119,6 +119,17 @@ def external_ids() -> Callable[[], str]:
     return lambda: f"external-id-{next(numbers)}"
 
 
+class FakeTemplates:
+    """`ports.TemplateStore` in memory."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+
+    def publish(self, template: str) -> str:
+        self.published.append(template)
+        return f"https://bucket.example/{len(self.published)}.json"
+
+
 @dataclass
 class Scene:
     """A desk and everything behind it."""
@@ -153,6 +164,7 @@ def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
         journal=journal,
         new_external_id=external_ids(),
         us=US,
+        templates=FakeTemplates(),
         allow_smtp=allow_smtp,
     )
     return Scene(store, account, opener, trust, clock, journal, desk)

@@ -180,6 +180,18 @@ class TrustProbe(Protocol):
         ...
 
 
+class TemplateStore(Protocol):
+    """Keeps CloudFormation templates where a tenant's console can read them."""
+
+    def publish(self, template: str) -> str:
+        """Store a template, which must hold nothing of one tenant; return an address that serves it for a while.
+
+        Raises:
+            DependencyError: S3 did not take it.
+        """
+        ...
+
+
 class EventBus(Protocol):
     """Where other systems hear what happened."""
 

@@ -25,6 +25,8 @@ class Settings:
     """ARNs of the functions' roles that act as tenants; ProvidersFunction's alone, which tells tenants whom to let in."""
     attachments_bucket: str
     event_bus: str
+    feedback_bus_arn: str
+    """ARN of the event bus that tenants' rules send SES's events to; ProvidersFunction's alone, which tells tenants so."""
     producer_tenants_parameter: str
     """Name of the parameter in Systems Manager that says which producers may ask for which tenants; empty where each may for all."""
     send_timeout_seconds: int
@@ -55,6 +57,7 @@ class Settings:
             acting_roles=tuple(filter(None, (env.get("SEND_ROLE_ARN"), env.get("PROVIDERS_ROLE_ARN")))),
             attachments_bucket=env.get("ATTACHMENTS_BUCKET", ""),
             event_bus=env.get("EVENT_BUS", ""),
+            feedback_bus_arn=env.get("FEEDBACK_BUS_ARN", ""),
             producer_tenants_parameter=env.get("PRODUCER_TENANTS_PARAMETER", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
             send_threads=int(env.get("SEND_THREADS", "32")),

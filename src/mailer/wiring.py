@@ -17,6 +17,7 @@ from mailer.adapters.connections import use_own_connections
 from mailer.adapters.events import EventBridgeBus
 from mailer.adapters.intake import LambdaIntake
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
+from mailer.adapters.onboarding_templates import S3OnboardingTemplates
 from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
 from mailer.adapters.producer_rules import SsmProducerRules
@@ -204,7 +205,7 @@ def assumed_roles() -> "AssumedRoles":
 @cache
 def us() -> Us:
     """Return who we are to a tenant; the key's ARN tells our account."""
-    return Us.of(settings().platform_name, settings().provider_key_arn, settings().acting_roles)
+    return Us.of(settings().platform_name, settings().provider_key_arn, settings().acting_roles, settings().feedback_bus_arn)
 
 
 @cache
@@ -242,6 +243,7 @@ def provider_desk() -> ProviderDesk:
         journal=journal(),
         new_external_id=lambda: secrets.token_urlsafe(32),
         us=us(),
+        templates=S3OnboardingTemplates(s3, settings().attachments_bucket),
         allow_smtp=settings().allow_smtp,
     )
 

@@ -1,23 +1,57 @@
 """The CloudFormation template that a tenant launches is one that CloudFormation takes, without a warning."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import cfnlint
 import pytest
 
 from fakes import US, a_config
-from mailer.domain.onboarding import role_template
+from mailer import wiring
+from mailer.domain.errors import DependencyError
+from mailer.domain.onboarding import onboarding_parameters, onboarding_template
 from mailer.domain.provider import StoredConfig
 
+EXTERNAL_ID = "gkXb0Cj4nHk_5w2JRxZpTqYc8uAeD1LmVfSi7oQhB3E"
+ROLE = a_config(account="222222222222", configuration_set="news", credentials={"type": "role"})
 
-@pytest.mark.parametrize("config", [None, a_config(account="222222222222", configuration_set="news")], ids=["none", "stored"])
+
+@pytest.mark.parametrize("config", [None, ROLE, a_config()], ids=["none", "role", "key"])
 def test_cfn_lint_finds_nothing(tmp_path: Path, config: StoredConfig | None) -> None:
     """Neither an error nor a warning, whether a config is stored or not; and it fits into what one call may carry."""
-    text = role_template(US, "gkXb0Cj4nHk_5w2JRxZpTqYc8uAeD1LmVfSi7oQhB3E", config)
-    file = tmp_path / "role.json"
-    file.write_text(text, encoding="utf-8")
-    found = cfnlint.lint_file(file)
-    assert [str(match) for match in found] == []
+    text = onboarding_template(US, onboarding_parameters("acme", EXTERNAL_ID, config), config)
+    assert lint(tmp_path, text) == []
     assert len(text.encode()) < 51_200  # bytes of a TemplateBody
-    assert json.loads(text)["Outputs"].keys() == {"RoleArn"}
+
+
+def test_cfn_lint_finds_nothing_in_the_template_for_all(tmp_path: Path) -> None:
+    """The one that the quick-create link leads to."""
+    assert lint(tmp_path, onboarding_template(US, {})) == []
+
+
+def lint(folder: Path, text: str) -> list[str]:
+    file = folder / "onboarding.json"
+    file.write_text(text, encoding="utf-8")
+    return [str(match) for match in cfnlint.lint_file(file)]
+
+
+def test_the_published_template_is_served_for_an_hour(aws: Mapping[str, str]) -> None:
+    """From the private bucket, by an address that anybody may open until then; the same template makes no second object."""
+    template = onboarding_template(US, {})
+    store = wiring.provider_desk().templates
+    address = urlsplit(store.publish(template))
+    assert store.publish(template).partition("?")[0] == address._replace(query="", fragment="").geturl()
+    [found] = boto3.client("s3").list_objects_v2(Bucket=aws["ATTACHMENTS_BUCKET"], Prefix="onboarding/")["Contents"]
+    assert address.path.endswith(found["Key"])
+    assert parse_qs(address.query)["X-Amz-Expires"] == ["3600"]
+    stored = boto3.client("s3").get_object(Bucket=aws["ATTACHMENTS_BUCKET"], Key=found["Key"])["Body"].read()
+    assert stored.decode() == template
+
+
+def test_a_bucket_that_does_not_answer_is_a_dependency_s_fault(aws: Mapping[str, str]) -> None:
+    """The API answers 503; nothing is wrong with the tenant."""
+    boto3.client("s3").delete_bucket(Bucket=aws["ATTACHMENTS_BUCKET"])
+    with pytest.raises(DependencyError):
+        wiring.provider_desk().templates.publish("{}")

@@ -23,7 +23,7 @@ from mypy_boto3_ses import SESClient
 
 from local_aws import wire
 from local_aws.alone import Alone, ses_alone
-from local_aws.control import ControlError
+from local_aws.control import ControlError, PublishedEvent
 from local_aws.proxy import Listener, hold_port
 
 FROM, TO = "billing@acme.example", "jo@example.com"
@@ -507,3 +507,153 @@ def test_mail_built_by_the_standard_library_is_accepted(ses: Alone) -> None:
     message.set_content("text")
     message.add_attachment(b"\x00" * 100, maintype="application", subtype="pdf", filename="a.pdf")
     assert send(client_for(ses.url), message.as_bytes())
+
+
+# The events
+
+SIMULATOR = "simulator.amazonses.com"
+TAGS = [{"Name": "tenantmail-tenant", "Value": "acme"}, {"Name": "tenantmail-request", "Value": "invoice-1"}]
+
+
+def told(ses: Alone, *to: str, at_least: int, **wanted: Any) -> list[PublishedEvent]:
+    """Send a mail of a configuration set, and return what SES tells of it."""
+    message_id = send(client_for(ses.url), to=to or (TO,), ConfigurationSetName="news", Tags=TAGS)
+    return ses.control.wait_for_events(at_least, message_id=message_id, **wanted)
+
+
+def kinds(events: list[PublishedEvent]) -> list[str]:
+    return [event.kind for event in events]
+
+
+def test_ses_tells_first_that_it_sends_and_then_what_became_of_it(ses: Alone) -> None:
+    """In EventBridge's envelope: who sent is told outside, what was sent inside."""
+    ses.control.tell_account(KEY, "222222222222")
+    sent, delivered = told(ses, at_least=2)
+    assert (sent.kind, sent.envelope["detail-type"]) == ("Send", "Email Sent")
+    envelope = delivered.envelope
+    assert {name: envelope[name] for name in ("version", "detail-type", "source", "account", "region")} == {
+        "version": "0",
+        "detail-type": "Email Delivered",
+        "source": "aws.ses",
+        "account": "222222222222",
+        "region": "eu-central-1",
+    }
+    detail = envelope["detail"]
+    assert (detail["eventType"], detail["delivery"]["recipients"]) == ("Delivery", [TO])
+    mail = detail["mail"]
+    assert (mail["messageId"], mail["sendingAccountId"], mail["destination"]) == (delivered.message_id, "222222222222", [TO])
+    assert (mail["tags"]["tenantmail-tenant"], mail["tags"]["ses:configuration-set"]) == (["acme"], ["news"])
+    assert mail["commonHeaders"]["subject"] == "Invoice"
+    assert sent.envelope["id"] != envelope["id"]
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        ("success", ["Send", "Delivery"]),
+        ("bounce", ["Send", "Bounce"]),
+        ("complaint", ["Send", "Delivery", "Complaint"]),
+        ("ooto", ["Send", "Delivery", "Bounce"]),
+        ("suppressionlist", ["Send", "Bounce"]),
+        ("Complaint+Label", ["Send", "Delivery", "Complaint"]),
+    ],
+)
+def test_the_simulator_s_addresses_do_what_they_do_at_ses(ses: Alone, local: str, expected: list[str]) -> None:
+    """With a label or without, whatever the case."""
+    address = f"{local}@{SIMULATOR}"
+    events = told(ses, address, at_least=len(expected))
+    assert kinds(events) == expected
+    last = events[-1].envelope["detail"]
+    who = {
+        "Delivery": ("delivery", "recipients"),
+        "Bounce": ("bounce", "bouncedRecipients"),
+        "Complaint": ("complaint", "complainedRecipients"),
+    }
+    part, name = who[events[-1].kind]
+    assert [one if isinstance(one, str) else one["emailAddress"] for one in last[part][name]] == [address]
+
+
+def test_a_hard_bounce_is_permanent_and_an_out_of_office_reply_is_not(ses: Alone) -> None:
+    """With status and diagnostic code where a server answered."""
+    bounce = told(ses, f"bounce@{SIMULATOR}", at_least=2)[1].envelope["detail"]["bounce"]
+    assert (bounce["bounceType"], bounce["bounceSubType"], bounce["bouncedRecipients"][0]["status"]) == ("Permanent", "General", "5.1.1")
+    listed = told(ses, f"suppressionlist@{SIMULATOR}", at_least=2)[1].envelope["detail"]["bounce"]
+    assert (listed["bounceType"], listed["bounceSubType"]) == ("Permanent", "Suppressed")
+    reply = told(ses, f"ooto@{SIMULATOR}", at_least=3)[2].envelope["detail"]["bounce"]
+    assert reply["bounceType"] == "Transient"
+    assert "status" not in reply["bouncedRecipients"][0]
+
+
+def test_each_recipient_of_a_mail_has_an_outcome_of_its_own(ses: Alone) -> None:
+    """Domains are reported apart; a complaint names all of its domain to whom the mail went."""
+    to = (f"bounce@{SIMULATOR}", f"complaint@{SIMULATOR}", f"success@{SIMULATOR}", TO)
+    details = [event.envelope["detail"] for event in told(ses, *to, at_least=5)]
+    assert [detail["eventType"] for detail in details] == ["Send", "Bounce", "Delivery", "Delivery", "Complaint"]
+    assert [detail["delivery"]["recipients"] for detail in details[2:4]] == [[to[1], to[2]], [TO]]
+    assert [one["emailAddress"] for one in details[4]["complaint"]["complainedRecipients"]] == [to[1], to[2]]
+
+
+def test_a_test_may_say_what_becomes_of_mail_to_an_address(ses: Alone) -> None:
+    """What the simulator has no address for. A delay shows none of the sender's tags: SES's own sample has none."""
+    for name, outcome in {"slow": "delayed", "full": "mailbox full", "virus": "rejected"}.items():
+        ses.control.set_outcome(f"{name}@x.example", outcome)
+    slow = told(ses, "Slow@x.example", at_least=3)
+    assert kinds(slow) == ["Send", "DeliveryDelay", "Delivery"]
+    assert slow[1].envelope["detail"]["mail"]["tags"] == {"ses:configuration-set": ["news"]}
+    full = told(ses, "full@x.example", at_least=2)
+    assert full[1].envelope["detail"]["bounce"]["bounceSubType"] == "MailboxFull"
+    assert kinds(told(ses, "virus@x.example", TO, at_least=2)) == ["Send", "Reject"]
+
+
+def test_without_a_configuration_set_ses_tells_nothing(ses: Alone) -> None:
+    """The mail after it is told of, this one not."""
+    silent = send(client_for(ses.url))
+    told(ses, at_least=2)
+    assert ses.control.events(message_id=silent) == []
+
+
+def test_events_are_lost_doubled_and_late_on_command(ses: Alone) -> None:
+    """For one account, kind and recipient, so often as was said."""
+    ses.control.tell_account(KEY, "222222222222")
+    lost = ses.control.inject_event_fault("lose", account="222222222222", kind="Send", times=1)
+    ses.control.inject_event_fault("lose", account="333333333333")
+    twice = ses.control.inject_event_fault("duplicate", kind="Delivery", copies=3, recipient=TO)
+    late = ses.control.inject_event_fault("delay", kind="Complaint", seconds=0.7)
+    events = told(ses, f"complaint@{SIMULATOR}", TO, at_least=8)
+    assert [(event.kind, event.lost) for event in events] == [("Send", True), *[("Delivery", False)] * 6, ("Complaint", False)]
+    *_, delivered, complained = told(ses, f"complaint@{SIMULATOR}", at_least=3)
+    assert complained.time - delivered.time > 0.7
+    assert [ses.control.event_fault_hits(fault) for fault in (lost, twice, late)] == [1, 2, 2]
+
+
+def test_events_of_a_mail_come_in_reverse_order_on_command(ses: Alone) -> None:
+    """As they may at SES."""
+    ses.control.inject_event_fault("reorder")
+    assert kinds(told(ses, f"complaint@{SIMULATOR}", at_least=3)) == ["Complaint", "Delivery", "Send"]
+
+
+def test_events_of_others_are_made_on_command(ses: Alone) -> None:
+    """Another account's under the tags of ours, and ours under the tags of another's."""
+    ses.control.tell_account(KEY, "222222222222")
+    foreign = ses.control.inject_event_fault("foreign account", kind="Send", as_account="444444444444", times=1)
+    forged = ses.control.inject_event_fault("forged tags", kind="Delivery", tags={"tenantmail-tenant": "globex"}, times=1)
+    sent, delivered = told(ses, at_least=2)
+    assert (sent.envelope["account"], sent.account, sent.faults) == ("444444444444", "222222222222", [foreign])
+    mail = delivered.envelope["detail"]["mail"]
+    assert (delivered.envelope["account"], mail["tags"]["tenantmail-tenant"], delivered.faults) == ("222222222222", ["globex"], [forged])
+    assert mail["tags"]["tenantmail-request"] == ["invoice-1"]
+
+
+def test_calm_ends_what_was_said_of_events(ses: Alone) -> None:
+    """Faults and outcomes."""
+    ses.control.inject_event_fault("lose")
+    ses.control.set_outcome(TO, "bounced")
+    ses.control.calm()
+    assert [(event.kind, event.lost) for event in told(ses, at_least=2)] == [("Send", False), ("Delivery", False)]
+
+
+@pytest.mark.parametrize("rule", [{"action": "eat"}, {"action": "lose", "colour": "red"}])
+def test_a_fault_of_events_that_means_nothing_is_refused(ses: Alone, rule: dict[str, Any]) -> None:
+    """A mistyped fault would spoil a test silently."""
+    with pytest.raises(ControlError):
+        ses.control.inject_event_fault(**rule)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_aws.control import Control, ControlServer
+from local_aws.feedback import Feedback, NoRouting
 from local_aws.proxy import HOST, FaultProxy, Wire
 from local_aws.ses import Ledger, SesGate
 
@@ -53,7 +54,8 @@ def ses_alone(directory: Path, upstreams: Mapping[str, tuple[str, int]] | None =
 
 async def _serve(directory: Path, upstreams: Mapping[str, tuple[str, int]], started: asyncio.Future[Alone], stop: asyncio.Event) -> None:
     shared = Wire()
-    gate = SesGate(Ledger(directory), standalone=True)
+    feedback = Feedback(NoRouting(), shared.changes)
+    gate = SesGate(Ledger(directory), feedback, standalone=True)
     proxies = {"ses": FaultProxy("ses", shared, gate=gate)}
     proxies |= {name: FaultProxy(name, shared, upstream=upstream) for name, upstream in upstreams.items()}
     control = ControlServer(shared, proxies, gate)
@@ -69,6 +71,7 @@ async def _serve(directory: Path, upstreams: Mapping[str, tuple[str, int]], star
         raise
     finally:
         shared.release()
+        feedback.stop()
         for proxy in proxies.values():
             await proxy.stop()
         await control.stop()

@@ -15,15 +15,17 @@ import http.client
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from local_aws import wire
 from local_aws.faults import Fault
+from local_aws.feedback import EventFault
 from local_aws.proxy import FaultProxy, Listener, Wire
 from local_aws.ses import SesGate
+from local_aws.ses_events import RecipientOutcome
 from local_aws.wire import Request, Response
 
 WAIT = 20.0  # seconds that a wait_for_… lasts at most
@@ -78,6 +80,7 @@ class ControlServer:
     async def _post_calm(self) -> Any:
         await self._delete_faults()
         self._ses.limits.clear()
+        self._ses.feedback.clear()
         self._ses.relay = self._wire.mark = None
         # Each of them, whatever becomes of the others.
         failures = await asyncio.gather(*(proxy.set_listening("accept") for proxy in self._proxies.values()), return_exceptions=True)
@@ -101,6 +104,21 @@ class ControlServer:
 
     async def _delete_mails(self) -> Any:
         self._ses.ledger.turn_page()
+
+    async def _post_eventfaults(self, **rule: Any) -> Any:
+        return asdict(self._ses.feedback.add(EventFault.from_json(rule)))
+
+    async def _get_eventfaults(self) -> Any:
+        return [asdict(fault) for fault in self._ses.feedback.faults]
+
+    async def _put_outcomes(self, address: str, outcome: str) -> Any:
+        self._ses.feedback.outcomes[address.lower()] = RecipientOutcome(outcome)
+
+    async def _get_events(self, at_least: str = "0", seconds: str = "0", **wanted: str) -> Any:
+        def fitting() -> list[Any]:
+            return [event.to_json() for event in self._ses.feedback.published if _fits(event, wanted)]
+
+        return await self._when_enough(fitting, int(at_least), float(seconds))
 
     async def _put_limits(self, account: str, max_send_rate: float = 0, max_24_hour_send: float = 0) -> Any:
         self._ses.limit(account, max_send_rate, max_24_hour_send)
@@ -166,6 +184,20 @@ class SeenRequest:
     marks: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class PublishedEvent:
+    """One event of SES: put on the queue, unless it was lost; `account` is the one that sent, whatever the envelope says."""
+
+    number: int
+    time: float
+    account: str
+    kind: str
+    message_id: str
+    lost: bool
+    faults: list[int]
+    envelope: dict[str, Any]
+
+
 class ControlError(Exception):
     """The control server refused a command; the text says why."""
 
@@ -190,7 +222,7 @@ class Control:
         self._call("DELETE", "faults", query=wanted)
 
     def calm(self) -> None:
-        """Take back every fault, limit, relay and closed listener, and end the connections that hang."""
+        """Take back every fault, outcome, limit, relay and closed listener, and end the connections that hang."""
         self._call("POST", "calm")
 
     def requests(self, **wanted: str | float) -> list[SeenRequest]:
@@ -213,6 +245,26 @@ class Control:
     def forget_mails(self) -> None:
         """List only later mails from now on; the files stay."""
         self._call("DELETE", "mails")
+
+    def inject_event_fault(self, action: str, **rule: Any) -> int:
+        """Add a fault of SES's events (the fields of `feedback.EventFault`); answer its id."""
+        return int(self._call("POST", "eventfaults", body={"action": action, **rule})["id"])
+
+    def event_fault_hits(self, fault: int) -> int:
+        """Say how many events a fault has hit."""
+        return next((int(rule["hits"]) for rule in self._call("GET", "eventfaults") if rule["id"] == fault), 0)
+
+    def set_outcome(self, address: str, outcome: str) -> None:
+        """Say what becomes of mail to an address, in the place of what SES would do (`ses_events.RecipientOutcome`)."""
+        self._call("PUT", "outcomes", body={"address": address, "outcome": outcome})
+
+    def events(self, **wanted: str | float) -> list[PublishedEvent]:
+        """List the events that SES has published."""
+        return [PublishedEvent(**event) for event in self._call("GET", "events", query=wanted)]
+
+    def wait_for_events(self, at_least: int, *, seconds: float = WAIT, **wanted: str | float) -> list[PublishedEvent]:
+        """List the fitting events as soon as there are this many, or what there is when the time is over."""
+        return self.events(at_least=at_least, seconds=seconds, **wanted)
 
     def limit(self, account: str, *, max_send_rate: float = 0, max_24_hour_send: float = 0) -> None:
         """Give an account sending limits in recipients, per second and per 24 hours; 0 is none."""

@@ -25,6 +25,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.control import ControlServer
+from local_aws.feedback import EventBridgeRules, Feedback
 from local_aws.processes import Process
 from local_aws.proxy import HOST, Accounts, FaultProxy, Wire, hold_port
 from local_aws.ses import Ledger, SesGate
@@ -71,7 +72,8 @@ async def serve(directory: Path, port: int, front: list[str], stop: asyncio.Even
     port = int(held.getsockname()[1])
     aws = f"http://{HOST}:{port}"
     shared = Wire(Accounts(functools.partial(_account_of, aws)))
-    gate = SesGate(Ledger(directory / "mail"))
+    feedback = Feedback(EventBridgeRules(aws), shared.changes)
+    gate = SesGate(Ledger(directory / "mail"), feedback)
     proxies = {"ses": FaultProxy("ses", shared, upstream=(HOST, port), gate=gate)}
     proxies |= {name: FaultProxy(name, shared, upstream=(HOST, port)) for name in front}
     for proxy in proxies.values():
@@ -88,6 +90,7 @@ async def serve(directory: Path, port: int, front: list[str], stop: asyncio.Even
         _write(directory, Addresses(aws, f"http://{HOST}:{control_port}", urls, str(directory / "mail"), *processes))
         await asyncio.wait({ended, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
         (directory / "server.json").unlink(missing_ok=True)
+        feedback.stop()
         await asyncio.to_thread(processes[1].stop, group=True)
     for proxy in proxies.values():
         await proxy.stop()

@@ -25,7 +25,9 @@ from urllib.parse import parse_qs, unquote_to_bytes
 from uuid import uuid4
 
 from local_aws.faults import error_response
+from local_aws.feedback import Feedback
 from local_aws.proxy import Forward
+from local_aws.ses_events import AcceptedMail
 from local_aws.wire import Request, Response
 
 MAX_MESSAGE = 10_485_760  # bytes of raw message, SES API v1
@@ -191,10 +193,11 @@ class Allowance:
 
 
 class SesGate:
-    """Answer SES requests: check, let the emulator decide, write down what was accepted, relay it if asked to."""
+    """Answer SES requests: check, let the emulator decide, write down what was accepted, tell what becomes of it, relay it if asked to."""
 
-    def __init__(self, ledger: Ledger, *, standalone: bool = False) -> None:
+    def __init__(self, ledger: Ledger, feedback: Feedback, *, standalone: bool = False) -> None:
         self.ledger = ledger
+        self.feedback = feedback
         self.relay: tuple[str, int] | None = None
         self._standalone = standalone
         self.limits: dict[str, Allowance] = {}
@@ -225,6 +228,7 @@ class SesGate:
             allowance.give_back(taken)
             return response
         mail = self.ledger.add(send, request, account, found[1].decode())
+        self.feedback.accepted(_told(mail, send))
         self._pass_on(mail, send)
         return _query_answer("SendRawEmail", f"<MessageId>{mail.message_id}</MessageId>")
 
@@ -249,6 +253,21 @@ class SesGate:
             task = asyncio.create_task(asyncio.to_thread(_deliver, self.relay, mail, send.raw))
             self._relaying.add(task)
             task.add_done_callback(self._relaying.discard)
+
+
+def _told(mail: Mail, send: RawSend) -> AcceptedMail:
+    """Return what the events of a mail tell of it."""
+    return AcceptedMail(
+        message_id=mail.message_id,
+        account=mail.account,
+        region=mail.region,
+        source=mail.source,
+        destinations=mail.destinations,
+        configuration_set=mail.configuration_set,
+        tags=mail.tags,
+        raw=send.raw,
+        accepted_at=mail.time,
+    )
 
 
 def _deliver(relay: tuple[str, int], mail: Mail, raw: bytes) -> None:

@@ -37,10 +37,11 @@ class Tenant:
         }
         return {"provider": "ses", "config": {**config, **changes}}
 
-    def provider_by_role(self, role_arn: str) -> dict[str, Any]:
-        """Write the body of `PUT …/provider` for a role of the tenant's account, instead of a key."""
+    def provider_by_role(self, role_arn: str, **changes: Any) -> dict[str, Any]:
+        """Write the body of `PUT …/provider` for a role of the tenant's account, instead of a key; `changes` as for `provider`."""
         config = self.provider()["config"]
-        return {"provider": "ses", "config": {"roleArn": role_arn} | {name: config[name] for name in ("region", "fromAddress", "fromName")}}
+        own = {name: config[name] for name in ("region", "fromAddress", "fromName")}
+        return {"provider": "ses", "config": {"roleArn": role_arn, **own, **changes}}
 
 
 class Tenants:
@@ -71,8 +72,8 @@ class Tenants:
         """Delete the access key that a tenant gave away."""
         self.owner(tenant.account).client("iam", endpoint_url=self._aws).delete_access_key(UserName="mail", AccessKeyId=tenant.access_key)
 
-    def launch_role(self, tenant: Tenant, template: str, **parameters: str) -> str:
-        """Make the role in the tenant's account, by the CloudFormation template that onboarding gives; return its ARN."""
+    def launch(self, tenant: Tenant, template: str, **parameters: str) -> dict[str, str]:
+        """Make a stack in the tenant's account of the CloudFormation template that onboarding gives; return its outputs."""
         cloudformation = self.owner(tenant.account).client("cloudformation", endpoint_url=self._aws)
         cloudformation.create_stack(
             StackName="mail",
@@ -82,8 +83,11 @@ class Tenants:
         )
         cloudformation.get_waiter("stack_create_complete").wait(StackName="mail", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
         [stack] = cloudformation.describe_stacks(StackName="mail")["Stacks"]
-        [output] = stack["Outputs"]
-        return str(output["OutputValue"])
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def launch_role(self, tenant: Tenant, template: str, **parameters: str) -> str:
+        """Make the role in the tenant's account, by the template that onboarding gives; return its ARN."""
+        return self.launch(tenant, template, **parameters)["RoleArn"]
 
     def owner(self, account: str) -> boto3.Session:
         """Make a session of an account's root."""

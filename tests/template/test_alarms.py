@@ -13,6 +13,7 @@ from mailer.observability import METRICS
 ALARMS = sorted(tables.resources("AWS::CloudWatch::Alarm"))
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
 EXPECTED = {"Unknown", "DeadLetters", "OldestMessage", "Unclassified", "Suspended", "Dependency", "SweepLag", "Overdue", "EventsLate"}
+EXPECTED |= {"FeedbackDeadLetters", "FeedbackLate", "WebhookDeadLetters"}
 
 
 def alarm(name: str) -> dict[str, Any]:
@@ -97,7 +98,9 @@ def test_the_runbook_lists_every_metric() -> None:
 
 
 def widgets(kind: str | None = None) -> list[dict[str, Any]]:
-    body = tables.template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    body, variables = tables.template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    for name, value in variables.items():  # as in a stack that has all there is
+        body = body.replace(f"${{{name}}}", value["Fn::If"][1]["Fn::Sub"])
     found: list[dict[str, Any]] = json.loads(body)["widgets"]
     return [widget for widget in found if kind in (None, widget["type"])]
 

@@ -13,6 +13,8 @@ OUTPUTS = {
     "ProviderKeyArn",
     "AttachmentsBucketName",
     "DashboardUrl",
+    "FeedbackBusArn",
+    "FeedbackQueueUrl",
 }
 
 

@@ -14,6 +14,8 @@ from mailer.domain.message import MAX_AHEAD
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 ACTING_ROLES = {"SendFunctionRole", "ProvidersFunctionRole"}
+TOLD_TO_TENANTS = {*ACTING_ROLES, "FeedbackBus"}
+"""What ProvidersFunction knows by name for tenants' policies and rules alone."""
 WRITES = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:TransactWriteItems"}
 
 
@@ -211,6 +213,12 @@ def test_bodies_that_wait_are_parked_by_sending_alone() -> None:
     assert who_may("s3:DeleteObject", "AttachmentsBucket/attachments/*") == set()
 
 
+def test_the_onboarding_template_is_published_by_the_providers_api_alone() -> None:
+    """It reads it for tenants' consoles by addresses that it signs; of mail it may read nothing."""
+    assert who_may("s3:PutObject", "AttachmentsBucket/onboarding/*") == {"ProvidersFunction"}
+    assert allowed("ProvidersFunction", "s3:GetObject") == {"AttachmentsBucket/onboarding/*"}
+
+
 @pytest.mark.parametrize("function", ["SendFunction", "MessagesFunction"])
 def test_what_is_missing_can_be_told_from_what_is_forbidden(function: str) -> None:
     """S3 answers 403 for a key that is not there to those who may not list; that would read as a fault of ours."""
@@ -248,7 +256,7 @@ def test_rights_name_their_resources(function: str) -> None:
 def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str) -> None:
     """A name without a right fails at three in the morning; a right without a name is one too many."""
     told = {name for value in tables.variables(function).values() for name in named(value)}
-    told &= set(tables.template()["Resources"]) - ACTING_ROLES
+    told &= set(tables.template()["Resources"]) - TOLD_TO_TENANTS
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
     by_key_policy |= {"QueueKey"} if function in who_may("sqs:SendMessage", "SendQueue") else set()

@@ -27,7 +27,7 @@ def policy(queue_name: str) -> list[dict[str, Any]]:
 
 def test_each_queue_takes_bodies_of_one_mebibyte_and_keeps_them_fourteen_days() -> None:
     """A request waits on the queue for as long as SQS can keep it, in the send queue and after."""
-    for name in ("SendQueue", "DeadLetterQueue"):
+    for name in tables.resources("AWS::SQS::Queue"):
         assert queue(name)["MaximumMessageSize"] == MIB
         assert queue(name)["MessageRetentionPeriod"] == 14 * DAYS
 

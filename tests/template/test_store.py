@@ -1,5 +1,6 @@
 """What is written down is kept for as long as it is promised, and no longer."""
 
+import re
 from typing import Any
 
 import pytest
@@ -25,7 +26,12 @@ def indexes(table: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
 
 @pytest.mark.parametrize(
     ("table", "keys"),
-    [("ProvidersTable", ["tenantId"]), ("MessagesTable", ["tenantId", "requestId"]), ("PacingTable", ["account"])],
+    [
+        ("ProvidersTable", ["tenantId"]),
+        ("MessagesTable", ["tenantId", "requestId"]),
+        ("PacingTable", ["account"]),
+        ("FeedbackTable", ["pk", "sk"]),
+    ],
 )
 def test_each_table_has_its_key(table: str, keys: list[str]) -> None:
     """One row a tenant, one record a request of a tenant, one pace a sending account."""
@@ -55,8 +61,8 @@ def test_no_index_holds_a_sealed_config() -> None:
 
 
 def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
-    """The adapters set it: on records once they have ended, on paces when they no longer matter."""
-    for table in ("MessagesTable", "PacingTable"):
+    """The adapters set it: on records once they have ended, on paces and on what SES told when they no longer matter."""
+    for table in ("MessagesTable", "PacingTable", "FeedbackTable"):
         assert resource(table)["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
     assert "TimeToLiveSpecification" not in resource("ProvidersTable")["Properties"]
 
@@ -68,6 +74,26 @@ def test_tables_of_record_can_be_restored_and_are_encrypted(table: str) -> None:
     assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert properties["SSESpecification"] == {"SSEEnabled": True}
     assert properties["DeletionProtectionEnabled"] is True
+
+
+def test_addresses_are_encrypted_with_a_key_that_works_through_dynamodb_alone() -> None:
+    """Nobody outside this account, and no other service, opens what SES told of recipients; no backup keeps it for longer."""
+    table, key = resource("FeedbackTable"), resource("FeedbackKey")
+    assert table["Properties"]["SSESpecification"] == {
+        "SSEEnabled": True,
+        "SSEType": "KMS",
+        "KMSMasterKeyId": {"Fn::GetAtt": ["FeedbackKey", "Arn"]},
+    }
+    administration, use = key["Properties"]["KeyPolicy"]["Statement"]
+    assert not [action for action in administration["Action"] if re.match(r"kms:(\*|Decrypt|Encrypt|ReEncrypt|Generate|Create)", action)]
+    assert use["Condition"] == {
+        "StringEquals": {
+            "kms:CallerAccount": {"Ref": "AWS::AccountId"},
+            "kms:ViaService": {"Fn::Sub": "dynamodb.${AWS::Region}.${AWS::URLSuffix}"},
+        }
+    }
+    assert "PointInTimeRecoverySpecification" not in table["Properties"]
+    assert table["DeletionPolicy"] == key["DeletionPolicy"] == "Delete"
 
 
 @pytest.mark.parametrize("name", PRECIOUS)

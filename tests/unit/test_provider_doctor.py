@@ -3,16 +3,25 @@
 import json
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
 import tenants
-from fakes import OUR_ROLES, US, a_config, a_provider
+from fakes import OUR_BUS, OUR_ROLES, US, a_config, a_provider
 from mailer.domain import doctor
 from mailer.domain.doctor import Disclosed, diagnose, told
 from mailer.domain.errors import CODES, ErrorInfo, Kind
-from mailer.domain.onboarding import Us, console_page, iam_policy, role_template, trust_policy
-from mailer.domain.provider import ProviderStatus
+from mailer.domain.onboarding import (
+    Us,
+    console_page,
+    iam_policy,
+    onboarding_parameters,
+    onboarding_template,
+    quick_create_link,
+    trust_policy,
+)
+from mailer.domain.provider import ProviderStatus, StoredConfig
 from mailer.domain.regions import partition_of
 
 ROLE = tenants.role()
@@ -139,8 +148,9 @@ def test_partitions_have_their_own_names(region: str, partition: str, host: str)
 
 def test_our_account_is_read_from_the_keys_arn() -> None:
     """No setting of its own to get wrong."""
-    us = Us.of("Leadmetrics", "arn:aws-cn:kms:cn-north-1:333333333333:key/1234", OUR_ROLES)
-    assert (us.partition, us.account, us.roles) == ("aws-cn", "333333333333", OUR_ROLES)
+    us = Us.of("Leadmetrics", "arn:aws-cn:kms:cn-north-1:333333333333:key/1234", OUR_ROLES, OUR_BUS)
+    assert (us.partition, us.region, us.account, us.roles) == ("aws-cn", "cn-north-1", "333333333333", OUR_ROLES)
+    assert us.feedback_bus == OUR_BUS
 
 
 def test_trust_policy_lets_our_two_functions_in_with_the_external_id_only() -> None:
@@ -171,19 +181,102 @@ def test_iam_policy_is_the_least_that_sending_takes() -> None:
     ]
 
 
-def test_role_template_makes_a_role_of_both_policies() -> None:
+BY_ROLE = a_config(account="222222222222", configuration_set="news", credentials={"type": "role"})
+
+
+def template_for(config: StoredConfig | None = None, tenant_id: str = "acme") -> dict[str, Any]:
+    """Return what a tenant gets."""
+    text = onboarding_template(US, onboarding_parameters(tenant_id, "external-id", config), config)
+    template: dict[str, Any] = json.loads(text)
+    return template
+
+
+def defaults(config: StoredConfig | None = None, tenant_id: str = "acme") -> dict[str, str]:
+    return {name: parameter.get("Default") for name, parameter in template_for(config, tenant_id)["Parameters"].items()}
+
+
+def test_the_template_makes_a_role_of_both_policies() -> None:
     """Trust and permissions are those shown; what is not needed for sending is left to the tenant's choice, and off."""
-    template = json.loads(role_template(US, "external-id", None))
+    template = template_for()
     role = template["Resources"]["SendingRole"]["Properties"]
-    assert role["AssumeRolePolicyDocument"] == trust_policy(US, "external-id")
+    assert role["AssumeRolePolicyDocument"] == trust_policy(US, {"Ref": "ExternalId"})
     sends, sees = role["Policies"][0]["PolicyDocument"]["Statement"]
     assert sends == {**iam_policy(None)["Statement"][0], "Resource": {"Ref": "SendAs"}}
     assert sees["Fn::If"][0] == "SeesQuota"
-    assert template["Parameters"]["LetSeeQuota"]["Default"] == "false"
+    assert (defaults()["LetSeeQuota"], defaults()["ExternalId"]) == ("false", "external-id")
 
 
-def test_role_template_names_the_narrower_resources() -> None:
+def test_the_template_names_the_narrower_resources() -> None:
     """Once a config is stored, its own identities stand ready to be copied."""
-    template = json.loads(role_template(US, "external-id", a_config(account="222222222222", configuration_set="news")))
-    [statement] = iam_policy(a_config(account="222222222222", configuration_set="news"))["Statement"]
-    assert template["Parameters"]["SendAs"]["Description"].endswith(",".join(statement["Resource"]))
+    [statement] = iam_policy(BY_ROLE)["Statement"]
+    assert template_for(BY_ROLE)["Parameters"]["SendAs"]["Description"].endswith(",".join(statement["Resource"]))
+
+
+def test_who_gave_a_key_is_made_no_role() -> None:
+    """The rest of the template is for both."""
+    assert [defaults(config)["CreateRole"] for config in (None, BY_ROLE, a_config())] == ["true", "true", "false"]
+    template = template_for()
+    assert [name for name, part in template["Resources"].items() if part["Condition"] == "MakesRole"] == ["SendingRole"]
+    assert template["Outputs"]["RoleArn"]["Condition"] == "MakesRole"
+
+
+def test_the_rule_brings_the_events_of_that_configuration_set_to_our_bus() -> None:
+    """By a role that may put events there and can do nothing else."""
+    parts = template_for()["Resources"]
+    rule, role = parts["FeedbackRule"]["Properties"], parts["FeedbackRole"]["Properties"]
+    own = {"Fn::If": ["IsNewSet", {"Ref": "ConfigurationSetName"}, {"Ref": "ExistingConfigurationSet"}]}
+    assert rule["EventPattern"] == {"source": ["aws.ses"], "detail": {"mail": {"tags": {"ses:configuration-set": [own]}}}}
+    [target] = rule["Targets"]
+    assert (target["Arn"], target["RoleArn"]) == (OUR_BUS, {"Fn::GetAtt": ["FeedbackRole", "Arn"]})
+    [statement] = role["Policies"][0]["PolicyDocument"]["Statement"]
+    assert (statement["Action"], statement["Resource"]) == ("events:PutEvents", OUR_BUS)
+    assert role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"] == {"Service": "events.amazonaws.com"}
+
+
+def test_the_tenant_chooses_what_we_hear() -> None:
+    """Everything, all but deliveries, or nothing. Acceptance is told in any case, or lost events would look like none."""
+    destination = template_for()["Resources"]["EventDestination"]["Properties"]["EventDestination"]
+    condition, everything, problems = destination["MatchingEventTypes"]["Fn::If"]
+    assert condition == "HasDeliveries"
+    assert set(everything) == {"send", "delivery", "bounce", "complaint", "reject", "deliveryDelay"}
+    assert set(everything) - set(problems) == {"delivery"}
+    parameter = template_for()["Parameters"]["Feedback"]
+    assert (parameter["AllowedValues"], parameter["Default"]) == (["all", "problems", "off"], "all")
+    heard = {name for name, part in template_for()["Resources"].items() if part["Condition"] in ("HasFeedback", "MakesSet")}
+    assert heard == {"ConfigurationSet", "EventDestination", "FeedbackRule", "FeedbackRole"}
+
+
+def test_a_configuration_set_that_a_tenant_has_is_used() -> None:
+    """Its own is not made anew. One that this template made before is no foreign one: the next update would delete it."""
+    assert defaults(a_config(configuration_set="news"))["ExistingConfigurationSet"] == "news"
+    assert defaults(a_config(configuration_set="mail-acme"))["ExistingConfigurationSet"] == ""
+    assert defaults()["ConfigurationSetName"] == "mail-acme"
+
+
+def test_the_name_of_a_configuration_set_is_one_that_ses_takes() -> None:
+    """The longest id of a tenant is as long as the longest name."""
+    name = defaults(tenant_id="t" * 64)["ConfigurationSetName"]
+    assert len(name) == 64
+    assert onboarding_parameters("t" * 64, "external-id", a_config(configuration_set=name))["ExistingConfigurationSet"] == ""
+
+
+def test_the_template_for_all_knows_no_tenant() -> None:
+    """It lies in a bucket; what is a tenant's own comes by the link's parameters."""
+    template = json.loads(onboarding_template(US, {}))
+    assert {name for name, one in template["Parameters"].items() if "Default" not in one} == {"ExternalId", "ConfigurationSetName"}
+    assert template["Resources"] == template_for()["Resources"]
+
+
+def test_the_link_fills_in_template_and_parameters() -> None:
+    """CloudFormation's page in the region that the tenant sends from, with a name for the stack."""
+    parameters = onboarding_parameters("my_shop", "external-id", None)
+    link = quick_create_link("eu-west-1", "https://bucket.example/1.json?X-Amz-Signature=a%2Fb&c", parameters)
+    page, _, query = link.partition("?region=eu-west-1#/stacks/create/review?")
+    assert page == "https://eu-west-1.console.aws.amazon.com/cloudformation/home"
+    assert parse_qs(query) == {
+        "templateURL": ["https://bucket.example/1.json?X-Amz-Signature=a%2Fb&c"],
+        "stackName": ["mail-my-shop"],
+        "param_ExternalId": ["external-id"],
+        "param_CreateRole": ["true"],
+        "param_ConfigurationSetName": ["mail-my_shop"],
+    }

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes, policy
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -491,6 +492,28 @@ def test_onboarding_before_anything_is_stored() -> None:
     scene = a_scene()
     onboarding = onboard("acme", scene.desk)
     assert refused(lambda: get_provider("acme", scene.desk)).code == "not_found"
-    assert onboard("acme", scene.desk) == onboarding
+    again = onboard("acme", scene.desk)
+    assert (again.external_id, again.template) == (onboarding.external_id, onboarding.template)
     put(scene, ROLE)
     assert shown_credentials(scene)["externalId"] == onboarding.external_id
+
+
+def test_onboarding_publishes_nothing_of_a_tenant() -> None:
+    """Its own template holds its ExternalId; the one in the bucket serves every tenant, and the link adds what is the tenant's."""
+    scene = a_scene()
+    onboarding = onboard("acme", scene.desk)
+    onboard("globex", scene.desk)
+    first, second = scene.desk.templates.published  # type: ignore[attr-defined]
+    assert first == second
+    assert onboarding.external_id not in first
+    assert onboarding.external_id in onboarding.template
+    assert quote(f"param_ExternalId={onboarding.external_id}", safe="=") in onboarding.quick_create_link
+    assert quote("https://bucket.example/1.json", safe="") in onboarding.quick_create_link
+
+
+def test_the_link_opens_the_region_that_the_tenant_sends_from() -> None:
+    """Events are on the bus of that region; before a config is stored it is ours."""
+    assert onboard("acme", a_scene().desk).quick_create_link.startswith("https://eu-west-1.console")
+    scene = a_scene()
+    put(scene, region="ap-south-1")
+    assert onboard("acme", scene.desk).quick_create_link.startswith("https://ap-south-1.console")

@@ -1,9 +1,10 @@
-"""Write what a tenant sets up in its own AWS account: the policies to paste, the template that makes a role of them, the pages to open."""
+"""Write what a tenant sets up in its own AWS account: policies to paste, the template that makes it all, the pages to open."""
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from mailer.domain.addresses import ascii_address
 from mailer.domain.provider import StoredConfig
@@ -23,21 +24,24 @@ class Us:
     account: str
     roles: tuple[str, ...] = ()
     """The ARNs of the functions' roles that act as tenants."""
+    feedback_bus: str = ""
+    """The ARN of the event bus to which tenants' rules send SES's events."""
+    region: str = ""
 
     @classmethod
-    def of(cls, platform: str, arn: str, roles: Iterable[str] = ()) -> "Us":
-        """Read partition and account from the ARN of something of ours."""
-        _, partition, _, _, account, *_ = arn.split(":")
-        return cls(platform, partition, account, tuple(roles))
+    def of(cls, platform: str, arn: str, roles: Iterable[str] = (), feedback_bus: str = "") -> "Us":
+        """Read partition, region and account from the ARN of something of ours."""
+        _, partition, _, region, account, *_ = arn.split(":")
+        return cls(platform, partition, account, tuple(roles), feedback_bus, region)
 
 
-def console_page(region: str, page: str) -> str:
-    """Return the address of a page of the SES console in a region."""
+def console_page(region: str, page: str, service: str = "ses") -> str:
+    """Return the address of a page of a service's console in a region, SES's by default."""
     host = _CONSOLES.get(partition_of(region), _CONSOLES["aws"])
-    return f"https://{region}.{host}/ses/home?region={region}#/{page}"
+    return f"https://{region}.{host}/{service}/home?region={region}#/{page}"
 
 
-def trust_policy(us: Us, external_id: str) -> Document:
+def trust_policy(us: Us, external_id: str | Document) -> Document:
     """Return the trust policy of a tenant's role: the two functions of ours that send, and only with this tenant's ExternalId.
 
     IAM keeps a role that is named as principal by an id of its own, which a role that is made anew has not; the account with a
@@ -89,35 +93,144 @@ def _policy(*statements: Document) -> Document:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def role_template(us: Us, external_id: str, config: StoredConfig | None) -> str:
-    """Return a CloudFormation template, as JSON, that makes the role in the tenant's account and shows its ARN."""
-    sending = {**send_statement(None), "Resource": {"Ref": "SendAs"}}
-    seeing = {"Fn::If": ["SeesQuota", ask_statement(), {"Ref": "AWS::NoValue"}]}
-    role = {
-        "Description": f"Lets {us.platform} send mail through this account's Amazon SES.",
-        "RoleName": {"Fn::If": ["IsNamed", {"Ref": "RoleName"}, {"Ref": "AWS::NoValue"}]},
-        "AssumeRolePolicyDocument": trust_policy(us, external_id),
-        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(sending, seeing)}],
+# ── the template ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_NONE = {"Ref": "AWS::NoValue"}
+
+_PROBLEMS = ["send", "bounce", "complaint", "reject", "deliveryDelay"]
+"""The kinds of event under `Feedback=problems`. `send` is among them: it proves that SES accepted a mail, and that events arrive at all."""
+
+
+def onboarding_parameters(tenant_id: str, external_id: str, config: StoredConfig | None) -> Mapping[str, str]:
+    """Return the parameters of the template that differ from tenant to tenant, as this one needs them."""
+    own = f"mail-{tenant_id}"[:64]
+    named = config.configuration_set if config else None
+    return {
+        "ExternalId": external_id,
+        "CreateRole": "false" if config and config.credentials["type"] == "accessKey" else "true",
+        "ConfigurationSetName": own,
+        # The one that this template made is no foreign one once it is in the config: an update would delete it.
+        "ExistingConfigurationSet": named if named and named != own else "",
     }
+
+
+def onboarding_template(us: Us, defaults: Mapping[str, str], config: StoredConfig | None = None) -> str:
+    """Return a CloudFormation template, as JSON, for the tenant's account: role, configuration set, and the rule that brings its events.
+
+    `defaults` are those of `onboarding_parameters`; without them the template is the same for every tenant, and asks for them.
+    """
+    parts = {**_sending(us), **_feedback(us)}
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": f"A role with which {us.platform}, and nobody else, sends mail through this account's Amazon SES.",
-        "Parameters": _parameters(config),
-        "Conditions": {
-            "IsNamed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RoleName"}, ""]}]},
-            "SeesQuota": {"Fn::Equals": [{"Ref": "LetSeeQuota"}, "true"]},
-        },
-        "Resources": {"SendingRole": {"Type": "AWS::IAM::Role", "Properties": role}},
-        "Outputs": {
-            "RoleArn": {"Description": "The roleArn to store as provider config.", "Value": {"Fn::GetAtt": ["SendingRole", "Arn"]}}
-        },
+        "Description": f"Lets {us.platform}, and nobody else, send mail through this account's Amazon SES, and hear what became of it.",
+        "Parameters": {name: {**text, **_default(name, defaults)} for name, text in _parameters(config).items()},
+        "Conditions": _CONDITIONS,
+        "Resources": parts,
+        "Outputs": _OUTPUTS,
     }
     return json.dumps(template, indent=2, ensure_ascii=False)
 
 
-def _parameters(config: StoredConfig | None) -> Document:
+def quick_create_link(region: str, template_url: str, parameters: Mapping[str, str]) -> str:
+    """Return the address of CloudFormation's page that has only to be confirmed: template and parameters are filled in."""
+    given = {f"param_{name}": value for name, value in parameters.items() if value}
+    query = urlencode({"templateURL": template_url, "stackName": parameters["ConfigurationSetName"].replace("_", "-"), **given})
+    return console_page(region, f"stacks/create/review?{query}", "cloudformation")
+
+
+def _default(name: str, defaults: Mapping[str, str]) -> Mapping[str, str]:
+    return {"Default": defaults[name]} if name in defaults else {}
+
+
+_CONDITIONS = {
+    "MakesRole": {"Fn::Equals": [{"Ref": "CreateRole"}, "true"]},
+    "IsNamed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RoleName"}, ""]}]},
+    "SeesQuota": {"Fn::Equals": [{"Ref": "LetSeeQuota"}, "true"]},
+    "HasFeedback": {"Fn::Not": [{"Fn::Equals": [{"Ref": "Feedback"}, "off"]}]},
+    "HasDeliveries": {"Fn::Equals": [{"Ref": "Feedback"}, "all"]},
+    "IsNewSet": {"Fn::Equals": [{"Ref": "ExistingConfigurationSet"}, ""]},
+    "MakesSet": {"Fn::And": [{"Condition": "HasFeedback"}, {"Condition": "IsNewSet"}]},
+}
+
+_SET = {"Fn::If": ["IsNewSet", {"Ref": "ConfigurationSetName"}, {"Ref": "ExistingConfigurationSet"}]}
+"""The name of the configuration set, whoever made it."""
+
+_OUTPUTS = {
+    "RoleArn": {
+        "Condition": "MakesRole",
+        "Description": "The roleArn to store as provider config.",
+        "Value": {"Fn::GetAtt": ["SendingRole", "Arn"]},
+    },
+    "ConfigurationSet": {
+        "Condition": "HasFeedback",
+        "Description": "The configurationSet to store as provider config.",
+        "Value": _SET,
+    },
+}
+
+
+def _sending(us: Us) -> Document:
+    """Return the role that lets us send."""
+    sending = {**send_statement(None), "Resource": {"Ref": "SendAs"}}
+    seeing = {"Fn::If": ["SeesQuota", ask_statement(), _NONE]}
+    role = {
+        "Description": f"Lets {us.platform} send mail through this account's Amazon SES.",
+        "RoleName": {"Fn::If": ["IsNamed", {"Ref": "RoleName"}, _NONE]},
+        "AssumeRolePolicyDocument": trust_policy(us, {"Ref": "ExternalId"}),
+        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(sending, seeing)}],
+    }
+    return {"SendingRole": {"Type": "AWS::IAM::Role", "Condition": "MakesRole", "Properties": role}}
+
+
+def _feedback(us: Us) -> Document:
+    """Return what brings SES's events to our bus: SES puts them on the account's default bus, a rule there passes them on.
+
+    The rule needs a role to put events on a bus of another account; it can do nothing else.
+    """
+    default_bus = {"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default"}
+    destination = {
+        "Name": "feedback",
+        "Enabled": True,
+        "MatchingEventTypes": {"Fn::If": ["HasDeliveries", [*_PROBLEMS, "delivery"], _PROBLEMS]},
+        "EventBridgeDestination": {"EventBusArn": default_bus},
+    }
+    rule = {
+        "Description": f"Brings what SES tells of the mail that {us.platform} sends to {us.platform}.",
+        "EventPattern": {"source": ["aws.ses"], "detail": {"mail": {"tags": {"ses:configuration-set": [_SET]}}}},
+        "Targets": [{"Id": "feedback", "Arn": us.feedback_bus, "RoleArn": {"Fn::GetAtt": ["FeedbackRole", "Arn"]}}],
+    }
+    trust = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    put = {"Sid": "PutOnTheirBus", "Effect": "Allow", "Action": "events:PutEvents", "Resource": us.feedback_bus}
+    role = {
+        "Description": f"Lets EventBridge put SES's events on the event bus of {us.platform}, and nothing else.",
+        "AssumeRolePolicyDocument": _policy(trust),
+        "Policies": [{"PolicyName": "PutEvents", "PolicyDocument": _policy(put)}],
+    }
+    name = {"Name": {"Ref": "ConfigurationSetName"}}
+    whose = {"Fn::If": ["IsNewSet", {"Ref": "ConfigurationSet"}, {"Ref": "ExistingConfigurationSet"}]}
+    told = {"ConfigurationSetName": whose, "EventDestination": destination}
+    return {
+        "ConfigurationSet": {"Type": "AWS::SES::ConfigurationSet", "Condition": "MakesSet", "Properties": name},
+        "EventDestination": {"Type": "AWS::SES::ConfigurationSetEventDestination", "Condition": "HasFeedback", "Properties": told},
+        "FeedbackRule": {"Type": "AWS::Events::Rule", "Condition": "HasFeedback", "Properties": rule},
+        "FeedbackRole": {"Type": "AWS::IAM::Role", "Condition": "HasFeedback", "Properties": role},
+    }
+
+
+def _parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
     narrower = f" For the config that is stored: {','.join(_resources(config))}" if config else ""
     return {
+        "CreateRole": {
+            "Type": "String",
+            "AllowedValues": ["true", "false"],
+            "Default": "true",
+            "Description": "Whether to make a role to send with; not needed by who gives an access key instead.",
+        },
+        "ExternalId": {
+            "Type": "String",
+            "AllowedPattern": "[A-Za-z0-9_-]{2,128}",
+            "Description": "What the role asks for: made for this tenant alone.",
+        },
         "RoleName": {
             "Type": "String",
             "Default": "",
@@ -134,5 +247,22 @@ def _parameters(config: StoredConfig | None) -> Document:
             "Default": "false",
             "AllowedValues": ["true", "false"],
             "Description": "Whether the role may also see the sandbox, sending rate and quota: mail is then paced to what the account may.",
+        },
+        "Feedback": {
+            "Type": "String",
+            "Default": "all",
+            "AllowedValues": ["all", "problems", "off"],
+            "Description": "Which of SES's events to pass on: all, all but deliveries, or none.",
+        },
+        "ConfigurationSetName": {
+            "Type": "String",
+            "AllowedPattern": "[A-Za-z0-9_-]{1,64}",
+            "Description": "A name for the configuration set that is made.",
+        },
+        "ExistingConfigurationSet": {
+            "Type": "String",
+            "Default": "",
+            "AllowedPattern": "[A-Za-z0-9_-]{0,64}",
+            "Description": "A configuration set that is there already, to be used instead of a new one.",
         },
     }

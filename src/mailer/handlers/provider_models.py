@@ -111,6 +111,7 @@ class OnboardingAnswer(WireModel):
     iam_policy: Mapping[str, Any]
     trust_policy: Mapping[str, Any]
     cloud_formation_template: str
+    quick_create_link: str
 
     @classmethod
     def of(cls, onboarding: Onboarding) -> Self:
@@ -119,5 +120,6 @@ class OnboardingAnswer(WireModel):
             external_id=onboarding.external_id,
             iam_policy=onboarding.iam_policy,
             trust_policy=onboarding.trust_policy,
-            cloud_formation_template=onboarding.role_template,
+            cloud_formation_template=onboarding.template,
+            quick_create_link=onboarding.quick_create_link,
         )

@@ -207,7 +207,11 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "externalId": "What the role's trust policy must require.",
         "iamPolicy": "The rights of the IAM user or role: `ses:SendRawEmail`.",
         "trustPolicy": "Who may assume the role.",
-        "cloudFormationTemplate": "A CloudFormation template that makes the role, as the text of a JSON file.",
+        "cloudFormationTemplate": (
+            "A CloudFormation template that makes the role, a configuration set and the rule that passes SES's events on,"
+            " as the text of a JSON file."
+        ),
+        "quickCreateLink": "Opens the CloudFormation console with that template and this tenant's parameters; works for an hour at most.",
     },
 }
 """By schema, or by operation where a body has no schema of its own: what each field is."""
@@ -367,6 +371,7 @@ ANSWERS: Mapping[str, Any] = {
         "iamPolicy": iam_policy(None),
         "trustPolicy": trust_policy(_US, _EXTERNAL_ID),
         "cloudFormationTemplate": '{"AWSTemplateFormatVersion": "2010-09-09", …}',
+        "quickCreateLink": "https://eu-central-1.console.aws.amazon.com/cloudformation/home?region=eu-central-1#/stacks/create/review?…",
     },
 }
 """By operation: an example of what it answers where it succeeds."""

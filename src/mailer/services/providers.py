@@ -10,7 +10,15 @@ from mailer.domain import lifecycle
 from mailer.domain.doctor import Disclosed, diagnose
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
 from mailer.domain.events import provider_changed
-from mailer.domain.onboarding import Document, Us, iam_policy, role_template, trust_policy
+from mailer.domain.onboarding import (
+    Document,
+    Us,
+    iam_policy,
+    onboarding_parameters,
+    onboarding_template,
+    quick_create_link,
+    trust_policy,
+)
 from mailer.domain.provider import (
     Kind,
     Provider,
@@ -23,7 +31,7 @@ from mailer.domain.provider import (
     parse_config,
     parse_put,
 )
-from mailer.ports import Clock, Journal, ProviderOpener, ProviderStore, TrustProbe, Vault
+from mailer.ports import Clock, Journal, ProviderOpener, ProviderStore, TemplateStore, TrustProbe, Vault
 
 MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
@@ -45,6 +53,7 @@ class ProviderDesk:
     new_external_id: Callable[[], str]
     """Makes a value that nobody can guess."""
     us: Us
+    templates: TemplateStore
     allow_smtp: bool
 
 
@@ -201,8 +210,10 @@ class Onboarding:
     """For a user or role: what sending takes, no more."""
     trust_policy: Document
     """For a role."""
-    role_template: str
-    """CloudFormation, as JSON: makes a role of both."""
+    template: str
+    """CloudFormation, as JSON: makes a role of both, and what brings SES's events to us."""
+    quick_create_link: str
+    """Opens CloudFormation's console with that template and this tenant's parameters; expires within the hour."""
 
 
 def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
@@ -211,15 +222,18 @@ def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
     Raises:
         RequestError: too_many_requests where others keep changing the row.
         NotSentError: config_unreadable: the ExternalId is not this tenant's, or was damaged.
-        DependencyError: KMS or DynamoDB did not do its part.
+        DependencyError: KMS, DynamoDB or S3 did not do its part.
     """
     row = change(tenant_id, desk, lambda row: _reserved(tenant_id, row, desk))
     config, external_id = row.candidate or row.active, _external_id(row, desk)
+    parameters = onboarding_parameters(tenant_id, external_id, config)
+    published = desk.templates.publish(onboarding_template(desk.us, {}))
     return Onboarding(
         external_id=external_id,
         iam_policy=iam_policy(config),
         trust_policy=trust_policy(desk.us, external_id),
-        role_template=role_template(desk.us, external_id, config),
+        template=onboarding_template(desk.us, parameters, config),
+        quick_create_link=quick_create_link(config.region if config and config.region else desk.us.region, published, parameters),
     )
 
 
