@@ -186,13 +186,14 @@ class SeenRequest:
 
 @dataclass(frozen=True, slots=True)
 class PublishedEvent:
-    """One event of SES: put on the queue, unless it was lost; `account` is the one that sent, whatever the envelope says."""
+    """One event of SES: put on a queue where it is `routed` to one and not `lost`; `account` sent, whatever the envelope says."""
 
     number: int
     time: float
     account: str
     kind: str
     message_id: str
+    routed: bool
     lost: bool
     faults: list[int]
     envelope: dict[str, Any]

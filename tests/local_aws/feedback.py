@@ -73,13 +73,14 @@ class EventFault:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One event as it was put on the queue, or would have been had it not been lost."""
+    """One event as it was put on the queue; `routed` says whether destination and rules bring it to one, `lost` that a fault took it."""
 
     number: int
     time: float
     account: str
     kind: str
     message_id: str
+    routed: bool
     lost: bool
     faults: list[int]
     envelope: dict[str, Any]
@@ -137,7 +138,7 @@ class Feedback:
             events = events_of(mail, self.outcomes)
             queues = {event.kind: await asyncio.to_thread(self._routing.queues, event) for event in events}
             span = events[0].after + events[-1].after
-            due = [(after, item) for event in events if queues[event.kind] for after, item in self._scheduled(event, span)]
+            due = [(after, item) for event in events for after, item in self._scheduled(event, span)]
             began = time.monotonic()
             for after in sorted({after for after, _ in due}):
                 await asyncio.sleep(max(0.0, began + after - time.monotonic()))
@@ -167,7 +168,8 @@ class Feedback:
         for item in items:
             told = item.envelope["detail"]["mail"]
             who = (told["sendingAccountId"], item.kind, told["messageId"])
-            self.published.append(Published(next(self._numbers), time.time(), *who, item.lost, item.faults, item.envelope))
+            state = (bool(queues[item.kind]), item.lost, item.faults)
+            self.published.append(Published(next(self._numbers), time.time(), *who, *state, item.envelope))
         self._changes.notify()
 
 
