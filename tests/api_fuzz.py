@@ -17,7 +17,6 @@ from schemathesis.generation.stateful.state_machine import APIStateMachine
 from schemathesis.specs.openapi import checks
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from desks import a_body, a_desk, put_behind_the_api
 from fakes import FakeMessagesTable, FakeProvidersTable, a_delivery
 from gateway import Gateway
 from mailer import wiring
@@ -27,7 +26,8 @@ from mailer.handlers import messages, providers
 from mailer.handlers.openapi import document
 from mailer.services.providers import put_config
 from mailer.services.verify import verify_provider
-from provider_desks import KEY, a_scene, with_config
+from messages_support import a_body, fake_deps, serve_from
+from provider_support import KEY, a_scene, with_config
 
 TENANTS = ("acme", "bravo")
 
@@ -83,14 +83,14 @@ class Api:
             for tenant in TENANTS
             for status in Status
         ]
-        self.desk = a_desk(providers=rows, messages=FakeMessagesTable(*records))
-        put_behind_the_api(self.desk, self._patch)
-        self._patch.setattr(wiring, "provider_desk", lambda: scene.desk)
+        self.deps = fake_deps(providers=rows, messages=FakeMessagesTable(*records))
+        serve_from(self.deps, self._patch)
+        self._patch.setattr(wiring, "provider_dependencies", lambda: scene.deps)
 
     @property
     def failures(self) -> list[Any]:
         """What our own code failed at, whatever it answered."""
-        return [arguments for event, arguments in self.desk.journal.entries if event == "failed"]
+        return [arguments for event, arguments in self.deps.journal.entries if event == "failed"]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return self._gateway(environ, start_response)
@@ -169,8 +169,8 @@ def _mostly_accepted(context: HookContext, strategy: SearchStrategy[Any]) -> Sea
 
 def _verified(tenant: str) -> Provider:
     scene = a_scene()
-    put_config(tenant, with_config(KEY, fromName=canary(tenant)), scene.desk)
-    verify_provider(tenant, scene.desk)
+    put_config(tenant, with_config(KEY, fromName=canary(tenant)), scene.deps)
+    verify_provider(tenant, scene.deps)
     return scene.store.rows[tenant]
 
 

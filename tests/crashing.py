@@ -9,8 +9,8 @@ from typing import Any
 from mailer.domain.message import S3Object
 from mailer.domain.provider import StoredConfig
 from mailer.ports import Copy
-from mailer.services.mailroom import Received
-from mailrooms import Bench, ScriptedProvider, a_copy
+from mailer.services.jobs import Received
+from sending_support import Bench, ScriptedProvider, a_copy
 
 VISIBILITY = timedelta(seconds=360)
 MAX_RECEIVES = 10

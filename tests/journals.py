@@ -17,7 +17,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.observability import LogJournal
-from mailrooms import a_copy
+from sending_support import a_copy
 
 STACK = "tenantmail"
 NAMESPACE = "Tenantmail"

@@ -17,7 +17,7 @@ from mailer.domain.provider import Provider, ProviderStatus, Stop, StoredConfig,
 from mailer.handlers.problem import problem
 from mailer.services.providers import put_config
 from mailer.services.verify import VerifyFailedError, verify_provider
-from provider_desks import KEY, ROLE, SENDER, Scene, a_scene, with_config
+from provider_support import KEY, ROLE, SENDER, Scene, a_scene, with_config
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "providers.md"
 CREDENTIALS = {"access key": KEY, "role": ROLE}
@@ -105,7 +105,7 @@ def states() -> Mapping[str, Provider | None]:
 
 def stored(body: Mapping[str, object]) -> Scene:
     scene = a_scene()
-    put_config("acme", with_config(body, configurationSet="news"), scene.desk)
+    put_config("acme", with_config(body, configurationSet="news"), scene.deps)
     return scene
 
 
@@ -180,7 +180,7 @@ def in_state(name: str, kind: str) -> Scene:
     """A tenant with a config of this kind, in this state."""
     scene = stored(CREDENTIALS[kind])
     if name != "unverified":
-        verify_provider("acme", scene.desk)
+        verify_provider("acme", scene.deps)
         state = states()[name]
         assert state is not None
         scene.set_row(status=state.status, error=state.error, faulty_requests=state.faulty_requests)
@@ -197,7 +197,7 @@ def _verify(scene: Scene, fault: Fault) -> tuple[int, str]:
     else:
         scene.account.outcome = fault.found
     try:
-        verify_provider("acme", scene.desk)
+        verify_provider("acme", scene.deps)
     except VerifyFailedError as failure:
         return 422, failure.error.hint
     except DependencyError as failure:

@@ -47,9 +47,9 @@ from mailer.domain.errors import DependencyError
 from mailer.domain.producers import Producers
 from mailer.observability import LogJournal
 from mailer.services import dead_letters, erasure
-from mailer.services.dead_letters import Chosen, DeadLetterRoom
-from mailer.services.erasure import ErasureRoom, StillOpenError
-from mailer.services.replay import MARGIN, ReplayRoom, replay
+from mailer.services.dead_letters import Chosen, DeadLetterDependencies
+from mailer.services.erasure import ErasureDependencies, StillOpenError
+from mailer.services.replay import MARGIN, ReplayDependencies, replay
 from mailer.services.told import TELLING
 from mailer.services.trouble import find_trouble
 
@@ -269,9 +269,9 @@ def _journal(stack: str) -> Iterator[LogJournal]:
 
 
 @contextmanager
-def _room(stack: str) -> Iterator[DeadLetterRoom]:
+def _dead_letter_deps(stack: str) -> Iterator[DeadLetterDependencies]:
     with _journal(stack) as journal, _dead_letters() as letters:
-        yield DeadLetterRoom(
+        yield DeadLetterDependencies(
             letters=letters,
             messages=wiring.messages_table(),
             queue=wiring.send_queue(),
@@ -289,8 +289,8 @@ def _chosen(arguments: argparse.Namespace) -> Chosen:
 
 def _list(arguments: argparse.Namespace) -> int:
     chosen = _chosen(arguments)
-    with _room(arguments.stack) as room:
-        letters = [shown for shown in dead_letters.list_letters(room) if chosen(shown)]
+    with _dead_letter_deps(arguments.stack) as deps:
+        letters = [shown for shown in dead_letters.list_letters(deps) if chosen(shown)]
     if arguments.tenant or arguments.request or arguments.reason:
         for shown in letters:
             _print(shown.tenant_id, shown.request_id, shown.reason, text=shown.detail)
@@ -303,15 +303,15 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _redrive(arguments: argparse.Namespace) -> int:
-    with _room(arguments.stack) as room:
-        return _report(dead_letters.redrive(room, _chosen(arguments)), dead_letters.Did.REDRIVEN)
+    with _dead_letter_deps(arguments.stack) as deps:
+        return _report(dead_letters.redrive(deps, _chosen(arguments)), dead_letters.Did.REDRIVEN)
 
 
 def _drop(arguments: argparse.Namespace) -> int:
     if not (arguments.tenant or arguments.request or arguments.reason):
         raise CommandError("Name what to drop: --tenant, --request or --reason.")
-    with _room(arguments.stack) as room:
-        return _report(dead_letters.drop(room, _chosen(arguments)), dead_letters.Did.DROPPED)
+    with _dead_letter_deps(arguments.stack) as deps:
+        return _report(dead_letters.drop(deps, _chosen(arguments)), dead_letters.Did.DROPPED)
 
 
 def _report(done: dead_letters.Work, wanted: dead_letters.Did) -> int:
@@ -413,7 +413,7 @@ def _read(name: str) -> str:
 
 
 @contextmanager
-def _erasure(stack: str) -> Iterator[ErasureRoom]:
+def _erasure(stack: str) -> Iterator[ErasureDependencies]:
     settings = os.environ
     eraser = AwsEraser(
         wiring.dynamodb(),
@@ -424,7 +424,7 @@ def _erasure(stack: str) -> Iterator[ErasureRoom]:
         bucket=settings["ATTACHMENTS_BUCKET"],
     )
     with _journal(stack) as journal, _dead_letters() as letters:
-        yield ErasureRoom(
+        yield ErasureDependencies(
             eraser=eraser,
             providers=wiring.providers_table(),
             messages=wiring.messages_table(),
@@ -436,14 +436,14 @@ def _erasure(stack: str) -> Iterator[ErasureRoom]:
 
 
 def _erase_request(arguments: argparse.Namespace) -> int:
-    with _erasure(arguments.stack) as room:
-        erased = erasure.erase_request(arguments.tenant, arguments.request, room, cancel=arguments.cancel, uploads=arguments.upload)
+    with _erasure(arguments.stack) as deps:
+        erased = erasure.erase_request(arguments.tenant, arguments.request, deps, cancel=arguments.cancel, uploads=arguments.upload)
     return _report_erased(erased)
 
 
 def _erase_tenant(arguments: argparse.Namespace) -> int:
-    with _erasure(arguments.stack) as room:
-        erased = erasure.erase_tenant(arguments.tenant, room, cancel=arguments.cancel)
+    with _erasure(arguments.stack) as deps:
+        erased = erasure.erase_tenant(arguments.tenant, deps, cancel=arguments.cancel)
     _report_erased(erased)
     _print(text="Of the provider's row the version counter stays: no version is given out twice.")
     return 0
@@ -470,7 +470,7 @@ _STAYS = (
 def _replay(arguments: argparse.Namespace) -> int:
     if _intake().get("State") not in ("Disabled", "Disabling"):
         raise CommandError("SendFunction is taking requests off the queue: `make pause` first, as docs/deploy.md says.")
-    room = ReplayRoom(
+    deps = ReplayDependencies(
         ends=DynamoLostEnds(wiring.dynamodb(), os.environ["MESSAGES_TABLE"]),
         messages=wiring.messages_table(),
         parked=wiring.parked_bodies(),
@@ -479,7 +479,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     )
     since = arguments.since
     lines = _read(arguments.file).splitlines() if arguments.file else _log(arguments.stack).lines(TELLING, since - MARGIN)
-    done = replay(lines, room, since=since)
+    done = replay(lines, deps, since=since)
     for what, count in sorted(done.items()):
         _print(str(count), what)
     return 1 if done.keys() & {"unreadable", "changed meanwhile"} else 0

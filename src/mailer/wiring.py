@@ -32,11 +32,11 @@ from mailer.domain.onboarding import Us
 from mailer.observability import LogJournal, logger
 from mailer.ports import ProviderOpener, Vault
 from mailer.services.byte_budget import ByteBudget
-from mailer.services.mailroom import Mailroom
-from mailer.services.messages import Desk
+from mailer.services.jobs import SendDependencies
+from mailer.services.messages import MessagesDependencies
 from mailer.services.pacing import Pacing
-from mailer.services.providers import ProviderDesk
-from mailer.services.sweep import SweepRoom
+from mailer.services.providers import ProviderDependencies
+from mailer.services.sweep import SweepDependencies
 from mailer.settings import settings
 
 if TYPE_CHECKING:
@@ -232,9 +232,9 @@ def provider_opener() -> ProviderOpener:
 
 
 @cache
-def provider_desk() -> ProviderDesk:
+def provider_dependencies() -> ProviderDependencies:
     """Return everything that the provider API needs."""
-    return ProviderDesk(
+    return ProviderDependencies(
         store=providers_table(),
         vault=vault(),
         opener=provider_opener(),
@@ -270,9 +270,9 @@ def producer_rules() -> SsmProducerRules:
 
 
 @cache
-def mailroom() -> Mailroom:
+def send_dependencies() -> SendDependencies:
     """Return everything that sending needs."""
-    return Mailroom(
+    return SendDependencies(
         providers=providers_table(),
         opener=provider_opener(),
         messages=messages_table(),
@@ -295,9 +295,9 @@ def mailroom() -> Mailroom:
 
 
 @cache
-def desk() -> Desk:
+def messages_dependencies() -> MessagesDependencies:
     """Return everything that the messages API needs."""
-    return Desk(
+    return MessagesDependencies(
         providers=providers_table(),
         messages=messages_table(),
         queue=send_queue(),
@@ -314,9 +314,9 @@ def desk() -> Desk:
 
 
 @cache
-def sweep_room() -> SweepRoom:
+def sweep_dependencies() -> SweepDependencies:
     """Return everything that the sweeper needs."""
-    return SweepRoom(
+    return SweepDependencies(
         releases=providers_table(),
         providers=providers_table(),
         lines=pacing_table(),

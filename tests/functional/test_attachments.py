@@ -9,7 +9,6 @@ import boto3
 import pytest
 
 from canned import answer
-from desks import a_body
 from fakes import a_provider
 from gateway import Gateway
 from mailer import wiring
@@ -19,6 +18,7 @@ from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.message import MAX_RAW_BYTES, S3Object, parse_request
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.handlers import messages
+from messages_support import a_body
 
 PDF = {"filename": "report.pdf", "size": 1234}
 

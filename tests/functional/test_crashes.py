@@ -87,7 +87,7 @@ def test_of_a_batch_only_what_kills_its_worker_is_kept(aws: Mapping[str, str]) -
     deadly = patch.multiple(wiring.attachments(), version=lambda *_: "1", fetch=Mock(side_effect=Died))
     # In one thread, so that with the worker everything dies that it was at.
     with deadly, patch.multiple(wiring, clock=lambda: clock, workers=AtOnce):
-        wiring.mailroom.cache_clear()
+        wiring.send_dependencies.cache_clear()
         deaths = work(aws["SEND_QUEUE_URL"], clock)
     assert deaths <= 3
     kept = receive(aws["DEAD_LETTER_QUEUE_URL"])

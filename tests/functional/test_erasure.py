@@ -23,9 +23,9 @@ from mailer.domain.message import parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy, RefusedError
 from mailer.services import erasure
-from mailer.services.erasure import ErasureRoom, StillOpenError, erase_request, erase_tenant
+from mailer.services.erasure import ErasureDependencies, StillOpenError, erase_request, erase_tenant
 from mailer.services.providers import onboard, put_config
-from mailrooms import a_body
+from sending_support import a_body
 
 LONG_AGO = NOON - timedelta(days=20)
 REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
@@ -47,7 +47,7 @@ class Office:
             pacing=aws["PACING_TABLE"],
             bucket=self.bucket,
         )
-        self.room = ErasureRoom(
+        self.deps = ErasureDependencies(
             eraser=self.eraser,
             providers=wiring.providers_table(),
             messages=wiring.messages_table(),
@@ -117,7 +117,7 @@ def test_of_a_request_its_ids_and_its_status_stay_while_a_copy_may_come(office: 
     for request_id in ("r1", "r10"):
         office.failed(request_id)
         office.letter(request_id)
-    erased = erase_request("acme", "r1", office.room, cancel=False)
+    erased = erase_request("acme", "r1", office.deps, cancel=False)
     assert erased == {erasure.REDUCED: 1, erasure.BODIES: 2, erasure.LETTERS: 1}
     item = office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")
     assert (item["tenantId"], item["requestId"], item["status"]) == ("acme", "r1", "failed")
@@ -132,7 +132,7 @@ def test_of_a_request_its_ids_and_its_status_stay_while_a_copy_may_come(office: 
 def test_a_late_copy_of_an_erased_request_is_not_sent(office: Office) -> None:
     """The fence still knows of it."""
     office.failed()
-    erase_request("acme", "r1", office.room, cancel=False)
+    erase_request("acme", "r1", office.deps, cancel=False)
     begin = changes.begin(replace(office.request(), hop=9), NOON, owner="w1", deadline=NOON, provider="ses", version=1)
     with pytest.raises(RefusedError) as refused:
         wiring.messages_table().apply(begin)
@@ -143,7 +143,7 @@ def test_a_late_copy_of_an_erased_request_is_not_sent(office: Office) -> None:
 def test_a_request_that_ended_long_ago_is_gone(office: Office) -> None:
     """No copy of it can be on the queue any more."""
     office.failed(at=LONG_AGO)
-    assert erase_request("acme", "r1", office.room, cancel=False)[erasure.RECORDS] == 1
+    assert erase_request("acme", "r1", office.deps, cancel=False)[erasure.RECORDS] == 1
     assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1") == {}
 
 
@@ -151,9 +151,9 @@ def test_an_open_request_is_erased_only_once_it_is_cancelled(office: Office) -> 
     """Nothing is touched before; then its body goes too."""
     office.parked()
     with pytest.raises(StillOpenError, match="1 deferred not ended: wait, or add --cancel"):
-        erase_request("acme", "r1", office.room, cancel=False)
+        erase_request("acme", "r1", office.deps, cancel=False)
     assert len(office.versions()) == 1
-    erased = erase_request("acme", "r1", office.room, cancel=True)
+    erased = erase_request("acme", "r1", office.deps, cancel=True)
     assert erased == {erasure.CANCELLED: 1, erasure.REDUCED: 1, erasure.BODIES: 2}
     assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")["status"] == "cancelled"
     assert office.versions() == []
@@ -163,7 +163,7 @@ def test_a_request_that_may_be_at_ses_cannot_be_cancelled(office: Office) -> Non
     """Its worker would come back to nothing."""
     wiring.messages_table().apply(changes.begin(office.request(), NOON, owner="w1", deadline=NOON, provider="ses", version=1))
     with pytest.raises(StillOpenError, match="1 sending may be at SES now"):
-        erase_request("acme", "r1", office.room, cancel=True)
+        erase_request("acme", "r1", office.deps, cancel=True)
     assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")["owner"] == "w1"
 
 
@@ -172,7 +172,7 @@ def test_only_the_uploads_that_are_named_go_with_a_request(office: Office) -> No
     office.failed(parked=False)
     office.upload("acme/" + "a" * 32)
     office.upload("acme/" + "b" * 32)
-    assert erase_request("acme", "r1", office.room, cancel=False, uploads=["acme/" + "a" * 32])[erasure.UPLOADS] == 1
+    assert erase_request("acme", "r1", office.deps, cancel=False, uploads=["acme/" + "a" * 32])[erasure.UPLOADS] == 1
     assert office.versions() == ["attachments/acme/" + "b" * 32]
 
 
@@ -181,7 +181,7 @@ def test_an_upload_is_named_by_its_whole_key(office: Office, key: str) -> None:
     """Part of a key, or none, erases no upload: it may be the beginning of others."""
     office.failed(parked=False)
     office.upload("acme/" + "a" * 32)
-    assert erase_request("acme", "r1", office.room, cancel=False, uploads=[key])[erasure.UPLOADS] == 0
+    assert erase_request("acme", "r1", office.deps, cancel=False, uploads=[key])[erasure.UPLOADS] == 0
     assert office.versions() == ["attachments/acme/" + "a" * 32]
 
 
@@ -189,9 +189,9 @@ def test_an_erasure_may_be_made_again(office: Office) -> None:
     """It finds nothing, also of what never was."""
     office.failed()
     office.letter()
-    erase_request("acme", "r1", office.room, cancel=False)
-    assert +erase_request("acme", "r1", office.room, cancel=False) == Counter()
-    assert +erase_request("acme", "never", office.room, cancel=True) == Counter()
+    erase_request("acme", "r1", office.deps, cancel=False)
+    assert +erase_request("acme", "r1", office.deps, cancel=False) == Counter()
+    assert +erase_request("acme", "never", office.deps, cancel=True) == Counter()
 
 
 # ── a tenant ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,7 +211,7 @@ def test_of_a_tenant_the_version_counter_stays(office: Office) -> None:
     """And of requests that ended lately the ids and the status; of its neighbour everything."""
     for tenant_id in ("acme", "acme-2"):
         a_full_tenant(office, tenant_id)
-    erased = erase_tenant("acme", office.room, cancel=True)
+    erased = erase_tenant("acme", office.deps, cancel=True)
     assert erased == {
         erasure.CONFIG: 1,
         erasure.CANCELLED: 1,
@@ -234,41 +234,41 @@ def test_a_tenant_with_open_requests_is_left_alone(office: Office) -> None:
     """Unless they are to be cancelled; its provider goes on sending."""
     a_full_tenant(office, "acme")
     with pytest.raises(StillOpenError, match="1 deferred not ended"):
-        erase_tenant("acme", office.room, cancel=False)
+        erase_tenant("acme", office.deps, cancel=False)
     assert office.item("PROVIDERS_TABLE", tenantId="acme")["status"] == "active"
     assert len(list(office.eraser.records("acme"))) == 3
 
 
 def test_who_comes_under_an_erased_id_gets_the_next_version_and_another_external_id(office: Office) -> None:
     """Neither passes for the tenant before."""
-    desk = wiring.provider_desk()
+    deps = wiring.provider_dependencies()
     role = {"roleArn": "arn:aws:iam::111122223333:role/mail", "region": "eu-central-1", "fromAddress": "a@b.example", "fromName": "A"}
     config = json.dumps({"provider": "ses", "config": role})
-    before = onboard("acme", desk).external_id
-    put_config("acme", config, desk)
-    erase_tenant("acme", office.room, cancel=False)
-    shown = {onboarded.external_id for onboarded in (onboard("acme", desk), onboard("acme", desk))}
+    before = onboard("acme", deps).external_id
+    put_config("acme", config, deps)
+    erase_tenant("acme", office.deps, cancel=False)
+    shown = {onboarded.external_id for onboarded in (onboard("acme", deps), onboard("acme", deps))}
     assert len(shown) == 1
     assert not shown & {"", before}
-    row = put_config("acme", config, desk)
+    row = put_config("acme", config, deps)
     assert (row.versions, row.status) == (2, ProviderStatus.UNVERIFIED)
 
 
 def test_a_tenant_is_erased_once(office: Office) -> None:
     """What was shown to whoever comes next stands."""
     a_full_tenant(office, "acme")
-    erase_tenant("acme", office.room, cancel=True)
-    before = onboard("acme", wiring.provider_desk()).external_id
-    assert erase_tenant("never", office.room, cancel=True) == Counter()
-    assert before == onboard("acme", wiring.provider_desk()).external_id
+    erase_tenant("acme", office.deps, cancel=True)
+    before = onboard("acme", wiring.provider_dependencies()).external_id
+    assert erase_tenant("never", office.deps, cancel=True) == Counter()
+    assert before == onboard("acme", wiring.provider_dependencies()).external_id
 
 
 def test_of_a_deleted_tenant_without_an_external_id_goes_who_deleted_it(office: Office) -> None:
     """A row that somebody wrote or restored by hand is no erased one."""
     office.provide(status=ProviderStatus.DELETED, active=None, sealed_external_id=b"", updated_by="arn:aws:iam::111122223333:user/jo")
-    assert erase_tenant("acme", office.room, cancel=False) == {erasure.CONFIG: 1}
+    assert erase_tenant("acme", office.deps, cancel=False) == {erasure.CONFIG: 1}
     assert "updatedBy" not in office.item("PROVIDERS_TABLE", tenantId="acme")
-    assert erase_tenant("acme", office.room, cancel=False) == Counter()
+    assert erase_tenant("acme", office.deps, cancel=False) == Counter()
 
 
 @pytest.mark.parametrize("stops_at", ["delete_objects", "put_item", "delete_item", "query"])
@@ -289,8 +289,8 @@ def test_an_erasure_that_stops_goes_on(office: Office, monkeypatch: pytest.Monke
         if stops_at == "query":
             patch.setattr(client, "get_paginator", lambda _: Paginator(stop_once))
         with pytest.raises(DependencyError):
-            erase_tenant("acme", office.room, cancel=True)
-    erase_tenant("acme", office.room, cancel=True)
+            erase_tenant("acme", office.deps, cancel=True)
+    erase_tenant("acme", office.deps, cancel=True)
     assert (list(office.eraser.records("acme")), office.versions(), office.dead()) == ([], [], [])
     assert office.item("PROVIDERS_TABLE", tenantId="acme")["sealedExternalId"] == b""
 
@@ -312,7 +312,7 @@ def test_the_pacing_line_of_a_tenant_alone_goes(office: Office, aws: Mapping[str
     region = a_config().region
     for account in ("111122223333", "444455556666"):
         boto3.client("dynamodb").put_item(TableName=aws["PACING_TABLE"], Item={"account": {"S": f"{account}/{region}"}})
-    assert erase_tenant("acme", office.room, cancel=False)[erasure.LINES] == 1
-    assert erase_tenant("globex", office.room, cancel=False)[erasure.LINES] == 0
+    assert erase_tenant("acme", office.deps, cancel=False)[erasure.LINES] == 1
+    assert erase_tenant("globex", office.deps, cancel=False)[erasure.LINES] == 0
     assert office.item("PACING_TABLE", account=f"111122223333/{region}") == {}
     assert office.item("PACING_TABLE", account=f"444455556666/{region}") != {}

@@ -7,13 +7,13 @@ from typing import Any
 import boto3
 import pytest
 
-from desks import a_body
 from fakes import a_provider
 from gateway import Gateway
 from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.handlers import messages
 from mailer.handlers.send import _received as received
+from messages_support import a_body
 from queues import record, taken
 
 ACME = "/tenants/acme/messages"

@@ -204,7 +204,7 @@ def test_smtp_depends_on_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "AllowSmtp" in refusal["detail"]
     monkeypatch.setenv("ALLOW_SMTP", "true")
     wiring.settings.cache_clear()
-    wiring.provider_desk.cache_clear()
+    wiring.provider_dependencies.cache_clear()
     stored = ask("put-smtp").json
     assert (stored["provider"], stored["credentials"], stored["region"]) == ("smtp", {"type": "smtp", "host": "localhost:1025"}, None)
 
@@ -277,7 +277,7 @@ def test_an_outage_of_ours_is_a_503() -> None:
 def test_a_kms_outage_is_a_503() -> None:
     """Nothing is stored that was not sealed."""
     down = ClientError({"Error": {"Code": "ThrottlingException"}}, "GenerateDataKey")
-    wiring.provider_desk()
+    wiring.provider_dependencies()
     with patch.object(wiring.kms(), "generate_data_key", side_effect=down):
         problem(put(), 503, "dependency_unavailable")
     problem(ask("get"), 404, "not_found")

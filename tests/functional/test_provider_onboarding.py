@@ -40,7 +40,7 @@ def lint(folder: Path, text: str) -> list[str]:
 def test_the_published_template_is_served_for_an_hour(aws: Mapping[str, str]) -> None:
     """From the private bucket, by an address that anybody may open until then; the same template makes no second object."""
     template = onboarding_template(US, {})
-    store = wiring.provider_desk().templates
+    store = wiring.provider_dependencies().templates
     address = urlsplit(store.publish(template))
     assert store.publish(template).partition("?")[0] == address._replace(query="", fragment="").geturl()
     [found] = boto3.client("s3").list_objects_v2(Bucket=aws["ATTACHMENTS_BUCKET"], Prefix="onboarding/")["Contents"]
@@ -54,4 +54,4 @@ def test_a_bucket_that_does_not_answer_is_a_dependency_s_fault(aws: Mapping[str,
     """The API answers 503; nothing is wrong with the tenant."""
     boto3.client("s3").delete_bucket(Bucket=aws["ATTACHMENTS_BUCKET"])
     with pytest.raises(DependencyError):
-        wiring.provider_desk().templates.publish("{}")
+        wiring.provider_dependencies().templates.publish("{}")

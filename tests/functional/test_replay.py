@@ -24,12 +24,12 @@ from mailer.domain.mime import Mail
 from mailer.domain.provider import ProviderStatus
 from mailer.observability import LogJournal
 from mailer.ports import Copy
-from mailer.services.messages import Desk, cancel
-from mailer.services.replay import ReplayRoom, replay
+from mailer.services.messages import MessagesDependencies, cancel
+from mailer.services.replay import ReplayDependencies, replay
 from mailer.services.resolve import resolve
 from mailer.services.sweep import sweep
 from mailer.services.waiting import pointer_to
-from mailrooms import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
+from sending_support import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
 
 _numbers = count(1)
 
@@ -71,14 +71,14 @@ class Office(Bench):
         self.log = Log(self)
         journal = LogJournal(Logger(service=f"office-{next(_numbers)}", stream=self.log, level="ERROR"))
         real: Any = {"messages": wiring.messages_table(), "parked": wiring.parked_bodies(), "journal": journal}
-        self.room = replace(self.room, **real)
-        self.sweep_room = replace(self.sweep_room, shards=SWEEP_SHARDS, releases=FakeReleases(["acme"], young=True), **real)
-        self.desk = Desk(
+        self.deps = replace(self.deps, **real)
+        self.sweep_deps = replace(self.sweep_deps, shards=SWEEP_SHARDS, releases=FakeReleases(["acme"], young=True), **real)
+        self.messages_deps = MessagesDependencies(
             providers=self.providers,
             queue=self.queue,
             attachments=self.attachments,
             clock=self.clock,
-            workers=self.room.workers,
+            workers=self.deps.workers,
             send_timeout=SEND_TIMEOUT,
             **real,
         )
@@ -98,7 +98,7 @@ class Office(Bench):
         """Record a request whose copy stays on the queue."""
         copy = Copy(body=a_body(request_id), tenant_id="acme", created_at=self.clock.now())
         self.queue.sent.append((copy, timedelta()))
-        self.room.messages.apply(changes.queue(requested(copy), copy.created_at))
+        self.deps.messages.apply(changes.queue(requested(copy), copy.created_at))
         return copy
 
     def switch(self, status: ProviderStatus) -> None:
@@ -108,7 +108,7 @@ class Office(Bench):
     def go_on(self) -> None:
         """Let everything that waits go out, for four hours; hand out every copy twice."""
         for _ in range(12):
-            sweep(self.sweep_room, ends_at=self.clock.now() + timedelta(minutes=1))
+            sweep(self.sweep_deps, ends_at=self.clock.now() + timedelta(minutes=1))
             while self.queue.sent:
                 self.handle(self.queue.sent.pop(0)[0])
             self.clock.advance(timedelta(minutes=20))
@@ -116,7 +116,7 @@ class Office(Bench):
             self.receive(copy)
 
     def records(self) -> dict[str, Delivery]:
-        found = self.room.messages.list("acme", status=None, limit=100, cursor=None).deliveries
+        found = self.deps.messages.list("acme", status=None, limit=100, cursor=None).deliveries
         return {record.request_id: record for record in found}
 
 
@@ -149,15 +149,15 @@ class Backup:
 def replayed(office: Office, backup: Backup, seed: int) -> Counter[str]:
     """Replay the log, its lines in any order."""
     lines = office.log.getvalue().splitlines()
-    room = ReplayRoom(
+    deps = ReplayDependencies(
         ends=DynamoLostEnds(wiring.dynamodb(), "MessagesTable"),
-        messages=office.room.messages,
-        parked=office.room.parked,
+        messages=office.deps.messages,
+        parked=office.deps.parked,
         bodies=wiring.parked_bodies(),
         clock=office.clock,
     )
     random.Random(seed).shuffle(lines)  # noqa: S311 - no secret
-    return replay(lines, room, since=backup.moment)
+    return replay(lines, deps, since=backup.moment)
 
 
 def work_before(office: Office) -> Copy:
@@ -183,8 +183,8 @@ def work_after(office: Office, on_queue: Copy) -> None:
     office.ask("queued-then-sent")
     office.ask("resent-since", VANISHED, onUnknown="resend")
     word = Resolution("resend", "op", "nothing came", office.clock.now())
-    resolve("acme", "held-before", word, office.desk)
-    cancel("acme", "parked-then-cancelled", office.desk)
+    resolve("acme", "held-before", word, office.messages_deps)
+    cancel("acme", "parked-then-cancelled", office.messages_deps)
     office.switch(ProviderStatus.DISABLED)
     office.handle(on_queue)
     office.ask("parked-since")
@@ -194,7 +194,7 @@ def work_after(office: Office, on_queue: Copy) -> None:
         office.handle(copy)  # what was to be sent again is parked too
     office.switch(ProviderStatus.ACTIVE)
     waiting = office.records()["parked-then-sent"]
-    office.handle(pointer_to(office.room.messages.apply(changes.touch(waiting, office.clock.now(), due_at=office.clock.now()))))
+    office.handle(pointer_to(office.deps.messages.apply(changes.touch(waiting, office.clock.now(), due_at=office.clock.now()))))
     office.ask("throttled-since", THROTTLED)
 
 

@@ -25,8 +25,8 @@ from mailer.handlers.send import _received, handler
 from mailer.ports import Copy
 from mailer.services.waiting import pointer_to
 from mailer.settings import settings
-from mailrooms import a_body
 from queues import record, taken
+from sending_support import a_body
 
 WHOLE = Copy(
     body='{"tenantId":"acme","requestId":"r1"}',

@@ -247,7 +247,7 @@ def poll(tell: Tell, pace: Pace, hidden: int) -> None:
     url = os.environ["SEND_QUEUE_URL"]
     asked: Any = {"MaxNumberOfMessages": BATCH, "WaitTimeSeconds": 1, "VisibilityTimeout": hidden}
     with paced(pace):
-        wiring.mailroom()
+        wiring.send_dependencies()
         while True:
             answer = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"], **asked)
             if not (messages := answer.get("Messages", [])):

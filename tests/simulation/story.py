@@ -17,12 +17,12 @@ from mailer.domain.pacing import Line, RateSource
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
 from mailer.services.byte_budget import ByteBudget
-from mailer.services.mailroom import Mailroom, Received
-from mailer.services.messages import Desk, accept, cancel
+from mailer.services.jobs import Received, SendDependencies
+from mailer.services.messages import MessagesDependencies, accept, cancel
 from mailer.services.pacing import Pacing
 from mailer.services.resolve import resolve
 from mailer.services.send import send_batch
-from mailer.services.sweep import SweepRoom, sweep
+from mailer.services.sweep import SweepDependencies, sweep
 from simulation.faults import Faults
 from simulation.ses import MALLORY, SimSes
 from simulation.tasks import NEVER, Task
@@ -102,9 +102,11 @@ class Story:
         self.lines = lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
         self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
         send["trials"] = SimTrials(world, self.queue)
-        self.room = Mailroom(producers=FakeProducerRules(), pacer=self.pacers[0], opener=self.ses, **send, **shared, **front)
-        self.desk = Desk(**shared, **front)
-        self.sweep_room = SweepRoom(releases=self.providers, providers=self.providers, lines=lines, intake=FakeIntake(), shards=1, **shared)
+        self.send_deps = SendDependencies(producers=FakeProducerRules(), pacer=self.pacers[0], opener=self.ses, **send, **shared, **front)
+        self.messages_deps = MessagesDependencies(**shared, **front)
+        self.sweep_deps = SweepDependencies(
+            releases=self.providers, providers=self.providers, lines=lines, intake=FakeIntake(), shards=1, **shared
+        )
         self.troubled = False
         """Whether the provider is switched off for a while."""
         self._names = count(1)
@@ -188,10 +190,10 @@ class Story:
         self.queue.put(Copy(body=body, tenant_id=ACME, created_at=self.world.time.now), timedelta(), is_raw=True)
 
     def _call_api(self, body: Mapping[str, Any]) -> None:
-        self._start("api", partial(_tolerate, lambda: accept(parse_request(json.dumps(body)), self.desk)))
+        self._start("api", partial(_tolerate, lambda: accept(parse_request(json.dumps(body)), self.messages_deps)))
 
     def _cancel(self, request_id: str) -> None:
-        self._start("cancel", partial(_tolerate, lambda: cancel(ACME, request_id, self.desk)))
+        self._start("cancel", partial(_tolerate, lambda: cancel(ACME, request_id, self.messages_deps)))
 
     # -- how it is played ------------------------------------------------------------------------------------------------
 
@@ -243,12 +245,12 @@ class Story:
             self._start("send", partial(self._send, taken))
 
     def _send(self, taken: Sequence[Message]) -> None:
-        now = self.room.clock.now()
+        now = self.send_deps.clock.now()
         batch = [Received(str(message.number), message.copy, message.receives) for message in taken]
         self.world.say(f"receives {[(message.number, message.receives) for message in taken]}")
         self.world.task.window |= {request_id for message in taken if (request_id := self._proven(message.copy))}
-        room = replace(self.room, pacer=self.rng.choice(self.pacers))
-        returned = send_batch(batch, room, ends_at=now + SEND_TIMEOUT)
+        deps = replace(self.send_deps, pacer=self.rng.choice(self.pacers))
+        returned = send_batch(batch, deps, ends_at=now + SEND_TIMEOUT)
         self.queue.delete(message for message in taken if str(message.number) not in returned)
 
     def _proven(self, copy: Copy) -> str | None:
@@ -267,7 +269,7 @@ class Story:
     def _sweep(self) -> None:
         self._swept_at = self.world.time.now
         ends_at = self.world.time.now + timedelta(seconds=50)
-        self._start("sweep", partial(_tolerate, lambda: sweep(self.sweep_room, ends_at=ends_at)))
+        self._start("sweep", partial(_tolerate, lambda: sweep(self.sweep_deps, ends_at=ends_at)))
 
     # -- operators -------------------------------------------------------------------------------------------------------
 
@@ -299,7 +301,8 @@ class Story:
             self.chosen_again.add(record.request_id)
         message_id = accepted[0] if accepted else None
         self._start(
-            "operator", partial(_tolerate, lambda: resolve(record.tenant_id, record.request_id, word, self.desk, message_id=message_id))
+            "operator",
+            partial(_tolerate, lambda: resolve(record.tenant_id, record.request_id, word, self.messages_deps, message_id=message_id)),
         )
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from desks import a_body, a_desk, put_behind_the_api
 from fakes import FakeProvidersTable, a_provider
 from gateway import Gateway, proxy_event
 from mailer.handlers import messages
 from mailer.handlers.api import evened
-from mailer.services.messages import Desk
+from mailer.services.messages import MessagesDependencies
+from messages_support import a_body, fake_deps, serve_from
 
 EVENTS = sorted(path for path in (Path(__file__).parents[2] / "events").glob("*.json") if "requestContext" in json.loads(path.read_text()))
 MESSAGES = "/tenants/{tenantId}/messages"
@@ -23,15 +23,15 @@ FRONTS = ["", "/v1", "/mail", "/mail/v1", "/a/b/c"]
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+def deps(monkeypatch: pytest.MonkeyPatch) -> MessagesDependencies:
     """Put fakes behind the handler, where acme and bravo have active providers."""
-    fakes = a_desk(providers=FakeProvidersTable(a_provider(), a_provider("bravo")))
-    put_behind_the_api(fakes, monkeypatch)
+    fakes = fake_deps(providers=FakeProvidersTable(a_provider(), a_provider("bravo")))
+    serve_from(fakes, monkeypatch)
     return fakes
 
 
 @pytest.fixture
-def api(desk: Desk) -> Gateway:  # noqa: ARG001 - it stands behind the handler
+def api(deps: MessagesDependencies) -> Gateway:  # noqa: ARG001 - it stands behind the handler
     return Gateway(messages.handler)
 
 

@@ -14,7 +14,7 @@ from mailer.domain.provider import ProviderStatus
 from mailer.services import sweep as sweeping
 from mailer.services.pacing import Pacing
 from mailer.services.sweep import LOOK_AGAIN, Tally, sweep
-from mailrooms import Bench, FakeReleases, a_record
+from sending_support import Bench, FakeReleases, a_record
 
 MINUTE = timedelta(minutes=1)
 ACCOUNT = "123456789012/eu-west-1"
@@ -46,12 +46,12 @@ def a_bench(*records: Delivery, account: str | None = "123456789012", marked: tu
 
 
 def marks(bench: Bench) -> FakeReleases:
-    assert isinstance(bench.sweep_room.releases, FakeReleases)
-    return bench.sweep_room.releases
+    assert isinstance(bench.sweep_deps.releases, FakeReleases)
+    return bench.sweep_deps.releases
 
 
 def run(bench: Bench, time_left: timedelta = MINUTE) -> Tally:
-    return sweep(bench.sweep_room, ends_at=bench.clock.now() + time_left)
+    return sweep(bench.sweep_deps, ends_at=bench.clock.now() + time_left)
 
 
 def sent_for(bench: Bench, tenant_id: str) -> int:

@@ -13,7 +13,7 @@ from mailer.domain.message import MAX_RAW_BYTES, parse_request
 from mailer.domain.mime import Sender, compose
 from mailer.services.byte_budget import ByteBudget
 from mailer.settings import Settings
-from mailrooms import BUDGET, NOON, Bench, a_body, a_copy
+from sending_support import BUDGET, NOON, Bench, a_body, a_copy
 
 PATIENCE = 10  # seconds, for what comes at once
 SIZE = 10

@@ -10,8 +10,8 @@ from fakes import NOON
 from mailer.domain.delivery import Status, WaitsFor
 from mailer.domain.errors import DependencyError
 from mailer.ports import Copy
-from mailer.services.mailroom import Received
-from mailrooms import Bench, a_body, a_copy, a_record
+from mailer.services.jobs import Received
+from sending_support import Bench, a_body, a_copy, a_record
 
 OTHERS, OURS = "AROAPRODUCER:globex", "AROASENDFUNCTION:session"
 KEY = "parked/acme/r1/1.json"

@@ -16,9 +16,9 @@ from mailer.domain.producers import Producers
 from mailer.domain.proof import to_json
 from mailer.ports import Copy, Letter
 from mailer.services import dead_letters
-from mailer.services.dead_letters import DeadLetterRoom, Did, Shown
+from mailer.services.dead_letters import DeadLetterDependencies, Did, Shown
 from mailer.services.intake import NOT_ALLOWED
-from mailrooms import REJECTED, THROTTLED, a_body, a_copy, a_record
+from sending_support import REJECTED, THROTTLED, a_body, a_copy, a_record
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Office:
         self.dead = FakeDeadLetters(list(self.letters))
         self.table, self.queue, self.parked = FakeMessagesTable(*self.records), FakeSendQueue(), FakeParkedBodies()
         self.clock = FakeClock()
-        self.room = DeadLetterRoom(
+        self.deps = DeadLetterDependencies(
             producers=Producers.parse(""),
             letters=self.dead,
             messages=self.table,
@@ -60,10 +60,10 @@ class Office:
         )
 
     def redrive(self, tenant_id: str = "acme") -> list[Did]:
-        return [did for _, did in dead_letters.redrive(self.room, lambda shown: shown.tenant_id == tenant_id)]
+        return [did for _, did in dead_letters.redrive(self.deps, lambda shown: shown.tenant_id == tenant_id)]
 
     def drop(self, tenant_id: str = "acme") -> list[Did]:
-        return [did for _, did in dead_letters.drop(self.room, lambda shown: shown.tenant_id == tenant_id)]
+        return [did for _, did in dead_letters.drop(self.deps, lambda shown: shown.tenant_id == tenant_id)]
 
     def status(self) -> Status:
         record = self.table.get("acme", "r1")
@@ -78,7 +78,7 @@ def letter(copy: Copy | None = None, reason: str | None = "processing_crashed") 
 def test_a_listing_tells_reasons_and_leaves_the_queue_as_it_was() -> None:
     """What SQS moved by itself is told apart; a body is never shown."""
     office = Office([letter(), letter(reason=None)])
-    shown = dead_letters.list_letters(office.room)
+    shown = dead_letters.list_letters(office.deps)
     assert shown == [Shown("acme", "r1", "processing_crashed", "why"), Shown("acme", "r1", dead_letters.MOVED_BY_SQS, "why")]
     assert len(office.dead.waiting) == 2
 
@@ -88,7 +88,7 @@ def test_a_letter_that_a_replaced_key_has_signed_is_known_by_its_record(reason: 
     """Not as its producer's: the message came from one of our functions."""
     papers = {"claimed": True, "sender": "AROASENDFUNCTION:x"}
     office = Office([letter(a_copy(papers=papers), reason), letter(a_copy("r2", papers=papers), reason)], [a_record(hop=3)])
-    office.room = replace(office.room, producers=Producers.parse("AROAPRODUCER:acme"))
+    office.deps = replace(office.deps, producers=Producers.parse("AROAPRODUCER:acme"))
     assert office.redrive() == [Did.REDRIVEN, Did.KEPT_NOT_ALLOWED]
     [copy] = office.queue.copies
     assert (copy.hop, copy.claimed, copy.sender) == (3, False, None)
@@ -232,7 +232,7 @@ def test_nothing_is_written_for_a_producer_that_may_not_ask() -> None:
     """Neither by a drop nor by a redrive, whoever put the letter there."""
     letters = [letter(a_copy(papers={"sender": "A"}), reason) for reason in (NOT_ALLOWED, None)]
     office = Office(letters, [a_record(Status.QUEUED)])
-    office.room = replace(office.room, producers=Producers.parse("A:globex"))
+    office.deps = replace(office.deps, producers=Producers.parse("A:globex"))
     assert office.redrive() == [Did.KEPT_NOT_ALLOWED] * 2
     assert office.drop() == [Did.DROPPED] * 2
     assert (office.status(), office.queue.sent) == (Status.QUEUED, [])
@@ -241,7 +241,7 @@ def test_nothing_is_written_for_a_producer_that_may_not_ask() -> None:
 def test_a_producer_that_may_ask_by_now_is_heard_after_a_redrive() -> None:
     """The operator has corrected the rules."""
     office = Office([letter(a_copy(papers={"sender": "A"}), NOT_ALLOWED)])
-    office.room = replace(office.room, producers=Producers.parse("A:acme"))
+    office.deps = replace(office.deps, producers=Producers.parse("A:acme"))
     assert office.redrive() == [Did.REDRIVEN]
     assert [copy.sender for copy in office.queue.copies] == ["A"]
 

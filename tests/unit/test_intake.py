@@ -12,9 +12,9 @@ from mailer.domain.delivery import Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.domain.message import MAX_AHEAD, SCHEMA, SendRequest, parse_request
 from mailer.ports import Copy
-from mailer.services.mailroom import Received
+from mailer.services.jobs import Received
 from mailer.services.messages import Asked, prepare
-from mailrooms import THROTTLED, Bench, a_body, a_copy, a_record, under_way
+from sending_support import THROTTLED, Bench, a_body, a_copy, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 IDS = '{"tenantId": "acme", "requestId": "r1"}'

@@ -9,28 +9,28 @@ from uuid import UUID
 
 import pytest
 
-from desks import a_body, a_desk, put_behind_the_api
 from fakes import FakeProvidersTable, a_delivery, a_provider
 from gateway import Gateway
 from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.handlers import messages
 from mailer.handlers.models import MAX_SHOWN
-from mailer.services.messages import Desk
+from mailer.services.messages import MessagesDependencies
+from messages_support import a_body, fake_deps, serve_from
 
 ACME = "/tenants/acme/messages"
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+def deps(monkeypatch: pytest.MonkeyPatch) -> MessagesDependencies:
     """Put fakes behind the handler, where acme and bravo have active providers."""
-    fakes = a_desk(providers=FakeProvidersTable(a_provider(), a_provider("bravo")))
-    put_behind_the_api(fakes, monkeypatch)
+    fakes = fake_deps(providers=FakeProvidersTable(a_provider(), a_provider("bravo")))
+    serve_from(fakes, monkeypatch)
     return fakes
 
 
 @pytest.fixture
-def api(desk: Desk) -> Gateway:  # noqa: ARG001 - it stands behind the handler
+def api(deps: MessagesDependencies) -> Gateway:  # noqa: ARG001 - it stands behind the handler
     return Gateway(messages.handler)
 
 
@@ -225,12 +225,12 @@ def test_a_time_too_far_ahead_is_refused(api: Gateway) -> None:
     assert answer.paths == ["sendAt"]
 
 
-def test_a_preview_shows_the_mail_and_sends_nothing(api: Gateway, desk: Desk) -> None:
+def test_a_preview_shows_the_mail_and_sends_nothing(api: Gateway, deps: MessagesDependencies) -> None:
     """The raw message with its size; neither record nor copy."""
     shown = api.call("POST", f"{ACME}/preview", a_body("r1")).json
     assert "Subject: Hello\r\n" in shown["mime"]
     assert (shown["truncated"], shown["size"], shown["problems"]) == (False, len(shown["mime"]), [])
-    assert not desk.queue.copies
+    assert not deps.queue.copies
     assert api.call("GET", f"{ACME}/r1").status == 404
 
 
@@ -242,9 +242,9 @@ def test_a_preview_names_every_problem(api: Gateway) -> None:
     assert {"message.to[0].email", "message.subject", "more"} <= {problem["path"] for problem in answer.json["problems"]}
 
 
-def test_a_long_preview_is_cut(api: Gateway, desk: Desk) -> None:
+def test_a_long_preview_is_cut(api: Gateway, deps: MessagesDependencies) -> None:
     """At 1 MiB; the answer stays below what a function may answer, even where JSON escapes every byte of it."""
-    desk.attachments.files["acme/a"] = b'"\\' * 600_000
+    deps.attachments.files["acme/a"] = b'"\\' * 600_000
     attachment = {"filename": "a.eml", "contentType": "message/rfc822", "s3": {"key": "acme/a"}}
     answer = api.call("POST", f"{ACME}/preview", a_body(message={"attachments": [attachment]}))
     assert (len(answer.json["mime"]), answer.json["truncated"]) == (MAX_SHOWN, True)
@@ -286,11 +286,11 @@ def test_no_answer_may_be_kept_on_the_way(api: Gateway) -> None:
 OPERATOR = "arn:aws:sts::123456789012:assumed-role/operators/jo"
 
 
-def test_who_settles_and_who_withdraws_is_written_down(api: Gateway, desk: Desk) -> None:
+def test_who_settles_and_who_withdraws_is_written_down(api: Gateway, deps: MessagesDependencies) -> None:
     """The identity that API Gateway has authenticated, beside whom the operator named; the first one's, however often it is asked."""
     called = {"requestContext": {"stage": "v1", "requestId": "c-1", "identity": {"userArn": OPERATOR}}}
     another = {"requestContext": {"stage": "v1", "requestId": "c-2", "identity": {"userArn": f"{OPERATOR}-2"}}}
-    desk.messages.records |= {
+    deps.messages.records |= {
         ("acme", "r1"): a_delivery("r1", Status.UNKNOWN, attempt=1, owner="w"),
         ("acme", "r2"): a_delivery("r2"),
         ("acme", "r3"): a_delivery("r3"),
@@ -300,7 +300,7 @@ def test_who_settles_and_who_withdraws_is_written_down(api: Gateway, desk: Desk)
         settled = api.call("POST", f"{ACME}/r1/resolve", word, **asked).json
         assert (settled["resolution"]["by"], settled["resolution"]["principal"]) == ("Jo", OPERATOR)
         assert api.call("POST", f"{ACME}/r2/cancel", **asked).json["cancelledBy"] == OPERATOR
-    logged = [arguments[0].settled_by for name, arguments in desk.journal.entries if name == "recorded"]
+    logged = [arguments[0].settled_by for name, arguments in deps.journal.entries if name == "recorded"]
     assert logged == [OPERATOR, OPERATOR]
     assert "cancelledBy" not in api.call("POST", f"{ACME}/r3/cancel").json
 
@@ -311,7 +311,7 @@ def test_a_fault_of_ours_is_answered_as_such(api: Gateway, monkeypatch: pytest.M
     def broken() -> None:
         raise ValueError("jo@example.com")
 
-    monkeypatch.setattr(wiring, "desk", broken)
+    monkeypatch.setattr(wiring, "messages_dependencies", broken)
     answer = api.call("GET", f"{ACME}/r1")
     assert answer.is_problem(500, "internal_error")
     assert "jo@" not in answer.text

@@ -11,7 +11,6 @@ import botocore.session
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from desks import a_body, a_desk, put_behind_the_api
 from fakes import NOON, FakeProvidersTable, a_delivery, a_provider
 from gateway import STAGE, Gateway
 from mailer.client import ApiError, MailClient
@@ -20,7 +19,8 @@ from mailer.domain.delivery import Status
 from mailer.domain.errors import ErrorInfo
 from mailer.handlers import messages
 from mailer.handlers.problem import document
-from mailer.services.messages import Desk
+from mailer.services.messages import MessagesDependencies
+from messages_support import a_body, fake_deps, serve_from
 
 URL = f"https://api.example/{STAGE}"
 
@@ -66,9 +66,9 @@ class InProcess:
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
-    fakes = a_desk(providers=FakeProvidersTable(a_provider()))
-    put_behind_the_api(fakes, monkeypatch)
+def deps(monkeypatch: pytest.MonkeyPatch) -> MessagesDependencies:
+    fakes = fake_deps(providers=FakeProvidersTable(a_provider()))
+    serve_from(fakes, monkeypatch)
     return fakes
 
 
@@ -78,7 +78,7 @@ def a_client(transport: InProcess) -> MailClient:
     return MailClient(URL + "/", region="eu-central-1", session=session, transport=transport, sleep=transport.wait)
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("deps")
 def test_a_request_is_sent_signed() -> None:
     """By SigV4, for API Gateway in the API's region."""
     wire = InProcess()
@@ -90,17 +90,17 @@ def test_a_request_is_sent_signed() -> None:
     assert "/eu-central-1/execute-api/aws4_request" in authorization
 
 
-def test_a_retry_sends_nothing_twice(desk: Desk) -> None:
+def test_a_retry_sends_nothing_twice(deps: MessagesDependencies) -> None:
     """The id is made before the first try, so that the tries are one request."""
     wire = InProcess(503, EndpointConnectionError(endpoint_url=URL), 429)
     record = a_client(wire).send("acme", a_body(None))
     ids = {json.loads(request.body)["requestId"] for request in wire.requests}
     assert ids == {record.request_id}
     assert len(wire.requests) == 4
-    assert len(desk.queue.copies) == 1
+    assert len(deps.queue.copies) == 1
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("deps")
 def test_waits_grow_and_obey_retry_after() -> None:
     """At least what the API asks for, below a bound that doubles, and at random."""
     wire = InProcess(429, 503, 503, 503)
@@ -109,7 +109,7 @@ def test_waits_grow_and_obey_retry_after() -> None:
     assert all(wait <= bound for wait, bound in zip(wire.waits, [1.5, 1.0, 2.0, 4.0], strict=True))
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("deps")
 def test_an_api_that_keeps_failing_is_given_up() -> None:
     """The last answer is what the caller gets to see."""
     wire = InProcess(*[503] * 10)
@@ -119,7 +119,7 @@ def test_an_api_that_keeps_failing_is_given_up() -> None:
     assert len(wire.requests) == ATTEMPTS
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("deps")
 def test_a_refusal_is_not_repeated() -> None:
     """A fault of the caller does not pass by itself."""
     wire = InProcess()
@@ -159,7 +159,7 @@ def test_a_newer_api_may_answer_more() -> None:
     assert a_client(wire).get("acme", "r1").message_id == "0100"
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("deps")
 def test_a_batch_gives_one_answer_for_each() -> None:
     """In their order, each with its record or its problem."""
     good, bad = a_client(InProcess()).send_batch("acme", [a_body("r1"), {"message": {}}])
@@ -169,25 +169,25 @@ def test_a_batch_gives_one_answer_for_each() -> None:
     assert (bad.status, bad.problem.code) == (400, "invalid_request")
 
 
-def test_waiting_ends_with_the_request(desk: Desk) -> None:
+def test_waiting_ends_with_the_request(deps: MessagesDependencies) -> None:
     """The record is looked at until it has ended."""
     wire = InProcess()
     client = a_client(wire)
     client.send("acme", a_body("r1"))
 
     def send() -> None:
-        desk.messages.records["acme", "r1"] = replace(desk.messages.records["acme", "r1"], status=Status.SENT, message_id="0100")
+        deps.messages.records["acme", "r1"] = replace(deps.messages.records["acme", "r1"], status=Status.SENT, message_id="0100")
 
     wire.on_wait = send
     assert client.wait("acme", "r1").message_id == "0100"
     assert len(wire.waits) == 1
 
 
-def test_waiting_goes_on_for_an_unknown_that_is_sent_again(desk: Desk) -> None:
+def test_waiting_goes_on_for_an_unknown_that_is_sent_again(deps: MessagesDependencies) -> None:
     """Its record names the time; an unknown that is held is an end."""
     lost = a_delivery("r1", Status.UNKNOWN, on_unknown="resend", deadline=NOON, error=ErrorInfo("outcome_unknown", "lost"))
     becoming = [replace(lost, status=Status.SENT), lost, lost]
-    desk.messages.records["acme", "r1"] = lost  # type: ignore[attr-defined]  # the fake's
+    deps.messages.records["acme", "r1"] = lost  # type: ignore[attr-defined]  # the fake's
     wire = InProcess()
     client = a_client(wire)
     shown = client.get("acme", "r1")
@@ -195,14 +195,14 @@ def test_waiting_goes_on_for_an_unknown_that_is_sent_again(desk: Desk) -> None:
     assert shown.error is not None
     assert shown.error.hint.startswith("Nobody:")
     assert [record.due_at for record in client.list("acme")] == [shown.due_at]
-    wire.on_wait = lambda: desk.messages.records.update({("acme", "r1"): becoming.pop()})  # type: ignore[attr-defined]
+    wire.on_wait = lambda: deps.messages.records.update({("acme", "r1"): becoming.pop()})  # type: ignore[attr-defined]
     assert client.wait("acme", "r1").status is Status.SENT
-    desk.messages.records["acme", "r1"] = replace(lost, on_unknown="hold")  # type: ignore[attr-defined]
+    deps.messages.records["acme", "r1"] = replace(lost, on_unknown="hold")  # type: ignore[attr-defined]
     held = client.wait("acme", "r1", timeout=0)
     assert (held.status, held.on_unknown, held.due_at) == (Status.UNKNOWN, "hold", None)
 
 
-@pytest.mark.usefixtures("desk")
+@pytest.mark.usefixtures("deps")
 def test_every_record_says_what_becomes_of_an_unknown() -> None:
     """As its caller chose, or by default."""
     client = a_client(InProcess())
@@ -210,35 +210,35 @@ def test_every_record_says_what_becomes_of_an_unknown() -> None:
     assert client.send("acme", a_body("r2", onUnknown="resend")).on_unknown == "resend"
 
 
-def test_waiting_has_an_end(desk: Desk) -> None:
+def test_waiting_has_an_end(deps: MessagesDependencies) -> None:
     """A request that does not end in time is a TimeoutError that says where it stands."""
-    desk.messages.records["acme", "r1"] = a_delivery("r1")
+    deps.messages.records["acme", "r1"] = a_delivery("r1")
     with pytest.raises(TimeoutError, match="still queued"):
         a_client(InProcess()).wait("acme", "r1", timeout=0)
 
 
-def test_a_list_is_read_to_its_end(desk: Desk) -> None:
+def test_a_list_is_read_to_its_end(deps: MessagesDependencies) -> None:
     """Page by page, as far as the caller takes them."""
     for number in range(250):
-        desk.messages.records["acme", f"r{number}"] = a_delivery(f"r{number}")
+        deps.messages.records["acme", f"r{number}"] = a_delivery(f"r{number}")
     wire = InProcess()
     assert len({record.request_id for record in a_client(wire).list("acme")}) == 250
     assert len(wire.requests) == 3
     assert not list(a_client(wire).list("acme", status=Status.SENT))
 
 
-def test_the_other_calls_are_there_too(desk: Desk) -> None:
+def test_the_other_calls_are_there_too(deps: MessagesDependencies) -> None:
     """Cancel, preview and resolve answer what the API does."""
     client = a_client(InProcess())
     client.send("acme", a_body("a:1"))
     assert client.cancel("acme", "a:1").status is Status.CANCELLED
     assert client.preview("acme", a_body()).mime
-    desk.messages.records["acme", "r2"] = a_delivery("r2", Status.UNKNOWN)
+    deps.messages.records["acme", "r2"] = a_delivery("r2", Status.UNKNOWN)
     settled = client.resolve("acme", "r2", "sent", by="ops", why="found it", message_id="0100")
     assert (settled.status, settled.message_id) == (Status.SENT, "0100")
 
 
-def test_an_uploaded_file_is_ready_to_be_attached(desk: Desk) -> None:
+def test_an_uploaded_file_is_ready_to_be_attached(deps: MessagesDependencies) -> None:
     """The attachment names key and version; the upload has just the headers that were signed, and no signature of the API's."""
     wire = InProcess()
     client = a_client(wire)
@@ -247,7 +247,7 @@ def test_an_uploaded_file_is_ready_to_be_attached(desk: Desk) -> None:
     assert (upload.method, upload.body, upload.headers["Content-Type"]) == ("PUT", b"%PDF", "application/pdf")
     assert "Authorization" not in upload.headers
     assert attachment["s3"]["versionId"] == "v1"
-    desk.attachments.kept[attachment["s3"]["key"], "v1"] = b"%PDF"
+    deps.attachments.kept[attachment["s3"]["key"], "v1"] = b"%PDF"
     assert client.send("acme", a_body(message={"attachments": [attachment]})).status is Status.QUEUED
 
 

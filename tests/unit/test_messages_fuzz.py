@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from desks import a_body, a_desk, put_behind_the_api
 from fakes import FakeAttachments, FakeProvidersTable, a_config, a_provider
 from gateway import Gateway, proxy_event
 from mailer.domain.message import content_hash, parse_request
 from mailer.handlers import messages
-from mailer.services.messages import Desk
+from mailer.services.messages import MessagesDependencies
+from messages_support import a_body, fake_deps, serve_from
 
 ACME = "/tenants/acme/messages"
 ROUTES = [ACME, f"{ACME}/batch", f"{ACME}/preview", f"{ACME}/r1", f"{ACME}/r1/cancel", f"{ACME}/r1/resolve", "/tenants/acme/attachments"]
@@ -55,33 +55,33 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+def deps(monkeypatch: pytest.MonkeyPatch) -> MessagesDependencies:
     files = FakeAttachments({}, {("acme/b", "1"): b"PNG"})
-    fakes = a_desk(providers=FakeProvidersTable(a_provider(active=a_config(configuration_set="events"))), attachments=files)
-    put_behind_the_api(fakes, monkeypatch)
+    fakes = fake_deps(providers=FakeProvidersTable(a_provider(active=a_config(configuration_set="events"))), attachments=files)
+    serve_from(fakes, monkeypatch)
     return fakes
 
 
-def check(desk: Desk, event: dict[str, Any]) -> None:
-    desk.queue.sent.clear()
-    desk.messages.records.clear()
+def check(deps: MessagesDependencies, event: dict[str, Any]) -> None:
+    deps.queue.sent.clear()
+    deps.messages.records.clear()
     answer = Gateway(messages.handler).handle(event)
     assert answer.status < 500
-    assert not [entry for entry in desk.journal.entries if entry[0] == "failed"]
-    for copy in desk.queue.copies:
+    assert not [entry for entry in deps.journal.entries if entry[0] == "failed"]
+    for copy in deps.queue.copies:
         request = parse_request(copy.body)
-        assert content_hash(request) == desk.messages.get(request.tenant_id, request.request_id).content_hash
+        assert content_hash(request) == deps.messages.get(request.tenant_id, request.request_id).content_hash
 
 
-def test_the_whole_request_is_valid(desk: Desk) -> None:
+def test_the_whole_request_is_valid(deps: MessagesDependencies) -> None:
     """What is changed below is accepted as it is: else nothing would be proven."""
     assert Gateway(messages.handler).call("POST", ACME, WHOLE).status == 202
-    check(desk, proxy_event("POST", ACME, json.dumps(WHOLE)))
+    check(deps, proxy_event("POST", ACME, json.dumps(WHOLE)))
 
 
 @lightly
 @given(data=st.data(), value=ANYTHING, route=st.sampled_from([ACME, f"{ACME}/preview", f"{ACME}/batch"]))
-def test_anything_in_the_place_of_any_field(desk: Desk, data: st.DataObject, value: Any, route: str) -> None:
+def test_anything_in_the_place_of_any_field(deps: MessagesDependencies, data: st.DataObject, value: Any, route: str) -> None:
     """One field, name or element of a valid request is something else."""
     body = json.loads(json.dumps(WHOLE))
     container, key = data.draw(st.sampled_from(list(places(body))))
@@ -93,14 +93,14 @@ def test_anything_in_the_place_of_any_field(desk: Desk, data: st.DataObject, val
         case "rename" if isinstance(container, dict):
             container[data.draw(st.text())] = container.pop(key)
     document = [body] if route.endswith("batch") else body
-    check(desk, proxy_event("POST", route, json.dumps(document)))
+    check(deps, proxy_event("POST", route, json.dumps(document)))
 
 
 @lightly
 @given(body=st.none() | st.text() | st.binary() | ANYTHING.map(json.dumps), route=st.sampled_from(ROUTES))
-def test_any_body_to_any_route(desk: Desk, body: str | bytes | None, route: str) -> None:
+def test_any_body_to_any_route(deps: MessagesDependencies, body: str | bytes | None, route: str) -> None:
     """Text, bytes and JSON of any kind."""
-    check(desk, proxy_event("POST", route, body))
+    check(deps, proxy_event("POST", route, body))
 
 
 @lightly
@@ -112,12 +112,14 @@ def test_any_body_to_any_route(desk: Desk, body: str | bytes | None, route: str)
     query=st.dictionaries(st.sampled_from(["limit", "cursor", "status"]) | st.text(), st.text(), max_size=3),
     headers=st.dictionaries(st.sampled_from(["Idempotency-Key", "Content-Type", "cookie"]) | st.text(), st.text(), max_size=3),
 )
-def test_any_path_query_and_headers(desk: Desk, method: str, steps: list[str], query: dict[str, str], headers: dict[str, str]) -> None:
+def test_any_path_query_and_headers(
+    deps: MessagesDependencies, method: str, steps: list[str], query: dict[str, str], headers: dict[str, str]
+) -> None:
     """Whatever API Gateway may let through, and more."""
     event = proxy_event(method, ACME, json.dumps(WHOLE), headers.items())
     path = "/" + "/".join(steps)
     event |= {"path": path, "queryStringParameters": query, "multiValueQueryStringParameters": {n: [v] for n, v in query.items()}}
-    check(desk, event)
+    check(deps, event)
 
 
 @lightly
@@ -128,15 +130,15 @@ def test_any_path_query_and_headers(desk: Desk, method: str, steps: list[str], q
     route=st.sampled_from(ROUTES),
     method=st.sampled_from(["GET", "POST"]),
 )
-def test_anything_may_be_missing_from_an_event(desk: Desk, nothing: set[str], route: str, method: str) -> None:
+def test_anything_may_be_missing_from_an_event(deps: MessagesDependencies, nothing: set[str], route: str, method: str) -> None:
     """API Gateway writes null for what a request did not have."""
     event = proxy_event(method, route, json.dumps(WHOLE), [("Idempotency-Key", "r1")])
-    check(desk, event | dict.fromkeys(nothing))
+    check(deps, event | dict.fromkeys(nothing))
 
 
 @lightly
 @given(key=st.text())
 @example("r1")
-def test_any_idempotency_key(desk: Desk, key: str) -> None:
+def test_any_idempotency_key(deps: MessagesDependencies, key: str) -> None:
     """It is an id, or it is refused."""
-    check(desk, proxy_event("POST", ACME, json.dumps(WHOLE), [("Idempotency-Key", key)]))
+    check(deps, proxy_event("POST", ACME, json.dumps(WHOLE), [("Idempotency-Key", key)]))

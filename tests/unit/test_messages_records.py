@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from desks import a_desk
 from fakes import NOON, FakeMessagesTable, FakeParkedBodies, a_delivery
 from mailer.domain.delivery import Change, Status
 from mailer.domain.errors import RequestError
 from mailer.services.messages import cancel, get, list_newest
+from messages_support import fake_deps
 
 
 def refused(call: Any, *arguments: Any, **options: Any) -> RequestError:
@@ -21,18 +21,18 @@ def refused(call: Any, *arguments: Any, **options: Any) -> RequestError:
 
 def test_an_unknown_id_is_not_found() -> None:
     """What is not there is 404, whoever's it might be."""
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1")))
-    assert get("acme", "r1", desk).request_id == "r1"
-    assert refused(get, "acme", "r2", desk).code == "not_found"
-    assert refused(get, "bravo", "r1", desk).code == "not_found"
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1")))
+    assert get("acme", "r1", deps).request_id == "r1"
+    assert refused(get, "acme", "r2", deps).code == "not_found"
+    assert refused(get, "bravo", "r1", deps).code == "not_found"
 
 
 def test_a_list_goes_from_page_to_page() -> None:
     """Newest first; the cursor of a page leads on to the next."""
     table = FakeMessagesTable(*[a_delivery(f"r{n}", created_at=NOON + timedelta(minutes=n)) for n in range(3)])
-    desk = a_desk(messages=table)
-    first = list_newest("acme", desk, status=None, limit=2, cursor=None)
-    rest = list_newest("acme", desk, status=None, limit=2, cursor=first.cursor)
+    deps = fake_deps(messages=table)
+    first = list_newest("acme", deps, status=None, limit=2, cursor=None)
+    rest = list_newest("acme", deps, status=None, limit=2, cursor=first.cursor)
     assert [d.request_id for d in [*first.deliveries, *rest.deliveries]] == ["r2", "r1", "r0"]
     assert rest.cursor is None
 
@@ -40,11 +40,11 @@ def test_a_list_goes_from_page_to_page() -> None:
 def test_a_cursor_of_another_list_is_not_found() -> None:
     """Neither a made-up cursor nor another tenant's, or another status's, tells anything."""
     table = FakeMessagesTable(*[a_delivery(f"r{n}", tenant_id="bravo") for n in range(2)])
-    desk = a_desk(messages=table)
-    foreign = list_newest("bravo", desk, status=None, limit=1, cursor=None).cursor
-    own = list_newest("bravo", desk, status=Status.QUEUED, limit=1, cursor=None).cursor
+    deps = fake_deps(messages=table)
+    foreign = list_newest("bravo", deps, status=None, limit=1, cursor=None).cursor
+    own = list_newest("bravo", deps, status=Status.QUEUED, limit=1, cursor=None).cursor
     for cursor in (foreign, own, "made-up"):
-        assert refused(list_newest, "acme", desk, status=None, limit=1, cursor=cursor).code == "not_found"
+        assert refused(list_newest, "acme", deps, status=None, limit=1, cursor=cursor).code == "not_found"
 
 
 # ── cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -53,39 +53,39 @@ def test_a_cursor_of_another_list_is_not_found() -> None:
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
 def test_what_was_not_tried_yet_can_be_withdrawn(status: Status) -> None:
     """Queued and deferred requests end as cancelled."""
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1", status)))
-    assert cancel("acme", "r1", desk).status is Status.CANCELLED
-    assert desk.messages.get("acme", "r1").status is Status.CANCELLED
-    assert [event for event, _ in desk.journal.entries] == ["recorded"]
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
+    assert cancel("acme", "r1", deps).status is Status.CANCELLED
+    assert deps.messages.get("acme", "r1").status is Status.CANCELLED
+    assert [event for event, _ in deps.journal.entries] == ["recorded"]
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.SENT, Status.FAILED, Status.UNKNOWN])
 def test_what_is_on_its_way_or_ended_cannot_be_withdrawn(status: Status) -> None:
     """The refusal names the status; the record stays as it is."""
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1", status)))
-    refusal = refused(cancel, "acme", "r1", desk)
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
+    refusal = refused(cancel, "acme", "r1", deps)
     assert refusal.code == "not_cancellable"
     assert status in str(refusal)
-    assert desk.messages.get("acme", "r1").status is status
+    assert deps.messages.get("acme", "r1").status is status
 
 
 def test_what_may_have_been_sent_before_cannot_be_withdrawn() -> None:
     """Cancelled means: was not sent. A resent unknown cannot promise that."""
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1", maybe_sent=True)))
-    refusal = refused(cancel, "acme", "r1", desk)
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", maybe_sent=True)))
+    refusal = refused(cancel, "acme", "r1", deps)
     assert refusal.code == "not_cancellable"
     assert "earlier attempt" in str(refusal)
 
 
 def test_withdrawing_twice_is_no_error() -> None:
     """A caller whose first answer got lost asks again and gets the same."""
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1")))
-    assert cancel("acme", "r1", desk) == cancel("acme", "r1", desk)
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1")))
+    assert cancel("acme", "r1", deps) == cancel("acme", "r1", deps)
 
 
 def test_an_unknown_request_cannot_be_withdrawn() -> None:
     """404, as everywhere."""
-    assert refused(cancel, "acme", "r1", a_desk()).code == "not_found"
+    assert refused(cancel, "acme", "r1", fake_deps()).code == "not_found"
 
 
 def test_a_request_that_is_begun_meanwhile_is_not_withdrawn() -> None:
@@ -96,15 +96,15 @@ def test_a_request_that_is_begun_meanwhile_is_not_withdrawn() -> None:
         table.records["acme", "r1"] = replace(table.records["acme", "r1"], status=Status.SENDING, attempt=1)
 
     table.before = begin
-    assert refused(cancel, "acme", "r1", a_desk(messages=table)).code == "not_cancellable"
+    assert refused(cancel, "acme", "r1", fake_deps(messages=table)).code == "not_cancellable"
 
 
 def test_the_body_of_a_withdrawn_request_is_discarded() -> None:
     """Nothing of a withdrawn mail stays in the bucket."""
     parked = FakeParkedBodies()
     key = parked.park("acme", "r1", "{}")
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1", Status.DEFERRED, parked=key)), parked=parked)
-    cancel("acme", "r1", desk)
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", Status.DEFERRED, parked=key)), parked=parked)
+    cancel("acme", "r1", deps)
     assert not parked.bodies
 
 
@@ -116,7 +116,7 @@ def test_a_body_that_is_parked_while_its_request_is_withdrawn_is_discarded() -> 
         table.records["acme", "r1"] = replace(table.records["acme", "r1"], status=Status.DEFERRED, parked=parked.park("acme", "r1", "{}"))
 
     table.before = park
-    cancel("acme", "r1", a_desk(messages=table, parked=parked))
+    cancel("acme", "r1", fake_deps(messages=table, parked=parked))
     assert not parked.bodies
 
 
@@ -125,6 +125,6 @@ def test_a_bucket_that_fails_does_not_undo_a_withdrawal() -> None:
     parked = FakeParkedBodies()
     key = parked.park("acme", "r1", "{}")
     parked.broken = True
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1", Status.DEFERRED, parked=key)), parked=parked)
-    assert cancel("acme", "r1", desk).status is Status.CANCELLED
-    assert "failed" in [event for event, _ in desk.journal.entries]
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", Status.DEFERRED, parked=key)), parked=parked)
+    assert cancel("acme", "r1", deps).status is Status.CANCELLED
+    assert "failed" in [event for event, _ in deps.journal.entries]

@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from desks import SEND_TIMEOUT, a_desk, a_send
 from fakes import NOON, FakeMessagesTable, FakeParkedBodies, FakeSendQueue, a_delivery
 from mailer.domain import delivery
 from mailer.domain.delivery import BEGIN, WORKER_DEAD_MARGIN, Change, Resolution, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import canonical_json
-from mailer.services.messages import Desk
+from mailer.services.messages import MessagesDependencies
 from mailer.services.resolve import HOLD_BACK, resolve
+from messages_support import SEND_TIMEOUT, a_send, fake_deps
 
 SENT = Resolution("sent", "ops@acme.example", "found in the SES event log", NOON)
 RESEND = Resolution("resend", "ops@acme.example", "SES never saw it", NOON)
 LONG_AGO = NOON - timedelta(days=3)
 
 
-def a_desk_with_an_unknown(body: str | None = None, **fields: Any) -> Desk:
+def a_desk_with_an_unknown(body: str | None = None, **fields: Any) -> MessagesDependencies:
     """Make a desk where r1 is unknown and its body parked."""
     parked = FakeParkedBodies()
     key = parked.park("acme", "r1", body or canonical_json(a_send()))
@@ -36,21 +36,21 @@ def a_desk_with_an_unknown(body: str | None = None, **fields: Any) -> Desk:
         "error": ErrorInfo("outcome_unknown", "the connection was lost"),
         **fields,
     }
-    return a_desk(messages=FakeMessagesTable(a_delivery("r1", Status.UNKNOWN, **record)), parked=parked)
+    return fake_deps(messages=FakeMessagesTable(a_delivery("r1", Status.UNKNOWN, **record)), parked=parked)
 
 
-def refused(desk: Desk, resolution: Resolution) -> RequestError:
+def refused(deps: MessagesDependencies, resolution: Resolution) -> RequestError:
     with pytest.raises(RequestError) as refusal:
-        resolve("acme", "r1", resolution, desk)
+        resolve("acme", "r1", resolution, deps)
     return refusal.value
 
 
 def test_an_unknown_that_was_sent_becomes_sent() -> None:
     """The record keeps the operator's word and the messageId; the body is not needed any more."""
-    desk = a_desk_with_an_unknown()
-    record = resolve("acme", "r1", SENT, desk, message_id="0100")
+    deps = a_desk_with_an_unknown()
+    record = resolve("acme", "r1", SENT, deps, message_id="0100")
     assert (record.status, record.message_id, record.resolution, record.error) == (Status.SENT, "0100", SENT, None)
-    assert not desk.parked.bodies
+    assert not deps.parked.bodies
 
 
 def test_sent_needs_no_message_id() -> None:
@@ -60,28 +60,28 @@ def test_sent_needs_no_message_id() -> None:
 
 def test_an_unknown_that_is_sent_again_is_queued() -> None:
     """A pointer to the parked body goes out, held back until the record says so."""
-    desk = a_desk_with_an_unknown()
-    record = resolve("acme", "r1", RESEND, desk)
+    deps = a_desk_with_an_unknown()
+    record = resolve("acme", "r1", RESEND, deps)
     assert (record.status, record.maybe_sent, record.resolution) == (Status.QUEUED, True, RESEND)
-    [(copy, delay)] = desk.queue.sent
+    [(copy, delay)] = deps.queue.sent
     assert json.loads(copy.body) == {"tenantId": "acme", "requestId": "r1"}
     assert (copy.parked, copy.hop, delay) == (record.parked, 5, HOLD_BACK)
-    assert desk.parked.fetch(copy.parked) == canonical_json(a_send())
+    assert deps.parked.fetch(copy.parked) == canonical_json(a_send())
 
 
 def test_a_resent_request_has_time_anew() -> None:
     """Its first span is long over; the copy counts from now, as the record does."""
-    desk = a_desk_with_an_unknown()
-    record = resolve("acme", "r1", RESEND, desk)
+    deps = a_desk_with_an_unknown()
+    record = resolve("acme", "r1", RESEND, deps)
     assert record.expires_at == NOON + timedelta(hours=24)
-    assert desk.queue.copies[0].created_at == NOON
+    assert deps.queue.copies[0].created_at == NOON
 
 
 def test_the_resent_copy_passes_the_fence() -> None:
     """What the consumer will try with that copy is allowed by the record."""
-    desk = a_desk_with_an_unknown()
-    resolve("acme", "r1", RESEND, desk)
-    record, copy = desk.messages.get("acme", "r1"), desk.queue.copies[0]
+    deps = a_desk_with_an_unknown()
+    resolve("acme", "r1", RESEND, deps)
+    record, copy = deps.messages.get("acme", "r1"), deps.queue.copies[0]
     begin = Change(rule=BEGIN, tenant_id="acme", request_id="r1", now=NOON, content_hash=record.content_hash, hop=copy.hop, owner="w2")
     assert delivery.allows(begin, record)
 
@@ -90,33 +90,33 @@ def test_the_resent_copy_passes_the_fence() -> None:
 @pytest.mark.parametrize("resolution", [SENT, RESEND])
 def test_only_an_unknown_can_be_settled(status: Status, resolution: Resolution) -> None:
     """Whatever else a record says is known."""
-    desk = a_desk(messages=FakeMessagesTable(a_delivery("r1", status)))
-    assert refused(desk, resolution).code == "not_resolvable"
-    assert not desk.messages.changes
-    assert not desk.queue.copies
+    deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
+    assert refused(deps, resolution).code == "not_resolvable"
+    assert not deps.messages.changes
+    assert not deps.queue.copies
 
 
 @pytest.mark.parametrize("resolution", [SENT, RESEND])
 def test_an_unknown_id_is_not_found(resolution: Resolution) -> None:
     """404, as everywhere."""
-    assert refused(a_desk(), resolution).code == "not_found"
+    assert refused(fake_deps(), resolution).code == "not_found"
 
 
 def test_a_request_whose_body_is_gone_cannot_be_sent_again() -> None:
     """Without the body there is nothing to send."""
-    desk = a_desk_with_an_unknown()
-    desk.parked.bodies.clear()
-    assert "body" in str(refused(desk, RESEND))
-    desk = a_desk_with_an_unknown(parked=None)
-    assert "body" in str(refused(desk, RESEND))
-    assert not desk.queue.copies
+    deps = a_desk_with_an_unknown()
+    deps.parked.bodies.clear()
+    assert "body" in str(refused(deps, RESEND))
+    deps = a_desk_with_an_unknown(parked=None)
+    assert "body" in str(refused(deps, RESEND))
+    assert not deps.queue.copies
 
 
 def test_a_request_whose_own_end_has_passed_is_not_sent_again() -> None:
     """The caller said until when the mail is of use."""
-    desk = a_desk_with_an_unknown(canonical_json(a_send(expiresAt=(NOON - timedelta(hours=1)).isoformat())))
-    assert "expiresAt" in str(refused(desk, RESEND))
-    assert not desk.queue.copies
+    deps = a_desk_with_an_unknown(canonical_json(a_send(expiresAt=(NOON - timedelta(hours=1)).isoformat())))
+    assert "expiresAt" in str(refused(deps, RESEND))
+    assert not deps.queue.copies
 
 
 def test_nothing_is_sent_again_while_its_worker_may_live() -> None:
@@ -131,11 +131,11 @@ def test_nothing_is_sent_again_while_its_worker_may_live() -> None:
 
 def test_the_same_word_again_is_answered_as_the_first() -> None:
     """An operator whose answer got lost asks again; nothing is sent a second time."""
-    desk = a_desk_with_an_unknown()
-    first = resolve("acme", "r1", RESEND, desk)
-    assert resolve("acme", "r1", replace(RESEND, at=NOON + timedelta(minutes=1)), desk) == first
-    assert len(desk.queue.copies) == 1
-    assert refused(desk, SENT).code == "not_resolvable"
+    deps = a_desk_with_an_unknown()
+    first = resolve("acme", "r1", RESEND, deps)
+    assert resolve("acme", "r1", replace(RESEND, at=NOON + timedelta(minutes=1)), deps) == first
+    assert len(deps.queue.copies) == 1
+    assert refused(deps, SENT).code == "not_resolvable"
 
 
 # ── crashes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,68 +143,68 @@ def test_the_same_word_again_is_answered_as_the_first() -> None:
 
 def test_a_queue_that_fails_leaves_the_unknown_as_it_is() -> None:
     """Before the copy: nothing has happened."""
-    desk = a_desk_with_an_unknown()
-    before = desk.messages.get("acme", "r1")
-    broken = replace(desk, queue=FakeSendQueue(broken=True))
+    deps = a_desk_with_an_unknown()
+    before = deps.messages.get("acme", "r1")
+    broken = replace(deps, queue=FakeSendQueue(broken=True))
     with pytest.raises(DependencyError):
         resolve("acme", "r1", RESEND, broken)
-    assert desk.messages.get("acme", "r1") == before
+    assert deps.messages.get("acme", "r1") == before
 
 
 def test_a_crash_after_the_copy_loses_nothing() -> None:
     """Between copy and record: the copy is refused by the fence, the body stays, and the operator may ask anew."""
-    desk = a_desk_with_an_unknown()
+    deps = a_desk_with_an_unknown()
 
     def crash(_: Change) -> None:
         raise SystemExit
 
-    desk.messages.before = crash
+    deps.messages.before = crash
     with pytest.raises(SystemExit):
-        resolve("acme", "r1", RESEND, desk)
-    record, copy = desk.messages.get("acme", "r1"), desk.queue.copies[0]
+        resolve("acme", "r1", RESEND, deps)
+    record, copy = deps.messages.get("acme", "r1"), deps.queue.copies[0]
     begin = Change(rule=BEGIN, tenant_id="acme", request_id="r1", now=NOON, content_hash=record.content_hash, hop=copy.hop, owner="w2")
     assert not delivery.allows(begin, record)
-    assert desk.parked.fetch(record.parked)
-    desk.messages.before = lambda _: None
-    assert resolve("acme", "r1", RESEND, desk).status is Status.QUEUED
+    assert deps.parked.fetch(record.parked)
+    deps.messages.before = lambda _: None
+    assert resolve("acme", "r1", RESEND, deps).status is Status.QUEUED
 
 
 def test_a_crash_after_the_record_changes_nothing() -> None:
     """After both: the copy is on its way, and asking again sends no second one."""
-    desk = a_desk_with_an_unknown()
+    deps = a_desk_with_an_unknown()
 
     def lose_reply(_: Change) -> None:
         raise DependencyError("DynamoDB", "UpdateItem")
 
-    desk.messages.after = lose_reply
+    deps.messages.after = lose_reply
     with pytest.raises(DependencyError):
-        resolve("acme", "r1", RESEND, desk)
-    desk.messages.after = lambda _: None
-    assert resolve("acme", "r1", RESEND, desk).status is Status.QUEUED
-    assert len(desk.queue.copies) == 1
+        resolve("acme", "r1", RESEND, deps)
+    deps.messages.after = lambda _: None
+    assert resolve("acme", "r1", RESEND, deps).status is Status.QUEUED
+    assert len(deps.queue.copies) == 1
 
 
 def test_a_word_counts_for_the_attempt_that_it_was_said_of() -> None:
     """Another attempt got lost between our read and our write: whether that is sent again is to be asked anew."""
-    desk = a_desk_with_an_unknown()
+    deps = a_desk_with_an_unknown()
 
     def lost_again(_: Change) -> None:
-        record = desk.messages.records["acme", "r1"]
-        desk.messages.records["acme", "r1"] = replace(record, attempt=record.attempt + 1, owner="w9")
+        record = deps.messages.records["acme", "r1"]
+        deps.messages.records["acme", "r1"] = replace(record, attempt=record.attempt + 1, owner="w9")
 
-    desk.messages.before = lost_again
-    assert "unknown by now" in str(refused(desk, RESEND))
-    assert desk.messages.get("acme", "r1").status is Status.UNKNOWN
+    deps.messages.before = lost_again
+    assert "unknown by now" in str(refused(deps, RESEND))
+    assert deps.messages.get("acme", "r1").status is Status.UNKNOWN
 
 
 def test_proof_that_comes_meanwhile_wins() -> None:
     """The late worker writes `sent` between our read and our write."""
-    desk = a_desk_with_an_unknown()
+    deps = a_desk_with_an_unknown()
 
     def late_proof(_: Change) -> None:
-        record = desk.messages.records["acme", "r1"]
-        desk.messages.records["acme", "r1"] = replace(record, status=Status.SENT, message_id="0100")
+        record = deps.messages.records["acme", "r1"]
+        deps.messages.records["acme", "r1"] = replace(record, status=Status.SENT, message_id="0100")
 
-    desk.messages.before = late_proof
-    assert "sent by now" in str(refused(desk, RESEND))
-    assert desk.messages.get("acme", "r1").message_id == "0100"
+    deps.messages.before = late_proof
+    assert "sent by now" in str(refused(deps, RESEND))
+    assert deps.messages.get("acme", "r1").message_id == "0100"

@@ -12,7 +12,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind
 from mailer.domain.waiting import MAX_DELAY, retry_delay
-from mailrooms import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_copy
+from sending_support import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_copy
 
 SANDBOX = NotSent(ErrorInfo("sandbox_recipient_not_verified", "the recipient is not verified"))
 

@@ -198,9 +198,9 @@ def test_a_learning_account_gives_out_slots_ahead_of_its_rate() -> None:
 
 def test_room_is_what_still_finds_a_slot() -> None:
     """That much of a parked backlog may be released."""
-    assert busy_line(ahead=140).room(NOW) == 14 * HORIZON - 140
-    assert busy_line(ahead=140).room(NOW + 10) == 14 * HORIZON
-    assert busy_line(ahead=13_000).room(NOW) == 0
+    assert busy_line(ahead=140).capacity(NOW) == 14 * HORIZON - 140
+    assert busy_line(ahead=140).capacity(NOW + 10) == 14 * HORIZON
+    assert busy_line(ahead=13_000).capacity(NOW) == 0
 
 
 # -- pace ----------------------------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_a_used_up_quota_lets_the_account_rest() -> None:
     assert resting.since == NOW + 10 + QUOTA_REST
     assert all(resting.answer(slot, NOW + 11) is None for slot in (0, 140, 154, 4999))
     assert resting.book([1], NOW + 11) is None
-    assert resting.room(NOW + 11) == 0
+    assert resting.capacity(NOW + 11) == 0
     back = resting.back_at(resting.after(resting.promise([1], NOW + 11)).promised - 1, NOW + 11)
     assert back.at >= moment(resting.since - PARKED_EARLY)
     assert resting.rate == FIRST_RATE

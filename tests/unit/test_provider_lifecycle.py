@@ -13,7 +13,7 @@ from mailer.domain import lifecycle
 from mailer.domain.errors import ErrorInfo, RequestError
 from mailer.domain.lifecycle import SANDBOX_MAY_BE, Passed
 from mailer.domain.provider import Provider, ProviderStatus, Stop, StoredConfig, sending_state
-from provider_desks import FakeStore
+from provider_support import FakeStore
 
 ACTIVE, DISABLED, SUSPENDED = ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED
 UNVERIFIED, DELETED = ProviderStatus.UNVERIFIED, ProviderStatus.DELETED

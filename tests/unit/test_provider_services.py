@@ -22,11 +22,11 @@ from mailer.ports import AccountFacts
 from mailer.services import providers, verify
 from mailer.services.providers import delete_provider, disable_provider, disclose, enable_provider, get_provider, onboard, put_config
 from mailer.services.verify import VerifyFailedError, verify_provider
-from provider_desks import KEY, ROLE, SECRET, SMTP, FakeVault, Scene, a_scene, with_config
+from provider_support import KEY, ROLE, SECRET, SMTP, FakeVault, Scene, a_scene, with_config
 
 
 def put(scene: Scene, body: Any = KEY, **changes: Any) -> Provider:
-    return put_config("acme", with_config(body, **changes), scene.desk)
+    return put_config("acme", with_config(body, **changes), scene.deps)
 
 
 def a_scene_with(body: Any = KEY, **changes: Any) -> Scene:
@@ -45,7 +45,7 @@ def refused(act: Callable[[], object]) -> RequestError:
 def failed_verify(scene: Scene, *, with_outcome: Outcome | None = None) -> ErrorInfo:
     scene.account.outcome = with_outcome or scene.account.outcome
     with pytest.raises(VerifyFailedError) as failure:
-        verify_provider("acme", scene.desk)
+        verify_provider("acme", scene.deps)
     return failure.value.error
 
 
@@ -64,7 +64,7 @@ def test_stores_a_config_sealed() -> None:
 
 def shown_credentials(scene: Scene) -> Mapping[str, str]:
     """What the API shows of the newest config."""
-    return lifecycle.to_verify(disclose(scene.row, scene.desk)).credentials
+    return lifecycle.to_verify(disclose(scene.row, scene.deps)).credentials
 
 
 def test_a_role_is_shown_with_the_tenants_external_id() -> None:
@@ -81,13 +81,13 @@ def test_a_role_is_shown_with_the_tenants_external_id() -> None:
 def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Exception) -> None:
     """With KMS down, or a ciphertext that is not this tenant's, an operator still sees the provider, and can stop it."""
     scene = a_scene_with(ROLE)
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
 
     def fail(*_: object) -> bytes:
         raise failure
 
-    scene.desk.vault.open = fail  # type: ignore[method-assign]
-    stopped = disclose(disable_provider("acme", scene.desk), scene.desk)
+    scene.deps.vault.open = fail  # type: ignore[method-assign]
+    stopped = disclose(disable_provider("acme", scene.deps), scene.deps)
     assert (stopped.status, lifecycle.to_verify(stopped).credentials) == (ProviderStatus.DISABLED, {"type": "role"})
     noted = [arguments for name, arguments in scene.journal.entries if name == "failed"]
     assert noted == [("show role", "acme", failure)] * isinstance(failure, DependencyError)
@@ -99,7 +99,7 @@ def test_neither_arn_nor_external_id_stands_in_the_row() -> None:
     scene.trust.sound = False
     failed_verify(scene)
     scene.trust.sound = True
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     put(scene, ROLE)
     rows = [row for _, row in scene.store.writes]
     assert all(row.candidate or row.active for row in rows)
@@ -116,27 +116,27 @@ def bare(config: StoredConfig | None) -> StoredConfig | None:
 def test_an_external_id_does_not_open_as_a_config_nor_in_another_tenants_row() -> None:
     """Each ciphertext is bound to what it is: to swap them in the table opens nothing."""
     scene = a_scene_with(ROLE)
-    onboard("evil", scene.desk)
+    onboard("evil", scene.deps)
     stolen = scene.row.sealed_external_id
     scene.store.rows["evil"] = replace(scene.store.rows["evil"], sealed_external_id=stolen)
     with pytest.raises(NotSentError):
-        onboard("evil", scene.desk)
+        onboard("evil", scene.deps)
     candidate = scene.row.candidate
     assert candidate is not None
     scene.set_row(sealed_external_id=candidate.ciphertext)
     with pytest.raises(NotSentError):
-        onboard("acme", scene.desk)
+        onboard("acme", scene.deps)
 
 
 def test_each_tenant_has_an_external_id_of_its_own() -> None:
     """It is made once for a tenant, and survives DELETE."""
     scene = a_scene()
-    ids = {tenant: onboard(tenant, scene.desk).external_id for tenant in ("acme", "evil")}
+    ids = {tenant: onboard(tenant, scene.deps).external_id for tenant in ("acme", "evil")}
     assert len(set(ids.values())) == 2
     put(scene, ROLE)
-    delete_provider("acme", scene.desk)
+    delete_provider("acme", scene.deps)
     put(scene, ROLE)
-    assert shown_credentials(scene)["externalId"] == onboard("acme", scene.desk).external_id == ids["acme"]
+    assert shown_credentials(scene)["externalId"] == onboard("acme", scene.deps).external_id == ids["acme"]
 
 
 def test_smtp_is_refused_outside_of_development_stacks() -> None:
@@ -152,7 +152,7 @@ def test_smtp_is_refused_outside_of_development_stacks() -> None:
 def test_a_role_of_our_own_account_is_refused() -> None:
     """Nobody may have us become one of ourselves."""
     scene = a_scene()
-    [problem] = refused(lambda: put(scene, ROLE, roleArn=f"arn:aws:iam::{scene.desk.us.account}:role/Admin")).problems
+    [problem] = refused(lambda: put(scene, ROLE, roleArn=f"arn:aws:iam::{scene.deps.us.account}:role/Admin")).problems
     assert problem.path == "config.roleArn"
 
 
@@ -168,7 +168,7 @@ def test_a_role_of_another_partition_than_ours_is_refused() -> None:
 
 def test_an_oversized_body_is_refused_unread() -> None:
     """A config is small; what is not is no config."""
-    refusal = refused(lambda: put_config("acme", " " * (providers.MAX_BODY + 1), a_scene().desk))
+    refusal = refused(lambda: put_config("acme", " " * (providers.MAX_BODY + 1), a_scene().deps))
     assert refusal.code == "invalid_request"
 
 
@@ -200,7 +200,7 @@ def test_a_row_that_never_rests_is_too_many_requests() -> None:
 def test_verify_sends_the_originals_mail_to_the_sender_itself() -> None:
     """Subject and text are fixed by the system that this one replaces; From and To are the config's own address."""
     scene = a_scene_with()
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     [mail] = scene.account.mails
     assert (mail.mail_from, mail.recipients) == ("billing@acme.example", ("billing@acme.example",))
     parsed = message_from_bytes(mail.mime, policy=policy.default)
@@ -212,7 +212,7 @@ def test_verify_sends_the_originals_mail_to_the_sender_itself() -> None:
 def test_a_passing_verify_activates_and_warns_as_the_original_did() -> None:
     """The answer has SES's message id, the sandbox and the warning."""
     scene = a_scene_with()
-    verified = verify_provider("acme", scene.desk)
+    verified = verify_provider("acme", scene.deps)
     assert verified.message_id == "message-1"
     assert (scene.row.status, scene.row.warnings, scene.row.sandbox) == (ProviderStatus.ACTIVE, (SANDBOX_MAY_BE,), "unknown")
     assert verified.row == scene.row
@@ -222,7 +222,7 @@ def test_verify_learns_what_the_account_tells() -> None:
     """Sandbox, rate, quota and account are kept for pacing and for the caller."""
     scene = a_scene_with()
     scene.account.facts = AccountFacts(account="222222222222", sandbox=True, max_send_rate=1.0, quota_24h=200.0)
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     active = scene.row.active
     assert active is not None
     assert (scene.row.sandbox, active.account, active.quota_rate, active.quota_24h) == ("true", "222222222222", 1.0, 200.0)
@@ -267,7 +267,7 @@ def test_an_unknown_outcome_is_never_a_pass() -> None:
     assert "verify once more" in error.hint
     assert scene.row.status is ProviderStatus.UNVERIFIED
     scene.account.outcome = Sent("message-2")
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     assert scene.row.status is ProviderStatus.ACTIVE
     assert scene.row.active is not None
     assert scene.row.active.error is None
@@ -276,13 +276,13 @@ def test_an_unknown_outcome_is_never_a_pass() -> None:
 def test_a_failing_candidate_leaves_the_active_config_untouched() -> None:
     """Rotation goes wrong without a gap: mail goes on with the old key."""
     scene = a_scene_with()
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     before = scene.row.active
     put(scene, fromName="New")
     failed_verify(scene, with_outcome=NotSent(ErrorInfo("credentials_invalid", "no such key")))
     assert (scene.row.status, scene.row.active) == (ProviderStatus.ACTIVE, before)
     scene.account.outcome = Sent("message-2")
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     assert scene.row.active is not None
     assert (scene.row.active.version, scene.row.active.from_name, scene.row.candidate) == (2, "New", None)
     assert before is not None
@@ -299,7 +299,7 @@ def test_a_verify_promotes_only_what_it_tested() -> None:
         return send(mail, tags=tags)
 
     scene.account.send = store_meanwhile  # type: ignore[method-assign]
-    assert refused(lambda: verify_provider("acme", scene.desk)).code == "provider_not_active"
+    assert refused(lambda: verify_provider("acme", scene.deps)).code == "provider_not_active"
     assert (scene.row.status, scene.row.active) == (ProviderStatus.UNVERIFIED, None)
     assert scene.row.candidate is not None
     assert scene.row.candidate.from_name == "Newer"
@@ -311,18 +311,18 @@ def test_a_provider_deleted_while_it_is_verified_stays_deleted() -> None:
     send = scene.account.send
 
     def delete_meanwhile(mail: Any, *, tags: Any) -> Outcome:
-        delete_provider("acme", scene.desk)
+        delete_provider("acme", scene.deps)
         return send(mail, tags=tags)
 
     scene.account.send = delete_meanwhile  # type: ignore[method-assign]
-    assert refused(lambda: verify_provider("acme", scene.desk)).code == "not_found"
+    assert refused(lambda: verify_provider("acme", scene.deps)).code == "not_found"
     assert scene.row.status is ProviderStatus.DELETED
 
 
 def test_a_promotion_survives_other_writes_to_the_row() -> None:
     """A fault counted in between makes the promotion read again, not fail and not overwrite."""
     scene = a_scene_with()
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     put(scene, fromName="New")
 
     def count_a_fault(_: Provider) -> None:
@@ -330,7 +330,7 @@ def test_a_promotion_survives_other_writes_to_the_row() -> None:
         scene.set_row(faulty_requests=frozenset({"r1"}))
 
     scene.store.before_write = count_a_fault
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     assert scene.row.active is not None
     assert (scene.row.active.version, scene.row.faulty_requests) == (2, frozenset())
 
@@ -348,7 +348,7 @@ def test_an_outage_of_ours_is_no_verdict() -> None:
     scene = a_scene_with()
     scene.opener.refusal = DependencyError("KMS", "Decrypt")
     with pytest.raises(DependencyError):
-        verify_provider("acme", scene.desk)
+        verify_provider("acme", scene.deps)
     assert scene.row.candidate is not None
     assert scene.row.candidate.error is None
 
@@ -364,7 +364,7 @@ def test_a_slow_opening_sends_nothing() -> None:
 
     scene.opener.open = slowly  # type: ignore[method-assign]
     with pytest.raises(DependencyError):
-        verify_provider("acme", scene.desk)
+        verify_provider("acme", scene.deps)
     assert scene.account.mails == []
 
 
@@ -379,7 +379,7 @@ def test_a_slow_account_is_asked_nothing() -> None:
 
     scene.account.send = slowly  # type: ignore[method-assign]
     scene.account.facts = AccountFacts(sandbox=False)
-    assert verify_provider("acme", scene.desk).row.sandbox == "unknown"
+    assert verify_provider("acme", scene.deps).row.sandbox == "unknown"
     assert scene.account.asked == 0
 
 
@@ -393,8 +393,8 @@ def test_a_role_that_lets_strangers_in_is_not_activated() -> None:
     error = failed_verify(scene)
     assert error.code == "role_not_assumable"
     policy = json.loads(error.hint[error.hint.index("{") :])
-    assert policy == trust_policy(scene.desk.us, "external-id-1")
-    stored = disclose(scene.row, scene.desk).candidate
+    assert policy == trust_policy(scene.deps.us, "external-id-1")
+    stored = disclose(scene.row, scene.deps).candidate
     assert stored is not None
     assert stored.error == error
     assert (scene.account.mails, scene.row.status) == ([], ProviderStatus.UNVERIFIED)
@@ -404,10 +404,10 @@ def test_a_role_is_tried_with_every_verify() -> None:
     """A trust policy that was opened later is found by the next verify; keys are not tried at all."""
     scene = a_scene_with(ROLE)
     for _ in range(2):
-        verify_provider("acme", scene.desk)
+        verify_provider("acme", scene.deps)
     assert [role.role_arn for role in scene.trust.tried] == [ROLE["config"]["roleArn"]] * 2
     key = a_scene_with(KEY)
-    verify_provider("acme", key.desk)
+    verify_provider("acme", key.deps)
     assert key.trust.tried == []
 
 
@@ -436,14 +436,14 @@ def test_every_change_is_told_once() -> None:
         scene.clock.advance(timedelta(seconds=1))
         failed_verify(scene, with_outcome=NotSent(ErrorInfo("credentials_denied", "denied")))
     scene.account.outcome = Sent("m")
-    verify_provider("acme", scene.desk)
+    verify_provider("acme", scene.deps)
     for _ in range(2):
-        disable_provider("acme", scene.desk)
+        disable_provider("acme", scene.deps)
     for _ in range(2):
-        enable_provider("acme", scene.desk)
-    onboard("acme", scene.desk)
+        enable_provider("acme", scene.deps)
+    onboard("acme", scene.deps)
     for _ in range(2):
-        delete_provider("acme", scene.desk)
+        delete_provider("acme", scene.deps)
     assert told(scene) == [
         ("stored", "unverified", 1, None),
         ("verifyFailed", "unverified", 1, "credentials_denied"),
@@ -458,11 +458,11 @@ def test_every_change_is_told_once() -> None:
 def test_delete_is_idempotent_and_leaves_no_ciphertext() -> None:
     """There is nothing left to decrypt, and deleting what is not there is no error."""
     scene = a_scene_with()
-    delete_provider("acme", scene.desk)
+    delete_provider("acme", scene.deps)
     assert (scene.row.active, scene.row.candidate) == (None, None)
-    assert refused(lambda: get_provider("acme", scene.desk)).code == "not_found"
-    delete_provider("acme", scene.desk)
-    delete_provider("nobody", scene.desk)
+    assert refused(lambda: get_provider("acme", scene.deps)).code == "not_found"
+    delete_provider("acme", scene.deps)
+    delete_provider("nobody", scene.deps)
     assert "nobody" not in scene.store.rows
 
 
@@ -475,14 +475,14 @@ def test_versions_are_never_reused() -> None:
         assert candidate is not None
         versions.append(candidate.version)
         if number % 2:
-            delete_provider("acme", scene.desk)
+            delete_provider("acme", scene.deps)
     assert versions == [1, 2, 3, 4, 5]
 
 
 def test_enabling_a_suspended_provider_needs_a_verify() -> None:
     """The refusal says so; the provider stays suspended."""
     scene = a_scene(a_provider(status=ProviderStatus.SUSPENDED, revision=1))
-    refusal = refused(lambda: enable_provider("acme", scene.desk))
+    refusal = refused(lambda: enable_provider("acme", scene.deps))
     assert refusal.code == "provider_not_active"
     assert "verify" in str(refusal)
 
@@ -490,9 +490,9 @@ def test_enabling_a_suspended_provider_needs_a_verify() -> None:
 def test_onboarding_before_anything_is_stored() -> None:
     """A tenant makes its role first: the ExternalId is there, and is the one that its config gets later."""
     scene = a_scene()
-    onboarding = onboard("acme", scene.desk)
-    assert refused(lambda: get_provider("acme", scene.desk)).code == "not_found"
-    again = onboard("acme", scene.desk)
+    onboarding = onboard("acme", scene.deps)
+    assert refused(lambda: get_provider("acme", scene.deps)).code == "not_found"
+    again = onboard("acme", scene.deps)
     assert (again.external_id, again.template) == (onboarding.external_id, onboarding.template)
     put(scene, ROLE)
     assert shown_credentials(scene)["externalId"] == onboarding.external_id
@@ -501,9 +501,9 @@ def test_onboarding_before_anything_is_stored() -> None:
 def test_onboarding_publishes_nothing_of_a_tenant() -> None:
     """Its own template holds its ExternalId; the one in the bucket serves every tenant, and the link adds what is the tenant's."""
     scene = a_scene()
-    onboarding = onboard("acme", scene.desk)
-    onboard("globex", scene.desk)
-    first, second = scene.desk.templates.published  # type: ignore[attr-defined]
+    onboarding = onboard("acme", scene.deps)
+    onboard("globex", scene.deps)
+    first, second = scene.deps.templates.published  # type: ignore[attr-defined]
     assert first == second
     assert onboarding.external_id not in first
     assert onboarding.external_id in onboarding.template
@@ -513,7 +513,7 @@ def test_onboarding_publishes_nothing_of_a_tenant() -> None:
 
 def test_the_link_opens_the_region_that_the_tenant_sends_from() -> None:
     """Events are on the bus of that region; before a config is stored it is ours."""
-    assert onboard("acme", a_scene().desk).quick_create_link.startswith("https://eu-west-1.console")
+    assert onboard("acme", a_scene().deps).quick_create_link.startswith("https://eu-west-1.console")
     scene = a_scene()
     put(scene, region="ap-south-1")
-    assert onboard("acme", scene.desk).quick_create_link.startswith("https://ap-south-1.console")
+    assert onboard("acme", scene.deps).quick_create_link.startswith("https://ap-south-1.console")

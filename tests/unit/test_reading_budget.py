@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from desks import a_desk, put_behind_the_api
 from fakes import FakeProvidersTable, a_provider
 from gateway import Gateway
 from hostile import BYTES, MIB, PIECES, SECONDS, TEXTS, Cost, composing, cost, everywhere, filling, structures, with_free_texts, with_text
 from mailer.domain.message import MAX_MARKUP, parse_request
 from mailer.domain.mime import bodies
 from mailer.handlers import messages, providers
-from provider_desks import a_scene
+from messages_support import fake_deps, serve_from
+from provider_support import a_scene
 
 
 def beyond(costs: Iterable[tuple[str, Cost]], size: int = BYTES, seconds: float = SECONDS) -> list[tuple[str, Cost]]:
@@ -73,8 +73,8 @@ MOST = 6 * MIB
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Gateway:
-    put_behind_the_api(a_desk(providers=FakeProvidersTable(a_provider())), monkeypatch)
-    monkeypatch.setattr("mailer.wiring.provider_desk", lambda: a_scene().desk)
+    serve_from(fake_deps(providers=FakeProvidersTable(a_provider())), monkeypatch)
+    monkeypatch.setattr("mailer.wiring.provider_dependencies", lambda: a_scene().deps)
     return Gateway(messages.handler, providers.handler)
 
 

@@ -11,9 +11,9 @@ from fakes import NOON
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import SCHEMA
-from mailer.services.mailroom import Received
+from mailer.services.jobs import Received
 from mailer.services.redelivery import WORKER_LOST
-from mailrooms import SEND_TIMEOUT, Bench, a_body, a_copy, a_record, under_way
+from sending_support import SEND_TIMEOUT, Bench, a_body, a_copy, a_record, under_way
 
 SECOND = timedelta(seconds=1)
 KEY = "parked/acme/r1/1.json"

@@ -12,9 +12,9 @@ import pytest
 from fakes import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies
 from mailer.domain.delivery import ENDS, LOST_CONTENT, Delivery, Status
 from mailer.ports import End, ParkedBody
-from mailer.services.replay import ReplayRoom, replay
+from mailer.services.replay import ReplayDependencies, replay
 from mailer.services.told import read_log
-from mailrooms import a_body, a_record
+from sending_support import a_body, a_record
 
 BEFORE = NOON - timedelta(hours=1)
 
@@ -57,13 +57,13 @@ class Restored:
     def __init__(self, *records: Delivery) -> None:
         self.ends, self.bucket = FakeLostEnds(), Bucket()
         table = FakeMessagesTable(*records)
-        self.room = ReplayRoom(ends=self.ends, messages=table, parked=self.bucket, bodies=self.bucket, clock=FakeClock())
+        self.deps = ReplayDependencies(ends=self.ends, messages=table, parked=self.bucket, bodies=self.bucket, clock=FakeClock())
 
     def park(self, request_id: str = "r1", **fields: Any) -> str:
         return self.bucket.park("acme", request_id, a_body(request_id, **fields))
 
     def replay(self, *lines: str) -> dict[str, int]:
-        return replay(lines, self.room, since=NOON)
+        return replay(lines, self.deps, since=NOON)
 
 
 # ── the log ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -242,5 +242,5 @@ def test_a_record_that_knows_its_body_is_left_to_the_sweeper() -> None:
     """As one that was parked before the moment."""
     record = a_record(Status.DEFERRED, updated_at=BEFORE)
     restored = Restored(record)
-    restored.room.messages.records["acme", "r1"] = replace(record, parked=restored.park())  # type: ignore[attr-defined]  # the fake's
+    restored.deps.messages.records["acme", "r1"] = replace(record, parked=restored.park())  # type: ignore[attr-defined]  # the fake's
     assert restored.replay(line(status="deferred", attempt=0)) == {"known": 1}

@@ -12,9 +12,9 @@ from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import canonical_json, parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
-from mailer.services.mailroom import Received
+from mailer.services.jobs import Received
 from mailer.services.send import CALL_SPAN
-from mailrooms import (
+from sending_support import (
     QUOTA,
     REJECTED,
     SEND_TIMEOUT,

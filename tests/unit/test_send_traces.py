@@ -9,8 +9,8 @@ import pytest
 from fakes import NOON
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.errors import ErrorInfo, NotSentError
-from mailer.services.mailroom import Received
-from mailrooms import Bench, a_copy, a_record
+from mailer.services.jobs import Received
+from sending_support import Bench, a_copy, a_record
 
 SECOND = timedelta(seconds=1)
 

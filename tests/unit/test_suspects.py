@@ -11,10 +11,10 @@ from fakes import NOON
 from mailer.domain.delivery import Outcome, Status
 from mailer.domain.errors import DependencyError
 from mailer.ports import Copy, Stage, Trial
-from mailer.services.mailroom import Received
+from mailer.services.jobs import Received
 from mailer.services.send import CALL_SPAN
 from mailer.services.suspects import DIED, KEEP_FROM, RAISED, RENEW_FROM, SUSPECT_FROM, TRIAL_SPAN
-from mailrooms import Bench, a_body, a_copy, a_record, under_way
+from sending_support import Bench, a_body, a_copy, a_record, under_way
 
 LONG_AGO = NOON - timedelta(seconds=360)
 

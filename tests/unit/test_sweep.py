@@ -12,21 +12,21 @@ from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.pacing import Line
 from mailer.ports import Stage, Trial
 from mailer.services import sweep as sweeping
-from mailer.services.mailroom import Received
+from mailer.services.jobs import Received
 from mailer.services.sweep import LOOK_AGAIN, Tally, sweep
-from mailrooms import Bench, FakeReleases, a_body, a_copy, a_record, under_way
+from sending_support import Bench, FakeReleases, a_body, a_copy, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 MINUTE = timedelta(minutes=1)
 
 
 def run(bench: Bench, time_left: timedelta = MINUTE) -> Tally:
-    return sweep(bench.sweep_room, ends_at=bench.clock.now() + time_left)
+    return sweep(bench.sweep_deps, ends_at=bench.clock.now() + time_left)
 
 
 def releases(bench: Bench, *tenants: str) -> FakeReleases:
     """Mark tenants whose mail is to be set free."""
-    marks = bench.sweep_room.releases
+    marks = bench.sweep_deps.releases
     assert isinstance(marks, FakeReleases)
     marks.marked += tenants
     return marks

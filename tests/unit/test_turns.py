@@ -16,7 +16,7 @@ from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import AccountFacts, Copy
 from mailer.services.pacing import Pacing
 from mailer.services.send import CALL_SPAN
-from mailrooms import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_copy
+from sending_support import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_copy
 
 SECOND = timedelta(seconds=1)
 ACCOUNT = "123456789012/eu-west-1"
@@ -264,7 +264,7 @@ def test_a_bug_in_pacing_hands_only_its_account_s_copies_out_again(bench: Bench)
         def get(self, account: str) -> Any:
             return 1 / 0 if account == ACCOUNT else super().get(account)
 
-    bench.room = replace(bench.room, pacer=Pacing(Broken(), functions=1))
+    bench.deps = replace(bench.deps, pacer=Pacing(Broken(), functions=1))
     assert bench.receive(of("acme", "r1"), of("gamma", "r2"), of("beta", "r3")) == ["receipt-0", "receipt-2"]
     assert bench.messages.records["gamma", "r2"].status is Status.SENT
 
@@ -331,7 +331,7 @@ def test_a_flood_leaves_at_the_account_s_rate(config: StoredConfig) -> None:
     bench = Bench()
     bench.clock = FakeClock()
     bench.providers.rows["acme"] = a_provider(active=config)
-    bench.room = replace(bench.room, clock=bench.clock, pacer=Pacing(FakePacingTable(), functions=1))
+    bench.deps = replace(bench.deps, clock=bench.clock, pacer=Pacing(FakePacingTable(), functions=1))
     calls = play(bench, *(a_copy(f"r{number}") for number in range(100)))
     assert len(calls) == len(bench.provider.mails) == 100
     assert calls == sorted(calls)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from desks import a_desk, a_send
 from fakes import NOON, FakeAttachments, FakeProvidersTable, a_provider
 from mailer.domain.delivery import Status
 from mailer.domain.errors import DependencyError, RequestError
@@ -16,7 +15,8 @@ from mailer.domain.message import MAX_BODY, canonical_json, content_hash, parse_
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import Copy
 from mailer.services.messages import accept, accept_batch
-from mailrooms import Bench, a_copy
+from messages_support import a_send, fake_deps
+from sending_support import Bench, a_copy
 
 FILE = {"filename": "a.txt", "s3": {"key": "acme/a"}}
 
@@ -35,7 +35,7 @@ def upload_of(bench: Bench) -> bytes:
 def handed_on(copy: Copy, files: FakeAttachments) -> Bench:
     """Let SendFunction have what the API has queued."""
     bench = Bench()
-    bench.room = replace(bench.room, attachments=files)
+    bench.deps = replace(bench.deps, attachments=files)
     bench.receive(copy)
     return bench
 
@@ -46,69 +46,69 @@ def handed_on(copy: Copy, files: FakeAttachments) -> Bench:
 def test_a_file_that_is_swapped_after_the_answer_is_not_sent() -> None:
     """The mail has what was there when the request was accepted."""
     files = FakeAttachments({"acme/a": b"first"})
-    desk = a_desk(attachments=files)
-    accept(a_send(message=a_message()), desk)
+    deps = fake_deps(attachments=files)
+    accept(a_send(message=a_message()), deps)
     files.files["acme/a"] = b"second"
-    assert upload_of(handed_on(desk.queue.copies[0], files)) == b"first"
+    assert upload_of(handed_on(deps.queue.copies[0], files)) == b"first"
 
 
 def test_a_file_that_is_deleted_after_the_answer_is_sent() -> None:
     """A 202 is a promise; whoever wants the mail back cancels it."""
     files = FakeAttachments({"acme/a": b"first"})
-    desk = a_desk(attachments=files)
-    accept(a_send(message=a_message()), desk)
+    deps = fake_deps(attachments=files)
+    accept(a_send(message=a_message()), deps)
     del files.files["acme/a"]
-    assert upload_of(handed_on(desk.queue.copies[0], files)) == b"first"
+    assert upload_of(handed_on(deps.queue.copies[0], files)) == b"first"
 
 
 def test_a_replay_is_the_same_request_whatever_lies_in_the_bucket_now() -> None:
     """What the caller wrote counts, not what it was pinned to; nothing is looked up again."""
     files = FakeAttachments({"acme/a": b"first"})
-    desk = a_desk(attachments=files)
+    deps = fake_deps(attachments=files)
     send = a_send(message=a_message())
-    first = accept(send, desk).record
-    assert first.content_hash == content_hash(send) == content_hash(parse_request(desk.queue.copies[0].body))
+    first = accept(send, deps).record
+    assert first.content_hash == content_hash(send) == content_hash(parse_request(deps.queue.copies[0].body))
     files.files.clear()
     files.asked.clear()
-    assert accept(send, desk).replayed
-    assert (files.asked, len(desk.queue.copies)) == ([], 1)
+    assert accept(send, deps).replayed
+    assert (files.asked, len(deps.queue.copies)) == ([], 1)
 
 
 def test_another_version_named_is_another_request() -> None:
     """It is the caller who names it."""
     files = FakeAttachments({"acme/a": b"first"}, {("acme/a", "v1"): b"one", ("acme/a", "v2"): b"two"})
-    desk = a_desk(attachments=files)
-    accept(a_send(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})), desk)
+    deps = fake_deps(attachments=files)
+    accept(a_send(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})), deps)
     with pytest.raises(RequestError) as refusal:
-        accept(a_send(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v2"}})), desk)
+        accept(a_send(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v2"}})), deps)
     assert refusal.value.code == "request_id_reused"
 
 
 def test_a_file_that_is_not_there_is_refused_at_once() -> None:
     """Naming each; nothing is queued, so the id stays free."""
-    desk = a_desk(attachments=FakeAttachments({"acme/a": b"first"}))
+    deps = fake_deps(attachments=FakeAttachments({"acme/a": b"first"}))
     gone = {"filename": "b.txt", "s3": {"key": "acme/b"}}
     other = {"filename": "c.txt", "s3": {"key": "acme/a", "versionId": "v9"}}
     with pytest.raises(RequestError) as refusal:
-        accept(a_send(message=a_message(gone, FILE, other)), desk)
+        accept(a_send(message=a_message(gone, FILE, other)), deps)
     assert refusal.value.code == "attachment_missing"
     assert [problem.path for problem in refusal.value.problems] == ["message.attachments[0].s3", "message.attachments[2].s3"]
-    assert (desk.queue.copies, desk.messages.records) == ([], {})
+    assert (deps.queue.copies, deps.messages.records) == ([], {})
 
 
 def test_a_bucket_that_does_not_answer_refuses_only_requests_with_uploads() -> None:
     """Their caller tries again."""
-    desk = a_desk(attachments=FakeAttachments({"acme/a": b"first"}, broken=True))
-    [with_file, without] = accept_batch([a_send("r1", message=a_message()), a_send("r2")], desk)
+    deps = fake_deps(attachments=FakeAttachments({"acme/a": b"first"}, broken=True))
+    [with_file, without] = accept_batch([a_send("r1", message=a_message()), a_send("r2")], deps)
     assert isinstance(with_file, DependencyError)
     assert not isinstance(without, RequestError | DependencyError)
-    assert [json.loads(copy.body)["requestId"] for copy in desk.queue.copies] == ["r2"]
+    assert [json.loads(copy.body)["requestId"] for copy in deps.queue.copies] == ["r2"]
 
 
 def test_a_batch_looks_an_upload_up_once() -> None:
     """A newsletter's hundred requests name one file."""
     files = FakeAttachments({"acme/a": b"first"})
-    answers = accept_batch([a_send(f"r{n}", message=a_message()) for n in range(100)], a_desk(attachments=files))
+    answers = accept_batch([a_send(f"r{n}", message=a_message()) for n in range(100)], fake_deps(attachments=files))
     assert not any(isinstance(answer, RequestError | DependencyError) for answer in answers)
     assert files.asked == ["acme/a"]
 
@@ -117,8 +117,8 @@ def test_what_is_refused_anyway_is_not_looked_up() -> None:
     """Neither a request whose times do not fit, nor one of a tenant without a provider."""
     files = FakeAttachments({"acme/a": b"first"})
     late = (NOON + timedelta(days=8)).isoformat()
-    accept_batch([a_send(message=a_message(), sendAt=late)], a_desk(attachments=files))
-    accept_batch([a_send(message=a_message())], a_desk(attachments=files, providers=FakeProvidersTable()))
+    accept_batch([a_send(message=a_message(), sendAt=late)], fake_deps(attachments=files))
+    accept_batch([a_send(message=a_message())], fake_deps(attachments=files, providers=FakeProvidersTable()))
     assert files.asked == []
 
 

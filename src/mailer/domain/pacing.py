@@ -251,7 +251,7 @@ class Line:
         """Tell a message that was promised a place behind the horizon when it is to be fetched."""
         return Later(moment(min(max(now + PARKED_EARLY, self.shows_at_best(place, now) - PARKED_EARLY), now + FURTHEST)))
 
-    def room(self, now: float) -> int:
+    def capacity(self, now: float) -> int:
         """Return how many more recipients find a slot within the horizon: what may be released of a parked backlog."""
         return max(0, floor(self._limit(now) - max(self.booked, self.clock(now))))
 

@@ -81,7 +81,7 @@ def send(
 ) -> Response[StatusRecord]:
     """Enqueue one request: a 202 means that it is durably on the queue."""
     request = _read(*load_object(body), tenant_id, idempotency_key)
-    accepted = messages.accept(request, wiring.desk(), correlation_id=correlation_id or _api_call())
+    accepted = messages.accept(request, wiring.messages_dependencies(), correlation_id=correlation_id or _api_call())
     headers = REPLAYED if accepted.replayed else {}
     return Response(202, JSON, _shown(accepted.record), headers=headers)
 
@@ -97,7 +97,7 @@ def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: Correla
     """Enqueue requests, each accepted or refused by itself; the answers stand in their order."""
     documents = _documents(body)
     requests = [_read_item(document, tenant_id) for document in documents]
-    answers = messages.accept_batch(requests, wiring.desk(), correlation_id=correlation_id or _api_call())
+    answers = messages.accept_batch(requests, wiring.messages_dependencies(), correlation_id=correlation_id or _api_call())
     return Response(207, JSON, [_batch_answer(answer) for answer in answers])
 
 
@@ -111,7 +111,7 @@ def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[Preview
     """Build the raw message, or name every problem at once; nothing is stored or sent."""
     loaded = load_object(body)
     try:
-        built = preview(_read(*loaded, tenant_id), wiring.desk())
+        built = preview(_read(*loaded, tenant_id), wiring.messages_dependencies())
     except RequestError as refusal:
         if refusal.code in ("tenant_mismatch", "provider_not_configured"):
             raise
@@ -132,7 +132,7 @@ def list_messages(
     cursor: Annotated[str | None, Query()] = None,
 ) -> Response[StatusPage]:
     """List a tenant's records; `cursor` is that of the page before."""
-    page = messages.list_newest(tenant_id, wiring.desk(), status=status, limit=limit, cursor=cursor)
+    page = messages.list_newest(tenant_id, wiring.messages_dependencies(), status=status, limit=limit, cursor=cursor)
     return Response(200, JSON, StatusPage(messages=[_shown(d) for d in page.deliveries], cursor=page.cursor))
 
 
@@ -144,7 +144,7 @@ def list_messages(
 )
 def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Show what became of a request."""
-    return Response(200, JSON, _shown(messages.get(tenant_id, request_id, wiring.desk())))
+    return Response(200, JSON, _shown(messages.get(tenant_id, request_id, wiring.messages_dependencies())))
 
 
 @app.post(
@@ -155,7 +155,7 @@ def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRe
 )
 def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Withdraw a request that is queued or deferred."""
-    return Response(200, JSON, _shown(messages.cancel(tenant_id, request_id, wiring.desk(), by=_caller())))
+    return Response(200, JSON, _shown(messages.cancel(tenant_id, request_id, wiring.messages_dependencies(), by=_caller())))
 
 
 @app.post(
@@ -166,9 +166,9 @@ def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[Statu
 )
 def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
     """Settle a request of which nobody knows whether it was sent, on an operator's word."""
-    word, desk = read(ResolveRequest, body), wiring.desk()
-    resolution = Resolution(word.outcome, word.by, word.why, desk.clock.now(), _caller())
-    return Response(200, JSON, _shown(resolve(tenant_id, request_id, resolution, desk, message_id=word.message_id)))
+    word, deps = read(ResolveRequest, body), wiring.messages_dependencies()
+    resolution = Resolution(word.outcome, word.by, word.why, deps.clock.now(), _caller())
+    return Response(200, JSON, _shown(resolve(tenant_id, request_id, resolution, deps, message_id=word.message_id)))
 
 
 @app.post(
@@ -233,7 +233,7 @@ def _read_item(document: object, tenant_id: str) -> SendRequest | RequestError:
 
 
 def _shown(record: Delivery) -> StatusRecord:
-    return StatusRecord.of(record, wiring.desk().send_timeout)
+    return StatusRecord.of(record, wiring.messages_dependencies().send_timeout)
 
 
 def _batch_answer(answer: Accepted | Refusal) -> BatchAnswer:

@@ -47,13 +47,13 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
 )
 def put(tenant_id: TenantInPath, body: PutBody) -> Response[ProviderRecord]:
     """Store a config sealed; an active one stays active until the new one is verified."""
-    return _record(providers.put_config(tenant_id, body, wiring.provider_desk(), by=_caller()))
+    return _record(providers.put_config(tenant_id, body, wiring.provider_dependencies(), by=_caller()))
 
 
 @app.get("/tenants/<tenantId>/provider", summary="Show the provider", operation_id="getProvider", responses=answers(200, "The provider"))
 def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Show the provider, never its secrets."""
-    return _record(providers.get_provider(tenant_id, wiring.provider_desk()))
+    return _record(providers.get_provider(tenant_id, wiring.provider_dependencies()))
 
 
 @app.post(
@@ -64,7 +64,7 @@ def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
 )
 def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
     """Send the test mail; a config that passes is the active one from then on."""
-    return Response(200, JSON, VerifyAnswer.of(verify_provider(tenant_id, wiring.provider_desk(), by=_caller())))
+    return Response(200, JSON, VerifyAnswer.of(verify_provider(tenant_id, wiring.provider_dependencies(), by=_caller())))
 
 
 @app.post(
@@ -75,7 +75,7 @@ def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
 )
 def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Stop sending; mail waits."""
-    return _record(providers.disable_provider(tenant_id, wiring.provider_desk(), by=_caller()))
+    return _record(providers.disable_provider(tenant_id, wiring.provider_dependencies(), by=_caller()))
 
 
 @app.post(
@@ -86,7 +86,7 @@ def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
 )
 def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Resume sending what was disabled; what waits goes out by itself."""
-    return _record(providers.enable_provider(tenant_id, wiring.provider_desk(), by=_caller()))
+    return _record(providers.enable_provider(tenant_id, wiring.provider_dependencies(), by=_caller()))
 
 
 @app.delete(
@@ -98,7 +98,7 @@ def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
 )
 def delete(tenant_id: TenantInPath) -> Response[str]:
     """Remove config and ciphertext; what waits fails."""
-    providers.delete_provider(tenant_id, wiring.provider_desk(), by=_caller())
+    providers.delete_provider(tenant_id, wiring.provider_dependencies(), by=_caller())
     return Response(204, body="")
 
 
@@ -110,7 +110,7 @@ def delete(tenant_id: TenantInPath) -> Response[str]:
 )
 def onboarding(tenant_id: TenantInPath) -> Response[OnboardingAnswer]:
     """Give the policies and the template that the tenant sets up in its own AWS account."""
-    return Response(200, JSON, OnboardingAnswer.of(providers.onboard(tenant_id, wiring.provider_desk())))
+    return Response(200, JSON, OnboardingAnswer.of(providers.onboard(tenant_id, wiring.provider_dependencies())))
 
 
 def _caller() -> str | None:
@@ -118,4 +118,4 @@ def _caller() -> str | None:
 
 
 def _record(row: Provider) -> Response[ProviderRecord]:
-    return Response(200, JSON, ProviderRecord.of(providers.disclose(row, wiring.provider_desk())))
+    return Response(200, JSON, ProviderRecord.of(providers.disclose(row, wiring.provider_dependencies())))

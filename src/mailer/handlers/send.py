@@ -9,7 +9,7 @@ from mailer.adapters.send_queue import read_ours, to_copy
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.domain.waiting import hidden_for
-from mailer.services.mailroom import Received
+from mailer.services.jobs import Received
 from mailer.services.send import send_batch
 
 
@@ -18,7 +18,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
     ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis())
     try:
         batch, unread = _read(event["Records"])
-        returned = [*unread, *send_batch(batch, wiring.mailroom(), ends_at=ends_at)]
+        returned = [*unread, *send_batch(batch, wiring.send_dependencies(), ends_at=ends_at)]
         _hide([record for record in event["Records"] if record["messageId"] in returned])
     finally:
         wiring.journal().flush()

@@ -18,14 +18,14 @@ class Outlet:
     """How much of a sending account's parked mail may still go back in this run."""
 
     line: Line
-    room: int
+    remaining: int
     """Recipients that find a slot."""
 
     def takes(self, recipients: int) -> bool:
         """Count a message in, if there is room; after the first that finds none there is none for any."""
-        if self.room <= 0:
+        if self.remaining <= 0:
             return False
-        self.room -= recipients
+        self.remaining -= recipients
         return True
 
     def back_at(self, recipients: int, now: datetime) -> datetime:
@@ -35,7 +35,7 @@ class Outlet:
         return self.line.back_at(self.line.promised - recipients, time).at
 
 
-class HasLines(Protocol):
+class RateDependencies(Protocol):
     """Whatever holds the provider rows and the lines."""
 
     @property
@@ -62,8 +62,8 @@ class HasLines(Protocol):
 class Outlets:
     """The outlets of one run; tenants on one account share theirs, and each is looked up once."""
 
-    def __init__(self, room: HasLines) -> None:
-        self._room = room
+    def __init__(self, deps: RateDependencies) -> None:
+        self._deps = deps
         self._tenants: dict[str, Outlet | Stop | DependencyError | None] = {}
         self._accounts: dict[str, Outlet | DependencyError] = {}
 
@@ -77,9 +77,9 @@ class Outlets:
         """
         unknown = sorted(set(tenant_ids) - self._tenants.keys())
         if unknown:
-            rows = self._room.providers.get_many(unknown)
+            rows = self._deps.providers.get_many(unknown)
             # As for mail that is asked for now: what was asked for before a DELETE fails when its pointer is read.
-            now = self._room.clock.now()
+            now = self._deps.clock.now()
             unreadable = {tenant_id: row for tenant_id, row in rows.items() if isinstance(row, DependencyError)}
             readable = {tenant_id: row for tenant_id, row in rows.items() if not isinstance(row, DependencyError)}
             states = {tenant_id: sending_state(readable.get(tenant_id), now) for tenant_id in unknown if tenant_id not in unreadable}
@@ -92,14 +92,14 @@ class Outlets:
     def _open(self, configs: Mapping[str, StoredConfig]) -> None:
         accounts = {tenant_id: account_of(tenant_id, config) for tenant_id, config in configs.items()}
         closed = {key: configs[tenant_id] for tenant_id, key in accounts.items() if key is not None and key not in self._accounts}
-        self._accounts |= dict(zip(closed, self._room.workers.map(self._outlet, closed, closed.values()), strict=True))
+        self._accounts |= dict(zip(closed, self._deps.workers.map(self._outlet, closed, closed.values()), strict=True))
         self._tenants |= {tenant_id: self._accounts[key] if key else None for tenant_id, key in accounts.items()}
 
     def _outlet(self, account: str, config: StoredConfig) -> Outlet | DependencyError:
-        now = self._room.clock.now().timestamp()
+        now = self._deps.clock.now().timestamp()
         try:
-            known = self._room.lines.get(account)
+            known = self._deps.lines.get(account)
         except DependencyError as failure:
             return failure
         line = known or Line.opened(rate_source([config]), now)
-        return Outlet(line, line.room(now))
+        return Outlet(line, line.capacity(now))

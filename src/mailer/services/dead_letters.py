@@ -48,8 +48,8 @@ DONE = frozenset({Did.REDRIVEN, Did.DROPPED, Did.SETTLED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterRoom:
-    """The ports of the work on dead letters."""
+class DeadLetterDependencies:
+    """What the work on dead letters depends on."""
 
     letters: DeadLetters
     messages: MessagesTable
@@ -80,64 +80,64 @@ def show(letter: Letter) -> Shown:
     return Shown(*ids, letter.reason or MOVED_BY_SQS, letter.detail or "")
 
 
-def list_letters(room: DeadLetterRoom) -> list[Shown]:
+def list_letters(deps: DeadLetterDependencies) -> list[Shown]:
     """Read the whole queue and leave it as it was."""
-    taken = list(room.letters.letters())
-    room.letters.put_back(taken)
+    taken = list(deps.letters.letters())
+    deps.letters.put_back(taken)
     return [show(letter) for letter in taken]
 
 
-def redrive(room: DeadLetterRoom, chosen: Chosen) -> Work:
+def redrive(deps: DeadLetterDependencies, chosen: Chosen) -> Work:
     """Send chosen letters through the queue again, but never one whose request has ended, unless it proves another end."""
-    return _work(room, chosen, _redrive)
+    return _work(deps, chosen, _redrive)
 
 
-def drop(room: DeadLetterRoom, chosen: Chosen) -> Work:
+def drop(deps: DeadLetterDependencies, chosen: Chosen) -> Work:
     """Give chosen letters up; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been accepted.
 
     Where the letter proves that SES had accepted it, the request ends as `sent`.
     """
-    return _work(room, chosen, _drop)
+    return _work(deps, chosen, _drop)
 
 
-def _work(room: DeadLetterRoom, chosen: Chosen, act: Callable[[Letter, DeadLetterRoom], Did]) -> Work:
+def _work(deps: DeadLetterDependencies, chosen: Chosen, act: Callable[[Letter, DeadLetterDependencies], Did]) -> Work:
     kept: list[Letter] = []
     try:
-        for letter in room.letters.letters():
+        for letter in deps.letters.letters():
             shown = show(letter)
             if not chosen(shown):
                 kept.append(letter)
                 continue
-            did = _try(letter, room, act)
+            did = _try(letter, deps, act)
             if did not in DONE:
                 kept.append(letter)
             yield shown, did
     finally:
-        room.letters.put_back(kept)
+        deps.letters.put_back(kept)
 
 
-def _try(letter: Letter, room: DeadLetterRoom, act: Callable[[Letter, DeadLetterRoom], Did]) -> Did:
+def _try(letter: Letter, deps: DeadLetterDependencies, act: Callable[[Letter, DeadLetterDependencies], Did]) -> Did:
     """Work on one letter; a service that fails keeps this one, not those after it."""
     try:
-        letter = replace(letter, copy=recognise(letter.copy, room.messages))
-        did = act(letter, room)
+        letter = replace(letter, copy=recognise(letter.copy, deps.messages))
+        did = act(letter, deps)
         if did in DONE:
-            room.letters.delete(letter)
+            deps.letters.delete(letter)
     except DependencyError as failure:
-        room.journal.failed("dead letter", letter.copy.tenant_id, failure)
+        deps.journal.failed("dead letter", letter.copy.tenant_id, failure)
         return Did.KEPT_FAILED
     return did
 
 
-def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
-    request = _request(letter, room)
+def _redrive(letter: Letter, deps: DeadLetterDependencies) -> Did:
+    request = _request(letter, deps)
     if request is None:
         return Did.KEPT_UNREADABLE
-    if not room.producers.may_ask(letter.copy.sender, request.tenant_id):
+    if not deps.producers.may_ask(letter.copy.sender, request.tenant_id):
         return Did.KEPT_NOT_ALLOWED
     if utf8_size(letter.copy.body) > MAX_BODY:
         return Did.KEPT_TOO_LARGE
-    record = room.messages.get(request.tenant_id, request.request_id)
+    record = deps.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
         return Did.KEPT_OTHER_CONTENT
     if record is not None and record.ended and not _proven(letter, request, record):
@@ -145,32 +145,32 @@ def _redrive(letter: Letter, room: DeadLetterRoom) -> Did:
     hop = max(letter.copy.hop, record.hop if record else 0)
     if record is not None:
         with suppress(RefusedError):  # it waits no more: the copy meets what the record says then
-            room.messages.apply(changes.touch(record, room.clock.now(), due_at=room.clock.now()))
+            deps.messages.apply(changes.touch(record, deps.clock.now(), due_at=deps.clock.now()))
     copy = replace(letter.copy, hop=hop, failures=0, tenant_id=request.tenant_id)
-    return Did.KEPT_QUEUE if room.queue.send([(copy, timedelta())]) else Did.REDRIVEN
+    return Did.KEPT_QUEUE if deps.queue.send([(copy, timedelta())]) else Did.REDRIVEN
 
 
-def _drop(letter: Letter, room: DeadLetterRoom) -> Did:
-    request = _request(letter, room)
+def _drop(letter: Letter, deps: DeadLetterDependencies) -> Did:
+    request = _request(letter, deps)
     # Of a tenant that its producer may not ask for nothing may be written.
-    if request is None or letter.reason == NOT_ALLOWED or not room.producers.may_ask(letter.copy.sender, request.tenant_id):
+    if request is None or letter.reason == NOT_ALLOWED or not deps.producers.may_ask(letter.copy.sender, request.tenant_id):
         return Did.DROPPED
-    record = room.messages.get(request.tenant_id, request.request_id)
+    record = deps.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
-        discard(letter.copy.parked, room)
+        discard(letter.copy.parked, deps)
         return Did.DROPPED
-    if record is not None and (proven := _proven(letter, request, record)) and (did := _settle(request, record, proven, room)):
+    if record is not None and (proven := _proven(letter, request, record)) and (did := _settle(request, record, proven, deps)):
         if did in DONE:
-            discard(letter.copy.parked, room)
+            discard(letter.copy.parked, deps)
         return did
     if record is not None and record.ended:
         return Did.DROPPED
     try:
-        ended = end_unsent(changes.about(record) if record else request, room, DROPPED)
+        ended = end_unsent(changes.about(record) if record else request, deps, DROPPED)
     except RefusedError:
         return Did.KEPT_UNDER_WAY
     if ended.status is Status.FAILED:  # of an unknown an operator may still need it
-        discard(letter.copy.parked, room)
+        discard(letter.copy.parked, deps)
     return Did.DROPPED
 
 
@@ -178,10 +178,10 @@ def _proven(letter: Letter, request: Request, record: Delivery) -> tuple[Fence, 
     return proof.settled_by(letter.copy.proof or "", request, record)
 
 
-def _settle(request: Request, record: Delivery, proven: tuple[Fence, Outcome], room: DeadLetterRoom) -> Did | None:
+def _settle(request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies) -> Did | None:
     """Write down what a letter proves before it is dropped; None where that ends nothing."""
     fence, outcome = proven
-    now = room.clock.now()
+    now = deps.clock.now()
     if isinstance(outcome, Sent):
         did, change = Did.SETTLED, changes.accept(request, now, fence, outcome.message_id)
     elif isinstance(outcome, NotSent) and not record.maybe_sent:
@@ -189,19 +189,19 @@ def _settle(request: Request, record: Delivery, proven: tuple[Fence, Outcome], r
     else:
         return None
     try:
-        room.journal.recorded(room.messages.apply(change))
+        deps.journal.recorded(deps.messages.apply(change))
     except RefusedError:  # it has gone on meanwhile
         return Did.KEPT_UNDER_WAY
     return did
 
 
-def _request(letter: Letter, room: DeadLetterRoom) -> Request | None:
+def _request(letter: Letter, deps: DeadLetterDependencies) -> Request | None:
     """Read the letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
     copy, ids = letter.copy, readable_ids(letter.copy.body)
     if copy.parked and not (ids and is_own_body(copy.parked, *ids)):
         return None
     try:
-        send = parse_request(room.parked.fetch(copy.parked) if copy.parked else copy.body)
+        send = parse_request(deps.parked.fetch(copy.parked) if copy.parked else copy.body)
         times = schedule(send, copy.created_at)
     except (RequestError, KeyError):
         return None

@@ -12,7 +12,7 @@ from mailer.domain.errors import ErrorInfo
 from mailer.ports import Clock, Journal, MessagesTable, RefusedError, Step
 
 
-class Ending(Protocol):
+class RecordDependencies(Protocol):
     """Whatever holds the table, the journal and the clock."""
 
     @property
@@ -31,21 +31,23 @@ class Ending(Protocol):
         ...
 
 
-def end_unsent(request: Request, room: Ending, error: ErrorInfo, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> Delivery:
+def end_unsent(
+    request: Request, deps: RecordDependencies, error: ErrorInfo, steps: Mapping[Step, timedelta] = MappingProxyType({})
+) -> Delivery:
     """Write the end of a request that waits, or is not known yet, and return the record; `steps` led to it.
 
     Raises:
         RefusedError: it is not waiting any more, or a newer copy of it is on its way.
         DependencyError: the table did not answer.
     """
-    now = room.clock.now()
+    now = deps.clock.now()
     try:
-        record = room.messages.apply(changes.refuse(request, now, error))
+        record = deps.messages.apply(changes.refuse(request, now, error))
     except RefusedError as refusal:
         if not (refusal.current and refusal.current.maybe_sent):
             raise
-        record = room.messages.apply(changes.give_up(request, now, maybe_sent_before(error)))
-    room.journal.recorded(record, steps)
+        record = deps.messages.apply(changes.give_up(request, now, maybe_sent_before(error)))
+    deps.journal.recorded(record, steps)
     return record
 
 

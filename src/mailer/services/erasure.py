@@ -30,8 +30,8 @@ class StillOpenError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErasureRoom:
-    """The ports of an erasure."""
+class ErasureDependencies:
+    """What an erasure depends on."""
 
     eraser: Eraser
     providers: ProviderStore
@@ -42,23 +42,23 @@ class ErasureRoom:
     clock: Clock
 
 
-def erase_request(tenant_id: str, request_id: str, room: ErasureRoom, *, cancel: bool, uploads: Iterable[str] = ()) -> Counter[str]:
+def erase_request(tenant_id: str, request_id: str, deps: ErasureDependencies, *, cancel: bool, uploads: Iterable[str] = ()) -> Counter[str]:
     """Erase one request, and the uploads that are named; return what was erased.
 
     Raises:
         StillOpenError: it has not ended, and was not to be cancelled, or cannot be.
         DependencyError: an AWS service did not answer; run it again.
     """
-    record = room.messages.get(tenant_id, request_id)
+    record = deps.messages.get(tenant_id, request_id)
     records = [record] if record is not None and record.content_hash != ERASED_CONTENT else []
-    erased = _end_all(records, room, cancel=cancel)
-    erased[LETTERS] = _erase_letters(lambda ids: ids == (tenant_id, request_id), room)
-    erased[BODIES] = room.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
-    erased[UPLOADS] = sum(room.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
-    return erased + _erase_records([room.messages.get(tenant_id, request_id)] if records else [], room)
+    erased = _end_all(records, deps, cancel=cancel)
+    erased[LETTERS] = _erase_letters(lambda ids: ids == (tenant_id, request_id), deps)
+    erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
+    erased[UPLOADS] = sum(deps.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
+    return erased + _erase_records([deps.messages.get(tenant_id, request_id)] if records else [], deps)
 
 
-def erase_tenant(tenant_id: str, room: ErasureRoom, *, cancel: bool) -> Counter[str]:
+def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> Counter[str]:
     """Erase a tenant; of its provider's row the version counter stays. Return what was erased.
 
     Raises:
@@ -66,23 +66,23 @@ def erase_tenant(tenant_id: str, room: ErasureRoom, *, cancel: bool) -> Counter[
         DependencyError: an AWS service did not answer; run it again.
     """
     if not cancel:
-        _refuse_open([record for record in room.eraser.records(tenant_id) if not record.ended])
-    lines = _pacing_lines(tenant_id, room)
-    erased = Counter({CONFIG: _change_provider(tenant_id, room, lambda row: lifecycle.delete(row, room.clock.now()))})
-    erased += _end_all(list(room.eraser.records(tenant_id)), room, cancel=cancel)
-    erased[LETTERS] = _erase_letters(lambda ids: ids[0] == tenant_id, room)
-    erased[BODIES] = room.eraser.erase_objects(f"parked/{tenant_id}/")
-    erased[UPLOADS] = room.eraser.erase_objects(f"attachments/{tenant_id}/")
-    erased += _erase_records(room.eraser.records(tenant_id), room)
-    erased[LINES] = sum(room.eraser.erase_line(account) for account in lines)
-    erased[CONFIG] |= _change_provider(tenant_id, room, lifecycle.erase)
+        _refuse_open([record for record in deps.eraser.records(tenant_id) if not record.ended])
+    lines = _pacing_lines(tenant_id, deps)
+    erased = Counter({CONFIG: _change_provider(tenant_id, deps, lambda row: lifecycle.delete(row, deps.clock.now()))})
+    erased += _end_all(list(deps.eraser.records(tenant_id)), deps, cancel=cancel)
+    erased[LETTERS] = _erase_letters(lambda ids: ids[0] == tenant_id, deps)
+    erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/")
+    erased[UPLOADS] = deps.eraser.erase_objects(f"attachments/{tenant_id}/")
+    erased += _erase_records(deps.eraser.records(tenant_id), deps)
+    erased[LINES] = sum(deps.eraser.erase_line(account) for account in lines)
+    erased[CONFIG] |= _change_provider(tenant_id, deps, lifecycle.erase)
     return +erased
 
 
 # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _end_all(records: Iterable[Delivery], room: ErasureRoom, *, cancel: bool) -> Counter[str]:
+def _end_all(records: Iterable[Delivery], deps: ErasureDependencies, *, cancel: bool) -> Counter[str]:
     """Cancel what is open, if that is wanted.
 
     Raises:
@@ -91,7 +91,7 @@ def _end_all(records: Iterable[Delivery], room: ErasureRoom, *, cancel: bool) ->
     waiting = [record for record in records if not record.ended]
     if not cancel:
         _refuse_open(waiting)
-    left = [record for record in waiting if not _cancelled(record, room)]
+    left = [record for record in waiting if not _cancelled(record, deps)]
     if left:
         raise StillOpenError(f"{_counted(left)} may be at SES now, or may have been sent: erase again when they have ended")
     return Counter({CANCELLED: len(waiting)})
@@ -107,70 +107,70 @@ def _counted(records: Iterable[Delivery]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
 
 
-def _cancelled(record: Delivery, room: ErasureRoom) -> bool:
+def _cancelled(record: Delivery, deps: ErasureDependencies) -> bool:
     """Cancel one request; False where an attempt may have been sent. One that has ended meanwhile needs nothing."""
     try:
-        ended = room.messages.apply(changes.cancel(record, room.clock.now()))
+        ended = deps.messages.apply(changes.cancel(record, deps.clock.now()))
     except RefusedError as refusal:
         return refusal.current is None or refusal.current.ended
-    room.journal.recorded(ended)
-    discard(ended.parked, room)
+    deps.journal.recorded(ended)
+    discard(ended.parked, deps)
     return True
 
 
-def _erase_records(records: Iterable[Delivery | None], room: ErasureRoom) -> Counter[str]:
+def _erase_records(records: Iterable[Delivery | None], deps: ErasureDependencies) -> Counter[str]:
     erased: Counter[str] = Counter()
     for record in records:
         if record is None:
             continue
         forgotten = record.updated_at + COPIES_LAST
-        is_late = forgotten <= room.clock.now()
+        is_late = forgotten <= deps.clock.now()
         try:
-            room.eraser.erase_record(record, keep_until=None if is_late else forgotten)
+            deps.eraser.erase_record(record, keep_until=None if is_late else forgotten)
         except RefusedError as refusal:
             raise StillOpenError("a record has changed meanwhile: erase again") from refusal
         erased[RECORDS if is_late else REDUCED] += 1
     return erased
 
 
-def _erase_letters(chosen: Callable[[tuple[str, str]], bool], room: ErasureRoom) -> int:
+def _erase_letters(chosen: Callable[[tuple[str, str]], bool], deps: ErasureDependencies) -> int:
     """Delete the dead letters of chosen requests; one whose body tells no ids is its message group's."""
     kept: list[Letter] = []
     erased = 0
     try:
-        for letter in room.letters.letters():
+        for letter in deps.letters.letters():
             if chosen(readable_ids(letter.copy.body) or (letter.copy.tenant_id or "", "")):
-                room.letters.delete(letter)
+                deps.letters.delete(letter)
                 erased += 1
             else:
                 kept.append(letter)
     finally:
-        room.letters.put_back(kept)
+        deps.letters.put_back(kept)
     return erased
 
 
 # ── the tenant ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pacing_lines(tenant_id: str, room: ErasureRoom) -> set[str]:
+def _pacing_lines(tenant_id: str, deps: ErasureDependencies) -> set[str]:
     """Return the lines that pace this tenant alone."""
-    row = room.providers.get(tenant_id)
+    row = deps.providers.get(tenant_id)
     configs = [config for config in (row.active, row.candidate) if config] if row else []
-    shared = {c.account for c in configs if c.account and room.eraser.shares_account(tenant_id, c.account)}
+    shared = {c.account for c in configs if c.account and deps.eraser.shares_account(tenant_id, c.account)}
     return {account_key(tenant_id, c.region, c.account) for c in configs if c.provider == "ses" and c.account not in shared}
 
 
 _TRIES = 10
 
 
-def _change_provider(tenant_id: str, room: ErasureRoom, decide: Callable[[Provider], Provider]) -> int:
+def _change_provider(tenant_id: str, deps: ErasureDependencies, decide: Callable[[Provider], Provider]) -> int:
     """Replace the tenant's row by what is decided of it; return whether that changed anything."""
     for _ in range(_TRIES):
-        row = room.providers.get(tenant_id)
+        row = deps.providers.get(tenant_id)
         if row is None or (decided := decide(row)) == row:
             return 0
-        if room.providers.replace(decided):
+        if deps.providers.replace(decided):
             if event := provider_changed("", row, decided):
-                room.journal.provider_changed(event)
+                deps.journal.provider_changed(event)
             return 1
     raise StillOpenError("the provider is being changed by others: erase again")

@@ -26,7 +26,7 @@ from mailer.domain.waiting import retry_delay
 from mailer.ports import Copy, RefusedError
 from mailer.services.claims import recognise
 from mailer.services.ending import end_unsent
-from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.messages import body_too_large
 from mailer.services.waiting import bury, is_own_body, send
 
@@ -36,44 +36,44 @@ NOT_ALLOWED = "producer_not_allowed"
 """Reason of a dead letter whose producer may not ask for its tenant: nothing is written under that tenant."""
 
 
-def read(received: Received, room: Mailroom) -> Job | Received | None:
+def read(received: Received, deps: SendDependencies) -> Job | Received | None:
     """Return the job; None where the copy is dealt with; the copy itself where it must be handed out again."""
     try:
         try:
-            return _job_or_end(received, room)
+            return _job_or_end(received, deps)
         except DependencyError as failure:
-            _come_back(received, room, failure)
+            _come_back(received, deps, failure)
     except Exception as failure:  # noqa: BLE001  # nothing that a body holds may stop its neighbours
-        room.journal.failed("read", received.copy.tenant_id, failure)
+        deps.journal.failed("read", received.copy.tenant_id, failure)
         return replace(received, raised=not isinstance(failure, DependencyError))
     return None
 
 
-def _job_or_end(received: Received, room: Mailroom) -> Job | None:
-    received = replace(received, copy=recognise(received.copy, room.messages))
-    if _asks_for_a_foreign_tenant(received.copy, room):
-        bury(received.copy, room, NOT_ALLOWED, f"{received.copy.sender} may not ask for this tenant")
+def _job_or_end(received: Received, deps: SendDependencies) -> Job | None:
+    received = replace(received, copy=recognise(received.copy, deps.messages))
+    if _asks_for_a_foreign_tenant(received.copy, deps):
+        bury(received.copy, deps, NOT_ALLOWED, f"{received.copy.sender} may not ask for this tenant")
         return None
     body, send = None, None
     try:
-        body = _body(received, room)
+        body = _body(received, deps)
         if received.copy.parked is None and (size := utf8_size(body)) > MAX_BODY:
             raise body_too_large(size, "message")
         send = parse_request(body)
-        return _job(received, send, room.clock.now())
+        return _job(received, send, deps.clock.now())
     except RequestError as refusal:
-        if body is not None and send is None and _is_of_a_later_version(received.copy, room.clock.now()):
+        if body is not None and send is None and _is_of_a_later_version(received.copy, deps.clock.now()):
             raise UnreadableError("send queue", received.copy.tenant_id or "?") from refusal
-        _refuse(received, room, refusal, send)
+        _refuse(received, deps, refusal, send)
     except NotSentError as gone:
-        room.journal.failed("fetch parked body", received.copy.tenant_id, gone)
-        _end_without_body(received, room, gone.error)
+        deps.journal.failed("fetch parked body", received.copy.tenant_id, gone)
+        _end_without_body(received, deps, gone.error)
     return None
 
 
-def _asks_for_a_foreign_tenant(copy: Copy, room: Mailroom) -> bool:
+def _asks_for_a_foreign_tenant(copy: Copy, deps: SendDependencies) -> bool:
     """Whether its producer may not ask for the tenant that a copy names."""
-    if copy.sender is None or not (rules := room.producers.current()).tenants:
+    if copy.sender is None or not (rules := deps.producers.current()).tenants:
         return False
     ids = readable_ids(copy.body)
     return ids is not None and not rules.may_ask(copy.sender, ids[0])
@@ -104,7 +104,7 @@ def _job(received: Received, request: SendRequest, now: datetime) -> Job:
     return job
 
 
-def _body(received: Received, room: Mailroom) -> str:
+def _body(received: Received, deps: SendDependencies) -> str:
     """Return the request's JSON; a pointer's from the bucket, where only its own tenant's may be named."""
     copy = received.copy
     if copy.parked is None:
@@ -113,12 +113,12 @@ def _body(received: Received, room: Mailroom) -> str:
     if ids is None or not is_own_body(copy.parked, *ids):
         raise RequestError([Problem("parked", "must be the key of this request's own body")])
     try:
-        return room.parked.fetch(copy.parked)
+        return deps.parked.fetch(copy.parked)
     except KeyError:
         raise NotSentError(BODY_MISSING) from None
 
 
-def _refuse(received: Received, room: Mailroom, refusal: RequestError, send: SendRequest | None) -> None:
+def _refuse(received: Received, deps: SendDependencies, refusal: RequestError, send: SendRequest | None) -> None:
     """End a request that cannot be taken as `failed`, where its ids can be read and stand for nothing else yet.
 
     `send` is given where only its times do not fit: then it is known by its content, as any other.
@@ -126,14 +126,14 @@ def _refuse(received: Received, room: Mailroom, refusal: RequestError, send: Sen
     copy = received.copy
     request = Request.of(send, **_papers(copy)) if send else _unreadable(copy)
     if request is None:
-        bury(copy, room, refusal.code, str(refusal))
+        bury(copy, deps, refusal.code, str(refusal))
         return
     error = ErrorInfo(refusal.code, str(refusal)[:_MAX_MESSAGE])
     try:
-        room.journal.recorded(room.messages.apply(changes.refuse(request, room.clock.now(), error)))
+        deps.journal.recorded(deps.messages.apply(changes.refuse(request, deps.clock.now(), error)))
     except RefusedError as other:
         if other.current is None or other.current.content_hash != request.content_hash:
-            bury(copy, room, refusal.code, str(refusal))
+            bury(copy, deps, refusal.code, str(refusal))
 
 
 def _papers(copy: Copy) -> dict[str, Any]:
@@ -155,21 +155,21 @@ _MAX_MESSAGE = 2_000
 """Characters of an error text kept on a record."""
 
 
-def _end_without_body(received: Received, room: Mailroom, error: ErrorInfo) -> None:
+def _end_without_body(received: Received, deps: SendDependencies, error: ErrorInfo) -> None:
     ids = readable_ids(received.copy.body)
-    record = room.messages.get(*ids) if ids else None
+    record = deps.messages.get(*ids) if ids else None
     if record is None or record.ended or record.parked != received.copy.parked:  # other content may have come under the same id
         return
     with suppress(RefusedError):  # it has been sent, or has ended, meanwhile: nobody needs the body
-        end_unsent(changes.about(record), room, error)
+        end_unsent(changes.about(record), deps, error)
 
 
-def _come_back(received: Received, room: Mailroom, failure: DependencyError) -> None:
+def _come_back(received: Received, deps: SendDependencies, failure: DependencyError) -> None:
     copy = received.copy
-    room.journal.failed("read", copy.tenant_id, failure)
+    deps.journal.failed("read", copy.tenant_id, failure)
     failures = copy.failures + 1
     send(
         replace(copy, hop=copy.hop + 1, redeliveries=received.redeliveries, failures=failures),
-        room,
+        deps,
         retry_delay(NotSent(failure.error), failures),
     )

@@ -33,8 +33,8 @@ Refusal = RequestError | DependencyError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """The ports of the messages API."""
+class MessagesDependencies:
+    """What the messages API depends on."""
 
     providers: ProvidersTable
     messages: MessagesTable
@@ -82,32 +82,32 @@ class Draft:
 # ── accept ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def accept(send: SendRequest, desk: Desk, *, correlation_id: str | None = None) -> Accepted:
+def accept(send: SendRequest, deps: MessagesDependencies, *, correlation_id: str | None = None) -> Accepted:
     """Accept one request.
 
     Raises:
         RequestError: what the caller must change: the times, the size, a requestId that stands for other content, the provider.
         DependencyError: it is not certain to be on the queue.
     """
-    [answer] = accept_batch([send], desk, correlation_id=correlation_id)
+    [answer] = accept_batch([send], deps, correlation_id=correlation_id)
     if isinstance(answer, Refusal):
         raise answer
     return answer
 
 
 def accept_batch(
-    sends: Sequence[SendRequest | RequestError], desk: Desk, *, correlation_id: str | None = None
+    sends: Sequence[SendRequest | RequestError], deps: MessagesDependencies, *, correlation_id: str | None = None
 ) -> Sequence[Accepted | Refusal]:
     """Accept the requests of one tenant, each by itself; the answers stand in the order of the requests.
 
     A request that could not be read stands as its refusal, which becomes its answer.
     """
-    now = _milliseconds(desk.clock.now())
+    now = _milliseconds(deps.clock.now())
     answers: dict[int, Accepted | Refusal] = {number: send for number, send in enumerate(sends) if isinstance(send, RequestError)}
     waiting = {number: send for number, send in enumerate(sends) if isinstance(send, SendRequest)}
     while waiting:
         turn = {number: Asked.of(waiting[number], now, correlation_id) for number in _first_of_each_id(waiting)}
-        answers |= _accept_side_by_side(turn, now, desk)
+        answers |= _accept_side_by_side(turn, now, deps)
         waiting = {number: send for number, send in waiting.items() if number not in turn}
     return [answers[number] for number in range(len(sends))]
 
@@ -135,9 +135,9 @@ def prepare(asked: Asked, now: datetime) -> Draft:
     return Draft(replace(request, expires_at=times.expires_at), copy, delay if delay <= MAX_DELAY else timedelta())
 
 
-def _active_configs(tenant_ids: Collection[str], now: datetime, desk: Desk) -> Mapping[str, StoredConfig]:
+def _active_configs(tenant_ids: Collection[str], now: datetime, deps: MessagesDependencies) -> Mapping[str, StoredConfig]:
     """Return the config that each tenant's mail would go out by; refuse where mail could only fail, but not where it would wait."""
-    rows = provider_rows(tenant_ids, desk) if tenant_ids else {}
+    rows = provider_rows(tenant_ids, deps) if tenant_ids else {}
     for tenant_id in tenant_ids:
         state = sending_state(rows.get(tenant_id), now)
         if isinstance(state, Stop) and not state.waits:
@@ -145,14 +145,14 @@ def _active_configs(tenant_ids: Collection[str], now: datetime, desk: Desk) -> M
     return {tenant_id: row.active for tenant_id, row in rows.items() if row.active}
 
 
-def provider_rows(tenant_ids: Collection[str], desk: Desk) -> Mapping[str, Provider]:
+def provider_rows(tenant_ids: Collection[str], deps: MessagesDependencies) -> Mapping[str, Provider]:
     """Return the provider rows of tenants.
 
     Raises:
         DependencyError: the table did not answer, or a row cannot be read.
     """
     rows: dict[str, Provider] = {}
-    for tenant_id, row in desk.providers.get_many(tenant_ids).items():
+    for tenant_id, row in deps.providers.get_many(tenant_ids).items():
         if isinstance(row, DependencyError):
             raise row
         rows[tenant_id] = row
@@ -178,23 +178,23 @@ def _first_of_each_id(sends: Mapping[int, SendRequest]) -> Iterable[int]:
     return firsts.values()
 
 
-def _accept_side_by_side(asked: Mapping[int, Asked], now: datetime, desk: Desk) -> dict[int, Accepted | Refusal]:
+def _accept_side_by_side(asked: Mapping[int, Asked], now: datetime, deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
     """Accept requests of different ids.
 
     The records come first: what was accepted before has its first answer, whatever its times, the provider or the uploads are by now.
     """
-    known = _each(asked, lambda one: _earlier(one, desk), desk)
+    known = _each(asked, lambda one: _earlier(one, deps), deps)
     answers: dict[int, Accepted | Refusal] = {number: answer for number, answer in known.items() if answer is not None}
-    drafts, refused = _drafts({number: one for number, one in asked.items() if number not in answers}, now, desk)
-    return {**answers, **refused, **_queue(drafts, desk)}
+    drafts, refused = _drafts({number: one for number, one in asked.items() if number not in answers}, now, deps)
+    return {**answers, **refused, **_queue(drafts, deps)}
 
 
-def _drafts(asked: Mapping[int, Asked], now: datetime, desk: Desk) -> tuple[Mapping[int, Draft], Mapping[int, Refusal]]:
+def _drafts(asked: Mapping[int, Asked], now: datetime, deps: MessagesDependencies) -> tuple[Mapping[int, Draft], Mapping[int, Refusal]]:
     """Prepare new requests for the queue; return also why some cannot be. What costs a call is asked last."""
     refused: dict[int, Refusal] = {}
     drafts = _taken({number: _safely(lambda one: prepare(one, now), one) for number, one in asked.items()}, refused)
     try:
-        configs = _active_configs({asked[number].send.tenant_id for number in drafts}, now, desk)
+        configs = _active_configs({asked[number].send.tenant_id for number in drafts}, now, deps)
     except (RequestError, DependencyError) as refusal:
         return {}, refused | dict.fromkeys(drafts, refusal)
 
@@ -203,7 +203,7 @@ def _drafts(asked: Mapping[int, Asked], now: datetime, desk: Desk) -> tuple[Mapp
         return one
 
     fitting = _taken({number: _safely(tagged, asked[number]) for number in drafts}, refused)
-    return _taken(_with_uploads(fitting, drafts, now, desk), refused), refused
+    return _taken(_with_uploads(fitting, drafts, now, deps), refused), refused
 
 
 def _taken[Answer](answers: Mapping[int, Answer | Refusal], refused: dict[int, Refusal]) -> dict[int, Answer]:
@@ -212,10 +212,12 @@ def _taken[Answer](answers: Mapping[int, Answer | Refusal], refused: dict[int, R
     return {number: answer for number, answer in answers.items() if not isinstance(answer, Refusal)}
 
 
-def _with_uploads(asked: Mapping[int, Asked], drafts: Mapping[int, Draft], now: datetime, desk: Desk) -> Mapping[int, Draft | Refusal]:
+def _with_uploads(
+    asked: Mapping[int, Asked], drafts: Mapping[int, Draft], now: datetime, deps: MessagesDependencies
+) -> Mapping[int, Draft | Refusal]:
     """Pin the uploads of requests to the versions that are there now; each object is looked up once, several at a time."""
     refs = {ref: one.send.tenant_id for one in asked.values() for ref in one.send.uploads.values()}
-    looked_up = desk.workers.map(lambda ref: _safely(lambda of: desk.attachments.version(refs[of], of), ref), refs)
+    looked_up = deps.workers.map(lambda ref: _safely(lambda of: deps.attachments.version(refs[of], of), ref), refs)
     found = dict(zip(refs, looked_up, strict=True))
 
     def version_of(ref: S3Object) -> str | None:
@@ -230,16 +232,18 @@ def _with_uploads(asked: Mapping[int, Asked], drafts: Mapping[int, Draft], now: 
     return {number: _safely(prepared, one) if one.send.uploads else drafts[number] for number, one in asked.items()}
 
 
-def _queue(drafts: Mapping[int, Draft], desk: Desk) -> dict[int, Accepted | Refusal]:
-    untaken = set(desk.queue.send([(draft.copy, draft.delay) for draft in drafts.values()])) if drafts else set()
+def _queue(drafts: Mapping[int, Draft], deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
+    untaken = set(deps.queue.send([(draft.copy, draft.delay) for draft in drafts.values()])) if drafts else set()
     queued = {number: draft for number, draft in drafts.items() if draft.copy not in untaken}
     lost = {number: DependencyError("SQS", "SendMessageBatch") for number in drafts if number not in queued}
-    return {**lost, **_each(queued, lambda draft: _record(draft, desk), desk)}
+    return {**lost, **_each(queued, lambda draft: _record(draft, deps), deps)}
 
 
-def _each[Item, Answer](items: Mapping[int, Item], step: Callable[[Item], Answer], desk: Desk) -> Mapping[int, Answer | Refusal]:
+def _each[Item, Answer](
+    items: Mapping[int, Item], step: Callable[[Item], Answer], deps: MessagesDependencies
+) -> Mapping[int, Answer | Refusal]:
     """Do a step for each of several requests, side by side."""
-    return dict(zip(items, desk.workers.map(lambda item: _safely(step, item), items.values()), strict=True))
+    return dict(zip(items, deps.workers.map(lambda item: _safely(step, item), items.values()), strict=True))
 
 
 def _safely[Item, Answer](step: Callable[[Item], Answer], item: Item) -> Answer | Refusal:
@@ -250,8 +254,8 @@ def _safely[Item, Answer](step: Callable[[Item], Answer], item: Item) -> Answer 
         return refusal
 
 
-def _earlier(asked: Asked, desk: Desk) -> Accepted | None:
-    record = desk.messages.get(asked.request.tenant_id, asked.request.request_id)
+def _earlier(asked: Asked, deps: MessagesDependencies) -> Accepted | None:
+    record = deps.messages.get(asked.request.tenant_id, asked.request.request_id)
     if record is None:
         return None
     _check_content(record, asked.request)
@@ -263,20 +267,20 @@ def _check_content(record: Delivery, request: changes.Request) -> None:
         raise RequestError([Problem("requestId", "already stands for a request with other content")], "request_id_reused")
 
 
-def _record(draft: Draft, desk: Desk) -> Accepted:
+def _record(draft: Draft, deps: MessagesDependencies) -> Accepted:
     """Write the record of a request that the queue has taken; without it the consumer writes it."""
     change = changes.queue(draft.request, draft.request.created_at)
     try:
-        record = desk.messages.apply(change)
+        record = deps.messages.apply(change)
     except RefusedError as refusal:
         current = refusal.current or delivery.apply(change, None)
         _check_content(current, draft.request)
         # The consumer may have been faster than this write: then the record is of this very call.
         return Accepted(current, replayed=current.created_at != draft.request.created_at)
     except DependencyError as failure:
-        desk.journal.failed("record", draft.request.tenant_id, failure)
+        deps.journal.failed("record", draft.request.tenant_id, failure)
         return Accepted(delivery.apply(change, None), replayed=False)
-    desk.journal.recorded(record)
+    deps.journal.recorded(record)
     return Accepted(record, replayed=False)
 
 
@@ -289,26 +293,26 @@ def new_request_id(now: datetime) -> str:
 # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def get(tenant_id: str, request_id: str, desk: Desk) -> Delivery:
+def get(tenant_id: str, request_id: str, deps: MessagesDependencies) -> Delivery:
     """Return one record.
 
     Raises:
         RequestError: not_found.
     """
-    record = desk.messages.get(tenant_id, request_id)
+    record = deps.messages.get(tenant_id, request_id)
     if record is not None and record.content_hash != ERASED_CONTENT:
         return record
     raise RequestError([Problem("requestId", "is not known under this tenant")], "not_found")
 
 
-def list_newest(tenant_id: str, desk: Desk, *, status: Status | None, limit: int, cursor: str | None) -> Page:
+def list_newest(tenant_id: str, deps: MessagesDependencies, *, status: Status | None, limit: int, cursor: str | None) -> Page:
     """Return a page of a tenant's records, newest first.
 
     Raises:
         RequestError: not_found, for a cursor that is none of this tenant's.
     """
     try:
-        return desk.messages.list(tenant_id, status=status, limit=limit, cursor=cursor)
+        return deps.messages.list(tenant_id, status=status, limit=limit, cursor=cursor)
     except KeyError:
         raise RequestError([Problem("cursor", "is not one that this list gave")], "not_found") from None
 
@@ -316,7 +320,7 @@ def list_newest(tenant_id: str, desk: Desk, *, status: Status | None, limit: int
 # ── cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def cancel(tenant_id: str, request_id: str, desk: Desk, *, by: str | None = None) -> Delivery:
+def cancel(tenant_id: str, request_id: str, deps: MessagesDependencies, *, by: str | None = None) -> Delivery:
     """Withdraw a request that is queued or deferred; once withdrawn it stays so, however often this is asked.
 
     `by` is the ARN of the caller, which the record keeps.
@@ -324,16 +328,16 @@ def cancel(tenant_id: str, request_id: str, desk: Desk, *, by: str | None = None
     Raises:
         RequestError: not_found, or not_cancellable.
     """
-    waiting = get(tenant_id, request_id, desk)
+    waiting = get(tenant_id, request_id, deps)
     try:
-        record = desk.messages.apply(changes.cancel(waiting, desk.clock.now(), by))
+        record = deps.messages.apply(changes.cancel(waiting, deps.clock.now(), by))
     except RefusedError as refusal:
         current = refusal.current or waiting
         if current.status is Status.CANCELLED:
             return current
         raise RequestError([Problem("status", _why_not_cancellable(current))], "not_cancellable") from None
-    desk.journal.recorded(record)
-    discard(record.parked, desk)
+    deps.journal.recorded(record)
+    discard(record.parked, deps)
     return record
 
 

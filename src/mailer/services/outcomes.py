@@ -12,12 +12,12 @@ from mailer.domain.provider import Provider
 from mailer.domain.waiting import retry_delay
 from mailer.ports import RefusedError
 from mailer.services.ending import maybe_sent_before
-from mailer.services.mailroom import Job, Mailroom
+from mailer.services.jobs import Job, SendDependencies
 from mailer.services.redelivery import redelivered
 from mailer.services.waiting import carry_proof, come_back, discard_body, rest
 
 
-def settle(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
+def settle(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
     """Bring the record to where the outcome leads; where the table does not take it, send the proof along the queue.
 
     Raises:
@@ -26,100 +26,100 @@ def settle(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provid
     if isinstance(outcome, NotSent):
         outcome = replace(outcome, error=advised(outcome.error, row))
     try:
-        record = _written(job, room, fence, outcome, row)
+        record = _written(job, deps, fence, outcome, row)
     except DependencyError as failure:
-        room.journal.failed("write outcome", job.tenant_id, failure)
-        _keep_proof(job, room, fence, outcome, failure)
+        deps.journal.failed("write outcome", job.tenant_id, failure)
+        _keep_proof(job, deps, fence, outcome, failure)
         return
     if record is not None and record.status is Status.UNKNOWN and record.owner == fence.owner:
-        if redelivered(job, room, record):
-            come_back(job, room, room.clock.now())
+        if redelivered(job, deps, record):
+            come_back(job, deps, deps.clock.now())
     else:
-        discard_body(room, record, job.copy.parked)
+        discard_body(deps, record, job.copy.parked)
 
 
-def _written(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, row: Provider | None) -> Delivery | None:
+def _written(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> Delivery | None:
     """Write an outcome down and return the record as it stands then; None where there is none."""
     match outcome:
         case Sent(message_id):
-            return _accepted(job, room, fence, message_id, row)
+            return _accepted(job, deps, fence, message_id, row)
         case NotSent(error) if error.kind is Kind.FAILED:
-            return _rejected(job, room, fence, error, row)
+            return _rejected(job, deps, fence, error, row)
         case NotSent():
-            return _postponed(job, room, fence, outcome, row)
+            return _postponed(job, deps, fence, outcome, row)
         case MaybeSent(error):
-            return _write(job, room, changes.lose(job.request, room.clock.now(), fence, error))
+            return _write(job, deps, changes.lose(job.request, deps.clock.now(), fence, error))
 
 
-def _keep_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
+def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     try:
-        carry_proof(job, room, fence, outcome, failure)
+        carry_proof(job, deps, fence, outcome, failure)
     except DependencyError:
         if isinstance(outcome, NotSent) and outcome.error.kind is not Kind.FAILED:
             # The queue is out of reach, perhaps not the table: SQS hands this very copy out again, to a record that may be tried.
-            resting = Rest(until=room.clock.now(), hop=job.copy.hop, error=outcome.error, parked=job.copy.parked)
-            _write(job, room, changes.postpone(job.request, room.clock.now(), fence, resting))
+            resting = Rest(until=deps.clock.now(), hop=job.copy.hop, error=outcome.error, parked=job.copy.parked)
+            _write(job, deps, changes.postpone(job.request, deps.clock.now(), fence, resting))
         raise
 
 
-def _accepted(job: Job, room: Mailroom, fence: Fence, message_id: str, row: Provider | None) -> Delivery | None:
-    record = _write(job, room, changes.accept(job.request, room.clock.now(), fence, message_id))
+def _accepted(job: Job, deps: SendDependencies, fence: Fence, message_id: str, row: Provider | None) -> Delivery | None:
+    record = _write(job, deps, changes.accept(job.request, deps.clock.now(), fence, message_id))
     if row is not None and row.active is not None and row.faulty_requests:
         version = row.active.version
-        _try(room, job, "clear faults", lambda: room.providers.clear_faults(job.tenant_id, version))
+        _try(deps, job, "clear faults", lambda: deps.providers.clear_faults(job.tenant_id, version))
     return record
 
 
-def _try(room: Mailroom, job: Job, step: str, write: Callable[[], None]) -> None:
+def _try(deps: SendDependencies, job: Job, step: str, write: Callable[[], None]) -> None:
     """Make a write about the tenant that the request does not depend on."""
     try:
         write()
     except DependencyError as failure:
-        room.journal.failed(step, job.tenant_id, failure)
+        deps.journal.failed(step, job.tenant_id, failure)
 
 
-def _rejected(job: Job, room: Mailroom, fence: Fence, error: ErrorInfo, row: Provider | None) -> Delivery | None:
+def _rejected(job: Job, deps: SendDependencies, fence: Fence, error: ErrorInfo, row: Provider | None) -> Delivery | None:
     if error.code == "sandbox_recipient_not_verified" and row is not None and row.active is not None and row.sandbox != "true":
         version = row.active.version
-        _try(room, job, "learn sandbox", lambda: room.providers.learn_sandbox(job.tenant_id, version))
-    record = _write(job, room, changes.reject(job.request, room.clock.now(), fence, error))
+        _try(deps, job, "learn sandbox", lambda: deps.providers.learn_sandbox(job.tenant_id, version))
+    record = _write(job, deps, changes.reject(job.request, deps.clock.now(), fence, error))
     if record is None or not record.maybe_sent:
         return record
-    return _write(job, room, changes.lose(job.request, room.clock.now(), fence, maybe_sent_before(error), for_good=True))
+    return _write(job, deps, changes.lose(job.request, deps.clock.now(), fence, maybe_sent_before(error), for_good=True))
 
 
-def _postponed(job: Job, room: Mailroom, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
-    suspended = outcome.error.kind is Kind.TENANT and blame(job, room, outcome.error, row)
+def _postponed(job: Job, deps: SendDependencies, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
+    suspended = outcome.error.kind is Kind.TENANT and blame(job, deps, outcome.error, row)
     job = job.failed()
-    until = job.request.expires_at if suspended else room.clock.now() + retry_delay(outcome, job.copy.failures)
-    resting = rest(job, room, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
-    record = _write(job, room, changes.postpone(job.request, room.clock.now(), fence, resting))
-    discard_body(room, record, resting.parked)
+    until = job.request.expires_at if suspended else deps.clock.now() + retry_delay(outcome, job.copy.failures)
+    resting = rest(job, deps, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
+    record = _write(job, deps, changes.postpone(job.request, deps.clock.now(), fence, resting))
+    discard_body(deps, record, resting.parked)
     return record
 
 
-def blame(job: Job, room: Mailroom, error: ErrorInfo, row: Provider | None) -> bool:
+def blame(job: Job, deps: SendDependencies, error: ErrorInfo, row: Provider | None) -> bool:
     """Count a tenant-class error against the tenant's active version; True when the provider is suspended now."""
     if row is None or row.active is None:
         return False
     try:
-        suspended = room.providers.record_fault(job.tenant_id, row.active.version, job.send.request_id, error)
+        suspended = deps.providers.record_fault(job.tenant_id, row.active.version, job.send.request_id, error)
     except DependencyError as failure:
-        room.journal.failed("record fault", job.tenant_id, failure)
+        deps.journal.failed("record fault", job.tenant_id, failure)
         return False
     if suspended:
-        room.journal.suspended(job.tenant_id, row.active.version, error)
+        deps.journal.suspended(job.tenant_id, row.active.version, error)
     return suspended
 
 
-def _write(job: Job, room: Mailroom, change: Change) -> Delivery | None:
+def _write(job: Job, deps: SendDependencies, change: Change) -> Delivery | None:
     """Apply a change and note the record; return it as it stands, also where it refused the change (None: there is none)."""
     try:
-        with job.times.measured("write", room.clock):
-            record = room.messages.apply(change)
+        with job.times.measured("write", deps.clock):
+            record = deps.messages.apply(change)
     except RefusedError as refusal:
         return refusal.current
     if record.sent_at:
         job.times.note("total", record.sent_at - max(record.created_at, job.send_at))
-    room.journal.recorded(record, job.times.steps)
+    deps.journal.recorded(record, job.times.steps)
     return record

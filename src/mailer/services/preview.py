@@ -7,7 +7,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import EmailMessage, S3Object, SendRequest
 from mailer.domain.mime import Sender
 from mailer.domain.provider import ProviderStatus, StoredConfig
-from mailer.services.messages import Asked, Desk, check_tags, prepare, provider_rows
+from mailer.services.messages import Asked, MessagesDependencies, check_tags, prepare, provider_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,37 +18,37 @@ class Preview:
     problems: tuple[Problem, ...] = ()
 
 
-def preview(send: SendRequest, desk: Desk) -> Preview:
+def preview(send: SendRequest, deps: MessagesDependencies) -> Preview:
     """Build what would be sent.
 
     Raises:
         RequestError: provider_not_configured; without a config the sender is not known.
     """
-    config = _config(send.tenant_id, desk)
+    config = _config(send.tenant_id, deps)
     sender = Sender(config.from_address, config.from_name)
-    problems = _queue_problems(send, config, desk)
-    uploads, missing = _uploads(send, desk)
+    problems = _queue_problems(send, config, deps)
+    uploads, missing = _uploads(send, deps)
     problems += missing
     if not missing:
-        built, faults = _composed(send.message, sender, uploads, desk)
+        built, faults = _composed(send.message, sender, uploads, deps)
         problems += faults
         if not problems:
             return Preview(built)
     return Preview(problems=tuple(problems))
 
 
-def _config(tenant_id: str, desk: Desk) -> StoredConfig:
+def _config(tenant_id: str, deps: MessagesDependencies) -> StoredConfig:
     """Return what the mail would go out by; a config that waits to be verified will do."""
-    row = provider_rows([tenant_id], desk).get(tenant_id)
+    row = provider_rows([tenant_id], deps).get(tenant_id)
     config = row and row.status is not ProviderStatus.DELETED and (row.active or row.candidate)
     if not config:
         raise RequestError([Problem("", "the tenant has no mail provider")], "provider_not_configured")
     return config
 
 
-def _queue_problems(send: SendRequest, config: StoredConfig, desk: Desk) -> list[Problem]:
+def _queue_problems(send: SendRequest, config: StoredConfig, deps: MessagesDependencies) -> list[Problem]:
     problems: list[Problem] = []
-    now = desk.clock.now()
+    now = deps.clock.now()
     for check in (lambda: prepare(Asked.of(send, now), now), lambda: check_tags(send, config)):
         try:
             check()
@@ -57,22 +57,24 @@ def _queue_problems(send: SendRequest, config: StoredConfig, desk: Desk) -> list
     return problems
 
 
-def _uploads(send: SendRequest, desk: Desk) -> tuple[dict[S3Object, bytes], list[Problem]]:
+def _uploads(send: SendRequest, deps: MessagesDependencies) -> tuple[dict[S3Object, bytes], list[Problem]]:
     found: dict[S3Object, bytes] = {}
     missing: list[Problem] = []
     for number, attachment in enumerate(send.message.attachments):
         if attachment.s3 is None:
             continue
         try:
-            found[attachment.s3] = desk.attachments.fetch(send.tenant_id, attachment.s3)
+            found[attachment.s3] = deps.attachments.fetch(send.tenant_id, attachment.s3)
         except RequestError as refusal:
             missing += [Problem(f"message.attachments[{number}].s3", p.problem) for p in refusal.problems]
     return found, missing
 
 
-def _composed(message: EmailMessage, sender: Sender, uploads: dict[S3Object, bytes], desk: Desk) -> tuple[bytes | None, list[Problem]]:
+def _composed(
+    message: EmailMessage, sender: Sender, uploads: dict[S3Object, bytes], deps: MessagesDependencies
+) -> tuple[bytes | None, list[Problem]]:
     load = uploads.__getitem__
     try:
-        return mime.compose(message, sender, date=desk.clock.now(), load=load).mime, []
+        return mime.compose(message, sender, date=deps.clock.now(), load=load).mime, []
     except RequestError as refusal:
         return None, mime.problems(message, sender, load=load) or list(refusal.problems)

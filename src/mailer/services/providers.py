@@ -41,8 +41,8 @@ _TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderDesk:
-    """The ports of the provider API."""
+class ProviderDependencies:
+    """What the provider API depends on."""
 
     store: ProviderStore
     vault: Vault
@@ -57,7 +57,7 @@ class ProviderDesk:
     allow_smtp: bool
 
 
-def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk, *, by: str | None = None) -> Provider:
+def put_config(tenant_id: str, body: str | bytes, deps: ProviderDependencies, *, by: str | None = None) -> Provider:
     """Store a config as the candidate; an active one stays active until the new one is verified.
 
     Raises:
@@ -67,28 +67,28 @@ def put_config(tenant_id: str, body: str | bytes, desk: ProviderDesk, *, by: str
     if len(body) > MAX_BODY:
         raise RequestError([Problem("", f"must have at most {MAX_BODY} characters")])
     kind, config = parse_put(body)
-    _refuse_forbidden(config, desk)
+    _refuse_forbidden(config, deps)
 
     def decide(row: Provider | None) -> Provider:
-        row = _reserved(tenant_id, row, desk)
+        row = _reserved(tenant_id, row, deps)
         # Sealed anew for each try: the version is part of what the ciphertext is bound to.
-        whole = SealedRole.of(config, _external_id(row, desk)) if isinstance(config, RoleConfig) else config
-        sealed = desk.vault.seal(tenant_id, kind, row.versions + 1, whole.plaintext())
-        return lifecycle.store(row, _stored(kind, config, sealed, row), desk.clock.now())
+        whole = SealedRole.of(config, _external_id(row, deps)) if isinstance(config, RoleConfig) else config
+        sealed = deps.vault.seal(tenant_id, kind, row.versions + 1, whole.plaintext())
+        return lifecycle.store(row, _stored(kind, config, sealed, row), deps.clock.now())
 
-    return change(tenant_id, desk, decide, by=by)
+    return change(tenant_id, deps, decide, by=by)
 
 
-def _refuse_forbidden(config: ProviderConfig, desk: ProviderDesk) -> None:
-    if isinstance(config, SmtpConfig) and not desk.allow_smtp:
+def _refuse_forbidden(config: ProviderConfig, deps: ProviderDependencies) -> None:
+    if isinstance(config, SmtpConfig) and not deps.allow_smtp:
         problem = "must be 'ses': SMTP is for development stacks (template parameter AllowSmtp)"
         raise RequestError([Problem("provider", problem)])
     if not isinstance(config, RoleConfig):
         return
-    if config.account == desk.us.account:
+    if config.account == deps.us.account:
         raise RequestError([Problem("config.roleArn", "must be a role of the tenant's own AWS account, not of this service's")])
-    if config.partition != desk.us.partition:
-        problem = f"must be of this service's own AWS partition, arn:{desk.us.partition}:…; for another, store an access key"
+    if config.partition != deps.us.partition:
+        problem = f"must be of this service's own AWS partition, arn:{deps.us.partition}:…; for another, store an access key"
         raise RequestError([Problem("config.roleArn", problem)])
 
 
@@ -96,16 +96,16 @@ _EXTERNAL_ID = "external-id", 0
 """What a tenant's ExternalId is sealed as, in the place of a config's provider and version, so that neither opens as the other."""
 
 
-def _reserved(tenant_id: str, row: Provider | None, desk: ProviderDesk) -> Provider:
+def _reserved(tenant_id: str, row: Provider | None, deps: ProviderDependencies) -> Provider:
     """Return the tenant's row with an ExternalId, which an unknown tenant does not have yet, and an erased one not any more."""
     if row is not None and row.sealed_external_id:
         return row
-    sealed = desk.vault.seal(tenant_id, *_EXTERNAL_ID, desk.new_external_id().encode())
-    return replace(row, sealed_external_id=sealed) if row else lifecycle.reserve(tenant_id, sealed, desk.clock.now())
+    sealed = deps.vault.seal(tenant_id, *_EXTERNAL_ID, deps.new_external_id().encode())
+    return replace(row, sealed_external_id=sealed) if row else lifecycle.reserve(tenant_id, sealed, deps.clock.now())
 
 
-def _external_id(row: Provider, desk: ProviderDesk) -> str:
-    return desk.vault.open(row.tenant_id, *_EXTERNAL_ID, row.sealed_external_id).decode()
+def _external_id(row: Provider, deps: ProviderDependencies) -> str:
+    return deps.vault.open(row.tenant_id, *_EXTERNAL_ID, row.sealed_external_id).decode()
 
 
 def _stored(kind: Kind, config: ProviderConfig, sealed: bytes, row: Provider) -> StoredConfig:
@@ -124,21 +124,21 @@ def _stored(kind: Kind, config: ProviderConfig, sealed: bytes, row: Provider) ->
     )
 
 
-def get_provider(tenant_id: str, desk: ProviderDesk) -> Provider:
+def get_provider(tenant_id: str, deps: ProviderDependencies) -> Provider:
     """Return a tenant's row.
 
     Raises:
         RequestError: not_found.
     """
-    return lifecycle.existing(desk.store.get(tenant_id))
+    return lifecycle.existing(deps.store.get(tenant_id))
 
 
-def disclose(row: Provider, desk: ProviderDesk) -> Provider:
+def disclose(row: Provider, deps: ProviderDependencies) -> Provider:
     """Return the row as the provider API shows it: roles with their ARN and ExternalId, errors with the advice that names them.
 
     What cannot be opened stays closed: the rest of the row is shown all the same.
     """
-    roles = {config.version: role_of(row, config, desk) for config in (row.active, row.candidate) if config}
+    roles = {config.version: role_of(row, config, deps) for config in (row.active, row.candidate) if config}
     error = diagnose(row.error, row.active, roles[row.active.version]) if row.error and row.active else row.error
     active, candidate = (config and _disclosed(config, roles[config.version]) for config in (row.active, row.candidate))
     return replace(row, active=active, candidate=candidate, error=error)
@@ -149,56 +149,56 @@ def _disclosed(config: StoredConfig, disclosed: Disclosed | None) -> StoredConfi
     return replace(config, credentials=shown, error=config.error and diagnose(config.error, config, disclosed))
 
 
-def role_of(row: Provider, config: StoredConfig, desk: ProviderDesk) -> Disclosed | None:
+def role_of(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> Disclosed | None:
     """Open the role of a config; None where it is none, or cannot be opened."""
     if config.credentials["type"] != "role":
         return None
     try:
-        role = open_config(row, config, desk)
+        role = open_config(row, config, deps)
     except DependencyError as failure:
-        desk.journal.failed("show role", row.tenant_id, failure)
+        deps.journal.failed("show role", row.tenant_id, failure)
         return None
     except NotSentError:
         return None
-    return Disclosed(role, desk.us) if isinstance(role, SealedRole) else None
+    return Disclosed(role, deps.us) if isinstance(role, SealedRole) else None
 
 
-def open_config(row: Provider, config: StoredConfig, desk: ProviderDesk) -> SealedConfig:
+def open_config(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> SealedConfig:
     """Decrypt a config.
 
     Raises:
         NotSentError: config_unreadable.
         DependencyError: KMS did not do its part.
     """
-    plaintext = desk.vault.open(row.tenant_id, config.provider, config.version, config.ciphertext)
+    plaintext = deps.vault.open(row.tenant_id, config.provider, config.version, config.ciphertext)
     try:
         return parse_config(config.provider, plaintext)
     except RequestError:
         raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
 
 
-def disable_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> Provider:
+def disable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Provider:
     """Stop sending with the next batch; mail waits.
 
     Raises:
         RequestError: not_found.
     """
-    return change(tenant_id, desk, lambda row: lifecycle.disable(row, desk.clock.now()), by=by)
+    return change(tenant_id, deps, lambda row: lifecycle.disable(row, deps.clock.now()), by=by)
 
 
-def enable_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> Provider:
+def enable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Provider:
     """Lift `disabled`; what waits goes out.
 
     Raises:
         RequestError: not_found; provider_not_active where a verify is what it takes.
     """
-    return change(tenant_id, desk, lambda row: lifecycle.enable(row, desk.clock.now()), by=by)
+    return change(tenant_id, deps, lambda row: lifecycle.enable(row, deps.clock.now()), by=by)
 
 
-def delete_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> None:
+def delete_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> None:
     """Remove config and ciphertext, whatever there is; what waits fails."""
-    if desk.store.get(tenant_id) is not None:
-        change(tenant_id, desk, lambda row: lifecycle.delete(row or _reserved(tenant_id, None, desk), desk.clock.now()), by=by)
+    if deps.store.get(tenant_id) is not None:
+        change(tenant_id, deps, lambda row: lifecycle.delete(row or _reserved(tenant_id, None, deps), deps.clock.now()), by=by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +216,7 @@ class Onboarding:
     """Opens CloudFormation's console with that template and this tenant's parameters; expires within the hour."""
 
 
-def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
+def onboard(tenant_id: str, deps: ProviderDependencies) -> Onboarding:
     """Return what the tenant sets up; its ExternalId is kept from now on, also where nothing was stored yet.
 
     Raises:
@@ -224,20 +224,20 @@ def onboard(tenant_id: str, desk: ProviderDesk) -> Onboarding:
         NotSentError: config_unreadable: the ExternalId is not this tenant's, or was damaged.
         DependencyError: KMS, DynamoDB or S3 did not do its part.
     """
-    row = change(tenant_id, desk, lambda row: _reserved(tenant_id, row, desk))
-    config, external_id = row.candidate or row.active, _external_id(row, desk)
+    row = change(tenant_id, deps, lambda row: _reserved(tenant_id, row, deps))
+    config, external_id = row.candidate or row.active, _external_id(row, deps)
     parameters = onboarding_parameters(tenant_id, external_id, config)
-    published = desk.templates.publish(onboarding_template(desk.us, {}))
+    published = deps.templates.publish(onboarding_template(deps.us, {}))
     return Onboarding(
         external_id=external_id,
         iam_policy=iam_policy(config),
-        trust_policy=trust_policy(desk.us, external_id),
-        template=onboarding_template(desk.us, parameters, config),
-        quick_create_link=quick_create_link(config.region if config and config.region else desk.us.region, published, parameters),
+        trust_policy=trust_policy(deps.us, external_id),
+        template=onboarding_template(deps.us, parameters, config),
+        quick_create_link=quick_create_link(config.region if config and config.region else deps.us.region, published, parameters),
     )
 
 
-def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None], Provider], *, by: str | None = None) -> Provider:
+def change(tenant_id: str, deps: ProviderDependencies, decide: Callable[[Provider | None], Provider], *, by: str | None = None) -> Provider:
     """Replace a tenant's row by what is decided of it; return the row as it stands then.
 
     `by` is the ARN of the caller: row, log and event keep it.
@@ -246,13 +246,13 @@ def change(tenant_id: str, desk: ProviderDesk, decide: Callable[[Provider | None
         RequestError: what `decide` raises; too_many_requests where others keep changing the row.
     """
     for _ in range(_TRIES):
-        row = desk.store.get(tenant_id)
+        row = deps.store.get(tenant_id)
         decided = decide(row)
         if decided is row:
             return decided
         decided = replace(decided, updated_by=by)
-        if desk.store.replace(decided):
+        if deps.store.replace(decided):
             if event := provider_changed("", row, decided):
-                desk.journal.provider_changed(event)
+                deps.journal.provider_changed(event)
             return replace(decided, revision=decided.revision + 1)
     raise RequestError([Problem("", "the provider is being changed by others")], "too_many_requests")

@@ -9,35 +9,35 @@ from mailer.domain.delivery import OVERDUE_AFTER, Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import SCHEMA
 from mailer.ports import RefusedError
-from mailer.services.mailroom import Job, Mailroom
+from mailer.services.jobs import Job, SendDependencies
 from mailer.services.waiting import as_known, bury, come_back, discard_body, park, send
 
 WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not come back with an answer")
 
 
-def redelivered(job: Job, room: Mailroom, record: Delivery) -> bool:
+def redelivered(job: Job, deps: SendDependencies, record: Delivery) -> bool:
     """Do what the record's state asks; True when the request may be tried now.
 
     Raises:
         DependencyError: the copy could not be made safe; it must stay on the queue.
     """
     if not same_content(job.request.content_hash, record.content_hash):
-        bury(job.copy, room, "request_id_reused", "another request with other content came under this requestId before")
+        bury(job.copy, deps, "request_id_reused", "another request with other content came under this requestId before")
         return False
     if record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
-        discard_body(room, record, job.copy.parked)
+        discard_body(deps, record, job.copy.parked)
         return False
     if record.hop > job.copy.hop:
-        if job.copy.hop == 0 and has_lost_its_copy(record, room.clock.now()):
-            _take_over(job, room, record)
+        if job.copy.hop == 0 and has_lost_its_copy(record, deps.clock.now()):
+            _take_over(job, deps, record)
         return False  # else a newer copy is on its way; this one came again because its receipt was lost
     match record.status:
         case Status.SENDING:
-            return _under_way(job, room, record)
+            return _under_way(job, deps, record)
         case Status.UNKNOWN:
-            return _unknown(job, room, record)
+            return _unknown(job, deps, record)
         case _:
-            come_back(job, room, record.due_at or room.clock.now())
+            come_back(job, deps, record.due_at or deps.clock.now())
             return False
 
 
@@ -46,61 +46,61 @@ def has_lost_its_copy(record: Delivery, now: datetime) -> bool:
     return record.status is Status.DEFERRED and record.due_at is not None and record.due_at + OVERDUE_AFTER <= now
 
 
-def _take_over(job: Job, room: Mailroom, record: Delivery) -> None:
+def _take_over(job: Job, deps: SendDependencies, record: Delivery) -> None:
     """Let what a caller has sent once more stand for the copy that the queue has lost. The request is not overdue then: others do not."""
-    now, hop = room.clock.now(), record.hop + 1
-    send(replace(as_known(job.copy, record), hop=hop, schema=SCHEMA), room, timedelta())
+    now, hop = deps.clock.now(), record.hop + 1
+    send(replace(as_known(job.copy, record), hop=hop, schema=SCHEMA), deps, timedelta())
     with suppress(RefusedError, DependencyError):
-        room.messages.apply(changes.touch(record, now, due_at=now, hop=hop))
+        deps.messages.apply(changes.touch(record, now, due_at=now, hop=hop))
 
 
-def _under_way(job: Job, room: Mailroom, record: Delivery) -> bool:
-    now = room.clock.now()
+def _under_way(job: Job, deps: SendDependencies, record: Delivery) -> bool:
+    now = deps.clock.now()
     if record.deadline is None or record.deadline >= now:
-        come_back(job, room, record.deadline or now)
+        come_back(job, deps, record.deadline or now)
         return False
     lost: Delivery | None
     try:
-        lost = room.messages.apply(changes.time_out(record, now, WORKER_LOST))
-        room.journal.recorded(lost)
+        lost = deps.messages.apply(changes.time_out(record, now, WORKER_LOST))
+        deps.journal.recorded(lost)
     except RefusedError as refusal:
         lost = refusal.current
-    return lost is None or redelivered(job, room, lost)
+    return lost is None or redelivered(job, deps, lost)
 
 
-def _unknown(job: Job, room: Mailroom, record: Delivery) -> bool:
-    now, dead_at = room.clock.now(), record.worker_dead_at(room.send_timeout)
+def _unknown(job: Job, deps: SendDependencies, record: Delivery) -> bool:
+    now, dead_at = deps.clock.now(), record.worker_dead_at(deps.send_timeout)
     if record.ended or max(now, dead_at) >= record.expires_at:
-        return _hold(job, room, record)
+        return _hold(job, deps, record)
     if now <= dead_at:
-        come_back(job, room, dead_at)
+        come_back(job, deps, dead_at)
         return False
     try:
-        room.journal.recorded(room.messages.apply(changes.resend(record, now, room.send_timeout)))
+        deps.journal.recorded(deps.messages.apply(changes.resend(record, now, deps.send_timeout)))
     except RefusedError as refusal:
-        return _meanwhile(job, room, refusal.current)
+        return _meanwhile(job, deps, refusal.current)
     return True
 
 
-def _meanwhile(job: Job, room: Mailroom, current: Delivery | None) -> bool:
+def _meanwhile(job: Job, deps: SendDependencies, current: Delivery | None) -> bool:
     """Go on where somebody else was granted the resend; else do what the record asks by now: this may be its only copy."""
-    return current is None or current.status is Status.QUEUED or redelivered(job, room, current)
+    return current is None or current.status is Status.QUEUED or redelivered(job, deps, current)
 
 
-def _hold(job: Job, room: Mailroom, record: Delivery) -> bool:
+def _hold(job: Job, deps: SendDependencies, record: Delivery) -> bool:
     """Keep the body, so that an operator can send it again, which from now on nobody else does.
 
     A record that has gone on meanwhile says what to do instead.
     """
     if record.parked is not None and record.ended:
         return False
-    key = record.parked or park(job, room)
+    key = record.parked or park(job, deps)
     try:
-        room.messages.apply(changes.hold(record, room.clock.now(), key))
+        deps.messages.apply(changes.hold(record, deps.clock.now(), key))
     except RefusedError as refusal:
         current = refusal.current
         if current is not None and current.status is Status.UNKNOWN:
-            return _hold(job, room, current)
-        discard_body(room, current, key)
-        return current is None or redelivered(job, room, current)
+            return _hold(job, deps, current)
+        discard_body(deps, current, key)
+        return current is None or redelivered(job, deps, current)
     return False

@@ -24,8 +24,8 @@ MARGIN = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayRoom:
-    """The ports of a replay."""
+class ReplayDependencies:
+    """What a replay depends on."""
 
     ends: LostEnds
     messages: MessagesTable
@@ -34,7 +34,7 @@ class ReplayRoom:
     clock: Clock
 
 
-def replay(lines: Iterable[str], room: ReplayRoom, *, since: datetime) -> Counter[str]:
+def replay(lines: Iterable[str], deps: ReplayDependencies, *, since: datetime) -> Counter[str]:
     """Write back what lines and bucket tell; return how many ends of each status, how many reopened, known and so on.
 
     `since` is the moment that the table was restored to. A crash on the way does no harm: the same lines may be replayed again.
@@ -46,10 +46,10 @@ def replay(lines: Iterable[str], room: ReplayRoom, *, since: datetime) -> Counte
     done = Counter({UNREADABLE: log.unreadable})
     for told in log.newest.values():
         if told.status in ENDS:
-            done[told.status if room.ends.write(told.end) else KNOWN] += 1
-    bodies = _by_request(room.bodies.list_all())
+            done[told.status if deps.ends.write(told.end) else KNOWN] += 1
+    bodies = _by_request(deps.bodies.list_all())
     for ids in _perhaps_open(log, bodies, since - MARGIN):
-        done[_put_back(ids, log.newest.get(ids), bodies.get(ids, ()), room)] += 1
+        done[_put_back(ids, log.newest.get(ids), bodies.get(ids, ()), deps)] += 1
     return +done
 
 
@@ -74,17 +74,17 @@ def _perhaps_open(log: Log, bodies: Mapping[Ids, Sequence[ParkedBody]], since: d
     yield from sorted(told | fresh | (held & bodies.keys()))
 
 
-def _put_back(ids: Ids, told: Told | None, bodies: Sequence[ParkedBody], room: ReplayRoom) -> str:
-    record = room.messages.get(*ids)
+def _put_back(ids: Ids, told: Told | None, bodies: Sequence[ParkedBody], deps: ReplayDependencies) -> str:
+    record = deps.messages.get(*ids)
     if told is not None and (told.status in ENDS or (record is not None and _knows_more(record, told))):
         told = None  # an end was written back before, or refused
     if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
         return KNOWN
     try:
-        body = _fitting(bodies, told, record, room)
+        body = _fitting(bodies, told, record, deps)
         if not _is_lost(record, told, body):
             return ON_QUEUE if record is None else KNOWN
-        room.ends.reopen(_open(ids, record, told, body, room.clock.now()), record)
+        deps.ends.reopen(_open(ids, record, told, body, deps.clock.now()), record)
     except RequestError:
         return UNREADABLE
     except RefusedError:
@@ -105,21 +105,21 @@ class _Body:
     request: Request
 
 
-def _fitting(bodies: Sequence[ParkedBody], told: Told | None, record: Delivery | None, room: ReplayRoom) -> _Body | None:
+def _fitting(bodies: Sequence[ParkedBody], told: Told | None, record: Delivery | None, deps: ReplayDependencies) -> _Body | None:
     """Read the body that belongs to the request: where the log says it is, else the oldest of the record's content.
 
     Raises:
         RequestError: it cannot be read.
     """
     for parked in sorted(bodies, key=lambda body: told is None or body.key != told.parked):
-        request = _read(parked, told, room)
+        request = _read(parked, told, deps)
         if record is None or same_content(record.content_hash, request.content_hash):
             return _Body(parked.key, request)
     return None
 
 
-def _read(parked: ParkedBody, told: Told | None, room: ReplayRoom) -> Request:
-    send = parse_request(room.parked.fetch(parked.key))
+def _read(parked: ParkedBody, told: Told | None, deps: ReplayDependencies) -> Request:
+    send = parse_request(deps.parked.fetch(parked.key))
     created_at = (told.created_at if told else None) or parked.parked_at
     expires_at = told.expires_at if told else None
     if expires_at is None:

@@ -8,29 +8,31 @@ from mailer.domain.delivery import Change, Delivery, Resolution, Status
 from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import parse_request, schedule
 from mailer.ports import RefusedError
-from mailer.services.messages import Desk, get
+from mailer.services.messages import MessagesDependencies, get
 from mailer.services.waiting import discard, pointer_to
 
 HOLD_BACK = timedelta(seconds=10)
 """Keeps a resent copy on the queue until the record says `queued`: one that came earlier would meet the `unknown` and go to rest."""
 
 
-def resolve(tenant_id: str, request_id: str, resolution: Resolution, desk: Desk, *, message_id: str | None = None) -> Delivery:
+def resolve(
+    tenant_id: str, request_id: str, resolution: Resolution, deps: MessagesDependencies, *, message_id: str | None = None
+) -> Delivery:
     """Settle one request; the same word given again answers what the first did.
 
     Raises:
         RequestError: not_found, or not_resolvable: it is not `unknown`, or cannot be sent again.
         DependencyError: it is not known whether it was settled; ask again.
     """
-    record = get(tenant_id, request_id, desk)
+    record = get(tenant_id, request_id, deps)
     if _is_settled(record, resolution):
         return record
     if record.status is not Status.UNKNOWN:
         raise _not_resolvable("status", f"is {record.status}; only an unknown can be settled")
     if resolution.outcome == "resend":
-        return _resend(record, resolution, desk)
-    settled = _applied(changes.settle_sent(record, resolution.at, message_id, resolution), desk)
-    discard(record.parked, desk)
+        return _resend(record, resolution, deps)
+    settled = _applied(changes.settle_sent(record, resolution.at, message_id, resolution), deps)
+    discard(record.parked, deps)
     return settled
 
 
@@ -39,27 +41,27 @@ def _is_settled(record: Delivery, resolution: Resolution) -> bool:
     return known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
 
 
-def _resend(record: Delivery, resolution: Resolution, desk: Desk) -> Delivery:
+def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies) -> Delivery:
     """Send the parked body again: the copy first, the record second.
 
     If we die in between, the copy meets the `unknown`, goes to rest again, and the operator may ask anew. The other way round,
     the record would say `queued` and nothing would come.
     """
-    expires_at = _new_expiry(record, resolution.at, desk)
-    change = changes.settle_resend(record, resolution.at, desk.send_timeout, resolution, expires_at)
+    expires_at = _new_expiry(record, resolution.at, deps)
+    change = changes.settle_resend(record, resolution.at, deps.send_timeout, resolution, expires_at)
     if not delivery.allows(change, record):
-        dead_at = record.worker_dead_at(desk.send_timeout)
+        dead_at = record.worker_dead_at(deps.send_timeout)
         raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}")
     pointer = replace(pointer_to(record), created_at=resolution.at, hop=record.hop + 1, expires_at=None)
-    if desk.queue.send([(pointer, HOLD_BACK)]):
+    if deps.queue.send([(pointer, HOLD_BACK)]):
         raise DependencyError("SQS", "SendMessageBatch")
-    return _applied(change, desk)
+    return _applied(change, deps)
 
 
-def _new_expiry(record: Delivery, now: datetime, desk: Desk) -> datetime:
+def _new_expiry(record: Delivery, now: datetime, deps: MessagesDependencies) -> datetime:
     """Return when a resent request ends: counted from now, unless its caller named the time."""
     try:
-        expires_at = schedule(parse_request(desk.parked.fetch(record.parked or "")), now).expires_at
+        expires_at = schedule(parse_request(deps.parked.fetch(record.parked or "")), now).expires_at
     except KeyError:
         raise _not_resolvable("outcome", "its body is not kept any more; send it as a new request") from None
     except RequestError as fault:
@@ -69,13 +71,13 @@ def _new_expiry(record: Delivery, now: datetime, desk: Desk) -> datetime:
     return expires_at
 
 
-def _applied(change: Change, desk: Desk) -> Delivery:
+def _applied(change: Change, deps: MessagesDependencies) -> Delivery:
     try:
-        settled = desk.messages.apply(change)
+        settled = deps.messages.apply(change)
     except RefusedError as refusal:
         by_now = refusal.current.status if refusal.current else "gone"
         raise _not_resolvable("status", f"is {by_now} by now; only an unknown can be settled") from None
-    desk.journal.recorded(settled)
+    deps.journal.recorded(settled)
     return settled
 
 

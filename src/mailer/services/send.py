@@ -25,7 +25,7 @@ from mailer.ports import Copy, EmailProvider, RefusedError
 from mailer.services.byte_budget import Held
 from mailer.services.ending import end_unsent
 from mailer.services.intake import read
-from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.outcomes import blame, settle
 from mailer.services.redelivery import redelivered
 from mailer.services.suspects import is_suspect, renew, try_alone
@@ -41,34 +41,34 @@ FENCE_SPAN = timedelta(seconds=5)
 """A fence that took longer has eaten the time for the call, which is then not made."""
 
 
-def send_batch(batch: Sequence[Received], room: Mailroom, *, ends_at: datetime) -> list[str]:
+def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: datetime) -> list[str]:
     """Send what came in one batch; return the receipts of copies that must be handed out again.
 
     `ends_at` is when the function's time is over.
     """
     calm = [received for received in batch if not is_suspect(received)]
-    renewed = list(room.workers.map(lambda received: renew(received, room), filter(is_suspect, batch)))
-    unsafe = _send_calm(calm, room, ends_at)
+    renewed = list(deps.workers.map(lambda received: renew(received, deps), filter(is_suspect, batch)))
+    unsafe = _send_calm(calm, deps, ends_at)
 
     def send_alone(job: Job) -> Received | None:
-        return next(iter(_send_side_by_side([job], room, ends_at)), None)
+        return next(iter(_send_side_by_side([job], deps, ends_at)), None)
 
-    tried = [try_alone(suspect, room, ends_at, send_alone) for suspect in renewed if suspect is not None]
+    tried = [try_alone(suspect, deps, ends_at, send_alone) for suspect in renewed if suspect is not None]
     return [received.receipt for received in (*unsafe, *tried) if received is not None]
 
 
-def _send_calm(batch: Sequence[Received], room: Mailroom, ends_at: datetime) -> Sequence[Received]:
-    jobs = list(room.workers.map(lambda received: read(received, room), batch))
-    unsafe = _send_side_by_side([job for job in jobs if isinstance(job, Job)], room, ends_at)
+def _send_calm(batch: Sequence[Received], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
+    jobs = list(deps.workers.map(lambda received: read(received, deps), batch))
+    unsafe = _send_side_by_side([job for job in jobs if isinstance(job, Job)], deps, ends_at)
     return [*unsafe, *(job for job in jobs if isinstance(job, Received))]
 
 
-def _send_side_by_side(jobs: Sequence[Job], room: Mailroom, ends_at: datetime) -> Sequence[Received]:
+def _send_side_by_side(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
     """Send what could be read; return the copies that are not safe."""
-    rows = _rows({job.tenant_id for job in jobs}, room)
-    prepared = list(room.workers.map(lambda job: _safely(job, room, lambda: prepare(job, rows, room)), jobs))
-    turns = take_turns((one for one in prepared if isinstance(one, Ready)), room, latest=ends_at - CALL_SPAN)
-    taken = room.workers.map(lambda turn: _safely(turn.ready.job, room, lambda: deliver(turn, room, ends_at)), turns)
+    rows = _rows({job.tenant_id for job in jobs}, deps)
+    prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare(job, rows, deps)), jobs))
+    turns = take_turns((one for one in prepared if isinstance(one, Ready)), deps, latest=ends_at - CALL_SPAN)
+    taken = deps.workers.map(lambda turn: _safely(turn.ready.job, deps, lambda: deliver(turn, deps, ends_at)), turns)
     return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
 
 
@@ -76,43 +76,43 @@ Rows = Mapping[str, Provider | DependencyError]
 """The provider rows of a batch, or why they could not be read."""
 
 
-def _rows(tenant_ids: set[str], room: Mailroom) -> Rows:
+def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
     """Read the batch's provider rows at once; a failure hits each of its requests, not the batch."""
     try:
-        rows = room.providers.get_many(tenant_ids) if tenant_ids else {}
+        rows = deps.providers.get_many(tenant_ids) if tenant_ids else {}
     except DependencyError as failure:
         return dict.fromkeys(tenant_ids, failure)
     return {tenant_id: told(row) if isinstance(row, Provider) else row for tenant_id, row in rows.items()}
 
 
-def _safely[T](job: Job, room: Mailroom, work: Callable[[], T]) -> T | Received | None:
+def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | Received | None:
     """Do some work for a request; None where it waits instead, its copy where that must be handed out again: nothing else is safe."""
     try:
         try:
             return work()
         except DependencyError as failure:
-            room.journal.failed("deliver", job.tenant_id, failure)
-            _try_later(job, room, failure)
+            deps.journal.failed("deliver", job.tenant_id, failure)
+            _try_later(job, deps, failure)
     except Exception as failure:  # noqa: BLE001  # a bug of ours must not take the neighbours along
-        room.journal.failed("deliver", job.tenant_id, failure)
+        deps.journal.failed("deliver", job.tenant_id, failure)
         return replace(job.received, raised=not isinstance(failure, DependencyError))
     return None
 
 
-def _try_later(job: Job, room: Mailroom, failure: DependencyError) -> None:
+def _try_later(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
     """Let a request wait for a service of ours; where the table fails, or a proof is not settled yet, the copy waits alone."""
     job = job.failed()
-    until = room.clock.now() + retry_delay(NotSent(failure.error), job.copy.failures)
+    until = deps.clock.now() + retry_delay(NotSent(failure.error), job.copy.failures)
     if job.copy.proof:
-        come_back(job, room, until)
+        come_back(job, deps, until)
         return
     try:
-        defer(job, room, until, failure.error)
+        defer(job, deps, until, failure.error)
     except DependencyError:
-        come_back(job, room, until)
+        come_back(job, deps, until)
 
 
-def prepare(job: Job, rows: Rows, room: Mailroom) -> Ready | None:
+def prepare(job: Job, rows: Rows, deps: SendDependencies) -> Ready | None:
     """Take one request as far as it goes without its turn; None where that is all that can be done now.
 
     Raises:
@@ -122,89 +122,89 @@ def prepare(job: Job, rows: Rows, room: Mailroom) -> Ready | None:
     if isinstance(row, DependencyError):
         raise row
     if job.copy.proof:
-        if _settle_proof(job, row, room):
+        if _settle_proof(job, row, deps):
             return None
         job = replace(job, received=replace(job.received, copy=replace(job.copy, proof=None)))
     if job.received.crash is not None:
-        _keep_for_operator(job, job.received.crash, room)
-    elif room.clock.now() >= job.request.expires_at:
-        end(job, room, EXPIRED)
+        _keep_for_operator(job, job.received.crash, deps)
+    elif deps.clock.now() >= job.request.expires_at:
+        end(job, deps, EXPIRED)
     else:
-        return _prepare_in_time(job, row, room)
+        return _prepare_in_time(job, row, deps)
     return None
 
 
-def _prepare_in_time(job: Job, row: Provider | None, room: Mailroom) -> Ready | None:
+def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> Ready | None:
     try:
-        job = _with_uploads(job, room)
+        job = _with_uploads(job, deps)
     except RequestError as refusal:
-        end(job, room, ErrorInfo(refusal.code, str(refusal)))
+        end(job, deps, ErrorInfo(refusal.code, str(refusal)))
         return None
-    if room.clock.now() < job.send_at:
-        defer(job, room, job.send_at, None)
+    if deps.clock.now() < job.send_at:
+        defer(job, deps, job.send_at, None)
     elif isinstance(state := sending_state(row, job.request.created_at), Stop):
-        _stop(job, room, state)
+        _stop(job, deps, state)
     else:
-        return _open(job, row, state, room)
+        return _open(job, row, state, deps)
     return None
 
 
-def _with_uploads(job: Job, room: Mailroom) -> Job:
+def _with_uploads(job: Job, deps: SendDependencies) -> Job:
     """Pin the uploads to the versions that are there at the first reading, so that each later copy sends those."""
     if all(ref.version for ref in job.send.uploads.values()):
         return job
-    job = replace(job, send=pin(job.send, lambda ref: ref.version or room.attachments.version(job.tenant_id, ref)))
-    return replace(job, received=replace(job.received, copy=_with_pins(job, room)))
+    job = replace(job, send=pin(job.send, lambda ref: ref.version or deps.attachments.version(job.tenant_id, ref)))
+    return replace(job, received=replace(job.received, copy=_with_pins(job, deps)))
 
 
-def _with_pins(job: Job, room: Mailroom) -> Copy:
+def _with_pins(job: Job, deps: SendDependencies) -> Copy:
     """Return a copy that brings the pinned versions back; one whose body has no room for them, or grows when it is escaped, is parked."""
     body = canonical_json(job.send)
     if job.copy.parked is None and len(body) > MAX_BODY:
-        return replace(job.copy, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, room))
+        return replace(job.copy, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, deps))
     return job.copy if job.copy.parked else replace(job.copy, body=body)
 
 
-def _settle_proof(job: Job, row: Provider | None, room: Mailroom) -> bool:
+def _settle_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
     """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other."""
-    record = room.messages.get(job.tenant_id, job.send.request_id)
+    record = deps.messages.get(job.tenant_id, job.send.request_id)
     proven = proof.settled_by(job.copy.proof or "", job.request, record)
     if proven is None:
         return False
-    settle(job, room, *proven, row)
+    settle(job, deps, *proven, row)
     return True
 
 
-def _stop(job: Job, room: Mailroom, state: Stop) -> None:
+def _stop(job: Job, deps: SendDependencies, state: Stop) -> None:
     if state.waits:
-        defer(job, room, job.request.expires_at, state.error, WaitsFor.PROVIDER)
+        defer(job, deps, job.request.expires_at, state.error, WaitsFor.PROVIDER)
     else:
-        end(job, room, state.error)
+        end(job, deps, state.error)
 
 
-def _open(job: Job, row: Provider | None, config: StoredConfig, room: Mailroom) -> Ready | None:
+def _open(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> Ready | None:
     try:
-        with job.times.measured("open", room.clock):
-            provider = room.opener.open(job.tenant_id, config)
+        with job.times.measured("open", deps.clock):
+            provider = deps.opener.open(job.tenant_id, config)
         return Ready(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
-        _blocked(job, row, room, refusal.error)
+        _blocked(job, row, deps, refusal.error)
         return None
 
 
-def _blocked(job: Job, row: Provider | None, room: Mailroom, error: ErrorInfo) -> None:
+def _blocked(job: Job, row: Provider | None, deps: SendDependencies, error: ErrorInfo) -> None:
     """Let a request wait that its tenant's config or credentials keep from being tried."""
     error = advised(error, row)
     if error.kind is Kind.FAILED:
-        end(job, room, error)
-    elif error.kind is Kind.TENANT and blame(job, room, error, row):
-        defer(job, room, job.request.expires_at, error, WaitsFor.PROVIDER)
+        end(job, deps, error)
+    elif error.kind is Kind.TENANT and blame(job, deps, error, row):
+        defer(job, deps, job.request.expires_at, error, WaitsFor.PROVIDER)
     else:
         job = job.failed()
-        defer(job, room, room.clock.now() + retry_delay(NotSent(error), job.copy.failures), error)
+        defer(job, deps, deps.clock.now() + retry_delay(NotSent(error), job.copy.failures), error)
 
 
-def deliver(turn: Turn, room: Mailroom, ends_at: datetime) -> None:
+def deliver(turn: Turn, deps: SendDependencies, ends_at: datetime) -> None:
     """Take a request's turn: send it at its slot, or let it come back for it.
 
     Raises:
@@ -212,76 +212,76 @@ def deliver(turn: Turn, room: Mailroom, ends_at: datetime) -> None:
     """
     match turn.plan:
         case Slot() as slot:
-            with room.budget.hold(turn.ready.job.send.message.most_bytes) as held:
-                _send_at(slot, turn.ready, held, room, ends_at)
+            with deps.budget.hold(turn.ready.job.send.message.most_bytes) as held:
+                _send_at(slot, turn.ready, held, deps, ends_at)
         case Later() as later:
-            _put_off(later, turn.ready.job, room)
+            _put_off(later, turn.ready.job, deps)
         case failure:
             raise failure
 
 
-def _put_off(later: Later, job: Job, room: Mailroom) -> None:
-    room.journal.paced(later.at - room.clock.now())
-    defer(job, room, later.at, None, slot=later.slot)
+def _put_off(later: Later, job: Job, deps: SendDependencies) -> None:
+    deps.journal.paced(later.at - deps.clock.now())
+    defer(job, deps, later.at, None, slot=later.slot)
 
 
-def _send_at(slot: Slot, ready: Ready, held: Held, room: Mailroom, ends_at: datetime) -> None:
+def _send_at(slot: Slot, ready: Ready, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
     """Send at a slot. The mail is composed first, while the slot is waited for; one that cannot be composed has wasted it."""
     try:
-        mail = _render(ready.job, ready.provider, room)
+        mail = _render(ready.job, ready.provider, deps)
     except RequestError as refusal:
-        end(ready.job, room, ErrorInfo(refusal.code, str(refusal)))
+        end(ready.job, deps, ErrorInfo(refusal.code, str(refusal)))
         return
     held.shrink(len(mail.mime))
-    plan = still_good(slot, ready, room)
+    plan = still_good(slot, ready, deps)
     if isinstance(plan, Later):
-        _put_off(plan, ready.job, room)
+        _put_off(plan, ready.job, deps)
         return
-    room.journal.paced(plan.at - room.clock.now())
-    with ready.job.times.measured("pacing", room.clock):
-        room.clock.wait_until(plan.at)
-    _send_once(ready, mail, room, ends_at)
+    deps.journal.paced(plan.at - deps.clock.now())
+    with ready.job.times.measured("pacing", deps.clock):
+        deps.clock.wait_until(plan.at)
+    _send_once(ready, mail, deps, ends_at)
 
 
-def _render(job: Job, provider: EmailProvider, room: Mailroom) -> Mail:
-    with job.times.measured("compose", room.clock):
+def _render(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
+    with job.times.measured("compose", deps.clock):
         return compose(
             job.send.message,
             provider.sender,
-            date=room.clock.now(),
-            load=lambda ref: room.attachments.fetch(job.tenant_id, ref),
+            date=deps.clock.now(),
+            load=lambda ref: deps.attachments.fetch(job.tenant_id, ref),
         )
 
 
-def _send_once(ready: Ready, mail: Mail, room: Mailroom, ends_at: datetime) -> None:
-    job, now = ready.job, room.clock.now()
+def _send_once(ready: Ready, mail: Mail, deps: SendDependencies, ends_at: datetime) -> None:
+    job, now = ready.job, deps.clock.now()
     if now + CALL_SPAN > ends_at:
-        defer(job, room, now, None)
+        defer(job, deps, now, None)
         return
-    owner, deadline = room.new_owner(), now + CALL_SPAN
+    owner, deadline = deps.new_owner(), now + CALL_SPAN
     change = changes.begin(job.request, now, owner=owner, deadline=deadline, provider=ready.provider.name, version=ready.config.version)
     try:
-        with job.times.measured("fence", room.clock):
-            record = room.messages.apply(change)
+        with job.times.measured("fence", deps.clock):
+            record = deps.messages.apply(change)
     except RefusedError as refusal:
-        if refusal.current is not None and redelivered(job, room, refusal.current):
-            _send_once(ready, mail, room, ends_at)
+        if refusal.current is not None and redelivered(job, deps, refusal.current):
+            _send_once(ready, mail, deps, ends_at)
         return
     except DependencyError as failure:
-        room.journal.failed("begin", job.tenant_id, failure)
+        deps.journal.failed("begin", job.tenant_id, failure)
         # The fence may be passed all the same; without a proof the request would end as unknown though nobody called the provider.
-        carry_proof(job, room, Fence(0, owner), NotSent(failure.error), failure)
+        carry_proof(job, deps, Fence(0, owner), NotSent(failure.error), failure)
         return
     fence = Fence(record.attempt, owner)
-    began = room.clock.now()
+    began = deps.clock.now()
     if began - now > FENCE_SPAN:
-        settle(job, room, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
+        settle(job, deps, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
         return
-    with job.times.measured("provider", room.clock):
+    with job.times.measured("provider", deps.clock):
         outcome = ready.provider.send(mail, tags=_tags(job, fence))
-    room.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, room.clock.now() - began)
-    settle(job, room, fence, outcome, ready.row)
-    heed(outcome, ready, room)
+    deps.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, deps.clock.now() - began)
+    settle(job, deps, fence, outcome, ready.row)
+    heed(outcome, ready, deps)
 
 
 def _tags(job: Job, fence: Fence) -> Mapping[str, str]:
@@ -296,7 +296,7 @@ def _tags(job: Job, fence: Fence) -> Mapping[str, str]:
 
 def defer(
     job: Job,
-    room: Mailroom,
+    deps: SendDependencies,
     until: datetime,
     error: ErrorInfo | None,
     waits_for: WaitsFor = WaitsFor.TIME,
@@ -308,38 +308,38 @@ def defer(
     Raises:
         DependencyError: its copy could not be made safe.
     """
-    record = room.messages.get(job.tenant_id, job.send.request_id)
-    if record is not None and not _may_wait(job, record) and not redelivered(job, room, record):
+    record = deps.messages.get(job.tenant_id, job.send.request_id)
+    if record is not None and not _may_wait(job, record) and not redelivered(job, deps, record):
         return
-    resting = rest(job, room, until, error, waits_for, slot=slot)
+    resting = rest(job, deps, until, error, waits_for, slot=slot)
     try:
-        room.journal.recorded(room.messages.apply(changes.wait(job.request, room.clock.now(), resting)), job.times.steps)
+        deps.journal.recorded(deps.messages.apply(changes.wait(job.request, deps.clock.now(), resting)), job.times.steps)
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find
         if not resting.on_queue:
-            _went_on(job, room, refusal.current, resting.parked)
+            _went_on(job, deps, refusal.current, resting.parked)
     except DependencyError as failure:
-        room.journal.failed("defer", job.tenant_id, failure)
+        deps.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body
             job = job.failed()
-            send_copy(job, room, retry_delay(NotSent(failure.error), job.copy.failures), parked=resting.parked)
+            send_copy(job, deps, retry_delay(NotSent(failure.error), job.copy.failures), parked=resting.parked)
 
 
-def _went_on(job: Job, room: Mailroom, record: Delivery | None, key: str | None) -> None:
+def _went_on(job: Job, deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
     """Do what the record of a request asks that went on while its body was being parked: no copy of it would find out later."""
     if record is None:
         return
     if not same_content(job.request.content_hash, record.content_hash):
-        redelivered(job, room, record)
+        redelivered(job, deps, record)
         if job.copy.parked is None:  # its dead letter has the body in itself
-            discard(key, room)
+            discard(key, deps)
         return
     if record.hop > job.copy.hop:
-        remember_body(room, record, key)
+        remember_body(deps, record, key)
         return
     # The copy that finds the end deletes the body.
     job = replace(job, received=replace(job.received, copy=replace(job.copy, parked=key)))
-    if redelivered(job, room, record):
-        come_back(job, room, room.clock.now())
+    if redelivered(job, deps, record):
+        come_back(job, deps, deps.clock.now())
 
 
 def _may_wait(job: Job, record: Delivery) -> bool:
@@ -347,7 +347,7 @@ def _may_wait(job: Job, record: Delivery) -> bool:
     return fits and record.status in (Status.QUEUED, Status.DEFERRED)
 
 
-def end(job: Job, room: Mailroom, error: ErrorInfo) -> None:
+def end(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
     """End a request that cannot be sent; where an earlier attempt may have been accepted it ends as `unknown`.
 
     Raises:
@@ -355,18 +355,18 @@ def end(job: Job, room: Mailroom, error: ErrorInfo) -> None:
     """
     record: Delivery | None
     try:
-        record = end_unsent(job.request, room, error, job.times.steps)
+        record = end_unsent(job.request, deps, error, job.times.steps)
     except RefusedError as refusal:
         record = refusal.current
-    if record is not None and redelivered(job, room, record):
-        end(job, room, error)
+    if record is not None and redelivered(job, deps, record):
+        end(job, deps, error)
 
 
-def _keep_for_operator(job: Job, crash: ErrorInfo, room: Mailroom) -> None:
+def _keep_for_operator(job: Job, crash: ErrorInfo, deps: SendDependencies) -> None:
     """Put a copy that kills its worker on the dead-letter queue; the record stays open until it is redriven, dropped or expires."""
-    record = room.messages.get(job.tenant_id, job.send.request_id)
-    if record is not None and not _may_wait(job, record) and not redelivered(job, room, record):
+    record = deps.messages.get(job.tenant_id, job.send.request_id)
+    if record is not None and not _may_wait(job, record) and not redelivered(job, deps, record):
         return
-    bury_crashed(job.received, room, crash)
+    bury_crashed(job.received, deps, crash)
     with suppress(RefusedError):  # it went on meanwhile, as the copy will find when it is put back
-        room.journal.recorded(room.messages.apply(changes.shelve(job.request, room.clock.now(), crash, job.copy.parked)))
+        deps.journal.recorded(deps.messages.apply(changes.shelve(job.request, deps.clock.now(), crash, job.copy.parked)))

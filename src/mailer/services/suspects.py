@@ -15,7 +15,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.waiting import retry_delay
 from mailer.ports import Stage, Trial
 from mailer.services.intake import read
-from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.waiting import bury_crashed, send
 
 SUSPECT_FROM = 3
@@ -42,7 +42,7 @@ def is_suspect(received: Received) -> bool:
     return received.redeliveries + 1 >= SUSPECT_FROM
 
 
-def renew(received: Received, room: Mailroom) -> Received | None:
+def renew(received: Received, deps: SendDependencies) -> Received | None:
     """Send a copy again as a new message, if SQS would move it soon and nobody has tried it by itself; return what is still to be tried.
 
     This is done before anything else of the batch: what comes after it may kill the worker again.
@@ -50,96 +50,96 @@ def renew(received: Received, room: Mailroom) -> Received | None:
     if received.receives < RENEW_FROM:
         return received
     try:
-        trial = room.trials.find(received.receipt)
+        trial = deps.trials.find(received.receipt)
     except DependencyError as failure:
-        room.journal.failed("find trial", received.copy.tenant_id, failure)
+        deps.journal.failed("find trial", received.copy.tenant_id, failure)
         trial = None
-    return received if trial else _send_anew(received, room)
+    return received if trial else _send_anew(received, deps)
 
 
-def try_alone(received: Received, room: Mailroom, ends_at: datetime, send_job: SendJob) -> Received | None:
+def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, send_job: SendJob) -> Received | None:
     """Try a suspect; return its copy where SQS must hand it out again."""
-    now = room.clock.now()
+    now = deps.clock.now()
     if now + TRIAL_SPAN > ends_at:
-        return _send_anew(received, room)
-    by = room.new_owner()
+        return _send_anew(received, deps)
+    by = deps.new_owner()
     try:
-        trial = room.trials.begin(received.receipt, by, now)
+        trial = deps.trials.begin(received.receipt, by, now)
     except DependencyError as failure:
-        return _put_off(received, room, failure)
+        return _put_off(received, deps, failure)
     if trial is None:
-        return _try(received, by, room, send_job)
+        return _try(received, by, deps, send_job)
     if trial.stage is Stage.DONE:
         return None
-    if now <= trial.at + room.send_timeout + WORKER_DEAD_MARGIN:  # SQS has handed it out twice, and the other worker is at it
+    if now <= trial.at + deps.send_timeout + WORKER_DEAD_MARGIN:  # SQS has handed it out twice, and the other worker is at it
         return received
-    return _keep(received, trial.stage, DIED, room, send_job)
+    return _keep(received, trial.stage, DIED, deps, send_job)
 
 
-def _try(received: Received, by: str, room: Mailroom, send_job: SendJob) -> Received | None:
-    stage, unsafe = Stage.READING, read(received, room)
+def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob) -> Received | None:
+    stage, unsafe = Stage.READING, read(received, deps)
     if isinstance(unsafe, Job):
         job, stage = unsafe, Stage.SENDING
         try:
-            room.trials.reach(received.receipt, Trial(stage, by, room.clock.now()))
+            deps.trials.reach(received.receipt, Trial(stage, by, deps.clock.now()))
         except DependencyError as failure:
-            return _put_off(received, room, failure)
+            return _put_off(received, deps, failure)
         unsafe = send_job(job)
     if unsafe is None:
-        _done(received, room)
+        _done(received, deps)
         return None
     if unsafe.raised and received.receives >= KEEP_FROM:
-        return _keep(received, stage, RAISED, room, send_job)
+        return _keep(received, stage, RAISED, deps, send_job)
     try:
-        room.trials.clear(received.receipt)
+        deps.trials.clear(received.receipt)
     except DependencyError as failure:
-        return _put_off(received, room, failure)
+        return _put_off(received, deps, failure)
     return received
 
 
-def _keep(received: Received, stage: Stage, crash: ErrorInfo, room: Mailroom, send_job: SendJob) -> Received | None:
+def _keep(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependencies, send_job: SendJob) -> Received | None:
     """Leave a copy to an operator; one that could not be read before is not read now."""
     unsafe: Received | None = received
     if stage is Stage.SENDING:
-        job = read(replace(received, crash=crash), room)
+        job = read(replace(received, crash=crash), deps)
         unsafe = send_job(job) if isinstance(job, Job) else job
         if unsafe is not None and not unsafe.raised:
             return received
     try:
         if unsafe is not None:
-            bury_crashed(received, room, crash)
+            bury_crashed(received, deps, crash)
     except DependencyError as failure:
-        room.journal.failed("bury", received.copy.tenant_id, failure)
+        deps.journal.failed("bury", received.copy.tenant_id, failure)
         return received
-    _done(received, room)
+    _done(received, deps)
     return None
 
 
-def _put_off(received: Received, room: Mailroom, failure: DependencyError) -> Received | None:
+def _put_off(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
     """Wait for the table that could not take the mark: without it nobody would know of what the worker died."""
-    room.journal.failed("mark trial", received.copy.tenant_id, failure)
+    deps.journal.failed("mark trial", received.copy.tenant_id, failure)
     failures = received.copy.failures + 1
     received = replace(received, copy=replace(received.copy, failures=failures))
-    unsafe = _send_anew(received, room, retry_delay(NotSent(failure.error), failures))
+    unsafe = _send_anew(received, deps, retry_delay(NotSent(failure.error), failures))
     if unsafe is not None:
         with suppress(DependencyError):
-            room.trials.clear(received.receipt)
+            deps.trials.clear(received.receipt)
     return unsafe
 
 
-def _send_anew(received: Received, room: Mailroom, delay: timedelta = timedelta()) -> Received | None:
+def _send_anew(received: Received, deps: SendDependencies, delay: timedelta = timedelta()) -> Received | None:
     """Put the same copy on the queue as a new message, which SQS has not counted yet; it stays a suspect."""
     copy = replace(received.copy, hop=received.copy.hop + 1, redeliveries=received.redeliveries)
     try:
-        send(copy, room, delay)
+        send(copy, deps, delay)
     except DependencyError as failure:
-        room.journal.failed("send anew", copy.tenant_id, failure)
+        deps.journal.failed("send anew", copy.tenant_id, failure)
         return received
-    _done(received, room)
+    _done(received, deps)
     return None
 
 
-def _done(received: Received, room: Mailroom) -> None:
+def _done(received: Received, deps: SendDependencies) -> None:
     """Note that only the receipt is left: should the worker die before it is given, the message is acknowledged when it comes again."""
     with suppress(DependencyError):
-        room.trials.reach(received.receipt, Trial(Stage.DONE, "-", room.clock.now()))
+        deps.trials.reach(received.receipt, Trial(Stage.DONE, "-", deps.clock.now()))

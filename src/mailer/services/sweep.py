@@ -44,8 +44,8 @@ for the few whose pointers a crash of the sweeper has lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepRoom:
-    """The ports of the sweeper."""
+class SweepDependencies:
+    """What the sweeper depends on."""
 
     releases: Releases
     providers: ProvidersTable
@@ -70,40 +70,40 @@ class Tally:
     lag: timedelta = timedelta()
 
 
-def sweep(room: SweepRoom, *, ends_at: datetime) -> Tally:
+def sweep(deps: SweepDependencies, *, ends_at: datetime) -> Tally:
     """Do one run, until nothing is due any more or the time is over."""
-    tally, outlets, is_taken = Tally(), Outlets(room), cache(lambda: _is_taken(room))
-    shards = set(range(room.shards))
-    while shards and room.clock.now() < ends_at:
-        pages = dict(zip(shards, room.workers.map(lambda shard: _look(room, shard), shards), strict=True))
-        shards = {shard for shard, page in pages.items() if _move(page, outlets, is_taken, room, tally) and len(page) == PAGE}
-    _release_all(outlets, room, tally, ends_at)
-    room.journal.swept(overdue=tally.overdue, lag=tally.lag)
+    tally, outlets, is_taken = Tally(), Outlets(deps), cache(lambda: _is_taken(deps))
+    shards = set(range(deps.shards))
+    while shards and deps.clock.now() < ends_at:
+        pages = dict(zip(shards, deps.workers.map(lambda shard: _look(deps, shard), shards), strict=True))
+        shards = {shard for shard, page in pages.items() if _move(page, outlets, is_taken, deps, tally) and len(page) == PAGE}
+    _release_all(outlets, deps, tally, ends_at)
+    deps.journal.swept(overdue=tally.overdue, lag=tally.lag)
     return tally
 
 
-def _look(room: SweepRoom, shard: int) -> Sequence[Delivery]:
+def _look(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
     try:
-        return room.messages.due(shard, room.clock.now(), PAGE)
+        return deps.messages.due(shard, deps.clock.now(), PAGE)
     except DependencyError as failure:
-        room.journal.failed("sweep", None, failure)
+        deps.journal.failed("sweep", None, failure)
         return []
 
 
-def _move(page: Sequence[Delivery], outlets: Outlets, is_taken: Callable[[], bool], room: SweepRoom, tally: Tally) -> bool:
+def _move(page: Sequence[Delivery], outlets: Outlets, is_taken: Callable[[], bool], deps: SweepDependencies, tally: Tally) -> bool:
     """Move each record of a page on; False when none could be, so that asking again at once would show the same page."""
-    now = room.clock.now()
+    now = deps.clock.now()
     for record in page:
         tally.lag = max(tally.lag, now - (record.sweep_at or now))
         tally.overdue += is_overdue(record, now)
     ended = [record for record in page if has_ended(record, now)]
     waiting = [record for record in page if not has_ended(record, now)]
-    moved = sum(room.workers.map(lambda record: _end(record, room), ended))
+    moved = sum(deps.workers.map(lambda record: _end(record, deps), ended))
     parked = [record for record in waiting if record.parked]
     on_queue = [record for record in parked if was_sent_for(record)]
     left = on_queue if on_queue and not is_taken() else []
-    moved += _feed_paced([record for record in parked if record not in left], outlets, room)
-    moved += _apply_all([changes.touch(record, now) for record in waiting if not record.parked or record in left], room)
+    moved += _feed_paced([record for record in parked if record not in left], outlets, deps)
+    moved += _apply_all([changes.touch(record, now) for record in waiting if not record.parked or record in left], deps)
     tally.moved += moved
     return moved > 0
 
@@ -118,14 +118,14 @@ def was_sent_for(record: Delivery) -> bool:
     return record.due_at is None or (record.sweep_at is not None and record.sweep_at > record.due_at)
 
 
-def _is_taken(room: SweepRoom) -> bool:
+def _is_taken(deps: SweepDependencies) -> bool:
     """Whether what was on the queue half an hour ago should have been taken off it; so it is assumed where that cannot be told."""
     try:
-        since = room.intake.running_since()
+        since = deps.intake.running_since()
     except DependencyError as failure:
-        room.journal.failed("look at intake", None, failure)
+        deps.journal.failed("look at intake", None, failure)
         return True
-    return since is not None and since + OVERDUE_AFTER <= room.clock.now()
+    return since is not None and since + OVERDUE_AFTER <= deps.clock.now()
 
 
 def has_ended(record: Delivery, now: datetime) -> bool:
@@ -133,35 +133,35 @@ def has_ended(record: Delivery, now: datetime) -> bool:
     return record.status is Status.SENDING or record.expires_at <= now
 
 
-def _end(record: Delivery, room: SweepRoom) -> bool:
+def _end(record: Delivery, deps: SweepDependencies) -> bool:
     if record.status is Status.SENDING:
-        lost = _applied(changes.time_out(record, room.clock.now(), WORKER_LOST), room)
+        lost = _applied(changes.time_out(record, deps.clock.now(), WORKER_LOST), deps)
         if lost is not None:
-            room.journal.recorded(lost)
+            deps.journal.recorded(lost)
         return lost is not None
     try:
-        ended = end_unsent(changes.about(record), room, EXPIRED)
+        ended = end_unsent(changes.about(record), deps, EXPIRED)
         if ended.status is Status.FAILED:
-            discard(ended.parked, room)
+            discard(ended.parked, deps)
     except RefusedError:
         return False
     except DependencyError as failure:
-        room.journal.failed("sweep", record.tenant_id, failure)
+        deps.journal.failed("sweep", record.tenant_id, failure)
         return False
     return True
 
 
-def _feed_paced(records: Sequence[Delivery], outlets: Outlets, room: SweepRoom) -> int:
+def _feed_paced(records: Sequence[Delivery], outlets: Outlets, deps: SweepDependencies) -> int:
     """Feed what the accounts can take; put off what finds no room, which would only be received to be parked again."""
     try:
         outlet_of = outlets.of({record.tenant_id for record in records})
     except DependencyError as failure:
-        room.journal.failed("sweep", None, failure)
+        deps.journal.failed("sweep", None, failure)
         return 0
     for tenant_id, outlet in outlet_of.items():
         if isinstance(outlet, DependencyError):
-            room.journal.failed("sweep", tenant_id, outlet)
-    now = room.clock.now()
+            deps.journal.failed("sweep", tenant_id, outlet)
+    now = deps.clock.now()
     fed, put_off = [], []
     for record in records:
         match outlet_of[record.tenant_id]:
@@ -174,20 +174,20 @@ def _feed_paced(records: Sequence[Delivery], outlets: Outlets, room: SweepRoom) 
                 pass
             case _:
                 fed.append(record)
-    return _feed(fed, room) + _apply_all(put_off, room)
+    return _feed(fed, deps) + _apply_all(put_off, deps)
 
 
-def _feed(records: Sequence[Delivery], room: SweepRoom) -> int:
+def _feed(records: Sequence[Delivery], deps: SweepDependencies) -> int:
     """Send a pointer to each parked body, then note that it is on its way: a crash in between sends one more, which its hop stops."""
-    missed = _missed(records, room)
-    return _apply_all([changes.touch(record, room.clock.now()) for record in records if record not in missed], room)
+    missed = _missed(records, deps)
+    return _apply_all([changes.touch(record, deps.clock.now()) for record in records if record not in missed], deps)
 
 
-def _missed(records: Sequence[Delivery], room: SweepRoom) -> Collection[Delivery]:
+def _missed(records: Sequence[Delivery], deps: SweepDependencies) -> Collection[Delivery]:
     """Send a pointer to each record's parked body; return those that the queue did not take."""
     pointers = {pointer_to(record): record for record in records}
-    refused = room.workers.map(
-        lambda some: room.queue.send([(pointer, timedelta()) for pointer in some]), batched(pointers, SENT_TOGETHER, strict=False)
+    refused = deps.workers.map(
+        lambda some: deps.queue.send([(pointer, timedelta()) for pointer in some]), batched(pointers, SENT_TOGETHER, strict=False)
     )
     return {pointers[pointer] for pointer in chain.from_iterable(refused)}
 
@@ -195,30 +195,34 @@ def _missed(records: Sequence[Delivery], room: SweepRoom) -> Collection[Delivery
 # -- the mail of resumed tenants -----------------------------------------------------------------------------------------
 
 
-def _release_all(outlets: Outlets, room: SweepRoom, tally: Tally, ends_at: datetime) -> None:
+def _release_all(outlets: Outlets, deps: SweepDependencies, tally: Tally, ends_at: datetime) -> None:
     """Set free what the accounts can take of each tenant's mail, page by page in turn: nobody stands behind a large backlog."""
     try:
-        tenants = room.releases.releasing()
+        tenants = deps.releases.releasing()
         outlet_of = outlets.of(tenants)
     except DependencyError as failure:
-        room.journal.failed("release", None, failure)
+        deps.journal.failed("release", None, failure)
         return
-    turns = deque((tenant_id, _pages(tenant_id, room)) for tenant_id in tenants)
-    while turns and room.clock.now() < ends_at:
+    turns = deque((tenant_id, _pages(tenant_id, deps)) for tenant_id in tenants)
+    while turns and deps.clock.now() < ends_at:
         tenant_id, pages = turns.popleft()
         try:
-            if _release(tenant_id, pages, outlet_of[tenant_id], room, tally):
+            if _release(tenant_id, pages, outlet_of[tenant_id], deps, tally):
                 turns.append((tenant_id, pages))
         except DependencyError as failure:
-            room.journal.failed("release", tenant_id, failure)
+            deps.journal.failed("release", tenant_id, failure)
 
 
-def _pages(tenant_id: str, room: SweepRoom) -> Iterator[Sequence[Delivery]]:
-    return batched(room.messages.waiting_for_provider(tenant_id), PAGE, strict=False)
+def _pages(tenant_id: str, deps: SweepDependencies) -> Iterator[Sequence[Delivery]]:
+    return batched(deps.messages.waiting_for_provider(tenant_id), PAGE, strict=False)
 
 
 def _release(
-    tenant_id: str, pages: Iterator[Sequence[Delivery]], outlet: Outlet | Stop | DependencyError | None, room: SweepRoom, tally: Tally
+    tenant_id: str,
+    pages: Iterator[Sequence[Delivery]],
+    outlet: Outlet | Stop | DependencyError | None,
+    deps: SweepDependencies,
+    tally: Tally,
 ) -> bool:
     """Send for the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
 
@@ -227,19 +231,19 @@ def _release(
     """
     if isinstance(outlet, DependencyError):
         raise outlet
-    if isinstance(outlet, Outlet) and outlet.room <= 0:
+    if isinstance(outlet, Outlet) and outlet.remaining <= 0:
         return False
     page = next(pages, ())
     # A provider that was switched off again leaves its mail where it is: it is marked again when it is back.
     if not page or isinstance(outlet, Stop):
-        room.releases.released(tenant_id, room.clock.now())
+        deps.releases.released(tenant_id, deps.clock.now())
         return False
     free = [record for record in page if outlet is None or outlet.takes(record.recipients)]
     # The record first: a pointer that came before its dueAt would have to wait for the old one.
-    freed = list(room.workers.map(lambda record: _make_due(record, room), free))
+    freed = list(deps.workers.map(lambda record: _make_due(record, deps), free))
     due = [record for record in freed if isinstance(record, Delivery)]
-    missed = _missed(due, room)
-    _apply_all([changes.touch(record, room.clock.now(), sweep_at=room.clock.now()) for record in missed], room)
+    missed = _missed(due, deps)
+    _apply_all([changes.touch(record, deps.clock.now(), sweep_at=deps.clock.now()) for record in missed], deps)
     tally.moved += len(due) - len(missed)
     for failure in freed:
         if isinstance(failure, DependencyError):
@@ -247,12 +251,12 @@ def _release(
     return len(free) == len(page)
 
 
-def _make_due(record: Delivery, room: SweepRoom) -> Delivery | DependencyError | None:
+def _make_due(record: Delivery, deps: SweepDependencies) -> Delivery | DependencyError | None:
     """Make a record due, and look at it once more should this run not get to send for its body; None where it has gone on by itself."""
-    now = room.clock.now()
+    now = deps.clock.now()
     look = min(now + LOOK_AGAIN, record.expires_at)
     try:
-        return room.messages.apply(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=look))
+        return deps.messages.apply(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=look))
     except DependencyError as failure:
         return failure
     except RefusedError:
@@ -262,15 +266,15 @@ def _make_due(record: Delivery, room: SweepRoom) -> Delivery | DependencyError |
 # -- writes --------------------------------------------------------------------------------------------------------------
 
 
-def _apply_all(wanted: Sequence[Change], room: SweepRoom) -> int:
-    return sum(room.workers.map(lambda change: _applied(change, room) is not None, wanted))
+def _apply_all(wanted: Sequence[Change], deps: SweepDependencies) -> int:
+    return sum(deps.workers.map(lambda change: _applied(change, deps) is not None, wanted))
 
 
-def _applied(change: Change, room: SweepRoom) -> Delivery | None:
+def _applied(change: Change, deps: SweepDependencies) -> Delivery | None:
     """Apply a change; None where the record has gone on by itself, or the table did not answer."""
     try:
-        return room.messages.apply(change)
+        return deps.messages.apply(change)
     except (RefusedError, DependencyError) as failure:
         if isinstance(failure, DependencyError):
-            room.journal.failed("sweep", change.tenant_id, failure)
+            deps.journal.failed("sweep", change.tenant_id, failure)
         return None

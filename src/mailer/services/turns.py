@@ -12,7 +12,7 @@ from mailer.domain.pacing import FORGIVEN, Later, RateSource, Slot
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import EmailProvider
 from mailer.services.accounts import account_of, rate_source
-from mailer.services.mailroom import Job, Mailroom
+from mailer.services.jobs import Job, SendDependencies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Turn:
     plan: Slot | Later | Exception
 
 
-def take_turns(ready: Iterable[Ready], room: Mailroom, *, latest: datetime) -> Sequence[Turn]:
+def take_turns(ready: Iterable[Ready], deps: SendDependencies, *, latest: datetime) -> Sequence[Turn]:
     """Reserve slots for all messages of each account together; return the turns in the order in which to take them.
 
     In that order no message stands behind one that waits longer; copies are made once those are under way whose slots have come. After
@@ -47,19 +47,19 @@ def take_turns(ready: Iterable[Ready], room: Mailroom, *, latest: datetime) -> S
     accounts: dict[str | None, list[Ready]] = defaultdict(list)
     for one in ready:
         accounts[one.account].append(one)
-    turns = list(chain.from_iterable(room.workers.map(lambda account: _reserve(account, accounts[account], room, latest), accounts)))
-    now = room.clock.now()
+    turns = list(chain.from_iterable(deps.workers.map(lambda account: _reserve(account, accounts[account], deps, latest), accounts)))
+    now = deps.clock.now()
     return sorted(turns, key=lambda turn: (turn.plan.at, False) if isinstance(turn.plan, Slot) else (now, True))
 
 
-def _reserve(account: str | None, ready: Sequence[Ready], room: Mailroom, latest: datetime) -> Sequence[Turn]:
-    now = room.clock.now()
+def _reserve(account: str | None, ready: Sequence[Ready], deps: SendDependencies, latest: datetime) -> Sequence[Turn]:
+    now = deps.clock.now()
     if account is None:
         return [Turn(one, Slot(now)) for one in ready]
     if now > latest:
         return [Turn(one, Later(now)) for one in ready]
     try:
-        plans = room.pacer.reserve(
+        plans = deps.pacer.reserve(
             account, _source(ready), [one.job.request.recipients for one in ready], [one.job.copy.slot for one in ready], now
         )
     except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
@@ -67,7 +67,7 @@ def _reserve(account: str | None, ready: Sequence[Ready], room: Mailroom, latest
     return [Turn(one, plan) for one, plan in zip(ready, plans, strict=True)]
 
 
-def still_good(slot: Slot, ready: Ready, room: Mailroom) -> Slot | Later:
+def still_good(slot: Slot, ready: Ready, deps: SendDependencies) -> Slot | Later:
     """Return the slot, or a new one for that which this function itself let pass: composing took long, or all its threads were busy.
 
     Such a slot is forfeited as one is that a copy brings too late: SES forgives no more.
@@ -75,10 +75,10 @@ def still_good(slot: Slot, ready: Ready, room: Mailroom) -> Slot | Later:
     Raises:
         DependencyError: the pacing table did not answer.
     """
-    now = room.clock.now()
+    now = deps.clock.now()
     if ready.account is None or now - slot.at <= timedelta(seconds=FORGIVEN):
         return slot
-    return room.pacer.reserve(ready.account, _source([ready]), [ready.job.request.recipients], [None], now)[0]
+    return deps.pacer.reserve(ready.account, _source([ready]), [ready.job.request.recipients], [None], now)[0]
 
 
 def _source(ready: Sequence[Ready]) -> RateSource:
@@ -87,7 +87,7 @@ def _source(ready: Sequence[Ready]) -> RateSource:
     return rate_source([one.config for one in ready], (lambda: answering.account_facts().max_send_rate) if answering else None)
 
 
-def heed(outcome: Outcome, ready: Ready, room: Mailroom) -> None:
+def heed(outcome: Outcome, ready: Ready, deps: SendDependencies) -> None:
     """Slow the account down, or let it rest, where that is what SES's answer asks for.
 
     Where the pacing table does not take it the line goes on as it was, and meets the next refusal.
@@ -96,8 +96,8 @@ def heed(outcome: Outcome, ready: Ready, room: Mailroom) -> None:
         return
     try:
         if outcome.error.code == "throttled":
-            room.pacer.throttled(ready.account, room.clock.now())
+            deps.pacer.throttled(ready.account, deps.clock.now())
         elif outcome.error.code == "daily_quota_exceeded":
-            room.pacer.quota_exhausted(ready.account, room.clock.now())
+            deps.pacer.quota_exhausted(ready.account, deps.clock.now())
     except DependencyError as failure:
-        room.journal.failed("pace", ready.job.tenant_id, failure)
+        deps.journal.failed("pace", ready.job.tenant_id, failure)

@@ -12,7 +12,7 @@ from mailer.domain.message import EmailMessage, Mailbox
 from mailer.domain.mime import Mail, compose
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
 from mailer.ports import AccountFacts, EmailProvider
-from mailer.services.providers import ProviderDesk, change, open_config, role_of
+from mailer.services.providers import ProviderDependencies, change, open_config, role_of
 
 SEND_BY = timedelta(seconds=12)
 """How long opening the config may take: API Gateway waits 29 s for all of it, and SES has up to 13 s to accept the mail."""
@@ -42,7 +42,7 @@ class Verified:
     row: Provider
 
 
-def verify_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None) -> Verified:
+def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Verified:
     """Test the candidate, or the active config where there is none, and make it the active one.
 
     Raises:
@@ -50,54 +50,54 @@ def verify_provider(tenant_id: str, desk: ProviderDesk, *, by: str | None = None
         RequestError: not_found; provider_not_active where another config was stored meanwhile.
         DependencyError: KMS, STS or DynamoDB did not do its part.
     """
-    started = desk.clock.now()
-    row = lifecycle.existing(desk.store.get(tenant_id))
+    started = deps.clock.now()
+    row = lifecycle.existing(deps.store.get(tenant_id))
     config = lifecycle.to_verify(row)
     try:
-        provider = _open(row, config, desk)
+        provider = _open(row, config, deps)
     except NotSentError as refusal:
-        raise _failed(row, config, refusal.error, desk, by) from refusal
-    if desk.clock.now() - started > SEND_BY:
+        raise _failed(row, config, refusal.error, deps, by) from refusal
+    if deps.clock.now() - started > SEND_BY:
         raise DependencyError("AWS", "opening the config in time")
-    outcome = provider.send(_test_mail(provider, desk), tags={})
+    outcome = provider.send(_test_mail(provider, deps), tags={})
     if not isinstance(outcome, Sent):
-        raise _failed(row, config, _here(outcome.error), desk, by)
-    facts = provider.account_facts() if desk.clock.now() - started < ASK_BY else AccountFacts()
+        raise _failed(row, config, _here(outcome.error), deps, by)
+    facts = provider.account_facts() if deps.clock.now() - started < ASK_BY else AccountFacts()
     passed = Passed(
-        at=desk.clock.now(),
+        at=deps.clock.now(),
         account=facts.account,
         sandbox=facts.sandbox,
         quota_rate=facts.max_send_rate,
         quota_24h=facts.quota_24h,
     )
-    verified = change(tenant_id, desk, lambda stands: lifecycle.verify(stands, config.version, passed), by=by)
+    verified = change(tenant_id, deps, lambda stands: lifecycle.verify(stands, config.version, passed), by=by)
     return Verified(outcome.message_id, verified)
 
 
-def _open(row: Provider, config: StoredConfig, desk: ProviderDesk) -> EmailProvider:
+def _open(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> EmailProvider:
     if config.credentials["type"] == "role":
-        _refuse_open_role(row, config, desk)
-    return desk.opener.open(row.tenant_id, config)
+        _refuse_open_role(row, config, deps)
+    return deps.opener.open(row.tenant_id, config)
 
 
-def _refuse_open_role(row: Provider, config: StoredConfig, desk: ProviderDesk) -> None:
+def _refuse_open_role(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> None:
     """Refuse a role that anybody could have us assume who knows its ARN: the confused deputy of AWS's IAM guide."""
-    role = open_config(row, config, desk)
-    if isinstance(role, RoleConfig) and not desk.trust.refuses_foreign_external_id(role):
+    role = open_config(row, config, deps)
+    if isinstance(role, RoleConfig) and not deps.trust.refuses_foreign_external_id(role):
         message = (
             "the role's trust policy lets this service in without the tenant's ExternalId, so that any other tenant could use the role"
         )
         raise NotSentError(ErrorInfo("role_not_assumable", message))
 
 
-def _test_mail(provider: EmailProvider, desk: ProviderDesk) -> Mail:
-    platform = desk.us.platform
+def _test_mail(provider: EmailProvider, deps: ProviderDependencies) -> Mail:
+    platform = deps.us.platform
     message = EmailMessage(
         to=(Mailbox(email=provider.sender.email),),
         subject=SUBJECT.format(platform=platform),
         text=TEXT.format(platform=platform),
     )
-    return compose(message, provider.sender, date=desk.clock.now())
+    return compose(message, provider.sender, date=deps.clock.now())
 
 
 _HERE = {
@@ -112,8 +112,8 @@ def _here(error: ErrorInfo) -> ErrorInfo:
     return replace(error, advice=_HERE.get(error.code, error.advice))
 
 
-def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, desk: ProviderDesk, by: str | None) -> VerifyFailedError:
+def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, deps: ProviderDependencies, by: str | None) -> VerifyFailedError:
     """Note on the row why the config did not pass, for those who look later; only the answer names the role."""
     noted = diagnose(error, config)
-    change(row.tenant_id, desk, lambda stands: lifecycle.fail_verify(stands, config.version, noted, desk.clock.now()), by=by)
-    return VerifyFailedError(diagnose(error, config, role_of(row, config, desk)))
+    change(row.tenant_id, deps, lambda stands: lifecycle.fail_verify(stands, config.version, noted, deps.clock.now()), by=by)
+    return VerifyFailedError(diagnose(error, config, role_of(row, config, deps)))

@@ -14,10 +14,10 @@ from mailer.domain.message import SCHEMA, canonical_json
 from mailer.domain.proof import to_json
 from mailer.domain.waiting import MAX_DELAY, retry_delay
 from mailer.ports import Copy, Journal, ParkedBodies, RefusedError
-from mailer.services.mailroom import Job, Mailroom, Received
+from mailer.services.jobs import Job, Received, SendDependencies
 
 
-class HasBodies(Protocol):
+class BodyDependencies(Protocol):
     """Whatever holds the bucket and the journal."""
 
     @property
@@ -32,7 +32,7 @@ class HasBodies(Protocol):
 
 
 def send_copy(
-    job: Job, room: Mailroom, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
+    job: Job, deps: SendDependencies, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
 ) -> None:
     """Put the next copy of a request on the queue; `parked` is where its body has been put since it came.
 
@@ -42,22 +42,22 @@ def send_copy(
         DependencyError: SQS did not take it.
     """
     copy = replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked, slot=slot)
-    send(replace(copy, redeliveries=job.received.redeliveries, schema=SCHEMA), room, delay)
+    send(replace(copy, redeliveries=job.received.redeliveries, schema=SCHEMA), deps, delay)
 
 
-def send(copy: Copy, room: Mailroom, delay: timedelta) -> None:
+def send(copy: Copy, deps: SendDependencies, delay: timedelta) -> None:
     """Put one copy on the queue.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    if room.queue.send([(copy, delay)]):
+    if deps.queue.send([(copy, delay)]):
         raise DependencyError("SQS", "SendMessageBatch")
 
 
 def rest(
     job: Job,
-    room: Mailroom,
+    deps: SendDependencies,
     until: datetime,
     error: ErrorInfo | None,
     waits_for: WaitsFor = WaitsFor.TIME,
@@ -70,7 +70,7 @@ def rest(
         DependencyError: neither S3 nor SQS took it.
     """
     until = min(until, job.request.expires_at)
-    delay = until - room.clock.now()
+    delay = until - deps.clock.now()
     resting = Rest(
         until=until,
         hop=job.copy.hop + 1,
@@ -81,17 +81,17 @@ def rest(
     )
     if waits_for is WaitsFor.PROVIDER or delay > MAX_DELAY:
         try:
-            return replace(resting, parked=park(job, room), on_queue=False)
+            return replace(resting, parked=park(job, deps), on_queue=False)
         except DependencyError as failure:
-            room.journal.failed("park", job.tenant_id, failure)
-            resting = replace(resting, until=room.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
-    send_copy(job, room, min(delay, MAX_DELAY), slot=slot)
+            deps.journal.failed("park", job.tenant_id, failure)
+            resting = replace(resting, until=deps.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
+    send_copy(job, deps, min(delay, MAX_DELAY), slot=slot)
     return resting
 
 
-def park(job: Job, room: Mailroom) -> str:
+def park(job: Job, deps: SendDependencies) -> str:
     """Store the body in the bucket, unless it is there, and return its key: one for all ways to write the same request."""
-    return job.copy.parked or room.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
+    return job.copy.parked or deps.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
 
 
 def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
@@ -131,71 +131,71 @@ def as_known(copy: Copy, record: Delivery) -> Copy:
     )
 
 
-def come_back(job: Job, room: Mailroom, until: datetime) -> None:
+def come_back(job: Job, deps: SendDependencies, until: datetime) -> None:
     """Look at a request again at a given time, whatever its record says until then; a proof in the copy stays in it."""
-    send_copy(job, room, min(until - room.clock.now(), MAX_DELAY), proof=job.copy.proof)
+    send_copy(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.copy.proof)
     # The copy is safe; a hop that is not written lets at most one more copy be bred.
     with suppress(RefusedError, DependencyError):
-        room.messages.apply(changes.note(job.request, room.clock.now(), hop=job.copy.hop + 1))
+        deps.messages.apply(changes.note(job.request, deps.clock.now(), hop=job.copy.hop + 1))
 
 
-def carry_proof(job: Job, room: Mailroom, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
+def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     """Send what became of an attempt along the queue, because the table did not take it."""
     job = job.failed()
     delay = retry_delay(NotSent(failure.error), job.copy.failures) if job.copy.proof else _PROOF_DELAY
-    send_copy(job, room, delay, proof=to_json(fence, outcome))
+    send_copy(job, deps, delay, proof=to_json(fence, outcome))
 
 
 _PROOF_DELAY = timedelta(seconds=10)
 """First: long enough for a throttled table to recover, short enough to come before the attempt's deadline."""
 
 
-def discard_body(room: Mailroom, record: Delivery | None, key: str | None) -> None:
+def discard_body(deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
     """Delete the parked body of a request that has ended for good; that of an `unknown` stays for the operator.
 
     `key` is where the body is if the record does not know.
     """
     if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
-        discard(record.parked or key, room)
+        discard(record.parked or key, deps)
 
 
-def remember_body(room: Mailroom, record: Delivery, key: str | None) -> None:
+def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> None:
     """Let an open record know of a body that nobody waits for: it is deleted with the request's end, as another copy may still need it."""
     if record.parked is not None or key is None:
         return
     try:
-        room.messages.apply(changes.note(changes.about(record), room.clock.now(), parked=key))
+        deps.messages.apply(changes.note(changes.about(record), deps.clock.now(), parked=key))
     except RefusedError as refusal:
-        discard_body(room, refusal.current, key)
+        discard_body(deps, refusal.current, key)
     except DependencyError as failure:
-        room.journal.failed("remember", record.tenant_id, failure)
+        deps.journal.failed("remember", record.tenant_id, failure)
 
 
-def discard(key: str | None, room: HasBodies) -> None:
+def discard(key: str | None, deps: BodyDependencies) -> None:
     """Delete the parked body of a request that has ended; the bucket's lifecycle gets those that this misses."""
     if key is None:
         return
     try:
-        room.parked.discard(key)
+        deps.parked.discard(key)
     except DependencyError as failure:
-        room.journal.failed("discard", None, failure)
+        deps.journal.failed("discard", None, failure)
 
 
-def bury_crashed(received: Received, room: Mailroom, crash: ErrorInfo) -> None:
+def bury_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -> None:
     """Put a copy that kills its worker on the dead-letter queue; put back from there it is tried by itself at once.
 
     Raises:
         DependencyError: SQS did not take it.
     """
     copy = replace(received.copy, hop=received.copy.hop + 1, redeliveries=received.redeliveries + 1)
-    bury(copy, room, crash.code, crash.message)
+    bury(copy, deps, crash.code, crash.message)
 
 
-def bury(copy: Copy, room: Mailroom, reason: str, detail: str) -> None:
+def bury(copy: Copy, deps: SendDependencies, reason: str, detail: str) -> None:
     """Put a copy on the dead-letter queue, with the reason.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    room.queue.bury(copy, reason=reason, detail=detail)
-    room.journal.buried(copy, reason)
+    deps.queue.bury(copy, reason=reason, detail=detail)
+    deps.journal.buried(copy, reason)

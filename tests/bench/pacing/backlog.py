@@ -16,7 +16,7 @@ from mailer.domain.pacing import RateSource
 from mailer.ports import Copy
 from mailer.services.pacing import Pacing
 from mailer.services.sweep import sweep
-from mailrooms import Bench, FakeReleases, a_record
+from sending_support import Bench, FakeReleases, a_record
 
 WRITE = timedelta(milliseconds=2)
 """Of an UpdateItem, measured: 4.1 ms for two, made by threads that block."""
@@ -69,8 +69,8 @@ class Play:
         self.bench = bench = Bench(*_backlog("A", scenario.backlog), *_backlog("C", 10))
         rows = [a_provider(name, active=a_config(account=account, max_send_rate=scenario.rate)) for name, account in ACCOUNTS.items()]
         bench.providers.rows = {row.tenant_id: row for row in rows}
-        assert isinstance(bench.sweep_room.releases, FakeReleases)
-        self.marked = bench.sweep_room.releases.marked
+        assert isinstance(bench.sweep_deps.releases, FakeReleases)
+        self.marked = bench.sweep_deps.releases.marked
         self.marked += ["A", "C"]
         self._source = RateSource(configured=scenario.rate)
         self._pacing = Pacing(bench.lines, functions=10)
@@ -90,7 +90,7 @@ class Play:
             self.bench.clock.time = max(self.bench.clock.time, start)
             self._fall_due(start)
             before = self.tally.pointers
-            sweep(self.bench.sweep_room, ends_at=start + RUN)
+            sweep(self.bench.sweep_deps, ends_at=start + RUN)
             self.tally.runs += 1
             self.tally.fed.append(self.tally.pointers - before)
             self._book()

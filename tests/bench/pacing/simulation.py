@@ -20,10 +20,10 @@ from local_aws.ses import Allowance, RefusedError
 from mailer.domain.pacing import FORGIVEN, THROTTLE_SETTLES, Later, Slot, account_key, moment
 from mailer.ports import Copy
 from mailer.services.intake import read
-from mailer.services.mailroom import Job, Received
+from mailer.services.jobs import Job, Received
 from mailer.services.pacing import Pacing
 from mailer.services.turns import Ready, take_turns
-from mailrooms import Bench, a_body
+from sending_support import Bench, a_body
 
 START = 1_800_000_000.0
 """When the simulation begins, in seconds since 1970."""
@@ -195,7 +195,7 @@ class Simulation:
         self._order = count()
         self._queue = FairQueue()
         self._table = FakePacingTable()
-        self._mailroom = Bench()
+        self._bench = Bench()
         self._jobs = {tenant: self._job(tenant) for tenant in (FLOODER, *quiet_tenants(scenario))}
         self._config = a_config(max_send_rate=scenario.quota if scenario.is_known else None)
         self._ses = defaultdict[str, Allowance](lambda: Allowance(max_send_rate=scenario.quota))
@@ -205,7 +205,7 @@ class Simulation:
     def _job(self, tenant: str) -> Job:
         """Return the job that all messages of a tenant are like."""
         copy = Copy(body=a_body(tenant_id=tenant), tenant_id=tenant, created_at=moment(START))
-        job = read(Received("", copy, 1), self._mailroom.room)
+        job = read(Received("", copy, 1), self._bench.deps)
         assert isinstance(job, Job)
         return job
 
@@ -262,9 +262,9 @@ class Simulation:
     def _reserve(self, function: Function, batch: list[Message]) -> None:
         calls = self._table.reads + self._table.writes
         self.tally.forfeited += sum(self._is_forfeited(message) for message in batch)
-        self._mailroom.clock.time = moment(self._now)
-        room = replace(self._mailroom.room, pacer=function.pacing)
-        turns = take_turns([self._ready(number, message) for number, message in enumerate(batch)], room, latest=moment(2 * START))
+        self._bench.clock.time = moment(self._now)
+        deps = replace(self._bench.deps, pacer=function.pacing)
+        turns = take_turns([self._ready(number, message) for number, message in enumerate(batch)], deps, latest=moment(2 * START))
         calls = self._table.reads + self._table.writes - calls
         function.workers = [self._now + calls * TABLE_CALL / len(function.workers)] * len(function.workers)
         for turn in turns:
@@ -275,7 +275,7 @@ class Simulation:
         """Return what the send path makes of a message once its provider is open."""
         copy = Copy(body="", tenant_id=message.tenant, created_at=moment(message.born), slot=message.slot)
         job = replace(self._jobs[message.tenant], received=Received(str(number), copy, 1))
-        return Ready(job=job, row=None, config=self._config, provider=self._mailroom.provider)
+        return Ready(job=job, row=None, config=self._config, provider=self._bench.provider)
 
     def _is_forfeited(self, message: Message) -> bool:
         line = self._table.lines.get(_account(message.tenant))

@@ -49,15 +49,15 @@ def batch(*, count: int = 5, size: int = BATCH) -> dict[str, float]:
 
 def send_only(*, count: int = 5) -> dict[str, float]:
     """Render and send with the function's own opened providers and threads, without fence and record."""
-    room = wiring.mailroom()
+    deps = wiring.send_dependencies()
     configs = active_configs(EVERYONE)
 
     def send(record: Mapping[str, Any]) -> None:
         request = parse_request(record["body"])
-        provider = room.opener.open(request.tenant_id, configs[request.tenant_id])
+        provider = deps.opener.open(request.tenant_id, configs[request.tenant_id])
         provider.send(compose(request.message, provider.sender, date=datetime.now(UTC), load=None), tags={})
 
-    return batches(lambda batch: list(room.workers.map(send, batch["Records"])), count)
+    return batches(lambda batch: list(deps.workers.map(send, batch["Records"])), count)
 
 
 def active_configs(tenants: Sequence[Tenant]) -> dict[str, StoredConfig]:
@@ -137,9 +137,9 @@ def resident(field: str = "VmRSS") -> int:
 
 def profile(*, count: int = 3) -> dict[str, float]:
     """Run batches in one thread under Python's profiler; give each package's share of the time that is not spent waiting."""
-    handle, requests, room = function(), Requests(f"{os.getpid()}"), wiring.mailroom()
+    handle, requests, deps = function(), Requests(f"{os.getpid()}"), wiring.send_dependencies()
     profiler = cProfile.Profile()
-    with patch.object(wiring, "mailroom", return_value=replace(room, workers=AtOnce())):
+    with patch.object(wiring, "send_dependencies", return_value=replace(deps, workers=AtOnce())):
         handle(event(requests.take(EVERYONE)))
         for _ in range(count):
             profiler.runcall(handle, event(requests.take(EVERYONE, TENANTS)))
@@ -148,10 +148,10 @@ def profile(*, count: int = 3) -> dict[str, float]:
 
 def large(*, count: int = 7) -> dict[str, float]:
     """Render and send a message with a file that is in memory, as those of S3 are."""
-    room, file = wiring.mailroom(), octets(LARGE)
+    deps, file = wiring.send_dependencies(), octets(LARGE)
     [request] = Requests("large").take(EVERYONE, 1, message(uploaded("tenant-0")))
     parsed = parse_request(json.dumps(request))
-    provider = room.opener.open(parsed.tenant_id, active_configs(EVERYONE)[parsed.tenant_id])
+    provider = deps.opener.open(parsed.tenant_id, active_configs(EVERYONE)[parsed.tenant_id])
     return repeated(
         lambda: provider.send(compose(parsed.message, provider.sender, date=datetime.now(UTC), load=lambda _: file), tags={}), count
     )

@@ -14,10 +14,10 @@ from requests.auth import AuthBase
 from schemathesis import Case
 
 from api_fuzz import LEFT_OUT, SHARED_IDS, TENANTS, accepted
-from desks import a_body
 from local_aws.running import LocalAws
 from local_aws.server import REGION
 from local_aws.stack import platform_session
+from messages_support import a_body
 
 SCHEMA = accepted()
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()

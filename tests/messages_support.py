@@ -1,4 +1,4 @@
-"""A messages API desk on fakes, and send requests for it."""
+"""The messages API over fakes, and send requests for it."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,13 +18,13 @@ from fakes import (
 )
 from mailer import wiring
 from mailer.domain.message import SendRequest, read_request
-from mailer.services.messages import Desk
+from mailer.services.messages import MessagesDependencies
 
 SEND_TIMEOUT = timedelta(seconds=60)
 
 
-def a_desk(**ports: Any) -> Desk:
-    """Make a desk of fakes where tenant acme has an active provider."""
+def fake_deps(**ports: Any) -> MessagesDependencies:
+    """Make fake dependencies, with an active provider for tenant acme."""
     fakes: dict[str, Any] = {
         "providers": FakeProvidersTable(a_provider()),
         "messages": FakeMessagesTable(),
@@ -36,15 +36,15 @@ def a_desk(**ports: Any) -> Desk:
         "workers": AtOnce(),
         "send_timeout": SEND_TIMEOUT,
     }
-    return Desk(**{**fakes, **ports})
+    return MessagesDependencies(**{**fakes, **ports})
 
 
-def put_behind_the_api(desk: Desk, patch: pytest.MonkeyPatch) -> None:
-    """Let the handler of the messages API work on a desk of fakes."""
-    patch.setattr(wiring, "desk", lambda: desk)
-    patch.setattr(wiring, "clock", lambda: desk.clock)
-    patch.setattr(wiring, "journal", lambda: desk.journal)
-    patch.setattr(wiring, "attachments", lambda: desk.attachments)
+def serve_from(deps: MessagesDependencies, patch: pytest.MonkeyPatch) -> None:
+    """Let the handler of the messages API work on fake dependencies."""
+    patch.setattr(wiring, "messages_dependencies", lambda: deps)
+    patch.setattr(wiring, "clock", lambda: deps.clock)
+    patch.setattr(wiring, "journal", lambda: deps.journal)
+    patch.setattr(wiring, "attachments", lambda: deps.attachments)
 
 
 def a_body(request_id: str | None = "r1", **fields: Any) -> dict[str, Any]:

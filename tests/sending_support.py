@@ -1,4 +1,4 @@
-"""A mailroom on fakes: what SendFunction sees of the world, with a provider that answers as told."""
+"""The send path over fakes, with a provider whose answers a test prepares."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -32,9 +32,9 @@ from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import StoredConfig
 from mailer.ports import AccountFacts, Copy
 from mailer.services.byte_budget import ByteBudget
-from mailer.services.mailroom import Mailroom, Received
+from mailer.services.jobs import Received, SendDependencies
 from mailer.services.send import send_batch
-from mailer.services.sweep import SweepRoom
+from mailer.services.sweep import SweepDependencies
 
 SEND_TIMEOUT = timedelta(seconds=60)
 BUDGET = 1_000_000  # bytes under way, less than one message may have: such a one goes alone
@@ -82,7 +82,7 @@ class FakeOpener:
 
 
 class Bench:
-    """Fakes for every port of the send path, the rooms made of them, and a way to play SQS."""
+    """Fakes for every port of the send path, the dependencies made of them, and a way to play SQS."""
 
     def __init__(self, *records: Delivery, outcomes: Iterable[Outcome | Callable[[], Outcome]] = ()) -> None:
         self.clock = FakeClock()
@@ -101,7 +101,7 @@ class Bench:
         self.trials = FakeTrials()
         self.lines = FakePacingTable()
         owners = count(1)
-        self.room = Mailroom(
+        self.deps = SendDependencies(
             providers=self.providers,
             opener=self.opener,
             messages=self.messages,
@@ -118,7 +118,7 @@ class Bench:
             new_owner=lambda: f"worker-{next(owners)}",
             send_timeout=SEND_TIMEOUT,
         )
-        self.sweep_room = SweepRoom(
+        self.sweep_deps = SweepDependencies(
             releases=FakeReleases(),
             providers=self.providers,
             lines=self.lines,
@@ -135,7 +135,7 @@ class Bench:
     def receive(self, *received: Received | Copy, time_left: timedelta = SEND_TIMEOUT) -> list[str]:
         """Hand a batch to the real service; return the receipts that it gives back."""
         batch = [r if isinstance(r, Received) else Received(f"receipt-{n}", r, 1) for n, r in enumerate(received)]
-        return send_batch(batch, self.room, ends_at=self.clock.now() + time_left)
+        return send_batch(batch, self.deps, ends_at=self.clock.now() + time_left)
 
     def take(self) -> tuple[Copy, timedelta]:
         """Take the one copy off the queue, with its delay."""

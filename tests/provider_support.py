@@ -1,4 +1,7 @@
-"""A provider desk over stand-ins: rows in a dict, a vault that only remembers what it was bound to, an account that answers as told."""
+"""The provider API over stand-ins.
+
+Rows in a dict, a cipher that only remembers what it was bound to, an account whose answers a test prepares.
+"""
 
 import json
 from base64 import b64decode, b64encode
@@ -13,7 +16,7 @@ from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
 from mailer.ports import AccountFacts
-from mailer.services.providers import ProviderDesk
+from mailer.services.providers import ProviderDependencies
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 SENDER = {"region": "eu-west-1", "fromAddress": "billing@acme.example", "fromName": "Acme"}
@@ -132,7 +135,7 @@ class FakeTemplates:
 
 @dataclass
 class Scene:
-    """A desk and everything behind it."""
+    """The provider API's dependencies and everything behind them."""
 
     store: FakeStore
     account: FakeAccount
@@ -140,7 +143,7 @@ class Scene:
     trust: FakeTrust
     clock: FakeClock
     journal: FakeJournal
-    desk: ProviderDesk
+    deps: ProviderDependencies
 
     @property
     def row(self) -> Provider:
@@ -155,7 +158,7 @@ class Scene:
 def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
     account = FakeAccount(Sent("message-1"))
     store, opener, trust, clock, journal = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeClock(), FakeJournal()
-    desk = ProviderDesk(
+    deps = ProviderDependencies(
         store=store,
         vault=FakeVault(),
         opener=opener,
@@ -167,4 +170,4 @@ def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
         templates=FakeTemplates(),
         allow_smtp=allow_smtp,
     )
-    return Scene(store, account, opener, trust, clock, journal, desk)
+    return Scene(store, account, opener, trust, clock, journal, deps)

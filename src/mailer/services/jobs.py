@@ -1,4 +1,4 @@
-"""Everything that sending needs, in one value that is handed from step to step."""
+"""A send request on its way through the send path, and what the steps of that path depend on."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -28,8 +28,8 @@ from mailer.services.times import Times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mailroom:
-    """The ports of the send path."""
+class SendDependencies:
+    """What the send path depends on."""
 
     providers: ProvidersTable
     opener: ProviderOpener
