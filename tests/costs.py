@@ -261,9 +261,9 @@ def chunks(*bodies: str) -> int:
 
 def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
     """Write a received message as the event source does."""
-    papers = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
+    attributes = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
     told = {"messageId": message["MessageId"], "body": message["Body"], "attributes": message["Attributes"]}
-    return {**told, "messageAttributes": papers}
+    return {**told, "messageAttributes": attributes}
 
 
 # ── what happens to a mail ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,9 +8,9 @@ from typing import Any
 
 from mailer.domain.message import S3Object
 from mailer.domain.provider import StoredConfig
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.jobs import Received
-from sending_support import Bench, ScriptedProvider, a_copy
+from sending_support import Bench, ScriptedProvider, a_queue_message
 
 VISIBILITY = timedelta(seconds=360)
 MAX_RECEIVES = 10
@@ -37,7 +37,7 @@ class Message:
     """A message on the queue."""
 
     number: int
-    copy: Copy
+    queue_message: QueueMessage
     visible_at: datetime
     receives: int = 0
 
@@ -69,14 +69,16 @@ class Queue:
         for number in range(self.messages):
             self._put(self._copy(str(number)), timedelta())
 
-    def _copy(self, request_id: str) -> Copy:
+    def _copy(self, request_id: str) -> QueueMessage:
         where = self.deadly.get(request_id)
-        copy = a_copy(request_id, tenant_id="mallory" if where == "prepare" else "acme")
-        body = json.loads(copy.body)
+        queue_message = a_queue_message(request_id, tenant_id="mallory" if where == "prepare" else "acme")
+        body = json.loads(queue_message.body)
         if where == "render":
             body["message"]["attachments"] = [{"filename": "a.txt", "s3": {"key": "acme/deadly"}}]
         text = json.dumps(body)
-        return Copy(body=DeadlyBody(text) if where == "read" else text, tenant_id=copy.tenant_id, created_at=copy.created_at)
+        return QueueMessage(
+            body=DeadlyBody(text) if where == "read" else text, tenant_id=queue_message.tenant_id, created_at=queue_message.created_at
+        )
 
     def _fetch(self, tenant_id: str, ref: S3Object) -> bytes:  # noqa: ARG002 - as the port has it
         raise Died
@@ -86,9 +88,9 @@ class Queue:
             raise Died
         return self.bench.provider
 
-    def _put(self, copy: Copy, delay: timedelta) -> None:
+    def _put(self, queue_message: QueueMessage, delay: timedelta) -> None:
         self.count += 1
-        self.waiting.append(Message(self.count, copy, self.bench.clock.now() + delay))
+        self.waiting.append(Message(self.count, queue_message, self.bench.clock.now() + delay))
 
     def play(self) -> "Queue":
         """Hand the messages out until none is left."""
@@ -104,23 +106,23 @@ class Queue:
         for message in batch:
             message.receives += 1
             message.visible_at = self.bench.clock.now() + VISIBILITY
-        self.moved += [_named(message.copy) for message in batch if message.receives > MAX_RECEIVES]
+        self.moved += [_named(message.queue_message) for message in batch if message.receives > MAX_RECEIVES]
         self.waiting = [message for message in self.waiting if message.receives <= MAX_RECEIVES]
         batch = [message for message in batch if message.receives <= MAX_RECEIVES]
         try:
-            returned = self.bench.receive(*(Received(str(message.number), message.copy, message.receives) for message in batch))
+            returned = self.bench.receive(*(Received(str(message.number), message.queue_message, message.receives) for message in batch))
         except Died:
             self.deaths += 1
         else:
             self.waiting = [message for message in self.waiting if message not in batch or str(message.number) in returned]
-        for copy, delay in self.bench.queue.sent:
-            self._put(copy, delay)
+        for queue_message, delay in self.bench.queue.sent:
+            self._put(queue_message, delay)
         self.bench.queue.sent.clear()
 
     @property
     def buried(self) -> list[str]:
         """Return the requests that were kept for an operator."""
-        return [_named(letter.copy) for letter in self.bench.queue.buried if letter.reason == "processing_crashed"]
+        return [_named(letter.queue_message) for letter in self.bench.queue.buried if letter.reason == "processing_crashed"]
 
     @property
     def sent(self) -> set[str]:
@@ -128,6 +130,6 @@ class Queue:
         return {record.request_id for record in self.bench.messages.records.values() if record.message_id}
 
 
-def _named(copy: Copy) -> str:
-    request_id: str = json.loads(str(copy.body))["requestId"]
+def _named(queue_message: QueueMessage) -> str:
+    request_id: str = json.loads(str(queue_message.body))["requestId"]
     return request_id

@@ -20,7 +20,7 @@ from mailer.domain.pacing import Later, RateSource, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
-from mailer.ports import Copy, Page, RefusedError, Stage, Step, Trial
+from mailer.ports import Page, QueueMessage, RefusedError, Stage, Step, Trial
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OUR_ROLES = ("arn:aws:iam::111111111111:role/mail-eu-west-1-send", "arn:aws:iam::111111111111:role/mail-eu-west-1-providers")
@@ -120,8 +120,8 @@ class FakeJournal:
     def paced(self, wait: timedelta) -> None:
         self.entries.append(("paced", (wait,)))
 
-    def buried(self, copy: Copy, reason: str) -> None:
-        self.entries.append(("buried", (copy, reason)))
+    def buried(self, queue_message: QueueMessage, reason: str) -> None:
+        self.entries.append(("buried", (queue_message, reason)))
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         self.entries.append(("suspended", (tenant_id, version, error)))
@@ -143,7 +143,7 @@ class FakeJournal:
 class Buried:
     """A copy on the dead-letter queue."""
 
-    copy: Copy
+    queue_message: QueueMessage
     reason: str
     detail: str
 
@@ -152,26 +152,26 @@ class Buried:
 class FakeSendQueue:
     """Records what was sent; `refuses` picks copies that SQS does not take, `broken` makes every call fail."""
 
-    sent: list[tuple[Copy, timedelta]] = field(default_factory=list)
+    sent: list[tuple[QueueMessage, timedelta]] = field(default_factory=list)
     buried: list[Buried] = field(default_factory=list)
-    refuses: Callable[[Copy], bool] = lambda _: False
+    refuses: Callable[[QueueMessage], bool] = lambda _: False
     broken: bool = False
 
     @property
-    def copies(self) -> list[Copy]:
-        return [copy for copy, _ in self.sent]
+    def messages(self) -> list[QueueMessage]:
+        return [queue_message for queue_message, _ in self.sent]
 
-    def send(self, copies: Iterable[tuple[Copy, timedelta]]) -> Sequence[Copy]:
-        copies = list(copies)
+    def send(self, queue_messages: Iterable[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
+        queue_messages = list(queue_messages)
         if self.broken:
-            return [copy for copy, _ in copies]
-        self.sent += [pair for pair in copies if not self.refuses(pair[0])]
-        return [copy for copy, _ in copies if self.refuses(copy)]
+            return [queue_message for queue_message, _ in queue_messages]
+        self.sent += [pair for pair in queue_messages if not self.refuses(pair[0])]
+        return [queue_message for queue_message, _ in queue_messages if self.refuses(queue_message)]
 
-    def bury(self, copy: Copy, *, reason: str, detail: str) -> None:
+    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
         if self.broken:
             raise DependencyError("SQS", "SendMessage")
-        self.buried.append(Buried(copy, reason, detail))
+        self.buried.append(Buried(queue_message, reason, detail))
 
 
 @dataclass
@@ -283,23 +283,23 @@ class FakeTrials:
     marks: dict[str, Trial] = field(default_factory=dict)
     broken: bool = False
 
-    def find(self, receipt: str) -> Trial | None:
+    def find(self, sqs_message_id: str) -> Trial | None:
         self._answer()
-        return self.marks.get(receipt)
+        return self.marks.get(sqs_message_id)
 
-    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+    def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
         self._answer()
         made = Trial(Stage.READING, by, now)
-        stands = self.marks.setdefault(receipt, made)
+        stands = self.marks.setdefault(sqs_message_id, made)
         return None if stands is made else stands
 
-    def reach(self, receipt: str, trial: Trial) -> None:
+    def reach(self, sqs_message_id: str, trial: Trial) -> None:
         self._answer()
-        self.marks[receipt] = trial
+        self.marks[sqs_message_id] = trial
 
-    def clear(self, receipt: str) -> None:
+    def clear(self, sqs_message_id: str) -> None:
         self._answer()
-        self.marks.pop(receipt, None)
+        self.marks.pop(sqs_message_id, None)
 
     def _answer(self) -> None:
         if self.broken:

@@ -17,7 +17,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.observability import LogJournal
-from sending_support import a_copy
+from sending_support import a_queue_message
 
 STACK = "tenantmail"
 NAMESPACE = "Tenantmail"
@@ -80,7 +80,7 @@ def write_everything(journal: LogJournal) -> None:
     for status in set(Status) - {Status.SENDING}:
         journal.recorded(a_delivery(status=status, error=error if status is Status.FAILED else None), {"queue": second, "total": second})
     journal.answered("acme", "r1", Fence(1, "worker"), Sent("m-1"), second)
-    journal.buried(a_copy(), "request_id_reused")
+    journal.buried(a_queue_message(), "request_id_reused")
     journal.suspended("acme", 1, ErrorInfo("credentials_denied", "denied"))
     journal.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
     journal.failed("deliver", "acme", ZeroDivisionError())

@@ -36,7 +36,7 @@ CLAUSES = {
     MESSAGES: (
         "contentHash = :hash",
         "NOT begins_with(contentHash, :scheme)",
-        "#hop <= :copy",
+        "#generation <= :generation",
         "#status <> :deferred",
         "attribute_not_exists(dueAt)",
         "dueAt <= :now",

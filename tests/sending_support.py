@@ -30,7 +30,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import content_hash, parse_request
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import StoredConfig
-from mailer.ports import AccountFacts, Copy
+from mailer.ports import AccountFacts, QueueMessage
 from mailer.services.byte_budget import ByteBudget
 from mailer.services.jobs import Received, SendDependencies
 from mailer.services.send import send_batch
@@ -132,12 +132,12 @@ class Bench:
             shards=1,
         )
 
-    def receive(self, *received: Received | Copy, time_left: timedelta = SEND_TIMEOUT) -> list[str]:
+    def receive(self, *received: Received | QueueMessage, time_left: timedelta = SEND_TIMEOUT) -> list[str]:
         """Hand a batch to the real service; return the receipts that it gives back."""
-        batch = [r if isinstance(r, Received) else Received(f"receipt-{n}", r, 1) for n, r in enumerate(received)]
+        batch = [r if isinstance(r, Received) else Received(f"message-{n}", r, 1) for n, r in enumerate(received)]
         return send_batch(batch, self.deps, ends_at=self.clock.now() + time_left)
 
-    def take(self) -> tuple[Copy, timedelta]:
+    def take(self) -> tuple[QueueMessage, timedelta]:
         """Take the one copy off the queue, with its delay."""
         [taken] = self.queue.sent
         self.queue.sent.clear()
@@ -174,14 +174,18 @@ def a_body(request_id: str = "r1", tenant_id: str = "acme", **fields: Any) -> st
     return json.dumps({"tenantId": tenant_id, "requestId": request_id, "message": message, **fields})
 
 
-def a_copy(request_id: str = "r1", *, hop: int = 0, papers: Mapping[str, Any] | None = None, **fields: Any) -> Copy:
-    """Make a copy as it came from a producer at noon; `papers` are fields of the copy, the rest of the request."""
-    first = Copy(body=a_body(request_id, **fields), tenant_id=fields.get("tenant_id", "acme"), created_at=NOON, hop=hop)
-    return replace(first, **(papers or {}))
+def a_queue_message(
+    request_id: str = "r1", *, generation: int = 0, attributes: Mapping[str, Any] | None = None, **fields: Any
+) -> QueueMessage:
+    """Make a copy as it came from a producer at noon; `attributes` are fields of the copy, the rest of the request."""
+    first = QueueMessage(
+        body=a_body(request_id, **fields), tenant_id=fields.get("tenant_id", "acme"), created_at=NOON, generation=generation
+    )
+    return replace(first, **(attributes or {}))
 
 
 def a_record(status: Status = Status.QUEUED, request_id: str = "r1", *, body: str | None = None, **fields: Any) -> Delivery:
-    """Make the record of the request that `a_copy` makes, or of another body's."""
+    """Make the record of the request that `a_queue_message` makes, or of another body's."""
     request = parse_request(body or a_body(request_id))
     return a_delivery(request_id, status, **{"content_hash": content_hash(request), **fields})
 

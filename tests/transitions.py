@@ -20,7 +20,7 @@ ERROR = ErrorInfo("throttled", "Maximum sending rate exceeded.")
 LOST = ErrorInfo("outcome_unknown", "nobody knows", "look it up")
 FENCE = Fence(2, "w2")
 REST = Rest(
-    until=NOON + timedelta(hours=3), hop=4, error=ERROR, waits_for=WaitsFor.PROVIDER, parked="parked/acme/r1/1.json", on_queue=False
+    until=NOON + timedelta(hours=3), generation=4, error=ERROR, waits_for=WaitsFor.PROVIDER, parked="parked/acme/r1/1.json", on_queue=False
 )
 WORD = Resolution("resend", "ops", "the tenant asked", NOON)
 REQUEST = Request(
@@ -31,7 +31,7 @@ REQUEST = Request(
     expires_at=NOON + timedelta(hours=24),
     recipients=2,
     on_unknown="resend",
-    hop=3,
+    generation=3,
     correlation_id="c-1",
 )
 
@@ -49,7 +49,7 @@ CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "resend": lambda seen: changes.resend(seen, NOON, TIMEOUT),
     "settle_resend": lambda seen: changes.settle_resend(seen, NOON, TIMEOUT, WORD, NOON + timedelta(hours=24)),
     "cancel": lambda seen: changes.cancel(seen, NOON),
-    "note": lambda _: changes.note(REQUEST, NOON, hop=4, parked="parked/acme/r1/2.json"),
+    "note": lambda _: changes.note(REQUEST, NOON, generation=4, parked="parked/acme/r1/2.json"),
     "touch": lambda seen: changes.touch(seen, NOON, due_at=NOON),
 }
 """How each rule's change is made; some are made from the record as it was seen."""
@@ -58,8 +58,8 @@ BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
     "as it was seen": ({}, frozenset()),
     "other content": ({"content_hash": "sha256-v1:bb"}, frozenset({Guard.SAME_CONTENT})),
     "content hashed by another scheme": ({"content_hash": "sha256-v0:bb"}, frozenset()),
-    "an older hop": ({"hop": 2}, frozenset()),
-    "a newer hop": ({"hop": 4}, frozenset({Guard.NEWEST_COPY})),
+    "an older generation": ({"generation": 2}, frozenset()),
+    "a newer generation": ({"generation": 4}, frozenset({Guard.NEWEST_GENERATION})),
     "due this moment": ({"due_at": NOON}, frozenset()),
     "due a moment later": ({"due_at": NOON + MS}, frozenset({Guard.DUE})),
     "due at no time": ({"due_at": None}, frozenset()),
@@ -105,7 +105,7 @@ def seen(rule: Rule, status: Status) -> Delivery:
         status=status,
         content_hash=REQUEST.content_hash,
         on_unknown="resend",
-        hop=3,
+        generation=3,
         attempt=2,
         owner="w2",
         deadline=NOON - timedelta(hours=1),

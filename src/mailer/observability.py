@@ -18,7 +18,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, UnreadableError
 from mailer.domain.events import Event
-from mailer.ports import Copy, Step
+from mailer.ports import QueueMessage, Step
 
 METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -86,7 +86,7 @@ class LogJournal:
             "principal": record.settled_by,
             "status": record.status,
             "attempt": record.attempt,
-            "hop": record.hop,
+            "generation": record.generation,
             "message_id": record.message_id,
         }
         times = {f"{step}_ms": _milliseconds(took) for step, took in steps.items()}
@@ -101,10 +101,12 @@ class LogJournal:
             case status:
                 self._count(f"Request{status.capitalize()}")
 
-    def buried(self, copy: Copy, reason: str) -> None:
+    def buried(self, queue_message: QueueMessage, reason: str) -> None:
         """Note a copy on the dead-letter queue."""
         self._count("Buried", by=reason)
-        self._log.warning("copy put on the dead-letter queue", extra=_without_none({"tenant_id": copy.tenant_id, "reason": reason}))
+        self._log.warning(
+            "copy put on the dead-letter queue", extra=_without_none({"tenant_id": queue_message.tenant_id, "reason": reason})
+        )
 
     def provider_changed(self, event: Event) -> None:
         """Note what a caller's call changed about a tenant's provider."""

@@ -341,7 +341,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class QueueMessage:
     """One send request as it travels on the queue."""
 
     body: str
@@ -349,7 +349,7 @@ class Copy:
     tenant_id: str | None
     """The message group: SQS serves tenants fairly by it. None where the body tells no tenant."""
     created_at: datetime
-    hop: int = 0
+    generation: int = 0
     """How many copies came before this one."""
     redeliveries: int = 0
     """How often SQS has handed earlier copies out again: their workers died, or could not make them safe."""
@@ -375,11 +375,11 @@ class Copy:
 class SendQueue(Protocol):
     """The queue of send requests and its dead-letter queue."""
 
-    def send(self, copies: Iterable[tuple[Copy, timedelta]]) -> Sequence[Copy]:
+    def send(self, queue_messages: Iterable[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
         """Send each copy with its delay (at most 900 s); return those that SQS did not take."""
         ...
 
-    def bury(self, copy: Copy, *, reason: str, detail: str) -> None:
+    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
         """Put a copy on the dead-letter queue with the reason as an attribute.
 
         Raises:
@@ -413,19 +413,19 @@ class Trials(Protocol):
     Every method raises DependencyError where DynamoDB did not answer; the write may then have happened.
     """
 
-    def find(self, receipt: str) -> Trial | None:
+    def find(self, sqs_message_id: str) -> Trial | None:
         """Read a mark, consistently."""
         ...
 
-    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+    def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
         """Mark a message before it is read, and return None; where it is marked, leave the mark and return it."""
         ...
 
-    def reach(self, receipt: str, trial: Trial) -> None:
+    def reach(self, sqs_message_id: str, trial: Trial) -> None:
         """Write down how far the try has come."""
         ...
 
-    def clear(self, receipt: str) -> None:
+    def clear(self, sqs_message_id: str) -> None:
         """Take the mark away: the worker lives, and the message is to be tried again."""
         ...
 
@@ -446,7 +446,7 @@ class Intake(Protocol):
 class Letter:
     """A message on the dead-letter queue, held until it is deleted or put back."""
 
-    copy: Copy
+    queue_message: QueueMessage
     reason: str | None
     """A code that we put there; None where SQS moved it by itself."""
     detail: str | None
@@ -553,7 +553,7 @@ class Journal(Protocol):
         """Note how long a message has still to wait for its slot; negative where that is a little past."""
         ...
 
-    def buried(self, copy: Copy, reason: str) -> None:
+    def buried(self, queue_message: QueueMessage, reason: str) -> None:
         """Note a copy on the dead-letter queue."""
         ...
 

@@ -203,8 +203,8 @@ def test_the_api_refuses_what_is_not_there_and_pins_what_is(api: Gateway) -> Non
     assert refused.paths == ["message.attachments[0].s3"]
     version = put("acme/1")
     assert api.call("POST", "/tenants/acme/messages", body).status == 202
-    [copy] = boto3.client("sqs").receive_message(QueueUrl=wiring.settings().send_queue_url)["Messages"]
-    [upload] = parse_request(copy["Body"]).uploads.values()
+    [sqs_message] = boto3.client("sqs").receive_message(QueueUrl=wiring.settings().send_queue_url)["Messages"]
+    [upload] = parse_request(sqs_message["Body"]).uploads.values()
     assert (upload.version_id, upload.version) == (None, version)
 
 

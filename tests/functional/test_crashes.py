@@ -51,12 +51,12 @@ def receive(url: str) -> Sequence[Any]:
 
 def record(message: Any) -> Mapping[str, Any]:
     """Make a record as Lambda hands it over."""
-    papers = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
+    attributes = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
     return {
         "messageId": message["MessageId"],
         "body": message["Body"],
         "attributes": message["Attributes"],
-        "messageAttributes": papers,
+        "messageAttributes": attributes,
     }
 
 

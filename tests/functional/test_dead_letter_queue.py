@@ -30,7 +30,7 @@ def test_a_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -> Non
     with patch.object(wiring.sqs(), "delete_message", side_effect=gone):
         letters.delete(first)
     letters.put_back(others)
-    assert sorted(letter.copy.body for letter in letters.letters()) == sorted(letter.copy.body for letter in others)
+    assert sorted(letter.queue_message.body for letter in letters.letters()) == sorted(letter.queue_message.body for letter in others)
 
 
 def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLetters) -> None:
@@ -41,7 +41,7 @@ def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLette
         letters.put_back(taken)
         with pytest.raises(DependencyError, match="ChangeMessageVisibilityBatch"):
             letters.close()
-    assert [letter.copy.body for letter in letters.letters()] == [letter.copy.body for letter in taken[10:]]
+    assert [letter.queue_message.body for letter in letters.letters()] == [letter.queue_message.body for letter in taken[10:]]
 
 
 def test_letters_that_were_taken_out_are_seen_again_at_the_end(letters: SqsDeadLetters) -> None:

@@ -21,7 +21,7 @@ from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import parse_request
 from mailer.domain.provider import ProviderStatus
-from mailer.ports import Copy, RefusedError
+from mailer.ports import QueueMessage, RefusedError
 from mailer.services import erasure
 from mailer.services.erasure import ErasureDependencies, StillOpenError, erase_request, erase_tenant
 from mailer.services.providers import onboard, put_config
@@ -64,22 +64,24 @@ class Office:
     def parked(self, request_id: str = "r1", tenant_id: str = "acme") -> Delivery:
         """Make a request that waits, its body in the bucket."""
         key = wiring.parked_bodies().park(tenant_id, request_id, a_body(request_id, tenant_id))
-        rest = changes.Rest(until=NOON, hop=1, parked=key, on_queue=False)
+        rest = changes.Rest(until=NOON, generation=1, parked=key, on_queue=False)
         return wiring.messages_table().apply(changes.wait(self.request(request_id, tenant_id), NOON, rest))
 
     def failed(self, request_id: str = "r1", tenant_id: str = "acme", *, parked: bool = True, at: Any = NOON) -> Delivery:
         """Make a request that has ended; its body was discarded, which leaves a version in the bucket."""
         record = self.parked(request_id, tenant_id) if parked else None
-        ended = wiring.messages_table().apply(changes.refuse(replace(self.request(request_id, tenant_id), hop=1), at, REJECTED))
+        ended = wiring.messages_table().apply(changes.refuse(replace(self.request(request_id, tenant_id), generation=1), at, REJECTED))
         if record and record.parked:
             wiring.parked_bodies().discard(record.parked)
         return ended
 
     def letter(self, request_id: str = "r1", tenant_id: str = "acme") -> None:
-        wiring.send_queue().bury(Copy(body=a_body(request_id, tenant_id), tenant_id=tenant_id, created_at=NOON), reason="x", detail="y")
+        wiring.send_queue().bury(
+            QueueMessage(body=a_body(request_id, tenant_id), tenant_id=tenant_id, created_at=NOON), reason="x", detail="y"
+        )
 
     def unreadable_letter(self, tenant_id: str) -> None:
-        wiring.send_queue().bury(Copy(body="{", tenant_id=tenant_id, created_at=NOON), reason="invalid_request", detail="y")
+        wiring.send_queue().bury(QueueMessage(body="{", tenant_id=tenant_id, created_at=NOON), reason="invalid_request", detail="y")
 
     def upload(self, key: str) -> None:
         boto3.client("s3").put_object(Bucket=self.bucket, Key=f"attachments/{key}", Body=b"%PDF")
@@ -100,7 +102,7 @@ class Office:
     def dead(self) -> list[str]:
         taken = list(self.letters.letters())
         self.letters.put_back(taken)
-        return sorted(letter.copy.body for letter in taken)
+        return sorted(letter.queue_message.body for letter in taken)
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ def test_a_late_copy_of_an_erased_request_is_not_sent(office: Office) -> None:
     """The fence still knows of it."""
     office.failed()
     erase_request("acme", "r1", office.deps, cancel=False)
-    begin = changes.begin(replace(office.request(), hop=9), NOON, owner="w1", deadline=NOON, provider="ses", version=1)
+    begin = changes.begin(replace(office.request(), generation=9), NOON, owner="w1", deadline=NOON, provider="ses", version=1)
     with pytest.raises(RefusedError) as refused:
         wiring.messages_table().apply(begin)
     assert refused.value.current

@@ -27,7 +27,7 @@ from mailer.domain.provider import SUSPEND_AFTER, ProviderStatus
 from mailer.domain.tags import tagged
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.observability import METRICS
-from mailer.ports import Copy, RefusedError
+from mailer.ports import QueueMessage, RefusedError
 from mailer.services.pacing import Pacing
 from ses_server import SesServer
 from wire_rules import metrics
@@ -58,7 +58,7 @@ def largest(monkeypatch: pytest.MonkeyPatch) -> None:
         request_id=REQUEST,
         content_hash=f"sha256-v1:{'a' * 64}",
         recipients=MAX_RECIPIENTS,
-        hop=10**6 - 1,
+        generation=10**6 - 1,
         correlation_id=CORRELATION,
     )
     monkeypatch.setattr(transitions, "REQUEST", request)
@@ -184,12 +184,12 @@ def test_a_line_is_written_at_every_rate_and_state(rate: float, kind: str) -> No
 OUTCOMES = [Sent("m" * 80), NotSent(ERROR, timedelta(days=7)), MaybeSent(ErrorInfo("outcome_unknown", "x" * 2_000))]
 
 
-def largest_copy(body: str, outcome: Outcome) -> Copy:
-    return Copy(
+def largest_copy(body: str, outcome: Outcome) -> QueueMessage:
+    return QueueMessage(
         body=body,
         tenant_id=TENANT,
         created_at=FAR,
-        hop=10**6 - 1,
+        generation=10**6 - 1,
         failures=10**6 - 1,
         parked=f"parked/{TENANT}/{REQUEST}/{'0' * 16}.json",
         expires_at=FAR,
@@ -206,7 +206,7 @@ def largest_copy(body: str, outcome: Outcome) -> Copy:
 def test_the_largest_copy_has_a_value_for_every_attribute() -> None:
     """So one that is added later is tried at its largest, too."""
     largest = largest_copy("{}", OUTCOMES[0])
-    assert [field.name for field in fields(Copy) if getattr(largest, field.name) == field.default] == []
+    assert [field.name for field in fields(QueueMessage) if getattr(largest, field.name) == field.default] == []
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])
@@ -214,8 +214,8 @@ def test_copies_of_every_size_travel(outcome: Outcome) -> None:
     """Alone at the largest, and in calls that hold no more than SQS takes; delayed for as long as it delays, or less."""
     small, large = largest_copy("{}", outcome), largest_copy("x" * MAX_BODY, outcome)
     some, delays = largest_copy("x" * 100_000, outcome), [timedelta(seconds=-1), timedelta(seconds=0.5), timedelta(days=1)]
-    copies = [*((large, delay) for delay in delays), *[(small, delays[-1])] * 25, *[(some, timedelta())] * 25]
-    assert wiring.send_queue().send(copies) == []
+    queue_messages = [*((large, delay) for delay in delays), *[(small, delays[-1])] * 25, *[(some, timedelta())] * 25]
+    assert wiring.send_queue().send(queue_messages) == []
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])

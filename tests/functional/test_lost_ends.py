@@ -79,7 +79,7 @@ def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, end
     assert ends.write(SENT)
     ended = record(restored)
     assert ended.status is Status.SENT
-    assert (ended.content_hash, ended.created_at, ended.hop) == (before.content_hash, before.created_at, before.hop)
+    assert (ended.content_hash, ended.created_at, ended.generation) == (before.content_hash, before.created_at, before.generation)
     assert (ended.sweep_at, ended.due_at, ended.waits_for, ended.deadline) == (None, None, None, None)
     item: Any = restored._client.scan(TableName=restored._table)["Items"][0]
     assert "sweepShard" not in item
@@ -127,7 +127,7 @@ def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable
     assert [listed.request_id for listed in restored.list("acme", status=Status.DEFERRED, limit=10, cursor=None).deliveries] == ["r1"]
     assert [due for shard in range(16) for due in restored.due(shard, NOON, 10)] == [wanted]
     with pytest.raises(RefusedError):
-        ends.reopen(wanted, replace(before, hop=before.hop + 1))
+        ends.reopen(wanted, replace(before, generation=before.generation + 1))
     with pytest.raises(RefusedError):
         ends.reopen(wanted, None)
 
@@ -159,5 +159,5 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
         "r3": (Status.DEFERRED, None, REST.error and REST.error.code, 0),
     }
     parked = told.newest["acme", "r3"]
-    assert (parked.parked, parked.maybe_sent, parked.hop) == ("parked/acme/r3/0.json", True, REST.hop)
+    assert (parked.parked, parked.maybe_sent, parked.generation) == ("parked/acme/r3/0.json", True, REST.generation)
     assert (parked.created_at, parked.expires_at) == (waiting.created_at, waiting.expires_at)

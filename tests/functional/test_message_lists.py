@@ -42,7 +42,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[MessagesTable]:
 def queued(request_id: str, minutes: int, tenant_id: str = "acme") -> Change:
     """Make the change that records a request, which came some minutes before noon."""
     came = NOON - timedelta(minutes=minutes)
-    return changes.queue(replace(REQUEST, tenant_id=tenant_id, request_id=request_id, hop=0, created_at=came), came)
+    return changes.queue(replace(REQUEST, tenant_id=tenant_id, request_id=request_id, generation=0, created_at=came), came)
 
 
 def pages(table: MessagesTable, status: Status | None = None) -> list[list[str]]:

@@ -29,7 +29,7 @@ def api(aws: Mapping[str, str]) -> Gateway:  # noqa: ARG001 - it makes what the 
 
 def correlation_id(message: Mapping[str, Any]) -> str | None:
     """Return what SendFunction will read of a message."""
-    return received(record(message), wiring.signer()).copy.correlation_id
+    return received(record(message), wiring.signer()).queue_message.correlation_id
 
 
 def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, str]) -> None:
@@ -48,10 +48,10 @@ def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, s
     assert shown["messageId"] is shown["error"] is shown["sentAt"] is None
     assert shown["createdAt"].endswith("Z")
     assert api.call("GET", f"{ACME}/invoice-1").json == shown
-    [copy] = taken(aws["SEND_QUEUE_URL"])
-    assert json.loads(copy["Body"]) == {"tenantId": "acme", **a_body("invoice-1")}
-    assert copy["Attributes"]["MessageGroupId"] == "acme"
-    assert correlation_id(copy) == "correlation-1"
+    [sqs_message] = taken(aws["SEND_QUEUE_URL"])
+    assert json.loads(sqs_message["Body"]) == {"tenantId": "acme", **a_body("invoice-1")}
+    assert sqs_message["Attributes"]["MessageGroupId"] == "acme"
+    assert correlation_id(sqs_message) == "correlation-1"
 
 
 @pytest.mark.parametrize("path", ["", "/batch"])
@@ -59,8 +59,8 @@ def test_a_caller_may_name_what_its_call_is_part_of(api: Gateway, aws: Mapping[s
     """Its own id then goes with the request, to every log line, event and tag; one that could break a line is refused."""
     body = [a_body("invoice-1")] if path else a_body("invoice-1")
     assert api.call("POST", ACME + path, body, {"X-Correlation-Id": "order-7:mail"}).status in (202, 207)
-    [copy] = taken(aws["SEND_QUEUE_URL"])
-    assert correlation_id(copy) == "order-7:mail"
+    [sqs_message] = taken(aws["SEND_QUEUE_URL"])
+    assert correlation_id(sqs_message) == "order-7:mail"
     refusal = api.call("POST", ACME + path, body, {"X-Correlation-Id": "a\nb"})
     assert refusal.is_problem(400, "invalid_request")
     assert [path.lower() for path in refusal.paths] == ["x-correlation-id"]

@@ -73,7 +73,7 @@ def item(table: DynamoMessagesTable, request_id: str = "r1") -> dict[str, Any]:
 
 def queued(request_id: str, age: timedelta = timedelta(), tenant_id: str = "acme") -> Change:
     """Make the change that records a request, which came a while before noon."""
-    request = replace(REQUEST, tenant_id=tenant_id, request_id=request_id, hop=0, created_at=NOON - age)
+    request = replace(REQUEST, tenant_id=tenant_id, request_id=request_id, generation=0, created_at=NOON - age)
     return changes.queue(request, NOON - age)
 
 
@@ -178,7 +178,7 @@ def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
         attempt=2,
         owner="w",
         deadline=NOON,
-        hop=5,
+        generation=5,
         redeliveries=2,
         due_at=NOON,
         waits_for=WaitsFor.PROVIDER,
@@ -217,12 +217,15 @@ def each_rule(table: DynamoMessagesTable) -> Iterator[tuple[Rule, Change]]:
 
 
 def test_a_record_that_rests_for_its_first_copy_can_go_on(table: DynamoMessagesTable) -> None:
-    """Its hop is 0, which is written as any other: without one no later write would be allowed, and copies would be bred for ever."""
-    first = replace(REQUEST, hop=0)
+    """Its generation is 0, which is written as any other.
+
+    Without one no later write would be allowed, and copies would be bred for ever.
+    """
+    first = replace(REQUEST, generation=0)
     begun = table.apply(changes.begin(first, NOON, owner="w", deadline=NOON, provider="ses", version=1))
-    rest = Rest(until=NOON, hop=0)
+    rest = Rest(until=NOON, generation=0)
     table.apply(changes.postpone(first, NOON, Fence(begun.attempt, "w"), rest))
-    assert item(table)["hop"] == {"N": "0"}
+    assert item(table)["generation"] == {"N": "0"}
     waiting = table.get("acme", "r1")
     assert waiting
     assert table.apply(changes.touch(waiting, NOON)).status is Status.DEFERRED
@@ -340,7 +343,7 @@ def test_what_waits_for_its_provider_is_found_oldest_first(table: DynamoMessages
         table.apply(changes.wait(request, NOON, REST))
     table.apply(changes.wait(replace(REQUEST, request_id="timed"), NOON, replace(REST, waits_for=WaitsFor.TIME)))
     table.apply(changes.wait(replace(REQUEST, request_id="theirs", tenant_id="other"), NOON, REST))
-    table.apply(changes.cancel(a_delivery("r1", Status.DEFERRED, content_hash="sha256-v1:aa", hop=4), NOON))
+    table.apply(changes.cancel(a_delivery("r1", Status.DEFERRED, content_hash="sha256-v1:aa", generation=4), NOON))
     assert [d.request_id for d in table.waiting_for_provider("acme")] == ["r2", "r0"]
 
 

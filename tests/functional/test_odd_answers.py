@@ -19,7 +19,7 @@ from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.events import Event
 from mailer.domain.message import S3Object
-from mailer.ports import AccountFacts, Copy
+from mailer.ports import AccountFacts, QueueMessage
 from mailer.services.pacing import Pacing
 from ses_server import Answer, SesServer
 from transitions import REQUEST
@@ -144,8 +144,8 @@ def test_keys_that_are_never_processed_are_a_failure(says: Says) -> None:
 def test_copies_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
     """They are sent again: two copies do no harm, none does."""
     says(body)
-    copy = Copy(body="{}", tenant_id="acme", created_at=NOON)
-    assert wiring.send_queue().send([(copy, timedelta())]) == [copy]
+    queue_message = QueueMessage(body="{}", tenant_id="acme", created_at=NOON)
+    assert wiring.send_queue().send([(queue_message, timedelta())]) == [queue_message]
 
 
 @pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Entries": []}', '{"Entries": [{}]}', '{"Entries": [null]}'])

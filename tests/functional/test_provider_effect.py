@@ -55,13 +55,13 @@ class Stack:
         ).get("Messages"):
             for message in got:
                 self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
-                papers = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
+                attributes = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
                 records.append(
                     {
                         "messageId": message["MessageId"],
                         "body": message["Body"],
                         "attributes": message["Attributes"],
-                        "messageAttributes": papers,
+                        "messageAttributes": attributes,
                     }
                 )
         assert send.handler({"Records": records}, SendContext()) == {"batchItemFailures": []}

@@ -23,7 +23,7 @@ from mailer.domain.message import parse_request, schedule
 from mailer.domain.mime import Mail
 from mailer.domain.provider import ProviderStatus
 from mailer.observability import LogJournal
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.messages import MessagesDependencies, cancel
 from mailer.services.replay import ReplayDependencies, replay
 from mailer.services.resolve import resolve
@@ -82,24 +82,24 @@ class Office(Bench):
             send_timeout=SEND_TIMEOUT,
             **real,
         )
-        self.ever: list[Copy] = []
+        self.ever: list[QueueMessage] = []
 
     def ask(self, request_id: str, *outcomes: Outcome, **fields: Any) -> None:
         """Put a request on the queue and let it be handled once."""
         self.provider.outcomes[:] = outcomes
-        self.handle(Copy(body=a_body(request_id, **fields), tenant_id="acme", created_at=self.clock.now()))
+        self.handle(QueueMessage(body=a_body(request_id, **fields), tenant_id="acme", created_at=self.clock.now()))
         self.clock.advance(timedelta(seconds=1))
 
-    def handle(self, copy: Copy) -> None:
-        self.ever.append(copy)
-        self.receive(copy)
+    def handle(self, queue_message: QueueMessage) -> None:
+        self.ever.append(queue_message)
+        self.receive(queue_message)
 
-    def queued(self, request_id: str) -> Copy:
+    def queued(self, request_id: str) -> QueueMessage:
         """Record a request whose copy stays on the queue."""
-        copy = Copy(body=a_body(request_id), tenant_id="acme", created_at=self.clock.now())
-        self.queue.sent.append((copy, timedelta()))
-        self.deps.messages.apply(changes.queue(requested(copy), copy.created_at))
-        return copy
+        queue_message = QueueMessage(body=a_body(request_id), tenant_id="acme", created_at=self.clock.now())
+        self.queue.sent.append((queue_message, timedelta()))
+        self.deps.messages.apply(changes.queue(requested(queue_message), queue_message.created_at))
+        return queue_message
 
     def switch(self, status: ProviderStatus) -> None:
         row = self.providers.rows["acme"]
@@ -112,17 +112,17 @@ class Office(Bench):
             while self.queue.sent:
                 self.handle(self.queue.sent.pop(0)[0])
             self.clock.advance(timedelta(minutes=20))
-        for copy in list(self.ever):
-            self.receive(copy)
+        for queue_message in list(self.ever):
+            self.receive(queue_message)
 
     def records(self) -> dict[str, Delivery]:
         found = self.deps.messages.list("acme", status=None, limit=100, cursor=None).deliveries
         return {record.request_id: record for record in found}
 
 
-def requested(copy: Copy) -> changes.Request:
-    send = parse_request(copy.body)
-    return changes.Request.of(send, created_at=copy.created_at, expires_at=schedule(send, copy.created_at).expires_at)
+def requested(queue_message: QueueMessage) -> changes.Request:
+    send = parse_request(queue_message.body)
+    return changes.Request.of(send, created_at=queue_message.created_at, expires_at=schedule(send, queue_message.created_at).expires_at)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def replayed(office: Office, backup: Backup, seed: int) -> Counter[str]:
     return replay(lines, deps, since=backup.moment)
 
 
-def work_before(office: Office) -> Copy:
+def work_before(office: Office) -> QueueMessage:
     """Bring requests into each state that a table can be restored to; return a copy that is on the queue then."""
     office.ask("sent-before")
     office.ask("held-before", VANISHED)
@@ -173,7 +173,7 @@ def work_before(office: Office) -> Copy:
     return office.queued("queued-then-parked")
 
 
-def work_after(office: Office, on_queue: Copy) -> None:
+def work_after(office: Office, on_queue: QueueMessage) -> None:
     """Go on: ends, parked bodies, sends that went wrong."""
     office.clock.advance(timedelta(minutes=3))
     office.queue.sent.clear()
@@ -190,8 +190,8 @@ def work_after(office: Office, on_queue: Copy) -> None:
     office.ask("parked-since")
     office.ask("parked-since-for-later", sendAt=(office.clock.now() + timedelta(hours=3)).isoformat())
     office.clock.advance(timedelta(minutes=5))
-    for copy in [office.queue.sent.pop(0)[0] for _ in range(len(office.queue.sent))]:
-        office.handle(copy)  # what was to be sent again is parked too
+    for queue_message in [office.queue.sent.pop(0)[0] for _ in range(len(office.queue.sent))]:
+        office.handle(queue_message)  # what was to be sent again is parked too
     office.switch(ProviderStatus.ACTIVE)
     waiting = office.records()["parked-then-sent"]
     office.handle(pointer_to(office.deps.messages.apply(changes.touch(waiting, office.clock.now(), due_at=office.clock.now()))))

@@ -14,7 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from api_calls import SendContext
 from fakes import NOON
 from mailer import wiring
-from mailer.adapters.send_queue import MAX_BATCH_BYTES, OURS, SqsSendQueue, packed, to_attributes
+from mailer.adapters.send_queue import MAX_BATCH_BYTES, SIGNED_ATTRIBUTE, SqsSendQueue, packed, to_attributes
 from mailer.adapters.signer import Signer
 from mailer.domain import changes, proof
 from mailer.domain.changes import Fence, Request
@@ -22,17 +22,17 @@ from mailer.domain.delivery import NotSent
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import MAX_BODY, parse_request
 from mailer.handlers.send import _received, handler
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.waiting import pointer_to
 from mailer.settings import settings
 from queues import record, taken
 from sending_support import a_body
 
-WHOLE = Copy(
+WHOLE = QueueMessage(
     body='{"tenantId":"acme","requestId":"r1"}',
     tenant_id="acme",
     created_at=NOON,
-    hop=7,
+    generation=7,
     redeliveries=2,
     failures=3,
     parked="parked/acme/r1/1.json",
@@ -44,7 +44,7 @@ WHOLE = Copy(
     schema=3,
     claimed=True,
 )
-PLAIN = Copy(body="{}", tenant_id="acme", created_at=NOON)
+PLAIN = QueueMessage(body="{}", tenant_id="acme", created_at=NOON)
 SECOND = timedelta(seconds=1)
 
 
@@ -66,13 +66,13 @@ def queue(aws: Mapping[str, str]) -> SqsSendQueue:
     return wiring.send_queue()
 
 
-@pytest.mark.parametrize("copy", [WHOLE, PLAIN], ids=["whole", "plain"])
-def test_a_copy_arrives_as_it_was_sent(queue: SqsSendQueue, copy: Copy) -> None:
+@pytest.mark.parametrize("queue_message", [WHOLE, PLAIN], ids=["whole", "plain"])
+def test_a_copy_arrives_as_it_was_sent(queue: SqsSendQueue, queue_message: QueueMessage) -> None:
     """All that is known of it, through SQS and Lambda's record."""
-    assert queue.send([(copy, timedelta())]) == []
+    assert queue.send([(queue_message, timedelta())]) == []
     [message] = taken(queue._queue_url)
     received = _received(record(message), wiring.signer())
-    assert (received.copy, received.receives, received.receipt) == (copy, 1, message["MessageId"])
+    assert (received.queue_message, received.receives, received.sqs_message_id) == (queue_message, 1, message["MessageId"])
 
 
 def test_sqs_serves_tenants_fairly_by_their_group(queue: SqsSendQueue) -> None:
@@ -89,7 +89,7 @@ def test_a_buried_copy_says_why(queue: SqsSendQueue) -> None:
     assert (message["Body"], attributes["reason"]["StringValue"]) == (WHOLE.body, "request_id_reused")
     assert attributes["detail"]["StringValue"] == "x" * 512
     assert len(attributes) <= 10  # SQS takes no more
-    assert _received(record(message), wiring.signer()).copy == WHOLE
+    assert _received(record(message), wiring.signer()).queue_message == WHOLE
 
 
 def test_a_buried_copy_without_detail_or_tenant_is_taken(queue: SqsSendQueue) -> None:
@@ -102,19 +102,25 @@ def test_a_raw_message_of_a_producer_is_a_first_copy(queue: SqsSendQueue) -> Non
     """Nothing is known of it: it came when SQS took it."""
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}")
     [message] = taken(queue._queue_url)
-    copy = _received(record(message), wiring.signer()).copy
-    assert (copy.hop, copy.parked, copy.proof, copy.slot, copy.expires_at) == (0, None, None, None, None)
-    assert int(copy.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
+    queue_message = _received(record(message), wiring.signer()).queue_message
+    assert (queue_message.generation, queue_message.parked, queue_message.proof, queue_message.slot, queue_message.expires_at) == (
+        0,
+        None,
+        None,
+        None,
+        None,
+    )
+    assert int(queue_message.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
 
 
 MADE_UP = [
-    *({name: value} for name in ("hop", "failures", "slot", "createdAt", "expiresAt") for value in ("7", "-1", "nan", "9" * 400)),
+    *({name: value} for name in ("generation", "failures", "slot", "createdAt", "expiresAt") for value in ("7", "-1", "nan", "9" * 400)),
     {"createdAt": "253402300799999"},
     {"parked": "parked/globex/r1/1.json"},
     {"proof": '{"attempt": 1, "owner": "w", "sent": "made-up"}'},
-    {OURS: '{"createdAt":1,"hop":7,"proof":"{}"}'},
-    {OURS: "."},
-    {OURS: f"{'A' * 43}." + '{"createdAt":1,"hop":7}'},
+    {SIGNED_ATTRIBUTE: '{"createdAt":1,"generation":7,"proof":"{}"}'},
+    {SIGNED_ATTRIBUTE: "."},
+    {SIGNED_ATTRIBUTE: f"{'A' * 43}." + '{"createdAt":1,"generation":7}'},
 ]
 
 
@@ -124,10 +130,10 @@ def test_what_a_producer_says_of_its_message_counts_for_nothing(queue: SqsSendQu
     made_up: Any = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}", MessageAttributes=made_up, MessageGroupId="acme")
     [message] = taken(queue._queue_url)
-    copy = _received(record(message), wiring.signer()).copy
+    queue_message = _received(record(message), wiring.signer()).queue_message
     sender = message["Attributes"]["SenderId"]
-    assert replace(copy, created_at=NOON) == replace(PLAIN, sender=sender, claimed=OURS in attributes)
-    assert int(copy.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
+    assert replace(queue_message, created_at=NOON) == replace(PLAIN, sender=sender, claimed=SIGNED_ATTRIBUTE in attributes)
+    assert int(queue_message.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
 
 
 def test_a_producer_is_known_by_what_sqs_says_of_it(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +161,8 @@ def test_a_new_key_takes_no_message_of_the_old_one_for_a_producer_s(queue: SqsSe
         body = a_body(request_id)
         request = Request.of(parse_request(body), created_at=NOON, expires_at=soon)
         parked = wiring.parked_bodies().park("acme", request_id, body) if request_id == "r2" else None
-        waits = wiring.messages_table().apply(changes.wait(request, NOON, changes.Rest(until=NOON, hop=1, parked=parked)))
-        queue.send([(pointer_to(waits) if parked else replace(PLAIN, body=body, hop=1), timedelta())])
+        waits = wiring.messages_table().apply(changes.wait(request, NOON, changes.Rest(until=NOON, generation=1, parked=parked)))
+        queue.send([(pointer_to(waits) if parked else replace(PLAIN, body=body, generation=1), timedelta())])
     monkeypatch.setattr(queue, "_signer", wiring.signer())
     assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, SendContext()) == {"batchItemFailures": []}
     ended = [wiring.messages_table().get("acme", request_id) for request_id in ("r1", "r2")]
@@ -166,10 +172,10 @@ def test_a_new_key_takes_no_message_of_the_old_one_for_a_producer_s(queue: SqsSe
 
 def test_what_was_signed_for_one_message_counts_for_no_other(queue: SqsSendQueue) -> None:
     """Neither with another body nor with anything changed in it."""
-    signed = to_attributes(WHOLE, wiring.signer())[OURS]["StringValue"]
+    signed = to_attributes(WHOLE, wiring.signer())[SIGNED_ATTRIBUTE]["StringValue"]
     assert wiring.signer().read(signed, WHOLE.body)
     assert wiring.signer().read(signed, WHOLE.body + " ") is None
-    assert wiring.signer().read(signed.replace('"hop":7', '"hop":8'), WHOLE.body) is None
+    assert wiring.signer().read(signed.replace('"generation":7', '"generation":8'), WHOLE.body) is None
     assert wiring.signer().read(f"{signed}{WHOLE.body[:1]}", WHOLE.body[1:]) is None
     assert queue
 
@@ -182,7 +188,7 @@ def test_a_message_that_is_moved_stays_ours(queue: SqsSendQueue) -> None:
         QueueUrl=queue._queue_url, MessageBody=message["Body"], MessageAttributes=message["MessageAttributes"], MessageGroupId="acme"
     )
     [moved] = taken(queue._queue_url)
-    assert _received(record(moved), wiring.signer()).copy == WHOLE
+    assert _received(record(moved), wiring.signer()).queue_message == WHOLE
 
 
 def test_without_kms_only_messages_that_are_signed_are_handed_back(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +197,9 @@ def test_without_kms_only_messages_that_are_signed_are_handed_back(queue: SqsSen
     queue.send([(replace(PLAIN, body=body), timedelta())])
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body.replace("r1", "r2"))
     records = [record(message) for message in taken(queue._queue_url)]
-    [ours] = [one["messageId"] for one in records if one["messageAttributes"]]
+    [signed] = [one["messageId"] for one in records if one["messageAttributes"]]
     without_kms(monkeypatch)
-    assert handler({"Records": records}, SendContext()) == {"batchItemFailures": [{"itemIdentifier": ours}]}
+    assert handler({"Records": records}, SendContext()) == {"batchItemFailures": [{"itemIdentifier": signed}]}
     [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
     assert (ended["requestId"]["S"], ended["status"]["S"]) == ("r2", "failed")
 
@@ -212,8 +218,8 @@ def test_what_an_outage_gives_back_again_and_again_is_hidden(
     with patch.object(wiring.sqs(), "change_message_visibility_batch", wraps=wiring.sqs().change_message_visibility_batch) as hide:
         assert len(handler({"Records": records}, SendContext())["batchItemFailures"]) == 1
     entries = [entry for call in hide.call_args_list for entry in call.kwargs["Entries"]]
-    [ours] = [one["receiptHandle"] for one in records if one["messageAttributes"]]
-    assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in entries] == [(ours, seconds) for seconds in hidden]
+    [signed] = [one["receiptHandle"] for one in records if one["messageAttributes"]]
+    assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in entries] == [(signed, seconds) for seconds in hidden]
 
 
 def test_messages_of_every_number_are_hidden(queue: SqsSendQueue) -> None:
@@ -246,16 +252,16 @@ def test_a_producer_s_correlation_id_is_cut() -> None:
     """It stands in every log line."""
     attributes = {"correlationId": {"stringValue": "c" * 999}}
     read = _received({"messageId": "1", "body": "{}", "messageAttributes": attributes}, SIGNER)
-    assert read.copy.correlation_id == "c" * 128
+    assert read.queue_message.correlation_id == "c" * 128
 
 
 def test_a_queue_body_leaves_room_for_all_that_we_add() -> None:
     """Names, types and values of all attributes: SQS counts them towards its 1 MiB."""
-    most = Copy(
+    most = QueueMessage(
         body="x" * MAX_BODY,
         tenant_id="t" * 64,
         created_at=NOON,
-        hop=999_999,
+        generation=999_999,
         failures=999_999,
         parked=f"parked/{'t' * 64}/{'r' * 128}/{'0' * 16}.json",
         expires_at=NOON,
@@ -296,10 +302,10 @@ class Answers:
 
 def test_copies_that_sqs_refuses_are_given_back() -> None:
     """A batch may be taken in part."""
-    copies = [replace(PLAIN, body=f"{n}") for n in range(12)]
+    queue_messages = [replace(PLAIN, body=f"{n}") for n in range(12)]
     client: Any = Answers("3", "11")
-    missed = SqsSendQueue(client, SIGNER, "q", "d").send([(copy, timedelta()) for copy in copies])
-    assert [copy.body for copy in missed] == ["3", "11"]
+    missed = SqsSendQueue(client, SIGNER, "q", "d").send([(queue_message, timedelta()) for queue_message in queue_messages])
+    assert [queue_message.body for queue_message in missed] == ["3", "11"]
 
 
 def test_an_outage_gives_every_copy_back(queue: SqsSendQueue) -> None:
@@ -338,9 +344,17 @@ def test_a_batch_weighs_at_most_one_mebibyte() -> None:
     """Bodies and attributes together; a body that fills a batch goes alone."""
     sizes = [900_000, 200_000, 200_000, 1_044_480, 5]
     batches = list(packed([(replace(WHOLE, body="x" * size), timedelta()) for size in sizes]))
-    assert [[len(copy.body) for copy, _ in batch] for batch in batches] == [[900_000], [200_000, 200_000], [1_044_480], [5]]
+    assert [[len(queue_message.body) for queue_message, _ in batch] for batch in batches] == [
+        [900_000],
+        [200_000, 200_000],
+        [1_044_480],
+        [5],
+    ]
     for batch in batches:
-        assert sum(len(copy.body) + len(json.dumps(to_attributes(copy, SIGNER))) for copy, _ in batch) <= MAX_BATCH_BYTES
+        assert (
+            sum(len(queue_message.body) + len(json.dumps(to_attributes(queue_message, SIGNER))) for queue_message, _ in batch)
+            <= MAX_BATCH_BYTES
+        )
 
 
 def test_no_copies_are_no_call() -> None:

@@ -32,7 +32,7 @@ GOOD: list[tuple[str, str, Mapping[str, Any]]] = [
         "UpdateItem",
         {
             **UPDATE,
-            "UpdateExpression": "SET #status = :status, hop = if_not_exists(hop, :zero) + :one REMOVE dueAt ADD revision :one",
+            "UpdateExpression": "SET #status = :status, attempt = if_not_exists(attempt, :zero) + :one REMOVE dueAt ADD revision :one",
             "ConditionExpression": "attribute_not_exists(tenantId) OR (#status IN (:status) AND active.version = :one)",
             "ExpressionAttributeNames": {"#status": "status"},
             "ExpressionAttributeValues": {":status": {"S": "sent"}, ":zero": {"N": "0"}, ":one": {"N": "1"}},
@@ -40,7 +40,11 @@ GOOD: list[tuple[str, str, Mapping[str, Any]]] = [
     ),
     ("dynamodb", "BatchGetItem", {"RequestItems": {"t": {"Keys": [KEY]}}}),
     ("dynamodb", "TransactWriteItems", {"TransactItems": [{"Put": {"TableName": "t", "Item": KEY}}]}),
-    ("sqs", "SendMessage", {**MESSAGE, "MessageGroupId": "acme", "MessageAttributes": {"hop": {"DataType": "String", "StringValue": "1"}}}),
+    (
+        "sqs",
+        "SendMessage",
+        {**MESSAGE, "MessageGroupId": "acme", "MessageAttributes": {"attempt": {"DataType": "String", "StringValue": "1"}}},
+    ),
     (
         "sqs",
         "SendMessageBatch",

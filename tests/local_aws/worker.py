@@ -34,7 +34,7 @@ from mailer.handlers.providers import handler as providers
 from mailer.handlers.send import handler as send
 from mailer.handlers.sweep import handler as sweep
 from mailer.operate import main as operate_main
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.settings import settings
 
 BATCH = 10
@@ -160,8 +160,8 @@ class PacedQueue(SqsSendQueue):
 
     speed = 1.0
 
-    def send(self, copies: Iterable[Entry]) -> Sequence[Copy]:
-        return super().send((copy, delay / self.speed) for copy, delay in copies)
+    def send(self, queue_messages: Iterable[Entry]) -> Sequence[QueueMessage]:
+        return super().send((queue_message, delay / self.speed) for queue_message, delay in queue_messages)
 
 
 @contextlib.contextmanager
@@ -265,12 +265,12 @@ def poll(tell: Tell, pace: Pace, hidden: int) -> None:
 
 def _record(message: Mapping[str, Any]) -> dict[str, Any]:
     """Write a message as the event source does."""
-    papers = message.get("MessageAttributes", {})
+    attributes = message.get("MessageAttributes", {})
     return {
         "messageId": message["MessageId"],
         "body": message["Body"],
         "attributes": message["Attributes"],
-        "messageAttributes": {name: {"stringValue": value.get("StringValue"), "dataType": "String"} for name, value in papers.items()},
+        "messageAttributes": {name: {"stringValue": value.get("StringValue"), "dataType": "String"} for name, value in attributes.items()},
     }
 
 

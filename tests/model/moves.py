@@ -14,23 +14,25 @@ def moves(setup: Setup, world: World) -> Iterator[Move]:
 
 
 def _moves(setup: Setup, world: World) -> Iterator[Move]:
-    is_worker_free = sum(pending.copy is not None for pending in world.pending) < setup.workers
-    for copy in dict.fromkeys(world.queue):
+    is_worker_free = sum(pending.queue_message is not None for pending in world.pending) < setup.workers
+    for queue_message in dict.fromkeys(world.queue):
         if is_worker_free:
-            yield from worker.receive(setup, without_copy(world, copy), copy)
-        yield "a copy is handed out twice", queued(world, copy), Kind.FAULT
+            yield from worker.receive(setup, without_copy(world, queue_message), queue_message)
+        yield "a copy is handed out twice", queued(world, queue_message), Kind.FAULT
     for pending in dict.fromkeys(world.pending):
         rest = without_write(world, pending)
-        yield f"dies before it writes {pending.deed}", excused(handed_back(rest, pending.copy), pending), Kind.FAULT
-        if pending.copy is None:
+        yield f"dies before it writes {pending.deed}", excused(handed_back(rest, pending.queue_message), pending), Kind.FAULT
+        if pending.queue_message is None:
             yield from others.write(setup, rest, pending)
         else:
-            yield from worker.write(setup, rest, pending, pending.copy)
+            yield from worker.write(setup, rest, pending, pending.queue_message)
     yield from others.others(setup, world)
 
 
 def _is_small(setup: Setup, world: World) -> bool:
     """Keep the walk finite: faults breed no more copies, and lead no copy further ahead of the record, than the setup allows."""
-    held = [pending.copy for pending in world.pending if pending.copy is not None]
-    hop = world.record.hop if world.record else 0
-    return len(world.queue) + len(held) <= setup.copies and all(copy.hop <= hop + setup.ahead for copy in (*world.queue, *held))
+    held = [pending.queue_message for pending in world.pending if pending.queue_message is not None]
+    generation = world.record.generation if world.record else 0
+    return len(world.queue) + len(held) <= setup.queue_messages and all(
+        queue_message.generation <= generation + setup.ahead for queue_message in (*world.queue, *held)
+    )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from mailer.domain.delivery import Status
 from model.records import Record, Write
-from model.world import OPEN, Copy, Kind, Move, Pending, Setup, World, about_to, late, queued, written
+from model.world import OPEN, Kind, Move, Pending, QueueMessage, Setup, World, about_to, late, queued, written
 
 
 def others(setup: Setup, world: World) -> Iterator[Move]:
@@ -18,13 +18,13 @@ def others(setup: Setup, world: World) -> Iterator[Move]:
     after, answer = written(setup, world, _about(setup, "cancel", record))
     if answer.is_done:
         yield "its caller cancels", after, Kind.QUITS
-    if all(pending.copy is not None for pending in world.pending):
+    if all(pending.queue_message is not None for pending in world.pending):
         yield from _sweep(world, record)
         yield from _resolve(setup, world, record)
 
 
 def _about(setup: Setup, deed: str, record: Record) -> Write:
-    return Write(deed, record.content, setup.on_unknown, record.hop)
+    return Write(deed, record.content, setup.on_unknown, record.generation)
 
 
 def _sweep(world: World, record: Record) -> Iterator[Move]:
@@ -35,7 +35,7 @@ def _sweep(world: World, record: Record) -> Iterator[Move]:
         yield "the sweeper is to end it", about_to(world, "refuse", None), Kind.QUITS
         if record.is_parked:
             kind = Kind.FAULT if world.queue or world.pending else Kind.GOES_ON
-            yield "the sweeper feeds it back", queued(world, Copy(record.content, record.hop)), kind
+            yield "the sweeper feeds it back", queued(world, QueueMessage(record.content, record.generation)), kind
 
 
 def _resolve(setup: Setup, world: World, record: Record) -> Iterator[Move]:
@@ -44,7 +44,7 @@ def _resolve(setup: Setup, world: World, record: Record) -> Iterator[Move]:
         return
     said = world._replace(words=world.words - 1)
     if record.is_parked:
-        copied = queued(said, Copy(record.content, record.hop + 1))
+        copied = queued(said, QueueMessage(record.content, record.generation + 1))
         yield late(world, about_to(copied, "settle: resend", None, is_latest=True), "an operator is to send it again")
     if world.accepted:
         yield "an operator knows that it was sent", written(setup, said, _about(setup, "settle: sent", record))[0], Kind.GOES_ON
@@ -55,7 +55,7 @@ def write(setup: Setup, world: World, pending: Pending) -> Iterator[Move]:
     if (record := world.record) is None:
         yield "finds nothing any more", world, Kind.GOES_ON
         return
-    wish = Write(pending.deed, record.content, setup.on_unknown, pending.hop, pending.is_latest)
+    wish = Write(pending.deed, record.content, setup.on_unknown, pending.generation, pending.is_latest)
     after, answer = written(setup, world, wish)
     if pending.deed == "refuse" and not answer.is_done and record.maybe_sent:
         after = about_to(after, "give up", None)

@@ -32,7 +32,7 @@ class Record(NamedTuple):
     status: Status
     content: str
     on_unknown: OnUnknown
-    hop: int = 0
+    generation: int = 0
     has_begun: bool = False
     has_deadline: bool = False
     is_due_later: bool = False
@@ -41,12 +41,12 @@ class Record(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One conditional write that somebody wants to make; `hop` is that of the copy in hand, or of the record as it was read."""
+    """One conditional write that somebody wants to make; `generation` is that of the copy in hand, or of the record as it was read."""
 
     deed: str
     content: str
     on_unknown: OnUnknown
-    hop: int = 0
+    generation: int = 0
     is_latest: bool = True
     is_late: bool = True
 
@@ -68,18 +68,20 @@ class Write(NamedTuple):
             expires_at=NOON + timedelta(days=1),
             recipients=1,
             on_unknown=self.on_unknown,
-            hop=self.hop,
+            generation=self.generation,
         )
 
     @property
     def seen(self) -> Delivery:
         """Return the record as its writer had read it."""
         request, fence = self.request, self.fence
-        fields = {name: getattr(request, name) for name in ("content_hash", "on_unknown", "hop", "expires_at")}
+        fields = {name: getattr(request, name) for name in ("content_hash", "on_unknown", "generation", "expires_at")}
         return a_delivery(status=Status.UNKNOWN, attempt=fence.attempt, owner=fence.owner, deadline=NOON + SECONDS, **fields)
 
-    def rest(self, *, is_parked: bool = False, hop: int = 1) -> Rest:
-        return Rest(until=DUE, hop=self.hop + hop, error=LATER, parked=KEY if is_parked else None, on_queue=not is_parked)
+    def rest(self, *, is_parked: bool = False, generation: int = 1) -> Rest:
+        return Rest(
+            until=DUE, generation=self.generation + generation, error=LATER, parked=KEY if is_parked else None, on_queue=not is_parked
+        )
 
 
 def _begin(write: Write) -> Change:
@@ -97,7 +99,7 @@ CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "reject": lambda w: changes.reject(w.request, w.now, w.fence, ERROR),
     "postpone": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest()),
     "postpone parked": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest(is_parked=True)),
-    "postpone here": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest(hop=0)),
+    "postpone here": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest(generation=0)),
     "lose": lambda w: changes.lose(w.request, w.now, w.fence, LOST),
     "lose for good": lambda w: changes.lose(w.request, w.now, w.fence, LOST, for_good=True),
     "time out": lambda w: changes.time_out(w.seen, w.now, LOST),
@@ -105,7 +107,7 @@ CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "settle: resend": lambda w: changes.settle_resend(w.seen, w.now, SECONDS, WORD, NOON + timedelta(days=1)),
     "settle: sent": lambda w: changes.settle_sent(w.seen, w.now, "m-1", WORD),
     "cancel": lambda w: changes.cancel(w.seen, w.now),
-    "note": lambda w: changes.note(w.request, w.now, hop=w.hop + 1),
+    "note": lambda w: changes.note(w.request, w.now, generation=w.generation + 1),
     "park": lambda w: changes.note(w.request, w.now, parked=KEY),
     "hold": lambda w: changes.hold(w.seen, w.now, KEY),
     "touch": lambda w: changes.touch(w.seen, w.now, due_at=w.now),
@@ -145,7 +147,7 @@ def _delivery(record: Record) -> Delivery:
         on_unknown=record.on_unknown,
         attempt=LATEST.attempt if record.has_begun else 0,
         owner=LATEST.owner if record.has_begun else None,
-        hop=record.hop,
+        generation=record.generation,
         deadline=NOON + SECONDS if record.has_deadline else None,
         due_at=DUE if record.is_due_later else None,
         maybe_sent=record.maybe_sent,
@@ -160,7 +162,7 @@ def _record(after: Delivery) -> Record:
         status=after.status,
         content=after.content_hash,
         on_unknown=after.on_unknown,
-        hop=after.hop,
+        generation=after.generation,
         has_begun=after.attempt > 0,
         has_deadline=after.deadline is not None,
         is_due_later=after.due_at == DUE,

@@ -14,55 +14,59 @@ from model.world import (
     FINAL,
     OPEN,
     RESULTS,
-    Copy,
     Kind,
     Move,
     Pending,
+    QueueMessage,
     Setup,
     World,
     about_to,
     all_earlier,
     excused,
     late,
-    next_copy,
+    next_message,
     queued,
     written,
 )
 
 
-def receive(setup: Setup, world: World, copy: Copy) -> Iterator[Move]:
+def receive(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Move]:
     """Yield what becomes of a copy that was just taken off the queue."""
-    if copy.proof:
-        yield _settle_proof(world, copy)
+    if queue_message.proof:
+        yield _settle_proof(world, queue_message)
         return
-    yield from _begin(setup, world, copy)
-    yield from _wait(setup, world, copy)
-    yield from _end(setup, world, copy)
+    yield from _begin(setup, world, queue_message)
+    yield from _wait(setup, world, queue_message)
+    yield from _end(setup, world, queue_message)
 
 
-def _wish(setup: Setup, deed: str, copy: Copy, *, is_late: bool = True) -> Write:
-    return Write(deed, copy.content, setup.on_unknown, copy.hop, is_late=is_late)
+def _wish(setup: Setup, deed: str, queue_message: QueueMessage, *, is_late: bool = True) -> Write:
+    return Write(deed, queue_message.content, setup.on_unknown, queue_message.generation, is_late=is_late)
 
 
-def _settle_proof(world: World, copy: Copy) -> Move:
+def _settle_proof(world: World, queue_message: QueueMessage) -> Move:
     """Do as `services.send._settle_proof` and `domain.proof.settled_by`."""
-    record, plain = world.record, copy._replace(proof="", is_latest=False)
-    is_open = record is not None and copy.is_latest and record.status in (Status.SENDING, Status.UNKNOWN)
-    if record is None or (not is_open and (record.status is Status.SENT or copy.proof != "accept")):
+    record, plain = world.record, queue_message._replace(proof="", is_latest=False)
+    is_open = record is not None and queue_message.is_latest and record.status in (Status.SENDING, Status.UNKNOWN)
+    if record is None or (not is_open and (record.status is Status.SENT or queue_message.proof != "accept")):
         return "a proof is of no use", queued(world, plain), Kind.GOES_ON
-    after = queued(world, next_copy(copy)) if copy.proof == "postpone" else world
-    return f"settles the proof {copy.proof}", about_to(after, copy.proof, copy, is_latest=copy.is_latest), Kind.GOES_ON
+    after = queued(world, next_message(queue_message)) if queue_message.proof == "postpone" else world
+    return (
+        f"settles the proof {queue_message.proof}",
+        about_to(after, queue_message.proof, queue_message, is_latest=queue_message.is_latest),
+        Kind.GOES_ON,
+    )
 
 
-def _begin(setup: Setup, world: World, copy: Copy) -> Iterator[Move]:
+def _begin(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Move]:
     """Do as `services.send._send_once`."""
     for is_late in (True, False) if world.record and world.record.is_due_later else (True,):
-        after, answer = written(setup, world, _wish(setup, "begin", copy, is_late=is_late))
+        after, answer = written(setup, world, _wish(setup, "begin", queue_message, is_late=is_late))
         if answer.is_done:
-            yield from _call(_begun(after), copy)
+            yield from _call(_begun(after), queue_message)
         else:
-            yield from _react(setup, world, copy, "is refused")
-    yield "begin is not heard", queued(world, next_copy(copy, "postpone")), Kind.FAULT
+            yield from _react(setup, world, queue_message, "is refused")
+    yield "begin is not heard", queued(world, next_message(queue_message, "postpone")), Kind.FAULT
 
 
 def _begun(world: World) -> World:
@@ -71,69 +75,73 @@ def _begun(world: World) -> World:
     return all_earlier(world._replace(is_excused=world.is_excused and maybe_sent))
 
 
-def _call(world: World, copy: Copy) -> Iterator[Move]:
-    taken = world._replace(accepted=tuple(sorted((*world.accepted, copy.content))))
-    yield "begins and is accepted", _result(taken, "accept", copy), Kind.GOES_ON
-    yield "begins and is rejected", _result(world, "reject", copy), Kind.GOES_ON
-    yield "begins and is throttled", _result(queued(world, next_copy(copy)), "postpone", copy), Kind.GOES_ON
-    yield "begins and has to park", _result(world, "postpone parked", copy), Kind.GOES_ON
-    yield "begins, is throttled, and the queue is out of reach", _result(world, "postpone here", copy), Kind.FAULT
+def _call(world: World, queue_message: QueueMessage) -> Iterator[Move]:
+    taken = world._replace(accepted=tuple(sorted((*world.accepted, queue_message.content))))
+    yield "begins and is accepted", _result(taken, "accept", queue_message), Kind.GOES_ON
+    yield "begins and is rejected", _result(world, "reject", queue_message), Kind.GOES_ON
+    yield "begins and is throttled", _result(queued(world, next_message(queue_message)), "postpone", queue_message), Kind.GOES_ON
+    yield "begins and has to park", _result(world, "postpone parked", queue_message), Kind.GOES_ON
+    yield "begins, is throttled, and the queue is out of reach", _result(world, "postpone here", queue_message), Kind.FAULT
     bad = world._replace(is_excused=True)
-    yield "begins, is accepted, and does not hear of it", _result(taken._replace(is_excused=True), "lose", copy), Kind.FAULT
-    yield "begins and its call gets lost", _result(bad, "lose", copy), Kind.FAULT
-    yield "begins and dies", queued(bad, copy), Kind.FAULT
-    yield "begins and does not hear of it", queued(bad, next_copy(copy, "postpone", is_latest=True)), Kind.FAULT
+    yield "begins, is accepted, and does not hear of it", _result(taken._replace(is_excused=True), "lose", queue_message), Kind.FAULT
+    yield "begins and its call gets lost", _result(bad, "lose", queue_message), Kind.FAULT
+    yield "begins and dies", queued(bad, queue_message), Kind.FAULT
+    yield "begins and does not hear of it", queued(bad, next_message(queue_message, "postpone", is_latest=True)), Kind.FAULT
 
 
-def _result(world: World, deed: str, copy: Copy) -> World:
-    return about_to(world, deed, copy, is_latest=True)
+def _result(world: World, deed: str, queue_message: QueueMessage) -> World:
+    return about_to(world, deed, queue_message, is_latest=True)
 
 
-def _wait(setup: Setup, world: World, copy: Copy) -> Iterator[Move]:
+def _wait(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Move]:
     """Do as `services.send.defer`."""
     record = world.record
-    if record and not (record.content == copy.content and record.hop <= copy.hop and record.status in OPEN):
-        yield from _react(setup, world, copy, "must wait")
+    if record and not (record.content == queue_message.content and record.generation <= queue_message.generation and record.status in OPEN):
+        yield from _react(setup, world, queue_message, "must wait")
         return
-    yield "must wait on the queue", about_to(queued(world, next_copy(copy)), "wait", copy), Kind.GOES_ON
-    yield "must wait, parked", about_to(world, "wait parked", copy), Kind.GOES_ON
+    yield "must wait on the queue", about_to(queued(world, next_message(queue_message)), "wait", queue_message), Kind.GOES_ON
+    yield "must wait, parked", about_to(world, "wait parked", queue_message), Kind.GOES_ON
 
 
-def _end(setup: Setup, world: World, copy: Copy) -> Iterator[Move]:
+def _end(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Move]:
     """Do as `services.send.end`."""
-    after, answer = written(setup, world, _wish(setup, "refuse", copy))
+    after, answer = written(setup, world, _wish(setup, "refuse", queue_message))
     if answer.is_done:
         yield "ends it", after, Kind.QUITS
     elif answer.record is not None and answer.record.maybe_sent:
-        yield "cannot end it as failed", about_to(world, "give up", copy), Kind.QUITS
+        yield "cannot end it as failed", about_to(world, "give up", queue_message), Kind.QUITS
     else:
-        yield from _react(setup, world, copy, "cannot end it")
+        yield from _react(setup, world, queue_message, "cannot end it")
 
 
-def _react(setup: Setup, world: World, copy: Copy, why: str) -> Iterator[Move]:
+def _react(setup: Setup, world: World, queue_message: QueueMessage, why: str) -> Iterator[Move]:
     """Do as `services.redelivery.redelivered` with the record as it stands."""
     record = world.record
     if record is None:
-        yield f"{why}; begins anew", queued(world, copy), Kind.GOES_ON
-    elif record.content != copy.content or record.status in FINAL or record.hop > copy.hop:
+        yield f"{why}; begins anew", queued(world, queue_message), Kind.GOES_ON
+    elif record.content != queue_message.content or record.status in FINAL or record.generation > queue_message.generation:
         yield f"{why}; leaves it {record.status}", world, Kind.GOES_ON
     elif record.status is Status.UNKNOWN and (record.on_unknown == "hold" or world.resent >= setup.resends):
-        yield f"{why}; holds it", world if record.is_parked and record.on_unknown == "hold" else about_to(world, "hold", copy), Kind.GOES_ON
+        yield (
+            f"{why}; holds it",
+            world if record.is_parked and record.on_unknown == "hold" else about_to(world, "hold", queue_message),
+            Kind.GOES_ON,
+        )
     else:
-        yield f"{why}; comes back", about_to(queued(world, next_copy(copy)), "note", copy), Kind.GOES_ON
+        yield f"{why}; comes back", about_to(queued(world, next_message(queue_message)), "note", queue_message), Kind.GOES_ON
         if record.status not in OPEN:
             deed = "time out" if record.status is Status.SENDING else "resend"
-            yield late(world, about_to(world, deed, copy, is_latest=True), f"{why}; takes it for dead")
+            yield late(world, about_to(world, deed, queue_message, is_latest=True), f"{why}; takes it for dead")
 
 
-def write(setup: Setup, others: World, pending: Pending, copy: Copy) -> Iterator[Move]:
+def write(setup: Setup, others: World, pending: Pending, queue_message: QueueMessage) -> Iterator[Move]:
     """Yield what may come of a worker's write; `others` is the world without it."""
-    wish = Write(pending.deed, copy.content, setup.on_unknown, pending.hop, pending.is_latest)
+    wish = Write(pending.deed, queue_message.content, setup.on_unknown, pending.generation, pending.is_latest)
     after, answer = written(setup, others, wish)
     name = f"writes {pending.deed}" if answer.is_done else f"may not write {pending.deed}"
-    yield from _after(setup, after, pending, copy, _then(pending, answer), name)
+    yield from _after(setup, after, pending, queue_message, _then(pending, answer), name)
     for world in dict.fromkeys((others, after)):
-        for unheard in _unheard(world, pending, copy):
+        for unheard in _unheard(world, pending, queue_message):
             yield f"does not hear of {pending.deed}", excused(unheard, pending), Kind.FAULT
 
 
@@ -156,7 +164,7 @@ def _then(pending: Pending, answer: Answer) -> Then:
     match pending.deed:
         case deed if deed in ALWAYS:
             return ALWAYS[deed]
-        case "wait parked" if record and record.hop > pending.hop:  # services.send._went_on
+        case "wait parked" if record and record.generation > pending.generation:  # services.send._went_on
             return Then.RESTS if record.is_parked else Then.REMEMBERS
         case "park" | "hold" | "wait parked":  # services.redelivery._hold, services.send._went_on
             return Then.RESTS if is_done else Then.LOOKS
@@ -168,28 +176,28 @@ def _then(pending: Pending, answer: Answer) -> Then:
             return Then.LOOKS if pending.is_latest and status is Status.UNKNOWN else Then.RESTS
 
 
-def _after(setup: Setup, world: World, pending: Pending, copy: Copy, then: Then, name: str) -> Iterator[Move]:
+def _after(setup: Setup, world: World, pending: Pending, queue_message: QueueMessage, then: Then, name: str) -> Iterator[Move]:
     match then:
         case Then.RESTS:
             yield name, world, Kind.GOES_ON
         case Then.LOOKS:
-            yield from _react(setup, world, copy, name)
+            yield from _react(setup, world, queue_message, name)
         case Then.BEGINS:
-            yield name, queued(world, copy), Kind.GOES_ON
+            yield name, queued(world, queue_message), Kind.GOES_ON
         case Then.REMEMBERS:
-            yield name, about_to(world, "park", copy), Kind.GOES_ON
+            yield name, about_to(world, "park", queue_message), Kind.GOES_ON
         case Then.LOSES:
-            yield name, about_to(world, "lose for good", copy, is_latest=pending.is_latest), Kind.GOES_ON
+            yield name, about_to(world, "lose for good", queue_message, is_latest=pending.is_latest), Kind.GOES_ON
 
 
-def _unheard(world: World, pending: Pending, copy: Copy) -> Iterator[World]:
+def _unheard(world: World, pending: Pending, queue_message: QueueMessage) -> Iterator[World]:
     """Do as the services where the table does not answer: carry the proof along the queue, or have the copy handed out again."""
     if pending.deed in ("note", "wait"):
         yield world
     elif pending.deed == "wait parked":
-        yield queued(world, next_copy(copy))
+        yield queued(world, next_message(queue_message))
     else:
-        yield queued(world, copy)
+        yield queued(world, queue_message)
         if pending.deed in RESULTS - {"postpone here"}:
             proof = {"lose for good": "reject", "postpone parked": "postpone"}.get(pending.deed, pending.deed)
-            yield queued(world, next_copy(copy, proof, is_latest=pending.is_latest))
+            yield queued(world, next_message(queue_message, proof, is_latest=pending.is_latest))

@@ -23,11 +23,11 @@ class Kind(Enum):
     QUITS = "the caller cancels, or it expires"
 
 
-class Copy(NamedTuple):
+class QueueMessage(NamedTuple):
     """A copy on the queue; `proof` is the result that it carries, of the record's latest attempt or of another."""
 
     content: str
-    hop: int = 0
+    generation: int = 0
     proof: str = ""
     is_latest: bool = False
 
@@ -36,14 +36,14 @@ class Pending(NamedTuple):
     """A write that somebody is about to make; without a copy it is the sweeper's or the operator's."""
 
     deed: str
-    copy: Copy | None
-    hop: int
+    queue_message: QueueMessage | None
+    generation: int
     is_latest: bool = False
 
     @property
     def is_window(self) -> bool:
         """Whether it is the result of the record's latest call, which nobody else knows yet."""
-        return self.is_latest and self.deed in RESULTS and self.copy is not None and not self.copy.proof
+        return self.is_latest and self.deed in RESULTS and self.queue_message is not None and not self.queue_message.proof
 
 
 class World(NamedTuple):
@@ -51,7 +51,7 @@ class World(NamedTuple):
 
     record: Record | None = None
     pending: tuple[Pending, ...] = ()
-    queue: tuple[Copy, ...] = ()
+    queue: tuple[QueueMessage, ...] = ()
     accepted: tuple[str, ...] = ()
     """What SES accepted, by content."""
     resent: int = 0
@@ -71,7 +71,7 @@ class Setup:
     contents: tuple[str, ...] = ("v1:a",)
     on_unknown: OnUnknown = "hold"
     workers: int = 2
-    copies: int = 1
+    queue_messages: int = 1
     resends: int = 1
     words: int = 0
     ahead: int = 1
@@ -81,7 +81,7 @@ class Setup:
     @property
     def start(self) -> World:
         """Return the world in which the copies are on the queue and nothing is recorded."""
-        return World(queue=tuple(Copy(content) for content in self.contents), words=self.words, is_unrecorded=True)
+        return World(queue=tuple(QueueMessage(content) for content in self.contents), words=self.words, is_unrecorded=True)
 
 
 Move = tuple[str, World, Kind]
@@ -91,20 +91,20 @@ Move = tuple[str, World, Kind]
 # -- equal worlds --------------------------------------------------------------------------------------------------------------
 
 STALE = 1
-"""Copies that are so far behind the record's hop, or further, are all the same."""
+"""Copies that are so far behind the record's generation, or further, are all the same."""
 
 
 def canonical(world: World) -> World:
-    """Bring a world into the form in which equal worlds are equal: sorted, hops counted from the record's, without what is past."""
+    """Bring a world into the form in which equal worlds are equal: sorted, generations counted from the record's, without what is past."""
     record = world.record
     if record is None:
         return world._replace(pending=tuple(sorted(world.pending, key=_order)), queue=tuple(sorted(world.queue)))
     is_final = record.status in FINAL
-    base = FAR if is_final else record.hop - STALE
+    base = FAR if is_final else record.generation - STALE
     counted = World(
-        record if record.hop == STALE else record._replace(hop=STALE),
+        record if record.generation == STALE else record._replace(generation=STALE),
         tuple(sorted([_pending_at(base, write) for write in world.pending], key=_order)),
-        tuple(sorted([_at(base, copy) for copy in world.queue])),
+        tuple(sorted([_at(base, queue_message) for queue_message in world.queue])),
         world.accepted,
         world.resent,
         world.words,
@@ -115,68 +115,77 @@ def canonical(world: World) -> World:
 
 
 FAR = 1000
-"""Of a request that has ended hops decide nothing any more, so all are behind this one."""
+"""Of a request that has ended generations decide nothing any more, so all are behind this one."""
 
 GAP = 3
-"""Copies whose hops lie further apart are taken to be so far apart: they come closer by one at a time."""
+"""Copies whose generations lie further apart are taken to be so far apart: they come closer by one at a time."""
 
 
-def _hops(pending: Iterable[Pending], queue: Iterable[Copy]) -> set[int]:
-    return {write.hop for write in pending} | {copy.hop for copy in (*queue, *(write.copy for write in pending if write.copy))}
+def _hops(pending: Iterable[Pending], queue: Iterable[QueueMessage]) -> set[int]:
+    return {write.generation for write in pending} | {
+        queue_message.generation for queue_message in (*queue, *(write.queue_message for write in pending if write.queue_message))
+    }
 
 
-def _closer(hops: set[int]) -> dict[int, int]:
-    """Map each hop to one that is as close to the next lower one as makes a difference."""
+def _closer(generations: set[int]) -> dict[int, int]:
+    """Map each generation to one that is as close to the next lower one as makes a difference."""
     closer = {STALE: STALE}
-    for hop in sorted(hops - {STALE}):
-        lower = max((known for known in closer if known < hop), default=None)
-        closer[hop] = hop if lower is None else closer[lower] + min(hop - lower, GAP)
+    for generation in sorted(generations - {STALE}):
+        lower = max((known for known in closer if known < generation), default=None)
+        closer[generation] = generation if lower is None else closer[lower] + min(generation - lower, GAP)
     return closer
 
 
 def _close_up(world: World) -> World:
-    hops = _hops(world.pending, world.queue)
-    if max(hops, default=0) <= STALE + GAP:
+    generations = _hops(world.pending, world.queue)
+    if max(generations, default=0) <= STALE + GAP:
         return world
-    at = _closer(hops)
+    at = _closer(generations)
     pending = [
-        write._replace(hop=at[write.hop], copy=write.copy and write.copy._replace(hop=at[write.copy.hop])) for write in world.pending
+        write._replace(
+            generation=at[write.generation],
+            queue_message=write.queue_message and write.queue_message._replace(generation=at[write.queue_message.generation]),
+        )
+        for write in world.pending
     ]
-    return world._replace(pending=tuple(sorted(pending, key=_order)), queue=tuple(copy._replace(hop=at[copy.hop]) for copy in world.queue))
+    return world._replace(
+        pending=tuple(sorted(pending, key=_order)),
+        queue=tuple(queue_message._replace(generation=at[queue_message.generation]) for queue_message in world.queue),
+    )
 
 
 @cache
 def _order(write: Pending) -> tuple[object, ...]:
-    return (write.deed, write.copy or (), *write[2:])
+    return (write.deed, write.queue_message or (), *write[2:])
 
 
 @cache
 def _pending_at(base: int, write: Pending) -> Pending:
-    return write._replace(hop=max(write.hop - base, 0), copy=write.copy and _at(base, write.copy))
+    return write._replace(generation=max(write.generation - base, 0), queue_message=write.queue_message and _at(base, write.queue_message))
 
 
 @cache
-def _at(base: int, copy: Copy) -> Copy:
-    """Count a copy's hop from a base, and drop a proof that has become worthless."""
-    content, hop, proof, is_latest = copy
+def _at(base: int, queue_message: QueueMessage) -> QueueMessage:
+    """Count a copy's generation from a base, and drop a proof that has become worthless."""
+    content, generation, proof, is_latest = queue_message
     if proof and not is_latest and proof != "accept":
         proof = ""
-    return Copy(content, max(hop - base, 0), proof, is_latest)
+    return QueueMessage(content, max(generation - base, 0), proof, is_latest)
 
 
 # -- small changes -------------------------------------------------------------------------------------------------------------
 
 
-def queued(world: World, *copies: Copy) -> World:
-    return world._replace(queue=(*world.queue, *copies))
+def queued(world: World, *queue_messages: QueueMessage) -> World:
+    return world._replace(queue=(*world.queue, *queue_messages))
 
 
-def handed_back(world: World, copy: Copy | None) -> World:
-    return queued(world, copy) if copy else world
+def handed_back(world: World, queue_message: QueueMessage | None) -> World:
+    return queued(world, queue_message) if queue_message else world
 
 
-def without_copy(world: World, copy: Copy) -> World:
-    number = world.queue.index(copy)
+def without_copy(world: World, queue_message: QueueMessage) -> World:
+    number = world.queue.index(queue_message)
     return world._replace(queue=world.queue[:number] + world.queue[number + 1 :])
 
 
@@ -185,24 +194,28 @@ def without_write(world: World, write: Pending) -> World:
     return world._replace(pending=world.pending[:number] + world.pending[number + 1 :])
 
 
-def about_to(world: World, deed: str, copy: Copy | None, **fields: bool) -> World:
+def about_to(world: World, deed: str, queue_message: QueueMessage | None, **fields: bool) -> World:
     """Let somebody be about to write; without a copy in hand it is about the record as it stands."""
-    hop = copy.hop if copy and deed not in ("park", "hold") else world.record.hop if world.record else 0
-    return world._replace(pending=(*world.pending, Pending(deed, copy, hop, **fields)))
+    generation = (
+        queue_message.generation if queue_message and deed not in ("park", "hold") else world.record.generation if world.record else 0
+    )
+    return world._replace(pending=(*world.pending, Pending(deed, queue_message, generation, **fields)))
 
 
 def excused(world: World, write: Pending) -> World:
     return world._replace(is_excused=True) if write.is_window else world
 
 
-def next_copy(copy: Copy, proof: str = "", *, is_latest: bool = False) -> Copy:
-    return Copy(copy.content, copy.hop + 1, proof, is_latest)
+def next_message(queue_message: QueueMessage, proof: str = "", *, is_latest: bool = False) -> QueueMessage:
+    return QueueMessage(queue_message.content, queue_message.generation + 1, proof, is_latest)
 
 
 def all_earlier(world: World) -> World:
     """Make every fence that somebody holds one of an earlier attempt."""
-    pending = tuple(p._replace(is_latest=False, copy=p.copy and p.copy._replace(is_latest=False)) for p in world.pending)
-    return world._replace(pending=pending, queue=tuple(copy._replace(is_latest=False) for copy in world.queue))
+    pending = tuple(
+        p._replace(is_latest=False, queue_message=p.queue_message and p.queue_message._replace(is_latest=False)) for p in world.pending
+    )
+    return world._replace(pending=pending, queue=tuple(queue_message._replace(is_latest=False) for queue_message in world.queue))
 
 
 def written(setup: Setup, world: World, write: Write) -> tuple[World, Answer]:

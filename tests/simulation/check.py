@@ -47,7 +47,9 @@ def _request(story: Story, request_id: str) -> Iterator[str]:
 def _crashes(story: Story, request_id: str) -> Iterator[str]:
     """Only what killed its worker may be kept as such, and it kills no more workers than it takes to find it."""
     world = story.world
-    kept = [letter for letter in story.queue.letters if letter.reason == "processing_crashed" and f'"{request_id}"' in letter.copy.body]
+    kept = [
+        letter for letter in story.queue.letters if letter.reason == "processing_crashed" and f'"{request_id}"' in letter.queue_message.body
+    ]
     if kept and request_id not in world.time.died_alone and not world.is_skewed:
         yield f"{request_id}: kept as a crasher though no worker died while it tried it by itself"
     most = DEATHS * story.queue.fresh[request_id] + world.faults.done
@@ -77,7 +79,7 @@ def _end(story: Story, record: Delivery, accepted: list[str]) -> Iterator[str]:
 def _may_expire(story: Story, request_id: str) -> bool:
     """Whether a request met more than passing trouble: little time, a provider that was off, a copy among the dead letters."""
     is_short = any('"expiresAt"' in body for body in story.queue.asked[request_id])
-    buried = any(f'"{request_id}"' in letter.copy.body for letter in story.queue.letters)
+    buried = any(f'"{request_id}"' in letter.queue_message.body for letter in story.queue.letters)
     is_on = story.providers.rows[ACME].status is ProviderStatus.ACTIVE and not story.troubled
     return is_short or buried or not is_on
 

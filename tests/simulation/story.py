@@ -15,7 +15,7 @@ from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
 from mailer.domain.pacing import Line, RateSource
 from mailer.domain.provider import ProviderStatus
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.byte_budget import ByteBudget
 from mailer.services.jobs import Received, SendDependencies
 from mailer.services.messages import MessagesDependencies, accept, cancel
@@ -187,7 +187,7 @@ class Story:
         self._put_raw(DeadlyBody.of(text, where, self.world) if where == "read" else text)
 
     def _put_raw(self, body: str) -> None:
-        self.queue.put(Copy(body=body, tenant_id=ACME, created_at=self.world.time.now), timedelta(), is_raw=True)
+        self.queue.put(QueueMessage(body=body, tenant_id=ACME, created_at=self.world.time.now), timedelta(), is_raw=True)
 
     def _call_api(self, body: Mapping[str, Any]) -> None:
         self._start("api", partial(_tolerate, lambda: accept(parse_request(json.dumps(body)), self.messages_deps)))
@@ -246,17 +246,17 @@ class Story:
 
     def _send(self, taken: Sequence[Message]) -> None:
         now = self.send_deps.clock.now()
-        batch = [Received(str(message.number), message.copy, message.receives) for message in taken]
+        batch = [Received(str(message.number), message.queue_message, message.receives) for message in taken]
         self.world.say(f"receives {[(message.number, message.receives) for message in taken]}")
-        self.world.task.window |= {request_id for message in taken if (request_id := self._proven(message.copy))}
+        self.world.task.window |= {request_id for message in taken if (request_id := self._proven(message.queue_message))}
         deps = replace(self.send_deps, pacer=self.rng.choice(self.pacers))
         returned = send_batch(batch, deps, ends_at=now + SEND_TIMEOUT)
         self.queue.delete(message for message in taken if str(message.number) not in returned)
 
-    def _proven(self, copy: Copy) -> str | None:
+    def _proven(self, queue_message: QueueMessage) -> str | None:
         """Tell which request a copy brings the result of, if it is not written yet: its worker holds that result now."""
         for (_, request_id), record in self.table.records.items():
-            if copy.proof and f'"{record.owner}"' in copy.proof and record.status in (Status.SENDING, Status.UNKNOWN):
+            if queue_message.proof and f'"{record.owner}"' in queue_message.proof and record.status in (Status.SENDING, Status.UNKNOWN):
                 return request_id
         return None
 
@@ -287,10 +287,10 @@ class Story:
                     self._later(1000, 20_000, self._settle, record)
 
     def _put_back(self, letter: Letter) -> None:
-        """Redrive a dead letter as SQS does: the same body and papers, but the queue's own time is new."""
-        copy = replace(letter.copy, created_at=self.world.time.now) if letter.is_raw else letter.copy
+        """Redrive a dead letter as SQS does: the same body and attributes, but the queue's own time is new."""
+        queue_message = replace(letter.queue_message, created_at=self.world.time.now) if letter.is_raw else letter.queue_message
         self.world.deadly.clear()  # what made a message kill has been mended
-        self.queue.put(copy, timedelta(), is_raw=letter.is_raw)
+        self.queue.put(queue_message, timedelta(), is_raw=letter.is_raw)
 
     def _settle(self, record: Delivery) -> None:
         """Settle an unknown truthfully: as sent where SES's own events show it."""

@@ -19,7 +19,7 @@ from mailer.domain.message import S3Object
 from mailer.domain.pacing import Booking, Line
 from mailer.domain.provider import Provider, ProviderStatus
 from mailer.domain.waiting import MAX_DELAY
-from mailer.ports import Copy, RefusedError, Stage, Trial
+from mailer.ports import QueueMessage, RefusedError, Stage, Trial
 from mailer.services.suspects import SUSPECT_FROM
 from simulation.faults import Fault, Faults
 from simulation.tasks import NEVER, Killed, Task, Timeline
@@ -162,7 +162,7 @@ class SimTable(FakeMessagesTable):
         if written is not before:
             self.records[key] = written
             self._judge(before, written, change)
-            self._world.say(f"{change.rule.name} {key[1]} → {written.status} hop {written.hop} attempt {written.attempt}")
+            self._world.say(f"{change.rule.name} {key[1]} → {written.status} generation {written.generation} attempt {written.attempt}")
             if written.sweep_at is not None:
                 self._world.time.horizon = min(self._world.time.horizon, max(written.sweep_at, self._world.time.now))
         return written
@@ -209,10 +209,10 @@ class Message:
     """A message on the simulated queue."""
 
     number: int
-    copy: Copy
+    queue_message: QueueMessage
     visible_at: datetime
     is_raw: bool = False
-    """Sent by a producer, without our travel papers: its time is that of the queue."""
+    """Sent by a producer, without our travel attributes: its time is that of the queue."""
     receives: int = 0
 
 
@@ -220,7 +220,7 @@ class Message:
 class Letter:
     """A message on the simulated dead-letter queue."""
 
-    copy: Copy
+    queue_message: QueueMessage
     reason: str | None
     is_raw: bool = False
 
@@ -244,43 +244,45 @@ class SimQueue:
         self.sloppy = world.rng.random() < 0.3
         """Whether SQS hands a message out twice now and then, and forgets deletions."""
 
-    def send(self, copies: Iterable[tuple[Copy, timedelta]]) -> Sequence[Copy]:
-        copies = list(copies)
+    def send(self, queue_messages: Iterable[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
+        queue_messages = list(queue_messages)
         try:
-            return self._world.call("SQS", "send", lambda: self._take(copies))
+            return self._world.call("SQS", "send", lambda: self._take(queue_messages))
         except DependencyError:
-            return [copy for copy, _ in copies]
+            return [queue_message for queue_message, _ in queue_messages]
 
-    def _take(self, copies: Sequence[tuple[Copy, timedelta]]) -> Sequence[Copy]:
+    def _take(self, queue_messages: Sequence[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
         world = self._world
         missed = []
-        for copy, delay in copies:
-            if len(copies) > 1 and world.faults.left and world.faults.rate and world.rng.random() < world.faults.rate / 4:
-                missed.append(copy)
+        for queue_message, delay in queue_messages:
+            if len(queue_messages) > 1 and world.faults.left and world.faults.rate and world.rng.random() < world.faults.rate / 4:
+                missed.append(queue_message)
                 continue
             assert delay <= MAX_DELAY, delay
-            self.put(copy, max(delay, timedelta()))
-            if copy.proof:
-                world.task.window -= {request_id for request_id in world.task.window if f'"{request_id}"' in copy.body}
+            self.put(queue_message, max(delay, timedelta()))
+            if queue_message.proof:
+                world.task.window -= {request_id for request_id in world.task.window if f'"{request_id}"' in queue_message.body}
         return missed
 
-    def put(self, copy: Copy, delay: timedelta, *, is_raw: bool = False) -> None:
+    def put(self, queue_message: QueueMessage, delay: timedelta, *, is_raw: bool = False) -> None:
         """Put a message on the queue, from outside."""
         self._count += 1
         time = self._world.time
-        message = Message(self._count, copy, time.now + delay, is_raw)
+        message = Message(self._count, queue_message, time.now + delay, is_raw)
         self.messages.append(message)
-        self.names[str(message.number)] = _named(copy)
-        self.fresh[_named(copy)] += copy.redeliveries + 1 < SUSPECT_FROM
-        self.slots += copy.slot is not None
+        self.names[str(message.number)] = _named(queue_message)
+        self.fresh[_named(queue_message)] += queue_message.redeliveries + 1 < SUSPECT_FROM
+        self.slots += queue_message.slot is not None
         time.horizon = min(time.horizon, message.visible_at)
-        if '"message":' in copy.body:
-            self.asked.setdefault(_named(copy), []).append(str(copy.body))
-        self._world.say(f"queue takes #{message.number} hop {copy.hop} for {delay}{' with proof' if copy.proof else ''}")
+        if '"message":' in queue_message.body:
+            self.asked.setdefault(_named(queue_message), []).append(str(queue_message.body))
+        self._world.say(
+            f"queue takes #{message.number} generation {queue_message.generation} for {delay}{' with proof' if queue_message.proof else ''}"
+        )
 
-    def bury(self, copy: Copy, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
+    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
         def take() -> None:
-            self.letters.append(Letter(copy, reason))
+            self.letters.append(Letter(queue_message, reason))
             self._world.say(f"dead letter: {reason}")
 
         self._world.call("SQS", "bury", take)
@@ -294,7 +296,7 @@ class SimQueue:
         for message in visible[:at_most]:
             if message.receives >= MAX_RECEIVES:
                 self.messages.remove(message)
-                self.letters.append(Letter(message.copy, None, message.is_raw))
+                self.letters.append(Letter(message.queue_message, None, message.is_raw))
                 self._world.say(f"SQS moves #{message.number} to the dead letters")
                 continue
             message.receives += 1
@@ -313,12 +315,12 @@ class SimQueue:
         return min((message.visible_at for message in self.messages), default=NEVER)
 
 
-def _named(copy: Copy) -> str:
+def _named(queue_message: QueueMessage) -> str:
     """Return the requestId of a body, or the body where it is none."""
     try:
-        request_id: str = json.loads(str(copy.body))["requestId"]
+        request_id: str = json.loads(str(queue_message.body))["requestId"]
     except ValueError:
-        return copy.body
+        return queue_message.body
     return request_id
 
 
@@ -361,14 +363,14 @@ class SimTrials(FakeTrials):
         self._world = world
         self._queue = queue
 
-    def find(self, receipt: str) -> Trial | None:
-        return self._world.call("DynamoDB", "find trial", lambda: super(SimTrials, self).find(receipt))
+    def find(self, sqs_message_id: str) -> Trial | None:
+        return self._world.call("DynamoDB", "find trial", lambda: super(SimTrials, self).find(sqs_message_id))
 
-    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+    def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
         def begin() -> Trial | None:
-            trial = super(SimTrials, self).begin(receipt, by, now)
-            self._world.task.alone = self._queue.names[receipt] if trial is None else None
-            self._world.say(f"tries #{receipt} by itself: {trial.stage if trial else 'first'}")
+            trial = super(SimTrials, self).begin(sqs_message_id, by, now)
+            self._world.task.alone = self._queue.names[sqs_message_id] if trial is None else None
+            self._world.say(f"tries #{sqs_message_id} by itself: {trial.stage if trial else 'first'}")
             return trial
 
         try:
@@ -377,15 +379,15 @@ class SimTrials(FakeTrials):
             self._world.task.alone = None
             raise
 
-    def reach(self, receipt: str, trial: Trial) -> None:
-        write = lambda: super(SimTrials, self).reach(receipt, trial)  # noqa: E731 - the zero-argument form needs a method
+    def reach(self, sqs_message_id: str, trial: Trial) -> None:
+        write = lambda: super(SimTrials, self).reach(sqs_message_id, trial)  # noqa: E731 - the zero-argument form needs a method
         if trial.stage is Stage.DONE:
             self._over("done", write)
         else:
             self._world.call("DynamoDB", trial.stage, write)
 
-    def clear(self, receipt: str) -> None:
-        self._over("clear trial", lambda: super(SimTrials, self).clear(receipt))
+    def clear(self, sqs_message_id: str) -> None:
+        self._over("clear trial", lambda: super(SimTrials, self).clear(sqs_message_id))
 
     def _over(self, what: str, write: Callable[[], None]) -> None:
         """Write that a try is over; until then a death is one of the try."""

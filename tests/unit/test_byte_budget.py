@@ -13,7 +13,7 @@ from mailer.domain.message import MAX_RAW_BYTES, parse_request
 from mailer.domain.mime import Sender, compose
 from mailer.services.byte_budget import ByteBudget
 from mailer.settings import Settings
-from sending_support import BUDGET, NOON, Bench, a_body, a_copy
+from sending_support import BUDGET, NOON, Bench, a_body, a_queue_message
 
 PATIENCE = 10  # seconds, for what comes at once
 SIZE = 10
@@ -142,7 +142,7 @@ def test_a_message_is_held_at_its_size_while_it_is_sent() -> None:
         return Sent("m1")
 
     bench.provider.outcomes.append(answer)
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert left == [len(bench.provider.mails[0].mime)]
     assert bench.budget._left == BUDGET
 
@@ -160,7 +160,7 @@ def test_an_upload_is_held_at_the_limit_until_it_is_loaded() -> None:
     bench.attachments.files["acme/1"] = b"x"
     bench.attachments.fetch = Watched().fetch  # type: ignore[method-assign]
     upload = {"filename": "a.pdf", "s3": {"key": "acme/1"}}
-    bench.receive(a_copy(message={"to": [{"email": "jo@example.com"}], "subject": "", "attachments": [upload]}))
+    bench.receive(a_queue_message(message={"to": [{"email": "jo@example.com"}], "subject": "", "attachments": [upload]}))
     assert left == [0]
     assert bench.budget._left == BUDGET
 

@@ -9,24 +9,24 @@ import pytest
 from fakes import NOON
 from mailer.domain.delivery import Status, WaitsFor
 from mailer.domain.errors import DependencyError
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.jobs import Received
-from sending_support import Bench, a_body, a_copy, a_record
+from sending_support import Bench, a_body, a_queue_message, a_record
 
-OTHERS, OURS = "AROAPRODUCER:globex", "AROASENDFUNCTION:session"
+OTHERS, SIGNED_ATTRIBUTE = "AROAPRODUCER:globex", "AROASENDFUNCTION:session"
 KEY = "parked/acme/r1/1.json"
 IDS = '{"tenantId": "acme", "requestId": "r1"}'
 SECOND = timedelta(seconds=1)
 
 
-def claimed(body: str, **papers: Any) -> Copy:
+def claimed(body: str, **attributes: Any) -> QueueMessage:
     """Make what is left of a copy of ours that was signed with another key: when SQS took it, and from which of our functions."""
-    first = Copy(body=body, tenant_id="acme", created_at=NOON + timedelta(hours=1), sender=OURS, claimed=True)
-    return replace(first, **papers)
+    first = QueueMessage(body=body, tenant_id="acme", created_at=NOON + timedelta(hours=1), sender=SIGNED_ATTRIBUTE, claimed=True)
+    return replace(first, **attributes)
 
 
 def deferred(**fields: Any) -> Any:
-    return a_record(Status.DEFERRED, **{"hop": 4, "due_at": NOON, "waits_for": WaitsFor.TIME, **fields})
+    return a_record(Status.DEFERRED, **{"generation": 4, "due_at": NOON, "waits_for": WaitsFor.TIME, **fields})
 
 
 def bench_with(*records: Any, rules: str = OTHERS) -> Bench:
@@ -62,7 +62,7 @@ def test_it_has_the_times_of_its_record() -> None:
 
 def test_a_request_that_has_ended_is_done() -> None:
     """Nothing is said of producers."""
-    bench = bench_with(a_record(Status.SENT, hop=4))
+    bench = bench_with(a_record(Status.SENT, generation=4))
     assert bench.receive(claimed(a_body())) == []
     assert (bench.provider.mails, bench.queue.sent, bench.queue.buried) == ([], [], [])
 
@@ -71,8 +71,14 @@ def test_what_waits_for_its_time_goes_on_waiting() -> None:
     """Whoever knows a request's content does not make it go out early."""
     bench = bench_with(deferred(due_at=NOON + timedelta(minutes=5)))
     bench.receive(claimed(a_body()))
-    copy, delay = bench.take()
-    assert (copy.hop, copy.claimed, copy.sender, delay, bench.provider.mails) == (5, False, None, timedelta(minutes=5), [])
+    queue_message, delay = bench.take()
+    assert (queue_message.generation, queue_message.claimed, queue_message.sender, delay, bench.provider.mails) == (
+        5,
+        False,
+        None,
+        timedelta(minutes=5),
+        [],
+    )
 
 
 @pytest.mark.parametrize("body", [a_body(message={"to": [{"email": "eve@example.com"}], "subject": "Hi", "text": "Hello."}), IDS, "{"])
@@ -95,7 +101,7 @@ def test_content_that_a_restored_table_has_lost_is_nobody_s() -> None:
 def test_an_unsigned_message_costs_no_reading() -> None:
     """A producer that claims nothing is what it says."""
     bench = bench_with(deferred())
-    bench.receive(a_copy(papers={"sender": OURS}))
+    bench.receive(a_queue_message(attributes={"sender": SIGNED_ATTRIBUTE}))
     assert [buried.reason for buried in bench.queue.buried] == ["producer_not_allowed"]
 
 
@@ -104,10 +110,10 @@ def test_it_stays_known_where_the_table_does_not_answer() -> None:
     bench = bench_with(deferred())
     bench.messages.get = broken(bench.messages.get)  # type: ignore[method-assign]  # once
     assert bench.receive(claimed(a_body())) == []
-    copy, delay = bench.take()
-    assert copy.claimed
+    queue_message, delay = bench.take()
+    assert queue_message.claimed
     bench.clock.advance(delay)
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert (bench.record().status, bench.queue.buried) == (Status.SENT, [])
 
 
@@ -116,9 +122,9 @@ def test_it_stays_known_as_a_suspect() -> None:
     bench = bench_with(deferred())
     bench.trials.broken = True
     bench.receive(Received("r", claimed(a_body()), 3))
-    copy, _ = bench.take()
+    queue_message, _ = bench.take()
     bench.trials.broken = False
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert bench.record().status is Status.SENT
 
 

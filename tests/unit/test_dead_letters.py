@@ -14,11 +14,11 @@ from mailer.domain.errors import DependencyError
 from mailer.domain.message import MAX_BODY
 from mailer.domain.producers import Producers
 from mailer.domain.proof import to_json
-from mailer.ports import Copy, Letter
+from mailer.ports import Letter, QueueMessage
 from mailer.services import dead_letters
 from mailer.services.dead_letters import DeadLetterDependencies, Did, Shown
 from mailer.services.intake import NOT_ALLOWED
-from sending_support import REJECTED, THROTTLED, a_body, a_copy, a_record
+from sending_support import REJECTED, THROTTLED, a_body, a_queue_message, a_record
 
 
 @dataclass
@@ -71,8 +71,8 @@ class Office:
         return record.status
 
 
-def letter(copy: Copy | None = None, reason: str | None = "processing_crashed") -> Letter:
-    return Letter(copy or a_copy(), reason, "why", "handle")
+def letter(queue_message: QueueMessage | None = None, reason: str | None = "processing_crashed") -> Letter:
+    return Letter(queue_message or a_queue_message(), reason, "why", "handle")
 
 
 def test_a_listing_tells_reasons_and_leaves_the_queue_as_it_was() -> None:
@@ -86,32 +86,35 @@ def test_a_listing_tells_reasons_and_leaves_the_queue_as_it_was() -> None:
 @pytest.mark.parametrize("reason", [NOT_ALLOWED, None])
 def test_a_letter_that_a_replaced_key_has_signed_is_known_by_its_record(reason: str | None) -> None:
     """Not as its producer's: the message came from one of our functions."""
-    papers = {"claimed": True, "sender": "AROASENDFUNCTION:x"}
-    office = Office([letter(a_copy(papers=papers), reason), letter(a_copy("r2", papers=papers), reason)], [a_record(hop=3)])
+    attributes = {"claimed": True, "sender": "AROASENDFUNCTION:x"}
+    office = Office(
+        [letter(a_queue_message(attributes=attributes), reason), letter(a_queue_message("r2", attributes=attributes), reason)],
+        [a_record(generation=3)],
+    )
     office.deps = replace(office.deps, producers=Producers.parse("AROAPRODUCER:acme"))
     assert office.redrive() == [Did.REDRIVEN, Did.KEPT_NOT_ALLOWED]
-    [copy] = office.queue.copies
-    assert (copy.hop, copy.claimed, copy.sender) == (3, False, None)
+    [queue_message] = office.queue.messages
+    assert (queue_message.generation, queue_message.claimed, queue_message.sender) == (3, False, None)
 
 
 def test_a_pointer_that_a_replaced_key_has_signed_leads_to_the_parked_body() -> None:
     """Where the record says; its letter says nothing that counts."""
     key = "parked/acme/r1/1.json"
-    first = Copy(body='{"tenantId": "acme", "requestId": "r1"}', tenant_id="acme", created_at=NOON, claimed=True)
-    office = Office([letter(first, None)], [a_record(Status.DEFERRED, hop=3, parked=key)])
+    first = QueueMessage(body='{"tenantId": "acme", "requestId": "r1"}', tenant_id="acme", created_at=NOON, claimed=True)
+    office = Office([letter(first, None)], [a_record(Status.DEFERRED, generation=3, parked=key)])
     office.parked.bodies[key] = a_body()
     assert office.redrive() == [Did.REDRIVEN]
-    assert office.queue.copies[0].parked == key
+    assert office.queue.messages[0].parked == key
 
 
 def test_an_open_request_goes_through_the_queue_again_at_once() -> None:
     """It is due now, its copy is not older than what the record knows, and it does not wait for old failures."""
-    resting = a_record(Status.DEFERRED, hop=4, due_at=FakeClock().now() + timedelta(hours=9))
-    office = Office([letter(a_copy(hop=2, papers={"failures": 8}))], [resting])
+    resting = a_record(Status.DEFERRED, generation=4, due_at=FakeClock().now() + timedelta(hours=9))
+    office = Office([letter(a_queue_message(generation=2, attributes={"failures": 8}))], [resting])
     assert office.redrive() == [Did.REDRIVEN]
-    [copy] = office.queue.copies
+    [queue_message] = office.queue.messages
     record = office.table.get("acme", "r1")
-    assert (copy.hop >= 4, copy.failures) == (True, 0)
+    assert (queue_message.generation >= 4, queue_message.failures) == (True, 0)
     assert record
     assert record.due_at == office.clock.now()
     assert office.dead.waiting == []
@@ -121,7 +124,7 @@ def test_a_request_without_a_record_can_be_tried_again() -> None:
     """The worker may have died before it wrote anything."""
     office = Office([letter()])
     assert office.redrive() == [Did.REDRIVEN]
-    assert len(office.queue.copies) == 1
+    assert len(office.queue.messages) == 1
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN])
@@ -129,13 +132,13 @@ def test_what_has_ended_is_never_tried_again(status: Status) -> None:
     """The letter stays where it is."""
     office = Office([letter()], [a_record(status)])
     assert office.redrive() == [Did.KEPT_ENDED]
-    assert (office.queue.copies, len(office.dead.waiting)) == ([], 1)
+    assert (office.queue.messages, len(office.dead.waiting)) == ([], 1)
 
 
 def test_other_content_under_the_same_id_is_never_tried_again() -> None:
     """It would be refused again; the first request is left alone by a drop, too."""
-    other = a_copy().body.replace("{", '{"onUnknown": "resend", ', 1)
-    office = Office([letter(Copy(body=other, tenant_id="acme", created_at=FakeClock().now()))], [a_record(Status.QUEUED)])
+    other = a_queue_message().body.replace("{", '{"onUnknown": "resend", ', 1)
+    office = Office([letter(QueueMessage(body=other, tenant_id="acme", created_at=FakeClock().now()))], [a_record(Status.QUEUED)])
     assert office.redrive() == [Did.KEPT_OTHER_CONTENT]
     assert office.drop() == [Did.DROPPED]
     assert office.status() is Status.QUEUED
@@ -147,14 +150,14 @@ def test_a_drop_deletes_the_parked_body_of_other_content() -> None:
     office = Office([], [a_record(Status.DEFERRED, parked="parked/acme/r1/first.json")])
     bodies = {"parked/acme/r1/first.json": a_body(), "parked/acme/r1/other.json": a_body(sendAt=tomorrow.isoformat())}
     office.parked.bodies = dict(bodies)
-    office.dead.waiting = [letter(a_copy(papers={"parked": "parked/acme/r1/other.json"}))]
+    office.dead.waiting = [letter(a_queue_message(attributes={"parked": "parked/acme/r1/other.json"}))]
     assert office.drop() == [Did.DROPPED]
     assert (list(office.parked.bodies), office.status()) == (["parked/acme/r1/first.json"], Status.DEFERRED)
 
 
 def test_what_cannot_be_read_is_not_tried_again_but_can_be_dropped() -> None:
     """There is no record to write."""
-    garbage = letter(Copy(body="{", tenant_id="acme", created_at=FakeClock().now()), "invalid_request")
+    garbage = letter(QueueMessage(body="{", tenant_id="acme", created_at=FakeClock().now()), "invalid_request")
     office = Office([garbage])
     assert office.redrive() == [Did.KEPT_UNREADABLE]
     assert office.drop() == [Did.DROPPED]
@@ -172,7 +175,9 @@ def test_a_copy_that_the_queue_does_not_take_stays_a_dead_letter() -> None:
 @pytest.mark.parametrize("work", ["redrive", "drop"])
 def test_a_letter_on_which_a_service_fails_is_kept_and_the_next_goes_on(work: str) -> None:
     """One throttle among hundreds stops no operator, and hides no letter from the next try."""
-    office = Office([letter(), letter(a_copy(request_id="r2"))], [a_record(Status.QUEUED), a_record(Status.QUEUED, request_id="r2")])
+    office = Office(
+        [letter(), letter(a_queue_message(request_id="r2"))], [a_record(Status.QUEUED), a_record(Status.QUEUED, request_id="r2")]
+    )
     read = office.table.get
 
     def fail_once(tenant_id: str, request_id: str) -> Delivery | None:
@@ -213,7 +218,10 @@ def test_a_request_that_a_worker_is_at_is_not_dropped() -> None:
 def test_only_what_was_chosen_is_touched() -> None:
     """The others are put back."""
     office = Office(
-        [letter(a_copy(papers={})), letter(Copy(body=a_body(tenant_id="globex"), tenant_id="globex", created_at=FakeClock().now()))]
+        [
+            letter(a_queue_message(attributes={})),
+            letter(QueueMessage(body=a_body(tenant_id="globex"), tenant_id="globex", created_at=FakeClock().now())),
+        ]
     )
     assert office.redrive("globex") == [Did.REDRIVEN]
     assert [dead_letters.show(kept).tenant_id for kept in office.dead.waiting] == ["acme"]
@@ -222,7 +230,7 @@ def test_only_what_was_chosen_is_touched() -> None:
 def test_a_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() -> None:
     """SQS moved it before it could be refused; what the service adds to a message would not fit."""
     body = a_body()
-    office = Office([letter(a_copy(papers={"body": body + " " * (MAX_BODY + 1 - len(body))}))])
+    office = Office([letter(a_queue_message(attributes={"body": body + " " * (MAX_BODY + 1 - len(body))}))])
     assert office.redrive() == [Did.KEPT_TOO_LARGE]
     assert office.drop() == [Did.DROPPED]
     assert office.status() is Status.FAILED
@@ -230,7 +238,7 @@ def test_a_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() -> None
 
 def test_nothing_is_written_for_a_producer_that_may_not_ask() -> None:
     """Neither by a drop nor by a redrive, whoever put the letter there."""
-    letters = [letter(a_copy(papers={"sender": "A"}), reason) for reason in (NOT_ALLOWED, None)]
+    letters = [letter(a_queue_message(attributes={"sender": "A"}), reason) for reason in (NOT_ALLOWED, None)]
     office = Office(letters, [a_record(Status.QUEUED)])
     office.deps = replace(office.deps, producers=Producers.parse("A:globex"))
     assert office.redrive() == [Did.KEPT_NOT_ALLOWED] * 2
@@ -240,10 +248,10 @@ def test_nothing_is_written_for_a_producer_that_may_not_ask() -> None:
 
 def test_a_producer_that_may_ask_by_now_is_heard_after_a_redrive() -> None:
     """The operator has corrected the rules."""
-    office = Office([letter(a_copy(papers={"sender": "A"}), NOT_ALLOWED)])
+    office = Office([letter(a_queue_message(attributes={"sender": "A"}), NOT_ALLOWED)])
     office.deps = replace(office.deps, producers=Producers.parse("A:acme"))
     assert office.redrive() == [Did.REDRIVEN]
-    assert [copy.sender for copy in office.queue.copies] == ["A"]
+    assert [queue_message.sender for queue_message in office.queue.messages] == ["A"]
 
 
 # -- letters that prove what became of an attempt ------------------------------------------------------------------------
@@ -252,18 +260,18 @@ KEY = "parked/acme/r1/1.json"
 ATTEMPT = {"attempt": 1, "owner": "w", "deadline": FakeClock().now()}
 
 
-def proving(outcome: Outcome, **papers: Any) -> Letter:
+def proving(outcome: Outcome, **attributes: Any) -> Letter:
     """Make a letter that SQS moved while the table was away."""
-    return letter(a_copy(hop=2, papers={"proof": to_json(Fence(1, "w"), outcome), **papers}))
+    return letter(a_queue_message(generation=2, attributes={"proof": to_json(Fence(1, "w"), outcome), **attributes}))
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN, Status.FAILED, Status.QUEUED])
 def test_a_proof_goes_back_to_be_settled(status: Status) -> None:
     """Also where the request counts as ended without it."""
-    office = Office([proving(Sent("m1"))], [a_record(status, hop=1, **ATTEMPT)])
+    office = Office([proving(Sent("m1"))], [a_record(status, generation=1, **ATTEMPT)])
     assert office.redrive() == [Did.REDRIVEN]
-    [copy] = office.queue.copies
-    assert (copy.proof, copy.hop) == (to_json(Fence(1, "w"), Sent("m1")), 2)
+    [queue_message] = office.queue.messages
+    assert (queue_message.proof, queue_message.generation) == (to_json(Fence(1, "w"), Sent("m1")), 2)
 
 
 def test_a_proof_that_says_nothing_new_does_not_go_back() -> None:
@@ -304,7 +312,7 @@ def test_a_refusal_does_not_end_what_an_earlier_attempt_may_have_sent() -> None:
 
 def test_a_body_that_an_operator_may_still_need_outlives_a_drop() -> None:
     """Of a request that ends as unknown."""
-    office = Office([letter(a_copy(papers={"parked": KEY}))], [a_record(Status.QUEUED, maybe_sent=True, parked=KEY)])
+    office = Office([letter(a_queue_message(attributes={"parked": KEY}))], [a_record(Status.QUEUED, maybe_sent=True, parked=KEY)])
     office.parked.bodies = {KEY: a_body()}
     assert office.drop() == [Did.DROPPED]
     assert (office.status(), list(office.parked.bodies)) == (Status.UNKNOWN, [KEY])
@@ -313,7 +321,7 @@ def test_a_body_that_an_operator_may_still_need_outlives_a_drop() -> None:
 @pytest.mark.parametrize("key", ["parked/globex/r1/1.json", "parked/acme/r2/1.json", "parked/acme/r1", "attachments/acme/r1/1.json"])
 def test_no_letter_touches_the_body_of_another_request(key: str) -> None:
     """It is neither read nor deleted, whatever the letter says."""
-    office = Office([letter(a_copy(papers={"parked": key}))])
+    office = Office([letter(a_queue_message(attributes={"parked": key}))])
     office.parked.bodies = {key: a_body()}
     assert office.redrive() == [Did.KEPT_UNREADABLE]
     assert office.drop() == [Did.DROPPED]

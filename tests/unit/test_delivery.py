@@ -89,7 +89,7 @@ def test_hashes_are_compared_within_their_scheme(one: str | None, other: str | N
 def test_the_fence_counts_the_attempt_and_names_its_owner() -> None:
     """Also for a request that nobody has recorded yet."""
     first = delivery.apply(CHANGES["begin"](seen(RULES["begin"], Status.QUEUED)), None)
-    assert (first.status, first.attempt, first.owner, first.hop) == (Status.SENDING, 1, "w3", 0)
+    assert (first.status, first.attempt, first.owner, first.generation) == (Status.SENDING, 1, "w3", 0)
     assert (first.content_hash, first.recipients, first.on_unknown, first.correlation_id) == ("sha256-v1:aa", 2, "resend", "c-1")
     again = delivery.apply(CHANGES["begin"](first), seen(RULES["begin"], Status.DEFERRED))
     assert (again.attempt, again.owner, again.due_at, again.waits_for, again.error) == (3, "w3", None, None, None)
@@ -154,14 +154,14 @@ def test_nobody_waits_past_the_expiry() -> None:
 def test_a_shelved_request_may_go_out_as_soon_as_it_is_put_back() -> None:
     """It has no dueAt, its next copy is the newest, and the sweeper comes when it expires."""
     shelved = delivery.apply(changes.shelve(REQUEST, NOON, ERROR, None), None)
-    assert (shelved.due_at, shelved.hop, shelved.sweep_at) == (None, 4, REQUEST.expires_at)
+    assert (shelved.due_at, shelved.generation, shelved.sweep_at) == (None, 4, REQUEST.expires_at)
 
 
 def test_an_operator_s_resend_gets_a_new_span_and_his_word() -> None:
     """Who and why stand on the record; it counts as maybe sent from now on."""
     record = seen(RULES["settle_resend"], Status.UNKNOWN)
     queued = delivery.apply(CHANGES["settle_resend"](record), record)
-    assert (queued.status, queued.maybe_sent, queued.resolution, queued.hop) == (Status.QUEUED, True, WORD, 4)
+    assert (queued.status, queued.maybe_sent, queued.resolution, queued.generation) == (Status.QUEUED, True, WORD, 4)
     assert queued.expires_at == NOON + timedelta(hours=24)
 
 
@@ -227,5 +227,5 @@ def test_a_touch_can_say_when_to_look_again() -> None:
 
 def test_a_request_s_record_describes_the_same_request() -> None:
     """What is read back from the table can be changed like what came off the queue."""
-    born = delivery.apply(changes.refuse(replace(REQUEST, hop=0), NOON, EXPIRED), None)
-    assert changes.about(born) == replace(REQUEST, hop=0)
+    born = delivery.apply(changes.refuse(replace(REQUEST, generation=0), NOON, EXPIRED), None)
+    assert changes.about(born) == replace(REQUEST, generation=0)

@@ -11,17 +11,17 @@ from fakes import NOON
 from mailer.domain.delivery import Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.domain.message import MAX_AHEAD, SCHEMA, SendRequest, parse_request
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.jobs import Received
 from mailer.services.messages import Asked, prepare
-from sending_support import THROTTLED, Bench, a_body, a_copy, a_record, under_way
+from sending_support import THROTTLED, Bench, a_body, a_queue_message, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 IDS = '{"tenantId": "acme", "requestId": "r1"}'
 
 
-def pointer(key: str = KEY, body: str = IDS, **papers: Any) -> Copy:
-    return Copy(body=body, tenant_id="acme", created_at=NOON, parked=key, **papers)
+def pointer(key: str = KEY, body: str = IDS, **attributes: Any) -> QueueMessage:
+    return QueueMessage(body=body, tenant_id="acme", created_at=NOON, parked=key, **attributes)
 
 
 def parked(bench: Bench, body: str | None = None) -> Bench:
@@ -33,15 +33,15 @@ def parked(bench: Bench, body: str | None = None) -> Bench:
 def test_a_body_without_ids_goes_to_the_dead_letters(body: str) -> None:
     """There is no record to write: the copy carries the reason."""
     bench = Bench()
-    assert bench.receive(Copy(body=body, tenant_id=None, created_at=NOON)) == []
-    assert [(buried.reason, buried.copy.body) for buried in bench.queue.buried] == [("invalid_request", body)]
+    assert bench.receive(QueueMessage(body=body, tenant_id=None, created_at=NOON)) == []
+    assert [(buried.reason, buried.queue_message.body) for buried in bench.queue.buried] == [("invalid_request", body)]
     assert bench.messages.records == {}
 
 
 def test_an_invalid_request_ends_as_a_failed_record() -> None:
     """Its caller learns what is wrong where it looks for the status."""
     bench = Bench()
-    assert bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON)) == []
+    assert bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON)) == []
     record = bench.record()
     assert (record.status, record.error and record.error.code, record.recipients) == (Status.FAILED, "invalid_request", 0)
     assert record.error is not None
@@ -53,21 +53,21 @@ def test_an_invalid_request_that_comes_again_changes_nothing() -> None:
     """The same body is the same request."""
     bench = Bench()
     for _ in range(2):
-        bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON))
+        bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON))
     assert bench.queue.buried == []
 
 
 def test_an_invalid_request_does_not_end_another_under_its_id() -> None:
     """The first is untouched, the second goes to the dead letters."""
     bench = Bench(a_record())
-    bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON))
+    bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON))
     assert (bench.record().status, [buried.reason for buried in bench.queue.buried]) == (Status.QUEUED, ["invalid_request"])
 
 
 def test_times_that_do_not_fit_are_refused_by_name() -> None:
     """They are counted from when the copy was first accepted."""
     bench = Bench()
-    bench.receive(a_copy(sendAt="2026-12-24T12:00:00Z"))
+    bench.receive(a_queue_message(sendAt="2026-12-24T12:00:00Z"))
     record = bench.record()
     assert record.error is not None
     assert "sendAt" in record.error.message
@@ -78,7 +78,7 @@ def test_a_request_that_arrives_too_late_has_expired(send_at: str | None) -> Non
     """Nothing is wrong with it: SQS held it back, or its producer did."""
     bench = Bench()
     times = {"expiresAt": "2026-11-24T11:00:00Z"} | ({"sendAt": send_at} if send_at else {})
-    assert bench.receive(a_copy(**times)) == []
+    assert bench.receive(a_queue_message(**times)) == []
     assert (bench.record().status, bench.record().error) == (Status.FAILED, EXPIRED)
     assert (bench.provider.mails, bench.queue.buried) == ([], [])
 
@@ -90,14 +90,14 @@ def test_a_replay_after_its_expiry_finds_the_first_result(status: Status) -> Non
     first = a_record(status, body=a_body(**expiring))
     bench = Bench(first)
     bench.clock.advance(timedelta(days=1))
-    assert bench.receive(a_copy(**expiring, papers={"created_at": bench.clock.now()})) == []
+    assert bench.receive(a_queue_message(**expiring, attributes={"created_at": bench.clock.now()})) == []
     assert (bench.record(), bench.provider.mails, bench.queue.buried, bench.queue.sent) == (first, [], [], [])
 
 
 def test_other_content_that_comes_too_late_is_told_apart() -> None:
     """It is no replay: it goes to the dead letters, and the first is untouched."""
     bench = Bench(a_record(Status.SENT))
-    bench.receive(a_copy(expiresAt="2026-11-24T11:00:00Z"))
+    bench.receive(a_queue_message(expiresAt="2026-11-24T11:00:00Z"))
     assert (bench.record().status, [b.reason for b in bench.queue.buried]) == (Status.SENT, ["request_id_reused"])
 
 
@@ -107,14 +107,14 @@ def test_a_request_whose_times_do_not_fit_ends_once(later: timedelta) -> None:
     bench = Bench()
     for moment in (NOON, NOON + later):
         bench.clock.time = moment
-        assert bench.receive(a_copy(sendAt="2026-12-02T12:00:00Z", papers={"created_at": moment})) == []
+        assert bench.receive(a_queue_message(sendAt="2026-12-02T12:00:00Z", attributes={"created_at": moment})) == []
     assert (bench.record().status, bench.queue.buried, bench.queue.sent) == (Status.FAILED, [], [])
 
 
 def test_a_failed_record_says_that_its_id_is_used_up() -> None:
     """A correction under the same id would be other content."""
     bench = Bench()
-    bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON))
+    bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON))
     shown = bench.record().shown_error
     assert shown is not None
     assert "needs a new requestId" in shown.hint
@@ -123,7 +123,7 @@ def test_a_failed_record_says_that_its_id_is_used_up() -> None:
 def test_a_poison_body_touches_no_neighbour() -> None:
     """The rest of its batch is sent."""
     bench = Bench()
-    assert bench.receive(Copy(body="\ud800", tenant_id=None, created_at=NOON), a_copy()) == []
+    assert bench.receive(QueueMessage(body="\ud800", tenant_id=None, created_at=NOON), a_queue_message()) == []
     assert bench.record().status is Status.SENT
 
 
@@ -135,7 +135,7 @@ def test_a_bug_in_reading_gives_the_receipt_back() -> None:
         raise ZeroDivisionError
 
     bench.parked.fetch = bug  # type: ignore[method-assign]  # the port fails
-    assert bench.receive(Received("bad", pointer(), 1), a_copy("r2")) == ["bad"]
+    assert bench.receive(Received("bad", pointer(), 1), a_queue_message("r2")) == ["bad"]
     assert bench.record("r2").status is Status.SENT
 
 
@@ -144,8 +144,8 @@ def test_a_bug_in_reading_gives_the_receipt_back() -> None:
 
 def test_a_pointer_brings_its_body_back() -> None:
     """It is sent like any copy, and the body is deleted then."""
-    bench = parked(Bench(a_record(Status.DEFERRED, due_at=NOON, waits_for=WaitsFor.TIME, parked=KEY, hop=1)))
-    bench.receive(pointer(hop=1))
+    bench = parked(Bench(a_record(Status.DEFERRED, due_at=NOON, waits_for=WaitsFor.TIME, parked=KEY, generation=1)))
+    bench.receive(pointer(generation=1))
     assert (bench.record().status, bench.parked.bodies) == (Status.SENT, {})
 
 
@@ -198,12 +198,18 @@ def test_a_pointer_to_a_request_that_nobody_knows_is_dropped() -> None:
 
 
 def test_a_bucket_that_does_not_answer_lets_the_pointer_wait() -> None:
-    """It comes back as a newer copy, with all its papers."""
-    bench = parked(Bench(a_record(Status.DEFERRED, parked=KEY, hop=2)))
+    """It comes back as a newer copy, with all its attributes."""
+    bench = parked(Bench(a_record(Status.DEFERRED, parked=KEY, generation=2)))
     bench.parked.broken = True
-    assert bench.receive(pointer(hop=2, failures=2, proof="p", correlation_id="c")) == []
-    copy, delay = bench.take()
-    assert (copy.hop, copy.failures, copy.parked, copy.proof, copy.correlation_id) == (3, 3, KEY, "p", "c")
+    assert bench.receive(pointer(generation=2, failures=2, proof="p", correlation_id="c")) == []
+    queue_message, delay = bench.take()
+    assert (queue_message.generation, queue_message.failures, queue_message.parked, queue_message.proof, queue_message.correlation_id) == (
+        3,
+        3,
+        KEY,
+        "p",
+        "c",
+    )
     assert delay == timedelta(seconds=20)
 
 
@@ -217,9 +223,9 @@ def test_a_bucket_and_a_queue_that_do_not_answer_give_the_receipt_back() -> None
 def test_a_pointer_knows_an_expiry_that_the_body_does_not() -> None:
     """An operator's resend gave the request a new span."""
     body = a_body()
-    bench = parked(Bench(a_record(Status.QUEUED, maybe_sent=True, parked=KEY, hop=1, expires_at=NOON + timedelta(days=3))), body)
+    bench = parked(Bench(a_record(Status.QUEUED, maybe_sent=True, parked=KEY, generation=1, expires_at=NOON + timedelta(days=3))), body)
     bench.clock.advance(timedelta(days=2))
-    bench.receive(pointer(hop=1, expires_at=NOON + timedelta(days=3)))
+    bench.receive(pointer(generation=1, expires_at=NOON + timedelta(days=3)))
     assert bench.record().status is Status.SENT
 
 
@@ -231,14 +237,14 @@ def test_a_table_that_does_not_answer_lets_a_poor_request_wait() -> None:
         raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = down
-    assert bench.receive(Copy(body=IDS, tenant_id="acme", created_at=NOON)) == []
-    assert bench.take()[0].hop == 1
+    assert bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON)) == []
+    assert bench.take()[0].generation == 1
 
 
 def test_the_tenant_is_the_one_of_the_body() -> None:
     """A producer's message group says nothing of whose mail it is."""
     bench = Bench()
-    bench.receive(a_copy(papers={"tenant_id": "other"}))
+    bench.receive(a_queue_message(attributes={"tenant_id": "other"}))
     assert json.loads(a_body())["tenantId"] == "acme"
     assert ("acme", "r1") in bench.messages.records
 
@@ -251,9 +257,14 @@ OF_A_LATER_VERSION = {"newField": True}
 def test_a_request_that_a_later_version_accepted_waits_for_it() -> None:
     """After a roll-back: its field is not known here, but the caller was told 202."""
     bench = Bench(a_record(Status.QUEUED))
-    bench.receive(a_copy(papers={"schema": SCHEMA + 1}, **OF_A_LATER_VERSION))
-    copy, delay = bench.take()
-    assert (bench.record().status, copy.schema, copy.failures, delay > timedelta()) == (Status.QUEUED, SCHEMA + 1, 1, True)
+    bench.receive(a_queue_message(attributes={"schema": SCHEMA + 1}, **OF_A_LATER_VERSION))
+    queue_message, delay = bench.take()
+    assert (bench.record().status, queue_message.schema, queue_message.failures, delay > timedelta()) == (
+        Status.QUEUED,
+        SCHEMA + 1,
+        1,
+        True,
+    )
 
 
 def test_a_parked_body_of_a_later_version_waits_too() -> None:
@@ -268,7 +279,7 @@ def test_a_parked_body_of_a_later_version_waits_too() -> None:
 def test_an_unknown_field_is_refused_where_no_later_version_has_read_it(schema: int) -> None:
     """A producer's typo ends at once, with its name."""
     bench = Bench()
-    bench.receive(a_copy(papers={"schema": schema}, **OF_A_LATER_VERSION))
+    bench.receive(a_queue_message(attributes={"schema": schema}, **OF_A_LATER_VERSION))
     record = bench.record()
     assert (record.status, record.error and record.error.code) == (Status.FAILED, "invalid_request")
     assert record.error is not None
@@ -279,7 +290,7 @@ def test_it_does_not_come_back_for_ever() -> None:
     """After the longest time that a request can live its record has ended, and the copy ends too."""
     bench = Bench(a_record(Status.FAILED))
     bench.clock.advance(2 * MAX_AHEAD)
-    bench.receive(a_copy(papers={"schema": SCHEMA + 1}, **OF_A_LATER_VERSION))
+    bench.receive(a_queue_message(attributes={"schema": SCHEMA + 1}, **OF_A_LATER_VERSION))
     assert bench.queue.sent == []
 
 
@@ -287,9 +298,9 @@ def test_our_copies_tell_by_which_version_they_were_read() -> None:
     """Those that the API makes, and those of a worker that has read what a producer wrote."""
     bench = Bench()
     bench.opener.error = DependencyError("KMS", "Decrypt")
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.take()[0].schema == SCHEMA
-    assert prepare(Asked.of(parse_request(a_body()), NOON), NOON).copy.schema == SCHEMA
+    assert prepare(Asked.of(parse_request(a_body()), NOON), NOON).queue_message.schema == SCHEMA
 
 
 FIELDS = {1: "02db9e05075a49e0"}
@@ -314,7 +325,7 @@ def test_a_producer_asks_for_its_tenants(sender: str | None) -> None:
     """So does the API, which has no sender."""
     bench = Bench()
     bench.producers.rules = RULES
-    assert bench.receive(a_copy(papers={"sender": sender})) == []
+    assert bench.receive(a_queue_message(attributes={"sender": sender})) == []
     assert bench.record().status is Status.SENT
 
 
@@ -327,7 +338,7 @@ def test_what_a_producer_asks_for_another_s_tenant_touches_nothing_of_it(sender:
     """No record, no mail, no body: a dead letter that names the producer."""
     bench = Bench()
     bench.producers.rules = RULES
-    assert bench.receive(a_copy(papers={"sender": sender}, **fields)) == []
+    assert bench.receive(a_queue_message(attributes={"sender": sender}, **fields)) == []
     [buried] = bench.queue.buried
     assert (buried.reason, buried.detail.startswith(sender)) == ("producer_not_allowed", True)
     assert (bench.messages.records, bench.provider.mails, bench.parked.bodies, bench.queue.sent) == ({}, [], {}, [])
@@ -337,11 +348,11 @@ def test_who_asked_goes_with_every_copy() -> None:
     """A request that waits is held against the rules of the day that it comes back on."""
     bench = Bench(outcomes=[THROTTLED])
     bench.producers.rules = RULES
-    bench.receive(a_copy(papers={"sender": "AROAEXAMPLE:mailer"}))
-    copy, delay = bench.take()
+    bench.receive(a_queue_message(attributes={"sender": "AROAEXAMPLE:mailer"}))
+    queue_message, delay = bench.take()
     bench.clock.advance(delay)
     bench.producers.rules = "AROAEXAMPLE:globex"
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert (bench.queue.buried[0].reason, bench.record().status) == ("producer_not_allowed", Status.DEFERRED)
 
 
@@ -349,5 +360,8 @@ def test_rules_that_cannot_be_read_let_nothing_pass() -> None:
     """The copy comes back; the API's goes on."""
     bench = Bench()
     bench.producers.broken = True
-    assert bench.receive(a_copy(papers={"sender": "AROAEXAMPLE:mailer"}), a_copy("r2")) == []
-    assert ([copy.sender for copy in bench.queue.copies], list(bench.messages.records)) == (["AROAEXAMPLE:mailer"], [("acme", "r2")])
+    assert bench.receive(a_queue_message(attributes={"sender": "AROAEXAMPLE:mailer"}), a_queue_message("r2")) == []
+    assert ([queue_message.sender for queue_message in bench.queue.messages], list(bench.messages.records)) == (
+        ["AROAEXAMPLE:mailer"],
+        [("acme", "r2")],
+    )

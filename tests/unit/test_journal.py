@@ -22,7 +22,7 @@ TEN_MS = timedelta(milliseconds=10)
 
 def test_an_outcome_is_one_line_with_who_what_why_and_how_long() -> None:
     """Everything that a look at one request needs, under names that a query can go by."""
-    record = a_delivery("r1", Status.FAILED, error=REJECTED, attempt=2, hop=3, correlation_id="c-1")
+    record = a_delivery("r1", Status.FAILED, error=REJECTED, attempt=2, generation=3, correlation_id="c-1")
     with a_journal() as (journal, written):
         journal.recorded(record, {"queue": TEN_MS, "fence": 2 * TEN_MS})
     [line] = written.log
@@ -38,7 +38,7 @@ def test_an_outcome_is_one_line_with_who_what_why_and_how_long() -> None:
             "code": "recipient_rejected",
             "hint": f"{CODES['recipient_rejected'].hint} {NEEDS_NEW_ID}",
             "attempt": 2,
-            "hop": 3,
+            "generation": 3,
             "queue_ms": 10,
             "fence_ms": 20,
         }.items()

@@ -42,12 +42,17 @@ def codes(answers: Any) -> list[str]:
 
 
 def test_an_accepted_request_is_on_the_queue_as_it_was_asked_for() -> None:
-    """The copy holds the whole request with its ids, and the papers that the consumer needs."""
+    """The copy holds the whole request with its ids, and the attributes that the consumer needs."""
     deps = fake_deps()
     accept(a_send(), deps, correlation_id="c-1")
-    [(copy, delay)] = deps.queue.sent
-    assert json.loads(copy.body) == {"tenantId": "acme", **a_body("r1")}
-    assert (copy.tenant_id, copy.created_at, copy.hop, copy.correlation_id) == ("acme", NOON, 0, "c-1")
+    [(queue_message, delay)] = deps.queue.sent
+    assert json.loads(queue_message.body) == {"tenantId": "acme", **a_body("r1")}
+    assert (queue_message.tenant_id, queue_message.created_at, queue_message.generation, queue_message.correlation_id) == (
+        "acme",
+        NOON,
+        0,
+        "c-1",
+    )
     assert delay == timedelta()
 
 
@@ -55,7 +60,7 @@ def test_the_consumer_finds_the_same_content_in_the_copy() -> None:
     """The hash of the record is that of the queued body, else the fence would refuse it."""
     deps = fake_deps()
     record = accept(a_send(), deps).record
-    assert content_hash(parse_request(deps.queue.copies[0].body)) == record.content_hash
+    assert content_hash(parse_request(deps.queue.messages[0].body)) == record.content_hash
 
 
 def test_an_accepted_request_has_a_record() -> None:
@@ -75,8 +80,8 @@ def test_times_are_kept_to_the_millisecond() -> None:
     deps = fake_deps()
     deps.clock.advance(timedelta(microseconds=1_234_567))
     accept(a_send(), deps)
-    assert deps.queue.copies[0].created_at.microsecond == 234_000
-    assert deps.messages.get("acme", "r1").created_at == deps.queue.copies[0].created_at
+    assert deps.queue.messages[0].created_at.microsecond == 234_000
+    assert deps.messages.get("acme", "r1").created_at == deps.queue.messages[0].created_at
 
 
 def test_the_queue_comes_first() -> None:
@@ -93,7 +98,7 @@ def test_a_lost_record_is_a_success_all_the_same() -> None:
     deps.messages.before = lose
     accepted = accept(a_send(), deps)
     assert (accepted.record.status, accepted.record.request_id, accepted.replayed) == (Status.QUEUED, "r1", False)
-    assert deps.queue.copies
+    assert deps.queue.messages
     assert [event for event, _ in deps.journal.entries] == ["failed"]
 
 
@@ -102,7 +107,7 @@ def test_nothing_is_queued_while_nobody_knows_whether_the_id_is_taken() -> None:
     deps = fake_deps(messages=LostTable())
     with pytest.raises(DependencyError):
         accept(a_send(), deps)
-    assert not deps.queue.copies
+    assert not deps.queue.messages
 
 
 # ── replays ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,7 +120,7 @@ def test_the_same_request_again_is_answered_with_the_first_record() -> None:
     deps.clock.advance(timedelta(minutes=5))
     again = accept(a_send(), deps)
     assert again == Accepted(first, replayed=True)
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
 
 
 def test_a_retry_sees_how_far_the_request_has_come() -> None:
@@ -145,7 +150,7 @@ def test_a_replay_has_the_first_result_whatever_has_become_of_times_and_provider
     later.clock.advance(timedelta(days=30))
     [alone, again] = accept_batch([a_send(**times), a_send(**times)], later)
     assert alone == again == Accepted(first, replayed=True)
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
 
 
 def test_a_replay_needs_no_providers_table() -> None:
@@ -171,7 +176,7 @@ def test_another_content_under_the_same_id_is_refused() -> None:
     with pytest.raises(RequestError) as refusal:
         accept(a_send(message={"subject": "Other"}), deps)
     assert refusal.value.code == "request_id_reused"
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
 
 
 def test_the_ids_of_tenants_are_their_own() -> None:
@@ -244,14 +249,14 @@ def test_a_time_too_far_ahead_is_refused() -> None:
     with pytest.raises(RequestError) as refusal:
         accept(a_send(sendAt=(NOON + timedelta(days=8)).isoformat()), deps)
     assert [problem.path for problem in refusal.value.problems] == ["sendAt"]
-    assert not deps.queue.copies
+    assert not deps.queue.messages
 
 
 def test_a_body_as_large_as_the_queue_takes_is_accepted() -> None:
     """The limit is on the request as it is queued, to the byte."""
     deps = fake_deps()
     accept(a_send(message={"text": "x" * (MAX_BODY - WRITTEN)}), deps)
-    assert len(deps.queue.copies[0].body) == MAX_BODY
+    assert len(deps.queue.messages[0].body) == MAX_BODY
 
 
 def test_a_body_larger_than_the_queue_takes_is_refused_with_the_way_out() -> None:
@@ -283,7 +288,7 @@ def test_mail_that_can_only_fail_is_refused_at_once(rows: list[Any], code: str) 
     with pytest.raises(RequestError) as refusal:
         accept(a_send(), deps)
     assert refusal.value.code == code
-    assert not deps.queue.copies
+    assert not deps.queue.messages
 
 
 @pytest.mark.parametrize("status", [ProviderStatus.DISABLED, ProviderStatus.SUSPENDED])
@@ -304,7 +309,7 @@ def test_tags_that_nobody_would_see_are_refused(status: ProviderStatus) -> None:
     assert isinstance(tagged, RequestError)
     assert (tagged.code, [problem.path for problem in tagged.problems]) == ("invalid_request", ["message.tags"])
     assert isinstance(plain, Accepted)
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
 
 
 @pytest.mark.parametrize("config", [a_config(configuration_set="events"), a_config(provider="smtp", region="")])
@@ -329,7 +334,7 @@ def test_a_batch_answers_in_its_order_each_request_by_itself() -> None:
 
 def test_what_the_queue_does_not_take_fails_alone() -> None:
     """A partly failed SQS call fails only what it did not take."""
-    deps = fake_deps(queue=FakeSendQueue(refuses=lambda copy: '"requestId":"b"' in copy.body))
+    deps = fake_deps(queue=FakeSendQueue(refuses=lambda queue_message: '"requestId":"b"' in queue_message.body))
     answers = accept_batch([a_send("a"), a_send("b"), a_send("c")], deps)
     assert codes(answers) == ["Accepted", "DependencyError", "Accepted"]
     assert ("acme", "b") not in deps.messages.records
@@ -340,7 +345,7 @@ def test_the_same_request_twice_in_a_batch_is_a_replay() -> None:
     deps = fake_deps()
     answers = accept_batch([a_send("a"), a_send("a"), a_send("b")], deps)
     assert [(a.record.request_id, a.replayed) for a in answers] == [("a", False), ("a", True), ("b", False)]
-    assert len(deps.queue.copies) == 2
+    assert len(deps.queue.messages) == 2
 
 
 def test_other_content_under_an_id_of_the_same_batch_is_refused() -> None:
@@ -348,7 +353,7 @@ def test_other_content_under_an_id_of_the_same_batch_is_refused() -> None:
     deps = fake_deps()
     answers = accept_batch([a_send("a"), a_send("a", message={"subject": "Other"}), a_send("a")], deps)
     assert codes(answers) == ["Accepted", "request_id_reused", "Accepted"]
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
 
 
 def test_a_batch_without_a_provider_refuses_each() -> None:

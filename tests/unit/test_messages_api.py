@@ -230,7 +230,7 @@ def test_a_preview_shows_the_mail_and_sends_nothing(api: Gateway, deps: Messages
     shown = api.call("POST", f"{ACME}/preview", a_body("r1")).json
     assert "Subject: Hello\r\n" in shown["mime"]
     assert (shown["truncated"], shown["size"], shown["problems"]) == (False, len(shown["mime"]), [])
-    assert not deps.queue.copies
+    assert not deps.queue.messages
     assert api.call("GET", f"{ACME}/r1").status == 404
 
 

@@ -97,7 +97,7 @@ def test_a_retry_sends_nothing_twice(deps: MessagesDependencies) -> None:
     ids = {json.loads(request.body)["requestId"] for request in wire.requests}
     assert ids == {record.request_id}
     assert len(wire.requests) == 4
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
 
 
 @pytest.mark.usefixtures("deps")

@@ -68,8 +68,8 @@ def check(deps: MessagesDependencies, event: dict[str, Any]) -> None:
     answer = Gateway(messages.handler).handle(event)
     assert answer.status < 500
     assert not [entry for entry in deps.journal.entries if entry[0] == "failed"]
-    for copy in deps.queue.copies:
-        request = parse_request(copy.body)
+    for queue_message in deps.queue.messages:
+        request = parse_request(queue_message.body)
         assert content_hash(request) == deps.messages.get(request.tenant_id, request.request_id).content_hash
 
 

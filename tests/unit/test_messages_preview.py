@@ -23,7 +23,7 @@ def test_a_preview_is_the_mail_that_would_be_sent() -> None:
     parsed = email.message_from_bytes(built.mime or b"", policy=policy.default)
     assert (parsed["From"], parsed["To"], parsed["Subject"]) == ("Acme <hello@acme.example>", "jo@example.com", "Hello")
     assert not built.problems
-    assert not deps.queue.copies
+    assert not deps.queue.messages
     assert not deps.messages.records
 
 

@@ -28,7 +28,7 @@ def a_desk_with_an_unknown(body: str | None = None, **fields: Any) -> MessagesDe
     record = {
         "attempt": 1,
         "owner": "w1",
-        "hop": 4,
+        "generation": 4,
         "deadline": LONG_AGO,
         "created_at": LONG_AGO,
         "expires_at": LONG_AGO + timedelta(hours=24),
@@ -63,10 +63,10 @@ def test_an_unknown_that_is_sent_again_is_queued() -> None:
     deps = a_desk_with_an_unknown()
     record = resolve("acme", "r1", RESEND, deps)
     assert (record.status, record.maybe_sent, record.resolution) == (Status.QUEUED, True, RESEND)
-    [(copy, delay)] = deps.queue.sent
-    assert json.loads(copy.body) == {"tenantId": "acme", "requestId": "r1"}
-    assert (copy.parked, copy.hop, delay) == (record.parked, 5, HOLD_BACK)
-    assert deps.parked.fetch(copy.parked) == canonical_json(a_send())
+    [(queue_message, delay)] = deps.queue.sent
+    assert json.loads(queue_message.body) == {"tenantId": "acme", "requestId": "r1"}
+    assert (queue_message.parked, queue_message.generation, delay) == (record.parked, 5, HOLD_BACK)
+    assert deps.parked.fetch(queue_message.parked) == canonical_json(a_send())
 
 
 def test_a_resent_request_has_time_anew() -> None:
@@ -74,15 +74,23 @@ def test_a_resent_request_has_time_anew() -> None:
     deps = a_desk_with_an_unknown()
     record = resolve("acme", "r1", RESEND, deps)
     assert record.expires_at == NOON + timedelta(hours=24)
-    assert deps.queue.copies[0].created_at == NOON
+    assert deps.queue.messages[0].created_at == NOON
 
 
 def test_the_resent_copy_passes_the_fence() -> None:
     """What the consumer will try with that copy is allowed by the record."""
     deps = a_desk_with_an_unknown()
     resolve("acme", "r1", RESEND, deps)
-    record, copy = deps.messages.get("acme", "r1"), deps.queue.copies[0]
-    begin = Change(rule=BEGIN, tenant_id="acme", request_id="r1", now=NOON, content_hash=record.content_hash, hop=copy.hop, owner="w2")
+    record, queue_message = deps.messages.get("acme", "r1"), deps.queue.messages[0]
+    begin = Change(
+        rule=BEGIN,
+        tenant_id="acme",
+        request_id="r1",
+        now=NOON,
+        content_hash=record.content_hash,
+        generation=queue_message.generation,
+        owner="w2",
+    )
     assert delivery.allows(begin, record)
 
 
@@ -93,7 +101,7 @@ def test_only_an_unknown_can_be_settled(status: Status, resolution: Resolution) 
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
     assert refused(deps, resolution).code == "not_resolvable"
     assert not deps.messages.changes
-    assert not deps.queue.copies
+    assert not deps.queue.messages
 
 
 @pytest.mark.parametrize("resolution", [SENT, RESEND])
@@ -109,14 +117,14 @@ def test_a_request_whose_body_is_gone_cannot_be_sent_again() -> None:
     assert "body" in str(refused(deps, RESEND))
     deps = a_desk_with_an_unknown(parked=None)
     assert "body" in str(refused(deps, RESEND))
-    assert not deps.queue.copies
+    assert not deps.queue.messages
 
 
 def test_a_request_whose_own_end_has_passed_is_not_sent_again() -> None:
     """The caller said until when the mail is of use."""
     deps = a_desk_with_an_unknown(canonical_json(a_send(expiresAt=(NOON - timedelta(hours=1)).isoformat())))
     assert "expiresAt" in str(refused(deps, RESEND))
-    assert not deps.queue.copies
+    assert not deps.queue.messages
 
 
 def test_nothing_is_sent_again_while_its_worker_may_live() -> None:
@@ -124,7 +132,7 @@ def test_nothing_is_sent_again_while_its_worker_may_live() -> None:
     dead_at = NOON - SEND_TIMEOUT - WORKER_DEAD_MARGIN
     alive = a_desk_with_an_unknown(deadline=dead_at)
     assert "worker" in str(refused(alive, RESEND))
-    assert not alive.queue.copies
+    assert not alive.queue.messages
     dead = a_desk_with_an_unknown(deadline=dead_at - timedelta(milliseconds=1))
     assert resolve("acme", "r1", RESEND, dead).status is Status.QUEUED
 
@@ -134,7 +142,7 @@ def test_the_same_word_again_is_answered_as_the_first() -> None:
     deps = a_desk_with_an_unknown()
     first = resolve("acme", "r1", RESEND, deps)
     assert resolve("acme", "r1", replace(RESEND, at=NOON + timedelta(minutes=1)), deps) == first
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
     assert refused(deps, SENT).code == "not_resolvable"
 
 
@@ -161,8 +169,16 @@ def test_a_crash_after_the_copy_loses_nothing() -> None:
     deps.messages.before = crash
     with pytest.raises(SystemExit):
         resolve("acme", "r1", RESEND, deps)
-    record, copy = deps.messages.get("acme", "r1"), deps.queue.copies[0]
-    begin = Change(rule=BEGIN, tenant_id="acme", request_id="r1", now=NOON, content_hash=record.content_hash, hop=copy.hop, owner="w2")
+    record, queue_message = deps.messages.get("acme", "r1"), deps.queue.messages[0]
+    begin = Change(
+        rule=BEGIN,
+        tenant_id="acme",
+        request_id="r1",
+        now=NOON,
+        content_hash=record.content_hash,
+        generation=queue_message.generation,
+        owner="w2",
+    )
     assert not delivery.allows(begin, record)
     assert deps.parked.fetch(record.parked)
     deps.messages.before = lambda _: None
@@ -181,7 +197,7 @@ def test_a_crash_after_the_record_changes_nothing() -> None:
         resolve("acme", "r1", RESEND, deps)
     deps.messages.after = lambda _: None
     assert resolve("acme", "r1", RESEND, deps).status is Status.QUEUED
-    assert len(deps.queue.copies) == 1
+    assert len(deps.queue.messages) == 1
 
 
 def test_a_word_counts_for_the_attempt_that_it_was_said_of() -> None:

@@ -21,7 +21,7 @@ def test_no_order_of_steps_breaks_a_promise(name: str) -> None:
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_other_systems_do_sends_twice(name: str) -> None:
     """The guard of the guard: both are found, by ways short enough to happen in any week."""
-    found = walk(Setup(copies=2, machine=BROKEN[name]))
+    found = walk(Setup(queue_messages=2, machine=BROKEN[name]))
     print(f"{name}: {' → '.join(found.way)}")
     assert found.broken == "accepted twice"
     assert len(found.way) <= 4

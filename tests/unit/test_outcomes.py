@@ -12,7 +12,7 @@ from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind
 from mailer.domain.waiting import MAX_DELAY, retry_delay
-from sending_support import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_copy
+from sending_support import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_queue_message
 
 SANDBOX = NotSent(ErrorInfo("sandbox_recipient_not_verified", "the recipient is not verified"))
 
@@ -35,7 +35,7 @@ def test_acceptance_always_wins(status: Status) -> None:
     """Whatever the record says by then."""
     bench = Bench()
     bench.provider.outcomes = [meanwhile(bench, status=status)(Sent("m-1"))]
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert (bench.record().status, bench.record().message_id) == (Status.SENT, "m-1")
 
 
@@ -45,7 +45,7 @@ def test_a_result_that_comes_too_late_changes_nothing(outcome: Outcome, fields: 
     """The request has ended, or another attempt is under way."""
     bench = Bench()
     bench.provider.outcomes = [meanwhile(bench, **fields)(outcome)]
-    assert bench.receive(a_copy()) == []
+    assert bench.receive(a_queue_message()) == []
     assert bench.record().status is fields.get("status", Status.SENDING)
     assert bench.record().attempt == fields.get("attempt", 1)
 
@@ -55,7 +55,7 @@ def test_proof_of_the_same_attempt_corrects_an_unknown(outcome: Outcome, status:
     """The sweeper was faster than the answer."""
     bench = Bench()
     bench.provider.outcomes = [meanwhile(bench, status=Status.UNKNOWN)(outcome)]
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.record().status is status
 
 
@@ -63,14 +63,14 @@ def test_a_body_parked_for_a_request_that_has_ended_meanwhile_is_deleted() -> No
     """The quota parks it before the record says that it was sent after all."""
     bench = Bench()
     bench.provider.outcomes = [meanwhile(bench, status=Status.SENT)(QUOTA)]
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.parked.bodies == {}
 
 
 def test_the_sandbox_is_learned_from_its_own_refusal() -> None:
     """Once: the row knows it then."""
     bench = Bench(outcomes=[SANDBOX])
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.providers.rows["acme"].sandbox == "true"
     assert bench.record().status is Status.FAILED
 
@@ -84,7 +84,7 @@ def test_what_is_known_of_the_sandbox_is_not_written_again() -> None:
         raise AssertionError
 
     bench.providers.learn_sandbox = fail  # type: ignore[method-assign]  # must not be called
-    assert bench.receive(a_copy()) == []
+    assert bench.receive(a_queue_message()) == []
 
 
 def test_a_late_unknown_is_resent_without_losing_its_copy() -> None:
@@ -96,14 +96,14 @@ def test_a_late_unknown_is_resent_without_losing_its_copy() -> None:
             raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = lost
-    bench.receive(a_copy(onUnknown="resend"))
-    copy, _ = bench.take()
+    bench.receive(a_queue_message(onUnknown="resend"))
+    queue_message, _ = bench.take()
     bench.messages.before = lambda _: None
     bench.clock.advance(timedelta(hours=1))
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert (bench.record().status, bench.record().maybe_sent) == (Status.QUEUED, True)
-    copy, _ = bench.take()
-    bench.receive(copy)
+    queue_message, _ = bench.take()
+    bench.receive(queue_message)
     assert (bench.record().status, bench.record().attempt) == (Status.SENT, 2)
 
 
@@ -111,10 +111,10 @@ def test_an_unknown_whose_body_cannot_be_kept_is_written_all_the_same() -> None:
     """Only the body waits for the bucket: the result does not travel as a proof."""
     bench = Bench(outcomes=[VANISHED])
     bench.parked.broken = True
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.record().status is Status.UNKNOWN
-    copy, _ = bench.take()
-    assert (copy.proof, copy.body) == (None, a_body())
+    queue_message, _ = bench.take()
+    assert (queue_message.proof, queue_message.body) == (None, a_body())
 
 
 def test_a_proof_goes_slower_the_longer_the_table_is_down() -> None:
@@ -126,10 +126,10 @@ def test_a_proof_goes_slower_the_longer_the_table_is_down() -> None:
             raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = lost
-    copy, delays = a_copy(), []
+    queue_message, delays = a_queue_message(), []
     for _ in range(12):
-        bench.receive(copy)
-        copy, delay = bench.take()
+        bench.receive(queue_message)
+        queue_message, delay = bench.take()
         delays.append(int(delay.total_seconds()))
         bench.clock.advance(delay)
     assert delays == [10, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 900]
@@ -139,7 +139,7 @@ def test_a_resend_that_is_rejected_says_what_it_was_rejected_for() -> None:
     """The operator learns both."""
     bench = Bench()
     bench.provider.outcomes = [meanwhile(bench, maybe_sent=True)(REJECTED)]
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     record = bench.record()
     assert (record.status, record.on_unknown) == (Status.UNKNOWN, "hold")
     assert record.error is not None
@@ -188,7 +188,7 @@ def test_what_is_no_proof_is_ignored(text: str) -> None:
 def test_a_garbled_proof_is_a_copy_like_any_other() -> None:
     """It is sent."""
     bench = Bench()
-    bench.receive(a_copy(papers={"proof": "nonsense"}))
+    bench.receive(a_queue_message(attributes={"proof": "nonsense"}))
     assert bench.record().status is Status.SENT
 
 

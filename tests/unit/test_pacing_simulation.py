@@ -44,10 +44,10 @@ def test_a_known_rate_is_used_up() -> None:
 
 
 def test_writes_are_few() -> None:
-    """At most half a write a message for pacing, beside the fence and the outcome, and about one hop for each message that had to wait."""
+    """At most half a write a message for pacing, besides fence and outcome, and about one requeue for each message that had to wait."""
     _, tally = played(is_known=True, flood=SHORT.flood)
     assert tally.writes_a_message <= 2.5
-    assert tally.hops[FLOODER] <= 1.1 * SHORT.flood
+    assert tally.generations[FLOODER] <= 1.1 * SHORT.flood
 
 
 def test_a_backlog_comes_back_within_minutes_and_delays_nobody() -> None:

@@ -13,7 +13,7 @@ from mailer.domain.errors import DependencyError
 from mailer.domain.message import SCHEMA
 from mailer.services.jobs import Received
 from mailer.services.redelivery import WORKER_LOST
-from sending_support import SEND_TIMEOUT, Bench, a_body, a_copy, a_record, under_way
+from sending_support import SEND_TIMEOUT, Bench, a_body, a_queue_message, a_record, under_way
 
 SECOND = timedelta(seconds=1)
 KEY = "parked/acme/r1/1.json"
@@ -32,7 +32,7 @@ def test_a_copy_of_an_ended_request_is_done(status: Status) -> None:
     """It is acknowledged, and the body that may wait in the bucket is deleted."""
     bench = Bench(under_way(status, parked=KEY))
     bench.parked.bodies[KEY] = a_body()
-    assert bench.receive(a_copy()) == []
+    assert bench.receive(a_queue_message()) == []
     assert (bench.provider.mails, bench.queue.sent, bench.queue.buried, bench.parked.bodies) == ([], [], [], {})
     assert bench.record().status is status
 
@@ -42,8 +42,8 @@ def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> 
     """Whatever became of the first request, it is untouched."""
     first = under_way(status, body=RESEND)
     bench = Bench(first)
-    assert bench.receive(a_copy()) == []
-    assert [(buried.reason, buried.copy.body) for buried in bench.queue.buried] == [("request_id_reused", a_body())]
+    assert bench.receive(a_queue_message()) == []
+    assert [(buried.reason, buried.queue_message.body) for buried in bench.queue.buried] == [("request_id_reused", a_body())]
     assert (bench.record(), bench.provider.mails, bench.queue.sent) == (first, [], [])
 
 
@@ -51,13 +51,13 @@ def test_other_content_is_buried_once_while_a_service_is_down() -> None:
     """Its copy does not go round and round through the outage."""
     bench = Bench(a_record(body=RESEND))
     bench.opener.error = DependencyError("KMS", "Decrypt")
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert [buried.reason for buried in bench.queue.buried] == ["request_id_reused"]
     assert bench.queue.sent == []
 
 
 def test_other_content_does_not_make_the_real_copy_look_stale() -> None:
-    """A foreign copy that comes back must not raise the record's hop."""
+    """A foreign copy that comes back must not raise the record's generation."""
     bench = Bench(a_record(body=RESEND))
     read, failures = bench.messages.get, iter([DependencyError("DynamoDB", "GetItem")])
 
@@ -68,8 +68,8 @@ def test_other_content_does_not_make_the_real_copy_look_stale() -> None:
 
     bench.messages.get = unreadable_once  # type: ignore[method-assign]  # the port fails
     bench.opener.error = DependencyError("KMS", "Decrypt")
-    bench.receive(a_copy())
-    assert (bench.take()[0].hop, bench.record().hop) == (1, 0)
+    bench.receive(a_queue_message())
+    assert (bench.take()[0].generation, bench.record().generation) == (1, 0)
 
 
 @pytest.mark.parametrize("maybe_sent", [False, True])
@@ -78,7 +78,7 @@ def test_other_content_that_expires_does_not_end_the_request_of_the_id(maybe_sen
     first = a_record(body=RESEND, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
     bench = Bench(first)
     bench.clock.time = NOON + timedelta(days=2)
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert ([buried.reason for buried in bench.queue.buried], bench.record()) == (["request_id_reused"], first)
 
 
@@ -86,18 +86,18 @@ def test_other_content_that_expires_does_not_end_the_request_of_the_id(maybe_sen
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
 def test_a_stale_copy_that_expires_does_not_end_a_request_with_a_newer_one(status: Status, maybe_sent: bool) -> None:  # noqa: FBT001 - a table
     """An operator's resend has another span than the first copy tells."""
-    resent = a_record(status, hop=1, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
+    resent = a_record(status, generation=1, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
     bench = Bench(resent)
     bench.clock.time = NOON + timedelta(days=2)
-    assert bench.receive(a_copy()) == []
+    assert bench.receive(a_queue_message()) == []
     assert (bench.record(), bench.queue.sent) == (resent, [])
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED, Status.SENDING, Status.UNKNOWN])
 def test_a_stale_copy_is_acknowledged(status: Status) -> None:
     """A newer one is on its way: a receipt that was lost must not breed copies."""
-    bench = Bench(under_way(status, hop=2))
-    assert bench.receive(a_copy(hop=1)) == []
+    bench = Bench(under_way(status, generation=2))
+    assert bench.receive(a_queue_message(generation=1)) == []
     assert (bench.queue.sent, bench.provider.mails, bench.record().status) == ([], [], status)
 
 
@@ -106,7 +106,7 @@ def overdue(**fields: Any) -> Delivery:
     return a_record(
         **{
             "status": Status.DEFERRED,
-            "hop": 4,
+            "generation": 4,
             "due_at": NOON,
             "waits_for": WaitsFor.TIME,
             "expires_at": NOON + timedelta(days=1),
@@ -120,11 +120,16 @@ def test_a_request_whose_copy_is_lost_is_sent_when_its_caller_sends_it_once_more
     bench = Bench(overdue(correlation_id="c-1"))
     bench.clock.time = NOON + OVERDUE_AFTER
     late = {"created_at": bench.clock.time, "sender": "AROAEXAMPLE:x"}
-    bench.receive(a_copy(papers=late))
-    copy, delay = bench.take()
-    assert (copy.hop, copy.created_at, copy.expires_at, delay) == (5, NOON, NOON + timedelta(days=1), timedelta())
-    assert (copy.correlation_id, copy.sender, copy.schema) == ("c-1", "AROAEXAMPLE:x", SCHEMA)
-    bench.receive(copy)
+    bench.receive(a_queue_message(attributes=late))
+    queue_message, delay = bench.take()
+    assert (queue_message.generation, queue_message.created_at, queue_message.expires_at, delay) == (
+        5,
+        NOON,
+        NOON + timedelta(days=1),
+        timedelta(),
+    )
+    assert (queue_message.correlation_id, queue_message.sender, queue_message.schema) == ("c-1", "AROAEXAMPLE:x", SCHEMA)
+    bench.receive(queue_message)
     assert (bench.record().status, len(bench.provider.mails), bench.queue.sent) == (Status.SENT, 1, [])
 
 
@@ -132,17 +137,17 @@ def test_of_many_copies_one_stands_for_what_was_lost() -> None:
     """Two that always found themselves older than the other would never be sent."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
-    bench.receive(*[a_copy()] * 5)
+    bench.receive(*[a_queue_message()] * 5)
     assert len(bench.queue.sent) == 1
-    copy, _ = bench.take()
-    bench.receive(a_copy(hop=4), copy)  # what seemed to be lost was only late
+    queue_message, _ = bench.take()
+    bench.receive(a_queue_message(generation=4), queue_message)  # what seemed to be lost was only late
     assert (len(bench.provider.mails), bench.queue.sent, bench.record().status) == (1, [], Status.SENT)
 
 
 NOT_LOST = {
     "not overdue": (overdue(), OVERDUE_AFTER - SECOND),
     "left to an operator": (overdue(due_at=None), timedelta(hours=5)),
-    "under way": (under_way(hop=4, due_at=NOON), OVERDUE_AFTER),
+    "under way": (under_way(generation=4, due_at=NOON), OVERDUE_AFTER),
     "resent by an operator": (overdue(status=Status.QUEUED, due_at=None), timedelta(hours=5)),
 }
 
@@ -152,7 +157,7 @@ def test_a_copy_that_is_on_its_way_is_not_replaced(record: Delivery, later: time
     """A producer may send everything twice."""
     bench = Bench(record)
     bench.clock.time = NOON + later
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert (bench.queue.sent, bench.record(), bench.provider.mails) == ([], record, [])
 
 
@@ -160,7 +165,7 @@ def test_an_old_copy_of_ours_never_stands_for_a_lost_one() -> None:
     """Only what a caller sent: a receipt that was lost must not breed copies."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
-    bench.receive(a_copy(hop=3))
+    bench.receive(a_queue_message(generation=3))
     assert bench.queue.sent == []
 
 
@@ -174,36 +179,36 @@ def test_a_table_that_does_not_hear_of_the_replacement_costs_a_copy() -> None:
             raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = lost
-    assert bench.receive(a_copy()) == []
-    assert bench.take()[0].hop == 5
+    assert bench.receive(a_queue_message()) == []
+    assert bench.take()[0].generation == 5
 
 
 @pytest.mark.parametrize("send_at", [NOON + timedelta(minutes=1), NOON + timedelta(days=1)], ids=["queue", "bucket"])
 def test_a_copy_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at: datetime) -> None:
-    """A newer one had raised the record's hop since it was read: lowered, the hop would let every stale copy in again."""
+    """A newer one had raised the record's generation since it was read: lowered, the generation would let every stale copy in again."""
     body = a_body(sendAt=send_at.isoformat())
     bench = Bench(a_record(body=body))
 
     def overtake(change: Change) -> None:
         if change.rule.name == "wait":
-            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=3)
+            bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
 
     bench.messages.before = overtake
-    bench.receive(a_copy(sendAt=send_at.isoformat()))
-    assert (bench.record().status, bench.record().hop) == (Status.QUEUED, 3)
+    bench.receive(a_queue_message(sendAt=send_at.isoformat()))
+    assert (bench.record().status, bench.record().generation) == (Status.QUEUED, 3)
 
 
 def overtaken_while_parking(bench: Bench, then: Callable[[], None]) -> None:
-    """Let a newer copy raise the hop while a body is being parked, and something happen before the record hears of that body."""
+    """Let a newer copy raise the generation while a body is being parked, and something happen before the record hears of that body."""
 
     def meanwhile(change: Change) -> None:
         if change.rule.name == "wait":
-            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=3)
+            bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
         if change.rule.name == "note":
             then()
 
     bench.messages.before = meanwhile
-    assert bench.receive(a_copy(sendAt=TOMORROW)) == []
+    assert bench.receive(a_queue_message(sendAt=TOMORROW)) == []
 
 
 TOMORROW = (NOON + timedelta(days=1)).isoformat()
@@ -248,42 +253,42 @@ def test_a_body_that_was_parked_beside_a_worker_under_way_goes_with_its_request(
             bench.messages.records["acme", "r1"] = under_way(body=a_body(sendAt=TOMORROW))
 
     bench.messages.before = begin
-    bench.receive(a_copy(sendAt=TOMORROW))
+    bench.receive(a_queue_message(sendAt=TOMORROW))
     bench.messages.before = None
-    copy, _ = bench.take()
-    assert copy.parked in bench.parked.bodies
+    queue_message, _ = bench.take()
+    assert queue_message.parked in bench.parked.bodies
     bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert (bench.parked.bodies, bench.queue.sent) == ({}, [])
 
 
 def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
     """Other content took the id while this body was being parked; what an operator puts back needs no bucket."""
-    bench, other = Bench(), a_record(body=RESEND, hop=3)
+    bench, other = Bench(), a_record(body=RESEND, generation=3)
 
     def meanwhile(change: Change) -> None:
         if change.rule.name == "wait":
             bench.messages.records["acme", "r1"] = other
 
     bench.messages.before = meanwhile
-    bench.receive(a_copy(sendAt=TOMORROW))
-    assert [(buried.reason, buried.copy.parked) for buried in bench.queue.buried] == [("request_id_reused", None)]
+    bench.receive(a_queue_message(sendAt=TOMORROW))
+    assert [(buried.reason, buried.queue_message.parked) for buried in bench.queue.buried] == [("request_id_reused", None)]
     assert bench.record() == other
 
 
 def test_a_copy_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:
     """Nothing takes over `sending`."""
     bench = Bench(under_way())
-    bench.receive(a_copy())
-    copy, delay = bench.take()
-    assert (copy.hop, delay, bench.record().hop, bench.record().status) == (1, DEADLINE - NOON, 1, Status.SENDING)
+    bench.receive(a_queue_message())
+    queue_message, delay = bench.take()
+    assert (queue_message.generation, delay, bench.record().generation, bench.record().status) == (1, DEADLINE - NOON, 1, Status.SENDING)
 
 
 def test_at_its_deadline_a_worker_is_still_waited_for() -> None:
     """Only past it is it given up."""
     bench = Bench(under_way())
     bench.clock.time = DEADLINE
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.record().status is Status.SENDING
 
 
@@ -291,7 +296,7 @@ def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
     """The copy in hand keeps the body for an operator."""
     bench = Bench(under_way())
     bench.clock.time = DEADLINE + SECOND
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     record = bench.record()
     assert (record.status, record.error and record.error.code) == (Status.UNKNOWN, "outcome_unknown")
     assert record.parked in bench.parked.bodies
@@ -308,14 +313,14 @@ def test_a_result_that_comes_just_before_the_unknown_counts() -> None:
             bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
 
     bench.messages.before = finish
-    assert bench.receive(a_copy()) == []
+    assert bench.receive(a_queue_message()) == []
     assert (bench.record().status, bench.queue.sent, bench.parked.bodies) == (Status.SENT, [], {})
 
 
 def test_a_held_unknown_keeps_the_body_that_it_has() -> None:
     """One object for one request."""
     bench = Bench(under_way(Status.UNKNOWN, parked=KEY))
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert (bench.record().parked, bench.parked.bodies, bench.queue.sent) == (KEY, {}, [])
 
 
@@ -323,8 +328,8 @@ def test_a_body_that_cannot_be_kept_keeps_its_copy() -> None:
     """Without it an operator could not send the request again."""
     bench = Bench(under_way(Status.UNKNOWN))
     bench.parked.broken = True
-    bench.receive(a_copy())
-    assert bench.take()[0].hop == 1
+    bench.receive(a_queue_message())
+    assert bench.take()[0].generation == 1
 
 
 def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
@@ -336,20 +341,20 @@ def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
             bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
 
     bench.messages.before = finish
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.parked.bodies == {}
 
 
 def test_a_newer_copy_does_not_make_the_kept_body_unknown() -> None:
-    """The record learns of it whatever its hop is by then."""
+    """The record learns of it whatever its generation is by then."""
     bench = Bench(under_way(Status.UNKNOWN))
 
     def overtake(change: Change) -> None:
-        if change.rule.name == "note" and bench.record().hop == 0:
-            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=3)
+        if change.rule.name == "note" and bench.record().generation == 0:
+            bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
 
     bench.messages.before = overtake
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.record().parked in bench.parked.bodies
 
 
@@ -359,17 +364,17 @@ def test_a_copy_that_held_too_early_goes_on_with_what_it_finds() -> None:
 
     def prove(change: Change) -> None:
         if change.rule.name == "note" and bench.record().status is Status.UNKNOWN:
-            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.DEFERRED, due_at=NOON + SECOND, hop=1)
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.DEFERRED, due_at=NOON + SECOND, generation=1)
 
     bench.messages.before = prove
-    bench.receive(a_copy(hop=1))
-    assert bench.take()[0].hop == 2
+    bench.receive(a_queue_message(generation=1))
+    assert bench.take()[0].generation == 2
 
 
 def test_an_unknown_to_be_resent_waits_until_its_worker_is_dead() -> None:
     """Deadline, the function's timeout and a minute."""
     bench = Bench(resendable())
-    bench.receive(a_copy(onUnknown="resend"))
+    bench.receive(a_queue_message(onUnknown="resend"))
     assert bench.take()[1] == DEAD_AT - NOON
 
 
@@ -377,7 +382,7 @@ def test_an_unknown_is_resent_once_its_worker_is_dead() -> None:
     """It goes through the fence like any other, and stays marked."""
     bench = Bench(resendable())
     bench.clock.time = DEAD_AT + SECOND
-    bench.receive(a_copy(onUnknown="resend"))
+    bench.receive(a_queue_message(onUnknown="resend"))
     assert (bench.record().status, bench.record().attempt, bench.record().maybe_sent) == (Status.SENT, 2, True)
 
 
@@ -388,7 +393,7 @@ def test_an_unknown_that_expires_before_its_resend_has_ended(expires_at: datetim
     asked = {"onUnknown": "resend", "expiresAt": expires_at.isoformat()}
     bench = Bench(under_way(Status.UNKNOWN, body=a_body(**asked), on_unknown="resend", expires_at=expires_at, parked=parked))
     bench.clock.time = now
-    bench.receive(a_copy(**asked))
+    bench.receive(a_queue_message(**asked))
     record = bench.record()
     assert (record.status, record.on_unknown, record.ended, bench.queue.sent) == (Status.UNKNOWN, "hold", True, [])
     assert record.parked == parked if parked else record.parked in bench.parked.bodies
@@ -411,12 +416,14 @@ def test_a_late_proof_that_overtakes_a_resend_keeps_its_only_copy() -> None:
 
     def prove(change: Change) -> None:
         if change.rule.name == "resend":
-            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.DEFERRED, due_at=DEAD_AT + 5 * SECOND, hop=1)
+            bench.messages.records["acme", "r1"] = replace(
+                bench.record(), status=Status.DEFERRED, due_at=DEAD_AT + 5 * SECOND, generation=1
+            )
 
     bench.messages.before = prove
-    bench.receive(a_copy(hop=1, onUnknown="resend"))
-    copy, delay = bench.take()
-    assert (copy.hop, delay, bench.record().status, bench.provider.mails) == (2, 4 * SECOND, Status.DEFERRED, [])
+    bench.receive(a_queue_message(generation=1, onUnknown="resend"))
+    queue_message, delay = bench.take()
+    assert (queue_message.generation, delay, bench.record().status, bench.provider.mails) == (2, 4 * SECOND, Status.DEFERRED, [])
 
 
 def test_a_resend_that_comes_too_late_leaves_the_body_to_an_operator() -> None:
@@ -429,7 +436,7 @@ def test_a_resend_that_comes_too_late_leaves_the_body_to_an_operator() -> None:
             bench.messages.records["acme", "r1"] = replace(bench.record(), on_unknown="hold", maybe_sent=True)
 
     bench.messages.before = give_up
-    bench.receive(a_copy(onUnknown="resend"))
+    bench.receive(a_queue_message(onUnknown="resend"))
     assert bench.record().parked in bench.parked.bodies
 
 
@@ -437,22 +444,22 @@ def test_two_copies_that_want_the_resend_are_one_mail() -> None:
     """The fence lets one of them pass."""
     bench = Bench(resendable())
     bench.clock.time = DEAD_AT + SECOND
-    bench.receive(a_copy(onUnknown="resend"), a_copy(onUnknown="resend"))
+    bench.receive(a_queue_message(onUnknown="resend"), a_queue_message(onUnknown="resend"))
     assert len(bench.provider.mails) == 1
 
 
 def test_a_deferred_request_that_is_not_due_comes_back_when_it_is() -> None:
     """A copy that came early makes no attempt."""
     bench = Bench(a_record(Status.DEFERRED, due_at=NOON + 90 * SECOND, waits_for=WaitsFor.TIME))
-    bench.receive(a_copy())
-    copy, delay = bench.take()
-    assert (copy.hop, delay, bench.provider.mails) == (1, 90 * SECOND, [])
+    bench.receive(a_queue_message())
+    queue_message, delay = bench.take()
+    assert (queue_message.generation, delay, bench.provider.mails) == (1, 90 * SECOND, [])
 
 
 def test_a_copy_is_never_delayed_longer_than_the_queue_can() -> None:
     """It comes back in between and looks again."""
     bench = Bench(a_record(Status.DEFERRED, due_at=NOON + timedelta(hours=2), waits_for=WaitsFor.TIME))
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.take()[1] == timedelta(seconds=900)
 
 
@@ -465,7 +472,7 @@ def test_a_hop_that_cannot_be_written_costs_at_most_a_second_copy() -> None:
             raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = lost
-    assert bench.receive(a_copy()) == []
+    assert bench.receive(a_queue_message()) == []
     assert len(bench.queue.sent) == 1
 
 
@@ -473,15 +480,15 @@ def test_a_copy_that_cannot_be_made_gives_the_receipt_back() -> None:
     """SQS hands it out again."""
     bench = Bench(under_way())
     bench.queue.broken = True
-    assert bench.receive(Received("r", a_copy(), 1)) == ["r"]
+    assert bench.receive(Received("r", a_queue_message(), 1)) == ["r"]
 
 
 def test_the_clock_of_one_worker_cannot_make_two_mails() -> None:
     """A clock that runs ahead makes an `unknown` too early; the proof of acceptance still wins, and nothing is sent twice."""
     bench = Bench(under_way())
     bench.clock.time = NOON + timedelta(hours=5)
-    bench.receive(a_copy())
+    bench.receive(a_queue_message())
     assert bench.record().status is Status.UNKNOWN
     bench.clock.time = NOON
-    bench.receive(a_copy(papers={"proof": '{"attempt": 1, "owner": "another", "sent": "m-1"}'}))
+    bench.receive(a_queue_message(attributes={"proof": '{"attempt": 1, "owner": "another", "sent": "m-1"}'}))
     assert (bench.record().status, bench.record().message_id, bench.provider.mails, bench.parked.bodies) == (Status.SENT, "m-1", [], {})

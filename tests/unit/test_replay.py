@@ -84,8 +84,8 @@ def test_nothing_that_was_told_later_undoes_an_acceptance(later: str) -> None:
 
 STORY = [
     line(status="unknown", at="12:00:01,000+0000"),
-    line(status="queued", at="12:00:02,000+0000", hop=1),
-    line(status="failed", code="expired", at="12:00:03,000+0000", hop=1),
+    line(status="queued", at="12:00:02,000+0000", generation=1),
+    line(status="failed", code="expired", at="12:00:03,000+0000", generation=1),
     line("r2", status="failed", at="13:00:00,000+0100"),
     line("r2", status="sent", at="12:59:59,999+0100"),
     line("r3", message="provider answered", outcome="unknown", attempt=2, at="12:00:00,000+0000"),
@@ -142,9 +142,9 @@ def test_what_was_parked_since_is_put_back_as_its_line_told() -> None:
     key = restored.park()
     created, expires = NOON + timedelta(minutes=1), NOON + timedelta(hours=2)
     told = {"parked": key, "created_at": created.isoformat(), "expires_at": expires.isoformat()}
-    assert restored.replay(line(status="deferred", attempt=2, hop=3, code="throttled", **told)) == {"reopened": 1}
+    assert restored.replay(line(status="deferred", attempt=2, generation=3, code="throttled", **told)) == {"reopened": 1}
     [record] = restored.ends.reopened
-    assert (record.status, record.parked, record.attempt, record.hop) == (Status.DEFERRED, key, 2, 3)
+    assert (record.status, record.parked, record.attempt, record.generation) == (Status.DEFERRED, key, 2, 3)
     assert (record.created_at, record.expires_at) == (created, expires)
     assert record.content_hash == a_record().content_hash
     assert (record.due_at, record.sweep_at) == (NOON, NOON)
@@ -172,16 +172,16 @@ def test_what_was_on_the_queue_then_and_parked_since_is_due() -> None:
     """Its copy has gone: without its body the record could only expire."""
     restored = Restored(a_record(Status.QUEUED, updated_at=BEFORE))
     key = restored.park()
-    assert restored.replay(line(status="deferred", attempt=0, hop=1, parked=key)) == {"reopened": 1}
+    assert restored.replay(line(status="deferred", attempt=0, generation=1, parked=key)) == {"reopened": 1}
     [record] = restored.ends.reopened
-    assert (record.status, record.parked, record.hop, record.sweep_at) == (Status.DEFERRED, key, 1, NOON)
+    assert (record.status, record.parked, record.generation, record.sweep_at) == (Status.DEFERRED, key, 1, NOON)
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
 def test_an_attempt_that_was_proven_unsent_since_is_open_again(status: Status) -> None:
     """Else it would end as unknown; one that its caller let be sent again can only end as sent or unknown."""
     restored = Restored(a_record(status, attempt=1, owner="w1", deadline=NOON, updated_at=BEFORE))
-    assert restored.replay(line(status="deferred", attempt=1, hop=1, maybe_sent=status is Status.UNKNOWN)) == {"reopened": 1}
+    assert restored.replay(line(status="deferred", attempt=1, generation=1, maybe_sent=status is Status.UNKNOWN)) == {"reopened": 1}
     [record] = restored.ends.reopened
     assert (record.status, record.maybe_sent, record.deadline) == (Status.DEFERRED, status is Status.UNKNOWN, None)
 
@@ -189,7 +189,7 @@ def test_an_attempt_that_was_proven_unsent_since_is_open_again(status: Status) -
 def test_an_attempt_that_was_begun_since_is_not_open_again() -> None:
     """Though its worker before wrote its line late: this one may have been accepted."""
     restored = Restored(a_record(Status.SENDING, attempt=2, owner="w2", deadline=NOON, updated_at=BEFORE))
-    assert restored.replay(line(status="deferred", attempt=1, hop=1)) == {"known": 1}
+    assert restored.replay(line(status="deferred", attempt=1, generation=1)) == {"known": 1}
 
 
 def test_a_held_unknown_finds_its_body_again() -> None:
@@ -220,14 +220,14 @@ def test_a_request_that_may_have_been_sent_stands_until_its_copy_comes() -> None
     """Its record is lost, its body on the queue: the copy must not be refused for good as if nothing had been sent."""
     restored = Restored()
     times = {"created_at": BEFORE.isoformat(), "expires_at": (NOON + timedelta(hours=3)).isoformat()}
-    assert restored.replay(line(status="queued", hop=2, maybe_sent=True, **times)) == {"reopened": 1}
+    assert restored.replay(line(status="queued", generation=2, maybe_sent=True, **times)) == {"reopened": 1}
     [record] = restored.ends.reopened
-    assert (record.maybe_sent, record.content_hash, record.hop, record.created_at) == (True, LOST_CONTENT, 2, BEFORE)
+    assert (record.maybe_sent, record.content_hash, record.generation, record.created_at) == (True, LOST_CONTENT, 2, BEFORE)
 
 
 def test_a_request_whose_copy_is_on_the_queue_needs_nothing() -> None:
     """It makes its record itself."""
-    assert Restored().replay(line(status="deferred", attempt=0, hop=1)) == {"on the queue": 1}
+    assert Restored().replay(line(status="deferred", attempt=0, generation=1)) == {"on the queue": 1}
 
 
 def test_a_body_that_cannot_be_read_is_counted() -> None:

@@ -10,7 +10,7 @@ from fakes import NOON
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.services.jobs import Received
-from sending_support import Bench, a_copy, a_record
+from sending_support import Bench, a_queue_message, a_record
 
 SECOND = timedelta(seconds=1)
 
@@ -36,7 +36,7 @@ def test_a_sent_request_tells_what_each_step_took() -> None:
     bench.messages.before = taking(bench, SECOND)
     bench.provider.outcomes = [taking(bench, 3 * SECOND, Sent("m-1"))]
     bench.clock.advance(10 * SECOND)
-    bench.receive(Received("receipt", a_copy(), 1, sent_at=NOON + 4 * SECOND))
+    bench.receive(Received("receipt", a_queue_message(), 1, sent_at=NOON + 4 * SECOND))
     assert bench.record().status is Status.SENT
     zero = timedelta()
     assert steps(bench) == {
@@ -55,14 +55,14 @@ def test_a_mail_that_was_to_wait_did_not_lie_about_meanwhile() -> None:
     """Both ages count from its sendAt."""
     bench = Bench()
     bench.clock.advance(70 * SECOND)
-    bench.receive(Received("receipt", a_copy(sendAt="2026-11-24T12:01:00Z"), 1, sent_at=NOON))
+    bench.receive(Received("receipt", a_queue_message(sendAt="2026-11-24T12:01:00Z"), 1, sent_at=NOON))
     assert (steps(bench)["queue"], steps(bench)["total"]) == (10 * SECOND, 10 * SECOND)
 
 
 def test_a_later_copy_has_no_age_on_the_queue() -> None:
     """It was told to wait there."""
-    bench = Bench(a_record(hop=1))
-    bench.receive(Received("receipt", a_copy(hop=1), 1, sent_at=NOON))
+    bench = Bench(a_record(generation=1))
+    bench.receive(Received("receipt", a_queue_message(generation=1), 1, sent_at=NOON))
     assert "queue" not in steps(bench)
 
 
@@ -71,13 +71,13 @@ def test_a_request_that_did_not_get_to_the_fence_tells_the_steps_it_took(code: s
     """Opening the provider is where it ended."""
     bench = Bench()
     bench.opener.error = NotSentError(ErrorInfo(code, "…"))
-    bench.receive(Received("receipt", a_copy(), 1, sent_at=NOON))
+    bench.receive(Received("receipt", a_queue_message(), 1, sent_at=NOON))
     assert set(steps(bench)) == {"queue", "open"}
 
 
 def test_ses_is_told_what_a_mail_is_part_of() -> None:
     """With a configuration set, each event of the mail carries the correlation id of the call that it came by."""
     bench = Bench()
-    bench.receive(a_copy(papers={"correlation_id": "order.1"}))
+    bench.receive(a_queue_message(attributes={"correlation_id": "order.1"}))
     [tags] = bench.provider.tags
     assert tags["tenantmail-correlation"] == "order_d1"

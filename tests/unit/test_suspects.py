@@ -10,24 +10,24 @@ from crashing import WHERE, DeadlyBody, Died, Queue
 from fakes import NOON
 from mailer.domain.delivery import Outcome, Status
 from mailer.domain.errors import DependencyError
-from mailer.ports import Copy, Stage, Trial
+from mailer.ports import QueueMessage, Stage, Trial
 from mailer.services.jobs import Received
 from mailer.services.send import CALL_SPAN
 from mailer.services.suspects import DIED, KEEP_FROM, RAISED, RENEW_FROM, SUSPECT_FROM, TRIAL_SPAN
-from sending_support import Bench, a_body, a_copy, a_record, under_way
+from sending_support import Bench, a_body, a_queue_message, a_record, under_way
 
 LONG_AGO = NOON - timedelta(seconds=360)
 
 
-def culprit(bench: Bench, copy: Copy | None = None, stage: Stage = Stage.SENDING) -> Received:
+def culprit(bench: Bench, queue_message: QueueMessage | None = None, stage: Stage = Stage.SENDING) -> Received:
     """Make a message that SQS hands out again after its worker died while it tried it by itself."""
     bench.trials.marks["last"] = Trial(stage, "gone", LONG_AGO)
-    return Received("last", copy or a_copy(), SUSPECT_FROM + 1)
+    return Received("last", queue_message or a_queue_message(), SUSPECT_FROM + 1)
 
 
-def suspect(receives: int = SUSPECT_FROM, copy: Copy | None = None) -> Received:
+def suspect(receives: int = SUSPECT_FROM, queue_message: QueueMessage | None = None) -> Received:
     """Make a message that has been handed out before."""
-    return Received("suspect", copy or a_copy(), receives)
+    return Received("suspect", queue_message or a_queue_message(), receives)
 
 
 def broken(*_: Any, **__: Any) -> Any:
@@ -67,7 +67,7 @@ def test_each_killer_takes_three_workers_at_most(where: str) -> None:
 def test_suspects_come_after_their_neighbours() -> None:
     """From the third receive on a copy may be the crasher: the others are done first."""
     bench = Bench()
-    bench.receive(Received("a", a_copy("suspect"), SUSPECT_FROM), Received("b", a_copy("calm"), SUSPECT_FROM - 1))
+    bench.receive(Received("a", a_queue_message("suspect"), SUSPECT_FROM), Received("b", a_queue_message("calm"), SUSPECT_FROM - 1))
     assert bench.record("calm").message_id == "m1"
     assert bench.record("suspect").message_id == "m2"
 
@@ -86,7 +86,7 @@ def test_a_message_whose_worker_died_while_it_was_tried_by_itself_is_kept_for_an
     """Not tried, copied to the dead-letter queue with the reason, its record stays open."""
     bench = Bench(a_record())
     assert bench.receive(culprit(bench)) == []
-    assert (reasons(bench), bench.queue.buried[0].copy.body) == ([("processing_crashed", DIED.message)], a_body())
+    assert (reasons(bench), bench.queue.buried[0].queue_message.body) == ([("processing_crashed", DIED.message)], a_body())
     record = bench.record()
     assert (record.status, record.error, record.sweep_at) == (Status.DEFERRED, DIED, record.expires_at)
     assert (bench.provider.mails, bench.queue.sent) == ([], [])
@@ -102,7 +102,7 @@ def test_a_crasher_without_a_record_gets_one() -> None:
 def test_a_message_that_killed_its_reader_is_kept_unread() -> None:
     """Reading it would kill this worker too; it is done with even if this one dies of a neighbour before the receipt."""
     bench = Bench()
-    deadly = Copy(body=DeadlyBody(a_body()), tenant_id="acme", created_at=NOON)
+    deadly = QueueMessage(body=DeadlyBody(a_body()), tenant_id="acme", created_at=NOON)
     assert bench.receive(culprit(bench, deadly, Stage.READING)) == []
     assert bench.receive(Received("last", deadly, SUSPECT_FROM + 2)) == []
     assert reasons(bench) == [("processing_crashed", DIED.message)]
@@ -113,7 +113,7 @@ def test_a_redriven_crasher_is_tried_again_by_itself() -> None:
     bench = Bench(a_record())
     bench.receive(culprit(bench))
     [buried] = bench.queue.buried
-    bench.receive(Received("again", buried.copy, 1), Received("b", a_copy("calm"), 1))
+    bench.receive(Received("again", buried.queue_message, 1), Received("b", a_queue_message("calm"), 1))
     assert bench.record("calm").message_id == "m1"
     assert (bench.record().status, bench.record().message_id) == (Status.SENT, "m2")
 
@@ -137,7 +137,7 @@ def test_an_unknown_that_is_due_for_its_resend_can_be_a_crasher_too() -> None:
     body = a_body(onUnknown="resend")
     lost = {"deadline": LONG_AGO, "updated_at": LONG_AGO}
     bench = Bench(under_way(Status.UNKNOWN, body=body, on_unknown="resend", **lost))
-    bench.receive(culprit(bench, a_copy(onUnknown="resend")))
+    bench.receive(culprit(bench, a_queue_message(onUnknown="resend")))
     assert [reason for reason, _ in reasons(bench)] == ["processing_crashed"]
     assert bench.record().status is Status.DEFERRED
 
@@ -147,7 +147,7 @@ def test_a_dead_letter_queue_that_takes_nothing_loses_no_crasher() -> None:
     bench = Bench(a_record())
     bench.queue.bury = broken  # type: ignore[method-assign]  # the port fails
     assert bench.receive(culprit(bench)) == []
-    assert bench.take()[0].hop == 1
+    assert bench.take()[0].generation == 1
     assert bench.receive(culprit(bench, stage=Stage.READING)) == ["last"]
 
 
@@ -163,9 +163,9 @@ def test_a_message_behind_a_killer_is_sent_again_before_sqs_moves_it() -> None:
     bench = Bench()
     assert bench.receive(suspect(RENEW_FROM)) == []
     fresh, delay = bench.take()
-    assert (fresh.hop, fresh.redeliveries, delay) == (1, RENEW_FROM - 1, timedelta())
+    assert (fresh.generation, fresh.redeliveries, delay) == (1, RENEW_FROM - 1, timedelta())
     assert (bench.receive(suspect(RENEW_FROM + 1)), bench.queue.sent) == ([], [])
-    bench.receive(Received("fresh", fresh, 1), Received("b", a_copy("calm"), 1))
+    bench.receive(Received("fresh", fresh, 1), Received("b", a_queue_message("calm"), 1))
     assert (bench.record("calm").message_id, bench.record().message_id) == ("m1", "m2")
 
 
@@ -177,25 +177,25 @@ def test_messages_are_sent_again_before_anything_of_their_batch_is_tried() -> No
 
     bench = Bench(outcomes=[die])
     with pytest.raises(Died):
-        bench.receive(Received("a", a_copy("deadly"), 1), suspect(RENEW_FROM))
-    assert [copy.redeliveries for copy in bench.queue.copies] == [RENEW_FROM - 1]
+        bench.receive(Received("a", a_queue_message("deadly"), 1), suspect(RENEW_FROM))
+    assert [queue_message.redeliveries for queue_message in bench.queue.messages] == [RENEW_FROM - 1]
 
 
 def test_a_message_that_waits_stays_a_suspect() -> None:
     """A death makes it miss its slot, and its new message is not counted: else it would kill a worker for each slot until it expires."""
     bench = Bench()
     bench.opener.error = DependencyError("KMS", "Decrypt")
-    bench.receive(Received("second", a_copy(), 2))
+    bench.receive(Received("second", a_queue_message(), 2))
     assert bench.take()[0].redeliveries == 1
-    bench.receive(Received("third", a_copy(hop=1, papers={"redeliveries": 1}), 2))
+    bench.receive(Received("third", a_queue_message(generation=1, attributes={"redeliveries": 1}), 2))
     assert bench.take()[0].redeliveries == 2
 
 
 def test_a_body_that_is_parked_stays_a_suspect() -> None:
     """Its pointer is made from the record alone."""
     bench = Bench()
-    copy = a_copy(sendAt="2026-11-26T12:00:00Z")
-    bench.receive(Received("third", copy, 3))
+    queue_message = a_queue_message(sendAt="2026-11-26T12:00:00Z")
+    bench.receive(Received("third", queue_message, 3))
     assert (bench.record().parked is not None, bench.record().redeliveries) == (True, 2)
 
 
@@ -240,9 +240,9 @@ def test_a_bug_keeps_a_message_for_an_operator_after_it_has_been_tried_by_itself
     bench.attachments.files["acme/1"] = b"x"
     bench.attachments.fetch = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # the port has a bug
     uploaded = {"filename": "a.txt", "s3": {"key": "acme/1"}}
-    copy = a_copy(message={"to": [{"email": "jo@example.com"}], "subject": "Hi", "attachments": [uploaded]})
-    assert (bench.receive(suspect(KEEP_FROM - 1, copy)), reasons(bench)) == (["suspect"], [])
-    assert (bench.receive(suspect(KEEP_FROM, copy)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])
+    queue_message = a_queue_message(message={"to": [{"email": "jo@example.com"}], "subject": "Hi", "attachments": [uploaded]})
+    assert (bench.receive(suspect(KEEP_FROM - 1, queue_message)), reasons(bench)) == (["suspect"], [])
+    assert (bench.receive(suspect(KEEP_FROM, queue_message)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])
     assert bench.record().error == RAISED
 
 
@@ -250,6 +250,6 @@ def test_a_bug_in_reading_keeps_a_message_for_an_operator() -> None:
     """Unread, as no record can be made of it."""
     bench = Bench()
     bench.parked.fetch = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # the port has a bug
-    copy = a_copy(papers={"parked": "parked/acme/r1/1.json"})
-    assert (bench.receive(suspect(KEEP_FROM - 1, copy)), reasons(bench)) == (["suspect"], [])
-    assert (bench.receive(suspect(KEEP_FROM, copy)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])
+    queue_message = a_queue_message(attributes={"parked": "parked/acme/r1/1.json"})
+    assert (bench.receive(suspect(KEEP_FROM - 1, queue_message)), reasons(bench)) == (["suspect"], [])
+    assert (bench.receive(suspect(KEEP_FROM, queue_message)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])

@@ -14,7 +14,7 @@ from mailer.ports import Stage, Trial
 from mailer.services import sweep as sweeping
 from mailer.services.jobs import Received
 from mailer.services.sweep import LOOK_AGAIN, Tally, sweep
-from sending_support import Bench, FakeReleases, a_body, a_copy, a_record, under_way
+from sending_support import Bench, FakeReleases, a_body, a_queue_message, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 MINUTE = timedelta(minutes=1)
@@ -34,7 +34,7 @@ def releases(bench: Bench, *tenants: str) -> FakeReleases:
 
 def waiting(request_id: str = "r1", **fields: Any) -> Delivery:
     """Make a parked record that was due at noon."""
-    rest = {"due_at": NOON, "sweep_at": NOON, "waits_for": WaitsFor.TIME, "parked": f"parked/acme/{request_id}/1.json", "hop": 1}
+    rest = {"due_at": NOON, "sweep_at": NOON, "waits_for": WaitsFor.TIME, "parked": f"parked/acme/{request_id}/1.json", "generation": 1}
     return a_record(Status.DEFERRED, request_id, **{**rest, **fields})
 
 
@@ -77,7 +77,7 @@ def test_a_request_that_went_to_rest_anew_keeps_its_own_time() -> None:
 
     def rest_anew(change: Change) -> None:
         if change.rule.name == "touch":
-            bench.messages.records["acme", "r1"] = replace(bench.record(), hop=2, sweep_at=NOON + 10 * MINUTE)
+            bench.messages.records["acme", "r1"] = replace(bench.record(), generation=2, sweep_at=NOON + 10 * MINUTE)
 
     bench.messages.before = rest_anew
     run(bench)
@@ -109,9 +109,14 @@ def test_a_parked_body_that_is_due_is_sent_for() -> None:
     """By a pointer: the ids and where the body is, nothing of the mail."""
     bench = Bench(waiting(correlation_id="c"))
     assert run(bench).moved == 1
-    copy, delay = bench.take()
-    assert (copy.body, copy.parked, copy.hop, copy.correlation_id) == ('{"tenantId": "acme", "requestId": "r1"}', KEY, 1, "c")
-    assert (copy.created_at, copy.expires_at, delay) == (NOON, NOON + timedelta(hours=24), timedelta())
+    queue_message, delay = bench.take()
+    assert (queue_message.body, queue_message.parked, queue_message.generation, queue_message.correlation_id) == (
+        '{"tenantId": "acme", "requestId": "r1"}',
+        KEY,
+        1,
+        "c",
+    )
+    assert (queue_message.created_at, queue_message.expires_at, delay) == (NOON, NOON + timedelta(hours=24), timedelta())
     assert bench.record().sweep_at == NOON + OVERDUE_AFTER
 
 
@@ -138,7 +143,7 @@ def test_after_a_pause_a_pointer_has_time_to_come_before_it_counts_as_lost() -> 
     assert bench.queue.sent == []
     bench.clock.advance(OVERDUE_AFTER)
     run(bench)
-    assert [copy.parked for copy in bench.queue.copies] == [KEY]
+    assert [queue_message.parked for queue_message in bench.queue.messages] == [KEY]
 
 
 def test_a_first_pointer_is_sent_whether_or_not_the_intake_is_paused() -> None:
@@ -150,7 +155,7 @@ def test_a_first_pointer_is_sent_whether_or_not_the_intake_is_paused() -> None:
 
 
 def test_where_lambda_does_not_say_a_pointer_counts_as_lost_in_time() -> None:
-    """One too many is stopped by its hop; one too few would leave the request where it is."""
+    """One too many is stopped by its generation; one too few would leave the request where it is."""
     bench = Bench(waiting())
     run(bench)
     bench.intake.broken = True
@@ -220,10 +225,10 @@ def test_a_crash_between_pointer_and_record_sends_one_more() -> None:
     run(bench)
     bench.messages.before = lambda _: None
     run(bench)
-    copies = bench.queue.copies
+    queue_messages = bench.queue.messages
     bench.queue.sent.clear()
-    bench.receive(*copies)
-    assert (len(copies), len(bench.provider.mails), bench.record().status) == (2, 1, Status.SENT)
+    bench.receive(*queue_messages)
+    assert (len(queue_messages), len(bench.provider.mails), bench.record().status) == (2, 1, Status.SENT)
 
 
 # -- overdue -------------------------------------------------------------------------------------------------------------
@@ -333,7 +338,7 @@ def test_a_resumed_tenant_s_mail_is_set_free_at_once() -> None:
     bench = Bench(for_provider("r1"), for_provider("r2"))
     marks = releases(bench, "acme")
     assert run(bench).moved == 2
-    assert {copy.parked for copy in bench.queue.copies} == {KEY, "parked/acme/r2/1.json"}
+    assert {queue_message.parked for queue_message in bench.queue.messages} == {KEY, "parked/acme/r2/1.json"}
     assert (bench.record().due_at, bench.record().waits_for, marks.marked) == (NOON, WaitsFor.TIME, [])
 
 
@@ -405,7 +410,10 @@ def test_a_release_that_runs_out_of_time_goes_on_with_the_next_run(monkeypatch: 
     bench.messages.after = lambda _: None
     run(bench)
     run(bench)
-    assert ({copy.parked for copy in bench.queue.copies}, marks.marked) == ({f"parked/acme/r{n}/1.json" for n in range(5)}, [])
+    assert ({queue_message.parked for queue_message in bench.queue.messages}, marks.marked) == (
+        {f"parked/acme/r{n}/1.json" for n in range(5)},
+        [],
+    )
 
 
 def test_a_deleted_provider_s_mail_comes_back_to_fail() -> None:
@@ -423,7 +431,7 @@ def test_a_request_left_to_an_operator_is_not_fed_back() -> None:
     """What killed its worker is not tried every half hour; it fails when it expires."""
     bench = Bench(a_record())
     bench.trials.marks["last"] = Trial(Stage.SENDING, "gone", NOON - timedelta(minutes=6))
-    bench.receive(Received("last", a_copy(), 4))
+    bench.receive(Received("last", a_queue_message(), 4))
     bench.clock.advance(timedelta(hours=23))
     run(bench)
     assert bench.queue.sent == []
@@ -449,7 +457,7 @@ def test_the_mail_of_a_provider_that_cannot_be_read_stays_where_it_is() -> None:
     """It is looked at again some minutes later; the mail of others goes on."""
     bench = with_a_bad_row(waiting("r1", tenant_id="bad"), waiting("r2"))
     run(bench)
-    assert [copy.tenant_id for copy in bench.queue.copies] == ["acme"]
+    assert [queue_message.tenant_id for queue_message in bench.queue.messages] == ["acme"]
     left = bench.messages.records["bad", "r1"]
     assert (left.status, left.sweep_at) == (Status.DEFERRED, NOON + LOOK_AGAIN)
 
@@ -460,7 +468,7 @@ def test_a_release_that_meets_it_goes_on_with_the_other_tenants() -> None:
     marks = releases(bench, "bad", "acme")
     run(bench)
     run(bench)
-    assert ([copy.tenant_id for copy in bench.queue.copies], marks.marked) == (["acme"], ["bad"])
+    assert ([queue_message.tenant_id for queue_message in bench.queue.messages], marks.marked) == (["acme"], ["bad"])
 
 
 def test_an_account_whose_line_cannot_be_read_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,4 +484,4 @@ def test_an_account_whose_line_cannot_be_read_stops_no_other(monkeypatch: pytest
 
     monkeypatch.setattr(bench.lines, "get", get)
     run(bench)
-    assert [copy.tenant_id for copy in bench.queue.copies] == ["acme"]
+    assert [queue_message.tenant_id for queue_message in bench.queue.messages] == ["acme"]

@@ -25,7 +25,7 @@ def test_requests_that_stand_the_same_way_are_one_row() -> None:
         line(1, "r1", "unknown", "outcome_unknown"),
         line(2, "r2", "deferred", "credentials_invalid", hint="Tenant: an older hint."),
         line(3, "r3", "deferred", "credentials_invalid", hint="Tenant: make a new key."),
-        line(4, "r3", "deferred", "credentials_invalid", hop=1, hint="Tenant: make a new key."),
+        line(4, "r3", "deferred", "credentials_invalid", generation=1, hint="Tenant: make a new key."),
     ]
     assert list(find_trouble(lines)) == [
         Trouble("acme", Status.DEFERRED, "credentials_invalid", "Tenant: make a new key.", 2),

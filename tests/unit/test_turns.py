@@ -13,10 +13,10 @@ from lines import FakePacingTable
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.pacing import FORGIVEN, LONGEST_WAIT, Later, Slot
 from mailer.domain.provider import Provider, StoredConfig
-from mailer.ports import AccountFacts, Copy
+from mailer.ports import AccountFacts, QueueMessage
 from mailer.services.pacing import Pacing
 from mailer.services.send import CALL_SPAN
-from sending_support import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_copy
+from sending_support import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_queue_message
 
 SECOND = timedelta(seconds=1)
 ACCOUNT = "123456789012/eu-west-1"
@@ -26,11 +26,11 @@ def a_tenant(tenant_id: str, **config: Any) -> Provider:
     return a_provider(tenant_id, active=a_config(**config))
 
 
-def of(tenant_id: str, request_id: str, *, recipients: int = 1, **papers: Any) -> Copy:
+def of(tenant_id: str, request_id: str, *, recipients: int = 1, **attributes: Any) -> QueueMessage:
     """Make a copy of a tenant's request to so many recipients."""
     body = json.loads(a_body(request_id, tenant_id))
     body["message"]["to"] = [{"email": f"jo{number}@example.com"} for number in range(recipients)]
-    return replace(a_copy(), body=json.dumps(body), tenant_id=tenant_id, **papers)
+    return replace(a_queue_message(), body=json.dumps(body), tenant_id=tenant_id, **attributes)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_copies_are_made_between_those_whose_time_has_come_and_those_who_wait(be
         return Sent("m1")
 
     bench.provider.outcomes = [note, note]
-    bench.queue.refuses = lambda copy: bool(done.append("copy")) if copy.slot else True
+    bench.queue.refuses = lambda queue_message: bool(done.append("copy")) if queue_message.slot else True
     bench.receive(of("acme", "r1"), of("acme", "r2", recipients=2), of("gamma", "r3", recipients=3))
     assert list(dict.fromkeys(done)) == ["sent to 3", "copy", "sent to 2"]
 
@@ -171,8 +171,8 @@ def test_a_later_slot_travels_with_a_delayed_copy(bench: Bench) -> None:
     bench.receive(of("acme", "r1"))
     record = bench.record()
     assert (record.status, record.due_at, record.error, record.attempt) == (Status.DEFERRED, at, None, 0)
-    copy, delay = bench.take()
-    assert (copy.slot, copy.hop, delay) == (412.5, 1, 300 * SECOND)
+    queue_message, delay = bench.take()
+    assert (queue_message.slot, queue_message.generation, delay) == (412.5, 1, 300 * SECOND)
     assert bench.provider.mails == []
     assert bench.events("paced") == [(300 * SECOND,)]
 
@@ -227,7 +227,7 @@ def test_a_mail_that_cannot_be_composed_ends_at_its_turn(bench: Bench) -> None:
     """Its slot is wasted, its neighbours are not held up."""
     attached = json.loads(a_body("r1"))
     attached["message"]["attachments"] = [{"filename": "a.pdf", "s3": {"key": "acme/0"}}]
-    bench.receive(replace(a_copy(), body=json.dumps(attached)), of("acme", "r2"))
+    bench.receive(replace(a_queue_message(), body=json.dumps(attached)), of("acme", "r2"))
     assert [bench.record(r).status for r in ("r1", "r2")] == [Status.FAILED, Status.SENT]
 
 
@@ -251,9 +251,9 @@ def test_an_outage_of_the_pacing_table_defers_and_loses_nothing(bench: Bench) ->
     assert bench.messages.records["gamma", "r2"].status is Status.SENT
     assert [(step, tenant_id) for step, tenant_id, _ in bench.events("failed")] == [("deliver", "acme")]
     bench.pacer.failing.clear()
-    copy, delay = bench.take()
+    queue_message, delay = bench.take()
     bench.clock.advance(delay)
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert bench.record("r1").status is Status.SENT
 
 
@@ -265,7 +265,7 @@ def test_a_bug_in_pacing_hands_only_its_account_s_copies_out_again(bench: Bench)
             return 1 / 0 if account == ACCOUNT else super().get(account)
 
     bench.deps = replace(bench.deps, pacer=Pacing(Broken(), functions=1))
-    assert bench.receive(of("acme", "r1"), of("gamma", "r2"), of("beta", "r3")) == ["receipt-0", "receipt-2"]
+    assert bench.receive(of("acme", "r1"), of("gamma", "r2"), of("beta", "r3")) == ["message-0", "message-2"]
     assert bench.messages.records["gamma", "r2"].status is Status.SENT
 
 
@@ -305,7 +305,7 @@ def test_a_line_that_cannot_be_told_holds_up_nobody(bench: Bench) -> None:
 # -- with the real line --------------------------------------------------------------------------------------------------
 
 
-def play(bench: Bench, *copies: Copy) -> list[float]:
+def play(bench: Bench, *queue_messages: QueueMessage) -> list[float]:
     """Receive copies, and their copies when they are visible, until all are sent; return when SES was called, in seconds."""
     calls: list[float] = []
 
@@ -313,14 +313,17 @@ def play(bench: Bench, *copies: Copy) -> list[float]:
         calls.append((bench.clock.now() - NOON).total_seconds())
         return Sent(f"m{len(calls)}")
 
-    bench.provider.outcomes = [note for _ in copies]
-    waiting = [(NOON, copy) for copy in copies]
+    bench.provider.outcomes = [note for _ in queue_messages]
+    waiting = [(NOON, queue_message) for queue_message in queue_messages]
     while waiting:
         visible = min(at for at, _ in waiting)
         bench.clock.time = max(bench.clock.time, visible)
-        bench.receive(*(copy for at, copy in waiting if at == visible))
-        waiting = [(at, copy) for at, copy in waiting if at != visible]
-        waiting += [(bench.clock.now() + timedelta(seconds=-(-delay.total_seconds() // 1)), copy) for copy, delay in bench.queue.sent]
+        bench.receive(*(queue_message for at, queue_message in waiting if at == visible))
+        waiting = [(at, queue_message) for at, queue_message in waiting if at != visible]
+        waiting += [
+            (bench.clock.now() + timedelta(seconds=-(-delay.total_seconds() // 1)), queue_message)
+            for queue_message, delay in bench.queue.sent
+        ]
         bench.queue.sent.clear()
     return calls
 
@@ -332,7 +335,7 @@ def test_a_flood_leaves_at_the_account_s_rate(config: StoredConfig) -> None:
     bench.clock = FakeClock()
     bench.providers.rows["acme"] = a_provider(active=config)
     bench.deps = replace(bench.deps, clock=bench.clock, pacer=Pacing(FakePacingTable(), functions=1))
-    calls = play(bench, *(a_copy(f"r{number}") for number in range(100)))
+    calls = play(bench, *(a_queue_message(f"r{number}") for number in range(100)))
     assert len(calls) == len(bench.provider.mails) == 100
     assert calls == sorted(calls)
     assert calls[-1] == pytest.approx(10, abs=1.0)

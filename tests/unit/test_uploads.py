@@ -13,10 +13,10 @@ from mailer.domain.delivery import Status
 from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.message import MAX_BODY, canonical_json, content_hash, parse_request, read_request
 from mailer.domain.provider import ProviderStatus
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.messages import accept, accept_batch
 from messages_support import a_send, fake_deps
-from sending_support import Bench, a_copy
+from sending_support import Bench, a_queue_message
 
 FILE = {"filename": "a.txt", "s3": {"key": "acme/a"}}
 
@@ -32,11 +32,11 @@ def upload_of(bench: Bench) -> bytes:
     return part.get_payload(decode=True)  # type: ignore[return-value]  # a leaf's
 
 
-def handed_on(copy: Copy, files: FakeAttachments) -> Bench:
+def handed_on(queue_message: QueueMessage, files: FakeAttachments) -> Bench:
     """Let SendFunction have what the API has queued."""
     bench = Bench()
     bench.deps = replace(bench.deps, attachments=files)
-    bench.receive(copy)
+    bench.receive(queue_message)
     return bench
 
 
@@ -49,7 +49,7 @@ def test_a_file_that_is_swapped_after_the_answer_is_not_sent() -> None:
     deps = fake_deps(attachments=files)
     accept(a_send(message=a_message()), deps)
     files.files["acme/a"] = b"second"
-    assert upload_of(handed_on(deps.queue.copies[0], files)) == b"first"
+    assert upload_of(handed_on(deps.queue.messages[0], files)) == b"first"
 
 
 def test_a_file_that_is_deleted_after_the_answer_is_sent() -> None:
@@ -58,7 +58,7 @@ def test_a_file_that_is_deleted_after_the_answer_is_sent() -> None:
     deps = fake_deps(attachments=files)
     accept(a_send(message=a_message()), deps)
     del files.files["acme/a"]
-    assert upload_of(handed_on(deps.queue.copies[0], files)) == b"first"
+    assert upload_of(handed_on(deps.queue.messages[0], files)) == b"first"
 
 
 def test_a_replay_is_the_same_request_whatever_lies_in_the_bucket_now() -> None:
@@ -67,11 +67,11 @@ def test_a_replay_is_the_same_request_whatever_lies_in_the_bucket_now() -> None:
     deps = fake_deps(attachments=files)
     send = a_send(message=a_message())
     first = accept(send, deps).record
-    assert first.content_hash == content_hash(send) == content_hash(parse_request(deps.queue.copies[0].body))
+    assert first.content_hash == content_hash(send) == content_hash(parse_request(deps.queue.messages[0].body))
     files.files.clear()
     files.asked.clear()
     assert accept(send, deps).replayed
-    assert (files.asked, len(deps.queue.copies)) == ([], 1)
+    assert (files.asked, len(deps.queue.messages)) == ([], 1)
 
 
 def test_another_version_named_is_another_request() -> None:
@@ -93,7 +93,7 @@ def test_a_file_that_is_not_there_is_refused_at_once() -> None:
         accept(a_send(message=a_message(gone, FILE, other)), deps)
     assert refusal.value.code == "attachment_missing"
     assert [problem.path for problem in refusal.value.problems] == ["message.attachments[0].s3", "message.attachments[2].s3"]
-    assert (deps.queue.copies, deps.messages.records) == ([], {})
+    assert (deps.queue.messages, deps.messages.records) == ([], {})
 
 
 def test_a_bucket_that_does_not_answer_refuses_only_requests_with_uploads() -> None:
@@ -102,7 +102,7 @@ def test_a_bucket_that_does_not_answer_refuses_only_requests_with_uploads() -> N
     [with_file, without] = accept_batch([a_send("r1", message=a_message()), a_send("r2")], deps)
     assert isinstance(with_file, DependencyError)
     assert not isinstance(without, RequestError | DependencyError)
-    assert [json.loads(copy.body)["requestId"] for copy in deps.queue.copies] == ["r2"]
+    assert [json.loads(queue_message.body)["requestId"] for queue_message in deps.queue.messages] == ["r2"]
 
 
 def test_a_batch_looks_an_upload_up_once() -> None:
@@ -153,18 +153,18 @@ def test_a_request_off_the_queue_is_pinned_before_it_waits() -> None:
     """Its next copy carries the version of the first reading."""
     bench = a_bench({"acme/a": b"first"})
     later = (NOON + timedelta(minutes=5)).isoformat()
-    bench.receive(a_copy(message=a_message(), sendAt=later))
-    copy, delay = bench.take()
+    bench.receive(a_queue_message(message=a_message(), sendAt=later))
+    queue_message, delay = bench.take()
     bench.attachments.files["acme/a"] = b"second"
     bench.clock.advance(delay)
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert (bench.record().status, upload_of(bench)) == (Status.SENT, b"first")
 
 
 def test_a_parked_request_keeps_its_version() -> None:
     """So does one that waits for days in the bucket."""
     bench = a_bench({"acme/a": b"first"}, ProviderStatus.DISABLED)
-    bench.receive(a_copy(message=a_message()))
+    bench.receive(a_queue_message(message=a_message()))
     record = bench.record()
     assert record.parked is not None
     parked = parse_request(bench.parked.bodies[record.parked])
@@ -174,7 +174,7 @@ def test_a_parked_request_keeps_its_version() -> None:
     ids = json.dumps({"tenantId": "acme", "requestId": "r1"})
     bench.clock.advance(timedelta(hours=2))
     bench.messages.records["acme", "r1"] = replace(record, due_at=NOON)
-    bench.receive(Copy(body=ids, tenant_id="acme", created_at=NOON, hop=record.hop, parked=record.parked))
+    bench.receive(QueueMessage(body=ids, tenant_id="acme", created_at=NOON, generation=record.generation, parked=record.parked))
     assert upload_of(bench) == b"first"
 
 
@@ -182,14 +182,14 @@ def test_a_named_version_is_not_looked_up_before_it_is_fetched() -> None:
     """It cannot be swapped."""
     bench = a_bench({})
     bench.attachments.kept["acme/a", "v1"] = b"first"
-    bench.receive(a_copy(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})))
+    bench.receive(a_queue_message(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})))
     assert (bench.attachments.asked, upload_of(bench)) == ([], b"first")
 
 
 def test_a_file_that_is_not_there_fails_its_request() -> None:
     """Before the first wait: its producer learns of it at once."""
     bench = a_bench({})
-    bench.receive(a_copy(message=a_message(), sendAt=(NOON + timedelta(days=1)).isoformat()))
+    bench.receive(a_queue_message(message=a_message(), sendAt=(NOON + timedelta(days=1)).isoformat()))
     record = bench.record()
     assert (record.status, record.error and record.error.code) == (Status.FAILED, "attachment_missing")
     assert record.error is not None
@@ -200,10 +200,10 @@ def test_a_file_that_is_not_there_fails_its_request() -> None:
 def test_a_replay_of_what_was_sent_needs_no_file() -> None:
     """The first result stands, though the upload has expired since."""
     bench = a_bench({"acme/a": b"first"})
-    bench.receive(a_copy(message=a_message()))
+    bench.receive(a_queue_message(message=a_message()))
     bench.attachments.files.clear()
     bench.attachments.kept.clear()
-    bench.receive(a_copy(message=a_message()))
+    bench.receive(a_queue_message(message=a_message()))
     assert (bench.record().status, len(bench.provider.mails), bench.queue.buried) == (Status.SENT, 1, [])
 
 
@@ -211,31 +211,31 @@ def test_a_bucket_that_does_not_answer_lets_the_request_wait() -> None:
     """It is pinned when the bucket answers again."""
     bench = a_bench({"acme/a": b"first"})
     bench.attachments.broken = True
-    bench.receive(a_copy(message=a_message()))
+    bench.receive(a_queue_message(message=a_message()))
     assert bench.record().status is Status.DEFERRED
     bench.attachments.broken = False
-    copy, delay = bench.take()
+    queue_message, delay = bench.take()
     bench.clock.advance(delay)
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert upload_of(bench) == b"first"
 
 
-def grown(**fields: Any) -> Copy:
+def grown(**fields: Any) -> QueueMessage:
     """Make a request whose text takes more room on our queue, where it is escaped, than it took its producer."""
     request = {"tenantId": "acme", "requestId": "r1", "message": a_message(html="\u5b57" * 250_000), **fields}
     body = json.dumps(request, ensure_ascii=False)
     assert len(body.encode()) < MAX_BODY < len(canonical_json(parse_request(body)))
-    return Copy(body=body, tenant_id="acme", created_at=NOON)
+    return QueueMessage(body=body, tenant_id="acme", created_at=NOON)
 
 
 def test_a_body_that_has_no_room_for_the_versions_is_parked_with_them() -> None:
     """What was uploaded since its first reading is not sent either; the parked body goes with the end."""
     bench = a_bench({"acme/a": b"first"})
     bench.receive(grown(sendAt=(NOON + timedelta(minutes=5)).isoformat()))
-    copy, delay = bench.take()
+    queue_message, delay = bench.take()
     bench.attachments.files["acme/a"] = b"second"
     bench.clock.advance(delay)
-    bench.receive(copy)
+    bench.receive(queue_message)
     assert (bench.record().status, upload_of(bench), bench.parked.bodies) == (Status.SENT, b"first", {})
 
 
@@ -258,6 +258,6 @@ def test_a_body_that_cannot_be_parked_waits_as_it_came() -> None:
     """The bucket is away; the versions are those of the first reading that it answers."""
     bench = a_bench({"acme/a": b"first"})
     bench.parked.broken = True
-    copy = grown()
-    bench.receive(copy)
-    assert bench.take()[0].body == copy.body
+    queue_message = grown()
+    bench.receive(queue_message)
+    assert bench.take()[0].body == queue_message.body

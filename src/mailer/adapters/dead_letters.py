@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mailer.adapters.aws import dependency_errors
 from mailer.adapters.interrupts import without_interrupts
-from mailer.adapters.send_queue import read_ours, to_copy
+from mailer.adapters.send_queue import read_signed, to_queue_message
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.ports import Letter
@@ -100,7 +100,7 @@ def _letter(message: "MessageTypeDef", signer: Signer) -> Letter:
     system, body = {str(name): value for name, value in message.get("Attributes", {}).items()}, message["Body"]
     attributes = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     sent_at = datetime.fromtimestamp(int(system.get("SentTimestamp", "0")) / 1000, UTC)
-    ours = read_ours(body, attributes, signer)
-    copy = to_copy(body, attributes, system, ours, sent_at=sent_at)
-    reason = (ours or {}).get("reason")
-    return Letter(copy, reason, attributes.get("detail") if reason else None, message["ReceiptHandle"])
+    signed = read_signed(body, attributes, signer)
+    queue_message = to_queue_message(body, attributes, system, signed, sent_at=sent_at)
+    reason = (signed or {}).get("reason")
+    return Letter(queue_message, reason, attributes.get("detail") if reason else None, message["ReceiptHandle"])

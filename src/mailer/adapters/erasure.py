@@ -118,6 +118,6 @@ def _stub(record: Delivery, keep_until: datetime) -> dict[str, Any]:
         "updated_at": record.updated_at,
         "expires_at": record.updated_at,
         "recipients": 0,
-        "hop": record.hop,
+        "generation": record.generation,
     }
     return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | {"ttl": {"N": str(int(keep_until.timestamp()))}}

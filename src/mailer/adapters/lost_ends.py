@@ -48,9 +48,9 @@ class DynamoLostEnds:
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantId)"}
         if over is not None:
             condition = {
-                "ConditionExpression": "#status = :status AND updatedAt = :updated_at AND hop = :hop",
+                "ConditionExpression": "#status = :status AND updatedAt = :updated_at AND generation = :generation",
                 "ExpressionAttributeNames": {"#status": "status"},
-                "ExpressionAttributeValues": {f":{name}": _field(name, over) for name in ("status", "updated_at", "hop")},
+                "ExpressionAttributeValues": {f":{name}": _field(name, over) for name in ("status", "updated_at", "generation")},
             }
         try:
             with dependency_errors("DynamoDB", "PutItem"):
@@ -108,5 +108,5 @@ def _sets(end: End) -> dict[str, Any]:
 
 
 def _born(end: End) -> dict[str, Any]:
-    fields: dict[str, Any] = {"content_hash": LOST_CONTENT, "created_at": end.at, "expires_at": end.at, "recipients": 0, "hop": 0}
+    fields: dict[str, Any] = {"content_hash": LOST_CONTENT, "created_at": end.at, "expires_at": end.at, "recipients": 0, "generation": 0}
     return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | _created_key(end.at, end.request_id)

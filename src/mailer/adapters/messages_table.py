@@ -237,7 +237,7 @@ FIELDS: Mapping[str, _Codec] = {
     "attempt": _integer("attempt"),
     "owner": _text("owner"),
     "deadline": _time("deadline"),
-    "hop": _integer("hop"),
+    "generation": _integer("generation"),
     "redeliveries": _integer("redeliveries"),
     "due_at": _time("dueAt"),
     "waits_for": _text("waitsFor", WaitsFor),
@@ -293,7 +293,7 @@ def _equals(name: str, value: str) -> dict[str, Any]:
 
 _CONDITIONS: Mapping[Guard, str] = {
     Guard.SAME_CONTENT: "(contentHash = :hash OR NOT begins_with(contentHash, :scheme))",
-    Guard.NEWEST_COPY: "#hop <= :copy",
+    Guard.NEWEST_GENERATION: "#generation <= :generation",
     Guard.DUE: "(#status <> :deferred OR attribute_not_exists(dueAt) OR dueAt <= :now)",
     Guard.SAME_ATTEMPT: "attempt = :attempt AND #owner = :owner",
     Guard.DEADLINE_PASSED: "deadline < :now",
@@ -308,7 +308,7 @@ _CONDITIONS: Mapping[Guard, str] = {
 _OPERANDS: Mapping[str, Callable[[Change], Item]] = {
     ":hash": lambda change: {"S": change.content_hash or ""},
     ":scheme": lambda change: {"S": (change.content_hash or "").partition(":")[0] + ":"},
-    ":copy": lambda change: _number(change.hop),
+    ":generation": lambda change: _number(change.generation),
     ":deferred": lambda _: {"S": Status.DEFERRED},
     ":now": lambda change: _millis(change.now),
     ":attempt": lambda change: _number(change.attempt or 0),
@@ -393,16 +393,16 @@ def _written(change: Change) -> dict[str, Item | None]:
         derived["ttl"] = _number(int((change.now + REMEMBERED).timestamp())) if target in ENDS else None
     if "sweep_at" in fields:
         derived["sweepShard"] = {"S": sweep_shard(change.tenant_id, change.request_id)} if fields["sweep_at"] else None
-    # A false `maybeSent` is left out; 0 stands, as `hop` is compared with.
+    # A false `maybeSent` is left out; 0 stands, as `generation` is compared with.
     encoded = {FIELDS[name][0]: None if value is None or value is False else FIELDS[name][1](value) for name, value in fields.items()}
     return encoded | derived
 
 
 def _born(change: Change) -> Item:
-    """Return the attributes that a new record gets; `hop` always stands, so that its guard can compare."""
+    """Return the attributes that a new record gets; `generation` always stands, so that its guard can compare."""
     if change.birth is None:
         return {}
-    birth = {"hop": 0, **change.birth}
+    birth = {"generation": 0, **change.birth}
     created_key = f"{birth['created_at'].isoformat(timespec='milliseconds')}#{change.request_id}"
     encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in birth.items() if value is not None}
     return encoded | {"createdKey": {"S": created_key}}

@@ -10,7 +10,7 @@ from mailer.adapters.aws import dependency_errors, readable
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import utf8_size
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -29,7 +29,7 @@ _ENTRY_OVERHEAD = 4096
 _MAX_DETAIL = 512
 """Bytes of a dead letter's detail."""
 
-Entry = tuple[Copy, timedelta]
+Entry = tuple[QueueMessage, timedelta]
 
 
 class SqsSendQueue:
@@ -41,30 +41,36 @@ class SqsSendQueue:
         self._queue_url = queue_url
         self._dead_letter_queue_url = dead_letter_queue_url
 
-    def send(self, copies: Iterable[Entry]) -> Sequence[Copy]:
+    def send(self, queue_messages: Iterable[Entry]) -> Sequence[QueueMessage]:
         """Send copies in as few calls as SQS allows; return those that were not taken."""
-        return [copy for batch in packed(copies) for copy in self._send_batch(batch)]
+        return [queue_message for batch in packed(queue_messages) for queue_message in self._send_batch(batch)]
 
-    def _send_batch(self, batch: Sequence[Entry]) -> Sequence[Copy]:
+    def _send_batch(self, batch: Sequence[Entry]) -> Sequence[QueueMessage]:
         try:
-            entries = [_entry(number, copy, delay, self._signer) for number, (copy, delay) in enumerate(batch)]
+            entries = [_entry(number, queue_message, delay, self._signer) for number, (queue_message, delay) in enumerate(batch)]
             with dependency_errors("SQS", "SendMessageBatch"):
                 answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             with readable("SQS", "SendMessageBatch"):
                 taken = {int(done["Id"]) for done in answer.get("Successful", [])}
         except DependencyError:
-            return [copy for copy, _ in batch]
-        return [copy for number, (copy, _) in enumerate(batch) if number not in taken]
+            return [queue_message for queue_message, _ in batch]
+        return [queue_message for number, (queue_message, _) in enumerate(batch) if number not in taken]
 
-    def bury(self, copy: Copy, *, reason: str, detail: str) -> None:
+    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
         """Put a copy on the dead-letter queue with the reason as an attribute; a body that leaves no room for it goes alone."""
         told = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
-        attributes = {**to_attributes(copy, self._signer, reason=reason), "reason": _string(reason), "detail": _string(told or "-")}
-        if utf8_size(copy.body) + _weight(attributes) > MAX_BATCH_BYTES:
+        attributes = {
+            **to_attributes(queue_message, self._signer, reason=reason),
+            "reason": _string(reason),
+            "detail": _string(told or "-"),
+        }
+        if utf8_size(queue_message.body) + _weight(attributes) > MAX_BATCH_BYTES:
             attributes = {}
-        group: Any = {"MessageGroupId": copy.tenant_id} if copy.tenant_id else {}
+        group: Any = {"MessageGroupId": queue_message.tenant_id} if queue_message.tenant_id else {}
         with dependency_errors("SQS", "SendMessage"):
-            self._client.send_message(QueueUrl=self._dead_letter_queue_url, MessageBody=copy.body, MessageAttributes=attributes, **group)
+            self._client.send_message(
+                QueueUrl=self._dead_letter_queue_url, MessageBody=queue_message.body, MessageAttributes=attributes, **group
+            )
 
     def hide(self, waits: Mapping[str, timedelta]) -> None:
         """Let messages, by their receipt handles, not be handed out again before a time of at most 12 hours.
@@ -81,11 +87,11 @@ class SqsSendQueue:
                 self._client.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
 
 
-def packed(copies: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
+def packed(queue_messages: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
     """Group copies into batches of at most 10 entries and 1 MiB."""
     batch: list[Entry] = []
     weight = 0
-    for entry in copies:
+    for entry in queue_messages:
         size = utf8_size(entry[0].body) + _ENTRY_OVERHEAD
         if batch and (len(batch) == _MAX_ENTRIES or weight + size > MAX_BATCH_BYTES):
             yield batch
@@ -96,23 +102,23 @@ def packed(copies: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
         yield batch
 
 
-def _entry(number: int, copy: Copy, delay: timedelta, signer: Signer) -> "SendMessageBatchRequestEntryTypeDef":
+def _entry(number: int, queue_message: QueueMessage, delay: timedelta, signer: Signer) -> "SendMessageBatchRequestEntryTypeDef":
     seconds = min(max(delay, timedelta()), MAX_DELAY).total_seconds()
     entry: SendMessageBatchRequestEntryTypeDef = {
         "Id": str(number),
-        "MessageBody": copy.body,
+        "MessageBody": queue_message.body,
         # Rounded up: a copy that comes early costs another round.
         "DelaySeconds": -int(-seconds // 1),
-        "MessageAttributes": to_attributes(copy, signer),
+        "MessageAttributes": to_attributes(queue_message, signer),
     }
-    if copy.tenant_id:
-        entry["MessageGroupId"] = copy.tenant_id
+    if queue_message.tenant_id:
+        entry["MessageGroupId"] = queue_message.tenant_id
     return entry
 
 
 # -- what we know of a copy ----------------------------------------------------------------------------------------------
 
-OURS = "tenantmail"
+SIGNED_ATTRIBUTE = "tenantmail"
 """The attribute that our functions add, signed: producers may use any other name. SQS takes at most ten."""
 
 CORRELATION_ID = "correlationId"
@@ -143,71 +149,71 @@ def _moment(millis: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=millis)
 
 
-def to_attributes(copy: Copy, signer: Signer, *, reason: str | None = None) -> Mapping[str, Any]:
+def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | None = None) -> Mapping[str, Any]:
     """Write what we know of a copy, and why it is buried, as one signed attribute.
 
     Raises:
         DependencyError: it could not be signed.
     """
     known = {
-        "hop": copy.hop or None,
-        "redeliveries": copy.redeliveries or None,
-        "failures": copy.failures or None,
-        "createdAt": _millis(copy.created_at),
-        "parked": copy.parked,
-        "expiresAt": _millis(copy.expires_at) if copy.expires_at else None,
-        "slot": None if copy.slot is None else round(copy.slot, 3),
-        "proof": copy.proof,
-        CORRELATION_ID: copy.correlation_id,
-        "sender": copy.sender,
-        "schema": copy.schema or None,
-        "claimed": copy.claimed or None,
+        "generation": queue_message.generation or None,
+        "redeliveries": queue_message.redeliveries or None,
+        "failures": queue_message.failures or None,
+        "createdAt": _millis(queue_message.created_at),
+        "parked": queue_message.parked,
+        "expiresAt": _millis(queue_message.expires_at) if queue_message.expires_at else None,
+        "slot": None if queue_message.slot is None else round(queue_message.slot, 3),
+        "proof": queue_message.proof,
+        CORRELATION_ID: queue_message.correlation_id,
+        "sender": queue_message.sender,
+        "schema": queue_message.schema or None,
+        "claimed": queue_message.claimed or None,
         "reason": reason,
     }
     text = json.dumps({name: value for name, value in known.items() if value is not None}, separators=(",", ":"))
-    return {OURS: _string(signer.sign(text, copy.body))}
+    return {SIGNED_ATTRIBUTE: _string(signer.sign(text, queue_message.body))}
 
 
-def read_ours(body: str, attributes: Mapping[str, str], signer: Signer) -> Mapping[str, Any] | None:
+def read_signed(body: str, attributes: Mapping[str, str], signer: Signer) -> Mapping[str, Any] | None:
     """Return what one of our functions said of a message; None for a producer's, whatever it says of itself.
 
     Raises:
         DependencyError: it could not be told whose it is.
     """
-    text = signer.read(attributes[OURS], body) if OURS in attributes else None
+    text = signer.read(attributes[SIGNED_ATTRIBUTE], body) if SIGNED_ATTRIBUTE in attributes else None
     known: Mapping[str, Any] | None = json.loads(text) if text else None
     return known
 
 
-def to_copy(
-    body: str, attributes: Mapping[str, str], system: Mapping[str, str], ours: Mapping[str, Any] | None, *, sent_at: datetime
-) -> Copy:
+def to_queue_message(
+    body: str, attributes: Mapping[str, str], system: Mapping[str, str], signed: Mapping[str, Any] | None, *, sent_at: datetime
+) -> QueueMessage:
     """Make a copy of a message with its attributes and SQS's own; a producer's is a first one, made when SQS took it."""
     tenant_id = system.get("MessageGroupId")
-    if ours is None:
+    if signed is None:
         correlation_id = attributes.get(CORRELATION_ID, "")[:MAX_CORRELATION_ID]
         sender = system.get("SenderId", UNKNOWN_SENDER)
-        return Copy(
+        return QueueMessage(
             body=body,
             tenant_id=tenant_id,
             created_at=sent_at,
             correlation_id=correlation_id or None,
             sender=sender,
-            claimed=OURS in attributes,
+            claimed=SIGNED_ATTRIBUTE in attributes,
         )
-    return Copy(
+    return QueueMessage(
         body=body,
         tenant_id=tenant_id,
-        created_at=_moment(ours["createdAt"]),
-        hop=ours.get("hop", 0),
-        redeliveries=ours.get("redeliveries", 0),
-        failures=ours.get("failures", 0),
-        parked=ours.get("parked"),
-        expires_at=_moment(ours["expiresAt"]) if "expiresAt" in ours else None,
-        slot=ours.get("slot"),
-        proof=ours.get("proof"),
-        correlation_id=ours.get(CORRELATION_ID),
-        sender=ours.get("sender"),
-        schema=ours.get("schema", 0),
-        claimed=ours.get("claimed", False),
+        created_at=_moment(signed["createdAt"]),
+        generation=signed.get("generation", 0),
+        redeliveries=signed.get("redeliveries", 0),
+        failures=signed.get("failures", 0),
+        parked=signed.get("parked"),
+        expires_at=_moment(signed["expiresAt"]) if "expiresAt" in signed else None,
+        slot=signed.get("slot"),
+        proof=signed.get("proof"),
+        correlation_id=signed.get(CORRELATION_ID),
+        sender=signed.get("sender"),
+        schema=signed.get("schema", 0),
+        claimed=signed.get("claimed", False),
     )

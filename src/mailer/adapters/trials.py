@@ -31,17 +31,17 @@ class DynamoTrials:
         self._client = client
         self._table = table
 
-    def find(self, receipt: str) -> Trial | None:
+    def find(self, sqs_message_id: str) -> Trial | None:
         """Read a mark, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
-            found = self._client.get_item(TableName=self._table, Key=_key(receipt), ConsistentRead=True)
+            found = self._client.get_item(TableName=self._table, Key=_key(sqs_message_id), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
             return _from_item(found.get("Item", {}))
 
-    def begin(self, receipt: str, by: str, now: datetime) -> Trial | None:
+    def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
         """Mark a message, unless it is marked; see `ports.Trials.begin`."""
         try:
-            self._write(receipt, Trial(Stage.READING, by, now), ConditionExpression="attribute_not_exists(#stage)")
+            self._write(sqs_message_id, Trial(Stage.READING, by, now), ConditionExpression="attribute_not_exists(#stage)")
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
             old: Any = refusal.response.get("Item", {})
             with readable("DynamoDB", "UpdateItem"):
@@ -50,21 +50,21 @@ class DynamoTrials:
             return None if trial is None or trial.by == by else trial
         return None
 
-    def reach(self, receipt: str, trial: Trial) -> None:
+    def reach(self, sqs_message_id: str, trial: Trial) -> None:
         """Write down how far the try has come."""
-        self._write(receipt, trial)
+        self._write(sqs_message_id, trial)
 
-    def clear(self, receipt: str) -> None:
+    def clear(self, sqs_message_id: str) -> None:
         """Take the mark away."""
         with dependency_errors("DynamoDB", "UpdateItem"):
             self._client.update_item(
                 TableName=self._table,
-                Key=_key(receipt),
+                Key=_key(sqs_message_id),
                 UpdateExpression="REMOVE #stage, #by, #at",
                 ExpressionAttributeNames=_NAMES,
             )
 
-    def _write(self, receipt: str, trial: Trial, **condition: Any) -> None:
+    def _write(self, sqs_message_id: str, trial: Trial, **condition: Any) -> None:
         values = {
             ":stage": {"S": trial.stage.value},
             ":by": {"S": trial.by},
@@ -74,7 +74,7 @@ class DynamoTrials:
         with dependency_errors("DynamoDB", "UpdateItem"):
             self._client.update_item(
                 TableName=self._table,
-                Key=_key(receipt),
+                Key=_key(sqs_message_id),
                 UpdateExpression="SET #stage = :stage, #by = :by, #at = :at, #ttl = :ttl",
                 ExpressionAttributeNames=_NAMES | {"#ttl": "ttl"},
                 ExpressionAttributeValues=values,
@@ -83,8 +83,8 @@ class DynamoTrials:
             )
 
 
-def _key(receipt: str) -> dict[str, Any]:
-    return {"tenantId": {"S": TENANT}, "requestId": {"S": receipt}}
+def _key(sqs_message_id: str) -> dict[str, Any]:
+    return {"tenantId": {"S": TENANT}, "requestId": {"S": sqs_message_id}}
 
 
 def _from_item(item: Mapping[str, Any]) -> Trial | None:

@@ -13,7 +13,7 @@ from mailer.domain.message import SendRequest, content_hash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a change needs to know of the request it is about; `hop` is that of the copy in hand."""
+    """What a change needs to know of the request it is about; `generation` is that of the copy in hand."""
 
     tenant_id: str
     request_id: str
@@ -22,12 +22,12 @@ class Request:
     expires_at: datetime
     recipients: int
     on_unknown: OnUnknown = "hold"
-    hop: int = 0
+    generation: int = 0
     correlation_id: str | None = None
 
     @classmethod
     def of(
-        cls, send: SendRequest, *, created_at: datetime, expires_at: datetime, hop: int = 0, correlation_id: str | None = None
+        cls, send: SendRequest, *, created_at: datetime, expires_at: datetime, generation: int = 0, correlation_id: str | None = None
     ) -> "Request":
         """Take from a readable request what its record needs."""
         return cls(
@@ -38,7 +38,7 @@ class Request:
             expires_at=expires_at,
             recipients=len(send.message.recipients),
             on_unknown=send.on_unknown,
-            hop=hop,
+            generation=generation,
             correlation_id=correlation_id,
         )
 
@@ -62,8 +62,8 @@ class Rest:
     """Where a request waits, until when and for what."""
 
     until: datetime
-    hop: int
-    """The hop of the copy that will bring it back."""
+    generation: int
+    """The generation of the copy that will bring it back."""
     error: ErrorInfo | None = None
     waits_for: WaitsFor = WaitsFor.TIME
     parked: str | None = None
@@ -80,7 +80,7 @@ class Rest:
             "due_at": self.until,
             "waits_for": self.waits_for,
             "error": self.error,
-            "hop": self.hop,
+            "generation": self.generation,
             "sweep_at": min(look, request.expires_at),
         }
         if self.redeliveries:
@@ -102,7 +102,7 @@ def _change(rule: Rule, request: Request, now: datetime, *, birth: bool = False,
         request_id=request.request_id,
         now=now,
         content_hash=request.content_hash,
-        hop=request.hop,
+        generation=request.generation,
         birth=request.birth if birth else None,
         **fields,
     )
@@ -131,7 +131,7 @@ def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
 
 def shelve(request: Request, now: datetime, error: ErrorInfo, parked: str | None) -> Change:
     """Leave a request to an operator, who has its next copy on the dead-letter queue; put back from there it may go out at once."""
-    rest = Rest(until=request.expires_at, hop=request.hop + 1, error=error, parked=parked)
+    rest = Rest(until=request.expires_at, generation=request.generation + 1, error=error, parked=parked)
     return wait(request, now, rest, due_at=None)
 
 
@@ -184,7 +184,17 @@ def _of_attempt(rule: Rule, request: Request, now: datetime, fence: Fence, sets:
 
 def about(record: Delivery) -> Request:
     """Return the request that a record stands for."""
-    names = ("tenant_id", "request_id", "content_hash", "created_at", "expires_at", "recipients", "on_unknown", "hop", "correlation_id")
+    names = (
+        "tenant_id",
+        "request_id",
+        "content_hash",
+        "created_at",
+        "expires_at",
+        "recipients",
+        "on_unknown",
+        "generation",
+        "correlation_id",
+    )
     return Request(**{name: getattr(record, name) for name in names})
 
 
@@ -209,7 +219,7 @@ def settle_resend(record: Delivery, now: datetime, send_timeout: timedelta, reso
         "maybe_sent": True,
         "resolution": resolution,
         "expires_at": expires_at,
-        "hop": record.hop + 1,
+        "generation": record.generation + 1,
         "sweep_at": min(now + OVERDUE_AFTER, expires_at),
     }
     return _resend(delivery.SETTLE_RESEND, record, now, send_timeout, sets)

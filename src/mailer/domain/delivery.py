@@ -96,7 +96,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """The record of one send request. Times are aware and UTC; `attempt` counts SES calls, `hop` counts queue copies."""
+    """The record of one send request. Times are aware and UTC; `attempt` counts SES calls, `generation` counts queue copies."""
 
     tenant_id: str
     request_id: str
@@ -112,7 +112,7 @@ class Delivery:
     """A token of the one worker that passed the fence for this attempt."""
     deadline: datetime | None = None
     """Until when that worker may still come back with a result."""
-    hop: int = 0
+    generation: int = 0
     redeliveries: int = 0
     """How often SQS had handed copies of it out again when it last came to rest: what kills workers is known by it."""
     due_at: datetime | None = None
@@ -175,7 +175,7 @@ class Guard(StrEnum):
     """One condition on the record as it stands; the store turns each into a condition expression."""
 
     SAME_CONTENT = "the record's content hash, if of the same scheme, is the request's"
-    NEWEST_COPY = "the record's hop is not above the copy's"
+    NEWEST_GENERATION = "the record's generation is not above the queue message's"
     DUE = "a deferred record's dueAt has come"
     SAME_ATTEMPT = "attempt and owner are those of the caller"
     DEADLINE_PASSED = "the deadline has passed"
@@ -207,10 +207,10 @@ _OPEN: set[Source] = {Status.QUEUED, Status.DEFERRED}
 _NEW_OR_OPEN: set[Source] = {None, *_OPEN}
 
 QUEUE = _rule("queue", {None}, Status.QUEUED)
-WAIT = _rule("wait", _NEW_OR_OPEN, Status.DEFERRED, Guard.SAME_CONTENT, Guard.NEWEST_COPY)
-REFUSE = _rule("refuse", _NEW_OR_OPEN, Status.FAILED, Guard.SAME_CONTENT, Guard.NEWEST_COPY, Guard.NOT_MAYBE_SENT)
-GIVE_UP = _rule("give_up", _OPEN, Status.UNKNOWN, Guard.SAME_CONTENT, Guard.NEWEST_COPY, Guard.MAYBE_SENT)
-BEGIN = _rule("begin", _NEW_OR_OPEN, Status.SENDING, Guard.SAME_CONTENT, Guard.NEWEST_COPY, Guard.DUE)
+WAIT = _rule("wait", _NEW_OR_OPEN, Status.DEFERRED, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
+REFUSE = _rule("refuse", _NEW_OR_OPEN, Status.FAILED, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION, Guard.NOT_MAYBE_SENT)
+GIVE_UP = _rule("give_up", _OPEN, Status.UNKNOWN, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION, Guard.MAYBE_SENT)
+BEGIN = _rule("begin", _NEW_OR_OPEN, Status.SENDING, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION, Guard.DUE)
 ACCEPT = _rule("accept", {s for s in Status if s is not Status.SENT}, Status.SENT)
 POSTPONE = _rule("postpone", {Status.SENDING, Status.UNKNOWN}, Status.DEFERRED, Guard.SAME_ATTEMPT)
 REJECT = _rule("reject", {Status.SENDING, Status.UNKNOWN}, Status.FAILED, Guard.SAME_ATTEMPT, Guard.NOT_MAYBE_SENT)
@@ -219,9 +219,9 @@ TIME_OUT = _rule("time_out", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMP
 RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD, Guard.RESEND_CHOSEN)
 SETTLE_RESEND = _rule("settle_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
 CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
-# These two leave the status alone: the newest copy's hop, where the body lies, when the sweeper looks again.
-NOTE = _rule("note", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_COPY)
-TOUCH = _rule("touch", _OPEN, None, Guard.NEWEST_COPY)
+# These two leave the status alone: the newest copy's generation, where the body lies, when the sweeper looks again.
+NOTE = _rule("note", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
+TOUCH = _rule("touch", _OPEN, None, Guard.NEWEST_GENERATION)
 
 RULES: Mapping[str, Rule] = {
     rule.name: rule
@@ -238,7 +238,7 @@ class Change:
     request_id: str
     now: datetime
     content_hash: str | None = None
-    hop: int = 0
+    generation: int = 0
     attempt: int | None = None
     owner: str | None = None
     send_timeout: timedelta = timedelta()
@@ -278,7 +278,7 @@ def _worker_is_dead(change: Change, current: Delivery) -> bool:
 
 HOLDS: Mapping[Guard, Callable[[Change, Delivery], bool]] = {
     Guard.SAME_CONTENT: lambda change, current: same_content(change.content_hash, current.content_hash),
-    Guard.NEWEST_COPY: lambda change, current: current.hop <= change.hop,
+    Guard.NEWEST_GENERATION: lambda change, current: current.generation <= change.generation,
     Guard.DUE: _is_due,
     Guard.SAME_ATTEMPT: lambda change, current: (current.attempt, current.owner) == (change.attempt, change.owner),
     Guard.DEADLINE_PASSED: lambda change, current: current.deadline is not None and current.deadline < change.now,

@@ -41,7 +41,7 @@ _MAX_DETAIL = 1000  # characters
 def answer_errors(app: APIGatewayRestResolver, report: Callable[[Exception], None]) -> None:
     """Give the app an answer to every exception; `report` hears of those that are no fault of the caller."""
 
-    def ours(error: Exception) -> Response[str]:
+    def internal_error(error: Exception) -> Response[str]:
         report(error)
         return problem(error.error if isinstance(error, DependencyError) else ErrorInfo("internal_error", "something of ours went wrong"))
 
@@ -50,8 +50,8 @@ def answer_errors(app: APIGatewayRestResolver, report: Callable[[Exception], Non
         NotSentError: not_sent,
         NotFoundError: no_route,
         ServiceError: by_powertools,
-        DependencyError: ours,
-        Exception: ours,
+        DependencyError: internal_error,
+        Exception: internal_error,
     }
     for kind, answer in answers.items():
         app.exception_handler(kind)(answer)

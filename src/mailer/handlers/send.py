@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mailer import wiring
-from mailer.adapters.send_queue import read_ours, to_copy
+from mailer.adapters.send_queue import read_signed, to_queue_message
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.domain.waiting import hidden_for
@@ -22,7 +22,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
         _hide([record for record in event["Records"] if record["messageId"] in returned])
     finally:
         wiring.journal().flush()
-    return {"batchItemFailures": [{"itemIdentifier": receipt} for receipt in returned]}
+    return {"batchItemFailures": [{"itemIdentifier": sqs_message_id} for sqs_message_id in returned]}
 
 
 def _read(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Received], Sequence[str]]:
@@ -42,8 +42,8 @@ def _received(record: Mapping[str, Any], signer: Signer) -> Received:
     attributes = {name: value.get("stringValue") or "" for name, value in record.get("messageAttributes", {}).items()}
     stamp = system.get("SentTimestamp")  # events written by hand have none
     sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp else datetime.now(UTC)
-    copy = to_copy(body, attributes, system, read_ours(body, attributes, signer), sent_at=sent_at)
-    return Received(record["messageId"], copy, _receives(record), sent_at)
+    queue_message = to_queue_message(body, attributes, system, read_signed(body, attributes, signer), sent_at=sent_at)
+    return Received(record["messageId"], queue_message, _receives(record), sent_at)
 
 
 def _receives(record: Mapping[str, Any]) -> int:

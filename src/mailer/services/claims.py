@@ -9,24 +9,24 @@ from dataclasses import replace
 from mailer.domain.errors import RequestError
 from mailer.domain.message import content_hash, parse_request, readable_ids
 from mailer.domain.wire import load_object
-from mailer.ports import Copy, MessagesTable
+from mailer.ports import MessagesTable, QueueMessage
 from mailer.services.waiting import as_known, pointer_to
 
 
-def recognise(copy: Copy, messages: MessagesTable) -> Copy:
+def recognise(queue_message: QueueMessage, messages: MessagesTable) -> QueueMessage:
     """Return a copy as its record knows it; one that no record knows is a producer's first.
 
     Raises:
         DependencyError: the table did not answer.
     """
-    ids = readable_ids(copy.body) if copy.claimed else None
+    ids = readable_ids(queue_message.body) if queue_message.claimed else None
     record = messages.get(*ids) if ids else None
     if record is None:
-        return copy
-    if record.parked and _is_pointer(copy.body):
+        return queue_message
+    if record.parked and _is_pointer(queue_message.body):
         return pointer_to(record)
-    is_known = _hash(copy.body) == record.content_hash
-    return replace(as_known(copy, record), sender=None, claimed=False) if is_known else copy
+    is_known = _hash(queue_message.body) == record.content_hash
+    return replace(as_known(queue_message, record), sender=None, claimed=False) if is_known else queue_message
 
 
 def _is_pointer(body: str) -> bool:

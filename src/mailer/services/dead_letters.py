@@ -76,7 +76,7 @@ Work = Iterator[tuple[Shown, Did]]
 
 def show(letter: Letter) -> Shown:
     """Return what may be shown of a letter."""
-    ids = readable_ids(letter.copy.body) or (letter.copy.tenant_id or UNREADABLE, UNREADABLE)
+    ids = readable_ids(letter.queue_message.body) or (letter.queue_message.tenant_id or UNREADABLE, UNREADABLE)
     return Shown(*ids, letter.reason or MOVED_BY_SQS, letter.detail or "")
 
 
@@ -119,12 +119,12 @@ def _work(deps: DeadLetterDependencies, chosen: Chosen, act: Callable[[Letter, D
 def _try(letter: Letter, deps: DeadLetterDependencies, act: Callable[[Letter, DeadLetterDependencies], Did]) -> Did:
     """Work on one letter; a service that fails keeps this one, not those after it."""
     try:
-        letter = replace(letter, copy=recognise(letter.copy, deps.messages))
+        letter = replace(letter, queue_message=recognise(letter.queue_message, deps.messages))
         did = act(letter, deps)
         if did in DONE:
             deps.letters.delete(letter)
     except DependencyError as failure:
-        deps.journal.failed("dead letter", letter.copy.tenant_id, failure)
+        deps.journal.failed("dead letter", letter.queue_message.tenant_id, failure)
         return Did.KEPT_FAILED
     return did
 
@@ -133,35 +133,35 @@ def _redrive(letter: Letter, deps: DeadLetterDependencies) -> Did:
     request = _request(letter, deps)
     if request is None:
         return Did.KEPT_UNREADABLE
-    if not deps.producers.may_ask(letter.copy.sender, request.tenant_id):
+    if not deps.producers.may_ask(letter.queue_message.sender, request.tenant_id):
         return Did.KEPT_NOT_ALLOWED
-    if utf8_size(letter.copy.body) > MAX_BODY:
+    if utf8_size(letter.queue_message.body) > MAX_BODY:
         return Did.KEPT_TOO_LARGE
     record = deps.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
         return Did.KEPT_OTHER_CONTENT
     if record is not None and record.ended and not _proven(letter, request, record):
         return Did.KEPT_ENDED
-    hop = max(letter.copy.hop, record.hop if record else 0)
+    generation = max(letter.queue_message.generation, record.generation if record else 0)
     if record is not None:
         with suppress(RefusedError):  # it waits no more: the copy meets what the record says then
             deps.messages.apply(changes.touch(record, deps.clock.now(), due_at=deps.clock.now()))
-    copy = replace(letter.copy, hop=hop, failures=0, tenant_id=request.tenant_id)
-    return Did.KEPT_QUEUE if deps.queue.send([(copy, timedelta())]) else Did.REDRIVEN
+    queue_message = replace(letter.queue_message, generation=generation, failures=0, tenant_id=request.tenant_id)
+    return Did.KEPT_QUEUE if deps.queue.send([(queue_message, timedelta())]) else Did.REDRIVEN
 
 
 def _drop(letter: Letter, deps: DeadLetterDependencies) -> Did:
     request = _request(letter, deps)
     # Of a tenant that its producer may not ask for nothing may be written.
-    if request is None or letter.reason == NOT_ALLOWED or not deps.producers.may_ask(letter.copy.sender, request.tenant_id):
+    if request is None or letter.reason == NOT_ALLOWED or not deps.producers.may_ask(letter.queue_message.sender, request.tenant_id):
         return Did.DROPPED
     record = deps.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
-        discard(letter.copy.parked, deps)
+        discard(letter.queue_message.parked, deps)
         return Did.DROPPED
     if record is not None and (proven := _proven(letter, request, record)) and (did := _settle(request, record, proven, deps)):
         if did in DONE:
-            discard(letter.copy.parked, deps)
+            discard(letter.queue_message.parked, deps)
         return did
     if record is not None and record.ended:
         return Did.DROPPED
@@ -170,12 +170,12 @@ def _drop(letter: Letter, deps: DeadLetterDependencies) -> Did:
     except RefusedError:
         return Did.KEPT_UNDER_WAY
     if ended.status is Status.FAILED:  # of an unknown an operator may still need it
-        discard(letter.copy.parked, deps)
+        discard(letter.queue_message.parked, deps)
     return Did.DROPPED
 
 
 def _proven(letter: Letter, request: Request, record: Delivery) -> tuple[Fence, Outcome] | None:
-    return proof.settled_by(letter.copy.proof or "", request, record)
+    return proof.settled_by(letter.queue_message.proof or "", request, record)
 
 
 def _settle(request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies) -> Did | None:
@@ -197,13 +197,19 @@ def _settle(request: Request, record: Delivery, proven: tuple[Fence, Outcome], d
 
 def _request(letter: Letter, deps: DeadLetterDependencies) -> Request | None:
     """Read the letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
-    copy, ids = letter.copy, readable_ids(letter.copy.body)
-    if copy.parked and not (ids and is_own_body(copy.parked, *ids)):
+    queue_message, ids = letter.queue_message, readable_ids(letter.queue_message.body)
+    if queue_message.parked and not (ids and is_own_body(queue_message.parked, *ids)):
         return None
     try:
-        send = parse_request(deps.parked.fetch(copy.parked) if copy.parked else copy.body)
-        times = schedule(send, copy.created_at)
+        send = parse_request(deps.parked.fetch(queue_message.parked) if queue_message.parked else queue_message.body)
+        times = schedule(send, queue_message.created_at)
     except (RequestError, KeyError):
         return None
-    expires_at = copy.expires_at or times.expires_at
-    return Request.of(send, created_at=copy.created_at, expires_at=expires_at, hop=copy.hop, correlation_id=copy.correlation_id)
+    expires_at = queue_message.expires_at or times.expires_at
+    return Request.of(
+        send,
+        created_at=queue_message.created_at,
+        expires_at=expires_at,
+        generation=queue_message.generation,
+        correlation_id=queue_message.correlation_id,
+    )

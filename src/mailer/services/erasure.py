@@ -139,7 +139,7 @@ def _erase_letters(chosen: Callable[[tuple[str, str]], bool], deps: ErasureDepen
     erased = 0
     try:
         for letter in deps.letters.letters():
-            if chosen(readable_ids(letter.copy.body) or (letter.copy.tenant_id or "", "")):
+            if chosen(readable_ids(letter.queue_message.body) or (letter.queue_message.tenant_id or "", "")):
                 deps.letters.delete(letter)
                 erased += 1
             else:

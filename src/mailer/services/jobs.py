@@ -12,7 +12,6 @@ from mailer.domain.message import SendRequest
 from mailer.ports import (
     Attachments,
     Clock,
-    Copy,
     Journal,
     MessagesTable,
     Pacer,
@@ -20,6 +19,7 @@ from mailer.ports import (
     ProducerRules,
     ProviderOpener,
     ProvidersTable,
+    QueueMessage,
     SendQueue,
     Trials,
 )
@@ -56,9 +56,9 @@ class SendDependencies:
 class Received:
     """One record off the queue."""
 
-    receipt: str
+    sqs_message_id: str
     """SQS's message id: what the partial batch answer names."""
-    copy: Copy
+    queue_message: QueueMessage
     receives: int
     """How many times SQS has handed this message out, this time included."""
     sent_at: datetime | None = None
@@ -71,7 +71,7 @@ class Received:
     @property
     def redeliveries(self) -> int:
         """Return how often SQS has handed it, or an earlier copy, out again."""
-        return self.copy.redeliveries + self.receives - 1
+        return self.queue_message.redeliveries + self.receives - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class Job:
     times: Times = field(default_factory=Times, compare=False)
 
     @property
-    def copy(self) -> Copy:
+    def queue_message(self) -> QueueMessage:
         """Return the copy it came in."""
-        return self.received.copy
+        return self.received.queue_message
 
     @property
     def tenant_id(self) -> str:
@@ -96,5 +96,5 @@ class Job:
 
     def failed(self) -> Self:
         """Return it with a copy that counts one more failed try."""
-        copy = replace(self.copy, failures=self.copy.failures + 1)
-        return replace(self, received=replace(self.received, copy=copy))
+        queue_message = replace(self.queue_message, failures=self.queue_message.failures + 1)
+        return replace(self, received=replace(self.received, queue_message=queue_message))

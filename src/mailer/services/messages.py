@@ -17,7 +17,18 @@ from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import MAX_BODY, SCHEMA, S3Object, SendRequest, canonical_json, schedule
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.waiting import MAX_DELAY
-from mailer.ports import Attachments, Clock, Copy, Journal, MessagesTable, Page, ParkedBodies, ProvidersTable, RefusedError, SendQueue
+from mailer.ports import (
+    Attachments,
+    Clock,
+    Journal,
+    MessagesTable,
+    Page,
+    ParkedBodies,
+    ProvidersTable,
+    QueueMessage,
+    RefusedError,
+    SendQueue,
+)
 from mailer.services.uploads import pin
 from mailer.services.waiting import discard
 
@@ -75,7 +86,7 @@ class Draft:
     """A request that can be queued, and what its record will know of it."""
 
     request: changes.Request
-    copy: Copy
+    queue_message: QueueMessage
     delay: timedelta
 
 
@@ -130,9 +141,9 @@ def prepare(asked: Asked, now: datetime) -> Draft:
     if len(body) > MAX_BODY:
         raise body_too_large(len(body), "message.attachments" if send.message.attachments else "message")
     delay = times.send_at - now
-    copy = Copy(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id, schema=SCHEMA)
+    queue_message = QueueMessage(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id, schema=SCHEMA)
     # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
-    return Draft(replace(request, expires_at=times.expires_at), copy, delay if delay <= MAX_DELAY else timedelta())
+    return Draft(replace(request, expires_at=times.expires_at), queue_message, delay if delay <= MAX_DELAY else timedelta())
 
 
 def _active_configs(tenant_ids: Collection[str], now: datetime, deps: MessagesDependencies) -> Mapping[str, StoredConfig]:
@@ -233,8 +244,8 @@ def _with_uploads(
 
 
 def _queue(drafts: Mapping[int, Draft], deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
-    untaken = set(deps.queue.send([(draft.copy, draft.delay) for draft in drafts.values()])) if drafts else set()
-    queued = {number: draft for number, draft in drafts.items() if draft.copy not in untaken}
+    untaken = set(deps.queue.send([(draft.queue_message, draft.delay) for draft in drafts.values()])) if drafts else set()
+    queued = {number: draft for number, draft in drafts.items() if draft.queue_message not in untaken}
     lost = {number: DependencyError("SQS", "SendMessageBatch") for number in drafts if number not in queued}
     return {**lost, **_each(queued, lambda draft: _record(draft, deps), deps)}
 

@@ -35,7 +35,7 @@ def settle(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row
         if redelivered(job, deps, record):
             come_back(job, deps, deps.clock.now())
     else:
-        discard_body(deps, record, job.copy.parked)
+        discard_body(deps, record, job.queue_message.parked)
 
 
 def _written(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> Delivery | None:
@@ -57,7 +57,9 @@ def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome
     except DependencyError:
         if isinstance(outcome, NotSent) and outcome.error.kind is not Kind.FAILED:
             # The queue is out of reach, perhaps not the table: SQS hands this very copy out again, to a record that may be tried.
-            resting = Rest(until=deps.clock.now(), hop=job.copy.hop, error=outcome.error, parked=job.copy.parked)
+            resting = Rest(
+                until=deps.clock.now(), generation=job.queue_message.generation, error=outcome.error, parked=job.queue_message.parked
+            )
             _write(job, deps, changes.postpone(job.request, deps.clock.now(), fence, resting))
         raise
 
@@ -91,7 +93,7 @@ def _rejected(job: Job, deps: SendDependencies, fence: Fence, error: ErrorInfo, 
 def _postponed(job: Job, deps: SendDependencies, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
     suspended = outcome.error.kind is Kind.TENANT and blame(job, deps, outcome.error, row)
     job = job.failed()
-    until = job.request.expires_at if suspended else deps.clock.now() + retry_delay(outcome, job.copy.failures)
+    until = job.request.expires_at if suspended else deps.clock.now() + retry_delay(outcome, job.queue_message.failures)
     resting = rest(job, deps, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
     record = _write(job, deps, changes.postpone(job.request, deps.clock.now(), fence, resting))
     discard_body(deps, record, resting.parked)

@@ -22,13 +22,13 @@ def redelivered(job: Job, deps: SendDependencies, record: Delivery) -> bool:
         DependencyError: the copy could not be made safe; it must stay on the queue.
     """
     if not same_content(job.request.content_hash, record.content_hash):
-        bury(job.copy, deps, "request_id_reused", "another request with other content came under this requestId before")
+        bury(job.queue_message, deps, "request_id_reused", "another request with other content came under this requestId before")
         return False
     if record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
-        discard_body(deps, record, job.copy.parked)
+        discard_body(deps, record, job.queue_message.parked)
         return False
-    if record.hop > job.copy.hop:
-        if job.copy.hop == 0 and has_lost_its_copy(record, deps.clock.now()):
+    if record.generation > job.queue_message.generation:
+        if job.queue_message.generation == 0 and has_lost_its_copy(record, deps.clock.now()):
             _take_over(job, deps, record)
         return False  # else a newer copy is on its way; this one came again because its receipt was lost
     match record.status:
@@ -48,10 +48,10 @@ def has_lost_its_copy(record: Delivery, now: datetime) -> bool:
 
 def _take_over(job: Job, deps: SendDependencies, record: Delivery) -> None:
     """Let what a caller has sent once more stand for the copy that the queue has lost. The request is not overdue then: others do not."""
-    now, hop = deps.clock.now(), record.hop + 1
-    send(replace(as_known(job.copy, record), hop=hop, schema=SCHEMA), deps, timedelta())
+    now, generation = deps.clock.now(), record.generation + 1
+    send(replace(as_known(job.queue_message, record), generation=generation, schema=SCHEMA), deps, timedelta())
     with suppress(RefusedError, DependencyError):
-        deps.messages.apply(changes.touch(record, now, due_at=now, hop=hop))
+        deps.messages.apply(changes.touch(record, now, due_at=now, generation=generation))
 
 
 def _under_way(job: Job, deps: SendDependencies, record: Delivery) -> bool:

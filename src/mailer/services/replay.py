@@ -127,7 +127,7 @@ def _read(parked: ParkedBody, told: Told | None, deps: ReplayDependencies) -> Re
             expires_at = schedule(send, created_at).expires_at
         except RequestError:  # its own times have passed since: it ends as expired
             expires_at = send.expires_at or created_at + DEFAULT_LIFE
-    return Request.of(send, created_at=created_at, expires_at=expires_at, hop=told.hop if told else 0)
+    return Request.of(send, created_at=created_at, expires_at=expires_at, generation=told.generation if told else 0)
 
 
 def _is_lost(record: Delivery | None, told: Told | None, body: _Body | None) -> bool:
@@ -153,7 +153,7 @@ def _open(ids: Ids, record: Delivery | None, told: Told | None, body: _Body | No
         updated_at=now,
         expires_at=expires_at,
         attempt=max(base.attempt, told.attempt if told else 0),
-        hop=max(base.hop, told.hop if told else 0),
+        generation=max(base.generation, told.generation if told else 0),
         maybe_sent=base.maybe_sent or bool(told and told.maybe_sent),
         parked=key,
         due_at=now,
@@ -168,7 +168,12 @@ def _born(ids: Ids, told: Told | None, body: _Body | None, now: datetime) -> Del
     """Make the record of a request that has none; one whose body is on the queue fits any content until its copy comes."""
     if body is not None:
         return Delivery(
-            tenant_id=ids[0], request_id=ids[1], status=Status.QUEUED, updated_at=now, **body.request.birth, hop=body.request.hop
+            tenant_id=ids[0],
+            request_id=ids[1],
+            status=Status.QUEUED,
+            updated_at=now,
+            **body.request.birth,
+            generation=body.request.generation,
         )
     created_at = (told.created_at if told else None) or now
     return Delivery(

@@ -52,7 +52,7 @@ def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies
     if not delivery.allows(change, record):
         dead_at = record.worker_dead_at(deps.send_timeout)
         raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}")
-    pointer = replace(pointer_to(record), created_at=resolution.at, hop=record.hop + 1, expires_at=None)
+    pointer = replace(pointer_to(record), created_at=resolution.at, generation=record.generation + 1, expires_at=None)
     if deps.queue.send([(pointer, HOLD_BACK)]):
         raise DependencyError("SQS", "SendMessageBatch")
     return _applied(change, deps)

@@ -21,7 +21,7 @@ from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.tags import tagged
 from mailer.domain.waiting import retry_delay
-from mailer.ports import Copy, EmailProvider, RefusedError
+from mailer.ports import EmailProvider, QueueMessage, RefusedError
 from mailer.services.byte_budget import Held
 from mailer.services.ending import end_unsent
 from mailer.services.intake import read
@@ -54,7 +54,7 @@ def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: da
         return next(iter(_send_side_by_side([job], deps, ends_at)), None)
 
     tried = [try_alone(suspect, deps, ends_at, send_alone) for suspect in renewed if suspect is not None]
-    return [received.receipt for received in (*unsafe, *tried) if received is not None]
+    return [received.sqs_message_id for received in (*unsafe, *tried) if received is not None]
 
 
 def _send_calm(batch: Sequence[Received], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
@@ -102,8 +102,8 @@ def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | R
 def _try_later(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
     """Let a request wait for a service of ours; where the table fails, or a proof is not settled yet, the copy waits alone."""
     job = job.failed()
-    until = deps.clock.now() + retry_delay(NotSent(failure.error), job.copy.failures)
-    if job.copy.proof:
+    until = deps.clock.now() + retry_delay(NotSent(failure.error), job.queue_message.failures)
+    if job.queue_message.proof:
         come_back(job, deps, until)
         return
     try:
@@ -121,10 +121,10 @@ def prepare(job: Job, rows: Rows, deps: SendDependencies) -> Ready | None:
     row = rows.get(job.tenant_id)
     if isinstance(row, DependencyError):
         raise row
-    if job.copy.proof:
+    if job.queue_message.proof:
         if _settle_proof(job, row, deps):
             return None
-        job = replace(job, received=replace(job.received, copy=replace(job.copy, proof=None)))
+        job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, proof=None)))
     if job.received.crash is not None:
         _keep_for_operator(job, job.received.crash, deps)
     elif deps.clock.now() >= job.request.expires_at:
@@ -154,21 +154,21 @@ def _with_uploads(job: Job, deps: SendDependencies) -> Job:
     if all(ref.version for ref in job.send.uploads.values()):
         return job
     job = replace(job, send=pin(job.send, lambda ref: ref.version or deps.attachments.version(job.tenant_id, ref)))
-    return replace(job, received=replace(job.received, copy=_with_pins(job, deps)))
+    return replace(job, received=replace(job.received, queue_message=_with_pins(job, deps)))
 
 
-def _with_pins(job: Job, deps: SendDependencies) -> Copy:
+def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
     """Return a copy that brings the pinned versions back; one whose body has no room for them, or grows when it is escaped, is parked."""
     body = canonical_json(job.send)
-    if job.copy.parked is None and len(body) > MAX_BODY:
-        return replace(job.copy, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, deps))
-    return job.copy if job.copy.parked else replace(job.copy, body=body)
+    if job.queue_message.parked is None and len(body) > MAX_BODY:
+        return replace(job.queue_message, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, deps))
+    return job.queue_message if job.queue_message.parked else replace(job.queue_message, body=body)
 
 
 def _settle_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
     """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
-    proven = proof.settled_by(job.copy.proof or "", job.request, record)
+    proven = proof.settled_by(job.queue_message.proof or "", job.request, record)
     if proven is None:
         return False
     settle(job, deps, *proven, row)
@@ -201,7 +201,7 @@ def _blocked(job: Job, row: Provider | None, deps: SendDependencies, error: Erro
         defer(job, deps, job.request.expires_at, error, WaitsFor.PROVIDER)
     else:
         job = job.failed()
-        defer(job, deps, deps.clock.now() + retry_delay(NotSent(error), job.copy.failures), error)
+        defer(job, deps, deps.clock.now() + retry_delay(NotSent(error), job.queue_message.failures), error)
 
 
 def deliver(turn: Turn, deps: SendDependencies, ends_at: datetime) -> None:
@@ -290,7 +290,7 @@ def _tags(job: Job, fence: Fence) -> Mapping[str, str]:
         tenant_id=job.tenant_id,
         request_id=job.send.request_id,
         attempt=fence.attempt,
-        correlation_id=job.copy.correlation_id,
+        correlation_id=job.queue_message.correlation_id,
     )
 
 
@@ -321,7 +321,7 @@ def defer(
         deps.journal.failed("defer", job.tenant_id, failure)
         if not resting.on_queue:  # without a record nobody would fetch the parked body
             job = job.failed()
-            send_copy(job, deps, retry_delay(NotSent(failure.error), job.copy.failures), parked=resting.parked)
+            send_copy(job, deps, retry_delay(NotSent(failure.error), job.queue_message.failures), parked=resting.parked)
 
 
 def _went_on(job: Job, deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
@@ -330,20 +330,20 @@ def _went_on(job: Job, deps: SendDependencies, record: Delivery | None, key: str
         return
     if not same_content(job.request.content_hash, record.content_hash):
         redelivered(job, deps, record)
-        if job.copy.parked is None:  # its dead letter has the body in itself
+        if job.queue_message.parked is None:  # its dead letter has the body in itself
             discard(key, deps)
         return
-    if record.hop > job.copy.hop:
+    if record.generation > job.queue_message.generation:
         remember_body(deps, record, key)
         return
     # The copy that finds the end deletes the body.
-    job = replace(job, received=replace(job.received, copy=replace(job.copy, parked=key)))
+    job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, parked=key)))
     if redelivered(job, deps, record):
         come_back(job, deps, deps.clock.now())
 
 
 def _may_wait(job: Job, record: Delivery) -> bool:
-    fits = same_content(job.request.content_hash, record.content_hash) and record.hop <= job.copy.hop
+    fits = same_content(job.request.content_hash, record.content_hash) and record.generation <= job.queue_message.generation
     return fits and record.status in (Status.QUEUED, Status.DEFERRED)
 
 
@@ -369,4 +369,4 @@ def _keep_for_operator(job: Job, crash: ErrorInfo, deps: SendDependencies) -> No
         return
     bury_crashed(job.received, deps, crash)
     with suppress(RefusedError):  # it went on meanwhile, as the copy will find when it is put back
-        deps.journal.recorded(deps.messages.apply(changes.shelve(job.request, deps.clock.now(), crash, job.copy.parked)))
+        deps.journal.recorded(deps.messages.apply(changes.shelve(job.request, deps.clock.now(), crash, job.queue_message.parked)))

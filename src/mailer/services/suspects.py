@@ -50,9 +50,9 @@ def renew(received: Received, deps: SendDependencies) -> Received | None:
     if received.receives < RENEW_FROM:
         return received
     try:
-        trial = deps.trials.find(received.receipt)
+        trial = deps.trials.find(received.sqs_message_id)
     except DependencyError as failure:
-        deps.journal.failed("find trial", received.copy.tenant_id, failure)
+        deps.journal.failed("find trial", received.queue_message.tenant_id, failure)
         trial = None
     return received if trial else _send_anew(received, deps)
 
@@ -64,7 +64,7 @@ def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, sen
         return _send_anew(received, deps)
     by = deps.new_owner()
     try:
-        trial = deps.trials.begin(received.receipt, by, now)
+        trial = deps.trials.begin(received.sqs_message_id, by, now)
     except DependencyError as failure:
         return _put_off(received, deps, failure)
     if trial is None:
@@ -81,7 +81,7 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
     if isinstance(unsafe, Job):
         job, stage = unsafe, Stage.SENDING
         try:
-            deps.trials.reach(received.receipt, Trial(stage, by, deps.clock.now()))
+            deps.trials.reach(received.sqs_message_id, Trial(stage, by, deps.clock.now()))
         except DependencyError as failure:
             return _put_off(received, deps, failure)
         unsafe = send_job(job)
@@ -91,7 +91,7 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
     if unsafe.raised and received.receives >= KEEP_FROM:
         return _keep(received, stage, RAISED, deps, send_job)
     try:
-        deps.trials.clear(received.receipt)
+        deps.trials.clear(received.sqs_message_id)
     except DependencyError as failure:
         return _put_off(received, deps, failure)
     return received
@@ -109,7 +109,7 @@ def _keep(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependen
         if unsafe is not None:
             bury_crashed(received, deps, crash)
     except DependencyError as failure:
-        deps.journal.failed("bury", received.copy.tenant_id, failure)
+        deps.journal.failed("bury", received.queue_message.tenant_id, failure)
         return received
     _done(received, deps)
     return None
@@ -117,23 +117,23 @@ def _keep(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependen
 
 def _put_off(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
     """Wait for the table that could not take the mark: without it nobody would know of what the worker died."""
-    deps.journal.failed("mark trial", received.copy.tenant_id, failure)
-    failures = received.copy.failures + 1
-    received = replace(received, copy=replace(received.copy, failures=failures))
+    deps.journal.failed("mark trial", received.queue_message.tenant_id, failure)
+    failures = received.queue_message.failures + 1
+    received = replace(received, queue_message=replace(received.queue_message, failures=failures))
     unsafe = _send_anew(received, deps, retry_delay(NotSent(failure.error), failures))
     if unsafe is not None:
         with suppress(DependencyError):
-            deps.trials.clear(received.receipt)
+            deps.trials.clear(received.sqs_message_id)
     return unsafe
 
 
 def _send_anew(received: Received, deps: SendDependencies, delay: timedelta = timedelta()) -> Received | None:
     """Put the same copy on the queue as a new message, which SQS has not counted yet; it stays a suspect."""
-    copy = replace(received.copy, hop=received.copy.hop + 1, redeliveries=received.redeliveries)
+    queue_message = replace(received.queue_message, generation=received.queue_message.generation + 1, redeliveries=received.redeliveries)
     try:
-        send(copy, deps, delay)
+        send(queue_message, deps, delay)
     except DependencyError as failure:
-        deps.journal.failed("send anew", copy.tenant_id, failure)
+        deps.journal.failed("send anew", queue_message.tenant_id, failure)
         return received
     _done(received, deps)
     return None
@@ -142,4 +142,4 @@ def _send_anew(received: Received, deps: SendDependencies, delay: timedelta = ti
 def _done(received: Received, deps: SendDependencies) -> None:
     """Note that only the receipt is left: should the worker die before it is given, the message is acknowledged when it comes again."""
     with suppress(DependencyError):
-        deps.trials.reach(received.receipt, Trial(Stage.DONE, "-", deps.clock.now()))
+        deps.trials.reach(received.sqs_message_id, Trial(Stage.DONE, "-", deps.clock.now()))

@@ -178,7 +178,10 @@ def _feed_paced(records: Sequence[Delivery], outlets: Outlets, deps: SweepDepend
 
 
 def _feed(records: Sequence[Delivery], deps: SweepDependencies) -> int:
-    """Send a pointer to each parked body, then note that it is on its way: a crash in between sends one more, which its hop stops."""
+    """Send a pointer to each parked body, then note that it is on its way.
+
+    A crash in between sends one more, which its generation stops.
+    """
     missed = _missed(records, deps)
     return _apply_all([changes.touch(record, deps.clock.now()) for record in records if record not in missed], deps)
 

@@ -28,7 +28,7 @@ class Told:
     status: Status
     at: datetime
     attempt: int = 0
-    hop: int = 0
+    generation: int = 0
     message_id: str | None = None
     code: str | None = None
     hint: str | None = None
@@ -68,8 +68,8 @@ def read_log(lines: Iterable[str]) -> Log:
 
 
 def _rank(told: Told) -> tuple[bool, int, int, datetime]:
-    """Order what was told: attempts and hops only grow, and a slow worker may write its line after the next one's."""
-    return told.status is Status.SENT, told.attempt, told.hop, told.at
+    """Order what was told: attempts and generations only grow, and a slow worker may write its line after the next one's."""
+    return told.status is Status.SENT, told.attempt, told.generation, told.at
 
 
 def _told(line: str) -> Told | None:
@@ -89,7 +89,7 @@ def _told(line: str) -> Told | None:
         status=Status(status),
         at=datetime.strptime(shown["timestamp"], "%Y-%m-%d %H:%M:%S,%f%z").astimezone(UTC),
         attempt=shown.get("attempt", 0),
-        hop=shown.get("hop", 0),
+        generation=shown.get("generation", 0),
         message_id=shown.get("message_id"),
         code=shown.get("code"),
         hint=shown.get("hint"),

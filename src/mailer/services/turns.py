@@ -60,7 +60,7 @@ def _reserve(account: str | None, ready: Sequence[Ready], deps: SendDependencies
         return [Turn(one, Later(now)) for one in ready]
     try:
         plans = deps.pacer.reserve(
-            account, _source(ready), [one.job.request.recipients for one in ready], [one.job.copy.slot for one in ready], now
+            account, _source(ready), [one.job.request.recipients for one in ready], [one.job.queue_message.slot for one in ready], now
         )
     except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
         return [Turn(one, failure) for one in ready]

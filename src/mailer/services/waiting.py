@@ -13,7 +13,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import SCHEMA, canonical_json
 from mailer.domain.proof import to_json
 from mailer.domain.waiting import MAX_DELAY, retry_delay
-from mailer.ports import Copy, Journal, ParkedBodies, RefusedError
+from mailer.ports import Journal, ParkedBodies, QueueMessage, RefusedError
 from mailer.services.jobs import Job, Received, SendDependencies
 
 
@@ -41,17 +41,19 @@ def send_copy(
     Raises:
         DependencyError: SQS did not take it.
     """
-    copy = replace(job.copy, hop=job.copy.hop + 1, proof=proof, parked=parked or job.copy.parked, slot=slot)
-    send(replace(copy, redeliveries=job.received.redeliveries, schema=SCHEMA), deps, delay)
+    queue_message = replace(
+        job.queue_message, generation=job.queue_message.generation + 1, proof=proof, parked=parked or job.queue_message.parked, slot=slot
+    )
+    send(replace(queue_message, redeliveries=job.received.redeliveries, schema=SCHEMA), deps, delay)
 
 
-def send(copy: Copy, deps: SendDependencies, delay: timedelta) -> None:
+def send(queue_message: QueueMessage, deps: SendDependencies, delay: timedelta) -> None:
     """Put one copy on the queue.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    if deps.queue.send([(copy, delay)]):
+    if deps.queue.send([(queue_message, delay)]):
         raise DependencyError("SQS", "SendMessageBatch")
 
 
@@ -73,10 +75,10 @@ def rest(
     delay = until - deps.clock.now()
     resting = Rest(
         until=until,
-        hop=job.copy.hop + 1,
+        generation=job.queue_message.generation + 1,
         error=error,
         waits_for=waits_for,
-        parked=job.copy.parked,
+        parked=job.queue_message.parked,
         redeliveries=job.received.redeliveries,
     )
     if waits_for is WaitsFor.PROVIDER or delay > MAX_DELAY:
@@ -91,7 +93,7 @@ def rest(
 
 def park(job: Job, deps: SendDependencies) -> str:
     """Store the body in the bucket, unless it is there, and return its key: one for all ways to write the same request."""
-    return job.copy.parked or deps.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
+    return job.queue_message.parked or deps.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
 
 
 def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
@@ -104,13 +106,13 @@ def ids_alone(tenant_id: str, request_id: str) -> str:
     return json.dumps({"tenantId": tenant_id, "requestId": request_id})
 
 
-def pointer_to(record: Delivery) -> Copy:
+def pointer_to(record: Delivery) -> QueueMessage:
     """Return the copy that stands for a record's parked body."""
-    return Copy(
+    return QueueMessage(
         body=ids_alone(record.tenant_id, record.request_id),
         tenant_id=record.tenant_id,
         created_at=record.created_at,
-        hop=record.hop,
+        generation=record.generation,
         redeliveries=record.redeliveries,
         parked=record.parked,
         expires_at=record.expires_at,
@@ -118,13 +120,13 @@ def pointer_to(record: Delivery) -> Copy:
     )
 
 
-def as_known(copy: Copy, record: Delivery) -> Copy:
+def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
     """Return a copy with a request's whole body as the newest of those that its record knows of."""
     return replace(
-        copy,
+        queue_message,
         tenant_id=record.tenant_id,
         created_at=record.created_at,
-        hop=record.hop,
+        generation=record.generation,
         redeliveries=record.redeliveries,
         expires_at=record.expires_at,
         correlation_id=record.correlation_id,
@@ -133,16 +135,16 @@ def as_known(copy: Copy, record: Delivery) -> Copy:
 
 def come_back(job: Job, deps: SendDependencies, until: datetime) -> None:
     """Look at a request again at a given time, whatever its record says until then; a proof in the copy stays in it."""
-    send_copy(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.copy.proof)
-    # The copy is safe; a hop that is not written lets at most one more copy be bred.
+    send_copy(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.queue_message.proof)
+    # The copy is safe; a generation that is not written lets at most one more copy be bred.
     with suppress(RefusedError, DependencyError):
-        deps.messages.apply(changes.note(job.request, deps.clock.now(), hop=job.copy.hop + 1))
+        deps.messages.apply(changes.note(job.request, deps.clock.now(), generation=job.queue_message.generation + 1))
 
 
 def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     """Send what became of an attempt along the queue, because the table did not take it."""
     job = job.failed()
-    delay = retry_delay(NotSent(failure.error), job.copy.failures) if job.copy.proof else _PROOF_DELAY
+    delay = retry_delay(NotSent(failure.error), job.queue_message.failures) if job.queue_message.proof else _PROOF_DELAY
     send_copy(job, deps, delay, proof=to_json(fence, outcome))
 
 
@@ -187,15 +189,17 @@ def bury_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -
     Raises:
         DependencyError: SQS did not take it.
     """
-    copy = replace(received.copy, hop=received.copy.hop + 1, redeliveries=received.redeliveries + 1)
-    bury(copy, deps, crash.code, crash.message)
+    queue_message = replace(
+        received.queue_message, generation=received.queue_message.generation + 1, redeliveries=received.redeliveries + 1
+    )
+    bury(queue_message, deps, crash.code, crash.message)
 
 
-def bury(copy: Copy, deps: SendDependencies, reason: str, detail: str) -> None:
+def bury(queue_message: QueueMessage, deps: SendDependencies, reason: str, detail: str) -> None:
     """Put a copy on the dead-letter queue, with the reason.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    deps.queue.bury(copy, reason=reason, detail=detail)
-    deps.journal.buried(copy, reason)
+    deps.queue.bury(queue_message, reason=reason, detail=detail)
+    deps.journal.buried(queue_message, reason)

@@ -35,7 +35,9 @@ def simulate(*, known: bool, flood: int) -> tuple[Scenario, Tally]:
 
 def table(tallies: dict[tuple[bool, int], tuple[Scenario, Tally]]) -> str:
     """Return the figures as a Markdown table."""
-    head = "| rate | tenant A | A of its quota | quiet p50 | quiet p99 | throttles per sent | writes per message | hops per message of A |"
+    head = (
+        "| rate | tenant A | A of its quota | quiet p50 | quiet p99 | throttles per sent | writes per message | requeues per message of A |"
+    )
     rows = [head, "|---|---|---|---|---|---|---|---|"]
     for (known, flood), (scenario, tally) in tallies.items():
         waits = tally.waits(quiet_tenants(scenario), scenario.flood_at)
@@ -47,7 +49,7 @@ def table(tallies: dict[tuple[bool, int], tuple[Scenario, Tally]]) -> str:
             f"{percentile(waits, 0.99):.2f} s",
             f"{tally.throttled_share:.3%}",
             f"{tally.writes_a_message:.2f}",
-            f"{tally.hops[FLOODER] / flood:.1f}" if flood else "–",
+            f"{tally.generations[FLOODER] / flood:.1f}" if flood else "–",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

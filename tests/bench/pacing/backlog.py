@@ -13,7 +13,7 @@ from itertools import batched
 from fakes import NOON, FakeClock, a_config, a_provider
 from mailer.domain.delivery import Delivery, Status, WaitsFor
 from mailer.domain.pacing import RateSource
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.pacing import Pacing
 from mailer.services.sweep import sweep
 from sending_support import Bench, FakeReleases, a_record
@@ -110,11 +110,11 @@ class Play:
             self.bench.messages.records["B", record.request_id] = record
             self._due_at[record.request_id] = at
 
-    def _take(self, copies: Iterable[tuple[Copy, timedelta]]) -> Sequence[Copy]:
+    def _take(self, queue_messages: Iterable[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
         self.bench.clock.advance(QUEUE_CALL)
         now = self.bench.clock.now()
-        for copy, _ in copies:
-            tenant_id, request_id = str(copy.tenant_id), json.loads(copy.body)["requestId"]
+        for queue_message, _ in queue_messages:
+            tenant_id, request_id = str(queue_message.tenant_id), json.loads(queue_message.body)["requestId"]
             self._on_queue.append((tenant_id, request_id))
             if tenant_id == "A":
                 self.tally.pointers += 1
@@ -145,5 +145,5 @@ _ANY = a_record(Status.DEFERRED)
 
 
 def _parked(tenant_id: str, request_id: str, **fields: object) -> Delivery:
-    where = {"tenant_id": tenant_id, "request_id": request_id, "parked": f"parked/{tenant_id}/{request_id}/1.json", "hop": 1}
+    where = {"tenant_id": tenant_id, "request_id": request_id, "parked": f"parked/{tenant_id}/{request_id}/1.json", "generation": 1}
     return replace(_ANY, **where, **fields)  # type: ignore[arg-type]  # fields of a Delivery

@@ -18,7 +18,7 @@ from fakes import a_config
 from lines import FakePacingTable
 from local_aws.ses import Allowance, RefusedError
 from mailer.domain.pacing import FORGIVEN, THROTTLE_SETTLES, Later, Slot, account_key, moment
-from mailer.ports import Copy
+from mailer.ports import QueueMessage
 from mailer.services.intake import read
 from mailer.services.jobs import Job, Received
 from mailer.services.pacing import Pacing
@@ -86,14 +86,14 @@ class Tally:
     messages: list[Message] = field(default_factory=list)
     throttles: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """When SES refused a message, by tenant."""
-    hops: Counter[str] = field(default_factory=Counter)
+    generations: Counter[str] = field(default_factory=Counter)
     forfeited: int = 0
     missed: int = 0
     """Slots that went by while all workers of their function were busy."""
     parked: int = 0
     record_writes: int = 0
     hop_writes: int = 0
-    """Those of them that note a hop."""
+    """Those of them that note a generation."""
     pacing_writes: int = 0
     pacing_reads: int = 0
     invocations: int = 0
@@ -114,7 +114,7 @@ class Tally:
 
     @property
     def writes_a_message(self) -> float:
-        """Return DynamoDB writes for each sent message, without the one for each hop."""
+        """Return DynamoDB writes for each sent message, without the one for each generation."""
         return (self.record_writes + self.pacing_writes - self.hop_writes) / len(self.messages)
 
     @property
@@ -204,8 +204,8 @@ class Simulation:
 
     def _job(self, tenant: str) -> Job:
         """Return the job that all messages of a tenant are like."""
-        copy = Copy(body=a_body(tenant_id=tenant), tenant_id=tenant, created_at=moment(START))
-        job = read(Received("", copy, 1), self._bench.deps)
+        queue_message = QueueMessage(body=a_body(tenant_id=tenant), tenant_id=tenant, created_at=moment(START))
+        job = read(Received("", queue_message, 1), self._bench.deps)
         assert isinstance(job, Job)
         return job
 
@@ -268,13 +268,13 @@ class Simulation:
         calls = self._table.reads + self._table.writes - calls
         function.workers = [self._now + calls * TABLE_CALL / len(function.workers)] * len(function.workers)
         for turn in turns:
-            self._carry_out(function, batch[int(turn.ready.job.received.receipt)], turn.plan)
+            self._carry_out(function, batch[int(turn.ready.job.received.sqs_message_id)], turn.plan)
         self._at(max(function.workers), self._finish, function)
 
     def _ready(self, number: int, message: Message) -> Ready:
         """Return what the send path makes of a message once its provider is open."""
-        copy = Copy(body="", tenant_id=message.tenant, created_at=moment(message.born), slot=message.slot)
-        job = replace(self._jobs[message.tenant], received=Received(str(number), copy, 1))
+        queue_message = QueueMessage(body="", tenant_id=message.tenant, created_at=moment(message.born), slot=message.slot)
+        job = replace(self._jobs[message.tenant], received=Received(str(number), queue_message, 1))
         return Ready(job=job, row=None, config=self._config, provider=self._bench.provider)
 
     def _is_forfeited(self, message: Message) -> bool:
@@ -314,11 +314,11 @@ class Simulation:
     def _throttled(self, message: Message, function: Function) -> None:
         function.pacing.throttled(_account(message.tenant), moment(self._now))
         self._copy(message, None, self._now + THROTTLE_SETTLES)
-        self.tally.hops[message.tenant] += 1
-        # No write for this hop: it is part of the outcome's.
+        self.tally.generations[message.tenant] += 1
+        # No write for this generation: it is part of the outcome's.
 
     def _wait(self, message: Message, plan: Later, now: float) -> None:
-        self.tally.hops[message.tenant] += 1
+        self.tally.generations[message.tenant] += 1
         self.tally.hop_writes += 1
         self.tally.record_writes += 1
         at = plan.at.timestamp()

@@ -72,7 +72,7 @@ def event(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "Records": [
             {
-                "messageId": f"receipt-{n}",
+                "messageId": f"message-{n}",
                 "body": json.dumps(request),
                 "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": now, "MessageGroupId": request["tenantId"]},
                 "messageAttributes": {},
