@@ -22,7 +22,7 @@ PACING = "src/mailer/adapters/pacing_table.py"
 
 TESTS = {
     DELIVERY: (
-        *(f"tests/unit/test_{name}.py" for name in ("delivery", "redelivery", "send", "sweep", "dead_letters", "intake", "outcomes")),
+        *(f"tests/unit/test_{name}.py" for name in ("delivery", "reconcile", "send", "sweep", "dead_letters", "intake", "outcomes")),
         *(f"tests/unit/test_messages_{name}.py" for name in ("accept", "records", "resolve")),
         "tests/unit/test_model.py",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from fakes import NOON, a_delivery
 from mailer.domain import changes
-from mailer.domain.changes import Fence, Request, Rest
+from mailer.domain.changes import Deferral, Fence, Request
 from mailer.domain.delivery import RULES, WORKER_DEAD_MARGIN, Change, Delivery, Guard, Resolution, Rule, Status, WaitsFor
 from mailer.domain.errors import ErrorInfo
 
@@ -19,7 +19,7 @@ DEAD = NOON - TIMEOUT - WORKER_DEAD_MARGIN
 ERROR = ErrorInfo("throttled", "Maximum sending rate exceeded.")
 LOST = ErrorInfo("outcome_unknown", "nobody knows", "look it up")
 FENCE = Fence(2, "w2")
-REST = Rest(
+DEFERRAL = Deferral(
     until=NOON + timedelta(hours=3), generation=4, error=ERROR, waits_for=WaitsFor.PROVIDER, parked="parked/acme/r1/1.json", on_queue=False
 )
 WORD = Resolution("resend", "ops", "the tenant asked", NOON)
@@ -37,20 +37,20 @@ REQUEST = Request(
 
 CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "queue": lambda _: changes.queue(REQUEST, NOON),
-    "wait": lambda _: changes.wait(REQUEST, NOON, REST),
-    "refuse": lambda _: changes.refuse(REQUEST, NOON, ERROR),
+    "defer": lambda _: changes.defer(REQUEST, NOON, DEFERRAL),
+    "fail_unsent": lambda _: changes.fail_unsent(REQUEST, NOON, ERROR),
     "give_up": lambda _: changes.give_up(REQUEST, NOON, LOST),
     "begin": lambda _: changes.begin(REQUEST, NOON, owner="w3", deadline=NOON + timedelta(seconds=20), provider="ses", version=7),
     "accept": lambda _: changes.accept(REQUEST, NOON, FENCE, "m-1"),
-    "postpone": lambda _: changes.postpone(REQUEST, NOON, FENCE, REST),
-    "reject": lambda _: changes.reject(REQUEST, NOON, FENCE, ERROR),
-    "lose": lambda _: changes.lose(REQUEST, NOON, FENCE, LOST),
+    "defer_attempt": lambda _: changes.defer_attempt(REQUEST, NOON, FENCE, DEFERRAL),
+    "fail_rejected": lambda _: changes.fail_rejected(REQUEST, NOON, FENCE, ERROR),
+    "mark_unknown": lambda _: changes.mark_unknown(REQUEST, NOON, FENCE, LOST),
     "time_out": lambda seen: changes.time_out(seen, NOON, LOST),
     "resend": lambda seen: changes.resend(seen, NOON, TIMEOUT),
-    "settle_resend": lambda seen: changes.settle_resend(seen, NOON, TIMEOUT, WORD, NOON + timedelta(hours=24)),
+    "resolve_resend": lambda seen: changes.resolve_resend(seen, NOON, TIMEOUT, WORD, NOON + timedelta(hours=24)),
     "cancel": lambda seen: changes.cancel(seen, NOON),
-    "note": lambda _: changes.note(REQUEST, NOON, generation=4, parked="parked/acme/r1/2.json"),
-    "touch": lambda seen: changes.touch(seen, NOON, due_at=NOON),
+    "annotate": lambda _: changes.annotate(REQUEST, NOON, generation=4, parked="parked/acme/r1/2.json"),
+    "reschedule": lambda seen: changes.reschedule(seen, NOON, due_at=NOON),
 }
 """How each rule's change is made; some are made from the record as it was seen."""
 

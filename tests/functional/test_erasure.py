@@ -64,13 +64,13 @@ class Office:
     def parked(self, request_id: str = "r1", tenant_id: str = "acme") -> Delivery:
         """Make a request that waits, its body in the bucket."""
         key = wiring.parked_bodies().park(tenant_id, request_id, a_body(request_id, tenant_id))
-        rest = changes.Rest(until=NOON, generation=1, parked=key, on_queue=False)
-        return wiring.messages_table().apply(changes.wait(self.request(request_id, tenant_id), NOON, rest))
+        deferral = changes.Deferral(until=NOON, generation=1, parked=key, on_queue=False)
+        return wiring.messages_table().apply(changes.defer(self.request(request_id, tenant_id), NOON, deferral))
 
     def failed(self, request_id: str = "r1", tenant_id: str = "acme", *, parked: bool = True, at: Any = NOON) -> Delivery:
         """Make a request that has ended; its body was discarded, which leaves a version in the bucket."""
         record = self.parked(request_id, tenant_id) if parked else None
-        ended = wiring.messages_table().apply(changes.refuse(replace(self.request(request_id, tenant_id), generation=1), at, REJECTED))
+        ended = wiring.messages_table().apply(changes.fail_unsent(replace(self.request(request_id, tenant_id), generation=1), at, REJECTED))
         if record and record.parked:
             wiring.parked_bodies().discard(record.parked)
         return ended

@@ -67,7 +67,7 @@ def largest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transitions, "FENCE", Fence(10**6, OWNER))
     monkeypatch.setattr(transitions, "WORD", Resolution("resend", LONG, LONG, NOON))
     parked = f"parked/{TENANT}/{REQUEST}/{'0' * 16}.json"
-    monkeypatch.setattr(transitions, "REST", replace(transitions.REST, error=ERROR, parked=parked))
+    monkeypatch.setattr(transitions, "DEFERRAL", replace(transitions.DEFERRAL, error=ERROR, parked=parked))
 
 
 @pytest.mark.usefixtures("largest")
@@ -96,7 +96,7 @@ def test_a_page_of_the_largest_list_is_read(largest: None) -> None:  # noqa: ARG
     table = wiring.messages_table()
     for number in range(120):
         request = replace(transitions.REQUEST, request_id=f"{REQUEST[:-3]}{number:03}")
-        table.apply(transitions.changes.wait(request, NOON, transitions.REST))
+        table.apply(transitions.changes.defer(request, NOON, transitions.DEFERRAL))
     for status in (None, Status.DEFERRED):
         first = table.list(TENANT, status=status, limit=110, cursor=None)
         assert len(first.deliveries) == 110

@@ -23,7 +23,7 @@ from mailer.domain.errors import ErrorInfo
 from mailer.observability import LogJournal
 from mailer.ports import End, RefusedError
 from mailer.services.told import read_log
-from transitions import REQUEST, REST
+from transitions import DEFERRAL, REQUEST
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -72,7 +72,9 @@ def test_a_caller_that_asks_again_is_told_the_end(restored: DynamoMessagesTable,
     assert not listed.content_hash.startswith(REQUEST.content_hash.partition(":")[0])
 
 
-@pytest.mark.parametrize("open_one", [changes.queue(REQUEST, NOON), changes.wait(REQUEST, NOON, REST), BEGIN], ids=lambda c: c.rule.target)
+@pytest.mark.parametrize(
+    "open_one", [changes.queue(REQUEST, NOON), changes.defer(REQUEST, NOON, DEFERRAL), BEGIN], ids=lambda c: c.rule.target
+)
 def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, ends: DynamoLostEnds, open_one: Change) -> None:
     """It keeps what it knew of its request, and the sweeper does not look at it any more."""
     before = restored.apply(open_one)
@@ -112,14 +114,14 @@ def test_a_newer_end_replaces_an_unknown(restored: DynamoMessagesTable, ends: Dy
 
 def test_an_acceptance_leaves_no_error(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
     """The restored record's was of an earlier try."""
-    restored.apply(changes.wait(REQUEST, NOON, replace(REST, error=ErrorInfo("throttled", "too fast"))))
+    restored.apply(changes.defer(REQUEST, NOON, replace(DEFERRAL, error=ErrorInfo("throttled", "too fast"))))
     ends.write(SENT)
     assert record(restored).error is None
 
 
 def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
     """With the entries of the indexes: it is listed, and the sweeper finds it."""
-    waiting = restored.apply(changes.wait(REQUEST, NOON, REST))
+    waiting = restored.apply(changes.defer(REQUEST, NOON, DEFERRAL))
     wanted = replace(waiting, maybe_sent=True, parked="parked/acme/r1/0.json", sweep_at=NOON)
     before = record(restored)
     ends.reopen(wanted, before)
@@ -134,7 +136,7 @@ def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable
 
 def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
     """Whatever its caller chose: nobody knows what else the log would have told."""
-    restored.apply(replace(BEGIN, birth={**(BEGIN.birth or {}), "on_unknown": "resend"}))
+    restored.apply(replace(BEGIN, initial_fields={**(BEGIN.initial_fields or {}), "on_unknown": "resend"}))
     ends.write(replace(SENT, status=Status.UNKNOWN, message_id=None, code="outcome_unknown"))
     assert (record(restored).status, record(restored).on_unknown, record(restored).ended) == (Status.UNKNOWN, "hold", True)
 
@@ -146,9 +148,9 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
     log = StringIO()
     journal = LogJournal(Logger(service=f"replayed-{level}", stream=log), Mock)
     journal.answered("acme", "r1", Fence(2, "w1"), Sent("m1"), timedelta(seconds=1))
-    restored.apply(changes.refuse(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
+    restored.apply(changes.fail_unsent(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
     journal.recorded(restored.get("acme", "r2") or record(restored))
-    restored.apply(changes.wait(replace(REQUEST, request_id="r3"), NOON, replace(REST, parked="parked/acme/r3/0.json")))
+    restored.apply(changes.defer(replace(REQUEST, request_id="r3"), NOON, replace(DEFERRAL, parked="parked/acme/r3/0.json")))
     waiting = replace(restored.get("acme", "r3") or record(restored), maybe_sent=True)
     journal.recorded(waiting)
     told = read_log(log.getvalue().splitlines())
@@ -156,8 +158,8 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
     assert {request: (end.status, end.message_id, end.code, end.attempt) for (_, request), end in told.newest.items()} == {
         "r1": (Status.SENT, "m1", None, 2),
         "r2": (Status.FAILED, None, "expired", 0),
-        "r3": (Status.DEFERRED, None, REST.error and REST.error.code, 0),
+        "r3": (Status.DEFERRED, None, DEFERRAL.error and DEFERRAL.error.code, 0),
     }
     parked = told.newest["acme", "r3"]
-    assert (parked.parked, parked.maybe_sent, parked.generation) == ("parked/acme/r3/0.json", True, REST.generation)
+    assert (parked.parked, parked.maybe_sent, parked.generation) == ("parked/acme/r3/0.json", True, DEFERRAL.generation)
     assert (parked.created_at, parked.expires_at) == (waiting.created_at, waiting.expires_at)

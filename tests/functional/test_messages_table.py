@@ -18,11 +18,11 @@ from mailer.adapters import messages_table
 from mailer.adapters.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
 from mailer.adapters.raw_update import pass_updates
 from mailer.domain import changes, delivery
-from mailer.domain.changes import Fence, Rest
+from mailer.domain.changes import Deferral, Fence
 from mailer.domain.delivery import REMEMBERED, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.ports import RefusedError
-from transitions import CHANGES, MS, REQUEST, REST, cases, seen
+from transitions import CHANGES, DEFERRAL, MS, REQUEST, cases, seen
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -107,7 +107,7 @@ def _try(table: DynamoMessagesTable, change: Change) -> object:
         return "refused", refusal.current
 
 
-@pytest.mark.parametrize("name", ["begin", "accept", "postpone", "reject", "lose"])
+@pytest.mark.parametrize("name", ["begin", "accept", "defer_attempt", "fail_rejected", "mark_unknown"])
 def test_a_change_whose_reply_was_lost_succeeds_when_it_is_made_again(table: DynamoMessagesTable, name: str) -> None:
     """The SDK's retry, or a proof, meets its own success and takes it for one."""
     record = seen(RULES[name], Status.QUEUED if name == "begin" else Status.SENDING)
@@ -223,12 +223,12 @@ def test_a_record_that_rests_for_its_first_copy_can_go_on(table: DynamoMessagesT
     """
     first = replace(REQUEST, generation=0)
     begun = table.apply(changes.begin(first, NOON, owner="w", deadline=NOON, provider="ses", version=1))
-    rest = Rest(until=NOON, generation=0)
-    table.apply(changes.postpone(first, NOON, Fence(begun.attempt, "w"), rest))
+    deferral = Deferral(until=NOON, generation=0)
+    table.apply(changes.defer_attempt(first, NOON, Fence(begun.attempt, "w"), deferral))
     assert item(table)["generation"] == {"N": "0"}
     waiting = table.get("acme", "r1")
     assert waiting
-    assert table.apply(changes.touch(waiting, NOON)).status is Status.DEFERRED
+    assert table.apply(changes.reschedule(waiting, NOON)).status is Status.DEFERRED
     assert table.apply(changes.begin(first, NOON, owner="v", deadline=NOON, provider="ses", version=1)).attempt == 2
 
 
@@ -264,7 +264,7 @@ def test_the_time_it_came_stays_in_the_sort_key(table: DynamoMessagesTable) -> N
     """Whatever happens later: the list's order does not change."""
     table.apply(queued("r1", timedelta(hours=1)))
     first = item(table)["createdKey"]
-    table.apply(changes.wait(REQUEST, NOON, REST))
+    table.apply(changes.defer(REQUEST, NOON, DEFERRAL))
     assert item(table)["createdKey"] == first == {"S": "2026-11-24T11:00:00.000+00:00#r1"}
 
 
@@ -322,7 +322,7 @@ def test_what_is_due_is_found_in_its_shard(table: DynamoMessagesTable) -> None:
     """Not before its time, and not without one."""
     for name, sweep_at in {"now": NOON, "past": NOON - MS, "later": NOON + MS}.items():
         table.apply(replace(queued(name), sets={"sweep_at": sweep_at}))
-    table.apply(changes.refuse(replace(REQUEST, request_id="ended"), NOON, ErrorInfo("expired", "too late")))
+    table.apply(changes.fail_unsent(replace(REQUEST, request_id="ended"), NOON, ErrorInfo("expired", "too late")))
     assert sorted(due_everywhere(table)) == ["now", "past"]
     assert [d.request_id for d in table.due(int(sweep_shard("acme", "past")), NOON, 9) if d.request_id == "past"] == ["past"]
 
@@ -340,9 +340,9 @@ def test_what_waits_for_its_provider_is_found_oldest_first(table: DynamoMessages
     """Of one tenant, deferred, and waiting for nothing else."""
     for number in range(3):
         request = replace(REQUEST, request_id=f"r{number}", created_at=NOON - timedelta(minutes=number))
-        table.apply(changes.wait(request, NOON, REST))
-    table.apply(changes.wait(replace(REQUEST, request_id="timed"), NOON, replace(REST, waits_for=WaitsFor.TIME)))
-    table.apply(changes.wait(replace(REQUEST, request_id="theirs", tenant_id="other"), NOON, REST))
+        table.apply(changes.defer(request, NOON, DEFERRAL))
+    table.apply(changes.defer(replace(REQUEST, request_id="timed"), NOON, replace(DEFERRAL, waits_for=WaitsFor.TIME)))
+    table.apply(changes.defer(replace(REQUEST, request_id="theirs", tenant_id="other"), NOON, DEFERRAL))
     table.apply(changes.cancel(a_delivery("r1", Status.DEFERRED, content_hash="sha256-v1:aa", generation=4), NOON))
     assert [d.request_id for d in table.waiting_for_provider("acme")] == ["r2", "r0"]
 
@@ -351,7 +351,7 @@ def test_more_waits_than_one_page_holds(table: DynamoMessagesTable, monkeypatch:
     """Read as they are taken, 100 at a time; here it is three."""
     monkeypatch.setattr(messages_table, "_BATCH_GET", 3)
     for number in range(7):
-        table.apply(changes.wait(replace(REQUEST, request_id=f"r{number}"), NOON, REST))
+        table.apply(changes.defer(replace(REQUEST, request_id=f"r{number}"), NOON, DEFERRAL))
     assert [d.request_id for d in table.waiting_for_provider("acme")] == [f"r{n}" for n in range(7)]
 
 

@@ -26,9 +26,9 @@ from mailer.observability import LogJournal
 from mailer.ports import QueueMessage
 from mailer.services.messages import MessagesDependencies, cancel
 from mailer.services.replay import ReplayDependencies, replay
+from mailer.services.requeue import pointer_to
 from mailer.services.resolve import resolve
 from mailer.services.sweep import sweep
-from mailer.services.waiting import pointer_to
 from sending_support import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
 
 _numbers = count(1)
@@ -194,7 +194,7 @@ def work_after(office: Office, on_queue: QueueMessage) -> None:
         office.handle(queue_message)  # what was to be sent again is parked too
     office.switch(ProviderStatus.ACTIVE)
     waiting = office.records()["parked-then-sent"]
-    office.handle(pointer_to(office.deps.messages.apply(changes.touch(waiting, office.clock.now(), due_at=office.clock.now()))))
+    office.handle(pointer_to(office.deps.messages.apply(changes.reschedule(waiting, office.clock.now(), due_at=office.clock.now()))))
     office.ask("throttled-since", THROTTLED)
 
 

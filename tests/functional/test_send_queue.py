@@ -23,7 +23,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import MAX_BODY, parse_request
 from mailer.handlers.send import _received, handler
 from mailer.ports import QueueMessage
-from mailer.services.waiting import pointer_to
+from mailer.services.requeue import pointer_to
 from mailer.settings import settings
 from queues import record, taken
 from sending_support import a_body
@@ -161,7 +161,7 @@ def test_a_new_key_takes_no_message_of_the_old_one_for_a_producer_s(queue: SqsSe
         body = a_body(request_id)
         request = Request.of(parse_request(body), created_at=NOON, expires_at=soon)
         parked = wiring.parked_bodies().park("acme", request_id, body) if request_id == "r2" else None
-        waits = wiring.messages_table().apply(changes.wait(request, NOON, changes.Rest(until=NOON, generation=1, parked=parked)))
+        waits = wiring.messages_table().apply(changes.defer(request, NOON, changes.Deferral(until=NOON, generation=1, parked=parked)))
         queue.send([(pointer_to(waits) if parked else replace(PLAIN, body=body, generation=1), timedelta())])
     monkeypatch.setattr(queue, "_signer", wiring.signer())
     assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, SendContext()) == {"batchItemFailures": []}

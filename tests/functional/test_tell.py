@@ -44,7 +44,7 @@ def end_some(count: int = 1) -> None:
             tenant_id="acme", request_id=f"r{number}", content_hash="sha256-v1:0", created_at=NOON, expires_at=NOON, recipients=1
         )
         wiring.messages_table().apply(changes.queue(request, NOON))
-        wiring.messages_table().apply(changes.refuse(request, NOON, ErrorInfo("expired", "too late")))
+        wiring.messages_table().apply(changes.fail_unsent(request, NOON, ErrorInfo("expired", "too late")))
 
 
 def test_an_end_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMock) -> None:

@@ -119,7 +119,7 @@ def test_a_write_that_meets_it_is_a_failed_call(bad: str) -> None:
 
 def vars_of(record: Delivery) -> dict[str, Any]:
     """Return what a request needs of a record."""
-    about = changes.about(record)
+    about = changes.request_of(record)
     return {name: getattr(about, name) for name in about.__dataclass_fields__}
 
 

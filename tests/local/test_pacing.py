@@ -14,7 +14,7 @@ from local_aws.tenants import Tenant
 from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.domain.delivery import Status
 from mailer.domain.pacing import HEADROOM, HORIZON, Later, RateSource
-from mailer.domain.waiting import MAX_DELAY
+from mailer.domain.retries import MAX_DELAY
 from mailer.services.pacing import Pacing
 
 

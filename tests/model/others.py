@@ -32,7 +32,7 @@ def _sweep(world: World, record: Record) -> Iterator[Move]:
     if record.status is Status.SENDING:
         yield late(world, about_to(world, "time out", None, is_latest=True), "the sweeper takes it for dead")
     if record.status in OPEN:
-        yield "the sweeper is to end it", about_to(world, "refuse", None), Kind.QUITS
+        yield "the sweeper is to end it", about_to(world, "fail unsent", None), Kind.QUITS
         if record.is_parked:
             kind = Kind.FAULT if world.queue or world.pending else Kind.GOES_ON
             yield "the sweeper feeds it back", queued(world, QueueMessage(record.content, record.generation)), kind
@@ -45,9 +45,9 @@ def _resolve(setup: Setup, world: World, record: Record) -> Iterator[Move]:
     said = world._replace(words=world.words - 1)
     if record.is_parked:
         copied = queued(said, QueueMessage(record.content, record.generation + 1))
-        yield late(world, about_to(copied, "settle: resend", None, is_latest=True), "an operator is to send it again")
+        yield late(world, about_to(copied, "resolve: resend", None, is_latest=True), "an operator is to send it again")
     if world.accepted:
-        yield "an operator knows that it was sent", written(setup, said, _about(setup, "settle: sent", record))[0], Kind.GOES_ON
+        yield "an operator knows that it was sent", written(setup, said, _about(setup, "resolve: sent", record))[0], Kind.GOES_ON
 
 
 def write(setup: Setup, world: World, pending: Pending) -> Iterator[Move]:
@@ -57,6 +57,6 @@ def write(setup: Setup, world: World, pending: Pending) -> Iterator[Move]:
         return
     wish = Write(pending.deed, record.content, setup.on_unknown, pending.generation, pending.is_latest)
     after, answer = written(setup, world, wish)
-    if pending.deed == "refuse" and not answer.is_done and record.maybe_sent:
+    if pending.deed == "fail unsent" and not answer.is_done and record.maybe_sent:
         after = about_to(after, "give up", None)
     yield f"{'writes' if answer.is_done else 'may not write'} {pending.deed}", after, Kind.GOES_ON

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fakes import NOON, a_delivery
 from mailer.domain import changes, delivery
-from mailer.domain.changes import Fence, Request, Rest
+from mailer.domain.changes import Deferral, Fence, Request
 from mailer.domain.delivery import RULES, Change, Delivery, OnUnknown, Resolution, Rule, Status
 from mailer.domain.errors import ErrorInfo
 
@@ -78,8 +78,8 @@ class Write(NamedTuple):
         fields = {name: getattr(request, name) for name in ("content_hash", "on_unknown", "generation", "expires_at")}
         return a_delivery(status=Status.UNKNOWN, attempt=fence.attempt, owner=fence.owner, deadline=NOON + SECONDS, **fields)
 
-    def rest(self, *, is_parked: bool = False, generation: int = 1) -> Rest:
-        return Rest(
+    def deferral(self, *, is_parked: bool = False, generation: int = 1) -> Deferral:
+        return Deferral(
             until=DUE, generation=self.generation + generation, error=LATER, parked=KEY if is_parked else None, on_queue=not is_parked
         )
 
@@ -90,27 +90,27 @@ def _begin(write: Write) -> Change:
 
 CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "queue": lambda w: changes.queue(w.request, w.now),
-    "wait": lambda w: changes.wait(w.request, w.now, w.rest()),
-    "wait parked": lambda w: changes.wait(w.request, w.now, w.rest(is_parked=True)),
-    "refuse": lambda w: changes.refuse(w.request, w.now, ERROR),
+    "defer": lambda w: changes.defer(w.request, w.now, w.deferral()),
+    "defer parked": lambda w: changes.defer(w.request, w.now, w.deferral(is_parked=True)),
+    "fail unsent": lambda w: changes.fail_unsent(w.request, w.now, ERROR),
     "give up": lambda w: changes.give_up(w.request, w.now, LOST),
     "begin": _begin,
     "accept": lambda w: changes.accept(w.request, w.now, w.fence, "m-1"),
-    "reject": lambda w: changes.reject(w.request, w.now, w.fence, ERROR),
-    "postpone": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest()),
-    "postpone parked": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest(is_parked=True)),
-    "postpone here": lambda w: changes.postpone(w.request, w.now, w.fence, w.rest(generation=0)),
-    "lose": lambda w: changes.lose(w.request, w.now, w.fence, LOST),
-    "lose for good": lambda w: changes.lose(w.request, w.now, w.fence, LOST, for_good=True),
+    "fail rejected": lambda w: changes.fail_rejected(w.request, w.now, w.fence, ERROR),
+    "defer attempt": lambda w: changes.defer_attempt(w.request, w.now, w.fence, w.deferral()),
+    "defer attempt parked": lambda w: changes.defer_attempt(w.request, w.now, w.fence, w.deferral(is_parked=True)),
+    "defer attempt here": lambda w: changes.defer_attempt(w.request, w.now, w.fence, w.deferral(generation=0)),
+    "mark unknown": lambda w: changes.mark_unknown(w.request, w.now, w.fence, LOST),
+    "mark unknown for good": lambda w: changes.mark_unknown(w.request, w.now, w.fence, LOST, for_good=True),
     "time out": lambda w: changes.time_out(w.seen, w.now, LOST),
     "resend": lambda w: changes.resend(w.seen, w.now, SECONDS),
-    "settle: resend": lambda w: changes.settle_resend(w.seen, w.now, SECONDS, WORD, NOON + timedelta(days=1)),
-    "settle: sent": lambda w: changes.settle_sent(w.seen, w.now, "m-1", WORD),
+    "resolve: resend": lambda w: changes.resolve_resend(w.seen, w.now, SECONDS, WORD, NOON + timedelta(days=1)),
+    "resolve: sent": lambda w: changes.resolve_sent(w.seen, w.now, "m-1", WORD),
     "cancel": lambda w: changes.cancel(w.seen, w.now),
-    "note": lambda w: changes.note(w.request, w.now, generation=w.generation + 1),
-    "park": lambda w: changes.note(w.request, w.now, parked=KEY),
+    "annotate": lambda w: changes.annotate(w.request, w.now, generation=w.generation + 1),
+    "park": lambda w: changes.annotate(w.request, w.now, parked=KEY),
     "hold": lambda w: changes.hold(w.seen, w.now, KEY),
-    "touch": lambda w: changes.touch(w.seen, w.now, due_at=w.now),
+    "reschedule": lambda w: changes.reschedule(w.seen, w.now, due_at=w.now),
 }
 """Every write that the services make, made by the builders that the services use."""
 

@@ -50,7 +50,7 @@ def _settle_proof(world: World, queue_message: QueueMessage) -> Move:
     is_open = record is not None and queue_message.is_latest and record.status in (Status.SENDING, Status.UNKNOWN)
     if record is None or (not is_open and (record.status is Status.SENT or queue_message.proof != "accept")):
         return "a proof is of no use", queued(world, plain), Kind.GOES_ON
-    after = queued(world, next_message(queue_message)) if queue_message.proof == "postpone" else world
+    after = queued(world, next_message(queue_message)) if queue_message.proof == "defer attempt" else world
     return (
         f"settles the proof {queue_message.proof}",
         about_to(after, queue_message.proof, queue_message, is_latest=queue_message.is_latest),
@@ -66,7 +66,7 @@ def _begin(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[
             yield from _call(_begun(after), queue_message)
         else:
             yield from _react(setup, world, queue_message, "is refused")
-    yield "begin is not heard", queued(world, next_message(queue_message, "postpone")), Kind.FAULT
+    yield "begin is not heard", queued(world, next_message(queue_message, "defer attempt")), Kind.FAULT
 
 
 def _begun(world: World) -> World:
@@ -78,15 +78,19 @@ def _begun(world: World) -> World:
 def _call(world: World, queue_message: QueueMessage) -> Iterator[Move]:
     taken = world._replace(accepted=tuple(sorted((*world.accepted, queue_message.content))))
     yield "begins and is accepted", _result(taken, "accept", queue_message), Kind.GOES_ON
-    yield "begins and is rejected", _result(world, "reject", queue_message), Kind.GOES_ON
-    yield "begins and is throttled", _result(queued(world, next_message(queue_message)), "postpone", queue_message), Kind.GOES_ON
-    yield "begins and has to park", _result(world, "postpone parked", queue_message), Kind.GOES_ON
-    yield "begins, is throttled, and the queue is out of reach", _result(world, "postpone here", queue_message), Kind.FAULT
+    yield "begins and is rejected", _result(world, "fail rejected", queue_message), Kind.GOES_ON
+    yield "begins and is throttled", _result(queued(world, next_message(queue_message)), "defer attempt", queue_message), Kind.GOES_ON
+    yield "begins and has to park", _result(world, "defer attempt parked", queue_message), Kind.GOES_ON
+    yield "begins, is throttled, and the queue is out of reach", _result(world, "defer attempt here", queue_message), Kind.FAULT
     bad = world._replace(is_excused=True)
-    yield "begins, is accepted, and does not hear of it", _result(taken._replace(is_excused=True), "lose", queue_message), Kind.FAULT
-    yield "begins and its call gets lost", _result(bad, "lose", queue_message), Kind.FAULT
+    yield (
+        "begins, is accepted, and does not hear of it",
+        _result(taken._replace(is_excused=True), "mark unknown", queue_message),
+        Kind.FAULT,
+    )
+    yield "begins and its call gets lost", _result(bad, "mark unknown", queue_message), Kind.FAULT
     yield "begins and dies", queued(bad, queue_message), Kind.FAULT
-    yield "begins and does not hear of it", queued(bad, next_message(queue_message, "postpone", is_latest=True)), Kind.FAULT
+    yield "begins and does not hear of it", queued(bad, next_message(queue_message, "defer attempt", is_latest=True)), Kind.FAULT
 
 
 def _result(world: World, deed: str, queue_message: QueueMessage) -> World:
@@ -99,13 +103,13 @@ def _wait(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[M
     if record and not (record.content == queue_message.content and record.generation <= queue_message.generation and record.status in OPEN):
         yield from _react(setup, world, queue_message, "must wait")
         return
-    yield "must wait on the queue", about_to(queued(world, next_message(queue_message)), "wait", queue_message), Kind.GOES_ON
-    yield "must wait, parked", about_to(world, "wait parked", queue_message), Kind.GOES_ON
+    yield "must wait on the queue", about_to(queued(world, next_message(queue_message)), "defer", queue_message), Kind.GOES_ON
+    yield "must wait, parked", about_to(world, "defer parked", queue_message), Kind.GOES_ON
 
 
 def _end(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Move]:
     """Do as `services.send.end`."""
-    after, answer = written(setup, world, _wish(setup, "refuse", queue_message))
+    after, answer = written(setup, world, _wish(setup, "fail unsent", queue_message))
     if answer.is_done:
         yield "ends it", after, Kind.QUITS
     elif answer.record is not None and answer.record.maybe_sent:
@@ -115,7 +119,7 @@ def _end(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Mo
 
 
 def _react(setup: Setup, world: World, queue_message: QueueMessage, why: str) -> Iterator[Move]:
-    """Do as `services.redelivery.redelivered` with the record as it stands."""
+    """Do as `services.reconcile.redelivered` with the record as it stands."""
     record = world.record
     if record is None:
         yield f"{why}; begins anew", queued(world, queue_message), Kind.GOES_ON
@@ -128,7 +132,7 @@ def _react(setup: Setup, world: World, queue_message: QueueMessage, why: str) ->
             Kind.GOES_ON,
         )
     else:
-        yield f"{why}; comes back", about_to(queued(world, next_message(queue_message)), "note", queue_message), Kind.GOES_ON
+        yield f"{why}; comes back", about_to(queued(world, next_message(queue_message)), "annotate", queue_message), Kind.GOES_ON
         if record.status not in OPEN:
             deed = "time out" if record.status is Status.SENDING else "resend"
             yield late(world, about_to(world, deed, queue_message, is_latest=True), f"{why}; takes it for dead")
@@ -155,7 +159,7 @@ class Then(Enum):
     LOSES = "it cannot have failed, so it is lost for good"
 
 
-ALWAYS = {"note": Then.RESTS, "wait": Then.RESTS, "time out": Then.LOOKS, "give up": Then.LOOKS, "postpone here": Then.BEGINS}
+ALWAYS = {"annotate": Then.RESTS, "defer": Then.RESTS, "time out": Then.LOOKS, "give up": Then.LOOKS, "defer attempt here": Then.BEGINS}
 
 
 def _then(pending: Pending, answer: Answer) -> Then:
@@ -164,13 +168,13 @@ def _then(pending: Pending, answer: Answer) -> Then:
     match pending.deed:
         case deed if deed in ALWAYS:
             return ALWAYS[deed]
-        case "wait parked" if record and record.generation > pending.generation:  # services.send._went_on
+        case "defer parked" if record and record.generation > pending.generation:  # services.send._went_on
             return Then.RESTS if record.is_parked else Then.REMEMBERS
-        case "park" | "hold" | "wait parked":  # services.redelivery._hold, services.send._went_on
+        case "park" | "hold" | "defer parked":  # services.reconcile._hold, services.send._went_on
             return Then.RESTS if is_done else Then.LOOKS
-        case "resend":  # services.redelivery._meanwhile
+        case "resend":  # services.reconcile._meanwhile
             return Then.BEGINS if is_done or status is Status.QUEUED else Then.LOOKS
-        case "reject" if record and record.maybe_sent and not is_done:  # services.outcomes._rejected
+        case "fail rejected" if record and record.maybe_sent and not is_done:  # services.outcomes._rejected
             return Then.LOSES
         case _:  # services.outcomes.settle
             return Then.LOOKS if pending.is_latest and status is Status.UNKNOWN else Then.RESTS
@@ -187,17 +191,17 @@ def _after(setup: Setup, world: World, pending: Pending, queue_message: QueueMes
         case Then.REMEMBERS:
             yield name, about_to(world, "park", queue_message), Kind.GOES_ON
         case Then.LOSES:
-            yield name, about_to(world, "lose for good", queue_message, is_latest=pending.is_latest), Kind.GOES_ON
+            yield name, about_to(world, "mark unknown for good", queue_message, is_latest=pending.is_latest), Kind.GOES_ON
 
 
 def _unheard(world: World, pending: Pending, queue_message: QueueMessage) -> Iterator[World]:
     """Do as the services where the table does not answer: carry the proof along the queue, or have the copy handed out again."""
-    if pending.deed in ("note", "wait"):
+    if pending.deed in ("annotate", "defer"):
         yield world
-    elif pending.deed == "wait parked":
+    elif pending.deed == "defer parked":
         yield queued(world, next_message(queue_message))
     else:
         yield queued(world, queue_message)
-        if pending.deed in RESULTS - {"postpone here"}:
-            proof = {"lose for good": "reject", "postpone parked": "postpone"}.get(pending.deed, pending.deed)
+        if pending.deed in RESULTS - {"defer attempt here"}:
+            proof = {"mark unknown for good": "fail rejected", "defer attempt parked": "defer attempt"}.get(pending.deed, pending.deed)
             yield queued(world, next_message(queue_message, proof, is_latest=pending.is_latest))

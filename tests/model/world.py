@@ -11,7 +11,9 @@ from model.records import Answer, Machine, Record, Write
 
 OPEN = (Status.QUEUED, Status.DEFERRED)
 FINAL = (Status.SENT, Status.FAILED, Status.CANCELLED)
-RESULTS = frozenset({"accept", "reject", "postpone", "postpone parked", "postpone here", "lose", "lose for good"})
+RESULTS = frozenset(
+    {"accept", "fail rejected", "defer attempt", "defer attempt parked", "defer attempt here", "mark unknown", "mark unknown for good"}
+)
 """Writes of what became of a call."""
 
 

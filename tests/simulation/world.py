@@ -18,7 +18,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
 from mailer.domain.message import S3Object
 from mailer.domain.pacing import Booking, Line
 from mailer.domain.provider import Provider, ProviderStatus
-from mailer.domain.waiting import MAX_DELAY
+from mailer.domain.retries import MAX_DELAY
 from mailer.ports import QueueMessage, RefusedError, Stage, Trial
 from mailer.services.suspects import SUSPECT_FROM
 from simulation.faults import Fault, Faults
@@ -27,7 +27,7 @@ from simulation.tasks import NEVER, Killed, Task, Timeline
 VISIBILITY = timedelta(seconds=360)
 MAX_RECEIVES = 10
 
-RESULTS = frozenset({"accept", "postpone", "reject", "lose"})
+RESULTS = frozenset({"accept", "defer_attempt", "fail_rejected", "mark_unknown"})
 """Rules that write down what became of an attempt."""
 
 
@@ -66,7 +66,7 @@ class World:
             # A copy comes back and deletes what its first worker left; operators and the sweeper do not.
             self.leftovers_excused |= service == "S3" or not self.task.name.startswith("send")
             # Neither does a record know of a body that was parked just before this write of it failed.
-            self.leftovers_excused |= what in ("postpone", "note")
+            self.leftovers_excused |= what in ("defer_attempt", "annotate")
         self.pass_time(fault, timedelta(milliseconds=self.rng.randrange(1, 400)), f"{service} {what}", effect, fence)
         if fault is Fault.KILLED_BEFORE:
             raise self.killed(what)

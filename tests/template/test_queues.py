@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import tables
-from mailer.domain.waiting import MAX_RECEIVES, hidden_for
+from mailer.domain.retries import MAX_RECEIVES, hidden_for
 from mailer.services.suspects import RENEW_FROM, TRIAL_SPAN
 
 MIB = 1024 * 1024

@@ -26,8 +26,8 @@ ROOM = round(RATE * HEADROOM * HORIZON)
 def a_backlog(tenant_id: str, count: int, **fields: Any) -> list[Delivery]:
     """Make parked records that wait for their provider."""
     expires_at = NOON + timedelta(hours=24)
-    rest = {"waits_for": WaitsFor.PROVIDER, "due_at": expires_at, "sweep_at": expires_at, "generation": 1}
-    records = (a_record(Status.DEFERRED, f"r{n:05}", **{**rest, **fields}) for n in range(count))
+    waiting = {"waits_for": WaitsFor.PROVIDER, "due_at": expires_at, "sweep_at": expires_at, "generation": 1}
+    records = (a_record(Status.DEFERRED, f"r{n:05}", **{**waiting, **fields}) for n in range(count))
     return [replace(r, tenant_id=tenant_id, parked=f"parked/{tenant_id}/{r.request_id}/1.json") for r in records]
 
 

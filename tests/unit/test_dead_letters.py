@@ -109,8 +109,8 @@ def test_a_pointer_that_a_replaced_key_has_signed_leads_to_the_parked_body() -> 
 
 def test_an_open_request_goes_through_the_queue_again_at_once() -> None:
     """It is due now, its copy is not older than what the record knows, and it does not wait for old failures."""
-    resting = a_record(Status.DEFERRED, generation=4, due_at=FakeClock().now() + timedelta(hours=9))
-    office = Office([letter(a_queue_message(generation=2, attributes={"failures": 8}))], [resting])
+    deferred = a_record(Status.DEFERRED, generation=4, due_at=FakeClock().now() + timedelta(hours=9))
+    office = Office([letter(a_queue_message(generation=2, attributes={"failures": 8}))], [deferred])
     assert office.redrive() == [Did.REDRIVEN]
     [queue_message] = office.queue.messages
     record = office.table.get("acme", "r1")

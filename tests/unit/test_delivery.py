@@ -9,7 +9,7 @@ from fakes import NOON, a_delivery
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import ENDS, HOLDS, RULES, Guard, Status, WaitsFor, same_content
 from mailer.domain.errors import EXPIRED
-from transitions import BREAKS, CHANGES, ERROR, FENCE, LOST, MS, REQUEST, REST, TIMEOUT, WORD, Case, cases, seen
+from transitions import BREAKS, CHANGES, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, TIMEOUT, WORD, Case, cases, seen
 
 OPEN = {Status.QUEUED, Status.DEFERRED}
 
@@ -36,7 +36,7 @@ def test_every_rule_has_a_change() -> None:
 def test_nothing_takes_over_a_request_under_way() -> None:
     """Safety needs no clock: from `sending` only its own worker, proof of acceptance and `unknown` lead on."""
     away = {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is not None}
-    assert away == {"accept", "postpone", "reject", "lose", "time_out"}
+    assert away == {"accept", "defer_attempt", "fail_rejected", "mark_unknown", "time_out"}
     assert all(Guard.SAME_ATTEMPT in RULES[name].guards for name in away - {"accept"})
 
 
@@ -46,19 +46,19 @@ def test_only_acceptance_leads_on_from_an_end() -> None:
         away = {name for name, rule in RULES.items() if end in rule.sources}
         assert away == (set() if end is Status.SENT else {"accept"})
     away = {name for name, rule in RULES.items() if Status.UNKNOWN in rule.sources}
-    assert away == {"accept", "postpone", "reject", "resend", "settle_resend", "note"}
+    assert away == {"accept", "defer_attempt", "fail_rejected", "resend", "resolve_resend", "annotate"}
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
 def test_nothing_of_an_attempt_leads_on_from_a_request_that_waits(status: Status) -> None:
     """A result that comes when the request waits again is too late, whatever attempt it is of; only acceptance is not."""
     away = {name for name, rule in RULES.items() if status in rule.sources}
-    assert away == {"wait", "refuse", "give_up", "begin", "accept", "cancel", "note", "touch"}
+    assert away == {"defer", "fail_unsent", "give_up", "begin", "accept", "cancel", "annotate", "reschedule"}
 
 
 def test_who_moves_waiting_mail_does_not_touch_what_is_under_way() -> None:
     """The sweeper has to look at it when its deadline has passed."""
-    assert {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is None} == {"note"}
+    assert {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is None} == {"annotate"}
 
 
 def test_what_may_have_been_sent_never_ends_as_unsent() -> None:
@@ -98,15 +98,15 @@ def test_the_fence_counts_the_attempt_and_names_its_owner() -> None:
 
 def test_a_record_that_is_there_keeps_its_birth() -> None:
     """A producer's duplicate changes neither when the request came nor when it ends."""
-    stored = seen(RULES["wait"], Status.QUEUED)
+    stored = seen(RULES["defer"], Status.QUEUED)
     late = replace(REQUEST, created_at=NOON + timedelta(hours=1), expires_at=NOON + timedelta(hours=25))
-    waits = delivery.apply(changes.wait(late, NOON, REST), stored)
+    waits = delivery.apply(changes.defer(late, NOON, DEFERRAL), stored)
     assert (waits.created_at, waits.expires_at, waits.recipients) == (stored.created_at, stored.expires_at, stored.recipients)
 
 
 def test_an_attempt_s_end_needs_the_sweeper_no_more() -> None:
     """What has ended stands in no index of open records."""
-    for name in ("accept", "reject", "lose", "time_out", "give_up", "refuse", "cancel"):
+    for name in ("accept", "fail_rejected", "mark_unknown", "time_out", "give_up", "fail_unsent", "cancel"):
         rule = RULES[name]
         record = seen(rule, next(s for s in sorted(rule.sources, key=str) if s))
         assert delivery.apply(CHANGES[name](record), record).sweep_at is None, name
@@ -114,20 +114,20 @@ def test_an_attempt_s_end_needs_the_sweeper_no_more() -> None:
 
 def test_a_lost_attempt_keeps_its_deadline() -> None:
     """It tells when the worker is dead, and a resend may follow."""
-    record = seen(RULES["lose"], Status.SENDING)
-    assert delivery.apply(CHANGES["lose"](record), record).deadline == record.deadline
+    record = seen(RULES["mark_unknown"], Status.SENDING)
+    assert delivery.apply(CHANGES["mark_unknown"](record), record).deadline == record.deadline
 
 
 def test_an_attempt_lost_for_good_is_only_the_operator_s() -> None:
     """Whatever its caller chose."""
-    record = seen(RULES["lose"], Status.SENDING)
-    lost = delivery.apply(changes.lose(REQUEST, NOON, FENCE, LOST, for_good=True), record)
+    record = seen(RULES["mark_unknown"], Status.SENDING)
+    lost = delivery.apply(changes.mark_unknown(REQUEST, NOON, FENCE, LOST, for_good=True), record)
     assert (lost.status, lost.on_unknown, lost.ended) == (Status.UNKNOWN, "hold", True)
 
 
 def test_a_parked_body_stays_known_until_the_end_and_after() -> None:
     """Whoever ends the request knows what to delete; whoever holds an unknown, what to send again."""
-    for name in ("accept", "reject", "give_up", "lose", "begin", "cancel"):
+    for name in ("accept", "fail_rejected", "give_up", "mark_unknown", "begin", "cancel"):
         rule = RULES[name]
         record = seen(rule, next(s for s in sorted(rule.sources, key=str) if s))
         assert delivery.apply(CHANGES[name](record), record).parked == record.parked, name
@@ -135,32 +135,32 @@ def test_a_parked_body_stays_known_until_the_end_and_after() -> None:
 
 def test_a_rest_on_the_queue_is_looked_at_when_its_copy_is_overdue() -> None:
     """A copy comes back by itself; half an hour later somebody asks why not."""
-    rest = replace(REST, on_queue=True, parked=None)
-    waits = delivery.apply(changes.wait(REQUEST, NOON, rest), None)
-    assert waits.sweep_at == rest.until + delivery.OVERDUE_AFTER
+    deferral = replace(DEFERRAL, on_queue=True, parked=None)
+    waits = delivery.apply(changes.defer(REQUEST, NOON, deferral), None)
+    assert waits.sweep_at == deferral.until + delivery.OVERDUE_AFTER
 
 
 def test_a_parked_rest_is_looked_at_when_it_is_due() -> None:
     """The sweeper fetches it."""
-    assert delivery.apply(changes.wait(REQUEST, NOON, REST), None).sweep_at == REST.until
+    assert delivery.apply(changes.defer(REQUEST, NOON, DEFERRAL), None).sweep_at == DEFERRAL.until
 
 
 def test_nobody_waits_past_the_expiry() -> None:
     """Every open record is looked at when it expires, at the latest."""
-    rest = replace(REST, until=REQUEST.expires_at + timedelta(hours=1))
-    assert delivery.apply(changes.wait(REQUEST, NOON, rest), None).sweep_at == REQUEST.expires_at
+    deferral = replace(DEFERRAL, until=REQUEST.expires_at + timedelta(hours=1))
+    assert delivery.apply(changes.defer(REQUEST, NOON, deferral), None).sweep_at == REQUEST.expires_at
 
 
 def test_a_shelved_request_may_go_out_as_soon_as_it_is_put_back() -> None:
     """It has no dueAt, its next copy is the newest, and the sweeper comes when it expires."""
-    shelved = delivery.apply(changes.shelve(REQUEST, NOON, ERROR, None), None)
+    shelved = delivery.apply(changes.defer_for_operator(REQUEST, NOON, ERROR, None), None)
     assert (shelved.due_at, shelved.generation, shelved.sweep_at) == (None, 4, REQUEST.expires_at)
 
 
 def test_an_operator_s_resend_gets_a_new_span_and_his_word() -> None:
     """Who and why stand on the record; it counts as maybe sent from now on."""
-    record = seen(RULES["settle_resend"], Status.UNKNOWN)
-    queued = delivery.apply(CHANGES["settle_resend"](record), record)
+    record = seen(RULES["resolve_resend"], Status.UNKNOWN)
+    queued = delivery.apply(CHANGES["resolve_resend"](record), record)
     assert (queued.status, queued.maybe_sent, queued.resolution, queued.generation) == (Status.QUEUED, True, WORD, 4)
     assert queued.expires_at == NOON + timedelta(hours=24)
 
@@ -169,13 +169,13 @@ def test_what_was_given_up_can_be_sent_again_by_an_operator() -> None:
     """It has no worker that could still live."""
     record = replace(seen(RULES["give_up"], Status.DEFERRED), deadline=None)
     given_up = delivery.apply(changes.give_up(REQUEST, NOON, LOST), record)
-    assert delivery.allows(changes.settle_resend(given_up, NOON, TIMEOUT, WORD, NOON), given_up)
+    assert delivery.allows(changes.resolve_resend(given_up, NOON, TIMEOUT, WORD, NOON), given_up)
 
 
 # -- already done --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["begin", "accept", "postpone", "reject", "lose"])
+@pytest.mark.parametrize("name", ["begin", "accept", "defer_attempt", "fail_rejected", "mark_unknown"])
 def test_a_change_whose_reply_was_lost_is_known_by_its_owner(name: str) -> None:
     """Made a second time it is refused by the guards, and recognised."""
     record = seen(RULES[name], Status.QUEUED if name == "begin" else Status.SENDING)
@@ -219,13 +219,13 @@ def test_an_unknown_that_is_sent_again_has_not_ended() -> None:
 def test_a_touch_can_say_when_to_look_again() -> None:
     """By default half an hour later; at once for what is being set free."""
     record = a_delivery(status=Status.DEFERRED, waits_for=WaitsFor.PROVIDER)
-    assert delivery.apply(changes.touch(record, NOON), record).sweep_at == NOON + delivery.OVERDUE_AFTER
-    assert delivery.apply(changes.touch(record, NOON, sweep_at=NOON), record).sweep_at == NOON
+    assert delivery.apply(changes.reschedule(record, NOON), record).sweep_at == NOON + delivery.OVERDUE_AFTER
+    assert delivery.apply(changes.reschedule(record, NOON, sweep_at=NOON), record).sweep_at == NOON
     soon = replace(record, expires_at=NOON + MS)
-    assert delivery.apply(changes.touch(soon, NOON), soon).sweep_at == NOON + MS
+    assert delivery.apply(changes.reschedule(soon, NOON), soon).sweep_at == NOON + MS
 
 
 def test_a_request_s_record_describes_the_same_request() -> None:
     """What is read back from the table can be changed like what came off the queue."""
-    born = delivery.apply(changes.refuse(replace(REQUEST, generation=0), NOON, EXPIRED), None)
-    assert changes.about(born) == replace(REQUEST, generation=0)
+    born = delivery.apply(changes.fail_unsent(replace(REQUEST, generation=0), NOON, EXPIRED), None)
+    assert changes.request_of(born) == replace(REQUEST, generation=0)

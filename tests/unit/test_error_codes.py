@@ -18,7 +18,7 @@ from mailer.domain.delivery import NotSent, Status
 from mailer.domain.errors import CODES, ErrorInfo, Kind
 from mailer.domain.events import request_ended
 from mailer.domain.proof import from_json, to_json
-from mailer.domain.waiting import retry_delay
+from mailer.domain.retries import retry_delay
 from mailer.handlers.models import StatusRecord
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.domain.message import MAX_AHEAD, SCHEMA, SendRequest, parse_request
 from mailer.ports import QueueMessage
 from mailer.services.jobs import Received
-from mailer.services.messages import Asked, prepare
+from mailer.services.messages import SubmittedRequest, prepare_request
 from sending_support import THROTTLED, Bench, a_body, a_queue_message, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
@@ -300,7 +300,7 @@ def test_our_copies_tell_by_which_version_they_were_read() -> None:
     bench.opener.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message())
     assert bench.take()[0].schema == SCHEMA
-    assert prepare(Asked.of(parse_request(a_body()), NOON), NOON).queue_message.schema == SCHEMA
+    assert prepare_request(SubmittedRequest.of(parse_request(a_body()), NOON), NOON).queue_message.schema == SCHEMA
 
 
 FIELDS = {1: "02db9e05075a49e0"}

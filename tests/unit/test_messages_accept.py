@@ -217,7 +217,7 @@ def fast_consumer(deps: Any, created_at: Any, status: Status = Status.SENT, **fi
     """Put a record where the change wants to make one."""
 
     def write(change: Change) -> None:
-        born = {**change.birth, "created_at": created_at, **fields}
+        born = {**change.initial_fields, "created_at": created_at, **fields}
         deps.messages.records["acme", "r1"] = a_delivery("r1", status, **born)
 
     return write

@@ -11,7 +11,7 @@ from mailer.domain import proof
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind
-from mailer.domain.waiting import MAX_DELAY, retry_delay
+from mailer.domain.retries import MAX_DELAY, retry_delay
 from sending_support import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_queue_message
 
 SANDBOX = NotSent(ErrorInfo("sandbox_recipient_not_verified", "the recipient is not verified"))
@@ -92,7 +92,7 @@ def test_a_late_unknown_is_resent_without_losing_its_copy() -> None:
     bench = Bench(outcomes=[VANISHED])
 
     def lost(change: Change) -> None:
-        if change.rule.name == "lose":
+        if change.rule.name == "mark_unknown":
             raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = lost

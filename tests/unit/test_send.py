@@ -282,7 +282,7 @@ def test_a_resend_that_is_given_up_while_its_body_is_parked_can_be_sent_by_an_op
     bench.providers.rows["acme"] = a_provider(faulty_requests=frozenset({"r8", "r9"}))
 
     def give_up(change: Change) -> None:
-        if change.rule.name == "wait":
+        if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.UNKNOWN, on_unknown="hold")
 
     bench.messages.before = give_up
@@ -296,7 +296,7 @@ def test_a_copy_whose_request_was_begun_while_its_body_was_parked_comes_back() -
     bench, tomorrow = Bench(), (NOON + timedelta(days=1)).isoformat()
 
     def begun(change: Change) -> None:
-        if change.rule.name == "wait":
+        if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = under_way(body=a_body(sendAt=tomorrow))
 
     bench.messages.before = begun
@@ -312,7 +312,7 @@ def test_a_request_whose_id_was_taken_while_its_body_was_parked_keeps_one_body(a
     bench.parked.bodies = dict.fromkeys(attributes.values(), a_body(sendAt=tomorrow))
 
     def taken(change: Change) -> None:
-        if change.rule.name == "wait":
+        if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = a_record(status)
 
     bench.messages.before = taken
@@ -625,9 +625,9 @@ def test_a_queue_that_takes_nothing_gives_back_what_was_not_begun() -> None:
 
 OUTCOMES: dict[str, tuple[Outcome, Status]] = {
     "accept": (Sent("m1"), Status.SENT),
-    "reject": (REJECTED, Status.FAILED),
-    "postpone": (THROTTLED, Status.DEFERRED),
-    "lose": (VANISHED, Status.UNKNOWN),
+    "fail_rejected": (REJECTED, Status.FAILED),
+    "defer_attempt": (THROTTLED, Status.DEFERRED),
+    "mark_unknown": (VANISHED, Status.UNKNOWN),
 }
 
 
@@ -796,7 +796,7 @@ def test_a_proof_of_other_content_ends_nothing(status: Status) -> None:
 def test_neither_table_nor_queue_gives_the_receipt_back(outcome: Sent | NotSent | MaybeSent) -> None:
     """SQS keeps the copy; after the deadline the record is `unknown`, and the journal knows what the provider said."""
     bench = Bench(outcomes=[outcome])
-    bench.messages.before = down("DynamoDB", "accept", "reject", "lose")
+    bench.messages.before = down("DynamoDB", "accept", "fail_rejected", "mark_unknown")
     bench.queue.broken = True
     assert bench.receive(a_queue_message()) == ["message-0"]
     assert bench.record().status is Status.SENDING

@@ -34,8 +34,8 @@ def releases(bench: Bench, *tenants: str) -> FakeReleases:
 
 def waiting(request_id: str = "r1", **fields: Any) -> Delivery:
     """Make a parked record that was due at noon."""
-    rest = {"due_at": NOON, "sweep_at": NOON, "waits_for": WaitsFor.TIME, "parked": f"parked/acme/{request_id}/1.json", "generation": 1}
-    return a_record(Status.DEFERRED, request_id, **{**rest, **fields})
+    waiting = {"due_at": NOON, "sweep_at": NOON, "waits_for": WaitsFor.TIME, "parked": f"parked/acme/{request_id}/1.json", "generation": 1}
+    return a_record(Status.DEFERRED, request_id, **{**waiting, **fields})
 
 
 def for_provider(request_id: str = "r1", **fields: Any) -> Delivery:
@@ -76,7 +76,7 @@ def test_a_request_that_went_to_rest_anew_keeps_its_own_time() -> None:
     bench = Bench(waiting(parked=None, sweep_at=NOON))
 
     def rest_anew(change: Change) -> None:
-        if change.rule.name == "touch":
+        if change.rule.name == "reschedule":
             bench.messages.records["acme", "r1"] = replace(bench.record(), generation=2, sweep_at=NOON + 10 * MINUTE)
 
     bench.messages.before = rest_anew
@@ -221,7 +221,7 @@ def test_a_crash_between_pointer_and_record_sends_one_more() -> None:
     """Two pointers are one mail."""
     bench = Bench(waiting())
     bench.parked.bodies[KEY] = a_body()
-    bench.messages.before = down("touch")
+    bench.messages.before = down("reschedule")
     run(bench)
     bench.messages.before = lambda _: None
     run(bench)
@@ -290,7 +290,7 @@ def test_a_page_that_cannot_be_moved_is_not_asked_for_again(monkeypatch: pytest.
     assert looks == 1
 
 
-@pytest.mark.parametrize("rule", ["time_out", "refuse", "touch"])
+@pytest.mark.parametrize("rule", ["time_out", "fail_unsent", "reschedule"])
 def test_a_table_that_does_not_answer_leaves_the_rest_to_the_next_run(rule: str) -> None:
     """Each record by itself; the run does not fail."""
     bench = Bench(
@@ -322,7 +322,7 @@ def test_what_ended_meanwhile_is_not_moved(status: Status) -> None:
     bench = Bench(a_record(expires_at=NOON, sweep_at=NOON))
 
     def finish(change: Change) -> None:
-        if change.rule.name == "refuse":
+        if change.rule.name == "fail_unsent":
             bench.messages.records["acme", "r1"] = replace(bench.record(), status=status)
 
     bench.messages.before = finish
@@ -375,7 +375,7 @@ def test_a_tenant_stays_on_the_list_while_a_record_could_not_be_freed() -> None:
     """Else that one would wait until it expires."""
     bench = Bench(for_provider())
     marks = releases(bench, "acme")
-    bench.messages.before = down("touch")
+    bench.messages.before = down("reschedule")
     run(bench)
     assert marks.marked == ["acme"]
     bench.messages.before = lambda _: None
@@ -401,7 +401,7 @@ def test_a_release_that_runs_out_of_time_goes_on_with_the_next_run(monkeypatch: 
     marks = releases(bench, "acme")
 
     def slow(change: Change) -> None:
-        if change.rule.name == "touch":
+        if change.rule.name == "reschedule":
             bench.clock.advance(timedelta(seconds=20))
 
     bench.messages.after = slow

@@ -12,7 +12,7 @@ from mailer.ports import End, RefusedError
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-_AT_REST = ("sweepShard", "sweepAt", "dueAt", "waitsFor", "deadline")
+_NO_TIMERS = ("sweepShard", "sweepAt", "dueAt", "waitsFor", "deadline")
 
 
 class DynamoLostEnds:
@@ -24,11 +24,11 @@ class DynamoLostEnds:
 
     def write(self, end: End) -> bool:
         """Write one end; see `ports.LostEnds.write`."""
-        sets, born = _sets(end), _born(end)
-        gone = [name for name in (*_AT_REST, "error") if name not in sets]
-        names = {f"#{name}": name for name in (*sets, *born, *gone)}
-        values: Any = {f":{name}": value for name, value in {**sets, **born}.items()}
-        assigned = [f"#{name} = :{name}" for name in sets] + [f"#{name} = if_not_exists(#{name}, :{name})" for name in born]
+        sets, initial = _sets(end), _initial_attributes(end)
+        gone = [name for name in (*_NO_TIMERS, "error") if name not in sets]
+        names = {f"#{name}": name for name in (*sets, *initial, *gone)}
+        values: Any = {f":{name}": value for name, value in {**sets, **initial}.items()}
+        assigned = [f"#{name} = :{name}" for name in sets] + [f"#{name} = if_not_exists(#{name}, :{name})" for name in initial]
         try:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(
@@ -107,6 +107,6 @@ def _sets(end: End) -> dict[str, Any]:
     return encoded | {"tenantStatus": {"S": f"{end.tenant_id}#{end.status}"}, "ttl": {"N": str(ttl)}}
 
 
-def _born(end: End) -> dict[str, Any]:
+def _initial_attributes(end: End) -> dict[str, Any]:
     fields: dict[str, Any] = {"content_hash": LOST_CONTENT, "created_at": end.at, "expires_at": end.at, "recipients": 0, "generation": 0}
     return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | _created_key(end.at, end.request_id)

@@ -370,11 +370,11 @@ def _update(change: Change, values: Item) -> tuple[str, dict[str, str]]:
         else:
             values[f":set_{attribute}"] = value
             sets.append(f"#{attribute} = :set_{attribute}")
-    for attribute, value in _born(change).items():
+    for attribute, value in _initial_attributes(change).items():
         if f"#{attribute}" not in names:
             names[f"#{attribute}"] = attribute
-            values[f":born_{attribute}"] = value
-            sets.append(f"#{attribute} = if_not_exists(#{attribute}, :born_{attribute})")
+            values[f":initial_{attribute}"] = value
+            sets.append(f"#{attribute} = if_not_exists(#{attribute}, :initial_{attribute})")
     if change.rule is BEGIN:
         names["#attempt"] = "attempt"
         values |= {":zero": _number(0), ":one": _number(1)}
@@ -398,13 +398,13 @@ def _written(change: Change) -> dict[str, Item | None]:
     return encoded | derived
 
 
-def _born(change: Change) -> Item:
+def _initial_attributes(change: Change) -> Item:
     """Return the attributes that a new record gets; `generation` always stands, so that its guard can compare."""
-    if change.birth is None:
+    if change.initial_fields is None:
         return {}
-    birth = {"generation": 0, **change.birth}
-    created_key = f"{birth['created_at'].isoformat(timespec='milliseconds')}#{change.request_id}"
-    encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in birth.items() if value is not None}
+    initial_fields = {"generation": 0, **change.initial_fields}
+    created_key = f"{initial_fields['created_at'].isoformat(timespec='milliseconds')}#{change.request_id}"
+    encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in initial_fields.items() if value is not None}
     return encoded | {"createdKey": {"S": created_key}}
 
 

@@ -43,7 +43,7 @@ class Request:
         )
 
     @property
-    def birth(self) -> Mapping[str, Any]:
+    def initial_fields(self) -> Mapping[str, Any]:
         """Return the fields of its record, should there be none yet."""
         names = ("content_hash", "created_at", "expires_at", "recipients", "on_unknown", "correlation_id")
         return {name: getattr(self, name) for name in names}
@@ -58,7 +58,7 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rest:
+class Deferral:
     """Where a request waits, until when and for what."""
 
     until: datetime
@@ -89,13 +89,13 @@ class Rest:
         return fields | ({"parked": self.parked} if self.parked else {})
 
 
-_AT_REST: Mapping[str, Any] = {"sweep_at": None, "due_at": None, "waits_for": None, "deadline": None}
+_NO_TIMERS: Mapping[str, Any] = {"sweep_at": None, "due_at": None, "waits_for": None, "deadline": None}
 
 _HELD: Mapping[str, Any] = {"sweep_at": None, "on_unknown": "hold"}
 """Of an unknown that only an operator may send again."""
 
 
-def _change(rule: Rule, request: Request, now: datetime, *, birth: bool = False, **fields: Any) -> Change:
+def _change(rule: Rule, request: Request, now: datetime, *, initial_fields: bool = False, **fields: Any) -> Change:
     return Change(
         rule=rule,
         tenant_id=request.tenant_id,
@@ -103,7 +103,7 @@ def _change(rule: Rule, request: Request, now: datetime, *, birth: bool = False,
         now=now,
         content_hash=request.content_hash,
         generation=request.generation,
-        birth=request.birth if birth else None,
+        initial_fields=request.initial_fields if initial_fields else None,
         **fields,
     )
 
@@ -111,17 +111,17 @@ def _change(rule: Rule, request: Request, now: datetime, *, birth: bool = False,
 def queue(request: Request, now: datetime) -> Change:
     """Record a request that the queue has taken."""
     look = min(now + OVERDUE_AFTER, request.expires_at)
-    return _change(delivery.QUEUE, request, now, birth=True, sets={"sweep_at": look})
+    return _change(delivery.QUEUE, request, now, initial_fields=True, sets={"sweep_at": look})
 
 
-def wait(request: Request, now: datetime, rest: Rest, **sets: Any) -> Change:
+def defer(request: Request, now: datetime, deferral: Deferral, **sets: Any) -> Change:
     """Defer a request that has not reached the fence."""
-    return _change(delivery.WAIT, request, now, birth=True, sets={**rest.fields(request), **sets})
+    return _change(delivery.DEFER, request, now, initial_fields=True, sets={**deferral.fields(request), **sets})
 
 
-def refuse(request: Request, now: datetime, error: ErrorInfo) -> Change:
+def fail_unsent(request: Request, now: datetime, error: ErrorInfo) -> Change:
     """End a request that can never be sent, before the fence."""
-    return _change(delivery.REFUSE, request, now, birth=True, sets={**_AT_REST, "error": error})
+    return _change(delivery.FAIL_UNSENT, request, now, initial_fields=True, sets={**_NO_TIMERS, "error": error})
 
 
 def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
@@ -129,10 +129,10 @@ def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
     return _change(delivery.GIVE_UP, request, now, sets={**_HELD, "due_at": None, "waits_for": None, "error": error})
 
 
-def shelve(request: Request, now: datetime, error: ErrorInfo, parked: str | None) -> Change:
+def defer_for_operator(request: Request, now: datetime, error: ErrorInfo, parked: str | None) -> Change:
     """Leave a request to an operator, who has its next copy on the dead-letter queue; put back from there it may go out at once."""
-    rest = Rest(until=request.expires_at, generation=request.generation + 1, error=error, parked=parked)
-    return wait(request, now, rest, due_at=None)
+    deferral = Deferral(until=request.expires_at, generation=request.generation + 1, error=error, parked=parked)
+    return defer(request, now, deferral, due_at=None)
 
 
 def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, provider: str, version: int) -> Change:
@@ -147,32 +147,32 @@ def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, pr
         "error": None,
         "sweep_at": deadline,
     }
-    return _change(delivery.BEGIN, request, now, birth=True, owner=owner, sets=sets)
+    return _change(delivery.BEGIN, request, now, initial_fields=True, owner=owner, sets=sets)
 
 
 def accept(request: Request, now: datetime, fence: Fence, message_id: str) -> Change:
     """Record that SES accepted the message."""
-    sets = {**_AT_REST, "message_id": message_id, "sent_at": now, "error": None}
+    sets = {**_NO_TIMERS, "message_id": message_id, "sent_at": now, "error": None}
     return _of_attempt(delivery.ACCEPT, request, now, fence, sets)
 
 
-def postpone(request: Request, now: datetime, fence: Fence, rest: Rest) -> Change:
+def defer_attempt(request: Request, now: datetime, fence: Fence, deferral: Deferral) -> Change:
     """Defer a request whose attempt is proven not sent."""
-    return _of_attempt(delivery.POSTPONE, request, now, fence, {**rest.fields(request), "deadline": None})
+    return _of_attempt(delivery.DEFER_ATTEMPT, request, now, fence, {**deferral.fields(request), "deadline": None})
 
 
-def reject(request: Request, now: datetime, fence: Fence, error: ErrorInfo) -> Change:
+def fail_rejected(request: Request, now: datetime, fence: Fence, error: ErrorInfo) -> Change:
     """End a request that SES refused for good."""
-    return _of_attempt(delivery.REJECT, request, now, fence, {**_AT_REST, "error": error})
+    return _of_attempt(delivery.FAIL_REJECTED, request, now, fence, {**_NO_TIMERS, "error": error})
 
 
-def lose(request: Request, now: datetime, fence: Fence, error: ErrorInfo, *, for_good: bool = False) -> Change:
+def mark_unknown(request: Request, now: datetime, fence: Fence, error: ErrorInfo, *, for_good: bool = False) -> Change:
     """Record that nobody can know whether SES accepted the message; the deadline stays, it tells when the worker is dead.
 
     `for_good` where sending it again is of no use, whatever the caller chose.
     """
     held = _HELD if for_good else {"sweep_at": None}
-    return _of_attempt(delivery.LOSE, request, now, fence, {**held, "error": error})
+    return _of_attempt(delivery.MARK_UNKNOWN, request, now, fence, {**held, "error": error})
 
 
 def _of_attempt(rule: Rule, request: Request, now: datetime, fence: Fence, sets: Mapping[str, Any]) -> Change:
@@ -182,7 +182,7 @@ def _of_attempt(rule: Rule, request: Request, now: datetime, fence: Fence, sets:
 # -- changes of a record that is read first ------------------------------------------------------------------------------
 
 
-def about(record: Delivery) -> Request:
+def request_of(record: Delivery) -> Request:
     """Return the request that a record stands for."""
     names = (
         "tenant_id",
@@ -204,7 +204,7 @@ def _fence_of(record: Delivery) -> Fence:
 
 def time_out(record: Delivery, now: datetime, error: ErrorInfo) -> Change:
     """Give up on the worker of an attempt whose deadline has passed."""
-    return _of_attempt(delivery.TIME_OUT, about(record), now, _fence_of(record), {"error": error, "sweep_at": None})
+    return _of_attempt(delivery.TIME_OUT, request_of(record), now, _fence_of(record), {"error": error, "sweep_at": None})
 
 
 def resend(record: Delivery, now: datetime, send_timeout: timedelta) -> Change:
@@ -213,7 +213,7 @@ def resend(record: Delivery, now: datetime, send_timeout: timedelta) -> Change:
     return _resend(delivery.RESEND, record, now, send_timeout, sets)
 
 
-def settle_resend(record: Delivery, now: datetime, send_timeout: timedelta, resolution: Resolution, expires_at: datetime) -> Change:
+def resolve_resend(record: Delivery, now: datetime, send_timeout: timedelta, resolution: Resolution, expires_at: datetime) -> Change:
     """Queue an unknown again because an operator says so, with a new span to be sent in."""
     sets = {
         "maybe_sent": True,
@@ -222,35 +222,35 @@ def settle_resend(record: Delivery, now: datetime, send_timeout: timedelta, reso
         "generation": record.generation + 1,
         "sweep_at": min(now + OVERDUE_AFTER, expires_at),
     }
-    return _resend(delivery.SETTLE_RESEND, record, now, send_timeout, sets)
+    return _resend(delivery.RESOLVE_RESEND, record, now, send_timeout, sets)
 
 
 def _resend(rule: Rule, record: Delivery, now: datetime, send_timeout: timedelta, sets: Mapping[str, Any]) -> Change:
     fence = _fence_of(record)
-    return _change(rule, about(record), now, attempt=fence.attempt, owner=fence.owner, send_timeout=send_timeout, sets=sets)
+    return _change(rule, request_of(record), now, attempt=fence.attempt, owner=fence.owner, send_timeout=send_timeout, sets=sets)
 
 
-def settle_sent(record: Delivery, now: datetime, message_id: str | None, resolution: Resolution) -> Change:
+def resolve_sent(record: Delivery, now: datetime, message_id: str | None, resolution: Resolution) -> Change:
     """Record an operator's word that SES accepted the message."""
-    sets = {**_AT_REST, "message_id": message_id, "sent_at": now, "error": None, "resolution": resolution}
-    return _of_attempt(delivery.ACCEPT, about(record), now, _fence_of(record), sets)
+    sets = {**_NO_TIMERS, "message_id": message_id, "sent_at": now, "error": None, "resolution": resolution}
+    return _of_attempt(delivery.ACCEPT, request_of(record), now, _fence_of(record), sets)
 
 
 def cancel(record: Delivery, now: datetime, by: str | None = None) -> Change:
     """Withdraw a request; `by` is the ARN of who asked for it."""
-    return _change(delivery.CANCEL, about(record), now, sets={**_AT_REST, "cancelled_by": by})
+    return _change(delivery.CANCEL, request_of(record), now, sets={**_NO_TIMERS, "cancelled_by": by})
 
 
 def hold(record: Delivery, now: datetime, parked: str) -> Change:
     """Leave an unknown to an operator, with its body."""
-    return note(about(record), now, parked=parked, on_unknown="hold")
+    return annotate(request_of(record), now, parked=parked, on_unknown="hold")
 
 
-def note(request: Request, now: datetime, **sets: Any) -> Change:
+def annotate(request: Request, now: datetime, **sets: Any) -> Change:
     """Write down something about a record and leave its status as it is."""
-    return _change(delivery.NOTE, request, now, sets=sets)
+    return _change(delivery.ANNOTATE, request, now, sets=sets)
 
 
-def touch(record: Delivery, now: datetime, **sets: Any) -> Change:
+def reschedule(record: Delivery, now: datetime, **sets: Any) -> Change:
     """Move on a request that waits."""
-    return _change(delivery.TOUCH, about(record), now, sets={"sweep_at": min(now + OVERDUE_AFTER, record.expires_at), **sets})
+    return _change(delivery.RESCHEDULE, request_of(record), now, sets={"sweep_at": min(now + OVERDUE_AFTER, record.expires_at), **sets})

@@ -160,8 +160,8 @@ class Delivery:
     @property
     def settled_by(self) -> str | None:
         """The ARN of the IAM identity that brought it to the status that it has now; None where nobody's call did."""
-        settled = {"sent": Status.SENT, "resend": Status.QUEUED}
-        if self.resolution and settled[self.resolution.outcome] is self.status:
+        resolved = {"sent": Status.SENT, "resend": Status.QUEUED}
+        if self.resolution and resolved[self.resolution.outcome] is self.status:
             return self.resolution.principal
         return self.cancelled_by
 
@@ -207,25 +207,41 @@ _OPEN: set[Source] = {Status.QUEUED, Status.DEFERRED}
 _NEW_OR_OPEN: set[Source] = {None, *_OPEN}
 
 QUEUE = _rule("queue", {None}, Status.QUEUED)
-WAIT = _rule("wait", _NEW_OR_OPEN, Status.DEFERRED, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
-REFUSE = _rule("refuse", _NEW_OR_OPEN, Status.FAILED, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION, Guard.NOT_MAYBE_SENT)
+DEFER = _rule("defer", _NEW_OR_OPEN, Status.DEFERRED, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
+FAIL_UNSENT = _rule("fail_unsent", _NEW_OR_OPEN, Status.FAILED, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION, Guard.NOT_MAYBE_SENT)
 GIVE_UP = _rule("give_up", _OPEN, Status.UNKNOWN, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION, Guard.MAYBE_SENT)
 BEGIN = _rule("begin", _NEW_OR_OPEN, Status.SENDING, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION, Guard.DUE)
 ACCEPT = _rule("accept", {s for s in Status if s is not Status.SENT}, Status.SENT)
-POSTPONE = _rule("postpone", {Status.SENDING, Status.UNKNOWN}, Status.DEFERRED, Guard.SAME_ATTEMPT)
-REJECT = _rule("reject", {Status.SENDING, Status.UNKNOWN}, Status.FAILED, Guard.SAME_ATTEMPT, Guard.NOT_MAYBE_SENT)
-LOSE = _rule("lose", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMPT)
+DEFER_ATTEMPT = _rule("defer_attempt", {Status.SENDING, Status.UNKNOWN}, Status.DEFERRED, Guard.SAME_ATTEMPT)
+FAIL_REJECTED = _rule("fail_rejected", {Status.SENDING, Status.UNKNOWN}, Status.FAILED, Guard.SAME_ATTEMPT, Guard.NOT_MAYBE_SENT)
+MARK_UNKNOWN = _rule("mark_unknown", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMPT)
 TIME_OUT = _rule("time_out", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMPT, Guard.DEADLINE_PASSED)
 RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD, Guard.RESEND_CHOSEN)
-SETTLE_RESEND = _rule("settle_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
+RESOLVE_RESEND = _rule("resolve_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
 CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
 # These two leave the status alone: the newest copy's generation, where the body lies, when the sweeper looks again.
-NOTE = _rule("note", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
-TOUCH = _rule("touch", _OPEN, None, Guard.NEWEST_GENERATION)
+ANNOTATE = _rule("annotate", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
+RESCHEDULE = _rule("reschedule", _OPEN, None, Guard.NEWEST_GENERATION)
 
 RULES: Mapping[str, Rule] = {
     rule.name: rule
-    for rule in (QUEUE, WAIT, REFUSE, GIVE_UP, BEGIN, ACCEPT, POSTPONE, REJECT, LOSE, TIME_OUT, RESEND, SETTLE_RESEND, CANCEL, NOTE, TOUCH)
+    for rule in (
+        QUEUE,
+        DEFER,
+        FAIL_UNSENT,
+        GIVE_UP,
+        BEGIN,
+        ACCEPT,
+        DEFER_ATTEMPT,
+        FAIL_REJECTED,
+        MARK_UNKNOWN,
+        TIME_OUT,
+        RESEND,
+        RESOLVE_RESEND,
+        CANCEL,
+        ANNOTATE,
+        RESCHEDULE,
+    )
 }
 
 
@@ -243,7 +259,7 @@ class Change:
     owner: str | None = None
     send_timeout: timedelta = timedelta()
     sets: Mapping[str, Any] = field(default_factory=dict)
-    birth: Mapping[str, Any] | None = None
+    initial_fields: Mapping[str, Any] | None = None
     """Fields of a new record, used only where it has none; None where the rule never makes one."""
 
 
@@ -297,10 +313,10 @@ def apply(change: Change, current: Delivery | None) -> Delivery:
         sets["status"] = change.rule.target
     if change.rule is BEGIN:
         sets["attempt"] = (current.attempt if current else 0) + 1
-    birth = change.birth or {}
+    initial_fields = change.initial_fields or {}
     if current is None:
-        return Delivery(tenant_id=change.tenant_id, request_id=change.request_id, **{**birth, **sets})
-    return replace(current, **{name: value for name, value in birth.items() if getattr(current, name) is None}, **sets)
+        return Delivery(tenant_id=change.tenant_id, request_id=change.request_id, **{**initial_fields, **sets})
+    return replace(current, **{name: value for name, value in initial_fields.items() if getattr(current, name) is None}, **sets)
 
 
 def already_done(change: Change, current: Delivery | None) -> bool:

@@ -8,7 +8,7 @@ from mailer import wiring
 from mailer.adapters.send_queue import read_signed, to_queue_message
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
-from mailer.domain.waiting import hidden_for
+from mailer.domain.retries import hidden_for
 from mailer.services.jobs import Received
 from mailer.services.send import send_batch
 

@@ -16,7 +16,7 @@ from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, Par
 from mailer.services.claims import recognise
 from mailer.services.ending import end_unsent
 from mailer.services.intake import NOT_ALLOWED
-from mailer.services.waiting import discard, is_own_body
+from mailer.services.requeue import discard, is_own_body
 
 MOVED_BY_SQS = "moved_by_sqs"
 """Stands for the reason of a message that carries none: SQS moved it after the last receive."""
@@ -145,7 +145,7 @@ def _redrive(letter: Letter, deps: DeadLetterDependencies) -> Did:
     generation = max(letter.queue_message.generation, record.generation if record else 0)
     if record is not None:
         with suppress(RefusedError):  # it waits no more: the copy meets what the record says then
-            deps.messages.apply(changes.touch(record, deps.clock.now(), due_at=deps.clock.now()))
+            deps.messages.apply(changes.reschedule(record, deps.clock.now(), due_at=deps.clock.now()))
     queue_message = replace(letter.queue_message, generation=generation, failures=0, tenant_id=request.tenant_id)
     return Did.KEPT_QUEUE if deps.queue.send([(queue_message, timedelta())]) else Did.REDRIVEN
 
@@ -159,14 +159,14 @@ def _drop(letter: Letter, deps: DeadLetterDependencies) -> Did:
     if record is not None and not same_content(request.content_hash, record.content_hash):
         discard(letter.queue_message.parked, deps)
         return Did.DROPPED
-    if record is not None and (proven := _proven(letter, request, record)) and (did := _settle(request, record, proven, deps)):
+    if record is not None and (proven := _proven(letter, request, record)) and (did := _record_proven(request, record, proven, deps)):
         if did in DONE:
             discard(letter.queue_message.parked, deps)
         return did
     if record is not None and record.ended:
         return Did.DROPPED
     try:
-        ended = end_unsent(changes.about(record) if record else request, deps, DROPPED)
+        ended = end_unsent(changes.request_of(record) if record else request, deps, DROPPED)
     except RefusedError:
         return Did.KEPT_UNDER_WAY
     if ended.status is Status.FAILED:  # of an unknown an operator may still need it
@@ -178,14 +178,14 @@ def _proven(letter: Letter, request: Request, record: Delivery) -> tuple[Fence, 
     return proof.settled_by(letter.queue_message.proof or "", request, record)
 
 
-def _settle(request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies) -> Did | None:
+def _record_proven(request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies) -> Did | None:
     """Write down what a letter proves before it is dropped; None where that ends nothing."""
     fence, outcome = proven
     now = deps.clock.now()
     if isinstance(outcome, Sent):
         did, change = Did.SETTLED, changes.accept(request, now, fence, outcome.message_id)
     elif isinstance(outcome, NotSent) and not record.maybe_sent:
-        did, change = Did.DROPPED, changes.reject(request, now, fence, DROPPED)
+        did, change = Did.DROPPED, changes.fail_rejected(request, now, fence, DROPPED)
     else:
         return None
     try:

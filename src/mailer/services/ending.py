@@ -42,7 +42,7 @@ def end_unsent(
     """
     now = deps.clock.now()
     try:
-        record = deps.messages.apply(changes.refuse(request, now, error))
+        record = deps.messages.apply(changes.fail_unsent(request, now, error))
     except RefusedError as refusal:
         if not (refusal.current and refusal.current.maybe_sent):
             raise

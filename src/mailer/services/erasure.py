@@ -15,7 +15,7 @@ from mailer.domain.message import readable_ids
 from mailer.domain.pacing import account_key
 from mailer.domain.provider import Provider
 from mailer.ports import Clock, DeadLetters, Eraser, Journal, Letter, MessagesTable, ParkedBodies, ProviderStore, RefusedError
-from mailer.services.waiting import discard
+from mailer.services.requeue import discard
 
 COPIES_LAST = timedelta(days=15)
 """How long after its end a copy of a request may still come off the queue: SQS keeps messages for 14 days (template.yaml)."""

@@ -22,13 +22,13 @@ from mailer.domain.message import (
     schedule,
     utf8_size,
 )
-from mailer.domain.waiting import retry_delay
+from mailer.domain.retries import retry_delay
 from mailer.ports import QueueMessage, RefusedError
 from mailer.services.claims import recognise
 from mailer.services.ending import end_unsent
 from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.messages import body_too_large
-from mailer.services.waiting import bury, is_own_body, send
+from mailer.services.requeue import bury, enqueue, is_own_body
 
 BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
 
@@ -42,7 +42,7 @@ def read(received: Received, deps: SendDependencies) -> Job | Received | None:
         try:
             return _job_or_end(received, deps)
         except DependencyError as failure:
-            _come_back(received, deps, failure)
+            _requeue_unread(received, deps, failure)
     except Exception as failure:  # noqa: BLE001  # nothing that a body holds may stop its neighbours
         deps.journal.failed("read", received.queue_message.tenant_id, failure)
         return replace(received, raised=not isinstance(failure, DependencyError))
@@ -130,7 +130,7 @@ def _refuse(received: Received, deps: SendDependencies, refusal: RequestError, s
         return
     error = ErrorInfo(refusal.code, str(refusal)[:_MAX_MESSAGE])
     try:
-        deps.journal.recorded(deps.messages.apply(changes.refuse(request, deps.clock.now(), error)))
+        deps.journal.recorded(deps.messages.apply(changes.fail_unsent(request, deps.clock.now(), error)))
     except RefusedError as other:
         if other.current is None or other.current.content_hash != request.content_hash:
             bury(queue_message, deps, refusal.code, str(refusal))
@@ -166,14 +166,14 @@ def _end_without_body(received: Received, deps: SendDependencies, error: ErrorIn
     if record is None or record.ended or record.parked != received.queue_message.parked:  # other content may have come under the same id
         return
     with suppress(RefusedError):  # it has been sent, or has ended, meanwhile: nobody needs the body
-        end_unsent(changes.about(record), deps, error)
+        end_unsent(changes.request_of(record), deps, error)
 
 
-def _come_back(received: Received, deps: SendDependencies, failure: DependencyError) -> None:
+def _requeue_unread(received: Received, deps: SendDependencies, failure: DependencyError) -> None:
     queue_message = received.queue_message
     deps.journal.failed("read", queue_message.tenant_id, failure)
     failures = queue_message.failures + 1
-    send(
+    enqueue(
         replace(queue_message, generation=queue_message.generation + 1, redeliveries=received.redeliveries, failures=failures),
         deps,
         retry_delay(NotSent(failure.error), failures),

@@ -16,7 +16,7 @@ from mailer.domain.delivery import ERASED_CONTENT, Delivery, Status, same_conten
 from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import MAX_BODY, SCHEMA, S3Object, SendRequest, canonical_json, schedule
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
-from mailer.domain.waiting import MAX_DELAY
+from mailer.domain.retries import MAX_DELAY
 from mailer.ports import (
     Attachments,
     Clock,
@@ -29,8 +29,8 @@ from mailer.ports import (
     RefusedError,
     SendQueue,
 )
+from mailer.services.requeue import discard
 from mailer.services.uploads import pin
-from mailer.services.waiting import discard
 
 
 def body_too_large(size: int, at: str) -> RequestError:
@@ -69,7 +69,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SubmittedRequest:
     """A request that could be read, and what its record would know of it; when it ends is not looked at yet."""
 
     send: SendRequest
@@ -82,7 +82,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PreparedRequest:
     """A request that can be queued, and what its record will know of it."""
 
     request: changes.Request
@@ -117,9 +117,9 @@ def accept_batch(
     answers: dict[int, Accepted | Refusal] = {number: send for number, send in enumerate(sends) if isinstance(send, RequestError)}
     waiting = {number: send for number, send in enumerate(sends) if isinstance(send, SendRequest)}
     while waiting:
-        turn = {number: Asked.of(waiting[number], now, correlation_id) for number in _first_of_each_id(waiting)}
-        answers |= _accept_side_by_side(turn, now, deps)
-        waiting = {number: send for number, send in waiting.items() if number not in turn}
+        firsts = {number: SubmittedRequest.of(waiting[number], now, correlation_id) for number in _first_of_each_id(waiting)}
+        answers |= _accept_concurrently(firsts, now, deps)
+        waiting = {number: send for number, send in waiting.items() if number not in firsts}
     return [answers[number] for number in range(len(sends))]
 
 
@@ -128,7 +128,7 @@ def _milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def prepare(asked: Asked, now: datetime) -> Draft:
+def prepare_request(asked: SubmittedRequest, now: datetime) -> PreparedRequest:
     """Prepare a request for the queue.
 
     Raises:
@@ -143,7 +143,7 @@ def prepare(asked: Asked, now: datetime) -> Draft:
     delay = times.send_at - now
     queue_message = QueueMessage(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id, schema=SCHEMA)
     # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
-    return Draft(replace(request, expires_at=times.expires_at), queue_message, delay if delay <= MAX_DELAY else timedelta())
+    return PreparedRequest(replace(request, expires_at=times.expires_at), queue_message, delay if delay <= MAX_DELAY else timedelta())
 
 
 def _active_configs(tenant_ids: Collection[str], now: datetime, deps: MessagesDependencies) -> Mapping[str, StoredConfig]:
@@ -189,32 +189,34 @@ def _first_of_each_id(sends: Mapping[int, SendRequest]) -> Iterable[int]:
     return firsts.values()
 
 
-def _accept_side_by_side(asked: Mapping[int, Asked], now: datetime, deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
+def _accept_concurrently(asked: Mapping[int, SubmittedRequest], now: datetime, deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
     """Accept requests of different ids.
 
     The records come first: what was accepted before has its first answer, whatever its times, the provider or the uploads are by now.
     """
     known = _each(asked, lambda one: _earlier(one, deps), deps)
     answers: dict[int, Accepted | Refusal] = {number: answer for number, answer in known.items() if answer is not None}
-    drafts, refused = _drafts({number: one for number, one in asked.items() if number not in answers}, now, deps)
-    return {**answers, **refused, **_queue(drafts, deps)}
+    requests, refused = _prepare_all({number: one for number, one in asked.items() if number not in answers}, now, deps)
+    return {**answers, **refused, **_queue(requests, deps)}
 
 
-def _drafts(asked: Mapping[int, Asked], now: datetime, deps: MessagesDependencies) -> tuple[Mapping[int, Draft], Mapping[int, Refusal]]:
+def _prepare_all(
+    asked: Mapping[int, SubmittedRequest], now: datetime, deps: MessagesDependencies
+) -> tuple[Mapping[int, PreparedRequest], Mapping[int, Refusal]]:
     """Prepare new requests for the queue; return also why some cannot be. What costs a call is asked last."""
     refused: dict[int, Refusal] = {}
-    drafts = _taken({number: _safely(lambda one: prepare(one, now), one) for number, one in asked.items()}, refused)
+    requests = _taken({number: _safely(lambda one: prepare_request(one, now), one) for number, one in asked.items()}, refused)
     try:
-        configs = _active_configs({asked[number].send.tenant_id for number in drafts}, now, deps)
+        configs = _active_configs({asked[number].send.tenant_id for number in requests}, now, deps)
     except (RequestError, DependencyError) as refusal:
-        return {}, refused | dict.fromkeys(drafts, refusal)
+        return {}, refused | dict.fromkeys(requests, refusal)
 
-    def tagged(one: Asked) -> Asked:
+    def tagged(one: SubmittedRequest) -> SubmittedRequest:
         check_tags(one.send, configs[one.send.tenant_id])
         return one
 
-    fitting = _taken({number: _safely(tagged, asked[number]) for number in drafts}, refused)
-    return _taken(_with_uploads(fitting, drafts, now, deps), refused), refused
+    fitting = _taken({number: _safely(tagged, asked[number]) for number in requests}, refused)
+    return _taken(_with_uploads(fitting, requests, now, deps), refused), refused
 
 
 def _taken[Answer](answers: Mapping[int, Answer | Refusal], refused: dict[int, Refusal]) -> dict[int, Answer]:
@@ -224,8 +226,8 @@ def _taken[Answer](answers: Mapping[int, Answer | Refusal], refused: dict[int, R
 
 
 def _with_uploads(
-    asked: Mapping[int, Asked], drafts: Mapping[int, Draft], now: datetime, deps: MessagesDependencies
-) -> Mapping[int, Draft | Refusal]:
+    asked: Mapping[int, SubmittedRequest], requests: Mapping[int, PreparedRequest], now: datetime, deps: MessagesDependencies
+) -> Mapping[int, PreparedRequest | Refusal]:
     """Pin the uploads of requests to the versions that are there now; each object is looked up once, several at a time."""
     refs = {ref: one.send.tenant_id for one in asked.values() for ref in one.send.uploads.values()}
     looked_up = deps.workers.map(lambda ref: _safely(lambda of: deps.attachments.version(refs[of], of), ref), refs)
@@ -237,17 +239,17 @@ def _with_uploads(
             raise answer
         return answer
 
-    def prepared(one: Asked) -> Draft:
-        return prepare(replace(one, send=pin(one.send, version_of)), now)
+    def repinned(one: SubmittedRequest) -> PreparedRequest:
+        return prepare_request(replace(one, send=pin(one.send, version_of)), now)
 
-    return {number: _safely(prepared, one) if one.send.uploads else drafts[number] for number, one in asked.items()}
+    return {number: _safely(repinned, one) if one.send.uploads else requests[number] for number, one in asked.items()}
 
 
-def _queue(drafts: Mapping[int, Draft], deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
-    untaken = set(deps.queue.send([(draft.queue_message, draft.delay) for draft in drafts.values()])) if drafts else set()
-    queued = {number: draft for number, draft in drafts.items() if draft.queue_message not in untaken}
-    lost = {number: DependencyError("SQS", "SendMessageBatch") for number in drafts if number not in queued}
-    return {**lost, **_each(queued, lambda draft: _record(draft, deps), deps)}
+def _queue(requests: Mapping[int, PreparedRequest], deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
+    untaken = set(deps.queue.send([(prepared.queue_message, prepared.delay) for prepared in requests.values()])) if requests else set()
+    queued = {number: prepared for number, prepared in requests.items() if prepared.queue_message not in untaken}
+    lost = {number: DependencyError("SQS", "SendMessageBatch") for number in requests if number not in queued}
+    return {**lost, **_each(queued, lambda prepared: _record(prepared, deps), deps)}
 
 
 def _each[Item, Answer](
@@ -265,7 +267,7 @@ def _safely[Item, Answer](step: Callable[[Item], Answer], item: Item) -> Answer 
         return refusal
 
 
-def _earlier(asked: Asked, deps: MessagesDependencies) -> Accepted | None:
+def _earlier(asked: SubmittedRequest, deps: MessagesDependencies) -> Accepted | None:
     record = deps.messages.get(asked.request.tenant_id, asked.request.request_id)
     if record is None:
         return None
@@ -278,18 +280,18 @@ def _check_content(record: Delivery, request: changes.Request) -> None:
         raise RequestError([Problem("requestId", "already stands for a request with other content")], "request_id_reused")
 
 
-def _record(draft: Draft, deps: MessagesDependencies) -> Accepted:
+def _record(prepared: PreparedRequest, deps: MessagesDependencies) -> Accepted:
     """Write the record of a request that the queue has taken; without it the consumer writes it."""
-    change = changes.queue(draft.request, draft.request.created_at)
+    change = changes.queue(prepared.request, prepared.request.created_at)
     try:
         record = deps.messages.apply(change)
     except RefusedError as refusal:
         current = refusal.current or delivery.apply(change, None)
-        _check_content(current, draft.request)
+        _check_content(current, prepared.request)
         # The consumer may have been faster than this write: then the record is of this very call.
-        return Accepted(current, replayed=current.created_at != draft.request.created_at)
+        return Accepted(current, replayed=current.created_at != prepared.request.created_at)
     except DependencyError as failure:
-        deps.journal.failed("record", draft.request.tenant_id, failure)
+        deps.journal.failed("record", prepared.request.tenant_id, failure)
         return Accepted(delivery.apply(change, None), replayed=False)
     deps.journal.recorded(record)
     return Accepted(record, replayed=False)

@@ -4,20 +4,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mailer.domain import changes
-from mailer.domain.changes import Fence, Rest
+from mailer.domain.changes import Deferral, Fence
 from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
 from mailer.domain.doctor import advised
 from mailer.domain.errors import DependencyError, ErrorInfo, Kind
 from mailer.domain.provider import Provider
-from mailer.domain.waiting import retry_delay
+from mailer.domain.retries import retry_delay
 from mailer.ports import RefusedError
 from mailer.services.ending import maybe_sent_before
 from mailer.services.jobs import Job, SendDependencies
-from mailer.services.redelivery import redelivered
-from mailer.services.waiting import carry_proof, come_back, discard_body, rest
+from mailer.services.reconcile import reconcile
+from mailer.services.requeue import carry_proof, discard_body, requeue_at, requeue_or_park
 
 
-def settle(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
+def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
     """Bring the record to where the outcome leads; where the table does not take it, send the proof along the queue.
 
     Raises:
@@ -26,29 +26,29 @@ def settle(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row
     if isinstance(outcome, NotSent):
         outcome = replace(outcome, error=advised(outcome.error, row))
     try:
-        record = _written(job, deps, fence, outcome, row)
+        record = _write_outcome(job, deps, fence, outcome, row)
     except DependencyError as failure:
         deps.journal.failed("write outcome", job.tenant_id, failure)
         _keep_proof(job, deps, fence, outcome, failure)
         return
     if record is not None and record.status is Status.UNKNOWN and record.owner == fence.owner:
-        if redelivered(job, deps, record):
-            come_back(job, deps, deps.clock.now())
+        if reconcile(job, deps, record):
+            requeue_at(job, deps, deps.clock.now())
     else:
         discard_body(deps, record, job.queue_message.parked)
 
 
-def _written(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> Delivery | None:
+def _write_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> Delivery | None:
     """Write an outcome down and return the record as it stands then; None where there is none."""
     match outcome:
         case Sent(message_id):
-            return _accepted(job, deps, fence, message_id, row)
+            return _record_accepted(job, deps, fence, message_id, row)
         case NotSent(error) if error.kind is Kind.FAILED:
-            return _rejected(job, deps, fence, error, row)
+            return _record_rejected(job, deps, fence, error, row)
         case NotSent():
-            return _postponed(job, deps, fence, outcome, row)
+            return _defer_attempt(job, deps, fence, outcome, row)
         case MaybeSent(error):
-            return _write(job, deps, changes.lose(job.request, deps.clock.now(), fence, error))
+            return _write(job, deps, changes.mark_unknown(job.request, deps.clock.now(), fence, error))
 
 
 def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
@@ -57,22 +57,22 @@ def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome
     except DependencyError:
         if isinstance(outcome, NotSent) and outcome.error.kind is not Kind.FAILED:
             # The queue is out of reach, perhaps not the table: SQS hands this very copy out again, to a record that may be tried.
-            resting = Rest(
+            deferral = Deferral(
                 until=deps.clock.now(), generation=job.queue_message.generation, error=outcome.error, parked=job.queue_message.parked
             )
-            _write(job, deps, changes.postpone(job.request, deps.clock.now(), fence, resting))
+            _write(job, deps, changes.defer_attempt(job.request, deps.clock.now(), fence, deferral))
         raise
 
 
-def _accepted(job: Job, deps: SendDependencies, fence: Fence, message_id: str, row: Provider | None) -> Delivery | None:
+def _record_accepted(job: Job, deps: SendDependencies, fence: Fence, message_id: str, row: Provider | None) -> Delivery | None:
     record = _write(job, deps, changes.accept(job.request, deps.clock.now(), fence, message_id))
     if row is not None and row.active is not None and row.faulty_requests:
         version = row.active.version
-        _try(deps, job, "clear faults", lambda: deps.providers.clear_faults(job.tenant_id, version))
+        _attempt(deps, job, "clear faults", lambda: deps.providers.clear_faults(job.tenant_id, version))
     return record
 
 
-def _try(deps: SendDependencies, job: Job, step: str, write: Callable[[], None]) -> None:
+def _attempt(deps: SendDependencies, job: Job, step: str, write: Callable[[], None]) -> None:
     """Make a write about the tenant that the request does not depend on."""
     try:
         write()
@@ -80,27 +80,27 @@ def _try(deps: SendDependencies, job: Job, step: str, write: Callable[[], None])
         deps.journal.failed(step, job.tenant_id, failure)
 
 
-def _rejected(job: Job, deps: SendDependencies, fence: Fence, error: ErrorInfo, row: Provider | None) -> Delivery | None:
+def _record_rejected(job: Job, deps: SendDependencies, fence: Fence, error: ErrorInfo, row: Provider | None) -> Delivery | None:
     if error.code == "sandbox_recipient_not_verified" and row is not None and row.active is not None and row.sandbox != "true":
         version = row.active.version
-        _try(deps, job, "learn sandbox", lambda: deps.providers.learn_sandbox(job.tenant_id, version))
-    record = _write(job, deps, changes.reject(job.request, deps.clock.now(), fence, error))
+        _attempt(deps, job, "learn sandbox", lambda: deps.providers.learn_sandbox(job.tenant_id, version))
+    record = _write(job, deps, changes.fail_rejected(job.request, deps.clock.now(), fence, error))
     if record is None or not record.maybe_sent:
         return record
-    return _write(job, deps, changes.lose(job.request, deps.clock.now(), fence, maybe_sent_before(error), for_good=True))
+    return _write(job, deps, changes.mark_unknown(job.request, deps.clock.now(), fence, maybe_sent_before(error), for_good=True))
 
 
-def _postponed(job: Job, deps: SendDependencies, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
-    suspended = outcome.error.kind is Kind.TENANT and blame(job, deps, outcome.error, row)
+def _defer_attempt(job: Job, deps: SendDependencies, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
+    suspended = outcome.error.kind is Kind.TENANT and record_tenant_fault(job, deps, outcome.error, row)
     job = job.failed()
     until = job.request.expires_at if suspended else deps.clock.now() + retry_delay(outcome, job.queue_message.failures)
-    resting = rest(job, deps, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
-    record = _write(job, deps, changes.postpone(job.request, deps.clock.now(), fence, resting))
-    discard_body(deps, record, resting.parked)
+    deferral = requeue_or_park(job, deps, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
+    record = _write(job, deps, changes.defer_attempt(job.request, deps.clock.now(), fence, deferral))
+    discard_body(deps, record, deferral.parked)
     return record
 
 
-def blame(job: Job, deps: SendDependencies, error: ErrorInfo, row: Provider | None) -> bool:
+def record_tenant_fault(job: Job, deps: SendDependencies, error: ErrorInfo, row: Provider | None) -> bool:
     """Count a tenant-class error against the tenant's active version; True when the provider is suspended now."""
     if row is None or row.active is None:
         return False

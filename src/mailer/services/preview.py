@@ -7,7 +7,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import EmailMessage, S3Object, SendRequest
 from mailer.domain.mime import Sender
 from mailer.domain.provider import ProviderStatus, StoredConfig
-from mailer.services.messages import Asked, MessagesDependencies, check_tags, prepare, provider_rows
+from mailer.services.messages import MessagesDependencies, SubmittedRequest, check_tags, prepare_request, provider_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def _config(tenant_id: str, deps: MessagesDependencies) -> StoredConfig:
 def _queue_problems(send: SendRequest, config: StoredConfig, deps: MessagesDependencies) -> list[Problem]:
     problems: list[Problem] = []
     now = deps.clock.now()
-    for check in (lambda: prepare(Asked.of(send, now), now), lambda: check_tags(send, config)):
+    for check in (lambda: prepare_request(SubmittedRequest.of(send, now), now), lambda: check_tags(send, config)):
         try:
             check()
         except RequestError as refusal:

@@ -141,7 +141,7 @@ def _is_lost(record: Delivery | None, told: Told | None, body: _Body | None) -> 
 
 def _open(ids: Ids, record: Delivery | None, told: Told | None, body: _Body | None, now: datetime) -> Delivery:
     """Return the record as it should stand: `unknown` as it was found, with its body; else due now."""
-    base = record or _born(ids, told, body, now)
+    base = record or _new_record(ids, told, body, now)
     key = body.key if body else base.parked
     if told is None and base.status in (Status.SENDING, Status.UNKNOWN):
         return replace(base, parked=key)
@@ -164,7 +164,7 @@ def _open(ids: Ids, record: Delivery | None, told: Told | None, body: _Body | No
     )
 
 
-def _born(ids: Ids, told: Told | None, body: _Body | None, now: datetime) -> Delivery:
+def _new_record(ids: Ids, told: Told | None, body: _Body | None, now: datetime) -> Delivery:
     """Make the record of a request that has none; one whose body is on the queue fits any content until its copy comes."""
     if body is not None:
         return Delivery(
@@ -172,7 +172,7 @@ def _born(ids: Ids, told: Told | None, body: _Body | None, now: datetime) -> Del
             request_id=ids[1],
             status=Status.QUEUED,
             updated_at=now,
-            **body.request.birth,
+            **body.request.initial_fields,
             generation=body.request.generation,
         )
     created_at = (told.created_at if told else None) or now

@@ -9,7 +9,7 @@ from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import parse_request, schedule
 from mailer.ports import RefusedError
 from mailer.services.messages import MessagesDependencies, get
-from mailer.services.waiting import discard, pointer_to
+from mailer.services.requeue import discard, pointer_to
 
 HOLD_BACK = timedelta(seconds=10)
 """Keeps a resent copy on the queue until the record says `queued`: one that came earlier would meet the `unknown` and go to rest."""
@@ -25,18 +25,18 @@ def resolve(
         DependencyError: it is not known whether it was settled; ask again.
     """
     record = get(tenant_id, request_id, deps)
-    if _is_settled(record, resolution):
+    if _is_resolved(record, resolution):
         return record
     if record.status is not Status.UNKNOWN:
         raise _not_resolvable("status", f"is {record.status}; only an unknown can be settled")
     if resolution.outcome == "resend":
         return _resend(record, resolution, deps)
-    settled = _applied(changes.settle_sent(record, resolution.at, message_id, resolution), deps)
+    resolved = _applied(changes.resolve_sent(record, resolution.at, message_id, resolution), deps)
     discard(record.parked, deps)
-    return settled
+    return resolved
 
 
-def _is_settled(record: Delivery, resolution: Resolution) -> bool:
+def _is_resolved(record: Delivery, resolution: Resolution) -> bool:
     known = record.resolution
     return known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
 
@@ -48,7 +48,7 @@ def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies
     the record would say `queued` and nothing would come.
     """
     expires_at = _new_expiry(record, resolution.at, deps)
-    change = changes.settle_resend(record, resolution.at, deps.send_timeout, resolution, expires_at)
+    change = changes.resolve_resend(record, resolution.at, deps.send_timeout, resolution, expires_at)
     if not delivery.allows(change, record):
         dead_at = record.worker_dead_at(deps.send_timeout)
         raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}")
@@ -73,12 +73,12 @@ def _new_expiry(record: Delivery, now: datetime, deps: MessagesDependencies) -> 
 
 def _applied(change: Change, deps: MessagesDependencies) -> Delivery:
     try:
-        settled = deps.messages.apply(change)
+        resolved = deps.messages.apply(change)
     except RefusedError as refusal:
         by_now = refusal.current.status if refusal.current else "gone"
         raise _not_resolvable("status", f"is {by_now} by now; only an unknown can be settled") from None
-    deps.journal.recorded(settled)
-    return settled
+    deps.journal.recorded(resolved)
+    return resolved
 
 
 def _not_resolvable(path: str, problem: str) -> RequestError:

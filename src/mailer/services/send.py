@@ -19,19 +19,19 @@ from mailer.domain.message import MAX_BODY, canonical_json
 from mailer.domain.mime import Mail, compose
 from mailer.domain.pacing import Later, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
+from mailer.domain.retries import retry_delay
 from mailer.domain.tags import tagged
-from mailer.domain.waiting import retry_delay
 from mailer.ports import EmailProvider, QueueMessage, RefusedError
 from mailer.services.byte_budget import Held
 from mailer.services.ending import end_unsent
 from mailer.services.intake import read
 from mailer.services.jobs import Job, Received, SendDependencies
-from mailer.services.outcomes import blame, settle
-from mailer.services.redelivery import redelivered
-from mailer.services.suspects import is_suspect, renew, try_alone
+from mailer.services.outcomes import record_outcome, record_tenant_fault
+from mailer.services.reconcile import reconcile
+from mailer.services.requeue import bury_crashed, carry_proof, discard, ids_alone, park, remember_body, requeue, requeue_at, requeue_or_park
+from mailer.services.suspects import is_suspect, requeue_in_time, try_alone
 from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
 from mailer.services.uploads import pin
-from mailer.services.waiting import bury_crashed, carry_proof, come_back, discard, ids_alone, park, remember_body, rest, send_copy
 
 CALL_SPAN = timedelta(seconds=27)
 """How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
@@ -46,27 +46,27 @@ def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: da
 
     `ends_at` is when the function's time is over.
     """
-    calm = [received for received in batch if not is_suspect(received)]
-    renewed = list(deps.workers.map(lambda received: renew(received, deps), filter(is_suspect, batch)))
-    unsafe = _send_calm(calm, deps, ends_at)
+    trusted = [received for received in batch if not is_suspect(received)]
+    renewed = list(deps.workers.map(lambda received: requeue_in_time(received, deps), filter(is_suspect, batch)))
+    unsafe = _send_trusted(trusted, deps, ends_at)
 
     def send_alone(job: Job) -> Received | None:
-        return next(iter(_send_side_by_side([job], deps, ends_at)), None)
+        return next(iter(_send_concurrently([job], deps, ends_at)), None)
 
     tried = [try_alone(suspect, deps, ends_at, send_alone) for suspect in renewed if suspect is not None]
     return [received.sqs_message_id for received in (*unsafe, *tried) if received is not None]
 
 
-def _send_calm(batch: Sequence[Received], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
+def _send_trusted(batch: Sequence[Received], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
     jobs = list(deps.workers.map(lambda received: read(received, deps), batch))
-    unsafe = _send_side_by_side([job for job in jobs if isinstance(job, Job)], deps, ends_at)
+    unsafe = _send_concurrently([job for job in jobs if isinstance(job, Job)], deps, ends_at)
     return [*unsafe, *(job for job in jobs if isinstance(job, Received))]
 
 
-def _send_side_by_side(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
+def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
     """Send what could be read; return the copies that are not safe."""
     rows = _rows({job.tenant_id for job in jobs}, deps)
-    prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare(job, rows, deps)), jobs))
+    prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, deps)), jobs))
     turns = take_turns((one for one in prepared if isinstance(one, Ready)), deps, latest=ends_at - CALL_SPAN)
     taken = deps.workers.map(lambda turn: _safely(turn.ready.job, deps, lambda: deliver(turn, deps, ends_at)), turns)
     return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
@@ -92,27 +92,27 @@ def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | R
             return work()
         except DependencyError as failure:
             deps.journal.failed("deliver", job.tenant_id, failure)
-            _try_later(job, deps, failure)
+            _defer_after_failure(job, deps, failure)
     except Exception as failure:  # noqa: BLE001  # a bug of ours must not take the neighbours along
         deps.journal.failed("deliver", job.tenant_id, failure)
         return replace(job.received, raised=not isinstance(failure, DependencyError))
     return None
 
 
-def _try_later(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
+def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
     """Let a request wait for a service of ours; where the table fails, or a proof is not settled yet, the copy waits alone."""
     job = job.failed()
     until = deps.clock.now() + retry_delay(NotSent(failure.error), job.queue_message.failures)
     if job.queue_message.proof:
-        come_back(job, deps, until)
+        requeue_at(job, deps, until)
         return
     try:
         defer(job, deps, until, failure.error)
     except DependencyError:
-        come_back(job, deps, until)
+        requeue_at(job, deps, until)
 
 
-def prepare(job: Job, rows: Rows, deps: SendDependencies) -> Ready | None:
+def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> Ready | None:
     """Take one request as far as it goes without its turn; None where that is all that can be done now.
 
     Raises:
@@ -122,13 +122,13 @@ def prepare(job: Job, rows: Rows, deps: SendDependencies) -> Ready | None:
     if isinstance(row, DependencyError):
         raise row
     if job.queue_message.proof:
-        if _settle_proof(job, row, deps):
+        if _record_proof(job, row, deps):
             return None
         job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, proof=None)))
     if job.received.crash is not None:
         _keep_for_operator(job, job.received.crash, deps)
     elif deps.clock.now() >= job.request.expires_at:
-        end(job, deps, EXPIRED)
+        end_job(job, deps, EXPIRED)
     else:
         return _prepare_in_time(job, row, deps)
     return None
@@ -138,14 +138,14 @@ def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> 
     try:
         job = _with_uploads(job, deps)
     except RequestError as refusal:
-        end(job, deps, ErrorInfo(refusal.code, str(refusal)))
+        end_job(job, deps, ErrorInfo(refusal.code, str(refusal)))
         return None
     if deps.clock.now() < job.send_at:
         defer(job, deps, job.send_at, None)
     elif isinstance(state := sending_state(row, job.request.created_at), Stop):
-        _stop(job, deps, state)
+        _defer_or_end(job, deps, state)
     else:
-        return _open(job, row, state, deps)
+        return _with_provider(job, row, state, deps)
     return None
 
 
@@ -165,39 +165,39 @@ def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
     return job.queue_message if job.queue_message.parked else replace(job.queue_message, body=body)
 
 
-def _settle_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
+def _record_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
     """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     proven = proof.settled_by(job.queue_message.proof or "", job.request, record)
     if proven is None:
         return False
-    settle(job, deps, *proven, row)
+    record_outcome(job, deps, *proven, row)
     return True
 
 
-def _stop(job: Job, deps: SendDependencies, state: Stop) -> None:
+def _defer_or_end(job: Job, deps: SendDependencies, state: Stop) -> None:
     if state.waits:
         defer(job, deps, job.request.expires_at, state.error, WaitsFor.PROVIDER)
     else:
-        end(job, deps, state.error)
+        end_job(job, deps, state.error)
 
 
-def _open(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> Ready | None:
+def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> Ready | None:
     try:
         with job.times.measured("open", deps.clock):
             provider = deps.opener.open(job.tenant_id, config)
         return Ready(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
-        _blocked(job, row, deps, refusal.error)
+        _handle_refusal(job, row, deps, refusal.error)
         return None
 
 
-def _blocked(job: Job, row: Provider | None, deps: SendDependencies, error: ErrorInfo) -> None:
+def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, error: ErrorInfo) -> None:
     """Let a request wait that its tenant's config or credentials keep from being tried."""
     error = advised(error, row)
     if error.kind is Kind.FAILED:
-        end(job, deps, error)
-    elif error.kind is Kind.TENANT and blame(job, deps, error, row):
+        end_job(job, deps, error)
+    elif error.kind is Kind.TENANT and record_tenant_fault(job, deps, error, row):
         defer(job, deps, job.request.expires_at, error, WaitsFor.PROVIDER)
     else:
         job = job.failed()
@@ -215,12 +215,12 @@ def deliver(turn: Turn, deps: SendDependencies, ends_at: datetime) -> None:
             with deps.budget.hold(turn.ready.job.send.message.most_bytes) as held:
                 _send_at(slot, turn.ready, held, deps, ends_at)
         case Later() as later:
-            _put_off(later, turn.ready.job, deps)
+            _defer_to_slot(later, turn.ready.job, deps)
         case failure:
             raise failure
 
 
-def _put_off(later: Later, job: Job, deps: SendDependencies) -> None:
+def _defer_to_slot(later: Later, job: Job, deps: SendDependencies) -> None:
     deps.journal.paced(later.at - deps.clock.now())
     defer(job, deps, later.at, None, slot=later.slot)
 
@@ -230,12 +230,12 @@ def _send_at(slot: Slot, ready: Ready, held: Held, deps: SendDependencies, ends_
     try:
         mail = _render(ready.job, ready.provider, deps)
     except RequestError as refusal:
-        end(ready.job, deps, ErrorInfo(refusal.code, str(refusal)))
+        end_job(ready.job, deps, ErrorInfo(refusal.code, str(refusal)))
         return
     held.shrink(len(mail.mime))
     plan = still_good(slot, ready, deps)
     if isinstance(plan, Later):
-        _put_off(plan, ready.job, deps)
+        _defer_to_slot(plan, ready.job, deps)
         return
     deps.journal.paced(plan.at - deps.clock.now())
     with ready.job.times.measured("pacing", deps.clock):
@@ -264,7 +264,7 @@ def _send_once(ready: Ready, mail: Mail, deps: SendDependencies, ends_at: dateti
         with job.times.measured("fence", deps.clock):
             record = deps.messages.apply(change)
     except RefusedError as refusal:
-        if refusal.current is not None and redelivered(job, deps, refusal.current):
+        if refusal.current is not None and reconcile(job, deps, refusal.current):
             _send_once(ready, mail, deps, ends_at)
         return
     except DependencyError as failure:
@@ -275,12 +275,12 @@ def _send_once(ready: Ready, mail: Mail, deps: SendDependencies, ends_at: dateti
     fence = Fence(record.attempt, owner)
     began = deps.clock.now()
     if began - now > FENCE_SPAN:
-        settle(job, deps, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
+        record_outcome(job, deps, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
         return
     with job.times.measured("provider", deps.clock):
         outcome = ready.provider.send(mail, tags=_tags(job, fence))
     deps.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, deps.clock.now() - began)
-    settle(job, deps, fence, outcome, ready.row)
+    record_outcome(job, deps, fence, outcome, ready.row)
     heed(outcome, ready, deps)
 
 
@@ -309,27 +309,27 @@ def defer(
         DependencyError: its copy could not be made safe.
     """
     record = deps.messages.get(job.tenant_id, job.send.request_id)
-    if record is not None and not _may_wait(job, record) and not redelivered(job, deps, record):
+    if record is not None and not _is_deferrable(job, record) and not reconcile(job, deps, record):
         return
-    resting = rest(job, deps, until, error, waits_for, slot=slot)
+    deferral = requeue_or_park(job, deps, until, error, waits_for, slot=slot)
     try:
-        deps.journal.recorded(deps.messages.apply(changes.wait(job.request, deps.clock.now(), resting)), job.times.steps)
+        deps.journal.recorded(deps.messages.apply(changes.defer(job.request, deps.clock.now(), deferral)), job.times.steps)
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find
-        if not resting.on_queue:
-            _went_on(job, deps, refusal.current, resting.parked)
+        if not deferral.on_queue:
+            _reconcile_parked(job, deps, refusal.current, deferral.parked)
     except DependencyError as failure:
         deps.journal.failed("defer", job.tenant_id, failure)
-        if not resting.on_queue:  # without a record nobody would fetch the parked body
+        if not deferral.on_queue:  # without a record nobody would fetch the parked body
             job = job.failed()
-            send_copy(job, deps, retry_delay(NotSent(failure.error), job.queue_message.failures), parked=resting.parked)
+            requeue(job, deps, retry_delay(NotSent(failure.error), job.queue_message.failures), parked=deferral.parked)
 
 
-def _went_on(job: Job, deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
+def _reconcile_parked(job: Job, deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
     """Do what the record of a request asks that went on while its body was being parked: no copy of it would find out later."""
     if record is None:
         return
     if not same_content(job.request.content_hash, record.content_hash):
-        redelivered(job, deps, record)
+        reconcile(job, deps, record)
         if job.queue_message.parked is None:  # its dead letter has the body in itself
             discard(key, deps)
         return
@@ -338,16 +338,16 @@ def _went_on(job: Job, deps: SendDependencies, record: Delivery | None, key: str
         return
     # The copy that finds the end deletes the body.
     job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, parked=key)))
-    if redelivered(job, deps, record):
-        come_back(job, deps, deps.clock.now())
+    if reconcile(job, deps, record):
+        requeue_at(job, deps, deps.clock.now())
 
 
-def _may_wait(job: Job, record: Delivery) -> bool:
+def _is_deferrable(job: Job, record: Delivery) -> bool:
     fits = same_content(job.request.content_hash, record.content_hash) and record.generation <= job.queue_message.generation
     return fits and record.status in (Status.QUEUED, Status.DEFERRED)
 
 
-def end(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
+def end_job(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
     """End a request that cannot be sent; where an earlier attempt may have been accepted it ends as `unknown`.
 
     Raises:
@@ -358,15 +358,17 @@ def end(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
         record = end_unsent(job.request, deps, error, job.times.steps)
     except RefusedError as refusal:
         record = refusal.current
-    if record is not None and redelivered(job, deps, record):
-        end(job, deps, error)
+    if record is not None and reconcile(job, deps, record):
+        end_job(job, deps, error)
 
 
 def _keep_for_operator(job: Job, crash: ErrorInfo, deps: SendDependencies) -> None:
     """Put a copy that kills its worker on the dead-letter queue; the record stays open until it is redriven, dropped or expires."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
-    if record is not None and not _may_wait(job, record) and not redelivered(job, deps, record):
+    if record is not None and not _is_deferrable(job, record) and not reconcile(job, deps, record):
         return
     bury_crashed(job.received, deps, crash)
     with suppress(RefusedError):  # it went on meanwhile, as the copy will find when it is put back
-        deps.journal.recorded(deps.messages.apply(changes.shelve(job.request, deps.clock.now(), crash, job.queue_message.parked)))
+        deps.journal.recorded(
+            deps.messages.apply(changes.defer_for_operator(job.request, deps.clock.now(), crash, job.queue_message.parked))
+        )

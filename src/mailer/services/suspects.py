@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 
 from mailer.domain.delivery import WORKER_DEAD_MARGIN, NotSent
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.waiting import retry_delay
+from mailer.domain.retries import retry_delay
 from mailer.ports import Stage, Trial
 from mailer.services.intake import read
 from mailer.services.jobs import Job, Received, SendDependencies
-from mailer.services.waiting import bury_crashed, send
+from mailer.services.requeue import bury_crashed, enqueue
 
 SUSPECT_FROM = 3
 """Times that a message, or its earlier copies, have been handed out."""
@@ -42,7 +42,7 @@ def is_suspect(received: Received) -> bool:
     return received.redeliveries + 1 >= SUSPECT_FROM
 
 
-def renew(received: Received, deps: SendDependencies) -> Received | None:
+def requeue_in_time(received: Received, deps: SendDependencies) -> Received | None:
     """Send a copy again as a new message, if SQS would move it soon and nobody has tried it by itself; return what is still to be tried.
 
     This is done before anything else of the batch: what comes after it may kill the worker again.
@@ -54,19 +54,19 @@ def renew(received: Received, deps: SendDependencies) -> Received | None:
     except DependencyError as failure:
         deps.journal.failed("find trial", received.queue_message.tenant_id, failure)
         trial = None
-    return received if trial else _send_anew(received, deps)
+    return received if trial else _requeue_as_new(received, deps)
 
 
 def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, send_job: SendJob) -> Received | None:
     """Try a suspect; return its copy where SQS must hand it out again."""
     now = deps.clock.now()
     if now + TRIAL_SPAN > ends_at:
-        return _send_anew(received, deps)
+        return _requeue_as_new(received, deps)
     by = deps.new_owner()
     try:
         trial = deps.trials.begin(received.sqs_message_id, by, now)
     except DependencyError as failure:
-        return _put_off(received, deps, failure)
+        return _requeue_after_failure(received, deps, failure)
     if trial is None:
         return _try(received, by, deps, send_job)
     if trial.stage is Stage.DONE:
@@ -83,7 +83,7 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
         try:
             deps.trials.reach(received.sqs_message_id, Trial(stage, by, deps.clock.now()))
         except DependencyError as failure:
-            return _put_off(received, deps, failure)
+            return _requeue_after_failure(received, deps, failure)
         unsafe = send_job(job)
     if unsafe is None:
         _done(received, deps)
@@ -93,7 +93,7 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
     try:
         deps.trials.clear(received.sqs_message_id)
     except DependencyError as failure:
-        return _put_off(received, deps, failure)
+        return _requeue_after_failure(received, deps, failure)
     return received
 
 
@@ -115,23 +115,23 @@ def _keep(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependen
     return None
 
 
-def _put_off(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
+def _requeue_after_failure(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
     """Wait for the table that could not take the mark: without it nobody would know of what the worker died."""
     deps.journal.failed("mark trial", received.queue_message.tenant_id, failure)
     failures = received.queue_message.failures + 1
     received = replace(received, queue_message=replace(received.queue_message, failures=failures))
-    unsafe = _send_anew(received, deps, retry_delay(NotSent(failure.error), failures))
+    unsafe = _requeue_as_new(received, deps, retry_delay(NotSent(failure.error), failures))
     if unsafe is not None:
         with suppress(DependencyError):
             deps.trials.clear(received.sqs_message_id)
     return unsafe
 
 
-def _send_anew(received: Received, deps: SendDependencies, delay: timedelta = timedelta()) -> Received | None:
+def _requeue_as_new(received: Received, deps: SendDependencies, delay: timedelta = timedelta()) -> Received | None:
     """Put the same copy on the queue as a new message, which SQS has not counted yet; it stays a suspect."""
     queue_message = replace(received.queue_message, generation=received.queue_message.generation + 1, redeliveries=received.redeliveries)
     try:
-        send(queue_message, deps, delay)
+        enqueue(queue_message, deps, delay)
     except DependencyError as failure:
         deps.journal.failed("send anew", queue_message.tenant_id, failure)
         return received

@@ -29,8 +29,8 @@ from mailer.ports import (
 )
 from mailer.services.backlog import Outlet, Outlets
 from mailer.services.ending import end_unsent
-from mailer.services.redelivery import WORKER_LOST
-from mailer.services.waiting import discard, pointer_to
+from mailer.services.reconcile import WORKER_LOST
+from mailer.services.requeue import discard, pointer_to
 
 PAGE = 100
 """Records read at once from one shard of the index, or of one tenant whose mail is set free."""
@@ -72,11 +72,11 @@ class Tally:
 
 def sweep(deps: SweepDependencies, *, ends_at: datetime) -> Tally:
     """Do one run, until nothing is due any more or the time is over."""
-    tally, outlets, is_taken = Tally(), Outlets(deps), cache(lambda: _is_taken(deps))
+    tally, outlets, is_consumed = Tally(), Outlets(deps), cache(lambda: _is_consumed(deps))
     shards = set(range(deps.shards))
     while shards and deps.clock.now() < ends_at:
         pages = dict(zip(shards, deps.workers.map(lambda shard: _look(deps, shard), shards), strict=True))
-        shards = {shard for shard, page in pages.items() if _move(page, outlets, is_taken, deps, tally) and len(page) == PAGE}
+        shards = {shard for shard, page in pages.items() if _move(page, outlets, is_consumed, deps, tally) and len(page) == PAGE}
     _release_all(outlets, deps, tally, ends_at)
     deps.journal.swept(overdue=tally.overdue, lag=tally.lag)
     return tally
@@ -90,20 +90,20 @@ def _look(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
         return []
 
 
-def _move(page: Sequence[Delivery], outlets: Outlets, is_taken: Callable[[], bool], deps: SweepDependencies, tally: Tally) -> bool:
+def _move(page: Sequence[Delivery], outlets: Outlets, is_consumed: Callable[[], bool], deps: SweepDependencies, tally: Tally) -> bool:
     """Move each record of a page on; False when none could be, so that asking again at once would show the same page."""
     now = deps.clock.now()
     for record in page:
         tally.lag = max(tally.lag, now - (record.sweep_at or now))
         tally.overdue += is_overdue(record, now)
-    ended = [record for record in page if has_ended(record, now)]
-    waiting = [record for record in page if not has_ended(record, now)]
+    ended = [record for record in page if must_end(record, now)]
+    waiting = [record for record in page if not must_end(record, now)]
     moved = sum(deps.workers.map(lambda record: _end(record, deps), ended))
     parked = [record for record in waiting if record.parked]
     on_queue = [record for record in parked if was_sent_for(record)]
-    left = on_queue if on_queue and not is_taken() else []
+    left = on_queue if on_queue and not is_consumed() else []
     moved += _feed_paced([record for record in parked if record not in left], outlets, deps)
-    moved += _apply_all([changes.touch(record, now) for record in waiting if not record.parked or record in left], deps)
+    moved += _apply_all([changes.reschedule(record, now) for record in waiting if not record.parked or record in left], deps)
     tally.moved += moved
     return moved > 0
 
@@ -118,7 +118,7 @@ def was_sent_for(record: Delivery) -> bool:
     return record.due_at is None or (record.sweep_at is not None and record.sweep_at > record.due_at)
 
 
-def _is_taken(deps: SweepDependencies) -> bool:
+def _is_consumed(deps: SweepDependencies) -> bool:
     """Whether what was on the queue half an hour ago should have been taken off it; so it is assumed where that cannot be told."""
     try:
         since = deps.intake.running_since()
@@ -128,7 +128,7 @@ def _is_taken(deps: SweepDependencies) -> bool:
     return since is not None and since + OVERDUE_AFTER <= deps.clock.now()
 
 
-def has_ended(record: Delivery, now: datetime) -> bool:
+def must_end(record: Delivery, now: datetime) -> bool:
     """Whether a record that is due gets its end now, rather than another try."""
     return record.status is Status.SENDING or record.expires_at <= now
 
@@ -140,7 +140,7 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
             deps.journal.recorded(lost)
         return lost is not None
     try:
-        ended = end_unsent(changes.about(record), deps, EXPIRED)
+        ended = end_unsent(changes.request_of(record), deps, EXPIRED)
         if ended.status is Status.FAILED:
             discard(ended.parked, deps)
     except RefusedError:
@@ -162,19 +162,19 @@ def _feed_paced(records: Sequence[Delivery], outlets: Outlets, deps: SweepDepend
         if isinstance(outlet, DependencyError):
             deps.journal.failed("sweep", tenant_id, outlet)
     now = deps.clock.now()
-    fed, put_off = [], []
+    fed, deferred = [], []
     for record in records:
         match outlet_of[record.tenant_id]:
             case Outlet() as outlet if not outlet.takes(record.recipients):
                 at = outlet.back_at(record.recipients, now)
-                put_off.append(changes.touch(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
+                deferred.append(changes.reschedule(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
             case UnreadableError():  # for longer than a failed call, and others stand behind it
-                put_off.append(changes.touch(record, now, sweep_at=min(now + LOOK_AGAIN, record.expires_at)))
+                deferred.append(changes.reschedule(record, now, sweep_at=min(now + LOOK_AGAIN, record.expires_at)))
             case DependencyError():
                 pass
             case _:
                 fed.append(record)
-    return _feed(fed, deps) + _apply_all(put_off, deps)
+    return _feed(fed, deps) + _apply_all(deferred, deps)
 
 
 def _feed(records: Sequence[Delivery], deps: SweepDependencies) -> int:
@@ -183,7 +183,7 @@ def _feed(records: Sequence[Delivery], deps: SweepDependencies) -> int:
     A crash in between sends one more, which its generation stops.
     """
     missed = _missed(records, deps)
-    return _apply_all([changes.touch(record, deps.clock.now()) for record in records if record not in missed], deps)
+    return _apply_all([changes.reschedule(record, deps.clock.now()) for record in records if record not in missed], deps)
 
 
 def _missed(records: Sequence[Delivery], deps: SweepDependencies) -> Collection[Delivery]:
@@ -246,7 +246,7 @@ def _release(
     freed = list(deps.workers.map(lambda record: _make_due(record, deps), free))
     due = [record for record in freed if isinstance(record, Delivery)]
     missed = _missed(due, deps)
-    _apply_all([changes.touch(record, deps.clock.now(), sweep_at=deps.clock.now()) for record in missed], deps)
+    _apply_all([changes.reschedule(record, deps.clock.now(), sweep_at=deps.clock.now()) for record in missed], deps)
     tally.moved += len(due) - len(missed)
     for failure in freed:
         if isinstance(failure, DependencyError):
@@ -259,7 +259,7 @@ def _make_due(record: Delivery, deps: SweepDependencies) -> Delivery | Dependenc
     now = deps.clock.now()
     look = min(now + LOOK_AGAIN, record.expires_at)
     try:
-        return deps.messages.apply(changes.touch(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=look))
+        return deps.messages.apply(changes.reschedule(record, now, due_at=now, waits_for=WaitsFor.TIME, sweep_at=look))
     except DependencyError as failure:
         return failure
     except RefusedError:

@@ -10,12 +10,12 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import SCHEMA
 from mailer.ports import RefusedError
 from mailer.services.jobs import Job, SendDependencies
-from mailer.services.waiting import as_known, bury, come_back, discard_body, park, send
+from mailer.services.requeue import as_known, bury, discard_body, enqueue, park, requeue_at
 
 WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not come back with an answer")
 
 
-def redelivered(job: Job, deps: SendDependencies, record: Delivery) -> bool:
+def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:
     """Do what the record's state asks; True when the request may be tried now.
 
     Raises:
@@ -33,11 +33,11 @@ def redelivered(job: Job, deps: SendDependencies, record: Delivery) -> bool:
         return False  # else a newer copy is on its way; this one came again because its receipt was lost
     match record.status:
         case Status.SENDING:
-            return _under_way(job, deps, record)
+            return _reconcile_sending(job, deps, record)
         case Status.UNKNOWN:
-            return _unknown(job, deps, record)
+            return _reconcile_unknown(job, deps, record)
         case _:
-            come_back(job, deps, record.due_at or deps.clock.now())
+            requeue_at(job, deps, record.due_at or deps.clock.now())
             return False
 
 
@@ -49,15 +49,15 @@ def has_lost_its_copy(record: Delivery, now: datetime) -> bool:
 def _take_over(job: Job, deps: SendDependencies, record: Delivery) -> None:
     """Let what a caller has sent once more stand for the copy that the queue has lost. The request is not overdue then: others do not."""
     now, generation = deps.clock.now(), record.generation + 1
-    send(replace(as_known(job.queue_message, record), generation=generation, schema=SCHEMA), deps, timedelta())
+    enqueue(replace(as_known(job.queue_message, record), generation=generation, schema=SCHEMA), deps, timedelta())
     with suppress(RefusedError, DependencyError):
-        deps.messages.apply(changes.touch(record, now, due_at=now, generation=generation))
+        deps.messages.apply(changes.reschedule(record, now, due_at=now, generation=generation))
 
 
-def _under_way(job: Job, deps: SendDependencies, record: Delivery) -> bool:
+def _reconcile_sending(job: Job, deps: SendDependencies, record: Delivery) -> bool:
     now = deps.clock.now()
     if record.deadline is None or record.deadline >= now:
-        come_back(job, deps, record.deadline or now)
+        requeue_at(job, deps, record.deadline or now)
         return False
     lost: Delivery | None
     try:
@@ -65,26 +65,26 @@ def _under_way(job: Job, deps: SendDependencies, record: Delivery) -> bool:
         deps.journal.recorded(lost)
     except RefusedError as refusal:
         lost = refusal.current
-    return lost is None or redelivered(job, deps, lost)
+    return lost is None or reconcile(job, deps, lost)
 
 
-def _unknown(job: Job, deps: SendDependencies, record: Delivery) -> bool:
+def _reconcile_unknown(job: Job, deps: SendDependencies, record: Delivery) -> bool:
     now, dead_at = deps.clock.now(), record.worker_dead_at(deps.send_timeout)
     if record.ended or max(now, dead_at) >= record.expires_at:
         return _hold(job, deps, record)
     if now <= dead_at:
-        come_back(job, deps, dead_at)
+        requeue_at(job, deps, dead_at)
         return False
     try:
         deps.journal.recorded(deps.messages.apply(changes.resend(record, now, deps.send_timeout)))
     except RefusedError as refusal:
-        return _meanwhile(job, deps, refusal.current)
+        return _after_lost_race(job, deps, refusal.current)
     return True
 
 
-def _meanwhile(job: Job, deps: SendDependencies, current: Delivery | None) -> bool:
+def _after_lost_race(job: Job, deps: SendDependencies, current: Delivery | None) -> bool:
     """Go on where somebody else was granted the resend; else do what the record asks by now: this may be its only copy."""
-    return current is None or current.status is Status.QUEUED or redelivered(job, deps, current)
+    return current is None or current.status is Status.QUEUED or reconcile(job, deps, current)
 
 
 def _hold(job: Job, deps: SendDependencies, record: Delivery) -> bool:
@@ -102,5 +102,5 @@ def _hold(job: Job, deps: SendDependencies, record: Delivery) -> bool:
         if current is not None and current.status is Status.UNKNOWN:
             return _hold(job, deps, current)
         discard_body(deps, current, key)
-        return current is None or redelivered(job, deps, current)
+        return current is None or reconcile(job, deps, current)
     return False

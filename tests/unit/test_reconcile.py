@@ -12,7 +12,7 @@ from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, Wait
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import SCHEMA
 from mailer.services.jobs import Received
-from mailer.services.redelivery import WORKER_LOST
+from mailer.services.reconcile import WORKER_LOST
 from sending_support import SEND_TIMEOUT, Bench, a_body, a_queue_message, a_record, under_way
 
 SECOND = timedelta(seconds=1)
@@ -175,7 +175,7 @@ def test_a_table_that_does_not_hear_of_the_replacement_costs_a_copy() -> None:
     bench.clock.time = NOON + OVERDUE_AFTER
 
     def lost(change: Change) -> None:
-        if change.rule.name == "touch":
+        if change.rule.name == "reschedule":
             raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = lost
@@ -190,7 +190,7 @@ def test_a_copy_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at
     bench = Bench(a_record(body=body))
 
     def overtake(change: Change) -> None:
-        if change.rule.name == "wait":
+        if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
 
     bench.messages.before = overtake
@@ -202,9 +202,9 @@ def overtaken_while_parking(bench: Bench, then: Callable[[], None]) -> None:
     """Let a newer copy raise the generation while a body is being parked, and something happen before the record hears of that body."""
 
     def meanwhile(change: Change) -> None:
-        if change.rule.name == "wait":
+        if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
-        if change.rule.name == "note":
+        if change.rule.name == "annotate":
             then()
 
     bench.messages.before = meanwhile
@@ -249,7 +249,7 @@ def test_a_body_that_was_parked_beside_a_worker_under_way_goes_with_its_request(
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
 
     def begin(change: Change) -> None:
-        if change.rule.name == "wait":
+        if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = under_way(body=a_body(sendAt=TOMORROW))
 
     bench.messages.before = begin
@@ -267,7 +267,7 @@ def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
     bench, other = Bench(), a_record(body=RESEND, generation=3)
 
     def meanwhile(change: Change) -> None:
-        if change.rule.name == "wait":
+        if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = other
 
     bench.messages.before = meanwhile
@@ -337,7 +337,7 @@ def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
     bench = Bench(under_way(Status.UNKNOWN))
 
     def finish(change: Change) -> None:
-        if change.rule.name == "note":
+        if change.rule.name == "annotate":
             bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
 
     bench.messages.before = finish
@@ -350,7 +350,7 @@ def test_a_newer_copy_does_not_make_the_kept_body_unknown() -> None:
     bench = Bench(under_way(Status.UNKNOWN))
 
     def overtake(change: Change) -> None:
-        if change.rule.name == "note" and bench.record().generation == 0:
+        if change.rule.name == "annotate" and bench.record().generation == 0:
             bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
 
     bench.messages.before = overtake
@@ -363,7 +363,7 @@ def test_a_copy_that_held_too_early_goes_on_with_what_it_finds() -> None:
     bench = Bench(under_way(Status.UNKNOWN))
 
     def prove(change: Change) -> None:
-        if change.rule.name == "note" and bench.record().status is Status.UNKNOWN:
+        if change.rule.name == "annotate" and bench.record().status is Status.UNKNOWN:
             bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.DEFERRED, due_at=NOON + SECOND, generation=1)
 
     bench.messages.before = prove
@@ -468,7 +468,7 @@ def test_a_hop_that_cannot_be_written_costs_at_most_a_second_copy() -> None:
     bench = Bench(under_way())
 
     def lost(change: Change) -> None:
-        if change.rule.name == "note":
+        if change.rule.name == "annotate":
             raise DependencyError("DynamoDB", "UpdateItem")
 
     bench.messages.before = lost

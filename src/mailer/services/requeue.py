@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from mailer.domain import changes
-from mailer.domain.changes import Fence, Rest
+from mailer.domain.changes import Deferral, Fence
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import SCHEMA, canonical_json
 from mailer.domain.proof import to_json
-from mailer.domain.waiting import MAX_DELAY, retry_delay
+from mailer.domain.retries import MAX_DELAY, retry_delay
 from mailer.ports import Journal, ParkedBodies, QueueMessage, RefusedError
 from mailer.services.jobs import Job, Received, SendDependencies
 
@@ -31,7 +31,7 @@ class BodyDependencies(Protocol):
         ...
 
 
-def send_copy(
+def requeue(
     job: Job, deps: SendDependencies, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
 ) -> None:
     """Put the next copy of a request on the queue; `parked` is where its body has been put since it came.
@@ -44,10 +44,10 @@ def send_copy(
     queue_message = replace(
         job.queue_message, generation=job.queue_message.generation + 1, proof=proof, parked=parked or job.queue_message.parked, slot=slot
     )
-    send(replace(queue_message, redeliveries=job.received.redeliveries, schema=SCHEMA), deps, delay)
+    enqueue(replace(queue_message, redeliveries=job.received.redeliveries, schema=SCHEMA), deps, delay)
 
 
-def send(queue_message: QueueMessage, deps: SendDependencies, delay: timedelta) -> None:
+def enqueue(queue_message: QueueMessage, deps: SendDependencies, delay: timedelta) -> None:
     """Put one copy on the queue.
 
     Raises:
@@ -57,7 +57,7 @@ def send(queue_message: QueueMessage, deps: SendDependencies, delay: timedelta) 
         raise DependencyError("SQS", "SendMessageBatch")
 
 
-def rest(
+def requeue_or_park(
     job: Job,
     deps: SendDependencies,
     until: datetime,
@@ -65,7 +65,7 @@ def rest(
     waits_for: WaitsFor = WaitsFor.TIME,
     *,
     slot: float | None = None,
-) -> Rest:
+) -> Deferral:
     """Bring a request to rest: the body is safe, on the queue or in the bucket, when this returns; the record is still to be written.
 
     Raises:
@@ -73,7 +73,7 @@ def rest(
     """
     until = min(until, job.request.expires_at)
     delay = until - deps.clock.now()
-    resting = Rest(
+    deferral = Deferral(
         until=until,
         generation=job.queue_message.generation + 1,
         error=error,
@@ -83,12 +83,12 @@ def rest(
     )
     if waits_for is WaitsFor.PROVIDER or delay > MAX_DELAY:
         try:
-            return replace(resting, parked=park(job, deps), on_queue=False)
+            return replace(deferral, parked=park(job, deps), on_queue=False)
         except DependencyError as failure:
             deps.journal.failed("park", job.tenant_id, failure)
-            resting = replace(resting, until=deps.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
-    send_copy(job, deps, min(delay, MAX_DELAY), slot=slot)
-    return resting
+            deferral = replace(deferral, until=deps.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
+    requeue(job, deps, min(delay, MAX_DELAY), slot=slot)
+    return deferral
 
 
 def park(job: Job, deps: SendDependencies) -> str:
@@ -133,19 +133,19 @@ def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
     )
 
 
-def come_back(job: Job, deps: SendDependencies, until: datetime) -> None:
+def requeue_at(job: Job, deps: SendDependencies, until: datetime) -> None:
     """Look at a request again at a given time, whatever its record says until then; a proof in the copy stays in it."""
-    send_copy(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.queue_message.proof)
+    requeue(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.queue_message.proof)
     # The copy is safe; a generation that is not written lets at most one more copy be bred.
     with suppress(RefusedError, DependencyError):
-        deps.messages.apply(changes.note(job.request, deps.clock.now(), generation=job.queue_message.generation + 1))
+        deps.messages.apply(changes.annotate(job.request, deps.clock.now(), generation=job.queue_message.generation + 1))
 
 
 def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     """Send what became of an attempt along the queue, because the table did not take it."""
     job = job.failed()
     delay = retry_delay(NotSent(failure.error), job.queue_message.failures) if job.queue_message.proof else _PROOF_DELAY
-    send_copy(job, deps, delay, proof=to_json(fence, outcome))
+    requeue(job, deps, delay, proof=to_json(fence, outcome))
 
 
 _PROOF_DELAY = timedelta(seconds=10)
@@ -166,7 +166,7 @@ def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> 
     if record.parked is not None or key is None:
         return
     try:
-        deps.messages.apply(changes.note(changes.about(record), deps.clock.now(), parked=key))
+        deps.messages.apply(changes.annotate(changes.request_of(record), deps.clock.now(), parked=key))
     except RefusedError as refusal:
         discard_body(deps, refusal.current, key)
     except DependencyError as failure:
