@@ -16,7 +16,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestErr
 from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.domain.onboarding import Us
-from mailer.domain.pacing import Later, RateSource, Slot
+from mailer.domain.pacing import RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
@@ -310,7 +310,7 @@ class FakeTrials:
 class FakePacer:
     """Gives out the slots that a test prepares, and slots now when there are none left; notes what it was asked and told."""
 
-    plans: list[Slot | Later] = field(default_factory=list)
+    plans: list[Slot | RetryAt] = field(default_factory=list)
     failing: set[str] = field(default_factory=set)
     """Accounts whose line cannot be read."""
     asked: list[tuple[str, RateSource, list[int], list[float | None]]] = field(default_factory=list)
@@ -318,7 +318,7 @@ class FakePacer:
 
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
-    ) -> Sequence[Slot | Later]:
+    ) -> Sequence[Slot | RetryAt]:
         self.asked.append((account, source, list(weights), list(carried)))
         self._answer(account)
         return [self.plans.pop(0) if self.plans else Slot(now) for _ in weights]

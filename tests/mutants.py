@@ -65,12 +65,12 @@ CLAUSES = {
     ),
     PACING: (
         "attribute_not_exists(account)",
-        "#turn = :turn | AND #end <= :start",
-        "#turn = :turn | AND #end > :start",
+        "#revision = :revision | AND #end <= :start",
+        "#revision = :revision | AND #end > :start",
         "#end <= :start",
         "#end > :start",
         "#end <= :latest",
-        "#turn = :before",
+        "#revision = :before",
     ),
 }
 """Each clause of each condition expression; what stands behind a `|` only tells which of two is meant."""

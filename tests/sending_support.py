@@ -24,7 +24,6 @@ from fakes import (
     a_delivery,
     a_provider,
 )
-from lines import FakePacingTable
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import content_hash, parse_request
@@ -35,6 +34,7 @@ from mailer.services.byte_budget import ByteBudget
 from mailer.services.jobs import Received, SendDependencies
 from mailer.services.send import send_batch
 from mailer.services.sweep import SweepDependencies
+from pacing_support import FakePacingTable
 
 SEND_TIMEOUT = timedelta(seconds=60)
 BUDGET = 1_000_000  # bytes under way, less than one message may have: such a one goes alone
@@ -99,7 +99,7 @@ class Bench:
         self.producers = FakeProducerRules()
         self.intake = FakeIntake()
         self.trials = FakeTrials()
-        self.lines = FakePacingTable()
+        self.account_rates = FakePacingTable()
         owners = count(1)
         self.deps = SendDependencies(
             providers=self.providers,
@@ -121,7 +121,7 @@ class Bench:
         self.sweep_deps = SweepDependencies(
             releases=FakeReleases(),
             providers=self.providers,
-            lines=self.lines,
+            account_rates=self.account_rates,
             messages=self.messages,
             queue=self.queue,
             intake=self.intake,

@@ -46,7 +46,7 @@ of a dimension is a metric that CloudWatch bills: who is in trouble stands in th
 
 _STEP_METRICS: Mapping[Step, str] = {"queue": "QueueAge", "total": "AcceptedToSent"}
 
-IN_TURN = "in_turn"
+SCHEDULED = "scheduled"
 """The code of a deferral that is nobody's fault: the request waits for its sendAt, or for its slot."""
 
 
@@ -97,7 +97,7 @@ class LogJournal:
             case Status.FAILED:
                 self._count("RequestFailed", by=record.error.code if record.error else None)
             case Status.DEFERRED:
-                self._count("RequestDeferred", by=record.error.code if record.error else IN_TURN)
+                self._count("RequestDeferred", by=record.error.code if record.error else SCHEDULED)
             case status:
                 self._count(f"Request{status.capitalize()}")
 

@@ -13,7 +13,7 @@ from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
-from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot
+from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
 
@@ -315,7 +315,7 @@ class Eraser(Protocol):
         """
         ...
 
-    def erase_line(self, account: str) -> bool:
+    def erase_account_rate(self, account: str) -> bool:
         """Delete the pacing line of an account; return whether there was one.
 
         Raises:
@@ -582,7 +582,7 @@ class Pacer(Protocol):
 
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
-    ) -> Sequence[Slot | Later]:
+    ) -> Sequence[Slot | RetryAt]:
         """Tell for each message of an account, in order, when it may be sent.
 
         `weights` are the messages' recipients, `carried` the slots that their copies brought along. Slots that are still good cost a
@@ -610,10 +610,10 @@ class Pacer(Protocol):
         ...
 
 
-class Lines(Protocol):
+class AccountRates(Protocol):
     """The lines of the sending accounts, to look at."""
 
-    def get(self, account: str) -> Line | None:
+    def get(self, account: str) -> AccountRate | None:
         """Read a line, consistently.
 
         Raises:
@@ -622,13 +622,13 @@ class Lines(Protocol):
         ...
 
 
-class PacingTable(Lines, Protocol):
+class PacingTable(AccountRates, Protocol):
     """The lines of the sending accounts. Every method may raise DependencyError; the write may then have happened.
 
     A booking whose reply is lost leaves slots that nobody uses: the account sends a little less, never more.
     """
 
-    def start(self, account: str, line: Line, now: datetime) -> Line:
+    def start(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
         """Store the first line of an account.
 
         Raises:
@@ -636,7 +636,7 @@ class PacingTable(Lines, Protocol):
         """
         ...
 
-    def book(self, account: str, booking: Booking, now: datetime) -> Line:
+    def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
         """Move an end of the line on and return the line after it; the booked part lies before the new end.
 
         Raises:
@@ -644,8 +644,8 @@ class PacingTable(Lines, Protocol):
         """
         ...
 
-    def repace(self, account: str, line: Line, now: datetime) -> Line:
-        """Change the pace of a line to that of this one, whose turn is the next one; its ends stay. Return the line after it.
+    def repace(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
+        """Change the pace of a line to that of this one, whose revision is the next one; its ends stay. Return the line after it.
 
         Raises:
             MovedError: another change came first.
@@ -653,9 +653,9 @@ class PacingTable(Lines, Protocol):
         ...
 
 
-class MovedError(Exception):
+class RateConflictError(Exception):
     """The line is not as it was expected; `line` is the line as it stands (None: there is none)."""
 
-    def __init__(self, line: Line | None) -> None:
+    def __init__(self, account_rate: AccountRate | None) -> None:
         super().__init__("the line has moved on")
-        self.line = line
+        self.current = account_rate

@@ -319,7 +319,7 @@ def sweep_dependencies() -> SweepDependencies:
     return SweepDependencies(
         releases=providers_table(),
         providers=providers_table(),
-        lines=pacing_table(),
+        account_rates=pacing_table(),
         messages=messages_table(),
         queue=send_queue(),
         intake=LambdaIntake(_client("lambda"), settings().send_event_source),

@@ -314,7 +314,7 @@ def test_the_pacing_line_of_a_tenant_alone_goes(office: Office, aws: Mapping[str
     region = a_config().region
     for account in ("111122223333", "444455556666"):
         boto3.client("dynamodb").put_item(TableName=aws["PACING_TABLE"], Item={"account": {"S": f"{account}/{region}"}})
-    assert erase_tenant("acme", office.deps, cancel=False)[erasure.LINES] == 1
-    assert erase_tenant("globex", office.deps, cancel=False)[erasure.LINES] == 0
+    assert erase_tenant("acme", office.deps, cancel=False)[erasure.ACCOUNT_RATES] == 1
+    assert erase_tenant("globex", office.deps, cancel=False)[erasure.ACCOUNT_RATES] == 0
     assert office.item("PACING_TABLE", account=f"111122223333/{region}") == {}
     assert office.item("PACING_TABLE", account=f"444455556666/{region}") != {}

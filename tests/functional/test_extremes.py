@@ -21,7 +21,7 @@ from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Resolution, Sent
 from mailer.domain.errors import CODES, ErrorInfo
 from mailer.domain.events import request_ended
 from mailer.domain.message import MAX_BODY, MAX_RAW_BYTES, MAX_RECIPIENTS, MAX_TAGS
-from mailer.domain.pacing import Later, RateSource
+from mailer.domain.pacing import RateSource, RetryAt
 from mailer.domain.proof import to_json
 from mailer.domain.provider import SUSPEND_AFTER, ProviderStatus
 from mailer.domain.tags import tagged
@@ -176,7 +176,7 @@ def test_a_line_is_written_at_every_rate_and_state(rate: float, kind: str) -> No
     pacing.throttled(account, NOON)
     pacing.quota_exhausted(account, NOON)
     answers = pacing.reserve(account, source, [1] * 100, [None] * 100, NOON)
-    assert all(isinstance(answer, Later) for answer in answers)
+    assert all(isinstance(answer, RetryAt) for answer in answers)
 
 
 # -- the queues ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from mailer.adapters.lost_ends import DynamoLostEnds
 from mailer.adapters.messages_table import DynamoMessagesTable
 from mailer.domain import changes
 from mailer.domain.changes import Fence
-from mailer.domain.delivery import REMEMBERED, Change, Delivery, Sent, Status
+from mailer.domain.delivery import RECORD_RETENTION, Change, Delivery, Sent, Status
 from mailer.domain.errors import ErrorInfo
 from mailer.observability import LogJournal
 from mailer.ports import End, RefusedError
@@ -85,7 +85,7 @@ def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, end
     assert (ended.sweep_at, ended.due_at, ended.waits_for, ended.deadline) == (None, None, None, None)
     item: Any = restored._client.scan(TableName=restored._table)["Items"][0]
     assert "sweepShard" not in item
-    assert item["ttl"] == {"N": str(int((LATER + REMEMBERED).timestamp()))}
+    assert item["ttl"] == {"N": str(int((LATER + RECORD_RETENTION).timestamp()))}
 
 
 def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:

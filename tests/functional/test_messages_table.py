@@ -19,7 +19,7 @@ from mailer.adapters.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesT
 from mailer.adapters.raw_update import pass_updates
 from mailer.domain import changes, delivery
 from mailer.domain.changes import Deferral, Fence
-from mailer.domain.delivery import REMEMBERED, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
+from mailer.domain.delivery import RECORD_RETENTION, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.ports import RefusedError
 from transitions import CHANGES, DEFERRAL, MS, REQUEST, cases, seen
@@ -240,8 +240,8 @@ def test_only_ended_records_are_forgotten(table: DynamoMessagesTable) -> None:
         if rule.target is None:
             assert ttl == {"N": "1"}, rule.name  # it neither ends nor goes on
         else:
-            ahead = {"N": str(int((NOON + REMEMBERED).timestamp()))}
-            assert ttl == (ahead if status in delivery.ENDS else None), rule.name
+            ahead = {"N": str(int((NOON + RECORD_RETENTION).timestamp()))}
+            assert ttl == (ahead if status in delivery.END_STATUSES else None), rule.name
 
 
 def test_the_sweep_index_is_sparse(table: DynamoMessagesTable) -> None:

@@ -12,12 +12,12 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from lines import FakePacingTable
 from mailer.adapters.pacing_table import KEPT, DynamoPacingTable
 from mailer.domain.errors import DependencyError
-from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot
-from mailer.ports import MovedError, PacingTable
+from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
+from mailer.ports import PacingTable, RateConflictError
 from mailer.services.pacing import Pacing
+from pacing_support import FakePacingTable
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TIME = NOON.timestamp()
@@ -35,28 +35,28 @@ def dynamodb(aws: Mapping[str, str]) -> DynamoPacingTable:
     return DynamoPacingTable(boto3.client("dynamodb"), aws["PACING_TABLE"])
 
 
-def line(**fields: Any) -> Line:
-    return replace(Line.opened(KNOWN, TIME), turn=1, **fields)
+def account_rate(**fields: Any) -> AccountRate:
+    return replace(AccountRate.initial(KNOWN, TIME), revision=1, **fields)
 
 
 def booking(**fields: Any) -> Booking:
-    return Booking(**{"end": "booked", "turn": 1, "is_idle": True, "start": 10.0, "weight": 3.0, "count": 3, **fields})
+    return Booking(**{"end": "booked", "revision": 1, "is_idle": True, "start": 10.0, "weight": 3.0, "count": 3, **fields})
 
 
-def refused(table: PacingTable, wanted: Booking) -> Line | None:
-    with pytest.raises(MovedError) as moved:
+def refused(table: PacingTable, wanted: Booking) -> AccountRate | None:
+    with pytest.raises(RateConflictError) as moved:
         table.book(ACCOUNT, wanted, NOON)
-    return moved.value.line
+    return moved.value.current
 
 
 def test_a_line_is_read_as_it_was_stored(table: PacingTable) -> None:
     """Every field, set or not."""
     assert table.get(ACCOUNT) is None
     for account, stored in (
-        (ACCOUNT, line()),
+        (ACCOUNT, account_rate()),
         (
             "tenant/acme/eu-central-1",
-            line(cap=None, cap_at=0.0, throttled_at=TIME - 0.125, is_spent=True, waited=3.5, booked=7.25, promised=9.0),
+            account_rate(cap=None, cap_at=0.0, throttled_at=TIME - 0.125, is_spent=True, waited=3.5, booked=7.25, promised=9.0),
         ),
     ):
         assert table.start(account, stored, NOON) == stored
@@ -65,39 +65,39 @@ def test_a_line_is_read_as_it_was_stored(table: PacingTable) -> None:
 
 def test_only_one_function_starts_a_line(table: PacingTable) -> None:
     """The other learns of it."""
-    table.start(ACCOUNT, line(booked=1.0), NOON)
-    with pytest.raises(MovedError) as moved:
-        table.start(ACCOUNT, line(booked=2.0), NOON)
-    assert moved.value.line == line(booked=1.0)
+    table.start(ACCOUNT, account_rate(booked=1.0), NOON)
+    with pytest.raises(RateConflictError) as moved:
+        table.start(ACCOUNT, account_rate(booked=2.0), NOON)
+    assert moved.value.current == account_rate(booked=1.0)
 
 
 def test_an_idle_line_is_booked_from_the_present_on(table: PacingTable) -> None:
     """What was not used until now is not saved up."""
-    table.start(ACCOUNT, line(booked=10.0), NOON)
-    assert table.book(ACCOUNT, booking(behind=2.0), NOON) == line(booked=13.0, waited=2.0)
-    assert refused(table, booking(start=12.9)) == line(booked=13.0, waited=2.0)
+    table.start(ACCOUNT, account_rate(booked=10.0), NOON)
+    assert table.book(ACCOUNT, booking(behind=2.0), NOON) == account_rate(booked=13.0, waited=2.0)
+    assert refused(table, booking(start=12.9)) == account_rate(booked=13.0, waited=2.0)
 
 
 def test_a_busy_line_is_booked_from_its_end_on(table: PacingTable) -> None:
     """As long as all of the booking lies within the horizon."""
-    table.start(ACCOUNT, line(booked=11.0), NOON)
+    table.start(ACCOUNT, account_rate(booked=11.0), NOON)
     assert table.book(ACCOUNT, booking(is_idle=False, latest=11.0), NOON).booked == 14.0
-    assert refused(table, booking(is_idle=False, latest=13.9)) == line(booked=14.0)
-    assert refused(table, booking(is_idle=False, start=14.0)) == line(booked=14.0)
+    assert refused(table, booking(is_idle=False, latest=13.9)) == account_rate(booked=14.0)
+    assert refused(table, booking(is_idle=False, start=14.0)) == account_rate(booked=14.0)
 
 
 def test_a_promise_moves_its_own_end(table: PacingTable) -> None:
     """Idle and busy alike."""
-    table.start(ACCOUNT, line(booked=11.0), NOON)
-    assert table.book(ACCOUNT, booking(end="promised", start=100.0), NOON) == line(booked=11.0, promised=103.0)
-    assert table.book(ACCOUNT, booking(end="promised", start=100.0, is_idle=False), NOON) == line(booked=11.0, promised=106.0)
+    table.start(ACCOUNT, account_rate(booked=11.0), NOON)
+    assert table.book(ACCOUNT, booking(end="promised", start=100.0), NOON) == account_rate(booked=11.0, promised=103.0)
+    assert table.book(ACCOUNT, booking(end="promised", start=100.0, is_idle=False), NOON) == account_rate(booked=11.0, promised=106.0)
 
 
 def test_a_full_line_promises_places_behind_its_horizon(table: PacingTable) -> None:
     """What finds no slot is told when to come back, batch after batch, whether or not others wait there already."""
     pacing, batch = Pacing(table, functions=1), [50] * 100
     answers = [answer for _ in range(5) for answer in pacing.reserve(ACCOUNT, KNOWN, batch, [None] * len(batch), NOON)]
-    parked = [answer.at for answer in answers if isinstance(answer, Later) and answer.slot is None]
+    parked = [answer.at for answer in answers if isinstance(answer, RetryAt) and answer.slot is None]
     assert len(parked) == 500 - 245  # 13.58 recipients a second for 900 s are 244 slots of 50, and the first
     assert parked == sorted(parked)
     assert max(parked) > NOON + timedelta(seconds=500 * 50 / 14 - 130)
@@ -106,8 +106,8 @@ def test_a_full_line_promises_places_behind_its_horizon(table: PacingTable) -> N
 @pytest.mark.parametrize("wanted", [booking(), booking(start=5.0, latest=1e9, is_idle=False)], ids=["idle", "busy"])
 def test_nothing_is_booked_on_a_pace_that_is_over(table: PacingTable, wanted: Booking) -> None:
     """The clock has gone another way since it was planned."""
-    table.start(ACCOUNT, line(booked=0.0 if wanted.is_idle else 8.0), NOON)
-    slower = line(booked=0.0 if wanted.is_idle else 8.0).slowed(TIME)
+    table.start(ACCOUNT, account_rate(booked=0.0 if wanted.is_idle else 8.0), NOON)
+    slower = account_rate(booked=0.0 if wanted.is_idle else 8.0).throttled(TIME)
     assert slower is not None
     table.repace(ACCOUNT, slower, NOON)
     assert refused(table, wanted) == slower
@@ -120,30 +120,30 @@ def test_nothing_is_booked_where_there_is_no_line(table: PacingTable) -> None:
 
 def test_a_change_of_pace_keeps_what_was_booked_meanwhile(table: PacingTable) -> None:
     """It is planned on a line that may have grown since."""
-    table.start(ACCOUNT, line(throttled_at=TIME, waited=4.0), NOON)
+    table.start(ACCOUNT, account_rate(throttled_at=TIME, waited=4.0), NOON)
     table.book(ACCOUNT, booking(), NOON)
-    stored = table.repace(ACCOUNT, replace(line(), turn=2, rate=5.0, cap=None), NOON)
-    assert stored == replace(line(), turn=2, rate=5.0, cap=None, booked=13.0)
+    stored = table.repace(ACCOUNT, replace(account_rate(), revision=2, rate=5.0, cap=None), NOON)
+    assert stored == replace(account_rate(), revision=2, rate=5.0, cap=None, booked=13.0)
     assert table.get(ACCOUNT) == stored
 
 
 def test_only_one_function_changes_the_pace(table: PacingTable) -> None:
     """A throttle that many meet slows down once."""
-    table.start(ACCOUNT, line(), NOON)
-    first, second = replace(line(), turn=2, rate=5.0), replace(line(), turn=2, rate=6.0)
+    table.start(ACCOUNT, account_rate(), NOON)
+    first, second = replace(account_rate(), revision=2, rate=5.0), replace(account_rate(), revision=2, rate=6.0)
     table.repace(ACCOUNT, first, NOON)
-    with pytest.raises(MovedError) as moved:
+    with pytest.raises(RateConflictError) as moved:
         table.repace(ACCOUNT, second, NOON)
-    assert moved.value.line == first
+    assert moved.value.current == first
 
 
 def test_every_write_puts_off_the_end_of_the_line(aws: Mapping[str, str]) -> None:
     """A line is kept for a week after its last use."""
     table = dynamodb(aws)
     writes = [
-        lambda now: table.start(ACCOUNT, line(), now),
+        lambda now: table.start(ACCOUNT, account_rate(), now),
         lambda now: table.book(ACCOUNT, booking(), now),
-        lambda now: table.repace(ACCOUNT, replace(line(), turn=2), now),
+        lambda now: table.repace(ACCOUNT, replace(account_rate(), revision=2), now),
     ]
     for number, write in enumerate(writes):
         now = NOON + timedelta(hours=number)
@@ -178,14 +178,14 @@ def test_functions_at_the_same_time_get_different_slots(aws: Mapping[str, str]) 
     stored = table.get(ACCOUNT)
     assert stored is not None
     assert stored.booked == 320
-    slots = [a.slot if isinstance(a, Later) else round((a.at - NOON).total_seconds() * stored.rate) for a in every]
+    slots = [a.slot if isinstance(a, RetryAt) else round((a.at - NOON).total_seconds() * stored.rate) for a in every]
     assert sorted(slots) == list(range(320))
 
 
 def test_a_lost_reply_costs_slots_and_doubles_none(aws: Mapping[str, str]) -> None:
     """The SDK makes the write again: the account sends a little less for a moment."""
     table = dynamodb(aws)
-    table.start(ACCOUNT, line(booked=100.0), NOON)
+    table.start(ACCOUNT, account_rate(booked=100.0), NOON)
     update = table._client.update_item
 
     def twice(**call: Any) -> Any:
@@ -194,7 +194,7 @@ def test_a_lost_reply_costs_slots_and_doubles_none(aws: Mapping[str, str]) -> No
 
     with patch.object(table._client, "update_item", twice):
         answers = Pacing(table, functions=1).reserve(ACCOUNT, KNOWN, [1] * 30, [None] * 30, NOON)
-    assert [a.slot for a in answers if isinstance(a, Later)] == list(range(130, 160))
+    assert [a.slot for a in answers if isinstance(a, RetryAt)] == list(range(130, 160))
     stored = table.get(ACCOUNT)
     assert stored is not None
     assert stored.booked == 160
@@ -203,7 +203,7 @@ def test_a_lost_reply_costs_slots_and_doubles_none(aws: Mapping[str, str]) -> No
 def test_a_lost_reply_of_a_booking_on_an_idle_line_is_booked_behind_itself(aws: Mapping[str, str]) -> None:
     """The second try finds the line busy; its messages wait for as long as the first would have taken."""
     table = dynamodb(aws)
-    table.start(ACCOUNT, line(), NOON)
+    table.start(ACCOUNT, account_rate(), NOON)
     update, lost = table._client.update_item, [1]
 
     def once_lost(**call: Any) -> Any:
@@ -213,7 +213,7 @@ def test_a_lost_reply_of_a_booking_on_an_idle_line_is_booked_behind_itself(aws: 
     with patch.object(table._client, "update_item", once_lost):
         [answer] = Pacing(table, functions=100).reserve(ACCOUNT, KNOWN, [1], [None], NOON)
     assert isinstance(answer, Slot)
-    assert answer.at - NOON == pytest.approx(timedelta(seconds=1 / line().rate), abs=timedelta(milliseconds=1))
+    assert answer.at - NOON == pytest.approx(timedelta(seconds=1 / account_rate().rate), abs=timedelta(milliseconds=1))
 
 
 def test_a_table_that_does_not_answer_is_a_failure_of_ours() -> None:
@@ -224,9 +224,9 @@ def test_a_table_that_does_not_answer_is_a_failure_of_ours() -> None:
     table = DynamoPacingTable(client, "none")
     for call in (
         lambda: table.get(ACCOUNT),
-        lambda: table.start(ACCOUNT, line(), NOON),
+        lambda: table.start(ACCOUNT, account_rate(), NOON),
         lambda: table.book(ACCOUNT, booking(), NOON),
-        lambda: table.repace(ACCOUNT, line(), NOON),
+        lambda: table.repace(ACCOUNT, account_rate(), NOON),
     ):
         with pytest.raises(DependencyError):
             call()

@@ -32,11 +32,11 @@ def dynamodb() -> Iterator["DynamoDBClient"]:
         client = boto3.client("dynamodb", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
         call, one_at_a_time = client._make_api_call, Lock()
 
-        def in_turn(*arguments: Any) -> Any:
+        def scheduled(*arguments: Any) -> Any:
             with one_at_a_time:  # as DynamoDB writes an item; moto leaves it to its caller
                 return call(*arguments)
 
-        with patch.object(client, "_make_api_call", in_turn):
+        with patch.object(client, "_make_api_call", scheduled):
             yield client
 
 

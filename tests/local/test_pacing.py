@@ -13,7 +13,7 @@ from local_aws.running import LocalAws
 from local_aws.tenants import Tenant
 from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.domain.delivery import Status
-from mailer.domain.pacing import HEADROOM, HORIZON, Later, RateSource
+from mailer.domain.pacing import HEADROOM, HORIZON, RateSource, RetryAt
 from mailer.domain.retries import MAX_DELAY
 from mailer.services.pacing import Pacing
 
@@ -62,6 +62,6 @@ def test_a_full_line_promises_places_behind_its_horizon(aws: LocalAws) -> None:
     answers = [
         answer for batch in batches for answer in pacing.reserve("full/eu-central-1", RateSource(configured=14.0), batch, [None] * 100, now)
     ]
-    parked = [answer for answer in answers if isinstance(answer, Later) and answer.slot is None]
+    parked = [answer for answer in answers if isinstance(answer, RetryAt) and answer.slot is None]
     assert len(answers) - len(parked) == floor(14 * HEADROOM * HORIZON) + 1
     assert all(answer.at > now + timedelta(seconds=700) for answer in parked)

@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from local_aws.server import REGION
 from local_aws.stack import platform_session
 
-ENDS = frozenset({"sent", "failed", "unknown", "cancelled"})
+END_STATUSES = frozenset({"sent", "failed", "unknown", "cancelled"})
 POLL = 0.05  # seconds between two looks at a record: the API has nothing to wait on
 WAIT = 30.0  # seconds
 
@@ -74,7 +74,7 @@ class Api:
         while True:
             answer = self.status(tenant_id, request_id)
             record: dict[str, Any] = answer.body
-            if answer.status == 200 and (reached(record) if reached else record["status"] in ENDS):
+            if answer.status == 200 and (reached(record) if reached else record["status"] in END_STATUSES):
                 return record
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{tenant_id}/{request_id} after {seconds} s: {record}")

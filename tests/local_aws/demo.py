@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from local_aws.api import ENDS
+from local_aws.api import END_STATUSES
 from local_aws.running import LocalAws, NotStartedError, local_aws
 from local_aws.server import ROOT
 from local_aws.stack import SamError
@@ -111,7 +111,7 @@ class Demo:
 
     def _ended(self, case: str, way: str, request: dict[str, Any]) -> Row:
         record = self._aws.api.wait_for(
-            request["tenantId"], request["requestId"], lambda seen: seen["status"] in ENDS or bool(seen["error"])
+            request["tenantId"], request["requestId"], lambda seen: seen["status"] in END_STATUSES or bool(seen["error"])
         )
         error = record["error"]
         said = f"{error['code']}: {error['message']}\n{error['hint']}" if error else record["messageId"]

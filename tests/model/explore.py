@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mailer.domain.delivery import ENDS, Status
+from mailer.domain.delivery import END_STATUSES, Status
 from model.moves import moves
 from model.world import Kind, Setup, World, canonical
 
@@ -68,7 +68,7 @@ def _rests(world: World) -> bool:
 
 def _has_ended(world: World) -> bool:
     """Whether all is done: nothing is on its way, and the record says how it ended."""
-    return _rests(world) and world.record is not None and world.record.status in ENDS
+    return _rests(world) and world.record is not None and world.record.status in END_STATUSES
 
 
 def _way(came: Came, number: int) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def figures(story: Story) -> Counter[str]:
     counted["accepted by SES"] += sum(map(len, story.ses.ledger.values()))
     counted["accepted again, as onUnknown: resend allows"] += sum(len(ids) - 1 for ids in story.ses.ledger.values() if ids)
     counted["copies that brought a slot along"] += story.queue.slots
-    counted["messages that found no slot"] += story.lines.promises
+    counted["messages that found no slot"] += story.account_rates.promises
     counted["copies among the dead letters"] += len(story.queue.letters)
     return counted
 

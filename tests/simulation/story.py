@@ -13,7 +13,7 @@ from fakes import NOON, AtOnce, FakeIntake, FakeProducerRules, a_config, a_provi
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
-from mailer.domain.pacing import Line, RateSource
+from mailer.domain.pacing import AccountRate, RateSource
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import QueueMessage
 from mailer.services.byte_budget import ByteBudget
@@ -99,13 +99,13 @@ class Story:
         }
         send = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
         front = {"providers": self.providers, "attachments": SimAttachments(world), "send_timeout": SEND_TIMEOUT}
-        self.lines = lines = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._line()})
-        self.pacers = [Pacing(lines, functions=WORKERS) for _ in range(WORKERS)]
+        self.account_rates = account_rates = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._account_rate()})
+        self.pacers = [Pacing(account_rates, functions=WORKERS) for _ in range(WORKERS)]
         send["trials"] = SimTrials(world, self.queue)
         self.send_deps = SendDependencies(producers=FakeProducerRules(), pacer=self.pacers[0], opener=self.ses, **send, **shared, **front)
         self.messages_deps = MessagesDependencies(**shared, **front)
         self.sweep_deps = SweepDependencies(
-            releases=self.providers, providers=self.providers, lines=lines, intake=FakeIntake(), shards=1, **shared
+            releases=self.providers, providers=self.providers, account_rates=account_rates, intake=FakeIntake(), shards=1, **shared
         )
         self.troubled = False
         """Whether the provider is switched off for a while."""
@@ -115,10 +115,10 @@ class Story:
         self._read_unknowns: set[tuple[str, int]] = set()
         self._write()
 
-    def _line(self) -> Line:
+    def _account_rate(self) -> AccountRate:
         """Let others' mail stand before this tenant's: none, some seconds' worth of it, or more than finds a slot."""
-        line = Line.opened(RateSource(configured=RATE), NOON.timestamp())
-        return replace(line, turn=1, booked=self.rng.choice((0.0, 0.0, 2.0, 50.0, 850.0, 2000.0)))
+        account_rate = AccountRate.initial(RateSource(configured=RATE), NOON.timestamp())
+        return replace(account_rate, revision=1, booked=self.rng.choice((0.0, 0.0, 2.0, 50.0, 850.0, 2000.0)))
 
     # -- what is to happen -----------------------------------------------------------------------------------------------
 

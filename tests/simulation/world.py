@@ -10,17 +10,17 @@ from random import Random
 from typing import Any
 
 from fakes import NOON, FakeAttachments, FakeMessagesTable, FakeParkedBodies, FakeProvidersTable, FakeTrials
-from lines import FakePacingTable
 from mailer.adapters.providers_table import RELEASE_MARKED
 from mailer.domain import delivery
 from mailer.domain.delivery import BEGIN, TIME_OUT, Change, Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
 from mailer.domain.message import S3Object
-from mailer.domain.pacing import Booking, Line
+from mailer.domain.pacing import AccountRate, Booking
 from mailer.domain.provider import Provider, ProviderStatus
 from mailer.domain.retries import MAX_DELAY
 from mailer.ports import QueueMessage, RefusedError, Stage, Trial
 from mailer.services.suspects import SUSPECT_FROM
+from pacing_support import FakePacingTable
 from simulation.faults import Fault, Faults
 from simulation.tasks import NEVER, Killed, Task, Timeline
 
@@ -402,29 +402,29 @@ class SimTrials(FakeTrials):
 class SimPacingTable(FakePacingTable):
     """The lines of the sending accounts."""
 
-    def __init__(self, world: World, lines: Mapping[str, Line]) -> None:
+    def __init__(self, world: World, account_rates: Mapping[str, AccountRate]) -> None:
         super().__init__()
         self._world = world
-        self.lines = dict(lines)
+        self.account_rates = dict(account_rates)
         self.promises = 0
         """Messages that found no slot."""
 
-    def get(self, account: str) -> Line | None:
+    def get(self, account: str) -> AccountRate | None:
         return self._world.call("DynamoDB", "read line", lambda: super(SimPacingTable, self).get(account))
 
-    def start(self, account: str, line: Line, now: datetime) -> Line:
-        return self._world.call("DynamoDB", "start line", lambda: super(SimPacingTable, self).start(account, line, now))
+    def start(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
+        return self._world.call("DynamoDB", "start line", lambda: super(SimPacingTable, self).start(account, account_rate, now))
 
-    def book(self, account: str, booking: Booking, now: datetime) -> Line:
-        def book() -> Line:
+    def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
+        def book() -> AccountRate:
             self._world.say(f"{booking.end} {booking.count} on {account}")
             self.promises += booking.count if booking.end == "promised" else 0
             return super(SimPacingTable, self).book(account, booking, now)
 
         return self._world.call("DynamoDB", "book", book)
 
-    def repace(self, account: str, line: Line, now: datetime) -> Line:
-        return self._world.call("DynamoDB", "repace", lambda: super(SimPacingTable, self).repace(account, line, now))
+    def repace(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
+        return self._world.call("DynamoDB", "repace", lambda: super(SimPacingTable, self).repace(account, account_rate, now))
 
 
 class SimParkedBodies(FakeParkedBodies):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tables
-from mailer.domain.delivery import ENDS
+from mailer.domain.delivery import END_STATUSES
 from mailer.settings import Settings
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
@@ -150,7 +150,7 @@ def patterns(table: str) -> list[dict[str, Any]]:
 def test_telling_is_called_for_ends_alone() -> None:
     """What goes on costs no invocation, and what time forgets is no news."""
     [pattern] = patterns("MessagesTable")
-    assert set(pattern["dynamodb"]["NewImage"]["status"]["S"]) == {status.value for status in ENDS}
+    assert set(pattern["dynamodb"]["NewImage"]["status"]["S"]) == {status.value for status in END_STATUSES}
     assert pattern["eventName"] == ["INSERT", "MODIFY"]
     assert patterns("ProvidersTable") == [{"eventName": ["INSERT", "MODIFY"]}]
 

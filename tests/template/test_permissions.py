@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tables
-from mailer.domain.delivery import REMEMBERED
+from mailer.domain.delivery import RECORD_RETENTION
 from mailer.domain.message import MAX_AHEAD
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
@@ -238,7 +238,7 @@ def test_versions_outlive_every_wait() -> None:
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
     rules = bucket["LifecycleConfiguration"]["Rules"]
     kept = [rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules if "NoncurrentVersionExpiration" in rule]
-    assert min(kept) >= 2 * MAX_AHEAD.days + REMEMBERED.days
+    assert min(kept) >= 2 * MAX_AHEAD.days + RECORD_RETENTION.days
 
 
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import tables
-from mailer.domain.delivery import REMEMBERED
+from mailer.domain.delivery import RECORD_RETENTION
 
 MAY_WAIT_DAYS = 14  # sendAt at most 7 days ahead, expiresAt at most 7 days after
 PRECIOUS = ("ProvidersTable", "MessagesTable", "ProviderKey", "AttachmentsBucket")
@@ -108,7 +108,7 @@ def test_bodies_are_kept_until_no_operator_may_send_them_again() -> None:
     [forget] = [
         rule for rule in resource("AttachmentsBucket")["Properties"]["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule
     ]
-    needed = REMEMBERED.days + MAY_WAIT_DAYS
+    needed = RECORD_RETENTION.days + MAY_WAIT_DAYS
     assert forget["Status"] == "Enabled"
     assert forget["ExpirationInDays"] > needed
     assert forget["NoncurrentVersionExpiration"]["NoncurrentDays"] > needed

@@ -7,7 +7,7 @@ import pytest
 
 from fakes import NOON, a_delivery
 from mailer.domain import changes, delivery
-from mailer.domain.delivery import ENDS, HOLDS, RULES, Guard, Status, WaitsFor, same_content
+from mailer.domain.delivery import END_STATUSES, HOLDS, RULES, Guard, Status, WaitsFor, same_content
 from mailer.domain.errors import EXPIRED
 from transitions import BREAKS, CHANGES, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, TIMEOUT, WORD, Case, cases, seen
 
@@ -42,7 +42,7 @@ def test_nothing_takes_over_a_request_under_way() -> None:
 
 def test_only_acceptance_leads_on_from_an_end() -> None:
     """`sent`, `failed` and `cancelled` are final; an `unknown` may still be proven or sent again."""
-    for end in ENDS - {Status.UNKNOWN}:
+    for end in END_STATUSES - {Status.UNKNOWN}:
         away = {name for name, rule in RULES.items() if end in rule.sources}
         assert away == (set() if end is Status.SENT else {"accept"})
     away = {name for name, rule in RULES.items() if Status.UNKNOWN in rule.sources}
@@ -206,7 +206,7 @@ def test_a_change_without_an_owner_is_never_already_done() -> None:
 def test_a_record_is_forgotten_35_days_after_its_end(status: Status) -> None:
     """Open records are never deleted."""
     record = a_delivery(status=status)
-    assert record.forget_at == (NOON + timedelta(days=35) if status in ENDS else None)
+    assert record.forget_at == (NOON + timedelta(days=35) if status in END_STATUSES else None)
 
 
 def test_an_unknown_that_is_sent_again_has_not_ended() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes import NOON, a_config, a_delivery, a_provider
-from mailer.domain.delivery import ENDS, NEEDS_NEW_ID, Delivery, Resolution, Status
+from mailer.domain.delivery import END_STATUSES, NEEDS_NEW_ID, Delivery, Resolution, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.events import Event, provider_changed, request_ended, what_changed
 from mailer.domain.provider import Provider, ProviderStatus
@@ -20,7 +20,7 @@ LATER = NOON + timedelta(seconds=1)
 REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
 
 
-@pytest.mark.parametrize("status", sorted(ENDS))
+@pytest.mark.parametrize("status", sorted(END_STATUSES))
 def test_every_end_of_a_request_is_told(status: Status) -> None:
     """Whichever of the four it is, and whatever the request was before."""
     event = request_ended("e-1", a_delivery(status=Status.SENDING), a_delivery(status=status))
@@ -33,7 +33,7 @@ def test_the_first_write_of_a_request_may_be_its_end() -> None:
     assert request_ended("e-1", None, a_delivery(status=Status.FAILED))
 
 
-@pytest.mark.parametrize("status", sorted(set(Status) - ENDS))
+@pytest.mark.parametrize("status", sorted(set(Status) - END_STATUSES))
 def test_what_goes_on_is_not_told(status: Status) -> None:
     """A request that waits or is tried has no outcome yet."""
     assert request_ended("e-1", None, a_delivery(status=status)) is None

@@ -13,7 +13,7 @@ from mailer.domain.delivery import NEEDS_NEW_ID, MaybeSent, NotSent, Outcome, Se
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
 from mailer.domain.events import provider_changed
 from mailer.domain.provider import ProviderStatus
-from mailer.observability import IN_TURN, METRICS, LogJournal
+from mailer.observability import METRICS, SCHEDULED, LogJournal
 from mailer.ports import Journal
 
 REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
@@ -87,7 +87,7 @@ def test_failures_count_by_code_and_deferrals_by_reason() -> None:
     assert written.values("RequestFailed", code="expired") == [1]
     assert written.values("RequestDeferred") == [1, 1]
     assert written.values("RequestDeferred", code="throttled") == [1]
-    assert written.values("RequestDeferred", code=IN_TURN) == [1]
+    assert written.values("RequestDeferred", code=SCHEDULED) == [1]
 
 
 def test_an_aws_service_that_failed_counts_by_its_name_and_a_bug_as_one() -> None:

@@ -23,14 +23,14 @@ from mailer.domain.pacing import (
     NAMED_FOR,
     PARKED_EARLY,
     PROBING,
-    QUOTA_REST,
+    QUOTA_BACKOFF,
     SLOWED,
-    THROTTLE_REST,
+    THROTTLE_BACKOFF,
     THROTTLE_SETTLES,
+    AccountRate,
     Booking,
-    Later,
-    Line,
     RateSource,
+    RetryAt,
     Slot,
     account_key,
     moment,
@@ -42,11 +42,11 @@ KNOWN = RateSource(configured=14.0)
 UNKNOWN = RateSource()
 
 
-def booked(line: Line, weights: list[int], now: float) -> tuple[Line, list[float]]:
+def booked(account_rate: AccountRate, weights: list[int], now: float) -> tuple[AccountRate, list[float]]:
     """Book and return the line after it with the slots."""
-    booking = line.book(weights, now)
+    booking = account_rate.book(weights, now)
     assert booking is not None
-    after = line.after(booking)
+    after = account_rate.after(booking)
     return after, list(accumulate(weights[: booking.count], initial=after.booked - booking.weight))[:-1]
 
 
@@ -58,13 +58,13 @@ rates = st.floats(0.5, 500)
 
 def schedule(rate: float, plan: list[tuple[float, list[int]]]) -> list[tuple[float, int]]:
     """Book batch after batch; return when the clock shows each slot, and its message's weight."""
-    line, now, sends = Line(since=NOW, rate=rate, cap=rate, cap_at=NOW), NOW, []
+    account_rate, now, sends = AccountRate(since=NOW, rate=rate, cap=rate, cap_at=NOW), NOW, []
     for gap, weights in plan:
         now += gap
-        if line.book(weights, now) is None:
+        if account_rate.book(weights, now) is None:
             continue
-        line, slots = booked(line, weights, now)
-        sends += [(line.shows(slot, now), weight) for slot, weight in zip(slots, weights, strict=False)]
+        account_rate, slots = booked(account_rate, weights, now)
+        sends += [(account_rate.shows(slot, now), weight) for slot, weight in zip(slots, weights, strict=False)]
     return sends
 
 
@@ -89,34 +89,34 @@ def test_messages_keep_their_order(rate: float, plan: list[tuple[float, list[int
 @given(rates, st.lists(st.integers(1, 50), min_size=1, max_size=50))
 def test_every_slot_comes(rate: float, weights: list[int]) -> None:
     """Whoever holds a slot and comes back when told is sent, and within the horizon: nobody starves."""
-    line, slots = booked(Line(since=NOW, rate=rate, cap=rate, cap_at=NOW), weights, NOW)
+    account_rate, slots = booked(AccountRate(since=NOW, rate=rate, cap=rate, cap_at=NOW), weights, NOW)
     for slot in slots:
-        now, answer = NOW, line.answer(slot, NOW)
-        while isinstance(answer, Later):
+        now, answer = NOW, account_rate.answer(slot, NOW)
+        while isinstance(answer, RetryAt):
             now = max(answer.at.timestamp() + 0.5, now + 0.5)
-            answer = line.answer(slot, now)
+            answer = account_rate.answer(slot, now)
         assert isinstance(answer, Slot)
         assert answer.at.timestamp() <= NOW + HORIZON + 1
 
 
 def test_an_idle_account_sends_at_once() -> None:
     """Pacing costs nothing where there is nothing to pace."""
-    line, [slot] = booked(Line.opened(KNOWN, NOW), [3], NOW + 100)
-    assert line.answer(slot, NOW + 100) == Slot(moment(NOW + 100))
+    account_rate, [slot] = booked(AccountRate.initial(KNOWN, NOW), [3], NOW + 100)
+    assert account_rate.answer(slot, NOW + 100) == Slot(moment(NOW + 100))
 
 
 def test_recipients_count_not_messages() -> None:
     """A message to fifty takes as long as fifty messages, as SES counts."""
-    line, [_, second] = booked(Line.opened(RateSource(configured=10.0), NOW), [50, 1], NOW)
-    assert line.shows(second, NOW) == pytest.approx(NOW + 50 / (10 * HEADROOM))
+    account_rate, [_, second] = booked(AccountRate.initial(RateSource(configured=10.0), NOW), [50, 1], NOW)
+    assert account_rate.shows(second, NOW) == pytest.approx(NOW + 50 / (10 * HEADROOM))
 
 
 # -- answers -------------------------------------------------------------------------------------------------------------
 
 
-def busy_line(rate: float = 14.0, ahead: int = 12_000) -> Line:
+def busy_line(rate: float = 14.0, ahead: int = 12_000) -> AccountRate:
     """Return a line at a known rate with so many recipients booked."""
-    return Line(since=NOW, rate=rate, cap=rate, cap_at=NOW, booked=ahead, turn=1)
+    return AccountRate(since=NOW, rate=rate, cap=rate, cap_at=NOW, booked=ahead, revision=1)
 
 
 @pytest.mark.parametrize(("seconds", "waits_inside"), [(0.5, True), (1.27, True), (1.28, False), (800, False)])
@@ -130,8 +130,8 @@ def test_only_about_a_second_is_waited_for_inside(seconds: float, waits_inside: 
 @given(st.floats(LEAST_RATE, 1000), st.floats(0, 899), st.booleans())
 def test_no_copy_spins(rate: float, seconds: float, is_learning: bool) -> None:  # noqa: FBT001  # drawn
     """Every copy is held back for a second at least; one that came at once would find its slot as far away as before."""
-    line = replace(busy_line(rate, ahead=1_000_000), cap=None if is_learning else rate)
-    answer = line.answer(rate * seconds, NOW)
+    account_rate = replace(busy_line(rate, ahead=1_000_000), cap=None if is_learning else rate)
+    answer = account_rate.answer(rate * seconds, NOW)
     assert isinstance(answer, Slot) or (answer is not None and answer.at >= moment(NOW + 0.5))
 
 
@@ -149,31 +149,31 @@ def test_a_slot_beyond_the_line_is_none_of_it() -> None:
 
 def test_copies_come_back_before_their_slot() -> None:
     """Whole seconds of delay and the batching window are allowed for; what is left is waited for inside."""
-    line = busy_line()
+    account_rate = busy_line()
     for tenth in range(20, 8000, 7):
-        answer = line.answer(1.4 * tenth, NOW)
-        assert isinstance(answer, Later)
+        answer = account_rate.answer(1.4 * tenth, NOW)
+        assert isinstance(answer, RetryAt)
         visible = answer.at.timestamp() + 0.5  # the queue rounds up to whole seconds from now
         assert -1.3 <= visible - (NOW + tenth / 10) <= 0.0
 
 
 def test_a_full_line_reserves_nothing() -> None:
     """What finds no slot within the horizon is parked; until when is spread as the account can take it."""
-    line = busy_line(ahead=round(14 * HORIZON) + 1)
-    assert line.book([1], NOW) is None
-    booking = line.promise([7, 7], NOW)
-    after = line.after(booking)
+    account_rate = busy_line(ahead=round(14 * HORIZON) + 1)
+    assert account_rate.book([1], NOW) is None
+    booking = account_rate.promise([7, 7], NOW)
+    after = account_rate.after(booking)
     first = after.promised - booking.weight
-    assert after.booked == line.booked
-    assert after.back_at(first, NOW) == Later(moment(NOW + HORIZON - PARKED_EARLY))
-    assert after.back_at(first + 14, NOW).at - after.back_at(first, NOW).at == timedelta(seconds=1)
+    assert after.booked == account_rate.booked
+    assert after.retry_at(first, NOW) == RetryAt(moment(NOW + HORIZON - PARKED_EARLY))
+    assert after.retry_at(first + 14, NOW).at - after.retry_at(first, NOW).at == timedelta(seconds=1)
     assert after.promise([1], NOW).is_idle is False
 
 
 def test_a_place_beyond_all_time_is_told_as_two_weeks() -> None:
-    """Millions may wait on a line of a recipient in a quarter of an hour; their requests end long before their turn."""
-    line = Line.opened(RateSource(configured=0.001), NOW)
-    assert line.back_at(1e12, NOW).at == moment(NOW + FURTHEST)
+    """Millions may wait on a line of a recipient in a quarter of an hour; their requests end long before their revision."""
+    account_rate = AccountRate.initial(RateSource(configured=0.001), NOW)
+    assert account_rate.retry_at(1e12, NOW).at == moment(NOW + FURTHEST)
 
 
 def test_a_batch_is_booked_as_far_as_it_fits() -> None:
@@ -186,12 +186,15 @@ def test_a_batch_is_booked_as_far_as_it_fits() -> None:
 
 def test_who_has_to_wait_is_counted() -> None:
     """It shows whether the account could use a higher rate: on an idle line the first message does not wait, on a busy one all do."""
-    assert [booking.behind for line in (busy_line(ahead=0), busy_line(ahead=5)) if (booking := line.book([2, 3], NOW))] == [3, 5]
+    assert [booking.behind for account_rate in (busy_line(ahead=0), busy_line(ahead=5)) if (booking := account_rate.book([2, 3], NOW))] == [
+        3,
+        5,
+    ]
 
 
 def test_a_learning_account_gives_out_slots_ahead_of_its_rate() -> None:
     """It will be faster when they come; without them its copies would all have to be parked."""
-    booking = Line.opened(UNKNOWN, NOW).book([50] * 100, NOW)
+    booking = AccountRate.initial(UNKNOWN, NOW).book([50] * 100, NOW)
     assert booking is not None
     assert booking.count == 100
 
@@ -206,50 +209,50 @@ def test_room_is_what_still_finds_a_slot() -> None:
 # -- pace ----------------------------------------------------------------------------------------------------------------
 
 
-def saturated(line: Line) -> Line:
+def saturated(account_rate: AccountRate) -> AccountRate:
     """Return a line with more waiting than it can send in any step."""
-    return replace(line, waited=1e6)
+    return replace(account_rate, waited=1e6)
 
 
 def test_a_known_rate_is_used_with_headroom() -> None:
     """Whether configured or asked for; what is configured goes before."""
-    assert Line.opened(KNOWN, NOW).rate == 14 * HEADROOM
-    assert Line.opened(RateSource(quota=50.0), NOW).rate == 50 * HEADROOM
-    assert Line.opened(RateSource(configured=5.0, quota=50.0), NOW).rate == 5 * HEADROOM
+    assert AccountRate.initial(KNOWN, NOW).rate == 14 * HEADROOM
+    assert AccountRate.initial(RateSource(quota=50.0), NOW).rate == 50 * HEADROOM
+    assert AccountRate.initial(RateSource(configured=5.0, quota=50.0), NOW).rate == 5 * HEADROOM
 
 
 def test_an_unknown_rate_doubles_while_it_is_saturated() -> None:
     """Every ten seconds, from one a second on."""
-    line, rates_seen = Line.opened(UNKNOWN, NOW), []
+    account_rate, rates_seen = AccountRate.initial(UNKNOWN, NOW), []
     for step in range(5):
-        rates_seen.append(line.rate)
-        assert line.quickened(line.since + LEARNING[0] - 0.1) is None
-        line = saturated(line).quickened(NOW + LEARNING[0] * (step + 1)) or line
+        rates_seen.append(account_rate.rate)
+        assert account_rate.quickened(account_rate.since + LEARNING[0] - 0.1) is None
+        account_rate = saturated(account_rate).quickened(NOW + LEARNING[0] * (step + 1)) or account_rate
     assert rates_seen == [FIRST_RATE * 2**n for n in range(5)]
 
 
 def test_a_rate_that_is_not_saturated_stays() -> None:
     """Mail that never waited shows nothing of the limit."""
-    assert Line.opened(UNKNOWN, NOW).quickened(NOW + 1e6) is None
+    assert AccountRate.initial(UNKNOWN, NOW).quickened(NOW + 1e6) is None
 
 
 def test_the_clock_goes_on_from_where_it_was() -> None:
     """A change of pace moves no slot that the clock has shown already, and skips none."""
-    line = Line.opened(UNKNOWN, NOW)
-    quicker = saturated(line).quickened(NOW + 10)
+    account_rate = AccountRate.initial(UNKNOWN, NOW)
+    quicker = saturated(account_rate).quickened(NOW + 10)
     assert quicker is not None
-    assert quicker.clock(NOW + 10) == pytest.approx(line.clock(NOW + 10))
+    assert quicker.clock(NOW + 10) == pytest.approx(account_rate.clock(NOW + 10))
     assert quicker.clock(NOW + 11) - quicker.clock(NOW + 10) == pytest.approx(2 * FIRST_RATE)
     assert quicker.waited == 0
 
 
 def test_a_throttle_slows_down_and_ends_the_learning() -> None:
     """0.9 of the throttled rate after a second of silence, then five percent more a minute."""
-    line = Line(since=NOW, rate=16.0, booked=1e6)
-    slower = line.slowed(NOW + 5)
+    account_rate = AccountRate(since=NOW, rate=16.0, booked=1e6)
+    slower = account_rate.throttled(NOW + 5)
     assert slower is not None
     assert slower.rate == 16 * SLOWED
-    assert slower.clock(NOW + 5 + THROTTLE_REST) == slower.clock(NOW + 5) == line.clock(NOW + 5)
+    assert slower.clock(NOW + 5 + THROTTLE_BACKOFF) == slower.clock(NOW + 5) == account_rate.clock(NOW + 5)
     assert slower.quickened(slower.since + PROBING[0] - 1) is None
     probing = saturated(slower).quickened(slower.since + PROBING[0])
     assert probing is not None
@@ -258,24 +261,24 @@ def test_a_throttle_slows_down_and_ends_the_learning() -> None:
 
 def test_throttles_of_one_moment_count_once() -> None:
     """Messages that were under way are throttled too; the rate must not fall for each of them."""
-    slower = Line(since=NOW, rate=16.0).slowed(NOW)
+    slower = AccountRate(since=NOW, rate=16.0).throttled(NOW)
     assert slower is not None
-    assert slower.slowed(NOW + THROTTLE_SETTLES - 0.1) is None
-    assert slower.slowed(NOW + THROTTLE_SETTLES) is not None
+    assert slower.throttled(NOW + THROTTLE_SETTLES - 0.1) is None
+    assert slower.throttled(NOW + THROTTLE_SETTLES) is not None
 
 
 def test_throttles_never_stop_an_account() -> None:
     """However often it is throttled, it tries again."""
-    line = Line.opened(UNKNOWN, NOW)
+    account_rate = AccountRate.initial(UNKNOWN, NOW)
     for step in range(100):
-        line = line.slowed(NOW + 10 * step) or line
-    assert line.rate == LEAST_RATE
+        account_rate = account_rate.throttled(NOW + 10 * step) or account_rate
+    assert account_rate.rate == LEAST_RATE
 
 
 def test_probing_ends_at_the_known_rate() -> None:
     """A throttle below it was someone else's burst; beyond it lies nothing."""
-    line = saturated(replace(Line.opened(KNOWN, NOW), rate=13.5, throttled_at=NOW))
-    quicker = line.quickened(NOW + PROBING[0])
+    account_rate = saturated(replace(AccountRate.initial(KNOWN, NOW), rate=13.5, throttled_at=NOW))
+    quicker = account_rate.quickened(NOW + PROBING[0])
     assert quicker is not None
     assert quicker.rate == 14 * HEADROOM
     assert saturated(quicker).quickened(NOW + 1e6) is None
@@ -283,74 +286,74 @@ def test_probing_ends_at_the_known_rate() -> None:
 
 def test_slots_that_are_out_follow_the_pace() -> None:
     """After a throttle a copy comes too early, keeps its slot and waits on: nothing is reserved anew."""
-    line = Line(since=NOW, rate=14.0, throttled_at=NOW - 100, booked=7000)
-    slower = line.slowed(NOW)
+    account_rate = AccountRate(since=NOW, rate=14.0, throttled_at=NOW - 100, booked=7000)
+    slower = account_rate.throttled(NOW)
     assert slower is not None
     answer = slower.answer(1400, NOW + 100)
-    assert isinstance(answer, Later)
+    assert isinstance(answer, RetryAt)
     assert answer.slot == 1400
-    assert slower.shows(1400, NOW) == pytest.approx(NOW + THROTTLE_REST + 100 / SLOWED)
+    assert slower.shows(1400, NOW) == pytest.approx(NOW + THROTTLE_BACKOFF + 100 / SLOWED)
 
 
 @given(st.floats(0.5, 100), st.floats(1, 900), st.integers(1, 8))
 def test_no_copy_comes_late_because_the_account_got_faster(rate: float, seconds: float, steps: int) -> None:
     """The delay allows for every step that the rate may take meanwhile."""
-    line = Line(since=NOW, rate=rate, booked=1e9, waited=1e9)
+    account_rate = AccountRate(since=NOW, rate=rate, booked=1e9, waited=1e9)
     slot = rate * seconds
-    best = line.shows_at_best(slot, NOW)
+    best = account_rate.shows_at_best(slot, NOW)
     time = NOW
     for _ in range(steps):
         time += LEARNING[0]
-        line = saturated(line).quickened(time) or line
-    assert best <= line.shows(slot, NOW) + 1e-3
+        account_rate = saturated(account_rate).quickened(time) or account_rate
+    assert best <= account_rate.shows(slot, NOW) + 1e-3
 
 
 def test_a_used_up_quota_lets_the_account_rest() -> None:
     """All slots are forfeited, nothing is given out, and the mail is parked until the rest is over; then it starts slowly."""
-    line = busy_line(ahead=5000)
-    resting = line.rested(NOW + 10)
-    assert resting is not None
-    assert resting.since == NOW + 10 + QUOTA_REST
-    assert all(resting.answer(slot, NOW + 11) is None for slot in (0, 140, 154, 4999))
-    assert resting.book([1], NOW + 11) is None
-    assert resting.capacity(NOW + 11) == 0
-    back = resting.back_at(resting.after(resting.promise([1], NOW + 11)).promised - 1, NOW + 11)
-    assert back.at >= moment(resting.since - PARKED_EARLY)
-    assert resting.rate == FIRST_RATE
-    assert resting.rested(NOW + 20) is None
+    account_rate = busy_line(ahead=5000)
+    backed_off = account_rate.quota_exhausted(NOW + 10)
+    assert backed_off is not None
+    assert backed_off.since == NOW + 10 + QUOTA_BACKOFF
+    assert all(backed_off.answer(slot, NOW + 11) is None for slot in (0, 140, 154, 4999))
+    assert backed_off.book([1], NOW + 11) is None
+    assert backed_off.capacity(NOW + 11) == 0
+    back = backed_off.retry_at(backed_off.after(backed_off.promise([1], NOW + 11)).promised - 1, NOW + 11)
+    assert back.at >= moment(backed_off.since - PARKED_EARLY)
+    assert backed_off.rate == FIRST_RATE
+    assert backed_off.quota_exhausted(NOW + 20) is None
 
 
 def test_after_the_rest_the_rate_comes_back_quickly() -> None:
     """Doubling up to the known rate, not probing."""
-    line = busy_line().rested(NOW)
-    assert line is not None
+    account_rate = busy_line().quota_exhausted(NOW)
+    assert account_rate is not None
     for _ in range(4):
-        line = saturated(line).quickened(line.since + LEARNING[0]) or line
-    assert line.rate == pytest.approx(14 * HEADROOM)
-    assert not line.is_spent
+        account_rate = saturated(account_rate).quickened(account_rate.since + LEARNING[0]) or account_rate
+    assert account_rate.rate == pytest.approx(14 * HEADROOM)
+    assert not account_rate.is_spent
 
 
 def test_a_throttle_ends_the_coming_back_too() -> None:
     """The account takes less than before the rest."""
-    line = busy_line().rested(NOW)
-    slower = line and line.slowed(line.since + 1)
+    account_rate = busy_line().quota_exhausted(NOW)
+    slower = account_rate and account_rate.throttled(account_rate.since + 1)
     assert slower is not None
     assert not slower.is_learning
 
 
 def test_a_new_rate_does_not_end_the_rest() -> None:
     """A tenant may change its config meanwhile."""
-    resting = busy_line().rested(NOW)
-    assert resting is not None
-    adopted = resting.adopted(RateSource(configured=5.0), NOW + 1)
+    backed_off = busy_line().quota_exhausted(NOW)
+    assert backed_off is not None
+    adopted = backed_off.adopted(RateSource(configured=5.0), NOW + 1)
     assert adopted is not None
-    assert adopted.since == resting.since
+    assert adopted.since == backed_off.since
 
 
 def test_the_lowest_rate_of_an_accounts_tenants_holds() -> None:
     """A lower one counts at once, a higher one only when the lower was not named for a while."""
-    line = Line.opened(KNOWN, NOW)
-    lower = line.adopted(RateSource(configured=5.0), NOW + 1)
+    account_rate = AccountRate.initial(KNOWN, NOW)
+    lower = account_rate.adopted(RateSource(configured=5.0), NOW + 1)
     assert lower is not None
     assert lower.rate == 5 * HEADROOM
     assert lower.adopted(KNOWN, NOW + 2) is None
@@ -362,9 +365,9 @@ def test_the_lowest_rate_of_an_accounts_tenants_holds() -> None:
 
 def test_a_rate_that_nobody_names_is_forgotten() -> None:
     """A tenant that takes its maxSendRate back is not held to it for ever."""
-    line = Line.opened(KNOWN, NOW)
-    assert line.adopted(UNKNOWN, NOW + NAMED_FOR - 1) is None
-    forgotten = line.adopted(UNKNOWN, NOW + NAMED_FOR + 1)
+    account_rate = AccountRate.initial(KNOWN, NOW)
+    assert account_rate.adopted(UNKNOWN, NOW + NAMED_FOR - 1) is None
+    forgotten = account_rate.adopted(UNKNOWN, NOW + NAMED_FOR + 1)
     assert forgotten is not None
     assert forgotten.is_learning
 
@@ -372,29 +375,29 @@ def test_a_rate_that_nobody_names_is_forgotten() -> None:
 def test_ses_is_asked_only_when_mail_waits_and_the_answer_is_old() -> None:
     """At most once in ten minutes, and not for an account that is never busy."""
     asks = RateSource(ask=lambda: 14.0)
-    line = Line.opened(asks, NOW)
-    assert not line.is_to_ask(asks, 1, NOW)
-    assert line.is_to_ask(asks, 10, NOW)
-    assert line.is_to_ask(asks, 0, NOW) is False
-    assert replace(line, booked=5).is_to_ask(asks, 1, NOW)
-    assert not line.asking(NOW).is_to_ask(asks, 10, NOW + KNOWN_FOR - 1)
-    assert line.asking(NOW).is_to_ask(asks, 10, NOW + KNOWN_FOR)
-    assert not line.is_to_ask(RateSource(configured=1.0, ask=lambda: 14.0), 10, NOW)
+    account_rate = AccountRate.initial(asks, NOW)
+    assert not account_rate.is_to_ask(asks, 1, NOW)
+    assert account_rate.is_to_ask(asks, 10, NOW)
+    assert account_rate.is_to_ask(asks, 0, NOW) is False
+    assert replace(account_rate, booked=5).is_to_ask(asks, 1, NOW)
+    assert not account_rate.asking(NOW).is_to_ask(asks, 10, NOW + KNOWN_FOR - 1)
+    assert account_rate.asking(NOW).is_to_ask(asks, 10, NOW + KNOWN_FOR)
+    assert not account_rate.is_to_ask(RateSource(configured=1.0, ask=lambda: 14.0), 10, NOW)
 
 
 def test_what_verify_found_gives_way_to_what_ses_says_now() -> None:
     """The quota in the provider row is as old as the last verify."""
     source = RateSource(quota=14.0, ask=lambda: 50.0)
-    line = Line.opened(source, NOW).capped(50.0, NOW + 700)
-    assert line.adopted(source, NOW + 5000) is None
+    account_rate = AccountRate.initial(source, NOW).capped(50.0, NOW + 700)
+    assert account_rate.adopted(source, NOW + 5000) is None
 
 
 def test_few_recipients_go_unreported() -> None:
     """All functions together no more than SES forgives at once; of an account that nothing limits yet, one each."""
-    assert Line.opened(RateSource(configured=100.0), NOW).unreported_allowed(10) == 9
-    assert Line.opened(KNOWN, NOW).unreported_allowed(10) == 1
-    assert Line.opened(KNOWN, NOW).unreported_allowed(100) == 0
-    assert Line.opened(UNKNOWN, NOW).unreported_allowed(100) == 1
+    assert AccountRate.initial(RateSource(configured=100.0), NOW).unreported_allowed(10) == 9
+    assert AccountRate.initial(KNOWN, NOW).unreported_allowed(10) == 1
+    assert AccountRate.initial(KNOWN, NOW).unreported_allowed(100) == 0
+    assert AccountRate.initial(UNKNOWN, NOW).unreported_allowed(100) == 1
 
 
 def test_tenants_of_one_account_share_a_line() -> None:
@@ -406,8 +409,8 @@ def test_tenants_of_one_account_share_a_line() -> None:
 
 def test_a_booking_moves_one_end() -> None:
     """The other stays as it is."""
-    line = busy_line(ahead=100)
-    promised = line.after(Booking(end="promised", turn=1, is_idle=True, start=500, weight=5, count=5))
+    account_rate = busy_line(ahead=100)
+    promised = account_rate.after(Booking(end="promised", revision=1, is_idle=True, start=500, weight=5, count=5))
     assert (promised.booked, promised.promised) == (100, 505)
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lines import FakePacingTable
 from mailer.domain.errors import DependencyError
-from mailer.domain.pacing import HEADROOM, QUOTA_REST, SLOWED, Later, Line, RateSource, Slot, moment
-from mailer.services.pacing import REMEMBERED, TRIES, TRUSTED, Pacing
+from mailer.domain.pacing import HEADROOM, QUOTA_BACKOFF, SLOWED, AccountRate, RateSource, RetryAt, Slot, moment
+from mailer.services.pacing import CACHED_RATES, TRIES, TRUSTED, Pacing
+from pacing_support import FakePacingTable
 
 NOON = moment(1_800_000_000.0)
 SECOND = timedelta(seconds=1)
@@ -31,7 +31,7 @@ def test_a_batch_costs_one_write() -> None:
     answers = pacing.reserve(ACCOUNT, KNOWN, [1] * 100, [None] * 100, NOON)
     assert table.writes == 1
     assert [type(a) for a in answers[:14]] == [Slot] * 14
-    assert all(isinstance(a, Later) and a.slot is not None for a in answers[20:])
+    assert all(isinstance(a, RetryAt) and a.slot is not None for a in answers[20:])
 
 
 def test_a_message_now_and_then_costs_half_a_write() -> None:
@@ -41,8 +41,8 @@ def test_a_message_now_and_then_costs_half_a_write() -> None:
     for second in range(100):
         assert pacing.reserve(ACCOUNT, KNOWN, [1], [None], NOON + second * SECOND) == [Slot(NOON + second * SECOND)]
     assert table.writes == 50
-    line = table.lines[ACCOUNT]
-    assert line.booked - line.clock((NOON + 99 * SECOND).timestamp()) == pytest.approx(2)
+    account_rate = table.account_rates[ACCOUNT]
+    assert account_rate.booked - account_rate.clock((NOON + 99 * SECOND).timestamp()) == pytest.approx(2)
 
 
 def test_a_busy_account_reports_every_message() -> None:
@@ -51,7 +51,7 @@ def test_a_busy_account_reports_every_message() -> None:
     flooding, other = functions(10, table)[:2]
     flooding.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
     [answer] = other.reserve(ACCOUNT, KNOWN, [1], [None], NOON)
-    assert isinstance(answer, Later)
+    assert isinstance(answer, RetryAt)
     assert answer.slot == 50
 
 
@@ -60,11 +60,11 @@ def test_a_good_slot_costs_no_write() -> None:
     table = FakePacingTable()
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
-    slots = [a.slot for a in answers if isinstance(a, Later)]
+    slots = [a.slot for a in answers if isinstance(a, RetryAt)]
     writes = table.writes
     [due, early] = second.reserve(ACCOUNT, KNOWN, [1, 1], [slots[0], slots[-1]], NOON + SECOND)
     assert isinstance(due, Slot)
-    assert isinstance(early, Later)
+    assert isinstance(early, RetryAt)
     assert early.slot == slots[-1]
     assert table.writes == writes
 
@@ -76,7 +76,7 @@ def test_a_forfeited_slot_is_reserved_anew_behind_the_line() -> None:
     pacing.reserve(ACCOUNT, KNOWN, [1] * 100, [None] * 100, NOON)
     writes = table.writes
     answers = pacing.reserve(ACCOUNT, KNOWN, [1, 1], [1.0, None], NOON + 5 * SECOND)
-    assert [a.slot for a in answers if isinstance(a, Later)] == [100, 101]
+    assert [a.slot for a in answers if isinstance(a, RetryAt)] == [100, 101]
     assert table.writes == writes + 1
 
 
@@ -84,7 +84,7 @@ def test_two_functions_never_get_the_same_slot() -> None:
     """A function that planned on an old line is refused and plans again on the new one."""
     table = FakePacingTable()
     first, second = functions(2, table)
-    late: list[Slot | Later] = []
+    late: list[Slot | RetryAt] = []
     table.meanwhile = lambda: late.extend(second.reserve(ACCOUNT, KNOWN, [1] * 7, [None] * 7, NOON))
     early = first.reserve(ACCOUNT, KNOWN, [1] * 7, [None] * 7, NOON)
     assert len({a.at for a in [*early, *late] if isinstance(a, Slot)}) == 14
@@ -100,12 +100,12 @@ def test_functions_together_keep_the_rate(story: list[tuple[int, int, list[int]]
     for function, milliseconds, weights in story:
         now += timedelta(milliseconds=milliseconds)
         answers = pacing[function].reserve(ACCOUNT, KNOWN, weights, [None] * len(weights), now)
-        line = table.lines.get(ACCOUNT)
+        account_rate = table.account_rates.get(ACCOUNT)
         for answer, weight in zip(answers, weights, strict=True):
-            if isinstance(answer, Later):  # its copy comes back in time, and is sent when the clock shows its slot
-                assert line is not None
+            if isinstance(answer, RetryAt):  # its copy comes back in time, and is sent when the clock shows its slot
+                assert account_rate is not None
                 assert answer.slot is not None
-                sends.append((moment(line.shows(answer.slot, now.timestamp())), weight))
+                sends.append((moment(account_rate.shows(answer.slot, now.timestamp())), weight))
             else:
                 sends.append((answer.at, weight))
     sends.sort()
@@ -124,7 +124,7 @@ def test_what_finds_no_slot_is_parked_and_spread() -> None:
     writes = table.writes
     earlier = pacing.reserve(ACCOUNT, KNOWN, [50] * 10, [None] * 10, NOON)
     later = pacing.reserve(ACCOUNT, KNOWN, [50] * 10, [None] * 10, NOON)
-    assert all(isinstance(a, Later) and a.slot is None for a in [*earlier, *later])
+    assert all(isinstance(a, RetryAt) and a.slot is None for a in [*earlier, *later])
     times = [a.at for a in [*earlier, *later]]
     assert times == sorted(times)
     assert times[-1] - times[0] == pytest.approx(19 * 50 / (14 * HEADROOM) * SECOND, abs=SECOND)
@@ -139,7 +139,7 @@ def test_a_throttle_is_written_once() -> None:
     writes = table.writes
     assert {function.throttled(ACCOUNT, NOON + SECOND) for function in (first, first, second)} == {NOON + 2 * SECOND}
     assert table.writes == writes + 1
-    assert table.lines[ACCOUNT].rate == 14 * HEADROOM * SLOWED
+    assert table.account_rates[ACCOUNT].rate == 14 * HEADROOM * SLOWED
     reads = table.reads
     first.throttled(ACCOUNT, NOON + SECOND)
     assert table.reads == reads
@@ -149,7 +149,7 @@ def test_a_throttle_of_an_account_without_a_line_is_learned_from() -> None:
     """Its messages may all have gone unreported so far."""
     table = FakePacingTable()
     functions(1, table)[0].throttled(ACCOUNT, NOON)
-    assert table.lines[ACCOUNT].throttled_at == NOON.timestamp()
+    assert table.account_rates[ACCOUNT].throttled_at == NOON.timestamp()
 
 
 def test_a_used_up_quota_stops_the_account_for_all() -> None:
@@ -158,11 +158,11 @@ def test_a_used_up_quota_stops_the_account_for_all() -> None:
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
     until = first.quota_exhausted(ACCOUNT, NOON)
-    assert until == NOON + QUOTA_REST * SECOND
+    assert until == NOON + QUOTA_BACKOFF * SECOND
     assert second.quota_exhausted(ACCOUNT, NOON + SECOND) == until
-    slots = [a.slot for a in answers if isinstance(a, Later)]
-    resting = second.reserve(ACCOUNT, KNOWN, [1] * len(slots), slots, NOON + 2 * SECOND)
-    assert all(isinstance(a, Later) and a.slot is None and a.at > NOON + 900 * SECOND for a in resting)
+    slots = [a.slot for a in answers if isinstance(a, RetryAt)]
+    backed_off = second.reserve(ACCOUNT, KNOWN, [1] * len(slots), slots, NOON + 2 * SECOND)
+    assert all(isinstance(a, RetryAt) and a.slot is None and a.at > NOON + 900 * SECOND for a in backed_off)
 
 
 def test_ses_is_asked_once_by_whoever_is_first() -> None:
@@ -177,7 +177,7 @@ def test_ses_is_asked_once_by_whoever_is_first() -> None:
     for function in functions(5, table):
         function.reserve(ACCOUNT, RateSource(ask=ask), [1] * 50, [None] * 50, NOON)
     assert len(asked) == 1
-    assert table.lines[ACCOUNT].rate == 50 * HEADROOM
+    assert table.account_rates[ACCOUNT].rate == 50 * HEADROOM
 
 
 def test_an_answer_that_says_nothing_new_changes_nothing() -> None:
@@ -198,7 +198,7 @@ def test_an_account_that_does_not_answer_is_learned() -> None:
         source = RateSource(ask=lambda: asked.append(1))
         functions(1, table)[0].reserve(ACCOUNT, source, [1] * 50, [None] * 50, NOON + second * SECOND)
     assert len(asked) == 1
-    assert table.lines[ACCOUNT].is_learning
+    assert table.account_rates[ACCOUNT].is_learning
 
 
 def test_a_saturated_account_gets_faster_by_itself() -> None:
@@ -207,10 +207,10 @@ def test_a_saturated_account_gets_faster_by_itself() -> None:
     [pacing] = functions(1, table)
     answers = pacing.reserve(ACCOUNT, UNKNOWN, [1] * 200, [None] * 200, NOON)
     last = answers[-1]
-    assert isinstance(last, Later)
+    assert isinstance(last, RetryAt)
     for second in (10, 20, 30):
         pacing.reserve(ACCOUNT, UNKNOWN, [1], [last.slot], NOON + second * SECOND)
-    assert table.lines[ACCOUNT].rate == 8
+    assert table.account_rates[ACCOUNT].rate == 8
 
 
 def test_memory_is_not_trusted_for_long() -> None:
@@ -221,7 +221,7 @@ def test_memory_is_not_trusted_for_long() -> None:
         first.reserve(ACCOUNT, KNOWN, [1], [None], NOON)
     other.reserve(ACCOUNT, KNOWN, [1] * 500, [None] * 500, NOON + SECOND)
     [answer] = first.reserve(ACCOUNT, KNOWN, [1], [None], NOON + (TRUSTED + 0.1) * SECOND)
-    assert isinstance(answer, Later)
+    assert isinstance(answer, RetryAt)
 
 
 def test_slots_are_looked_up_afresh() -> None:
@@ -230,9 +230,9 @@ def test_slots_are_looked_up_afresh() -> None:
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
     second.throttled(ACCOUNT, NOON)
-    due = next(a.slot for a in answers if isinstance(a, Later))
+    due = next(a.slot for a in answers if isinstance(a, RetryAt))
     [answer] = first.reserve(ACCOUNT, KNOWN, [1], [due], NOON + 0.5 * SECOND)
-    assert isinstance(answer, Later)
+    assert isinstance(answer, RetryAt)
     assert answer.slot == due
 
 
@@ -240,10 +240,10 @@ def test_memory_is_bounded() -> None:
     """A function lives long and serves many accounts; the least recently used is read again."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
-    for number in range(REMEMBERED + 1):
+    for number in range(CACHED_RATES + 1):
         pacing.reserve(f"{number:012}/eu-central-1", KNOWN, [1], [None], NOON)
     reads = table.reads
-    pacing.reserve(f"{REMEMBERED:012}/eu-central-1", KNOWN, [1], [None], NOON)
+    pacing.reserve(f"{CACHED_RATES:012}/eu-central-1", KNOWN, [1], [None], NOON)
     assert table.reads == reads
     pacing.reserve("000000000000/eu-central-1", KNOWN, [1], [None], NOON)
     assert table.reads == reads + 1
@@ -254,10 +254,10 @@ def test_a_line_that_was_deleted_is_begun_again() -> None:
     table = FakePacingTable()
     [pacing] = functions(1, table)
     pacing.reserve(ACCOUNT, KNOWN, [1] * 20, [None] * 20, NOON)
-    table.lines.clear()
+    table.account_rates.clear()
     [answer, *_] = pacing.reserve(ACCOUNT, KNOWN, [1] * 20, [None] * 20, NOON)
     assert answer == Slot(NOON)
-    assert table.lines[ACCOUNT].booked == 20
+    assert table.account_rates[ACCOUNT].booked == 20
 
 
 def test_endless_contention_is_a_failure_of_ours() -> None:
@@ -266,7 +266,7 @@ def test_endless_contention_is_a_failure_of_ours() -> None:
     [pacing] = functions(1, table)
 
     def contend() -> None:
-        table.lines.clear() if ACCOUNT in table.lines else table.lines.update({ACCOUNT: _foreign()})
+        table.account_rates.clear() if ACCOUNT in table.account_rates else table.account_rates.update({ACCOUNT: _foreign()})
         table.meanwhile = contend
 
     table.meanwhile = contend
@@ -275,5 +275,5 @@ def test_endless_contention_is_a_failure_of_ours() -> None:
     assert table.writes == TRIES
 
 
-def _foreign() -> Line:
-    return replace(Line.opened(KNOWN, NOON.timestamp()), turn=99)
+def _foreign() -> AccountRate:
+    return replace(AccountRate.initial(KNOWN, NOON.timestamp()), revision=99)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fakes import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies
-from mailer.domain.delivery import ENDS, LOST_CONTENT, Delivery, Status
+from mailer.domain.delivery import END_STATUSES, LOST_CONTENT, Delivery, Status
 from mailer.ports import End, ParkedBody
 from mailer.services.replay import ReplayDependencies, replay
 from mailer.services.told import read_log
@@ -25,7 +25,7 @@ def line(request_id: str = "r1", *, message: str = "request recorded", at: str =
 
 
 def ends(*lines: str) -> dict[str, Status]:
-    return {request: told.status for (_, request), told in read_log(lines).newest.items() if told.status in ENDS}
+    return {request: told.status for (_, request), told in read_log(lines).newest.items() if told.status in END_STATUSES}
 
 
 class FakeLostEnds:

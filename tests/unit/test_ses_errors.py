@@ -11,7 +11,7 @@ from mailer.adapters.ses_errors import TABLE, read_error
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.doctor import diagnose
 from mailer.domain.errors import CODES, Kind
-from mailer.domain.pacing import QUOTA_REST, THROTTLE_SETTLES
+from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
 
 SENDER = "Billing@acme.example"
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
@@ -194,7 +194,7 @@ def test_what_ses_refuses_for_its_limits_comes_back_when_the_account_goes_on() -
     quota, rate = read("Throttling", "Daily message quota exceeded."), read("Throttling", "Maximum sending rate exceeded.")
     assert isinstance(quota, NotSent)
     assert isinstance(rate, NotSent)
-    assert quota.retry_after == timedelta(seconds=QUOTA_REST)
+    assert quota.retry_after == timedelta(seconds=QUOTA_BACKOFF)
     assert rate.retry_after == timedelta(seconds=THROTTLE_SETTLES)
 
 

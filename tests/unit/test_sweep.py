@@ -9,7 +9,7 @@ import pytest
 from fakes import NOON, a_config, a_provider
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError, UnreadableError
-from mailer.domain.pacing import Line
+from mailer.domain.pacing import AccountRate
 from mailer.ports import Stage, Trial
 from mailer.services import sweep as sweeping
 from mailer.services.jobs import Received
@@ -475,13 +475,13 @@ def test_an_account_whose_line_cannot_be_read_stops_no_other(monkeypatch: pytest
     """Its mail stays where it is, that of the other account goes on."""
     bench = Bench(waiting("r1", tenant_id="bad"), waiting("r2"))
     bench.providers.rows |= {t: a_provider(t, active=a_config(account=t)) for t in ("bad", "acme")}
-    known = bench.lines.get
+    known = bench.account_rates.get
 
-    def get(account: str) -> Line | None:
+    def get(account: str) -> AccountRate | None:
         if account.startswith("bad"):
             raise UnreadableError("pacing table", account)
         return known(account)
 
-    monkeypatch.setattr(bench.lines, "get", get)
+    monkeypatch.setattr(bench.account_rates, "get", get)
     run(bench)
     assert [queue_message.tenant_id for queue_message in bench.queue.messages] == ["acme"]

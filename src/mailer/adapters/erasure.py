@@ -89,7 +89,7 @@ class AwsEraser:
                 for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
                     yield {"Key": entry["Key"], "VersionId": entry["VersionId"]}
 
-    def erase_line(self, account: str) -> bool:
+    def erase_account_rate(self, account: str) -> bool:
         """Delete the pacing line of an account; return whether there was one."""
         with dependency_errors("DynamoDB", "DeleteItem"):
             gone = self._dynamodb.delete_item(TableName=self._pacing, Key={"account": {"S": account}}, ReturnValues="ALL_OLD")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors
 from mailer.adapters.messages_table import FIELDS, from_item, sweep_shard
-from mailer.domain.delivery import LOST_CONTENT, REMEMBERED, Delivery, Status
+from mailer.domain.delivery import LOST_CONTENT, RECORD_RETENTION, Delivery, Status
 from mailer.domain.errors import CODES, ErrorInfo
 from mailer.ports import End, RefusedError
 
@@ -103,7 +103,7 @@ def _sets(end: End) -> dict[str, Any]:
     if end.code in CODES:
         fields |= {"error": ErrorInfo(end.code or "", "read from the log after a restore of the table")}
     encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items() if value is not None}
-    ttl = int((end.at + REMEMBERED).timestamp())
+    ttl = int((end.at + RECORD_RETENTION).timestamp())
     return encoded | {"tenantStatus": {"S": f"{end.tenant_id}#{end.status}"}, "ttl": {"N": str(ttl)}}
 
 

@@ -17,8 +17,8 @@ from mailer.adapters.aws import UNREADABLE, Report, dependency_errors, readable,
 from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import (
     BEGIN,
-    ENDS,
-    REMEMBERED,
+    END_STATUSES,
+    RECORD_RETENTION,
     WORKER_DEAD_MARGIN,
     Change,
     Delivery,
@@ -390,7 +390,7 @@ def _written(change: Change) -> dict[str, Item | None]:
     if target is not None:
         fields["status"] = target
         derived["tenantStatus"] = {"S": f"{change.tenant_id}#{target}"}
-        derived["ttl"] = _number(int((change.now + REMEMBERED).timestamp())) if target in ENDS else None
+        derived["ttl"] = _number(int((change.now + RECORD_RETENTION).timestamp())) if target in END_STATUSES else None
     if "sweep_at" in fields:
         derived["sweepShard"] = {"S": sweep_shard(change.tenant_id, change.request_id)} if fields["sweep_at"] else None
     # A false `maybeSent` is left out; 0 stands, as `generation` is compared with.

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 
 from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
 from mailer.domain.errors import UnreadableError
-from mailer.domain.pacing import Booking, Line
-from mailer.ports import MovedError
+from mailer.domain.pacing import AccountRate, Booking
+from mailer.ports import RateConflictError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -24,8 +24,8 @@ KEPT = timedelta(days=7)
 
 Item = dict[str, Any]
 
-PACE = {
-    "turn": "turn",
+PACE_FIELDS = {
+    "revision": "revision",
     "since": "since",
     "reading": "reading",
     "rate": "rate",
@@ -37,7 +37,7 @@ PACE = {
 }
 """The fields of `Line` that a change of pace writes, and their attributes."""
 
-ENDS = {"booked": "booked", "promised": "promised"}
+BOOKING_FIELDS = {"booked": "booked", "promised": "promised"}
 """Those that bookings move."""
 
 
@@ -48,52 +48,57 @@ class DynamoPacingTable:
         self._client = client
         self._table = table
 
-    def get(self, account: str) -> Line | None:
+    def get(self, account: str) -> AccountRate | None:
         """Read a line, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(account), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
-            return _line(account, found["Item"]) if "Item" in found else None
+            return _account_rate(account, found["Item"]) if "Item" in found else None
 
-    def start(self, account: str, line: Line, now: datetime) -> Line:
+    def start(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
         """Store the first line of an account."""
-        item = {**_key(account), **to_item(line, PACE | ENDS), "ttl": _ttl(now)}
-        with dependency_errors("DynamoDB", "PutItem"), _moved():
+        item = {**_key(account), **to_item(account_rate, PACE_FIELDS | BOOKING_FIELDS), "ttl": _ttl(now)}
+        with dependency_errors("DynamoDB", "PutItem"), _conflicts():
             self._client.put_item(
                 TableName=self._table,
                 Item=item,
                 ConditionExpression="attribute_not_exists(account)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        return line
+        return account_rate
 
-    def book(self, account: str, booking: Booking, now: datetime) -> Line:
+    def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
         """Move an end of the line on."""
-        values = {":turn": _number(booking.turn), ":start": _number(booking.start), ":weight": _number(booking.weight), ":ttl": _ttl(now)}
+        values = {
+            ":revision": _number(booking.revision),
+            ":start": _number(booking.start),
+            ":weight": _number(booking.weight),
+            ":ttl": _ttl(now),
+        }
         sets = [f"#end = {':start' if booking.is_idle else '#end'} + :weight", "#ttl = :ttl"]
         if booking.behind:
             values[":behind"] = _number(booking.behind)
             sets.append("waited = waited + :behind")
-        condition = "#turn = :turn AND #end <= :start" if booking.is_idle else "#turn = :turn AND #end > :start"
+        condition = "#revision = :revision AND #end <= :start" if booking.is_idle else "#revision = :revision AND #end > :start"
         if not booking.is_idle and isfinite(booking.latest):  # DynamoDB knows no infinity
             condition += " AND #end <= :latest"
             values[":latest"] = _number(booking.latest)
-        names = {"#end": ENDS[booking.end], "#turn": "turn", "#ttl": "ttl"}
+        names = {"#end": BOOKING_FIELDS[booking.end], "#revision": "revision", "#ttl": "ttl"}
         return self._update(account, f"SET {', '.join(sets)}", condition, names, values)
 
-    def repace(self, account: str, line: Line, now: datetime) -> Line:
+    def repace(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
         """Change the pace of a line; its ends stay as they are."""
-        item = {**to_item(line, PACE), "ttl": _ttl(now)}
-        absent = [attribute for attribute in PACE.values() if attribute not in item]
+        item = {**to_item(account_rate, PACE_FIELDS), "ttl": _ttl(now)}
+        absent = [attribute for attribute in PACE_FIELDS.values() if attribute not in item]
         update = f"SET {', '.join(f'#{name} = :{name}' for name in item)}"
         if absent:
             update += f" REMOVE {', '.join(f'#{name}' for name in absent)}"
         names = {f"#{name}": name for name in [*item, *absent]}
-        values = {f":{name}": value for name, value in item.items()} | {":before": _number(line.turn - 1)}
-        return self._update(account, update, "#turn = :before", names, values)
+        values = {f":{name}": value for name, value in item.items()} | {":before": _number(account_rate.revision - 1)}
+        return self._update(account, update, "#revision = :before", names, values)
 
-    def _update(self, account: str, update: str, condition: str, names: Mapping[str, str], values: Item) -> Line:
-        with dependency_errors("DynamoDB", "UpdateItem"), _moved():
+    def _update(self, account: str, update: str, condition: str, names: Mapping[str, str], values: Item) -> AccountRate:
+        with dependency_errors("DynamoDB", "UpdateItem"), _conflicts():
             written = self._client.update_item(
                 TableName=self._table,
                 Key=_key(account),
@@ -109,7 +114,7 @@ class DynamoPacingTable:
 
 
 @contextmanager
-def _moved() -> Iterator[None]:
+def _conflicts() -> Iterator[None]:
     """Raise MovedError, with the line as it stands, where a condition did not hold."""
     try:
         yield
@@ -118,11 +123,11 @@ def _moved() -> Iterator[None]:
             raise
         item: Any = error.response.get("Item")
         with readable("DynamoDB", "UpdateItem"):
-            line = from_item(item) if item else None
-        raise MovedError(line) from None
+            account_rate = from_item(item) if item else None
+        raise RateConflictError(account_rate) from None
 
 
-def _line(account: str, item: Mapping[str, Any]) -> Line:
+def _account_rate(account: str, item: Mapping[str, Any]) -> AccountRate:
     """Read a line.
 
     Raises:
@@ -146,16 +151,16 @@ def _ttl(now: datetime) -> Item:
     return {"N": str(int((now + KEPT).timestamp()))}
 
 
-def to_item(line: Line, fields: Mapping[str, str]) -> Item:
+def to_item(account_rate: AccountRate, fields: Mapping[str, str]) -> Item:
     """Write some fields of a line as attributes; None is left out."""
-    values = {attribute: getattr(line, name) for name, attribute in fields.items()}
+    values = {attribute: getattr(account_rate, name) for name, attribute in fields.items()}
     return {a: {"BOOL": v} if isinstance(v, bool) else _number(v) for a, v in values.items() if v is not None}
 
 
-def from_item(item: Mapping[str, Any]) -> Line:
+def from_item(item: Mapping[str, Any]) -> AccountRate:
     """Read a line from its item."""
-    fields = {name: _value(item[attribute]) for name, attribute in (PACE | ENDS).items() if attribute in item}
-    return Line(**{**fields, "turn": int(fields["turn"])})
+    fields = {name: _value(item[attribute]) for name, attribute in (PACE_FIELDS | BOOKING_FIELDS).items() if attribute in item}
+    return AccountRate(**{**fields, "revision": int(fields["revision"])})
 
 
 def _value(attribute: Mapping[str, Any]) -> Any:

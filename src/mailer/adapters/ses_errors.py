@@ -12,7 +12,7 @@ from typing import Any
 
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import ErrorInfo
-from mailer.domain.pacing import QUOTA_REST, THROTTLE_SETTLES
+from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
 
 EXPIRED_SESSION = frozenset({"ExpiredToken", "ExpiredTokenException"})
 """A role's session has ended: a new one can be had. Met again with a new one, the clocks must differ."""
@@ -76,7 +76,7 @@ _OURS = "Operator: the request to SES was not built as SES wants it, which is ou
 TABLE = (
     # Passes by itself. How long SES does not say: the message comes back when its account, which is slowed down or rests, goes on.
     Row(("Throttling", "ThrottlingException"), "daily_quota_exceeded", "the SES account's quota of 24 hours is used up in {region}",
-        says=_says(r"daily|24.?hour"), retry_after=timedelta(seconds=QUOTA_REST)),
+        says=_says(r"daily|24.?hour"), retry_after=timedelta(seconds=QUOTA_BACKOFF)),
     Row(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"), "throttled",
         "the SES account's sending rate was reached in {region}", retry_after=timedelta(seconds=THROTTLE_SETTLES)),
     Row(("SignatureDoesNotMatch",), "dependency_unavailable", "SES took the request for one of another time",

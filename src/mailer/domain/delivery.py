@@ -18,7 +18,7 @@ from mailer.domain.errors import ErrorInfo
 
 OnUnknown = Literal["hold", "resend"]
 
-REMEMBERED = timedelta(days=35)
+RECORD_RETENTION = timedelta(days=35)
 """How long an ended record, and with it the idempotency key, is kept."""
 
 OVERDUE_AFTER = timedelta(minutes=30)
@@ -40,7 +40,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDS = frozenset({Status.SENT, Status.FAILED, Status.UNKNOWN, Status.CANCELLED})
+END_STATUSES = frozenset({Status.SENT, Status.FAILED, Status.UNKNOWN, Status.CANCELLED})
 
 
 NEEDS_NEW_ID = "Whoever sends it again needs a new requestId: this one stands for the request that failed."
@@ -136,7 +136,7 @@ class Delivery:
     @property
     def ended(self) -> bool:
         """Whether nothing more will be tried; an `unknown` goes on as long as it is to be sent again: one that is given up is held."""
-        return self.status in ENDS and not (self.status is Status.UNKNOWN and self.on_unknown == "resend")
+        return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.on_unknown == "resend")
 
     @property
     def shown_error(self) -> ErrorInfo | None:
@@ -168,7 +168,7 @@ class Delivery:
     @property
     def forget_at(self) -> datetime | None:
         """When the record may be deleted: only once it has ended."""
-        return self.updated_at + REMEMBERED if self.status in ENDS else None
+        return self.updated_at + RECORD_RETENTION if self.status in END_STATUSES else None
 
 
 class Guard(StrEnum):

@@ -58,13 +58,13 @@ SLOWED = 0.9
 LEAST_RATE = 0.1
 """Recipients per second below which no throttle brings an account: a message in 10 s finds out when it is over."""
 
-THROTTLE_REST = 1.0
+THROTTLE_BACKOFF = 1.0
 """Seconds of silence after a throttle: SES's debt of one second's worth is paid by then."""
 
 THROTTLE_SETTLES = 5.0
 """Seconds in which further throttles count as the same one: messages that were under way meet it too."""
 
-QUOTA_REST = 1200.0
+QUOTA_BACKOFF = 1200.0
 """Seconds that an account rests once its daily quota is used up. The window rolls and frees room bit by bit, and SES does not tell when:
 72 tries a day find it. Longer than HORIZON, so the mail is parked and nothing is received meanwhile. The account then starts at
 FIRST_RATE, so that a try costs a call or two."""
@@ -112,7 +112,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class RetryAt:
     """Come back at `at`: as a delayed copy that carries `slot`, or, where nothing is reserved, parked."""
 
     at: datetime
@@ -124,8 +124,8 @@ class Booking:
     """One conditional write: moves an end of the line on by `weight`, from `start` if the end lies before it, and not past `latest`."""
 
     end: Literal["booked", "promised"]
-    turn: int
-    """The line's turn that it was planned on."""
+    revision: int
+    """The line's revision that it was planned on."""
     is_idle: bool
     """Whether the end was expected at or before `start`; if it is not so, the write is refused."""
     start: float
@@ -138,10 +138,10 @@ class Booking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class AccountRate:
     """The line of one sending account. Times are seconds since 1970, slots and ends are readings of the account's clock (recipients)."""
 
-    turn: int = 0
+    revision: int = 0
     """Counts the changes of pace; 0: not stored yet. Bookings name it, so none is made on a pace that is over."""
     since: float
     """When the clock showed `reading` and went on at `rate`; in the future while the account rests."""
@@ -211,7 +211,7 @@ class Line:
 
     # -- giving out slots
 
-    def answer(self, slot: float, now: float) -> Slot | Later | None:
+    def answer(self, slot: float, now: float) -> Slot | RetryAt | None:
         """Tell what becomes of the message that holds a slot; None: the slot is forfeited, or not one of this line."""
         if slot > self.booked or self.clock(now) - slot > self._grace * self.rate:
             return None
@@ -220,7 +220,7 @@ class Line:
             return Slot(moment(at))
         delay = min(max(floor(self.shows_at_best(slot, now) + self._grace - JITTER - now), 1), HORIZON)
         # SQS delays by whole seconds, rounded up from what is left when the copy is sent.
-        return Later(moment(now + delay - 0.5), slot)
+        return RetryAt(moment(now + delay - 0.5), slot)
 
     def book(self, weights: Sequence[int], now: float, unreported: float = 0.0) -> Booking | None:
         """Plan slots for as many of the messages, in their order, as find one within the horizon; None: the line is full."""
@@ -232,7 +232,7 @@ class Line:
         weight, busy = slots[count] - slots[0], self.is_busy(now)
         return Booking(
             end="booked",
-            turn=self.turn,
+            revision=self.revision,
             is_idle=not busy,
             start=start,
             weight=weight + unreported,
@@ -245,11 +245,11 @@ class Line:
         """Plan about when messages that find no slot may come back: spread behind the horizon as slots would be."""
         start = max(self._limit(now), self.clock(now))
         is_idle = self.promised <= start
-        return Booking(end="promised", turn=self.turn, is_idle=is_idle, start=start, weight=sum(weights), count=len(weights))
+        return Booking(end="promised", revision=self.revision, is_idle=is_idle, start=start, weight=sum(weights), count=len(weights))
 
-    def back_at(self, place: float, now: float) -> Later:
+    def retry_at(self, place: float, now: float) -> RetryAt:
         """Tell a message that was promised a place behind the horizon when it is to be fetched."""
-        return Later(moment(min(max(now + PARKED_EARLY, self.shows_at_best(place, now) - PARKED_EARLY), now + FURTHEST)))
+        return RetryAt(moment(min(max(now + PARKED_EARLY, self.shows_at_best(place, now) - PARKED_EARLY), now + FURTHEST)))
 
     def capacity(self, now: float) -> int:
         """Return how many more recipients find a slot within the horizon: what may be released of a parked backlog."""
@@ -260,7 +260,7 @@ class Line:
         optimism = LEARNER_OPTIMISM if self.is_learning else 1.0
         return self.clock(now) + self.rate * optimism * (now + HORIZON - max(now, self.since))
 
-    def after(self, booking: Booking) -> "Line":
+    def after(self, booking: Booking) -> "AccountRate":
         """Return the line as the booking leaves it."""
         end = (booking.start if booking.is_idle else self.end(booking)) + booking.weight
         if booking.end == "promised":
@@ -281,13 +281,13 @@ class Line:
     # -- changes of pace
 
     @classmethod
-    def opened(cls, source: RateSource, now: float) -> "Line":
+    def initial(cls, source: RateSource, now: float) -> "AccountRate":
         """Return the line of an account that is new to us."""
         known = source.known
         rate = FIRST_RATE if known is None else known * HEADROOM
         return cls(since=now, rate=rate, cap=known, cap_at=0.0 if known is None else now)
 
-    def adopted(self, source: RateSource, now: float) -> "Line | None":
+    def adopted(self, source: RateSource, now: float) -> "AccountRate | None":
         """Return the line under the known rate that the source names, where it differs; None: nothing changes."""
         age = now - self.cap_at
         named = source.configured or (source.quota if self.cap is None or source.ask is None else None)
@@ -303,15 +303,15 @@ class Line:
         waits = self.is_busy(now) or weight > self.rate * LONGEST_WAIT
         return source.configured is None and source.ask is not None and waits and now - self.cap_at >= KNOWN_FOR
 
-    def asking(self, now: float) -> "Line":
+    def asking(self, now: float) -> "AccountRate":
         """Return the line marked as asked for, so that nobody else asks."""
-        return replace(self, turn=self.turn + 1, cap_at=now)
+        return replace(self, revision=self.revision + 1, cap_at=now)
 
-    def capped(self, known: float, now: float) -> "Line":
+    def capped(self, known: float, now: float) -> "AccountRate":
         """Return the line at a known rate."""
         return self._paced(now, rate=known * HEADROOM, cap=known, cap_at=now)
 
-    def quickened(self, now: float) -> "Line | None":
+    def quickened(self, now: float) -> "AccountRate | None":
         """Return the line at its next higher rate, if the present one was saturated for long enough; None: not yet."""
         span, factor = self._step
         if self.rate >= self._ceiling or now - self.since < span:
@@ -321,24 +321,24 @@ class Line:
         rate = min(self.rate * factor, self._ceiling)
         return self._paced(now, rate=rate, is_spent=self.is_spent and rate < self._ceiling)
 
-    def slowed(self, now: float) -> "Line | None":
+    def throttled(self, now: float) -> "AccountRate | None":
         """Return the line after a throttle; None: it is the same throttle as the last one."""
         if self.throttled_at is not None and now - self.throttled_at < THROTTLE_SETTLES:
             return None
         rate = max(self.rate * SLOWED, min(self.rate, LEAST_RATE))
-        return self._paced(now, rate=rate, rest=THROTTLE_REST, throttled_at=now, is_spent=False)
+        return self._paced(now, rate=rate, backoff=THROTTLE_BACKOFF, throttled_at=now, is_spent=False)
 
-    def rested(self, now: float) -> "Line | None":
+    def quota_exhausted(self, now: float) -> "AccountRate | None":
         """Return the line at rest because the daily quota is used up, with all its slots forfeited; None: it rests already."""
-        if self.since - now > THROTTLE_REST:
+        if self.since - now > THROTTLE_BACKOFF:
             return None
         forfeited = max(self.booked, self.clock(now)) + 2 * FORGIVEN * self.rate
         rate = min(self.rate, FIRST_RATE)
-        return self._paced(now, rate=rate, reading=forfeited, rest=QUOTA_REST, is_spent=True)
+        return self._paced(now, rate=rate, reading=forfeited, backoff=QUOTA_BACKOFF, is_spent=True)
 
-    def _paced(self, now: float, *, rest: float = 0.0, **changes: Any) -> "Line":
+    def _paced(self, now: float, *, backoff: float = 0.0, **changes: Any) -> "AccountRate":
         """Return the line with its clock going on from here at another pace, after a rest in seconds."""
-        base = replace(self, turn=self.turn + 1, since=max(now, self.since) + rest, reading=self.clock(now), waited=0.0)
+        base = replace(self, revision=self.revision + 1, since=max(now, self.since) + backoff, reading=self.clock(now), waited=0.0)
         return replace(base, **changes)
 
 

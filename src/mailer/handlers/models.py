@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
 
-from mailer.domain.delivery import ENDS, Delivery, OnUnknown, Resolution, Status
+from mailer.domain.delivery import END_STATUSES, Delivery, OnUnknown, Resolution, Status
 from mailer.domain.errors import ErrorInfo, Problem
 from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
 from mailer.domain.uploads import Upload
@@ -112,7 +112,7 @@ class StatusRecord(WireModel):
     @property
     def ended(self) -> bool:
         """Whether nothing more becomes of it by itself; an `unknown` with `dueAt` is sent again then."""
-        return self.status in ENDS and not (self.status is Status.UNKNOWN and self.due_at is not None)
+        return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.due_at is not None)
 
     @classmethod
     def of(cls, record: Delivery, send_timeout: timedelta) -> Self:

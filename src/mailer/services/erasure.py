@@ -22,7 +22,7 @@ COPIES_LAST = timedelta(days=15)
 
 CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records reduced to ids and status, for 15 days"
 LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
-CONFIG, LINES = "provider", "pacing lines"
+CONFIG, ACCOUNT_RATES = "provider", "account rates"
 
 
 class StillOpenError(Exception):
@@ -67,14 +67,14 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
     """
     if not cancel:
         _refuse_open([record for record in deps.eraser.records(tenant_id) if not record.ended])
-    lines = _pacing_lines(tenant_id, deps)
+    account_rates = _own_account_rates(tenant_id, deps)
     erased = Counter({CONFIG: _change_provider(tenant_id, deps, lambda row: lifecycle.delete(row, deps.clock.now()))})
     erased += _end_all(list(deps.eraser.records(tenant_id)), deps, cancel=cancel)
     erased[LETTERS] = _erase_letters(lambda ids: ids[0] == tenant_id, deps)
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/")
     erased[UPLOADS] = deps.eraser.erase_objects(f"attachments/{tenant_id}/")
     erased += _erase_records(deps.eraser.records(tenant_id), deps)
-    erased[LINES] = sum(deps.eraser.erase_line(account) for account in lines)
+    erased[ACCOUNT_RATES] = sum(deps.eraser.erase_account_rate(account) for account in account_rates)
     erased[CONFIG] |= _change_provider(tenant_id, deps, lifecycle.erase)
     return +erased
 
@@ -152,7 +152,7 @@ def _erase_letters(chosen: Callable[[tuple[str, str]], bool], deps: ErasureDepen
 # ── the tenant ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pacing_lines(tenant_id: str, deps: ErasureDependencies) -> set[str]:
+def _own_account_rates(tenant_id: str, deps: ErasureDependencies) -> set[str]:
     """Return the lines that pace this tenant alone."""
     row = deps.providers.get(tenant_id)
     configs = [config for config in (row.active, row.candidate) if config] if row else []

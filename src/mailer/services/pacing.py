@@ -7,13 +7,13 @@ from itertools import accumulate
 from threading import Lock
 
 from mailer.domain.errors import DependencyError
-from mailer.domain.pacing import Booking, Later, Line, RateSource, Slot, moment
-from mailer.ports import MovedError, PacingTable
+from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot, moment
+from mailer.ports import PacingTable, RateConflictError
 
 TRUSTED = 5.0
 """Seconds for which a line is taken to be as it was last seen, when its account is idle."""
 
-REMEMBERED = 10_000
+CACHED_RATES = 10_000
 """Lines that one function remembers, about 0.5 KB each."""
 
 TRIES = 6
@@ -25,7 +25,7 @@ to busy or back, filled its line or changed its pace."""
 class _Memory:
     """A line as this function saw it last."""
 
-    line: Line
+    account_rate: AccountRate
     seen_at: float
     unreported: float = 0.0
     """Recipients sent without a booking since the last one; the next booking counts them too."""
@@ -43,23 +43,23 @@ class Pacing:
 
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
-    ) -> Sequence[Slot | Later]:
+    ) -> Sequence[Slot | RetryAt]:
         """Tell for each message of an account when it may be sent; see `ports.Pacer.reserve`."""
         has_slots = any(slot is not None for slot in carried)
         memory = self._recall(account, source, now, afresh=has_slots)
         self._keep_pace(account, memory, source, sum(weights), now)
-        answers = [None if slot is None else memory.line.answer(slot, now.timestamp()) for slot in carried]
+        answers = [None if slot is None else memory.account_rate.answer(slot, now.timestamp()) for slot in carried]
         unplaced = [weight for weight, answer in zip(weights, answers, strict=True) if answer is None]
         placed = iter(self._place(account, memory, source, unplaced, now) if unplaced else [])
         return [next(placed) if answer is None else answer for answer in answers]
 
     def throttled(self, account: str, now: datetime) -> datetime:
         """Slow an account down that SES has throttled; return from when on it sends again."""
-        return self._change_pace(account, Line.slowed, now)
+        return self._change_pace(account, AccountRate.throttled, now)
 
     def quota_exhausted(self, account: str, now: datetime) -> datetime:
         """Let an account rest whose daily quota is used up; return until when."""
-        return self._change_pace(account, Line.rested, now)
+        return self._change_pace(account, AccountRate.quota_exhausted, now)
 
     # -- memory
 
@@ -70,62 +70,66 @@ class Pacing:
                 self._memories[account] = memory  # the last used is the last dropped
         if memory is not None and not afresh and now.timestamp() - memory.seen_at <= TRUSTED:
             return memory
-        line = self._table.get(account) or Line.opened(source, now.timestamp())
-        return self._remember(account, memory, line, now)
+        account_rate = self._table.get(account) or AccountRate.initial(source, now.timestamp())
+        return self._remember(account, memory, account_rate, now)
 
-    def _remember(self, account: str, memory: _Memory | None, line: Line, now: datetime) -> _Memory:
-        memory = memory or _Memory(line, 0.0)
-        memory.line, memory.seen_at = line, now.timestamp()
+    def _remember(self, account: str, memory: _Memory | None, account_rate: AccountRate, now: datetime) -> _Memory:
+        memory = memory or _Memory(account_rate, 0.0)
+        memory.account_rate, memory.seen_at = account_rate, now.timestamp()
         with self._lock:
             self._memories[account] = memory
-            while len(self._memories) > REMEMBERED:
+            while len(self._memories) > CACHED_RATES:
                 del self._memories[next(iter(self._memories))]
         return memory
 
     # -- slots
 
-    def _place(self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime) -> Sequence[Slot | Later]:
+    def _place(self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime) -> Sequence[Slot | RetryAt]:
         if self._is_free(memory, sum(weights), now):
             memory.unreported += sum(weights)
             return [Slot(now)] * len(weights)
-        booking = self._book(account, memory, source, lambda line: line.book(weights, now.timestamp(), memory.unreported), now)
+        booking = self._book(
+            account, memory, source, lambda account_rate: account_rate.book(weights, now.timestamp(), memory.unreported), now
+        )
         if booking is None:
             return self._promise(account, memory, source, weights, now)
         memory.unreported = 0.0
-        slots = _places(memory.line, booking, weights)
-        answers: list[Slot | Later] = [memory.line.answer(slot, now.timestamp()) or Slot(now) for slot in slots]
+        slots = _places(memory.account_rate, booking, weights)
+        answers: list[Slot | RetryAt] = [memory.account_rate.answer(slot, now.timestamp()) or Slot(now) for slot in slots]
         if len(answers) < len(weights):
             answers += self._promise(account, memory, source, weights[booking.count :], now)
         return answers
 
     def _is_free(self, memory: _Memory, weight: int, now: datetime) -> bool:
         """Whether an idle account may send so much without a booking."""
-        allowed = memory.line.unreported_allowed(self._functions)
-        return memory.unreported + weight <= allowed and not memory.line.is_busy(now.timestamp())
+        allowed = memory.account_rate.unreported_allowed(self._functions)
+        return memory.unreported + weight <= allowed and not memory.account_rate.is_busy(now.timestamp())
 
-    def _promise(self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime) -> Sequence[Slot | Later]:
-        booking = self._book(account, memory, source, lambda line: line.promise(weights, now.timestamp()), now)
-        places = _places(memory.line, booking, weights) if booking else []
-        return [memory.line.back_at(place, now.timestamp()) for place in places]
+    def _promise(
+        self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime
+    ) -> Sequence[Slot | RetryAt]:
+        booking = self._book(account, memory, source, lambda account_rate: account_rate.promise(weights, now.timestamp()), now)
+        places = _places(memory.account_rate, booking, weights) if booking else []
+        return [memory.account_rate.retry_at(place, now.timestamp()) for place in places]
 
     def _book(
-        self, account: str, memory: _Memory, source: RateSource, plan: Callable[[Line], Booking | None], now: datetime
+        self, account: str, memory: _Memory, source: RateSource, plan: Callable[[AccountRate], Booking | None], now: datetime
     ) -> Booking | None:
         """Book what is planned on the line as it turns out to be; None where nothing is."""
         for _ in range(TRIES):
-            booking = plan(memory.line)
+            booking = plan(memory.account_rate)
             if booking is None:
                 return None
             try:
-                if memory.line.turn:
-                    line = self._table.book(account, booking, now)
+                if memory.account_rate.revision:
+                    account_rate = self._table.book(account, booking, now)
                 else:
-                    line = self._table.start(account, replace(memory.line.after(booking), turn=1), now)
-            except MovedError as moved:
-                line = moved.line or Line.opened(source, now.timestamp())
-                self._remember(account, memory, line, now)
+                    account_rate = self._table.start(account, replace(memory.account_rate.after(booking), revision=1), now)
+            except RateConflictError as conflict:
+                account_rate = conflict.current or AccountRate.initial(source, now.timestamp())
+                self._remember(account, memory, account_rate, now)
             else:
-                self._remember(account, memory, line, now)
+                self._remember(account, memory, account_rate, now)
                 return booking
         raise DependencyError("DynamoDB", "the booking of slots, for which too many ask at once")
 
@@ -134,44 +138,48 @@ class Pacing:
     def _keep_pace(self, account: str, memory: _Memory, source: RateSource, weight: int, now: datetime) -> None:
         """Follow what became known of the rate, ask for it when it is time, and go faster when it is time."""
         time = now.timestamp()
-        if (adopted := memory.line.adopted(source, time)) is not None:
+        if (adopted := memory.account_rate.adopted(source, time)) is not None:
             self._repace(account, memory, adopted, now)
         if (
             source.ask is not None
-            and memory.line.is_to_ask(source, weight, time)
-            and self._repace(account, memory, memory.line.asking(time), now)
+            and memory.account_rate.is_to_ask(source, weight, time)
+            and self._repace(account, memory, memory.account_rate.asking(time), now)
         ):
             known = source.ask()
-            if known and known != memory.line.cap:
-                self._repace(account, memory, memory.line.capped(known, time), now)
-        if (quicker := memory.line.quickened(time)) is not None:
+            if known and known != memory.account_rate.cap:
+                self._repace(account, memory, memory.account_rate.capped(known, time), now)
+        if (quicker := memory.account_rate.quickened(time)) is not None:
             self._repace(account, memory, quicker, now)
 
-    def _change_pace(self, account: str, change: Callable[[Line, float], Line | None], now: datetime) -> datetime:
+    def _change_pace(self, account: str, change: Callable[[AccountRate, float], AccountRate | None], now: datetime) -> datetime:
         """Change the pace unless it is changed already; return from when on the line moves."""
         memory = self._memories.get(account)
         for _ in range(TRIES):
-            if memory is not None and change(memory.line, now.timestamp()) is None:
+            if memory is not None and change(memory.account_rate, now.timestamp()) is None:
                 break
             memory = self._recall(account, RateSource(), now, afresh=True)
-            changed = change(memory.line, now.timestamp())
+            changed = change(memory.account_rate, now.timestamp())
             if changed is None or self._repace(account, memory, changed, now):
                 break
-        return max(now, moment(memory.line.since)) if memory else now
+        return max(now, moment(memory.account_rate.since)) if memory else now
 
-    def _repace(self, account: str, memory: _Memory, line: Line, now: datetime) -> bool:
+    def _repace(self, account: str, memory: _Memory, account_rate: AccountRate, now: datetime) -> bool:
         """Change the pace; False where another function was first, whose line is then the one that counts."""
         try:
-            stored = self._table.repace(account, line, now) if memory.line.turn else self._table.start(account, line, now)
-        except MovedError as moved:
-            if moved.line is not None:
-                self._remember(account, memory, moved.line, now)
+            stored = (
+                self._table.repace(account, account_rate, now)
+                if memory.account_rate.revision
+                else self._table.start(account, account_rate, now)
+            )
+        except RateConflictError as conflict:
+            if conflict.current is not None:
+                self._remember(account, memory, conflict.current, now)
             return False
         self._remember(account, memory, stored, now)
         return True
 
 
-def _places(line: Line, booking: Booking, weights: Sequence[int]) -> Sequence[float]:
+def _places(account_rate: AccountRate, booking: Booking, weights: Sequence[int]) -> Sequence[float]:
     """Return where each message of a booking stands on the line; what was sent without a booking is counted behind them."""
-    first = line.end(booking) - booking.weight
+    first = account_rate.end(booking) - booking.weight
     return list(accumulate(weights[: booking.count], initial=first))[:-1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mailer.domain.changes import Request
-from mailer.domain.delivery import ENDS, LOST_CONTENT, OVERDUE_AFTER, Delivery, Status, WaitsFor, same_content
+from mailer.domain.delivery import END_STATUSES, LOST_CONTENT, OVERDUE_AFTER, Delivery, Status, WaitsFor, same_content
 from mailer.domain.errors import RequestError
 from mailer.domain.message import DEFAULT_LIFE, parse_request, schedule
 from mailer.ports import Clock, LostEnds, MessagesTable, ParkedBodies, ParkedBody, ParkedList, RefusedError
@@ -45,7 +45,7 @@ def replay(lines: Iterable[str], deps: ReplayDependencies, *, since: datetime) -
     log = read_log(lines)
     done = Counter({UNREADABLE: log.unreadable})
     for told in log.newest.values():
-        if told.status in ENDS:
+        if told.status in END_STATUSES:
             done[told.status if deps.ends.write(told.end) else KNOWN] += 1
     bodies = _by_request(deps.bodies.list_all())
     for ids in _perhaps_open(log, bodies, since - MARGIN):
@@ -68,7 +68,7 @@ def _by_request(bodies: Iterator[ParkedBody]) -> Mapping[Ids, Sequence[ParkedBod
 
 def _perhaps_open(log: Log, bodies: Mapping[Ids, Sequence[ParkedBody]], since: datetime) -> Iterator[Ids]:
     """Yield whom the log tells to be open, and those with a body parked since; an older body without a record is a forgotten request's."""
-    told = {ids for ids, told in log.newest.items() if told.status not in ENDS}
+    told = {ids for ids, told in log.newest.items() if told.status not in END_STATUSES}
     held = {ids for ids, told in log.newest.items() if told.status is Status.UNKNOWN}
     fresh = {ids for ids, some in bodies.items() if some[-1].parked_at >= since}
     yield from sorted(told | fresh | (held & bodies.keys()))
@@ -76,7 +76,7 @@ def _perhaps_open(log: Log, bodies: Mapping[Ids, Sequence[ParkedBody]], since: d
 
 def _put_back(ids: Ids, told: Told | None, bodies: Sequence[ParkedBody], deps: ReplayDependencies) -> str:
     record = deps.messages.get(*ids)
-    if told is not None and (told.status in ENDS or (record is not None and _knows_more(record, told))):
+    if told is not None and (told.status in END_STATUSES or (record is not None and _knows_more(record, told))):
         told = None  # an end was written back before, or refused
     if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
         return KNOWN

@@ -17,7 +17,7 @@ from mailer.domain.doctor import advised, told
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
 from mailer.domain.message import MAX_BODY, canonical_json
 from mailer.domain.mime import Mail, compose
-from mailer.domain.pacing import Later, Slot
+from mailer.domain.pacing import RetryAt, Slot
 from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
 from mailer.domain.retries import retry_delay
 from mailer.domain.tags import tagged
@@ -29,8 +29,8 @@ from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.outcomes import record_outcome, record_tenant_fault
 from mailer.services.reconcile import reconcile
 from mailer.services.requeue import bury_crashed, carry_proof, discard, ids_alone, park, remember_body, requeue, requeue_at, requeue_or_park
+from mailer.services.slots import PreparedSend, ScheduledSend, apply_backpressure, reserve_slots, revalidate_slot
 from mailer.services.suspects import is_suspect, requeue_in_time, try_alone
-from mailer.services.turns import Ready, Turn, heed, still_good, take_turns
 from mailer.services.uploads import pin
 
 CALL_SPAN = timedelta(seconds=27)
@@ -67,8 +67,8 @@ def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: dat
     """Send what could be read; return the copies that are not safe."""
     rows = _rows({job.tenant_id for job in jobs}, deps)
     prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, deps)), jobs))
-    turns = take_turns((one for one in prepared if isinstance(one, Ready)), deps, latest=ends_at - CALL_SPAN)
-    taken = deps.workers.map(lambda turn: _safely(turn.ready.job, deps, lambda: deliver(turn, deps, ends_at)), turns)
+    sends = reserve_slots((one for one in prepared if isinstance(one, PreparedSend)), deps, latest=ends_at - CALL_SPAN)
+    taken = deps.workers.map(lambda scheduled: _safely(scheduled.prepared.job, deps, lambda: deliver(scheduled, deps, ends_at)), sends)
     return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
 
 
@@ -112,7 +112,7 @@ def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyEr
         requeue_at(job, deps, until)
 
 
-def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> Ready | None:
+def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> PreparedSend | None:
     """Take one request as far as it goes without its turn; None where that is all that can be done now.
 
     Raises:
@@ -134,7 +134,7 @@ def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> Ready | None:
     return None
 
 
-def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> Ready | None:
+def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> PreparedSend | None:
     try:
         job = _with_uploads(job, deps)
     except RequestError as refusal:
@@ -182,11 +182,11 @@ def _defer_or_end(job: Job, deps: SendDependencies, state: Stop) -> None:
         end_job(job, deps, state.error)
 
 
-def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> Ready | None:
+def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> PreparedSend | None:
     try:
         with job.times.measured("open", deps.clock):
             provider = deps.opener.open(job.tenant_id, config)
-        return Ready(job=job, row=row, config=config, provider=provider)
+        return PreparedSend(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
         _handle_refusal(job, row, deps, refusal.error)
         return None
@@ -204,43 +204,43 @@ def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, erro
         defer(job, deps, deps.clock.now() + retry_delay(NotSent(error), job.queue_message.failures), error)
 
 
-def deliver(turn: Turn, deps: SendDependencies, ends_at: datetime) -> None:
+def deliver(scheduled: ScheduledSend, deps: SendDependencies, ends_at: datetime) -> None:
     """Take a request's turn: send it at its slot, or let it come back for it.
 
     Raises:
         DependencyError: an AWS service of ours failed before the fence.
     """
-    match turn.plan:
+    match scheduled.plan:
         case Slot() as slot:
-            with deps.budget.hold(turn.ready.job.send.message.most_bytes) as held:
-                _send_at(slot, turn.ready, held, deps, ends_at)
-        case Later() as later:
-            _defer_to_slot(later, turn.ready.job, deps)
+            with deps.budget.hold(scheduled.prepared.job.send.message.most_bytes) as held:
+                _send_at(slot, scheduled.prepared, held, deps, ends_at)
+        case RetryAt() as retry:
+            _defer_to_slot(retry, scheduled.prepared.job, deps)
         case failure:
             raise failure
 
 
-def _defer_to_slot(later: Later, job: Job, deps: SendDependencies) -> None:
-    deps.journal.paced(later.at - deps.clock.now())
-    defer(job, deps, later.at, None, slot=later.slot)
+def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
+    deps.journal.paced(retry.at - deps.clock.now())
+    defer(job, deps, retry.at, None, slot=retry.slot)
 
 
-def _send_at(slot: Slot, ready: Ready, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
+def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
     """Send at a slot. The mail is composed first, while the slot is waited for; one that cannot be composed has wasted it."""
     try:
-        mail = _render(ready.job, ready.provider, deps)
+        mail = _render(prepared.job, prepared.provider, deps)
     except RequestError as refusal:
-        end_job(ready.job, deps, ErrorInfo(refusal.code, str(refusal)))
+        end_job(prepared.job, deps, ErrorInfo(refusal.code, str(refusal)))
         return
     held.shrink(len(mail.mime))
-    plan = still_good(slot, ready, deps)
-    if isinstance(plan, Later):
-        _defer_to_slot(plan, ready.job, deps)
+    plan = revalidate_slot(slot, prepared, deps)
+    if isinstance(plan, RetryAt):
+        _defer_to_slot(plan, prepared.job, deps)
         return
     deps.journal.paced(plan.at - deps.clock.now())
-    with ready.job.times.measured("pacing", deps.clock):
+    with prepared.job.times.measured("pacing", deps.clock):
         deps.clock.wait_until(plan.at)
-    _send_once(ready, mail, deps, ends_at)
+    _send_once(prepared, mail, deps, ends_at)
 
 
 def _render(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
@@ -253,19 +253,21 @@ def _render(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
         )
 
 
-def _send_once(ready: Ready, mail: Mail, deps: SendDependencies, ends_at: datetime) -> None:
-    job, now = ready.job, deps.clock.now()
+def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_at: datetime) -> None:
+    job, now = prepared.job, deps.clock.now()
     if now + CALL_SPAN > ends_at:
         defer(job, deps, now, None)
         return
     owner, deadline = deps.new_owner(), now + CALL_SPAN
-    change = changes.begin(job.request, now, owner=owner, deadline=deadline, provider=ready.provider.name, version=ready.config.version)
+    change = changes.begin(
+        job.request, now, owner=owner, deadline=deadline, provider=prepared.provider.name, version=prepared.config.version
+    )
     try:
         with job.times.measured("fence", deps.clock):
             record = deps.messages.apply(change)
     except RefusedError as refusal:
         if refusal.current is not None and reconcile(job, deps, refusal.current):
-            _send_once(ready, mail, deps, ends_at)
+            _send_once(prepared, mail, deps, ends_at)
         return
     except DependencyError as failure:
         deps.journal.failed("begin", job.tenant_id, failure)
@@ -275,13 +277,13 @@ def _send_once(ready: Ready, mail: Mail, deps: SendDependencies, ends_at: dateti
     fence = Fence(record.attempt, owner)
     began = deps.clock.now()
     if began - now > FENCE_SPAN:
-        record_outcome(job, deps, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), ready.row)
+        record_outcome(job, deps, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), prepared.row)
         return
     with job.times.measured("provider", deps.clock):
-        outcome = ready.provider.send(mail, tags=_tags(job, fence))
+        outcome = prepared.provider.send(mail, tags=_tags(job, fence))
     deps.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, deps.clock.now() - began)
-    record_outcome(job, deps, fence, outcome, ready.row)
-    heed(outcome, ready, deps)
+    record_outcome(job, deps, fence, outcome, prepared.row)
+    apply_backpressure(outcome, prepared, deps)
 
 
 def _tags(job: Job, fence: Fence) -> Mapping[str, str]:

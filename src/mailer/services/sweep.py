@@ -16,10 +16,10 @@ from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, Wait
 from mailer.domain.errors import EXPIRED, DependencyError, UnreadableError
 from mailer.domain.provider import Stop
 from mailer.ports import (
+    AccountRates,
     Clock,
     Intake,
     Journal,
-    Lines,
     MessagesTable,
     ParkedBodies,
     ProvidersTable,
@@ -27,9 +27,9 @@ from mailer.ports import (
     Releases,
     SendQueue,
 )
-from mailer.services.backlog import Outlet, Outlets
 from mailer.services.ending import end_unsent
 from mailer.services.reconcile import WORKER_LOST
+from mailer.services.release_budgets import ReleaseBudget, ReleaseBudgets
 from mailer.services.requeue import discard, pointer_to
 
 PAGE = 100
@@ -49,7 +49,7 @@ class SweepDependencies:
 
     releases: Releases
     providers: ProvidersTable
-    lines: Lines
+    account_rates: AccountRates
     messages: MessagesTable
     queue: SendQueue
     intake: Intake
@@ -72,12 +72,12 @@ class Tally:
 
 def sweep(deps: SweepDependencies, *, ends_at: datetime) -> Tally:
     """Do one run, until nothing is due any more or the time is over."""
-    tally, outlets, is_consumed = Tally(), Outlets(deps), cache(lambda: _is_consumed(deps))
+    tally, budgets, is_consumed = Tally(), ReleaseBudgets(deps), cache(lambda: _is_consumed(deps))
     shards = set(range(deps.shards))
     while shards and deps.clock.now() < ends_at:
         pages = dict(zip(shards, deps.workers.map(lambda shard: _look(deps, shard), shards), strict=True))
-        shards = {shard for shard, page in pages.items() if _move(page, outlets, is_consumed, deps, tally) and len(page) == PAGE}
-    _release_all(outlets, deps, tally, ends_at)
+        shards = {shard for shard, page in pages.items() if _move(page, budgets, is_consumed, deps, tally) and len(page) == PAGE}
+    _release_all(budgets, deps, tally, ends_at)
     deps.journal.swept(overdue=tally.overdue, lag=tally.lag)
     return tally
 
@@ -90,7 +90,9 @@ def _look(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
         return []
 
 
-def _move(page: Sequence[Delivery], outlets: Outlets, is_consumed: Callable[[], bool], deps: SweepDependencies, tally: Tally) -> bool:
+def _move(
+    page: Sequence[Delivery], budgets: ReleaseBudgets, is_consumed: Callable[[], bool], deps: SweepDependencies, tally: Tally
+) -> bool:
     """Move each record of a page on; False when none could be, so that asking again at once would show the same page."""
     now = deps.clock.now()
     for record in page:
@@ -102,7 +104,7 @@ def _move(page: Sequence[Delivery], outlets: Outlets, is_consumed: Callable[[], 
     parked = [record for record in waiting if record.parked]
     on_queue = [record for record in parked if was_sent_for(record)]
     left = on_queue if on_queue and not is_consumed() else []
-    moved += _feed_paced([record for record in parked if record not in left], outlets, deps)
+    moved += _feed_paced([record for record in parked if record not in left], budgets, deps)
     moved += _apply_all([changes.reschedule(record, now) for record in waiting if not record.parked or record in left], deps)
     tally.moved += moved
     return moved > 0
@@ -151,22 +153,22 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
     return True
 
 
-def _feed_paced(records: Sequence[Delivery], outlets: Outlets, deps: SweepDependencies) -> int:
+def _feed_paced(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: SweepDependencies) -> int:
     """Feed what the accounts can take; put off what finds no room, which would only be received to be parked again."""
     try:
-        outlet_of = outlets.of({record.tenant_id for record in records})
+        budget_of = budgets.of({record.tenant_id for record in records})
     except DependencyError as failure:
         deps.journal.failed("sweep", None, failure)
         return 0
-    for tenant_id, outlet in outlet_of.items():
-        if isinstance(outlet, DependencyError):
-            deps.journal.failed("sweep", tenant_id, outlet)
+    for tenant_id, budget in budget_of.items():
+        if isinstance(budget, DependencyError):
+            deps.journal.failed("sweep", tenant_id, budget)
     now = deps.clock.now()
     fed, deferred = [], []
     for record in records:
-        match outlet_of[record.tenant_id]:
-            case Outlet() as outlet if not outlet.takes(record.recipients):
-                at = outlet.back_at(record.recipients, now)
+        match budget_of[record.tenant_id]:
+            case ReleaseBudget() as budget if not budget.take(record.recipients):
+                at = budget.retry_at(record.recipients, now)
                 deferred.append(changes.reschedule(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
             case UnreadableError():  # for longer than a failed call, and others stand behind it
                 deferred.append(changes.reschedule(record, now, sweep_at=min(now + LOOK_AGAIN, record.expires_at)))
@@ -198,20 +200,20 @@ def _missed(records: Sequence[Delivery], deps: SweepDependencies) -> Collection[
 # -- the mail of resumed tenants -----------------------------------------------------------------------------------------
 
 
-def _release_all(outlets: Outlets, deps: SweepDependencies, tally: Tally, ends_at: datetime) -> None:
+def _release_all(budgets: ReleaseBudgets, deps: SweepDependencies, tally: Tally, ends_at: datetime) -> None:
     """Set free what the accounts can take of each tenant's mail, page by page in turn: nobody stands behind a large backlog."""
     try:
         tenants = deps.releases.releasing()
-        outlet_of = outlets.of(tenants)
+        budget_of = budgets.of(tenants)
     except DependencyError as failure:
         deps.journal.failed("release", None, failure)
         return
-    turns = deque((tenant_id, _pages(tenant_id, deps)) for tenant_id in tenants)
-    while turns and deps.clock.now() < ends_at:
-        tenant_id, pages = turns.popleft()
+    rotation = deque((tenant_id, _pages(tenant_id, deps)) for tenant_id in tenants)
+    while rotation and deps.clock.now() < ends_at:
+        tenant_id, pages = rotation.popleft()
         try:
-            if _release(tenant_id, pages, outlet_of[tenant_id], deps, tally):
-                turns.append((tenant_id, pages))
+            if _release(tenant_id, pages, budget_of[tenant_id], deps, tally):
+                rotation.append((tenant_id, pages))
         except DependencyError as failure:
             deps.journal.failed("release", tenant_id, failure)
 
@@ -223,7 +225,7 @@ def _pages(tenant_id: str, deps: SweepDependencies) -> Iterator[Sequence[Deliver
 def _release(
     tenant_id: str,
     pages: Iterator[Sequence[Delivery]],
-    outlet: Outlet | Stop | DependencyError | None,
+    budget: ReleaseBudget | Stop | DependencyError | None,
     deps: SweepDependencies,
     tally: Tally,
 ) -> bool:
@@ -232,16 +234,16 @@ def _release(
     Raises:
         DependencyError: a table did not answer: not all of the tenant's mail is set free yet.
     """
-    if isinstance(outlet, DependencyError):
-        raise outlet
-    if isinstance(outlet, Outlet) and outlet.remaining <= 0:
+    if isinstance(budget, DependencyError):
+        raise budget
+    if isinstance(budget, ReleaseBudget) and budget.remaining <= 0:
         return False
     page = next(pages, ())
     # A provider that was switched off again leaves its mail where it is: it is marked again when it is back.
-    if not page or isinstance(outlet, Stop):
+    if not page or isinstance(budget, Stop):
         deps.releases.released(tenant_id, deps.clock.now())
         return False
-    free = [record for record in page if outlet is None or outlet.takes(record.recipients)]
+    free = [record for record in page if budget is None or budget.take(record.recipients)]
     # The record first: a pointer that came before its dueAt would have to wait for the old one.
     freed = list(deps.workers.map(lambda record: _make_due(record, deps), free))
     due = [record for record in freed if isinstance(record, Delivery)]

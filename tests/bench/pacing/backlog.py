@@ -73,7 +73,7 @@ class Play:
         self.marked = bench.sweep_deps.releases.marked
         self.marked += ["A", "C"]
         self._source = RateSource(configured=scenario.rate)
-        self._pacing = Pacing(bench.lines, functions=10)
+        self._pacing = Pacing(bench.account_rates, functions=10)
         self._on_queue: list[tuple[str, str]] = []
         self._due_at: dict[str, datetime] = {}
         clock: FakeClock = bench.clock

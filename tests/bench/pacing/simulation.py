@@ -1,6 +1,6 @@
 """Simulate what the pacing is for: one tenant's flood beside many quiet tenants, on the real pacing code and models of what surrounds it.
 
-Real: `mailer.domain.pacing`, `mailer.services.pacing` and `mailer.services.turns`, and the limiter of the SES proxy. Modelled, as discrete
+Real: `mailer.domain.pacing`, `mailer.services.pacing` and `mailer.services.slots`, and the limiter of the SES proxy. Modelled, as discrete
 events in a seeded order: a fair SQS queue, the event source with its pollers and batches, the functions with their workers, and how long
 each call takes.
 """
@@ -15,14 +15,14 @@ from random import Random
 from typing import Any
 
 from fakes import a_config
-from lines import FakePacingTable
 from local_aws.ses import Allowance, RefusedError
-from mailer.domain.pacing import FORGIVEN, THROTTLE_SETTLES, Later, Slot, account_key, moment
+from mailer.domain.pacing import FORGIVEN, THROTTLE_SETTLES, RetryAt, Slot, account_key, moment
 from mailer.ports import QueueMessage
 from mailer.services.intake import read
 from mailer.services.jobs import Job, Received
 from mailer.services.pacing import Pacing
-from mailer.services.turns import Ready, take_turns
+from mailer.services.slots import PreparedSend, reserve_slots
+from pacing_support import FakePacingTable
 from sending_support import Bench, a_body
 
 START = 1_800_000_000.0
@@ -264,24 +264,24 @@ class Simulation:
         self.tally.forfeited += sum(self._is_forfeited(message) for message in batch)
         self._bench.clock.time = moment(self._now)
         deps = replace(self._bench.deps, pacer=function.pacing)
-        turns = take_turns([self._ready(number, message) for number, message in enumerate(batch)], deps, latest=moment(2 * START))
+        sends = reserve_slots([self._prepared(number, message) for number, message in enumerate(batch)], deps, latest=moment(2 * START))
         calls = self._table.reads + self._table.writes - calls
         function.workers = [self._now + calls * TABLE_CALL / len(function.workers)] * len(function.workers)
-        for turn in turns:
-            self._carry_out(function, batch[int(turn.ready.job.received.sqs_message_id)], turn.plan)
+        for scheduled in sends:
+            self._carry_out(function, batch[int(scheduled.prepared.job.received.sqs_message_id)], scheduled.plan)
         self._at(max(function.workers), self._finish, function)
 
-    def _ready(self, number: int, message: Message) -> Ready:
+    def _prepared(self, number: int, message: Message) -> PreparedSend:
         """Return what the send path makes of a message once its provider is open."""
         queue_message = QueueMessage(body="", tenant_id=message.tenant, created_at=moment(message.born), slot=message.slot)
         job = replace(self._jobs[message.tenant], received=Received(str(number), queue_message, 1))
-        return Ready(job=job, row=None, config=self._config, provider=self._bench.provider)
+        return PreparedSend(job=job, row=None, config=self._config, provider=self._bench.provider)
 
     def _is_forfeited(self, message: Message) -> bool:
-        line = self._table.lines.get(_account(message.tenant))
+        line = self._table.account_rates.get(_account(message.tenant))
         return message.slot is not None and (line is None or line.answer(message.slot, self._now) is None)
 
-    def _carry_out(self, function: Function, message: Message, plan: Slot | Later | Exception) -> None:
+    def _carry_out(self, function: Function, message: Message, plan: Slot | RetryAt | Exception) -> None:
         begins = heapq.heappop(function.workers)
         if isinstance(plan, Exception):
             raise plan
@@ -317,7 +317,7 @@ class Simulation:
         self.tally.generations[message.tenant] += 1
         # No write for this generation: it is part of the outcome's.
 
-    def _wait(self, message: Message, plan: Later, now: float) -> None:
+    def _wait(self, message: Message, plan: RetryAt, now: float) -> None:
         self.tally.generations[message.tenant] += 1
         self.tally.hop_writes += 1
         self.tally.record_writes += 1

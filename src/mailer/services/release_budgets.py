@@ -7,32 +7,32 @@ from datetime import datetime
 from typing import Protocol
 
 from mailer.domain.errors import DependencyError
-from mailer.domain.pacing import Line
+from mailer.domain.pacing import AccountRate
 from mailer.domain.provider import Stop, StoredConfig, sending_state
-from mailer.ports import Clock, Lines, ProvidersTable
+from mailer.ports import AccountRates, Clock, ProvidersTable
 from mailer.services.accounts import account_of, rate_source
 
 
 @dataclass(slots=True)
-class Outlet:
+class ReleaseBudget:
     """How much of a sending account's parked mail may still go back in this run."""
 
-    line: Line
+    account_rate: AccountRate
     remaining: int
     """Recipients that find a slot."""
 
-    def takes(self, recipients: int) -> bool:
+    def take(self, recipients: int) -> bool:
         """Count a message in, if there is room; after the first that finds none there is none for any."""
         if self.remaining <= 0:
             return False
         self.remaining -= recipients
         return True
 
-    def back_at(self, recipients: int, now: datetime) -> datetime:
+    def retry_at(self, recipients: int, now: datetime) -> datetime:
         """Return about when a message that found no room may come back: each one later than the one before."""
         time = now.timestamp()
-        self.line = self.line.after(self.line.promise([recipients], time))
-        return self.line.back_at(self.line.promised - recipients, time).at
+        self.account_rate = self.account_rate.after(self.account_rate.promise([recipients], time))
+        return self.account_rate.retry_at(self.account_rate.promised - recipients, time).at
 
 
 class RateDependencies(Protocol):
@@ -44,7 +44,7 @@ class RateDependencies(Protocol):
         ...
 
     @property
-    def lines(self) -> Lines:
+    def account_rates(self) -> AccountRates:
         """Return the lines of the sending accounts."""
         ...
 
@@ -59,15 +59,15 @@ class RateDependencies(Protocol):
         ...
 
 
-class Outlets:
+class ReleaseBudgets:
     """The outlets of one run; tenants on one account share theirs, and each is looked up once."""
 
     def __init__(self, deps: RateDependencies) -> None:
         self._deps = deps
-        self._tenants: dict[str, Outlet | Stop | DependencyError | None] = {}
-        self._accounts: dict[str, Outlet | DependencyError] = {}
+        self._tenants: dict[str, ReleaseBudget | Stop | DependencyError | None] = {}
+        self._accounts: dict[str, ReleaseBudget | DependencyError] = {}
 
-    def of(self, tenant_ids: Collection[str]) -> Mapping[str, Outlet | Stop | DependencyError | None]:
+    def of(self, tenant_ids: Collection[str]) -> Mapping[str, ReleaseBudget | Stop | DependencyError | None]:
         """Return each tenant's outlet; why its mail has to wait for its provider; None where all of it may go back, as with SMTP.
 
         Where its row, or the line of its account, could not be read, that is the answer: its mail stays where it is.
@@ -92,14 +92,14 @@ class Outlets:
     def _open(self, configs: Mapping[str, StoredConfig]) -> None:
         accounts = {tenant_id: account_of(tenant_id, config) for tenant_id, config in configs.items()}
         closed = {key: configs[tenant_id] for tenant_id, key in accounts.items() if key is not None and key not in self._accounts}
-        self._accounts |= dict(zip(closed, self._deps.workers.map(self._outlet, closed, closed.values()), strict=True))
+        self._accounts |= dict(zip(closed, self._deps.workers.map(self._budget, closed, closed.values()), strict=True))
         self._tenants |= {tenant_id: self._accounts[key] if key else None for tenant_id, key in accounts.items()}
 
-    def _outlet(self, account: str, config: StoredConfig) -> Outlet | DependencyError:
+    def _budget(self, account: str, config: StoredConfig) -> ReleaseBudget | DependencyError:
         now = self._deps.clock.now().timestamp()
         try:
-            known = self._deps.lines.get(account)
+            known = self._deps.account_rates.get(account)
         except DependencyError as failure:
             return failure
-        line = known or Line.opened(rate_source([config]), now)
-        return Outlet(line, line.capacity(now))
+        account_rate = known or AccountRate.initial(rate_source([config]), now)
+        return ReleaseBudget(account_rate, account_rate.capacity(now))

@@ -8,7 +8,7 @@ from itertools import chain
 
 from mailer.domain.delivery import NotSent, Outcome
 from mailer.domain.errors import DependencyError
-from mailer.domain.pacing import FORGIVEN, Later, RateSource, Slot
+from mailer.domain.pacing import FORGIVEN, RateSource, RetryAt, Slot
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import EmailProvider
 from mailer.services.accounts import account_of, rate_source
@@ -16,7 +16,7 @@ from mailer.services.jobs import Job, SendDependencies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class PreparedSend:
     """A job whose provider is open; what it still needs is its turn and its mail."""
 
     job: Job
@@ -31,43 +31,47 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ScheduledSend:
     """When a message may be sent, or why that cannot be told."""
 
-    ready: Ready
-    plan: Slot | Later | Exception
+    prepared: PreparedSend
+    plan: Slot | RetryAt | Exception
 
 
-def take_turns(ready: Iterable[Ready], deps: SendDependencies, *, latest: datetime) -> Sequence[Turn]:
+def reserve_slots(prepared: Iterable[PreparedSend], deps: SendDependencies, *, latest: datetime) -> Sequence[ScheduledSend]:
     """Reserve slots for all messages of each account together; return the turns in the order in which to take them.
 
     In that order no message stands behind one that waits longer; copies are made once those are under way whose slots have come. After
     `latest` nothing is reserved: all come back at once.
     """
-    accounts: dict[str | None, list[Ready]] = defaultdict(list)
-    for one in ready:
+    accounts: dict[str | None, list[PreparedSend]] = defaultdict(list)
+    for one in prepared:
         accounts[one.account].append(one)
-    turns = list(chain.from_iterable(deps.workers.map(lambda account: _reserve(account, accounts[account], deps, latest), accounts)))
+    sends = list(chain.from_iterable(deps.workers.map(lambda account: _reserve(account, accounts[account], deps, latest), accounts)))
     now = deps.clock.now()
-    return sorted(turns, key=lambda turn: (turn.plan.at, False) if isinstance(turn.plan, Slot) else (now, True))
+    return sorted(sends, key=lambda scheduled: (scheduled.plan.at, False) if isinstance(scheduled.plan, Slot) else (now, True))
 
 
-def _reserve(account: str | None, ready: Sequence[Ready], deps: SendDependencies, latest: datetime) -> Sequence[Turn]:
+def _reserve(account: str | None, prepared: Sequence[PreparedSend], deps: SendDependencies, latest: datetime) -> Sequence[ScheduledSend]:
     now = deps.clock.now()
     if account is None:
-        return [Turn(one, Slot(now)) for one in ready]
+        return [ScheduledSend(one, Slot(now)) for one in prepared]
     if now > latest:
-        return [Turn(one, Later(now)) for one in ready]
+        return [ScheduledSend(one, RetryAt(now)) for one in prepared]
     try:
         plans = deps.pacer.reserve(
-            account, _source(ready), [one.job.request.recipients for one in ready], [one.job.queue_message.slot for one in ready], now
+            account,
+            _source(prepared),
+            [one.job.request.recipients for one in prepared],
+            [one.job.queue_message.slot for one in prepared],
+            now,
         )
     except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
-        return [Turn(one, failure) for one in ready]
-    return [Turn(one, plan) for one, plan in zip(ready, plans, strict=True)]
+        return [ScheduledSend(one, failure) for one in prepared]
+    return [ScheduledSend(one, plan) for one, plan in zip(prepared, plans, strict=True)]
 
 
-def still_good(slot: Slot, ready: Ready, deps: SendDependencies) -> Slot | Later:
+def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) -> Slot | RetryAt:
     """Return the slot, or a new one for that which this function itself let pass: composing took long, or all its threads were busy.
 
     Such a slot is forfeited as one is that a copy brings too late: SES forgives no more.
@@ -76,28 +80,28 @@ def still_good(slot: Slot, ready: Ready, deps: SendDependencies) -> Slot | Later
         DependencyError: the pacing table did not answer.
     """
     now = deps.clock.now()
-    if ready.account is None or now - slot.at <= timedelta(seconds=FORGIVEN):
+    if prepared.account is None or now - slot.at <= timedelta(seconds=FORGIVEN):
         return slot
-    return deps.pacer.reserve(ready.account, _source([ready]), [ready.job.request.recipients], [None], now)[0]
+    return deps.pacer.reserve(prepared.account, _source([prepared]), [prepared.job.request.recipients], [None], now)[0]
 
 
-def _source(ready: Sequence[Ready]) -> RateSource:
+def _source(prepared: Sequence[PreparedSend]) -> RateSource:
     """Return where the rate comes from; GetSendQuota is asked again only where it told verify something."""
-    answering = next((one.provider for one in ready if one.config.quota_rate is not None), None)
-    return rate_source([one.config for one in ready], (lambda: answering.account_facts().max_send_rate) if answering else None)
+    answering = next((one.provider for one in prepared if one.config.quota_rate is not None), None)
+    return rate_source([one.config for one in prepared], (lambda: answering.account_facts().max_send_rate) if answering else None)
 
 
-def heed(outcome: Outcome, ready: Ready, deps: SendDependencies) -> None:
+def apply_backpressure(outcome: Outcome, prepared: PreparedSend, deps: SendDependencies) -> None:
     """Slow the account down, or let it rest, where that is what SES's answer asks for.
 
     Where the pacing table does not take it the line goes on as it was, and meets the next refusal.
     """
-    if ready.account is None or not isinstance(outcome, NotSent):
+    if prepared.account is None or not isinstance(outcome, NotSent):
         return
     try:
         if outcome.error.code == "throttled":
-            deps.pacer.throttled(ready.account, deps.clock.now())
+            deps.pacer.throttled(prepared.account, deps.clock.now())
         elif outcome.error.code == "daily_quota_exceeded":
-            deps.pacer.quota_exhausted(ready.account, deps.clock.now())
+            deps.pacer.quota_exhausted(prepared.account, deps.clock.now())
     except DependencyError as failure:
-        deps.journal.failed("pace", ready.job.tenant_id, failure)
+        deps.journal.failed("pace", prepared.job.tenant_id, failure)

@@ -9,13 +9,13 @@ import pytest
 
 from fakes import NOON, FakeClock, a_config, a_provider
 from journals import a_journal
-from lines import FakePacingTable
 from mailer.domain.delivery import Sent, Status
-from mailer.domain.pacing import FORGIVEN, LONGEST_WAIT, Later, Slot
+from mailer.domain.pacing import FORGIVEN, LONGEST_WAIT, RetryAt, Slot
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import AccountFacts, QueueMessage
 from mailer.services.pacing import Pacing
 from mailer.services.send import CALL_SPAN
+from pacing_support import FakePacingTable
 from sending_support import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_queue_message
 
 SECOND = timedelta(seconds=1)
@@ -151,7 +151,7 @@ def test_messages_are_begun_in_the_order_of_their_slots(bench: Bench) -> None:
 
 def test_copies_are_made_between_those_whose_time_has_come_and_those_who_wait(bench: Bench) -> None:
     """A flood's copies hold up no quiet tenant, and need not wait for threads that hold out for a slot."""
-    bench.pacer.plans = [Later(NOON + 60 * SECOND, 9.0), Slot(NOON + 0.5 * SECOND), Slot(NOON)]
+    bench.pacer.plans = [RetryAt(NOON + 60 * SECOND, 9.0), Slot(NOON + 0.5 * SECOND), Slot(NOON)]
     done: list[str] = []
 
     def note() -> Sent:
@@ -167,7 +167,7 @@ def test_copies_are_made_between_those_whose_time_has_come_and_those_who_wait(be
 def test_a_later_slot_travels_with_a_delayed_copy(bench: Bench) -> None:
     """Nothing is composed, the fence is not passed; the record tells when."""
     at = NOON + 300 * SECOND
-    bench.pacer.plans = [Later(at, 412.5)]
+    bench.pacer.plans = [RetryAt(at, 412.5)]
     bench.receive(of("acme", "r1"))
     record = bench.record()
     assert (record.status, record.due_at, record.error, record.attempt) == (Status.DEFERRED, at, None, 0)
@@ -180,7 +180,7 @@ def test_a_later_slot_travels_with_a_delayed_copy(bench: Bench) -> None:
 def test_what_finds_no_slot_is_parked_without_one(bench: Bench) -> None:
     """It costs no receive until about when the account can take it."""
     at = NOON + 2000 * SECOND
-    bench.pacer.plans = [Later(at)]
+    bench.pacer.plans = [RetryAt(at)]
     bench.receive(of("acme", "r1", slot=1.0))
     record = bench.record()
     assert (record.status, record.due_at, record.sweep_at, bench.queue.sent) == (Status.DEFERRED, at, at, [])
@@ -197,7 +197,7 @@ def test_a_used_slot_goes_no_further(bench: Bench, outcome: Any) -> None:
 
 def test_a_slot_that_was_missed_here_is_reserved_anew(bench: Bench) -> None:
     """Two messages for one thread, the first of which took too long: SES forgives one second, not ten."""
-    bench.pacer.plans = [Slot(NOON), Slot(NOON), Later(NOON + 60 * SECOND, 99.0)]
+    bench.pacer.plans = [Slot(NOON), Slot(NOON), RetryAt(NOON + 60 * SECOND, 99.0)]
 
     def slow() -> Sent:
         bench.clock.advance(FORGIVEN * SECOND + timedelta(milliseconds=1))

@@ -9,7 +9,7 @@ import pytest
 from fakes import NOON, a_config, a_provider
 from mailer.domain.delivery import Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError
-from mailer.domain.pacing import HEADROOM, HORIZON, PARKED_EARLY, Line, RateSource
+from mailer.domain.pacing import HEADROOM, HORIZON, PARKED_EARLY, AccountRate, RateSource
 from mailer.domain.provider import ProviderStatus
 from mailer.services import sweep as sweeping
 from mailer.services.pacing import Pacing
@@ -72,7 +72,7 @@ def test_a_backlog_comes_back_as_far_as_it_finds_slots() -> None:
 def test_it_goes_on_as_the_line_moves_on() -> None:
     """Each run sends for what was sent since the last, until nothing is left."""
     bench = a_bench(*a_backlog("acme", 100), marked=("acme",))
-    pacing = Pacing(bench.lines, functions=1)
+    pacing = Pacing(bench.account_rates, functions=1)
     run(bench)
     source = RateSource(configured=RATE)
     pacing.reserve(ACCOUNT, source, [1] * ROOM, [None] * ROOM, bench.clock.now())
@@ -93,9 +93,9 @@ def test_a_backlog_counts_recipients() -> None:
 def test_a_resting_account_gets_nothing_back() -> None:
     """Its daily quota is used up: what came back would only be parked again."""
     bench = a_bench(*a_backlog("acme", 3), marked=("acme",))
-    resting = Line.opened(RateSource(configured=RATE), NOON.timestamp()).rested(NOON.timestamp())
-    assert resting is not None
-    bench.lines.lines[ACCOUNT] = resting
+    backed_off = AccountRate.initial(RateSource(configured=RATE), NOON.timestamp()).quota_exhausted(NOON.timestamp())
+    assert backed_off is not None
+    bench.account_rates.account_rates[ACCOUNT] = backed_off
     assert (run(bench).moved, bench.messages.changes, marks(bench).marked) == (0, [], ["acme"])
 
 
@@ -193,7 +193,7 @@ def test_each_account_is_looked_up_once_in_a_run() -> None:
     """However many pages its mail fills."""
     bench = a_bench(*due(a_backlog("acme", 250)), *due(a_backlog("beta", 10)), marked=("acme",))
     run(bench)
-    assert bench.lines.reads == 1
+    assert bench.account_rates.reads == 1
     assert [list(read) for read in bench.providers.reads] == [["acme"], ["beta"]]
 
 
@@ -205,7 +205,7 @@ def test_lines_that_cannot_be_read_leave_what_is_due_to_the_next_run() -> None:
         raise DependencyError("DynamoDB", "GetItem")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.lines, "get", fail)
+        patch.setattr(bench.account_rates, "get", fail)
         assert run(bench).moved == 0
     assert [step for step, _, _ in bench.events("failed")] == ["sweep"]
     assert run(bench).moved == 3
