@@ -90,7 +90,7 @@ class Api:
     @property
     def failures(self) -> list[Any]:
         """What our own code failed at, whatever it answered."""
-        return [arguments for event, arguments in self.deps.journal.entries if event == "failed"]
+        return [arguments for event, arguments in self.deps.telemetry.entries if event == "failed"]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return self._gateway(environ, start_response)

@@ -120,9 +120,11 @@ class Queue:
         self.bench.queue.sent.clear()
 
     @property
-    def buried(self) -> list[str]:
+    def dead_letters(self) -> list[str]:
         """Return the requests that were kept for an operator."""
-        return [_named(letter.queue_message) for letter in self.bench.queue.buried if letter.reason == "processing_crashed"]
+        return [
+            _named(dead_letter.queue_message) for dead_letter in self.bench.queue.dead_letters if dead_letter.reason == "processing_crashed"
+        ]
 
     @property
     def sent(self) -> set[str]:

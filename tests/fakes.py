@@ -103,7 +103,7 @@ def _sort_key(record: Delivery) -> str:
 
 
 @dataclass
-class FakeJournal:
+class FakeTelemetry:
     """Keeps what it was told as (event, arguments)."""
 
     entries: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
@@ -120,8 +120,8 @@ class FakeJournal:
     def paced(self, wait: timedelta) -> None:
         self.entries.append(("paced", (wait,)))
 
-    def buried(self, queue_message: QueueMessage, reason: str) -> None:
-        self.entries.append(("buried", (queue_message, reason)))
+    def dead_lettered(self, queue_message: QueueMessage, reason: str) -> None:
+        self.entries.append(("dead_lettered", (queue_message, reason)))
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         self.entries.append(("suspended", (tenant_id, version, error)))
@@ -140,7 +140,7 @@ class FakeJournal:
 
 
 @dataclass
-class Buried:
+class FakeDeadLetter:
     """A copy on the dead-letter queue."""
 
     queue_message: QueueMessage
@@ -153,7 +153,7 @@ class FakeSendQueue:
     """Records what was sent; `refuses` picks copies that SQS does not take, `broken` makes every call fail."""
 
     sent: list[tuple[QueueMessage, timedelta]] = field(default_factory=list)
-    buried: list[Buried] = field(default_factory=list)
+    dead_letters: list[FakeDeadLetter] = field(default_factory=list)
     refuses: Callable[[QueueMessage], bool] = lambda _: False
     broken: bool = False
 
@@ -168,10 +168,10 @@ class FakeSendQueue:
         self.sent += [pair for pair in queue_messages if not self.refuses(pair[0])]
         return [queue_message for queue_message, _ in queue_messages if self.refuses(queue_message)]
 
-    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
+    def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
         if self.broken:
             raise DependencyError("SQS", "SendMessage")
-        self.buried.append(Buried(queue_message, reason, detail))
+        self.dead_letters.append(FakeDeadLetter(queue_message, reason, detail))
 
 
 @dataclass

@@ -9,11 +9,11 @@ from fakes import (
     AtOnce,
     FakeAttachments,
     FakeClock,
-    FakeJournal,
     FakeMessagesTable,
     FakeParkedBodies,
     FakeProvidersTable,
     FakeSendQueue,
+    FakeTelemetry,
     a_provider,
 )
 from mailer import wiring
@@ -31,7 +31,7 @@ def fake_deps(**ports: Any) -> MessagesDependencies:
         "queue": FakeSendQueue(),
         "parked": FakeParkedBodies(),
         "attachments": FakeAttachments(),
-        "journal": FakeJournal(),
+        "telemetry": FakeTelemetry(),
         "clock": FakeClock(),
         "workers": AtOnce(),
         "send_timeout": SEND_TIMEOUT,
@@ -43,7 +43,7 @@ def serve_from(deps: MessagesDependencies, patch: pytest.MonkeyPatch) -> None:
     """Let the handler of the messages API work on fake dependencies."""
     patch.setattr(wiring, "messages_dependencies", lambda: deps)
     patch.setattr(wiring, "clock", lambda: deps.clock)
-    patch.setattr(wiring, "journal", lambda: deps.journal)
+    patch.setattr(wiring, "telemetry", lambda: deps.telemetry)
     patch.setattr(wiring, "attachments", lambda: deps.attachments)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from fakes import US, FakeClock, FakeJournal
+from fakes import US, FakeClock, FakeTelemetry
 from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
@@ -142,7 +142,7 @@ class Scene:
     opener: FakeOpener
     trust: FakeTrust
     clock: FakeClock
-    journal: FakeJournal
+    telemetry: FakeTelemetry
     deps: ProviderDependencies
 
     @property
@@ -157,17 +157,17 @@ class Scene:
 
 def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
     account = FakeAccount(Sent("message-1"))
-    store, opener, trust, clock, journal = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeClock(), FakeJournal()
+    store, opener, trust, clock, telemetry = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeClock(), FakeTelemetry()
     deps = ProviderDependencies(
         store=store,
         vault=FakeVault(),
         opener=opener,
         trust=trust,
         clock=clock,
-        journal=journal,
+        telemetry=telemetry,
         new_external_id=external_ids(),
         us=US,
         templates=FakeTemplates(),
         allow_smtp=allow_smtp,
     )
-    return Scene(store, account, opener, trust, clock, journal, deps)
+    return Scene(store, account, opener, trust, clock, telemetry, deps)

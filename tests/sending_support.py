@@ -13,13 +13,13 @@ from fakes import (
     FakeAttachments,
     FakeClock,
     FakeIntake,
-    FakeJournal,
     FakeMessagesTable,
     FakePacer,
     FakeParkedBodies,
     FakeProducerRules,
     FakeProvidersTable,
     FakeSendQueue,
+    FakeTelemetry,
     FakeTrials,
     a_delivery,
     a_provider,
@@ -93,7 +93,7 @@ class Bench:
         self.provider = ScriptedProvider(list(outcomes))
         self.opener = FakeOpener(self.provider)
         self.attachments = FakeAttachments()
-        self.journal = FakeJournal()
+        self.telemetry = FakeTelemetry()
         self.budget = ByteBudget(BUDGET)
         self.pacer = FakePacer()
         self.producers = FakeProducerRules()
@@ -108,7 +108,7 @@ class Bench:
             queue=self.queue,
             parked=self.parked,
             attachments=self.attachments,
-            journal=self.journal,
+            telemetry=self.telemetry,
             clock=self.clock,
             pacer=self.pacer,
             producers=self.producers,
@@ -126,7 +126,7 @@ class Bench:
             queue=self.queue,
             intake=self.intake,
             parked=self.parked,
-            journal=self.journal,
+            telemetry=self.telemetry,
             clock=self.clock,
             workers=AtOnce(),
             shards=1,
@@ -149,7 +149,7 @@ class Bench:
 
     def events(self, name: str) -> list[tuple[Any, ...]]:
         """Return what the journal was told under one name."""
-        return [arguments for event, arguments in self.journal.entries if event == name]
+        return [arguments for event, arguments in self.telemetry.entries if event == name]
 
 
 @dataclass

@@ -34,7 +34,7 @@ METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "AcceptedToSent": (),
         "ConfigCacheHit": (),
         "ProviderSuspended": ("code",),
-        "Buried": ("reason",),
+        "DeadLettered": ("reason",),
         "DependencyFailed": ("dependency",),
         "InternalError": (),
         "SweepLag": (),
@@ -56,7 +56,7 @@ def logger() -> Logger:
     return Logger(json_deserializer=str)  # messages are text; Powertools would try to read each of them as JSON
 
 
-class LogJournal:
+class LogTelemetry:
     """`ports.Journal` on log lines and metrics; safe to share between threads."""
 
     def __init__(self, log: Logger, new_metrics: Callable[[], EphemeralMetrics] = EphemeralMetrics) -> None:
@@ -101,9 +101,9 @@ class LogJournal:
             case status:
                 self._count(f"Request{status.capitalize()}")
 
-    def buried(self, queue_message: QueueMessage, reason: str) -> None:
+    def dead_lettered(self, queue_message: QueueMessage, reason: str) -> None:
         """Note a copy on the dead-letter queue."""
-        self._count("Buried", by=reason)
+        self._count("DeadLettered", by=reason)
         self._log.warning(
             "copy put on the dead-letter queue", extra=_without_none({"tenant_id": queue_message.tenant_id, "reason": reason})
         )

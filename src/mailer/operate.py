@@ -45,9 +45,9 @@ from mailer.client import ApiError
 from mailer.client.connection import Connection
 from mailer.domain.errors import DependencyError
 from mailer.domain.producers import Producers
-from mailer.observability import LogJournal
+from mailer.observability import LogTelemetry
 from mailer.services import dead_letters, erasure
-from mailer.services.dead_letters import Chosen, DeadLetterDependencies
+from mailer.services.dead_letters import DeadLetterDependencies, Selector
 from mailer.services.erasure import ErasureDependencies, StillOpenError
 from mailer.services.replay import MARGIN, ReplayDependencies, replay
 from mailer.services.told import TELLING
@@ -258,11 +258,11 @@ def _dead_letters() -> Iterator[SqsDeadLetters]:
 
 
 @contextmanager
-def _journal(stack: str) -> Iterator[LogJournal]:
+def _telemetry(stack: str) -> Iterator[LogTelemetry]:
     """Note what is done, and put it where the functions log."""
     log = OperatorsLog()
     try:
-        yield LogJournal(Logger(service=f"operator-{uuid4().hex}", stream=log))  # loggers of one name would share a stream
+        yield LogTelemetry(Logger(service=f"operator-{uuid4().hex}", stream=log))  # loggers of one name would share a stream
     finally:
         if log.getvalue():
             log.keep(_client("logs"), _resources(stack)["MessagesFunctionLogs"])
@@ -270,32 +270,32 @@ def _journal(stack: str) -> Iterator[LogJournal]:
 
 @contextmanager
 def _dead_letter_deps(stack: str) -> Iterator[DeadLetterDependencies]:
-    with _journal(stack) as journal, _dead_letters() as letters:
+    with _telemetry(stack) as telemetry, _dead_letters() as letters:
         yield DeadLetterDependencies(
-            letters=letters,
+            dead_letters=letters,
             messages=wiring.messages_table(),
             queue=wiring.send_queue(),
             parked=wiring.parked_bodies(),
-            journal=journal,
+            telemetry=telemetry,
             clock=wiring.clock(),
             producers=Producers.parse(os.environ["PRODUCER_TENANTS"]),
         )
 
 
-def _chosen(arguments: argparse.Namespace) -> Chosen:
+def _selector(arguments: argparse.Namespace) -> Selector:
     wanted = {"tenant_id": arguments.tenant, "request_id": arguments.request, "reason": arguments.reason}
-    return lambda shown: all(value in (None, getattr(shown, name)) for name, value in wanted.items())
+    return lambda summary: all(value in (None, getattr(summary, name)) for name, value in wanted.items())
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    chosen = _chosen(arguments)
+    selected = _selector(arguments)
     with _dead_letter_deps(arguments.stack) as deps:
-        letters = [shown for shown in dead_letters.list_letters(deps) if chosen(shown)]
+        letters = [summary for summary in dead_letters.list_dead_letters(deps) if selected(summary)]
     if arguments.tenant or arguments.request or arguments.reason:
-        for shown in letters:
-            _print(shown.tenant_id, shown.request_id, shown.reason, text=shown.detail)
+        for summary in letters:
+            _print(summary.tenant_id, summary.request_id, summary.reason, text=summary.detail)
     else:
-        counts = Counter((shown.tenant_id, shown.reason) for shown in letters)
+        counts = Counter((summary.tenant_id, summary.reason) for summary in letters)
         for (tenant_id, reason), count in sorted(counts.items()):
             _print(str(count), tenant_id, reason)
     _print(f"{len(letters)} on the dead-letter queue")
@@ -304,23 +304,23 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _redrive(arguments: argparse.Namespace) -> int:
     with _dead_letter_deps(arguments.stack) as deps:
-        return _report(dead_letters.redrive(deps, _chosen(arguments)), dead_letters.Did.REDRIVEN)
+        return _report(dead_letters.redrive(deps, _selector(arguments)), dead_letters.DeadLetterResult.REDRIVEN)
 
 
 def _drop(arguments: argparse.Namespace) -> int:
     if not (arguments.tenant or arguments.request or arguments.reason):
         raise CommandError("Name what to drop: --tenant, --request or --reason.")
     with _dead_letter_deps(arguments.stack) as deps:
-        return _report(dead_letters.drop(deps, _chosen(arguments)), dead_letters.Did.DROPPED)
+        return _report(dead_letters.drop(deps, _selector(arguments)), dead_letters.DeadLetterResult.DROPPED)
 
 
-def _report(done: dead_letters.Work, wanted: dead_letters.Did) -> int:
-    outcomes: Counter[dead_letters.Did] = Counter()
-    for shown, did in done:
-        outcomes[did] += 1
-        _print(shown.tenant_id, shown.request_id, text=did)
-    _print(", ".join(f"{count} {did}" for did, count in outcomes.items()) or "nothing was chosen")
-    return 0 if set(outcomes) <= {wanted, dead_letters.Did.SETTLED} else 1
+def _report(done: dead_letters.Results, wanted: dead_letters.DeadLetterResult) -> int:
+    outcomes: Counter[dead_letters.DeadLetterResult] = Counter()
+    for summary, result in done:
+        outcomes[result] += 1
+        _print(summary.tenant_id, summary.request_id, text=result)
+    _print(", ".join(f"{count} {result}" for result, count in outcomes.items()) or "nothing was chosen")
+    return 0 if set(outcomes) <= {wanted, dead_letters.DeadLetterResult.RECORDED} else 1
 
 
 # ── the event source ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -423,14 +423,14 @@ def _erasure(stack: str) -> Iterator[ErasureDependencies]:
         pacing=_resources(stack)["PacingTable"],
         bucket=settings["ATTACHMENTS_BUCKET"],
     )
-    with _journal(stack) as journal, _dead_letters() as letters:
+    with _telemetry(stack) as telemetry, _dead_letters() as letters:
         yield ErasureDependencies(
             eraser=eraser,
             providers=wiring.providers_table(),
             messages=wiring.messages_table(),
-            letters=letters,
+            dead_letters=letters,
             parked=wiring.parked_bodies(),
-            journal=journal,
+            telemetry=telemetry,
             clock=wiring.clock(),
         )
 

@@ -379,7 +379,7 @@ class SendQueue(Protocol):
         """Send each copy with its delay (at most 900 s); return those that SQS did not take."""
         ...
 
-    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
+    def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
         """Put a copy on the dead-letter queue with the reason as an attribute.
 
         Raises:
@@ -443,7 +443,7 @@ class Intake(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A message on the dead-letter queue, held until it is deleted or put back."""
 
     queue_message: QueueMessage
@@ -456,7 +456,7 @@ class Letter:
 class DeadLetters(Protocol):
     """The dead-letter queue, as an operator works through it."""
 
-    def letters(self) -> Iterator[Letter]:
+    def receive_all(self) -> Iterator[DeadLetter]:
         """Take out every message once; each stays hidden from others until it is deleted or put back, or ten minutes have passed.
 
         Raises:
@@ -464,7 +464,7 @@ class DeadLetters(Protocol):
         """
         ...
 
-    def delete(self, letter: Letter) -> None:
+    def delete(self, dead_letter: DeadLetter) -> None:
         """Remove a message for good.
 
         Raises:
@@ -472,7 +472,7 @@ class DeadLetters(Protocol):
         """
         ...
 
-    def put_back(self, letters: Iterable[Letter]) -> None:
+    def put_back(self, dead_letters: Iterable[DeadLetter]) -> None:
         """Let messages be seen again at once, as far as SQS answers."""
         ...
 
@@ -538,7 +538,7 @@ Step = Literal["queue", "open", "compose", "pacing", "fence", "provider", "write
 """A step of a request: `queue` is how long its first copy lay on the queue, `total` from when it could have gone out until it was sent."""
 
 
-class Journal(Protocol):
+class Telemetry(Protocol):
     """Where operators read what happened: log lines and metrics. Never fails, never sees a recipient or a body."""
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
@@ -553,7 +553,7 @@ class Journal(Protocol):
         """Note how long a message has still to wait for its slot; negative where that is a little past."""
         ...
 
-    def buried(self, queue_message: QueueMessage, reason: str) -> None:
+    def dead_lettered(self, queue_message: QueueMessage, reason: str) -> None:
         """Note a copy on the dead-letter queue."""
         ...
 

@@ -29,7 +29,7 @@ from mailer.adapters.signer import Signer
 from mailer.adapters.signing import sign_fast
 from mailer.adapters.trials import DynamoTrials
 from mailer.domain.onboarding import Us
-from mailer.observability import LogJournal, logger
+from mailer.observability import LogTelemetry, logger
 from mailer.ports import ProviderOpener, Vault
 from mailer.services.byte_budget import ByteBudget
 from mailer.services.jobs import SendDependencies
@@ -107,9 +107,9 @@ _PRESIGNING = Config(signature_version="s3v4", s3={"addressing_style": "virtual"
 
 
 @cache
-def journal() -> LogJournal:
+def telemetry() -> LogTelemetry:
     """Return the journal."""
-    return LogJournal(logger())
+    return LogTelemetry(logger())
 
 
 @cache
@@ -121,7 +121,7 @@ def clock() -> SystemClock:
 @cache
 def messages_table() -> DynamoMessagesTable:
     """Return the status table."""
-    return DynamoMessagesTable(dynamodb(), settings().messages_table, journal().failed)
+    return DynamoMessagesTable(dynamodb(), settings().messages_table, telemetry().failed)
 
 
 @cache
@@ -133,7 +133,7 @@ def send_queue() -> SqsSendQueue:
 @cache
 def signer() -> Signer:
     """Return what signs our messages on the queue; it asks KMS only once there is something to sign or to read."""
-    return Signer(kms, settings().queue_key_arn, clock().now, journal().failed)
+    return Signer(kms, settings().queue_key_arn, clock().now, telemetry().failed)
 
 
 @cache
@@ -224,7 +224,7 @@ def provider_opener() -> ProviderOpener:
         inquiries,
         allow_smtp=settings().allow_smtp,
         clock=clock(),
-        report=lambda kept: journal().opened(cached=kept),
+        report=lambda kept: telemetry().opened(cached=kept),
     )
 
 
@@ -240,7 +240,7 @@ def provider_dependencies() -> ProviderDependencies:
         opener=provider_opener(),
         trust=assumed_roles(),
         clock=clock(),
-        journal=journal(),
+        telemetry=telemetry(),
         new_external_id=lambda: secrets.token_urlsafe(32),
         us=us(),
         templates=S3OnboardingTemplates(s3, settings().attachments_bucket),
@@ -266,7 +266,7 @@ def trials() -> DynamoTrials:
 @cache
 def producer_rules() -> SsmProducerRules:
     """Return which producers may ask for which tenants."""
-    return SsmProducerRules(lambda: _client("ssm"), settings().producer_tenants_parameter, clock().now, journal().failed)
+    return SsmProducerRules(lambda: _client("ssm"), settings().producer_tenants_parameter, clock().now, telemetry().failed)
 
 
 @cache
@@ -279,7 +279,7 @@ def send_dependencies() -> SendDependencies:
         queue=send_queue(),
         parked=parked_bodies(),
         attachments=attachments(),
-        journal=journal(),
+        telemetry=telemetry(),
         clock=clock(),
         pacer=pacer(),
         trials=trials(),
@@ -303,7 +303,7 @@ def messages_dependencies() -> MessagesDependencies:
         queue=send_queue(),
         parked=parked_bodies(),
         attachments=attachments(),
-        journal=journal(),
+        telemetry=telemetry(),
         clock=clock(),
         workers=workers(),
         send_timeout=timedelta(seconds=settings().send_timeout_seconds),
@@ -324,7 +324,7 @@ def sweep_dependencies() -> SweepDependencies:
         queue=send_queue(),
         intake=LambdaIntake(_client("lambda"), settings().send_event_source),
         parked=parked_bodies(),
-        journal=journal(),
+        telemetry=telemetry(),
         clock=clock(),
         workers=workers(),
         shards=SWEEP_SHARDS,

@@ -24,33 +24,37 @@ def letters(aws: Mapping[str, str]) -> SqsDeadLetters:
 
 def test_a_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -> None:
     """SQS took the first try, and its reply was lost."""
-    [first, *others] = letters.letters()
+    [first, *others] = letters.receive_all()
     gone = wiring.sqs().exceptions.ReceiptHandleIsInvalid({"Error": {"Code": "ReceiptHandleIsInvalid"}}, "DeleteMessage")
     letters.delete(first)
     with patch.object(wiring.sqs(), "delete_message", side_effect=gone):
         letters.delete(first)
     letters.put_back(others)
-    assert sorted(letter.queue_message.body for letter in letters.letters()) == sorted(letter.queue_message.body for letter in others)
+    assert sorted(dead_letter.queue_message.body for dead_letter in letters.receive_all()) == sorted(
+        dead_letter.queue_message.body for dead_letter in others
+    )
 
 
 def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLetters) -> None:
     """They show up by themselves; those of the next call are seen again at once."""
-    taken, put = list(letters.letters()), wiring.sqs().change_message_visibility_batch
+    taken, put = list(letters.receive_all()), wiring.sqs().change_message_visibility_batch
     away = EndpointConnectionError(endpoint_url="https://sqs")
     with patch.object(wiring.sqs(), "change_message_visibility_batch", side_effect=[away, DEFAULT, away], wraps=put):
         letters.put_back(taken)
         with pytest.raises(DependencyError, match="ChangeMessageVisibilityBatch"):
             letters.close()
-    assert [letter.queue_message.body for letter in letters.letters()] == [letter.queue_message.body for letter in taken[10:]]
+    assert [dead_letter.queue_message.body for dead_letter in letters.receive_all()] == [
+        dead_letter.queue_message.body for dead_letter in taken[10:]
+    ]
 
 
 def test_letters_that_were_taken_out_are_seen_again_at_the_end(letters: SqsDeadLetters) -> None:
     """Wherever an operator stops: in the middle of a batch, or of the letter in hand."""
-    taken = letters.letters()
+    taken = letters.receive_all()
     letters.delete(next(taken))
     next(taken)
     letters.close()
-    assert len(list(letters.letters())) == 11
+    assert len(list(letters.receive_all())) == 11
 
 
 def test_ctrl_c_within_a_call_hides_no_letter(letters: SqsDeadLetters) -> None:
@@ -62,6 +66,6 @@ def test_ctrl_c_within_a_call_hides_no_letter(letters: SqsDeadLetters) -> None:
         return receive(**call)
 
     with patch.object(wiring.sqs(), "receive_message", side_effect=interrupted), pytest.raises(KeyboardInterrupt):
-        list(letters.letters())
+        list(letters.receive_all())
     letters.close()
-    assert len(list(letters.letters())) == 12
+    assert len(list(letters.receive_all())) == 12

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from fakes import NOON, FakeClock, FakeJournal, a_config, a_provider
+from fakes import NOON, FakeClock, FakeTelemetry, a_config, a_provider
 from mailer import wiring
 from mailer.adapters import dead_letters
 from mailer.adapters.dead_letters import SqsDeadLetters
@@ -38,7 +38,7 @@ class Office:
         self._aws = aws
         self.bucket = aws["ATTACHMENTS_BUCKET"]
         self.clock = FakeClock()
-        self.letters = SqsDeadLetters(wiring.sqs(), wiring.signer(), aws["DEAD_LETTER_QUEUE_URL"])
+        self.dead_letters = SqsDeadLetters(wiring.sqs(), wiring.signer(), aws["DEAD_LETTER_QUEUE_URL"])
         self.eraser = AwsEraser(
             wiring.dynamodb(),
             wiring.s3(),
@@ -51,9 +51,9 @@ class Office:
             eraser=self.eraser,
             providers=wiring.providers_table(),
             messages=wiring.messages_table(),
-            letters=self.letters,
+            dead_letters=self.dead_letters,
             parked=wiring.parked_bodies(),
-            journal=FakeJournal(),
+            telemetry=FakeTelemetry(),
             clock=self.clock,
         )
 
@@ -75,13 +75,13 @@ class Office:
             wiring.parked_bodies().discard(record.parked)
         return ended
 
-    def letter(self, request_id: str = "r1", tenant_id: str = "acme") -> None:
-        wiring.send_queue().bury(
+    def dead_letter(self, request_id: str = "r1", tenant_id: str = "acme") -> None:
+        wiring.send_queue().dead_letter(
             QueueMessage(body=a_body(request_id, tenant_id), tenant_id=tenant_id, created_at=NOON), reason="x", detail="y"
         )
 
     def unreadable_letter(self, tenant_id: str) -> None:
-        wiring.send_queue().bury(QueueMessage(body="{", tenant_id=tenant_id, created_at=NOON), reason="invalid_request", detail="y")
+        wiring.send_queue().dead_letter(QueueMessage(body="{", tenant_id=tenant_id, created_at=NOON), reason="invalid_request", detail="y")
 
     def upload(self, key: str) -> None:
         boto3.client("s3").put_object(Bucket=self.bucket, Key=f"attachments/{key}", Body=b"%PDF")
@@ -100,9 +100,9 @@ class Office:
         return [entry["Key"] for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]]
 
     def dead(self) -> list[str]:
-        taken = list(self.letters.letters())
-        self.letters.put_back(taken)
-        return sorted(letter.queue_message.body for letter in taken)
+        taken = list(self.dead_letters.receive_all())
+        self.dead_letters.put_back(taken)
+        return sorted(dead_letter.queue_message.body for dead_letter in taken)
 
 
 @pytest.fixture
@@ -118,9 +118,9 @@ def test_of_a_request_its_ids_and_its_status_stay_while_a_copy_may_come(office: 
     """Everything else goes, in every version; the neighbours keep theirs."""
     for request_id in ("r1", "r10"):
         office.failed(request_id)
-        office.letter(request_id)
+        office.dead_letter(request_id)
     erased = erase_request("acme", "r1", office.deps, cancel=False)
-    assert erased == {erasure.REDUCED: 1, erasure.BODIES: 2, erasure.LETTERS: 1}
+    assert erased == {erasure.REDUCED: 1, erasure.BODIES: 2, erasure.DEAD_LETTERS: 1}
     item = office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")
     assert (item["tenantId"], item["requestId"], item["status"]) == ("acme", "r1", "failed")
     assert int(item["ttl"]) == int((NOON + erasure.COPIES_LAST).timestamp())
@@ -190,7 +190,7 @@ def test_an_upload_is_named_by_its_whole_key(office: Office, key: str) -> None:
 def test_an_erasure_may_be_made_again(office: Office) -> None:
     """It finds nothing, also of what never was."""
     office.failed()
-    office.letter()
+    office.dead_letter()
     erase_request("acme", "r1", office.deps, cancel=False)
     assert +erase_request("acme", "r1", office.deps, cancel=False) == Counter()
     assert +erase_request("acme", "never", office.deps, cancel=True) == Counter()
@@ -204,7 +204,7 @@ def a_full_tenant(office: Office, tenant_id: str) -> None:
     office.failed("ended", tenant_id)
     office.failed("old", tenant_id, at=LONG_AGO)
     office.parked("waiting", tenant_id)
-    office.letter("ended", tenant_id)
+    office.dead_letter("ended", tenant_id)
     office.unreadable_letter(tenant_id)
     office.upload(f"{tenant_id}/" + "a" * 32)
 
@@ -219,7 +219,7 @@ def test_of_a_tenant_the_version_counter_stays(office: Office) -> None:
         erasure.CANCELLED: 1,
         erasure.RECORDS: 1,
         erasure.REDUCED: 2,
-        erasure.LETTERS: 2,
+        erasure.DEAD_LETTERS: 2,
         erasure.BODIES: 6,
         erasure.UPLOADS: 1,
     }

@@ -222,7 +222,7 @@ def test_copies_of_every_size_travel(outcome: Outcome) -> None:
 @pytest.mark.parametrize("detail", ["", "é" * 2_000], ids=["none", "long"])
 def test_a_copy_is_buried_whatever_is_said_of_it(outcome: Outcome, detail: str) -> None:
     """A dead letter that SQS refuses would come back until SQS moves it itself, without a reason."""
-    wiring.send_queue().bury(largest_copy("x" * MAX_BODY, outcome), reason="request_id_reused", detail=detail)
+    wiring.send_queue().dead_letter(largest_copy("x" * MAX_BODY, outcome), reason="request_id_reused", detail=detail)
 
 
 # -- the bucket ----------------------------------------------------------------------------------------------------------
@@ -296,12 +296,12 @@ def test_the_largest_config_is_sealed_and_opened() -> None:
 
 def test_the_metrics_of_the_fullest_invocation_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
     """Every metric and every code, more values of each than a line holds."""
-    journal = wiring.journal()
+    telemetry = wiring.telemetry()
     for number in range(250):
         for code in CODES:
             for name, dimensions in METRICS.items():
-                journal._count(name, number, by=code if dimensions else None)
-    journal.flush()
+                telemetry._count(name, number, by=code if dimensions else None)
+    telemetry.flush()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) >= 3 * len(CODES)
     assert [fault for line in lines for fault in metrics.broken(line)] == []

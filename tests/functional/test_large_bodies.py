@@ -48,9 +48,9 @@ def test_a_body_that_leaves_no_room_on_the_queue_is_refused(aws: Mapping[str, st
 def test_a_body_that_cannot_be_read_becomes_a_dead_letter_whatever_its_size(aws: Mapping[str, str], body: str) -> None:
     """Without its reason where there is no room for one: it is no message that comes again and again."""
     assert put_and_run(aws, body) == {"batchItemFailures": []}
-    [letter] = taken(aws["DEAD_LETTER_QUEUE_URL"])
-    assert letter["Body"] == body
-    assert ("reason" in letter.get("MessageAttributes", {})) == (len(body) < MOST)
+    [dead_letter] = taken(aws["DEAD_LETTER_QUEUE_URL"])
+    assert dead_letter["Body"] == body
+    assert ("reason" in dead_letter.get("MessageAttributes", {})) == (len(body) < MOST)
 
 
 def test_a_full_body_under_an_id_that_is_taken_becomes_a_dead_letter(aws: Mapping[str, str]) -> None:
@@ -58,5 +58,5 @@ def test_a_full_body_under_an_id_that_is_taken_becomes_a_dead_letter(aws: Mappin
     put_and_run(aws, a_body(500))
     first = wiring.messages_table().get("acme", "r1")
     assert put_and_run(aws, a_body(MOST)) == {"batchItemFailures": []}
-    [letter] = taken(aws["DEAD_LETTER_QUEUE_URL"])
-    assert (letter["Body"], wiring.messages_table().get("acme", "r1")) == (a_body(MOST), first)
+    [dead_letter] = taken(aws["DEAD_LETTER_QUEUE_URL"])
+    assert (dead_letter["Body"], wiring.messages_table().get("acme", "r1")) == (a_body(MOST), first)

@@ -20,7 +20,7 @@ from mailer.domain import changes
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import RECORD_RETENTION, Change, Delivery, Sent, Status
 from mailer.domain.errors import ErrorInfo
-from mailer.observability import LogJournal
+from mailer.observability import LogTelemetry
 from mailer.ports import End, RefusedError
 from mailer.services.told import read_log
 from transitions import DEFERRAL, REQUEST
@@ -146,13 +146,13 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
     """At every LogLevel; a change of the log's words or fields that the replay does not follow fails here."""
     monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
     log = StringIO()
-    journal = LogJournal(Logger(service=f"replayed-{level}", stream=log), Mock)
-    journal.answered("acme", "r1", Fence(2, "w1"), Sent("m1"), timedelta(seconds=1))
+    telemetry = LogTelemetry(Logger(service=f"replayed-{level}", stream=log), Mock)
+    telemetry.answered("acme", "r1", Fence(2, "w1"), Sent("m1"), timedelta(seconds=1))
     restored.apply(changes.fail_unsent(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
-    journal.recorded(restored.get("acme", "r2") or record(restored))
+    telemetry.recorded(restored.get("acme", "r2") or record(restored))
     restored.apply(changes.defer(replace(REQUEST, request_id="r3"), NOON, replace(DEFERRAL, parked="parked/acme/r3/0.json")))
     waiting = replace(restored.get("acme", "r3") or record(restored), maybe_sent=True)
-    journal.recorded(waiting)
+    telemetry.recorded(waiting)
     told = read_log(log.getvalue().splitlines())
     assert told.unreadable == 0
     assert {request: (end.status, end.message_id, end.code, end.attempt) for (_, request), end in told.newest.items()} == {

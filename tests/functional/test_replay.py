@@ -22,7 +22,7 @@ from mailer.domain.delivery import Delivery, Outcome, Resolution, Sent, Status
 from mailer.domain.message import parse_request, schedule
 from mailer.domain.mime import Mail
 from mailer.domain.provider import ProviderStatus
-from mailer.observability import LogJournal
+from mailer.observability import LogTelemetry
 from mailer.ports import QueueMessage
 from mailer.services.messages import MessagesDependencies, cancel
 from mailer.services.replay import ReplayDependencies, replay
@@ -69,8 +69,8 @@ class Office(Bench):
         self.ses = self.opener.provider = self.provider = Ses()
         self.clock.time = datetime.now(UTC)
         self.log = Log(self)
-        journal = LogJournal(Logger(service=f"office-{next(_numbers)}", stream=self.log, level="ERROR"))
-        real: Any = {"messages": wiring.messages_table(), "parked": wiring.parked_bodies(), "journal": journal}
+        telemetry = LogTelemetry(Logger(service=f"office-{next(_numbers)}", stream=self.log, level="ERROR"))
+        real: Any = {"messages": wiring.messages_table(), "parked": wiring.parked_bodies(), "telemetry": telemetry}
         self.deps = replace(self.deps, **real)
         self.sweep_deps = replace(self.sweep_deps, shards=SWEEP_SHARDS, releases=FakeReleases(["acme"], young=True), **real)
         self.messages_deps = MessagesDependencies(

@@ -83,7 +83,7 @@ def test_sqs_serves_tenants_fairly_by_their_group(queue: SqsSendQueue) -> None:
 
 def test_a_buried_copy_says_why(queue: SqsSendQueue) -> None:
     """The reason and its detail are attributes; the body and what is known of the copy are as they were."""
-    queue.bury(WHOLE, reason="request_id_reused", detail="x" * 9000)
+    queue.dead_letter(WHOLE, reason="request_id_reused", detail="x" * 9000)
     [message] = taken(queue._dead_letter_queue_url)
     attributes = message["MessageAttributes"]
     assert (message["Body"], attributes["reason"]["StringValue"]) == (WHOLE.body, "request_id_reused")
@@ -94,7 +94,7 @@ def test_a_buried_copy_says_why(queue: SqsSendQueue) -> None:
 
 def test_a_buried_copy_without_detail_or_tenant_is_taken(queue: SqsSendQueue) -> None:
     """SQS refuses empty attributes and groups."""
-    queue.bury(replace(PLAIN, tenant_id=None), reason="invalid_request", detail="")
+    queue.dead_letter(replace(PLAIN, tenant_id=None), reason="invalid_request", detail="")
     assert len(taken(queue._dead_letter_queue_url)) == 1
 
 
@@ -145,8 +145,8 @@ def test_a_producer_is_known_by_what_sqs_says_of_it(queue: SqsSendQueue, monkeyp
         body = json.dumps({"tenantId": tenant, "requestId": "r1", "message": message})
         boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body)
     assert handler({"Records": [record(one) for one in taken(queue._queue_url)]}, SendContext()) == {"batchItemFailures": []}
-    [letter] = taken(queue._dead_letter_queue_url)
-    assert ('"acme"' in letter["Body"], letter["MessageAttributes"]["reason"]["StringValue"]) == (True, "producer_not_allowed")
+    [dead_letter] = taken(queue._dead_letter_queue_url)
+    assert ('"acme"' in dead_letter["Body"], dead_letter["MessageAttributes"]["reason"]["StringValue"]) == (True, "producer_not_allowed")
     [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
     assert ended["tenantId"]["S"] == "globex"
 
@@ -182,7 +182,7 @@ def test_what_was_signed_for_one_message_counts_for_no_other(queue: SqsSendQueue
 
 def test_a_message_that_is_moved_stays_ours(queue: SqsSendQueue) -> None:
     """By SQS, or by an operator in the console: the signature goes with it."""
-    queue.bury(WHOLE, reason="processing_crashed", detail="-")
+    queue.dead_letter(WHOLE, reason="processing_crashed", detail="-")
     [message] = taken(queue._dead_letter_queue_url)
     boto3.client("sqs").send_message(
         QueueUrl=queue._queue_url, MessageBody=message["Body"], MessageAttributes=message["MessageAttributes"], MessageGroupId="acme"
@@ -270,7 +270,7 @@ def test_a_queue_body_leaves_room_for_all_that_we_add() -> None:
         correlation_id="\U0001f4e7" * 128,
     )
     client: Any = Answers()
-    SqsSendQueue(client, SIGNER, "q", "d").bury(most, reason="attachment_type_blocked", detail="ü" * 999)
+    SqsSendQueue(client, SIGNER, "q", "d").dead_letter(most, reason="attachment_type_blocked", detail="ü" * 999)
     [entry] = client.entries
     assert MAX_BATCH_BYTES - 1024 < weight(entry) <= MAX_BATCH_BYTES
 
@@ -318,7 +318,7 @@ def test_a_dead_letter_that_is_not_taken_raises(queue: SqsSendQueue) -> None:
     """It must not be acknowledged."""
     broken = SqsSendQueue(queue._client, SIGNER, "https://none", "https://sqs.eu-central-1.amazonaws.com/123456789012/none")
     with pytest.raises(DependencyError, match="SQS did not complete SendMessage"):
-        broken.bury(PLAIN, reason="invalid_request", detail="-")
+        broken.dead_letter(PLAIN, reason="invalid_request", detail="-")
 
 
 DELAYS = [(-5.0, 0), (0.0, 0), (0.001, 1), (1.5, 2), (900.0, 900), (7200.0, 900)]

@@ -27,7 +27,7 @@ def figures(story: Story) -> Counter[str]:
     counted["accepted again, as onUnknown: resend allows"] += sum(len(ids) - 1 for ids in story.ses.ledger.values() if ids)
     counted["copies that brought a slot along"] += story.queue.slots
     counted["messages that found no slot"] += story.account_rates.promises
-    counted["copies among the dead letters"] += len(story.queue.letters)
+    counted["copies among the dead letters"] += len(story.queue.dead_letters)
     return counted
 
 
@@ -48,7 +48,9 @@ def _crashes(story: Story, request_id: str) -> Iterator[str]:
     """Only what killed its worker may be kept as such, and it kills no more workers than it takes to find it."""
     world = story.world
     kept = [
-        letter for letter in story.queue.letters if letter.reason == "processing_crashed" and f'"{request_id}"' in letter.queue_message.body
+        dead_letter
+        for dead_letter in story.queue.dead_letters
+        if dead_letter.reason == "processing_crashed" and f'"{request_id}"' in dead_letter.queue_message.body
     ]
     if kept and request_id not in world.time.died_alone and not world.is_skewed:
         yield f"{request_id}: kept as a crasher though no worker died while it tried it by itself"
@@ -79,9 +81,9 @@ def _end(story: Story, record: Delivery, accepted: list[str]) -> Iterator[str]:
 def _may_expire(story: Story, request_id: str) -> bool:
     """Whether a request met more than passing trouble: little time, a provider that was off, a copy among the dead letters."""
     is_short = any('"expiresAt"' in body for body in story.queue.asked[request_id])
-    buried = any(f'"{request_id}"' in letter.queue_message.body for letter in story.queue.letters)
+    dead_letters = any(f'"{request_id}"' in dead_letter.queue_message.body for dead_letter in story.queue.dead_letters)
     is_on = story.providers.rows[ACME].status is ProviderStatus.ACTIVE and not story.troubled
-    return is_short or buried or not is_on
+    return is_short or dead_letters or not is_on
 
 
 def _leftovers(story: Story) -> Iterator[str]:
@@ -92,6 +94,6 @@ def _leftovers(story: Story) -> Iterator[str]:
     overtaken = story.wild and any(record.maybe_sent for record in story.table.records.values())
     if not story.world.leftovers_excused and not overtaken:
         yield from (f"{key} is left in the bucket" for key in story.bucket.bodies.keys() - held)
-    for letter in story.queue.letters:
-        if letter.reason not in (None, "processing_crashed", "request_id_reused", "invalid_request"):
-            yield f"a dead letter says {letter.reason}"
+    for dead_letter in story.queue.dead_letters:
+        if dead_letter.reason not in (None, "processing_crashed", "request_id_reused", "invalid_request"):
+            yield f"a dead letter says {dead_letter.reason}"

@@ -27,8 +27,8 @@ from simulation.faults import Faults
 from simulation.ses import MALLORY, SimSes
 from simulation.tasks import NEVER, Task
 from simulation.world import (
+    DeadLetter,
     DeadlyBody,
-    Letter,
     Message,
     SimAttachments,
     SimClock,
@@ -93,7 +93,7 @@ class Story:
             "messages": self.table,
             "queue": self.queue,
             "parked": self.bucket,
-            "journal": Quiet(),
+            "telemetry": Quiet(),
             "clock": SimClock(world),
             "workers": AtOnce(),
         }
@@ -275,10 +275,10 @@ class Story:
 
     def _watch(self) -> None:
         """Let operators see to dead letters and unknowns, some hours later."""
-        for letter in self.queue.letters[self._read_letters :]:
-            if letter.reason in (None, "processing_crashed"):
-                self._later(600, 20_000, self._put_back, letter)
-        self._read_letters = len(self.queue.letters)
+        for dead_letter in self.queue.dead_letters[self._read_letters :]:
+            if dead_letter.reason in (None, "processing_crashed"):
+                self._later(600, 20_000, self._put_back, dead_letter)
+        self._read_letters = len(self.queue.dead_letters)
         for record in self.table.records.values():
             attempt = record.request_id, record.attempt
             if record.status is Status.UNKNOWN and attempt not in self._read_unknowns:
@@ -286,11 +286,13 @@ class Story:
                 if self.rng.random() < 0.3:
                     self._later(1000, 20_000, self._settle, record)
 
-    def _put_back(self, letter: Letter) -> None:
+    def _put_back(self, dead_letter: DeadLetter) -> None:
         """Redrive a dead letter as SQS does: the same body and attributes, but the queue's own time is new."""
-        queue_message = replace(letter.queue_message, created_at=self.world.time.now) if letter.is_raw else letter.queue_message
+        queue_message = (
+            replace(dead_letter.queue_message, created_at=self.world.time.now) if dead_letter.is_raw else dead_letter.queue_message
+        )
         self.world.deadly.clear()  # what made a message kill has been mended
-        self.queue.put(queue_message, timedelta(), is_raw=letter.is_raw)
+        self.queue.put(queue_message, timedelta(), is_raw=dead_letter.is_raw)
 
     def _settle(self, record: Delivery) -> None:
         """Settle an unknown truthfully: as sent where SES's own events show it."""

@@ -217,7 +217,7 @@ class Message:
 
 
 @dataclass
-class Letter:
+class DeadLetter:
     """A message on the simulated dead-letter queue."""
 
     queue_message: QueueMessage
@@ -231,7 +231,7 @@ class SimQueue:
     def __init__(self, world: World) -> None:
         self._world = world
         self.messages: list[Message] = []
-        self.letters: list[Letter] = []
+        self.dead_letters: list[DeadLetter] = []
         self._count = 0
         self.fresh: Counter[str] = Counter()
         """Messages for each request that are tried beside others at first."""
@@ -280,12 +280,12 @@ class SimQueue:
             f"queue takes #{message.number} generation {queue_message.generation} for {delay}{' with proof' if queue_message.proof else ''}"
         )
 
-    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
+    def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
         def take() -> None:
-            self.letters.append(Letter(queue_message, reason))
+            self.dead_letters.append(DeadLetter(queue_message, reason))
             self._world.say(f"dead letter: {reason}")
 
-        self._world.call("SQS", "bury", take)
+        self._world.call("SQS", "dead letter", take)
 
     def receive(self, at_most: int) -> list[Message]:
         """Hand out what is visible, as SQS does: a message received too often goes to the dead-letter queue instead."""
@@ -296,7 +296,7 @@ class SimQueue:
         for message in visible[:at_most]:
             if message.receives >= MAX_RECEIVES:
                 self.messages.remove(message)
-                self.letters.append(Letter(message.queue_message, None, message.is_raw))
+                self.dead_letters.append(DeadLetter(message.queue_message, None, message.is_raw))
                 self._world.say(f"SQS moves #{message.number} to the dead letters")
                 continue
             message.receives += 1

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import tables
-from journals import NAMESPACE, STACK, Metric, a_journal, write_everything
 from mailer.observability import METRICS
+from telemetry_support import NAMESPACE, STACK, Metric, a_telemetry, write_everything
 
 ALARMS = sorted(tables.resources("AWS::CloudWatch::Alarm"))
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
@@ -29,8 +29,8 @@ def anchors() -> set[str]:
 @pytest.fixture(scope="module")
 def written() -> list[Metric]:
     """Every metric that the journal can write."""
-    with a_journal() as (journal, everything):
-        write_everything(journal)
+    with a_telemetry() as (telemetry, everything):
+        write_everything(telemetry)
     return everything.metrics
 
 
@@ -141,8 +141,8 @@ def test_the_dashboard_shows_what_the_code_writes(written: list[Metric]) -> None
 
 def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
     """Its queries go by messages and fields that the log lines have."""
-    with a_journal() as (journal, written):
-        write_everything(journal)
+    with a_telemetry() as (telemetry, written):
+        write_everything(telemetry)
     for widget in widgets("log"):
         query = widget["properties"]["query"]
         [message] = re.findall(r"message = '([^']+)'", query)

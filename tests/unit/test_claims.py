@@ -41,7 +41,7 @@ def test_a_request_that_waits_on_the_queue_is_sent(rules: str) -> None:
     """It is neither taken for a copy that a newer one follows nor for another producer's."""
     bench = bench_with(deferred(), rules=rules)
     assert bench.receive(claimed(a_body())) == []
-    assert (bench.record().status, len(bench.provider.mails), bench.queue.buried) == (Status.SENT, 1, [])
+    assert (bench.record().status, len(bench.provider.mails), bench.queue.dead_letters) == (Status.SENT, 1, [])
 
 
 @pytest.mark.parametrize("rules", ["", OTHERS])
@@ -49,7 +49,7 @@ def test_a_request_that_waits_in_the_bucket_is_sent(rules: str) -> None:
     """Its pointer leads where the record says, and is no invalid request."""
     bench = bench_with(deferred(parked=KEY), rules=rules)
     assert bench.receive(claimed(IDS)) == []
-    assert (bench.record().status, len(bench.provider.mails), bench.queue.buried) == (Status.SENT, 1, [])
+    assert (bench.record().status, len(bench.provider.mails), bench.queue.dead_letters) == (Status.SENT, 1, [])
 
 
 def test_it_has_the_times_of_its_record() -> None:
@@ -64,7 +64,7 @@ def test_a_request_that_has_ended_is_done() -> None:
     """Nothing is said of producers."""
     bench = bench_with(a_record(Status.SENT, generation=4))
     assert bench.receive(claimed(a_body())) == []
-    assert (bench.provider.mails, bench.queue.sent, bench.queue.buried) == ([], [], [])
+    assert (bench.provider.mails, bench.queue.sent, bench.queue.dead_letters) == ([], [], [])
 
 
 def test_what_waits_for_its_time_goes_on_waiting() -> None:
@@ -87,7 +87,9 @@ def test_what_no_record_knows_is_a_producer_s(record: Any, body: str) -> None:
     """Other content, a pointer to nothing that is parked, garbage: it is held against the rules, and the record is as it was."""
     bench = bench_with(*[record] if record else [])
     assert bench.receive(claimed(body, sender="AROAEVE:x")) == []
-    assert [buried.reason for buried in bench.queue.buried] == ["invalid_request" if body == "{" else "producer_not_allowed"]
+    assert [dead_letters.reason for dead_letters in bench.queue.dead_letters] == [
+        "invalid_request" if body == "{" else "producer_not_allowed"
+    ]
     assert (bench.messages.get("acme", "r1"), bench.provider.mails, bench.queue.sent) == (record, [], [])
 
 
@@ -95,14 +97,14 @@ def test_content_that_a_restored_table_has_lost_is_nobody_s() -> None:
     """Only the very same hash is a proof."""
     bench = bench_with(deferred(content_hash="lost-v1:0"))
     bench.receive(claimed(a_body(), sender="AROAEVE:x"))
-    assert ([buried.reason for buried in bench.queue.buried], bench.provider.mails) == (["producer_not_allowed"], [])
+    assert ([dead_letters.reason for dead_letters in bench.queue.dead_letters], bench.provider.mails) == (["producer_not_allowed"], [])
 
 
 def test_an_unsigned_message_costs_no_reading() -> None:
     """A producer that claims nothing is what it says."""
     bench = bench_with(deferred())
     bench.receive(a_queue_message(attributes={"sender": SIGNED_ATTRIBUTE}))
-    assert [buried.reason for buried in bench.queue.buried] == ["producer_not_allowed"]
+    assert [dead_letters.reason for dead_letters in bench.queue.dead_letters] == ["producer_not_allowed"]
 
 
 def test_it_stays_known_where_the_table_does_not_answer() -> None:
@@ -114,7 +116,7 @@ def test_it_stays_known_where_the_table_does_not_answer() -> None:
     assert queue_message.claimed
     bench.clock.advance(delay)
     bench.receive(queue_message)
-    assert (bench.record().status, bench.queue.buried) == (Status.SENT, [])
+    assert (bench.record().status, bench.queue.dead_letters) == (Status.SENT, [])
 
 
 def test_it_stays_known_as_a_suspect() -> None:

@@ -34,7 +34,9 @@ def test_a_body_without_ids_goes_to_the_dead_letters(body: str) -> None:
     """There is no record to write: the copy carries the reason."""
     bench = Bench()
     assert bench.receive(QueueMessage(body=body, tenant_id=None, created_at=NOON)) == []
-    assert [(buried.reason, buried.queue_message.body) for buried in bench.queue.buried] == [("invalid_request", body)]
+    assert [(dead_letters.reason, dead_letters.queue_message.body) for dead_letters in bench.queue.dead_letters] == [
+        ("invalid_request", body)
+    ]
     assert bench.messages.records == {}
 
 
@@ -46,7 +48,7 @@ def test_an_invalid_request_ends_as_a_failed_record() -> None:
     assert (record.status, record.error and record.error.code, record.recipients) == (Status.FAILED, "invalid_request", 0)
     assert record.error is not None
     assert "message" in record.error.message
-    assert bench.queue.buried == []
+    assert bench.queue.dead_letters == []
 
 
 def test_an_invalid_request_that_comes_again_changes_nothing() -> None:
@@ -54,14 +56,17 @@ def test_an_invalid_request_that_comes_again_changes_nothing() -> None:
     bench = Bench()
     for _ in range(2):
         bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON))
-    assert bench.queue.buried == []
+    assert bench.queue.dead_letters == []
 
 
 def test_an_invalid_request_does_not_end_another_under_its_id() -> None:
     """The first is untouched, the second goes to the dead letters."""
     bench = Bench(a_record())
     bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON))
-    assert (bench.record().status, [buried.reason for buried in bench.queue.buried]) == (Status.QUEUED, ["invalid_request"])
+    assert (bench.record().status, [dead_letters.reason for dead_letters in bench.queue.dead_letters]) == (
+        Status.QUEUED,
+        ["invalid_request"],
+    )
 
 
 def test_times_that_do_not_fit_are_refused_by_name() -> None:
@@ -80,7 +85,7 @@ def test_a_request_that_arrives_too_late_has_expired(send_at: str | None) -> Non
     times = {"expiresAt": "2026-11-24T11:00:00Z"} | ({"sendAt": send_at} if send_at else {})
     assert bench.receive(a_queue_message(**times)) == []
     assert (bench.record().status, bench.record().error) == (Status.FAILED, EXPIRED)
-    assert (bench.provider.mails, bench.queue.buried) == ([], [])
+    assert (bench.provider.mails, bench.queue.dead_letters) == ([], [])
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.CANCELLED, Status.FAILED])
@@ -91,14 +96,14 @@ def test_a_replay_after_its_expiry_finds_the_first_result(status: Status) -> Non
     bench = Bench(first)
     bench.clock.advance(timedelta(days=1))
     assert bench.receive(a_queue_message(**expiring, attributes={"created_at": bench.clock.now()})) == []
-    assert (bench.record(), bench.provider.mails, bench.queue.buried, bench.queue.sent) == (first, [], [], [])
+    assert (bench.record(), bench.provider.mails, bench.queue.dead_letters, bench.queue.sent) == (first, [], [], [])
 
 
 def test_other_content_that_comes_too_late_is_told_apart() -> None:
     """It is no replay: it goes to the dead letters, and the first is untouched."""
     bench = Bench(a_record(Status.SENT))
     bench.receive(a_queue_message(expiresAt="2026-11-24T11:00:00Z"))
-    assert (bench.record().status, [b.reason for b in bench.queue.buried]) == (Status.SENT, ["request_id_reused"])
+    assert (bench.record().status, [b.reason for b in bench.queue.dead_letters]) == (Status.SENT, ["request_id_reused"])
 
 
 @pytest.mark.parametrize("later", [timedelta(), timedelta(days=2)])
@@ -108,7 +113,7 @@ def test_a_request_whose_times_do_not_fit_ends_once(later: timedelta) -> None:
     for moment in (NOON, NOON + later):
         bench.clock.time = moment
         assert bench.receive(a_queue_message(sendAt="2026-12-02T12:00:00Z", attributes={"created_at": moment})) == []
-    assert (bench.record().status, bench.queue.buried, bench.queue.sent) == (Status.FAILED, [], [])
+    assert (bench.record().status, bench.queue.dead_letters, bench.queue.sent) == (Status.FAILED, [], [])
 
 
 def test_a_failed_record_says_that_its_id_is_used_up() -> None:
@@ -187,14 +192,14 @@ def test_a_late_pointer_to_a_deleted_body_changes_nothing(status: Status) -> Non
     """A worker has taken the request on, or it has ended."""
     bench = Bench(under_way(status))
     assert bench.receive(pointer()) == []
-    assert (bench.record().status, bench.queue.buried) == (status, [])
+    assert (bench.record().status, bench.queue.dead_letters) == (status, [])
 
 
 def test_a_pointer_to_a_request_that_nobody_knows_is_dropped() -> None:
     """Its record was forgotten."""
     bench = Bench()
     assert bench.receive(pointer()) == []
-    assert (bench.messages.records, bench.queue.buried) == ({}, [])
+    assert (bench.messages.records, bench.queue.dead_letters) == ({}, [])
 
 
 def test_a_bucket_that_does_not_answer_lets_the_pointer_wait() -> None:
@@ -272,7 +277,7 @@ def test_a_parked_body_of_a_later_version_waits_too() -> None:
     bench = Bench(a_record(Status.DEFERRED, due_at=NOON, waits_for=WaitsFor.TIME, parked=KEY))
     bench.parked.bodies[KEY] = a_body(**OF_A_LATER_VERSION)
     bench.receive(pointer())
-    assert (bench.record().status, len(bench.queue.sent), bench.queue.buried) == (Status.DEFERRED, 1, [])
+    assert (bench.record().status, len(bench.queue.sent), bench.queue.dead_letters) == (Status.DEFERRED, 1, [])
 
 
 @pytest.mark.parametrize("schema", [0, SCHEMA])
@@ -339,8 +344,8 @@ def test_what_a_producer_asks_for_another_s_tenant_touches_nothing_of_it(sender:
     bench = Bench()
     bench.producers.rules = RULES
     assert bench.receive(a_queue_message(attributes={"sender": sender}, **fields)) == []
-    [buried] = bench.queue.buried
-    assert (buried.reason, buried.detail.startswith(sender)) == ("producer_not_allowed", True)
+    [dead_letters] = bench.queue.dead_letters
+    assert (dead_letters.reason, dead_letters.detail.startswith(sender)) == ("producer_not_allowed", True)
     assert (bench.messages.records, bench.provider.mails, bench.parked.bodies, bench.queue.sent) == ({}, [], {}, [])
 
 
@@ -353,7 +358,7 @@ def test_who_asked_goes_with_every_copy() -> None:
     bench.clock.advance(delay)
     bench.producers.rules = "AROAEXAMPLE:globex"
     bench.receive(queue_message)
-    assert (bench.queue.buried[0].reason, bench.record().status) == ("producer_not_allowed", Status.DEFERRED)
+    assert (bench.queue.dead_letters[0].reason, bench.record().status) == ("producer_not_allowed", Status.DEFERRED)
 
 
 def test_rules_that_cannot_be_read_let_nothing_pass() -> None:

@@ -99,7 +99,7 @@ def test_a_lost_record_is_a_success_all_the_same() -> None:
     accepted = accept(a_send(), deps)
     assert (accepted.record.status, accepted.record.request_id, accepted.replayed) == (Status.QUEUED, "r1", False)
     assert deps.queue.messages
-    assert [event for event, _ in deps.journal.entries] == ["failed"]
+    assert [event for event, _ in deps.telemetry.entries] == ["failed"]
 
 
 def test_nothing_is_queued_while_nobody_knows_whether_the_id_is_taken() -> None:

@@ -67,7 +67,7 @@ def check(deps: MessagesDependencies, event: dict[str, Any]) -> None:
     deps.messages.records.clear()
     answer = Gateway(messages.handler).handle(event)
     assert answer.status < 500
-    assert not [entry for entry in deps.journal.entries if entry[0] == "failed"]
+    assert not [entry for entry in deps.telemetry.entries if entry[0] == "failed"]
     for queue_message in deps.queue.messages:
         request = parse_request(queue_message.body)
         assert content_hash(request) == deps.messages.get(request.tenant_id, request.request_id).content_hash

@@ -56,7 +56,7 @@ def test_what_was_not_tried_yet_can_be_withdrawn(status: Status) -> None:
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
     assert cancel("acme", "r1", deps).status is Status.CANCELLED
     assert deps.messages.get("acme", "r1").status is Status.CANCELLED
-    assert [event for event, _ in deps.journal.entries] == ["recorded"]
+    assert [event for event, _ in deps.telemetry.entries] == ["recorded"]
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.SENT, Status.FAILED, Status.UNKNOWN])
@@ -127,4 +127,4 @@ def test_a_bucket_that_fails_does_not_undo_a_withdrawal() -> None:
     parked.broken = True
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", Status.DEFERRED, parked=key)), parked=parked)
     assert cancel("acme", "r1", deps).status is Status.CANCELLED
-    assert "failed" in [event for event, _ in deps.journal.entries]
+    assert "failed" in [event for event, _ in deps.telemetry.entries]

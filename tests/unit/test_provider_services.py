@@ -89,7 +89,7 @@ def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Excepti
     scene.deps.vault.open = fail  # type: ignore[method-assign]
     stopped = disclose(disable_provider("acme", scene.deps), scene.deps)
     assert (stopped.status, lifecycle.to_verify(stopped).credentials) == (ProviderStatus.DISABLED, {"type": "role"})
-    noted = [arguments for name, arguments in scene.journal.entries if name == "failed"]
+    noted = [arguments for name, arguments in scene.telemetry.entries if name == "failed"]
     assert noted == [("show role", "acme", failure)] * isinstance(failure, DependencyError)
 
 

@@ -33,7 +33,7 @@ def test_a_copy_of_an_ended_request_is_done(status: Status) -> None:
     bench = Bench(under_way(status, parked=KEY))
     bench.parked.bodies[KEY] = a_body()
     assert bench.receive(a_queue_message()) == []
-    assert (bench.provider.mails, bench.queue.sent, bench.queue.buried, bench.parked.bodies) == ([], [], [], {})
+    assert (bench.provider.mails, bench.queue.sent, bench.queue.dead_letters, bench.parked.bodies) == ([], [], [], {})
     assert bench.record().status is status
 
 
@@ -43,7 +43,9 @@ def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> 
     first = under_way(status, body=RESEND)
     bench = Bench(first)
     assert bench.receive(a_queue_message()) == []
-    assert [(buried.reason, buried.queue_message.body) for buried in bench.queue.buried] == [("request_id_reused", a_body())]
+    assert [(dead_letters.reason, dead_letters.queue_message.body) for dead_letters in bench.queue.dead_letters] == [
+        ("request_id_reused", a_body())
+    ]
     assert (bench.record(), bench.provider.mails, bench.queue.sent) == (first, [], [])
 
 
@@ -52,7 +54,7 @@ def test_other_content_is_buried_once_while_a_service_is_down() -> None:
     bench = Bench(a_record(body=RESEND))
     bench.opener.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message())
-    assert [buried.reason for buried in bench.queue.buried] == ["request_id_reused"]
+    assert [dead_letters.reason for dead_letters in bench.queue.dead_letters] == ["request_id_reused"]
     assert bench.queue.sent == []
 
 
@@ -79,7 +81,7 @@ def test_other_content_that_expires_does_not_end_the_request_of_the_id(maybe_sen
     bench = Bench(first)
     bench.clock.time = NOON + timedelta(days=2)
     bench.receive(a_queue_message())
-    assert ([buried.reason for buried in bench.queue.buried], bench.record()) == (["request_id_reused"], first)
+    assert ([dead_letters.reason for dead_letters in bench.queue.dead_letters], bench.record()) == (["request_id_reused"], first)
 
 
 @pytest.mark.parametrize("maybe_sent", [False, True])
@@ -272,7 +274,9 @@ def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
 
     bench.messages.before = meanwhile
     bench.receive(a_queue_message(sendAt=TOMORROW))
-    assert [(buried.reason, buried.queue_message.parked) for buried in bench.queue.buried] == [("request_id_reused", None)]
+    assert [(dead_letters.reason, dead_letters.queue_message.parked) for dead_letters in bench.queue.dead_letters] == [
+        ("request_id_reused", None)
+    ]
     assert bench.record() == other
 
 

@@ -13,7 +13,7 @@ from mailer.domain.pacing import HEADROOM, HORIZON, PARKED_EARLY, AccountRate, R
 from mailer.domain.provider import ProviderStatus
 from mailer.services import sweep as sweeping
 from mailer.services.pacing import Pacing
-from mailer.services.sweep import LOOK_AGAIN, Tally, sweep
+from mailer.services.sweep import LOOK_AGAIN, SweepStats, sweep
 from sending_support import Bench, FakeReleases, a_record
 
 MINUTE = timedelta(minutes=1)
@@ -50,7 +50,7 @@ def marks(bench: Bench) -> FakeReleases:
     return bench.sweep_deps.releases
 
 
-def run(bench: Bench, time_left: timedelta = MINUTE) -> Tally:
+def run(bench: Bench, time_left: timedelta = MINUTE) -> SweepStats:
     return sweep(bench.sweep_deps, ends_at=bench.clock.now() + time_left)
 
 

@@ -317,8 +317,8 @@ def test_a_request_whose_id_was_taken_while_its_body_was_parked_keeps_one_body(a
 
     bench.messages.before = taken
     bench.receive(a_queue_message(sendAt=tomorrow, attributes=attributes))
-    [letter] = bench.queue.buried
-    assert (letter.reason, letter.queue_message.parked, list(bench.parked.bodies)) == (
+    [dead_letter] = bench.queue.dead_letters
+    assert (dead_letter.reason, dead_letter.queue_message.parked, list(bench.parked.bodies)) == (
         "request_id_reused",
         attributes.get("parked"),
         list(attributes.values()),
@@ -789,7 +789,7 @@ def test_a_proof_of_other_content_ends_nothing(status: Status) -> None:
     record = a_record(status, body=a_body(onUnknown="resend"), attempt=1, owner="worker", deadline=NOON)
     bench = Bench(record)
     bench.receive(a_queue_message(attributes=a_proof_of(1, "worker")))
-    assert (bench.record(), bench.queue.buried[0].reason) == (record, "request_id_reused")
+    assert (bench.record(), bench.queue.dead_letters[0].reason) == (record, "request_id_reused")
 
 
 @pytest.mark.parametrize("outcome", [Sent("m1"), REJECTED, VANISHED])

@@ -27,7 +27,7 @@ def taking(bench: Bench, span: timedelta, then: Any = None) -> Callable[..., Any
 
 def steps(bench: Bench) -> dict[Any, timedelta]:
     """Return the steps of the last outcome."""
-    return bench.journal.steps[-1]
+    return bench.telemetry.steps[-1]
 
 
 def test_a_sent_request_tells_what_each_step_took() -> None:

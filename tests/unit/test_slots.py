@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fakes import NOON, FakeClock, a_config, a_provider
-from journals import a_journal
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.pacing import FORGIVEN, LONGEST_WAIT, RetryAt, Slot
 from mailer.domain.provider import Provider, StoredConfig
@@ -17,6 +16,7 @@ from mailer.services.pacing import Pacing
 from mailer.services.send import CALL_SPAN
 from pacing_support import FakePacingTable
 from sending_support import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_queue_message
+from telemetry_support import a_telemetry
 
 SECOND = timedelta(seconds=1)
 ACCOUNT = "123456789012/eu-west-1"
@@ -233,9 +233,9 @@ def test_a_mail_that_cannot_be_composed_ends_at_its_turn(bench: Bench) -> None:
 
 def test_waits_are_a_metric_in_milliseconds() -> None:
     """A slot that is a little past was not waited for."""
-    with a_journal() as (journal, written):
-        journal.paced(1.5 * SECOND)
-        journal.paced(-SECOND)
+    with a_telemetry() as (telemetry, written):
+        telemetry.paced(1.5 * SECOND)
+        telemetry.paced(-SECOND)
     assert written.values("PacingWait") == [1500.0, 0.0]
 
 

@@ -37,7 +37,7 @@ def broken(*_: Any, **__: Any) -> Any:
 
 def reasons(bench: Bench) -> Sequence[tuple[str, str]]:
     """Return reason and detail of each dead letter."""
-    return [(buried.reason, buried.detail) for buried in bench.queue.buried]
+    return [(dead_letters.reason, dead_letters.detail) for dead_letters in bench.queue.dead_letters]
 
 
 # -- a hundred neighbours ------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def test_only_what_kills_is_kept_and_everything_else_is_sent_once(killers: int, 
     """Of a hundred messages, wherever some kill their worker: no innocent is kept, none is lost, none goes out twice."""
     played = Queue(killers, seed, batch=batch).play()
     innocents = {str(number) for number in range(played.messages)} - played.deadly.keys()
-    assert (sorted(played.buried), played.sent, played.moved) == (sorted(played.deadly), innocents, [])
+    assert (sorted(played.dead_letters), played.sent, played.moved) == (sorted(played.deadly), innocents, [])
     assert len(played.bench.provider.mails) == len(innocents)
 
 
@@ -77,16 +77,16 @@ def test_a_suspect_that_lives_goes_out_and_is_only_acknowledged_when_it_comes_ag
     bench = Bench()
     assert (bench.receive(suspect()), bench.record().status) == ([], Status.SENT)
     bench.clock.advance(timedelta(seconds=360))
-    before = len(bench.journal.entries)
+    before = len(bench.telemetry.entries)
     assert (bench.receive(suspect(SUSPECT_FROM + 1)), reasons(bench)) == ([], [])
-    assert len(bench.journal.entries) == before
+    assert len(bench.telemetry.entries) == before
 
 
 def test_a_message_whose_worker_died_while_it_was_tried_by_itself_is_kept_for_an_operator() -> None:
     """Not tried, copied to the dead-letter queue with the reason, its record stays open."""
     bench = Bench(a_record())
     assert bench.receive(culprit(bench)) == []
-    assert (reasons(bench), bench.queue.buried[0].queue_message.body) == ([("processing_crashed", DIED.message)], a_body())
+    assert (reasons(bench), bench.queue.dead_letters[0].queue_message.body) == ([("processing_crashed", DIED.message)], a_body())
     record = bench.record()
     assert (record.status, record.error, record.sweep_at) == (Status.DEFERRED, DIED, record.expires_at)
     assert (bench.provider.mails, bench.queue.sent) == ([], [])
@@ -112,8 +112,8 @@ def test_a_redriven_crasher_is_tried_again_by_itself() -> None:
     """By SQS's own redrive too, which hands out the letter as it lies there: it is the newest copy, due, and takes nobody along."""
     bench = Bench(a_record())
     bench.receive(culprit(bench))
-    [buried] = bench.queue.buried
-    bench.receive(Received("again", buried.queue_message, 1), Received("b", a_queue_message("calm"), 1))
+    [dead_letters] = bench.queue.dead_letters
+    bench.receive(Received("again", dead_letters.queue_message, 1), Received("b", a_queue_message("calm"), 1))
     assert bench.record("calm").message_id == "m1"
     assert (bench.record().status, bench.record().message_id) == (Status.SENT, "m2")
 
@@ -122,7 +122,7 @@ def test_a_crasher_whose_request_was_sent_is_not_kept() -> None:
     """Whoever crashed after the send left nothing to do."""
     bench = Bench(under_way(Status.SENT))
     bench.receive(culprit(bench))
-    assert (bench.queue.buried, bench.queue.sent) == ([], [])
+    assert (bench.queue.dead_letters, bench.queue.sent) == ([], [])
 
 
 def test_other_content_that_crashes_says_so() -> None:
@@ -145,7 +145,7 @@ def test_an_unknown_that_is_due_for_its_resend_can_be_a_crasher_too() -> None:
 def test_a_dead_letter_queue_that_takes_nothing_loses_no_crasher() -> None:
     """A copy is never acknowledged before it is safe: its next copy is, or SQS hands it out again."""
     bench = Bench(a_record())
-    bench.queue.bury = broken  # type: ignore[method-assign]  # the port fails
+    bench.queue.dead_letter = broken  # type: ignore[method-assign]  # the port fails
     assert bench.receive(culprit(bench)) == []
     assert bench.take()[0].generation == 1
     assert bench.receive(culprit(bench, stage=Stage.READING)) == ["last"]

@@ -13,14 +13,14 @@ from mailer.domain.pacing import AccountRate
 from mailer.ports import Stage, Trial
 from mailer.services import sweep as sweeping
 from mailer.services.jobs import Received
-from mailer.services.sweep import LOOK_AGAIN, Tally, sweep
+from mailer.services.sweep import LOOK_AGAIN, SweepStats, sweep
 from sending_support import Bench, FakeReleases, a_body, a_queue_message, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 MINUTE = timedelta(minutes=1)
 
 
-def run(bench: Bench, time_left: timedelta = MINUTE) -> Tally:
+def run(bench: Bench, time_left: timedelta = MINUTE) -> SweepStats:
     return sweep(bench.sweep_deps, ends_at=bench.clock.now() + time_left)
 
 
@@ -238,8 +238,8 @@ def test_an_overdue_request_is_counted_and_looked_at_again() -> None:
     """Its copy is lost or the queue is far behind: an alarm, not a second mail."""
     bench = Bench(a_record(sweep_at=NOON + OVERDUE_AFTER))
     bench.clock.advance(OVERDUE_AFTER + MINUTE)
-    tally = run(bench)
-    assert (tally.overdue, tally.lag, bench.queue.sent) == (1, MINUTE, [])
+    stats = run(bench)
+    assert (stats.overdue, stats.lag, bench.queue.sent) == (1, MINUTE, [])
     assert bench.record().sweep_at == NOON + 2 * OVERDUE_AFTER + MINUTE
     assert bench.events("swept") == [(1, MINUTE)]
 

@@ -204,7 +204,7 @@ def test_a_replay_of_what_was_sent_needs_no_file() -> None:
     bench.attachments.files.clear()
     bench.attachments.kept.clear()
     bench.receive(a_queue_message(message=a_message()))
-    assert (bench.record().status, len(bench.provider.mails), bench.queue.buried) == (Status.SENT, 1, [])
+    assert (bench.record().status, len(bench.provider.mails), bench.queue.dead_letters) == (Status.SENT, 1, [])
 
 
 def test_a_bucket_that_does_not_answer_lets_the_request_wait() -> None:

@@ -11,7 +11,7 @@ from mailer.adapters.interrupts import without_interrupts
 from mailer.adapters.send_queue import read_signed, to_queue_message
 from mailer.adapters.signer import Signer
 from mailer.domain.errors import DependencyError
-from mailer.ports import Letter
+from mailer.ports import DeadLetter
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -36,22 +36,22 @@ class SqsDeadLetters:
         self._client = client
         self._signer = signer
         self._queue_url = queue_url
-        self._hidden: dict[str, Letter] = {}
+        self._hidden: dict[str, DeadLetter] = {}
 
-    def letters(self) -> Iterator[Letter]:
+    def receive_all(self) -> Iterator[DeadLetter]:
         """Take out every message once."""
         self._signer.fetch_key()  # without it they would be taken out in vain
         seen: set[str] = set()
         empty = 0
         while empty < _EMPTY_ANSWERS:
             with without_interrupts():
-                fresh = {message_id: letter for message_id, letter in self._receive() if message_id not in seen}
-                self._hidden |= {letter.handle: letter for letter in fresh.values()}
+                fresh = {message_id: dead_letter for message_id, dead_letter in self._receive() if message_id not in seen}
+                self._hidden |= {dead_letter.handle: dead_letter for dead_letter in fresh.values()}
             seen |= fresh.keys()
             empty = 0 if fresh else empty + 1
             yield from fresh.values()
 
-    def _receive(self) -> Iterator[tuple[str, Letter]]:
+    def _receive(self) -> Iterator[tuple[str, DeadLetter]]:
         with dependency_errors("SQS", "ReceiveMessage"):
             answer = self._client.receive_message(
                 QueueUrl=self._queue_url,
@@ -62,28 +62,28 @@ class SqsDeadLetters:
                 MessageSystemAttributeNames=["All"],
             )
         for message in answer.get("Messages", []):
-            yield message["MessageId"], _letter(message, self._signer)
+            yield message["MessageId"], _dead_letter(message, self._signer)
 
-    def delete(self, letter: Letter) -> None:
+    def delete(self, dead_letter: DeadLetter) -> None:
         """Remove a message for good; what is gone already stays gone: the reply of an earlier try may have been lost."""
         with dependency_errors("SQS", "DeleteMessage"), suppress(self._client.exceptions.ReceiptHandleIsInvalid):
-            self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=letter.handle)
-        self._hidden.pop(letter.handle, None)
+            self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=dead_letter.handle)
+        self._hidden.pop(dead_letter.handle, None)
 
-    def put_back(self, letters: Iterable[Letter]) -> None:
+    def put_back(self, dead_letters: Iterable[DeadLetter]) -> None:
         """Let messages be seen again at once; where SQS does not answer they are by themselves, after `_HIDDEN_SECONDS`."""
-        for some in batched(letters, _BATCH, strict=False):
+        for some in batched(dead_letters, _BATCH, strict=False):
             with suppress(DependencyError):
                 self._show(some)
 
-    def _show(self, some: Sequence[Letter]) -> None:
+    def _show(self, some: Sequence[DeadLetter]) -> None:
         with dependency_errors("SQS", "ChangeMessageVisibilityBatch"):
             self._client.change_message_visibility_batch(
                 QueueUrl=self._queue_url,
-                Entries=[{"Id": str(n), "ReceiptHandle": letter.handle, "VisibilityTimeout": 0} for n, letter in enumerate(some)],
+                Entries=[{"Id": str(n), "ReceiptHandle": dead_letter.handle, "VisibilityTimeout": 0} for n, dead_letter in enumerate(some)],
             )
-        for letter in some:
-            self._hidden.pop(letter.handle, None)
+        for dead_letter in some:
+            self._hidden.pop(dead_letter.handle, None)
 
     def close(self) -> None:
         """Put back what was taken out and neither deleted nor put back: an operator may stop in the middle.
@@ -96,11 +96,11 @@ class SqsDeadLetters:
                 self._show(some)
 
 
-def _letter(message: "MessageTypeDef", signer: Signer) -> Letter:
+def _dead_letter(message: "MessageTypeDef", signer: Signer) -> DeadLetter:
     system, body = {str(name): value for name, value in message.get("Attributes", {}).items()}, message["Body"]
     attributes = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     sent_at = datetime.fromtimestamp(int(system.get("SentTimestamp", "0")) / 1000, UTC)
     signed = read_signed(body, attributes, signer)
     queue_message = to_queue_message(body, attributes, system, signed, sent_at=sent_at)
     reason = (signed or {}).get("reason")
-    return Letter(queue_message, reason, attributes.get("detail") if reason else None, message["ReceiptHandle"])
+    return DeadLetter(queue_message, reason, attributes.get("detail") if reason else None, message["ReceiptHandle"])

@@ -56,7 +56,7 @@ class SqsSendQueue:
             return [queue_message for queue_message, _ in batch]
         return [queue_message for number, (queue_message, _) in enumerate(batch) if number not in taken]
 
-    def bury(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
+    def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
         """Put a copy on the dead-letter queue with the reason as an attribute; a body that leaves no room for it goes alone."""
         told = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
         attributes = {

@@ -48,7 +48,7 @@ CorrelationId = Annotated[
 
 
 def _report(error: Exception) -> None:
-    wiring.journal().failed("messages API", None, error)
+    wiring.telemetry().failed("messages API", None, error)
 
 
 app = rest_app(_report)
@@ -59,7 +59,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     try:
         return resolved(app, event, context)
     finally:
-        wiring.journal().flush()
+        wiring.telemetry().flush()
 
 
 @app.post(

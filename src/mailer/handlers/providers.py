@@ -19,7 +19,7 @@ PutBody = Annotated[str, DescribedAs(ProviderPut), Body()]
 
 
 def _report(error: Exception) -> None:
-    wiring.journal().failed("provider API", None, error)
+    wiring.telemetry().failed("provider API", None, error)
 
 
 def verify_failed(error: VerifyFailedError) -> Response[str]:
@@ -36,7 +36,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     try:
         return resolved(app, event, context)
     finally:
-        wiring.journal().flush()
+        wiring.telemetry().flush()
 
 
 @app.put(

@@ -21,7 +21,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
         returned = [*unread, *send_batch(batch, wiring.send_dependencies(), ends_at=ends_at)]
         _hide([record for record in event["Records"] if record["messageId"] in returned])
     finally:
-        wiring.journal().flush()
+        wiring.telemetry().flush()
     return {"batchItemFailures": [{"itemIdentifier": sqs_message_id} for sqs_message_id in returned]}
 
 
@@ -32,7 +32,7 @@ def _read(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Received], Seq
         try:
             batch.append(_received(record, wiring.signer()))
         except DependencyError as failure:
-            wiring.journal().failed("receive", None, failure)
+            wiring.telemetry().failed("receive", None, failure)
             unread.append(record["messageId"])
     return batch, unread
 
@@ -56,4 +56,4 @@ def _hide(returned: Sequence[Mapping[str, Any]]) -> None:
     try:
         wiring.send_queue().hide(waits)
     except DependencyError as failure:
-        wiring.journal().failed("hide", None, failure)
+        wiring.telemetry().failed("hide", None, failure)

@@ -15,7 +15,7 @@ def handler(_event: Mapping[str, Any], context: Any) -> Mapping[str, int]:
     """Do one run; answer how many records were moved on and how many are overdue."""
     ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - SPARE
     try:
-        tally = sweep(wiring.sweep_dependencies(), ends_at=ends_at)
+        stats = sweep(wiring.sweep_dependencies(), ends_at=ends_at)
     finally:
-        wiring.journal().flush()
-    return {"moved": tally.moved, "overdue": tally.overdue}
+        wiring.telemetry().flush()
+    return {"moved": stats.moved, "overdue": stats.overdue}

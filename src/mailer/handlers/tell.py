@@ -15,7 +15,7 @@ def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, int]:
     try:
         tell(events, wiring.event_bus())
     finally:
-        wiring.journal().flush()
+        wiring.telemetry().flush()
     return {"told": len(events)}
 
 
@@ -24,7 +24,7 @@ def _events(records: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
         try:
             event = event_of(record)
         except Exception as error:  # noqa: BLE001  # one that nobody can read must not hold up those behind it for a day
-            wiring.journal().failed("tell", tenant_of(record), error)
+            wiring.telemetry().failed("tell", tenant_of(record), error)
             continue
         if event is not None:
             yield event

@@ -12,7 +12,7 @@ from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status, sam
 from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import MAX_BODY, parse_request, readable_ids, schedule, utf8_size
 from mailer.domain.producers import Producers
-from mailer.ports import Clock, DeadLetters, Journal, Letter, MessagesTable, ParkedBodies, RefusedError, SendQueue
+from mailer.ports import Clock, DeadLetter, DeadLetters, MessagesTable, ParkedBodies, RefusedError, SendQueue, Telemetry
 from mailer.services.claims import recognise
 from mailer.services.ending import end_unsent
 from mailer.services.intake import NOT_ALLOWED
@@ -27,12 +27,12 @@ UNREADABLE = "(unreadable)"
 DROPPED = ErrorInfo("dropped", "an operator took it off the dead-letter queue")
 
 
-class Did(StrEnum):
+class DeadLetterResult(StrEnum):
     """What became of one letter."""
 
     REDRIVEN = "redriven"
     DROPPED = "dropped"
-    SETTLED = "settled: it proves that the request was sent"
+    RECORDED = "recorded: it proves that the request was sent"
     KEPT_ENDED = "kept: its request has ended"
     KEPT_OTHER_CONTENT = "kept: its requestId stands for other content; it can only be dropped"
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
@@ -43,7 +43,7 @@ class Did(StrEnum):
     KEPT_FAILED = "kept: an AWS service did not answer; run this again"
 
 
-DONE = frozenset({Did.REDRIVEN, Did.DROPPED, Did.SETTLED})
+HANDLED = frozenset({DeadLetterResult.REDRIVEN, DeadLetterResult.DROPPED, DeadLetterResult.RECORDED})
 """What leaves nothing of a letter to work on."""
 
 
@@ -51,17 +51,17 @@ DONE = frozenset({Did.REDRIVEN, Did.DROPPED, Did.SETTLED})
 class DeadLetterDependencies:
     """What the work on dead letters depends on."""
 
-    letters: DeadLetters
+    dead_letters: DeadLetters
     messages: MessagesTable
     queue: SendQueue
     parked: ParkedBodies
-    journal: Journal
+    telemetry: Telemetry
     clock: Clock
     producers: Producers
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DeadLetterSummary:
     """One letter as an operator sees it: never its body."""
 
     tenant_id: str
@@ -70,134 +70,148 @@ class Shown:
     detail: str
 
 
-Chosen = Callable[[Shown], bool]
-Work = Iterator[tuple[Shown, Did]]
+Selector = Callable[[DeadLetterSummary], bool]
+Results = Iterator[tuple[DeadLetterSummary, DeadLetterResult]]
 
 
-def show(letter: Letter) -> Shown:
+def summarize(dead_letter: DeadLetter) -> DeadLetterSummary:
     """Return what may be shown of a letter."""
-    ids = readable_ids(letter.queue_message.body) or (letter.queue_message.tenant_id or UNREADABLE, UNREADABLE)
-    return Shown(*ids, letter.reason or MOVED_BY_SQS, letter.detail or "")
+    ids = readable_ids(dead_letter.queue_message.body) or (dead_letter.queue_message.tenant_id or UNREADABLE, UNREADABLE)
+    return DeadLetterSummary(*ids, dead_letter.reason or MOVED_BY_SQS, dead_letter.detail or "")
 
 
-def list_letters(deps: DeadLetterDependencies) -> list[Shown]:
+def list_dead_letters(deps: DeadLetterDependencies) -> list[DeadLetterSummary]:
     """Read the whole queue and leave it as it was."""
-    taken = list(deps.letters.letters())
-    deps.letters.put_back(taken)
-    return [show(letter) for letter in taken]
+    taken = list(deps.dead_letters.receive_all())
+    deps.dead_letters.put_back(taken)
+    return [summarize(dead_letter) for dead_letter in taken]
 
 
-def redrive(deps: DeadLetterDependencies, chosen: Chosen) -> Work:
+def redrive(deps: DeadLetterDependencies, selected: Selector) -> Results:
     """Send chosen letters through the queue again, but never one whose request has ended, unless it proves another end."""
-    return _work(deps, chosen, _redrive)
+    return _process(deps, selected, _redrive)
 
 
-def drop(deps: DeadLetterDependencies, chosen: Chosen) -> Work:
+def drop(deps: DeadLetterDependencies, selected: Selector) -> Results:
     """Give chosen letters up; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been accepted.
 
     Where the letter proves that SES had accepted it, the request ends as `sent`.
     """
-    return _work(deps, chosen, _drop)
+    return _process(deps, selected, _drop)
 
 
-def _work(deps: DeadLetterDependencies, chosen: Chosen, act: Callable[[Letter, DeadLetterDependencies], Did]) -> Work:
-    kept: list[Letter] = []
+def _process(
+    deps: DeadLetterDependencies, selected: Selector, act: Callable[[DeadLetter, DeadLetterDependencies], DeadLetterResult]
+) -> Results:
+    kept: list[DeadLetter] = []
     try:
-        for letter in deps.letters.letters():
-            shown = show(letter)
-            if not chosen(shown):
-                kept.append(letter)
+        for dead_letter in deps.dead_letters.receive_all():
+            summary = summarize(dead_letter)
+            if not selected(summary):
+                kept.append(dead_letter)
                 continue
-            did = _try(letter, deps, act)
-            if did not in DONE:
-                kept.append(letter)
-            yield shown, did
+            result = _handle(dead_letter, deps, act)
+            if result not in HANDLED:
+                kept.append(dead_letter)
+            yield summary, result
     finally:
-        deps.letters.put_back(kept)
+        deps.dead_letters.put_back(kept)
 
 
-def _try(letter: Letter, deps: DeadLetterDependencies, act: Callable[[Letter, DeadLetterDependencies], Did]) -> Did:
+def _handle(
+    dead_letter: DeadLetter, deps: DeadLetterDependencies, act: Callable[[DeadLetter, DeadLetterDependencies], DeadLetterResult]
+) -> DeadLetterResult:
     """Work on one letter; a service that fails keeps this one, not those after it."""
     try:
-        letter = replace(letter, queue_message=recognise(letter.queue_message, deps.messages))
-        did = act(letter, deps)
-        if did in DONE:
-            deps.letters.delete(letter)
+        dead_letter = replace(dead_letter, queue_message=recognise(dead_letter.queue_message, deps.messages))
+        result = act(dead_letter, deps)
+        if result in HANDLED:
+            deps.dead_letters.delete(dead_letter)
     except DependencyError as failure:
-        deps.journal.failed("dead letter", letter.queue_message.tenant_id, failure)
-        return Did.KEPT_FAILED
-    return did
+        deps.telemetry.failed("dead letter", dead_letter.queue_message.tenant_id, failure)
+        return DeadLetterResult.KEPT_FAILED
+    return result
 
 
-def _redrive(letter: Letter, deps: DeadLetterDependencies) -> Did:
-    request = _request(letter, deps)
+def _redrive(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterResult:
+    request = _request(dead_letter, deps)
     if request is None:
-        return Did.KEPT_UNREADABLE
-    if not deps.producers.may_ask(letter.queue_message.sender, request.tenant_id):
-        return Did.KEPT_NOT_ALLOWED
-    if utf8_size(letter.queue_message.body) > MAX_BODY:
-        return Did.KEPT_TOO_LARGE
+        return DeadLetterResult.KEPT_UNREADABLE
+    if not deps.producers.may_ask(dead_letter.queue_message.sender, request.tenant_id):
+        return DeadLetterResult.KEPT_NOT_ALLOWED
+    if utf8_size(dead_letter.queue_message.body) > MAX_BODY:
+        return DeadLetterResult.KEPT_TOO_LARGE
     record = deps.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
-        return Did.KEPT_OTHER_CONTENT
-    if record is not None and record.ended and not _proven(letter, request, record):
-        return Did.KEPT_ENDED
-    generation = max(letter.queue_message.generation, record.generation if record else 0)
+        return DeadLetterResult.KEPT_OTHER_CONTENT
+    if record is not None and record.ended and not _proven(dead_letter, request, record):
+        return DeadLetterResult.KEPT_ENDED
+    generation = max(dead_letter.queue_message.generation, record.generation if record else 0)
     if record is not None:
         with suppress(RefusedError):  # it waits no more: the copy meets what the record says then
             deps.messages.apply(changes.reschedule(record, deps.clock.now(), due_at=deps.clock.now()))
-    queue_message = replace(letter.queue_message, generation=generation, failures=0, tenant_id=request.tenant_id)
-    return Did.KEPT_QUEUE if deps.queue.send([(queue_message, timedelta())]) else Did.REDRIVEN
+    queue_message = replace(dead_letter.queue_message, generation=generation, failures=0, tenant_id=request.tenant_id)
+    return DeadLetterResult.KEPT_QUEUE if deps.queue.send([(queue_message, timedelta())]) else DeadLetterResult.REDRIVEN
 
 
-def _drop(letter: Letter, deps: DeadLetterDependencies) -> Did:
-    request = _request(letter, deps)
+def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterResult:
+    request = _request(dead_letter, deps)
     # Of a tenant that its producer may not ask for nothing may be written.
-    if request is None or letter.reason == NOT_ALLOWED or not deps.producers.may_ask(letter.queue_message.sender, request.tenant_id):
-        return Did.DROPPED
+    if (
+        request is None
+        or dead_letter.reason == NOT_ALLOWED
+        or not deps.producers.may_ask(dead_letter.queue_message.sender, request.tenant_id)
+    ):
+        return DeadLetterResult.DROPPED
     record = deps.messages.get(request.tenant_id, request.request_id)
     if record is not None and not same_content(request.content_hash, record.content_hash):
-        discard(letter.queue_message.parked, deps)
-        return Did.DROPPED
-    if record is not None and (proven := _proven(letter, request, record)) and (did := _record_proven(request, record, proven, deps)):
-        if did in DONE:
-            discard(letter.queue_message.parked, deps)
-        return did
+        discard(dead_letter.queue_message.parked, deps)
+        return DeadLetterResult.DROPPED
+    if (
+        record is not None
+        and (proven := _proven(dead_letter, request, record))
+        and (result := _record_proven(request, record, proven, deps))
+    ):
+        if result in HANDLED:
+            discard(dead_letter.queue_message.parked, deps)
+        return result
     if record is not None and record.ended:
-        return Did.DROPPED
+        return DeadLetterResult.DROPPED
     try:
         ended = end_unsent(changes.request_of(record) if record else request, deps, DROPPED)
     except RefusedError:
-        return Did.KEPT_UNDER_WAY
+        return DeadLetterResult.KEPT_UNDER_WAY
     if ended.status is Status.FAILED:  # of an unknown an operator may still need it
-        discard(letter.queue_message.parked, deps)
-    return Did.DROPPED
+        discard(dead_letter.queue_message.parked, deps)
+    return DeadLetterResult.DROPPED
 
 
-def _proven(letter: Letter, request: Request, record: Delivery) -> tuple[Fence, Outcome] | None:
-    return proof.settled_by(letter.queue_message.proof or "", request, record)
+def _proven(dead_letter: DeadLetter, request: Request, record: Delivery) -> tuple[Fence, Outcome] | None:
+    return proof.settled_by(dead_letter.queue_message.proof or "", request, record)
 
 
-def _record_proven(request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies) -> Did | None:
+def _record_proven(
+    request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies
+) -> DeadLetterResult | None:
     """Write down what a letter proves before it is dropped; None where that ends nothing."""
     fence, outcome = proven
     now = deps.clock.now()
     if isinstance(outcome, Sent):
-        did, change = Did.SETTLED, changes.accept(request, now, fence, outcome.message_id)
+        result, change = DeadLetterResult.RECORDED, changes.accept(request, now, fence, outcome.message_id)
     elif isinstance(outcome, NotSent) and not record.maybe_sent:
-        did, change = Did.DROPPED, changes.fail_rejected(request, now, fence, DROPPED)
+        result, change = DeadLetterResult.DROPPED, changes.fail_rejected(request, now, fence, DROPPED)
     else:
         return None
     try:
-        deps.journal.recorded(deps.messages.apply(change))
+        deps.telemetry.recorded(deps.messages.apply(change))
     except RefusedError:  # it has gone on meanwhile
-        return Did.KEPT_UNDER_WAY
-    return did
+        return DeadLetterResult.KEPT_UNDER_WAY
+    return result
 
 
-def _request(letter: Letter, deps: DeadLetterDependencies) -> Request | None:
+def _request(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> Request | None:
     """Read the letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
-    queue_message, ids = letter.queue_message, readable_ids(letter.queue_message.body)
+    queue_message, ids = dead_letter.queue_message, readable_ids(dead_letter.queue_message.body)
     if queue_message.parked and not (ids and is_own_body(queue_message.parked, *ids)):
         return None
     try:

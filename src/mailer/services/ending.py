@@ -9,7 +9,7 @@ from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import Delivery
 from mailer.domain.errors import ErrorInfo
-from mailer.ports import Clock, Journal, MessagesTable, RefusedError, Step
+from mailer.ports import Clock, MessagesTable, RefusedError, Step, Telemetry
 
 
 class RecordDependencies(Protocol):
@@ -21,7 +21,7 @@ class RecordDependencies(Protocol):
         ...
 
     @property
-    def journal(self) -> Journal:
+    def telemetry(self) -> Telemetry:
         """Return the journal."""
         ...
 
@@ -47,7 +47,7 @@ def end_unsent(
         if not (refusal.current and refusal.current.maybe_sent):
             raise
         record = deps.messages.apply(changes.give_up(request, now, maybe_sent_before(error)))
-    deps.journal.recorded(record, steps)
+    deps.telemetry.recorded(record, steps)
     return record
 
 

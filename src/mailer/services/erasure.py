@@ -14,14 +14,14 @@ from mailer.domain.events import provider_changed
 from mailer.domain.message import readable_ids
 from mailer.domain.pacing import account_key
 from mailer.domain.provider import Provider
-from mailer.ports import Clock, DeadLetters, Eraser, Journal, Letter, MessagesTable, ParkedBodies, ProviderStore, RefusedError
+from mailer.ports import Clock, DeadLetter, DeadLetters, Eraser, MessagesTable, ParkedBodies, ProviderStore, RefusedError, Telemetry
 from mailer.services.requeue import discard
 
 COPIES_LAST = timedelta(days=15)
 """How long after its end a copy of a request may still come off the queue: SQS keeps messages for 14 days (template.yaml)."""
 
 CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records reduced to ids and status, for 15 days"
-LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
+DEAD_LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
 CONFIG, ACCOUNT_RATES = "provider", "account rates"
 
 
@@ -36,9 +36,9 @@ class ErasureDependencies:
     eraser: Eraser
     providers: ProviderStore
     messages: MessagesTable
-    letters: DeadLetters
+    dead_letters: DeadLetters
     parked: ParkedBodies
-    journal: Journal
+    telemetry: Telemetry
     clock: Clock
 
 
@@ -52,7 +52,7 @@ def erase_request(tenant_id: str, request_id: str, deps: ErasureDependencies, *,
     record = deps.messages.get(tenant_id, request_id)
     records = [record] if record is not None and record.content_hash != ERASED_CONTENT else []
     erased = _end_all(records, deps, cancel=cancel)
-    erased[LETTERS] = _erase_letters(lambda ids: ids == (tenant_id, request_id), deps)
+    erased[DEAD_LETTERS] = _erase_dead_letters(lambda ids: ids == (tenant_id, request_id), deps)
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
     erased[UPLOADS] = sum(deps.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
     return erased + _erase_records([deps.messages.get(tenant_id, request_id)] if records else [], deps)
@@ -70,7 +70,7 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
     account_rates = _own_account_rates(tenant_id, deps)
     erased = Counter({CONFIG: _change_provider(tenant_id, deps, lambda row: lifecycle.delete(row, deps.clock.now()))})
     erased += _end_all(list(deps.eraser.records(tenant_id)), deps, cancel=cancel)
-    erased[LETTERS] = _erase_letters(lambda ids: ids[0] == tenant_id, deps)
+    erased[DEAD_LETTERS] = _erase_dead_letters(lambda ids: ids[0] == tenant_id, deps)
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/")
     erased[UPLOADS] = deps.eraser.erase_objects(f"attachments/{tenant_id}/")
     erased += _erase_records(deps.eraser.records(tenant_id), deps)
@@ -113,7 +113,7 @@ def _cancelled(record: Delivery, deps: ErasureDependencies) -> bool:
         ended = deps.messages.apply(changes.cancel(record, deps.clock.now()))
     except RefusedError as refusal:
         return refusal.current is None or refusal.current.ended
-    deps.journal.recorded(ended)
+    deps.telemetry.recorded(ended)
     discard(ended.parked, deps)
     return True
 
@@ -133,19 +133,19 @@ def _erase_records(records: Iterable[Delivery | None], deps: ErasureDependencies
     return erased
 
 
-def _erase_letters(chosen: Callable[[tuple[str, str]], bool], deps: ErasureDependencies) -> int:
+def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: ErasureDependencies) -> int:
     """Delete the dead letters of chosen requests; one whose body tells no ids is its message group's."""
-    kept: list[Letter] = []
+    kept: list[DeadLetter] = []
     erased = 0
     try:
-        for letter in deps.letters.letters():
-            if chosen(readable_ids(letter.queue_message.body) or (letter.queue_message.tenant_id or "", "")):
-                deps.letters.delete(letter)
+        for dead_letter in deps.dead_letters.receive_all():
+            if selected(readable_ids(dead_letter.queue_message.body) or (dead_letter.queue_message.tenant_id or "", "")):
+                deps.dead_letters.delete(dead_letter)
                 erased += 1
             else:
-                kept.append(letter)
+                kept.append(dead_letter)
     finally:
-        deps.letters.put_back(kept)
+        deps.dead_letters.put_back(kept)
     return erased
 
 
@@ -171,6 +171,6 @@ def _change_provider(tenant_id: str, deps: ErasureDependencies, decide: Callable
             return 0
         if deps.providers.replace(decided):
             if event := provider_changed("", row, decided):
-                deps.journal.provider_changed(event)
+                deps.telemetry.provider_changed(event)
             return 1
     raise StillOpenError("the provider is being changed by others: erase again")

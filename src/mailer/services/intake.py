@@ -28,7 +28,7 @@ from mailer.services.claims import recognise
 from mailer.services.ending import end_unsent
 from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.messages import body_too_large
-from mailer.services.requeue import bury, enqueue, is_own_body
+from mailer.services.requeue import dead_letter, enqueue, is_own_body
 
 BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
 
@@ -44,7 +44,7 @@ def read(received: Received, deps: SendDependencies) -> Job | Received | None:
         except DependencyError as failure:
             _requeue_unread(received, deps, failure)
     except Exception as failure:  # noqa: BLE001  # nothing that a body holds may stop its neighbours
-        deps.journal.failed("read", received.queue_message.tenant_id, failure)
+        deps.telemetry.failed("read", received.queue_message.tenant_id, failure)
         return replace(received, raised=not isinstance(failure, DependencyError))
     return None
 
@@ -52,7 +52,7 @@ def read(received: Received, deps: SendDependencies) -> Job | Received | None:
 def _job_or_end(received: Received, deps: SendDependencies) -> Job | None:
     received = replace(received, queue_message=recognise(received.queue_message, deps.messages))
     if _asks_for_a_foreign_tenant(received.queue_message, deps):
-        bury(received.queue_message, deps, NOT_ALLOWED, f"{received.queue_message.sender} may not ask for this tenant")
+        dead_letter(received.queue_message, deps, NOT_ALLOWED, f"{received.queue_message.sender} may not ask for this tenant")
         return None
     body, send = None, None
     try:
@@ -66,7 +66,7 @@ def _job_or_end(received: Received, deps: SendDependencies) -> Job | None:
             raise UnreadableError("send queue", received.queue_message.tenant_id or "?") from refusal
         _refuse(received, deps, refusal, send)
     except NotSentError as gone:
-        deps.journal.failed("fetch parked body", received.queue_message.tenant_id, gone)
+        deps.telemetry.failed("fetch parked body", received.queue_message.tenant_id, gone)
         _end_without_body(received, deps, gone.error)
     return None
 
@@ -100,7 +100,7 @@ def _job(received: Received, request: SendRequest, now: datetime) -> Job:
         send_at=times.send_at,
     )
     if queue_message.generation == 0 and received.sent_at:
-        job.times.note("queue", now - max(received.sent_at, times.send_at))
+        job.timings.add("queue", now - max(received.sent_at, times.send_at))
     return job
 
 
@@ -126,14 +126,14 @@ def _refuse(received: Received, deps: SendDependencies, refusal: RequestError, s
     queue_message = received.queue_message
     request = Request.of(send, **_papers(queue_message)) if send else _unreadable(queue_message)
     if request is None:
-        bury(queue_message, deps, refusal.code, str(refusal))
+        dead_letter(queue_message, deps, refusal.code, str(refusal))
         return
     error = ErrorInfo(refusal.code, str(refusal)[:_MAX_MESSAGE])
     try:
-        deps.journal.recorded(deps.messages.apply(changes.fail_unsent(request, deps.clock.now(), error)))
+        deps.telemetry.recorded(deps.messages.apply(changes.fail_unsent(request, deps.clock.now(), error)))
     except RefusedError as other:
         if other.current is None or other.current.content_hash != request.content_hash:
-            bury(queue_message, deps, refusal.code, str(refusal))
+            dead_letter(queue_message, deps, refusal.code, str(refusal))
 
 
 def _papers(queue_message: QueueMessage) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _end_without_body(received: Received, deps: SendDependencies, error: ErrorIn
 
 def _requeue_unread(received: Received, deps: SendDependencies, failure: DependencyError) -> None:
     queue_message = received.queue_message
-    deps.journal.failed("read", queue_message.tenant_id, failure)
+    deps.telemetry.failed("read", queue_message.tenant_id, failure)
     failures = queue_message.failures + 1
     enqueue(
         replace(queue_message, generation=queue_message.generation + 1, redeliveries=received.redeliveries, failures=failures),

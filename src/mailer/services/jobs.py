@@ -12,7 +12,6 @@ from mailer.domain.message import SendRequest
 from mailer.ports import (
     Attachments,
     Clock,
-    Journal,
     MessagesTable,
     Pacer,
     ParkedBodies,
@@ -21,10 +20,11 @@ from mailer.ports import (
     ProvidersTable,
     QueueMessage,
     SendQueue,
+    Telemetry,
     Trials,
 )
 from mailer.services.byte_budget import ByteBudget
-from mailer.services.times import Times
+from mailer.services.timings import StepTimings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class SendDependencies:
     queue: SendQueue
     parked: ParkedBodies
     attachments: Attachments
-    journal: Journal
+    telemetry: Telemetry
     clock: Clock
     pacer: Pacer
     trials: Trials
@@ -82,7 +82,7 @@ class Job:
     send: SendRequest
     request: Request
     send_at: datetime
-    times: Times = field(default_factory=Times, compare=False)
+    timings: StepTimings = field(default_factory=StepTimings, compare=False)
 
     @property
     def queue_message(self) -> QueueMessage:

@@ -20,7 +20,6 @@ from mailer.domain.retries import MAX_DELAY
 from mailer.ports import (
     Attachments,
     Clock,
-    Journal,
     MessagesTable,
     Page,
     ParkedBodies,
@@ -28,6 +27,7 @@ from mailer.ports import (
     QueueMessage,
     RefusedError,
     SendQueue,
+    Telemetry,
 )
 from mailer.services.requeue import discard
 from mailer.services.uploads import pin
@@ -52,7 +52,7 @@ class MessagesDependencies:
     queue: SendQueue
     parked: ParkedBodies
     attachments: Attachments
-    journal: Journal
+    telemetry: Telemetry
     clock: Clock
     workers: Executor
     """Reads and writes the records of a batch side by side."""
@@ -291,9 +291,9 @@ def _record(prepared: PreparedRequest, deps: MessagesDependencies) -> Accepted:
         # The consumer may have been faster than this write: then the record is of this very call.
         return Accepted(current, replayed=current.created_at != prepared.request.created_at)
     except DependencyError as failure:
-        deps.journal.failed("record", prepared.request.tenant_id, failure)
+        deps.telemetry.failed("record", prepared.request.tenant_id, failure)
         return Accepted(delivery.apply(change, None), replayed=False)
-    deps.journal.recorded(record)
+    deps.telemetry.recorded(record)
     return Accepted(record, replayed=False)
 
 
@@ -349,7 +349,7 @@ def cancel(tenant_id: str, request_id: str, deps: MessagesDependencies, *, by: s
         if current.status is Status.CANCELLED:
             return current
         raise RequestError([Problem("status", _why_not_cancellable(current))], "not_cancellable") from None
-    deps.journal.recorded(record)
+    deps.telemetry.recorded(record)
     discard(record.parked, deps)
     return record
 

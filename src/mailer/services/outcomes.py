@@ -28,7 +28,7 @@ def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outc
     try:
         record = _write_outcome(job, deps, fence, outcome, row)
     except DependencyError as failure:
-        deps.journal.failed("write outcome", job.tenant_id, failure)
+        deps.telemetry.failed("write outcome", job.tenant_id, failure)
         _keep_proof(job, deps, fence, outcome, failure)
         return
     if record is not None and record.status is Status.UNKNOWN and record.owner == fence.owner:
@@ -77,7 +77,7 @@ def _attempt(deps: SendDependencies, job: Job, step: str, write: Callable[[], No
     try:
         write()
     except DependencyError as failure:
-        deps.journal.failed(step, job.tenant_id, failure)
+        deps.telemetry.failed(step, job.tenant_id, failure)
 
 
 def _record_rejected(job: Job, deps: SendDependencies, fence: Fence, error: ErrorInfo, row: Provider | None) -> Delivery | None:
@@ -107,21 +107,21 @@ def record_tenant_fault(job: Job, deps: SendDependencies, error: ErrorInfo, row:
     try:
         suspended = deps.providers.record_fault(job.tenant_id, row.active.version, job.send.request_id, error)
     except DependencyError as failure:
-        deps.journal.failed("record fault", job.tenant_id, failure)
+        deps.telemetry.failed("record fault", job.tenant_id, failure)
         return False
     if suspended:
-        deps.journal.suspended(job.tenant_id, row.active.version, error)
+        deps.telemetry.suspended(job.tenant_id, row.active.version, error)
     return suspended
 
 
 def _write(job: Job, deps: SendDependencies, change: Change) -> Delivery | None:
     """Apply a change and note the record; return it as it stands, also where it refused the change (None: there is none)."""
     try:
-        with job.times.measured("write", deps.clock):
+        with job.timings.measured("write", deps.clock):
             record = deps.messages.apply(change)
     except RefusedError as refusal:
         return refusal.current
     if record.sent_at:
-        job.times.note("total", record.sent_at - max(record.created_at, job.send_at))
-    deps.journal.recorded(record, job.times.steps)
+        job.timings.add("total", record.sent_at - max(record.created_at, job.send_at))
+    deps.telemetry.recorded(record, job.timings.steps)
     return record

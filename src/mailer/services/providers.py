@@ -31,7 +31,7 @@ from mailer.domain.provider import (
     parse_config,
     parse_put,
 )
-from mailer.ports import Clock, Journal, ProviderOpener, ProviderStore, TemplateStore, TrustProbe, Vault
+from mailer.ports import Clock, ProviderOpener, ProviderStore, Telemetry, TemplateStore, TrustProbe, Vault
 
 MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
@@ -49,7 +49,7 @@ class ProviderDependencies:
     opener: ProviderOpener
     trust: TrustProbe
     clock: Clock
-    journal: Journal
+    telemetry: Telemetry
     new_external_id: Callable[[], str]
     """Makes a value that nobody can guess."""
     us: Us
@@ -156,7 +156,7 @@ def role_of(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> 
     try:
         role = open_config(row, config, deps)
     except DependencyError as failure:
-        deps.journal.failed("show role", row.tenant_id, failure)
+        deps.telemetry.failed("show role", row.tenant_id, failure)
         return None
     except NotSentError:
         return None
@@ -253,6 +253,6 @@ def change(tenant_id: str, deps: ProviderDependencies, decide: Callable[[Provide
         decided = replace(decided, updated_by=by)
         if deps.store.replace(decided):
             if event := provider_changed("", row, decided):
-                deps.journal.provider_changed(event)
+                deps.telemetry.provider_changed(event)
             return replace(decided, revision=decided.revision + 1)
     raise RequestError([Problem("", "the provider is being changed by others")], "too_many_requests")

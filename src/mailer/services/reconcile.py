@@ -10,7 +10,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import SCHEMA
 from mailer.ports import RefusedError
 from mailer.services.jobs import Job, SendDependencies
-from mailer.services.requeue import as_known, bury, discard_body, enqueue, park, requeue_at
+from mailer.services.requeue import as_known, dead_letter, discard_body, enqueue, park, requeue_at
 
 WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not come back with an answer")
 
@@ -22,7 +22,7 @@ def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:
         DependencyError: the copy could not be made safe; it must stay on the queue.
     """
     if not same_content(job.request.content_hash, record.content_hash):
-        bury(job.queue_message, deps, "request_id_reused", "another request with other content came under this requestId before")
+        dead_letter(job.queue_message, deps, "request_id_reused", "another request with other content came under this requestId before")
         return False
     if record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
         discard_body(deps, record, job.queue_message.parked)
@@ -62,7 +62,7 @@ def _reconcile_sending(job: Job, deps: SendDependencies, record: Delivery) -> bo
     lost: Delivery | None
     try:
         lost = deps.messages.apply(changes.time_out(record, now, WORKER_LOST))
-        deps.journal.recorded(lost)
+        deps.telemetry.recorded(lost)
     except RefusedError as refusal:
         lost = refusal.current
     return lost is None or reconcile(job, deps, lost)
@@ -76,7 +76,7 @@ def _reconcile_unknown(job: Job, deps: SendDependencies, record: Delivery) -> bo
         requeue_at(job, deps, dead_at)
         return False
     try:
-        deps.journal.recorded(deps.messages.apply(changes.resend(record, now, deps.send_timeout)))
+        deps.telemetry.recorded(deps.messages.apply(changes.resend(record, now, deps.send_timeout)))
     except RefusedError as refusal:
         return _after_lost_race(job, deps, refusal.current)
     return True

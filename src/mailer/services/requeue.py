@@ -13,7 +13,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import SCHEMA, canonical_json
 from mailer.domain.proof import to_json
 from mailer.domain.retries import MAX_DELAY, retry_delay
-from mailer.ports import Journal, ParkedBodies, QueueMessage, RefusedError
+from mailer.ports import ParkedBodies, QueueMessage, RefusedError, Telemetry
 from mailer.services.jobs import Job, Received, SendDependencies
 
 
@@ -26,7 +26,7 @@ class BodyDependencies(Protocol):
         ...
 
     @property
-    def journal(self) -> Journal:
+    def telemetry(self) -> Telemetry:
         """Return the journal."""
         ...
 
@@ -85,7 +85,7 @@ def requeue_or_park(
         try:
             return replace(deferral, parked=park(job, deps), on_queue=False)
         except DependencyError as failure:
-            deps.journal.failed("park", job.tenant_id, failure)
+            deps.telemetry.failed("park", job.tenant_id, failure)
             deferral = replace(deferral, until=deps.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
     requeue(job, deps, min(delay, MAX_DELAY), slot=slot)
     return deferral
@@ -170,7 +170,7 @@ def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> 
     except RefusedError as refusal:
         discard_body(deps, refusal.current, key)
     except DependencyError as failure:
-        deps.journal.failed("remember", record.tenant_id, failure)
+        deps.telemetry.failed("remember", record.tenant_id, failure)
 
 
 def discard(key: str | None, deps: BodyDependencies) -> None:
@@ -180,10 +180,10 @@ def discard(key: str | None, deps: BodyDependencies) -> None:
     try:
         deps.parked.discard(key)
     except DependencyError as failure:
-        deps.journal.failed("discard", None, failure)
+        deps.telemetry.failed("discard", None, failure)
 
 
-def bury_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -> None:
+def dead_letter_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -> None:
     """Put a copy that kills its worker on the dead-letter queue; put back from there it is tried by itself at once.
 
     Raises:
@@ -192,14 +192,14 @@ def bury_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -
     queue_message = replace(
         received.queue_message, generation=received.queue_message.generation + 1, redeliveries=received.redeliveries + 1
     )
-    bury(queue_message, deps, crash.code, crash.message)
+    dead_letter(queue_message, deps, crash.code, crash.message)
 
 
-def bury(queue_message: QueueMessage, deps: SendDependencies, reason: str, detail: str) -> None:
+def dead_letter(queue_message: QueueMessage, deps: SendDependencies, reason: str, detail: str) -> None:
     """Put a copy on the dead-letter queue, with the reason.
 
     Raises:
         DependencyError: SQS did not take it.
     """
-    deps.queue.bury(queue_message, reason=reason, detail=detail)
-    deps.journal.buried(queue_message, reason)
+    deps.queue.dead_letter(queue_message, reason=reason, detail=detail)
+    deps.telemetry.dead_lettered(queue_message, reason)

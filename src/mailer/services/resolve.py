@@ -77,7 +77,7 @@ def _applied(change: Change, deps: MessagesDependencies) -> Delivery:
     except RefusedError as refusal:
         by_now = refusal.current.status if refusal.current else "gone"
         raise _not_resolvable("status", f"is {by_now} by now; only an unknown can be settled") from None
-    deps.journal.recorded(resolved)
+    deps.telemetry.recorded(resolved)
     return resolved
 
 

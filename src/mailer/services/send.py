@@ -28,7 +28,17 @@ from mailer.services.intake import read
 from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.outcomes import record_outcome, record_tenant_fault
 from mailer.services.reconcile import reconcile
-from mailer.services.requeue import bury_crashed, carry_proof, discard, ids_alone, park, remember_body, requeue, requeue_at, requeue_or_park
+from mailer.services.requeue import (
+    carry_proof,
+    dead_letter_crashed,
+    discard,
+    ids_alone,
+    park,
+    remember_body,
+    requeue,
+    requeue_at,
+    requeue_or_park,
+)
 from mailer.services.slots import PreparedSend, ScheduledSend, apply_backpressure, reserve_slots, revalidate_slot
 from mailer.services.suspects import is_suspect, requeue_in_time, try_alone
 from mailer.services.uploads import pin
@@ -91,10 +101,10 @@ def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | R
         try:
             return work()
         except DependencyError as failure:
-            deps.journal.failed("deliver", job.tenant_id, failure)
+            deps.telemetry.failed("deliver", job.tenant_id, failure)
             _defer_after_failure(job, deps, failure)
     except Exception as failure:  # noqa: BLE001  # a bug of ours must not take the neighbours along
-        deps.journal.failed("deliver", job.tenant_id, failure)
+        deps.telemetry.failed("deliver", job.tenant_id, failure)
         return replace(job.received, raised=not isinstance(failure, DependencyError))
     return None
 
@@ -184,7 +194,7 @@ def _defer_or_end(job: Job, deps: SendDependencies, state: Stop) -> None:
 
 def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> PreparedSend | None:
     try:
-        with job.times.measured("open", deps.clock):
+        with job.timings.measured("open", deps.clock):
             provider = deps.opener.open(job.tenant_id, config)
         return PreparedSend(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
@@ -221,7 +231,7 @@ def deliver(scheduled: ScheduledSend, deps: SendDependencies, ends_at: datetime)
 
 
 def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
-    deps.journal.paced(retry.at - deps.clock.now())
+    deps.telemetry.paced(retry.at - deps.clock.now())
     defer(job, deps, retry.at, None, slot=retry.slot)
 
 
@@ -237,14 +247,14 @@ def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependenc
     if isinstance(plan, RetryAt):
         _defer_to_slot(plan, prepared.job, deps)
         return
-    deps.journal.paced(plan.at - deps.clock.now())
-    with prepared.job.times.measured("pacing", deps.clock):
+    deps.telemetry.paced(plan.at - deps.clock.now())
+    with prepared.job.timings.measured("pacing", deps.clock):
         deps.clock.wait_until(plan.at)
     _send_once(prepared, mail, deps, ends_at)
 
 
 def _render(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
-    with job.times.measured("compose", deps.clock):
+    with job.timings.measured("compose", deps.clock):
         return compose(
             job.send.message,
             provider.sender,
@@ -263,14 +273,14 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
         job.request, now, owner=owner, deadline=deadline, provider=prepared.provider.name, version=prepared.config.version
     )
     try:
-        with job.times.measured("fence", deps.clock):
+        with job.timings.measured("fence", deps.clock):
             record = deps.messages.apply(change)
     except RefusedError as refusal:
         if refusal.current is not None and reconcile(job, deps, refusal.current):
             _send_once(prepared, mail, deps, ends_at)
         return
     except DependencyError as failure:
-        deps.journal.failed("begin", job.tenant_id, failure)
+        deps.telemetry.failed("begin", job.tenant_id, failure)
         # The fence may be passed all the same; without a proof the request would end as unknown though nobody called the provider.
         carry_proof(job, deps, Fence(0, owner), NotSent(failure.error), failure)
         return
@@ -279,9 +289,9 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
     if began - now > FENCE_SPAN:
         record_outcome(job, deps, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), prepared.row)
         return
-    with job.times.measured("provider", deps.clock):
+    with job.timings.measured("provider", deps.clock):
         outcome = prepared.provider.send(mail, tags=_tags(job, fence))
-    deps.journal.answered(job.tenant_id, job.send.request_id, fence, outcome, deps.clock.now() - began)
+    deps.telemetry.answered(job.tenant_id, job.send.request_id, fence, outcome, deps.clock.now() - began)
     record_outcome(job, deps, fence, outcome, prepared.row)
     apply_backpressure(outcome, prepared, deps)
 
@@ -315,12 +325,12 @@ def defer(
         return
     deferral = requeue_or_park(job, deps, until, error, waits_for, slot=slot)
     try:
-        deps.journal.recorded(deps.messages.apply(changes.defer(job.request, deps.clock.now(), deferral)), job.times.steps)
+        deps.telemetry.recorded(deps.messages.apply(changes.defer(job.request, deps.clock.now(), deferral)), job.timings.steps)
     except RefusedError as refusal:  # it went on meanwhile, as its copy will find
         if not deferral.on_queue:
             _reconcile_parked(job, deps, refusal.current, deferral.parked)
     except DependencyError as failure:
-        deps.journal.failed("defer", job.tenant_id, failure)
+        deps.telemetry.failed("defer", job.tenant_id, failure)
         if not deferral.on_queue:  # without a record nobody would fetch the parked body
             job = job.failed()
             requeue(job, deps, retry_delay(NotSent(failure.error), job.queue_message.failures), parked=deferral.parked)
@@ -357,7 +367,7 @@ def end_job(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
     """
     record: Delivery | None
     try:
-        record = end_unsent(job.request, deps, error, job.times.steps)
+        record = end_unsent(job.request, deps, error, job.timings.steps)
     except RefusedError as refusal:
         record = refusal.current
     if record is not None and reconcile(job, deps, record):
@@ -369,8 +379,8 @@ def _keep_for_operator(job: Job, crash: ErrorInfo, deps: SendDependencies) -> No
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     if record is not None and not _is_deferrable(job, record) and not reconcile(job, deps, record):
         return
-    bury_crashed(job.received, deps, crash)
+    dead_letter_crashed(job.received, deps, crash)
     with suppress(RefusedError):  # it went on meanwhile, as the copy will find when it is put back
-        deps.journal.recorded(
+        deps.telemetry.recorded(
             deps.messages.apply(changes.defer_for_operator(job.request, deps.clock.now(), crash, job.queue_message.parked))
         )

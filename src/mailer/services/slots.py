@@ -104,4 +104,4 @@ def apply_backpressure(outcome: Outcome, prepared: PreparedSend, deps: SendDepen
         elif outcome.error.code == "daily_quota_exceeded":
             deps.pacer.quota_exhausted(prepared.account, deps.clock.now())
     except DependencyError as failure:
-        deps.journal.failed("pace", prepared.job.tenant_id, failure)
+        deps.telemetry.failed("pace", prepared.job.tenant_id, failure)

@@ -16,7 +16,7 @@ from mailer.domain.retries import retry_delay
 from mailer.ports import Stage, Trial
 from mailer.services.intake import read
 from mailer.services.jobs import Job, Received, SendDependencies
-from mailer.services.requeue import bury_crashed, enqueue
+from mailer.services.requeue import dead_letter_crashed, enqueue
 
 SUSPECT_FROM = 3
 """Times that a message, or its earlier copies, have been handed out."""
@@ -52,7 +52,7 @@ def requeue_in_time(received: Received, deps: SendDependencies) -> Received | No
     try:
         trial = deps.trials.find(received.sqs_message_id)
     except DependencyError as failure:
-        deps.journal.failed("find trial", received.queue_message.tenant_id, failure)
+        deps.telemetry.failed("find trial", received.queue_message.tenant_id, failure)
         trial = None
     return received if trial else _requeue_as_new(received, deps)
 
@@ -107,9 +107,9 @@ def _keep(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependen
             return received
     try:
         if unsafe is not None:
-            bury_crashed(received, deps, crash)
+            dead_letter_crashed(received, deps, crash)
     except DependencyError as failure:
-        deps.journal.failed("bury", received.queue_message.tenant_id, failure)
+        deps.telemetry.failed("dead letter", received.queue_message.tenant_id, failure)
         return received
     _done(received, deps)
     return None
@@ -117,7 +117,7 @@ def _keep(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependen
 
 def _requeue_after_failure(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
     """Wait for the table that could not take the mark: without it nobody would know of what the worker died."""
-    deps.journal.failed("mark trial", received.queue_message.tenant_id, failure)
+    deps.telemetry.failed("mark trial", received.queue_message.tenant_id, failure)
     failures = received.queue_message.failures + 1
     received = replace(received, queue_message=replace(received.queue_message, failures=failures))
     unsafe = _requeue_as_new(received, deps, retry_delay(NotSent(failure.error), failures))
@@ -133,7 +133,7 @@ def _requeue_as_new(received: Received, deps: SendDependencies, delay: timedelta
     try:
         enqueue(queue_message, deps, delay)
     except DependencyError as failure:
-        deps.journal.failed("send anew", queue_message.tenant_id, failure)
+        deps.telemetry.failed("send anew", queue_message.tenant_id, failure)
         return received
     _done(received, deps)
     return None

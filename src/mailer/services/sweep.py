@@ -19,13 +19,13 @@ from mailer.ports import (
     AccountRates,
     Clock,
     Intake,
-    Journal,
     MessagesTable,
     ParkedBodies,
     ProvidersTable,
     RefusedError,
     Releases,
     SendQueue,
+    Telemetry,
 )
 from mailer.services.ending import end_unsent
 from mailer.services.reconcile import WORKER_LOST
@@ -54,7 +54,7 @@ class SweepDependencies:
     queue: SendQueue
     intake: Intake
     parked: ParkedBodies
-    journal: Journal
+    telemetry: Telemetry
     clock: Clock
     workers: Executor
     shards: int
@@ -62,7 +62,7 @@ class SweepDependencies:
 
 
 @dataclass(slots=True)
-class Tally:
+class SweepStats:
     """What one run did; `lag` is how late it came to the longest overdue record."""
 
     moved: int = 0
@@ -70,34 +70,34 @@ class Tally:
     lag: timedelta = timedelta()
 
 
-def sweep(deps: SweepDependencies, *, ends_at: datetime) -> Tally:
+def sweep(deps: SweepDependencies, *, ends_at: datetime) -> SweepStats:
     """Do one run, until nothing is due any more or the time is over."""
-    tally, budgets, is_consumed = Tally(), ReleaseBudgets(deps), cache(lambda: _is_consumed(deps))
+    stats, budgets, is_consumed = SweepStats(), ReleaseBudgets(deps), cache(lambda: _is_consumed(deps))
     shards = set(range(deps.shards))
     while shards and deps.clock.now() < ends_at:
         pages = dict(zip(shards, deps.workers.map(lambda shard: _look(deps, shard), shards), strict=True))
-        shards = {shard for shard, page in pages.items() if _move(page, budgets, is_consumed, deps, tally) and len(page) == PAGE}
-    _release_all(budgets, deps, tally, ends_at)
-    deps.journal.swept(overdue=tally.overdue, lag=tally.lag)
-    return tally
+        shards = {shard for shard, page in pages.items() if _move(page, budgets, is_consumed, deps, stats) and len(page) == PAGE}
+    _release_all(budgets, deps, stats, ends_at)
+    deps.telemetry.swept(overdue=stats.overdue, lag=stats.lag)
+    return stats
 
 
 def _look(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
     try:
         return deps.messages.due(shard, deps.clock.now(), PAGE)
     except DependencyError as failure:
-        deps.journal.failed("sweep", None, failure)
+        deps.telemetry.failed("sweep", None, failure)
         return []
 
 
 def _move(
-    page: Sequence[Delivery], budgets: ReleaseBudgets, is_consumed: Callable[[], bool], deps: SweepDependencies, tally: Tally
+    page: Sequence[Delivery], budgets: ReleaseBudgets, is_consumed: Callable[[], bool], deps: SweepDependencies, stats: SweepStats
 ) -> bool:
     """Move each record of a page on; False when none could be, so that asking again at once would show the same page."""
     now = deps.clock.now()
     for record in page:
-        tally.lag = max(tally.lag, now - (record.sweep_at or now))
-        tally.overdue += is_overdue(record, now)
+        stats.lag = max(stats.lag, now - (record.sweep_at or now))
+        stats.overdue += is_overdue(record, now)
     ended = [record for record in page if must_end(record, now)]
     waiting = [record for record in page if not must_end(record, now)]
     moved = sum(deps.workers.map(lambda record: _end(record, deps), ended))
@@ -106,7 +106,7 @@ def _move(
     left = on_queue if on_queue and not is_consumed() else []
     moved += _feed_paced([record for record in parked if record not in left], budgets, deps)
     moved += _apply_all([changes.reschedule(record, now) for record in waiting if not record.parked or record in left], deps)
-    tally.moved += moved
+    stats.moved += moved
     return moved > 0
 
 
@@ -125,7 +125,7 @@ def _is_consumed(deps: SweepDependencies) -> bool:
     try:
         since = deps.intake.running_since()
     except DependencyError as failure:
-        deps.journal.failed("look at intake", None, failure)
+        deps.telemetry.failed("look at intake", None, failure)
         return True
     return since is not None and since + OVERDUE_AFTER <= deps.clock.now()
 
@@ -139,7 +139,7 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
     if record.status is Status.SENDING:
         lost = _applied(changes.time_out(record, deps.clock.now(), WORKER_LOST), deps)
         if lost is not None:
-            deps.journal.recorded(lost)
+            deps.telemetry.recorded(lost)
         return lost is not None
     try:
         ended = end_unsent(changes.request_of(record), deps, EXPIRED)
@@ -148,7 +148,7 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
     except RefusedError:
         return False
     except DependencyError as failure:
-        deps.journal.failed("sweep", record.tenant_id, failure)
+        deps.telemetry.failed("sweep", record.tenant_id, failure)
         return False
     return True
 
@@ -158,11 +158,11 @@ def _feed_paced(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: Swee
     try:
         budget_of = budgets.of({record.tenant_id for record in records})
     except DependencyError as failure:
-        deps.journal.failed("sweep", None, failure)
+        deps.telemetry.failed("sweep", None, failure)
         return 0
     for tenant_id, budget in budget_of.items():
         if isinstance(budget, DependencyError):
-            deps.journal.failed("sweep", tenant_id, budget)
+            deps.telemetry.failed("sweep", tenant_id, budget)
     now = deps.clock.now()
     fed, deferred = [], []
     for record in records:
@@ -200,22 +200,22 @@ def _missed(records: Sequence[Delivery], deps: SweepDependencies) -> Collection[
 # -- the mail of resumed tenants -----------------------------------------------------------------------------------------
 
 
-def _release_all(budgets: ReleaseBudgets, deps: SweepDependencies, tally: Tally, ends_at: datetime) -> None:
+def _release_all(budgets: ReleaseBudgets, deps: SweepDependencies, stats: SweepStats, ends_at: datetime) -> None:
     """Set free what the accounts can take of each tenant's mail, page by page in turn: nobody stands behind a large backlog."""
     try:
         tenants = deps.releases.releasing()
         budget_of = budgets.of(tenants)
     except DependencyError as failure:
-        deps.journal.failed("release", None, failure)
+        deps.telemetry.failed("release", None, failure)
         return
     rotation = deque((tenant_id, _pages(tenant_id, deps)) for tenant_id in tenants)
     while rotation and deps.clock.now() < ends_at:
         tenant_id, pages = rotation.popleft()
         try:
-            if _release(tenant_id, pages, budget_of[tenant_id], deps, tally):
+            if _release(tenant_id, pages, budget_of[tenant_id], deps, stats):
                 rotation.append((tenant_id, pages))
         except DependencyError as failure:
-            deps.journal.failed("release", tenant_id, failure)
+            deps.telemetry.failed("release", tenant_id, failure)
 
 
 def _pages(tenant_id: str, deps: SweepDependencies) -> Iterator[Sequence[Delivery]]:
@@ -227,7 +227,7 @@ def _release(
     pages: Iterator[Sequence[Delivery]],
     budget: ReleaseBudget | Stop | DependencyError | None,
     deps: SweepDependencies,
-    tally: Tally,
+    stats: SweepStats,
 ) -> bool:
     """Send for the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
 
@@ -249,7 +249,7 @@ def _release(
     due = [record for record in freed if isinstance(record, Delivery)]
     missed = _missed(due, deps)
     _apply_all([changes.reschedule(record, deps.clock.now(), sweep_at=deps.clock.now()) for record in missed], deps)
-    tally.moved += len(due) - len(missed)
+    stats.moved += len(due) - len(missed)
     for failure in freed:
         if isinstance(failure, DependencyError):
             raise failure
@@ -281,5 +281,5 @@ def _applied(change: Change, deps: SweepDependencies) -> Delivery | None:
         return deps.messages.apply(change)
     except (RefusedError, DependencyError) as failure:
         if isinstance(failure, DependencyError):
-            deps.journal.failed("sweep", change.tenant_id, failure)
+            deps.telemetry.failed("sweep", change.tenant_id, failure)
         return None

@@ -1,6 +1,6 @@
 """Read the log lines back that tell what became of requests: of each request what was told last.
 
-`observability.LogJournal` writes them, at every LogLevel.
+`observability.LogTelemetry` writes them, at every LogLevel.
 """
 
 import json

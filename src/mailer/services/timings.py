@@ -9,7 +9,7 @@ from mailer.ports import Clock, Step
 
 
 @dataclass(slots=True)
-class Times:
+class StepTimings:
     """The steps that were taken; one that was taken twice counts as one that took as long as both."""
 
     steps: dict[Step, timedelta] = field(default_factory=dict)
@@ -21,8 +21,8 @@ class Times:
         try:
             yield
         finally:
-            self.note(step, clock.now() - began)
+            self.add(step, clock.now() - began)
 
-    def note(self, step: Step, took: timedelta) -> None:
+    def add(self, step: Step, took: timedelta) -> None:
         """Note how long a step took that was measured elsewhere."""
         self.steps[step] = self.steps.get(step, timedelta()) + took

@@ -16,7 +16,7 @@ from fakes import a_delivery
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.observability import LogJournal
+from mailer.observability import LogTelemetry
 from sending_support import a_queue_message
 
 STACK = "tenantmail"
@@ -64,26 +64,26 @@ def metrics_of(blob: dict[str, Any]) -> Iterator[Metric]:
 
 
 @contextmanager
-def a_journal() -> Iterator[tuple[LogJournal, Written]]:
+def a_telemetry() -> Iterator[tuple[LogTelemetry, Written]]:
     """Make a journal; when the block is over its metrics are written."""
     written = Written()
     log = Logger(service=f"journal-{next(_numbers)}", stream=written.lines)
-    journal = LogJournal(log, lambda: EphemeralMetrics(namespace=NAMESPACE, service=STACK))
+    telemetry = LogTelemetry(log, lambda: EphemeralMetrics(namespace=NAMESPACE, service=STACK))
     with redirect_stdout(written.output):
-        yield journal, written
-        journal.flush()
+        yield telemetry, written
+        telemetry.flush()
 
 
-def write_everything(journal: LogJournal) -> None:
+def write_everything(telemetry: LogTelemetry) -> None:
     """Tell a journal of each thing that can happen."""
     second, error = timedelta(seconds=1), ErrorInfo("unclassified", "SES answered something new")
     for status in set(Status) - {Status.SENDING}:
-        journal.recorded(a_delivery(status=status, error=error if status is Status.FAILED else None), {"queue": second, "total": second})
-    journal.answered("acme", "r1", Fence(1, "worker"), Sent("m-1"), second)
-    journal.buried(a_queue_message(), "request_id_reused")
-    journal.suspended("acme", 1, ErrorInfo("credentials_denied", "denied"))
-    journal.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
-    journal.failed("deliver", "acme", ZeroDivisionError())
-    journal.opened(cached=True)
-    journal.paced(second)
-    journal.swept(overdue=0, lag=second)
+        telemetry.recorded(a_delivery(status=status, error=error if status is Status.FAILED else None), {"queue": second, "total": second})
+    telemetry.answered("acme", "r1", Fence(1, "worker"), Sent("m-1"), second)
+    telemetry.dead_lettered(a_queue_message(), "request_id_reused")
+    telemetry.suspended("acme", 1, ErrorInfo("credentials_denied", "denied"))
+    telemetry.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
+    telemetry.failed("deliver", "acme", ZeroDivisionError())
+    telemetry.opened(cached=True)
+    telemetry.paced(second)
+    telemetry.swept(overdue=0, lag=second)
