@@ -23,7 +23,7 @@ from moto import mock_aws
 import tables
 from api_calls import Context, call, event
 from mailer import wiring
-from mailer.handlers import messages, providers, send, sweep, tell
+from mailer.handlers import messages, providers, publish, send, sweep
 from mailer.settings import settings
 from streams import read_stream
 
@@ -51,7 +51,7 @@ PRICES = {
 }
 """US dollars a unit, us-east-1, list prices without free tier or discount, read in 2026; see docs/deploy.md."""
 
-SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "TellFunction": 0.1}
+SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "PublishFunction": 0.1}
 """Billed seconds of one invocation, assumed: of a batch of `MAILS`, of one API call, of a run that moves on or tells of `MAILS`."""
 
 LOG_EVENT = 26
@@ -238,10 +238,10 @@ class Stack:
         sweep.handler({}, Unhurried())
         self._ran("SweepFunction")
 
-    def tell(self) -> None:
-        """Hand TellFunction what was written, in one batch; Lambda's reads of a stream are free."""
-        assert tell.handler({"Records": read_stream(self._messages)}, Unhurried()) == {"told": MAILS}
-        self._ran("TellFunction")
+    def publish(self) -> None:
+        """Hand PublishFunction what was written, in one batch; Lambda's reads of a stream are free."""
+        assert publish.handler({"Records": read_stream(self._messages)}, Unhurried()) == {"published": MAILS}
+        self._ran("PublishFunction")
 
     def has_sent_all(self) -> bool:
         """Say whether every mail went out."""
@@ -312,7 +312,7 @@ def bill_of(scenario: Callable[[Stack], None], log: StringIO) -> dict[str, float
         log.truncate()
         scenario(stack)
         assert stack.has_sent_all()
-        stack.tell()
+        stack.publish()
     written = sum(len(line) + LOG_EVENT for line in log.getvalue().splitlines())
     stack.bill.add("log bytes", ceil(written / MAILS / 200) * 200 * MAILS)  # lines vary by some bytes, as times and counters do
     return stack.bill.of_a_million()

@@ -314,7 +314,7 @@ class FakePacer:
     failing: set[str] = field(default_factory=set)
     """Accounts whose line cannot be read."""
     asked: list[tuple[str, RateSource, list[int], list[float | None]]] = field(default_factory=list)
-    told: list[tuple[str, str]] = field(default_factory=list)
+    paced: list[tuple[str, str]] = field(default_factory=list)
 
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
@@ -324,13 +324,13 @@ class FakePacer:
         return [self.plans.pop(0) if self.plans else Slot(now) for _ in weights]
 
     def throttled(self, account: str, now: datetime) -> datetime:
-        return self._tell("throttled", account, now)
+        return self._note("throttled", account, now)
 
     def quota_exhausted(self, account: str, now: datetime) -> datetime:
-        return self._tell("quota exhausted", account, now)
+        return self._note("quota exhausted", account, now)
 
-    def _tell(self, what: str, account: str, now: datetime) -> datetime:
-        self.told.append((what, account))
+    def _note(self, what: str, account: str, now: datetime) -> datetime:
+        self.paced.append((what, account))
         self._answer(account)
         return now
 

@@ -110,10 +110,15 @@ class LogTelemetry:
 
     def provider_changed(self, event: Event) -> None:
         """Note what a caller's call changed about a tenant's provider."""
-        told = event.detail
-        line = {"tenant_id": told["tenantId"], "change": told["change"], "status": told["status"], "version": told["configVersion"]}
-        code = told["error"] and told["error"]["code"]
-        self._log.info("provider changed", extra=_without_none({**line, "principal": told["principal"], "code": code}))
+        details = event.detail
+        line = {
+            "tenant_id": details["tenantId"],
+            "change": details["change"],
+            "status": details["status"],
+            "version": details["configVersion"],
+        }
+        code = details["error"] and details["error"]["code"]
+        self._log.info("provider changed", extra=_without_none({**line, "principal": details["principal"], "code": code}))
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         """Note that a tenant's provider was suspended."""

@@ -39,8 +39,8 @@ from botocore.httpsession import URLLib3Session
 from mailer import wiring
 from mailer.adapters.dead_letters import SqsDeadLetters
 from mailer.adapters.erasure import AwsEraser
-from mailer.adapters.lost_ends import DynamoLostEnds
 from mailer.adapters.outcome_log import CloudWatchLog, OperatorsLog
+from mailer.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer.client import ApiError
 from mailer.client.connection import Connection
 from mailer.domain.errors import DependencyError
@@ -50,7 +50,7 @@ from mailer.services import dead_letters, erasure
 from mailer.services.dead_letters import DeadLetterDependencies, Selector
 from mailer.services.erasure import ErasureDependencies, StillOpenError
 from mailer.services.replay import MARGIN, ReplayDependencies, replay
-from mailer.services.told import TELLING
+from mailer.services.request_log import STATE_MESSAGES
 from mailer.services.trouble import find_trouble
 
 OUTPUTS = {
@@ -346,7 +346,7 @@ def _intake() -> Any:
 
 def _trouble(arguments: argparse.Namespace) -> int:
     since = wiring.clock().now() - timedelta(hours=arguments.hours)
-    found = find_trouble(_log(arguments.stack).lines(TELLING, since))
+    found = find_trouble(_log(arguments.stack).lines(STATE_MESSAGES, since))
     for trouble in found:
         _print(str(trouble.requests), trouble.tenant_id, trouble.status, trouble.code, text=trouble.hint)
     _print(f"{len(found)} kinds of trouble in {arguments.hours:g} h")
@@ -471,14 +471,14 @@ def _replay(arguments: argparse.Namespace) -> int:
     if _intake().get("State") not in ("Disabled", "Disabling"):
         raise CommandError("SendFunction is taking requests off the queue: `make pause` first, as docs/deploy.md says.")
     deps = ReplayDependencies(
-        ends=DynamoLostEnds(wiring.dynamodb(), os.environ["MESSAGES_TABLE"]),
+        outcomes=DynamoOutcomeRestore(wiring.dynamodb(), os.environ["MESSAGES_TABLE"]),
         messages=wiring.messages_table(),
         parked=wiring.parked_bodies(),
         bodies=wiring.parked_bodies(),
         clock=wiring.clock(),
     )
     since = arguments.since
-    lines = _read(arguments.file).splitlines() if arguments.file else _log(arguments.stack).lines(TELLING, since - MARGIN)
+    lines = _read(arguments.file).splitlines() if arguments.file else _log(arguments.stack).lines(STATE_MESSAGES, since - MARGIN)
     done = replay(lines, deps, since=since)
     for what, count in sorted(done.items()):
         _print(str(count), what)

@@ -244,7 +244,7 @@ class MessagesTable(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class FinalOutcome:
     """How a request ended, as far as the log knows."""
 
     tenant_id: str
@@ -256,10 +256,10 @@ class End:
     code: str | None = None
 
 
-class LostEnds(Protocol):
+class OutcomeRestore(Protocol):
     """A restored status table, into which what it has lost is written back."""
 
-    def write(self, end: End) -> bool:
+    def write(self, outcome: FinalOutcome) -> bool:
         """Write an end over an older open record or `unknown`, or where there is none; False where the table knows better.
 
         What SES accepted (`sent`) is written over everything.

@@ -15,8 +15,8 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from mailer import wiring
-from mailer.adapters.lost_ends import DynamoLostEnds
 from mailer.adapters.messages_table import SWEEP_SHARDS
+from mailer.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer.domain import changes
 from mailer.domain.delivery import Delivery, Outcome, Resolution, Sent, Status
 from mailer.domain.message import parse_request, schedule
@@ -34,7 +34,7 @@ from sending_support import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, 
 _numbers = count(1)
 
 
-class Log(io.StringIO):
+class RequestLog(io.StringIO):
     """The functions' log, its times those of the bench."""
 
     def __init__(self, bench: Bench) -> None:
@@ -68,7 +68,7 @@ class Office(Bench):
         super().__init__()
         self.ses = self.opener.provider = self.provider = Ses()
         self.clock.time = datetime.now(UTC)
-        self.log = Log(self)
+        self.log = RequestLog(self)
         telemetry = LogTelemetry(Logger(service=f"office-{next(_numbers)}", stream=self.log, level="ERROR"))
         real: Any = {"messages": wiring.messages_table(), "parked": wiring.parked_bodies(), "telemetry": telemetry}
         self.deps = replace(self.deps, **real)
@@ -150,7 +150,7 @@ def replayed(office: Office, backup: Backup, seed: int) -> Counter[str]:
     """Replay the log, its lines in any order."""
     lines = office.log.getvalue().splitlines()
     deps = ReplayDependencies(
-        ends=DynamoLostEnds(wiring.dynamodb(), "MessagesTable"),
+        outcomes=DynamoOutcomeRestore(wiring.dynamodb(), "MessagesTable"),
         messages=office.deps.messages,
         parked=office.deps.parked,
         bodies=wiring.parked_bodies(),

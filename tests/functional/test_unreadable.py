@@ -19,7 +19,7 @@ from mailer.domain.changes import Request
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.provider import ProviderStatus
-from mailer.handlers import messages, send, tell
+from mailer.handlers import messages, publish, send
 from streams import read_stream
 
 ACME = "/tenants/acme/messages"
@@ -178,7 +178,7 @@ def test_what_is_written_over_it_is_told(aws: Mapping[str, str]) -> None:
     told: list[Any] = []
     with patch.object(wiring, "event_bus") as bus:
         bus.return_value.put.side_effect = lambda events: told.extend(events) or []
-        tell.handler({"Records": read_stream(table)}, None)
+        publish.handler({"Records": read_stream(table)}, None)
     assert [event.detail["requestId"] for event in told] == ["r1"]
 
 

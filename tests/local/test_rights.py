@@ -12,7 +12,7 @@ from local_aws.running import LocalAws
 from local_aws.server import REGION
 from local_aws.stack import NAME, platform_session
 
-FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "TellFunction"]
+FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "PublishFunction"]
 CONTEXT = {"tenant_id": "acme", "provider": "ses", "version": "1"}
 DENIED = {"AccessDenied", "AccessDeniedException"}
 

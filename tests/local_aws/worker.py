@@ -204,40 +204,40 @@ def invocation(pace: Pace) -> Any:
 # -- what they do --------------------------------------------------------------------------------------------------------
 
 
-def handle(tell: Tell, event: Mapping[str, Any]) -> None:
+def handle(publish: Tell, event: Mapping[str, Any]) -> None:
     """Let SendFunction handle one event, and tell its answer."""
     with invocation(Pace()) as context:
-        tell(send(event, context))
+        publish(send(event, context))
 
 
-def operate(tell: Tell, *arguments: str) -> None:
+def operate(publish: Tell, *arguments: str) -> None:
     """Run an operator's command, and tell its exit code."""
-    tell(operate_main(arguments))
+    publish(operate_main(arguments))
 
 
-def redrive(tell: Tell, hidden: int) -> None:
+def redrive(publish: Tell, hidden: int) -> None:
     """Let an operator put back all dead letters, and tell the exit code; one whose receipt is lost is seen again after `hidden` seconds."""
     with patch.object(dead_letters, "_HIDDEN_SECONDS", hidden):
-        tell(operate_main(("dlq", "redrive")))
+        publish(operate_main(("dlq", "redrive")))
 
 
-def verify(tell: Tell, tenant_id: str) -> None:
+def verify(publish: Tell, tenant_id: str) -> None:
     """Let ProvidersFunction answer `POST …/provider/verify`, and tell status, media type and body."""
     got = api_calls.call(providers, api_calls.event("provider-verify"), tenant=tenant_id)
-    tell((got.status, got.headers["Content-Type"], got.json))
+    publish((got.status, got.headers["Content-Type"], got.json))
 
 
-def sweep_on(tell: Tell, pace: Pace) -> None:
+def sweep_on(publish: Tell, pace: Pace) -> None:
     """Let SweepFunction run again and again."""
     with paced(pace):
         while True:
-            tell([])
+            publish([])
             with invocation(pace) as context:
                 sweep({}, context)
             time.sleep(SWEEP / timedelta(seconds=1))
 
 
-def poll(tell: Tell, pace: Pace, hidden: int) -> None:
+def poll(publish: Tell, pace: Pace, hidden: int) -> None:
     """Take batches off the queue as Lambda's poller does, and tell which messages a batch holds before and after SendFunction got it.
 
     What is received is hidden from others for `hidden` seconds.
@@ -252,7 +252,7 @@ def poll(tell: Tell, pace: Pace, hidden: int) -> None:
             answer = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"], **asked)
             if not (messages := answer.get("Messages", [])):
                 continue
-            tell([message["Body"] for message in messages])
+            publish([message["Body"] for message in messages])
             with invocation(pace) as context:
                 failed = send({"Records": [_record(message) for message in messages]}, context)["batchItemFailures"]
             kept = {failure["itemIdentifier"] for failure in failed}
@@ -260,7 +260,7 @@ def poll(tell: Tell, pace: Pace, hidden: int) -> None:
                 if message["MessageId"] not in kept:
                     with contextlib.suppress(sqs.exceptions.ReceiptHandleIsInvalid):  # it has been handed out to another meanwhile
                         sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-            tell([])
+            publish([])
 
 
 def _record(message: Mapping[str, Any]) -> dict[str, Any]:

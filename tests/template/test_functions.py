@@ -36,7 +36,7 @@ def names_that_settings_read() -> set[str]:
 
 def test_there_are_at_most_five_functions() -> None:
     """A reader keeps them in mind."""
-    assert FUNCTIONS == ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "TellFunction"]
+    assert FUNCTIONS == ["MessagesFunction", "ProvidersFunction", "PublishFunction", "SendFunction", "SweepFunction"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -128,7 +128,7 @@ def test_runs_of_the_sweeper_do_not_meet() -> None:
 
 
 def streams() -> dict[str, dict[str, Any]]:
-    events: dict[str, dict[str, Any]] = function("TellFunction")["Events"]
+    events: dict[str, dict[str, Any]] = function("PublishFunction")["Events"]
     assert {event["Type"] for event in events.values()} == {"DynamoDB"}
     return {event["Properties"]["Stream"]["Fn::GetAtt"][0]: event["Properties"] for event in events.values()}
 

@@ -276,11 +276,11 @@ def test_only_telling_reads_the_streams_and_speaks_on_the_bus() -> None:
     """It can change nothing: neither a table nor a queue is its own."""
     for table in ("MessagesTable", "ProvidersTable"):
         for action in ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"):
-            assert who_may(action, f"{table} stream") == {"TellFunction"}
-    assert who_may("events:PutEvents", "EventBus") == {"TellFunction"}
-    assert {grant.resource for grant in grants("TellFunction")} - {"*"} == {
+            assert who_may(action, f"{table} stream") == {"PublishFunction"}
+    assert who_may("events:PutEvents", "EventBus") == {"PublishFunction"}
+    assert {grant.resource for grant in grants("PublishFunction")} - {"*"} == {
         "MessagesTable stream",
         "ProvidersTable stream",
         "EventBus",
-        "TellFunctionLogs",
+        "PublishFunctionLogs",
     }

@@ -13,7 +13,7 @@ from mailer.domain.delivery import END_STATUSES, NEEDS_NEW_ID, Delivery, Resolut
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.events import Event, provider_changed, request_ended, what_changed
 from mailer.domain.provider import Provider, ProviderStatus
-from mailer.services.tell import ROUNDS, tell
+from mailer.services.publish import ROUNDS, publish
 
 ROOT = Path(__file__).resolve().parents[2]
 LATER = NOON + timedelta(seconds=1)
@@ -234,14 +234,14 @@ def an_event(event_id: str) -> Event:
 def test_what_the_bus_did_not_take_is_put_again_alone() -> None:
     """Its neighbours are told once."""
     bus = FakeBus(b=1)
-    tell([an_event("a"), an_event("b")], bus)
+    publish([an_event("a"), an_event("b")], bus)
     assert bus.calls == [["a", "b"], ["b"]]
 
 
 def test_nothing_is_put_for_nothing() -> None:
     """A batch may hold no end at all."""
     bus = FakeBus()
-    tell([], bus)
+    publish([], bus)
     assert bus.calls == []
 
 
@@ -249,6 +249,6 @@ def test_what_cannot_be_told_is_not_forgotten() -> None:
     """The error makes the stream hand it out again."""
     bus = FakeBus(b=ROUNDS)
     with pytest.raises(DependencyError):
-        tell([an_event("a"), an_event("b")], bus)
+        publish([an_event("a"), an_event("b")], bus)
     assert len(bus.calls) == ROUNDS
     assert bus.told == ["a"]

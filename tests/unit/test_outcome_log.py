@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 from fakes import NOON
 from mailer.adapters.outcome_log import CloudWatchLog, OperatorsLog
-from mailer.services.told import TELLING
+from mailer.services.request_log import STATE_MESSAGES
 
 
 class Groups:
@@ -32,7 +32,7 @@ def test_the_lines_with_a_message_are_read_from_every_group() -> None:
     wanted = [json.dumps({"message": message}) for message in ("request recorded", "provider answered", "request recorded")]
     send = [wanted[0], "START RequestId: 1", json.dumps({"message": "swept"}), wanted[1]]
     groups = Groups(send=send, sweep=["[1]", wanted[2]])
-    assert list(CloudWatchLog(groups, ["send", "sweep"]).lines(TELLING, NOON)) == wanted
+    assert list(CloudWatchLog(groups, ["send", "sweep"]).lines(STATE_MESSAGES, NOON)) == wanted
 
 
 def test_cloudwatch_is_asked_for_no_more_than_that() -> None:

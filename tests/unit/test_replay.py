@@ -11,32 +11,32 @@ import pytest
 
 from fakes import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies
 from mailer.domain.delivery import END_STATUSES, LOST_CONTENT, Delivery, Status
-from mailer.ports import End, ParkedBody
+from mailer.ports import FinalOutcome, ParkedBody
 from mailer.services.replay import ReplayDependencies, replay
-from mailer.services.told import read_log
+from mailer.services.request_log import read_log
 from sending_support import a_body, a_record
 
 BEFORE = NOON - timedelta(hours=1)
 
 
-def line(request_id: str = "r1", *, message: str = "request recorded", at: str = "12:32:54,180+0000", **told: Any) -> str:
+def line(request_id: str = "r1", *, message: str = "request recorded", at: str = "12:32:54,180+0000", **logged: Any) -> str:
     shown = {"level": "INFO", "message": message, "timestamp": f"2026-11-24 {at}", "tenant_id": "acme", "attempt": 1}
-    return json.dumps({**shown, "request_id": request_id, **told})
+    return json.dumps({**shown, "request_id": request_id, **logged})
 
 
 def ends(*lines: str) -> dict[str, Status]:
-    return {request: told.status for (_, request), told in read_log(lines).newest.items() if told.status in END_STATUSES}
+    return {request: logged.status for (_, request), logged in read_log(lines).newest.items() if logged.status in END_STATUSES}
 
 
 class FakeLostEnds:
     def __init__(self, *known: str) -> None:
         self.known = known
-        self.written: list[End] = []
+        self.written: list[FinalOutcome] = []
         self.reopened: list[Delivery] = []
 
-    def write(self, end: End) -> bool:
-        self.written.append(end)
-        return end.request_id not in self.known
+    def write(self, outcome: FinalOutcome) -> bool:
+        self.written.append(outcome)
+        return outcome.request_id not in self.known
 
     def reopen(self, record: Delivery, over: Delivery | None) -> None:  # noqa: ARG002 - as the port has it
         self.reopened.append(record)
@@ -57,7 +57,7 @@ class Restored:
     def __init__(self, *records: Delivery) -> None:
         self.ends, self.bucket = FakeLostEnds(), Bucket()
         table = FakeMessagesTable(*records)
-        self.deps = ReplayDependencies(ends=self.ends, messages=table, parked=self.bucket, bodies=self.bucket, clock=FakeClock())
+        self.deps = ReplayDependencies(outcomes=self.ends, messages=table, parked=self.bucket, bodies=self.bucket, clock=FakeClock())
 
     def park(self, request_id: str = "r1", **fields: Any) -> str:
         return self.bucket.park("acme", request_id, a_body(request_id, **fields))
@@ -71,9 +71,9 @@ class Restored:
 
 def test_what_ses_accepted_is_sent_though_it_was_never_recorded() -> None:
     """The answer is logged before the record is written."""
-    [told] = read_log([line(message="provider answered", outcome="sent", message_id="m1", attempt=2)]).newest.values()
-    assert (told.status, told.message_id, told.attempt) == (Status.SENT, "m1", 2)
-    assert told.at.isoformat() == "2026-11-24T12:32:54.180000+00:00"
+    [logged] = read_log([line(message="provider answered", outcome="sent", message_id="m1", attempt=2)]).newest.values()
+    assert (logged.status, logged.message_id, logged.attempt) == (Status.SENT, "m1", 2)
+    assert logged.at.isoformat() == "2026-11-24T12:32:54.180000+00:00"
 
 
 @pytest.mark.parametrize("later", ["unknown", "failed"])
@@ -141,8 +141,8 @@ def test_what_was_parked_since_is_put_back_as_its_line_told() -> None:
     restored = Restored()
     key = restored.park()
     created, expires = NOON + timedelta(minutes=1), NOON + timedelta(hours=2)
-    told = {"parked": key, "created_at": created.isoformat(), "expires_at": expires.isoformat()}
-    assert restored.replay(line(status="deferred", attempt=2, generation=3, code="throttled", **told)) == {"reopened": 1}
+    logged = {"parked": key, "created_at": created.isoformat(), "expires_at": expires.isoformat()}
+    assert restored.replay(line(status="deferred", attempt=2, generation=3, code="throttled", **logged)) == {"reopened": 1}
     [record] = restored.ends.reopened
     assert (record.status, record.parked, record.attempt, record.generation) == (Status.DEFERRED, key, 2, 3)
     assert (record.created_at, record.expires_at) == (created, expires)

@@ -85,7 +85,7 @@ def test_smtp_is_not_paced(bench: Bench) -> None:
     """No quota of SES is at stake on a development stack; a refusal slows nobody down."""
     bench.provider.outcomes = [THROTTLED]
     bench.receive(of("delta", "r1"))
-    assert (bench.pacer.asked, bench.pacer.told, len(bench.provider.mails)) == ([], [], 1)
+    assert (bench.pacer.asked, bench.pacer.paced, len(bench.provider.mails)) == ([], [], 1)
 
 
 def test_smtp_misses_no_slot(bench: Bench) -> None:
@@ -286,7 +286,7 @@ def test_the_line_is_told_what_limits_the_account(bench: Bench, outcome: Any, to
     """A throttle slows the account down, a used-up quota lets it rest; nothing else is about its rate."""
     bench.provider.outcomes = [outcome]
     bench.receive(of("acme", "r1"))
-    assert bench.pacer.told == told
+    assert bench.pacer.paced == told
 
 
 def test_a_line_that_cannot_be_told_holds_up_nobody(bench: Bench) -> None:

@@ -179,8 +179,8 @@ def _sts_errors() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        told = error.response.get("Error", {})
-        code, text = told.get("Code", ""), told.get("Message", "")
+        details = error.response.get("Error", {})
+        code, text = details.get("Code", ""), details.get("Message", "")
         if code == "AccessDenied" and not _DENIED_TO_US.search(text):
             raise NotSentError(ErrorInfo("role_not_assumable", "the role's trust policy does not let this service in")) from error
         if code == "ValidationError":

@@ -58,11 +58,11 @@ class SqsSendQueue:
 
     def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
         """Put a copy on the dead-letter queue with the reason as an attribute; a body that leaves no room for it goes alone."""
-        told = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
+        text = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
         attributes = {
             **to_attributes(queue_message, self._signer, reason=reason),
             "reason": _string(reason),
-            "detail": _string(told or "-"),
+            "detail": _string(text or "-"),
         }
         if utf8_size(queue_message.body) + _weight(attributes) > MAX_BATCH_BYTES:
             attributes = {}

@@ -70,9 +70,9 @@ def described_bodies(described: dict[str, Any]) -> Iterator[tuple[str, dict[str,
 def _explain_fields(described: dict[str, Any]) -> None:
     for name, schema in described_bodies(described):
         for field, meaning in reference.FIELDS.get(name, {}).items():
-            told = schema["properties"][field]
-            allowed = f" Allowed: {told['description']}." if "pattern" in told else ""
-            told["description"] = meaning + allowed
+            described_field = schema["properties"][field]
+            allowed = f" Allowed: {described_field['description']}." if "pattern" in described_field else ""
+            described_field["description"] = meaning + allowed
 
 
 def _explain_parameters(described: dict[str, Any]) -> None:

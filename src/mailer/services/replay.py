@@ -13,8 +13,8 @@ from mailer.domain.changes import Request
 from mailer.domain.delivery import END_STATUSES, LOST_CONTENT, OVERDUE_AFTER, Delivery, Status, WaitsFor, same_content
 from mailer.domain.errors import RequestError
 from mailer.domain.message import DEFAULT_LIFE, parse_request, schedule
-from mailer.ports import Clock, LostEnds, MessagesTable, ParkedBodies, ParkedBody, ParkedList, RefusedError
-from mailer.services.told import Ids, Log, Told, read_log
+from mailer.ports import Clock, MessagesTable, OutcomeRestore, ParkedBodies, ParkedBody, ParkedList, RefusedError
+from mailer.services.request_log import Ids, LoggedState, RequestLog, read_log
 
 REOPENED, KNOWN, ON_QUEUE, UNREADABLE, CHANGED = "reopened", "known", "on the queue", "unreadable", "changed meanwhile"
 """What is counted besides the ends that were written."""
@@ -27,7 +27,7 @@ MARGIN = timedelta(minutes=5)
 class ReplayDependencies:
     """What a replay depends on."""
 
-    ends: LostEnds
+    outcomes: OutcomeRestore
     messages: MessagesTable
     parked: ParkedBodies
     bodies: ParkedList
@@ -44,9 +44,9 @@ def replay(lines: Iterable[str], deps: ReplayDependencies, *, since: datetime) -
     """
     log = read_log(lines)
     done = Counter({UNREADABLE: log.unreadable})
-    for told in log.newest.values():
-        if told.status in END_STATUSES:
-            done[told.status if deps.ends.write(told.end) else KNOWN] += 1
+    for logged in log.newest.values():
+        if logged.status in END_STATUSES:
+            done[logged.status if deps.outcomes.write(logged.outcome) else KNOWN] += 1
     bodies = _by_request(deps.bodies.list_all())
     for ids in _perhaps_open(log, bodies, since - MARGIN):
         done[_put_back(ids, log.newest.get(ids), bodies.get(ids, ()), deps)] += 1
@@ -66,25 +66,25 @@ def _by_request(bodies: Iterator[ParkedBody]) -> Mapping[Ids, Sequence[ParkedBod
     return {ids: sorted(some, key=lambda body: body.parked_at) for ids, some in found.items()}
 
 
-def _perhaps_open(log: Log, bodies: Mapping[Ids, Sequence[ParkedBody]], since: datetime) -> Iterator[Ids]:
+def _perhaps_open(log: RequestLog, bodies: Mapping[Ids, Sequence[ParkedBody]], since: datetime) -> Iterator[Ids]:
     """Yield whom the log tells to be open, and those with a body parked since; an older body without a record is a forgotten request's."""
-    told = {ids for ids, told in log.newest.items() if told.status not in END_STATUSES}
-    held = {ids for ids, told in log.newest.items() if told.status is Status.UNKNOWN}
+    logged = {ids for ids, logged in log.newest.items() if logged.status not in END_STATUSES}
+    held = {ids for ids, logged in log.newest.items() if logged.status is Status.UNKNOWN}
     fresh = {ids for ids, some in bodies.items() if some[-1].parked_at >= since}
-    yield from sorted(told | fresh | (held & bodies.keys()))
+    yield from sorted(logged | fresh | (held & bodies.keys()))
 
 
-def _put_back(ids: Ids, told: Told | None, bodies: Sequence[ParkedBody], deps: ReplayDependencies) -> str:
+def _put_back(ids: Ids, logged: LoggedState | None, bodies: Sequence[ParkedBody], deps: ReplayDependencies) -> str:
     record = deps.messages.get(*ids)
-    if told is not None and (told.status in END_STATUSES or (record is not None and _knows_more(record, told))):
-        told = None  # an end was written back before, or refused
+    if logged is not None and (logged.status in END_STATUSES or (record is not None and _knows_more(record, logged))):
+        logged = None  # an end was written back before, or refused
     if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
         return KNOWN
     try:
-        body = _fitting(bodies, told, record, deps)
-        if not _is_lost(record, told, body):
+        body = _fitting(bodies, logged, record, deps)
+        if not _is_lost(record, logged, body):
             return ON_QUEUE if record is None else KNOWN
-        deps.ends.reopen(_open(ids, record, told, body, deps.clock.now()), record)
+        deps.outcomes.reopen(_open(ids, record, logged, body, deps.clock.now()), record)
     except RequestError:
         return UNREADABLE
     except RefusedError:
@@ -92,9 +92,9 @@ def _put_back(ids: Ids, told: Told | None, bodies: Sequence[ParkedBody], deps: R
     return REOPENED
 
 
-def _knows_more(record: Delivery, told: Told) -> bool:
+def _knows_more(record: Delivery, logged: LoggedState) -> bool:
     """Whether a record is newer than a line; one that has begun another attempt is, whatever the clocks say."""
-    return record.updated_at > told.at or record.attempt > told.attempt
+    return record.updated_at > logged.at or record.attempt > logged.attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,56 +105,56 @@ class _Body:
     request: Request
 
 
-def _fitting(bodies: Sequence[ParkedBody], told: Told | None, record: Delivery | None, deps: ReplayDependencies) -> _Body | None:
+def _fitting(bodies: Sequence[ParkedBody], logged: LoggedState | None, record: Delivery | None, deps: ReplayDependencies) -> _Body | None:
     """Read the body that belongs to the request: where the log says it is, else the oldest of the record's content.
 
     Raises:
         RequestError: it cannot be read.
     """
-    for parked in sorted(bodies, key=lambda body: told is None or body.key != told.parked):
-        request = _read(parked, told, deps)
+    for parked in sorted(bodies, key=lambda body: logged is None or body.key != logged.parked):
+        request = _read(parked, logged, deps)
         if record is None or same_content(record.content_hash, request.content_hash):
             return _Body(parked.key, request)
     return None
 
 
-def _read(parked: ParkedBody, told: Told | None, deps: ReplayDependencies) -> Request:
+def _read(parked: ParkedBody, logged: LoggedState | None, deps: ReplayDependencies) -> Request:
     send = parse_request(deps.parked.fetch(parked.key))
-    created_at = (told.created_at if told else None) or parked.parked_at
-    expires_at = told.expires_at if told else None
+    created_at = (logged.created_at if logged else None) or parked.parked_at
+    expires_at = logged.expires_at if logged else None
     if expires_at is None:
         try:
             expires_at = schedule(send, created_at).expires_at
         except RequestError:  # its own times have passed since: it ends as expired
             expires_at = send.expires_at or created_at + DEFAULT_LIFE
-    return Request.of(send, created_at=created_at, expires_at=expires_at, generation=told.generation if told else 0)
+    return Request.of(send, created_at=created_at, expires_at=expires_at, generation=logged.generation if logged else 0)
 
 
-def _is_lost(record: Delivery | None, told: Told | None, body: _Body | None) -> bool:
+def _is_lost(record: Delivery | None, logged: LoggedState | None, body: _Body | None) -> bool:
     """Whether the table does not know of an open request what it needs to go on."""
     if record is None:
-        return body is not None or (told is not None and told.maybe_sent)
-    if told is not None and record.status in (Status.SENDING, Status.UNKNOWN):
+        return body is not None or (logged is not None and logged.maybe_sent)
+    if logged is not None and record.status in (Status.SENDING, Status.UNKNOWN):
         return True
     return body is not None and record.parked is None
 
 
-def _open(ids: Ids, record: Delivery | None, told: Told | None, body: _Body | None, now: datetime) -> Delivery:
+def _open(ids: Ids, record: Delivery | None, logged: LoggedState | None, body: _Body | None, now: datetime) -> Delivery:
     """Return the record as it should stand: `unknown` as it was found, with its body; else due now."""
-    base = record or _new_record(ids, told, body, now)
+    base = record or _new_record(ids, logged, body, now)
     key = body.key if body else base.parked
-    if told is None and base.status in (Status.SENDING, Status.UNKNOWN):
+    if logged is None and base.status in (Status.SENDING, Status.UNKNOWN):
         return replace(base, parked=key)
-    expires_at = (told.expires_at if told else None) or base.expires_at
+    expires_at = (logged.expires_at if logged else None) or base.expires_at
     look = now if key else now + OVERDUE_AFTER
     return replace(
         base,
         status=Status.DEFERRED,
         updated_at=now,
         expires_at=expires_at,
-        attempt=max(base.attempt, told.attempt if told else 0),
-        generation=max(base.generation, told.generation if told else 0),
-        maybe_sent=base.maybe_sent or bool(told and told.maybe_sent),
+        attempt=max(base.attempt, logged.attempt if logged else 0),
+        generation=max(base.generation, logged.generation if logged else 0),
+        maybe_sent=base.maybe_sent or bool(logged and logged.maybe_sent),
         parked=key,
         due_at=now,
         waits_for=WaitsFor.TIME,
@@ -164,7 +164,7 @@ def _open(ids: Ids, record: Delivery | None, told: Told | None, body: _Body | No
     )
 
 
-def _new_record(ids: Ids, told: Told | None, body: _Body | None, now: datetime) -> Delivery:
+def _new_record(ids: Ids, logged: LoggedState | None, body: _Body | None, now: datetime) -> Delivery:
     """Make the record of a request that has none; one whose body is on the queue fits any content until its copy comes."""
     if body is not None:
         return Delivery(
@@ -175,7 +175,7 @@ def _new_record(ids: Ids, told: Told | None, body: _Body | None, now: datetime) 
             **body.request.initial_fields,
             generation=body.request.generation,
         )
-    created_at = (told.created_at if told else None) or now
+    created_at = (logged.created_at if logged else None) or now
     return Delivery(
         tenant_id=ids[0],
         request_id=ids[1],

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from mailer.domain.delivery import Status
 from mailer.domain.errors import CODES, Kind
-from mailer.services.told import Told, read_log
+from mailer.services.request_log import LoggedState, read_log
 
 _BAD = frozenset({Status.DEFERRED, Status.FAILED, Status.UNKNOWN})
 
@@ -29,18 +29,18 @@ def find_trouble(lines: Iterable[str]) -> Sequence[Trouble]:
     """
     newest = list(read_log(lines).newest.values())
     last_sent: dict[str, datetime] = {}
-    for told in newest:
-        if told.status is Status.SENT:
-            last_sent[told.tenant_id] = max(told.at, last_sent.get(told.tenant_id, told.at))
-    rows: dict[tuple[str, Status, str], list[Told]] = {}
-    for told in newest:
-        if told.status in _BAD and told.code and not _is_settled(told, last_sent.get(told.tenant_id)):
-            rows.setdefault((told.tenant_id, told.status, told.code), []).append(told)
-    found = [Trouble(*row, max(some, key=lambda told: told.at).hint or "", len(some)) for row, some in rows.items()]
+    for logged in newest:
+        if logged.status is Status.SENT:
+            last_sent[logged.tenant_id] = max(logged.at, last_sent.get(logged.tenant_id, logged.at))
+    rows: dict[tuple[str, Status, str], list[LoggedState]] = {}
+    for logged in newest:
+        if logged.status in _BAD and logged.code and not _is_settled(logged, last_sent.get(logged.tenant_id)):
+            rows.setdefault((logged.tenant_id, logged.status, logged.code), []).append(logged)
+    found = [Trouble(*row, max(some, key=lambda logged: logged.at).hint or "", len(some)) for row, some in rows.items()]
     return sorted(found, key=lambda trouble: -trouble.requests)
 
 
-def _is_settled(told: Told, sent_at: datetime | None) -> bool:
-    code = CODES.get(told.code or "")
+def _is_settled(logged: LoggedState, sent_at: datetime | None) -> bool:
+    code = CODES.get(logged.code or "")
     is_tenants = code is not None and code.kind is Kind.TENANT
-    return told.status is Status.FAILED and is_tenants and sent_at is not None and sent_at > told.at
+    return logged.status is Status.FAILED and is_tenants and sent_at is not None and sent_at > logged.at

@@ -14,22 +14,22 @@ from moto import mock_aws
 
 import tables
 from fakes import NOON
-from mailer.adapters.lost_ends import DynamoLostEnds
 from mailer.adapters.messages_table import DynamoMessagesTable
+from mailer.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer.domain import changes
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import RECORD_RETENTION, Change, Delivery, Sent, Status
 from mailer.domain.errors import ErrorInfo
 from mailer.observability import LogTelemetry
-from mailer.ports import End, RefusedError
-from mailer.services.told import read_log
+from mailer.ports import FinalOutcome, RefusedError
+from mailer.services.request_log import read_log
 from transitions import DEFERRAL, REQUEST
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 LATER = NOON + timedelta(hours=1)
-SENT = End(tenant_id="acme", request_id="r1", status=Status.SENT, at=LATER, attempt=2, message_id="m1")
+SENT = FinalOutcome(tenant_id="acme", request_id="r1", status=Status.SENT, at=LATER, attempt=2, message_id="m1")
 BEGIN = changes.begin(REQUEST, LATER, owner="w9", deadline=LATER, provider="ses", version=1)
 
 
@@ -45,8 +45,8 @@ def restored(client: "DynamoDBClient") -> DynamoMessagesTable:
 
 
 @pytest.fixture
-def ends(restored: DynamoMessagesTable) -> DynamoLostEnds:
-    return DynamoLostEnds(restored._client, restored._table)
+def ends(restored: DynamoMessagesTable) -> DynamoOutcomeRestore:
+    return DynamoOutcomeRestore(restored._client, restored._table)
 
 
 def record(table: DynamoMessagesTable) -> Delivery:
@@ -55,7 +55,7 @@ def record(table: DynamoMessagesTable) -> Delivery:
     return found
 
 
-def test_mail_whose_record_was_lost_cannot_pass_the_fence_again(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+def test_mail_whose_record_was_lost_cannot_pass_the_fence_again(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
     """Its copies on the queue, whatever they hold, meet the end."""
     assert ends.write(SENT)
     with pytest.raises(RefusedError) as refused:
@@ -64,7 +64,7 @@ def test_mail_whose_record_was_lost_cannot_pass_the_fence_again(restored: Dynamo
     assert (record(restored).status, record(restored).message_id, record(restored).sent_at) == (Status.SENT, "m1", LATER)
 
 
-def test_a_caller_that_asks_again_is_told_the_end(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+def test_a_caller_that_asks_again_is_told_the_end(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
     """The record stands for any content, so that the same request is not taken for another one."""
     ends.write(SENT)
     [listed] = restored.list("acme", status=Status.SENT, limit=10, cursor=None).deliveries
@@ -75,7 +75,7 @@ def test_a_caller_that_asks_again_is_told_the_end(restored: DynamoMessagesTable,
 @pytest.mark.parametrize(
     "open_one", [changes.queue(REQUEST, NOON), changes.defer(REQUEST, NOON, DEFERRAL), BEGIN], ids=lambda c: c.rule.target
 )
-def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, ends: DynamoLostEnds, open_one: Change) -> None:
+def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore, open_one: Change) -> None:
     """It keeps what it knew of its request, and the sweeper does not look at it any more."""
     before = restored.apply(open_one)
     assert ends.write(SENT)
@@ -88,7 +88,7 @@ def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, end
     assert item["ttl"] == {"N": str(int((LATER + RECORD_RETENTION).timestamp()))}
 
 
-def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
     """An end is never replaced, but by the word of SES that it took the mail."""
     failed = replace(SENT, status=Status.FAILED, message_id=None, code="expired")
     assert ends.write(failed)
@@ -100,7 +100,7 @@ def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: Dynamo
     assert (record(restored).status, record(restored).message_id) == (Status.SENT, "m1")
 
 
-def test_a_newer_end_replaces_an_unknown(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+def test_a_newer_end_replaces_an_unknown(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
     """It was sent again after the moment; one that is older than the unknown, or of an attempt before, is not written."""
     restored.apply(BEGIN)
     unknown = replace(SENT, status=Status.UNKNOWN, attempt=1, message_id=None, code="outcome_unknown")
@@ -112,14 +112,14 @@ def test_a_newer_end_replaces_an_unknown(restored: DynamoMessagesTable, ends: Dy
     assert record(restored).status is Status.FAILED
 
 
-def test_an_acceptance_leaves_no_error(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+def test_an_acceptance_leaves_no_error(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
     """The restored record's was of an earlier try."""
     restored.apply(changes.defer(REQUEST, NOON, replace(DEFERRAL, error=ErrorInfo("throttled", "too fast"))))
     ends.write(SENT)
     assert record(restored).error is None
 
 
-def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
     """With the entries of the indexes: it is listed, and the sweeper finds it."""
     waiting = restored.apply(changes.defer(REQUEST, NOON, DEFERRAL))
     wanted = replace(waiting, maybe_sent=True, parked="parked/acme/r1/0.json", sweep_at=NOON)
@@ -134,7 +134,7 @@ def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable
         ends.reopen(wanted, None)
 
 
-def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoLostEnds) -> None:
+def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
     """Whatever its caller chose: nobody knows what else the log would have told."""
     restored.apply(replace(BEGIN, initial_fields={**(BEGIN.initial_fields or {}), "on_unknown": "resend"}))
     ends.write(replace(SENT, status=Status.UNKNOWN, message_id=None, code="outcome_unknown"))
@@ -155,7 +155,9 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
     telemetry.recorded(waiting)
     told = read_log(log.getvalue().splitlines())
     assert told.unreadable == 0
-    assert {request: (end.status, end.message_id, end.code, end.attempt) for (_, request), end in told.newest.items()} == {
+    assert {
+        request: (outcome.status, outcome.message_id, outcome.code, outcome.attempt) for (_, request), outcome in told.newest.items()
+    } == {
         "r1": (Status.SENT, "m1", None, 2),
         "r2": (Status.FAILED, None, "expired", 0),
         "r3": (Status.DEFERRED, None, DEFERRAL.error and DEFERRAL.error.code, 0),

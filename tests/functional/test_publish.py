@@ -1,4 +1,4 @@
-"""TellFunction over what real writes leave on the tables' streams, in moto; the bus is a stub that answers as told."""
+"""PublishFunction over what real writes leave on the tables' streams, in moto; the bus is a stub that answers as told."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.provider import ProviderStatus
-from mailer.handlers import tell
+from mailer.handlers import publish
 from streams import read_stream, stream_record
 
 SENT = {"Entries": [{"EventId": "1"}] * 10, "FailedEntryCount": 0}
@@ -50,7 +50,7 @@ def end_some(count: int = 1) -> None:
 def test_an_end_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMock) -> None:
     """One event for the two writes: on the stack's bus, in a detail whose version consumers can go by, at the time of the end."""
     end_some()
-    assert tell.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context()) == {"told": 1}
+    assert publish.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context()) == {"published": 1}
     [entry] = entries(bus)
     assert (entry["EventBusName"], entry["Source"], entry["DetailType"]) == (aws["EVENT_BUS"], "tenantmail", "Request Ended")
     assert entry["Time"] == NOON
@@ -62,7 +62,7 @@ def test_a_change_of_a_provider_is_told_without_its_ciphertext(aws: Mapping[str,
     """The row on the stream holds the sealed config; the event does not."""
     table = wiring.providers_table()
     assert table.replace(a_provider(status=ProviderStatus.UNVERIFIED, active=None, candidate=a_config(ciphertext=b"sealed\xff")))
-    tell.handler({"Records": read_stream(aws["PROVIDERS_TABLE"])}, Context())
+    publish.handler({"Records": read_stream(aws["PROVIDERS_TABLE"])}, Context())
     [detail] = details(bus)
     assert (detail["tenantId"], detail["change"], detail["configVersion"]) == ("acme", "stored", 1)
     assert "ciphertext" not in str(entries(bus))
@@ -71,7 +71,7 @@ def test_a_change_of_a_provider_is_told_without_its_ciphertext(aws: Mapping[str,
 def test_the_bus_is_given_ten_events_a_call(aws: Mapping[str, str], bus: MagicMock) -> None:
     """That is the most it takes."""
     end_some(12)
-    tell.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context())
+    publish.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context())
     assert [len(call.kwargs["Entries"]) for call in bus.call_args_list] == [10, 2]
 
 
@@ -80,7 +80,7 @@ def test_an_event_that_the_bus_throttled_is_put_again_alone(aws: Mapping[str, st
     end_some(2)
     throttled = {"Entries": [{"EventId": "1"}, {"ErrorCode": "ThrottlingException"}], "FailedEntryCount": 1}
     bus.side_effect = [throttled, SENT | {"Entries": [{"EventId": "2"}]}]
-    tell.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context())
+    publish.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context())
     assert [detail["requestId"] for detail in details(bus)] == ["r0", "r1", "r1"]
 
 
@@ -90,9 +90,9 @@ def test_a_bus_that_is_down_leaves_the_batch_on_the_stream(aws: Mapping[str, str
     records = read_stream(aws["MESSAGES_TABLE"])
     healthy, bus.side_effect = bus.side_effect, ClientError({"Error": {"Code": "InternalException"}}, "PutEvents")
     with pytest.raises(DependencyError):
-        tell.handler({"Records": records}, Context())
+        publish.handler({"Records": records}, Context())
     bus.side_effect = healthy
-    tell.handler({"Records": records}, Context())
+    publish.handler({"Records": records}, Context())
     assert len({detail["id"] for detail in details(bus)}) == 1
 
 
@@ -100,12 +100,12 @@ def test_a_write_that_cannot_be_read_holds_up_no_other(aws: Mapping[str, str], b
     """It is reported with its tenant; those behind it are told."""
     end_some()
     foreign = stream_record({"tenantId": {"S": "globex"}, "requestId": {"S": "r1"}, "status": {"S": "lost"}})
-    assert tell.handler({"Records": [foreign, *read_stream(aws["MESSAGES_TABLE"])]}, Context()) == {"told": 1}
+    assert publish.handler({"Records": [foreign, *read_stream(aws["MESSAGES_TABLE"])]}, Context()) == {"published": 1}
     assert [detail["tenantId"] for detail in details(bus)] == ["acme"]
     assert [(line.step, line.tenant_id) for line in caplog.records if line.levelname == "ERROR"] == [("tell", "globex")]  # type: ignore[attr-defined]
 
 
 def test_the_event_file_is_what_lambda_hands_over(bus: MagicMock) -> None:
-    """`make invoke FUNCTION=TellFunction EVENT=events/tell.json` tells of one end and one change."""
-    assert tell.handler(event("tell"), Context()) == {"told": 2}
+    """`make invoke FUNCTION=PublishFunction EVENT=events/publish.json` tells of one end and one change."""
+    assert publish.handler(event("publish"), Context()) == {"published": 2}
     assert [entry["DetailType"] for entry in entries(bus)] == ["Request Ended", "Provider Changed"]

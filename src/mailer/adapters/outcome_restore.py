@@ -7,7 +7,7 @@ from mailer.adapters.aws import dependency_errors
 from mailer.adapters.messages_table import FIELDS, from_item, sweep_shard
 from mailer.domain.delivery import LOST_CONTENT, RECORD_RETENTION, Delivery, Status
 from mailer.domain.errors import CODES, ErrorInfo
-from mailer.ports import End, RefusedError
+from mailer.ports import FinalOutcome, RefusedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 _NO_TIMERS = ("sweepShard", "sweepAt", "dueAt", "waitsFor", "deadline")
 
 
-class DynamoLostEnds:
-    """`ports.LostEnds` on DynamoDB."""
+class DynamoOutcomeRestore:
+    """`ports.OutcomeRestore` on DynamoDB."""
 
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client
         self._table = table
 
-    def write(self, end: End) -> bool:
-        """Write one end; see `ports.LostEnds.write`."""
-        sets, initial = _sets(end), _initial_attributes(end)
+    def write(self, outcome: FinalOutcome) -> bool:
+        """Write one end; see `ports.OutcomeRestore.write`."""
+        sets, initial = _sets(outcome), _initial_attributes(outcome)
         gone = [name for name in (*_NO_TIMERS, "error") if name not in sets]
         names = {f"#{name}": name for name in (*sets, *initial, *gone)}
         values: Any = {f":{name}": value for name, value in {**sets, **initial}.items()}
@@ -33,18 +33,18 @@ class DynamoLostEnds:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(
                     TableName=self._table,
-                    Key={"tenantId": {"S": end.tenant_id}, "requestId": {"S": end.request_id}},
-                    ConditionExpression=_ACCEPTED if end.status is Status.SENT else _NEWER,
+                    Key={"tenantId": {"S": outcome.tenant_id}, "requestId": {"S": outcome.request_id}},
+                    ConditionExpression=_ACCEPTED if outcome.status is Status.SENT else _NEWER,
                     UpdateExpression=f"SET {', '.join(assigned)} REMOVE {', '.join(f'#{name}' for name in gone)}",
                     ExpressionAttributeNames=names,
-                    ExpressionAttributeValues=values | _operands(end),
+                    ExpressionAttributeValues=values | _operands(outcome),
                 )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
 
     def reopen(self, record: Delivery, over: Delivery | None) -> None:
-        """Write an open record; see `ports.LostEnds.reopen`."""
+        """Write an open record; see `ports.OutcomeRestore.reopen`."""
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantId)"}
         if over is not None:
             condition = {
@@ -91,22 +91,28 @@ _NEWER = (
 """Over an older record that is open, or `unknown`; another end is final."""
 
 
-def _operands(end: End) -> dict[str, Any]:
-    names = [Status.SENT] if end.status is Status.SENT else [Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN]
+def _operands(outcome: FinalOutcome) -> dict[str, Any]:
+    names = [Status.SENT] if outcome.status is Status.SENT else [Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN]
     return {f":{name}": {"S": name} for name in names}
 
 
-def _sets(end: End) -> dict[str, Any]:
-    fields: dict[str, Any] = {"status": end.status, "updated_at": end.at, "attempt": end.attempt, "on_unknown": "hold"}
-    if end.status is Status.SENT:
-        fields |= {"sent_at": end.at, "message_id": end.message_id}
-    if end.code in CODES:
-        fields |= {"error": ErrorInfo(end.code or "", "read from the log after a restore of the table")}
+def _sets(outcome: FinalOutcome) -> dict[str, Any]:
+    fields: dict[str, Any] = {"status": outcome.status, "updated_at": outcome.at, "attempt": outcome.attempt, "on_unknown": "hold"}
+    if outcome.status is Status.SENT:
+        fields |= {"sent_at": outcome.at, "message_id": outcome.message_id}
+    if outcome.code in CODES:
+        fields |= {"error": ErrorInfo(outcome.code or "", "read from the log after a restore of the table")}
     encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items() if value is not None}
-    ttl = int((end.at + RECORD_RETENTION).timestamp())
-    return encoded | {"tenantStatus": {"S": f"{end.tenant_id}#{end.status}"}, "ttl": {"N": str(ttl)}}
+    ttl = int((outcome.at + RECORD_RETENTION).timestamp())
+    return encoded | {"tenantStatus": {"S": f"{outcome.tenant_id}#{outcome.status}"}, "ttl": {"N": str(ttl)}}
 
 
-def _initial_attributes(end: End) -> dict[str, Any]:
-    fields: dict[str, Any] = {"content_hash": LOST_CONTENT, "created_at": end.at, "expires_at": end.at, "recipients": 0, "generation": 0}
-    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | _created_key(end.at, end.request_id)
+def _initial_attributes(outcome: FinalOutcome) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "content_hash": LOST_CONTENT,
+        "created_at": outcome.at,
+        "expires_at": outcome.at,
+        "recipients": 0,
+        "generation": 0,
+    }
+    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | _created_key(outcome.at, outcome.request_id)

@@ -1,4 +1,4 @@
-"""The streams of the tables call TellFunction with what was written."""
+"""The streams of the tables call PublishFunction with what was written."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from mailer import wiring
 from mailer.adapters.table_stream import event_of, tenant_of
 from mailer.domain.events import Event
-from mailer.services.tell import tell
+from mailer.services.publish import publish
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, int]:
     """Tell of a batch of writes; where the bus does not take all, the error makes the stream hand out the batch again."""
     events = list(_events(event["Records"]))
     try:
-        tell(events, wiring.event_bus())
+        publish(events, wiring.event_bus())
     finally:
         wiring.telemetry().flush()
-    return {"told": len(events)}
+    return {"published": len(events)}
 
 
 def _events(records: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
@@ -24,7 +24,7 @@ def _events(records: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
         try:
             event = event_of(record)
         except Exception as error:  # noqa: BLE001  # one that nobody can read must not hold up those behind it for a day
-            wiring.telemetry().failed("tell", tenant_of(record), error)
+            wiring.telemetry().failed("publish", tenant_of(record), error)
             continue
         if event is not None:
             yield event

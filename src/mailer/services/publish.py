@@ -10,7 +10,7 @@ ROUNDS = 3
 """Times that an event is tried within one run: the bus may take some of a call's events and throttle others."""
 
 
-def tell(events: Sequence[Event], bus: EventBus) -> None:
+def publish(events: Sequence[Event], bus: EventBus) -> None:
     """Put all events on the bus.
 
     Raises:

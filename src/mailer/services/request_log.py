@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mailer.domain.delivery import Status
-from mailer.ports import End
+from mailer.ports import FinalOutcome
 
 Ids = tuple[str, str]
 """tenantId and requestId."""
 
-TELLING = ("provider answered", "request recorded")
+STATE_MESSAGES = ("provider answered", "request recorded")
 """Messages of the lines that tell what became of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class LoggedState:
     """One log line about a request: the state that it reached."""
 
     tenant_id: str
@@ -38,52 +38,52 @@ class Told:
     expires_at: datetime | None = None
 
     @property
-    def end(self) -> End:
+    def outcome(self) -> FinalOutcome:
         """Return it as an end."""
         names = ("tenant_id", "request_id", "status", "at", "attempt", "message_id", "code")
-        return End(**{name: getattr(self, name) for name in names})
+        return FinalOutcome(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(slots=True)
-class Log:
+class RequestLog:
     """What a log tells: of each request the newest state, and how many lines of ours could not be read."""
 
-    newest: dict[Ids, Told] = field(default_factory=dict)
+    newest: dict[Ids, LoggedState] = field(default_factory=dict)
     unreadable: int = 0
 
 
-def read_log(lines: Iterable[str]) -> Log:
+def read_log(lines: Iterable[str]) -> RequestLog:
     """Return what was told last of each request; what SES accepted is sent, whatever was told after it."""
-    log = Log()
+    log = RequestLog()
     for line in lines:
         try:
-            told = _told(line)
+            logged = _parse_line(line)
         except (KeyError, TypeError, ValueError):
             log.unreadable += 1
             continue
-        known = log.newest.get((told.tenant_id, told.request_id)) if told else None
-        if told and (known is None or _rank(told) >= _rank(known)):
-            log.newest[told.tenant_id, told.request_id] = told
+        known = log.newest.get((logged.tenant_id, logged.request_id)) if logged else None
+        if logged and (known is None or _rank(logged) >= _rank(known)):
+            log.newest[logged.tenant_id, logged.request_id] = logged
     return log
 
 
-def _rank(told: Told) -> tuple[bool, int, int, datetime]:
+def _rank(logged: LoggedState) -> tuple[bool, int, int, datetime]:
     """Order what was told: attempts and generations only grow, and a slow worker may write its line after the next one's."""
-    return told.status is Status.SENT, told.attempt, told.generation, told.at
+    return logged.status is Status.SENT, logged.attempt, logged.generation, logged.at
 
 
-def _told(line: str) -> Told | None:
+def _parse_line(line: str) -> LoggedState | None:
     """Read what SES answered, or what was recorded; None where a line tells neither."""
     try:
         shown: Any = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(shown, dict) or shown.get("message") not in TELLING:
+    if not isinstance(shown, dict) or shown.get("message") not in STATE_MESSAGES:
         return None
     status = shown.get("status") or _ANSWERS.get(shown["outcome"])
     if status is None:
         return None
-    return Told(
+    return LoggedState(
         tenant_id=shown["tenant_id"],
         request_id=shown["request_id"],
         status=Status(status),
