@@ -61,7 +61,7 @@ class Queue:
         self.bench = bench = Bench()
         bench.attachments.files["acme/deadly"] = b"x"
         bench.attachments.fetch = self._fetch  # type: ignore[method-assign]
-        bench.opener.open = self._open  # type: ignore[method-assign]
+        bench.provider_factory.create = self._open  # type: ignore[method-assign]
         bench.providers.rows["mallory"] = bench.providers.rows["acme"]
         self.deadly = {str(n): self.where or self.rng.choice(WHERE) for n in self.rng.sample(range(self.messages), self.killers)}
         self.waiting: list[Message] = []

@@ -6,15 +6,15 @@ from http import HTTPStatus
 
 import provider_matrix
 import tables
-from mailer.domain.errors import CODES, Kind
+from mailer.domain.errors import CODES, ErrorClass
 from mailer.handlers.problem import STATUS
 
 ON_RECORDS = {
-    Kind.FAILED: "`failed`",
-    Kind.TENANT: "`deferred`; counts towards suspension",
-    Kind.DEFERRED: "`deferred`",
-    Kind.UNKNOWN: "`unknown`",
-    Kind.API: "–",
+    ErrorClass.FAILED: "`failed`",
+    ErrorClass.TENANT: "`deferred`; counts towards suspension",
+    ErrorClass.DEFERRED: "`deferred`",
+    ErrorClass.UNKNOWN: "`unknown`",
+    ErrorClass.API: "–",
 }
 """What becomes of a request, by the kind of its error."""
 
@@ -30,7 +30,8 @@ def codes_table() -> str:
     """Every code: what becomes of a request that has it, the statuses of answers that have it, and its hint."""
     rows = [("code", "on a record", "in an answer", "hint"), ("---",) * 4]
     rows += [
-        (f"`{code}`", OTHERWISE.get(code, ON_RECORDS[row.kind]), ", ".join(_answers(code)) or "–", row.hint) for code, row in CODES.items()
+        (f"`{code}`", OTHERWISE.get(code, ON_RECORDS[row.error_class]), ", ".join(_answers(code)) or "–", row.hint)
+        for code, row in CODES.items()
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 

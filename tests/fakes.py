@@ -15,7 +15,7 @@ from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError, UnreadableError
 from mailer.domain.events import Event
 from mailer.domain.message import S3Object
-from mailer.domain.onboarding import Us
+from mailer.domain.onboarding import Platform
 from mailer.domain.pacing import RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
@@ -25,7 +25,7 @@ from mailer.ports import Page, QueueMessage, RefusedError, Stage, Step, Trial
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OUR_ROLES = ("arn:aws:iam::111111111111:role/mail-eu-west-1-send", "arn:aws:iam::111111111111:role/mail-eu-west-1-providers")
 OUR_BUS = "arn:aws:events:eu-west-1:111111111111:event-bus/mail-feedback"
-US = Us("Leadmetrics", "aws", "111111111111", OUR_ROLES, OUR_BUS, "eu-west-1")
+PLATFORM = Platform("Leadmetrics", "aws", "111111111111", OUR_ROLES, OUR_BUS, "eu-west-1")
 
 
 class FakeClock:
@@ -397,7 +397,7 @@ def a_provider(tenant_id: str = "acme", status: ProviderStatus = ProviderStatus.
             "tenant_id": tenant_id,
             "status": status,
             "versions": 1,
-            "sealed_external_id": f"sealed-external-id-of-{tenant_id}".encode(),
+            "encrypted_external_id": f"encrypted-external-id-of-{tenant_id}".encode(),
             "active": a_config(),
             "verified_at": NOON,
             "updated_at": NOON,

@@ -10,7 +10,7 @@ import pytest
 
 import tenants
 from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import FixedKeys
+from mailer.adapters.credentials import StaticCredentials
 from mailer.domain.delivery import Outcome, Sent
 from ses_server import Reaction, Request, SesServer, accepted, refused
 
@@ -69,8 +69,8 @@ def signature(request: Request, secret: str) -> str:
     return hmac.digest(key, to_sign.encode(), "sha256").hex()
 
 
-def keys_of(number: int) -> FixedKeys:
-    return FixedKeys(tenants.access_key(access_key_of(number), secret_of(number), address_of(number)))
+def keys_of(number: int) -> StaticCredentials:
+    return StaticCredentials(tenants.access_key(access_key_of(number), secret_of(number), address_of(number)))
 
 
 @contextmanager

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from botocore.exceptions import ClientError
 
-from fakes import NOON, US, FakeClock, FakeProvidersTable
-from mailer.adapters.credentials import AssumedRoles, Assumption
+from fakes import NOON, PLATFORM, FakeClock, FakeProvidersTable
+from mailer.adapters.credentials import AssumedRoles, RoleAssumption
 from mailer.adapters.ses_errors import read_error
 from mailer.domain import lifecycle
 from mailer.domain.delivery import MaybeSent, NotSent
-from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
-from mailer.domain.lifecycle import Passed
-from mailer.domain.provider import Provider, ProviderStatus, Stop, StoredConfig, sending_state
+from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo, NotSentError, RequestError
+from mailer.domain.lifecycle import VerificationResult
+from mailer.domain.provider import Blocked, Provider, ProviderStatus, StoredConfig, sending_state
 from mailer.handlers.problem import problem
 from mailer.services.providers import put_config
 from mailer.services.verify import VerifyFailedError, verify_provider
@@ -47,9 +47,9 @@ class _Sts:
 
 
 def by_sts() -> Fault:
-    roles = AssumedRoles(_Sts, own_account=US.account, platform=US.platform, clock=FakeClock())  # type: ignore[arg-type]
+    roles = AssumedRoles(_Sts, own_account=PLATFORM.account, platform=PLATFORM.name, clock=FakeClock())  # type: ignore[arg-type]
     try:
-        roles.session(Assumption("acme", 1, ROLE["config"]["roleArn"], "external-id-1"))
+        roles.session(RoleAssumption("acme", 1, ROLE["config"]["roleArn"], "external-id-1"))
     except NotSentError as refusal:
         return Fault("STS: `AccessDenied`", refusal, "role")
     raise AssertionError("STS let us in")
@@ -77,10 +77,10 @@ FAULTS = (
 """Every code that a verify may meet."""
 
 WHAT_MAIL_DOES = {
-    Kind.TENANT: "waits; goes out after a passing verify",
-    Kind.DEFERRED: "waits; goes out by itself",
-    Kind.FAILED: "fails",
-    Kind.UNKNOWN: "`unknown`; held or sent again, as the caller chose",
+    ErrorClass.TENANT: "waits; goes out after a passing verify",
+    ErrorClass.DEFERRED: "waits; goes out by itself",
+    ErrorClass.FAILED: "fails",
+    ErrorClass.UNKNOWN: "`unknown`; held or sent again, as the caller chose",
 }
 
 
@@ -88,7 +88,7 @@ def states() -> Mapping[str, Provider | None]:
     """Every state that a tenant's row can be in."""
     scene = stored(KEY)
     unverified = scene.row
-    active = lifecycle.verify(unverified, 1, Passed(at=NOON))
+    active = lifecycle.verify(unverified, 1, VerificationResult(at=NOON))
     suspended = replace(
         active, status=ProviderStatus.SUSPENDED, error=ErrorInfo("credentials_denied", "denied"), faulty_requests=frozenset("123")
     )
@@ -122,7 +122,7 @@ def _mail(row: Provider | None) -> str:
     state = sending_state(row)
     if isinstance(state, StoredConfig):
         return "goes out"
-    assert isinstance(state, Stop)
+    assert isinstance(state, Blocked)
     return f"{'waits' if state.waits else 'fails'}: `{state.error.code}`"
 
 
@@ -136,7 +136,7 @@ def _put(row: Provider | None) -> Provider:
 
 CALLS: Mapping[str, Callable[[Provider | None], Provider]] = {
     "PUT": _put,
-    "verify passes": lambda row: lifecycle.verify(row, lifecycle.to_verify(row).version, Passed(at=NOON)),
+    "verify passes": lambda row: lifecycle.verify(row, lifecycle.to_verify(row).version, VerificationResult(at=NOON)),
     "verify fails": lambda row: lifecycle.fail_verify(row, lifecycle.to_verify(row).version, ErrorInfo("throttled", "x"), NOON),
     "disable": lambda row: lifecycle.disable(row, NOON),
     "enable": lambda row: lifecycle.enable(row, NOON),
@@ -172,7 +172,7 @@ def _fault_row(fault: Fault, kind: str) -> list[str]:
         answers.add(status)
         hints.add(hint)
     [answer], [hint] = answers, hints
-    mail = WHAT_MAIL_DOES[CODES[fault.code].kind]
+    mail = WHAT_MAIL_DOES[CODES[fault.code].error_class]
     return [fault.said, f"`{fault.code}`", kind, str(answer), "as it was", _after_requests(fault.code, kind), mail, hint]
 
 
@@ -193,7 +193,7 @@ def _bare(config: StoredConfig | None) -> StoredConfig | None:
 
 def _verify(scene: Scene, fault: Fault) -> tuple[int, str]:
     if isinstance(fault.found, Exception):
-        scene.opener.refusal = fault.found
+        scene.provider_factory.refusal = fault.found
     else:
         scene.account.outcome = fault.found
     try:
@@ -208,7 +208,7 @@ def _verify(scene: Scene, fault: Fault) -> tuple[int, str]:
 def _after_requests(code: str, kind: str) -> str:
     """Count the fault as sending does: errors of the tenant's kind, in three requests."""
     rows = FakeProvidersTable(in_state("active", kind).row)
-    if CODES[code].kind is Kind.TENANT:
+    if CODES[code].error_class is ErrorClass.TENANT:
         for request in ("r1", "r2", "r3"):
             rows.record_fault("acme", 1, request, ErrorInfo(code, "x"))
     return str(rows.rows["acme"].status)

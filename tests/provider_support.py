@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from fakes import US, FakeClock, FakeTelemetry
+from fakes import PLATFORM, FakeClock, FakeTelemetry
 from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
@@ -55,13 +55,13 @@ class FakeStore:
         return True
 
 
-class FakeVault:
+class FakeConfigCipher:
     """Seals nothing, but opens only for the tenant, provider and version that it sealed for."""
 
-    def seal(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+    def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
         return json.dumps([tenant_id, provider, version, b64encode(plaintext).decode()]).encode()
 
-    def open(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+    def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
         *bound, text = json.loads(ciphertext)
         if bound != [tenant_id, provider, version]:
             raise NotSentError(ErrorInfo("config_unreadable", "sealed for another"))
@@ -90,17 +90,17 @@ class FakeAccount:
 
 
 @dataclass
-class FakeOpener:
+class FakeProviderFactory:
     """Opens `account` for every config, once it could be decrypted; `refusal` is raised instead."""
 
     account: FakeAccount
     refusal: Exception | None = None
     opened: list[StoredConfig] = field(default_factory=list)
 
-    def open(self, tenant_id: str, config: StoredConfig) -> FakeAccount:
+    def create(self, tenant_id: str, config: StoredConfig) -> FakeAccount:
         if self.refusal:
             raise self.refusal
-        FakeVault().open(tenant_id, config.provider, config.version, config.ciphertext)
+        FakeConfigCipher().decrypt(tenant_id, config.provider, config.version, config.ciphertext)
         self.opened.append(config)
         return self.account
 
@@ -139,7 +139,7 @@ class Scene:
 
     store: FakeStore
     account: FakeAccount
-    opener: FakeOpener
+    provider_factory: FakeProviderFactory
     trust: FakeTrust
     clock: FakeClock
     telemetry: FakeTelemetry
@@ -157,17 +157,23 @@ class Scene:
 
 def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
     account = FakeAccount(Sent("message-1"))
-    store, opener, trust, clock, telemetry = FakeStore(*rows), FakeOpener(account), FakeTrust(), FakeClock(), FakeTelemetry()
+    store, provider_factory, trust, clock, telemetry = (
+        FakeStore(*rows),
+        FakeProviderFactory(account),
+        FakeTrust(),
+        FakeClock(),
+        FakeTelemetry(),
+    )
     deps = ProviderDependencies(
         store=store,
-        vault=FakeVault(),
-        opener=opener,
+        config_cipher=FakeConfigCipher(),
+        provider_factory=provider_factory,
         trust=trust,
         clock=clock,
         telemetry=telemetry,
         new_external_id=external_ids(),
-        us=US,
+        platform=PLATFORM,
         templates=FakeTemplates(),
         allow_smtp=allow_smtp,
     )
-    return Scene(store, account, opener, trust, clock, telemetry, deps)
+    return Scene(store, account, provider_factory, trust, clock, telemetry, deps)

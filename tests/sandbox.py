@@ -6,7 +6,7 @@ from typing import Any
 
 from fakes import NOON
 from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import FixedKeys
+from mailer.adapters.credentials import StaticCredentials
 from mailer.adapters.ses import SesProvider
 from mailer.adapters.ses_account import AccountQuestions
 from mailer.domain.delivery import NotSent, Outcome, Sent
@@ -39,7 +39,7 @@ class Sandbox:
             sender=Sender(config["fromAddress"], "Integration"),
             region=self.region,
             configuration_set=None,
-            keys=FixedKeys(AccessKeyConfig.model_validate({**config, **changes})),
+            credentials=StaticCredentials(AccessKeyConfig.model_validate({**config, **changes})),
             clients=clients,
             questions=AccountQuestions(clients, self.region, None),
         )

@@ -67,14 +67,14 @@ class ScriptedProvider:
 
 
 @dataclass
-class FakeOpener:
+class FakeProviderFactory:
     """Opens the one provider, or fails as told."""
 
     provider: ScriptedProvider
     error: DependencyError | NotSentError | None = None
     opened: list[tuple[str, int]] = field(default_factory=list)
 
-    def open(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:
+    def create(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:
         self.opened.append((tenant_id, config.version))
         if self.error is not None:
             raise self.error
@@ -91,7 +91,7 @@ class Bench:
         self.parked = FakeParkedBodies()
         self.providers = FakeProvidersTable(a_provider())
         self.provider = ScriptedProvider(list(outcomes))
-        self.opener = FakeOpener(self.provider)
+        self.provider_factory = FakeProviderFactory(self.provider)
         self.attachments = FakeAttachments()
         self.telemetry = FakeTelemetry()
         self.budget = ByteBudget(BUDGET)
@@ -103,7 +103,7 @@ class Bench:
         owners = count(1)
         self.deps = SendDependencies(
             providers=self.providers,
-            opener=self.opener,
+            provider_factory=self.provider_factory,
             messages=self.messages,
             queue=self.queue,
             parked=self.parked,

@@ -1,11 +1,11 @@
 """Made-up tenants: their configs, credentials and mail."""
 
 from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import FixedKeys, Keys
+from mailer.adapters.credentials import CredentialSource, StaticCredentials
 from mailer.adapters.ses import SesProvider
 from mailer.adapters.ses_account import AccountQuestions
 from mailer.domain.mime import Mail, Sender
-from mailer.domain.provider import AccessKeyConfig, RoleConfig, SealedRole, SmtpConfig
+from mailer.domain.provider import AccessKeyConfig, AssumableRole, RoleConfig, SmtpConfig
 
 REGION = "eu-west-1"
 FROM = "billing@acme.example"
@@ -26,9 +26,9 @@ def access_key(access_key_id: str = ACCESS_KEY_ID, secret: str = SECRET, from_ad
     )
 
 
-def role(role_arn: str = ROLE_ARN) -> SealedRole:
+def role(role_arn: str = ROLE_ARN) -> AssumableRole:
     fields = {"roleArn": role_arn, "region": REGION, "fromAddress": FROM, "fromName": "Acme"}
-    return SealedRole.of(RoleConfig.model_validate(fields), "external-id-of-acme")
+    return AssumableRole.of(RoleConfig.model_validate(fields), "external-id-of-acme")
 
 
 def smtp(host: str = "localhost", port: int = 1025, **more: object) -> SmtpConfig:
@@ -41,12 +41,14 @@ def mail(
     return Mail(mail_from, recipients, mime)
 
 
-def ses(clients: TenantClients, keys: Keys | None = None, configuration_set: str | None = None, account: str | None = None) -> SesProvider:
+def ses(
+    clients: TenantClients, keys: CredentialSource | None = None, configuration_set: str | None = None, account: str | None = None
+) -> SesProvider:
     return SesProvider(
         sender=Sender(FROM, "Acme"),
         region=REGION,
         configuration_set=configuration_set,
-        keys=keys or FixedKeys(access_key()),
+        credentials=keys or StaticCredentials(access_key()),
         clients=clients,
         questions=AccountQuestions(clients, REGION, account),
     )

@@ -65,10 +65,10 @@ class EmailProvider(Protocol):
         ...
 
 
-class ProviderOpener(Protocol):
+class ProviderFactory(Protocol):
     """Turns a stored config into a usable provider: decrypts it and gets its credentials, both cached."""
 
-    def open(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
+    def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
         """Open one version of a tenant's config.
 
         Raises:
@@ -147,10 +147,10 @@ class Releases(Protocol):
         ...
 
 
-class Vault(Protocol):
+class ConfigCipher(Protocol):
     """Seals configs so that only the same tenant, provider and version opens them again."""
 
-    def seal(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+    def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
         """Encrypt a config.
 
         Raises:
@@ -158,7 +158,7 @@ class Vault(Protocol):
         """
         ...
 
-    def open(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+    def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
         """Decrypt a config.
 
         Raises:

@@ -28,9 +28,9 @@ from mailer.adapters.send_queue import SqsSendQueue
 from mailer.adapters.signer import Signer
 from mailer.adapters.signing import sign_fast
 from mailer.adapters.trials import DynamoTrials
-from mailer.domain.onboarding import Us
+from mailer.domain.onboarding import Platform
 from mailer.observability import LogTelemetry, logger
-from mailer.ports import ProviderOpener, Vault
+from mailer.ports import ConfigCipher, ProviderFactory
 from mailer.services.byte_budget import ByteBudget
 from mailer.services.jobs import SendDependencies
 from mailer.services.messages import MessagesDependencies
@@ -187,11 +187,11 @@ def sts() -> "STSClient":
 
 
 @cache
-def vault() -> Vault:
+def config_cipher() -> ConfigCipher:
     """Return what seals and opens configs."""
-    from mailer.adapters.encryption import ConfigVault  # noqa: PLC0415  # see above
+    from mailer.adapters.encryption import KmsConfigCipher  # noqa: PLC0415  # see above
 
-    return ConfigVault(settings().provider_key_arn, kms())
+    return KmsConfigCipher(settings().provider_key_arn, kms())
 
 
 @cache
@@ -199,26 +199,26 @@ def assumed_roles() -> "AssumedRoles":
     """Return the sessions with tenants' roles."""
     from mailer.adapters.credentials import AssumedRoles  # noqa: PLC0415  # see above
 
-    return AssumedRoles(sts, own_account=us().account, platform=us().platform, clock=clock())
+    return AssumedRoles(sts, own_account=platform().account, platform=platform().name, clock=clock())
 
 
 @cache
-def us() -> Us:
+def platform() -> Platform:
     """Return who we are to a tenant; the key's ARN tells our account."""
-    return Us.of(settings().platform_name, settings().provider_key_arn, settings().acting_roles, settings().feedback_bus_arn)
+    return Platform.of(settings().platform_name, settings().provider_key_arn, settings().acting_roles, settings().feedback_bus_arn)
 
 
 @cache
-def provider_opener() -> ProviderOpener:
+def provider_factory() -> ProviderFactory:
     """Return what opens tenants' providers."""
     from mailer.adapters.acting import TenantClients  # noqa: PLC0415  # see above
-    from mailer.adapters.opening import TenantProviderOpener  # noqa: PLC0415  # see above
+    from mailer.adapters.provider_factory import TenantProviderFactory  # noqa: PLC0415  # see above
 
     ca_bundle = settings().ca_bundle
     clients = TenantClients(width=settings().send_threads, ca_bundle=ca_bundle)
     inquiries = TenantClients(width=1, ca_bundle=ca_bundle, connect_timeout=2, read_timeout=3)  # seconds; `verify` answers within 29
-    return TenantProviderOpener(
-        vault(),
+    return TenantProviderFactory(
+        config_cipher(),
         assumed_roles(),
         clients,
         inquiries,
@@ -236,13 +236,13 @@ def provider_dependencies() -> ProviderDependencies:
     """Return everything that the provider API needs."""
     return ProviderDependencies(
         store=providers_table(),
-        vault=vault(),
-        opener=provider_opener(),
+        config_cipher=config_cipher(),
+        provider_factory=provider_factory(),
         trust=assumed_roles(),
         clock=clock(),
         telemetry=telemetry(),
         new_external_id=lambda: secrets.token_urlsafe(32),
-        us=us(),
+        platform=platform(),
         templates=S3OnboardingTemplates(s3, settings().attachments_bucket),
         allow_smtp=settings().allow_smtp,
     )
@@ -274,7 +274,7 @@ def send_dependencies() -> SendDependencies:
     """Return everything that sending needs."""
     return SendDependencies(
         providers=providers_table(),
-        opener=provider_opener(),
+        provider_factory=provider_factory(),
         messages=messages_table(),
         queue=send_queue(),
         parked=parked_bodies(),

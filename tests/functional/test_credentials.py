@@ -14,12 +14,12 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from moto import mock_aws
 
 import tenants
-from mailer.adapters.credentials import SESSION_POLICY, AssumedRoles, Assumption, FixedKeys, RoleKeys
+from mailer.adapters.credentials import SESSION_POLICY, AssumedRoles, RoleAssumption, RoleCredentials, StaticCredentials
 from mailer.domain.errors import DependencyError, NotSentError
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OWN_ACCOUNT = "111111111111"
-TRUSTED = Assumption("acme", 3, tenants.ROLE_ARN, "external-id-of-acme")
+TRUSTED = RoleAssumption("acme", 3, tenants.ROLE_ARN, "external-id-of-acme")
 
 
 class Clock:
@@ -89,12 +89,12 @@ def roles(sts: Sts, clock: Clock) -> AssumedRoles:
 
 def test_an_access_key_is_what_the_config_holds() -> None:
     """Nothing is asked, nothing expires."""
-    assert FixedKeys(tenants.access_key()).current() == ReadOnlyCredentials(tenants.ACCESS_KEY_ID, tenants.SECRET, None)
+    assert StaticCredentials(tenants.access_key()).current() == ReadOnlyCredentials(tenants.ACCESS_KEY_ID, tenants.SECRET, None)
 
 
 def test_the_secret_shows_nowhere() -> None:
     """Not in what a debugger, a log line or an exception would print."""
-    assert tenants.SECRET not in f"{FixedKeys(tenants.access_key())!r} {tenants.access_key()!r} {tenants.access_key()}"
+    assert tenants.SECRET not in f"{StaticCredentials(tenants.access_key())!r} {tenants.access_key()!r} {tenants.access_key()}"
 
 
 # ── roles ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -112,7 +112,7 @@ def test_a_role_is_assumed_with_the_external_id_for_sending_alone(roles: Assumed
 def test_the_session_name_tells_the_tenants_cloudtrail_who_came(roles: AssumedRoles, sts: Sts) -> None:
     """Platform, tenant and version, in the characters and the length that STS takes."""
     roles.session(TRUSTED)
-    roles.session(Assumption("t" * 64, 1, tenants.ROLE_ARN, TRUSTED.external_id))
+    roles.session(RoleAssumption("t" * 64, 1, tenants.ROLE_ARN, TRUSTED.external_id))
     assert [call["RoleSessionName"] for call in sts.calls] == ["Lead-metrics-acme-v3", "Lead-metrics-" + "t" * 51]
 
 
@@ -139,12 +139,12 @@ def test_tenants_and_versions_never_share_a_session(roles: AssumedRoles, sts: St
     """The same role under another tenant, version or ExternalId is assumed anew."""
     others = [
         TRUSTED,
-        Assumption("other", 3, tenants.ROLE_ARN, TRUSTED.external_id),
-        Assumption("acme", 4, tenants.ROLE_ARN, TRUSTED.external_id),
+        RoleAssumption("other", 3, tenants.ROLE_ARN, TRUSTED.external_id),
+        RoleAssumption("acme", 4, tenants.ROLE_ARN, TRUSTED.external_id),
     ]
     assert len({roles.session(assumption) for assumption in others}) == len(sts.calls) == 3
     with pytest.raises(NotSentError):
-        roles.session(Assumption("acme", 3, tenants.ROLE_ARN, "another"))
+        roles.session(RoleAssumption("acme", 3, tenants.ROLE_ARN, "another"))
 
 
 def test_a_session_is_replaced_five_minutes_before_it_ends(roles: AssumedRoles, clock: Clock) -> None:
@@ -158,7 +158,7 @@ def test_a_session_is_replaced_five_minutes_before_it_ends(roles: AssumedRoles, 
 
 def test_an_expired_session_is_replaced_once_for_all_threads(roles: AssumedRoles, sts: Sts) -> None:
     """When SES calls a session expired before its time, those who met it share the next one."""
-    keys = RoleKeys(roles, TRUSTED)
+    keys = RoleCredentials(roles, TRUSTED)
     expired = keys.current()
     with ThreadPoolExecutor(8) as pool:
         renewed = set(pool.map(lambda _: keys.renewed(expired), range(32)))
@@ -171,7 +171,7 @@ def test_a_role_of_our_own_account_is_never_assumed(roles: AssumedRoles, sts: St
     """Else a tenant could have us become one of ourselves; STS is not even asked."""
     own = f"arn:aws:iam::{OWN_ACCOUNT}:role/admin"
     with pytest.raises(NotSentError) as refusal:
-        roles.session(Assumption("acme", 3, own, TRUSTED.external_id))
+        roles.session(RoleAssumption("acme", 3, own, TRUSTED.external_id))
     assert refusal.value.error.code == "role_not_assumable"
     with pytest.raises(NotSentError):
         roles.refuses_foreign_external_id(tenants.role(own))
@@ -250,6 +250,6 @@ def test_a_probe_that_sts_does_not_answer_proves_nothing(roles: AssumedRoles, st
 
 def test_sessions_show_nowhere(roles: AssumedRoles) -> None:
     """Neither repr nor error text holds what STS handed out."""
-    keys = RoleKeys(roles, TRUSTED)
+    keys = RoleCredentials(roles, TRUSTED)
     keys.current()
     assert "canary-session" not in f"{keys!r} {roles!r}"

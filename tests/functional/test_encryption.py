@@ -10,39 +10,39 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from mailer.adapters.encryption import ConfigVault
+from cipher_support import PLAINTEXT, REGION, ROW, a_cipher, flips, truncations
+from mailer.adapters.encryption import KmsConfigCipher
 from mailer.domain.errors import DependencyError, NotSentError
-from vaults import PLAINTEXT, REGION, ROW, a_vault, flips, truncations
 
 
 @pytest.fixture(scope="module")
-def vault_and_key() -> Iterator[tuple[ConfigVault, str]]:
-    with a_vault() as made:
+def cipher_and_key() -> Iterator[tuple[KmsConfigCipher, str]]:
+    with a_cipher() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def vault(vault_and_key: tuple[ConfigVault, str]) -> ConfigVault:
-    return vault_and_key[0]
+def config_cipher(cipher_and_key: tuple[KmsConfigCipher, str]) -> KmsConfigCipher:
+    return cipher_and_key[0]
 
 
 @pytest.fixture(scope="module")
-def sealed(vault: ConfigVault) -> bytes:
-    return vault.seal(*ROW, PLAINTEXT)
+def sealed(config_cipher: KmsConfigCipher) -> bytes:
+    return config_cipher.encrypt(*ROW, PLAINTEXT)
 
 
 def kms_error(code: str, message: str = "") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, "Decrypt")
 
 
-def test_opens_what_it_sealed(vault: ConfigVault, sealed: bytes) -> None:
+def test_opens_what_it_sealed(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
     """The plaintext comes back whole under the context it was sealed with."""
-    assert vault.open(*ROW, sealed) == PLAINTEXT
+    assert config_cipher.decrypt(*ROW, sealed) == PLAINTEXT
 
 
-def test_seals_differently_each_time(vault: ConfigVault) -> None:
+def test_seals_differently_each_time(config_cipher: KmsConfigCipher) -> None:
     """Equal configs have unequal ciphertexts, so the table does not tell who shares a key."""
-    assert vault.seal(*ROW, PLAINTEXT) != vault.seal(*ROW, PLAINTEXT)
+    assert config_cipher.encrypt(*ROW, PLAINTEXT) != config_cipher.encrypt(*ROW, PLAINTEXT)
 
 
 def test_ciphertext_tells_nothing(sealed: bytes) -> None:
@@ -51,49 +51,49 @@ def test_ciphertext_tells_nothing(sealed: bytes) -> None:
 
 
 @pytest.mark.parametrize("row", [("evil", "ses", 7), ("acme", "smtp", 7), ("acme", "ses", 8), ("", "ses", 7), ("acme", "ses", 77)])
-def test_swapped_rows_are_unreadable(vault: ConfigVault, sealed: bytes, row: tuple[str, str, int]) -> None:
+def test_swapped_rows_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes, row: tuple[str, str, int]) -> None:
     """A ciphertext moved to another tenant's row, or kept for another version, does not open."""
     with pytest.raises(NotSentError) as refusal:
-        vault.open(*row, sealed)
+        config_cipher.decrypt(*row, sealed)
     assert refusal.value.error.code == "config_unreadable"
 
 
-def test_foreign_key_is_unreadable(vault: ConfigVault) -> None:
+def test_foreign_key_is_unreadable(config_cipher: KmsConfigCipher) -> None:
     """What another key of the same account sealed does not open, however right its context is."""
     kms = boto3.client("kms", region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
-    foreign = ConfigVault(kms.create_key()["KeyMetadata"]["Arn"], kms)
+    foreign = KmsConfigCipher(kms.create_key()["KeyMetadata"]["Arn"], kms)
     with pytest.raises(NotSentError) as refusal:
-        vault.open(*ROW, foreign.seal(*ROW, PLAINTEXT))
+        config_cipher.decrypt(*ROW, foreign.encrypt(*ROW, PLAINTEXT))
     assert refusal.value.error.code == "config_unreadable"
 
 
-def test_damaged_bytes_are_unreadable(vault: ConfigVault, sealed: bytes) -> None:
+def test_damaged_bytes_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
     """A flipped bit in any byte is the one error: no crash, no wrong plaintext. `tests/prove` flips all the others."""
     for damaged in flips(sealed, range(3, len(sealed) * 8, 8)):
-        assert_unreadable(vault, damaged)
+        assert_unreadable(config_cipher, damaged)
 
 
-def test_truncated_bytes_are_unreadable(vault: ConfigVault, sealed: bytes) -> None:
+def test_truncated_bytes_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
     """A message cut off anywhere, also before its first byte, is the one error."""
     for damaged in truncations(sealed, range(0, len(sealed), 7)):
-        assert_unreadable(vault, damaged)
+        assert_unreadable(config_cipher, damaged)
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"more", PLAINTEXT])
-def test_trailing_bytes_are_unreadable(vault: ConfigVault, sealed: bytes, tail: bytes) -> None:
+def test_trailing_bytes_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes, tail: bytes) -> None:
     """A message with anything after its end is not the one that was stored."""
-    assert_unreadable(vault, sealed + tail)
+    assert_unreadable(config_cipher, sealed + tail)
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"{}", b"\x02", b"\x01\x80", b"\xff" * 600, os.urandom(528)])
-def test_rubbish_is_unreadable(vault: ConfigVault, rubbish: bytes) -> None:
+def test_rubbish_is_unreadable(config_cipher: KmsConfigCipher, rubbish: bytes) -> None:
     """Bytes that never were a message are the one error."""
-    assert_unreadable(vault, rubbish)
+    assert_unreadable(config_cipher, rubbish)
 
 
-def assert_unreadable(vault: ConfigVault, damaged: bytes) -> None:
+def assert_unreadable(config_cipher: KmsConfigCipher, damaged: bytes) -> None:
     with pytest.raises(NotSentError) as refusal:
-        vault.open(*ROW, damaged)
+        config_cipher.decrypt(*ROW, damaged)
     assert refusal.value.error.code == "config_unreadable"
 
 
@@ -119,19 +119,19 @@ OUTAGES = [
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda e: e.response["Error"]["Code"] if isinstance(e, ClientError) else type(e).__name__)
-def test_kms_outage_is_no_fault_of_the_config(vault: ConfigVault, sealed: bytes, outage: Exception) -> None:
+def test_kms_outage_is_no_fault_of_the_config(config_cipher: KmsConfigCipher, sealed: bytes, outage: Exception) -> None:
     """Throttles, denials, key states and broken lines are `dependency_unavailable`: they suspend nobody, and pass."""
-    with kms_failing(vault, outage), pytest.raises(DependencyError) as failure:
-        vault.open(*ROW, sealed)
+    with kms_failing(config_cipher, outage), pytest.raises(DependencyError) as failure:
+        config_cipher.decrypt(*ROW, sealed)
     assert failure.value.error.code == "dependency_unavailable"
-    assert vault.open(*ROW, sealed) == PLAINTEXT
+    assert config_cipher.decrypt(*ROW, sealed) == PLAINTEXT
 
 
 @pytest.mark.parametrize("outage", OUTAGES[:3], ids=str)
-def test_sealing_needs_kms(vault: ConfigVault, outage: Exception) -> None:
+def test_sealing_needs_kms(config_cipher: KmsConfigCipher, outage: Exception) -> None:
     """A config that cannot be sealed is an outage of ours, too."""
-    with kms_failing(vault, outage), pytest.raises(DependencyError):
-        vault.seal(*ROW, PLAINTEXT)
+    with kms_failing(config_cipher, outage), pytest.raises(DependencyError):
+        config_cipher.encrypt(*ROW, PLAINTEXT)
 
 
 @pytest.mark.parametrize(
@@ -143,16 +143,16 @@ def test_sealing_needs_kms(vault: ConfigVault, outage: Exception) -> None:
     ],
     ids=lambda e: e.response["Error"]["Code"],
 )
-def test_kms_refusing_the_ciphertext_is_the_configs_fault(vault: ConfigVault, sealed: bytes, answer: ClientError) -> None:
+def test_kms_refusing_the_ciphertext_is_the_configs_fault(config_cipher: KmsConfigCipher, sealed: bytes, answer: ClientError) -> None:
     """What KMS says of the encrypted data key itself is `config_unreadable`, in whatever words."""
-    with kms_failing(vault, answer):
-        assert_unreadable(vault, sealed)
+    with kms_failing(config_cipher, answer):
+        assert_unreadable(config_cipher, sealed)
 
 
-def test_denied_for_one_ciphertext_alone_is_the_configs_fault(vault: ConfigVault, sealed: bytes) -> None:
+def test_denied_for_one_ciphertext_alone_is_the_configs_fault(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
     """KMS denies a data key that names an unknown key; it decrypts what it did before, so it is not a right that is missing."""
-    vault.open(*ROW, sealed)
-    decrypt, other = vault._kms._client.decrypt, vault.seal("other", "ses", 1, PLAINTEXT)
+    config_cipher.decrypt(*ROW, sealed)
+    decrypt, other = config_cipher._kms._client.decrypt, config_cipher.encrypt("other", "ses", 1, PLAINTEXT)
     blobs: list[object] = []
 
     def denies_the_first(**request: object) -> object:
@@ -161,51 +161,51 @@ def test_denied_for_one_ciphertext_alone_is_the_configs_fault(vault: ConfigVault
             raise kms_error("AccessDeniedException")
         return decrypt(**request)
 
-    with patch.object(vault._kms._client, "decrypt", denies_the_first):
-        assert_unreadable(vault, sealed)
-    assert vault.open("other", "ses", 1, other) == PLAINTEXT
+    with patch.object(config_cipher._kms._client, "decrypt", denies_the_first):
+        assert_unreadable(config_cipher, sealed)
+    assert config_cipher.decrypt("other", "ses", 1, other) == PLAINTEXT
 
 
-def test_denied_before_anything_was_decrypted_is_an_outage(vault_and_key: tuple[ConfigVault, str], sealed: bytes) -> None:
+def test_denied_before_anything_was_decrypted_is_an_outage(cipher_and_key: tuple[KmsConfigCipher, str], sealed: bytes) -> None:
     """A vault that has never opened anything cannot tell, and holds the denial against nobody."""
-    warm, key_arn = vault_and_key
-    cold = ConfigVault(key_arn, warm._kms._client)
+    warm, key_arn = cipher_and_key
+    cold = KmsConfigCipher(key_arn, warm._kms._client)
     with kms_failing(cold, kms_error("AccessDeniedException")), pytest.raises(DependencyError):
-        cold.open(*ROW, sealed)
+        cold.decrypt(*ROW, sealed)
 
 
-def kms_failing(vault: ConfigVault, error: Exception) -> patch:
+def kms_failing(config_cipher: KmsConfigCipher, error: Exception) -> patch:
     def fail(**_: object) -> None:
         raise error
 
-    return patch.multiple(vault._kms._client, decrypt=fail, generate_data_key=fail)
+    return patch.multiple(config_cipher._kms._client, decrypt=fail, generate_data_key=fail)
 
 
-def test_outage_hits_every_tenant_alike_and_is_held_against_none(vault: ConfigVault) -> None:
+def test_outage_hits_every_tenant_alike_and_is_held_against_none(config_cipher: KmsConfigCipher) -> None:
     """With KMS throttled, 50 tenants in 8 threads all see the outage; one whose row is damaged is told apart the moment KMS is back."""
-    rows = {f"tenant-{n}": vault.seal(f"tenant-{n}", "ses", 1, PLAINTEXT) for n in range(50)}
+    rows = {f"tenant-{n}": config_cipher.encrypt(f"tenant-{n}", "ses", 1, PLAINTEXT) for n in range(50)}
     rows["tenant-0"] = rows["tenant-1"]
 
     def open_row(tenant_id: str) -> str:
         try:
-            vault.open(tenant_id, "ses", 1, rows[tenant_id])
+            config_cipher.decrypt(tenant_id, "ses", 1, rows[tenant_id])
         except (NotSentError, DependencyError) as failure:
             return failure.error.code
         return "opened"
 
     with ThreadPoolExecutor(8) as threads:
-        with kms_failing(vault, kms_error("ThrottlingException")):
+        with kms_failing(config_cipher, kms_error("ThrottlingException")):
             assert set(threads.map(open_row, rows)) == {"dependency_unavailable"}
         assert list(threads.map(open_row, rows)) == ["config_unreadable"] + ["opened"] * 49
 
 
 @pytest.mark.parametrize("spoil", [lambda s: s, lambda s: s[:200], lambda s: s[:-1] + b"!"], ids=["sound", "truncated", "damaged"])
 def test_leaves_nothing_in_logs_and_errors(
-    vault: ConfigVault, sealed: bytes, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
+    config_cipher: KmsConfigCipher, sealed: bytes, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
 ) -> None:
     """With every logger at DEBUG neither the plaintext nor the data key is written anywhere, and a failure logs no error of its own."""
     keys: list[bytes] = []
-    decrypt = vault._kms._client.decrypt
+    decrypt = config_cipher._kms._client.decrypt
 
     def noting(**request: object) -> object:
         answer = decrypt(**request)
@@ -214,9 +214,9 @@ def test_leaves_nothing_in_logs_and_errors(
 
     caplog.set_level(logging.DEBUG)
     said = ""
-    with patch.object(vault._kms._client, "decrypt", noting):
+    with patch.object(config_cipher._kms._client, "decrypt", noting):
         try:
-            vault.open(*ROW, spoil(sealed))
+            config_cipher.decrypt(*ROW, spoil(sealed))
         except NotSentError as error:
             said = f"{error!r} {error} {error.__cause__!r}"
     written = said + "".join(f"{r.getMessage()} {r.exc_text}" for r in caplog.records)

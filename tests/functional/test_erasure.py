@@ -224,7 +224,7 @@ def test_of_a_tenant_the_version_counter_stays(office: Office) -> None:
         erasure.UPLOADS: 1,
     }
     row = office.item("PROVIDERS_TABLE", tenantId="acme")
-    assert (row["status"], row["versions"], row["sealedExternalId"]) == ("deleted", "1", b"")
+    assert (row["status"], row["versions"], row["encryptedExternalId"]) == ("deleted", "1", b"")
     assert not row.keys() & {"active", "candidate", "verifiedAt", "error", "faultyRequests", "updatedBy"}
     assert {key.split("/")[1] for key in office.versions()} == {"acme-2"}
     assert len(office.dead()) == 2
@@ -267,7 +267,7 @@ def test_a_tenant_is_erased_once(office: Office) -> None:
 
 def test_of_a_deleted_tenant_without_an_external_id_goes_who_deleted_it(office: Office) -> None:
     """A row that somebody wrote or restored by hand is no erased one."""
-    office.provide(status=ProviderStatus.DELETED, active=None, sealed_external_id=b"", updated_by="arn:aws:iam::111122223333:user/jo")
+    office.provide(status=ProviderStatus.DELETED, active=None, encrypted_external_id=b"", updated_by="arn:aws:iam::111122223333:user/jo")
     assert erase_tenant("acme", office.deps, cancel=False) == {erasure.CONFIG: 1}
     assert "updatedBy" not in office.item("PROVIDERS_TABLE", tenantId="acme")
     assert erase_tenant("acme", office.deps, cancel=False) == Counter()
@@ -294,7 +294,7 @@ def test_an_erasure_that_stops_goes_on(office: Office, monkeypatch: pytest.Monke
             erase_tenant("acme", office.deps, cancel=True)
     erase_tenant("acme", office.deps, cancel=True)
     assert (list(office.eraser.records("acme")), office.versions(), office.dead()) == ([], [], [])
-    assert office.item("PROVIDERS_TABLE", tenantId="acme")["sealedExternalId"] == b""
+    assert office.item("PROVIDERS_TABLE", tenantId="acme")["encryptedExternalId"] == b""
 
 
 class Paginator:

@@ -15,7 +15,7 @@ import transitions
 from fakes import NOON, FakeClock, a_config, a_delivery, a_provider
 from mailer import wiring
 from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import AssumedRoles, Assumption
+from mailer.adapters.credentials import AssumedRoles, RoleAssumption
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Resolution, Sent, Status
 from mailer.domain.errors import CODES, ErrorInfo
@@ -127,7 +127,7 @@ def test_the_largest_row_fits() -> None:
         active=config,
         candidate=replace(config, version=2),
         versions=10**9,
-        sealed_external_id=bytes(2000),
+        encrypted_external_id=bytes(2000),
         updated_by="a" * 700,
         warnings=(LONG,) * 10,
         error=ERROR,
@@ -281,14 +281,14 @@ def test_the_longest_role_is_assumed() -> None:
     for platform in ("L", "Ünï " * 30):
         roles = AssumedRoles(wiring.sts, own_account="111111111111", platform=platform, clock=FakeClock())
         arn = f"arn:aws:iam::222222222222:role/{'p' * 127}/{'q' * 127}/{'r' * 127}/{'s' * 120}/{'n' * 64}"
-        assert roles.session(Assumption(TENANT, 10**9, arn, "x" * 43)).token
+        assert roles.session(RoleAssumption(TENANT, 10**9, arn, "x" * 43)).token
         roles.refuses_foreign_external_id(tenants.role(arn))
 
 
 def test_the_largest_config_is_sealed_and_opened() -> None:
     """Under a context of the longest names."""
-    sealed = wiring.vault().seal(TENANT, "smtp", 10**9, b"x" * 16_384)
-    assert wiring.vault().open(TENANT, "smtp", 10**9, sealed) == b"x" * 16_384
+    sealed = wiring.config_cipher().encrypt(TENANT, "smtp", 10**9, b"x" * 16_384)
+    assert wiring.config_cipher().decrypt(TENANT, "smtp", 10**9, sealed) == b"x" * 16_384
 
 
 # -- metrics -------------------------------------------------------------------------------------------------------------

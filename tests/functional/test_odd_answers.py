@@ -12,8 +12,8 @@ import tenants
 from fakes import NOON, FakeClock, a_provider
 from mailer import wiring
 from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import AssumedRoles, Assumption, RoleKeys
-from mailer.adapters.encryption import ConfigVault
+from mailer.adapters.credentials import AssumedRoles, RoleAssumption, RoleCredentials
+from mailer.adapters.encryption import KmsConfigCipher
 from mailer.domain import changes
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import DependencyError, UnreadableError
@@ -42,7 +42,7 @@ class Unframed(Answer):
 @pytest.fixture(scope="module")
 def sealed(shared_aws: Mapping[str, str]) -> bytes:
     """A config that KMS sealed while it was well."""
-    return ConfigVault(shared_aws["PROVIDER_KEY_ARN"], boto3.client("kms")).seal("acme", "ses", 1, b"{}")
+    return KmsConfigCipher(shared_aws["PROVIDER_KEY_ARN"], boto3.client("kms")).encrypt("acme", "ses", 1, b"{}")
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_copies_that_nobody_says_were_taken_were_not(says: Says, body: str) -> N
 def test_events_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
     """They are told again; consumers know them by their id."""
     says(body)
-    event = Event(id="e", kind="Request Ended", at=NOON, detail={})
+    event = Event(id="e", detail_type="Request Ended", at=NOON, detail={})
     assert wiring.event_bus().put([event]) == [event]
 
 
@@ -184,9 +184,9 @@ def test_a_config_that_kms_does_not_open_says_nothing_of_its_tenant(says: Says, 
     """`config_unreadable` would suspend it."""
     says(body)
     with pytest.raises(DependencyError, match="KMS"):
-        wiring.vault().open("acme", "ses", 1, sealed)
+        wiring.config_cipher().decrypt("acme", "ses", 1, sealed)
     with pytest.raises(DependencyError, match="KMS"):
-        wiring.vault().seal("acme", "ses", 1, b"{}")
+        wiring.config_cipher().encrypt("acme", "ses", 1, b"{}")
 
 
 SESSION = "<AccessKeyId>ASIA1</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>"
@@ -206,7 +206,7 @@ def test_a_session_that_sts_does_not_give_is_a_failure_before_ses(says: Says, bo
     """SES is not asked, so the mail is proven unsent: nothing that STS answers leaves it open."""
     says(body)
     roles = AssumedRoles(wiring.sts, own_account="111111111111", platform="L", clock=FakeClock())
-    provider = tenants.ses(session(), RoleKeys(roles, Assumption("acme", 1, tenants.ROLE_ARN, "x")))
+    provider = tenants.ses(session(), RoleCredentials(roles, RoleAssumption("acme", 1, tenants.ROLE_ARN, "x")))
     outcome = provider.send(tenants.mail(), tags={})
     assert isinstance(outcome, NotSent)
     assert outcome.error.code == "dependency_unavailable"

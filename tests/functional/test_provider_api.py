@@ -122,7 +122,7 @@ def test_what_is_stored_opens_as_it_was_given() -> None:
     put()
     candidate = row().candidate
     assert candidate is not None
-    plaintext = wiring.vault().open("acme", "ses", 1, candidate.ciphertext)
+    plaintext = wiring.config_cipher().decrypt("acme", "ses", 1, candidate.ciphertext)
     assert json.loads(plaintext) == KEY["config"]
     assert parse_config("ses", plaintext).from_address == FROM
 
@@ -137,10 +137,10 @@ def test_ciphertext_is_gone_after_promotion_and_after_delete(stack: Mapping[str,
     new = row().active
     assert old is not None
     assert new is not None
-    assert set(ciphertexts(stack)) == {new.ciphertext, row().sealed_external_id}
+    assert set(ciphertexts(stack)) == {new.ciphertext, row().encrypted_external_id}
     assert old.ciphertext != new.ciphertext
     ask("delete")
-    assert ciphertexts(stack) == [row().sealed_external_id]
+    assert ciphertexts(stack) == [row().encrypted_external_id]
 
 
 def test_an_external_id_that_cannot_be_opened_is_told(stack: Mapping[str, str]) -> None:
@@ -149,8 +149,8 @@ def test_an_external_id_that_cannot_be_opened_is_told(stack: Mapping[str, str]) 
     boto3.client("dynamodb").update_item(
         TableName=stack["PROVIDERS_TABLE"],
         Key={"tenantId": {"S": "acme"}},
-        UpdateExpression="SET sealedExternalId = :damaged",
-        ExpressionAttributeValues={":damaged": {"B": row().sealed_external_id[:-1]}},
+        UpdateExpression="SET encryptedExternalId = :damaged",
+        ExpressionAttributeValues={":damaged": {"B": row().encrypted_external_id[:-1]}},
     )
     problem(ask("onboarding"), 422, "config_unreadable")
     problem(ask("put-role"), 422, "config_unreadable")

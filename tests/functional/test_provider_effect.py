@@ -175,7 +175,7 @@ def test_one_tenants_trouble_is_no_one_elses(stack: Stack) -> None:
     stack.activate("acme")
     stack.activate("neighbour")
     bad = boto3.client("ses", region_name=SES_REGION)
-    client = wiring.provider_opener()._clients.ses(SES_REGION)  # type: ignore[attr-defined]
+    client = wiring.provider_factory()._clients.ses(SES_REGION)  # type: ignore[attr-defined]
     send_raw_email = client.send_raw_email
 
     def refuse_acme(**mail: Any) -> Any:

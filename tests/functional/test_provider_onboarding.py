@@ -8,7 +8,7 @@ import boto3
 import cfnlint
 import pytest
 
-from fakes import US, a_config
+from fakes import PLATFORM, a_config
 from mailer import wiring
 from mailer.domain.errors import DependencyError
 from mailer.domain.onboarding import onboarding_parameters, onboarding_template
@@ -21,14 +21,14 @@ ROLE = a_config(account="222222222222", configuration_set="news", credentials={"
 @pytest.mark.parametrize("config", [None, ROLE, a_config()], ids=["none", "role", "key"])
 def test_cfn_lint_finds_nothing(tmp_path: Path, config: StoredConfig | None) -> None:
     """Neither an error nor a warning, whether a config is stored or not; and it fits into what one call may carry."""
-    text = onboarding_template(US, onboarding_parameters("acme", EXTERNAL_ID, config), config)
+    text = onboarding_template(PLATFORM, onboarding_parameters("acme", EXTERNAL_ID, config), config)
     assert lint(tmp_path, text) == []
     assert len(text.encode()) < 51_200  # bytes of a TemplateBody
 
 
 def test_cfn_lint_finds_nothing_in_the_template_for_all(tmp_path: Path) -> None:
     """The one that the quick-create link leads to."""
-    assert lint(tmp_path, onboarding_template(US, {})) == []
+    assert lint(tmp_path, onboarding_template(PLATFORM, {})) == []
 
 
 def lint(folder: Path, text: str) -> list[str]:
@@ -39,7 +39,7 @@ def lint(folder: Path, text: str) -> list[str]:
 
 def test_the_published_template_is_served_for_an_hour(aws: Mapping[str, str]) -> None:
     """From the private bucket, by an address that anybody may open until then; the same template makes no second object."""
-    template = onboarding_template(US, {})
+    template = onboarding_template(PLATFORM, {})
     store = wiring.provider_dependencies().templates
     address = urlsplit(store.publish(template))
     assert store.publish(template).partition("?")[0] == address._replace(query="", fragment="").geturl()

@@ -93,7 +93,7 @@ def test_fills_every_field() -> None:
     """The row that the round trip is tried with leaves no field at its default: a field that is forgotten fails there."""
     fresh = a_provider()
     same = {name for name in Provider.__dataclass_fields__ if getattr(FULL, name) == getattr(fresh, name)}
-    assert same == {"tenant_id", "sealed_external_id", "updated_at", "verified_at", "revision"}
+    assert same == {"tenant_id", "encrypted_external_id", "updated_at", "verified_at", "revision"}
 
 
 def test_reads_many_rows(table: DynamoProvidersTable) -> None:
@@ -111,9 +111,9 @@ def test_reads_many_rows(table: DynamoProvidersTable) -> None:
 
 def test_a_row_is_made_once(table: DynamoProvidersTable) -> None:
     """Of two first writes the second is refused."""
-    assert table.replace(a_provider(sealed_external_id=b"first"))
-    assert not table.replace(a_provider(sealed_external_id=b"second"))
-    assert row_of(table).sealed_external_id == b"first"
+    assert table.replace(a_provider(encrypted_external_id=b"first"))
+    assert not table.replace(a_provider(encrypted_external_id=b"second"))
+    assert row_of(table).encrypted_external_id == b"first"
 
 
 def test_a_row_is_replaced_only_as_it_was_read(table: DynamoProvidersTable) -> None:

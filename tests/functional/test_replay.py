@@ -66,7 +66,7 @@ class Office(Bench):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ses = self.opener.provider = self.provider = Ses()
+        self.ses = self.provider_factory.provider = self.provider = Ses()
         self.clock.time = datetime.now(UTC)
         self.log = RequestLog(self)
         telemetry = LogTelemetry(Logger(service=f"office-{next(_numbers)}", stream=self.log, level="ERROR"))

@@ -62,7 +62,7 @@ def test_the_hint_of_a_missing_right_mends_it(aws: LocalAws) -> None:
     tenant = aws.tenants.open(policy=NOTHING)
     statement = pasted(refused(verify(aws, tenant), "credentials_denied"))
     iam = aws.tenants.owner(tenant.account).client("iam", endpoint_url=aws.addresses.aws)
-    # MiniStack knows no resources of SES v1; which ones SES asks for stands in tests/unit/test_provider_doctor.py.
+    # MiniStack knows no resources of SES v1; which ones SES asks for stands in tests/unit/test_remediation.py.
     policy = {"Version": "2012-10-17", "Statement": [{**statement, "Resource": "*"}]}
     iam.put_user_policy(UserName="mail", PolicyName="mail", PolicyDocument=json.dumps(policy))
     assert aws.api.verify(tenant.tenant_id).status == 200

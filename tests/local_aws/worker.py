@@ -51,7 +51,7 @@ Work = Callable[..., None]
 
 _FORKS = multiprocessing.get_context("forkserver")
 # What wiring imports only where it is built.
-_FORKS.set_forkserver_preload([__name__, "mailer.adapters.acting", "mailer.adapters.encryption", "mailer.adapters.opening"])
+_FORKS.set_forkserver_preload([__name__, "mailer.adapters.acting", "mailer.adapters.encryption", "mailer.adapters.provider_factory"])
 
 
 class Worker:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mailer.domain.delivery import END_STATUSES, Status
 from model.moves import moves
-from model.world import Kind, Setup, World, canonical
+from model.world import MoveKind, Setup, World, canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def walk(setup: Setup) -> Walk:
                 worlds.append(after)
                 came.append((number, name))
                 before.append([])
-            if kind is Kind.GOES_ON:
+            if kind is MoveKind.GOES_ON:
                 before[reached].append(number)
     if (stuck := _first_stuck(worlds, before)) is not None:
         return Walk(len(worlds), made, "it can end only by being given up", _way(came, stuck))

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from model import others, worker
-from model.world import Kind, Move, Setup, World, canonical, excused, handed_back, queued, without_copy, without_write
+from model.world import Move, MoveKind, Setup, World, canonical, excused, handed_back, queued, without_copy, without_write
 
 
 def moves(setup: Setup, world: World) -> Iterator[Move]:
     """Yield every move that leads into a world of the setup's size."""
     for name, after, kind in _moves(setup, world):
-        if kind is not Kind.FAULT or _is_small(setup, after):
+        if kind is not MoveKind.FAULT or _is_small(setup, after):
             yield name, canonical(after), kind
 
 
@@ -18,10 +18,10 @@ def _moves(setup: Setup, world: World) -> Iterator[Move]:
     for queue_message in dict.fromkeys(world.queue):
         if is_worker_free:
             yield from worker.receive(setup, without_copy(world, queue_message), queue_message)
-        yield "a copy is handed out twice", queued(world, queue_message), Kind.FAULT
+        yield "a copy is handed out twice", queued(world, queue_message), MoveKind.FAULT
     for pending in dict.fromkeys(world.pending):
         rest = without_write(world, pending)
-        yield f"dies before it writes {pending.deed}", excused(handed_back(rest, pending.queue_message), pending), Kind.FAULT
+        yield f"dies before it writes {pending.deed}", excused(handed_back(rest, pending.queue_message), pending), MoveKind.FAULT
         if pending.queue_message is None:
             yield from others.write(setup, rest, pending)
         else:

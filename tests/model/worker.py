@@ -14,8 +14,8 @@ from model.world import (
     FINAL,
     OPEN,
     RESULTS,
-    Kind,
     Move,
+    MoveKind,
     Pending,
     QueueMessage,
     Setup,
@@ -49,12 +49,12 @@ def _settle_proof(world: World, queue_message: QueueMessage) -> Move:
     record, plain = world.record, queue_message._replace(proof="", is_latest=False)
     is_open = record is not None and queue_message.is_latest and record.status in (Status.SENDING, Status.UNKNOWN)
     if record is None or (not is_open and (record.status is Status.SENT or queue_message.proof != "accept")):
-        return "a proof is of no use", queued(world, plain), Kind.GOES_ON
+        return "a proof is of no use", queued(world, plain), MoveKind.GOES_ON
     after = queued(world, next_message(queue_message)) if queue_message.proof == "defer attempt" else world
     return (
         f"settles the proof {queue_message.proof}",
         about_to(after, queue_message.proof, queue_message, is_latest=queue_message.is_latest),
-        Kind.GOES_ON,
+        MoveKind.GOES_ON,
     )
 
 
@@ -66,7 +66,7 @@ def _begin(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[
             yield from _call(_begun(after), queue_message)
         else:
             yield from _react(setup, world, queue_message, "is refused")
-    yield "begin is not heard", queued(world, next_message(queue_message, "defer attempt")), Kind.FAULT
+    yield "begin is not heard", queued(world, next_message(queue_message, "defer attempt")), MoveKind.FAULT
 
 
 def _begun(world: World) -> World:
@@ -77,20 +77,20 @@ def _begun(world: World) -> World:
 
 def _call(world: World, queue_message: QueueMessage) -> Iterator[Move]:
     taken = world._replace(accepted=tuple(sorted((*world.accepted, queue_message.content))))
-    yield "begins and is accepted", _result(taken, "accept", queue_message), Kind.GOES_ON
-    yield "begins and is rejected", _result(world, "fail rejected", queue_message), Kind.GOES_ON
-    yield "begins and is throttled", _result(queued(world, next_message(queue_message)), "defer attempt", queue_message), Kind.GOES_ON
-    yield "begins and has to park", _result(world, "defer attempt parked", queue_message), Kind.GOES_ON
-    yield "begins, is throttled, and the queue is out of reach", _result(world, "defer attempt here", queue_message), Kind.FAULT
+    yield "begins and is accepted", _result(taken, "accept", queue_message), MoveKind.GOES_ON
+    yield "begins and is rejected", _result(world, "fail rejected", queue_message), MoveKind.GOES_ON
+    yield "begins and is throttled", _result(queued(world, next_message(queue_message)), "defer attempt", queue_message), MoveKind.GOES_ON
+    yield "begins and has to park", _result(world, "defer attempt parked", queue_message), MoveKind.GOES_ON
+    yield "begins, is throttled, and the queue is out of reach", _result(world, "defer attempt here", queue_message), MoveKind.FAULT
     bad = world._replace(is_excused=True)
     yield (
         "begins, is accepted, and does not hear of it",
         _result(taken._replace(is_excused=True), "mark unknown", queue_message),
-        Kind.FAULT,
+        MoveKind.FAULT,
     )
-    yield "begins and its call gets lost", _result(bad, "mark unknown", queue_message), Kind.FAULT
-    yield "begins and dies", queued(bad, queue_message), Kind.FAULT
-    yield "begins and does not hear of it", queued(bad, next_message(queue_message, "defer attempt", is_latest=True)), Kind.FAULT
+    yield "begins and its call gets lost", _result(bad, "mark unknown", queue_message), MoveKind.FAULT
+    yield "begins and dies", queued(bad, queue_message), MoveKind.FAULT
+    yield "begins and does not hear of it", queued(bad, next_message(queue_message, "defer attempt", is_latest=True)), MoveKind.FAULT
 
 
 def _result(world: World, deed: str, queue_message: QueueMessage) -> World:
@@ -103,17 +103,17 @@ def _wait(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[M
     if record and not (record.content == queue_message.content and record.generation <= queue_message.generation and record.status in OPEN):
         yield from _react(setup, world, queue_message, "must wait")
         return
-    yield "must wait on the queue", about_to(queued(world, next_message(queue_message)), "defer", queue_message), Kind.GOES_ON
-    yield "must wait, parked", about_to(world, "defer parked", queue_message), Kind.GOES_ON
+    yield "must wait on the queue", about_to(queued(world, next_message(queue_message)), "defer", queue_message), MoveKind.GOES_ON
+    yield "must wait, parked", about_to(world, "defer parked", queue_message), MoveKind.GOES_ON
 
 
 def _end(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Move]:
     """Do as `services.send.end`."""
     after, answer = written(setup, world, _wish(setup, "fail unsent", queue_message))
     if answer.is_done:
-        yield "ends it", after, Kind.QUITS
+        yield "ends it", after, MoveKind.QUITS
     elif answer.record is not None and answer.record.maybe_sent:
-        yield "cannot end it as failed", about_to(world, "give up", queue_message), Kind.QUITS
+        yield "cannot end it as failed", about_to(world, "give up", queue_message), MoveKind.QUITS
     else:
         yield from _react(setup, world, queue_message, "cannot end it")
 
@@ -122,17 +122,17 @@ def _react(setup: Setup, world: World, queue_message: QueueMessage, why: str) ->
     """Do as `services.reconcile.redelivered` with the record as it stands."""
     record = world.record
     if record is None:
-        yield f"{why}; begins anew", queued(world, queue_message), Kind.GOES_ON
+        yield f"{why}; begins anew", queued(world, queue_message), MoveKind.GOES_ON
     elif record.content != queue_message.content or record.status in FINAL or record.generation > queue_message.generation:
-        yield f"{why}; leaves it {record.status}", world, Kind.GOES_ON
+        yield f"{why}; leaves it {record.status}", world, MoveKind.GOES_ON
     elif record.status is Status.UNKNOWN and (record.on_unknown == "hold" or world.resent >= setup.resends):
         yield (
             f"{why}; holds it",
             world if record.is_parked and record.on_unknown == "hold" else about_to(world, "hold", queue_message),
-            Kind.GOES_ON,
+            MoveKind.GOES_ON,
         )
     else:
-        yield f"{why}; comes back", about_to(queued(world, next_message(queue_message)), "annotate", queue_message), Kind.GOES_ON
+        yield f"{why}; comes back", about_to(queued(world, next_message(queue_message)), "annotate", queue_message), MoveKind.GOES_ON
         if record.status not in OPEN:
             deed = "time out" if record.status is Status.SENDING else "resend"
             yield late(world, about_to(world, deed, queue_message, is_latest=True), f"{why}; takes it for dead")
@@ -146,7 +146,7 @@ def write(setup: Setup, others: World, pending: Pending, queue_message: QueueMes
     yield from _after(setup, after, pending, queue_message, _then(pending, answer), name)
     for world in dict.fromkeys((others, after)):
         for unheard in _unheard(world, pending, queue_message):
-            yield f"does not hear of {pending.deed}", excused(unheard, pending), Kind.FAULT
+            yield f"does not hear of {pending.deed}", excused(unheard, pending), MoveKind.FAULT
 
 
 class Then(Enum):
@@ -183,15 +183,15 @@ def _then(pending: Pending, answer: Answer) -> Then:
 def _after(setup: Setup, world: World, pending: Pending, queue_message: QueueMessage, then: Then, name: str) -> Iterator[Move]:
     match then:
         case Then.RESTS:
-            yield name, world, Kind.GOES_ON
+            yield name, world, MoveKind.GOES_ON
         case Then.LOOKS:
             yield from _react(setup, world, queue_message, name)
         case Then.BEGINS:
-            yield name, queued(world, queue_message), Kind.GOES_ON
+            yield name, queued(world, queue_message), MoveKind.GOES_ON
         case Then.REMEMBERS:
-            yield name, about_to(world, "park", queue_message), Kind.GOES_ON
+            yield name, about_to(world, "park", queue_message), MoveKind.GOES_ON
         case Then.LOSES:
-            yield name, about_to(world, "mark unknown for good", queue_message, is_latest=pending.is_latest), Kind.GOES_ON
+            yield name, about_to(world, "mark unknown for good", queue_message, is_latest=pending.is_latest), MoveKind.GOES_ON
 
 
 def _unheard(world: World, pending: Pending, queue_message: QueueMessage) -> Iterator[World]:

@@ -17,7 +17,7 @@ RESULTS = frozenset(
 """Writes of what became of a call."""
 
 
-class Kind(Enum):
+class MoveKind(Enum):
     """What a move needs; nothing may rely on the last two to happen."""
 
     GOES_ON = "goes on"
@@ -86,7 +86,7 @@ class Setup:
         return World(queue=tuple(QueueMessage(content) for content in self.contents), words=self.words, is_unrecorded=True)
 
 
-Move = tuple[str, World, Kind]
+Move = tuple[str, World, MoveKind]
 """What happens, the world after it, and what it needs."""
 
 
@@ -232,4 +232,4 @@ def written(setup: Setup, world: World, write: Write) -> tuple[World, Answer]:
 def late(before: World, after: World, name: str) -> Move:
     """Let a deadline have passed: while the worker of the attempt is still at it, that is a fault of some clock."""
     is_early = any(write.is_window for write in before.pending)
-    return (f"{name} too early", after._replace(is_excused=True), Kind.FAULT) if is_early else (name, after, Kind.GOES_ON)
+    return (f"{name} too early", after._replace(is_excused=True), MoveKind.FAULT) if is_early else (name, after, MoveKind.GOES_ON)

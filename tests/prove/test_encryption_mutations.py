@@ -1,19 +1,19 @@
 """Every single-bit change and every truncation of a sealed config is refused, each with the one error."""
 
+from cipher_support import PLAINTEXT, ROW, a_cipher, flips, truncations
 from mailer.domain.errors import NotSentError
-from vaults import PLAINTEXT, ROW, a_vault, flips, truncations
 
 
 def test_no_mutation_opens_crashes_or_passes_for_an_outage() -> None:
     """More than 4000 mutations: `config_unreadable` for each of them, and the original still opens."""
-    with a_vault() as (vault, _):
-        sealed = vault.seal(*ROW, PLAINTEXT)
+    with a_cipher() as (config_cipher, _):
+        sealed = config_cipher.encrypt(*ROW, PLAINTEXT)
         outcomes: dict[str, int] = {}
         for damaged in (*flips(sealed, range(len(sealed) * 8)), *truncations(sealed, range(len(sealed)))):
             try:
-                vault.open(*ROW, damaged)
+                config_cipher.decrypt(*ROW, damaged)
             except NotSentError as refusal:
                 outcomes[refusal.error.code] = outcomes.get(refusal.error.code, 0) + 1
         assert outcomes == {"config_unreadable": len(sealed) * 9}
         assert len(sealed) * 9 > 4000
-        assert vault.open(*ROW, sealed) == PLAINTEXT
+        assert config_cipher.decrypt(*ROW, sealed) == PLAINTEXT

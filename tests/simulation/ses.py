@@ -41,7 +41,7 @@ class SimSes:
         self.kills = world.rng.randrange(1, 9) if world.rng.random() < 0.08 else 0
         """How many workers die when they open the config."""
 
-    def open(self, tenant_id: str, config: StoredConfig) -> "SimSes":  # noqa: ARG002 - as the port has it
+    def create(self, tenant_id: str, config: StoredConfig) -> "SimSes":  # noqa: ARG002 - as the port has it
         world = self._world
         if tenant_id == MALLORY:
             for request_id in sorted(world.deadly):

@@ -102,7 +102,9 @@ class Story:
         self.account_rates = account_rates = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._account_rate()})
         self.pacers = [Pacing(account_rates, functions=WORKERS) for _ in range(WORKERS)]
         send["trials"] = SimTrials(world, self.queue)
-        self.send_deps = SendDependencies(producers=FakeProducerRules(), pacer=self.pacers[0], opener=self.ses, **send, **shared, **front)
+        self.send_deps = SendDependencies(
+            producers=FakeProducerRules(), pacer=self.pacers[0], provider_factory=self.ses, **send, **shared, **front
+        )
         self.messages_deps = MessagesDependencies(**shared, **front)
         self.sweep_deps = SweepDependencies(
             releases=self.providers, providers=self.providers, account_rates=account_rates, intake=FakeIntake(), shards=1, **shared

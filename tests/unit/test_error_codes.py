@@ -12,10 +12,10 @@ from api_reference import PAGE, REGENERATE, SECTIONS
 from error_tables import OTHERWISE
 from fakes import a_delivery
 from mailer.adapters import ses_errors
-from mailer.domain import doctor
+from mailer.domain import remediation
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import NotSent, Status
-from mailer.domain.errors import CODES, ErrorInfo, Kind
+from mailer.domain.errors import CODES, ErrorClass, ErrorInfo
 from mailer.domain.events import request_ended
 from mailer.domain.proof import from_json, to_json
 from mailer.domain.retries import retry_delay
@@ -57,10 +57,10 @@ def test_each_meaning_of_an_error_of_ses_has_a_case(code: str) -> None:
     assert list(naming(code, ROOT / "tests/unit/test_ses_errors.py"))
 
 
-@pytest.mark.parametrize("code", [code for code, row in CODES.items() if row.kind is Kind.TENANT and code not in TOLD_BY_US])
+@pytest.mark.parametrize("code", [code for code, row in CODES.items() if row.error_class is ErrorClass.TENANT and code not in TOLD_BY_US])
 def test_each_fault_of_a_tenant_s_account_has_advice_and_a_row_in_the_docs(code: str) -> None:
     """docs/providers.md shows what its tenant is told."""
-    assert code in doctor._ADVICE
+    assert code in remediation._REMEDIATIONS
     assert code in {fault.code for fault in provider_matrix.FAULTS}
 
 
@@ -94,5 +94,5 @@ def test_a_proof_with_a_code_of_a_later_version_is_a_proof() -> None:
     """It says that SES has not accepted the mail, which is then tried again: an end would be more than is known here."""
     fence, outcome = Fence(1, "w"), NotSent(UNKNOWN_HERE)
     assert from_json(to_json(fence, outcome)) == (fence, outcome)
-    assert outcome.error.kind is not Kind.FAILED
+    assert outcome.error.error_class is not ErrorClass.FAILED
     assert retry_delay(outcome, 1)

@@ -25,7 +25,7 @@ def test_every_end_of_a_request_is_told(status: Status) -> None:
     """Whichever of the four it is, and whatever the request was before."""
     event = request_ended("e-1", a_delivery(status=Status.SENDING), a_delivery(status=status))
     assert event is not None
-    assert (event.kind, event.detail["status"]) == ("Request Ended", status)
+    assert (event.detail_type, event.detail["status"]) == ("Request Ended", status)
 
 
 def test_the_first_write_of_a_request_may_be_its_end() -> None:
@@ -185,14 +185,14 @@ def test_a_suspension_says_why_and_who_must_do_what() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["Request Ended", "Provider Changed"])
-def test_the_documented_example_is_what_is_told(kind: str) -> None:
+@pytest.mark.parametrize("detail_type", ["Request Ended", "Provider Changed"])
+def test_the_documented_example_is_what_is_told(detail_type: str) -> None:
     """The very details of the page, made by the code from the writes that they stand for."""
     page = (ROOT / "docs/events.md").read_text()
-    shown = json.loads(page.partition(f"## {kind}")[2].partition("```json\n")[2].partition("```")[0])
+    shown = json.loads(page.partition(f"## {detail_type}")[2].partition("```json\n")[2].partition("```")[0])
     error = ErrorInfo(shown["error"]["code"], shown["error"]["message"])
     record = a_delivery(
-        shown["requestId"] if kind == "Request Ended" else "r1",
+        shown["requestId"] if detail_type == "Request Ended" else "r1",
         Status.FAILED,
         error=error,
         attempt=1,
@@ -202,7 +202,7 @@ def test_the_documented_example_is_what_is_told(kind: str) -> None:
     )
     third = replace(ACTIVE, versions=3, active=a_config(version=3))
     suspended = changed(third, status=ProviderStatus.SUSPENDED, error=error)
-    told = request_ended(shown["id"], None, record) if kind == "Request Ended" else provider_changed(shown["id"], third, suspended)
+    told = request_ended(shown["id"], None, record) if detail_type == "Request Ended" else provider_changed(shown["id"], third, suspended)
     assert told is not None
     assert told.detail == shown
 
@@ -228,7 +228,7 @@ class FakeBus:
 
 
 def an_event(event_id: str) -> Event:
-    return Event(id=event_id, kind="Request Ended", at=NOON, detail={})
+    return Event(id=event_id, detail_type="Request Ended", at=NOON, detail={})
 
 
 def test_what_the_bus_did_not_take_is_put_again_alone() -> None:

@@ -302,7 +302,7 @@ def test_it_does_not_come_back_for_ever() -> None:
 def test_our_copies_tell_by_which_version_they_were_read() -> None:
     """Those that the API makes, and those of a worker that has read what a producer wrote."""
     bench = Bench()
-    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message())
     assert bench.take()[0].schema == SCHEMA
     assert prepare_request(SubmittedRequest.of(parse_request(a_body()), NOON), NOON).queue_message.schema == SCHEMA

@@ -10,7 +10,7 @@ from fakes import a_provider
 from mailer.domain import proof
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, NotSent, Outcome, Sent, Status
-from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind
+from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo
 from mailer.domain.retries import MAX_DELAY, retry_delay
 from sending_support import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_queue_message
 
@@ -210,5 +210,5 @@ def test_waits_double_up_to_what_the_queue_can_hold(code: str, first: int) -> No
 
 def test_every_kind_of_error_that_waits_has_a_first_wait() -> None:
     """A code of a new kind would fail here."""
-    waiting = [code for code, row in CODES.items() if row.kind in (Kind.TENANT, Kind.DEFERRED)]
+    waiting = [code for code, row in CODES.items() if row.error_class in (ErrorClass.TENANT, ErrorClass.DEFERRED)]
     assert all(retry_delay(NotSent(ErrorInfo(code, "")), 1) > timedelta() for code in waiting)

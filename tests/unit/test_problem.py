@@ -8,7 +8,7 @@ import pytest
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.event_handler.exceptions import BadRequestError
 
-from mailer.domain.errors import CODES, DependencyError, ErrorInfo, Kind, NotSentError, Problem, RequestError
+from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo, NotSentError, Problem, RequestError
 from mailer.handlers.problem import STATUS, answer_errors, problem
 
 SECRET = "canary-secret"
@@ -86,7 +86,7 @@ def test_lists_every_fault_up_to_a_hundred() -> None:
 def test_every_code_can_be_answered(code: str) -> None:
     """Each has a status that fits it: a code of the API alone has one of its own, a tenant's or message's error is never a 5xx."""
     answer = problem(ErrorInfo(code, "x"))
-    if CODES[code].kind is Kind.API:
+    if CODES[code].error_class is ErrorClass.API:
         assert code in STATUS
     if code not in ("internal_error", "dependency_unavailable"):
         assert answer.status_code < 500

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from mailer.domain.errors import RequestError
-from mailer.domain.provider import AccessKeyConfig, RoleConfig, SealedRole, SmtpConfig, parse_config, parse_put
+from mailer.domain.provider import AccessKeyConfig, AssumableRole, RoleConfig, SmtpConfig, parse_config, parse_put
 from mailer.domain.regions import SES_REGIONS, partition_of
 from provider_support import KEY, ROLE, SECRET, SMTP, with_config
 
@@ -82,7 +82,7 @@ def test_reads_smtp(tls: tuple[Any, str]) -> None:
 def test_opens_what_was_sealed(body: Any) -> None:
     """The plaintext that is sealed reads back into an equal config."""
     kind, config = parse_put(body if isinstance(body, str) else json.dumps(body))
-    whole = SealedRole.of(config, "external-id") if isinstance(config, RoleConfig) else config
+    whole = AssumableRole.of(config, "external-id") if isinstance(config, RoleConfig) else config
     assert parse_config(kind, whole.plaintext()) == whole
 
 

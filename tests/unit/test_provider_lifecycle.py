@@ -11,14 +11,14 @@ import pytest
 from fakes import NOON, a_config, a_provider
 from mailer.domain import lifecycle
 from mailer.domain.errors import ErrorInfo, RequestError
-from mailer.domain.lifecycle import SANDBOX_MAY_BE, Passed
-from mailer.domain.provider import Provider, ProviderStatus, Stop, StoredConfig, sending_state
+from mailer.domain.lifecycle import SANDBOX_MAY_BE, VerificationResult
+from mailer.domain.provider import Blocked, Provider, ProviderStatus, StoredConfig, sending_state
 from provider_support import FakeStore
 
 ACTIVE, DISABLED, SUSPENDED = ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED
 UNVERIFIED, DELETED = ProviderStatus.UNVERIFIED, ProviderStatus.DELETED
 LATER = NOON + timedelta(hours=1)
-PASSED = Passed(at=LATER)
+PASSED = VerificationResult(at=LATER)
 DENIED = ErrorInfo("credentials_denied", "AWS denied ses:SendRawEmail in eu-west-1")
 
 
@@ -69,7 +69,12 @@ def test_versions_go_on_after_delete() -> None:
     """DELETE keeps the counter and the ExternalId, so a new config can never be taken for an old one."""
     row = tombstone(versions=7)
     stored = lifecycle.store(row, a_config(version=8), LATER)
-    assert (stored.versions, stored.sealed_external_id, stored.status, stored.deleted_at) == (8, row.sealed_external_id, UNVERIFIED, NOON)
+    assert (stored.versions, stored.encrypted_external_id, stored.status, stored.deleted_at) == (
+        8,
+        row.encrypted_external_id,
+        UNVERIFIED,
+        NOON,
+    )
 
 
 # -- verify --------------------------------------------------------------------------------------------------------------
@@ -131,7 +136,7 @@ def test_nothing_is_verified_or_switched_where_there_is_nothing(row: Provider | 
 
 def test_verify_keeps_what_the_account_told() -> None:
     """Account, rate and quota stand with the version they were told for."""
-    passed = Passed(at=LATER, account="222222222222", sandbox=False, quota_rate=14.0, quota_24h=50_000.0)
+    passed = VerificationResult(at=LATER, account="222222222222", sandbox=False, quota_rate=14.0, quota_24h=50_000.0)
     active = lifecycle.verify(unverified(), 1, passed).active
     assert active is not None
     assert (active.account, active.quota_rate, active.quota_24h) == ("222222222222", 14.0, 50_000.0)
@@ -141,7 +146,7 @@ def test_verify_keeps_what_the_account_told() -> None:
 @pytest.mark.parametrize(("told", "shown"), [(True, "true"), (False, "false"), (None, "unknown")])
 def test_sandbox_is_what_the_account_tells_now(known: Any, told: bool | None, shown: str) -> None:  # noqa: FBT001
     """What it does not tell is not known: an account that has left the sandbox is not held in it by what was known before."""
-    after = lifecycle.verify(a_provider(sandbox=known), 1, Passed(at=LATER, sandbox=told))
+    after = lifecycle.verify(a_provider(sandbox=known), 1, VerificationResult(at=LATER, sandbox=told))
     assert after.sandbox == shown
     assert any("is in the sandbox" in warning for warning in after.warnings) is (shown == "true")
 
@@ -151,7 +156,7 @@ def test_first_verify_warns_of_the_sandbox() -> None:
     first = lifecycle.verify(unverified(), 1, PASSED)
     assert first.warnings == (SANDBOX_MAY_BE,)
     assert lifecycle.verify(first, 1, PASSED).warnings == ()
-    [warning] = lifecycle.verify(first, 1, Passed(at=LATER, sandbox=True)).warnings
+    [warning] = lifecycle.verify(first, 1, VerificationResult(at=LATER, sandbox=True)).warnings
     assert "eu-west-1" in warning
 
 
@@ -224,7 +229,7 @@ def test_delete_leaves_a_tombstone() -> None:
         tenant_id="acme",
         status=DELETED,
         versions=4,
-        sealed_external_id=row.sealed_external_id,
+        encrypted_external_id=row.encrypted_external_id,
         updated_at=LATER,
         deleted_at=LATER,
         release_at=LATER,
@@ -255,7 +260,7 @@ def test_what_a_send_does(row: Provider | None, stop: tuple[str, bool] | None) -
     if stop is None:
         assert state == a_config()
     else:
-        assert isinstance(state, Stop)
+        assert isinstance(state, Blocked)
         assert (state.error.code, state.waits) == stop
 
 
@@ -268,10 +273,10 @@ def test_delete_fails_what_was_asked_for_before_it(since: str | None) -> None:
     if since == "active":
         row = lifecycle.verify(row, 2, PASSED)
     before = sending_state(row, NOON - timedelta(seconds=1))
-    assert isinstance(before, Stop)
+    assert isinstance(before, Blocked)
     assert (before.error.code, before.waits) == ("provider_deleted", False)
     after = sending_state(row, NOON + timedelta(seconds=1))
-    assert isinstance(after, StoredConfig) if since == "active" else isinstance(after, Stop) and after.error.code != "provider_deleted"
+    assert isinstance(after, StoredConfig) if since == "active" else isinstance(after, Blocked) and after.error.code != "provider_deleted"
 
 
 # -- interleavings -------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from mailer.ports import AccountFacts
 from mailer.services import providers, verify
 from mailer.services.providers import delete_provider, disable_provider, disclose, enable_provider, get_provider, onboard, put_config
 from mailer.services.verify import VerifyFailedError, verify_provider
-from provider_support import KEY, ROLE, SECRET, SMTP, FakeVault, Scene, a_scene, with_config
+from provider_support import KEY, ROLE, SECRET, SMTP, FakeConfigCipher, Scene, a_scene, with_config
 
 
 def put(scene: Scene, body: Any = KEY, **changes: Any) -> Provider:
@@ -56,7 +56,7 @@ def test_stores_a_config_sealed() -> None:
     """The row holds the ciphertext, bound to tenant, provider and version, and in clear nothing that is secret."""
     row = put(a_scene(), configurationSet="news", maxSendRate=14)
     assert row.candidate is not None
-    assert json.loads(FakeVault().open("acme", "ses", 1, row.candidate.ciphertext))["secretAccessKey"] == SECRET
+    assert json.loads(FakeConfigCipher().decrypt("acme", "ses", 1, row.candidate.ciphertext))["secretAccessKey"] == SECRET
     assert row.candidate.credentials == {"type": "accessKey", "accessKeyId": "…MPLE"}
     assert (row.candidate.configuration_set, row.candidate.max_send_rate, row.candidate.region) == ("news", 14.0, "eu-west-1")
     assert SECRET not in repr(row)
@@ -86,7 +86,7 @@ def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Excepti
     def fail(*_: object) -> bytes:
         raise failure
 
-    scene.deps.vault.open = fail  # type: ignore[method-assign]
+    scene.deps.config_cipher.decrypt = fail  # type: ignore[method-assign]
     stopped = disclose(disable_provider("acme", scene.deps), scene.deps)
     assert (stopped.status, lifecycle.to_verify(stopped).credentials) == (ProviderStatus.DISABLED, {"type": "role"})
     noted = [arguments for name, arguments in scene.telemetry.entries if name == "failed"]
@@ -103,7 +103,7 @@ def test_neither_arn_nor_external_id_stands_in_the_row() -> None:
     put(scene, ROLE)
     rows = [row for _, row in scene.store.writes]
     assert all(row.candidate or row.active for row in rows)
-    clear = [replace(row, active=bare(row.active), candidate=bare(row.candidate), sealed_external_id=b"") for row in rows]
+    clear = [replace(row, active=bare(row.active), candidate=bare(row.candidate), encrypted_external_id=b"") for row in rows]
     for secret in (ROLE["config"]["roleArn"], "external-id-1", "SendMail"):
         assert secret not in f"{clear} {[event.detail for _, new in scene.store.writes if (event := provider_changed('e', None, new))]}"
     assert {config.account for row in rows if (config := row.active or row.candidate)} == {"222222222222"}
@@ -117,13 +117,13 @@ def test_an_external_id_does_not_open_as_a_config_nor_in_another_tenants_row() -
     """Each ciphertext is bound to what it is: to swap them in the table opens nothing."""
     scene = a_scene_with(ROLE)
     onboard("evil", scene.deps)
-    stolen = scene.row.sealed_external_id
-    scene.store.rows["evil"] = replace(scene.store.rows["evil"], sealed_external_id=stolen)
+    stolen = scene.row.encrypted_external_id
+    scene.store.rows["evil"] = replace(scene.store.rows["evil"], encrypted_external_id=stolen)
     with pytest.raises(NotSentError):
         onboard("evil", scene.deps)
     candidate = scene.row.candidate
     assert candidate is not None
-    scene.set_row(sealed_external_id=candidate.ciphertext)
+    scene.set_row(encrypted_external_id=candidate.ciphertext)
     with pytest.raises(NotSentError):
         onboard("acme", scene.deps)
 
@@ -152,7 +152,7 @@ def test_smtp_is_refused_outside_of_development_stacks() -> None:
 def test_a_role_of_our_own_account_is_refused() -> None:
     """Nobody may have us become one of ourselves."""
     scene = a_scene()
-    [problem] = refused(lambda: put(scene, ROLE, roleArn=f"arn:aws:iam::{scene.deps.us.account}:role/Admin")).problems
+    [problem] = refused(lambda: put(scene, ROLE, roleArn=f"arn:aws:iam::{scene.deps.platform.account}:role/Admin")).problems
     assert problem.path == "config.roleArn"
 
 
@@ -184,7 +184,7 @@ def test_a_lost_race_seals_anew() -> None:
     row = put(scene, fromName="Mine")
     assert (row.versions, row.candidate and row.candidate.version, row.candidate and row.candidate.from_name) == (3, 3, "Mine")
     assert row.candidate is not None
-    assert FakeVault().open("acme", "ses", 3, row.candidate.ciphertext)
+    assert FakeConfigCipher().decrypt("acme", "ses", 3, row.candidate.ciphertext)
 
 
 def test_a_row_that_never_rests_is_too_many_requests() -> None:
@@ -338,7 +338,7 @@ def test_a_promotion_survives_other_writes_to_the_row() -> None:
 def test_a_config_that_cannot_be_opened_fails_the_verify() -> None:
     """A row that was damaged or swapped is `config_unreadable`, and nothing is sent."""
     scene = a_scene_with()
-    scene.set_row(candidate=a_config(ciphertext=FakeVault().seal("evil", "ses", 1, b"{}")))
+    scene.set_row(candidate=a_config(ciphertext=FakeConfigCipher().encrypt("evil", "ses", 1, b"{}")))
     assert failed_verify(scene).code == "config_unreadable"
     assert scene.account.mails == []
 
@@ -346,7 +346,7 @@ def test_a_config_that_cannot_be_opened_fails_the_verify() -> None:
 def test_an_outage_of_ours_is_no_verdict() -> None:
     """KMS being down says nothing about the config: the caller gets the outage, and the row no error."""
     scene = a_scene_with()
-    scene.opener.refusal = DependencyError("KMS", "Decrypt")
+    scene.provider_factory.refusal = DependencyError("KMS", "Decrypt")
     with pytest.raises(DependencyError):
         verify_provider("acme", scene.deps)
     assert scene.row.candidate is not None
@@ -356,13 +356,13 @@ def test_an_outage_of_ours_is_no_verdict() -> None:
 def test_a_slow_opening_sends_nothing() -> None:
     """What could not be answered within API Gateway's time is not begun."""
     scene = a_scene_with()
-    open_config = scene.opener.open
+    decrypt_config = scene.provider_factory.create
 
     def slowly(tenant_id: str, config: Any) -> Any:
         scene.clock.advance(verify.SEND_BY + timedelta(seconds=1))
-        return open_config(tenant_id, config)
+        return decrypt_config(tenant_id, config)
 
-    scene.opener.open = slowly  # type: ignore[method-assign]
+    scene.provider_factory.create = slowly  # type: ignore[method-assign]
     with pytest.raises(DependencyError):
         verify_provider("acme", scene.deps)
     assert scene.account.mails == []
@@ -393,7 +393,7 @@ def test_a_role_that_lets_strangers_in_is_not_activated() -> None:
     error = failed_verify(scene)
     assert error.code == "role_not_assumable"
     policy = json.loads(error.hint[error.hint.index("{") :])
-    assert policy == trust_policy(scene.deps.us, "external-id-1")
+    assert policy == trust_policy(scene.deps.platform, "external-id-1")
     stored = disclose(scene.row, scene.deps).candidate
     assert stored is not None
     assert stored.error == error
@@ -414,7 +414,7 @@ def test_a_role_is_tried_with_every_verify() -> None:
 def test_a_role_that_cannot_be_assumed_gets_the_trust_policy_to_paste() -> None:
     """The hint is the very JSON."""
     scene = a_scene_with(ROLE)
-    scene.opener.refusal = NotSentError(ErrorInfo("role_not_assumable", "the trust policy does not let us in"))
+    scene.provider_factory.refusal = NotSentError(ErrorInfo("role_not_assumable", "the trust policy does not let us in"))
     assert '"sts:ExternalId": "external-id-1"' in failed_verify(scene).hint
 
 

@@ -52,7 +52,7 @@ def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> 
 def test_other_content_is_buried_once_while_a_service_is_down() -> None:
     """Its copy does not go round and round through the outage."""
     bench = Bench(a_record(body=RESEND))
-    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message())
     assert [dead_letters.reason for dead_letters in bench.queue.dead_letters] == ["request_id_reused"]
     assert bench.queue.sent == []
@@ -69,7 +69,7 @@ def test_other_content_does_not_make_the_real_copy_look_stale() -> None:
         return read(tenant_id, request_id)
 
     bench.messages.get = unreadable_once  # type: ignore[method-assign]  # the port fails
-    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message())
     assert (bench.take()[0].generation, bench.record().generation) == (1, 0)
 

@@ -278,7 +278,7 @@ def test_a_resent_request_that_cannot_go_on_ends_as_unknown(resent: tuple[Bench,
 def test_a_resend_that_is_given_up_while_its_body_is_parked_can_be_sent_by_an_operator(resent: tuple[Bench, QueueMessage]) -> None:
     """The record says where the body is: there is no copy that would bring it again."""
     bench, queue_message = resent
-    bench.opener.error = NotSentError(ErrorInfo("config_unreadable", "the ciphertext is another's"))
+    bench.provider_factory.error = NotSentError(ErrorInfo("config_unreadable", "the ciphertext is another's"))
     bench.providers.rows["acme"] = a_provider(faulty_requests=frozenset({"r8", "r9"}))
 
     def give_up(change: Change) -> None:
@@ -393,7 +393,7 @@ def test_mail_of_a_provider_that_is_off_waits_for_it(status: ProviderStatus) -> 
     record = bench.record()
     assert (record.status, record.waits_for, record.sweep_at) == (Status.DEFERRED, WaitsFor.PROVIDER, record.expires_at)
     assert record.parked in bench.parked.bodies
-    assert (bench.opener.opened, bench.queue.sent) == ([], [])
+    assert (bench.provider_factory.opened, bench.queue.sent) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_what_the_composer_refuses_fails_with_its_reason() -> None:
 def test_a_config_that_cannot_be_used_keeps_the_mail_waiting(code: str, status: Status, delay: timedelta | None) -> None:
     """Whose fault it is decides: the tenant's mail waits, and the fault counts."""
     bench = Bench()
-    bench.opener.error = NotSentError(ErrorInfo(code, "so it is"))
+    bench.provider_factory.error = NotSentError(ErrorInfo(code, "so it is"))
     bench.receive(a_queue_message())
     error = bench.record().error
     assert error is not None
@@ -447,7 +447,7 @@ def test_a_config_that_cannot_be_used_keeps_the_mail_waiting(code: str, status: 
 def test_the_third_unusable_config_suspends_and_parks() -> None:
     """As after the provider's own refusals."""
     bench = Bench()
-    bench.opener.error = NotSentError(ErrorInfo("credentials_invalid", "so it is"))
+    bench.provider_factory.error = NotSentError(ErrorInfo("credentials_invalid", "so it is"))
     bench.receive(a_queue_message("r1"), a_queue_message("r2"), a_queue_message("r3"))
     assert [bench.record(r).waits_for for r in ("r1", "r2", "r3")] == [WaitsFor.TIME, WaitsFor.TIME, WaitsFor.PROVIDER]
 
@@ -466,7 +466,7 @@ def test_a_refused_mail_s_hint_names_what_its_config_lacks() -> None:
 def test_an_unusable_role_s_hint_says_where_its_trust_policy_is() -> None:
     """The policy itself holds the tenant's ExternalId, which no record shows."""
     bench = Bench()
-    bench.opener.error = NotSentError(ErrorInfo("role_not_assumable", "so it is"))
+    bench.provider_factory.error = NotSentError(ErrorInfo("role_not_assumable", "so it is"))
     bench.receive(a_queue_message())
     assert hint_of(bench) == CODES["role_not_assumable"].hint
 
@@ -507,7 +507,7 @@ def test_just_enough_time_is_enough() -> None:
 
 
 def break_opener(bench: Bench) -> None:
-    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.provider_factory.error = DependencyError("KMS", "Decrypt")
 
 
 def break_rows(bench: Bench) -> None:
@@ -567,7 +567,7 @@ def test_copies_that_only_waited_do_not_lengthen_the_wait_after_a_failure() -> N
     queue_message, delay = bench.take()
     assert (queue_message.generation, queue_message.failures, delay) == (41, 1, timedelta(seconds=5))
     bench.clock.advance(delay)
-    bench.opener.error = None
+    bench.provider_factory.error = None
     bench.receive(queue_message, time_left=timedelta())  # too late to begin: no failure
     queue_message, _ = bench.take()
     assert (queue_message.generation, queue_message.failures) == (42, 1)

@@ -70,7 +70,7 @@ def test_a_later_copy_has_no_age_on_the_queue() -> None:
 def test_a_request_that_did_not_get_to_the_fence_tells_the_steps_it_took(code: str) -> None:
     """Opening the provider is where it ended."""
     bench = Bench()
-    bench.opener.error = NotSentError(ErrorInfo(code, "…"))
+    bench.provider_factory.error = NotSentError(ErrorInfo(code, "…"))
     bench.receive(Received("receipt", a_queue_message(), 1, sent_at=NOON))
     assert set(steps(bench)) == {"queue", "open"}
 

@@ -9,9 +9,9 @@ import pytest
 from fakes import a_config
 from mailer.adapters.ses_errors import TABLE, read_error
 from mailer.domain.delivery import MaybeSent, NotSent
-from mailer.domain.doctor import diagnose
-from mailer.domain.errors import CODES, Kind
+from mailer.domain.errors import CODES, ErrorClass
 from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
+from mailer.domain.remediation import add_remediation
 
 SENDER = "Billing@acme.example"
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
@@ -75,7 +75,7 @@ def test_every_common_aws_error_stands_in_the_table(code: str) -> None:
 
 def test_every_row_means_something_that_exists_and_matches_its_kind() -> None:
     """Rows use codes of ours; none of them claims `unknown`, for a 4xx is proof."""
-    assert all(CODES[row.means].kind in {Kind.FAILED, Kind.TENANT, Kind.DEFERRED} for row in TABLE)
+    assert all(CODES[row.means].error_class in {ErrorClass.FAILED, ErrorClass.TENANT, ErrorClass.DEFERRED} for row in TABLE)
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,10 @@ def test_what_ses_refuses_for_its_limits_comes_back_when_the_account_goes_on() -
 def test_the_doctor_is_not_shadowed() -> None:
     """The table advises only where SES's answer tells more than its code: elsewhere the tenant gets what fits its config."""
     narrower = {"ConfigurationSetSendingPausedException", "OptInRequired", "SubscriptionRequiredException"}
-    advised = {code for row in TABLE if row.advice and CODES[row.means].kind is Kind.TENANT for code in row.codes}
-    assert advised == narrower
-    assert not [row for row in TABLE if row.advice and row.means == "sandbox_recipient_not_verified"]
-    error = diagnose(read("MessageRejected", UNVERIFIED + SENDER).error, a_config(from_address=SENDER))
+    with_remediation = {
+        code for row in TABLE if row.remediation and CODES[row.means].error_class is ErrorClass.TENANT for code in row.codes
+    }
+    assert with_remediation == narrower
+    assert not [row for row in TABLE if row.remediation and row.means == "sandbox_recipient_not_verified"]
+    error = add_remediation(read("MessageRejected", UNVERIFIED + SENDER).error, a_config(from_address=SENDER))
     assert {SENDER, "acme.example", "eu-west-1"} <= set(re.findall(r"[\w.@-]+", error.hint))

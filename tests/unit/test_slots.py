@@ -71,7 +71,7 @@ def test_ses_is_asked_for_its_quota_only_where_it_told_verify(bench: Bench) -> N
         def account_facts(self) -> AccountFacts:
             return AccountFacts(max_send_rate=50.0)
 
-    bench.opener.provider = Telling()
+    bench.provider_factory.provider = Telling()
     bench.providers.rows["gamma"] = a_tenant("gamma", quota_rate=14.0)
     bench.receive(of("acme", "r1"), of("gamma", "r2"))
     [acme, gamma] = [source for _, source, _, _ in bench.pacer.asked]

@@ -184,7 +184,7 @@ def test_messages_are_sent_again_before_anything_of_their_batch_is_tried() -> No
 def test_a_message_that_waits_stays_a_suspect() -> None:
     """A death makes it miss its slot, and its new message is not counted: else it would kill a worker for each slot until it expires."""
     bench = Bench()
-    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     bench.receive(Received("second", a_queue_message(), 2))
     assert bench.take()[0].redeliveries == 1
     bench.receive(Received("third", a_queue_message(generation=1, attributes={"redeliveries": 1}), 2))
@@ -230,7 +230,7 @@ def test_a_suspect_that_an_outage_gives_back_is_not_marked_any_more() -> None:
     """Its worker lives: it is no crasher when it comes again."""
     bench = Bench()
     bench.queue.broken = True
-    bench.opener.error = DependencyError("KMS", "Decrypt")
+    bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     assert (bench.receive(suspect()), bench.trials.marks) == (["suspect"], {})
 
 

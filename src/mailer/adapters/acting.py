@@ -22,9 +22,9 @@ from botocore.session import Session
 
 from mailer.adapters import raw_message
 from mailer.adapters.connections import use_own_connections
-from mailer.adapters.memo import Memo
 from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.signing import sign_fast
+from mailer.adapters.single_flight_cache import SingleFlightCache
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
@@ -60,7 +60,7 @@ def acting_as(credentials: ReadOnlyCredentials) -> Iterator[None]:
         _ACTING.reset(token)
 
 
-class _Whoever:
+class _BoundCredentials:
     """What botocore takes for a client's credentials: asked once for each signature, it answers whom the thread acts as."""
 
     method = "tenant"
@@ -83,8 +83,8 @@ class _Whoever:
 class _NoChain:
     """Stands in for botocore's chain of credential providers (environment, profiles, container, instance)."""
 
-    def load_credentials(self) -> _Whoever:
-        return _Whoever()
+    def load_credentials(self) -> _BoundCredentials:
+        return _BoundCredentials()
 
 
 class TenantClients:
@@ -105,7 +105,7 @@ class TenantClients:
             retries={"total_max_attempts": 1, "mode": "standard"},
             user_agent=_USER_AGENT,
         )
-        self._clients: Memo[tuple[str, str], BaseClient] = Memo(_CLIENTS_KEPT, lambda: datetime.now(UTC))
+        self._clients: SingleFlightCache[tuple[str, str], BaseClient] = SingleFlightCache(_CLIENTS_KEPT, lambda: datetime.now(UTC))
         self._session: boto3.Session | None = None
         self._making = Lock()  # botocore's sessions are not safe to make clients from side by side
 

@@ -17,7 +17,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mailer.adapters.aws import UNREADABLE
-from mailer.adapters.memo import Memo
+from mailer.adapters.single_flight_cache import SingleFlightCache
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.provider import AccessKeyConfig, RoleConfig
 from mailer.ports import Clock
@@ -42,7 +42,7 @@ SESSION_POLICY = json.dumps(
 _SESSIONS_KEPT = 5000  # about 2 KB each
 
 
-class Keys(Protocol):
+class CredentialSource(Protocol):
     """The credentials of one version of a tenant's config."""
 
     def current(self) -> ReadOnlyCredentials:
@@ -60,7 +60,7 @@ class Keys(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FixedKeys:
+class StaticCredentials:
     """An access key, good until the tenant deletes it."""
 
     config: AccessKeyConfig
@@ -75,7 +75,7 @@ class FixedKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Assumption:
+class RoleAssumption:
     """Which role is assumed for whom."""
 
     tenant_id: str
@@ -85,11 +85,11 @@ class Assumption:
 
 
 @dataclass(frozen=True, slots=True)
-class RoleKeys:
+class RoleCredentials:
     """A role's sessions, one after the other."""
 
     roles: "AssumedRoles"
-    assumption: Assumption
+    assumption: RoleAssumption
 
     def current(self) -> ReadOnlyCredentials:
         """Return the session's credentials, of a new session where the old one ends soon."""
@@ -108,9 +108,11 @@ class AssumedRoles:
         self._sts = sts
         self._own_account = own_account
         self._platform = platform
-        self._sessions: Memo[Assumption, tuple[ReadOnlyCredentials, datetime]] = Memo(_SESSIONS_KEPT, clock.now)
+        self._sessions: SingleFlightCache[RoleAssumption, tuple[ReadOnlyCredentials, datetime]] = SingleFlightCache(
+            _SESSIONS_KEPT, clock.now
+        )
 
-    def session(self, assumption: Assumption) -> ReadOnlyCredentials:
+    def session(self, assumption: RoleAssumption) -> ReadOnlyCredentials:
         """Return the credentials of a session with the role.
 
         Raises:
@@ -119,10 +121,10 @@ class AssumedRoles:
         """
         return self._session(assumption)[0]
 
-    def _session(self, assumption: Assumption) -> tuple[ReadOnlyCredentials, datetime]:
+    def _session(self, assumption: RoleAssumption) -> tuple[ReadOnlyCredentials, datetime]:
         return self._sessions.get(assumption, lambda: self._begin(assumption), lambda begun: begun[1] - RENEW_BEFORE)
 
-    def renewed(self, assumption: Assumption, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
+    def renewed(self, assumption: RoleAssumption, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
         """Return the credentials of another session than the expired one; raises as `session`."""
         kept = self._session(assumption)
         if kept[0] == expired:
@@ -147,7 +149,7 @@ class AssumedRoles:
             return True
         return False
 
-    def _begin(self, assumption: Assumption) -> tuple[ReadOnlyCredentials, datetime]:
+    def _begin(self, assumption: RoleAssumption) -> tuple[ReadOnlyCredentials, datetime]:
         self._refuse_own(assumption.role_arn)
         name = f"{self._platform}-{assumption.tenant_id}-v{assumption.version}"
         return self._assume(assumption.role_arn, name, {"ExternalId": assumption.external_id})
@@ -186,8 +188,10 @@ def _sts_errors() -> Iterator[None]:
         if code == "ValidationError":
             raise NotSentError(ErrorInfo("role_not_assumable", "STS does not take the role's ARN for one of a role")) from error
         if code == "RegionDisabledException":
-            advice = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
-            raise NotSentError(ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", advice)) from error
+            remediation = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
+            raise NotSentError(
+                ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", remediation)
+            ) from error
         raise DependencyError("STS", f"AssumeRole ({code})") from error
     except (BotoCoreError, *UNREADABLE) as error:
         raise DependencyError("STS", f"AssumeRole ({type(error).__name__})") from error

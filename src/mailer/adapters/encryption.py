@@ -30,7 +30,7 @@ _DENIED = "AccessDeniedException"
 kind; in doubt it is an outage: a right that we lost must not count against every tenant."""
 
 
-class ConfigVault:
+class KmsConfigCipher:
     """Seals configs for exactly one KMS key; nothing is opened under any other key, tenant, provider or version."""
 
     def __init__(self, key_arn: str, kms_client: "KMSClient") -> None:
@@ -41,7 +41,7 @@ class ConfigVault:
             max_encrypted_data_keys=1,
         )
 
-    def seal(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+    def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
         """Encrypt a config; the context it is bound to is not part of what is returned.
 
         Raises:
@@ -52,7 +52,7 @@ class ConfigVault:
             ciphertext, _ = self._client.encrypt(source=plaintext, materials_manager=self._materials, encryption_context=context)
             return bytes(ciphertext)
 
-    def open(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+    def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
         """Decrypt a config.
 
         Raises:

@@ -40,7 +40,7 @@ class EventBridgeBus:
         return {
             "EventBusName": self._bus,
             "Source": SOURCE,
-            "DetailType": event.kind,
+            "DetailType": event.detail_type,
             "Time": event.at,
             "Detail": json.dumps(event.detail),
         }

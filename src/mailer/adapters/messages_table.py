@@ -182,13 +182,13 @@ def _number(value: int) -> Item:
 
 
 def _error(value: ErrorInfo) -> Item:
-    texts = {"code": value.code, "message": value.message, "advice": value.advice}
+    texts = {"code": value.code, "message": value.message, "remediation": value.remediation}
     return {"M": {name: {"S": text} for name, text in texts.items() if text}}
 
 
 def _from_error(value: Item) -> ErrorInfo:
-    fields = {name: text["S"] for name, text in value["M"].items() if name in ("code", "message", "advice")}
-    return ErrorInfo(fields["code"], fields.get("message", ""), fields.get("advice"))
+    fields = {name: text["S"] for name, text in value["M"].items() if name in ("code", "message", "remediation")}
+    return ErrorInfo(fields["code"], fields.get("message", ""), fields.get("remediation"))
 
 
 def _resolution(value: Resolution) -> Item:

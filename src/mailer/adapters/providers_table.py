@@ -200,7 +200,7 @@ def to_item(row: Provider) -> Item:
         "tenantId": row.tenant_id,
         "status": row.status.value,
         "versions": row.versions,
-        "sealedExternalId": row.sealed_external_id,
+        "encryptedExternalId": row.encrypted_external_id,
         "active": row.active and _from_config(row.active),
         "candidate": row.candidate and _from_config(row.candidate),
         "sandbox": row.sandbox,
@@ -237,7 +237,7 @@ def from_item(item: Mapping[str, Any]) -> Provider:
         tenant_id=fields["tenantId"],
         status=ProviderStatus(fields["status"]),
         versions=int(fields["versions"]),
-        sealed_external_id=bytes(fields["sealedExternalId"]),
+        encrypted_external_id=bytes(fields["encryptedExternalId"]),
         active=_to_config(fields.get("active")),
         candidate=_to_config(fields.get("candidate")),
         sandbox=fields.get("sandbox", "unknown"),
@@ -293,11 +293,11 @@ def _to_config(fields: Mapping[str, Any] | None) -> StoredConfig | None:
 
 
 def _from_error(error: ErrorInfo) -> Item:
-    return _without_empty({"code": error.code, "message": error.message, "advice": error.advice})
+    return _without_empty({"code": error.code, "message": error.message, "remediation": error.remediation})
 
 
 def _to_error(fields: Mapping[str, Any] | None) -> ErrorInfo | None:
-    return ErrorInfo(fields["code"], fields["message"], fields.get("advice")) if fields else None
+    return ErrorInfo(fields["code"], fields["message"], fields.get("remediation")) if fields else None
 
 
 def _without_empty(fields: Mapping[str, Any], write: Any = lambda value: value) -> Item:

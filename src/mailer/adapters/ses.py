@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from mailer.adapters.acting import NotActingError, TenantClients, acting_as
 from mailer.adapters.connections import witnessed
-from mailer.adapters.credentials import Keys
+from mailer.adapters.credentials import CredentialSource
 from mailer.adapters.ses_account import AccountQuestions
 from mailer.adapters.ses_errors import EXPIRED_SESSION, read_error
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
@@ -32,7 +32,7 @@ class SesProvider:
     sender: Sender
     region: str
     configuration_set: str | None
-    keys: Keys
+    credentials: CredentialSource
     clients: TenantClients
     questions: AccountQuestions
     name: str = field(default="ses", init=False)
@@ -40,10 +40,10 @@ class SesProvider:
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
         """Have SES accept the message, once; never raises for what SES, STS or the network does."""
         try:
-            credentials = self.keys.current()
+            credentials = self.credentials.current()
             answer = self._attempt(mail, tags, credentials)
             if isinstance(answer, _ExpiredSession):
-                renewed = self.keys.renewed(credentials)
+                renewed = self.credentials.renewed(credentials)
                 answer = self._attempt(mail, tags, renewed) if renewed else answer
         except (NotSentError, DependencyError) as refusal:
             return NotSent(refusal.error)
@@ -52,7 +52,7 @@ class SesProvider:
     def account_facts(self) -> AccountFacts:
         """Ask the account about itself, within a few seconds; never raises for what it does not tell."""
         try:
-            return self.questions.ask(self.keys.current())
+            return self.questions.ask(self.credentials.current())
         except (NotSentError, DependencyError):
             return AccountFacts()
 

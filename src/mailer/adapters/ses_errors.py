@@ -29,7 +29,7 @@ class Row:
     means: str
     message: str
     says: Says | None = None
-    advice: str | None = None
+    remediation: str | None = None
     """A hint that is more exact than that of the code."""
     retry_after: timedelta | None = None
 
@@ -80,12 +80,12 @@ TABLE = (
     Row(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"), "throttled",
         "the SES account's sending rate was reached in {region}", retry_after=timedelta(seconds=THROTTLE_SETTLES)),
     Row(("SignatureDoesNotMatch",), "dependency_unavailable", "SES took the request for one of another time",
-        says=_says(r"expired|not yet current"), advice=_CLOCK),
+        says=_says(r"expired|not yet current"), remediation=_CLOCK),
     Row(("RequestExpired", "RequestTimeTooSkewed"), "dependency_unavailable", "SES took the request for one of another time",
-        advice=_CLOCK),
+        remediation=_CLOCK),
     Row(("RequestAbortedException", "RequestTimeoutException", "RequestTimeout"), "dependency_unavailable",
         "SES gave up reading the request"),
-    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", advice=_CLOCK),
+    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", remediation=_CLOCK),
 
     # The tenant's account or config.
     # Advice only where SES tells more than the code does: else the doctor gives the one that fits the tenant's config.
@@ -93,14 +93,14 @@ TABLE = (
     Row(("MailFromDomainNotVerifiedException",), "mail_from_not_verified", "SES found no MX record of the custom MAIL FROM domain"),
     Row(("AccountSendingPausedException",), "account_paused", "sending is paused for the SES account in {region}"),
     Row(("ConfigurationSetSendingPausedException",), "account_paused", "sending is paused for the configuration set in {region}",
-        advice="Tenant: switch sending on again for the config's configuration set, in SES in {region}."),
+        remediation="Tenant: switch sending on again for the config's configuration set, in SES in {region}."),
     Row(("ConfigurationSetDoesNotExist", "ConfigurationSetDoesNotExistException"), "configuration_set_missing",
         "SES has no such configuration set in {region}"),
     Row(("InvalidClientTokenId", "UnrecognizedClientException"), "credentials_invalid", "AWS does not know the access key"),
     Row(("SignatureDoesNotMatch",), "credentials_invalid", "the secret does not belong to the access key"),
     Row(("AccessDenied", "AccessDeniedException", "NotAuthorized"), "credentials_denied", "AWS denied ses:SendRawEmail in {region}"),
     Row(("OptInRequired", "SubscriptionRequiredException"), "credentials_denied", "the AWS account may not use SES in {region}",
-        advice="Tenant: finish the activation of the AWS account, or enable the region {region} in it."),
+        remediation="Tenant: finish the activation of the AWS account, or enable the region {region} in it."),
 
     # The message.
     Row(("MessageRejected",), "sandbox_recipient_not_verified",
@@ -110,7 +110,7 @@ TABLE = (
     Row(("MessageRejected",), "attachment_type_blocked", "SES refuses the type of an attachment",
         says=_says(r"attachment|file (?:type|extension|name)")),
     Row(("MessageRejected",), "invalid_request", "SES refused the content of the message",
-        advice="Caller: SES takes it for malformed or for a virus; change the content."),
+        remediation="Caller: SES takes it for malformed or for a virus; change the content."),
     Row(("InvalidParameterValue",), "message_too_large", "SES refused the message for its size",
         says=_says(r"message length|size limit")),
     Row(("RequestEntityTooLargeException",), "message_too_large", "SES refused the message for its size"),
@@ -122,7 +122,7 @@ TABLE = (
     Row(("IncompleteSignature", "InvalidAction", "InvalidParameterCombination", "InvalidQueryParameter", "MalformedHttpRequestException",
          "MalformedQueryString", "MissingAction", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "MissingParameter",
          "UnknownOperationException", "ValidationError", "ValidationException"),
-        "unclassified", "SES did not understand the request", advice=_OURS),
+        "unclassified", "SES did not understand the request", remediation=_OURS),
 )  # fmt: skip  # a table is read by its columns
 
 _UNLISTED = Row((), "unclassified", "SES answered an error that is not in the table")
@@ -139,7 +139,7 @@ def read_error(response: Mapping[str, Any], *, sender: str, region: str) -> NotS
     message = row.message.format(region=region)
     if row.means == "unclassified":
         message += f" ({_printable(code)})"
-    return NotSent(ErrorInfo(row.means, message, row.advice and row.advice.format(region=region)), row.retry_after)
+    return NotSent(ErrorInfo(row.means, message, row.remediation and row.remediation.format(region=region)), row.retry_after)
 
 
 def _fits(row: Row, code: str, text: str, sender: str) -> bool:

@@ -142,9 +142,9 @@ class Delivery:
     def shown_error(self) -> ErrorInfo | None:
         """The error as callers are told of it: its hint says what follows from the state that the request is in."""
         if self.error is not None and self.status is Status.FAILED:
-            return replace(self.error, advice=f"{self.error.hint} {NEEDS_NEW_ID}")
+            return replace(self.error, remediation=f"{self.error.hint} {NEEDS_NEW_ID}")
         if self.error is not None and self.status is Status.UNKNOWN and not self.ended:
-            return replace(self.error, advice=SENT_AGAIN)
+            return replace(self.error, remediation=SENT_AGAIN)
         return self.error
 
     def next_try_at(self, send_timeout: timedelta) -> datetime | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class ErrorClass(StrEnum):
     """What an error code means for the request it hit."""
 
     FAILED = "failed"  # this request can never be sent as it is
@@ -28,99 +28,105 @@ class Kind(StrEnum):
 class Code:
     """One row of the error table: the kind, and the hint that says who must do what."""
 
-    kind: Kind
+    error_class: ErrorClass
     hint: str
 
 
 CODES: dict[str, Code] = {
     # The request itself.
-    "invalid_request": Code(Kind.FAILED, "Caller: correct the fields that the message names, and send it again."),
+    "invalid_request": Code(ErrorClass.FAILED, "Caller: correct the fields that the message names, and send it again."),
     "message_too_large": Code(
-        Kind.FAILED,
+        ErrorClass.FAILED,
         "Caller: a request has at most 1044480 bytes on the queue; upload attachments that make it larger (POST …/attachments, each up to"
         " 7662670 bytes). SES takes 10485760 bytes of raw message in all; what does not fit can only be linked to.",
     ),
-    "attachment_type_blocked": Code(Kind.FAILED, "Caller: SES refuses this file type; send it in another form, or a link to it."),
+    "attachment_type_blocked": Code(ErrorClass.FAILED, "Caller: SES refuses this file type; send it in another form, or a link to it."),
     "attachment_missing": Code(
-        Kind.FAILED,
+        ErrorClass.FAILED,
         "Caller: upload the attachment (POST …/attachments) and send a request with the key and versionId it answered.",
     ),
-    "recipient_rejected": Code(Kind.FAILED, "Caller: SES refused an address of this message; correct it."),
+    "recipient_rejected": Code(ErrorClass.FAILED, "Caller: SES refused an address of this message; correct it."),
     "sandbox_recipient_not_verified": Code(
-        Kind.FAILED,
+        ErrorClass.FAILED,
         "Tenant: the SES account is in the sandbox, which sends to verified addresses only; request production access"
         " (SES console, Account dashboard) or verify the recipient.",
     ),
-    "expired": Code(Kind.FAILED, "Caller: it could not be sent before expiresAt; send it again if it still matters."),
-    "dropped": Code(Kind.FAILED, "Nobody: an operator withdrew it."),
-    "provider_deleted": Code(Kind.FAILED, "Tenant: the mail provider was removed while this waited; set one up and send it again."),
+    "expired": Code(ErrorClass.FAILED, "Caller: it could not be sent before expiresAt; send it again if it still matters."),
+    "dropped": Code(ErrorClass.FAILED, "Nobody: an operator withdrew it."),
+    "provider_deleted": Code(ErrorClass.FAILED, "Tenant: the mail provider was removed while this waited; set one up and send it again."),
     "body_missing": Code(
-        Kind.FAILED,
+        ErrorClass.FAILED,
         "Operator: the object with its parked body is gone from the bucket; find out what deleted it. Its caller has to send it again.",
     ),
-    "unclassified": Code(Kind.FAILED, "Operator: SES answered an error that is not in the table; look at the alarm and add it."),
+    "unclassified": Code(ErrorClass.FAILED, "Operator: SES answered an error that is not in the table; look at the alarm and add it."),
     # The tenant's account or config.
-    "provider_not_configured": Code(Kind.TENANT, "Tenant: store an SES config (PUT …/provider), then verify it (POST …/provider/verify)."),
-    "provider_not_active": Code(Kind.TENANT, "Tenant: the SES config must be verified (POST …/provider/verify) and enabled."),
+    "provider_not_configured": Code(
+        ErrorClass.TENANT, "Tenant: store an SES config (PUT …/provider), then verify it (POST …/provider/verify)."
+    ),
+    "provider_not_active": Code(ErrorClass.TENANT, "Tenant: the SES config must be verified (POST …/provider/verify) and enabled."),
     "from_address_not_verified": Code(
-        Kind.TENANT, "Tenant: verify the from-address or its domain in SES, in the very region of the config (SES console, Identities)."
+        ErrorClass.TENANT,
+        "Tenant: verify the from-address or its domain in SES, in the very region of the config (SES console, Identities).",
     ),
     "credentials_invalid": Code(
-        Kind.TENANT,
+        ErrorClass.TENANT,
         "Tenant: the access key is unknown, inactive or its secret is wrong; make a new key in IAM and store it.",
     ),
     "credentials_denied": Code(
-        Kind.TENANT,
+        ErrorClass.TENANT,
         'Tenant: attach {"Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": "*"} to the IAM user or role of the config.',
     ),
     "role_not_assumable": Code(
-        Kind.TENANT,
+        ErrorClass.TENANT,
         "Tenant: paste the trust policy that GET …/provider/onboarding gives into the role; its ExternalId must be the one shown there.",
     ),
     "config_unreadable": Code(
-        Kind.TENANT,
+        ErrorClass.TENANT,
         "Operator: the stored config is not this tenant's or was damaged; store it again and look for who wrote the row.",
     ),
     "account_paused": Code(
-        Kind.TENANT,
+        ErrorClass.TENANT,
         "Tenant: SES has paused sending for this account; answer AWS in the SES console (Account dashboard, Reputation).",
     ),
     "configuration_set_missing": Code(
-        Kind.TENANT,
+        ErrorClass.TENANT,
         "Tenant: create the configuration set in the config's region, or store a config without it.",
     ),
     "mail_from_not_verified": Code(
-        Kind.TENANT,
+        ErrorClass.TENANT,
         "Tenant: the custom MAIL FROM domain lacks its MX record; see SES console, Identities, Custom MAIL FROM.",
     ),
     # Passes by itself.
-    "throttled": Code(Kind.DEFERRED, "Nobody: SES's sending rate was reached; it goes out by itself."),
+    "throttled": Code(ErrorClass.DEFERRED, "Nobody: SES's sending rate was reached; it goes out by itself."),
     "daily_quota_exceeded": Code(
-        Kind.DEFERRED, "Tenant: the account's 24-hour quota is used up; mail goes on as the window frees room. Ask AWS for a higher quota."
+        ErrorClass.DEFERRED,
+        "Tenant: the account's 24-hour quota is used up; mail goes on as the window frees room. Ask AWS for a higher quota.",
     ),
-    "dependency_unavailable": Code(Kind.DEFERRED, "Operator: an AWS service that we need did not answer; mail goes on when it does."),
-    "processing_crashed": Code(Kind.DEFERRED, "Operator: the worker died or failed on this one; see the copy in the dead-letter queue."),
+    "dependency_unavailable": Code(ErrorClass.DEFERRED, "Operator: an AWS service that we need did not answer; mail goes on when it does."),
+    "processing_crashed": Code(
+        ErrorClass.DEFERRED, "Operator: the worker died or failed on this one; see the copy in the dead-letter queue."
+    ),
     # Nobody can know.
     "outcome_unknown": Code(
-        Kind.UNKNOWN,
+        ErrorClass.UNKNOWN,
         "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then settle it (POST …/resolve).",
     ),
     # API answers only.
     "access_denied": Code(
-        Kind.API,
+        ErrorClass.API,
         "Caller: sign the request as an IAM identity that is allowed execute-api:Invoke on …/tenants/{tenantId}/*.",
     ),
-    "request_id_reused": Code(Kind.API, "Caller: this requestId already stands for other content; use a new one."),
-    "tenant_mismatch": Code(Kind.API, "Caller: the body's tenantId must be the one in the path."),
-    "not_found": Code(Kind.API, "Caller: there is no such thing under this tenant."),
-    "not_cancellable": Code(Kind.API, "Caller: only queued and deferred requests can be cancelled."),
-    "not_resolvable": Code(Kind.API, "Operator: only an unknown can be settled, and only sent again while its body is kept."),
-    "too_many_requests": Code(Kind.API, "Caller: wait as Retry-After says, then try again with jitter."),
-    "internal_error": Code(Kind.API, "Operator: this is a fault of the service; the log has its place under the request's id."),
+    "request_id_reused": Code(ErrorClass.API, "Caller: this requestId already stands for other content; use a new one."),
+    "tenant_mismatch": Code(ErrorClass.API, "Caller: the body's tenantId must be the one in the path."),
+    "not_found": Code(ErrorClass.API, "Caller: there is no such thing under this tenant."),
+    "not_cancellable": Code(ErrorClass.API, "Caller: only queued and deferred requests can be cancelled."),
+    "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be settled, and only sent again while its body is kept."),
+    "too_many_requests": Code(ErrorClass.API, "Caller: wait as Retry-After says, then try again with jitter."),
+    "internal_error": Code(ErrorClass.API, "Operator: this is a fault of the service; the log has its place under the request's id."),
 }
 
 
-LATER = Code(Kind.UNKNOWN, "Operator: a later version of this service wrote this code; that version's documentation tells of it.")
+LATER = Code(ErrorClass.UNKNOWN, "Operator: a later version of this service wrote this code; that version's documentation tells of it.")
 """Stands for a code that is not in `CODES`: after a roll-back a record, a row or a proof may have one. It decides nothing."""
 
 
@@ -130,23 +136,23 @@ class ErrorInfo:
 
     code: str
     message: str
-    advice: str | None = None
+    remediation: str | None = None
     """A hint that is more exact than the code's own, such as one that names the region."""
 
     @property
-    def kind(self) -> Kind:
+    def error_class(self) -> ErrorClass:
         """What the code means for the request."""
-        return CODES.get(self.code, LATER).kind
+        return CODES.get(self.code, LATER).error_class
 
     @property
     def retryable(self) -> bool:
         """Whether it can succeed later without a change of the request."""
-        return self.kind in (Kind.TENANT, Kind.DEFERRED)
+        return self.error_class in (ErrorClass.TENANT, ErrorClass.DEFERRED)
 
     @property
     def hint(self) -> str:
         """Who must do what."""
-        return self.advice or CODES.get(self.code, LATER).hint
+        return self.remediation or CODES.get(self.code, LATER).hint
 
 
 EXPIRED = ErrorInfo("expired", "it could not be sent before its expiresAt")
@@ -200,5 +206,5 @@ class UnreadableError(DependencyError):
     def __init__(self, place: str, *ids: str) -> None:
         super().__init__("DynamoDB", "a read")
         self.args = (f"what the {place} has of {'/'.join(ids)} cannot be read",)
-        advice = "Operator: it is damaged, or a later version of this service wrote it; mend it, or deploy that version again."
-        self.error = ErrorInfo("dependency_unavailable", str(self), advice)
+        remediation = "Operator: it is damaged, or a later version of this service wrote it; mend it, or deploy that version again."
+        self.error = ErrorInfo("dependency_unavailable", str(self), remediation)

@@ -12,7 +12,7 @@ from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 VERSION = "1"
 """Of the details: raised when a field changes its meaning or goes away, not when one is added."""
 
-Change = Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
+ProviderChange = Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
 """What happened to a tenant's provider."""
 
 
@@ -22,7 +22,7 @@ class Event:
 
     id: str
     """The same however often the event is told: consumers drop what they know by it."""
-    kind: Literal["Request Ended", "Provider Changed"]
+    detail_type: Literal["Request Ended", "Provider Changed"]
     at: datetime
     detail: Mapping[str, Any]
 
@@ -49,7 +49,7 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
         "principal": new.settled_by,
         "error": _error(new.shown_error),
     }
-    return Event(id=event_id, kind="Request Ended", at=new.updated_at, detail=detail)
+    return Event(id=event_id, detail_type="Request Ended", at=new.updated_at, detail=detail)
 
 
 def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Event | None:
@@ -70,10 +70,10 @@ def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Even
         "principal": new.updated_by,
         "error": _error(error),
     }
-    return Event(id=event_id, kind="Provider Changed", at=new.updated_at, detail=detail)
+    return Event(id=event_id, detail_type="Provider Changed", at=new.updated_at, detail=detail)
 
 
-def what_changed(old: Provider | None, new: Provider) -> Change | None:
+def what_changed(old: Provider | None, new: Provider) -> ProviderChange | None:
     """Name the change between two states of a row; sending's own counts and the sweeper's marks leave `updatedAt` alone."""
     if old and all(getattr(old, name) == getattr(new, name) for name in ("updated_at", "status", "versions", "verified_at")):
         return None
@@ -88,14 +88,14 @@ def what_changed(old: Provider | None, new: Provider) -> Change | None:
     return "verifyFailed"
 
 
-_SWITCHED: Mapping[ProviderStatus, Change] = {
+_SWITCHED: Mapping[ProviderStatus, ProviderChange] = {
     ProviderStatus.ACTIVE: "enabled",
     ProviderStatus.DISABLED: "disabled",
     ProviderStatus.SUSPENDED: "suspended",
 }
 
 
-def _config_of(change: Change, row: Provider) -> StoredConfig | None:
+def _config_of(change: ProviderChange, row: Provider) -> StoredConfig | None:
     """Return the config that a change happened to."""
     newest_first = change in ("stored", "verifyFailed")
     return (row.candidate or row.active) if newest_first else (row.active or row.candidate)

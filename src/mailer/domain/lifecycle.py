@@ -27,7 +27,7 @@ SANDBOX_IS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passed:
+class VerificationResult:
     """What a passing verify learned; None where the account did not tell."""
 
     at: datetime
@@ -48,9 +48,11 @@ def existing(row: Provider | None) -> Provider:
     return row
 
 
-def reserve(tenant_id: str, sealed_external_id: bytes, now: datetime) -> Provider:
+def reserve(tenant_id: str, encrypted_external_id: bytes, now: datetime) -> Provider:
     """Return the row of a tenant that has stored nothing yet: it only keeps the ExternalId."""
-    return Provider(tenant_id=tenant_id, status=ProviderStatus.DELETED, versions=0, sealed_external_id=sealed_external_id, updated_at=now)
+    return Provider(
+        tenant_id=tenant_id, status=ProviderStatus.DELETED, versions=0, encrypted_external_id=encrypted_external_id, updated_at=now
+    )
 
 
 def store(row: Provider, config: StoredConfig, now: datetime) -> Provider:
@@ -73,7 +75,7 @@ def to_verify(row: Provider | None) -> StoredConfig:
     return config
 
 
-def verify(row: Provider | None, version: int, passed: Passed) -> Provider:
+def verify(row: Provider | None, version: int, passed: VerificationResult) -> Provider:
     """Make the version that passed the active config, or confirm that it is.
 
     Raises:
@@ -148,7 +150,7 @@ def delete(row: Provider, now: datetime) -> Provider:
     """Leave the tombstone: the version counter and the ExternalId, and when it was deleted."""
     if row.status is ProviderStatus.DELETED:
         return row
-    blank = reserve(row.tenant_id, row.sealed_external_id, now)
+    blank = reserve(row.tenant_id, row.encrypted_external_id, now)
     return replace(blank, versions=row.versions, deleted_at=now, release_at=now, revision=row.revision)
 
 

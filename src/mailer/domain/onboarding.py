@@ -10,16 +10,16 @@ from mailer.domain.addresses import ascii_address
 from mailer.domain.provider import StoredConfig
 from mailer.domain.regions import partition_of
 
-Document = Mapping[str, Any]
+PolicyDocument = Mapping[str, Any]
 
 _CONSOLES = {"aws": "console.aws.amazon.com", "aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
 
 
 @dataclass(frozen=True, slots=True)
-class Us:
+class Platform:
     """Whom a tenant lets in."""
 
-    platform: str
+    name: str
     partition: str
     account: str
     roles: tuple[str, ...] = ()
@@ -29,10 +29,10 @@ class Us:
     region: str = ""
 
     @classmethod
-    def of(cls, platform: str, arn: str, roles: Iterable[str] = (), feedback_bus: str = "") -> "Us":
+    def of(cls, name: str, arn: str, roles: Iterable[str] = (), feedback_bus: str = "") -> "Platform":
         """Read partition, region and account from the ARN of something of ours."""
         _, partition, _, region, account, *_ = arn.split(":")
-        return cls(platform, partition, account, tuple(roles), feedback_bus, region)
+        return cls(name, partition, account, tuple(roles), feedback_bus, region)
 
 
 def console_page(region: str, page: str, service: str = "ses") -> str:
@@ -41,7 +41,7 @@ def console_page(region: str, page: str, service: str = "ses") -> str:
     return f"https://{region}.{host}/{service}/home?region={region}#/{page}"
 
 
-def trust_policy(us: Us, external_id: str | Document) -> Document:
+def trust_policy(platform: Platform, external_id: str | PolicyDocument) -> PolicyDocument:
     """Return the trust policy of a tenant's role: the two functions of ours that send, and only with this tenant's ExternalId.
 
     IAM keeps a role that is named as principal by an id of its own, which a role that is made anew has not; the account with a
@@ -51,27 +51,27 @@ def trust_policy(us: Us, external_id: str | Document) -> Document:
         {
             "Sid": "OnlyOurFunctionsWithOurExternalId",
             "Effect": "Allow",
-            "Principal": {"AWS": f"arn:{us.partition}:iam::{us.account}:root"},
+            "Principal": {"AWS": f"arn:{platform.partition}:iam::{platform.account}:root"},
             "Action": "sts:AssumeRole",
             "Condition": {
                 "StringEquals": {"sts:ExternalId": external_id},
-                "ArnEquals": {"aws:PrincipalArn": list(us.roles)},
+                "ArnEquals": {"aws:PrincipalArn": list(platform.roles)},
             },
         }
     )
 
 
-def send_statement(config: StoredConfig | None) -> Document:
+def send_statement(config: StoredConfig | None) -> PolicyDocument:
     """Return the one IAM statement that sending takes, as narrow as what is known of the config allows."""
     return {"Sid": "SendRawEmail", "Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": _resources(config)}
 
 
-def ask_statement() -> Document:
+def ask_statement() -> PolicyDocument:
     """Return the statement that lets us see the sandbox, the rate and the quota, which sending does not need."""
     return {"Sid": "SeeSandboxAndQuota", "Effect": "Allow", "Action": ["ses:GetAccount", "ses:GetSendQuota"], "Resource": "*"}
 
 
-def iam_policy(config: StoredConfig | None) -> Document:
+def iam_policy(config: StoredConfig | None) -> PolicyDocument:
     """Return the least policy that a user or role needs in order to send."""
     return _policy(send_statement(config))
 
@@ -89,7 +89,7 @@ def _resources(config: StoredConfig | None) -> list[str]:
     return [f"{place}:{name}" for name in names]
 
 
-def _policy(*statements: Document) -> Document:
+def _policy(*statements: PolicyDocument) -> PolicyDocument:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
@@ -114,15 +114,15 @@ def onboarding_parameters(tenant_id: str, external_id: str, config: StoredConfig
     }
 
 
-def onboarding_template(us: Us, defaults: Mapping[str, str], config: StoredConfig | None = None) -> str:
+def onboarding_template(platform: Platform, defaults: Mapping[str, str], config: StoredConfig | None = None) -> str:
     """Return a CloudFormation template, as JSON, for the tenant's account: role, configuration set, and the rule that brings its events.
 
     `defaults` are those of `onboarding_parameters`; without them the template is the same for every tenant, and asks for them.
     """
-    parts = {**_sending(us), **_feedback(us)}
+    parts = {**_sending(platform), **_feedback(platform)}
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": f"Lets {us.platform}, and nobody else, send mail through this account's Amazon SES, and hear what became of it.",
+        "Description": f"Lets {platform.name}, and nobody else, send mail through this account's Amazon SES, and hear what became of it.",
         "Parameters": {name: {**text, **_default(name, defaults)} for name, text in _parameters(config).items()},
         "Conditions": _CONDITIONS,
         "Resources": parts,
@@ -169,20 +169,20 @@ _OUTPUTS = {
 }
 
 
-def _sending(us: Us) -> Document:
+def _sending(platform: Platform) -> PolicyDocument:
     """Return the role that lets us send."""
     sending = {**send_statement(None), "Resource": {"Ref": "SendAs"}}
     seeing = {"Fn::If": ["SeesQuota", ask_statement(), _NONE]}
     role = {
-        "Description": f"Lets {us.platform} send mail through this account's Amazon SES.",
+        "Description": f"Lets {platform.name} send mail through this account's Amazon SES.",
         "RoleName": {"Fn::If": ["IsNamed", {"Ref": "RoleName"}, _NONE]},
-        "AssumeRolePolicyDocument": trust_policy(us, {"Ref": "ExternalId"}),
+        "AssumeRolePolicyDocument": trust_policy(platform, {"Ref": "ExternalId"}),
         "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(sending, seeing)}],
     }
     return {"SendingRole": {"Type": "AWS::IAM::Role", "Condition": "MakesRole", "Properties": role}}
 
 
-def _feedback(us: Us) -> Document:
+def _feedback(platform: Platform) -> PolicyDocument:
     """Return what brings SES's events to our bus: SES puts them on the account's default bus, a rule there passes them on.
 
     The rule needs a role to put events on a bus of another account; it can do nothing else.
@@ -195,14 +195,14 @@ def _feedback(us: Us) -> Document:
         "EventBridgeDestination": {"EventBusArn": default_bus},
     }
     rule = {
-        "Description": f"Brings what SES tells of the mail that {us.platform} sends to {us.platform}.",
+        "Description": f"Brings what SES tells of the mail that {platform.name} sends to {platform.name}.",
         "EventPattern": {"source": ["aws.ses"], "detail": {"mail": {"tags": {"ses:configuration-set": [_SET]}}}},
-        "Targets": [{"Id": "feedback", "Arn": us.feedback_bus, "RoleArn": {"Fn::GetAtt": ["FeedbackRole", "Arn"]}}],
+        "Targets": [{"Id": "feedback", "Arn": platform.feedback_bus, "RoleArn": {"Fn::GetAtt": ["FeedbackRole", "Arn"]}}],
     }
     trust = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    put = {"Sid": "PutOnTheirBus", "Effect": "Allow", "Action": "events:PutEvents", "Resource": us.feedback_bus}
+    put = {"Sid": "PutOnTheirBus", "Effect": "Allow", "Action": "events:PutEvents", "Resource": platform.feedback_bus}
     role = {
-        "Description": f"Lets EventBridge put SES's events on the event bus of {us.platform}, and nothing else.",
+        "Description": f"Lets EventBridge put SES's events on the event bus of {platform.name}, and nothing else.",
         "AssumeRolePolicyDocument": _policy(trust),
         "Policies": [{"PolicyName": "PutEvents", "PolicyDocument": _policy(put)}],
     }

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from mailer.domain.changes import Fence, Request
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status, same_content
-from mailer.domain.errors import CODES, ErrorInfo, Kind
+from mailer.domain.errors import CODES, ErrorClass, ErrorInfo
 
 
 def to_json(fence: Fence, outcome: Outcome) -> str:
@@ -65,17 +65,17 @@ def _outcome(proof: dict[str, str]) -> Outcome:
     if "sent" in proof:
         return Sent(str(proof["sent"]))
     if "maybeSent" in proof:
-        return MaybeSent(_error(proof, proof["maybeSent"], Kind.UNKNOWN))
-    error = _error(proof, proof["notSent"], Kind.FAILED, Kind.TENANT, Kind.DEFERRED)
+        return MaybeSent(_error(proof, proof["maybeSent"], ErrorClass.UNKNOWN))
+    error = _error(proof, proof["notSent"], ErrorClass.FAILED, ErrorClass.TENANT, ErrorClass.DEFERRED)
     seconds = int(proof.get("retryAfter", "0"))
     if not 0 <= seconds <= _MAX_SECONDS:
         raise ValueError("no request waits so long")
     return NotSent(error, timedelta(seconds=seconds) or None)
 
 
-def _error(proof: dict[str, str], code: str, *kinds: Kind) -> ErrorInfo:
+def _error(proof: dict[str, str], code: str, *error_classes: ErrorClass) -> ErrorInfo:
     error = ErrorInfo(code, str(proof.get("message", "")))
-    if code in CODES and error.kind not in kinds:  # a later version's code says nothing here; its outcome does
+    if code in CODES and error.error_class not in error_classes:  # a later version's code says nothing here; its outcome does
         raise ValueError("the code says something else than the outcome")
     return error
 

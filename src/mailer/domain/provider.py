@@ -15,7 +15,7 @@ from mailer.domain.message import Address, DisplayName
 from mailer.domain.regions import SES_REGIONS, partition_of
 from mailer.domain.wire import WireModel, fault, load_object, matching, parse
 
-Kind = Literal["ses", "smtp"]
+ProviderType = Literal["ses", "smtp"]
 Tls = Literal["none", "starttls", "implicit"]
 Sandbox = Literal["true", "false", "unknown"]
 
@@ -136,13 +136,13 @@ class RoleConfig(_SesConfig):
         return {"type": "role"}
 
 
-class SealedRole(RoleConfig):
+class AssumableRole(RoleConfig):
     """A role as it is sealed: with the ExternalId that it is assumed with."""
 
     external_id: Annotated[str, Field(min_length=2, max_length=1224, repr=False)]
 
     @classmethod
-    def of(cls, config: RoleConfig, external_id: str) -> "SealedRole":
+    def of(cls, config: RoleConfig, external_id: str) -> "AssumableRole":
         """Add the tenant's ExternalId to what it stored."""
         return cls(**dict(config), external_id=external_id)
 
@@ -179,14 +179,14 @@ class SmtpConfig(_Config):
 SesConfig = AccessKeyConfig | RoleConfig
 ProviderConfig = AccessKeyConfig | RoleConfig | SmtpConfig
 """As a caller stores it."""
-SealedConfig = AccessKeyConfig | SealedRole | SmtpConfig
+DecryptedConfig = AccessKeyConfig | AssumableRole | SmtpConfig
 """As it is sealed."""
 
 
 class ProviderPut(WireModel):
     """What a caller stores."""
 
-    provider: Kind
+    provider: ProviderType
     config: ProviderConfig
 
 
@@ -202,7 +202,7 @@ class _SmtpPut(ProviderPut):
     config: SmtpConfig
 
 
-def parse_put(body: str | bytes) -> tuple[Kind, ProviderConfig]:
+def parse_put(body: str | bytes) -> tuple[ProviderType, ProviderConfig]:
     """Read what a caller stores: `{"provider": …, "config": …}`.
 
     Raises:
@@ -219,14 +219,14 @@ def parse_put(body: str | bytes) -> tuple[Kind, ProviderConfig]:
     return put.provider, put.config
 
 
-def parse_config(kind: Kind, plaintext: str | bytes) -> SealedConfig:
+def parse_config(provider_type: ProviderType, plaintext: str | bytes) -> DecryptedConfig:
     """Read a config as `plaintext` wrote it.
 
     Raises:
         RequestError: names every faulty field.
     """
     document, unreadable = load_object(plaintext)
-    model: type[SealedConfig] = SmtpConfig if kind == "smtp" else SealedRole if "roleArn" in document else AccessKeyConfig
+    model: type[DecryptedConfig] = SmtpConfig if provider_type == "smtp" else AssumableRole if "roleArn" in document else AccessKeyConfig
     return parse(model, document, unreadable)
 
 
@@ -244,7 +244,7 @@ class ProviderStatus(StrEnum):
 class StoredConfig:
     """One version of a tenant's config as the table holds it: what may be shown in clear, the rest sealed."""
 
-    provider: Kind
+    provider: ProviderType
     version: int
     ciphertext: bytes = field(repr=False)
     """AWS Encryption SDK message over the config's JSON, bound to {tenant_id, provider, version}."""
@@ -275,7 +275,7 @@ class Provider:
     status: ProviderStatus
     versions: int
     """The highest version ever given out; never reused, also after DELETE."""
-    sealed_external_id: bytes = field(repr=False)
+    encrypted_external_id: bytes = field(repr=False)
     """What a role's trust policy must ask for: made once for a tenant, kept for ever, sealed as a config is."""
     active: StoredConfig | None = None
     candidate: StoredConfig | None = None
@@ -298,21 +298,21 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Blocked:
     """Why a tenant's mail does not go out now, and whether it waits for that to change or fails."""
 
     error: ErrorInfo
     waits: bool
 
 
-_NOT_CONFIGURED = Stop(ErrorInfo("provider_not_configured", "the tenant has no mail provider"), waits=False)
-_DELETED = Stop(ErrorInfo("provider_deleted", "the tenant's mail provider was deleted"), waits=False)
-_NEVER_VERIFIED = Stop(ErrorInfo("provider_not_active", "the tenant's mail provider was never verified"), waits=False)
+_NOT_CONFIGURED = Blocked(ErrorInfo("provider_not_configured", "the tenant has no mail provider"), waits=False)
+_DELETED = Blocked(ErrorInfo("provider_deleted", "the tenant's mail provider was deleted"), waits=False)
+_NEVER_VERIFIED = Blocked(ErrorInfo("provider_not_active", "the tenant's mail provider was never verified"), waits=False)
 _ENABLE = "Tenant: switch the provider on again (POST …/provider/enable); what waits goes out by itself."
-_DISABLED = Stop(ErrorInfo("provider_not_active", "the tenant's mail provider is disabled", _ENABLE), waits=True)
+_DISABLED = Blocked(ErrorInfo("provider_not_active", "the tenant's mail provider is disabled", _ENABLE), waits=True)
 
 
-def sending_state(provider: Provider | None, requested_at: datetime | None = None) -> StoredConfig | Stop:
+def sending_state(provider: Provider | None, requested_at: datetime | None = None) -> StoredConfig | Blocked:
     """Decide what a send does with the tenant's row: the config to use, or why not.
 
     `requested_at` is when the request was made: DELETE fails what was asked for before it, also when another provider
@@ -326,7 +326,7 @@ def sending_state(provider: Provider | None, requested_at: datetime | None = Non
         return _NOT_CONFIGURED if provider.status is ProviderStatus.DELETED else _NEVER_VERIFIED
     match provider.status:
         case ProviderStatus.SUSPENDED:
-            return Stop(provider.error or ErrorInfo("provider_not_active", "the tenant's mail provider is suspended"), waits=True)
+            return Blocked(provider.error or ErrorInfo("provider_not_active", "the tenant's mail provider is suspended"), waits=True)
         case ProviderStatus.DISABLED:
             return _DISABLED
         case _:

@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 from mailer.domain.delivery import NotSent
-from mailer.domain.errors import Kind
+from mailer.domain.errors import ErrorClass
 
 MAX_DELAY = timedelta(seconds=900)
 """What a queue can hold a message back at most (SQS DelaySeconds); longer waits are parked in the bucket."""
 
-FIRST_RETRY = {Kind.DEFERRED: timedelta(seconds=5), Kind.TENANT: timedelta(seconds=60)}
+FIRST_RETRY = {ErrorClass.DEFERRED: timedelta(seconds=5), ErrorClass.TENANT: timedelta(seconds=60)}
 """First wait after an error that passes by itself, and after one that the tenant must mend; each further one is twice as long."""
 
 _MOST_DOUBLINGS = 8
@@ -26,7 +26,7 @@ def retry_delay(outcome: NotSent, failures: int) -> timedelta:
     """Return how long to wait after a failed try, the request's so many-th. A provider's own word comes first."""
     if outcome.retry_after is not None:
         return outcome.retry_after
-    first = FIRST_RETRY.get(outcome.error.kind, FIRST_RETRY[Kind.DEFERRED])
+    first = FIRST_RETRY.get(outcome.error.error_class, FIRST_RETRY[ErrorClass.DEFERRED])
     return min(first * (1 << min(failures - 1, _MOST_DOUBLINGS)), MAX_DELAY)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from mailer.domain.provider import Kind, Provider, ProviderStatus, Sandbox, StoredConfig
+from mailer.domain.provider import Provider, ProviderStatus, ProviderType, Sandbox, StoredConfig
 from mailer.domain.wire import WireModel
 from mailer.handlers.models import Error, Time
 from mailer.services.providers import Onboarding
@@ -13,7 +13,7 @@ from mailer.services.verify import Verified
 class Config(WireModel):
     """One version of a config, without what is secret in it."""
 
-    provider: Kind
+    provider: ProviderType
     version: int
     region: str | None
     from_address: str
@@ -32,7 +32,7 @@ class Config(WireModel):
 class ProviderRecord(WireModel):
     """A tenant's provider: its active config, or the one that waits to be verified where there is none."""
 
-    provider: Kind
+    provider: ProviderType
     status: Literal[ProviderStatus.UNVERIFIED, ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED]
     version: int
     region: str | None

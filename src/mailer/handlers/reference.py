@@ -9,7 +9,7 @@ from typing import Any
 
 from mailer.domain.errors import CODES
 from mailer.domain.lifecycle import SANDBOX_MAY_BE
-from mailer.domain.onboarding import Us, iam_policy, trust_policy
+from mailer.domain.onboarding import Platform, iam_policy, trust_policy
 
 _WRITE_ONLY = "It is encrypted before it is stored, and no answer shows it."
 _CONFIG = {
@@ -311,7 +311,7 @@ _PROVIDER = {
 }
 _ACTIVE = {**_PROVIDER, "status": "active", "verifiedAt": "2026-11-24T10:01:00.000Z", "warnings": [SANDBOX_MAY_BE]}
 _EXTERNAL_ID = "b3fPzkV1w0mBq0mCzv3yD2Jr8kq5uQeX7hTn4sLgYc0"  # a random one
-_US = Us("Leadmetrics", "aws", "123456789012", ("arn:aws:iam::123456789012:role/tenantmail-send",))
+_PLATFORM = Platform("Leadmetrics", "aws", "123456789012", ("arn:aws:iam::123456789012:role/tenantmail-send",))
 
 BODIES: Mapping[str, Any] = {
     "sendMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
@@ -369,7 +369,7 @@ ANSWERS: Mapping[str, Any] = {
     "onboardProvider": {
         "externalId": _EXTERNAL_ID,
         "iamPolicy": iam_policy(None),
-        "trustPolicy": trust_policy(_US, _EXTERNAL_ID),
+        "trustPolicy": trust_policy(_PLATFORM, _EXTERNAL_ID),
         "cloudFormationTemplate": '{"AWSTemplateFormatVersion": "2010-09-09", …}',
         "quickCreateLink": "https://eu-central-1.console.aws.amazon.com/cloudformation/home?region=eu-central-1#/stacks/create/review?…",
     },

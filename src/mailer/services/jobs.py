@@ -16,7 +16,7 @@ from mailer.ports import (
     Pacer,
     ParkedBodies,
     ProducerRules,
-    ProviderOpener,
+    ProviderFactory,
     ProvidersTable,
     QueueMessage,
     SendQueue,
@@ -32,7 +32,7 @@ class SendDependencies:
     """What the send path depends on."""
 
     providers: ProvidersTable
-    opener: ProviderOpener
+    provider_factory: ProviderFactory
     messages: MessagesTable
     queue: SendQueue
     parked: ParkedBodies

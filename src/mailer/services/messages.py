@@ -15,7 +15,7 @@ from mailer.domain import changes, delivery
 from mailer.domain.delivery import ERASED_CONTENT, Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import MAX_BODY, SCHEMA, S3Object, SendRequest, canonical_json, schedule
-from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
+from mailer.domain.provider import Blocked, Provider, StoredConfig, sending_state
 from mailer.domain.retries import MAX_DELAY
 from mailer.ports import (
     Attachments,
@@ -151,7 +151,7 @@ def _active_configs(tenant_ids: Collection[str], now: datetime, deps: MessagesDe
     rows = provider_rows(tenant_ids, deps) if tenant_ids else {}
     for tenant_id in tenant_ids:
         state = sending_state(rows.get(tenant_id), now)
-        if isinstance(state, Stop) and not state.waits:
+        if isinstance(state, Blocked) and not state.waits:
             raise RequestError([Problem("", state.error.message)], state.error.code)
     return {tenant_id: row.active for tenant_id, row in rows.items() if row.active}
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from mailer.domain import changes
 from mailer.domain.changes import Deferral, Fence
 from mailer.domain.delivery import Change, Delivery, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
-from mailer.domain.doctor import advised
-from mailer.domain.errors import DependencyError, ErrorInfo, Kind
+from mailer.domain.errors import DependencyError, ErrorClass, ErrorInfo
 from mailer.domain.provider import Provider
+from mailer.domain.remediation import with_remediation
 from mailer.domain.retries import retry_delay
 from mailer.ports import RefusedError
 from mailer.services.ending import maybe_sent_before
@@ -24,7 +24,7 @@ def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outc
         DependencyError: neither the table nor the queue took it, or its body is not safe yet: the copy must stay on the queue.
     """
     if isinstance(outcome, NotSent):
-        outcome = replace(outcome, error=advised(outcome.error, row))
+        outcome = replace(outcome, error=with_remediation(outcome.error, row))
     try:
         record = _write_outcome(job, deps, fence, outcome, row)
     except DependencyError as failure:
@@ -43,7 +43,7 @@ def _write_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outc
     match outcome:
         case Sent(message_id):
             return _record_accepted(job, deps, fence, message_id, row)
-        case NotSent(error) if error.kind is Kind.FAILED:
+        case NotSent(error) if error.error_class is ErrorClass.FAILED:
             return _record_rejected(job, deps, fence, error, row)
         case NotSent():
             return _defer_attempt(job, deps, fence, outcome, row)
@@ -55,7 +55,7 @@ def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome
     try:
         carry_proof(job, deps, fence, outcome, failure)
     except DependencyError:
-        if isinstance(outcome, NotSent) and outcome.error.kind is not Kind.FAILED:
+        if isinstance(outcome, NotSent) and outcome.error.error_class is not ErrorClass.FAILED:
             # The queue is out of reach, perhaps not the table: SQS hands this very copy out again, to a record that may be tried.
             deferral = Deferral(
                 until=deps.clock.now(), generation=job.queue_message.generation, error=outcome.error, parked=job.queue_message.parked
@@ -91,7 +91,7 @@ def _record_rejected(job: Job, deps: SendDependencies, fence: Fence, error: Erro
 
 
 def _defer_attempt(job: Job, deps: SendDependencies, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
-    suspended = outcome.error.kind is Kind.TENANT and record_tenant_fault(job, deps, outcome.error, row)
+    suspended = outcome.error.error_class is ErrorClass.TENANT and record_tenant_fault(job, deps, outcome.error, row)
     job = job.failed()
     until = job.request.expires_at if suspended else deps.clock.now() + retry_delay(outcome, job.queue_message.failures)
     deferral = requeue_or_park(job, deps, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)

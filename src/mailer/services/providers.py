@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mailer.domain import lifecycle
-from mailer.domain.doctor import Disclosed, diagnose
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
 from mailer.domain.events import provider_changed
 from mailer.domain.onboarding import (
-    Document,
-    Us,
+    Platform,
+    PolicyDocument,
     iam_policy,
     onboarding_parameters,
     onboarding_template,
@@ -20,18 +19,19 @@ from mailer.domain.onboarding import (
     trust_policy,
 )
 from mailer.domain.provider import (
-    Kind,
+    AssumableRole,
+    DecryptedConfig,
     Provider,
     ProviderConfig,
+    ProviderType,
     RoleConfig,
-    SealedConfig,
-    SealedRole,
     SmtpConfig,
     StoredConfig,
     parse_config,
     parse_put,
 )
-from mailer.ports import Clock, ProviderOpener, ProviderStore, Telemetry, TemplateStore, TrustProbe, Vault
+from mailer.domain.remediation import Disclosed, add_remediation
+from mailer.ports import Clock, ConfigCipher, ProviderFactory, ProviderStore, Telemetry, TemplateStore, TrustProbe
 
 MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
@@ -45,14 +45,14 @@ class ProviderDependencies:
     """What the provider API depends on."""
 
     store: ProviderStore
-    vault: Vault
-    opener: ProviderOpener
+    config_cipher: ConfigCipher
+    provider_factory: ProviderFactory
     trust: TrustProbe
     clock: Clock
     telemetry: Telemetry
     new_external_id: Callable[[], str]
     """Makes a value that nobody can guess."""
-    us: Us
+    platform: Platform
     templates: TemplateStore
     allow_smtp: bool
 
@@ -66,15 +66,15 @@ def put_config(tenant_id: str, body: str | bytes, deps: ProviderDependencies, *,
     """
     if len(body) > MAX_BODY:
         raise RequestError([Problem("", f"must have at most {MAX_BODY} characters")])
-    kind, config = parse_put(body)
+    provider_type, config = parse_put(body)
     _refuse_forbidden(config, deps)
 
     def decide(row: Provider | None) -> Provider:
         row = _reserved(tenant_id, row, deps)
         # Sealed anew for each try: the version is part of what the ciphertext is bound to.
-        whole = SealedRole.of(config, _external_id(row, deps)) if isinstance(config, RoleConfig) else config
-        sealed = deps.vault.seal(tenant_id, kind, row.versions + 1, whole.plaintext())
-        return lifecycle.store(row, _stored(kind, config, sealed, row), deps.clock.now())
+        whole = AssumableRole.of(config, _external_id(row, deps)) if isinstance(config, RoleConfig) else config
+        ciphertext = deps.config_cipher.encrypt(tenant_id, provider_type, row.versions + 1, whole.plaintext())
+        return lifecycle.store(row, _stored(provider_type, config, ciphertext, row), deps.clock.now())
 
     return change(tenant_id, deps, decide, by=by)
 
@@ -85,10 +85,10 @@ def _refuse_forbidden(config: ProviderConfig, deps: ProviderDependencies) -> Non
         raise RequestError([Problem("provider", problem)])
     if not isinstance(config, RoleConfig):
         return
-    if config.account == deps.us.account:
+    if config.account == deps.platform.account:
         raise RequestError([Problem("config.roleArn", "must be a role of the tenant's own AWS account, not of this service's")])
-    if config.partition != deps.us.partition:
-        problem = f"must be of this service's own AWS partition, arn:{deps.us.partition}:…; for another, store an access key"
+    if config.partition != deps.platform.partition:
+        problem = f"must be of this service's own AWS partition, arn:{deps.platform.partition}:…; for another, store an access key"
         raise RequestError([Problem("config.roleArn", problem)])
 
 
@@ -98,22 +98,22 @@ _EXTERNAL_ID = "external-id", 0
 
 def _reserved(tenant_id: str, row: Provider | None, deps: ProviderDependencies) -> Provider:
     """Return the tenant's row with an ExternalId, which an unknown tenant does not have yet, and an erased one not any more."""
-    if row is not None and row.sealed_external_id:
+    if row is not None and row.encrypted_external_id:
         return row
-    sealed = deps.vault.seal(tenant_id, *_EXTERNAL_ID, deps.new_external_id().encode())
-    return replace(row, sealed_external_id=sealed) if row else lifecycle.reserve(tenant_id, sealed, deps.clock.now())
+    ciphertext = deps.config_cipher.encrypt(tenant_id, *_EXTERNAL_ID, deps.new_external_id().encode())
+    return replace(row, encrypted_external_id=ciphertext) if row else lifecycle.reserve(tenant_id, ciphertext, deps.clock.now())
 
 
 def _external_id(row: Provider, deps: ProviderDependencies) -> str:
-    return deps.vault.open(row.tenant_id, *_EXTERNAL_ID, row.sealed_external_id).decode()
+    return deps.config_cipher.decrypt(row.tenant_id, *_EXTERNAL_ID, row.encrypted_external_id).decode()
 
 
-def _stored(kind: Kind, config: ProviderConfig, sealed: bytes, row: Provider) -> StoredConfig:
+def _stored(provider_type: ProviderType, config: ProviderConfig, ciphertext: bytes, row: Provider) -> StoredConfig:
     ses = None if isinstance(config, SmtpConfig) else config
     return StoredConfig(
-        provider=kind,
+        provider=provider_type,
         version=row.versions + 1,
-        ciphertext=sealed,
+        ciphertext=ciphertext,
         region=ses.region if ses else "",
         from_address=config.from_address,
         from_name=config.from_name,
@@ -139,14 +139,14 @@ def disclose(row: Provider, deps: ProviderDependencies) -> Provider:
     What cannot be opened stays closed: the rest of the row is shown all the same.
     """
     roles = {config.version: role_of(row, config, deps) for config in (row.active, row.candidate) if config}
-    error = diagnose(row.error, row.active, roles[row.active.version]) if row.error and row.active else row.error
+    error = add_remediation(row.error, row.active, roles[row.active.version]) if row.error and row.active else row.error
     active, candidate = (config and _disclosed(config, roles[config.version]) for config in (row.active, row.candidate))
     return replace(row, active=active, candidate=candidate, error=error)
 
 
 def _disclosed(config: StoredConfig, disclosed: Disclosed | None) -> StoredConfig:
     shown = disclosed.role.disclosed() if disclosed else config.credentials
-    return replace(config, credentials=shown, error=config.error and diagnose(config.error, config, disclosed))
+    return replace(config, credentials=shown, error=config.error and add_remediation(config.error, config, disclosed))
 
 
 def role_of(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> Disclosed | None:
@@ -154,23 +154,23 @@ def role_of(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> 
     if config.credentials["type"] != "role":
         return None
     try:
-        role = open_config(row, config, deps)
+        role = decrypt_config(row, config, deps)
     except DependencyError as failure:
         deps.telemetry.failed("show role", row.tenant_id, failure)
         return None
     except NotSentError:
         return None
-    return Disclosed(role, deps.us) if isinstance(role, SealedRole) else None
+    return Disclosed(role, deps.platform) if isinstance(role, AssumableRole) else None
 
 
-def open_config(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> SealedConfig:
+def decrypt_config(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> DecryptedConfig:
     """Decrypt a config.
 
     Raises:
         NotSentError: config_unreadable.
         DependencyError: KMS did not do its part.
     """
-    plaintext = deps.vault.open(row.tenant_id, config.provider, config.version, config.ciphertext)
+    plaintext = deps.config_cipher.decrypt(row.tenant_id, config.provider, config.version, config.ciphertext)
     try:
         return parse_config(config.provider, plaintext)
     except RequestError:
@@ -206,9 +206,9 @@ class Onboarding:
     """What a tenant sets up in its own AWS account before it stores a config."""
 
     external_id: str
-    iam_policy: Document
+    iam_policy: PolicyDocument
     """For a user or role: what sending takes, no more."""
-    trust_policy: Document
+    trust_policy: PolicyDocument
     """For a role."""
     template: str
     """CloudFormation, as JSON: makes a role of both, and what brings SES's events to us."""
@@ -227,13 +227,13 @@ def onboard(tenant_id: str, deps: ProviderDependencies) -> Onboarding:
     row = change(tenant_id, deps, lambda row: _reserved(tenant_id, row, deps))
     config, external_id = row.candidate or row.active, _external_id(row, deps)
     parameters = onboarding_parameters(tenant_id, external_id, config)
-    published = deps.templates.publish(onboarding_template(deps.us, {}))
+    published = deps.templates.publish(onboarding_template(deps.platform, {}))
     return Onboarding(
         external_id=external_id,
         iam_policy=iam_policy(config),
-        trust_policy=trust_policy(deps.us, external_id),
-        template=onboarding_template(deps.us, parameters, config),
-        quick_create_link=quick_create_link(config.region if config and config.region else deps.us.region, published, parameters),
+        trust_policy=trust_policy(deps.platform, external_id),
+        template=onboarding_template(deps.platform, parameters, config),
+        quick_create_link=quick_create_link(config.region if config and config.region else deps.platform.region, published, parameters),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mailer.domain.errors import DependencyError
 from mailer.domain.pacing import AccountRate
-from mailer.domain.provider import Stop, StoredConfig, sending_state
+from mailer.domain.provider import Blocked, StoredConfig, sending_state
 from mailer.ports import AccountRates, Clock, ProvidersTable
 from mailer.services.accounts import account_of, rate_source
 
@@ -64,10 +64,10 @@ class ReleaseBudgets:
 
     def __init__(self, deps: RateDependencies) -> None:
         self._deps = deps
-        self._tenants: dict[str, ReleaseBudget | Stop | DependencyError | None] = {}
+        self._tenants: dict[str, ReleaseBudget | Blocked | DependencyError | None] = {}
         self._accounts: dict[str, ReleaseBudget | DependencyError] = {}
 
-    def of(self, tenant_ids: Collection[str]) -> Mapping[str, ReleaseBudget | Stop | DependencyError | None]:
+    def of(self, tenant_ids: Collection[str]) -> Mapping[str, ReleaseBudget | Blocked | DependencyError | None]:
         """Return each tenant's outlet; why its mail has to wait for its provider; None where all of it may go back, as with SMTP.
 
         Where its row, or the line of its account, could not be read, that is the answer: its mail stays where it is.
@@ -86,7 +86,9 @@ class ReleaseBudgets:
             self._tenants |= unreadable
             self._open({tenant_id: state for tenant_id, state in states.items() if isinstance(state, StoredConfig)})
             # What will never be sent goes back to end with its reason.
-            self._tenants |= {tenant_id: state if state.waits else None for tenant_id, state in states.items() if isinstance(state, Stop)}
+            self._tenants |= {
+                tenant_id: state if state.waits else None for tenant_id, state in states.items() if isinstance(state, Blocked)
+            }
         return {tenant_id: self._tenants[tenant_id] for tenant_id in tenant_ids}
 
     def _open(self, configs: Mapping[str, StoredConfig]) -> None:

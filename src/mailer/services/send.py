@@ -13,12 +13,12 @@ from itertools import chain
 from mailer.domain import changes, proof
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Status, WaitsFor, same_content
-from mailer.domain.doctor import advised, told
-from mailer.domain.errors import EXPIRED, DependencyError, ErrorInfo, Kind, NotSentError, RequestError
+from mailer.domain.errors import EXPIRED, DependencyError, ErrorClass, ErrorInfo, NotSentError, RequestError
 from mailer.domain.message import MAX_BODY, canonical_json
 from mailer.domain.mime import Mail, compose
 from mailer.domain.pacing import RetryAt, Slot
-from mailer.domain.provider import Provider, Stop, StoredConfig, sending_state
+from mailer.domain.provider import Blocked, Provider, StoredConfig, sending_state
+from mailer.domain.remediation import provider_with_remediation, with_remediation
 from mailer.domain.retries import retry_delay
 from mailer.domain.tags import tagged
 from mailer.ports import EmailProvider, QueueMessage, RefusedError
@@ -92,7 +92,7 @@ def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
         rows = deps.providers.get_many(tenant_ids) if tenant_ids else {}
     except DependencyError as failure:
         return dict.fromkeys(tenant_ids, failure)
-    return {tenant_id: told(row) if isinstance(row, Provider) else row for tenant_id, row in rows.items()}
+    return {tenant_id: provider_with_remediation(row) if isinstance(row, Provider) else row for tenant_id, row in rows.items()}
 
 
 def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | Received | None:
@@ -152,7 +152,7 @@ def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> 
         return None
     if deps.clock.now() < job.send_at:
         defer(job, deps, job.send_at, None)
-    elif isinstance(state := sending_state(row, job.request.created_at), Stop):
+    elif isinstance(state := sending_state(row, job.request.created_at), Blocked):
         _defer_or_end(job, deps, state)
     else:
         return _with_provider(job, row, state, deps)
@@ -185,7 +185,7 @@ def _record_proof(job: Job, row: Provider | None, deps: SendDependencies) -> boo
     return True
 
 
-def _defer_or_end(job: Job, deps: SendDependencies, state: Stop) -> None:
+def _defer_or_end(job: Job, deps: SendDependencies, state: Blocked) -> None:
     if state.waits:
         defer(job, deps, job.request.expires_at, state.error, WaitsFor.PROVIDER)
     else:
@@ -195,7 +195,7 @@ def _defer_or_end(job: Job, deps: SendDependencies, state: Stop) -> None:
 def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> PreparedSend | None:
     try:
         with job.timings.measured("open", deps.clock):
-            provider = deps.opener.open(job.tenant_id, config)
+            provider = deps.provider_factory.create(job.tenant_id, config)
         return PreparedSend(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
         _handle_refusal(job, row, deps, refusal.error)
@@ -204,10 +204,10 @@ def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: S
 
 def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, error: ErrorInfo) -> None:
     """Let a request wait that its tenant's config or credentials keep from being tried."""
-    error = advised(error, row)
-    if error.kind is Kind.FAILED:
+    error = with_remediation(error, row)
+    if error.error_class is ErrorClass.FAILED:
         end_job(job, deps, error)
-    elif error.kind is Kind.TENANT and record_tenant_fault(job, deps, error, row):
+    elif error.error_class is ErrorClass.TENANT and record_tenant_fault(job, deps, error, row):
         defer(job, deps, job.request.expires_at, error, WaitsFor.PROVIDER)
     else:
         job = job.failed()

@@ -14,7 +14,7 @@ from itertools import batched, chain
 from mailer.domain import changes
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError, UnreadableError
-from mailer.domain.provider import Stop
+from mailer.domain.provider import Blocked
 from mailer.ports import (
     AccountRates,
     Clock,
@@ -225,7 +225,7 @@ def _pages(tenant_id: str, deps: SweepDependencies) -> Iterator[Sequence[Deliver
 def _release(
     tenant_id: str,
     pages: Iterator[Sequence[Delivery]],
-    budget: ReleaseBudget | Stop | DependencyError | None,
+    budget: ReleaseBudget | Blocked | DependencyError | None,
     deps: SweepDependencies,
     stats: SweepStats,
 ) -> bool:
@@ -240,7 +240,7 @@ def _release(
         return False
     page = next(pages, ())
     # A provider that was switched off again leaves its mail where it is: it is marked again when it is back.
-    if not page or isinstance(budget, Stop):
+    if not page or isinstance(budget, Blocked):
         deps.releases.released(tenant_id, deps.clock.now())
         return False
     free = [record for record in page if budget is None or budget.take(record.recipients)]

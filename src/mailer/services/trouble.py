@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailer.domain.delivery import Status
-from mailer.domain.errors import CODES, Kind
+from mailer.domain.errors import CODES, ErrorClass
 from mailer.services.request_log import LoggedState, read_log
 
 _BAD = frozenset({Status.DEFERRED, Status.FAILED, Status.UNKNOWN})
@@ -42,5 +42,5 @@ def find_trouble(lines: Iterable[str]) -> Sequence[Trouble]:
 
 def _is_settled(logged: LoggedState, sent_at: datetime | None) -> bool:
     code = CODES.get(logged.code or "")
-    is_tenants = code is not None and code.kind is Kind.TENANT
+    is_tenants = code is not None and code.error_class is ErrorClass.TENANT
     return logged.status is Status.FAILED and is_tenants and sent_at is not None and sent_at > logged.at

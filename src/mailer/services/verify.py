@@ -5,14 +5,14 @@ from datetime import timedelta
 
 from mailer.domain import lifecycle
 from mailer.domain.delivery import Sent
-from mailer.domain.doctor import diagnose
 from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, NotSentError
-from mailer.domain.lifecycle import Passed
+from mailer.domain.lifecycle import VerificationResult
 from mailer.domain.message import EmailMessage, Mailbox
 from mailer.domain.mime import Mail, compose
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.domain.remediation import add_remediation
 from mailer.ports import AccountFacts, EmailProvider
-from mailer.services.providers import ProviderDependencies, change, open_config, role_of
+from mailer.services.providers import ProviderDependencies, change, decrypt_config, role_of
 
 SEND_BY = timedelta(seconds=12)
 """How long opening the config may take: API Gateway waits 29 s for all of it, and SES has up to 13 s to accept the mail."""
@@ -63,7 +63,7 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | Non
     if not isinstance(outcome, Sent):
         raise _failed(row, config, _here(outcome.error), deps, by)
     facts = provider.account_facts() if deps.clock.now() - started < ASK_BY else AccountFacts()
-    passed = Passed(
+    passed = VerificationResult(
         at=deps.clock.now(),
         account=facts.account,
         sandbox=facts.sandbox,
@@ -77,12 +77,12 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | Non
 def _open(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> EmailProvider:
     if config.credentials["type"] == "role":
         _refuse_open_role(row, config, deps)
-    return deps.opener.open(row.tenant_id, config)
+    return deps.provider_factory.create(row.tenant_id, config)
 
 
 def _refuse_open_role(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> None:
     """Refuse a role that anybody could have us assume who knows its ARN: the confused deputy of AWS's IAM guide."""
-    role = open_config(row, config, deps)
+    role = decrypt_config(row, config, deps)
     if isinstance(role, RoleConfig) and not deps.trust.refuses_foreign_external_id(role):
         message = (
             "the role's trust policy lets this service in without the tenant's ExternalId, so that any other tenant could use the role"
@@ -91,7 +91,7 @@ def _refuse_open_role(row: Provider, config: StoredConfig, deps: ProviderDepende
 
 
 def _test_mail(provider: EmailProvider, deps: ProviderDependencies) -> Mail:
-    platform = deps.us.platform
+    platform = deps.platform.name
     message = EmailMessage(
         to=(Mailbox(email=provider.sender.email),),
         subject=SUBJECT.format(platform=platform),
@@ -109,11 +109,11 @@ _HERE = {
 
 
 def _here(error: ErrorInfo) -> ErrorInfo:
-    return replace(error, advice=_HERE.get(error.code, error.advice))
+    return replace(error, remediation=_HERE.get(error.code, error.remediation))
 
 
 def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, deps: ProviderDependencies, by: str | None) -> VerifyFailedError:
     """Note on the row why the config did not pass, for those who look later; only the answer names the role."""
-    noted = diagnose(error, config)
+    noted = add_remediation(error, config)
     change(row.tenant_id, deps, lambda stands: lifecycle.fail_verify(stands, config.version, noted, deps.clock.now()), by=by)
-    return VerifyFailedError(diagnose(error, config, role_of(row, config, deps)))
+    return VerifyFailedError(add_remediation(error, config, role_of(row, config, deps)))

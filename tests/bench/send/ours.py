@@ -54,7 +54,7 @@ def send_only(*, count: int = 5) -> dict[str, float]:
 
     def send(record: Mapping[str, Any]) -> None:
         request = parse_request(record["body"])
-        provider = deps.opener.open(request.tenant_id, configs[request.tenant_id])
+        provider = deps.provider_factory.create(request.tenant_id, configs[request.tenant_id])
         provider.send(compose(request.message, provider.sender, date=datetime.now(UTC), load=None), tags={})
 
     return batches(lambda batch: list(deps.workers.map(send, batch["Records"])), count)
@@ -105,7 +105,7 @@ def _one(handle: Handle, requests: Requests, tenant: Tenant) -> float:
 
 
 def _decrypt(tenant_id: str, config: StoredConfig) -> float:
-    return clocked(lambda: wiring.vault().open(tenant_id, "ses", 1, config.ciphertext)).cpu
+    return clocked(lambda: wiring.config_cipher().decrypt(tenant_id, "ses", 1, config.ciphertext)).cpu
 
 
 def memory_of_tenants(*, tenants: int) -> dict[str, float]:
@@ -151,7 +151,7 @@ def large(*, count: int = 7) -> dict[str, float]:
     deps, file = wiring.send_dependencies(), octets(LARGE)
     [request] = Requests("large").take(EVERYONE, 1, message(uploaded("tenant-0")))
     parsed = parse_request(json.dumps(request))
-    provider = deps.opener.open(parsed.tenant_id, active_configs(EVERYONE)[parsed.tenant_id])
+    provider = deps.provider_factory.create(parsed.tenant_id, active_configs(EVERYONE)[parsed.tenant_id])
     return repeated(
         lambda: provider.send(compose(parsed.message, provider.sender, date=datetime.now(UTC), load=lambda _: file), tags={}), count
     )

@@ -23,7 +23,7 @@ def _store(tenant: Tenant) -> None:
     stored = StoredConfig(
         provider="ses",
         version=1,
-        ciphertext=wiring.vault().seal(tenant.tenant_id, "ses", 1, config.plaintext()),
+        ciphertext=wiring.config_cipher().encrypt(tenant.tenant_id, "ses", 1, config.plaintext()),
         region=tenant.config["region"],
         from_address=config.from_address,
         from_name=config.from_name,
@@ -35,7 +35,7 @@ def _store(tenant: Tenant) -> None:
         tenant_id=tenant.tenant_id,
         status=ProviderStatus.ACTIVE,
         versions=1,
-        sealed_external_id=b"-",
+        encrypted_external_id=b"-",
         active=stored,
         verified_at=NOW,
         updated_at=NOW,

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 
 from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import ErrorInfo
-from mailer.domain.onboarding import Us, console_page, send_statement, trust_policy
-from mailer.domain.provider import Provider, SealedRole, StoredConfig
+from mailer.domain.onboarding import Platform, console_page, send_statement, trust_policy
+from mailer.domain.provider import AssumableRole, Provider, StoredConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Disclosed:
     """A tenant's role, opened for an answer of the provider API, and whom it must let in."""
 
-    role: SealedRole
-    us: Us
+    role: AssumableRole
+    platform: Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,22 @@ class _Case:
         return f"the role {self.disclosed.role.role_arn}" if self.disclosed else "the role of the config"
 
 
-def told(row: Provider) -> Provider:
+def provider_with_remediation(row: Provider) -> Provider:
     """Give what suspended a provider the advice that fits its config."""
-    return replace(row, error=advised(row.error, row)) if row.error else row
+    return replace(row, error=with_remediation(row.error, row)) if row.error else row
 
 
-def advised(error: ErrorInfo, row: Provider | None) -> ErrorInfo:
+def with_remediation(error: ErrorInfo, row: Provider | None) -> ErrorInfo:
     """Give an error that a tenant's mail met the advice that fits the config it was sent with."""
-    return diagnose(error, row.active) if row and row.active else error
+    return add_remediation(error, row.active) if row and row.active else error
 
 
-def diagnose(error: ErrorInfo, config: StoredConfig, disclosed: Disclosed | None = None) -> ErrorInfo:
+def add_remediation(error: ErrorInfo, config: StoredConfig, disclosed: Disclosed | None = None) -> ErrorInfo:
     """Give an error the advice that fits the tenant's config; advice that it already has is kept."""
-    advise = _ADVICE.get(error.code)
-    if error.advice or advise is None or config.provider != "ses":
+    remediate = _REMEDIATIONS.get(error.code)
+    if error.remediation or remediate is None or config.provider != "ses":
         return error
-    return replace(error, advice=advise(_Case(config, disclosed)))
+    return replace(error, remediation=remediate(_Case(config, disclosed)))
 
 
 def _credentials_denied(case: _Case) -> str:
@@ -72,8 +72,10 @@ def _credentials_invalid(case: _Case) -> str:
 def _role_not_assumable(case: _Case) -> str | None:
     if case.disclosed is None:
         return None
-    role, us = case.disclosed.role, case.disclosed.us
-    return f"Tenant: make this the trust policy of {role.role_arn}, which must exist: {json.dumps(trust_policy(us, role.external_id))}"
+    role, platform = case.disclosed.role, case.disclosed.platform
+    return (
+        f"Tenant: make this the trust policy of {role.role_arn}, which must exist: {json.dumps(trust_policy(platform, role.external_id))}"
+    )
 
 
 def _from_address_not_verified(case: _Case) -> str:
@@ -104,7 +106,7 @@ def _sandbox(case: _Case) -> str:
     return f"Tenant: the account is in the sandbox in {case.config.region}. Request production access ({page}), or verify the recipient."
 
 
-_ADVICE: Mapping[str, Callable[[_Case], str | None]] = {
+_REMEDIATIONS: Mapping[str, Callable[[_Case], str | None]] = {
     "credentials_denied": _credentials_denied,
     "credentials_invalid": _credentials_invalid,
     "role_not_assumable": _role_not_assumable,

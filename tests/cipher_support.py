@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import boto3
 from moto import mock_aws
 
-from mailer.adapters.encryption import ConfigVault
+from mailer.adapters.encryption import KmsConfigCipher
 
 REGION = "eu-central-1"
 ROW = ("acme", "ses", 7)
@@ -14,12 +14,12 @@ PLAINTEXT = b'{"secretAccessKey":"canary-secret"}'
 
 
 @contextmanager
-def a_vault() -> Iterator[tuple[ConfigVault, str]]:
+def a_cipher() -> Iterator[tuple[KmsConfigCipher, str]]:
     """Yield a vault and the ARN of its key."""
     with mock_aws():
         kms = boto3.client("kms", region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
         arn = kms.create_key()["KeyMetadata"]["Arn"]
-        yield ConfigVault(arn, kms), arn
+        yield KmsConfigCipher(arn, kms), arn
 
 
 def flips(sealed: bytes, bits: Iterator[int] | range) -> Iterator[bytes]:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import AssumedRoles, Assumption, FixedKeys, Keys, RoleKeys
-from mailer.adapters.memo import Memo
+from mailer.adapters.credentials import AssumedRoles, CredentialSource, RoleAssumption, RoleCredentials, StaticCredentials
 from mailer.adapters.ses import SesProvider
 from mailer.adapters.ses_account import AccountQuestions
+from mailer.adapters.single_flight_cache import SingleFlightCache
 from mailer.adapters.smtp import SmtpProvider
 from mailer.domain.errors import ErrorInfo, NotSentError, RequestError
 from mailer.domain.mime import Sender
-from mailer.domain.provider import AccessKeyConfig, SealedConfig, SealedRole, SmtpConfig, StoredConfig, parse_config
-from mailer.ports import Clock, EmailProvider, Vault
+from mailer.domain.provider import AccessKeyConfig, AssumableRole, DecryptedConfig, SmtpConfig, StoredConfig, parse_config
+from mailer.ports import Clock, ConfigCipher, EmailProvider
 
 KEPT_FOR = timedelta(minutes=5)
 """How long a decrypted config stays in memory. A new version takes effect at once all the same: it is another key."""
@@ -35,12 +35,12 @@ class _Opened:
     opened_at: datetime
 
 
-class TenantProviderOpener:
-    """Opens providers, `ProviderOpener`; the keys of its cache are never reused, for versions are not."""
+class TenantProviderFactory:
+    """Opens providers, `ProviderFactory`; the keys of its cache are never reused, for versions are not."""
 
     def __init__(
         self,
-        vault: Vault,
+        config_cipher: ConfigCipher,
         roles: AssumedRoles,
         clients: TenantClients,
         inquiries: TenantClients,
@@ -50,16 +50,16 @@ class TenantProviderOpener:
         report: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """`clients` send; `inquiries` ask accounts about themselves, with shorter timeouts; `report` hears whether a config was kept."""
-        self._vault = vault
+        self._config_cipher = config_cipher
         self._roles = roles
         self._clients = clients
         self._inquiries = inquiries
         self._allow_smtp = allow_smtp
         self._clock = clock
         self._report = report
-        self._opened: Memo[_Key, _Opened] = Memo(KEPT_AT_MOST, clock.now)
+        self._opened: SingleFlightCache[_Key, _Opened] = SingleFlightCache(KEPT_AT_MOST, clock.now)
 
-    def open(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
+    def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
         """Open one version of a tenant's config, ready to send: its client made, its role assumed.
 
         Raises:
@@ -79,18 +79,18 @@ class TenantProviderOpener:
         provider = self._opened.get(key, make, lambda opened: opened.opened_at + KEPT_FOR).provider
         self._report(is_kept)
         if isinstance(provider, SesProvider):
-            provider.keys.current()
+            provider.credentials.current()
         return provider
 
     def _open(self, key: _Key, config: StoredConfig) -> _Opened:
-        plaintext = self._vault.open(key.tenant_id, key.provider, key.version, config.ciphertext)
+        plaintext = self._config_cipher.decrypt(key.tenant_id, key.provider, key.version, config.ciphertext)
         try:
             parsed = parse_config(config.provider, plaintext)
         except RequestError:
             raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
         return _Opened(self._provider(key, parsed), self._clock.now())
 
-    def _provider(self, key: _Key, config: SealedConfig) -> EmailProvider:
+    def _provider(self, key: _Key, config: DecryptedConfig) -> EmailProvider:
         sender = Sender(config.from_address, config.from_name)
         if isinstance(config, SmtpConfig):
             return SmtpProvider(sender=sender, config=config)
@@ -99,15 +99,15 @@ class TenantProviderOpener:
             sender=sender,
             region=config.region,
             configuration_set=config.configuration_set,
-            keys=self._keys(key, config),
+            credentials=self._credentials(key, config),
             clients=self._clients,
-            questions=AccountQuestions(self._inquiries, config.region, config.account if isinstance(config, SealedRole) else None),
+            questions=AccountQuestions(self._inquiries, config.region, config.account if isinstance(config, AssumableRole) else None),
         )
 
-    def _keys(self, key: _Key, config: AccessKeyConfig | SealedRole) -> Keys:
+    def _credentials(self, key: _Key, config: AccessKeyConfig | AssumableRole) -> CredentialSource:
         if isinstance(config, AccessKeyConfig):
-            return FixedKeys(config)
-        return RoleKeys(self._roles, Assumption(key.tenant_id, key.version, config.role_arn, config.external_id))
+            return StaticCredentials(config)
+        return RoleCredentials(self._roles, RoleAssumption(key.tenant_id, key.version, config.role_arn, config.external_id))
 
 
 _NO_SMTP = "Tenant: store an SES config; SMTP is for development stacks (template parameter AllowSmtp)."

@@ -8,12 +8,11 @@ from urllib.parse import parse_qs
 import pytest
 
 import tenants
-from fakes import OUR_BUS, OUR_ROLES, US, a_config, a_provider
-from mailer.domain import doctor
-from mailer.domain.doctor import Disclosed, diagnose, told
-from mailer.domain.errors import CODES, ErrorInfo, Kind
+from fakes import OUR_BUS, OUR_ROLES, PLATFORM, a_config, a_provider
+from mailer.domain import remediation
+from mailer.domain.errors import CODES, ErrorClass, ErrorInfo
 from mailer.domain.onboarding import (
-    Us,
+    Platform,
     console_page,
     iam_policy,
     onboarding_parameters,
@@ -23,10 +22,11 @@ from mailer.domain.onboarding import (
 )
 from mailer.domain.provider import ProviderStatus, StoredConfig
 from mailer.domain.regions import partition_of
+from mailer.domain.remediation import Disclosed, add_remediation, provider_with_remediation
 
 ROLE = tenants.role()
 IS_ROLE = {"type": "role"}
-OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.kind is Kind.TENANT} - {
+OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.error_class is ErrorClass.TENANT} - {
     "config_unreadable",  # ours to mend
     "provider_not_configured",
     "provider_not_active",
@@ -34,7 +34,7 @@ OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.kind is Kind.TE
 
 
 def hint(code: str, disclosed: Disclosed | None = None, **config: Any) -> str:
-    return diagnose(ErrorInfo(code, "no"), a_config(**config), disclosed).hint
+    return add_remediation(ErrorInfo(code, "no"), a_config(**config), disclosed).hint
 
 
 def pasted(text: str) -> Any:
@@ -44,16 +44,16 @@ def pasted(text: str) -> Any:
 
 def test_every_fault_of_a_tenants_account_has_advice_of_its_own() -> None:
     """A new code of that kind fails here until somebody says what the tenant must do."""
-    assert set(doctor._ADVICE) >= OWN_ACCOUNT_FAULTS
+    assert set(remediation._REMEDIATIONS) >= OWN_ACCOUNT_FAULTS
 
 
 @pytest.mark.parametrize("code", sorted(OWN_ACCOUNT_FAULTS))
 def test_advice_says_who_and_names_what_is_theirs(code: str) -> None:
     """Each begins with who must act, and is more exact than the code's own hint."""
-    disclosed, credentials = (Disclosed(ROLE, US), IS_ROLE) if code == "role_not_assumable" else (None, a_config().credentials)
-    advice = hint(code, disclosed, configuration_set="news", credentials=credentials)
-    assert advice.startswith("Tenant: ")
-    assert advice != CODES[code].hint
+    disclosed, credentials = (Disclosed(ROLE, PLATFORM), IS_ROLE) if code == "role_not_assumable" else (None, a_config().credentials)
+    remediation = hint(code, disclosed, configuration_set="news", credentials=credentials)
+    assert remediation.startswith("Tenant: ")
+    assert remediation != CODES[code].hint
 
 
 @pytest.mark.parametrize(
@@ -75,37 +75,37 @@ def test_denied_gives_the_statement_to_attach(config: dict[str, Any], resources:
 
 def test_denied_names_the_holder() -> None:
     """The role by its ARN, the user by the end of its key."""
-    assert ROLE.role_arn in hint("credentials_denied", Disclosed(ROLE, US), credentials=IS_ROLE)
+    assert ROLE.role_arn in hint("credentials_denied", Disclosed(ROLE, PLATFORM), credentials=IS_ROLE)
     assert "…WXYZ" in hint("credentials_denied")
 
 
 @pytest.mark.parametrize("code", sorted(OWN_ACCOUNT_FAULTS))
 def test_what_goes_to_records_and_logs_names_no_role(code: str) -> None:
     """Undisclosed, a role stays unnamed, and so does its ExternalId; who must do what is said all the same."""
-    advice = hint(code, configuration_set="news", credentials=IS_ROLE, account="222222222222")
-    assert advice.startswith("Tenant: ")
+    remediation = hint(code, configuration_set="news", credentials=IS_ROLE, account="222222222222")
+    assert remediation.startswith("Tenant: ")
     for closed in (ROLE.role_arn, "role/mail/sender", ROLE.external_id, "sts:ExternalId"):
-        assert closed not in advice
+        assert closed not in remediation
 
 
 def test_not_assumable_gives_the_trust_policy_to_paste() -> None:
     """It is the one that onboarding gives."""
-    advice = hint("role_not_assumable", Disclosed(ROLE, US), credentials=IS_ROLE)
-    assert ROLE.role_arn in advice
-    assert pasted(advice) == trust_policy(US, ROLE.external_id)
+    remediation = hint("role_not_assumable", Disclosed(ROLE, PLATFORM), credentials=IS_ROLE)
+    assert ROLE.role_arn in remediation
+    assert pasted(remediation) == trust_policy(PLATFORM, ROLE.external_id)
 
 
 def test_not_verified_names_identity_region_and_page() -> None:
     """The region is that of the config: an identity that is verified elsewhere is the usual mistake."""
-    advice = hint("from_address_not_verified", region="ap-southeast-2")
+    remediation = hint("from_address_not_verified", region="ap-southeast-2")
     for part in ("hello@acme.example", "acme.example", "ap-southeast-2", console_page("ap-southeast-2", "identities")):
-        assert part in advice
+        assert part in remediation
 
 
 def test_advice_that_is_there_is_kept() -> None:
     """Who saw SES's own answer knows better."""
     error = ErrorInfo("credentials_denied", "no", "Tenant: enable the region.")
-    assert diagnose(error, a_config()) is error
+    assert add_remediation(error, a_config()) is error
 
 
 @pytest.mark.parametrize("code", ["throttled", "config_unreadable", "unclassified", "dependency_unavailable"])
@@ -117,16 +117,16 @@ def test_what_is_no_fault_of_the_account_keeps_the_codes_hint(code: str) -> None
 def test_smtp_is_not_told_about_ses() -> None:
     """A development sink has no console."""
     error = ErrorInfo("credentials_invalid", "no")
-    assert diagnose(error, a_config(provider="smtp", region="")) is error
+    assert add_remediation(error, a_config(provider="smtp", region="")) is error
 
 
 def test_a_suspended_record_is_told_with_advice() -> None:
     """And one that is not stays as it is."""
     row = a_provider(status=ProviderStatus.SUSPENDED, error=ErrorInfo("credentials_denied", "no"))
-    shown = told(row)
+    shown = provider_with_remediation(row)
     assert shown.error is not None
     assert shown.error.hint == hint("credentials_denied")
-    assert told(replace(row, error=None)).error is None
+    assert provider_with_remediation(replace(row, error=None)).error is None
 
 
 # -- onboarding ----------------------------------------------------------------------------------------------------------
@@ -148,14 +148,14 @@ def test_partitions_have_their_own_names(region: str, partition: str, host: str)
 
 def test_our_account_is_read_from_the_keys_arn() -> None:
     """No setting of its own to get wrong."""
-    us = Us.of("Leadmetrics", "arn:aws-cn:kms:cn-north-1:333333333333:key/1234", OUR_ROLES, OUR_BUS)
-    assert (us.partition, us.region, us.account, us.roles) == ("aws-cn", "cn-north-1", "333333333333", OUR_ROLES)
-    assert us.feedback_bus == OUR_BUS
+    platform = Platform.of("Leadmetrics", "arn:aws-cn:kms:cn-north-1:333333333333:key/1234", OUR_ROLES, OUR_BUS)
+    assert (platform.partition, platform.region, platform.account, platform.roles) == ("aws-cn", "cn-north-1", "333333333333", OUR_ROLES)
+    assert platform.feedback_bus == OUR_BUS
 
 
 def test_trust_policy_lets_our_two_functions_in_with_the_external_id_only() -> None:
     """The account alone is the principal, which no role that is made anew falls out of; which of its roles may come, the condition says."""
-    assert trust_policy(US, "external-id")["Statement"] == [
+    assert trust_policy(PLATFORM, "external-id")["Statement"] == [
         {
             "Sid": "OnlyOurFunctionsWithOurExternalId",
             "Effect": "Allow",
@@ -186,7 +186,7 @@ BY_ROLE = a_config(account="222222222222", configuration_set="news", credentials
 
 def template_for(config: StoredConfig | None = None, tenant_id: str = "acme") -> dict[str, Any]:
     """Return what a tenant gets."""
-    text = onboarding_template(US, onboarding_parameters(tenant_id, "external-id", config), config)
+    text = onboarding_template(PLATFORM, onboarding_parameters(tenant_id, "external-id", config), config)
     template: dict[str, Any] = json.loads(text)
     return template
 
@@ -199,7 +199,7 @@ def test_the_template_makes_a_role_of_both_policies() -> None:
     """Trust and permissions are those shown; what is not needed for sending is left to the tenant's choice, and off."""
     template = template_for()
     role = template["Resources"]["SendingRole"]["Properties"]
-    assert role["AssumeRolePolicyDocument"] == trust_policy(US, {"Ref": "ExternalId"})
+    assert role["AssumeRolePolicyDocument"] == trust_policy(PLATFORM, {"Ref": "ExternalId"})
     sends, sees = role["Policies"][0]["PolicyDocument"]["Statement"]
     assert sends == {**iam_policy(None)["Statement"][0], "Resource": {"Ref": "SendAs"}}
     assert sees["Fn::If"][0] == "SeesQuota"
@@ -262,7 +262,7 @@ def test_the_name_of_a_configuration_set_is_one_that_ses_takes() -> None:
 
 def test_the_template_for_all_knows_no_tenant() -> None:
     """It lies in a bucket; what is a tenant's own comes by the link's parameters."""
-    template = json.loads(onboarding_template(US, {}))
+    template = json.loads(onboarding_template(PLATFORM, {}))
     assert {name for name, one in template["Parameters"].items() if "Default" not in one} == {"ExternalId", "ConfigurationSetName"}
     assert template["Resources"] == template_for()["Resources"]
 

@@ -9,7 +9,7 @@ from threading import Lock
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-class Memo[Key: Hashable, Value]:
+class SingleFlightCache[Key: Hashable, Value]:
     """Values by key; the least recently used goes first when there are more than `size`."""
 
     def __init__(self, size: int, now: Callable[[], datetime]) -> None:
