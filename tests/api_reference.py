@@ -8,7 +8,7 @@ from typing import Any
 from error_tables import codes_table
 from mailer.handlers import reference
 from mailer.handlers.api import ALWAYS
-from mailer.handlers.openapi import described_bodies, document
+from mailer.handlers.openapi import described_bodies, openapi_document
 
 REGENERATE = "docs are not what the code says: PYTHONPATH=src:tests .venv/bin/python tests/api_reference.py"
 
@@ -56,7 +56,7 @@ def fields_table(name: str) -> str:
 
 def fields(name: str) -> Iterator[Row]:
     """Each field of a schema: its name, its type with its limits, what it is."""
-    schema = dict(described_bodies(document()))[name]
+    schema = dict(described_bodies(openapi_document()))[name]
     for field, kind in schema["properties"].items():
         needed = field in schema.get("required", [])
         said = f"`{field}`{' (required)' if needed and name not in ANSWERED else ''}"
@@ -83,7 +83,7 @@ def _type(field: Mapping[str, Any]) -> str:
 def _one_type(kind: Mapping[str, Any]) -> str:
     if "$ref" in kind:
         name = kind["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})" if name in SHOWN else _one_type(document()["components"]["schemas"][name])
+        return f"[{name}](#{name.lower()})" if name in SHOWN else _one_type(openapi_document()["components"]["schemas"][name])
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
     name = {"date-time": "RFC 3339 time"}.get(kind.get("format", ""), kind["type"])
@@ -108,7 +108,7 @@ def _number(value: float) -> str:
 
 def routes_table() -> str:
     """Every route: what it does, and what it may answer beside what all routes may."""
-    operations = [(f"{method.upper()} {path}", o) for path, methods in document()["paths"].items() for method, o in methods.items()]
+    operations = [(f"{method.upper()} {path}", o) for path, methods in openapi_document()["paths"].items() for method, o in methods.items()]
     return _table(("call", "does", "answers"), [(f"`{call}`", o["summary"], _statuses(o)) for call, o in operations])
 
 
@@ -167,7 +167,7 @@ def filled(page: str) -> str:
 
 def openapi_json() -> str:
     """The OpenAPI document as it is committed."""
-    return json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(openapi_document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

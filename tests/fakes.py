@@ -201,7 +201,7 @@ class FakeParkedBodies:
 
 
 @dataclass
-class FakeIntake:
+class FakeEventSource:
     """What takes messages off the queue: since the day before unless told otherwise."""
 
     since: datetime | None = NOON - timedelta(days=1)
@@ -258,7 +258,7 @@ class FakeAttachments:
             raise RequestError([Problem("", f"attachment {ref.key} is not there")], "attachment_missing")
         return file
 
-    def invite(self, tenant_id: str, request: UploadRequest) -> Upload:
+    def create_upload(self, tenant_id: str, request: UploadRequest) -> Upload:
         key = f"{tenant_id}/{len(self.files)}"
         self.files[key] = bytes(request.size)
         return Upload(key, f"https://bucket.example/{key}", {"Content-Type": request.media_type, "Content-Length": str(request.size)}, NOON)

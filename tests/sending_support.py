@@ -12,7 +12,7 @@ from fakes import (
     AtOnce,
     FakeAttachments,
     FakeClock,
-    FakeIntake,
+    FakeEventSource,
     FakeMessagesTable,
     FakePacer,
     FakeParkedBodies,
@@ -97,7 +97,7 @@ class Bench:
         self.budget = ByteBudget(BUDGET)
         self.pacer = FakePacer()
         self.producers = FakeProducerRules()
-        self.intake = FakeIntake()
+        self.event_source = FakeEventSource()
         self.trials = FakeTrials()
         self.account_rates = FakePacingTable()
         owners = count(1)
@@ -124,7 +124,7 @@ class Bench:
             account_rates=self.account_rates,
             messages=self.messages,
             queue=self.queue,
-            intake=self.intake,
+            event_source=self.event_source,
             parked=self.parked,
             telemetry=self.telemetry,
             clock=self.clock,

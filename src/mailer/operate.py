@@ -327,12 +327,12 @@ def _report(done: dead_letters.Results, wanted: dead_letters.DeadLetterResult) -
 
 
 def _switch(arguments: argparse.Namespace) -> int:
-    _client("lambda").update_event_source_mapping(UUID=_intake()["UUID"], Enabled=arguments.is_on)
+    _client("lambda").update_event_source_mapping(UUID=_event_source()["UUID"], Enabled=arguments.is_on)
     _print("resumed: SendFunction takes requests off the queue" if arguments.is_on else "paused: requests wait on the queue, up to 14 days")
     return 0
 
 
-def _intake() -> Any:
+def _event_source() -> Any:
     queue = os.environ["SEND_QUEUE_URL"].rpartition("/")[2]
     pages = _client("lambda").get_paginator("list_event_source_mappings").paginate()
     found = [m for page in pages for m in page["EventSourceMappings"] if m.get("EventSourceArn", "").endswith(f":{queue}")]
@@ -468,7 +468,7 @@ _STAYS = (
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    if _intake().get("State") not in ("Disabled", "Disabling"):
+    if _event_source().get("State") not in ("Disabled", "Disabling"):
         raise CommandError("SendFunction is taking requests off the queue: `make pause` first, as docs/deploy.md says.")
     deps = ReplayDependencies(
         outcomes=DynamoOutcomeRestore(wiring.dynamodb(), os.environ["MESSAGES_TABLE"]),

@@ -430,7 +430,7 @@ class Trials(Protocol):
         ...
 
 
-class Intake(Protocol):
+class EventSource(Protocol):
     """What takes messages off the send queue."""
 
     def running_since(self) -> datetime | None:

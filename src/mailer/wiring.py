@@ -11,18 +11,18 @@ import boto3
 from botocore.config import Config
 
 from mailer.adapters.attachments import S3Attachments
-from mailer.adapters.aws import insist_on_objects
+from mailer.adapters.aws import require_json_objects
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.connections import use_own_connections
+from mailer.adapters.event_source import LambdaEventSource
 from mailer.adapters.events import EventBridgeBus
-from mailer.adapters.intake import LambdaIntake
 from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.onboarding_templates import S3OnboardingTemplates
 from mailer.adapters.pacing_table import DynamoPacingTable
 from mailer.adapters.parked_bodies import S3ParkedBodies
+from mailer.adapters.payload_loggers import silence_payload_loggers
 from mailer.adapters.producer_rules import SsmProducerRules
 from mailer.adapters.providers_table import DynamoProvidersTable
-from mailer.adapters.quiet import keep_quiet
 from mailer.adapters.raw_update import pass_updates
 from mailer.adapters.send_queue import SqsSendQueue
 from mailer.adapters.signer import Signer
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @cache
 def _client(service: str, config: Config | None = None) -> Any:
     """Open a client of our own account; it retries what is safe to repeat, its pool is as wide as the threads, its trust store shared."""
-    keep_quiet()
+    silence_payload_loggers()
     own = Config(
         connect_timeout=2,  # seconds
         read_timeout=5,  # seconds
@@ -67,7 +67,7 @@ def _client(service: str, config: Config | None = None) -> Any:
     use_own_connections(client, settings().ca_bundle)
     sign_fast(client)
     if service in _JSON_SERVICES:
-        insist_on_objects(client)
+        require_json_objects(client)
     return client
 
 
@@ -322,7 +322,7 @@ def sweep_dependencies() -> SweepDependencies:
         account_rates=pacing_table(),
         messages=messages_table(),
         queue=send_queue(),
-        intake=LambdaIntake(_client("lambda"), settings().send_event_source),
+        event_source=LambdaEventSource(_client("lambda"), settings().send_event_source),
         parked=parked_bodies(),
         telemetry=telemetry(),
         clock=clock(),

@@ -65,7 +65,7 @@ def test_an_upload_names_the_region_s_own_host(api: Gateway, aws: Mapping[str, s
 def test_an_upload_is_signed_anew_style_in_the_oldest_region(monkeypatch: pytest.MonkeyPatch) -> None:
     """In us-east-1 botocore would sign by version 2, which binds no length."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    upload = wiring.attachments().invite("acme", UploadRequest(**PDF))
+    upload = wiring.attachments().create_upload("acme", UploadRequest(**PDF))
     assert "X-Amz-SignedHeaders=content-length%3Bcontent-type%3Bhost" in upload.url
 
 

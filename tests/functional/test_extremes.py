@@ -240,7 +240,7 @@ def test_the_largest_body_is_parked() -> None:
 def test_an_upload_of_the_longest_name_is_signed(content_type: str | None) -> None:
     """Its type goes into a header."""
     fields = {"filename": "ü" * 251 + ".pdf", "size": MAX_UPLOAD, **({"contentType": content_type} if content_type else {})}
-    upload = wiring.attachments().invite(TENANT, UploadRequest.model_validate(fields))
+    upload = wiring.attachments().create_upload(TENANT, UploadRequest.model_validate(fields))
     assert upload.key.startswith(f"{TENANT}/")
 
 

@@ -70,8 +70,8 @@ def test_a_rule_that_is_switched_off_brings_nothing(aws: LocalAws) -> None:
     [rule] = events.list_rules()["Rules"]
     events.disable_rule(Name=rule["Name"])
     aws.api.put_provider(tenant.tenant_id, tenant.provider(configurationSet=made["ConfigurationSet"]))
-    unheard = aws.api.verify(tenant.tenant_id).body["messageId"]
-    assert len(aws.control.wait_for_events(2, message_id=unheard, routed=False)) == 2
+    report_nothing = aws.api.verify(tenant.tenant_id).body["messageId"]
+    assert len(aws.control.wait_for_events(2, message_id=report_nothing, routed=False)) == 2
     events.enable_rule(Name=rule["Name"])
     heard = aws.api.verify(tenant.tenant_id).body["messageId"]
     assert len(aws.control.wait_for_events(2, message_id=heard, routed=True)) == 2

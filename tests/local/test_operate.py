@@ -16,7 +16,7 @@ from local_aws.running import LocalAws
 from local_aws.server import NO_OWN_SETUP, ROOT
 from local_aws.tenants import Tenant
 from local_aws.up import exports
-from mailer.adapters.intake import LambdaIntake
+from mailer.adapters.event_source import LambdaEventSource
 
 MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
 
@@ -248,15 +248,15 @@ def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Ten
 
 def intake_since(aws: LocalAws) -> datetime | None:
     """Tell what the sweeper sees of it."""
-    [source] = intake(aws)
-    return LambdaIntake(aws.client("lambda"), source["UUID"]).running_since()
+    [source] = event_source(aws)
+    return LambdaEventSource(aws.client("lambda"), source["UUID"]).running_since()
 
 
 def states(aws: LocalAws) -> set[str]:
-    return {source["State"] for source in intake(aws)}
+    return {source["State"] for source in event_source(aws)}
 
 
-def intake(aws: LocalAws) -> list[Any]:
+def event_source(aws: LocalAws) -> list[Any]:
     queue = aws.stack.outputs["SendQueueArn"]
     sources: list[Any] = aws.client("lambda").list_event_source_mappings(EventSourceArn=queue)["EventSourceMappings"]
     return sources
@@ -265,7 +265,7 @@ def intake(aws: LocalAws) -> list[Any]:
 def test_the_queue_calls_the_version_that_is_live(aws: LocalAws) -> None:
     """So a rollback takes effect, and whoever pauses the intake pauses it for every version."""
     functions = aws.client("lambda")
-    [source] = intake(aws)
+    [source] = event_source(aws)
     name, _, alias = source["FunctionArn"].rpartition(":")
     assert alias == "live"
     assert functions.get_alias(FunctionName=name, Name=alias)["FunctionVersion"].isdigit()

@@ -145,8 +145,8 @@ def write(setup: Setup, others: World, pending: Pending, queue_message: QueueMes
     name = f"writes {pending.deed}" if answer.is_done else f"may not write {pending.deed}"
     yield from _after(setup, after, pending, queue_message, _then(pending, answer), name)
     for world in dict.fromkeys((others, after)):
-        for unheard in _unheard(world, pending, queue_message):
-            yield f"does not hear of {pending.deed}", excused(unheard, pending), MoveKind.FAULT
+        for report_nothing in _unheard(world, pending, queue_message):
+            yield f"does not hear of {pending.deed}", excused(report_nothing, pending), MoveKind.FAULT
 
 
 class Then(Enum):

@@ -9,7 +9,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from fakes import NOON, AtOnce, FakeIntake, FakeProducerRules, a_config, a_provider
+from fakes import NOON, AtOnce, FakeEventSource, FakeProducerRules, a_config, a_provider
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
@@ -107,7 +107,12 @@ class Story:
         )
         self.messages_deps = MessagesDependencies(**shared, **front)
         self.sweep_deps = SweepDependencies(
-            releases=self.providers, providers=self.providers, account_rates=account_rates, intake=FakeIntake(), shards=1, **shared
+            releases=self.providers,
+            providers=self.providers,
+            account_rates=account_rates,
+            event_source=FakeEventSource(),
+            shards=1,
+            **shared,
         )
         self.troubled = False
         """Whether the provider is switched off for a while."""

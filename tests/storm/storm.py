@@ -51,7 +51,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Report:
+class ReportFailure:
     """What happened."""
 
     plan: Plan
@@ -116,7 +116,7 @@ class Storm:
         assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
         return tenant
 
-    def run(self) -> Report:
+    def run(self) -> ReportFailure:
         """Let it rage until every record has an end; raise TimeoutError with a look at what is left where it does not come."""
         self._aws.control.forget_requests()
         self._aws.control.mark(MARK)
@@ -240,10 +240,10 @@ class Storm:
             for record in map(from_item, page["Items"])
         }
 
-    def _report(self, crowd: Crowd, weather: Weather, seconds: dict[str, float]) -> Report:
+    def _report(self, crowd: Crowd, weather: Weather, seconds: dict[str, float]) -> ReportFailure:
         wire = self._aws.control.requests()
         mails = [mail for tenant in self._tenants.values() for mail in self._aws.control.mails(account=tenant.account)]
         excused = crowd.deaths.hit | struck(wire) | met(crowd.spans, weather.refusals)
         verdict = judge(self._asked, self._records(), mails, self._withdrawn, excused)
         faults = sum(1 for call in wire if call.faults)
-        return Report(self._plan, crowd.deaths, verdict, len(wire), faults, self._withdrawn, self._redriven, seconds)
+        return ReportFailure(self._plan, crowd.deaths, verdict, len(wire), faults, self._withdrawn, self._redriven, seconds)

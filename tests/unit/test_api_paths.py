@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeProvidersTable, a_provider
 from gateway import Gateway, proxy_event
 from mailer.handlers import messages
-from mailer.handlers.api import evened
+from mailer.handlers.api import normalize_event
 from mailer.services.messages import MessagesDependencies
 from messages_support import a_body, fake_deps, serve_from
 
@@ -47,7 +47,7 @@ def an_event(method: str, path: str, resource: str, body: Any = None, **paramete
 def test_whatever_stands_in_front_the_route_is_found(path: Path, front: str) -> None:
     """Every route of the API, under every kind of base path mapping."""
     event = json.loads(path.read_text())
-    assert evened({**event, "path": front + event["path"]})["path"] == event["path"]
+    assert normalize_event({**event, "path": front + event["path"]})["path"] == event["path"]
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -18,7 +18,7 @@ from mailer.client.connection import ATTEMPTS, Connection
 from mailer.domain.delivery import Status
 from mailer.domain.errors import ErrorInfo
 from mailer.handlers import messages
-from mailer.handlers.problem import document
+from mailer.handlers.problem import problem_document
 from mailer.services.messages import MessagesDependencies
 from messages_support import a_body, fake_deps, serve_from
 
@@ -58,7 +58,7 @@ class InProcess:
         if isinstance(fault, Exception):
             raise fault
         code = {429: "too_many_requests", 503: "dependency_unavailable"}.get(fault, "internal_error")
-        return Answer(fault, json.dumps(document(ErrorInfo(code, "no"))).encode(), {"Retry-After": "1"} if fault == 429 else {})
+        return Answer(fault, json.dumps(problem_document(ErrorInfo(code, "no"))).encode(), {"Retry-After": "1"} if fault == 429 else {})
 
     def wait(self, seconds: float) -> None:
         self.waits.append(seconds)

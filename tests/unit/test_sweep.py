@@ -124,7 +124,7 @@ def test_no_second_pointer_is_sent_while_the_intake_is_paused() -> None:
     """The first still lies on the queue, however long nobody takes it off."""
     bench = Bench(waiting())
     run(bench)
-    bench.intake.since = None
+    bench.event_source.since = None
     for _ in range(6):
         bench.clock.advance(OVERDUE_AFTER)
         run(bench)
@@ -138,7 +138,7 @@ def test_after_a_pause_a_pointer_has_time_to_come_before_it_counts_as_lost() -> 
     run(bench)
     bench.queue.sent.clear()  # lost
     bench.clock.advance(10 * OVERDUE_AFTER)
-    bench.intake.since = bench.clock.now() - MINUTE
+    bench.event_source.since = bench.clock.now() - MINUTE
     run(bench)
     assert bench.queue.sent == []
     bench.clock.advance(OVERDUE_AFTER)
@@ -149,16 +149,16 @@ def test_after_a_pause_a_pointer_has_time_to_come_before_it_counts_as_lost() -> 
 def test_a_first_pointer_is_sent_whether_or_not_the_intake_is_paused() -> None:
     """It is there when the intake is resumed; Lambda is not even asked."""
     bench = Bench(waiting())
-    bench.intake.since = None
+    bench.event_source.since = None
     run(bench)
-    assert (len(bench.queue.sent), bench.intake.asked) == (1, 0)
+    assert (len(bench.queue.sent), bench.event_source.asked) == (1, 0)
 
 
 def test_where_lambda_does_not_say_a_pointer_counts_as_lost_in_time() -> None:
     """One too many is stopped by its generation; one too few would leave the request where it is."""
     bench = Bench(waiting())
     run(bench)
-    bench.intake.broken = True
+    bench.event_source.broken = True
     bench.clock.advance(OVERDUE_AFTER)
     run(bench)
     assert len(bench.queue.sent) == 2
@@ -167,16 +167,16 @@ def test_where_lambda_does_not_say_a_pointer_counts_as_lost_in_time() -> None:
 def test_lambda_is_asked_once_a_run() -> None:
     """However many requests are overdue."""
     bench = Bench(*(waiting(f"r{n}", sweep_at=NOON + MINUTE) for n in range(250)))
-    bench.intake.since = None
+    bench.event_source.since = None
     bench.clock.advance(2 * MINUTE)
     run(bench)
-    assert (bench.intake.asked, bench.queue.sent) == (1, [])
+    assert (bench.event_source.asked, bench.queue.sent) == (1, [])
 
 
 def test_a_paused_request_still_expires() -> None:
     """`expiresAt` is the last word."""
     bench = Bench(waiting(sweep_at=NOON + MINUTE, expires_at=NOON + 2 * MINUTE))
-    bench.intake.since = None
+    bench.event_source.since = None
     bench.clock.advance(2 * MINUTE)
     run(bench)
     assert bench.record().status is Status.FAILED

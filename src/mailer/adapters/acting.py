@@ -22,7 +22,7 @@ from botocore.session import Session
 
 from mailer.adapters import raw_message
 from mailer.adapters.connections import use_own_connections
-from mailer.adapters.quiet import keep_quiet
+from mailer.adapters.payload_loggers import silence_payload_loggers
 from mailer.adapters.signing import sign_fast
 from mailer.adapters.single_flight_cache import SingleFlightCache
 
@@ -96,7 +96,7 @@ class TenantClients:
     def __init__(
         self, *, width: int, ca_bundle: str | None = None, connect_timeout: float = CONNECT_TIMEOUT, read_timeout: float = READ_TIMEOUT
     ) -> None:
-        keep_quiet()
+        silence_payload_loggers()
         self._ca_bundle = ca_bundle
         self._config = Config(
             connect_timeout=connect_timeout,

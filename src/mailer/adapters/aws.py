@@ -42,11 +42,11 @@ def readable(service: str, operation: str) -> Iterator[None]:
         raise DependencyError(service, f"{operation} (unreadable answer)") from error
 
 
-Report = Callable[[str, str | None, Exception], None]
+ReportFailure = Callable[[str, str | None, Exception], None]
 """Hears of a step that failed, and for which tenant."""
 
 
-def unheard(step: str, tenant_id: str | None, error: Exception) -> None:
+def report_nothing(step: str, tenant_id: str | None, error: Exception) -> None:
     """Tell nobody."""
 
 
@@ -56,17 +56,17 @@ class NoObjectError(BotoCoreError):
     fmt = "the answer to {operation} is no JSON object"
 
 
-def insist_on_objects(client: BaseClient) -> None:
+def require_json_objects(client: BaseClient) -> None:
     """Have a client of a JSON service fail where botocore takes what it cannot read for an answer without any members.
 
     An item would seem not to exist then, and a tenant to have no provider.
     """
-    insist: Any = _insist
+    require: Any = _require
     service = client.meta.service_model.service_id.hyphenize()
-    client.meta.events.register(f"before-parse.{service}", insist, unique_id="mailer.insist_on_objects")
+    client.meta.events.register(f"before-parse.{service}", require, unique_id="mailer.insist_on_objects")
 
 
-def _insist(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+def _require(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
     if response_dict["status_code"] == HTTPStatus.OK and operation_model.output_shape is not None:
         body = response_dict["body"].strip()
         if not (body.startswith(b"{") and body.endswith(b"}")):

@@ -34,7 +34,7 @@ _TOGETHER = 65_536
 
 
 @dataclass(slots=True)
-class Passage:
+class RequestProgress:
     """How far one request got."""
 
     taken: bool = False
@@ -48,24 +48,24 @@ class Passage:
         return self.taken and not self.written
 
 
-_PASSAGE: ContextVar[Passage | None] = ContextVar("passage", default=None)
+_PROGRESS: ContextVar[RequestProgress | None] = ContextVar("passage", default=None)
 
 
 @contextmanager
-def witnessed() -> Iterator[Passage]:
+def track_request() -> Iterator[RequestProgress]:
     """Witness the one request that this thread makes inside the block."""
-    passage = Passage()
-    token = _PASSAGE.set(passage)
+    progress = RequestProgress()
+    token = _PROGRESS.set(progress)
     try:
-        yield passage
+        yield progress
     finally:
-        _PASSAGE.reset(token)
+        _PROGRESS.reset(token)
 
 
-def _taken() -> Passage:
-    passage = _PASSAGE.get() or Passage()
-    passage.taken = True
-    return passage
+def _current_progress() -> RequestProgress:
+    progress = _PROGRESS.get() or RequestProgress()
+    progress.taken = True
+    return progress
 
 
 class _Connection(HTTPConnection):
@@ -75,12 +75,12 @@ class _Connection(HTTPConnection):
     _held: bytearray | None = None
 
     def connect(self) -> None:
-        _taken()
+        _current_progress()
         super().connect()
         self._used_at = wall_time()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        passage = _taken()
+        progress = _current_progress()
         if self.is_closed:
             self.connect()  # plain HTTP would connect while it writes
         self.timeout = WRITE_TIMEOUT  # the pool sets the read timeout when this returns
@@ -91,7 +91,7 @@ class _Connection(HTTPConnection):
             self._let_go()
         finally:
             self._held = None
-        passage.written = True
+        progress.written = True
 
     def send(self, data: Any) -> None:
         """Let the headers of a request wait for its body, so that a small one takes one write: http.client makes two."""

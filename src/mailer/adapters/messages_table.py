@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
 
-from mailer.adapters.aws import UNREADABLE, Report, dependency_errors, readable, unheard
+from mailer.adapters.aws import UNREADABLE, ReportFailure, dependency_errors, readable, report_nothing
 from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import (
     BEGIN,
@@ -50,7 +50,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 class DynamoMessagesTable:
     """`ports.MessagesTable` on DynamoDB."""
 
-    def __init__(self, client: "DynamoDBClient", table: str, report: Report = unheard) -> None:
+    def __init__(self, client: "DynamoDBClient", table: str, report: ReportFailure = report_nothing) -> None:
         self._client = client
         self._table = table
         self._report = report

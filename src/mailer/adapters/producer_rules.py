@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any, Protocol
 
-from mailer.adapters.aws import Report, dependency_errors, unheard
+from mailer.adapters.aws import ReportFailure, dependency_errors, report_nothing
 from mailer.domain.errors import DependencyError
 from mailer.domain.producers import Producers
 
@@ -27,7 +27,9 @@ class Client(Protocol):
 class SsmProducerRules:
     """`ports.ProducerRules` on Systems Manager; without a name each producer may ask for every tenant, and nobody is asked."""
 
-    def __init__(self, client: Callable[[], Client], name: str, now: Callable[[], datetime], report: Report = unheard) -> None:
+    def __init__(
+        self, client: Callable[[], Client], name: str, now: Callable[[], datetime], report: ReportFailure = report_nothing
+    ) -> None:
         self._client = client
         self._name = name
         self._now = now

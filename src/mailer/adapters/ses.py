@@ -13,7 +13,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, ParamValidationError
 
 from mailer.adapters.acting import NotActingError, TenantClients, acting_as
-from mailer.adapters.connections import witnessed
+from mailer.adapters.connections import track_request
 from mailer.adapters.credentials import CredentialSource
 from mailer.adapters.ses_account import AccountQuestions
 from mailer.adapters.ses_errors import EXPIRED_SESSION, read_error
@@ -58,13 +58,13 @@ class SesProvider:
 
     def _attempt(self, mail: Mail, tags: Mapping[str, str], credentials: ReadOnlyCredentials) -> "Outcome | _ExpiredSession":
         client = self.clients.ses(self.region)
-        with acting_as(credentials), witnessed() as passage:
+        with acting_as(credentials), track_request() as progress:
             try:
                 answer = client.send_raw_email(**self._request(mail, tags))
             except ClientError as error:
                 return self._read(error, mail)
             except Exception as error:  # noqa: BLE001  # whatever breaks once the request is written leaves the message's fate open
-                return self._lost(error, unsent=passage.proven_unsent)
+                return self._lost(error, unsent=progress.proven_unsent)
         if message_id := answer.get("MessageId"):
             return Sent(message_id)
         return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {self.region} accepted something without naming its MessageId"))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from mailer.adapters.aws import Report, dependency_errors, readable, unheard
+from mailer.adapters.aws import ReportFailure, dependency_errors, readable, report_nothing
 from mailer.domain.errors import DependencyError
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 class Signer:
     """Signs text that goes with a body, and reads it back."""
 
-    def __init__(self, client: Callable[[], "KMSClient"], key_arn: str, now: Callable[[], datetime], report: Report = unheard) -> None:
+    def __init__(
+        self, client: Callable[[], "KMSClient"], key_arn: str, now: Callable[[], datetime], report: ReportFailure = report_nothing
+    ) -> None:
         self._client = client
         self._key_arn = key_arn
         self._now = now

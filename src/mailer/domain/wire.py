@@ -61,7 +61,7 @@ def parse[Model: WireModel](
     try:
         parsed = model.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        coded += explained(error.errors(include_url=False, include_input=False), document, model.NOT_FIELDS)
+        coded += to_problems(error.errors(include_url=False, include_input=False), document, model.NOT_FIELDS)
     else:
         if not coded:
             return parsed
@@ -245,7 +245,7 @@ _ALLOWED = {
 }
 
 
-def explained(
+def to_problems(
     details: Iterable[ErrorDetails], document: object = None, not_fields: Mapping[str, str] = MappingProxyType({})
 ) -> list[tuple[str, Problem]]:
     """Say in our words what pydantic found, each fault with its code; `document` is what it read, `not_fields` those of its model."""

@@ -16,10 +16,10 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
-from mailer.adapters.quiet import keep_quiet
+from mailer.adapters.payload_loggers import silence_payload_loggers
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
 from mailer.domain.message import RequestId, TenantId
-from mailer.domain.wire import explained
+from mailer.domain.wire import to_problems
 from mailer.handlers.models import ProblemDocument
 from mailer.handlers.problem import CONTENT_TYPE, answer_errors, problem, refused
 
@@ -52,7 +52,7 @@ BODY_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HT
 """What any route that takes a body may answer; a body of more than the 6 MB that Lambda takes is API Gateway's own 413."""
 
 
-def answers(
+def responses(
     success: int,
     meaning: str,
     *refusals: int,
@@ -81,40 +81,40 @@ def answers(
 
 def rest_app(report: Callable[[Exception], None]) -> APIGatewayRestResolver:
     """Make an app; `report` hears of errors that are no fault of the caller."""
-    keep_quiet()
+    silence_payload_loggers()
     app = APIGatewayRestResolver(
         enable_validation=True,
         # Bodies stay text: `domain.wire` reads them, more strictly than json.loads does.
         json_body_deserializer=str,  # type: ignore[arg-type]  # is declared to make a dict
     )
     answer_errors(app, report)
-    app.exception_handler(RequestValidationError)(_unfit)
-    app.exception_handler(RequestUnsupportedContentType)(_no_json)
+    app.exception_handler(RequestValidationError)(_invalid_parameters)
+    app.exception_handler(RequestUnsupportedContentType)(_unsupported_media_type)
     return app
 
 
-def _unfit(error: RequestValidationError) -> Response[str]:
+def _invalid_parameters(error: RequestValidationError) -> Response[str]:
     """Answer what is wrong with path, query or headers, or that there is no body; what cannot stand in a path is not there."""
     details = error.errors()
     if any(detail["loc"] == ("body",) for detail in details):
         return refused(RequestError([Problem("", "must have a JSON body")]))
     located: list[Any] = [{**detail, "loc": detail["loc"][1:]} for detail in details]
     in_path = any(detail["loc"][0] == "path" for detail in details)
-    return refused(RequestError([fault for _, fault in explained(located)], "not_found" if in_path else "invalid_request"))
+    return refused(RequestError([fault for _, fault in to_problems(located)], "not_found" if in_path else "invalid_request"))
 
 
-def _no_json(_: RequestUnsupportedContentType) -> Response[str]:
+def _unsupported_media_type(_: RequestUnsupportedContentType) -> Response[str]:
     fault = Problem("Content-Type", "must be application/json")
     return problem(ErrorInfo("invalid_request", str(RequestError([fault]))), status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE, errors=[fault])
 
 
-def resolved(app: APIGatewayRestResolver, event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
+def respond(app: APIGatewayRestResolver, event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Answer an event of API Gateway; no answer may be kept on the way, for they hold records, previews, upload URLs and ExternalIds."""
-    answer = app.resolve(evened(event), context)
+    answer = app.resolve(normalize_event(event), context)
     return {**answer, "multiValueHeaders": {**answer["multiValueHeaders"], "Cache-Control": ["no-store"]}}
 
 
-def evened(event: Mapping[str, Any]) -> dict[str, Any]:
+def normalize_event(event: Mapping[str, Any]) -> dict[str, Any]:
     """Even out an event of API Gateway: the path as its routes are written, the body as text, one Content-Type for all that is not JSON.
 
     The event handler would read forms and multipart too, and raise on what it cannot decode.

@@ -13,7 +13,7 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, matching, read
-from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, RequestInPath, TenantInPath, answers, principal_of, resolved, rest_app
+from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, RequestInPath, TenantInPath, principal_of, respond, responses, rest_app
 from mailer.handlers.models import (
     BatchAnswer,
     PostedRequest,
@@ -24,7 +24,7 @@ from mailer.handlers.models import (
     StatusRecord,
     UploadAnswer,
 )
-from mailer.handlers.problem import document_of
+from mailer.handlers.problem import problem_of
 from mailer.services import messages
 from mailer.services.messages import Accepted, Refusal
 from mailer.services.preview import Preview, preview
@@ -57,7 +57,7 @@ app = rest_app(_report)
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Answer one API call."""
     try:
-        return resolved(app, event, context)
+        return respond(app, event, context)
     finally:
         wiring.telemetry().flush()
 
@@ -67,7 +67,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     status_code=202,
     summary="Send a message",
     operation_id="sendMessage",
-    responses=answers(
+    responses=responses(
         202,
         "It is durably on the queue",
         *(*BODY_REFUSALS, 409),
@@ -91,7 +91,7 @@ def send(
     status_code=207,
     summary="Send up to 100 messages",
     operation_id="sendBatch",
-    responses=answers(207, "What became of each, in their order", *BODY_REFUSALS),
+    responses=responses(207, "What became of each, in their order", *BODY_REFUSALS),
 )
 def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: CorrelationId = None) -> Response[list[BatchAnswer]]:
     """Enqueue requests, each accepted or refused by itself; the answers stand in their order."""
@@ -105,7 +105,7 @@ def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: Correla
     "/tenants/<tenantId>/messages/preview",
     summary="Build a message and send nothing",
     operation_id="previewMessage",
-    responses=answers(200, "The message, or what is wrong with it", *BODY_REFUSALS, 409),
+    responses=responses(200, "The message, or what is wrong with it", *BODY_REFUSALS, 409),
 )
 def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[PreviewAnswer]:
     """Build the raw message, or name every problem at once; nothing is stored or sent."""
@@ -123,7 +123,7 @@ def preview_message(tenant_id: TenantInPath, body: SendBody) -> Response[Preview
     "/tenants/<tenantId>/messages",
     summary="List messages, newest first",
     operation_id="listMessages",
-    responses=answers(200, "A page of records", 400, leads_to=("listMessages",), by="cursor"),
+    responses=responses(200, "A page of records", 400, leads_to=("listMessages",), by="cursor"),
 )
 def list_messages(
     tenant_id: TenantInPath,
@@ -140,7 +140,7 @@ def list_messages(
     "/tenants/<tenantId>/messages/<requestId>",
     summary="Show a message",
     operation_id="getMessage",
-    responses=answers(200, "The record"),
+    responses=responses(200, "The record"),
 )
 def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Show what became of a request."""
@@ -151,7 +151,7 @@ def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRe
     "/tenants/<tenantId>/messages/<requestId>/cancel",
     summary="Withdraw a message",
     operation_id="cancelMessage",
-    responses=answers(200, "It is withdrawn", 409),
+    responses=responses(200, "It is withdrawn", 409),
 )
 def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Withdraw a request that is queued or deferred."""
@@ -162,7 +162,7 @@ def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[Statu
     "/tenants/<tenantId>/messages/<requestId>/resolve",
     summary="Settle an unknown",
     operation_id="resolveMessage",
-    responses=answers(200, "It is settled", *BODY_REFUSALS, 409),
+    responses=responses(200, "It is settled", *BODY_REFUSALS, 409),
 )
 def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
     """Settle a request of which nobody knows whether it was sent, on an operator's word."""
@@ -176,25 +176,25 @@ def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: Re
     status_code=201,
     summary="Upload a large attachment",
     operation_id="uploadAttachment",
-    responses=answers(201, "Where to upload it", *BODY_REFUSALS),
+    responses=responses(201, "Where to upload it", *BODY_REFUSALS),
 )
 def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[UploadAnswer]:
     """Permit one upload, bound to the file's type and size; the message then refers to it by `s3`."""
     request = read(UploadRequest, body)
-    return Response(201, JSON, UploadAnswer.of(wiring.attachments().invite(tenant_id, request)))
+    return Response(201, JSON, UploadAnswer.of(wiring.attachments().create_upload(tenant_id, request)))
 
 
 @app.get(
     "/openapi.json",
     summary="Describe this API",
     operation_id="describeApi",
-    responses=answers(200, "The OpenAPI 3.1 document"),
+    responses=responses(200, "The OpenAPI 3.1 document"),
 )
 def describe_api() -> Response[dict[str, Any]]:
     """Return the OpenAPI 3.1 document."""
-    from mailer.handlers.openapi import document  # noqa: PLC0415 - takes longer to import than all the rest
+    from mailer.handlers.openapi import openapi_document  # noqa: PLC0415 - takes longer to import than all the rest
 
-    return Response(200, JSON, document())
+    return Response(200, JSON, openapi_document())
 
 
 def _caller() -> str | None:
@@ -239,5 +239,5 @@ def _shown(record: Delivery) -> StatusRecord:
 def _batch_answer(answer: Accepted | Refusal) -> BatchAnswer:
     if isinstance(answer, Accepted):
         return BatchAnswer(status=202, replayed=answer.replayed, record=_shown(answer.record))
-    problem = ProblemDocument.model_validate(document_of(answer))
+    problem = ProblemDocument.model_validate(problem_of(answer))
     return BatchAnswer(status=problem.status, problem=problem)

@@ -21,7 +21,7 @@ _POWERTOOLS_OWN = ("HTTPValidationError", "ValidationError", "ResponseValidation
 
 
 @cache
-def document() -> dict[str, Any]:
+def openapi_document() -> dict[str, Any]:
     """Return the document as JSON data."""
     merged = OpenAPIMerge(
         title="Tenant mail",

@@ -80,19 +80,19 @@ def by_powertools(error: ServiceError) -> Response[str]:
 
 def problem(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Sequence[Problem] = ()) -> Response[str]:
     """Write an error as problem+json; by default the status is that of its code."""
-    body = document(error, status=status, errors=errors)
+    body = problem_document(error, status=status, errors=errors)
     headers = {"Retry-After": RETRY_AFTER[error.code]} if error.code in RETRY_AFTER else {}
     return Response(body["status"], CONTENT_TYPE, json.dumps(body), headers=headers)
 
 
-def document_of(error: RequestError | DependencyError) -> dict[str, Any]:
+def problem_of(error: RequestError | DependencyError) -> dict[str, Any]:
     """Return the JSON of an error that is one answer of many."""
     if isinstance(error, DependencyError):
-        return document(error.error)
-    return document(ErrorInfo(error.code, str(error)), errors=error.problems)
+        return problem_document(error.error)
+    return problem_document(ErrorInfo(error.code, str(error)), errors=error.problems)
 
 
-def document(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Sequence[Problem] = ()) -> dict[str, Any]:
+def problem_document(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Sequence[Problem] = ()) -> dict[str, Any]:
     """Return the JSON of an error; by default the status is that of its code."""
     status = status or STATUS.get(error.code, HTTPStatus.UNPROCESSABLE_ENTITY)
     return {

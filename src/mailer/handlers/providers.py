@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from mailer import wiring
 from mailer.domain.provider import Provider, ProviderPut
-from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, answers, principal_of, resolved, rest_app
+from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, principal_of, respond, responses, rest_app
 from mailer.handlers.problem import problem
 from mailer.handlers.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
 from mailer.services import providers
@@ -34,7 +34,7 @@ app.exception_handler(VerifyFailedError)(verify_failed)
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Answer one API call."""
     try:
-        return resolved(app, event, context)
+        return respond(app, event, context)
     finally:
         wiring.telemetry().flush()
 
@@ -43,14 +43,14 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     "/tenants/<tenantId>/provider",
     summary="Store a provider config",
     operation_id="putProvider",
-    responses=answers(200, "It is stored, sealed", *BODY_REFUSALS, 422, leads_to=("verifyProvider", "getProvider", "deleteProvider")),
+    responses=responses(200, "It is stored, sealed", *BODY_REFUSALS, 422, leads_to=("verifyProvider", "getProvider", "deleteProvider")),
 )
 def put(tenant_id: TenantInPath, body: PutBody) -> Response[ProviderRecord]:
     """Store a config sealed; an active one stays active until the new one is verified."""
     return _record(providers.put_config(tenant_id, body, wiring.provider_dependencies(), by=_caller()))
 
 
-@app.get("/tenants/<tenantId>/provider", summary="Show the provider", operation_id="getProvider", responses=answers(200, "The provider"))
+@app.get("/tenants/<tenantId>/provider", summary="Show the provider", operation_id="getProvider", responses=responses(200, "The provider"))
 def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Show the provider, never its secrets."""
     return _record(providers.get_provider(tenant_id, wiring.provider_dependencies()))
@@ -60,7 +60,7 @@ def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     "/tenants/<tenantId>/provider/verify",
     summary="Test the config, make it active",
     operation_id="verifyProvider",
-    responses=answers(200, "It is active", 409, 422, leads_to=("disableProvider",)),
+    responses=responses(200, "It is active", 409, 422, leads_to=("disableProvider",)),
 )
 def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
     """Send the test mail; a config that passes is the active one from then on."""
@@ -71,7 +71,7 @@ def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
     "/tenants/<tenantId>/provider/disable",
     summary="Stop sending",
     operation_id="disableProvider",
-    responses=answers(200, "Mail waits", leads_to=("enableProvider",)),
+    responses=responses(200, "Mail waits", leads_to=("enableProvider",)),
 )
 def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Stop sending; mail waits."""
@@ -82,7 +82,7 @@ def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     "/tenants/<tenantId>/provider/enable",
     summary="Resume sending",
     operation_id="enableProvider",
-    responses=answers(200, "Mail goes out", 409),
+    responses=responses(200, "Mail goes out", 409),
 )
 def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     """Resume sending what was disabled; what waits goes out by itself."""
@@ -94,7 +94,7 @@ def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     status_code=204,
     summary="Remove the provider",
     operation_id="deleteProvider",
-    responses=answers(204, "It is gone"),
+    responses=responses(204, "It is gone"),
 )
 def delete(tenant_id: TenantInPath) -> Response[str]:
     """Remove config and ciphertext; what waits fails."""
@@ -106,7 +106,7 @@ def delete(tenant_id: TenantInPath) -> Response[str]:
     "/tenants/<tenantId>/provider/onboarding",
     summary="Show what to set up in AWS",
     operation_id="onboardProvider",
-    responses=answers(200, "What to set up", 422),
+    responses=responses(200, "What to set up", 422),
 )
 def onboarding(tenant_id: TenantInPath) -> Response[OnboardingAnswer]:
     """Give the policies and the template that the tenant sets up in its own AWS account."""

@@ -18,7 +18,7 @@ from mailer.domain.provider import Blocked
 from mailer.ports import (
     AccountRates,
     Clock,
-    Intake,
+    EventSource,
     MessagesTable,
     ParkedBodies,
     ProvidersTable,
@@ -52,7 +52,7 @@ class SweepDependencies:
     account_rates: AccountRates
     messages: MessagesTable
     queue: SendQueue
-    intake: Intake
+    event_source: EventSource
     parked: ParkedBodies
     telemetry: Telemetry
     clock: Clock
@@ -123,9 +123,9 @@ def was_sent_for(record: Delivery) -> bool:
 def _is_consumed(deps: SweepDependencies) -> bool:
     """Whether what was on the queue half an hour ago should have been taken off it; so it is assumed where that cannot be told."""
     try:
-        since = deps.intake.running_since()
+        since = deps.event_source.running_since()
     except DependencyError as failure:
-        deps.telemetry.failed("look at intake", None, failure)
+        deps.telemetry.failed("look at the event source", None, failure)
         return True
     return since is not None and since + OVERDUE_AFTER <= deps.clock.now()
 

@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fakes import NOON
-from mailer.adapters.intake import LambdaIntake
+from mailer.adapters.event_source import LambdaEventSource
 from mailer.domain.errors import DependencyError
 
 
@@ -25,7 +25,7 @@ class Lambda:
 
 def told(answer: Any) -> Any:
     client: Any = Lambda(answer)
-    return LambdaIntake(client, "source").running_since()
+    return LambdaEventSource(client, "source").running_since()
 
 
 @pytest.mark.parametrize("state", ["Creating", "Enabling", "Disabling", "Disabled", "Updating", "Deleting"])

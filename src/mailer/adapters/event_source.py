@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
 
-class LambdaIntake:
+class LambdaEventSource:
     """`ports.Intake` on Lambda's event source mapping."""
 
     def __init__(self, client: "LambdaClient", event_source: str) -> None:

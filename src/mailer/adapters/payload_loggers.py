@@ -2,7 +2,7 @@
 
 import logging
 
-TALKATIVE = (
+PAYLOAD_LOGGERS = (
     "botocore.auth",  # session tokens, in the canonical request
     "botocore.endpoint",  # whole requests: recipients and bodies
     "botocore.parsers",  # whole answers: the credentials of sessions, parked bodies
@@ -11,7 +11,7 @@ TALKATIVE = (
 """Loggers that at DEBUG write payloads."""
 
 
-def keep_quiet() -> None:
+def silence_payload_loggers() -> None:
     """Switch those loggers off for this process; a level would be undone by the next one who turns on debugging."""
-    for name in TALKATIVE:
+    for name in PAYLOAD_LOGGERS:
         logging.getLogger(name).disabled = True
