@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, DOCUMENT = DOCS / "api.md", DOCS / "openapi.json"
 
 REQUEST = ("PostedRequest", "EmailMessage", "Mailbox", "Attachment", "S3Object", "Calendar", "ListUnsubscribe")
-RECORD = ("StatusRecord", "Error", "Settlement")
+RECORD = ("StatusRecord", "Error", "ResolutionRecord")
 PROVIDER = ("ProviderRecord",)
 SHOWN = {*REQUEST, *RECORD, *PROVIDER}
 """Schemas that have a table, each under a heading of its name; the first of each group stands under that of the group."""

@@ -67,7 +67,7 @@ def metrics_of(blob: dict[str, Any]) -> Iterator[Metric]:
 def a_telemetry() -> Iterator[tuple[LogTelemetry, Written]]:
     """Make a journal; when the block is over its metrics are written."""
     written = Written()
-    log = Logger(service=f"journal-{next(_numbers)}", stream=written.lines)
+    log = Logger(service=f"telemetry-{next(_numbers)}", stream=written.lines)
     telemetry = LogTelemetry(log, lambda: EphemeralMetrics(namespace=NAMESPACE, service=STACK))
     with redirect_stdout(written.output):
         yield telemetry, written
@@ -84,6 +84,6 @@ def write_everything(telemetry: LogTelemetry) -> None:
     telemetry.suspended("acme", 1, ErrorInfo("credentials_denied", "denied"))
     telemetry.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
     telemetry.failed("deliver", "acme", ZeroDivisionError())
-    telemetry.opened(cached=True)
+    telemetry.config_requested(cached=True)
     telemetry.paced(second)
     telemetry.swept(overdue=0, lag=second)

@@ -83,7 +83,7 @@ class LogTelemetry:
         error = {"code": shown.code, "hint": shown.hint} if (shown := record.shown_error) else {}
         names = {"tenant_id": record.tenant_id, "request_id": record.request_id, "correlation_id": record.correlation_id}
         line = {
-            "principal": record.settled_by,
+            "principal": record.principal,
             "status": record.status,
             "attempt": record.attempt,
             "generation": record.generation,
@@ -134,7 +134,7 @@ class LogTelemetry:
         text = str(error) if isinstance(error, MailerError) else type(error).__name__
         self._log.error("step failed", extra=_without_none({"step": step, "tenant_id": tenant_id, "error": text}))
 
-    def opened(self, *, cached: bool) -> None:
+    def config_requested(self, *, cached: bool) -> None:
         """Note whether a config that was asked for was still in memory, decrypted; the metric's average is the share that was."""
         self._count("ConfigCacheHit", int(cached))
 

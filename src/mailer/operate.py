@@ -290,15 +290,15 @@ def _selector(arguments: argparse.Namespace) -> Selector:
 def _list(arguments: argparse.Namespace) -> int:
     selected = _selector(arguments)
     with _dead_letter_deps(arguments.stack) as deps:
-        letters = [summary for summary in dead_letters.list_dead_letters(deps) if selected(summary)]
+        summaries = [summary for summary in dead_letters.list_dead_letters(deps) if selected(summary)]
     if arguments.tenant or arguments.request or arguments.reason:
-        for summary in letters:
+        for summary in summaries:
             _print(summary.tenant_id, summary.request_id, summary.reason, text=summary.detail)
     else:
-        counts = Counter((summary.tenant_id, summary.reason) for summary in letters)
+        counts = Counter((summary.tenant_id, summary.reason) for summary in summaries)
         for (tenant_id, reason), count in sorted(counts.items()):
             _print(str(count), tenant_id, reason)
-    _print(f"{len(letters)} on the dead-letter queue")
+    _print(f"{len(summaries)} on the dead-letter queue")
     return 0
 
 

@@ -534,7 +534,7 @@ class ParkedList(Protocol):
         ...
 
 
-Step = Literal["queue", "open", "compose", "pacing", "fence", "provider", "write", "total"]
+Step = Literal["queue", "config", "compose", "pacing", "fence", "provider", "write", "total"]
 """A step of a request: `queue` is how long its first copy lay on the queue, `total` from when it could have gone out until it was sent."""
 
 

@@ -224,7 +224,7 @@ def provider_factory() -> ProviderFactory:
         inquiries,
         allow_smtp=settings().allow_smtp,
         clock=clock(),
-        report=lambda kept: telemetry().opened(cached=kept),
+        report=lambda kept: telemetry().config_requested(cached=kept),
     )
 
 

@@ -253,7 +253,7 @@ def test_a_thousand_tenants_fit_into_twenty_megabytes(config_cipher: ConfigCiphe
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert held < 20_000_000
-    assert len(subject._opened._kept) == KEPT_AT_MOST
+    assert len(subject._cache._kept) == KEPT_AT_MOST
     config_cipher.opened.clear()
     subject.create(*rows[0])
     assert config_cipher.opened == [("tenant-0", "ses", 1)]

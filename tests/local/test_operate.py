@@ -38,7 +38,7 @@ def operate(env: dict[str, str], *arguments: str, said: str = "") -> list[str]:
     return done.stdout.splitlines()
 
 
-def bury(aws: LocalAws, tenant: Tenant, request_id: str) -> None:
+def put_on_dead_letter_queue(aws: LocalAws, tenant: Tenant, request_id: str) -> None:
     """Put a good request on the dead-letter queue, as SQS does by itself."""
     body = json.dumps({"tenantId": tenant.tenant_id, "requestId": request_id, "message": MESSAGE})
     aws.client("sqs").send_message(QueueUrl=aws.stack.outputs["DeadLetterQueueUrl"], MessageBody=body)
@@ -46,7 +46,7 @@ def bury(aws: LocalAws, tenant: Tenant, request_id: str) -> None:
 
 def test_a_dead_letter_is_listed_and_sent_after_its_redrive(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
     """It goes out once, and is a dead letter no more."""
-    bury(aws, tenant, "again")
+    put_on_dead_letter_queue(aws, tenant, "again")
     assert f"1  {tenant.tenant_id}  moved_by_sqs" in operate(env, "dlq", "list")
     assert operate(env, "dlq", "redrive", "--tenant", tenant.tenant_id)[:2] == [f"{tenant.tenant_id}  again", "    redriven"]
     assert aws.api.wait_for(tenant.tenant_id, "again")["status"] == "sent"
@@ -55,7 +55,7 @@ def test_a_dead_letter_is_listed_and_sent_after_its_redrive(aws: LocalAws, tenan
 
 def test_a_dropped_dead_letter_leaves_a_record(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
     """Nothing disappears without one that says so; its line stands with the functions'."""
-    bury(aws, tenant, "given-up")
+    put_on_dead_letter_queue(aws, tenant, "given-up")
     assert operate(env, "dlq", "drop", "--tenant", tenant.tenant_id)[:2] == [f"{tenant.tenant_id}  given-up", "    dropped"]
     assert f"1  {tenant.tenant_id}  failed  dropped" in operate(env, "trouble")
     record = aws.api.status(tenant.tenant_id, "given-up").body
@@ -125,8 +125,8 @@ def policy(aws: LocalAws) -> dict[str, Any]:
 def test_an_operator_needs_no_right_but_those_of_the_guide(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
     """Every command does its whole work with them."""
     shell = {**env, **user(aws, policy(aws))}
-    bury(aws, tenant, "redriven")
-    bury(aws, tenant, "dropped")
+    put_on_dead_letter_queue(aws, tenant, "redriven")
+    put_on_dead_letter_queue(aws, tenant, "dropped")
     operate(shell, "dlq", "list")
     operate(shell, "dlq", "redrive", "--tenant", tenant.tenant_id, "--request", "redriven")
     operate(shell, "dlq", "drop", "--tenant", tenant.tenant_id, "--request", "dropped")
@@ -198,7 +198,7 @@ def hidden(aws: LocalAws) -> str:
 
 def test_ctrl_c_leaves_every_letter_where_it_was(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
     """And ends with the exit code that shells expect, without a traceback."""
-    bury(aws, tenant, "seen-again")
+    put_on_dead_letter_queue(aws, tenant, "seen-again")
     was = hidden(aws)
     command = [sys.executable, "-m", "mailer.operate", "dlq", "redrive", "--tenant", "nobody"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -18,7 +18,7 @@ def _moves(setup: Setup, world: World) -> Iterator[Move]:
     for queue_message in dict.fromkeys(world.queue):
         if is_worker_free:
             yield from worker.receive(setup, without_copy(world, queue_message), queue_message)
-        yield "a copy is handed out twice", queued(world, queue_message), MoveKind.FAULT
+        yield "a message is delivered twice", queued(world, queue_message), MoveKind.FAULT
     for pending in dict.fromkeys(world.pending):
         rest = without_write(world, pending)
         yield f"dies before it writes {pending.deed}", excused(handed_back(rest, pending.queue_message), pending), MoveKind.FAULT

@@ -45,7 +45,7 @@ def _wish(setup: Setup, deed: str, queue_message: QueueMessage, *, is_late: bool
 
 
 def _settle_proof(world: World, queue_message: QueueMessage) -> Move:
-    """Do as `services.send._settle_proof` and `domain.proof.settled_by`."""
+    """Do as `services.send._settle_proof` and `domain.proof.proven_outcome`."""
     record, plain = world.record, queue_message._replace(proof="", is_latest=False)
     is_open = record is not None and queue_message.is_latest and record.status in (Status.SENDING, Status.UNKNOWN)
     if record is None or (not is_open and (record.status is Status.SENT or queue_message.proof != "accept")):
@@ -152,10 +152,10 @@ def write(setup: Setup, others: World, pending: Pending, queue_message: QueueMes
 class Then(Enum):
     """What a worker does after a write that was answered."""
 
-    RESTS = "the copy is done"
-    LOOKS = "the copy does what the record asks"
-    BEGINS = "it begins anew, with the same copy"
-    REMEMBERS = "the record hears of the body that was parked for a stale copy"
+    RESTS = "the message is done"
+    LOOKS = "the message does what the record asks"
+    BEGINS = "it begins anew, with the same message"
+    REMEMBERS = "the record notes the body that was parked for a stale message"
     LOSES = "it cannot have failed, so it is lost for good"
 
 

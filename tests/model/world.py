@@ -21,7 +21,7 @@ class MoveKind(Enum):
     """What a move needs; nothing may rely on the last two to happen."""
 
     GOES_ON = "goes on"
-    FAULT = "a crash, a lost reply, a clock that is wrong, a copy handed out twice"
+    FAULT = "a crash, a lost reply, a clock that is wrong, a message delivered twice"
     QUITS = "the caller cancels, or it expires"
 
 

@@ -25,7 +25,7 @@ def figures(story: Story) -> Counter[str]:
     counted += Counter(f"ended as {record.status}" for record in records)
     counted["accepted by SES"] += sum(map(len, story.ses.ledger.values()))
     counted["accepted again, as onUnknown: resend allows"] += sum(len(ids) - 1 for ids in story.ses.ledger.values() if ids)
-    counted["copies that brought a slot along"] += story.queue.slots
+    counted["messages that carried a slot"] += story.queue.slots
     counted["messages that found no slot"] += story.account_rates.promises
     counted["copies among the dead letters"] += len(story.queue.dead_letters)
     return counted
@@ -75,7 +75,7 @@ def _end(story: Story, record: Delivery, accepted: list[str]) -> Iterator[str]:
     if status is Status.UNKNOWN and record.error is None:
         yield f"{request_id}: unknown without a reason"
     if record.error is not None and "expired" in record.error.code + record.error.message and not _may_expire(story, request_id):
-        yield f"{request_id}: its copy was lost, it expired though nothing kept it from being sent"
+        yield f"{request_id}: its message was lost, it expired though nothing kept it from being sent"
 
 
 def _may_expire(story: Story, request_id: str) -> bool:

@@ -46,7 +46,7 @@ SWEEP_EVERY = timedelta(minutes=1)
 WORKERS = 3
 TOO_LONG = timedelta(days=60)
 TOO_MANY = 20_000
-"""Calls after which a story that has not settled counts as one that never will."""
+"""Calls after which a story that has not come to an end counts as one that never will."""
 
 ACME = "acme"
 ACCOUNT, RATE = "123456789012", 1.0
@@ -218,7 +218,7 @@ class Story:
             act()
             self._watch()
         else:
-            self.world.wrongs.append("it does not settle")
+            self.world.wrongs.append("it does not come to an end")
         return self
 
     def _resume(self, task: Task) -> None:
@@ -302,10 +302,10 @@ class Story:
         self.queue.put(queue_message, timedelta(), is_raw=dead_letter.is_raw)
 
     def _settle(self, record: Delivery) -> None:
-        """Settle an unknown truthfully: as sent where SES's own events show it."""
+        """Resolve an unknown truthfully: as sent where SES's own events show it."""
         accepted = self.ses.ledger[record.request_id]
         word = Resolution("sent" if accepted else "resend", "ops", "looked it up", self.world.time.now)
-        self.world.say(f"operator settles {record.request_id}: {word.outcome}")
+        self.world.say(f"operator resolves {record.request_id}: {word.outcome}")
         if not accepted:
             self.chosen_again.add(record.request_id)
         message_id = accepted[0] if accepted else None

@@ -27,5 +27,5 @@ def test_every_route_of_a_tenant_is_somebody_s() -> None:
 
 
 def test_the_readme_shows_the_narrow_policy() -> None:
-    """What is copied first can neither read a provider nor settle anything."""
+    """What is copied first can neither read a provider nor resolve anything."""
     assert policy_of_the_readme() == policy("sender")

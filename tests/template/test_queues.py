@@ -5,7 +5,7 @@ from typing import Any
 
 import tables
 from mailer.domain.retries import MAX_RECEIVES, hidden_for
-from mailer.services.suspects import RENEW_FROM, TRIAL_SPAN
+from mailer.services.suspects import REQUEUE_FROM, TRIAL_SPAN
 
 MIB = 1024 * 1024
 DAYS = 24 * 60 * 60
@@ -43,7 +43,7 @@ def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
         "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
         "maxReceiveCount": MAX_RECEIVES,
     }
-    assert RENEW_FROM <= MAX_RECEIVES // 2
+    assert REQUEUE_FROM <= MAX_RECEIVES // 2
 
 
 def test_an_outage_of_half_a_day_moves_nothing_to_the_dead_letters() -> None:

@@ -297,10 +297,10 @@ def test_who_settles_and_who_withdraws_is_written_down(api: Gateway, deps: Messa
     }
     word = {"outcome": "sent", "by": "Jo", "why": "seen in the events"}
     for asked in (called, another):
-        settled = api.call("POST", f"{ACME}/r1/resolve", word, **asked).json
-        assert (settled["resolution"]["by"], settled["resolution"]["principal"]) == ("Jo", OPERATOR)
+        resolved = api.call("POST", f"{ACME}/r1/resolve", word, **asked).json
+        assert (resolved["resolution"]["by"], resolved["resolution"]["principal"]) == ("Jo", OPERATOR)
         assert api.call("POST", f"{ACME}/r2/cancel", **asked).json["cancelledBy"] == OPERATOR
-    logged = [arguments[0].settled_by for name, arguments in deps.telemetry.entries if name == "recorded"]
+    logged = [arguments[0].principal for name, arguments in deps.telemetry.entries if name == "recorded"]
     assert logged == [OPERATOR, OPERATOR]
     assert "cancelledBy" not in api.call("POST", f"{ACME}/r3/cancel").json
 

@@ -234,8 +234,8 @@ def test_the_other_calls_are_there_too(deps: MessagesDependencies) -> None:
     assert client.cancel("acme", "a:1").status is Status.CANCELLED
     assert client.preview("acme", a_body()).mime
     deps.messages.records["acme", "r2"] = a_delivery("r2", Status.UNKNOWN)
-    settled = client.resolve("acme", "r2", "sent", by="ops", why="found it", message_id="0100")
-    assert (settled.status, settled.message_id) == (Status.SENT, "0100")
+    resolved = client.resolve("acme", "r2", "sent", by="ops", why="found it", message_id="0100")
+    assert (resolved.status, resolved.message_id) == (Status.SENT, "0100")
 
 
 def test_an_uploaded_file_is_ready_to_be_attached(deps: MessagesDependencies) -> None:

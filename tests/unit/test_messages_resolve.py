@@ -1,4 +1,4 @@
-"""Settling an unknown on an operator's word."""
+"""Resolving an unknown on an operator's word."""
 
 import json
 from dataclasses import replace

@@ -87,7 +87,7 @@ def test_each_attempt_is_tagged_with_what_finds_its_record() -> None:
 
 
 def test_an_answer_is_in_the_journal_before_it_is_in_the_table() -> None:
-    """An `unknown` can be settled from the log."""
+    """An `unknown` can be resolved from the log."""
     bench = Bench()
     bench.messages.before = down("DynamoDB", "accept")
     bench.receive(a_queue_message())

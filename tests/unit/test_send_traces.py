@@ -36,12 +36,12 @@ def test_a_sent_request_tells_what_each_step_took() -> None:
     bench.messages.before = taking(bench, SECOND)
     bench.provider.outcomes = [taking(bench, 3 * SECOND, Sent("m-1"))]
     bench.clock.advance(10 * SECOND)
-    bench.receive(Received("receipt", a_queue_message(), 1, sent_at=NOON + 4 * SECOND))
+    bench.receive(Received("message-0", a_queue_message(), 1, sent_at=NOON + 4 * SECOND))
     assert bench.record().status is Status.SENT
     zero = timedelta()
     assert steps(bench) == {
         "queue": 6 * SECOND,
-        "open": zero,
+        "config": zero,
         "compose": zero,
         "pacing": zero,
         "fence": SECOND,
@@ -55,14 +55,14 @@ def test_a_mail_that_was_to_wait_did_not_lie_about_meanwhile() -> None:
     """Both ages count from its sendAt."""
     bench = Bench()
     bench.clock.advance(70 * SECOND)
-    bench.receive(Received("receipt", a_queue_message(sendAt="2026-11-24T12:01:00Z"), 1, sent_at=NOON))
+    bench.receive(Received("message-0", a_queue_message(sendAt="2026-11-24T12:01:00Z"), 1, sent_at=NOON))
     assert (steps(bench)["queue"], steps(bench)["total"]) == (10 * SECOND, 10 * SECOND)
 
 
 def test_a_later_copy_has_no_age_on_the_queue() -> None:
     """It was told to wait there."""
     bench = Bench(a_record(generation=1))
-    bench.receive(Received("receipt", a_queue_message(generation=1), 1, sent_at=NOON))
+    bench.receive(Received("message-0", a_queue_message(generation=1), 1, sent_at=NOON))
     assert "queue" not in steps(bench)
 
 
@@ -71,8 +71,8 @@ def test_a_request_that_did_not_get_to_the_fence_tells_the_steps_it_took(code: s
     """Opening the provider is where it ended."""
     bench = Bench()
     bench.provider_factory.error = NotSentError(ErrorInfo(code, "…"))
-    bench.receive(Received("receipt", a_queue_message(), 1, sent_at=NOON))
-    assert set(steps(bench)) == {"queue", "open"}
+    bench.receive(Received("message-0", a_queue_message(), 1, sent_at=NOON))
+    assert set(steps(bench)) == {"queue", "config"}
 
 
 def test_ses_is_told_what_a_mail_is_part_of() -> None:

@@ -27,7 +27,7 @@ def test_no_story_loses_doubles_or_misreports_a_request(first: int) -> None:
 def test_stories_tell_of_what_they_are_to_try() -> None:
     """Crashes, messages that wait for a slot of their account, and those that find none."""
     told = sum((figures(Story(seed).play()) for seed in range(50)), Counter[str]())
-    for what in ("faults", "processes killed", "copies that brought a slot along", "messages that found no slot"):
+    for what in ("faults", "processes killed", "messages that carried a slot", "messages that found no slot"):
         assert told[what] > 10, what
 
 

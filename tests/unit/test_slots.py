@@ -159,9 +159,9 @@ def test_copies_are_made_between_those_whose_time_has_come_and_those_who_wait(be
         return Sent("m1")
 
     bench.provider.outcomes = [note, note]
-    bench.queue.refuses = lambda queue_message: bool(done.append("copy")) if queue_message.slot else True
+    bench.queue.refuses = lambda queue_message: bool(done.append("requeued")) if queue_message.slot else True
     bench.receive(of("acme", "r1"), of("acme", "r2", recipients=2), of("gamma", "r3", recipients=3))
-    assert list(dict.fromkeys(done)) == ["sent to 3", "copy", "sent to 2"]
+    assert list(dict.fromkeys(done)) == ["sent to 3", "requeued", "sent to 2"]
 
 
 def test_a_later_slot_travels_with_a_delayed_copy(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from mailer.domain.errors import DependencyError
 from mailer.ports import QueueMessage, Stage, Trial
 from mailer.services.jobs import Received
 from mailer.services.send import CALL_SPAN
-from mailer.services.suspects import DIED, KEEP_FROM, RAISED, RENEW_FROM, SUSPECT_FROM, TRIAL_SPAN
+from mailer.services.suspects import DEAD_LETTER_FROM, DIED, RAISED, REQUEUE_FROM, SUSPECT_FROM, TRIAL_SPAN
 from sending_support import Bench, a_body, a_queue_message, a_record, under_way
 
 LONG_AGO = NOON - timedelta(seconds=360)
@@ -161,10 +161,10 @@ def test_a_message_that_another_worker_is_trying_is_left_to_it() -> None:
 def test_a_message_behind_a_killer_is_sent_again_before_sqs_moves_it() -> None:
     """It comes as a new message that SQS has not counted, and is tried by itself all the same; the old one is only acknowledged."""
     bench = Bench()
-    assert bench.receive(suspect(RENEW_FROM)) == []
+    assert bench.receive(suspect(REQUEUE_FROM)) == []
     fresh, delay = bench.take()
-    assert (fresh.generation, fresh.redeliveries, delay) == (1, RENEW_FROM - 1, timedelta())
-    assert (bench.receive(suspect(RENEW_FROM + 1)), bench.queue.sent) == ([], [])
+    assert (fresh.generation, fresh.redeliveries, delay) == (1, REQUEUE_FROM - 1, timedelta())
+    assert (bench.receive(suspect(REQUEUE_FROM + 1)), bench.queue.sent) == ([], [])
     bench.receive(Received("fresh", fresh, 1), Received("b", a_queue_message("calm"), 1))
     assert (bench.record("calm").message_id, bench.record().message_id) == ("m1", "m2")
 
@@ -177,8 +177,8 @@ def test_messages_are_sent_again_before_anything_of_their_batch_is_tried() -> No
 
     bench = Bench(outcomes=[die])
     with pytest.raises(Died):
-        bench.receive(Received("a", a_queue_message("deadly"), 1), suspect(RENEW_FROM))
-    assert [queue_message.redeliveries for queue_message in bench.queue.messages] == [RENEW_FROM - 1]
+        bench.receive(Received("a", a_queue_message("deadly"), 1), suspect(REQUEUE_FROM))
+    assert [queue_message.redeliveries for queue_message in bench.queue.messages] == [REQUEUE_FROM - 1]
 
 
 def test_a_message_that_waits_stays_a_suspect() -> None:
@@ -199,7 +199,7 @@ def test_a_body_that_is_parked_stays_a_suspect() -> None:
     assert (bench.record().parked is not None, bench.record().redeliveries) == (True, 2)
 
 
-@pytest.mark.parametrize("receives", [SUSPECT_FROM, RENEW_FROM])
+@pytest.mark.parametrize("receives", [SUSPECT_FROM, REQUEUE_FROM])
 def test_a_table_that_takes_no_mark_lets_suspects_wait(receives: int) -> None:
     """Unmarked nobody would know of what the worker died; as a new message it has not been handed out too often."""
     bench = Bench()
@@ -241,8 +241,8 @@ def test_a_bug_keeps_a_message_for_an_operator_after_it_has_been_tried_by_itself
     bench.attachments.fetch = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # the port has a bug
     uploaded = {"filename": "a.txt", "s3": {"key": "acme/1"}}
     queue_message = a_queue_message(message={"to": [{"email": "jo@example.com"}], "subject": "Hi", "attachments": [uploaded]})
-    assert (bench.receive(suspect(KEEP_FROM - 1, queue_message)), reasons(bench)) == (["suspect"], [])
-    assert (bench.receive(suspect(KEEP_FROM, queue_message)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])
+    assert (bench.receive(suspect(DEAD_LETTER_FROM - 1, queue_message)), reasons(bench)) == (["suspect"], [])
+    assert (bench.receive(suspect(DEAD_LETTER_FROM, queue_message)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])
     assert bench.record().error == RAISED
 
 
@@ -251,5 +251,5 @@ def test_a_bug_in_reading_keeps_a_message_for_an_operator() -> None:
     bench = Bench()
     bench.parked.fetch = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # the port has a bug
     queue_message = a_queue_message(attributes={"parked": "parked/acme/r1/1.json"})
-    assert (bench.receive(suspect(KEEP_FROM - 1, queue_message)), reasons(bench)) == (["suspect"], [])
-    assert (bench.receive(suspect(KEEP_FROM, queue_message)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])
+    assert (bench.receive(suspect(DEAD_LETTER_FROM - 1, queue_message)), reasons(bench)) == (["suspect"], [])
+    assert (bench.receive(suspect(DEAD_LETTER_FROM, queue_message)), reasons(bench)) == ([], [("processing_crashed", RAISED.message)])

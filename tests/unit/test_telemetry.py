@@ -68,7 +68,7 @@ def test_a_line_names_whose_call_it_was() -> None:
     ],
 )
 def test_what_ses_answered_is_a_line_of_its_own(outcome: Outcome, said: dict[str, str]) -> None:
-    """It is written before the record is: an `unknown` can be settled by it."""
+    """It is written before the record is: an `unknown` can be resolved by it."""
     with a_telemetry() as (telemetry, written):
         telemetry.answered("acme", "r1", Fence(2, "worker-1"), outcome, TEN_MS)
     [line] = written.log
@@ -136,7 +136,7 @@ def test_metrics_are_written_once() -> None:
 def test_no_line_holds_more_values_than_cloudwatch_takes() -> None:
     """A hundred of a metric; none is lost, and a metric with fewer is not written again."""
     with a_telemetry() as (telemetry, written):
-        telemetry.opened(cached=True)
+        telemetry.config_requested(cached=True)
         for number in range(250):
             telemetry.paced(timedelta(milliseconds=number))
     assert [len(metric.values) for metric in written.metrics if metric.name == "PacingWait"] == [100, 100, 50]

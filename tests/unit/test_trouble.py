@@ -1,4 +1,4 @@
-"""Which mail does not go out now; what has been settled since is forgotten."""
+"""Which mail does not go out now; what has been solved since is left out."""
 
 import json
 from typing import Any

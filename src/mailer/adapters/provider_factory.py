@@ -30,9 +30,9 @@ class _Key:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class _CachedProvider:
     provider: EmailProvider
-    opened_at: datetime
+    cached_at: datetime
 
 
 class TenantProviderFactory:
@@ -57,7 +57,7 @@ class TenantProviderFactory:
         self._allow_smtp = allow_smtp
         self._clock = clock
         self._report = report
-        self._opened: SingleFlightCache[_Key, _Opened] = SingleFlightCache(KEPT_AT_MOST, clock.now)
+        self._cache: SingleFlightCache[_Key, _CachedProvider] = SingleFlightCache(KEPT_AT_MOST, clock.now)
 
     def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
         """Open one version of a tenant's config, ready to send: its client made, its role assumed.
@@ -71,24 +71,24 @@ class TenantProviderFactory:
         key = _Key(tenant_id, config.provider, config.version)
         is_kept = True
 
-        def make() -> _Opened:
+        def make() -> _CachedProvider:
             nonlocal is_kept
             is_kept = False
-            return self._open(key, config)
+            return self._create(key, config)
 
-        provider = self._opened.get(key, make, lambda opened: opened.opened_at + KEPT_FOR).provider
+        provider = self._cache.get(key, make, lambda cached: cached.cached_at + KEPT_FOR).provider
         self._report(is_kept)
         if isinstance(provider, SesProvider):
             provider.credentials.current()
         return provider
 
-    def _open(self, key: _Key, config: StoredConfig) -> _Opened:
+    def _create(self, key: _Key, config: StoredConfig) -> _CachedProvider:
         plaintext = self._config_cipher.decrypt(key.tenant_id, key.provider, key.version, config.ciphertext)
         try:
             parsed = parse_config(config.provider, plaintext)
         except RequestError:
             raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
-        return _Opened(self._provider(key, parsed), self._clock.now())
+        return _CachedProvider(self._provider(key, parsed), self._clock.now())
 
     def _provider(self, key: _Key, config: DecryptedConfig) -> EmailProvider:
         sender = Sender(config.from_address, config.from_name)

@@ -61,8 +61,8 @@ class SmtpProvider:
         """Have the server accept the message, once; never raises for what the server or the network does."""
         try:
             with _session(self.config, self.timeout) as smtp:
-                _prepare(smtp, mail)
-                return _hand_over(smtp, mail, f"{uuid4()}@{mail.mail_from.rpartition('@')[2]}")
+                _send_envelope(smtp, mail)
+                return _send_data(smtp, mail, f"{uuid4()}@{mail.mail_from.rpartition('@')[2]}")
         except _RefusedError as refusal:
             return NotSent(refusal.error)
         except smtplib.SMTPAuthenticationError:
@@ -93,7 +93,7 @@ def _session(config: SmtpConfig, timeout: float) -> Iterator[smtplib.SMTP]:
         smtp.close()
 
 
-def _prepare(smtp: smtplib.SMTP, mail: Mail) -> None:
+def _send_envelope(smtp: smtplib.SMTP, mail: Mail) -> None:
     """Name sender and recipients; one refusal is one for the message."""
     _expect(smtp.mail(mail.mail_from), "from_address_not_verified", "the SMTP server refused the sender")
     for recipient in mail.recipients:
@@ -101,7 +101,7 @@ def _prepare(smtp: smtplib.SMTP, mail: Mail) -> None:
     _expect(smtp.docmd("DATA"), "invalid_request", "the SMTP server refused the message", wanted=_REPLY_GO_ON)
 
 
-def _hand_over(smtp: smtplib.SMTP, mail: Mail, message_id: str) -> Outcome:
+def _send_data(smtp: smtplib.SMTP, mail: Mail, message_id: str) -> Outcome:
     """Give the message the Message-ID that SES would have written, and have it accepted."""
     body = _LINE_START_DOT.sub(b"..", mail.mime)
     try:

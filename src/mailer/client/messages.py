@@ -100,7 +100,7 @@ class MailClient:
     def resolve(
         self, tenant_id: str, request_id: str, outcome: Literal["sent", "resend"], *, by: str, why: str, message_id: str | None = None
     ) -> StatusRecord:
-        """Settle an `unknown` on an operator's word.
+        """Resolve an `unknown` on an operator's word.
 
         Raises:
             ApiError: `not_resolvable`.

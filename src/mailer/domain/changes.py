@@ -95,7 +95,7 @@ _HELD: Mapping[str, Any] = {"sweep_at": None, "on_unknown": "hold"}
 """Of an unknown that only an operator may send again."""
 
 
-def _change(rule: Rule, request: Request, now: datetime, *, initial_fields: bool = False, **fields: Any) -> Change:
+def _change(rule: Rule, request: Request, now: datetime, *, creates: bool = False, **fields: Any) -> Change:
     return Change(
         rule=rule,
         tenant_id=request.tenant_id,
@@ -103,7 +103,7 @@ def _change(rule: Rule, request: Request, now: datetime, *, initial_fields: bool
         now=now,
         content_hash=request.content_hash,
         generation=request.generation,
-        initial_fields=request.initial_fields if initial_fields else None,
+        initial_fields=request.initial_fields if creates else None,
         **fields,
     )
 
@@ -111,17 +111,17 @@ def _change(rule: Rule, request: Request, now: datetime, *, initial_fields: bool
 def queue(request: Request, now: datetime) -> Change:
     """Record a request that the queue has taken."""
     look = min(now + OVERDUE_AFTER, request.expires_at)
-    return _change(delivery.QUEUE, request, now, initial_fields=True, sets={"sweep_at": look})
+    return _change(delivery.QUEUE, request, now, creates=True, sets={"sweep_at": look})
 
 
 def defer(request: Request, now: datetime, deferral: Deferral, **sets: Any) -> Change:
     """Defer a request that has not reached the fence."""
-    return _change(delivery.DEFER, request, now, initial_fields=True, sets={**deferral.fields(request), **sets})
+    return _change(delivery.DEFER, request, now, creates=True, sets={**deferral.fields(request), **sets})
 
 
 def fail_unsent(request: Request, now: datetime, error: ErrorInfo) -> Change:
     """End a request that can never be sent, before the fence."""
-    return _change(delivery.FAIL_UNSENT, request, now, initial_fields=True, sets={**_NO_TIMERS, "error": error})
+    return _change(delivery.FAIL_UNSENT, request, now, creates=True, sets={**_NO_TIMERS, "error": error})
 
 
 def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
@@ -147,7 +147,7 @@ def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, pr
         "error": None,
         "sweep_at": deadline,
     }
-    return _change(delivery.BEGIN, request, now, initial_fields=True, owner=owner, sets=sets)
+    return _change(delivery.BEGIN, request, now, creates=True, owner=owner, sets=sets)
 
 
 def accept(request: Request, now: datetime, fence: Fence, message_id: str) -> Change:

@@ -158,7 +158,7 @@ class Delivery:
         return (self.deadline or self.updated_at) + send_timeout + WORKER_DEAD_MARGIN
 
     @property
-    def settled_by(self) -> str | None:
+    def principal(self) -> str | None:
         """The ARN of the IAM identity that brought it to the status that it has now; None where nobody's call did."""
         resolved = {"sent": Status.SENT, "resend": Status.QUEUED}
         if self.resolution and resolved[self.resolution.outcome] is self.status:

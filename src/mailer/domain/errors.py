@@ -109,7 +109,7 @@ CODES: dict[str, Code] = {
     # Nobody can know.
     "outcome_unknown": Code(
         ErrorClass.UNKNOWN,
-        "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then settle it (POST …/resolve).",
+        "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then resolve it (POST …/resolve).",
     ),
     # API answers only.
     "access_denied": Code(
@@ -120,13 +120,13 @@ CODES: dict[str, Code] = {
     "tenant_mismatch": Code(ErrorClass.API, "Caller: the body's tenantId must be the one in the path."),
     "not_found": Code(ErrorClass.API, "Caller: there is no such thing under this tenant."),
     "not_cancellable": Code(ErrorClass.API, "Caller: only queued and deferred requests can be cancelled."),
-    "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be settled, and only sent again while its body is kept."),
+    "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be resolved, and only sent again while its body is kept."),
     "too_many_requests": Code(ErrorClass.API, "Caller: wait as Retry-After says, then try again with jitter."),
     "internal_error": Code(ErrorClass.API, "Operator: this is a fault of the service; the log has its place under the request's id."),
 }
 
 
-LATER = Code(ErrorClass.UNKNOWN, "Operator: a later version of this service wrote this code; that version's documentation tells of it.")
+UNLISTED = Code(ErrorClass.UNKNOWN, "Operator: a later version of this service wrote this code; that version's documentation tells of it.")
 """Stands for a code that is not in `CODES`: after a roll-back a record, a row or a proof may have one. It decides nothing."""
 
 
@@ -142,7 +142,7 @@ class ErrorInfo:
     @property
     def error_class(self) -> ErrorClass:
         """What the code means for the request."""
-        return CODES.get(self.code, LATER).error_class
+        return CODES.get(self.code, UNLISTED).error_class
 
     @property
     def retryable(self) -> bool:
@@ -152,7 +152,7 @@ class ErrorInfo:
     @property
     def hint(self) -> str:
         """Who must do what."""
-        return self.remediation or CODES.get(self.code, LATER).hint
+        return self.remediation or CODES.get(self.code, UNLISTED).hint
 
 
 EXPIRED = ErrorInfo("expired", "it could not be sent before its expiresAt")

@@ -46,7 +46,7 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
         "correlationId": new.correlation_id,
         "createdAt": _stamp(new.created_at),
         "endedAt": _stamp(new.updated_at),
-        "principal": new.settled_by,
+        "principal": new.principal,
         "error": _error(new.shown_error),
     }
     return Event(id=event_id, detail_type="Request Ended", at=new.updated_at, detail=detail)

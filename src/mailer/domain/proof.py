@@ -42,7 +42,7 @@ def from_json(text: str) -> tuple[Fence, Outcome] | None:
         return None
 
 
-def settled_by(text: str, request: Request, record: Delivery | None) -> tuple[Fence, Outcome] | None:
+def proven_outcome(text: str, request: Request, record: Delivery | None) -> tuple[Fence, Outcome] | None:
     """Return whose attempt a proof is of and what became of it; None where it says nothing that the request's record does not know.
 
     It must be of the same content and of an attempt that was made. An acceptance counts whatever has come since, unless that is known

@@ -1,4 +1,4 @@
-"""API Gateway calls MessagesFunction: accept send requests, show what became of them, withdraw, preview and settle them."""
+"""API Gateway calls MessagesFunction: accept send requests, show what became of them, withdraw, preview and resolve them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -160,12 +160,12 @@ def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[Statu
 
 @app.post(
     "/tenants/<tenantId>/messages/<requestId>/resolve",
-    summary="Settle an unknown",
+    summary="Resolve an unknown",
     operation_id="resolveMessage",
-    responses=responses(200, "It is settled", *BODY_REFUSALS, 409),
+    responses=responses(200, "It is resolved", *BODY_REFUSALS, 409),
 )
 def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
-    """Settle a request of which nobody knows whether it was sent, on an operator's word."""
+    """Resolve a request of which nobody knows whether it was sent, on an operator's word."""
     word, deps = read(ResolveRequest, body), wiring.messages_dependencies()
     resolution = Resolution(word.outcome, word.by, word.why, deps.clock.now(), _caller())
     return Response(200, JSON, _shown(resolve(tenant_id, request_id, resolution, deps, message_id=word.message_id)))

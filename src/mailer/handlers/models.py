@@ -75,8 +75,8 @@ class Error(WireModel):
         return cls(code=error.code, message=error.message, retryable=error.retryable, hint=error.hint)
 
 
-class Settlement(WireModel):
-    """How an operator settled an `unknown`; `principal` is the ARN of the IAM identity that called, `by` whom it named."""
+class ResolutionRecord(WireModel):
+    """How an operator resolved an `unknown`; `principal` is the ARN of the IAM identity that called, `by` whom it named."""
 
     outcome: Literal["sent", "resend"]
     by: str
@@ -106,7 +106,7 @@ class StatusRecord(WireModel):
     sent_at: Time | None
     on_unknown: OnUnknown
     due_at: Annotated[Time | None, Field(exclude_if=_is_none)] = None
-    resolution: Annotated[Settlement | None, Field(exclude_if=_is_none)] = None
+    resolution: Annotated[ResolutionRecord | None, Field(exclude_if=_is_none)] = None
     cancelled_by: Annotated[str | None, Field(exclude_if=_is_none)] = None
 
     @property
@@ -131,7 +131,7 @@ class StatusRecord(WireModel):
             sent_at=record.sent_at,
             on_unknown=record.on_unknown,
             due_at=record.next_try_at(send_timeout),
-            resolution=Settlement.of(record.resolution) if record.resolution else None,
+            resolution=ResolutionRecord.of(record.resolution) if record.resolution else None,
             cancelled_by=record.cancelled_by,
         )
 

@@ -108,7 +108,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "sentAt": "When SES accepted it.",
         "onUnknown": "What becomes of an unknown: held for an operator, or sent again.",
         "dueAt": "When a deferred request is tried again, or an unknown is sent again: such a one has not ended.",
-        "resolution": "How an operator settled an unknown; only where one did.",
+        "resolution": "How an operator resolved an unknown; only where one did.",
         "cancelledBy": "The ARN of the IAM identity that withdrew it; only where one did.",
     },
     "Error": {
@@ -117,11 +117,11 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "retryable": "Whether the request can still go out as it is: by itself, or once the tenant has mended its account.",
         "hint": "Who must do what; begins with Caller, Tenant, Operator or Nobody.",
     },
-    "Settlement": {
+    "ResolutionRecord": {
         "outcome": "What the operator said.",
         "by": "Whom the operator named.",
         "why": "The reason given.",
-        "at": "When it was settled.",
+        "at": "When it was resolved.",
         "principal": "The ARN of the IAM identity that called.",
     },
     "StatusPage": {"messages": "The records, newest first.", "cursor": "Leads to the next page; null on the last."},

@@ -187,7 +187,7 @@ def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterRe
 
 
 def _proven(dead_letter: DeadLetter, request: Request, record: Delivery) -> tuple[Fence, Outcome] | None:
-    return proof.settled_by(dead_letter.queue_message.proof or "", request, record)
+    return proof.proven_outcome(dead_letter.queue_message.proof or "", request, record)
 
 
 def _record_proven(

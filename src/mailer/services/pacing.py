@@ -22,7 +22,7 @@ to busy or back, filled its line or changed its pace."""
 
 
 @dataclass(slots=True)
-class _Memory:
+class _CachedRate:
     """A line as this function saw it last."""
 
     account_rate: AccountRate
@@ -38,7 +38,7 @@ class Pacing:
         """Pace for one of at most so many `functions` that send at the same time."""
         self._table = table
         self._functions = functions
-        self._memories: dict[str, _Memory] = {}
+        self._cached: dict[str, _CachedRate] = {}
         self._lock = Lock()
 
     def reserve(
@@ -46,11 +46,11 @@ class Pacing:
     ) -> Sequence[Slot | RetryAt]:
         """Tell for each message of an account when it may be sent; see `ports.Pacer.reserve`."""
         has_slots = any(slot is not None for slot in carried)
-        memory = self._recall(account, source, now, afresh=has_slots)
-        self._keep_pace(account, memory, source, sum(weights), now)
-        answers = [None if slot is None else memory.account_rate.answer(slot, now.timestamp()) for slot in carried]
+        cached = self._get(account, source, now, afresh=has_slots)
+        self._keep_pace(account, cached, source, sum(weights), now)
+        answers = [None if slot is None else cached.account_rate.answer(slot, now.timestamp()) for slot in carried]
         unplaced = [weight for weight, answer in zip(weights, answers, strict=True) if answer is None]
-        placed = iter(self._place(account, memory, source, unplaced, now) if unplaced else [])
+        placed = iter(self._place(account, cached, source, unplaced, now) if unplaced else [])
         return [next(placed) if answer is None else answer for answer in answers]
 
     def throttled(self, account: str, now: datetime) -> datetime:
@@ -61,121 +61,123 @@ class Pacing:
         """Let an account rest whose daily quota is used up; return until when."""
         return self._change_pace(account, AccountRate.quota_exhausted, now)
 
-    # -- memory
+    # -- cache
 
-    def _recall(self, account: str, source: RateSource, now: datetime, *, afresh: bool = False) -> _Memory:
+    def _get(self, account: str, source: RateSource, now: datetime, *, afresh: bool = False) -> _CachedRate:
         with self._lock:
-            memory = self._memories.pop(account, None)
-            if memory is not None:
-                self._memories[account] = memory  # the last used is the last dropped
-        if memory is not None and not afresh and now.timestamp() - memory.seen_at <= TRUSTED:
-            return memory
+            cached = self._cached.pop(account, None)
+            if cached is not None:
+                self._cached[account] = cached  # the last used is the last dropped
+        if cached is not None and not afresh and now.timestamp() - cached.seen_at <= TRUSTED:
+            return cached
         account_rate = self._table.get(account) or AccountRate.initial(source, now.timestamp())
-        return self._remember(account, memory, account_rate, now)
+        return self._store(account, cached, account_rate, now)
 
-    def _remember(self, account: str, memory: _Memory | None, account_rate: AccountRate, now: datetime) -> _Memory:
-        memory = memory or _Memory(account_rate, 0.0)
-        memory.account_rate, memory.seen_at = account_rate, now.timestamp()
+    def _store(self, account: str, cached: _CachedRate | None, account_rate: AccountRate, now: datetime) -> _CachedRate:
+        cached = cached or _CachedRate(account_rate, 0.0)
+        cached.account_rate, cached.seen_at = account_rate, now.timestamp()
         with self._lock:
-            self._memories[account] = memory
-            while len(self._memories) > CACHED_RATES:
-                del self._memories[next(iter(self._memories))]
-        return memory
+            self._cached[account] = cached
+            while len(self._cached) > CACHED_RATES:
+                del self._cached[next(iter(self._cached))]
+        return cached
 
     # -- slots
 
-    def _place(self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime) -> Sequence[Slot | RetryAt]:
-        if self._is_free(memory, sum(weights), now):
-            memory.unreported += sum(weights)
+    def _place(
+        self, account: str, cached: _CachedRate, source: RateSource, weights: Sequence[int], now: datetime
+    ) -> Sequence[Slot | RetryAt]:
+        if self._is_free(cached, sum(weights), now):
+            cached.unreported += sum(weights)
             return [Slot(now)] * len(weights)
         booking = self._book(
-            account, memory, source, lambda account_rate: account_rate.book(weights, now.timestamp(), memory.unreported), now
+            account, cached, source, lambda account_rate: account_rate.book(weights, now.timestamp(), cached.unreported), now
         )
         if booking is None:
-            return self._promise(account, memory, source, weights, now)
-        memory.unreported = 0.0
-        slots = _places(memory.account_rate, booking, weights)
-        answers: list[Slot | RetryAt] = [memory.account_rate.answer(slot, now.timestamp()) or Slot(now) for slot in slots]
+            return self._promise(account, cached, source, weights, now)
+        cached.unreported = 0.0
+        slots = _places(cached.account_rate, booking, weights)
+        answers: list[Slot | RetryAt] = [cached.account_rate.answer(slot, now.timestamp()) or Slot(now) for slot in slots]
         if len(answers) < len(weights):
-            answers += self._promise(account, memory, source, weights[booking.count :], now)
+            answers += self._promise(account, cached, source, weights[booking.count :], now)
         return answers
 
-    def _is_free(self, memory: _Memory, weight: int, now: datetime) -> bool:
+    def _is_free(self, cached: _CachedRate, weight: int, now: datetime) -> bool:
         """Whether an idle account may send so much without a booking."""
-        allowed = memory.account_rate.unreported_allowed(self._functions)
-        return memory.unreported + weight <= allowed and not memory.account_rate.is_busy(now.timestamp())
+        allowed = cached.account_rate.unreported_allowed(self._functions)
+        return cached.unreported + weight <= allowed and not cached.account_rate.is_busy(now.timestamp())
 
     def _promise(
-        self, account: str, memory: _Memory, source: RateSource, weights: Sequence[int], now: datetime
+        self, account: str, cached: _CachedRate, source: RateSource, weights: Sequence[int], now: datetime
     ) -> Sequence[Slot | RetryAt]:
-        booking = self._book(account, memory, source, lambda account_rate: account_rate.promise(weights, now.timestamp()), now)
-        places = _places(memory.account_rate, booking, weights) if booking else []
-        return [memory.account_rate.retry_at(place, now.timestamp()) for place in places]
+        booking = self._book(account, cached, source, lambda account_rate: account_rate.promise(weights, now.timestamp()), now)
+        places = _places(cached.account_rate, booking, weights) if booking else []
+        return [cached.account_rate.retry_at(place, now.timestamp()) for place in places]
 
     def _book(
-        self, account: str, memory: _Memory, source: RateSource, plan: Callable[[AccountRate], Booking | None], now: datetime
+        self, account: str, cached: _CachedRate, source: RateSource, plan: Callable[[AccountRate], Booking | None], now: datetime
     ) -> Booking | None:
         """Book what is planned on the line as it turns out to be; None where nothing is."""
         for _ in range(TRIES):
-            booking = plan(memory.account_rate)
+            booking = plan(cached.account_rate)
             if booking is None:
                 return None
             try:
-                if memory.account_rate.revision:
+                if cached.account_rate.revision:
                     account_rate = self._table.book(account, booking, now)
                 else:
-                    account_rate = self._table.start(account, replace(memory.account_rate.after(booking), revision=1), now)
+                    account_rate = self._table.start(account, replace(cached.account_rate.after(booking), revision=1), now)
             except RateConflictError as conflict:
                 account_rate = conflict.current or AccountRate.initial(source, now.timestamp())
-                self._remember(account, memory, account_rate, now)
+                self._store(account, cached, account_rate, now)
             else:
-                self._remember(account, memory, account_rate, now)
+                self._store(account, cached, account_rate, now)
                 return booking
         raise DependencyError("DynamoDB", "the booking of slots, for which too many ask at once")
 
     # -- pace
 
-    def _keep_pace(self, account: str, memory: _Memory, source: RateSource, weight: int, now: datetime) -> None:
+    def _keep_pace(self, account: str, cached: _CachedRate, source: RateSource, weight: int, now: datetime) -> None:
         """Follow what became known of the rate, ask for it when it is time, and go faster when it is time."""
         time = now.timestamp()
-        if (adopted := memory.account_rate.adopted(source, time)) is not None:
-            self._repace(account, memory, adopted, now)
+        if (adopted := cached.account_rate.adopted(source, time)) is not None:
+            self._repace(account, cached, adopted, now)
         if (
             source.ask is not None
-            and memory.account_rate.is_to_ask(source, weight, time)
-            and self._repace(account, memory, memory.account_rate.asking(time), now)
+            and cached.account_rate.is_to_ask(source, weight, time)
+            and self._repace(account, cached, cached.account_rate.asking(time), now)
         ):
             known = source.ask()
-            if known and known != memory.account_rate.cap:
-                self._repace(account, memory, memory.account_rate.capped(known, time), now)
-        if (quicker := memory.account_rate.quickened(time)) is not None:
-            self._repace(account, memory, quicker, now)
+            if known and known != cached.account_rate.cap:
+                self._repace(account, cached, cached.account_rate.capped(known, time), now)
+        if (quicker := cached.account_rate.quickened(time)) is not None:
+            self._repace(account, cached, quicker, now)
 
     def _change_pace(self, account: str, change: Callable[[AccountRate, float], AccountRate | None], now: datetime) -> datetime:
         """Change the pace unless it is changed already; return from when on the line moves."""
-        memory = self._memories.get(account)
+        cached = self._cached.get(account)
         for _ in range(TRIES):
-            if memory is not None and change(memory.account_rate, now.timestamp()) is None:
+            if cached is not None and change(cached.account_rate, now.timestamp()) is None:
                 break
-            memory = self._recall(account, RateSource(), now, afresh=True)
-            changed = change(memory.account_rate, now.timestamp())
-            if changed is None or self._repace(account, memory, changed, now):
+            cached = self._get(account, RateSource(), now, afresh=True)
+            changed = change(cached.account_rate, now.timestamp())
+            if changed is None or self._repace(account, cached, changed, now):
                 break
-        return max(now, moment(memory.account_rate.since)) if memory else now
+        return max(now, moment(cached.account_rate.since)) if cached else now
 
-    def _repace(self, account: str, memory: _Memory, account_rate: AccountRate, now: datetime) -> bool:
+    def _repace(self, account: str, cached: _CachedRate, account_rate: AccountRate, now: datetime) -> bool:
         """Change the pace; False where another function was first, whose line is then the one that counts."""
         try:
             stored = (
                 self._table.repace(account, account_rate, now)
-                if memory.account_rate.revision
+                if cached.account_rate.revision
                 else self._table.start(account, account_rate, now)
             )
         except RateConflictError as conflict:
             if conflict.current is not None:
-                self._remember(account, memory, conflict.current, now)
+                self._store(account, cached, conflict.current, now)
             return False
-        self._remember(account, memory, stored, now)
+        self._store(account, cached, stored, now)
         return True
 
 

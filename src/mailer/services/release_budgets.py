@@ -84,17 +84,17 @@ class ReleaseBudgets:
             readable = {tenant_id: row for tenant_id, row in rows.items() if not isinstance(row, DependencyError)}
             states = {tenant_id: sending_state(readable.get(tenant_id), now) for tenant_id in unknown if tenant_id not in unreadable}
             self._tenants |= unreadable
-            self._open({tenant_id: state for tenant_id, state in states.items() if isinstance(state, StoredConfig)})
+            self._look_up({tenant_id: state for tenant_id, state in states.items() if isinstance(state, StoredConfig)})
             # What will never be sent goes back to end with its reason.
             self._tenants |= {
                 tenant_id: state if state.waits else None for tenant_id, state in states.items() if isinstance(state, Blocked)
             }
         return {tenant_id: self._tenants[tenant_id] for tenant_id in tenant_ids}
 
-    def _open(self, configs: Mapping[str, StoredConfig]) -> None:
+    def _look_up(self, configs: Mapping[str, StoredConfig]) -> None:
         accounts = {tenant_id: account_of(tenant_id, config) for tenant_id, config in configs.items()}
-        closed = {key: configs[tenant_id] for tenant_id, key in accounts.items() if key is not None and key not in self._accounts}
-        self._accounts |= dict(zip(closed, self._deps.workers.map(self._budget, closed, closed.values()), strict=True))
+        missing = {key: configs[tenant_id] for tenant_id, key in accounts.items() if key is not None and key not in self._accounts}
+        self._accounts |= dict(zip(missing, self._deps.workers.map(self._budget, missing, missing.values()), strict=True))
         self._tenants |= {tenant_id: self._accounts[key] if key else None for tenant_id, key in accounts.items()}
 
     def _budget(self, account: str, config: StoredConfig) -> ReleaseBudget | DependencyError:

@@ -48,8 +48,8 @@ def replay(lines: Iterable[str], deps: ReplayDependencies, *, since: datetime) -
         if logged.status in END_STATUSES:
             done[logged.status if deps.outcomes.write(logged.outcome) else KNOWN] += 1
     bodies = _by_request(deps.bodies.list_all())
-    for ids in _perhaps_open(log, bodies, since - MARGIN):
-        done[_put_back(ids, log.newest.get(ids), bodies.get(ids, ()), deps)] += 1
+    for ids in _candidates(log, bodies, since - MARGIN):
+        done[_reopen(ids, log.newest.get(ids), bodies.get(ids, ()), deps)] += 1
     return +done
 
 
@@ -66,7 +66,7 @@ def _by_request(bodies: Iterator[ParkedBody]) -> Mapping[Ids, Sequence[ParkedBod
     return {ids: sorted(some, key=lambda body: body.parked_at) for ids, some in found.items()}
 
 
-def _perhaps_open(log: RequestLog, bodies: Mapping[Ids, Sequence[ParkedBody]], since: datetime) -> Iterator[Ids]:
+def _candidates(log: RequestLog, bodies: Mapping[Ids, Sequence[ParkedBody]], since: datetime) -> Iterator[Ids]:
     """Yield whom the log tells to be open, and those with a body parked since; an older body without a record is a forgotten request's."""
     logged = {ids for ids, logged in log.newest.items() if logged.status not in END_STATUSES}
     held = {ids for ids, logged in log.newest.items() if logged.status is Status.UNKNOWN}
@@ -74,9 +74,9 @@ def _perhaps_open(log: RequestLog, bodies: Mapping[Ids, Sequence[ParkedBody]], s
     yield from sorted(logged | fresh | (held & bodies.keys()))
 
 
-def _put_back(ids: Ids, logged: LoggedState | None, bodies: Sequence[ParkedBody], deps: ReplayDependencies) -> str:
+def _reopen(ids: Ids, logged: LoggedState | None, bodies: Sequence[ParkedBody], deps: ReplayDependencies) -> str:
     record = deps.messages.get(*ids)
-    if logged is not None and (logged.status in END_STATUSES or (record is not None and _knows_more(record, logged))):
+    if logged is not None and (logged.status in END_STATUSES or (record is not None and _is_newer(record, logged))):
         logged = None  # an end was written back before, or refused
     if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
         return KNOWN
@@ -84,7 +84,7 @@ def _put_back(ids: Ids, logged: LoggedState | None, bodies: Sequence[ParkedBody]
         body = _fitting(bodies, logged, record, deps)
         if not _is_lost(record, logged, body):
             return ON_QUEUE if record is None else KNOWN
-        deps.outcomes.reopen(_open(ids, record, logged, body, deps.clock.now()), record)
+        deps.outcomes.reopen(_reopened(ids, record, logged, body, deps.clock.now()), record)
     except RequestError:
         return UNREADABLE
     except RefusedError:
@@ -92,7 +92,7 @@ def _put_back(ids: Ids, logged: LoggedState | None, bodies: Sequence[ParkedBody]
     return REOPENED
 
 
-def _knows_more(record: Delivery, logged: LoggedState) -> bool:
+def _is_newer(record: Delivery, logged: LoggedState) -> bool:
     """Whether a record is newer than a line; one that has begun another attempt is, whatever the clocks say."""
     return record.updated_at > logged.at or record.attempt > logged.attempt
 
@@ -139,7 +139,7 @@ def _is_lost(record: Delivery | None, logged: LoggedState | None, body: _Body | 
     return body is not None and record.parked is None
 
 
-def _open(ids: Ids, record: Delivery | None, logged: LoggedState | None, body: _Body | None, now: datetime) -> Delivery:
+def _reopened(ids: Ids, record: Delivery | None, logged: LoggedState | None, body: _Body | None, now: datetime) -> Delivery:
     """Return the record as it should stand: `unknown` as it was found, with its body; else due now."""
     base = record or _new_record(ids, logged, body, now)
     key = body.key if body else base.parked

@@ -1,4 +1,4 @@
-"""Settle an `unknown` on an operator's word: it was sent after all, or it shall be sent again."""
+"""Resolve an `unknown` on an operator's word: it was sent after all, or it shall be sent again."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,17 +18,17 @@ HOLD_BACK = timedelta(seconds=10)
 def resolve(
     tenant_id: str, request_id: str, resolution: Resolution, deps: MessagesDependencies, *, message_id: str | None = None
 ) -> Delivery:
-    """Settle one request; the same word given again answers what the first did.
+    """Resolve one request; the same word given again answers what the first did.
 
     Raises:
         RequestError: not_found, or not_resolvable: it is not `unknown`, or cannot be sent again.
-        DependencyError: it is not known whether it was settled; ask again.
+        DependencyError: it is not known whether it was resolved; ask again.
     """
     record = get(tenant_id, request_id, deps)
     if _is_resolved(record, resolution):
         return record
     if record.status is not Status.UNKNOWN:
-        raise _not_resolvable("status", f"is {record.status}; only an unknown can be settled")
+        raise _not_resolvable("status", f"is {record.status}; only an unknown can be resolved")
     if resolution.outcome == "resend":
         return _resend(record, resolution, deps)
     resolved = _applied(changes.resolve_sent(record, resolution.at, message_id, resolution), deps)
@@ -76,7 +76,7 @@ def _applied(change: Change, deps: MessagesDependencies) -> Delivery:
         resolved = deps.messages.apply(change)
     except RefusedError as refusal:
         by_now = refusal.current.status if refusal.current else "gone"
-        raise _not_resolvable("status", f"is {by_now} by now; only an unknown can be settled") from None
+        raise _not_resolvable("status", f"is {by_now} by now; only an unknown can be resolved") from None
     deps.telemetry.recorded(resolved)
     return resolved
 

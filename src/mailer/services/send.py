@@ -57,13 +57,13 @@ def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: da
     `ends_at` is when the function's time is over.
     """
     trusted = [received for received in batch if not is_suspect(received)]
-    renewed = list(deps.workers.map(lambda received: requeue_in_time(received, deps), filter(is_suspect, batch)))
+    suspects = list(deps.workers.map(lambda received: requeue_in_time(received, deps), filter(is_suspect, batch)))
     unsafe = _send_trusted(trusted, deps, ends_at)
 
     def send_alone(job: Job) -> Received | None:
         return next(iter(_send_concurrently([job], deps, ends_at)), None)
 
-    tried = [try_alone(suspect, deps, ends_at, send_alone) for suspect in renewed if suspect is not None]
+    tried = [try_alone(suspect, deps, ends_at, send_alone) for suspect in suspects if suspect is not None]
     return [received.sqs_message_id for received in (*unsafe, *tried) if received is not None]
 
 
@@ -178,7 +178,7 @@ def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
 def _record_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
     """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
-    proven = proof.settled_by(job.queue_message.proof or "", job.request, record)
+    proven = proof.proven_outcome(job.queue_message.proof or "", job.request, record)
     if proven is None:
         return False
     record_outcome(job, deps, *proven, row)
@@ -194,7 +194,7 @@ def _defer_or_end(job: Job, deps: SendDependencies, state: Blocked) -> None:
 
 def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> PreparedSend | None:
     try:
-        with job.timings.measured("open", deps.clock):
+        with job.timings.measured("config", deps.clock):
             provider = deps.provider_factory.create(job.tenant_id, config)
         return PreparedSend(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
@@ -238,7 +238,7 @@ def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
 def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
     """Send at a slot. The mail is composed first, while the slot is waited for; one that cannot be composed has wasted it."""
     try:
-        mail = _render(prepared.job, prepared.provider, deps)
+        mail = _compose(prepared.job, prepared.provider, deps)
     except RequestError as refusal:
         end_job(prepared.job, deps, ErrorInfo(refusal.code, str(refusal)))
         return
@@ -253,7 +253,7 @@ def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependenc
     _send_once(prepared, mail, deps, ends_at)
 
 
-def _render(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
+def _compose(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
     with job.timings.measured("compose", deps.clock):
         return compose(
             job.send.message,

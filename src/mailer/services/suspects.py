@@ -21,10 +21,10 @@ from mailer.services.requeue import dead_letter_crashed, enqueue
 SUSPECT_FROM = 3
 """Times that a message, or its earlier copies, have been handed out."""
 
-RENEW_FROM = 5
+REQUEUE_FROM = 5
 """From this receive on a message that was not tried by itself is sent again as a new one, lest SQS moves it to the dead letters."""
 
-KEEP_FROM = 4
+DEAD_LETTER_FROM = 4
 """From this receive on a message that our own code fails on, tried by itself, is kept for an operator."""
 
 TRIAL_SPAN = timedelta(seconds=40)
@@ -47,7 +47,7 @@ def requeue_in_time(received: Received, deps: SendDependencies) -> Received | No
 
     This is done before anything else of the batch: what comes after it may kill the worker again.
     """
-    if received.receives < RENEW_FROM:
+    if received.receives < REQUEUE_FROM:
         return received
     try:
         trial = deps.trials.find(received.sqs_message_id)
@@ -73,7 +73,7 @@ def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, sen
         return None
     if now <= trial.at + deps.send_timeout + WORKER_DEAD_MARGIN:  # SQS has handed it out twice, and the other worker is at it
         return received
-    return _keep(received, trial.stage, DIED, deps, send_job)
+    return _give_up(received, trial.stage, DIED, deps, send_job)
 
 
 def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob) -> Received | None:
@@ -88,8 +88,8 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
     if unsafe is None:
         _done(received, deps)
         return None
-    if unsafe.raised and received.receives >= KEEP_FROM:
-        return _keep(received, stage, RAISED, deps, send_job)
+    if unsafe.raised and received.receives >= DEAD_LETTER_FROM:
+        return _give_up(received, stage, RAISED, deps, send_job)
     try:
         deps.trials.clear(received.sqs_message_id)
     except DependencyError as failure:
@@ -97,7 +97,7 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
     return received
 
 
-def _keep(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependencies, send_job: SendJob) -> Received | None:
+def _give_up(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependencies, send_job: SendJob) -> Received | None:
     """Leave a copy to an operator; one that could not be read before is not read now."""
     unsafe: Received | None = received
     if stage is Stage.SENDING:

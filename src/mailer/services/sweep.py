@@ -75,14 +75,14 @@ def sweep(deps: SweepDependencies, *, ends_at: datetime) -> SweepStats:
     stats, budgets, is_consumed = SweepStats(), ReleaseBudgets(deps), cache(lambda: _is_consumed(deps))
     shards = set(range(deps.shards))
     while shards and deps.clock.now() < ends_at:
-        pages = dict(zip(shards, deps.workers.map(lambda shard: _look(deps, shard), shards), strict=True))
+        pages = dict(zip(shards, deps.workers.map(lambda shard: _read_due(deps, shard), shards), strict=True))
         shards = {shard for shard, page in pages.items() if _move(page, budgets, is_consumed, deps, stats) and len(page) == PAGE}
     _release_all(budgets, deps, stats, ends_at)
     deps.telemetry.swept(overdue=stats.overdue, lag=stats.lag)
     return stats
 
 
-def _look(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
+def _read_due(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
     try:
         return deps.messages.due(shard, deps.clock.now(), PAGE)
     except DependencyError as failure:
@@ -102,9 +102,9 @@ def _move(
     waiting = [record for record in page if not must_end(record, now)]
     moved = sum(deps.workers.map(lambda record: _end(record, deps), ended))
     parked = [record for record in waiting if record.parked]
-    on_queue = [record for record in parked if was_sent_for(record)]
+    on_queue = [record for record in parked if was_requeued(record)]
     left = on_queue if on_queue and not is_consumed() else []
-    moved += _feed_paced([record for record in parked if record not in left], budgets, deps)
+    moved += _requeue_within_budget([record for record in parked if record not in left], budgets, deps)
     moved += _apply_all([changes.reschedule(record, now) for record in waiting if not record.parked or record in left], deps)
     stats.moved += moved
     return moved > 0
@@ -115,7 +115,7 @@ def is_overdue(record: Delivery, now: datetime) -> bool:
     return record.status in (Status.QUEUED, Status.DEFERRED) and (record.due_at or record.created_at) + OVERDUE_AFTER <= now
 
 
-def was_sent_for(record: Delivery) -> bool:
+def was_requeued(record: Delivery) -> bool:
     """Whether a copy of a parked request that is due has been put on the queue before; that is looked at later than when it was due."""
     return record.due_at is None or (record.sweep_at is not None and record.sweep_at > record.due_at)
 
@@ -153,7 +153,7 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
     return True
 
 
-def _feed_paced(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: SweepDependencies) -> int:
+def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: SweepDependencies) -> int:
     """Feed what the accounts can take; put off what finds no room, which would only be received to be parked again."""
     try:
         budget_of = budgets.of({record.tenant_id for record in records})
@@ -164,31 +164,31 @@ def _feed_paced(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: Swee
         if isinstance(budget, DependencyError):
             deps.telemetry.failed("sweep", tenant_id, budget)
     now = deps.clock.now()
-    fed, deferred = [], []
+    within, over = [], []
     for record in records:
         match budget_of[record.tenant_id]:
             case ReleaseBudget() as budget if not budget.take(record.recipients):
                 at = budget.retry_at(record.recipients, now)
-                deferred.append(changes.reschedule(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
+                over.append(changes.reschedule(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
             case UnreadableError():  # for longer than a failed call, and others stand behind it
-                deferred.append(changes.reschedule(record, now, sweep_at=min(now + LOOK_AGAIN, record.expires_at)))
+                over.append(changes.reschedule(record, now, sweep_at=min(now + LOOK_AGAIN, record.expires_at)))
             case DependencyError():
                 pass
             case _:
-                fed.append(record)
-    return _feed(fed, deps) + _apply_all(deferred, deps)
+                within.append(record)
+    return _requeue_parked(within, deps) + _apply_all(over, deps)
 
 
-def _feed(records: Sequence[Delivery], deps: SweepDependencies) -> int:
+def _requeue_parked(records: Sequence[Delivery], deps: SweepDependencies) -> int:
     """Send a pointer to each parked body, then note that it is on its way.
 
     A crash in between sends one more, which its generation stops.
     """
-    missed = _missed(records, deps)
+    missed = _send_pointers(records, deps)
     return _apply_all([changes.reschedule(record, deps.clock.now()) for record in records if record not in missed], deps)
 
 
-def _missed(records: Sequence[Delivery], deps: SweepDependencies) -> Collection[Delivery]:
+def _send_pointers(records: Sequence[Delivery], deps: SweepDependencies) -> Collection[Delivery]:
     """Send a pointer to each record's parked body; return those that the queue did not take."""
     pointers = {pointer_to(record): record for record in records}
     refused = deps.workers.map(
@@ -247,7 +247,7 @@ def _release(
     # The record first: a pointer that came before its dueAt would have to wait for the old one.
     freed = list(deps.workers.map(lambda record: _make_due(record, deps), free))
     due = [record for record in freed if isinstance(record, Delivery)]
-    missed = _missed(due, deps)
+    missed = _send_pointers(due, deps)
     _apply_all([changes.reschedule(record, deps.clock.now(), sweep_at=deps.clock.now()) for record in missed], deps)
     stats.moved += len(due) - len(missed)
     for failure in freed:

@@ -54,7 +54,7 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | Non
     row = lifecycle.existing(deps.store.get(tenant_id))
     config = lifecycle.to_verify(row)
     try:
-        provider = _open(row, config, deps)
+        provider = _create_provider(row, config, deps)
     except NotSentError as refusal:
         raise _failed(row, config, refusal.error, deps, by) from refusal
     if deps.clock.now() - started > SEND_BY:
@@ -74,13 +74,13 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | Non
     return Verified(outcome.message_id, verified)
 
 
-def _open(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> EmailProvider:
+def _create_provider(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> EmailProvider:
     if config.credentials["type"] == "role":
-        _refuse_open_role(row, config, deps)
+        _refuse_unprotected_role(row, config, deps)
     return deps.provider_factory.create(row.tenant_id, config)
 
 
-def _refuse_open_role(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> None:
+def _refuse_unprotected_role(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> None:
     """Refuse a role that anybody could have us assume who knows its ARN: the confused deputy of AWS's IAM guide."""
     role = decrypt_config(row, config, deps)
     if isinstance(role, RoleConfig) and not deps.trust.refuses_foreign_external_id(role):
