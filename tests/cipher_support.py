@@ -1,4 +1,4 @@
-"""A vault over moto's KMS, and every way to damage what it sealed."""
+"""A cipher over moto's KMS, and every way to damage what it sealed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ PLAINTEXT = b'{"secretAccessKey":"canary-secret"}'
 
 @contextmanager
 def a_cipher() -> Iterator[tuple[KmsConfigCipher, str]]:
-    """Yield a vault and the ARN of its key."""
+    """Yield a cipher and the ARN of its key."""
     with mock_aws():
         kms = boto3.client("kms", region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
         arn = kms.create_key()["KeyMetadata"]["Arn"]

@@ -141,7 +141,7 @@ class FakeTelemetry:
 
 @dataclass
 class FakeDeadLetter:
-    """A copy on the dead-letter queue."""
+    """A message on the dead-letter queue."""
 
     queue_message: QueueMessage
     reason: str
@@ -150,7 +150,7 @@ class FakeDeadLetter:
 
 @dataclass
 class FakeSendQueue:
-    """Records what was sent; `refuses` picks copies that SQS does not take, `broken` makes every call fail."""
+    """Records what was sent; `refuses` picks messages that SQS does not take, `broken` makes every call fail."""
 
     sent: list[tuple[QueueMessage, timedelta]] = field(default_factory=list)
     dead_letters: list[FakeDeadLetter] = field(default_factory=list)

@@ -9,7 +9,7 @@ from mailer.ports import RateConflictError
 
 
 class FakePacingTable:
-    """Lines in memory; `meanwhile`, if set, is called before each write: what another function does just then."""
+    """rates in memory; `meanwhile`, if set, is called before each write: what another function does just then."""
 
     def __init__(self) -> None:
         self.account_rates: dict[str, AccountRate] = {}

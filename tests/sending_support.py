@@ -133,12 +133,12 @@ class Bench:
         )
 
     def receive(self, *received: Received | QueueMessage, time_left: timedelta = SEND_TIMEOUT) -> list[str]:
-        """Hand a batch to the real service; return the receipts that it gives back."""
+        """Deliver a batch to the real service; return the message ids that SQS must redeliver."""
         batch = [r if isinstance(r, Received) else Received(f"message-{n}", r, 1) for n, r in enumerate(received)]
         return send_batch(batch, self.deps, ends_at=self.clock.now() + time_left)
 
     def take(self) -> tuple[QueueMessage, timedelta]:
-        """Take the one copy off the queue, with its delay."""
+        """Take the one message off the queue, with its delay."""
         [taken] = self.queue.sent
         self.queue.sent.clear()
         return taken
@@ -148,7 +148,7 @@ class Bench:
         return self.messages.records["acme", request_id]
 
     def events(self, name: str) -> list[tuple[Any, ...]]:
-        """Return what the journal was told under one name."""
+        """Return what the telemetry was told under one name."""
         return [arguments for event, arguments in self.telemetry.entries if event == name]
 
 
@@ -177,7 +177,7 @@ def a_body(request_id: str = "r1", tenant_id: str = "acme", **fields: Any) -> st
 def a_queue_message(
     request_id: str = "r1", *, generation: int = 0, attributes: Mapping[str, Any] | None = None, **fields: Any
 ) -> QueueMessage:
-    """Make a copy as it came from a producer at noon; `attributes` are fields of the copy, the rest of the request."""
+    """Make a message as it came from a producer at noon; `attributes` are fields of the message, the rest of the request."""
     first = QueueMessage(
         body=a_body(request_id, **fields), tenant_id=fields.get("tenant_id", "acme"), created_at=NOON, generation=generation
     )

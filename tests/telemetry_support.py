@@ -1,4 +1,4 @@
-"""The journal as operators read it: what it wrote, as parsed lines and metrics."""
+"""The telemetry as operators read it: what it wrote, as parsed lines and metrics."""
 
 import io
 import json
@@ -36,7 +36,7 @@ class Metric:
 
 @dataclass
 class Written:
-    """What a journal wrote: its log lines, and once the block is over its metrics."""
+    """What a telemetry wrote: its log lines, and once the block is over its metrics."""
 
     lines: io.StringIO = field(default_factory=io.StringIO)
     output: io.StringIO = field(default_factory=io.StringIO)
@@ -65,7 +65,7 @@ def metrics_of(blob: dict[str, Any]) -> Iterator[Metric]:
 
 @contextmanager
 def a_telemetry() -> Iterator[tuple[LogTelemetry, Written]]:
-    """Make a journal; when the block is over its metrics are written."""
+    """Make a telemetry; when the block is over its metrics are written."""
     written = Written()
     log = Logger(service=f"telemetry-{next(_numbers)}", stream=written.lines)
     telemetry = LogTelemetry(log, lambda: EphemeralMetrics(namespace=NAMESPACE, service=STACK))
@@ -75,7 +75,7 @@ def a_telemetry() -> Iterator[tuple[LogTelemetry, Written]]:
 
 
 def write_everything(telemetry: LogTelemetry) -> None:
-    """Tell a journal of each thing that can happen."""
+    """Tell a telemetry of each thing that can happen."""
     second, error = timedelta(seconds=1), ErrorInfo("unclassified", "SES answered something new")
     for status in set(Status) - {Status.SENDING}:
         telemetry.recorded(a_delivery(status=status, error=error if status is Status.FAILED else None), {"queue": second, "total": second})

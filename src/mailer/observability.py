@@ -1,4 +1,4 @@
-"""Where operators read what happened: one JSON line per event and metrics in the embedded metric format, by Powertools.
+"""Telemetry: one JSON log line per event and metrics in the embedded metric format, by Powertools.
 
 docs/runbook.md lists every metric; `METRICS` says in which dimensions each comes, and tests hold both, the alarms and this module together.
 """
@@ -47,7 +47,7 @@ of a dimension is a metric that CloudWatch bills: who is in trouble stands in th
 _STEP_METRICS: Mapping[Step, str] = {"queue": "QueueAge", "total": "AcceptedToSent"}
 
 SCHEDULED = "scheduled"
-"""The code of a deferral that is nobody's fault: the request waits for its sendAt, or for its slot."""
+"""The code of a deferral without an error: the request waits for its sendAt, or for its slot."""
 
 
 @cache
@@ -57,7 +57,7 @@ def logger() -> Logger:
 
 
 class LogTelemetry:
-    """`ports.Journal` on log lines and metrics; safe to share between threads."""
+    """`ports.Telemetry` on log lines and metrics; safe to share between threads."""
 
     def __init__(self, log: Logger, new_metrics: Callable[[], EphemeralMetrics] = EphemeralMetrics) -> None:
         self._log = log
@@ -102,10 +102,10 @@ class LogTelemetry:
                 self._count(f"Request{status.capitalize()}")
 
     def dead_lettered(self, queue_message: QueueMessage, reason: str) -> None:
-        """Note a copy on the dead-letter queue."""
+        """Log a message on the dead-letter queue."""
         self._count("DeadLettered", by=reason)
         self._log.warning(
-            "copy put on the dead-letter queue", extra=_without_none({"tenant_id": queue_message.tenant_id, "reason": reason})
+            "message put on the dead-letter queue", extra=_without_none({"tenant_id": queue_message.tenant_id, "reason": reason})
         )
 
     def provider_changed(self, event: Event) -> None:
@@ -126,7 +126,7 @@ class LogTelemetry:
         self._log.error("provider suspended", extra={"tenant_id": tenant_id, "version": version, "code": error.code, "hint": error.hint})
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
-        """Note that a step of ours failed; the text of a foreign exception could hold anything, so only its type is written."""
+        """Log that a step failed; the text of a foreign exception could hold anything, so only its type is written."""
         if isinstance(error, DependencyError) and not isinstance(error, UnreadableError):
             self._count("DependencyFailed", by=error.service)
         else:
@@ -135,7 +135,7 @@ class LogTelemetry:
         self._log.error("step failed", extra=_without_none({"step": step, "tenant_id": tenant_id, "error": text}))
 
     def config_requested(self, *, cached: bool) -> None:
-        """Note whether a config that was asked for was still in memory, decrypted; the metric's average is the share that was."""
+        """Count whether a config was still in memory, decrypted; the metric's average is the share that was."""
         self._count("ConfigCacheHit", int(cached))
 
     def paced(self, wait: timedelta) -> None:

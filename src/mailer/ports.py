@@ -32,7 +32,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountFacts:
-    """What a sending account tells about itself; None where its policy does not let it tell, or it did not answer."""
+    """What is known of a sending account; None where its policy does not allow the call, or it did not answer."""
 
     account: str | None = None
     """The AWS account's id."""
@@ -44,7 +44,7 @@ class AccountFacts:
 
 
 class EmailProvider(Protocol):
-    """One tenant's way out, with that tenant's credentials in hand."""
+    """Sends one tenant's mail, with that tenant's credentials."""
 
     @property
     def name(self) -> str:
@@ -61,15 +61,15 @@ class EmailProvider(Protocol):
         ...
 
     def account_facts(self) -> AccountFacts:
-        """Ask the account about itself, within a few seconds; never raises for what it does not tell."""
+        """Ask the account about itself, within a few seconds; never raises where it does not answer."""
         ...
 
 
 class ProviderFactory(Protocol):
-    """Turns a stored config into a usable provider: decrypts it and gets its credentials, both cached."""
+    """Creates a provider from a stored config: decrypts it and gets its credentials, both cached."""
 
     def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
-        """Open one version of a tenant's config.
+        """Create the provider of one version of a tenant's config.
 
         Raises:
             NotSentError: config_unreadable, role_not_assumable and the like: the tenant's fault.
@@ -148,7 +148,7 @@ class Releases(Protocol):
 
 
 class ConfigCipher(Protocol):
-    """Seals configs so that only the same tenant, provider and version opens them again."""
+    """Encrypts configs, each bound to its tenant, provider and version."""
 
     def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
         """Encrypt a config.
@@ -162,7 +162,7 @@ class ConfigCipher(Protocol):
         """Decrypt a config.
 
         Raises:
-            NotSentError: config_unreadable: damaged, or sealed for another tenant, provider or version.
+            NotSentError: config_unreadable: damaged, or encrypted for another tenant, provider or version.
             DependencyError: KMS did not do its part; nothing is wrong with the config.
         """
         ...
@@ -193,7 +193,7 @@ class TemplateStore(Protocol):
 
 
 class EventBus(Protocol):
-    """Where other systems hear what happened."""
+    """The event bus that other systems subscribe to."""
 
     def put(self, events: Sequence[Event]) -> Sequence[Event]:
         """Put events on the bus; return those that it did not take, or perhaps took without saying so."""
@@ -257,10 +257,10 @@ class FinalOutcome:
 
 
 class OutcomeRestore(Protocol):
-    """A restored status table, into which what it has lost is written back."""
+    """A restored status table, into which lost outcomes are written back."""
 
     def write(self, outcome: FinalOutcome) -> bool:
-        """Write an end over an older open record or `unknown`, or where there is none; False where the table knows better.
+        """Write a final outcome over an older open record or `unknown`, or where there is none; False where the record is newer.
 
         What SES accepted (`sent`) is written over everything.
 
@@ -316,7 +316,7 @@ class Eraser(Protocol):
         ...
 
     def erase_account_rate(self, account: str) -> bool:
-        """Delete the pacing line of an account; return whether there was one.
+        """Delete an account's rate; return whether there was one.
 
         Raises:
             DependencyError: DynamoDB did not answer.
@@ -342,23 +342,23 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueMessage:
-    """One send request as it travels on the queue."""
+    """One send request as it is on the queue: the caller's body and what we know of it."""
 
     body: str
     """The request's JSON; of a pointer, only its two ids."""
     tenant_id: str | None
-    """The message group: SQS serves tenants fairly by it. None where the body tells no tenant."""
+    """The message group, by which SQS serves tenants fairly. None where the body names no tenant."""
     created_at: datetime
     generation: int = 0
-    """How many copies came before this one."""
+    """How many messages of the request came before this one: a message below its record's generation is stale."""
     redeliveries: int = 0
-    """How often SQS has handed earlier copies out again: their workers died, or could not make them safe."""
+    """How often SQS redelivered earlier generations: their workers died, or could not requeue them."""
     failures: int = 0
     """How many tries have failed so far; the next wait is twice as long for each. A wait for a slot or a time is no failure."""
     parked: str | None = None
     """Where in the bucket the body is; then this is a pointer."""
     expires_at: datetime | None = None
-    """When the request ends unsent, where its record has another time than its body tells."""
+    """When the request expires, where its record has another time than its body."""
     slot: float | None = None
     """The sending slot reserved for it, on the clock of its sending account."""
     proof: str | None = None
@@ -376,11 +376,11 @@ class SendQueue(Protocol):
     """The queue of send requests and its dead-letter queue."""
 
     def send(self, queue_messages: Iterable[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
-        """Send each copy with its delay (at most 900 s); return those that SQS did not take."""
+        """Send each message with its delay (at most 900 s); return those that SQS did not take."""
         ...
 
     def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
-        """Put a copy on the dead-letter queue with the reason as an attribute.
+        """Put a message on the dead-letter queue with the reason as an attribute.
 
         Raises:
             DependencyError: SQS did not take it.
@@ -389,16 +389,16 @@ class SendQueue(Protocol):
 
 
 class Stage(StrEnum):
-    """How far a worker came with a message that it tried by itself."""
+    """How far a worker came with a message that it tried alone."""
 
     READING = "reading"
     SENDING = "sending"  # it has been read
-    DONE = "done"  # nothing is left but its receipt
+    DONE = "done"  # only its deletion from the queue is left
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The mark of a message that is, or was, tried by itself: a worker that dies leaves it as it is."""
+    """The mark of a message that is, or was, tried alone: a worker that dies leaves it unchanged."""
 
     stage: Stage
     by: str
@@ -408,7 +408,7 @@ class Trial:
 
 
 class Trials(Protocol):
-    """The marks of messages that are tried by themselves, by SQS's message id; a message that is sent anew has none.
+    """The marks of messages that are tried alone, by SQS's message id; a message that is requeued has none.
 
     Every method raises DependencyError where DynamoDB did not answer; the write may then have happened.
     """
@@ -431,7 +431,7 @@ class Trials(Protocol):
 
 
 class EventSource(Protocol):
-    """What takes messages off the send queue."""
+    """The event source that delivers the send queue's messages to SendFunction."""
 
     def running_since(self) -> datetime | None:
         """Return since when messages have been taken without a pause; None while they are not.
@@ -535,14 +535,14 @@ class ParkedList(Protocol):
 
 
 Step = Literal["queue", "config", "compose", "pacing", "fence", "provider", "write", "total"]
-"""A step of a request: `queue` is how long its first copy lay on the queue, `total` from when it could have gone out until it was sent."""
+"""A step of a request: `queue` is how long its first message was on the queue, `total` from when it could be sent until it was."""
 
 
 class Telemetry(Protocol):
-    """Where operators read what happened: log lines and metrics. Never fails, never sees a recipient or a body."""
+    """Log lines and metrics for operators. Never fails, never sees a recipient or a body."""
 
     def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
-        """Note what the provider answered, before it is written to the table: an `unknown` can be settled from it."""
+        """Log the provider's answer before it is written to the table: an `unknown` can be resolved from it."""
         ...
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
@@ -554,11 +554,11 @@ class Telemetry(Protocol):
         ...
 
     def dead_lettered(self, queue_message: QueueMessage, reason: str) -> None:
-        """Note a copy on the dead-letter queue."""
+        """Log a message on the dead-letter queue."""
         ...
 
     def provider_changed(self, event: Event) -> None:
-        """Note what a caller's call changed about a tenant's provider, as other systems hear of it."""
+        """Log what a call changed about a tenant's provider, as its event says it."""
         ...
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
@@ -566,7 +566,7 @@ class Telemetry(Protocol):
         ...
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
-        """Note that a step of ours failed; only the error's type is written, unless it is one of our own."""
+        """Log that a step failed; only the error's type is written, unless it is a `MailerError`."""
         ...
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
@@ -583,9 +583,9 @@ class Pacer(Protocol):
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
     ) -> Sequence[Slot | RetryAt]:
-        """Tell for each message of an account, in order, when it may be sent.
+        """Return for each message of an account, in order, when it may be sent.
 
-        `weights` are the messages' recipients, `carried` the slots that their copies brought along. Slots that are still good cost a
+        `weights` are the messages' recipients, `carried` the slots that their queue messages carry. Slots that are still good cost a
         read; for all other messages together one conditional write is made, or two, or none where the account is idle.
 
         Raises:
@@ -602,7 +602,7 @@ class Pacer(Protocol):
         ...
 
     def quota_exhausted(self, account: str, now: datetime) -> datetime:
-        """Let an account rest whose daily quota is used up; return until when.
+        """Pause an account whose daily quota is used up; return until when.
 
         Raises:
             DependencyError: the pacing table did not answer.
@@ -611,10 +611,10 @@ class Pacer(Protocol):
 
 
 class AccountRates(Protocol):
-    """The lines of the sending accounts, to look at."""
+    """The rates of the sending accounts, to read."""
 
     def get(self, account: str) -> AccountRate | None:
-        """Read a line, consistently.
+        """Read an account's rate, consistently.
 
         Raises:
             DependencyError: the pacing table did not answer.
@@ -623,39 +623,39 @@ class AccountRates(Protocol):
 
 
 class PacingTable(AccountRates, Protocol):
-    """The lines of the sending accounts. Every method may raise DependencyError; the write may then have happened.
+    """The rates of the sending accounts. Every method may raise DependencyError; the write may then have happened.
 
     A booking whose reply is lost leaves slots that nobody uses: the account sends a little less, never more.
     """
 
     def start(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
-        """Store the first line of an account.
+        """Store an account's first rate.
 
         Raises:
-            MovedError: there is one.
+            RateConflictError: there is one.
         """
         ...
 
     def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
-        """Move an end of the line on and return the line after it; the booked part lies before the new end.
+        """Book slots and return the rate after it; the booked slots lie before its new end.
 
         Raises:
-            MovedError: the line is not as the booking expects it.
+            RateConflictError: the rate is not as the booking expects it.
         """
         ...
 
     def repace(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
-        """Change the pace of a line to that of this one, whose revision is the next one; its ends stay. Return the line after it.
+        """Replace an account's rate by this one, of the next revision; what is booked and promised stays. Return the rate after it.
 
         Raises:
-            MovedError: another change came first.
+            RateConflictError: another change came first.
         """
         ...
 
 
 class RateConflictError(Exception):
-    """The line is not as it was expected; `line` is the line as it stands (None: there is none)."""
+    """An account's rate is not as it was expected; `current` is the rate as it stands (None: there is none)."""
 
     def __init__(self, account_rate: AccountRate | None) -> None:
-        super().__init__("the line has moved on")
+        super().__init__("the account's rate has changed")
         self.current = account_rate

@@ -108,7 +108,7 @@ _PRESIGNING = Config(signature_version="s3v4", s3={"addressing_style": "virtual"
 
 @cache
 def telemetry() -> LogTelemetry:
-    """Return the journal."""
+    """Return the telemetry."""
     return LogTelemetry(logger())
 
 
@@ -150,7 +150,7 @@ def providers_table() -> DynamoProvidersTable:
 
 @cache
 def pacing_table() -> DynamoPacingTable:
-    """Return the lines of the sending accounts."""
+    """Return the rates of the sending accounts."""
     return DynamoPacingTable(dynamodb(), settings().pacing_table)
 
 
@@ -188,7 +188,7 @@ def sts() -> "STSClient":
 
 @cache
 def config_cipher() -> ConfigCipher:
-    """Return what seals and opens configs."""
+    """Return what encrypts and decrypts configs."""
     from mailer.adapters.encryption import KmsConfigCipher  # noqa: PLC0415  # see above
 
     return KmsConfigCipher(settings().provider_key_arn, kms())
@@ -204,13 +204,13 @@ def assumed_roles() -> "AssumedRoles":
 
 @cache
 def platform() -> Platform:
-    """Return who we are to a tenant; the key's ARN tells our account."""
+    """Return how this service appears to tenants; the key's ARN has its account."""
     return Platform.of(settings().platform_name, settings().provider_key_arn, settings().acting_roles, settings().feedback_bus_arn)
 
 
 @cache
 def provider_factory() -> ProviderFactory:
-    """Return what opens tenants' providers."""
+    """Return what creates tenants' providers."""
     from mailer.adapters.acting import TenantClients  # noqa: PLC0415  # see above
     from mailer.adapters.provider_factory import TenantProviderFactory  # noqa: PLC0415  # see above
 
@@ -336,5 +336,5 @@ def sweep_dependencies() -> SweepDependencies:
 
 @cache
 def event_bus() -> EventBridgeBus:
-    """Return the bus on which other systems hear what happened."""
+    """Return the event bus that other systems subscribe to."""
     return EventBridgeBus(_client("events"), settings().event_bus)

@@ -22,7 +22,7 @@ def letters(aws: Mapping[str, str]) -> SqsDeadLetters:
     return SqsDeadLetters(wiring.sqs(), wiring.signer(), aws["DEAD_LETTER_QUEUE_URL"])
 
 
-def test_a_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -> None:
+def test_a_dead_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -> None:
     """SQS took the first try, and its reply was lost."""
     [first, *others] = letters.receive_all()
     gone = wiring.sqs().exceptions.ReceiptHandleIsInvalid({"Error": {"Code": "ReceiptHandleIsInvalid"}}, "DeleteMessage")
@@ -49,7 +49,7 @@ def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLette
 
 
 def test_letters_that_were_taken_out_are_seen_again_at_the_end(letters: SqsDeadLetters) -> None:
-    """Wherever an operator stops: in the middle of a batch, or of the letter in hand."""
+    """Wherever an operator stops: in the middle of a batch, or of the dead letter in hand."""
     taken = letters.receive_all()
     letters.delete(next(taken))
     next(taken)
@@ -57,8 +57,8 @@ def test_letters_that_were_taken_out_are_seen_again_at_the_end(letters: SqsDeadL
     assert len(list(letters.receive_all())) == 11
 
 
-def test_ctrl_c_within_a_call_hides_no_letter(letters: SqsDeadLetters) -> None:
-    """The letters that the answer brought are known when the interrupt is raised."""
+def test_ctrl_c_within_a_call_hides_no_dead_letter(letters: SqsDeadLetters) -> None:
+    """The dead letters that the answer brought are known when the interrupt is raised."""
     receive = wiring.sqs().receive_message
 
     def interrupted(**call: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the vault seals opens for the same tenant, provider and version alone, and an outage of KMS is never held against a config."""
+"""What the cipher seals opens for the same tenant, provider and version alone, and an outage of KMS is never held against a config."""
 
 import logging
 import os
@@ -167,7 +167,7 @@ def test_denied_for_one_ciphertext_alone_is_the_configs_fault(config_cipher: Kms
 
 
 def test_denied_before_anything_was_decrypted_is_an_outage(cipher_and_key: tuple[KmsConfigCipher, str], sealed: bytes) -> None:
-    """A vault that has never opened anything cannot tell, and holds the denial against nobody."""
+    """A cipher that has never opened anything cannot tell, and holds the denial against nobody."""
     warm, key_arn = cipher_and_key
     cold = KmsConfigCipher(key_arn, warm._kms._client)
     with kms_failing(cold, kms_error("AccessDeniedException")), pytest.raises(DependencyError):

@@ -114,7 +114,7 @@ def office(aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Office:
 # ── a request ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_of_a_request_its_ids_and_its_status_stay_while_a_copy_may_come(office: Office) -> None:
+def test_of_a_request_its_ids_and_its_status_stay_while_a_message_may_come(office: Office) -> None:
     """Everything else goes, in every version; the neighbours keep theirs."""
     for request_id in ("r1", "r10"):
         office.failed(request_id)
@@ -131,7 +131,7 @@ def test_of_a_request_its_ids_and_its_status_stay_while_a_copy_may_come(office: 
     assert [record.request_id for record in listed] == ["r10"]
 
 
-def test_a_late_copy_of_an_erased_request_is_not_sent(office: Office) -> None:
+def test_a_late_message_of_an_erased_request_is_not_sent(office: Office) -> None:
     """The fence still knows of it."""
     office.failed()
     erase_request("acme", "r1", office.deps, cancel=False)
@@ -143,7 +143,7 @@ def test_a_late_copy_of_an_erased_request_is_not_sent(office: Office) -> None:
 
 
 def test_a_request_that_ended_long_ago_is_gone(office: Office) -> None:
-    """No copy of it can be on the queue any more."""
+    """No message of it can be on the queue any more."""
     office.failed(at=LONG_AGO)
     assert erase_request("acme", "r1", office.deps, cancel=False)[erasure.RECORDS] == 1
     assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1") == {}

@@ -203,14 +203,14 @@ def largest_copy(body: str, outcome: Outcome) -> QueueMessage:
     )
 
 
-def test_the_largest_copy_has_a_value_for_every_attribute() -> None:
+def test_the_largest_message_has_a_value_for_every_attribute() -> None:
     """So one that is added later is tried at its largest, too."""
     largest = largest_copy("{}", OUTCOMES[0])
     assert [field.name for field in fields(QueueMessage) if getattr(largest, field.name) == field.default] == []
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])
-def test_copies_of_every_size_travel(outcome: Outcome) -> None:
+def test_messages_of_every_size_travel(outcome: Outcome) -> None:
     """Alone at the largest, and in calls that hold no more than SQS takes; delayed for as long as it delays, or less."""
     small, large = largest_copy("{}", outcome), largest_copy("x" * MAX_BODY, outcome)
     some, delays = largest_copy("x" * 100_000, outcome), [timedelta(seconds=-1), timedelta(seconds=0.5), timedelta(days=1)]
@@ -220,7 +220,7 @@ def test_copies_of_every_size_travel(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])
 @pytest.mark.parametrize("detail", ["", "é" * 2_000], ids=["none", "long"])
-def test_a_copy_is_buried_whatever_is_said_of_it(outcome: Outcome, detail: str) -> None:
+def test_a_message_is_buried_whatever_is_said_of_it(outcome: Outcome, detail: str) -> None:
     """A dead letter that SQS refuses would come back until SQS moves it itself, without a reason."""
     wiring.send_queue().dead_letter(largest_copy("x" * MAX_BODY, outcome), reason="request_id_reused", detail=detail)
 

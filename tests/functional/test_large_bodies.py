@@ -33,7 +33,7 @@ def put_and_run(aws: Mapping[str, str], *bodies: str) -> Any:
 
 @pytest.mark.parametrize("size", [MAX_BODY + 1, MOST])
 def test_a_body_that_leaves_no_room_on_the_queue_is_refused(aws: Mapping[str, str], size: int) -> None:
-    """With both numbers, before anything needs a copy of it."""
+    """With both numbers, before anything needs a message of it."""
     assert put_and_run(aws, a_body(size)) == {"batchItemFailures": []}
     ended = wiring.messages_table().get("acme", "r1")
     assert ended

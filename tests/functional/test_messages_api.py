@@ -33,7 +33,7 @@ def correlation_id(message: Mapping[str, Any]) -> str | None:
 
 
 def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, str]) -> None:
-    """202 with the record as it stands from then on, and a copy on the queue for the tenant's message group."""
+    """202 with the record as it stands from then on, and a message on the queue for the tenant's message group."""
     answer = api.call("POST", ACME, a_body("invoice-1"))
     assert answer.status == 202
     shown = answer.json

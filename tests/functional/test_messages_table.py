@@ -216,10 +216,10 @@ def each_rule(table: DynamoMessagesTable) -> Iterator[tuple[Rule, Change]]:
         yield rule, CHANGES[name](seen(rule, source or Status.QUEUED))
 
 
-def test_a_record_that_rests_for_its_first_copy_can_go_on(table: DynamoMessagesTable) -> None:
+def test_a_record_that_rests_for_its_first_message_can_go_on(table: DynamoMessagesTable) -> None:
     """Its generation is 0, which is written as any other.
 
-    Without one no later write would be allowed, and copies would be bred for ever.
+    Without one no later write would be allowed, and messages would be bred for ever.
     """
     first = replace(REQUEST, generation=0)
     begun = table.apply(changes.begin(first, NOON, owner="w", deadline=NOON, provider="ses", version=1))

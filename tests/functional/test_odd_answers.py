@@ -141,8 +141,8 @@ def test_keys_that_are_never_processed_are_a_failure(says: Says) -> None:
 
 
 @pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Successful": [{}]}', '{"Successful": [{"Id": "x"}]}', '{"Successful": ["0"]}'])
-def test_copies_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
-    """They are sent again: two copies do no harm, none does."""
+def test_messages_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
+    """They are sent again: two messages do no harm, none does."""
     says(body)
     queue_message = QueueMessage(body="{}", tenant_id="acme", created_at=NOON)
     assert wiring.send_queue().send([(queue_message, timedelta())]) == [queue_message]

@@ -141,7 +141,7 @@ def examples() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("schema", "example"), [*examples()])
 def test_every_body_and_answer_has_an_example_that_fits_its_schema(schema: dict[str, Any], example: Any) -> None:
-    """Readers copy examples: each is what the schema beside it allows."""
+    """Readers message examples: each is what the schema beside it allows."""
     whole = {**schema, "components": openapi_document()["components"]}
     Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(example)
 

@@ -56,7 +56,7 @@ def record(table: DynamoMessagesTable) -> Delivery:
 
 
 def test_mail_whose_record_was_lost_cannot_pass_the_fence_again(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """Its copies on the queue, whatever they hold, meet the end."""
+    """Its messages on the queue, whatever they hold, meet the end."""
     assert ends.write(SENT)
     with pytest.raises(RefusedError) as refused:
         restored.apply(BEGIN)

@@ -119,7 +119,7 @@ def test_nothing_is_booked_where_there_is_no_line(table: PacingTable) -> None:
 
 
 def test_a_change_of_pace_keeps_what_was_booked_meanwhile(table: PacingTable) -> None:
-    """It is planned on a line that may have grown since."""
+    """It is planned on a rate that may have grown since."""
     table.start(ACCOUNT, account_rate(throttled_at=TIME, waited=4.0), NOON)
     table.book(ACCOUNT, booking(), NOON)
     stored = table.repace(ACCOUNT, replace(account_rate(), revision=2, rate=5.0, cap=None), NOON)
@@ -138,7 +138,7 @@ def test_only_one_function_changes_the_pace(table: PacingTable) -> None:
 
 
 def test_every_write_puts_off_the_end_of_the_line(aws: Mapping[str, str]) -> None:
-    """A line is kept for a week after its last use."""
+    """A rate is kept for a week after its last use."""
     table = dynamodb(aws)
     writes = [
         lambda now: table.start(ACCOUNT, account_rate(), now),
@@ -201,7 +201,7 @@ def test_a_lost_reply_costs_slots_and_doubles_none(aws: Mapping[str, str]) -> No
 
 
 def test_a_lost_reply_of_a_booking_on_an_idle_line_is_booked_behind_itself(aws: Mapping[str, str]) -> None:
-    """The second try finds the line busy; its messages wait for as long as the first would have taken."""
+    """The second try finds the rate busy; its messages wait for as long as the first would have taken."""
     table = dynamodb(aws)
     table.start(ACCOUNT, account_rate(), NOON)
     update, lost = table._client.update_item, [1]

@@ -57,7 +57,7 @@ def test_a_discarded_body_is_gone(bodies: S3ParkedBodies) -> None:
 
 
 def test_discarding_twice_is_no_error(bodies: S3ParkedBodies) -> None:
-    """Two copies of an ended request may both do it."""
+    """Two messages of an ended request may both do it."""
     key = bodies.park("acme", "r1", BODY)
     bodies.discard(key)
     bodies.discard(key)

@@ -104,7 +104,7 @@ def provider_factory(config_cipher: ConfigCipher, roles: Roles, clients: TenantC
 
 
 def stored(config_cipher: ConfigCipher, config: ProviderConfig, tenant_id: str = "acme", version: int = 1, **more: Any) -> StoredConfig:
-    """The row of a config that the vault knows; what it shows in clear is wrong on purpose."""
+    """The row of a config that the cipher knows; what it shows in clear is wrong on purpose."""
     config_cipher.plaintexts[tenant_id, version] = config.plaintext()
     row = StoredConfig(
         provider="ses",
@@ -119,7 +119,7 @@ def stored(config_cipher: ConfigCipher, config: ProviderConfig, tenant_id: str =
 
 
 def test_a_provider_is_made_of_what_was_sealed(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """Who can write the row but not the vault changes nothing: the clear fields are for show."""
+    """Who can write the row but not the cipher changes nothing: the clear fields are for show."""
     provider = provider_factory().create("acme", stored(config_cipher, tenants.access_key()))
     assert isinstance(provider, SesProvider)
     assert (provider.name, provider.region, provider.sender) == ("ses", tenants.REGION, Sender(tenants.FROM, "Acme"))
@@ -230,7 +230,7 @@ def test_smtp_is_for_development_stacks(config_cipher: ConfigCipher, provider_fa
 
 
 def test_no_secret_shows(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """Not in the provider's, the opener's or the cache's repr."""
+    """Not in the provider's, the provider factory's or the cache's repr."""
     subject = provider_factory(allow_smtp=True)
     configs: list[tuple[str, ProviderConfig]] = [
         ("ses", tenants.access_key()),

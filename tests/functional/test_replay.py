@@ -62,7 +62,7 @@ class Ses(ScriptedProvider):
 
 
 class Office(Bench):
-    """The send path with the real tables, bucket and log; each copy that was ever on the queue may come again."""
+    """The send path with the real tables, bucket and log; each message that was ever on the queue may come again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Office(Bench):
         self.receive(queue_message)
 
     def queued(self, request_id: str) -> QueueMessage:
-        """Record a request whose copy stays on the queue."""
+        """Record a request whose message stays on the queue."""
         queue_message = QueueMessage(body=a_body(request_id), tenant_id="acme", created_at=self.clock.now())
         self.queue.sent.append((queue_message, timedelta()))
         self.deps.messages.apply(changes.queue(requested(queue_message), queue_message.created_at))
@@ -106,7 +106,7 @@ class Office(Bench):
         self.providers.rows["acme"] = replace(row, status=status)
 
     def go_on(self) -> None:
-        """Let everything that waits go out, for four hours; hand out every copy twice."""
+        """Let everything that waits go out, for four hours; hand out every message twice."""
         for _ in range(12):
             sweep(self.sweep_deps, ends_at=self.clock.now() + timedelta(minutes=1))
             while self.queue.sent:
@@ -161,7 +161,7 @@ def replayed(office: Office, backup: Backup, seed: int) -> Counter[str]:
 
 
 def work_before(office: Office) -> QueueMessage:
-    """Bring requests into each state that a table can be restored to; return a copy that is on the queue then."""
+    """Bring requests into each state that a table can be restored to; return a message that is on the queue then."""
     office.ask("sent-before")
     office.ask("held-before", VANISHED)
     office.switch(ProviderStatus.DISABLED)
@@ -203,7 +203,7 @@ WAITING = {"parked", "queued-then-parked", "parked-since", "parked-since-for-lat
 
 @pytest.mark.parametrize("seed", range(3))
 def test_after_a_restore_nothing_is_sent_twice_and_nothing_is_lost(office: Office, seed: int) -> None:
-    """Every end is known again, and what was waiting goes out once, whatever copies are still about."""
+    """Every end is known again, and what was waiting goes out once, whatever messages are still about."""
     on_queue = work_before(office)
     backup = Backup(office)
     work_after(office, on_queue)

@@ -1,4 +1,4 @@
-"""Copies on SQS: what we know of them in one signed attribute, the body as the caller wrote it, batches within SQS's limits."""
+"""Messages on SQS: what we know of them in one signed attribute, the body as the caller wrote it, batches within SQS's limits."""
 
 import json
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def queue(aws: Mapping[str, str]) -> SqsSendQueue:
 
 
 @pytest.mark.parametrize("queue_message", [WHOLE, PLAIN], ids=["whole", "plain"])
-def test_a_copy_arrives_as_it_was_sent(queue: SqsSendQueue, queue_message: QueueMessage) -> None:
+def test_a_message_arrives_as_it_was_sent(queue: SqsSendQueue, queue_message: QueueMessage) -> None:
     """All that is known of it, through SQS and Lambda's record."""
     assert queue.send([(queue_message, timedelta())]) == []
     [message] = taken(queue._queue_url)
@@ -81,8 +81,8 @@ def test_sqs_serves_tenants_fairly_by_their_group(queue: SqsSendQueue) -> None:
     assert [m["Attributes"].get("MessageGroupId") for m in taken(queue._queue_url)] == ["acme", None]
 
 
-def test_a_buried_copy_says_why(queue: SqsSendQueue) -> None:
-    """The reason and its detail are attributes; the body and what is known of the copy are as they were."""
+def test_a_buried_message_says_why(queue: SqsSendQueue) -> None:
+    """The reason and its detail are attributes; the body and what is known of the message are as they were."""
     queue.dead_letter(WHOLE, reason="request_id_reused", detail="x" * 9000)
     [message] = taken(queue._dead_letter_queue_url)
     attributes = message["MessageAttributes"]
@@ -92,13 +92,13 @@ def test_a_buried_copy_says_why(queue: SqsSendQueue) -> None:
     assert _received(record(message), wiring.signer()).queue_message == WHOLE
 
 
-def test_a_buried_copy_without_detail_or_tenant_is_taken(queue: SqsSendQueue) -> None:
+def test_a_buried_message_without_detail_or_tenant_is_taken(queue: SqsSendQueue) -> None:
     """SQS refuses empty attributes and groups."""
     queue.dead_letter(replace(PLAIN, tenant_id=None), reason="invalid_request", detail="")
     assert len(taken(queue._dead_letter_queue_url)) == 1
 
 
-def test_a_raw_message_of_a_producer_is_a_first_copy(queue: SqsSendQueue) -> None:
+def test_a_raw_message_of_a_producer_is_a_first_message(queue: SqsSendQueue) -> None:
     """Nothing is known of it: it came when SQS took it."""
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}")
     [message] = taken(queue._queue_url)
@@ -126,7 +126,7 @@ MADE_UP = [
 
 @pytest.mark.parametrize("attributes", MADE_UP, ids=str)
 def test_what_a_producer_says_of_its_message_counts_for_nothing(queue: SqsSendQueue, attributes: Mapping[str, str]) -> None:
-    """Whoever may only send to the queue can neither pass for one of our functions nor stop a batch: it is a first copy."""
+    """Whoever may only send to the queue can neither pass for one of our functions nor stop a batch: it is a first message."""
     made_up: Any = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}", MessageAttributes=made_up, MessageGroupId="acme")
     [message] = taken(queue._queue_url)
@@ -300,7 +300,7 @@ class Answers:
         self.entries.append(entry)
 
 
-def test_copies_that_sqs_refuses_are_given_back() -> None:
+def test_messages_that_sqs_refuses_are_given_back() -> None:
     """A batch may be taken in part."""
     queue_messages = [replace(PLAIN, body=f"{n}") for n in range(12)]
     client: Any = Answers("3", "11")
@@ -308,7 +308,7 @@ def test_copies_that_sqs_refuses_are_given_back() -> None:
     assert [queue_message.body for queue_message in missed] == ["3", "11"]
 
 
-def test_an_outage_gives_every_copy_back(queue: SqsSendQueue) -> None:
+def test_an_outage_gives_every_message_back(queue: SqsSendQueue) -> None:
     """The caller decides what becomes of them."""
     broken = SqsSendQueue(queue._client, SIGNER, "https://sqs.eu-central-1.amazonaws.com/123456789012/none", "https://none")
     assert broken.send([(PLAIN, timedelta()), (WHOLE, timedelta())]) == [PLAIN, WHOLE]
@@ -326,7 +326,7 @@ DELAYS = [(-5.0, 0), (0.0, 0), (0.001, 1), (1.5, 2), (900.0, 900), (7200.0, 900)
 
 @pytest.mark.parametrize(("delay", "seconds"), DELAYS)
 def test_a_delay_is_whole_seconds_and_never_too_short(delay: float, seconds: int) -> None:
-    """A copy that comes early costs another round; SQS takes 900 s at most."""
+    """A message that comes early costs another round; SQS takes 900 s at most."""
     client: Any = Answers()
     SqsSendQueue(client, SIGNER, "q", "d").send([(PLAIN, delay * SECOND)])
     assert client.entries[0]["DelaySeconds"] == seconds
@@ -357,7 +357,7 @@ def test_a_batch_weighs_at_most_one_mebibyte() -> None:
         )
 
 
-def test_no_copies_are_no_call() -> None:
+def test_no_messages_are_no_call() -> None:
     """An empty batch is refused by SQS."""
     client: Any = Answers()
     assert SqsSendQueue(client, SIGNER, "q", "d").send([]) == []

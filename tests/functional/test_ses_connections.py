@@ -216,7 +216,7 @@ def test_every_call_is_one_attempt_over_a_pool_as_wide_as_the_threads() -> None:
 
 @pytest.mark.unwatched
 def test_ten_megabytes_cost_at_most_four_times_their_size() -> None:
-    """Encoding, signing and writing a message of SES's largest size keeps few copies of it."""
+    """Encoding, signing and writing a message of SES's largest size keeps few messages of it."""
     size = 10 * 1024 * 1024
     with SesServer(keep=False) as server:
         provider = tenants.ses(opened(server, None))

@@ -98,7 +98,7 @@ def test_the_receiver_takes_nothing_without_the_secret(port: int, secret: str, s
 
 
 def test_what_happens_is_posted_with_the_secret(aws: LocalAws, tenant: Tenant, port: int) -> None:
-    """To a receiver that takes nothing without it: the end of a request, by the id that a consumer knows copies by."""
+    """To a receiver that takes nothing without it: the end of a request, by the id that a consumer knows messages by."""
     with receiving(port) as lines:
         make_webhook(aws, f"http://127.0.0.1:{port}/events", SECRET)
         try:

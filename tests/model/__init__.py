@@ -1,7 +1,7 @@
 """An exhaustive model of the delivery machine: every order of steps, every crash, every lost reply, ruled by the table that the code obeys.
 
     records.py   the record, reduced to what decides its future; the real rules and changes applied to it
-    world.py     everything that is at one moment: record, copies on the queue, writes that are about to be made, what SES accepted
+    world.py     everything that is at one moment: record, messages on the queue, writes that are about to be made, what SES accepted
     worker.py    what a worker may do next
     others.py    what API, caller, sweeper and operator may do
     moves.py     both, and the queue's and the crashes' own moves

@@ -30,7 +30,7 @@ def _moves(setup: Setup, world: World) -> Iterator[Move]:
 
 
 def _is_small(setup: Setup, world: World) -> bool:
-    """Keep the walk finite: faults breed no more copies, and lead no copy further ahead of the record, than the setup allows."""
+    """Keep the walk finite: faults breed no more messages, and lead no message further ahead of the record, than the setup allows."""
     held = [pending.queue_message for pending in world.pending if pending.queue_message is not None]
     generation = world.record.generation if world.record else 0
     return len(world.queue) + len(held) <= setup.queue_messages and all(

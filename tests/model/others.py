@@ -39,7 +39,7 @@ def _sweep(world: World, record: Record) -> Iterator[Move]:
 
 
 def _resolve(setup: Setup, world: World, record: Record) -> Iterator[Move]:
-    """Do as `services.resolve`: read, send the copy, write."""
+    """Do as `services.resolve`: read, send the message, write."""
     if record.status is not Status.UNKNOWN or not world.words:
         return
     said = world._replace(words=world.words - 1)

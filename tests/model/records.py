@@ -41,7 +41,7 @@ class Record(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One conditional write that somebody wants to make; `generation` is that of the copy in hand, or of the record as it was read."""
+    """One conditional write that somebody wants to make; `generation` is that of the message in hand, or of the record as it was read."""
 
     deed: str
     content: str

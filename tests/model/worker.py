@@ -1,8 +1,8 @@
 """What a worker may do next: `services.send` and what it calls, reduced to their writes and to what they do between.
 
-A worker is its pending write alone. What it does on its own before that write (receive, read, call SES, send the next copy) is one
+A worker is its pending write alone. What it does on its own before that write (receive, read, call SES, send the next message) is one
 move with what led there: sending earlier than it could changes nothing for anybody, and a worker that dies in between is a worker
-that never began. A receipt that is lost is a copy that was handed out twice before.
+that never began. A receipt that is lost is a message that was handed out twice before.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from model.world import (
 
 
 def receive(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Move]:
-    """Yield what becomes of a copy that was just taken off the queue."""
+    """Yield what becomes of a message that was just taken off the queue."""
     if queue_message.proof:
         yield _settle_proof(world, queue_message)
         return
@@ -119,7 +119,7 @@ def _end(setup: Setup, world: World, queue_message: QueueMessage) -> Iterator[Mo
 
 
 def _react(setup: Setup, world: World, queue_message: QueueMessage, why: str) -> Iterator[Move]:
-    """Do as `services.reconcile.redelivered` with the record as it stands."""
+    """Do as `services.reconcile.reconcile` with the record as it stands."""
     record = world.record
     if record is None:
         yield f"{why}; begins anew", queued(world, queue_message), MoveKind.GOES_ON
@@ -195,7 +195,7 @@ def _after(setup: Setup, world: World, pending: Pending, queue_message: QueueMes
 
 
 def _unheard(world: World, pending: Pending, queue_message: QueueMessage) -> Iterator[World]:
-    """Do as the services where the table does not answer: carry the proof along the queue, or have the copy handed out again."""
+    """Do as the services where the table does not answer: carry the proof along the queue, or have the message handed out again."""
     if pending.deed in ("annotate", "defer"):
         yield world
     elif pending.deed == "defer parked":

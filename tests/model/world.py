@@ -26,7 +26,7 @@ class MoveKind(Enum):
 
 
 class QueueMessage(NamedTuple):
-    """A copy on the queue; `proof` is the result that it carries, of the record's latest attempt or of another."""
+    """A message on the queue; `proof` is the result that it carries, of the record's latest attempt or of another."""
 
     content: str
     generation: int = 0
@@ -35,7 +35,7 @@ class QueueMessage(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A write that somebody is about to make; without a copy it is the sweeper's or the operator's."""
+    """A write that somebody is about to make; without a message it is the sweeper's or the operator's."""
 
     deed: str
     queue_message: QueueMessage | None
@@ -68,7 +68,7 @@ class World(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """One world to walk, and how far: so many workers, copies at once, and times that rule 6 is passed; any number of faults."""
+    """One world to walk, and how far: so many workers, messages at once, and times that rule 6 is passed; any number of faults."""
 
     contents: tuple[str, ...] = ("v1:a",)
     on_unknown: OnUnknown = "hold"
@@ -77,12 +77,12 @@ class Setup:
     resends: int = 1
     words: int = 0
     ahead: int = 1
-    """Hops that a copy may be ahead of the record."""
+    """Hops that a message may be ahead of the record."""
     machine: Machine = field(default_factory=Machine)
 
     @property
     def start(self) -> World:
-        """Return the world in which the copies are on the queue and nothing is recorded."""
+        """Return the world in which the messages are on the queue and nothing is recorded."""
         return World(queue=tuple(QueueMessage(content) for content in self.contents), words=self.words, is_unrecorded=True)
 
 
@@ -93,7 +93,7 @@ Move = tuple[str, World, MoveKind]
 # -- equal worlds --------------------------------------------------------------------------------------------------------------
 
 STALE = 1
-"""Copies that are so far behind the record's generation, or further, are all the same."""
+"""Messages that are so far behind the record's generation, or further, are all the same."""
 
 
 def canonical(world: World) -> World:
@@ -120,7 +120,7 @@ FAR = 1000
 """Of a request that has ended generations decide nothing any more, so all are behind this one."""
 
 GAP = 3
-"""Copies whose generations lie further apart are taken to be so far apart: they come closer by one at a time."""
+"""Messages whose generations lie further apart are taken to be so far apart: they come closer by one at a time."""
 
 
 def _hops(pending: Iterable[Pending], queue: Iterable[QueueMessage]) -> set[int]:
@@ -168,7 +168,7 @@ def _pending_at(base: int, write: Pending) -> Pending:
 
 @cache
 def _at(base: int, queue_message: QueueMessage) -> QueueMessage:
-    """Count a copy's generation from a base, and drop a proof that has become worthless."""
+    """Count a message's generation from a base, and drop a proof that has become worthless."""
     content, generation, proof, is_latest = queue_message
     if proof and not is_latest and proof != "accept":
         proof = ""
@@ -197,7 +197,7 @@ def without_write(world: World, write: Pending) -> World:
 
 
 def about_to(world: World, deed: str, queue_message: QueueMessage | None, **fields: bool) -> World:
-    """Let somebody be about to write; without a copy in hand it is about the record as it stands."""
+    """Let somebody be about to write; without a message in hand it is about the record as it stands."""
     generation = (
         queue_message.generation if queue_message and deed not in ("park", "hold") else world.record.generation if world.record else 0
     )

@@ -72,10 +72,10 @@ EXPECTED: Mapping[str, Mapping[Outage, Course]] = {
         "truncate": Course(UNKNOWN, 1, UNKNOWN, 1),
         "slow": _AT_ONCE,
     },
-    # Each cell has a new process: without KMS it can sign no copy.
+    # Each cell has a new process: without KMS it can sign no message.
     "KMS": {"refuse": _COMES_BACK, "hang": _COMES_BACK, "reset": _COMES_BACK, "truncate": _COMES_BACK, "slow": _AT_ONCE},
     "STS": {"refuse": _LATER, "hang": _LATER, "reset": _LATER, "truncate": _LATER, "slow": _AT_ONCE},
-    # Without the table nothing can be written; the copy waits on the queue alone.
+    # Without the table nothing can be written; the message waits on the queue alone.
     "DynamoDB": {"refuse": _COMES_BACK, "hang": _LATER, "reset": _COMES_BACK, "truncate": _COMES_BACK, "slow": _AT_ONCE},
     # The fence may be passed although nobody was told: the proof that SES was not called travels along the queue.
     "DynamoDB: the fence": {"hang": _COMES_BACK, "reset": _COMES_BACK, "truncate": Course("sending", 0, SENT, 1), "slow": _AT_ONCE},

@@ -24,7 +24,7 @@ SIDE_BY_SIDE = 8
 
 DONE = 75.0  # seconds after which a function has been ended by its timeout
 SCHEDULED = timedelta(seconds=20)
-"""Far enough ahead that no worker is begun after it; the copy that waits until then is what takes SQS."""
+"""Far enough ahead that no worker is begun after it; the message that waits until then is what takes SQS."""
 
 RATE = 500  # recipients per second and account: pacing is not what is tested here
 HEALED = 60.0  # seconds within which a request ends once all is well

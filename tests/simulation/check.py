@@ -79,7 +79,7 @@ def _end(story: Story, record: Delivery, accepted: list[str]) -> Iterator[str]:
 
 
 def _may_expire(story: Story, request_id: str) -> bool:
-    """Whether a request met more than passing trouble: little time, a provider that was off, a copy among the dead letters."""
+    """Whether a request met more than passing trouble: little time, a provider that was off, a message among the dead letters."""
     is_short = any('"expiresAt"' in body for body in story.queue.asked[request_id])
     dead_letters = any(f'"{request_id}"' in dead_letter.queue_message.body for dead_letter in story.queue.dead_letters)
     is_on = story.providers.rows[ACME].status is ProviderStatus.ACTIVE and not story.troubled

@@ -27,7 +27,7 @@ REFUSALS = (
 
 
 class SimSes:
-    """Provider and opener in one: accepts, refuses, hangs up, or kills whoever asks."""
+    """Provider and provider factory in one: accepts, refuses, hangs up, or kills whoever asks."""
 
     name = "ses"
     sender = Sender("hello@acme.example", "Acme")

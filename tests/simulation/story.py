@@ -59,7 +59,7 @@ DEADLY = ("read", "prepare", "render")
 
 @dataclass
 class Quiet:
-    """A journal that nobody reads."""
+    """A telemetry that nobody reads."""
 
     def __getattr__(self, _: str) -> Callable[..., None]:
         return lambda *_, **__: None
@@ -261,7 +261,7 @@ class Story:
         self.queue.delete(message for message in taken if str(message.number) not in returned)
 
     def _proven(self, queue_message: QueueMessage) -> str | None:
-        """Tell which request a copy brings the result of, if it is not written yet: its worker holds that result now."""
+        """Tell which request a message brings the result of, if it is not written yet: its worker holds that result now."""
         for (_, request_id), record in self.table.records.items():
             if queue_message.proof and f'"{record.owner}"' in queue_message.proof and record.status in (Status.SENDING, Status.UNKNOWN):
                 return request_id

@@ -63,7 +63,7 @@ class World:
         fault = self.faults.next(service, self.time.now - NOON)
         if fault is not Fault.NONE:
             self.say(f"{service} {what}: {fault.name}")
-            # A copy comes back and deletes what its first worker left; operators and the sweeper do not.
+            # A message comes back and deletes what its first worker left; operators and the sweeper do not.
             self.leftovers_excused |= service == "S3" or not self.task.name.startswith("send")
             # Neither does a record know of a body that was parked just before this write of it failed.
             self.leftovers_excused |= what in ("defer_attempt", "annotate")
@@ -238,7 +238,7 @@ class SimQueue:
         self.names: dict[str, str] = {}
         """The request that each message is about, by its number."""
         self.slots = 0
-        """Copies that brought a slot along."""
+        """Messages that brought a slot along."""
         self.asked: dict[str, list[str]] = {}
         """The bodies that came for each request; what is here has been accepted."""
         self.sloppy = world.rng.random() < 0.3

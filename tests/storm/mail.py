@@ -56,7 +56,7 @@ def _one(number: int, tenants: Sequence[str], dice: random.Random) -> Asked:
 
 
 def enqueued(asked: Sequence[Asked], dice: random.Random) -> list[Asked]:
-    """Put the requests into the order in which producers enqueue them: a second copy comes beside the first, or some time after."""
+    """Put the requests into the order in which producers enqueue them: a second message comes beside the first, or some time after."""
     order = [
         (number + (dice.choice([0, 1, 5, 40]) if copy else 0), copy, one) for number, one in enumerate(asked) for copy in range(one.copies)
     ]

@@ -46,7 +46,7 @@ class Plan:
     hidden: int = 15
     """Visibility timeout of what a worker receives, in seconds; after a death its messages come back."""
     patience: float = 2_400.0
-    """Seconds that the drain may take, half of them in the storm and half in calm: a copy that a fault has just hit may wait 900 s at
+    """Seconds that the drain may take, half of them in the storm and half in calm: a message that a fault has just hit may wait 900 s at
     the storm's speed, after a dead letter whose receipt was lost has been hidden for COMMAND."""
 
 
@@ -181,7 +181,7 @@ class Storm:
     # -- draining --------------------------------------------------------------------------------------------------------
 
     def _drain(self, crowd: Crowd, weather: Weather) -> None:
-        """Wait until every record has an end and no copy is left that could still do something."""
+        """Wait until every record has an end and no message is left that could still do something."""
         began, redrive_at = time.monotonic(), 0.0
         while left := self._left():
             if time.monotonic() > began + self._plan.patience / 2:

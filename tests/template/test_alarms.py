@@ -28,7 +28,7 @@ def anchors() -> set[str]:
 
 @pytest.fixture(scope="module")
 def written() -> list[Metric]:
-    """Every metric that the journal can write."""
+    """Every metric that the telemetry can write."""
     with a_telemetry() as (telemetry, everything):
         write_everything(telemetry)
     return everything.metrics

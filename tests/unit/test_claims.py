@@ -20,7 +20,7 @@ SECOND = timedelta(seconds=1)
 
 
 def claimed(body: str, **attributes: Any) -> QueueMessage:
-    """Make what is left of a copy of ours that was signed with another key: when SQS took it, and from which of our functions."""
+    """Make what is left of a message of ours that was signed with another key: when SQS took it, and from which of our functions."""
     first = QueueMessage(body=body, tenant_id="acme", created_at=NOON + timedelta(hours=1), sender=SIGNED_ATTRIBUTE, claimed=True)
     return replace(first, **attributes)
 
@@ -38,7 +38,7 @@ def bench_with(*records: Any, rules: str = OTHERS) -> Bench:
 
 @pytest.mark.parametrize("rules", ["", OTHERS])
 def test_a_request_that_waits_on_the_queue_is_sent(rules: str) -> None:
-    """It is neither taken for a copy that a newer one follows nor for another producer's."""
+    """It is neither taken for a message that a newer one follows nor for another producer's."""
     bench = bench_with(deferred(), rules=rules)
     assert bench.receive(claimed(a_body())) == []
     assert (bench.record().status, len(bench.provider.mails), bench.queue.dead_letters) == (Status.SENT, 1, [])
@@ -53,7 +53,7 @@ def test_a_request_that_waits_in_the_bucket_is_sent(rules: str) -> None:
 
 
 def test_it_has_the_times_of_its_record() -> None:
-    """Not those of when SQS took the copy: it would be sent after its end."""
+    """Not those of when SQS took the message: it would be sent after its end."""
     bench = bench_with(deferred(expires_at=NOON + timedelta(minutes=30)))
     bench.clock.advance(timedelta(minutes=31))
     bench.receive(claimed(a_body()))
@@ -108,7 +108,7 @@ def test_an_unsigned_message_costs_no_reading() -> None:
 
 
 def test_it_stays_known_where_the_table_does_not_answer() -> None:
-    """The copy that is signed anew does not make it a producer's."""
+    """The message that is signed anew does not make it a producer's."""
     bench = bench_with(deferred())
     bench.messages.get = broken(bench.messages.get)  # type: ignore[method-assign]  # once
     assert bench.receive(claimed(a_body())) == []

@@ -40,7 +40,7 @@ class FakeDeadLetters:
 
 @dataclass
 class Office:
-    """A dead-letter queue with some letters, and records beside it."""
+    """A dead-letter queue with some dead letters, and records beside it."""
 
     dead_letters: list[DeadLetter]
     records: list[Delivery] = field(default_factory=list)
@@ -87,7 +87,7 @@ def test_a_listing_tells_reasons_and_leaves_the_queue_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("reason", [NOT_ALLOWED, None])
-def test_a_letter_that_a_replaced_key_has_signed_is_known_by_its_record(reason: str | None) -> None:
+def test_a_dead_letter_that_a_replaced_key_has_signed_is_known_by_its_record(reason: str | None) -> None:
     """Not as its producer's: the message came from one of our functions."""
     attributes = {"claimed": True, "sender": "AROASENDFUNCTION:x"}
     office = Office(
@@ -101,7 +101,7 @@ def test_a_letter_that_a_replaced_key_has_signed_is_known_by_its_record(reason: 
 
 
 def test_a_pointer_that_a_replaced_key_has_signed_leads_to_the_parked_body() -> None:
-    """Where the record says; its letter says nothing that counts."""
+    """Where the record says; its dead letter says nothing that counts."""
     key = "parked/acme/r1/1.json"
     first = QueueMessage(body='{"tenantId": "acme", "requestId": "r1"}', tenant_id="acme", created_at=NOON, claimed=True)
     office = Office([dead_letter(first, None)], [a_record(Status.DEFERRED, generation=3, parked=key)])
@@ -111,7 +111,7 @@ def test_a_pointer_that_a_replaced_key_has_signed_leads_to_the_parked_body() -> 
 
 
 def test_an_open_request_goes_through_the_queue_again_at_once() -> None:
-    """It is due now, its copy is not older than what the record knows, and it does not wait for old failures."""
+    """It is due now, its message is not older than what the record knows, and it does not wait for old failures."""
     deferred = a_record(Status.DEFERRED, generation=4, due_at=FakeClock().now() + timedelta(hours=9))
     office = Office([dead_letter(a_queue_message(generation=2, attributes={"failures": 8}))], [deferred])
     assert office.redrive() == [DeadLetterResult.REDRIVEN]
@@ -132,7 +132,7 @@ def test_a_request_without_a_record_can_be_tried_again() -> None:
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN])
 def test_what_has_ended_is_never_tried_again(status: Status) -> None:
-    """The letter stays where it is."""
+    """The dead letter stays where it is."""
     office = Office([dead_letter()], [a_record(status)])
     assert office.redrive() == [DeadLetterResult.KEPT_ENDED]
     assert (office.queue.messages, len(office.dead.waiting)) == ([], 1)
@@ -167,7 +167,7 @@ def test_what_cannot_be_read_is_not_tried_again_but_can_be_dropped() -> None:
     assert office.dead.waiting == []
 
 
-def test_a_copy_that_the_queue_does_not_take_stays_a_dead_letter() -> None:
+def test_a_message_that_the_queue_does_not_take_stays_a_dead_letter() -> None:
     """Nothing is deleted before it is safe elsewhere."""
     office = Office([dead_letter()], [a_record(Status.QUEUED)])
     office.queue.broken = True
@@ -176,8 +176,8 @@ def test_a_copy_that_the_queue_does_not_take_stays_a_dead_letter() -> None:
 
 
 @pytest.mark.parametrize("work", ["redrive", "drop"])
-def test_a_letter_on_which_a_service_fails_is_kept_and_the_next_goes_on(work: str) -> None:
-    """One throttle among hundreds stops no operator, and hides no letter from the next try."""
+def test_a_dead_letter_on_which_a_service_fails_is_kept_and_the_next_goes_on(work: str) -> None:
+    """One throttle among hundreds stops no operator, and hides no dead letter from the next try."""
     office = Office(
         [dead_letter(), dead_letter(a_queue_message(request_id="r2"))], [a_record(Status.QUEUED), a_record(Status.QUEUED, request_id="r2")]
     )
@@ -233,7 +233,7 @@ def test_only_what_was_chosen_is_touched() -> None:
     assert [dead_letters.summarize(kept).tenant_id for kept in office.dead.waiting] == ["acme"]
 
 
-def test_a_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() -> None:
+def test_a_dead_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() -> None:
     """SQS moved it before it could be refused; what the service adds to a message would not fit."""
     body = a_body()
     office = Office([dead_letter(a_queue_message(attributes={"body": body + " " * (MAX_BODY + 1 - len(body))}))])
@@ -243,7 +243,7 @@ def test_a_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() -> None
 
 
 def test_nothing_is_written_for_a_producer_that_may_not_ask() -> None:
-    """Neither by a drop nor by a redrive, whoever put the letter there."""
+    """Neither by a drop nor by a redrive, whoever put the dead letter there."""
     letters = [dead_letter(a_queue_message(attributes={"sender": "A"}), reason) for reason in (NOT_ALLOWED, None)]
     office = Office(letters, [a_record(Status.QUEUED)])
     office.deps = replace(office.deps, producers=Producers.parse("A:globex"))
@@ -260,14 +260,14 @@ def test_a_producer_that_may_ask_by_now_is_heard_after_a_redrive() -> None:
     assert [queue_message.sender for queue_message in office.queue.messages] == ["A"]
 
 
-# -- letters that prove what became of an attempt ------------------------------------------------------------------------
+# -- dead letters that prove what became of an attempt ------------------------------------------------------------------------
 
 KEY = "parked/acme/r1/1.json"
 ATTEMPT = {"attempt": 1, "owner": "w", "deadline": FakeClock().now()}
 
 
 def proving(outcome: Outcome, **attributes: Any) -> DeadLetter:
-    """Make a letter that SQS moved while the table was away."""
+    """Make a dead letter that SQS moved while the table was away."""
     return dead_letter(a_queue_message(generation=2, attributes={"proof": to_json(Fence(1, "w"), outcome), **attributes}))
 
 
@@ -288,7 +288,7 @@ def test_a_proof_that_says_nothing_new_does_not_go_back() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN, Status.FAILED, Status.QUEUED])
-def test_a_dropped_letter_that_proves_an_acceptance_ends_its_request_as_sent(status: Status) -> None:
+def test_a_dropped_dead_letter_that_proves_an_acceptance_ends_its_request_as_sent(status: Status) -> None:
     """What SES accepted is never failed; nobody needs the body any more."""
     office = Office([proving(Sent("m1"), parked=KEY)], [a_record(status, **ATTEMPT)])
     office.parked.bodies = {KEY: a_body()}
@@ -300,7 +300,7 @@ def test_a_dropped_letter_that_proves_an_acceptance_ends_its_request_as_sent(sta
 
 @pytest.mark.parametrize("outcome", [THROTTLED, REJECTED])
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
-def test_a_dropped_letter_that_proves_a_refusal_ends_its_request_as_dropped(status: Status, outcome: NotSent) -> None:
+def test_a_dropped_dead_letter_that_proves_a_refusal_ends_its_request_as_dropped(status: Status, outcome: NotSent) -> None:
     """Nobody is at it any more: it was proven not to be sent."""
     office = Office([proving(outcome)], [a_record(status, **ATTEMPT)])
     assert office.drop() == [DeadLetterResult.DROPPED]
@@ -325,8 +325,8 @@ def test_a_body_that_an_operator_may_still_need_outlives_a_drop() -> None:
 
 
 @pytest.mark.parametrize("key", ["parked/globex/r1/1.json", "parked/acme/r2/1.json", "parked/acme/r1", "attachments/acme/r1/1.json"])
-def test_no_letter_touches_the_body_of_another_request(key: str) -> None:
-    """It is neither read nor deleted, whatever the letter says."""
+def test_no_dead_letter_touches_the_body_of_another_request(key: str) -> None:
+    """It is neither read nor deleted, whatever the dead letter says."""
     office = Office([dead_letter(a_queue_message(attributes={"parked": key}))])
     office.parked.bodies = {key: a_body()}
     assert office.redrive() == [DeadLetterResult.KEPT_UNREADABLE]

@@ -133,8 +133,8 @@ def test_a_parked_body_stays_known_until_the_end_and_after() -> None:
         assert delivery.apply(CHANGES[name](record), record).parked == record.parked, name
 
 
-def test_a_rest_on_the_queue_is_looked_at_when_its_copy_is_overdue() -> None:
-    """A copy comes back by itself; half an hour later somebody asks why not."""
+def test_a_rest_on_the_queue_is_looked_at_when_its_message_is_overdue() -> None:
+    """A message comes back by itself; half an hour later somebody asks why not."""
     deferral = replace(DEFERRAL, on_queue=True, parked=None)
     waits = delivery.apply(changes.defer(REQUEST, NOON, deferral), None)
     assert waits.sweep_at == deferral.until + delivery.OVERDUE_AFTER
@@ -152,7 +152,7 @@ def test_nobody_waits_past_the_expiry() -> None:
 
 
 def test_a_shelved_request_may_go_out_as_soon_as_it_is_put_back() -> None:
-    """It has no dueAt, its next copy is the newest, and the sweeper comes when it expires."""
+    """It has no dueAt, its next message is the newest, and the sweeper comes when it expires."""
     shelved = delivery.apply(changes.defer_for_operator(REQUEST, NOON, ERROR, None), None)
     assert (shelved.due_at, shelved.generation, shelved.sweep_at) == (None, 4, REQUEST.expires_at)
 

@@ -1,4 +1,4 @@
-"""A copy off the queue becomes a job, a `failed` record, or a dead letter with its reason."""
+"""A message off the queue becomes a job, a `failed` record, or a dead letter with its reason."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def parked(bench: Bench, body: str | None = None) -> Bench:
 
 @pytest.mark.parametrize("body", ["", "null", "[]", "{}", "nonsense", '{"tenantId": "acme"}', '{"tenantId": "../x", "requestId": "r1"}'])
 def test_a_body_without_ids_goes_to_the_dead_letters(body: str) -> None:
-    """There is no record to write: the copy carries the reason."""
+    """There is no record to write: the message carries the reason."""
     bench = Bench()
     assert bench.receive(QueueMessage(body=body, tenant_id=None, created_at=NOON)) == []
     assert [(dead_letters.reason, dead_letters.queue_message.body) for dead_letters in bench.queue.dead_letters] == [
@@ -70,7 +70,7 @@ def test_an_invalid_request_does_not_end_another_under_its_id() -> None:
 
 
 def test_times_that_do_not_fit_are_refused_by_name() -> None:
-    """They are counted from when the copy was first accepted."""
+    """They are counted from when the message was first accepted."""
     bench = Bench()
     bench.receive(a_queue_message(sendAt="2026-12-24T12:00:00Z"))
     record = bench.record()
@@ -148,7 +148,7 @@ def test_a_bug_in_reading_gives_the_receipt_back() -> None:
 
 
 def test_a_pointer_brings_its_body_back() -> None:
-    """It is sent like any copy, and the body is deleted then."""
+    """It is sent like any message, and the body is deleted then."""
     bench = parked(Bench(a_record(Status.DEFERRED, due_at=NOON, waits_for=WaitsFor.TIME, parked=KEY, generation=1)))
     bench.receive(pointer(generation=1))
     assert (bench.record().status, bench.parked.bodies) == (Status.SENT, {})
@@ -203,7 +203,7 @@ def test_a_pointer_to_a_request_that_nobody_knows_is_dropped() -> None:
 
 
 def test_a_bucket_that_does_not_answer_lets_the_pointer_wait() -> None:
-    """It comes back as a newer copy, with all its attributes."""
+    """It comes back as a newer message, with all its attributes."""
     bench = parked(Bench(a_record(Status.DEFERRED, parked=KEY, generation=2)))
     bench.parked.broken = True
     assert bench.receive(pointer(generation=2, failures=2, proof="p", correlation_id="c")) == []
@@ -235,7 +235,7 @@ def test_a_pointer_knows_an_expiry_that_the_body_does_not() -> None:
 
 
 def test_a_table_that_does_not_answer_lets_a_poor_request_wait() -> None:
-    """Its end is not written yet: the copy comes back."""
+    """Its end is not written yet: the message comes back."""
     bench = Bench()
 
     def down(_: Any) -> None:
@@ -292,14 +292,14 @@ def test_an_unknown_field_is_refused_where_no_later_version_has_read_it(schema: 
 
 
 def test_it_does_not_come_back_for_ever() -> None:
-    """After the longest time that a request can live its record has ended, and the copy ends too."""
+    """After the longest time that a request can live its record has ended, and the message ends too."""
     bench = Bench(a_record(Status.FAILED))
     bench.clock.advance(2 * MAX_AHEAD)
     bench.receive(a_queue_message(attributes={"schema": SCHEMA + 1}, **OF_A_LATER_VERSION))
     assert bench.queue.sent == []
 
 
-def test_our_copies_tell_by_which_version_they_were_read() -> None:
+def test_our_messages_tell_by_which_version_they_were_read() -> None:
     """Those that the API makes, and those of a worker that has read what a producer wrote."""
     bench = Bench()
     bench.provider_factory.error = DependencyError("KMS", "Decrypt")
@@ -349,7 +349,7 @@ def test_what_a_producer_asks_for_another_s_tenant_touches_nothing_of_it(sender:
     assert (bench.messages.records, bench.provider.mails, bench.parked.bodies, bench.queue.sent) == ({}, [], {}, [])
 
 
-def test_who_asked_goes_with_every_copy() -> None:
+def test_who_asked_goes_with_every_message() -> None:
     """A request that waits is held against the rules of the day that it comes back on."""
     bench = Bench(outcomes=[THROTTLED])
     bench.producers.rules = RULES
@@ -362,7 +362,7 @@ def test_who_asked_goes_with_every_copy() -> None:
 
 
 def test_rules_that_cannot_be_read_let_nothing_pass() -> None:
-    """The copy comes back; the API's goes on."""
+    """The message comes back; the API's goes on."""
     bench = Bench()
     bench.producers.broken = True
     assert bench.receive(a_queue_message(attributes={"sender": "AROAEXAMPLE:mailer"}), a_queue_message("r2")) == []

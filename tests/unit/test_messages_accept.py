@@ -42,7 +42,7 @@ def codes(answers: Any) -> list[str]:
 
 
 def test_an_accepted_request_is_on_the_queue_as_it_was_asked_for() -> None:
-    """The copy holds the whole request with its ids, and the attributes that the consumer needs."""
+    """The message holds the whole request with its ids, and the attributes that the consumer needs."""
     deps = fake_deps()
     accept(a_send(), deps, correlation_id="c-1")
     [(queue_message, delay)] = deps.queue.sent
@@ -56,7 +56,7 @@ def test_an_accepted_request_is_on_the_queue_as_it_was_asked_for() -> None:
     assert delay == timedelta()
 
 
-def test_the_consumer_finds_the_same_content_in_the_copy() -> None:
+def test_the_consumer_finds_the_same_content_in_the_message() -> None:
     """The hash of the record is that of the queued body, else the fence would refuse it."""
     deps = fake_deps()
     record = accept(a_send(), deps).record
@@ -64,7 +64,7 @@ def test_the_consumer_finds_the_same_content_in_the_copy() -> None:
 
 
 def test_an_accepted_request_has_a_record() -> None:
-    """The record is born queued, with what the consumer would write."""
+    """The record is created queued, with what the consumer would write."""
     deps = fake_deps()
     send = a_send(onUnknown="resend", message={"to": [{"email": "a@example.com"}, {"email": "b@example.com"}]})
     accepted = accept(send, deps, correlation_id="c-1")

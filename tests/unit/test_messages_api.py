@@ -226,7 +226,7 @@ def test_a_time_too_far_ahead_is_refused(api: Gateway) -> None:
 
 
 def test_a_preview_shows_the_mail_and_sends_nothing(api: Gateway, deps: MessagesDependencies) -> None:
-    """The raw message with its size; neither record nor copy."""
+    """The raw message with its size; neither record nor message."""
     shown = api.call("POST", f"{ACME}/preview", a_body("r1")).json
     assert "Subject: Hello\r\n" in shown["mime"]
     assert (shown["truncated"], shown["size"], shown["problems"]) == (False, len(shown["mime"]), [])

@@ -22,7 +22,7 @@ LONG_AGO = NOON - timedelta(days=3)
 
 
 def a_desk_with_an_unknown(body: str | None = None, **fields: Any) -> MessagesDependencies:
-    """Make a desk where r1 is unknown and its body parked."""
+    """Make dependencies where r1 is unknown and its body parked."""
     parked = FakeParkedBodies()
     key = parked.park("acme", "r1", body or canonical_json(a_send()))
     record = {
@@ -70,15 +70,15 @@ def test_an_unknown_that_is_sent_again_is_queued() -> None:
 
 
 def test_a_resent_request_has_time_anew() -> None:
-    """Its first span is long over; the copy counts from now, as the record does."""
+    """Its first span is long over; the message counts from now, as the record does."""
     deps = a_desk_with_an_unknown()
     record = resolve("acme", "r1", RESEND, deps)
     assert record.expires_at == NOON + timedelta(hours=24)
     assert deps.queue.messages[0].created_at == NOON
 
 
-def test_the_resent_copy_passes_the_fence() -> None:
-    """What the consumer will try with that copy is allowed by the record."""
+def test_the_resent_message_passes_the_fence() -> None:
+    """What the consumer will try with that message is allowed by the record."""
     deps = a_desk_with_an_unknown()
     resolve("acme", "r1", RESEND, deps)
     record, queue_message = deps.messages.get("acme", "r1"), deps.queue.messages[0]
@@ -150,7 +150,7 @@ def test_the_same_word_again_is_answered_as_the_first() -> None:
 
 
 def test_a_queue_that_fails_leaves_the_unknown_as_it_is() -> None:
-    """Before the copy: nothing has happened."""
+    """Before the message: nothing has happened."""
     deps = a_desk_with_an_unknown()
     before = deps.messages.get("acme", "r1")
     broken = replace(deps, queue=FakeSendQueue(broken=True))
@@ -159,8 +159,8 @@ def test_a_queue_that_fails_leaves_the_unknown_as_it_is() -> None:
     assert deps.messages.get("acme", "r1") == before
 
 
-def test_a_crash_after_the_copy_loses_nothing() -> None:
-    """Between copy and record: the copy is refused by the fence, the body stays, and the operator may ask anew."""
+def test_a_crash_after_the_message_loses_nothing() -> None:
+    """Between message and record: the message is refused by the fence, the body stays, and the operator may ask anew."""
     deps = a_desk_with_an_unknown()
 
     def crash(_: Change) -> None:
@@ -186,7 +186,7 @@ def test_a_crash_after_the_copy_loses_nothing() -> None:
 
 
 def test_a_crash_after_the_record_changes_nothing() -> None:
-    """After both: the copy is on its way, and asking again sends no second one."""
+    """After both: the message is on its way, and asking again sends no second one."""
     deps = a_desk_with_an_unknown()
 
     def lose_reply(_: Change) -> None:

@@ -87,8 +87,8 @@ def test_what_is_known_of_the_sandbox_is_not_written_again() -> None:
     assert bench.receive(a_queue_message()) == []
 
 
-def test_a_late_unknown_is_resent_without_losing_its_copy() -> None:
-    """Its worker is dead by the time the result is written: the resend is granted at once, and its copy is on the way."""
+def test_a_late_unknown_is_resent_without_losing_its_message() -> None:
+    """Its worker is dead by the time the result is written: the resend is granted at once, and its message is on the way."""
     bench = Bench(outcomes=[VANISHED])
 
     def lost(change: Change) -> None:
@@ -185,7 +185,7 @@ def test_what_is_no_proof_is_ignored(text: str) -> None:
     assert proof.from_json(text) is None
 
 
-def test_a_garbled_proof_is_a_copy_like_any_other() -> None:
+def test_a_garbled_proof_is_a_message_like_any_other() -> None:
     """It is sent."""
     bench = Bench()
     bench.receive(a_queue_message(attributes={"proof": "nonsense"}))

@@ -1,4 +1,4 @@
-"""What the line of a sending account promises, whatever befalls it."""
+"""What the rate of a sending account promises, whatever befalls it."""
 
 import re
 from dataclasses import replace
@@ -43,7 +43,7 @@ UNKNOWN = RateSource()
 
 
 def booked(account_rate: AccountRate, weights: list[int], now: float) -> tuple[AccountRate, list[float]]:
-    """Book and return the line after it with the slots."""
+    """Book and return the rate after it with the slots."""
     booking = account_rate.book(weights, now)
     assert booking is not None
     after = account_rate.after(booking)
@@ -115,21 +115,21 @@ def test_recipients_count_not_messages() -> None:
 
 
 def busy_line(rate: float = 14.0, ahead: int = 12_000) -> AccountRate:
-    """Return a line at a known rate with so many recipients booked."""
+    """Return a rate at a known rate with so many recipients booked."""
     return AccountRate(since=NOW, rate=rate, cap=rate, cap_at=NOW, booked=ahead, revision=1)
 
 
 @pytest.mark.parametrize(("seconds", "waits_inside"), [(0.5, True), (1.27, True), (1.28, False), (800, False)])
 def test_only_about_a_second_is_waited_for_inside(seconds: float, waits_inside: bool) -> None:  # noqa: FBT001  # a table's column
-    """Longer waits are delayed copies that carry the slot."""
+    """Longer waits are delayed messages that carry the slot."""
     answer = busy_line().answer(14 * seconds, NOW)
     assert isinstance(answer, Slot) is waits_inside
     assert isinstance(answer, Slot) or answer is None or answer.slot == 14 * seconds
 
 
 @given(st.floats(LEAST_RATE, 1000), st.floats(0, 899), st.booleans())
-def test_no_copy_spins(rate: float, seconds: float, is_learning: bool) -> None:  # noqa: FBT001  # drawn
-    """Every copy is held back for a second at least; one that came at once would find its slot as far away as before."""
+def test_no_message_spins(rate: float, seconds: float, is_learning: bool) -> None:  # noqa: FBT001  # drawn
+    """Every message is held back for a second at least; one that came at once would find its slot as far away as before."""
     account_rate = replace(busy_line(rate, ahead=1_000_000), cap=None if is_learning else rate)
     answer = account_rate.answer(rate * seconds, NOW)
     assert isinstance(answer, Slot) or (answer is not None and answer.at >= moment(NOW + 0.5))
@@ -143,11 +143,11 @@ def test_a_slot_missed_by_more_than_ses_forgives_is_forfeited(late: float, is_go
 
 
 def test_a_slot_beyond_the_line_is_none_of_it() -> None:
-    """The line it was booked on is gone: it was deleted, or the slot is made up."""
+    """The rate it was booked on is gone: it was deleted, or the slot is made up."""
     assert busy_line(ahead=50).answer(51, NOW) is None
 
 
-def test_copies_come_back_before_their_slot() -> None:
+def test_messages_come_back_before_their_slot() -> None:
     """Whole seconds of delay and the batching window are allowed for; what is left is waited for inside."""
     account_rate = busy_line()
     for tenth in range(20, 8000, 7):
@@ -171,7 +171,7 @@ def test_a_full_line_reserves_nothing() -> None:
 
 
 def test_a_place_beyond_all_time_is_told_as_two_weeks() -> None:
-    """Millions may wait on a line of a recipient in a quarter of an hour; their requests end long before their revision."""
+    """Millions may wait on a rate of a recipient in a quarter of an hour; their requests end long before their revision."""
     account_rate = AccountRate.initial(RateSource(configured=0.001), NOW)
     assert account_rate.retry_at(1e12, NOW).at == moment(NOW + FURTHEST)
 
@@ -185,7 +185,7 @@ def test_a_batch_is_booked_as_far_as_it_fits() -> None:
 
 
 def test_who_has_to_wait_is_counted() -> None:
-    """It shows whether the account could use a higher rate: on an idle line the first message does not wait, on a busy one all do."""
+    """It shows whether the account could use a higher rate: on an idle rate the first message does not wait, on a busy one all do."""
     assert [booking.behind for account_rate in (busy_line(ahead=0), busy_line(ahead=5)) if (booking := account_rate.book([2, 3], NOW))] == [
         3,
         5,
@@ -193,7 +193,7 @@ def test_who_has_to_wait_is_counted() -> None:
 
 
 def test_a_learning_account_gives_out_slots_ahead_of_its_rate() -> None:
-    """It will be faster when they come; without them its copies would all have to be parked."""
+    """It will be faster when they come; without them its messages would all have to be parked."""
     booking = AccountRate.initial(UNKNOWN, NOW).book([50] * 100, NOW)
     assert booking is not None
     assert booking.count == 100
@@ -210,7 +210,7 @@ def test_room_is_what_still_finds_a_slot() -> None:
 
 
 def saturated(account_rate: AccountRate) -> AccountRate:
-    """Return a line with more waiting than it can send in any step."""
+    """Return a rate with more waiting than it can send in any step."""
     return replace(account_rate, waited=1e6)
 
 
@@ -285,7 +285,7 @@ def test_probing_ends_at_the_known_rate() -> None:
 
 
 def test_slots_that_are_out_follow_the_pace() -> None:
-    """After a throttle a copy comes too early, keeps its slot and waits on: nothing is reserved anew."""
+    """After a throttle a message comes too early, keeps its slot and waits on: nothing is reserved anew."""
     account_rate = AccountRate(since=NOW, rate=14.0, throttled_at=NOW - 100, booked=7000)
     slower = account_rate.throttled(NOW)
     assert slower is not None
@@ -296,7 +296,7 @@ def test_slots_that_are_out_follow_the_pace() -> None:
 
 
 @given(st.floats(0.5, 100), st.floats(1, 900), st.integers(1, 8))
-def test_no_copy_comes_late_because_the_account_got_faster(rate: float, seconds: float, steps: int) -> None:
+def test_no_message_comes_late_because_the_account_got_faster(rate: float, seconds: float, steps: int) -> None:
     """The delay allows for every step that the rate may take meanwhile."""
     account_rate = AccountRate(since=NOW, rate=rate, booked=1e9, waited=1e9)
     slot = rate * seconds
@@ -309,7 +309,7 @@ def test_no_copy_comes_late_because_the_account_got_faster(rate: float, seconds:
 
 
 def test_a_used_up_quota_lets_the_account_rest() -> None:
-    """All slots are forfeited, nothing is given out, and the mail is parked until the rest is over; then it starts slowly."""
+    """All slots are forfeited, nothing is given out, and the mail is parked until the backoff is over; then it starts slowly."""
     account_rate = busy_line(ahead=5000)
     backed_off = account_rate.quota_exhausted(NOW + 10)
     assert backed_off is not None
@@ -334,7 +334,7 @@ def test_after_the_rest_the_rate_comes_back_quickly() -> None:
 
 
 def test_a_throttle_ends_the_coming_back_too() -> None:
-    """The account takes less than before the rest."""
+    """The account takes less than before the backoff."""
     account_rate = busy_line().quota_exhausted(NOW)
     slower = account_rate and account_rate.throttled(account_rate.since + 1)
     assert slower is not None

@@ -56,7 +56,7 @@ def test_a_busy_account_reports_every_message() -> None:
 
 
 def test_a_good_slot_costs_no_write() -> None:
-    """The copy that carries it is sent, or waits on, as the line says."""
+    """The message that carries it is sent, or waits on, as the rate says."""
     table = FakePacingTable()
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
@@ -102,7 +102,7 @@ def test_functions_together_keep_the_rate(story: list[tuple[int, int, list[int]]
         answers = pacing[function].reserve(ACCOUNT, KNOWN, weights, [None] * len(weights), now)
         account_rate = table.account_rates.get(ACCOUNT)
         for answer, weight in zip(answers, weights, strict=True):
-            if isinstance(answer, RetryAt):  # its copy comes back in time, and is sent when the clock shows its slot
+            if isinstance(answer, RetryAt):  # its message comes back in time, and is sent when the clock shows its slot
                 assert account_rate is not None
                 assert answer.slot is not None
                 sends.append((moment(account_rate.shows(answer.slot, now.timestamp())), weight))
@@ -153,7 +153,7 @@ def test_a_throttle_of_an_account_without_a_line_is_learned_from() -> None:
 
 
 def test_a_used_up_quota_stops_the_account_for_all() -> None:
-    """No call is made until the rest is over, nor is anything reserved."""
+    """No call is made until the backoff is over, nor is anything reserved."""
     table = FakePacingTable()
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
@@ -202,7 +202,7 @@ def test_an_account_that_does_not_answer_is_learned() -> None:
 
 
 def test_a_saturated_account_gets_faster_by_itself() -> None:
-    """Also when no new mail is booked: copies that come back show that some waits."""
+    """Also when no new mail is booked: messages that come back show that some waits."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
     answers = pacing.reserve(ACCOUNT, UNKNOWN, [1] * 200, [None] * 200, NOON)

@@ -57,7 +57,7 @@ def test_no_mail_within_the_limits_costs_more_than_the_budget_to_compose(kind: s
 
 
 @pytest.mark.parametrize("line", ["ab\n", "\n", "a" * 998 + "\r\n", "a\r"])
-def test_a_mail_inside_the_mail_costs_no_more_than_its_copies(line: str) -> None:
+def test_a_mail_inside_the_mail_costs_no_more_than_its_messages(line: str) -> None:
     """It may have seven megabytes, and as many lines: those are never made objects."""
     octets = b"A: b\n\n" + line.encode() * (7 * MIB // len(line))
     assert beyond([("", cost(lambda: bodies.message(octets)))], size=4 * len(octets)) == []
@@ -89,7 +89,7 @@ def calling(api: Gateway, method: str, path: str, body: str) -> Callable[[], obj
 
 @pytest.mark.parametrize(("method", "path"), [*(("POST", path) for path in ROUTES), ("PUT", f"{ACME}/provider")])
 def test_no_route_costs_more_than_the_budget(api: Gateway, method: str, path: str) -> None:
-    """Beside copies of the body, that Lambda and the event handler make too."""
+    """Beside messages of the body, that Lambda and the event handler make too."""
     bodies = list(structures())[::9]
     assert beyond(((name, cost(calling(api, method, path, body))) for name, body in bodies), size=BYTES + 4 * MIB) == []
 

@@ -1,4 +1,4 @@
-"""What a copy does when the fence refuses it: in each state of the record, copy first, receipt last."""
+"""What a message does when the fence refuses it: in each state of the record, message first, receipt last."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ def resendable(**fields: Any) -> Delivery:
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED])
-def test_a_copy_of_an_ended_request_is_done(status: Status) -> None:
+def test_a_message_of_an_ended_request_is_done(status: Status) -> None:
     """It is acknowledged, and the body that may wait in the bucket is deleted."""
     bench = Bench(under_way(status, parked=KEY))
     bench.parked.bodies[KEY] = a_body()
@@ -50,7 +50,7 @@ def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> 
 
 
 def test_other_content_is_buried_once_while_a_service_is_down() -> None:
-    """Its copy does not go round and round through the outage."""
+    """Its message does not go round and round through the outage."""
     bench = Bench(a_record(body=RESEND))
     bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message())
@@ -58,8 +58,8 @@ def test_other_content_is_buried_once_while_a_service_is_down() -> None:
     assert bench.queue.sent == []
 
 
-def test_other_content_does_not_make_the_real_copy_look_stale() -> None:
-    """A foreign copy that comes back must not raise the record's generation."""
+def test_other_content_does_not_make_the_real_message_look_stale() -> None:
+    """A foreign message that comes back must not raise the record's generation."""
     bench = Bench(a_record(body=RESEND))
     read, failures = bench.messages.get, iter([DependencyError("DynamoDB", "GetItem")])
 
@@ -86,8 +86,8 @@ def test_other_content_that_expires_does_not_end_the_request_of_the_id(maybe_sen
 
 @pytest.mark.parametrize("maybe_sent", [False, True])
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
-def test_a_stale_copy_that_expires_does_not_end_a_request_with_a_newer_one(status: Status, maybe_sent: bool) -> None:  # noqa: FBT001 - a table
-    """An operator's resend has another span than the first copy tells."""
+def test_a_stale_message_that_expires_does_not_end_a_request_with_a_newer_one(status: Status, maybe_sent: bool) -> None:  # noqa: FBT001 - a table
+    """An operator's resend has another span than the first message tells."""
     resent = a_record(status, generation=1, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
     bench = Bench(resent)
     bench.clock.time = NOON + timedelta(days=2)
@@ -96,15 +96,15 @@ def test_a_stale_copy_that_expires_does_not_end_a_request_with_a_newer_one(statu
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED, Status.SENDING, Status.UNKNOWN])
-def test_a_stale_copy_is_acknowledged(status: Status) -> None:
-    """A newer one is on its way: a receipt that was lost must not breed copies."""
+def test_a_stale_message_is_acknowledged(status: Status) -> None:
+    """A newer one is on its way: a receipt that was lost must not breed messages."""
     bench = Bench(under_way(status, generation=2))
     assert bench.receive(a_queue_message(generation=1)) == []
     assert (bench.queue.sent, bench.provider.mails, bench.record().status) == ([], [], status)
 
 
 def overdue(**fields: Any) -> Delivery:
-    """Make a record of a request whose copy has been lost: it should have come back at noon."""
+    """Make a record of a request whose message has been lost: it should have come back at noon."""
     return a_record(
         **{
             "status": Status.DEFERRED,
@@ -117,7 +117,7 @@ def overdue(**fields: Any) -> Delivery:
     )
 
 
-def test_a_request_whose_copy_is_lost_is_sent_when_its_caller_sends_it_once_more() -> None:
+def test_a_request_whose_message_is_lost_is_sent_when_its_caller_sends_it_once_more() -> None:
     """As the runbook says. It keeps its own end, and its producer is held against the rules as before."""
     bench = Bench(overdue(correlation_id="c-1"))
     bench.clock.time = NOON + OVERDUE_AFTER
@@ -135,7 +135,7 @@ def test_a_request_whose_copy_is_lost_is_sent_when_its_caller_sends_it_once_more
     assert (bench.record().status, len(bench.provider.mails), bench.queue.sent) == (Status.SENT, 1, [])
 
 
-def test_of_many_copies_one_stands_for_what_was_lost() -> None:
+def test_of_many_messages_one_stands_for_what_was_lost() -> None:
     """Two that always found themselves older than the other would never be sent."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
@@ -155,7 +155,7 @@ NOT_LOST = {
 
 
 @pytest.mark.parametrize(("record", "later"), NOT_LOST.values(), ids=NOT_LOST)
-def test_a_copy_that_is_on_its_way_is_not_replaced(record: Delivery, later: timedelta) -> None:
+def test_a_message_that_is_on_its_way_is_not_replaced(record: Delivery, later: timedelta) -> None:
     """A producer may send everything twice."""
     bench = Bench(record)
     bench.clock.time = NOON + later
@@ -163,15 +163,15 @@ def test_a_copy_that_is_on_its_way_is_not_replaced(record: Delivery, later: time
     assert (bench.queue.sent, bench.record(), bench.provider.mails) == ([], record, [])
 
 
-def test_an_old_copy_of_ours_never_stands_for_a_lost_one() -> None:
-    """Only what a caller sent: a receipt that was lost must not breed copies."""
+def test_an_old_message_of_ours_never_stands_for_a_lost_one() -> None:
+    """Only what a caller sent: a receipt that was lost must not breed messages."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
     bench.receive(a_queue_message(generation=3))
     assert bench.queue.sent == []
 
 
-def test_a_table_that_does_not_hear_of_the_replacement_costs_a_copy() -> None:
+def test_a_table_that_does_not_hear_of_the_replacement_costs_a_message() -> None:
     """That is safe on the queue by then."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
@@ -186,8 +186,8 @@ def test_a_table_that_does_not_hear_of_the_replacement_costs_a_copy() -> None:
 
 
 @pytest.mark.parametrize("send_at", [NOON + timedelta(minutes=1), NOON + timedelta(days=1)], ids=["queue", "bucket"])
-def test_a_copy_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at: datetime) -> None:
-    """A newer one had raised the record's generation since it was read: lowered, the generation would let every stale copy in again."""
+def test_a_message_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at: datetime) -> None:
+    """A newer one had raised the record's generation since it was read: lowered, the generation would let every stale message in again."""
     body = a_body(sendAt=send_at.isoformat())
     bench = Bench(a_record(body=body))
 
@@ -201,7 +201,7 @@ def test_a_copy_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at
 
 
 def overtaken_while_parking(bench: Bench, then: Callable[[], None]) -> None:
-    """Let a newer copy raise the generation while a body is being parked, and something happen before the record hears of that body."""
+    """Let a newer message raise the generation while a body is being parked, and something happen before the record hears of that body."""
 
     def meanwhile(change: Change) -> None:
         if change.rule.name == "defer":
@@ -216,8 +216,8 @@ def overtaken_while_parking(bench: Bench, then: Callable[[], None]) -> None:
 TOMORROW = (NOON + timedelta(days=1)).isoformat()
 
 
-def test_a_body_that_was_parked_for_a_stale_copy_goes_with_its_request() -> None:
-    """The newest copy may have parked the same object: only the request's end can delete it."""
+def test_a_body_that_was_parked_for_a_stale_message_goes_with_its_request() -> None:
+    """The newest message may have parked the same object: only the request's end can delete it."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
     overtaken_while_parking(bench, lambda: None)
     assert bench.record().parked in bench.parked.bodies
@@ -236,7 +236,7 @@ def test_a_body_that_was_parked_for_an_ended_request_is_deleted() -> None:
 
 
 def test_a_body_that_its_record_does_not_hear_of_is_the_bucket_s_to_delete() -> None:
-    """The stale copy is done all the same; that is all an outage can cost here."""
+    """The stale message is done all the same; that is all an outage can cost here."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
 
     def fail() -> None:
@@ -247,7 +247,7 @@ def test_a_body_that_its_record_does_not_hear_of_is_the_bucket_s_to_delete() -> 
 
 
 def test_a_body_that_was_parked_beside_a_worker_under_way_goes_with_its_request() -> None:
-    """The copy that looks again finds the request sent, and knows of the body that its record never heard of."""
+    """The message that looks again finds the request sent, and knows of the body that its record never heard of."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
 
     def begin(change: Change) -> None:
@@ -280,7 +280,7 @@ def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
     assert bench.record() == other
 
 
-def test_a_copy_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:
+def test_a_message_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:
     """Nothing takes over `sending`."""
     bench = Bench(under_way())
     bench.receive(a_queue_message())
@@ -297,7 +297,7 @@ def test_at_its_deadline_a_worker_is_still_waited_for() -> None:
 
 
 def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
-    """The copy in hand keeps the body for an operator."""
+    """The message in hand keeps the body for an operator."""
     bench = Bench(under_way())
     bench.clock.time = DEADLINE + SECOND
     bench.receive(a_queue_message())
@@ -308,7 +308,7 @@ def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
 
 
 def test_a_result_that_comes_just_before_the_unknown_counts() -> None:
-    """The write of `unknown` is refused, and the copy does what the new state asks."""
+    """The write of `unknown` is refused, and the message does what the new state asks."""
     bench = Bench(under_way())
     bench.clock.time = DEADLINE + SECOND
 
@@ -328,7 +328,7 @@ def test_a_held_unknown_keeps_the_body_that_it_has() -> None:
     assert (bench.record().parked, bench.parked.bodies, bench.queue.sent) == (KEY, {}, [])
 
 
-def test_a_body_that_cannot_be_kept_keeps_its_copy() -> None:
+def test_a_body_that_cannot_be_kept_keeps_its_message() -> None:
     """Without it an operator could not send the request again."""
     bench = Bench(under_way(Status.UNKNOWN))
     bench.parked.broken = True
@@ -349,7 +349,7 @@ def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
     assert bench.parked.bodies == {}
 
 
-def test_a_newer_copy_does_not_make_the_kept_body_unknown() -> None:
+def test_a_newer_message_does_not_make_the_kept_body_unknown() -> None:
     """The record learns of it whatever its generation is by then."""
     bench = Bench(under_way(Status.UNKNOWN))
 
@@ -362,8 +362,8 @@ def test_a_newer_copy_does_not_make_the_kept_body_unknown() -> None:
     assert bench.record().parked in bench.parked.bodies
 
 
-def test_a_copy_that_held_too_early_goes_on_with_what_it_finds() -> None:
-    """Proof came while it kept the body: the request waits again, and this copy is the one that brings it back."""
+def test_a_message_that_held_too_early_goes_on_with_what_it_finds() -> None:
+    """Proof came while it kept the body: the request waits again, and this message is the one that brings it back."""
     bench = Bench(under_way(Status.UNKNOWN))
 
     def prove(change: Change) -> None:
@@ -413,8 +413,8 @@ def test_an_unknown_to_be_resent_says_when_and_that_nobody_must_act() -> None:
     assert (held.ended, held.next_try_at(SEND_TIMEOUT), held.shown_error) == (True, None, WORKER_LOST)
 
 
-def test_a_late_proof_that_overtakes_a_resend_keeps_its_only_copy() -> None:
-    """The proof's own next copy wanted the resend: the record waits for this very copy now, so it must come back."""
+def test_a_late_proof_that_overtakes_a_resend_keeps_its_only_message() -> None:
+    """The proof's own next message wanted the resend: the record waits for this very message now, so it must come back."""
     bench = Bench(resendable())
     bench.clock.time = DEAD_AT + SECOND
 
@@ -444,7 +444,7 @@ def test_a_resend_that_comes_too_late_leaves_the_body_to_an_operator() -> None:
     assert bench.record().parked in bench.parked.bodies
 
 
-def test_two_copies_that_want_the_resend_are_one_mail() -> None:
+def test_two_messages_that_want_the_resend_are_one_mail() -> None:
     """The fence lets one of them pass."""
     bench = Bench(resendable())
     bench.clock.time = DEAD_AT + SECOND
@@ -453,22 +453,22 @@ def test_two_copies_that_want_the_resend_are_one_mail() -> None:
 
 
 def test_a_deferred_request_that_is_not_due_comes_back_when_it_is() -> None:
-    """A copy that came early makes no attempt."""
+    """A message that came early makes no attempt."""
     bench = Bench(a_record(Status.DEFERRED, due_at=NOON + 90 * SECOND, waits_for=WaitsFor.TIME))
     bench.receive(a_queue_message())
     queue_message, delay = bench.take()
     assert (queue_message.generation, delay, bench.provider.mails) == (1, 90 * SECOND, [])
 
 
-def test_a_copy_is_never_delayed_longer_than_the_queue_can() -> None:
+def test_a_message_is_never_delayed_longer_than_the_queue_can() -> None:
     """It comes back in between and looks again."""
     bench = Bench(a_record(Status.DEFERRED, due_at=NOON + timedelta(hours=2), waits_for=WaitsFor.TIME))
     bench.receive(a_queue_message())
     assert bench.take()[1] == timedelta(seconds=900)
 
 
-def test_a_hop_that_cannot_be_written_costs_at_most_a_second_copy() -> None:
-    """The copy is safe; that is what counts."""
+def test_a_generation_that_cannot_be_written_costs_at_most_a_second_message() -> None:
+    """The message is safe; that is what counts."""
     bench = Bench(under_way())
 
     def lost(change: Change) -> None:
@@ -480,7 +480,7 @@ def test_a_hop_that_cannot_be_written_costs_at_most_a_second_copy() -> None:
     assert len(bench.queue.sent) == 1
 
 
-def test_a_copy_that_cannot_be_made_gives_the_receipt_back() -> None:
+def test_a_message_that_cannot_be_made_gives_the_receipt_back() -> None:
     """SQS hands it out again."""
     bench = Bench(under_way())
     bench.queue.broken = True

@@ -1,4 +1,4 @@
-"""How much of a parked backlog goes back to the queue at once: what the line of its account can take, and never at others' cost."""
+"""How much of a parked backlog goes back to the queue at once: what the rate of its account can take, and never at others' cost."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 ACCOUNT = "123456789012/eu-west-1"
 RATE = 0.1
 ROOM = round(RATE * HEADROOM * HORIZON)
-"""Recipients that find a slot on the idle line of an account at RATE: 87."""
+"""Recipients that find a slot on the idle rate of an account at RATE: 87."""
 
 
 def a_backlog(tenant_id: str, count: int, **fields: Any) -> list[Delivery]:

@@ -169,7 +169,7 @@ def test_an_old_body_without_a_record_is_a_forgotten_request() -> None:
 
 
 def test_what_was_on_the_queue_then_and_parked_since_is_due() -> None:
-    """Its copy has gone: without its body the record could only expire."""
+    """Its message has gone: without its body the record could only expire."""
     restored = Restored(a_record(Status.QUEUED, updated_at=BEFORE))
     key = restored.park()
     assert restored.replay(line(status="deferred", attempt=0, generation=1, parked=key)) == {"reopened": 1}
@@ -216,8 +216,8 @@ def test_the_body_of_other_content_is_not_taken() -> None:
     assert restored.replay() == {"known": 1}
 
 
-def test_a_request_that_may_have_been_sent_stands_until_its_copy_comes() -> None:
-    """Its record is lost, its body on the queue: the copy must not be refused for good as if nothing had been sent."""
+def test_a_request_that_may_have_been_sent_stands_until_its_message_comes() -> None:
+    """Its record is lost, its body on the queue: the message must not be refused for good as if nothing had been sent."""
     restored = Restored()
     times = {"created_at": BEFORE.isoformat(), "expires_at": (NOON + timedelta(hours=3)).isoformat()}
     assert restored.replay(line(status="queued", generation=2, maybe_sent=True, **times)) == {"reopened": 1}
@@ -225,7 +225,7 @@ def test_a_request_that_may_have_been_sent_stands_until_its_copy_comes() -> None
     assert (record.maybe_sent, record.content_hash, record.generation, record.created_at) == (True, LOST_CONTENT, 2, BEFORE)
 
 
-def test_a_request_whose_copy_is_on_the_queue_needs_nothing() -> None:
+def test_a_request_whose_message_is_on_the_queue_needs_nothing() -> None:
     """It makes its record itself."""
     assert Restored().replay(line(status="deferred", attempt=0, generation=1)) == {"on the queue": 1}
 

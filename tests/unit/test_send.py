@@ -45,7 +45,7 @@ def down(service: str, *rules: str) -> Any:
 # -- the fence and the call ----------------------------------------------------------------------------------------------
 
 
-def test_a_first_copy_is_sent_once_and_its_record_says_so() -> None:
+def test_a_first_message_is_sent_once_and_its_record_says_so() -> None:
     """The plain way: no record yet, one call, `sent` with the messageId, nothing left on the queue."""
     bench = Bench()
     assert bench.receive(a_queue_message()) == []
@@ -103,7 +103,7 @@ def test_the_record_of_the_api_is_the_one_that_is_sent() -> None:
     assert (bench.record().status, bench.record().created_at) == (Status.SENT, NOON - MINUTE)
 
 
-def test_two_copies_in_one_batch_are_one_mail() -> None:
+def test_two_messages_in_one_batch_are_one_mail() -> None:
     """A producer's duplicate meets the record of the first."""
     bench = Bench()
     assert bench.receive(a_queue_message(), a_queue_message()) == []
@@ -121,8 +121,8 @@ def test_the_mail_is_from_the_provider_s_sender_to_the_request_s_recipients() ->
 # -- what an outcome leads to --------------------------------------------------------------------------------------------
 
 
-def test_a_throttled_request_waits_as_a_delayed_copy() -> None:
-    """Up to 15 minutes wait on the queue: a new copy of the next generation, the record says when and why."""
+def test_a_throttled_request_waits_as_a_delayed_message() -> None:
+    """Up to 15 minutes wait on the queue: a new message of the next generation, the record says when and why."""
     bench = Bench(outcomes=[THROTTLED])
     bench.receive(a_queue_message())
     record = bench.record()
@@ -134,7 +134,7 @@ def test_a_throttled_request_waits_as_a_delayed_copy() -> None:
     assert (queue_message.generation, queue_message.body, delay) == (1, a_body(), timedelta(seconds=5))
 
 
-def test_a_copy_that_comes_back_is_sent_as_the_next_attempt() -> None:
+def test_a_message_that_comes_back_is_sent_as_the_next_attempt() -> None:
     """A deferral is proof that nothing was accepted: another attempt is allowed."""
     bench = Bench(outcomes=[THROTTLED])
     bench.receive(a_queue_message())
@@ -145,7 +145,7 @@ def test_a_copy_that_comes_back_is_sent_as_the_next_attempt() -> None:
 
 
 def test_a_used_up_quota_parks_the_body_until_it_may_be_tried() -> None:
-    """Longer waits keep no copy on the queue: one object and one record that the sweeper finds when it is due."""
+    """Longer waits keep no message on the queue: one object and one record that the sweeper finds when it is due."""
     bench = Bench(outcomes=[QUOTA])
     bench.receive(a_queue_message())
     record = bench.record()
@@ -276,7 +276,7 @@ def test_a_resent_request_that_cannot_go_on_ends_as_unknown(resent: tuple[Bench,
 
 
 def test_a_resend_that_is_given_up_while_its_body_is_parked_can_be_sent_by_an_operator(resent: tuple[Bench, QueueMessage]) -> None:
-    """The record says where the body is: there is no copy that would bring it again."""
+    """The record says where the body is: there is no message that would bring it again."""
     bench, queue_message = resent
     bench.provider_factory.error = NotSentError(ErrorInfo("config_unreadable", "the ciphertext is another's"))
     bench.providers.rows["acme"] = a_provider(faulty_requests=frozenset({"r8", "r9"}))
@@ -291,7 +291,7 @@ def test_a_resend_that_is_given_up_while_its_body_is_parked_can_be_sent_by_an_op
     assert bench.record().parked in bench.parked.bodies
 
 
-def test_a_copy_whose_request_was_begun_while_its_body_was_parked_comes_back() -> None:
+def test_a_message_whose_request_was_begun_while_its_body_was_parked_comes_back() -> None:
     """It may be the newest one: should the worker that began die, nobody else would look after the request."""
     bench, tomorrow = Bench(), (NOON + timedelta(days=1)).isoformat()
 
@@ -367,7 +367,7 @@ def test_an_expired_request_fails_without_a_call() -> None:
 
 
 def test_a_request_for_later_waits_on_the_queue_if_it_is_soon() -> None:
-    """`sendAt` within 15 minutes is a delayed copy."""
+    """`sendAt` within 15 minutes is a delayed message."""
     bench = Bench()
     bench.receive(a_queue_message(sendAt="2026-11-24T12:10:00Z"))
     assert (bench.record().status, bench.record().due_at) == (Status.DEFERRED, NOON + 10 * MINUTE)
@@ -486,7 +486,7 @@ def hint_of(bench: Bench) -> str:
 
 
 def test_a_request_is_not_begun_when_the_function_s_time_runs_out() -> None:
-    """It goes back as a new copy, unharmed and with a record; being received again is for crashes alone."""
+    """It goes back as a new message, unharmed and with a record; being received again is for crashes alone."""
     bench = Bench()
     assert bench.receive(a_queue_message(), time_left=CALL_SPAN - timedelta(milliseconds=1)) == []
     assert (bench.provider.mails, bench.record().status, bench.record().due_at) == ([], Status.DEFERRED, NOON)
@@ -547,7 +547,7 @@ def test_an_outage_of_ours_lets_the_request_wait_with_a_record(broken: Any) -> N
 
 
 def test_waits_grow_with_every_failure() -> None:
-    """An outage of hours costs a few copies, not thousands."""
+    """An outage of hours costs a few messages, not thousands."""
     bench = Bench()
     break_opener(bench)
     queue_message, delays = a_queue_message(), []
@@ -559,7 +559,7 @@ def test_waits_grow_with_every_failure() -> None:
     assert delays == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
-def test_copies_that_only_waited_do_not_lengthen_the_wait_after_a_failure() -> None:
+def test_messages_that_only_waited_do_not_lengthen_the_wait_after_a_failure() -> None:
     """A request that has stood in line for an hour is tried again at once like any other."""
     bench = Bench()
     break_opener(bench)
@@ -573,8 +573,8 @@ def test_copies_that_only_waited_do_not_lengthen_the_wait_after_a_failure() -> N
     assert (queue_message.generation, queue_message.failures) == (42, 1)
 
 
-def test_a_table_that_does_not_answer_keeps_the_copy_alive() -> None:
-    """Without a record the copy waits alone."""
+def test_a_table_that_does_not_answer_keeps_the_message_alive() -> None:
+    """Without a record the message waits alone."""
     bench = Bench()
     bench.messages.before = down("DynamoDB")
     break_opener(bench)
@@ -604,7 +604,7 @@ def test_a_bucket_that_does_not_answer_leaves_the_body_on_the_queue() -> None:
 
 @pytest.mark.parametrize("outcome", [THROTTLED, UNVERIFIED])
 def test_a_queue_that_takes_nothing_gives_the_receipt_back(outcome: NotSent) -> None:
-    """SQS hands this very copy out again, to a record that may be tried."""
+    """SQS hands this very message out again, to a record that may be tried."""
     bench = Bench(outcomes=[outcome])
     bench.queue.broken = True
     assert bench.receive(a_queue_message()) == ["message-0"]
@@ -615,7 +615,7 @@ def test_a_queue_that_takes_nothing_gives_the_receipt_back(outcome: NotSent) -> 
 
 
 def test_a_queue_that_takes_nothing_gives_back_what_was_not_begun() -> None:
-    """Neither time nor queue: the receipt is all that is left."""
+    """Neither time nor queue is left: SQS must redeliver it."""
     bench = Bench()
     bench.queue.broken = True
     assert bench.receive(a_queue_message(), time_left=timedelta(seconds=1)) == ["message-0"]
@@ -639,7 +639,7 @@ def last_copy(bench: Bench) -> QueueMessage:
 
 @pytest.mark.parametrize("rule", OUTCOMES)
 def test_an_outcome_that_the_table_did_not_take_travels_as_a_proof(rule: str) -> None:
-    """It is written when the copy comes back, and nothing is sent again."""
+    """It is written when the message comes back, and nothing is sent again."""
     outcome, status = OUTCOMES[rule]
     bench = Bench(outcomes=[outcome])
     bench.messages.before = down("DynamoDB", rule)
@@ -685,7 +685,7 @@ def test_a_written_outcome_whose_reply_was_lost_stays_as_it_is(rule: str) -> Non
 
 
 def test_a_proof_that_cannot_be_written_yet_travels_on() -> None:
-    """One copy goes on with it, and only one."""
+    """One message goes on with it, and only one."""
     bench = Bench()
     bench.messages.before = down("DynamoDB", "accept")
     bench.receive(a_queue_message())
@@ -697,7 +697,7 @@ def test_a_proof_that_cannot_be_written_yet_travels_on() -> None:
 
 
 def test_a_proof_outlives_a_table_that_cannot_even_be_read() -> None:
-    """The copy that waits for the table keeps it."""
+    """The message that waits for the table keeps it."""
     bench = Bench()
     bench.messages.before = down("DynamoDB", "accept")
     bench.receive(a_queue_message())
@@ -734,7 +734,7 @@ def test_a_fence_whose_reply_was_lost_ends_as_no_unknown() -> None:
 
 
 def test_a_fence_that_was_never_written_costs_a_round() -> None:
-    """The proof says nothing of the record, so the copy goes on like any other."""
+    """The proof says nothing of the record, so the message goes on like any other."""
     bench = Bench()
     bench.messages.before = down("DynamoDB", "begin")
     bench.receive(a_queue_message())
@@ -777,7 +777,7 @@ NOT_MADE = [(0, "worker"), (-1, "worker"), (2, "worker"), pytest.param(10**400, 
 
 @pytest.mark.parametrize(("attempt", "owner"), NOT_MADE)
 def test_a_proof_of_an_attempt_that_was_not_made_ends_nothing(attempt: int, owner: str) -> None:
-    """The copy goes on like any other."""
+    """The message goes on like any other."""
     bench = Bench(a_record(Status.QUEUED, attempt=1, owner="worker", maybe_sent=True))
     bench.receive(a_queue_message(attributes=a_proof_of(attempt, owner)))
     assert (bench.record().status, bench.record().message_id, len(bench.provider.mails)) == (Status.SENT, "m1", 1)
@@ -785,7 +785,7 @@ def test_a_proof_of_an_attempt_that_was_not_made_ends_nothing(attempt: int, owne
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.SENDING, Status.UNKNOWN, Status.FAILED])
 def test_a_proof_of_other_content_ends_nothing(status: Status) -> None:
-    """The copy is kept as any other that came under a requestId that stands for something else."""
+    """The message is kept as any other that came under a requestId that stands for something else."""
     record = a_record(status, body=a_body(onUnknown="resend"), attempt=1, owner="worker", deadline=NOON)
     bench = Bench(record)
     bench.receive(a_queue_message(attributes=a_proof_of(1, "worker")))
@@ -794,7 +794,7 @@ def test_a_proof_of_other_content_ends_nothing(status: Status) -> None:
 
 @pytest.mark.parametrize("outcome", [Sent("m1"), REJECTED, VANISHED])
 def test_neither_table_nor_queue_gives_the_receipt_back(outcome: Sent | NotSent | MaybeSent) -> None:
-    """SQS keeps the copy; after the deadline the record is `unknown`, and the journal knows what the provider said."""
+    """SQS keeps the message; after the deadline the record is `unknown`, and the telemetry knows what the provider said."""
     bench = Bench(outcomes=[outcome])
     bench.messages.before = down("DynamoDB", "accept", "fail_rejected", "mark_unknown")
     bench.queue.broken = True
@@ -820,11 +820,11 @@ def test_a_fault_of_the_providers_table_after_a_send_is_not_the_request_s() -> N
     assert [bench.record(r).status for r in ("r1", "r2")] == [Status.SENT, Status.DEFERRED]
 
 
-# -- copies that may have killed their worker ----------------------------------------------------------------------------
+# -- messages that may have killed their worker ----------------------------------------------------------------------------
 
 
 def test_a_bug_in_one_request_does_not_touch_its_neighbours() -> None:
-    """Its receipt is given back, the others are sent."""
+    """SQS is to redeliver it, the others are sent."""
 
     def bug() -> Outcome:
         raise ZeroDivisionError

@@ -59,7 +59,7 @@ def test_a_mail_that_was_to_wait_did_not_lie_about_meanwhile() -> None:
     assert (steps(bench)["queue"], steps(bench)["total"]) == (10 * SECOND, 10 * SECOND)
 
 
-def test_a_later_copy_has_no_age_on_the_queue() -> None:
+def test_a_later_message_has_no_age_on_the_queue() -> None:
     """It was told to wait there."""
     bench = Bench(a_record(generation=1))
     bench.receive(Received("message-0", a_queue_message(generation=1), 1, sent_at=NOON))

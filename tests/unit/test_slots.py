@@ -27,7 +27,7 @@ def a_tenant(tenant_id: str, **config: Any) -> Provider:
 
 
 def of(tenant_id: str, request_id: str, *, recipients: int = 1, **attributes: Any) -> QueueMessage:
-    """Make a copy of a tenant's request to so many recipients."""
+    """Make a message of a tenant's request to so many recipients."""
     body = json.loads(a_body(request_id, tenant_id))
     body["message"]["to"] = [{"email": f"jo{number}@example.com"} for number in range(recipients)]
     return replace(a_queue_message(), body=json.dumps(body), tenant_id=tenant_id, **attributes)
@@ -117,7 +117,7 @@ def test_nothing_is_reserved_for_what_cannot_be_sent(bench: Bench) -> None:
 
 
 def test_nothing_is_reserved_with_too_little_time(bench: Bench) -> None:
-    """A slot that the function has not the time to use would be wasted; the copy comes back at once."""
+    """A slot that the function has not the time to use would be wasted; the message comes back at once."""
     bench.receive(of("acme", "r1"), time_left=CALL_SPAN - SECOND)
     assert bench.pacer.asked == []
     assert (bench.record().status, bench.record().due_at, bench.take()[1]) == (Status.DEFERRED, NOON, timedelta())
@@ -149,8 +149,8 @@ def test_messages_are_begun_in_the_order_of_their_slots(bench: Bench) -> None:
     assert [len(mail.recipients) for mail in bench.provider.mails] == [3, 2, 1]
 
 
-def test_copies_are_made_between_those_whose_time_has_come_and_those_who_wait(bench: Bench) -> None:
-    """A flood's copies hold up no quiet tenant, and need not wait for threads that hold out for a slot."""
+def test_messages_are_made_between_those_whose_time_has_come_and_those_who_wait(bench: Bench) -> None:
+    """A flood's messages hold up no quiet tenant, and need not wait for threads that hold out for a slot."""
     bench.pacer.plans = [RetryAt(NOON + 60 * SECOND, 9.0), Slot(NOON + 0.5 * SECOND), Slot(NOON)]
     done: list[str] = []
 
@@ -164,7 +164,7 @@ def test_copies_are_made_between_those_whose_time_has_come_and_those_who_wait(be
     assert list(dict.fromkeys(done)) == ["sent to 3", "requeued", "sent to 2"]
 
 
-def test_a_later_slot_travels_with_a_delayed_copy(bench: Bench) -> None:
+def test_a_later_slot_travels_with_a_delayed_message(bench: Bench) -> None:
     """Nothing is composed, the fence is not passed; the record tells when."""
     at = NOON + 300 * SECOND
     bench.pacer.plans = [RetryAt(at, 412.5)]
@@ -189,7 +189,7 @@ def test_what_finds_no_slot_is_parked_without_one(bench: Bench) -> None:
 
 @pytest.mark.parametrize("outcome", [THROTTLED, QUOTA], ids=["throttled", "quota"])
 def test_a_used_slot_goes_no_further(bench: Bench, outcome: Any) -> None:
-    """The copy of what SES refused takes a new one: two messages at one slot would be refused again."""
+    """The message of what SES refused takes a new one: two messages at one slot would be refused again."""
     bench.provider.outcomes = [replace(outcome, retry_after=5 * SECOND)]
     bench.receive(of("acme", "r1", slot=7.5))
     assert bench.take()[0].slot is None
@@ -243,7 +243,7 @@ def test_waits_are_a_metric_in_milliseconds() -> None:
 
 
 def test_an_outage_of_the_pacing_table_defers_and_loses_nothing(bench: Bench) -> None:
-    """Without the line nobody knows how fast: its mail comes back by itself, other accounts' goes on, the journal tells operators."""
+    """Without the line nobody knows how fast: its mail comes back by itself, other accounts' goes on, the telemetry tells operators."""
     bench.pacer.failing = {ACCOUNT}
     assert bench.receive(of("acme", "r1"), of("gamma", "r2")) == []
     record = bench.record("r1")
@@ -257,7 +257,7 @@ def test_an_outage_of_the_pacing_table_defers_and_loses_nothing(bench: Bench) ->
     assert bench.record("r1").status is Status.SENT
 
 
-def test_a_bug_in_pacing_hands_only_its_account_s_copies_out_again(bench: Bench) -> None:
+def test_a_bug_in_pacing_hands_only_its_account_s_messages_out_again(bench: Bench) -> None:
     """SQS keeps them; no neighbour is taken along."""
 
     class Broken(FakePacingTable):
@@ -306,7 +306,7 @@ def test_a_line_that_cannot_be_told_holds_up_nobody(bench: Bench) -> None:
 
 
 def play(bench: Bench, *queue_messages: QueueMessage) -> list[float]:
-    """Receive copies, and their copies when they are visible, until all are sent; return when SES was called, in seconds."""
+    """Receive messages, and their messages when they are visible, until all are sent; return when SES was called, in seconds."""
     calls: list[float] = []
 
     def note() -> Sent:

@@ -65,7 +65,7 @@ def test_each_killer_takes_three_workers_at_most(where: str) -> None:
 
 
 def test_suspects_come_after_their_neighbours() -> None:
-    """From the third receive on a copy may be the crasher: the others are done first."""
+    """From the third receive on a message may be the crasher: the others are done first."""
     bench = Bench()
     bench.receive(Received("a", a_queue_message("suspect"), SUSPECT_FROM), Received("b", a_queue_message("calm"), SUSPECT_FROM - 1))
     assert bench.record("calm").message_id == "m1"
@@ -73,7 +73,7 @@ def test_suspects_come_after_their_neighbours() -> None:
 
 
 def test_a_suspect_that_lives_goes_out_and_is_only_acknowledged_when_it_comes_again() -> None:
-    """Its receipt may be lost with a worker that dies of another message."""
+    """Its deletion may be lost with a worker that dies of another message."""
     bench = Bench()
     assert (bench.receive(suspect()), bench.record().status) == ([], Status.SENT)
     bench.clock.advance(timedelta(seconds=360))
@@ -100,7 +100,7 @@ def test_a_crasher_without_a_record_gets_one() -> None:
 
 
 def test_a_message_that_killed_its_reader_is_kept_unread() -> None:
-    """Reading it would kill this worker too; it is done with even if this one dies of a neighbour before the receipt."""
+    """Reading it would kill this worker too; it is done with even if this one dies of a neighbour before the deletion."""
     bench = Bench()
     deadly = QueueMessage(body=DeadlyBody(a_body()), tenant_id="acme", created_at=NOON)
     assert bench.receive(culprit(bench, deadly, Stage.READING)) == []
@@ -109,7 +109,7 @@ def test_a_message_that_killed_its_reader_is_kept_unread() -> None:
 
 
 def test_a_redriven_crasher_is_tried_again_by_itself() -> None:
-    """By SQS's own redrive too, which hands out the letter as it lies there: it is the newest copy, due, and takes nobody along."""
+    """By SQS's own redrive too, which hands out the letter as it lies there: it is the newest message, due, and takes nobody along."""
     bench = Bench(a_record())
     bench.receive(culprit(bench))
     [dead_letters] = bench.queue.dead_letters
@@ -133,7 +133,7 @@ def test_other_content_that_crashes_says_so() -> None:
 
 
 def test_an_unknown_that_is_due_for_its_resend_can_be_a_crasher_too() -> None:
-    """Its copy is kept for the operator, never acknowledged as if it were on its way."""
+    """Its message is kept for the operator, never acknowledged as if it were on its way."""
     body = a_body(onUnknown="resend")
     lost = {"deadline": LONG_AGO, "updated_at": LONG_AGO}
     bench = Bench(under_way(Status.UNKNOWN, body=body, on_unknown="resend", **lost))
@@ -143,7 +143,7 @@ def test_an_unknown_that_is_due_for_its_resend_can_be_a_crasher_too() -> None:
 
 
 def test_a_dead_letter_queue_that_takes_nothing_loses_no_crasher() -> None:
-    """A copy is never acknowledged before it is safe: its next copy is, or SQS hands it out again."""
+    """A message is never acknowledged before it is safe: its next message is, or SQS hands it out again."""
     bench = Bench(a_record())
     bench.queue.dead_letter = broken  # type: ignore[method-assign]  # the port fails
     assert bench.receive(culprit(bench)) == []

@@ -72,7 +72,7 @@ def test_an_attempt_before_its_deadline_is_left_alone() -> None:
 
 
 def test_a_request_that_went_to_rest_anew_keeps_its_own_time() -> None:
-    """Its newer copy has said when to look again, since the sweeper read that it was due."""
+    """Its newer message has said when to look again, since the sweeper read that it was due."""
     bench = Bench(waiting(parked=None, sweep_at=NOON))
 
     def rest_anew(change: Change) -> None:
@@ -86,7 +86,7 @@ def test_a_request_that_went_to_rest_anew_keeps_its_own_time() -> None:
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
 def test_an_expired_request_fails_and_its_body_is_deleted(status: Status) -> None:
-    """Also where no copy comes back that could end it."""
+    """Also where no message comes back that could end it."""
     bench = Bench(a_record(status, expires_at=NOON, sweep_at=NOON, parked=KEY))
     bench.parked.bodies[KEY] = a_body()
     run(bench)
@@ -235,7 +235,7 @@ def test_a_crash_between_pointer_and_record_sends_one_more() -> None:
 
 
 def test_an_overdue_request_is_counted_and_looked_at_again() -> None:
-    """Its copy is lost or the queue is far behind: an alarm, not a second mail."""
+    """Its message is lost or the queue is far behind: an alarm, not a second mail."""
     bench = Bench(a_record(sweep_at=NOON + OVERDUE_AFTER))
     bench.clock.advance(OVERDUE_AFTER + MINUTE)
     stats = run(bench)

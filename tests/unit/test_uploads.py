@@ -150,7 +150,7 @@ def a_bench(files: dict[str, bytes], status: ProviderStatus = ProviderStatus.ACT
 
 
 def test_a_request_off_the_queue_is_pinned_before_it_waits() -> None:
-    """Its next copy carries the version of the first reading."""
+    """Its next message carries the version of the first reading."""
     bench = a_bench({"acme/a": b"first"})
     later = (NOON + timedelta(minutes=5)).isoformat()
     bench.receive(a_queue_message(message=a_message(), sendAt=later))

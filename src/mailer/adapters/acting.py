@@ -61,7 +61,7 @@ def acting_as(credentials: ReadOnlyCredentials) -> Iterator[None]:
 
 
 class _BoundCredentials:
-    """What botocore takes for a client's credentials: asked once for each signature, it answers whom the thread acts as."""
+    """What botocore takes for a client's credentials: asked once for each signature, it returns those that the thread acts with."""
 
     method = "tenant"
 

@@ -35,7 +35,7 @@ class S3Attachments:
         self._bucket = bucket
 
     def create_upload(self, tenant_id: str, request: UploadRequest) -> Upload:
-        """Permit one upload; S3 refuses another type, length or key, for the signature covers them."""
+        """Presign one upload; S3 refuses another type, length or key, for the signature covers them."""
         key = f"{tenant_id}/{uuid4().hex}"
         url = self._client.generate_presigned_url(
             "put_object",

@@ -47,7 +47,7 @@ ReportFailure = Callable[[str, str | None, Exception], None]
 
 
 def report_nothing(step: str, tenant_id: str | None, error: Exception) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 class NoObjectError(BotoCoreError):
@@ -57,7 +57,7 @@ class NoObjectError(BotoCoreError):
 
 
 def require_json_objects(client: BaseClient) -> None:
-    """Have a client of a JSON service fail where botocore takes what it cannot read for an answer without any members.
+    """Make a client of a JSON service fail where botocore takes an unreadable answer for one without members.
 
     An item would seem not to exist then, and a tenant to have no provider.
     """

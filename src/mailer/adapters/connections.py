@@ -1,4 +1,4 @@
-"""Open connections to AWS on one preloaded trust store, never reuse one that has idled, and witness how far each request got.
+"""Open connections to AWS on one preloaded trust store, never reuse one that has idled, and track how far each request got.
 
 botocore's own sessions parse 126 root certificates anew for every TLS connection (21 ms CPU each) and reuse a socket however long the
 sandbox was frozen: a mail written to a socket that the other side has closed is a mail whose fate nobody knows.
@@ -38,7 +38,7 @@ class RequestProgress:
     """How far one request got."""
 
     taken: bool = False
-    """A connection of ours took it."""
+    """One of our connections took it."""
     written: bool = False
     """Its last byte was handed to the socket; stays true, whatever happens next."""
 
@@ -53,7 +53,7 @@ _PROGRESS: ContextVar[RequestProgress | None] = ContextVar("passage", default=No
 
 @contextmanager
 def track_request() -> Iterator[RequestProgress]:
-    """Witness the one request that this thread makes inside the block."""
+    """Track the one request that this thread makes inside the block."""
     progress = RequestProgress()
     token = _PROGRESS.set(progress)
     try:

@@ -1,4 +1,4 @@
-"""Seal and open provider configs with the AWS Encryption SDK, bound to one KMS key and to the row they stand in."""
+"""Encrypt and decrypt provider configs with the AWS Encryption SDK, bound to one KMS key and to the row they stand in."""
 
 import io
 import threading
@@ -31,7 +31,7 @@ kind; in doubt it is an outage: a right that we lost must not count against ever
 
 
 class KmsConfigCipher:
-    """Seals configs for exactly one KMS key; nothing is opened under any other key, tenant, provider or version."""
+    """Encrypts configs under exactly one KMS key; nothing is decrypted for any other key, tenant, provider or version."""
 
     def __init__(self, key_arn: str, kms_client: "KMSClient") -> None:
         self._kms = _WatchedKms(kms_client)
@@ -56,7 +56,7 @@ class KmsConfigCipher:
         """Decrypt a config.
 
         Raises:
-            NotSentError: config_unreadable: damaged, or sealed for another tenant, provider, version or key.
+            NotSentError: config_unreadable: damaged, or encrypted for another tenant, provider, version or key.
             DependencyError: KMS did not do its part; nothing is known to be wrong with the config.
         """
         try:

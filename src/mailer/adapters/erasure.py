@@ -1,4 +1,4 @@
-"""Take away what tables and bucket keep of a request or a tenant: the record, every version of an object, a pacing line."""
+"""Delete what tables and bucket keep of a request or a tenant: the record, every version of an object, an account's rate."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -90,7 +90,7 @@ class AwsEraser:
                     yield {"Key": entry["Key"], "VersionId": entry["VersionId"]}
 
     def erase_account_rate(self, account: str) -> bool:
-        """Delete the pacing line of an account; return whether there was one."""
+        """Delete an account's rate; return whether there was one."""
         with dependency_errors("DynamoDB", "DeleteItem"):
             gone = self._dynamodb.delete_item(TableName=self._pacing, Key={"account": {"S": account}}, ReturnValues="ALL_OLD")
         return bool(gone.get("Attributes"))

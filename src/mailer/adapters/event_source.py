@@ -1,4 +1,4 @@
-"""Whether SendFunction takes messages off the queue, as its event source tells."""
+"""Whether SendFunction's event source takes messages off the queue."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What a restored status table has lost, written back by an operator while nobody sends: past the transition table."""
+"""Write back what a restored status table has lost, while nobody sends; not by the rules of the transition table."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ class DynamoOutcomeRestore:
         self._table = table
 
     def write(self, outcome: FinalOutcome) -> bool:
-        """Write one end; see `ports.OutcomeRestore.write`."""
+        """Write one final outcome; see `ports.OutcomeRestore.write`."""
         sets, initial = _sets(outcome), _initial_attributes(outcome)
         gone = [name for name in (*_NO_TIMERS, "error") if name not in sets]
         names = {f"#{name}": name for name in (*sets, *initial, *gone)}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 KEPT = timedelta(days=7)
-"""How long a line is kept after the last write: a learned rate is worth that, and longer silence may have changed the quota."""
+"""How long a rate is kept after its last write: a learned rate is worth that, and longer silence may have changed the quota."""
 
 Item = dict[str, Any]
 
@@ -35,7 +35,7 @@ PACE_FIELDS = {
     "throttled_at": "throttledAt",
     "is_spent": "isSpent",
 }
-"""The fields of `Line` that a change of pace writes, and their attributes."""
+"""The fields of `AccountRate` that a change of the rate writes, and their attributes."""
 
 BOOKING_FIELDS = {"booked": "booked", "promised": "promised"}
 """Those that bookings move."""
@@ -49,14 +49,14 @@ class DynamoPacingTable:
         self._table = table
 
     def get(self, account: str) -> AccountRate | None:
-        """Read a line, consistently."""
+        """Read an account's rate, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=_key(account), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
             return _account_rate(account, found["Item"]) if "Item" in found else None
 
     def start(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
-        """Store the first line of an account."""
+        """Store an account's first rate."""
         item = {**_key(account), **to_item(account_rate, PACE_FIELDS | BOOKING_FIELDS), "ttl": _ttl(now)}
         with dependency_errors("DynamoDB", "PutItem"), _conflicts():
             self._client.put_item(
@@ -68,7 +68,7 @@ class DynamoPacingTable:
         return account_rate
 
     def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
-        """Move an end of the line on."""
+        """Book slots."""
         values = {
             ":revision": _number(booking.revision),
             ":start": _number(booking.start),
@@ -87,7 +87,7 @@ class DynamoPacingTable:
         return self._update(account, f"SET {', '.join(sets)}", condition, names, values)
 
     def repace(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
-        """Change the pace of a line; its ends stay as they are."""
+        """Change an account's rate; what is booked and promised stays."""
         item = {**to_item(account_rate, PACE_FIELDS), "ttl": _ttl(now)}
         absent = [attribute for attribute in PACE_FIELDS.values() if attribute not in item]
         update = f"SET {', '.join(f'#{name} = :{name}' for name in item)}"
@@ -115,7 +115,7 @@ class DynamoPacingTable:
 
 @contextmanager
 def _conflicts() -> Iterator[None]:
-    """Raise MovedError, with the line as it stands, where a condition did not hold."""
+    """Raise RateConflictError, with the rate as it stands, where a condition did not hold."""
     try:
         yield
     except ClientError as error:
@@ -128,7 +128,7 @@ def _conflicts() -> Iterator[None]:
 
 
 def _account_rate(account: str, item: Mapping[str, Any]) -> AccountRate:
-    """Read a line.
+    """Read an account's rate.
 
     Raises:
         UnreadableError: it is damaged, or has what only a later version knows.
@@ -152,13 +152,13 @@ def _ttl(now: datetime) -> Item:
 
 
 def to_item(account_rate: AccountRate, fields: Mapping[str, str]) -> Item:
-    """Write some fields of a line as attributes; None is left out."""
+    """Write some fields of a rate as attributes; None is left out."""
     values = {attribute: getattr(account_rate, name) for name, attribute in fields.items()}
     return {a: {"BOOL": v} if isinstance(v, bool) else _number(v) for a, v in values.items() if v is not None}
 
 
 def from_item(item: Mapping[str, Any]) -> AccountRate:
-    """Read a line from its item."""
+    """Read a rate from its item."""
     fields = {name: _value(item[attribute]) for name, attribute in (PACE_FIELDS | BOOKING_FIELDS).items() if attribute in item}
     return AccountRate(**{**fields, "revision": int(fields["revision"])})
 

@@ -1,4 +1,4 @@
-"""Keep libraries from writing down what nobody may read, at whatever level the loggers are set."""
+"""Keep libraries from logging payloads, at whatever level their loggers are set."""
 
 import logging
 
@@ -12,6 +12,6 @@ PAYLOAD_LOGGERS = (
 
 
 def silence_payload_loggers() -> None:
-    """Switch those loggers off for this process; a level would be undone by the next one who turns on debugging."""
+    """Disable those loggers in this process; a level would be undone by whoever turns on debugging next."""
     for name in PAYLOAD_LOGGERS:
         logging.getLogger(name).disabled = True

@@ -1,4 +1,4 @@
-"""Open a tenant's provider: decrypt its config and get its credentials, each once, and keep both for a while."""
+"""Create a tenant's provider: decrypt its config and get its credentials, each once, and cache both."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class _CachedProvider:
 
 
 class TenantProviderFactory:
-    """Opens providers, `ProviderFactory`; the keys of its cache are never reused, for versions are not."""
+    """`ports.ProviderFactory`; the keys of its cache are never reused, as versions are not."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TenantProviderFactory:
         self._cache: SingleFlightCache[_Key, _CachedProvider] = SingleFlightCache(KEPT_AT_MOST, clock.now)
 
     def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
-        """Open one version of a tenant's config, ready to send: its client made, its role assumed.
+        """Create the provider of one version of a tenant's config, ready to send: its client made, its role assumed.
 
         Raises:
             NotSentError: config_unreadable, role_not_assumable; provider_not_active for SMTP where it is not allowed.

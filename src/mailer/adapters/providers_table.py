@@ -1,4 +1,4 @@
-"""The providers table: one row a tenant, its configs sealed, every write conditional on what its writer had read.
+"""The providers table: one row a tenant, its configs encrypted, every write conditional on what its writer had read.
 
 Key: tenantId. Index `byRelease`, sparse: releaseShard + releaseAt, only tenants whose waiting mail is to be set free.
 The provider API replaces a row it has read (`revision` counts the writes); sending counts faults and suspends by updates whose

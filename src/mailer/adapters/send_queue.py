@@ -1,4 +1,4 @@
-"""The send queue and its dead-letter queue: what we know of a copy goes in one signed attribute, its body stays the caller's JSON."""
+"""The send queue and its dead-letter queue: what we know of a message goes in one signed attribute, its body stays the caller's JSON."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 _MAX_ENTRIES = 10
 _ENTRY_OVERHEAD = 4096
-"""Upper bound of what the attributes of one copy weigh: what a queue body leaves of SQS's 1 MiB."""
+"""Upper bound of the size of one message's attributes: what a queue body leaves of SQS's 1 MiB."""
 
 _MAX_DETAIL = 512
 """Bytes of a dead letter's detail."""
@@ -42,7 +42,7 @@ class SqsSendQueue:
         self._dead_letter_queue_url = dead_letter_queue_url
 
     def send(self, queue_messages: Iterable[Entry]) -> Sequence[QueueMessage]:
-        """Send copies in as few calls as SQS allows; return those that were not taken."""
+        """Send messages in as few calls as SQS allows; return those that were not taken."""
         return [queue_message for batch in packed(queue_messages) for queue_message in self._send_batch(batch)]
 
     def _send_batch(self, batch: Sequence[Entry]) -> Sequence[QueueMessage]:
@@ -57,7 +57,7 @@ class SqsSendQueue:
         return [queue_message for number, (queue_message, _) in enumerate(batch) if number not in taken]
 
     def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
-        """Put a copy on the dead-letter queue with the reason as an attribute; a body that leaves no room for it goes alone."""
+        """Put a message on the dead-letter queue with the reason as an attribute; a body that leaves no space for it goes alone."""
         text = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
         attributes = {
             **to_attributes(queue_message, self._signer, reason=reason),
@@ -88,7 +88,7 @@ class SqsSendQueue:
 
 
 def packed(queue_messages: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
-    """Group copies into batches of at most 10 entries and 1 MiB."""
+    """Group messages into batches of at most 10 entries and 1 MiB."""
     batch: list[Entry] = []
     weight = 0
     for entry in queue_messages:
@@ -107,7 +107,7 @@ def _entry(number: int, queue_message: QueueMessage, delay: timedelta, signer: S
     entry: SendMessageBatchRequestEntryTypeDef = {
         "Id": str(number),
         "MessageBody": queue_message.body,
-        # Rounded up: a copy that comes early costs another round.
+        # Rounded up: a message that comes early costs another round.
         "DelaySeconds": -int(-seconds // 1),
         "MessageAttributes": to_attributes(queue_message, signer),
     }
@@ -116,7 +116,7 @@ def _entry(number: int, queue_message: QueueMessage, delay: timedelta, signer: S
     return entry
 
 
-# -- what we know of a copy ----------------------------------------------------------------------------------------------
+# -- what we know of a message -------------------------------------------------------------------------------------------
 
 SIGNED_ATTRIBUTE = "tenantmail"
 """The attribute that our functions add, signed: producers may use any other name. SQS takes at most ten."""
@@ -150,7 +150,7 @@ def _moment(millis: int) -> datetime:
 
 
 def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | None = None) -> Mapping[str, Any]:
-    """Write what we know of a copy, and why it is buried, as one signed attribute.
+    """Write what we know of a message, and why it is a dead letter, as one signed attribute.
 
     Raises:
         DependencyError: it could not be signed.
@@ -178,7 +178,7 @@ def read_signed(body: str, attributes: Mapping[str, str], signer: Signer) -> Map
     """Return what one of our functions said of a message; None for a producer's, whatever it says of itself.
 
     Raises:
-        DependencyError: it could not be told whose it is.
+        DependencyError: KMS did not give the key, so it is not known who wrote it.
     """
     text = signer.read(attributes[SIGNED_ATTRIBUTE], body) if SIGNED_ATTRIBUTE in attributes else None
     known: Mapping[str, Any] | None = json.loads(text) if text else None
@@ -188,7 +188,7 @@ def read_signed(body: str, attributes: Mapping[str, str], signer: Signer) -> Map
 def to_queue_message(
     body: str, attributes: Mapping[str, str], system: Mapping[str, str], signed: Mapping[str, Any] | None, *, sent_at: datetime
 ) -> QueueMessage:
-    """Make a copy of a message with its attributes and SQS's own; a producer's is a first one, made when SQS took it."""
+    """Read a queue message from a body, its attributes and SQS's own; a producer's is of generation 0, created when SQS took it."""
     tenant_id = system.get("MessageGroupId")
     if signed is None:
         correlation_id = attributes.get(CORRELATION_ID, "")[:MAX_CORRELATION_ID]

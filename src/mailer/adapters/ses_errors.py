@@ -88,7 +88,7 @@ TABLE = (
     Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", remediation=_CLOCK),
 
     # The tenant's account or config.
-    # Advice only where SES tells more than the code does: else the doctor gives the one that fits the tenant's config.
+    # A remediation only where SES says more than the code does: else `domain.remediation` adds the one that fits the tenant's config.
     Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=_names_sender),
     Row(("MailFromDomainNotVerifiedException",), "mail_from_not_verified", "SES found no MX record of the custom MAIL FROM domain"),
     Row(("AccountSendingPausedException",), "account_paused", "sending is paused for the SES account in {region}"),

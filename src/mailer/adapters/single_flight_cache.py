@@ -1,4 +1,4 @@
-"""Remember what is dear to make: made once however many threads ask, bounded, and forgotten in time."""
+"""Thread-safe bounded cache; concurrent misses compute once, values may expire."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

@@ -1,4 +1,4 @@
-"""The marks of messages that are tried by themselves: items of the status table beside its records.
+"""The marks of messages that are tried alone: items of the status table beside its records.
 
 Their tenantId is one that no tenant can have, their requestId SQS's message id; they stand in no index. Times are epoch milliseconds,
 `ttl` epoch seconds.

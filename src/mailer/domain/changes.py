@@ -13,7 +13,7 @@ from mailer.domain.message import SendRequest, content_hash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a change needs to know of the request it is about; `generation` is that of the copy in hand."""
+    """What a change needs to know of its request; `generation` is that of the queue message in hand."""
 
     tenant_id: str
     request_id: str
@@ -63,15 +63,15 @@ class Deferral:
 
     until: datetime
     generation: int
-    """The generation of the copy that will bring it back."""
+    """The generation of the message that will bring it back."""
     error: ErrorInfo | None = None
     waits_for: WaitsFor = WaitsFor.TIME
     parked: str | None = None
     """Where in the bucket its body is."""
     redeliveries: int = 0
-    """How often SQS has handed its copies out again."""
+    """How often SQS has redelivered its messages."""
     on_queue: bool = True
-    """Whether a copy comes back by itself; else the sweeper fetches the parked body when due."""
+    """Whether a delayed message is on the queue; else the sweeper fetches the parked body when due."""
 
     def fields(self, request: Request) -> Mapping[str, Any]:
         """Return what the record shows of it."""
@@ -130,7 +130,7 @@ def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
 
 
 def defer_for_operator(request: Request, now: datetime, error: ErrorInfo, parked: str | None) -> Change:
-    """Leave a request to an operator, who has its next copy on the dead-letter queue; put back from there it may go out at once."""
+    """Leave a request to an operator, its next message being on the dead-letter queue; after a redrive it may go out at once."""
     deferral = Deferral(until=request.expires_at, generation=request.generation + 1, error=error, parked=parked)
     return defer(request, now, deferral, due_at=None)
 

@@ -22,7 +22,7 @@ RECORD_RETENTION = timedelta(days=35)
 """How long an ended record, and with it the idempotency key, is kept."""
 
 OVERDUE_AFTER = timedelta(minutes=30)
-"""An open record this long past its due time has lost its copy on the queue."""
+"""An open record this long past its due time has lost its message on the queue."""
 
 WORKER_DEAD_MARGIN = timedelta(seconds=60)
 """Added to the deadline and the function's timeout before a worker counts as dead: allows for clocks that differ."""
@@ -69,7 +69,7 @@ class NotSent:
 
     error: ErrorInfo
     retry_after: timedelta | None = None
-    """How long to wait at least, where the provider told."""
+    """How long to wait at least, where the provider said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ Outcome = Sent | NotSent | MaybeSent
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How an operator settled an `unknown`."""
+    """How an operator resolved an `unknown`."""
 
     outcome: Literal["sent", "resend"]
     by: str
@@ -96,7 +96,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """The record of one send request. Times are aware and UTC; `attempt` counts SES calls, `generation` counts queue copies."""
+    """The record of one send request. Times are aware and UTC; `attempt` counts SES calls, `generation` queue messages."""
 
     tenant_id: str
     request_id: str
@@ -114,7 +114,7 @@ class Delivery:
     """Until when that worker may still come back with a result."""
     generation: int = 0
     redeliveries: int = 0
-    """How often SQS had handed copies of it out again when it last came to rest: what kills workers is known by it."""
+    """How often SQS had redelivered its messages when it was last deferred: what kills workers is known by it."""
     due_at: datetime | None = None
     waits_for: WaitsFor | None = None
     parked: str | None = None
@@ -159,7 +159,7 @@ class Delivery:
 
     @property
     def principal(self) -> str | None:
-        """The ARN of the IAM identity that brought it to the status that it has now; None where nobody's call did."""
+        """The ARN of the IAM identity whose call brought it to its present status; None where no call did."""
         resolved = {"sent": Status.SENT, "resend": Status.QUEUED}
         if self.resolution and resolved[self.resolution.outcome] is self.status:
             return self.resolution.principal
@@ -219,7 +219,7 @@ TIME_OUT = _rule("time_out", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMP
 RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD, Guard.RESEND_CHOSEN)
 RESOLVE_RESEND = _rule("resolve_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
 CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
-# These two leave the status alone: the newest copy's generation, where the body lies, when the sweeper looks again.
+# These two leave the status alone: the newest generation, where the body is parked, when the sweeper looks again.
 ANNOTATE = _rule("annotate", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
 RESCHEDULE = _rule("reschedule", _OPEN, None, Guard.NEWEST_GENERATION)
 

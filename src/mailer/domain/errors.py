@@ -1,4 +1,4 @@
-"""Say what went wrong, whose turn it is, and nothing of what was in the mail.
+"""Errors: what went wrong and who must act; never anything of what was in the mail.
 
     MailerError
     ├── RequestError      the caller must change the request; names every faulty field by its path
@@ -104,7 +104,7 @@ CODES: dict[str, Code] = {
     ),
     "dependency_unavailable": Code(ErrorClass.DEFERRED, "Operator: an AWS service that we need did not answer; mail goes on when it does."),
     "processing_crashed": Code(
-        ErrorClass.DEFERRED, "Operator: the worker died or failed on this one; see the copy in the dead-letter queue."
+        ErrorClass.DEFERRED, "Operator: the worker died or failed on this one; see its message on the dead-letter queue."
     ),
     # Nobody can know.
     "outcome_unknown": Code(
@@ -126,7 +126,7 @@ CODES: dict[str, Code] = {
 }
 
 
-UNLISTED = Code(ErrorClass.UNKNOWN, "Operator: a later version of this service wrote this code; that version's documentation tells of it.")
+UNLISTED = Code(ErrorClass.UNKNOWN, "Operator: a later version of this service wrote this code; see that version's documentation.")
 """Stands for a code that is not in `CODES`: after a roll-back a record, a row or a proof may have one. It decides nothing."""
 
 
@@ -192,7 +192,7 @@ class NotSentError(MailerError):
 
 
 class DependencyError(MailerError):
-    """An AWS service of ours failed, throttled or did not answer; whether it did its part is not known."""
+    """One of this service's own AWS services failed, throttled or did not answer; whether it did its part is not known."""
 
     def __init__(self, service: str, operation: str) -> None:
         super().__init__(f"{service} did not complete {operation}")

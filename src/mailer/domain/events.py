@@ -1,4 +1,4 @@
-"""Decide which writes other systems hear of, and what they are told: every end of a request, every change of a provider."""
+"""Decide which writes become events, and what the events say: every end of a request, every change of a provider."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ class Event:
     """One event as EventBridge carries it; the detail holds neither a recipient nor a body nor a secret."""
 
     id: str
-    """The same however often the event is told: consumers drop what they know by it."""
+    """The same however often the event is published: consumers deduplicate by it."""
     detail_type: Literal["Request Ended", "Provider Changed"]
     at: datetime
     detail: Mapping[str, Any]
 
 
 def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event | None:
-    """Tell of a write that ended a request; None where it did not. An `unknown` may end a second time, as `sent`."""
+    """Return the event of a write that ended a request; None where it did not. An `unknown` may end a second time, as `sent`."""
     if not new.ended or (old and old.ended and old.status is new.status):
         return None
     detail = {
@@ -53,7 +53,7 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
 
 
 def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Event | None:
-    """Tell of a write that changed a provider; None where it only counted, learned or cleaned up."""
+    """Return the event of a write that changed a provider; None where it only counted, learned or cleaned up."""
     change = what_changed(old, new)
     if change is None:
         return None

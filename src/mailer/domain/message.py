@@ -27,7 +27,7 @@ MAX_PARTS = 100  # bodies and attachments of one message
 MAX_AHEAD = timedelta(days=7)
 DEFAULT_LIFE = timedelta(hours=24)
 MAX_BODY = 1024 * 1024 - 4096
-"""Bytes of a request on the queue, in which its bodies must fit: SQS takes 1 MiB, message attributes count, and a copy has some."""
+"""Bytes of a request on the queue, in which its bodies must fit: SQS takes 1 MiB, message attributes count, and each message has some."""
 MAX_MARKUP = 30_000
 """Tags and character references of a page from which the text is derived; each costs some microseconds."""
 BASE64_LINE = 76  # characters, RFC 2045 §6.8
@@ -423,7 +423,8 @@ UtcTime = Annotated[datetime, BeforeValidator(_read_time)]
 
 
 SCHEMA = 1
-"""Version of a send request's fields, raised with each that is added. Our copies carry it: a version that was rolled back to lets a request
+"""Version of a send request's fields, raised with each that is added. Queue messages carry it: a version that was rolled back to lets a
+request
 wait that a later one has accepted, and does not refuse it for a field that it does not know."""
 
 

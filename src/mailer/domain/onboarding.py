@@ -17,7 +17,7 @@ _CONSOLES = {"aws": "console.aws.amazon.com", "aws-cn": "console.amazonaws.cn", 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Whom a tenant lets in."""
+    """This service as a tenant's trust policy names it."""
 
     name: str
     partition: str

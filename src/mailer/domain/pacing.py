@@ -1,13 +1,13 @@
-"""Decide when a sending account's messages may go to SES: a line that moves on at the rate which SES allows the account.
+"""Decide when a sending account's messages may go to SES: a rate limiter for each account, at the rate that SES allows it.
 
 Each account (an AWS account in one region) has a clock of its own. It moves on by one for every recipient that the account may send to,
-so it runs at the account's rate, slower after a throttle, and stands still while the account rests. A *slot* is a reading of that clock;
+so it runs at the account's rate, slower after a throttle, and stops while the account backs off. A *slot* is a reading of that clock;
 a message may be sent when the clock shows its slot. Slots are given out one after the other, each as long as its message has recipients:
 that is GCRA, with `booked` as the theoretical arrival time, on a clock whose pace may change without a slot being touched.
 
     idle ──book──▶ slot now ──▶ sent           slot ≤ 1 s away: wait for it
-    busy ──book──▶ slot after the last one     slot ≤ 900 s away: a delayed copy carries it; missed by > 1 s: forfeited
-    full ──promise──▶ told about when          not reserved: parked
+    busy ──book──▶ slot after the last one     slot ≤ 900 s away: a delayed message carries it; missed by > 1 s: forfeited
+    full ──promise──▶ about when to retry      not reserved: parked
 """
 
 from collections.abc import Callable, Sequence
@@ -20,24 +20,24 @@ from typing import Any, Literal
 # -- what tunes it -------------------------------------------------------------------------------------------------------
 
 LONGEST_WAIT = 1.0
-"""Seconds that a function waits for a slot; longer waits cost less as delayed copies, where those come in time."""
+"""Seconds that a function waits for a slot; longer waits cost less as delayed messages, where those come in time."""
 
 FORGIVEN = 1.0
 """Seconds' worth of the rate that SES lets an account catch up after silence. A slot missed by more than that, less its own length, is
 forfeited: slots that were all missed in a stall must not fire together."""
 
 HORIZON = 900.0
-"""Seconds ahead up to which slots are given out: the longest that SQS delays a copy."""
+"""Seconds ahead up to which slots are given out: the longest that SQS delays a message."""
 
 JITTER = 1.2
-"""Seconds that a copy may be visible before its message is looked at: the event source gathers batches for up to 1 s. Delays in whole
-seconds bring the copy up to 1 s earlier still."""
+"""Seconds that a message may be visible before it is received: the event source gathers batches for up to 1 s. Delays in whole seconds
+bring it up to 1 s earlier still."""
 
 PARKED_EARLY = 120.0
-"""Seconds before its time that a parked message is fetched: two runs of the sweeper, so that the line never runs dry."""
+"""Seconds before its time that a parked message is fetched: two runs of the sweeper, so that the account never idles."""
 
 FURTHEST = 1_209_600.0
-"""Seconds ahead that a place is told at most: two weeks, by which every request has ended. A line of millions could go past year 9999."""
+"""Seconds ahead that a retry is set at most: two weeks, by which every request has ended. A backlog of millions could go past year 9999."""
 
 HEADROOM = 0.97
 """Share of a known rate that is used: clocks, and the account's other senders, may differ a little."""
@@ -65,7 +65,7 @@ THROTTLE_SETTLES = 5.0
 """Seconds in which further throttles count as the same one: messages that were under way meet it too."""
 
 QUOTA_BACKOFF = 1200.0
-"""Seconds that an account rests once its daily quota is used up. The window rolls and frees room bit by bit, and SES does not tell when:
+"""Seconds that an account backs off once its daily quota is used up. The window rolls and frees quota bit by bit, SES does not say when:
 72 tries a day find it. Longer than HORIZON, so the mail is parked and nothing is received meanwhile. The account then starts at
 FIRST_RATE, so that a try costs a call or two."""
 
@@ -113,7 +113,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """Come back at `at`: as a delayed copy that carries `slot`, or, where nothing is reserved, parked."""
+    """Retry at `at`: as a delayed message that carries `slot`, or, where nothing is reserved, parked."""
 
     at: datetime
     slot: float | None = None
@@ -121,11 +121,11 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booking:
-    """One conditional write: moves an end of the line on by `weight`, from `start` if the end lies before it, and not past `latest`."""
+    """One conditional write: moves `booked` or `promised` on by `weight`, from `start` if it lies before that, and not past `latest`."""
 
     end: Literal["booked", "promised"]
     revision: int
-    """The line's revision that it was planned on."""
+    """The revision of the rate that it was planned on."""
     is_idle: bool
     """Whether the end was expected at or before `start`; if it is not so, the write is refused."""
     start: float
@@ -139,19 +139,19 @@ class Booking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountRate:
-    """The line of one sending account. Times are seconds since 1970, slots and ends are readings of the account's clock (recipients)."""
+    """The rate limiter of one sending account. Times are seconds since 1970; slots, `booked` and `promised` are readings of its clock."""
 
     revision: int = 0
     """Counts the changes of pace; 0: not stored yet. Bookings name it, so none is made on a pace that is over."""
     since: float
-    """When the clock showed `reading` and went on at `rate`; in the future while the account rests."""
+    """When the clock showed `reading` and went on at `rate`; in the future while the account backs off."""
     reading: float = 0.0
     rate: float
     """Recipients per second, now."""
     booked: float = 0.0
     """Up to here slots are given out."""
     promised: float = 0.0
-    """Up to here parked messages were told about when."""
+    """Up to here parked messages were given a time to retry."""
     waited: float = 0.0
     """Recipients that had to wait since the pace changed: shows whether the account could use a higher rate."""
     cap: float | None = None
@@ -174,7 +174,7 @@ class AccountRate:
 
     @property
     def is_learning(self) -> bool:
-        """Whether the rate may double: nothing has limited it yet, or it was reset after a rest."""
+        """Whether the rate may double: nothing has limited it yet, or it was reset after a backoff."""
         return self.is_spent or (self.cap is None and self.throttled_at is None)
 
     @property
@@ -188,7 +188,7 @@ class AccountRate:
 
     @property
     def _near(self) -> float:
-        """Seconds within which a slot is waited for: a copy held back for a second might miss it, one that is not held back would spin."""
+        """Seconds within which a slot is waited for: a message delayed by a second might miss it, an undelayed one would spin."""
         return LONGEST_WAIT + JITTER - self._grace
 
     @property
@@ -196,7 +196,7 @@ class AccountRate:
         return LEARNING if self.is_learning else PROBING
 
     def shows(self, slot: float, now: float) -> float:
-        """Return when the clock shows a slot at the present rate; the present (or the end of the rest) where it already did."""
+        """Return when the clock shows a slot at the present rate; now (or the end of the backoff) where it already did."""
         return max(now, self.since, self.since + (slot - self.reading) / self.rate)
 
     def shows_at_best(self, slot: float, now: float) -> float:
@@ -212,18 +212,18 @@ class AccountRate:
     # -- giving out slots
 
     def answer(self, slot: float, now: float) -> Slot | RetryAt | None:
-        """Tell what becomes of the message that holds a slot; None: the slot is forfeited, or not one of this line."""
+        """Decide on the message that holds a slot; None: the slot is forfeited, or not one of this account."""
         if slot > self.booked or self.clock(now) - slot > self._grace * self.rate:
             return None
         at = self.shows(slot, now)
         if at - now < self._near:
             return Slot(moment(at))
         delay = min(max(floor(self.shows_at_best(slot, now) + self._grace - JITTER - now), 1), HORIZON)
-        # SQS delays by whole seconds, rounded up from what is left when the copy is sent.
+        # SQS delays by whole seconds, rounded up from what is left when the message is sent.
         return RetryAt(moment(now + delay - 0.5), slot)
 
     def book(self, weights: Sequence[int], now: float, unreported: float = 0.0) -> Booking | None:
-        """Plan slots for as many of the messages, in their order, as find one within the horizon; None: the line is full."""
+        """Plan slots for as many of the messages, in their order, as find one within the horizon; None: no slot is free."""
         start, limit = self.clock(now), self._limit(now)
         slots = list(accumulate(weights, initial=max(self.booked, start)))
         count = sum(slot <= limit for slot in slots[:-1])
@@ -248,7 +248,7 @@ class AccountRate:
         return Booking(end="promised", revision=self.revision, is_idle=is_idle, start=start, weight=sum(weights), count=len(weights))
 
     def retry_at(self, place: float, now: float) -> RetryAt:
-        """Tell a message that was promised a place behind the horizon when it is to be fetched."""
+        """Return when a message that was promised a place behind the horizon is to be fetched."""
         return RetryAt(moment(min(max(now + PARKED_EARLY, self.shows_at_best(place, now) - PARKED_EARLY), now + FURTHEST)))
 
     def capacity(self, now: float) -> int:
@@ -256,12 +256,12 @@ class AccountRate:
         return max(0, floor(self._limit(now) - max(self.booked, self.clock(now))))
 
     def _limit(self, now: float) -> float:
-        """Return the last slot that is given out; before the clock where the account rests beyond the horizon."""
+        """Return the last slot that is given out; before the clock where the account backs off beyond the horizon."""
         optimism = LEARNER_OPTIMISM if self.is_learning else 1.0
         return self.clock(now) + self.rate * optimism * (now + HORIZON - max(now, self.since))
 
     def after(self, booking: Booking) -> "AccountRate":
-        """Return the line as the booking leaves it."""
+        """Return the rate as the booking leaves it."""
         end = (booking.start if booking.is_idle else self.end(booking)) + booking.weight
         if booking.end == "promised":
             return replace(self, promised=end)
@@ -282,13 +282,13 @@ class AccountRate:
 
     @classmethod
     def initial(cls, source: RateSource, now: float) -> "AccountRate":
-        """Return the line of an account that is new to us."""
+        """Return the rate of a new account."""
         known = source.known
         rate = FIRST_RATE if known is None else known * HEADROOM
         return cls(since=now, rate=rate, cap=known, cap_at=0.0 if known is None else now)
 
     def adopted(self, source: RateSource, now: float) -> "AccountRate | None":
-        """Return the line under the known rate that the source names, where it differs; None: nothing changes."""
+        """Return the rate under the known limit that the source names, where it differs; None: nothing changes."""
         age = now - self.cap_at
         named = source.configured or (source.quota if self.cap is None or source.ask is None else None)
         if named is None:
@@ -304,15 +304,15 @@ class AccountRate:
         return source.configured is None and source.ask is not None and waits and now - self.cap_at >= KNOWN_FOR
 
     def asking(self, now: float) -> "AccountRate":
-        """Return the line marked as asked for, so that nobody else asks."""
+        """Return the rate marked as being asked for, so that no other function asks."""
         return replace(self, revision=self.revision + 1, cap_at=now)
 
     def capped(self, known: float, now: float) -> "AccountRate":
-        """Return the line at a known rate."""
+        """Return the rate at a known limit."""
         return self._paced(now, rate=known * HEADROOM, cap=known, cap_at=now)
 
     def quickened(self, now: float) -> "AccountRate | None":
-        """Return the line at its next higher rate, if the present one was saturated for long enough; None: not yet."""
+        """Return the next higher rate, if the present one was saturated for long enough; None: not yet."""
         span, factor = self._step
         if self.rate >= self._ceiling or now - self.since < span:
             return None
@@ -322,14 +322,14 @@ class AccountRate:
         return self._paced(now, rate=rate, is_spent=self.is_spent and rate < self._ceiling)
 
     def throttled(self, now: float) -> "AccountRate | None":
-        """Return the line after a throttle; None: it is the same throttle as the last one."""
+        """Return the rate after a throttle; None: it is the same throttle as the last one."""
         if self.throttled_at is not None and now - self.throttled_at < THROTTLE_SETTLES:
             return None
         rate = max(self.rate * SLOWED, min(self.rate, LEAST_RATE))
         return self._paced(now, rate=rate, backoff=THROTTLE_BACKOFF, throttled_at=now, is_spent=False)
 
     def quota_exhausted(self, now: float) -> "AccountRate | None":
-        """Return the line at rest because the daily quota is used up, with all its slots forfeited; None: it rests already."""
+        """Return the rate backing off because the daily quota is used up, with all slots forfeited; None: it does already."""
         if self.since - now > THROTTLE_BACKOFF:
             return None
         forfeited = max(self.booked, self.clock(now)) + 2 * FORGIVEN * self.rate
@@ -337,7 +337,7 @@ class AccountRate:
         return self._paced(now, rate=rate, reading=forfeited, backoff=QUOTA_BACKOFF, is_spent=True)
 
     def _paced(self, now: float, *, backoff: float = 0.0, **changes: Any) -> "AccountRate":
-        """Return the line with its clock going on from here at another pace, after a rest in seconds."""
+        """Return the rate with its clock going on from here at another pace, after a backoff in seconds."""
         base = replace(self, revision=self.revision + 1, since=max(now, self.since) + backoff, reading=self.clock(now), waited=0.0)
         return replace(base, **changes)
 
@@ -348,5 +348,5 @@ def moment(seconds: float) -> datetime:
 
 
 def account_key(tenant_id: str, region: str, account: str | None) -> str:
-    """Return the key of the line that paces a tenant's mail; a tenant whose AWS account is not known has one of its own."""
+    """Return the key of the rate that paces a tenant's mail; a tenant whose AWS account is not known has one of its own."""
     return f"{account}/{region}" if account else f"tenant/{tenant_id}/{region}"

@@ -1,4 +1,4 @@
-"""Describe a tenant's provider: the configs it may have, the row that holds them sealed, and whether its mail may go out."""
+"""Describe a tenant's provider: the configs it may have, the row that holds them encrypted, and whether its mail may go out."""
 
 import json
 import re
@@ -82,7 +82,7 @@ class _Config(WireModel):
     from_name: DisplayName
 
     def plaintext(self) -> bytes:
-        """Return the JSON that is sealed: the one place where the secrets are revealed."""
+        """Return the JSON that is encrypted: the one place where the secrets are revealed."""
         fields = self.model_dump(by_alias=True, exclude_none=True)
         revealed = {name: v.get_secret_value() if isinstance(v, SecretStr) else v for name, v in fields.items()}
         return json.dumps(revealed, separators=(",", ":")).encode()
@@ -137,7 +137,7 @@ class RoleConfig(_SesConfig):
 
 
 class AssumableRole(RoleConfig):
-    """A role as it is sealed: with the ExternalId that it is assumed with."""
+    """A role as it is encrypted: with the ExternalId that it is assumed with."""
 
     external_id: Annotated[str, Field(min_length=2, max_length=1224, repr=False)]
 
@@ -180,7 +180,7 @@ SesConfig = AccessKeyConfig | RoleConfig
 ProviderConfig = AccessKeyConfig | RoleConfig | SmtpConfig
 """As a caller stores it."""
 DecryptedConfig = AccessKeyConfig | AssumableRole | SmtpConfig
-"""As it is sealed."""
+"""As it is encrypted and decrypted."""
 
 
 class ProviderPut(WireModel):
@@ -242,7 +242,7 @@ class ProviderStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredConfig:
-    """One version of a tenant's config as the table holds it: what may be shown in clear, the rest sealed."""
+    """One version of a tenant's config as the table holds it: what may be shown in clear, the rest encrypted."""
 
     provider: ProviderType
     version: int
@@ -253,7 +253,7 @@ class StoredConfig:
     from_address: str
     from_name: str
     credentials: Mapping[str, str]
-    """What stands in clear: {"type": "accessKey", "accessKeyId": "…last 4"} or {"type": "role"}, whose ARN and ExternalId are sealed."""
+    """What stands in clear: {"type": "accessKey", "accessKeyId": "…last 4"} or {"type": "role"}, whose ARN and ExternalId are encrypted."""
     configuration_set: str | None = None
     max_send_rate: float | None = None
     """Recipients per second, as the config says."""
@@ -276,7 +276,7 @@ class Provider:
     versions: int
     """The highest version ever given out; never reused, also after DELETE."""
     encrypted_external_id: bytes = field(repr=False)
-    """What a role's trust policy must ask for: made once for a tenant, kept for ever, sealed as a config is."""
+    """What a role's trust policy must ask for: made once for a tenant, kept for ever, encrypted as a config is."""
     active: StoredConfig | None = None
     candidate: StoredConfig | None = None
     sandbox: Sandbox = "unknown"

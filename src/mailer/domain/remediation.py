@@ -1,4 +1,4 @@
-"""Say of a tenant's error exactly who must do what: the statement to attach, the region and identity that are missing, the page to open.
+"""Add remediation to a tenant's error, exact for its config: the statement to attach, the identity to verify, the page to open.
 
 A role's ARN, its ExternalId and the trust policy that holds it stand in answers of the provider API alone: records, events and log
 lines are read by others than the tenant's managers.
@@ -16,7 +16,7 @@ from mailer.domain.provider import AssumableRole, Provider, StoredConfig
 
 @dataclass(frozen=True, slots=True)
 class Disclosed:
-    """A tenant's role, opened for an answer of the provider API, and whom it must let in."""
+    """A tenant's role, decrypted for an answer of the provider API, and whom it must let in."""
 
     role: AssumableRole
     platform: Platform
@@ -41,17 +41,17 @@ class _Case:
 
 
 def provider_with_remediation(row: Provider) -> Provider:
-    """Give what suspended a provider the advice that fits its config."""
+    """Add to what suspended a provider the remediation that fits its config."""
     return replace(row, error=with_remediation(row.error, row)) if row.error else row
 
 
 def with_remediation(error: ErrorInfo, row: Provider | None) -> ErrorInfo:
-    """Give an error that a tenant's mail met the advice that fits the config it was sent with."""
+    """Add to an error of a tenant's mail the remediation that fits the config it was sent with."""
     return add_remediation(error, row.active) if row and row.active else error
 
 
 def add_remediation(error: ErrorInfo, config: StoredConfig, disclosed: Disclosed | None = None) -> ErrorInfo:
-    """Give an error the advice that fits the tenant's config; advice that it already has is kept."""
+    """Add to an error the remediation that fits the tenant's config; one that it already has is kept."""
     remediate = _REMEDIATIONS.get(error.code)
     if error.remediation or remediate is None or config.provider != "ses":
         return error

@@ -248,7 +248,7 @@ _ALLOWED = {
 def to_problems(
     details: Iterable[ErrorDetails], document: object = None, not_fields: Mapping[str, str] = MappingProxyType({})
 ) -> list[tuple[str, Problem]]:
-    """Say in our words what pydantic found, each fault with its code; `document` is what it read, `not_fields` those of its model."""
+    """Map pydantic's errors to problems, each with its code; `document` is what it read, `not_fields` those of its model."""
     return [found for detail in details for found in _problems(detail, document, not_fields)]
 
 

@@ -115,7 +115,7 @@ def respond(app: APIGatewayRestResolver, event: Mapping[str, Any], context: Any)
 
 
 def normalize_event(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Even out an event of API Gateway: the path as its routes are written, the body as text, one Content-Type for all that is not JSON.
+    """Normalize an event of API Gateway: the path as its routes are written, the body as text, one Content-Type for all that is not JSON.
 
     The event handler would read forms and multipart too, and raise on what it cannot decode.
     """

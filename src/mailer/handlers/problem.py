@@ -43,7 +43,7 @@ def answer_errors(app: APIGatewayRestResolver, report: Callable[[Exception], Non
 
     def internal_error(error: Exception) -> Response[str]:
         report(error)
-        return problem(error.error if isinstance(error, DependencyError) else ErrorInfo("internal_error", "something of ours went wrong"))
+        return problem(error.error if isinstance(error, DependencyError) else ErrorInfo("internal_error", "internal error"))
 
     answers: dict[type[Exception], Callable[..., Response[str]]] = {
         RequestError: refused,

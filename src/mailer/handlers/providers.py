@@ -43,10 +43,10 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     "/tenants/<tenantId>/provider",
     summary="Store a provider config",
     operation_id="putProvider",
-    responses=responses(200, "It is stored, sealed", *BODY_REFUSALS, 422, leads_to=("verifyProvider", "getProvider", "deleteProvider")),
+    responses=responses(200, "It is stored, encrypted", *BODY_REFUSALS, 422, leads_to=("verifyProvider", "getProvider", "deleteProvider")),
 )
 def put(tenant_id: TenantInPath, body: PutBody) -> Response[ProviderRecord]:
-    """Store a config sealed; an active one stays active until the new one is verified."""
+    """Store a config encrypted; an active one stays active until the new one is verified."""
     return _record(providers.put_config(tenant_id, body, wiring.provider_dependencies(), by=_caller()))
 
 

@@ -1,4 +1,4 @@
-"""The streams of the tables call PublishFunction with what was written."""
+"""The tables' streams call PublishFunction with what was written."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from mailer.services.publish import publish
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, int]:
-    """Tell of a batch of writes; where the bus does not take all, the error makes the stream hand out the batch again."""
+    """Publish the events of a batch of writes; where the bus does not take all, the error makes the stream deliver the batch again."""
     events = list(_events(event["Records"]))
     try:
         publish(events, wiring.event_bus())
@@ -23,7 +23,7 @@ def _events(records: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
     for record in records:
         try:
             event = event_of(record)
-        except Exception as error:  # noqa: BLE001  # one that nobody can read must not hold up those behind it for a day
+        except Exception as error:  # noqa: BLE001  # an unreadable record must not hold up those behind it for a day
             wiring.telemetry().failed("publish", tenant_of(record), error)
             continue
         if event is not None:

@@ -28,7 +28,7 @@ _SHOWN_CONFIG = {
     "version": "Counts the configs that were stored; none is used twice.",
     "region": "The AWS region; null for SMTP.",
     "credentials": "The type `accessKey` with the end of the accessKeyId, or the type `role` with roleArn and externalId. These two"
-    " are sealed, and left out while KMS does not open them. Secrets are never shown.",
+    " are encrypted, and left out while KMS does not decrypt them. Secrets are never shown.",
 }
 
 PARAMETERS: Mapping[str, str] = {

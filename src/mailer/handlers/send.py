@@ -14,7 +14,7 @@ from mailer.services.send import send_batch
 
 
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Mapping[str, str]]]:
-    """Send a batch; answer which of its messages SQS must hand out again."""
+    """Send a batch; return which of its messages SQS must redeliver."""
     ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis())
     try:
         batch, unread = _read(event["Records"])
@@ -26,7 +26,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
 
 
 def _read(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Received], Sequence[str]]:
-    """Read a batch; second the receipts of messages of which it cannot be told now whether one of our functions sent them."""
+    """Read a batch; second the SQS ids of messages whose signature cannot be checked now."""
     batch, unread = [], []
     for record in records:
         try:

@@ -7,7 +7,7 @@ from mailer.domain.provider import StoredConfig
 
 
 def account_of(tenant_id: str, config: StoredConfig) -> str | None:
-    """Return the key of the account's line; None where nobody counts, as with SMTP."""
+    """Return the key of the account's rate; None where nothing is paced, as with SMTP."""
     return account_key(tenant_id, config.region, config.account) if config.provider == "ses" else None
 
 

@@ -1,4 +1,4 @@
-"""Bound what is in memory at once: threads hold bytes of a budget, and who finds too few left waits in line."""
+"""Bound what is in memory at once: threads hold bytes of a budget, and wait first come, first served, while too few are left."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,8 +9,7 @@ from threading import Condition
 class ByteBudget:
     """So many bytes that may be held at once.
 
-    First come, first served: nobody overtakes a large one that waits, so that it gets its turn. One that is larger than the whole
-    budget is alone when it has it.
+    Nobody overtakes a large one that waits. One that is larger than the whole budget holds it alone.
     """
 
     def __init__(self, size: int) -> None:

@@ -1,7 +1,7 @@
 """Recognise by its record a message of ours whose signature does not fit: the key that signed it has been replaced.
 
 What such a message says of itself does not count, as anybody could have made it up; what its record knows does. So whoever knows the
-content of a request that was accepted, or its ids where its body is parked, can add a copy of it: that waits for its time as any other.
+content of a request that was accepted, or its ids where its body is parked, can add a message of it: that waits for its time as any other.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from mailer.services.requeue import as_known, pointer_to
 
 
 def recognise(queue_message: QueueMessage, messages: MessagesTable) -> QueueMessage:
-    """Return a copy as its record knows it; one that no record knows is a producer's first.
+    """Return a message as its record knows it; one that no record knows is a producer's first.
 
     Raises:
         DependencyError: the table did not answer.

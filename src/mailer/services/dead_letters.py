@@ -1,4 +1,4 @@
-"""Work through the dead-letter queue: what lies there and why, what may be tried again, what is given up with a record of it."""
+"""List, redrive and drop what is on the dead-letter queue."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,16 +19,16 @@ from mailer.services.intake import NOT_ALLOWED
 from mailer.services.requeue import discard, is_own_body
 
 MOVED_BY_SQS = "moved_by_sqs"
-"""Stands for the reason of a message that carries none: SQS moved it after the last receive."""
+"""The reason of a message that carries none: SQS moved it after its last receive."""
 
 UNREADABLE = "(unreadable)"
-"""Stands for the ids of a body that tells none."""
+"""The ids of a body that has none."""
 
 DROPPED = ErrorInfo("dropped", "an operator took it off the dead-letter queue")
 
 
 class DeadLetterResult(StrEnum):
-    """What became of one letter."""
+    """What became of one dead letter."""
 
     REDRIVEN = "redriven"
     DROPPED = "dropped"
@@ -38,13 +38,13 @@ class DeadLetterResult(StrEnum):
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
     KEPT_NOT_ALLOWED = "kept: its producer may not ask for this tenant (ProducerTenants)"
     KEPT_TOO_LARGE = "kept: the queue would not take it with what must go along; it can only be dropped"
-    KEPT_UNDER_WAY = "kept: a worker may be at it"
+    KEPT_UNDER_WAY = "kept: a worker may be sending it"
     KEPT_QUEUE = "kept: the queue did not take it"
     KEPT_FAILED = "kept: an AWS service did not answer; run this again"
 
 
 HANDLED = frozenset({DeadLetterResult.REDRIVEN, DeadLetterResult.DROPPED, DeadLetterResult.RECORDED})
-"""What leaves nothing of a letter to work on."""
+"""Results after which the dead letter is deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class DeadLetterDependencies:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSummary:
-    """One letter as an operator sees it: never its body."""
+    """One dead letter as an operator sees it: never its body."""
 
     tenant_id: str
     request_id: str
@@ -75,7 +75,7 @@ Results = Iterator[tuple[DeadLetterSummary, DeadLetterResult]]
 
 
 def summarize(dead_letter: DeadLetter) -> DeadLetterSummary:
-    """Return what may be shown of a letter."""
+    """Return what an operator may see of a dead letter."""
     ids = readable_ids(dead_letter.queue_message.body) or (dead_letter.queue_message.tenant_id or UNREADABLE, UNREADABLE)
     return DeadLetterSummary(*ids, dead_letter.reason or MOVED_BY_SQS, dead_letter.detail or "")
 
@@ -88,14 +88,14 @@ def list_dead_letters(deps: DeadLetterDependencies) -> list[DeadLetterSummary]:
 
 
 def redrive(deps: DeadLetterDependencies, selected: Selector) -> Results:
-    """Send chosen letters through the queue again, but never one whose request has ended, unless it proves another end."""
+    """Redrive the selected dead letters, but never one whose request has ended, unless it proves another end."""
     return _process(deps, selected, _redrive)
 
 
 def drop(deps: DeadLetterDependencies, selected: Selector) -> Results:
-    """Give chosen letters up; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been accepted.
+    """Drop the selected dead letters; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been sent.
 
-    Where the letter proves that SES had accepted it, the request ends as `sent`.
+    Where a dead letter proves that SES had accepted the mail, the request ends as `sent`.
     """
     return _process(deps, selected, _drop)
 
@@ -121,7 +121,7 @@ def _process(
 def _handle(
     dead_letter: DeadLetter, deps: DeadLetterDependencies, act: Callable[[DeadLetter, DeadLetterDependencies], DeadLetterResult]
 ) -> DeadLetterResult:
-    """Work on one letter; a service that fails keeps this one, not those after it."""
+    """Handle one dead letter; an AWS service that fails keeps this one, not those after it."""
     try:
         dead_letter = replace(dead_letter, queue_message=recognise(dead_letter.queue_message, deps.messages))
         result = act(dead_letter, deps)
@@ -148,7 +148,7 @@ def _redrive(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLette
         return DeadLetterResult.KEPT_ENDED
     generation = max(dead_letter.queue_message.generation, record.generation if record else 0)
     if record is not None:
-        with suppress(RefusedError):  # it waits no more: the copy meets what the record says then
+        with suppress(RefusedError):  # it waits no more: the message is reconciled with the record when it arrives
             deps.messages.apply(changes.reschedule(record, deps.clock.now(), due_at=deps.clock.now()))
     queue_message = replace(dead_letter.queue_message, generation=generation, failures=0, tenant_id=request.tenant_id)
     return DeadLetterResult.KEPT_QUEUE if deps.queue.send([(queue_message, timedelta())]) else DeadLetterResult.REDRIVEN
@@ -193,7 +193,7 @@ def _proven(dead_letter: DeadLetter, request: Request, record: Delivery) -> tupl
 def _record_proven(
     request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies
 ) -> DeadLetterResult | None:
-    """Write down what a letter proves before it is dropped; None where that ends nothing."""
+    """Record the outcome that a dead letter proves before it is dropped; None where that ends nothing."""
     fence, outcome = proven
     now = deps.clock.now()
     if isinstance(outcome, Sent):
@@ -210,7 +210,7 @@ def _record_proven(
 
 
 def _request(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> Request | None:
-    """Read the letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
+    """Read the dead letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
     queue_message, ids = dead_letter.queue_message, readable_ids(dead_letter.queue_message.body)
     if queue_message.parked and not (ids and is_own_body(queue_message.parked, *ids)):
         return None

@@ -13,7 +13,7 @@ from mailer.ports import Clock, MessagesTable, RefusedError, Step, Telemetry
 
 
 class RecordDependencies(Protocol):
-    """Whatever holds the table, the journal and the clock."""
+    """What the write of an end depends on."""
 
     @property
     def messages(self) -> MessagesTable:
@@ -22,7 +22,7 @@ class RecordDependencies(Protocol):
 
     @property
     def telemetry(self) -> Telemetry:
-        """Return the journal."""
+        """Return the telemetry."""
         ...
 
     @property
@@ -37,7 +37,7 @@ def end_unsent(
     """Write the end of a request that waits, or is not known yet, and return the record; `steps` led to it.
 
     Raises:
-        RefusedError: it is not waiting any more, or a newer copy of it is on its way.
+        RefusedError: it is not waiting any more, or a newer message of it is on the queue.
         DependencyError: the table did not answer.
     """
     now = deps.clock.now()

@@ -1,6 +1,6 @@
 """Erase what is kept of a request, or of a tenant, on an operator's word; may be run again, and goes on where it stopped.
 
-Until no copy of a request can be on the queue any more, its ids and its status stay: without them a late copy would be sent as new.
+Its ids and its status stay until no message of the request can be on the queue any more: without them a late one would be sent as new.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from mailer.ports import Clock, DeadLetter, DeadLetters, Eraser, MessagesTable, 
 from mailer.services.requeue import discard
 
 COPIES_LAST = timedelta(days=15)
-"""How long after its end a copy of a request may still come off the queue: SQS keeps messages for 14 days (template.yaml)."""
+"""How long after its end a message of a request may still come off the queue: SQS keeps messages for 14 days (template.yaml)."""
 
 CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records reduced to ids and status, for 15 days"
 DEAD_LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
@@ -134,7 +134,7 @@ def _erase_records(records: Iterable[Delivery | None], deps: ErasureDependencies
 
 
 def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: ErasureDependencies) -> int:
-    """Delete the dead letters of chosen requests; one whose body tells no ids is its message group's."""
+    """Delete the dead letters of the selected requests; one whose body has no ids belongs to its message group."""
     kept: list[DeadLetter] = []
     erased = 0
     try:
@@ -153,7 +153,7 @@ def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: Erasu
 
 
 def _own_account_rates(tenant_id: str, deps: ErasureDependencies) -> set[str]:
-    """Return the lines that pace this tenant alone."""
+    """Return the accounts that pace this tenant alone."""
     row = deps.providers.get(tenant_id)
     configs = [config for config in (row.active, row.candidate) if config] if row else []
     shared = {c.account for c in configs if c.account and deps.eraser.shares_account(tenant_id, c.account)}

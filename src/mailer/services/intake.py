@@ -1,4 +1,4 @@
-"""Read a copy off the queue into a job; one that cannot be read ends as a `failed` record, or on the dead-letter queue with the reason."""
+"""Read a queue message into a job; one that cannot be read ends as a `failed` record, or on the dead-letter queue with the reason."""
 
 import hashlib
 from contextlib import suppress
@@ -37,13 +37,13 @@ NOT_ALLOWED = "producer_not_allowed"
 
 
 def read(received: Received, deps: SendDependencies) -> Job | Received | None:
-    """Return the job; None where the copy is dealt with; the copy itself where it must be handed out again."""
+    """Return the job; None where the message is dealt with; the message itself where SQS must redeliver it."""
     try:
         try:
             return _job_or_end(received, deps)
         except DependencyError as failure:
             _requeue_unread(received, deps, failure)
-    except Exception as failure:  # noqa: BLE001  # nothing that a body holds may stop its neighbours
+    except Exception as failure:  # noqa: BLE001  # no body may fail the rest of the batch
         deps.telemetry.failed("read", received.queue_message.tenant_id, failure)
         return replace(received, raised=not isinstance(failure, DependencyError))
     return None
@@ -72,7 +72,7 @@ def _job_or_end(received: Received, deps: SendDependencies) -> Job | None:
 
 
 def _asks_for_a_foreign_tenant(queue_message: QueueMessage, deps: SendDependencies) -> bool:
-    """Whether its producer may not ask for the tenant that a copy names."""
+    """Whether its producer may not send for the tenant that the message names."""
     if queue_message.sender is None or not (rules := deps.producers.current()).tenants:
         return False
     ids = readable_ids(queue_message.body)
@@ -80,7 +80,7 @@ def _asks_for_a_foreign_tenant(queue_message: QueueMessage, deps: SendDependenci
 
 
 def _is_of_a_later_version(queue_message: QueueMessage, now: datetime) -> bool:
-    """Whether a request that cannot be read had been read before: by a version of ours that knows more, which put it here."""
+    """Whether a request that cannot be read was read before by a later version of this code, which put it here."""
     return (queue_message.schema > SCHEMA or queue_message.parked is not None) and now < queue_message.created_at + 2 * MAX_AHEAD
 
 

@@ -43,40 +43,40 @@ class SendDependencies:
     trials: Trials
     producers: ProducerRules
     workers: Executor
-    """Sends the messages of a batch side by side."""
+    """Sends the messages of a batch concurrently."""
     budget: ByteBudget
-    """Bytes of raw messages that are composed or sent at once."""
+    """Bounds the bytes of raw messages that are composed or sent at once."""
     new_owner: Callable[[], str]
     """Makes a token that no other attempt has."""
     send_timeout: timedelta
-    """After this a worker is dead."""
+    """SendFunction's timeout: after it a worker is dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One record off the queue."""
+    """One message as SQS delivered it."""
 
     sqs_message_id: str
-    """SQS's message id: what the partial batch answer names."""
+    """What the partial batch response names."""
     queue_message: QueueMessage
     receives: int
-    """How many times SQS has handed this message out, this time included."""
+    """How many times SQS has delivered this message, this time included."""
     sent_at: datetime | None = None
     """When SQS took it; None where the event does not say."""
     crash: ErrorInfo | None = None
-    """Why it is kept for an operator and not tried: its worker died while it was tried by itself."""
+    """Why it goes to the dead-letter queue and is not tried: its worker died while it was tried alone."""
     raised: bool = False
-    """Whether our own code raised an error on it that it should not."""
+    """Whether our own code raised an unexpected error on it."""
 
     @property
     def redeliveries(self) -> int:
-        """Return how often SQS has handed it, or an earlier copy, out again."""
+        """Return how often SQS has redelivered it, earlier generations counted in."""
         return self.queue_message.redeliveries + self.receives - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A send request that could be read, with the copy it came in."""
+    """A send request that could be read, with the queue message it came in."""
 
     received: Received
     send: SendRequest
@@ -86,7 +86,7 @@ class Job:
 
     @property
     def queue_message(self) -> QueueMessage:
-        """Return the copy it came in."""
+        """Return the queue message it came in."""
         return self.received.queue_message
 
     @property
@@ -95,6 +95,6 @@ class Job:
         return self.send.tenant_id
 
     def failed(self) -> Self:
-        """Return it with a copy that counts one more failed try."""
+        """Return it with one more failed try counted."""
         queue_message = replace(self.queue_message, failures=self.queue_message.failures + 1)
         return replace(self, received=replace(self.received, queue_message=queue_message))

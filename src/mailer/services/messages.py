@@ -40,7 +40,7 @@ def body_too_large(size: int, at: str) -> RequestError:
 
 
 Refusal = RequestError | DependencyError
-"""Why a request was not accepted: the caller's turn, or ours."""
+"""Why a request was not accepted: the caller must change it, or an AWS service failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class MessagesDependencies:
     workers: Executor
     """Reads and writes the records of a batch side by side."""
     send_timeout: timedelta
-    """After this a worker is dead."""
+    """SendFunction's timeout: after it a worker is dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +70,20 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedRequest:
-    """A request that could be read, and what its record would know of it; when it ends is not looked at yet."""
+    """A request that could be read, and its record's fields; its times are not checked yet."""
 
     send: SendRequest
     request: changes.Request
 
     @classmethod
     def of(cls, send: SendRequest, now: datetime, correlation_id: str | None = None) -> Self:
-        """Take what is asked for."""
+        """Take a request as it was read."""
         return cls(send, changes.Request.of(send, created_at=now, expires_at=now, correlation_id=correlation_id))
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request that can be queued, and what its record will know of it."""
+    """A request that can be queued: its record's fields, its queue message and that one's delay."""
 
     request: changes.Request
     queue_message: QueueMessage
@@ -132,7 +132,7 @@ def prepare_request(asked: SubmittedRequest, now: datetime) -> PreparedRequest:
     """Prepare a request for the queue.
 
     Raises:
-        RequestError: its times or its size are not to be had.
+        RequestError: its times or its size are not allowed.
     """
     send, request = asked.send, asked.request
     times, body = schedule(send, now), canonical_json(send)
@@ -171,7 +171,7 @@ def provider_rows(tenant_ids: Collection[str], deps: MessagesDependencies) -> Ma
 
 
 def check_tags(send: SendRequest, config: StoredConfig) -> None:
-    """Refuse tags that SES would not show to anybody: without a configuration set it has nowhere to report them.
+    """Refuse tags where the config has no configuration set: SES would report them nowhere.
 
     Raises:
         RequestError: the config names no configuration set.
@@ -203,7 +203,7 @@ def _accept_concurrently(asked: Mapping[int, SubmittedRequest], now: datetime, d
 def _prepare_all(
     asked: Mapping[int, SubmittedRequest], now: datetime, deps: MessagesDependencies
 ) -> tuple[Mapping[int, PreparedRequest], Mapping[int, Refusal]]:
-    """Prepare new requests for the queue; return also why some cannot be. What costs a call is asked last."""
+    """Prepare new requests for the queue; return also why some are refused. Checks that cost a call come last."""
     refused: dict[int, Refusal] = {}
     requests = _taken({number: _safely(lambda one: prepare_request(one, now), one) for number, one in asked.items()}, refused)
     try:

@@ -1,4 +1,4 @@
-"""Write down what became of an attempt, and bring a request that goes on to rest."""
+"""Record the outcome of an attempt, and defer a request that is to be tried again."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +18,10 @@ from mailer.services.requeue import carry_proof, discard_body, requeue_at, reque
 
 
 def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
-    """Bring the record to where the outcome leads; where the table does not take it, send the proof along the queue.
+    """Write the outcome to the record; where the table does not take it, requeue the message with the outcome as proof.
 
     Raises:
-        DependencyError: neither the table nor the queue took it, or its body is not safe yet: the copy must stay on the queue.
+        DependencyError: neither the table nor the queue took it, or its body is not safe yet: SQS must redeliver the message.
     """
     if isinstance(outcome, NotSent):
         outcome = replace(outcome, error=with_remediation(outcome.error, row))
@@ -56,7 +56,7 @@ def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome
         carry_proof(job, deps, fence, outcome, failure)
     except DependencyError:
         if isinstance(outcome, NotSent) and outcome.error.error_class is not ErrorClass.FAILED:
-            # The queue is out of reach, perhaps not the table: SQS hands this very copy out again, to a record that may be tried.
+            # The queue is out of reach, perhaps not the table: SQS redelivers this very message, and the record then lets it be tried.
             deferral = Deferral(
                 until=deps.clock.now(), generation=job.queue_message.generation, error=outcome.error, parked=job.queue_message.parked
             )

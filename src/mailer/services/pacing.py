@@ -1,4 +1,4 @@
-"""Reserve sending slots: remember each account's line, keep its pace up to date, book what a batch needs in one write."""
+"""Reserve sending slots: cache each account's rate, keep it up to date, book what a batch needs in one write."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.ports import PacingTable, RateConflictError
 
 TRUSTED = 5.0
-"""Seconds for which a line is taken to be as it was last seen, when its account is idle."""
+"""Seconds for which a cached rate is trusted while its account is idle."""
 
 CACHED_RATES = 10_000
-"""Lines that one function remembers, about 0.5 KB each."""
+"""Account rates that one function caches, about 0.5 KB each."""
 
 TRIES = 6
 """Writes for one reservation before it is given up: each fails only when another function has just turned the account from idle
@@ -23,7 +23,7 @@ to busy or back, filled its line or changed its pace."""
 
 @dataclass(slots=True)
 class _CachedRate:
-    """A line as this function saw it last."""
+    """An account's rate as this function saw it last."""
 
     account_rate: AccountRate
     seen_at: float
@@ -44,7 +44,7 @@ class Pacing:
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
     ) -> Sequence[Slot | RetryAt]:
-        """Tell for each message of an account when it may be sent; see `ports.Pacer.reserve`."""
+        """Return for each message of an account when it may be sent; see `ports.Pacer.reserve`."""
         has_slots = any(slot is not None for slot in carried)
         cached = self._get(account, source, now, afresh=has_slots)
         self._keep_pace(account, cached, source, sum(weights), now)
@@ -58,7 +58,7 @@ class Pacing:
         return self._change_pace(account, AccountRate.throttled, now)
 
     def quota_exhausted(self, account: str, now: datetime) -> datetime:
-        """Let an account rest whose daily quota is used up; return until when."""
+        """Pause an account whose daily quota is used up; return until when."""
         return self._change_pace(account, AccountRate.quota_exhausted, now)
 
     # -- cache
@@ -117,7 +117,7 @@ class Pacing:
     def _book(
         self, account: str, cached: _CachedRate, source: RateSource, plan: Callable[[AccountRate], Booking | None], now: datetime
     ) -> Booking | None:
-        """Book what is planned on the line as it turns out to be; None where nothing is."""
+        """Book what `plan` asks for, planning anew after each conflict; None where nothing is planned."""
         for _ in range(TRIES):
             booking = plan(cached.account_rate)
             if booking is None:
@@ -138,7 +138,7 @@ class Pacing:
     # -- pace
 
     def _keep_pace(self, account: str, cached: _CachedRate, source: RateSource, weight: int, now: datetime) -> None:
-        """Follow what became known of the rate, ask for it when it is time, and go faster when it is time."""
+        """Adopt a newly known rate, ask SES for it when it is time, and raise it when it is time."""
         time = now.timestamp()
         if (adopted := cached.account_rate.adopted(source, time)) is not None:
             self._repace(account, cached, adopted, now)
@@ -154,7 +154,7 @@ class Pacing:
             self._repace(account, cached, quicker, now)
 
     def _change_pace(self, account: str, change: Callable[[AccountRate, float], AccountRate | None], now: datetime) -> datetime:
-        """Change the pace unless it is changed already; return from when on the line moves."""
+        """Change the rate unless it is changed already; return from when on the account sends."""
         cached = self._cached.get(account)
         for _ in range(TRIES):
             if cached is not None and change(cached.account_rate, now.timestamp()) is None:
@@ -166,7 +166,7 @@ class Pacing:
         return max(now, moment(cached.account_rate.since)) if cached else now
 
     def _repace(self, account: str, cached: _CachedRate, account_rate: AccountRate, now: datetime) -> bool:
-        """Change the pace; False where another function was first, whose line is then the one that counts."""
+        """Change the rate; False where another function was first, whose rate then counts."""
         try:
             stored = (
                 self._table.repace(account, account_rate, now)
@@ -182,6 +182,6 @@ class Pacing:
 
 
 def _places(account_rate: AccountRate, booking: Booking, weights: Sequence[int]) -> Sequence[float]:
-    """Return where each message of a booking stands on the line; what was sent without a booking is counted behind them."""
+    """Return the slot of each message of a booking; what was sent without a booking is counted behind them."""
     first = account_rate.end(booking) - booking.weight
     return list(accumulate(weights[: booking.count], initial=first))[:-1]

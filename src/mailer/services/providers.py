@@ -1,4 +1,4 @@
-"""Keep tenants' providers: store a config sealed, show it without its secrets, disable, enable and remove it.
+"""Keep tenants' providers: store a config encrypted, show it without its secrets, disable, enable and remove it.
 
 Each change reads the row, decides, and replaces what it read; where another write came first it reads and decides anew.
 """
@@ -37,7 +37,7 @@ MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
 
 _TRIES = 10
-"""Before a caller is told to come again: that many writes to one tenant's row within one call are no accident."""
+"""Tries before the caller gets too_many_requests: that many other writes to one tenant's row within one call are no accident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def put_config(tenant_id: str, body: str | bytes, deps: ProviderDependencies, *,
 
     def decide(row: Provider | None) -> Provider:
         row = _reserved(tenant_id, row, deps)
-        # Sealed anew for each try: the version is part of what the ciphertext is bound to.
+        # Encrypted anew for each try: the version is part of what the ciphertext is bound to.
         whole = AssumableRole.of(config, _external_id(row, deps)) if isinstance(config, RoleConfig) else config
         ciphertext = deps.config_cipher.encrypt(tenant_id, provider_type, row.versions + 1, whole.plaintext())
         return lifecycle.store(row, _stored(provider_type, config, ciphertext, row), deps.clock.now())
@@ -93,7 +93,7 @@ def _refuse_forbidden(config: ProviderConfig, deps: ProviderDependencies) -> Non
 
 
 _EXTERNAL_ID = "external-id", 0
-"""What a tenant's ExternalId is sealed as, in the place of a config's provider and version, so that neither opens as the other."""
+"""What a tenant's ExternalId is encrypted as, in the place of a config's provider and version, so that neither decrypts as the other."""
 
 
 def _reserved(tenant_id: str, row: Provider | None, deps: ProviderDependencies) -> Provider:
@@ -134,9 +134,9 @@ def get_provider(tenant_id: str, deps: ProviderDependencies) -> Provider:
 
 
 def disclose(row: Provider, deps: ProviderDependencies) -> Provider:
-    """Return the row as the provider API shows it: roles with their ARN and ExternalId, errors with the advice that names them.
+    """Return the row as the provider API shows it: roles with their ARN and ExternalId, errors with the remediation that names them.
 
-    What cannot be opened stays closed: the rest of the row is shown all the same.
+    What cannot be decrypted is left out: the rest of the row is shown all the same.
     """
     roles = {config.version: role_of(row, config, deps) for config in (row.active, row.candidate) if config}
     error = add_remediation(row.error, row.active, roles[row.active.version]) if row.error and row.active else row.error
@@ -150,7 +150,7 @@ def _disclosed(config: StoredConfig, disclosed: Disclosed | None) -> StoredConfi
 
 
 def role_of(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> Disclosed | None:
-    """Open the role of a config; None where it is none, or cannot be opened."""
+    """Decrypt the role of a config; None where it is none, or cannot be decrypted."""
     if config.credentials["type"] != "role":
         return None
     try:

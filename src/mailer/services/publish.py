@@ -1,4 +1,4 @@
-"""Tell other systems what happened: at least once, for what is not told now is handed out again."""
+"""Publish events to other systems at least once: what is not published now, the stream delivers again."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from mailer.domain.events import Event
 from mailer.ports import EventBus
 
 ROUNDS = 3
-"""Times that an event is tried within one run: the bus may take some of a call's events and throttle others."""
+"""Tries of an event within one run: the bus may take some of a call's events and throttle others."""
 
 
 def publish(events: Sequence[Event], bus: EventBus) -> None:
     """Put all events on the bus.
 
     Raises:
-        DependencyError: it did not take all of them; the others may hear the rest again.
+        DependencyError: it did not take all of them; those that it took may be published twice.
     """
     left = events
     for _ in range(ROUNDS):

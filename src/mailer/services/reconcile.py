@@ -1,4 +1,4 @@
-"""What a copy does when its record does not let it be sent: somebody else is at it, was at it, or it has ended."""
+"""Reconcile a queue message with its request's record, where that does not let it be sent: it is being sent, was sent, or has ended."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -16,10 +16,10 @@ WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider 
 
 
 def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:
-    """Do what the record's state asks; True when the request may be tried now.
+    """Act on the record's state; True when the request may be tried now.
 
     Raises:
-        DependencyError: the copy could not be made safe; it must stay on the queue.
+        DependencyError: nothing safe was written; SQS must redeliver the message.
     """
     if not same_content(job.request.content_hash, record.content_hash):
         dead_letter(job.queue_message, deps, "request_id_reused", "another request with other content came under this requestId before")
@@ -30,7 +30,7 @@ def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:
     if record.generation > job.queue_message.generation:
         if job.queue_message.generation == 0 and has_lost_its_copy(record, deps.clock.now()):
             _take_over(job, deps, record)
-        return False  # else a newer copy is on its way; this one came again because its receipt was lost
+        return False  # else a newer message is on its way; this one came again because its receipt was lost
     match record.status:
         case Status.SENDING:
             return _reconcile_sending(job, deps, record)
@@ -47,7 +47,10 @@ def has_lost_its_copy(record: Delivery, now: datetime) -> bool:
 
 
 def _take_over(job: Job, deps: SendDependencies, record: Delivery) -> None:
-    """Let what a caller has sent once more stand for the copy that the queue has lost. The request is not overdue then: others do not."""
+    """Let what a caller has sent once more stand for the message that the queue has lost. The request is not overdue then.
+
+    Others do not.
+    """
     now, generation = deps.clock.now(), record.generation + 1
     enqueue(replace(as_known(job.queue_message, record), generation=generation, schema=SCHEMA), deps, timedelta())
     with suppress(RefusedError, DependencyError):
@@ -83,7 +86,7 @@ def _reconcile_unknown(job: Job, deps: SendDependencies, record: Delivery) -> bo
 
 
 def _after_lost_race(job: Job, deps: SendDependencies, current: Delivery | None) -> bool:
-    """Go on where somebody else was granted the resend; else do what the record asks by now: this may be its only copy."""
+    """Go on where another worker was granted the resend; else reconcile again: this may be the request's only message."""
     return current is None or current.status is Status.QUEUED or reconcile(job, deps, current)
 
 

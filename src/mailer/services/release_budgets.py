@@ -1,4 +1,4 @@
-"""Let parked mail back to the queue no faster than the lines of its sending accounts can take it."""
+"""Budget how much parked mail is released: no faster than its sending accounts may send."""
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
@@ -15,28 +15,28 @@ from mailer.services.accounts import account_of, rate_source
 
 @dataclass(slots=True)
 class ReleaseBudget:
-    """How much of a sending account's parked mail may still go back in this run."""
+    """How much of a sending account's parked mail may still be released in this run."""
 
     account_rate: AccountRate
     remaining: int
     """Recipients that find a slot."""
 
     def take(self, recipients: int) -> bool:
-        """Count a message in, if there is room; after the first that finds none there is none for any."""
+        """Spend budget on a message, if any is left; the first that finds none left closes the budget."""
         if self.remaining <= 0:
             return False
         self.remaining -= recipients
         return True
 
     def retry_at(self, recipients: int, now: datetime) -> datetime:
-        """Return about when a message that found no room may come back: each one later than the one before."""
+        """Return about when a message over budget may be released: each one later than the one before."""
         time = now.timestamp()
         self.account_rate = self.account_rate.after(self.account_rate.promise([recipients], time))
         return self.account_rate.retry_at(self.account_rate.promised - recipients, time).at
 
 
 class RateDependencies(Protocol):
-    """Whatever holds the provider rows and the lines."""
+    """What release budgets depend on."""
 
     @property
     def providers(self) -> ProvidersTable:
@@ -45,7 +45,7 @@ class RateDependencies(Protocol):
 
     @property
     def account_rates(self) -> AccountRates:
-        """Return the lines of the sending accounts."""
+        """Return the rates of the sending accounts."""
         ...
 
     @property
@@ -60,7 +60,7 @@ class RateDependencies(Protocol):
 
 
 class ReleaseBudgets:
-    """The outlets of one run; tenants on one account share theirs, and each is looked up once."""
+    """The budgets of one run; tenants on one account share theirs, and each is looked up once."""
 
     def __init__(self, deps: RateDependencies) -> None:
         self._deps = deps
@@ -68,9 +68,9 @@ class ReleaseBudgets:
         self._accounts: dict[str, ReleaseBudget | DependencyError] = {}
 
     def of(self, tenant_ids: Collection[str]) -> Mapping[str, ReleaseBudget | Blocked | DependencyError | None]:
-        """Return each tenant's outlet; why its mail has to wait for its provider; None where all of it may go back, as with SMTP.
+        """Return each tenant's budget, or why its mail waits for its provider; None where all of it may be released, as with SMTP.
 
-        Where its row, or the line of its account, could not be read, that is the answer: its mail stays where it is.
+        Where its row, or its account's rate, could not be read, that error is its value: its mail stays where it is.
 
         Raises:
             DependencyError: a table did not answer.

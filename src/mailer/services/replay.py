@@ -1,4 +1,4 @@
-"""Bring a restored status table up to date from the log lines that told what it has lost, and from the bodies in the bucket.
+"""Bring a restored status table up to date from the functions' log lines and the bodies in the bucket.
 
 Of each request the newest line counts, wherever it stands in a file; what SES accepted counts above all. An end is written back. A request
 that is still open, and whose body only the bucket has, is made due: the sweeper sends for it. Nobody may be sending meanwhile.
@@ -35,7 +35,7 @@ class ReplayDependencies:
 
 
 def replay(lines: Iterable[str], deps: ReplayDependencies, *, since: datetime) -> Counter[str]:
-    """Write back what lines and bucket tell; return how many ends of each status, how many reopened, known and so on.
+    """Write back what log and bucket show; return how many ends of each status, how many reopened, known and so on.
 
     `since` is the moment that the table was restored to. A crash on the way does no harm: the same lines may be replayed again.
 
@@ -67,7 +67,7 @@ def _by_request(bodies: Iterator[ParkedBody]) -> Mapping[Ids, Sequence[ParkedBod
 
 
 def _candidates(log: RequestLog, bodies: Mapping[Ids, Sequence[ParkedBody]], since: datetime) -> Iterator[Ids]:
-    """Yield whom the log tells to be open, and those with a body parked since; an older body without a record is a forgotten request's."""
+    """Yield requests that the log shows open or that have a body parked since; an older body without a record is an expired request's."""
     logged = {ids for ids, logged in log.newest.items() if logged.status not in END_STATUSES}
     held = {ids for ids, logged in log.newest.items() if logged.status is Status.UNKNOWN}
     fresh = {ids for ids, some in bodies.items() if some[-1].parked_at >= since}
@@ -165,7 +165,7 @@ def _reopened(ids: Ids, record: Delivery | None, logged: LoggedState | None, bod
 
 
 def _new_record(ids: Ids, logged: LoggedState | None, body: _Body | None, now: datetime) -> Delivery:
-    """Make the record of a request that has none; one whose body is on the queue fits any content until its copy comes."""
+    """Make the record of a request that has none; one whose body is on the queue matches any content until its message comes."""
     if body is not None:
         return Delivery(
             tenant_id=ids[0],

@@ -1,4 +1,4 @@
-"""Read the log lines back that tell what became of requests: of each request what was told last.
+"""Read back the log lines that state what became of requests: of each request the newest state.
 
 `observability.LogTelemetry` writes them, at every LogLevel.
 """
@@ -16,7 +16,7 @@ Ids = tuple[str, str]
 """tenantId and requestId."""
 
 STATE_MESSAGES = ("provider answered", "request recorded")
-"""Messages of the lines that tell what became of a request."""
+"""Messages of the lines that state what became of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +39,21 @@ class LoggedState:
 
     @property
     def outcome(self) -> FinalOutcome:
-        """Return it as an end."""
+        """Return it as a final outcome."""
         names = ("tenant_id", "request_id", "status", "at", "attempt", "message_id", "code")
         return FinalOutcome(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(slots=True)
 class RequestLog:
-    """What a log tells: of each request the newest state, and how many lines of ours could not be read."""
+    """The newest state of each request in a log, and how many of its lines could not be read."""
 
     newest: dict[Ids, LoggedState] = field(default_factory=dict)
     unreadable: int = 0
 
 
 def read_log(lines: Iterable[str]) -> RequestLog:
-    """Return what was told last of each request; what SES accepted is sent, whatever was told after it."""
+    """Return the newest state of each request; what SES accepted is sent, whatever was logged after it."""
     log = RequestLog()
     for line in lines:
         try:
@@ -68,12 +68,12 @@ def read_log(lines: Iterable[str]) -> RequestLog:
 
 
 def _rank(logged: LoggedState) -> tuple[bool, int, int, datetime]:
-    """Order what was told: attempts and generations only grow, and a slow worker may write its line after the next one's."""
+    """Order states: attempts and generations only grow, and a slow worker may write its line after the next one's."""
     return logged.status is Status.SENT, logged.attempt, logged.generation, logged.at
 
 
 def _parse_line(line: str) -> LoggedState | None:
-    """Read what SES answered, or what was recorded; None where a line tells neither."""
+    """Parse a line about SES's answer or a recorded state; None for any other line."""
     try:
         shown: Any = json.loads(line)
     except ValueError:
@@ -101,7 +101,7 @@ def _parse_line(line: str) -> LoggedState | None:
 
 
 _ANSWERS = {"sent": Status.SENT, "unknown": Status.UNKNOWN}
-"""Outcomes of "provider answered" that a record follows; one that was not sent goes on as the record says."""
+"""Outcomes of "provider answered" as statuses; what was not sent goes on as its record says."""
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Let a request wait: as a delayed copy on the queue, or parked in the bucket. The copy first, the record second, the receipt last."""
+"""Requeue a request's message or park its body. Order of writes: queue or bucket first, record second, deletion from the queue last."""
 
 import json
 from contextlib import suppress
@@ -18,7 +18,7 @@ from mailer.services.jobs import Job, Received, SendDependencies
 
 
 class BodyDependencies(Protocol):
-    """Whatever holds the bucket and the journal."""
+    """What discarding a parked body depends on."""
 
     @property
     def parked(self) -> ParkedBodies:
@@ -27,16 +27,16 @@ class BodyDependencies(Protocol):
 
     @property
     def telemetry(self) -> Telemetry:
-        """Return the journal."""
+        """Return the telemetry."""
         ...
 
 
 def requeue(
     job: Job, deps: SendDependencies, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
 ) -> None:
-    """Put the next copy of a request on the queue; `parked` is where its body has been put since it came.
+    """Put the request's next message on the queue, one generation up; `parked` is where its body has been put since it came.
 
-    Only the `slot` that is named goes along: the one that the job brought is used, forfeited or given up.
+    Only the `slot` given here is kept: the one that the job brought is used, forfeited or given up.
 
     Raises:
         DependencyError: SQS did not take it.
@@ -48,7 +48,7 @@ def requeue(
 
 
 def enqueue(queue_message: QueueMessage, deps: SendDependencies, delay: timedelta) -> None:
-    """Put one copy on the queue.
+    """Put one message on the queue.
 
     Raises:
         DependencyError: SQS did not take it.
@@ -66,7 +66,7 @@ def requeue_or_park(
     *,
     slot: float | None = None,
 ) -> Deferral:
-    """Bring a request to rest: the body is safe, on the queue or in the bucket, when this returns; the record is still to be written.
+    """Requeue the message, or park the body of a wait that the queue cannot hold; the caller writes the returned deferral to the record.
 
     Raises:
         DependencyError: neither S3 nor SQS took it.
@@ -92,7 +92,7 @@ def requeue_or_park(
 
 
 def park(job: Job, deps: SendDependencies) -> str:
-    """Store the body in the bucket, unless it is there, and return its key: one for all ways to write the same request."""
+    """Store the body in the bucket, unless it is there, and return its key: the same for all ways to write the same request."""
     return job.queue_message.parked or deps.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
 
 
@@ -102,12 +102,12 @@ def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
 
 
 def ids_alone(tenant_id: str, request_id: str) -> str:
-    """Return the body of a copy whose request is in the bucket."""
+    """Return the body of a message whose request is in the bucket."""
     return json.dumps({"tenantId": tenant_id, "requestId": request_id})
 
 
 def pointer_to(record: Delivery) -> QueueMessage:
-    """Return the copy that stands for a record's parked body."""
+    """Return the queue message that stands for a record's parked body."""
     return QueueMessage(
         body=ids_alone(record.tenant_id, record.request_id),
         tenant_id=record.tenant_id,
@@ -121,7 +121,7 @@ def pointer_to(record: Delivery) -> QueueMessage:
 
 
 def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
-    """Return a copy with a request's whole body as the newest of those that its record knows of."""
+    """Return a message with a request's whole body as the newest of those that its record knows of."""
     return replace(
         queue_message,
         tenant_id=record.tenant_id,
@@ -134,15 +134,15 @@ def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
 
 
 def requeue_at(job: Job, deps: SendDependencies, until: datetime) -> None:
-    """Look at a request again at a given time, whatever its record says until then; a proof in the copy stays in it."""
+    """Requeue a request for a given time, whatever its record says until then, and note the new generation; a proof goes along."""
     requeue(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.queue_message.proof)
-    # The copy is safe; a generation that is not written lets at most one more copy be bred.
+    # The message is on the queue; if this write fails, at most one duplicate is processed.
     with suppress(RefusedError, DependencyError):
         deps.messages.apply(changes.annotate(job.request, deps.clock.now(), generation=job.queue_message.generation + 1))
 
 
 def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
-    """Send what became of an attempt along the queue, because the table did not take it."""
+    """Requeue a request with its attempt's outcome as proof, because the table did not take it."""
     job = job.failed()
     delay = retry_delay(NotSent(failure.error), job.queue_message.failures) if job.queue_message.proof else _PROOF_DELAY
     requeue(job, deps, delay, proof=to_json(fence, outcome))
@@ -162,7 +162,7 @@ def discard_body(deps: SendDependencies, record: Delivery | None, key: str | Non
 
 
 def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> None:
-    """Let an open record know of a body that nobody waits for: it is deleted with the request's end, as another copy may still need it."""
+    """Note a parked body on an open record: it is deleted when the request ends, as another message may still need it."""
     if record.parked is not None or key is None:
         return
     try:
@@ -174,7 +174,7 @@ def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> 
 
 
 def discard(key: str | None, deps: BodyDependencies) -> None:
-    """Delete the parked body of a request that has ended; the bucket's lifecycle gets those that this misses."""
+    """Delete the parked body of a request that has ended; what this misses the bucket's lifecycle rule deletes."""
     if key is None:
         return
     try:
@@ -184,7 +184,7 @@ def discard(key: str | None, deps: BodyDependencies) -> None:
 
 
 def dead_letter_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -> None:
-    """Put a copy that kills its worker on the dead-letter queue; put back from there it is tried by itself at once.
+    """Put a message that kills its worker on the dead-letter queue; after a redrive it is tried alone at once.
 
     Raises:
         DependencyError: SQS did not take it.
@@ -196,7 +196,7 @@ def dead_letter_crashed(received: Received, deps: SendDependencies, crash: Error
 
 
 def dead_letter(queue_message: QueueMessage, deps: SendDependencies, reason: str, detail: str) -> None:
-    """Put a copy on the dead-letter queue, with the reason.
+    """Put a message on the dead-letter queue, with the reason.
 
     Raises:
         DependencyError: SQS did not take it.

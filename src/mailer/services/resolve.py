@@ -12,7 +12,7 @@ from mailer.services.messages import MessagesDependencies, get
 from mailer.services.requeue import discard, pointer_to
 
 HOLD_BACK = timedelta(seconds=10)
-"""Keeps a resent copy on the queue until the record says `queued`: one that came earlier would meet the `unknown` and go to rest."""
+"""Delays a resent message until the record says `queued`: one that came earlier would meet the `unknown` and be held."""
 
 
 def resolve(
@@ -42,10 +42,10 @@ def _is_resolved(record: Delivery, resolution: Resolution) -> bool:
 
 
 def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies) -> Delivery:
-    """Send the parked body again: the copy first, the record second.
+    """Send the parked body again: the message first, the record second.
 
-    If we die in between, the copy meets the `unknown`, goes to rest again, and the operator may ask anew. The other way round,
-    the record would say `queued` and nothing would come.
+    After a crash in between, the message meets the `unknown` and is held again, and the operator may ask anew. The other way round, the
+    record would say `queued` and nothing would be on the queue.
     """
     expires_at = _new_expiry(record, resolution.at, deps)
     change = changes.resolve_resend(record, resolution.at, deps.send_timeout, resolution, expires_at)

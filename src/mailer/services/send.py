@@ -1,7 +1,7 @@
-"""Send a batch of requests off the queue: read, open the provider, take turns, render, pass the fence, hand over, write down.
+"""Send a batch of requests off the queue: read, get the provider, reserve slots, compose, pass the fence, call SES, record the outcome.
 
-Every copy that this is given ends in one of three ways: its request's record says what became of it, a newer copy is on its way,
-or its receipt is in the answer and SQS hands it out again.
+Every message ends in one of three ways: its request's record says what became of it, a newer message is on the queue, or its id is in the
+returned failures and SQS redelivers it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -52,9 +52,9 @@ FENCE_SPAN = timedelta(seconds=5)
 
 
 def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: datetime) -> list[str]:
-    """Send what came in one batch; return the receipts of copies that must be handed out again.
+    """Send a batch; return the SQS message ids that SQS must redeliver.
 
-    `ends_at` is when the function's time is over.
+    `ends_at` is when the function times out.
     """
     trusted = [received for received in batch if not is_suspect(received)]
     suspects = list(deps.workers.map(lambda received: requeue_in_time(received, deps), filter(is_suspect, batch)))
@@ -74,7 +74,7 @@ def _send_trusted(batch: Sequence[Received], deps: SendDependencies, ends_at: da
 
 
 def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
-    """Send what could be read; return the copies that are not safe."""
+    """Send what could be read; return what SQS must redeliver."""
     rows = _rows({job.tenant_id for job in jobs}, deps)
     prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, deps)), jobs))
     sends = reserve_slots((one for one in prepared if isinstance(one, PreparedSend)), deps, latest=ends_at - CALL_SPAN)
@@ -96,21 +96,21 @@ def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
 
 
 def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | Received | None:
-    """Do some work for a request; None where it waits instead, its copy where that must be handed out again: nothing else is safe."""
+    """Do some work for a request; None where it was deferred instead, the received message where SQS must redeliver it."""
     try:
         try:
             return work()
         except DependencyError as failure:
             deps.telemetry.failed("deliver", job.tenant_id, failure)
             _defer_after_failure(job, deps, failure)
-    except Exception as failure:  # noqa: BLE001  # a bug of ours must not take the neighbours along
+    except Exception as failure:  # noqa: BLE001  # a bug must not fail the rest of the batch
         deps.telemetry.failed("deliver", job.tenant_id, failure)
         return replace(job.received, raised=not isinstance(failure, DependencyError))
     return None
 
 
 def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
-    """Let a request wait for a service of ours; where the table fails, or a proof is not settled yet, the copy waits alone."""
+    """Defer a request while an AWS service fails; requeue it alone where the table fails too, or a proof is not recorded yet."""
     job = job.failed()
     until = deps.clock.now() + retry_delay(NotSent(failure.error), job.queue_message.failures)
     if job.queue_message.proof:
@@ -123,10 +123,10 @@ def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyEr
 
 
 def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> PreparedSend | None:
-    """Take one request as far as it goes without its turn; None where that is all that can be done now.
+    """Do for one request all that needs no slot; None where it was deferred or ended.
 
     Raises:
-        DependencyError: an AWS service of ours failed.
+        DependencyError: an AWS service failed.
     """
     row = rows.get(job.tenant_id)
     if isinstance(row, DependencyError):
@@ -160,7 +160,7 @@ def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> 
 
 
 def _with_uploads(job: Job, deps: SendDependencies) -> Job:
-    """Pin the uploads to the versions that are there at the first reading, so that each later copy sends those."""
+    """Pin the uploads to the versions that are there at the first reading, so that each later message sends those."""
     if all(ref.version for ref in job.send.uploads.values()):
         return job
     job = replace(job, send=pin(job.send, lambda ref: ref.version or deps.attachments.version(job.tenant_id, ref)))
@@ -168,7 +168,10 @@ def _with_uploads(job: Job, deps: SendDependencies) -> Job:
 
 
 def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
-    """Return a copy that brings the pinned versions back; one whose body has no room for them, or grows when it is escaped, is parked."""
+    """Return a message that brings the pinned versions back.
+
+    One whose body has no room for them, or grows when it is escaped, is parked.
+    """
     body = canonical_json(job.send)
     if job.queue_message.parked is None and len(body) > MAX_BODY:
         return replace(job.queue_message, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, deps))
@@ -176,7 +179,7 @@ def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
 
 
 def _record_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
-    """Write down what became of an attempt whose result the table did not take; False when the copy must go on like any other."""
+    """Record the outcome of an attempt that the table did not take before; False when the message is handled like any other."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     proven = proof.proven_outcome(job.queue_message.proof or "", job.request, record)
     if proven is None:
@@ -203,7 +206,7 @@ def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: S
 
 
 def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, error: ErrorInfo) -> None:
-    """Let a request wait that its tenant's config or credentials keep from being tried."""
+    """Defer or end a request whose provider could not be created."""
     error = with_remediation(error, row)
     if error.error_class is ErrorClass.FAILED:
         end_job(job, deps, error)
@@ -215,10 +218,10 @@ def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, erro
 
 
 def deliver(scheduled: ScheduledSend, deps: SendDependencies, ends_at: datetime) -> None:
-    """Take a request's turn: send it at its slot, or let it come back for it.
+    """Send a request at its slot, or defer it until then.
 
     Raises:
-        DependencyError: an AWS service of ours failed before the fence.
+        DependencyError: an AWS service failed before the fence.
     """
     match scheduled.plan:
         case Slot() as slot:
@@ -236,7 +239,7 @@ def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
 
 
 def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
-    """Send at a slot. The mail is composed first, while the slot is waited for; one that cannot be composed has wasted it."""
+    """Send at a slot. The mail is composed first, while the slot is awaited; one that cannot be composed wastes it."""
     try:
         mail = _compose(prepared.job, prepared.provider, deps)
     except RequestError as refusal:
@@ -315,10 +318,10 @@ def defer(
     *,
     slot: float | None = None,
 ) -> None:
-    """Let a request wait that has not reached the fence; `slot` is what its copy is to bring along.
+    """Defer a request that has not passed the fence; `slot` is the reservation that its next message carries.
 
     Raises:
-        DependencyError: its copy could not be made safe.
+        DependencyError: neither queue nor bucket took it.
     """
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     if record is not None and not _is_deferrable(job, record) and not reconcile(job, deps, record):
@@ -326,7 +329,7 @@ def defer(
     deferral = requeue_or_park(job, deps, until, error, waits_for, slot=slot)
     try:
         deps.telemetry.recorded(deps.messages.apply(changes.defer(job.request, deps.clock.now(), deferral)), job.timings.steps)
-    except RefusedError as refusal:  # it went on meanwhile, as its copy will find
+    except RefusedError as refusal:  # it went on meanwhile, as its next message will find
         if not deferral.on_queue:
             _reconcile_parked(job, deps, refusal.current, deferral.parked)
     except DependencyError as failure:
@@ -337,7 +340,7 @@ def defer(
 
 
 def _reconcile_parked(job: Job, deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
-    """Do what the record of a request asks that went on while its body was being parked: no copy of it would find out later."""
+    """Reconcile a request whose record changed while its body was being parked: no later message would."""
     if record is None:
         return
     if not same_content(job.request.content_hash, record.content_hash):
@@ -348,7 +351,7 @@ def _reconcile_parked(job: Job, deps: SendDependencies, record: Delivery | None,
     if record.generation > job.queue_message.generation:
         remember_body(deps, record, key)
         return
-    # The copy that finds the end deletes the body.
+    # The message that finds the end deletes the body.
     job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, parked=key)))
     if reconcile(job, deps, record):
         requeue_at(job, deps, deps.clock.now())
@@ -363,7 +366,7 @@ def end_job(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
     """End a request that cannot be sent; where an earlier attempt may have been accepted it ends as `unknown`.
 
     Raises:
-        DependencyError: the table did not take it, or its copy could not be made safe.
+        DependencyError: the table, or the queue, did not take it.
     """
     record: Delivery | None
     try:
@@ -375,12 +378,12 @@ def end_job(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
 
 
 def _keep_for_operator(job: Job, crash: ErrorInfo, deps: SendDependencies) -> None:
-    """Put a copy that kills its worker on the dead-letter queue; the record stays open until it is redriven, dropped or expires."""
+    """Put a message that kills its worker on the dead-letter queue; the record stays open until it is redriven, dropped or expires."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     if record is not None and not _is_deferrable(job, record) and not reconcile(job, deps, record):
         return
     dead_letter_crashed(job.received, deps, crash)
-    with suppress(RefusedError):  # it went on meanwhile, as the copy will find when it is put back
+    with suppress(RefusedError):  # it went on meanwhile, as the message will find after a redrive
         deps.telemetry.recorded(
             deps.messages.apply(changes.defer_for_operator(job.request, deps.clock.now(), crash, job.queue_message.parked))
         )

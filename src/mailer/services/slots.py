@@ -1,4 +1,4 @@
-"""Give the messages of a batch their turn: one reservation for each sending account, then everyone in the order of the slots."""
+"""Reserve sending slots for a batch: one reservation for each sending account, then all messages in the order of their slots."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from mailer.services.jobs import Job, SendDependencies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedSend:
-    """A job whose provider is open; what it still needs is its turn and its mail."""
+    """A job with its provider; what it still needs is a slot and its mail."""
 
     job: Job
     row: Provider | None
@@ -26,23 +26,23 @@ class PreparedSend:
 
     @property
     def account(self) -> str | None:
-        """Return the key of the account whose rate it counts towards; None where nobody counts."""
+        """Return the key of the account whose rate it counts towards; None where nothing is paced."""
         return account_of(self.job.tenant_id, self.config)
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledSend:
-    """When a message may be sent, or why that cannot be told."""
+    """When a message may be sent, or why that is not known."""
 
     prepared: PreparedSend
     plan: Slot | RetryAt | Exception
 
 
 def reserve_slots(prepared: Iterable[PreparedSend], deps: SendDependencies, *, latest: datetime) -> Sequence[ScheduledSend]:
-    """Reserve slots for all messages of each account together; return the turns in the order in which to take them.
+    """Reserve slots for all messages of each account together; return them in the order in which to send.
 
-    In that order no message stands behind one that waits longer; copies are made once those are under way whose slots have come. After
-    `latest` nothing is reserved: all come back at once.
+    In that order no message stands behind one that waits longer; what must wait is requeued once the due messages are under way. After
+    `latest` nothing is reserved: all are requeued at once.
     """
     accounts: dict[str | None, list[PreparedSend]] = defaultdict(list)
     for one in prepared:
@@ -72,9 +72,9 @@ def _reserve(account: str | None, prepared: Sequence[PreparedSend], deps: SendDe
 
 
 def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) -> Slot | RetryAt:
-    """Return the slot, or a new one for that which this function itself let pass: composing took long, or all its threads were busy.
+    """Return the slot, or a new one if this worker missed it: composing took long, or all its threads were busy.
 
-    Such a slot is forfeited as one is that a copy brings too late: SES forgives no more.
+    A missed slot is forfeited, as one that a message carries too late: SES forgives no more.
 
     Raises:
         DependencyError: the pacing table did not answer.
@@ -86,15 +86,15 @@ def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) 
 
 
 def _source(prepared: Sequence[PreparedSend]) -> RateSource:
-    """Return where the rate comes from; GetSendQuota is asked again only where it told verify something."""
+    """Return where the rate comes from; GetSendQuota is asked again only where verify was allowed to call it."""
     answering = next((one.provider for one in prepared if one.config.quota_rate is not None), None)
     return rate_source([one.config for one in prepared], (lambda: answering.account_facts().max_send_rate) if answering else None)
 
 
 def apply_backpressure(outcome: Outcome, prepared: PreparedSend, deps: SendDependencies) -> None:
-    """Slow the account down, or let it rest, where that is what SES's answer asks for.
+    """Slow the account down, or pause it, where SES throttled it or its quota is used up.
 
-    Where the pacing table does not take it the line goes on as it was, and meets the next refusal.
+    Where the pacing table does not answer, the rate stays as it was until the next refusal.
     """
     if prepared.account is None or not isinstance(outcome, NotSent):
         return

@@ -1,8 +1,8 @@
-"""Try by itself what may have killed a worker, so that a message that kills is found and takes no other along.
+"""Isolate poison messages: try alone what may have killed a worker, so that a message that kills is found and fails no other.
 
-A message that SQS hands out for the third time is a suspect: it, or one beside it, may be why there was no answer before. Suspects are
-tried one at a time, after all others. Each is marked before it is read, and the mark changes when it is done: so one that comes back
-with its mark as it was is what its worker died of. It is kept for an operator, and it alone.
+A message that SQS delivers for the third time is a suspect: it, or one beside it, may have killed the workers before. Suspects are tried
+one at a time, after all others. Each is marked before it is read, and the mark changes when the try is over: so a message that comes back
+with its mark unchanged killed its worker. It alone goes to the dead-letter queue.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from mailer.services.jobs import Job, Received, SendDependencies
 from mailer.services.requeue import dead_letter_crashed, enqueue
 
 SUSPECT_FROM = 3
-"""Times that a message, or its earlier copies, have been handed out."""
+"""Deliveries of a message, those of earlier generations counted in."""
 
 REQUEUE_FROM = 5
-"""From this receive on a message that was not tried by itself is sent again as a new one, lest SQS moves it to the dead letters."""
+"""From this receive on a message that was not tried alone is requeued as a new one, before SQS moves it to the dead-letter queue."""
 
 DEAD_LETTER_FROM = 4
-"""From this receive on a message that our own code fails on, tried by itself, is kept for an operator."""
+"""From this receive on a message on which our own code fails, tried alone, goes to the dead-letter queue."""
 
 TRIAL_SPAN = timedelta(seconds=40)
 """A try is not begun with less of the function's time left: the end of that must not look like a crash."""
@@ -34,18 +34,18 @@ DIED = ErrorInfo("processing_crashed", "the worker died while it tried this requ
 RAISED = ErrorInfo("processing_crashed", "our code failed on this request each time; the log names step and error")
 
 SendJob = Callable[[Job], Received | None]
-"""Sends one job by itself; returns its copy where that is not safe."""
+"""Sends one job alone; returns what SQS must redeliver."""
 
 
 def is_suspect(received: Received) -> bool:
-    """Whether a copy has to be tried by itself."""
+    """Whether a message has to be tried alone."""
     return received.redeliveries + 1 >= SUSPECT_FROM
 
 
 def requeue_in_time(received: Received, deps: SendDependencies) -> Received | None:
-    """Send a copy again as a new message, if SQS would move it soon and nobody has tried it by itself; return what is still to be tried.
+    """Requeue a suspect as a new message, if SQS would move it soon and nobody has tried it alone; return what is still to be tried.
 
-    This is done before anything else of the batch: what comes after it may kill the worker again.
+    This comes before anything else of the batch, which may kill the worker again.
     """
     if received.receives < REQUEUE_FROM:
         return received
@@ -58,7 +58,7 @@ def requeue_in_time(received: Received, deps: SendDependencies) -> Received | No
 
 
 def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, send_job: SendJob) -> Received | None:
-    """Try a suspect; return its copy where SQS must hand it out again."""
+    """Try a suspect; return it where SQS must redeliver it."""
     now = deps.clock.now()
     if now + TRIAL_SPAN > ends_at:
         return _requeue_as_new(received, deps)
@@ -98,7 +98,7 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
 
 
 def _give_up(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependencies, send_job: SendJob) -> Received | None:
-    """Leave a copy to an operator; one that could not be read before is not read now."""
+    """Put a message on the dead-letter queue; one that could not be read before is not read now."""
     unsafe: Received | None = received
     if stage is Stage.SENDING:
         job = read(replace(received, crash=crash), deps)
@@ -116,7 +116,7 @@ def _give_up(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDepen
 
 
 def _requeue_after_failure(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
-    """Wait for the table that could not take the mark: without it nobody would know of what the worker died."""
+    """Requeue a suspect while the table does not take its mark: without the mark nobody would know what killed the worker."""
     deps.telemetry.failed("mark trial", received.queue_message.tenant_id, failure)
     failures = received.queue_message.failures + 1
     received = replace(received, queue_message=replace(received.queue_message, failures=failures))
@@ -128,7 +128,7 @@ def _requeue_after_failure(received: Received, deps: SendDependencies, failure: 
 
 
 def _requeue_as_new(received: Received, deps: SendDependencies, delay: timedelta = timedelta()) -> Received | None:
-    """Put the same copy on the queue as a new message, which SQS has not counted yet; it stays a suspect."""
+    """Requeue as a new message, whose receives SQS counts from zero; it stays a suspect."""
     queue_message = replace(received.queue_message, generation=received.queue_message.generation + 1, redeliveries=received.redeliveries)
     try:
         enqueue(queue_message, deps, delay)
@@ -140,6 +140,6 @@ def _requeue_as_new(received: Received, deps: SendDependencies, delay: timedelta
 
 
 def _done(received: Received, deps: SendDependencies) -> None:
-    """Note that only the receipt is left: should the worker die before it is given, the message is acknowledged when it comes again."""
+    """Mark a message as done: should the worker die before SQS deletes it, it is acknowledged when it comes again."""
     with suppress(DependencyError):
         deps.trials.reach(received.sqs_message_id, Trial(Stage.DONE, "-", deps.clock.now()))

@@ -1,6 +1,6 @@
-"""Move on what waits or got stuck: end what is past its time, feed parked bodies back, release the mail of resumed tenants.
+"""Sweep the open records: end what has expired, requeue parked bodies that are due, release the mail of resumed tenants.
 
-Bounded per run and idempotent: what a run leaves, or a crash makes it do twice, the next one puts right.
+Bounded per run and idempotent: what a run leaves, or a crash makes it do twice, the next run corrects.
 """
 
 from collections import deque
@@ -33,14 +33,14 @@ from mailer.services.release_budgets import ReleaseBudget, ReleaseBudgets
 from mailer.services.requeue import discard, pointer_to
 
 PAGE = 100
-"""Records read at once from one shard of the index, or of one tenant whose mail is set free."""
+"""Records read at once from one shard of the index, or of one tenant whose mail is released."""
 
 SENT_TOGETHER = 10
-"""Pointers in one call of the queue: what SQS takes in a batch; the calls go side by side."""
+"""Pointers in one call of the queue: SQS's limit of a batch; the calls run concurrently."""
 
 LOOK_AGAIN = timedelta(minutes=5)
-"""When a record that was set free is looked at again: long after the send path has taken its pointer, which moves that time on; soon enough
-for the few whose pointers a crash of the sweeper has lost."""
+"""When a released record is looked at again: long after the send path has taken its pointer, which moves that time on; soon enough for the
+few whose pointers a crash of the sweeper has lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class SweepStats:
 
 
 def sweep(deps: SweepDependencies, *, ends_at: datetime) -> SweepStats:
-    """Do one run, until nothing is due any more or the time is over."""
+    """Do one run, until nothing is due or the time is over."""
     stats, budgets, is_consumed = SweepStats(), ReleaseBudgets(deps), cache(lambda: _is_consumed(deps))
     shards = set(range(deps.shards))
     while shards and deps.clock.now() < ends_at:
@@ -111,17 +111,17 @@ def _move(
 
 
 def is_overdue(record: Delivery, now: datetime) -> bool:
-    """Whether an open record that should come back by itself has not: its copy on the queue is lost, or the queue is far behind."""
+    """Whether an open record's message has not come back in time: it is lost, or the queue is far behind."""
     return record.status in (Status.QUEUED, Status.DEFERRED) and (record.due_at or record.created_at) + OVERDUE_AFTER <= now
 
 
 def was_requeued(record: Delivery) -> bool:
-    """Whether a copy of a parked request that is due has been put on the queue before; that is looked at later than when it was due."""
+    """Whether a pointer of a parked request that is due was sent before: such a record is swept later than it was due."""
     return record.due_at is None or (record.sweep_at is not None and record.sweep_at > record.due_at)
 
 
 def _is_consumed(deps: SweepDependencies) -> bool:
-    """Whether what was on the queue half an hour ago should have been taken off it; so it is assumed where that cannot be told."""
+    """Whether the event source has run for half an hour, so that what was on the queue then is consumed; assumed where it is not known."""
     try:
         since = deps.event_source.running_since()
     except DependencyError as failure:
@@ -154,7 +154,7 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
 
 
 def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: SweepDependencies) -> int:
-    """Feed what the accounts can take; put off what finds no room, which would only be received to be parked again."""
+    """Requeue what the accounts can send; reschedule what is over their budgets, which would only be received to be parked again."""
     try:
         budget_of = budgets.of({record.tenant_id for record in records})
     except DependencyError as failure:
@@ -180,10 +180,7 @@ def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets,
 
 
 def _requeue_parked(records: Sequence[Delivery], deps: SweepDependencies) -> int:
-    """Send a pointer to each parked body, then note that it is on its way.
-
-    A crash in between sends one more, which its generation stops.
-    """
+    """Send a pointer to each parked body, then reschedule its record: a crash in between sends a duplicate, which its generation stops."""
     missed = _send_pointers(records, deps)
     return _apply_all([changes.reschedule(record, deps.clock.now()) for record in records if record not in missed], deps)
 
@@ -201,7 +198,7 @@ def _send_pointers(records: Sequence[Delivery], deps: SweepDependencies) -> Coll
 
 
 def _release_all(budgets: ReleaseBudgets, deps: SweepDependencies, stats: SweepStats, ends_at: datetime) -> None:
-    """Set free what the accounts can take of each tenant's mail, page by page in turn: nobody stands behind a large backlog."""
+    """Release what the accounts can send of each tenant's mail, page by page in rotation: no tenant waits behind a large backlog."""
     try:
         tenants = deps.releases.releasing()
         budget_of = budgets.of(tenants)
@@ -229,10 +226,10 @@ def _release(
     deps: SweepDependencies,
     stats: SweepStats,
 ) -> bool:
-    """Send for the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
+    """Release the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
 
     Raises:
-        DependencyError: a table did not answer: not all of the tenant's mail is set free yet.
+        DependencyError: a table did not answer: not all of the tenant's mail is released yet.
     """
     if isinstance(budget, DependencyError):
         raise budget
@@ -257,7 +254,7 @@ def _release(
 
 
 def _make_due(record: Delivery, deps: SweepDependencies) -> Delivery | DependencyError | None:
-    """Make a record due, and look at it once more should this run not get to send for its body; None where it has gone on by itself."""
+    """Make a record due, and sweep it again should this run not get to send its pointer; None where it went on by itself."""
     now = deps.clock.now()
     look = min(now + LOOK_AGAIN, record.expires_at)
     try:

@@ -1,4 +1,4 @@
-"""Note how long the steps of one request took, for the line that its outcome is logged with."""
+"""Measure the steps of one request, for the log line of its outcome."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from mailer.ports import Clock, Step
 
 @dataclass(slots=True)
 class StepTimings:
-    """The steps that were taken; one that was taken twice counts as one that took as long as both."""
+    """How long each step took; a step that was taken twice is summed."""
 
     steps: dict[Step, timedelta] = field(default_factory=dict)
 
     @contextmanager
     def measured(self, step: Step, clock: Clock) -> Iterator[None]:
-        """Note how long a step takes, however it ends."""
+        """Measure a step, however it ends."""
         began = clock.now()
         try:
             yield
@@ -24,5 +24,5 @@ class StepTimings:
             self.add(step, clock.now() - began)
 
     def add(self, step: Step, took: timedelta) -> None:
-        """Note how long a step took that was measured elsewhere."""
+        """Add a step that was measured elsewhere."""
         self.steps[step] = self.steps.get(step, timedelta()) + took

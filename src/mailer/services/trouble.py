@@ -1,4 +1,4 @@
-"""Tell which mail does not go out now, by tenant and code, from the log lines; what has been settled since is forgotten."""
+"""Find which mail does not go out now, by tenant and code, from the log lines; what has been solved since is left out."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _BAD = frozenset({Status.DEFERRED, Status.FAILED, Status.UNKNOWN})
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Requests of one tenant that stand the same way for the same reason."""
+    """Requests of one tenant with the same status for the same reason."""
 
     tenant_id: str
     status: Status
@@ -25,7 +25,7 @@ class Trouble:
 def find_trouble(lines: Iterable[str]) -> Sequence[Trouble]:
     """Return what does not go out, most requests first. Of each request its last line counts.
 
-    Mail that failed for its tenant's account is settled once that tenant's mail goes out again.
+    Failures of a tenant's account count as solved once that tenant's mail goes out again.
     """
     newest = list(read_log(lines).newest.values())
     last_sent: dict[str, datetime] = {}

@@ -127,7 +127,7 @@ FLOODER = "A"
 
 
 def _account(tenant: str) -> str:
-    """Return the key of the line of a tenant, each with an AWS account of its own."""
+    """Return the key of the rate of a tenant, each with an AWS account of its own."""
     return account_key(tenant, "eu-west-1", None)
 
 

@@ -1,4 +1,4 @@
-"""Fill the little AWS: provider rows with configs that the real vault has sealed."""
+"""Fill the little AWS: provider rows with configs that the real cipher has sealed."""
 
 import json
 from collections.abc import Sequence

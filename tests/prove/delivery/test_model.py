@@ -8,7 +8,7 @@ from model.setups import THOROUGH
 
 
 def test_no_wider_world_breaks_a_promise() -> None:
-    """Three workers, more copies, more resends: the shortest way to a broken promise is printed."""
+    """Three workers, more messages, more resends: the shortest way to a broken promise is printed."""
     with ProcessPoolExecutor(os.cpu_count()) as processes:
         walks = dict(zip(THOROUGH, processes.map(timed, THOROUGH), strict=True))
     for name, (found, seconds) in walks.items():
