@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.venv-sam/bin:$(PATH)
-OPERATE = $(BIN)/python -m mailer.operate --stack "$(STACK)"
+OPERATE = $(BIN)/python -m mailer_ops.operate --stack "$(STACK)"
 export PYTHONPATH := src:tests
 export SAM_CLI_TELEMETRY := 0
 
@@ -24,7 +24,7 @@ SINCE ?=
 LOG ?=
 NAME ?=
 ARCHITECTURE ?= arm64
-BENCHMARKS := $(patsubst tests/bench/%/__main__.py,bench.%,$(wildcard tests/bench/*/__main__.py))
+BENCHMARKS := $(patsubst tests/tools/bench/%/__main__.py,tools.bench.%,$(wildcard tests/tools/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help setup demo up tenant down invoke test test-aws bench prove lint audit format build deploy lock upgrade render \
@@ -35,22 +35,22 @@ help: ## List the targets
 	grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' -v b="$${bold-}" -v p="$${plain-}" '{printf "  %s%-8s%s %s\n", b, $$1, p, $$2}'
 
 setup: ## Install everything into .venv* (and Python 3.13 if there is none)
-	@python3 tests/environments.py setup
+	@python3 tests/tools/environments.py setup
 
 demo: setup ## On a local AWS: deploy, send for four tenants, show each .eml
-	@$(BIN)/python -m local_aws demo
+	@$(BIN)/python -m tools.local_aws demo
 
 up: setup ## Keep a local AWS running (PORT=4566, SMTP=host:port of an inbox)
-	@$(BIN)/python -m local_aws up --port "$(PORT)" --smtp "$(SMTP)"
+	@$(BIN)/python -m tools.local_aws up --port "$(PORT)" --smtp "$(SMTP)"
 
 tenant: setup ## Set up a tenant there that can send (NAME=acme)
-	@$(BIN)/python -m local_aws tenant "$(NAME)"
+	@$(BIN)/python -m tools.local_aws tenant "$(NAME)"
 
 down: setup ## Stop the local AWS
-	@$(BIN)/python -m local_aws down
+	@$(BIN)/python -m tools.local_aws down
 
 invoke: setup ## Run a built function (FUNCTION=SendFunction EVENT=events/…)
-	@$(BIN)/python -m local_aws invoke "$(FUNCTION)" "$(EVENT)" --port "$(PORT)"
+	@$(BIN)/python -m tools.local_aws invoke "$(FUNCTION)" "$(EVENT)" --port "$(PORT)"
 
 test: setup ## Run the unit, functional, template and local tests
 	@$(PYTEST) --numprocesses=2 --dist=loadfile tests/unit tests/functional tests/template
@@ -71,10 +71,10 @@ lint: setup ## Check style, types, layers, security and dependencies
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
-	@$(BIN)/python tests/audit.py --tolerate-unchecked
+	@$(BIN)/python tests/tools/audit.py --tolerate-unchecked
 
 audit: setup ## Known vulnerabilities of what ships; fails if not all is checked
-	@$(BIN)/python tests/audit.py
+	@$(BIN)/python tests/tools/audit.py
 
 dlq: setup ## Dead letters (DO="list|redrive|drop --tenant T --reason C")
 	@$(OPERATE) dlq $(DO)
@@ -108,10 +108,10 @@ deploy: build ## Deploy to your AWS account; asks before it changes anything
 	@sam deploy --parameter-overrides Architecture=$(ARCHITECTURE)
 
 lock: ## Pin pyproject.toml's dependencies; keeps the pins that fit
-	@python3 tests/environments.py lock
+	@python3 tests/tools/environments.py lock
 
 upgrade: ## Pin the newest versions
-	@python3 tests/environments.py lock --upgrade
+	@python3 tests/tools/environments.py lock --upgrade
 
 render: setup ## Compose IN/*.json into OUT: .eml and .envelope.json, or .rejected
-	@$(BIN)/python -m mailer.render "$(IN)" "$(OUT)"
+	@$(BIN)/python -m mailer_ops.render "$(IN)" "$(OUT)"

@@ -10,33 +10,33 @@ from uuid import uuid4
 import boto3
 from botocore.config import Config
 
-from mailer.adapters.attachments import S3Attachments
-from mailer.adapters.aws import require_json_objects
+from mailer.adapters.botocore_patches.connections import use_own_connections
+from mailer.adapters.botocore_patches.json_objects import require_json_objects
+from mailer.adapters.botocore_patches.payload_loggers import silence_payload_loggers
+from mailer.adapters.botocore_patches.raw_update import pass_updates
+from mailer.adapters.botocore_patches.signing import sign_fast
 from mailer.adapters.clock import SystemClock
-from mailer.adapters.connections import use_own_connections
+from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable
+from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
+from mailer.adapters.dynamodb.providers_table import DynamoProvidersTable
+from mailer.adapters.dynamodb.trials import DynamoTrials
 from mailer.adapters.event_source import LambdaEventSource
 from mailer.adapters.events import EventBridgeBus
-from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.onboarding_templates import S3OnboardingTemplates
-from mailer.adapters.pacing_table import DynamoPacingTable
-from mailer.adapters.parked_bodies import S3ParkedBodies
-from mailer.adapters.payload_loggers import silence_payload_loggers
 from mailer.adapters.producer_rules import SsmProducerRules
-from mailer.adapters.providers_table import DynamoProvidersTable
-from mailer.adapters.raw_update import pass_updates
-from mailer.adapters.send_queue import SqsSendQueue
-from mailer.adapters.signer import Signer
-from mailer.adapters.signing import sign_fast
-from mailer.adapters.trials import DynamoTrials
+from mailer.adapters.s3.attachments import S3Attachments
+from mailer.adapters.s3.parked_bodies import S3ParkedBodies
+from mailer.adapters.sqs.send_queue import SqsSendQueue
+from mailer.adapters.sqs.signer import Signer
 from mailer.domain.onboarding import Platform
 from mailer.observability import LogTelemetry, logger
 from mailer.ports import ConfigCipher, ProviderFactory
-from mailer.services.byte_budget import ByteBudget
-from mailer.services.jobs import SendDependencies
-from mailer.services.messages import MessagesDependencies
-from mailer.services.pacing import Pacing
-from mailer.services.providers import ProviderDependencies
-from mailer.services.sweep import SweepDependencies
+from mailer.services.api.messages import MessagesDependencies
+from mailer.services.pacing.pacing import Pacing
+from mailer.services.providers.providers import ProviderDependencies
+from mailer.services.sending.byte_budget import ByteBudget
+from mailer.services.sending.jobs import SendDependencies
+from mailer.services.sweeping.sweep import SweepDependencies
 from mailer.settings import settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
-    from mailer.adapters.credentials import AssumedRoles
+    from mailer.adapters.providers.credentials import AssumedRoles
 
 # ── our own AWS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,7 +189,7 @@ def sts() -> "STSClient":
 @cache
 def config_cipher() -> ConfigCipher:
     """Return what encrypts and decrypts configs."""
-    from mailer.adapters.encryption import KmsConfigCipher  # noqa: PLC0415  # see above
+    from mailer.adapters.providers.encryption import KmsConfigCipher  # noqa: PLC0415  # see above
 
     return KmsConfigCipher(settings().provider_key_arn, kms())
 
@@ -197,7 +197,7 @@ def config_cipher() -> ConfigCipher:
 @cache
 def assumed_roles() -> "AssumedRoles":
     """Return the sessions with tenants' roles."""
-    from mailer.adapters.credentials import AssumedRoles  # noqa: PLC0415  # see above
+    from mailer.adapters.providers.credentials import AssumedRoles  # noqa: PLC0415  # see above
 
     return AssumedRoles(sts, own_account=platform().account, platform=platform().name, clock=clock())
 
@@ -211,8 +211,8 @@ def platform() -> Platform:
 @cache
 def provider_factory() -> ProviderFactory:
     """Return what creates tenants' providers."""
-    from mailer.adapters.acting import TenantClients  # noqa: PLC0415  # see above
-    from mailer.adapters.provider_factory import TenantProviderFactory  # noqa: PLC0415  # see above
+    from mailer.adapters.providers.acting import TenantClients  # noqa: PLC0415  # see above
+    from mailer.adapters.providers.provider_factory import TenantProviderFactory  # noqa: PLC0415  # see above
 
     ca_bundle = settings().ca_bundle
     clients = TenantClients(width=settings().send_threads, ca_bundle=ca_bundle)

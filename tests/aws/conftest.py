@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from sandbox import Sandbox
+from support.aws.sandbox import Sandbox
 
 NAMES = ("TEST_SES_ACCESS_KEY_ID", "TEST_SES_SECRET_ACCESS_KEY", "TEST_SES_REGION", "TEST_SES_FROM")
 

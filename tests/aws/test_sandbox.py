@@ -1,7 +1,8 @@
 """The original's integration tests, on a real SES account."""
 
 import sandbox as integration
-from sandbox import Sandbox
+
+from support.aws.sandbox import Sandbox
 
 
 def test_a_send_in_a_sandboxed_account(sandbox: Sandbox) -> None:

@@ -9,9 +9,9 @@ from contextlib import contextmanager, nullcontext
 import pytest
 from moto import mock_aws
 
-import tables
 from mailer.settings import settings
-from wire_rules import Breach, watched
+from support.aws import tables
+from support.wire_rules import Breach, watched
 
 REGION = "eu-central-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_SESSION_TOKEN": "testing"}

@@ -8,17 +8,17 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import pytest
 
-from canned import answer
-from fakes import a_provider
-from gateway import Gateway
 from mailer import wiring
-from mailer.adapters.attachments import PREFIX, VALID_FOR, S3Attachments
-from mailer.adapters.providers_table import to_item
+from mailer.adapters.dynamodb.providers_table import to_item
+from mailer.adapters.s3.attachments import PREFIX, VALID_FOR, S3Attachments
 from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.message import MAX_RAW_BYTES, S3Object, parse_request
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.handlers import messages
-from messages_support import a_body
+from support.aws.canned import answer
+from support.fakes.messages import a_body
+from support.fakes.ports import a_provider
+from support.servers.gateway import Gateway
 
 PDF = {"filename": "report.pdf", "size": 1234}
 

@@ -4,15 +4,15 @@ import os
 import subprocess
 import sys
 
-import costs
-import tables
+from support.aws import tables
+from tools.docs import costs
 
 
 def test_the_table_of_costs_is_true() -> None:
-    """Counted anew; where this fails, `PYTHONPATH=src:tests python tests/costs.py` writes it."""
+    """Counted anew; where this fails, `PYTHONPATH=src:tests python -m tools.docs.costs` writes it."""
     # In a process of its own: what the functions log there is counted too.
     path = os.pathsep.join(str(tables.ROOT / folder) for folder in ("src", "tests"))
-    command = [sys.executable, tables.ROOT / "tests/costs.py", "--print"]
+    command = [sys.executable, tables.ROOT / "tests/tools/docs/costs.py", "--print"]
     made = subprocess.run(command, env={"PATH": os.environ["PATH"], "PYTHONPATH": path}, capture_output=True, text=True, check=True)
     assert costs.PAGE.read_text(encoding="utf-8").splitlines() == made.stdout.splitlines()
 

@@ -8,12 +8,12 @@ from unittest.mock import Mock, patch
 
 import boto3
 
-from api_calls import SendContext, call, event
-from crashing import Died
-from fakes import AtOnce, FakeClock
 from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.handlers import providers, send
+from support.aws.api_calls import SendContext, call, event
+from support.crashing import Died
+from support.fakes.ports import AtOnce, FakeClock
 
 FROM, SES_REGION = "billing@acme.example", "eu-west-1"
 MESSAGES = 12

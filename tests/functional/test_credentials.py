@@ -13,9 +13,9 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from moto import mock_aws
 
-import tenants
-from mailer.adapters.credentials import SESSION_POLICY, AssumedRoles, RoleAssumption, RoleCredentials, StaticCredentials
+from mailer.adapters.providers.credentials import SESSION_POLICY, AssumedRoles, RoleAssumption, RoleCredentials, StaticCredentials
 from mailer.domain.errors import DependencyError, NotSentError
+from support import tenants
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OWN_ACCOUNT = "111111111111"

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from mailer import wiring
-from mailer.adapters.dead_letters import SqsDeadLetters
 from mailer.domain.errors import DependencyError
+from mailer_ops.adapters.dead_letters import SqsDeadLetters
 
 
 @pytest.fixture

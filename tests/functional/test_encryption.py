@@ -10,9 +10,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from cipher_support import PLAINTEXT, REGION, ROW, a_cipher, flips, truncations
-from mailer.adapters.encryption import KmsConfigCipher
+from mailer.adapters.providers.encryption import KmsConfigCipher
 from mailer.domain.errors import DependencyError, NotSentError
+from support.aws.cipher import PLAINTEXT, REGION, ROW, a_cipher, flips, truncations
 
 
 @pytest.fixture(scope="module")

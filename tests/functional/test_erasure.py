@@ -10,11 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from fakes import NOON, FakeClock, FakeTelemetry, a_config, a_provider
 from mailer import wiring
-from mailer.adapters import dead_letters
-from mailer.adapters.dead_letters import SqsDeadLetters
-from mailer.adapters.erasure import AwsEraser
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import Delivery, Status
@@ -22,10 +18,14 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import QueueMessage, RefusedError
-from mailer.services import erasure
-from mailer.services.erasure import ErasureDependencies, StillOpenError, erase_request, erase_tenant
-from mailer.services.providers import onboard, put_config
-from sending_support import a_body
+from mailer.services.providers.providers import onboard, put_config
+from mailer_ops.adapters import dead_letters
+from mailer_ops.adapters.dead_letters import SqsDeadLetters
+from mailer_ops.adapters.erasure import AwsEraser
+from mailer_ops.operations import erasure
+from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError, erase_request, erase_tenant
+from support.fakes.ports import NOON, FakeClock, FakeTelemetry, a_config, a_provider
+from support.fakes.sending import a_body
 
 LONG_AGO = NOON - timedelta(days=20)
 REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")

@@ -1,4 +1,4 @@
-"""Every adapter with the longest, largest and most that may come to it, under the services' own rules (tests/wire_rules).
+"""Every adapter with the longest, largest and most that may come to it, under the services' own rules (tests/support/wire_rules).
 
 What a rule refuses fails at the end of the test, whatever the emulator made of the call.
 """
@@ -10,12 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-import tenants
-import transitions
-from fakes import NOON, FakeClock, a_config, a_delivery, a_provider
 from mailer import wiring
-from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import AssumedRoles, RoleAssumption
+from mailer.adapters.providers.acting import TenantClients
+from mailer.adapters.providers.credentials import AssumedRoles, RoleAssumption
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Resolution, Sent, Status
 from mailer.domain.errors import CODES, ErrorInfo
@@ -28,9 +25,11 @@ from mailer.domain.tags import tagged
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.observability import METRICS
 from mailer.ports import QueueMessage, RefusedError
-from mailer.services.pacing import Pacing
-from ses_server import SesServer
-from wire_rules import metrics
+from mailer.services.pacing.pacing import Pacing
+from support import tenants, transitions
+from support.fakes.ports import NOON, FakeClock, a_config, a_delivery, a_provider
+from support.servers.ses_server import SesServer
+from support.wire_rules import metrics
 
 pytestmark = pytest.mark.usefixtures("aws")
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-import tables
+from support.aws import tables
 
 HANDLERS = [resource["Properties"]["Handler"].rpartition(".")[0] for resource in tables.resources("AWS::Serverless::Function").values()]
 

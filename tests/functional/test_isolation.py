@@ -5,8 +5,8 @@ from contextvars import ContextVar
 import pytest
 from botocore.credentials import ReadOnlyCredentials
 
-from isolation import Witness, no_mix_up_among, sending
-from mailer.adapters import acting
+from mailer.adapters.providers import acting
+from support.isolation import Witness, no_mix_up_among, sending
 
 
 def test_no_send_is_ever_signed_for_another_tenant() -> None:

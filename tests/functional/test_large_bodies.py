@@ -7,11 +7,11 @@ from typing import Any
 import boto3
 import pytest
 
-from api_calls import SendContext
 from mailer import wiring
 from mailer.domain.message import MAX_BODY
 from mailer.handlers.send import handler
-from queues import record, taken
+from support.aws.api_calls import SendContext
+from support.aws.queues import record, taken
 
 MOST = 1024 * 1024
 """Bytes that SQS takes of a message."""

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-import tables
-from fakes import NOON, FakeMessagesTable
-from mailer.adapters.messages_table import DynamoMessagesTable
+from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable
 from mailer.domain import changes
 from mailer.domain.cursors import to_cursor
 from mailer.domain.delivery import Change, Status
 from mailer.ports import MessagesTable
-from transitions import REQUEST
+from support.aws import tables
+from support.fakes.ports import NOON, FakeMessagesTable
+from support.transitions import REQUEST
 
 
 @pytest.fixture(params=["dynamo", "fake"], scope="module")

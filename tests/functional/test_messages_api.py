@@ -7,14 +7,14 @@ from typing import Any
 import boto3
 import pytest
 
-from fakes import a_provider
-from gateway import Gateway
 from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.handlers import messages
 from mailer.handlers.send import _received as received
-from messages_support import a_body
-from queues import record, taken
+from support.aws.queues import record, taken
+from support.fakes.messages import a_body
+from support.fakes.ports import a_provider
+from support.servers.gateway import Gateway
 
 ACME = "/tenants/acme/messages"
 

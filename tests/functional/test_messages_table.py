@@ -11,18 +11,18 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest
 from moto import mock_aws
 
-import tables
-from canned import answer
-from fakes import NOON, a_delivery
-from mailer.adapters import messages_table
-from mailer.adapters.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
-from mailer.adapters.raw_update import pass_updates
+from mailer.adapters.botocore_patches.raw_update import pass_updates
+from mailer.adapters.dynamodb import messages_table
+from mailer.adapters.dynamodb.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
 from mailer.domain import changes, delivery
 from mailer.domain.changes import Deferral, Fence
 from mailer.domain.delivery import RECORD_RETENTION, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.ports import RefusedError
-from transitions import CHANGES, DEFERRAL, MS, REQUEST, cases, seen
+from support.aws import tables
+from support.aws.canned import answer
+from support.fakes.ports import NOON, a_delivery
+from support.transitions import CHANGES, DEFERRAL, MS, REQUEST, cases, seen
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

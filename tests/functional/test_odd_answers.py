@@ -8,21 +8,21 @@ from typing import Any
 import boto3
 import pytest
 
-import tenants
-from fakes import NOON, FakeClock, a_provider
 from mailer import wiring
-from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import AssumedRoles, RoleAssumption, RoleCredentials
-from mailer.adapters.encryption import KmsConfigCipher
+from mailer.adapters.providers.acting import TenantClients
+from mailer.adapters.providers.credentials import AssumedRoles, RoleAssumption, RoleCredentials
+from mailer.adapters.providers.encryption import KmsConfigCipher
 from mailer.domain import changes
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.events import Event
 from mailer.domain.message import S3Object
 from mailer.ports import AccountFacts, QueueMessage
-from mailer.services.pacing import Pacing
-from ses_server import Answer, SesServer
-from transitions import REQUEST
+from mailer.services.pacing.pacing import Pacing
+from support import tenants
+from support.fakes.ports import NOON, FakeClock, a_provider
+from support.servers.ses_server import Answer, SesServer
+from support.transitions import REQUEST
 
 NO_OBJECTS = ["", "null", "[]", '"text"', "<html>Welcome to our guest network</html>", "\x00\x7f"]
 """What is no answer of a service that speaks JSON."""

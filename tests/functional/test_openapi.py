@@ -9,14 +9,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-import api_reference
-import tables
-from api_fuzz import Api
-from gateway import Answer, Gateway
 from mailer.domain.errors import RequestError
 from mailer.domain.message import read_request
-from mailer.handlers import messages, providers, reference
-from mailer.handlers.openapi import described_bodies, openapi_document
+from mailer.handlers import messages, providers
+from mailer.handlers.rest import reference
+from mailer.handlers.rest.openapi import described_bodies, openapi_document
+from support.api_fuzz import Api
+from support.aws import tables
+from support.servers.gateway import Answer, Gateway
+from tools.docs import api_reference
 
 METHODS = {"get", "post", "put", "delete", "patch"}
 

@@ -12,18 +12,19 @@ import pytest
 from aws_lambda_powertools import Logger
 from moto import mock_aws
 
-import tables
-from fakes import NOON
-from mailer.adapters.messages_table import DynamoMessagesTable
-from mailer.adapters.outcome_restore import DynamoOutcomeRestore
+from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable
 from mailer.domain import changes
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import RECORD_RETENTION, Change, Delivery, Sent, Status
 from mailer.domain.errors import ErrorInfo
 from mailer.observability import LogTelemetry
-from mailer.ports import FinalOutcome, RefusedError
-from mailer.services.request_log import read_log
-from transitions import DEFERRAL, REQUEST
+from mailer.ports import RefusedError
+from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
+from mailer_ops.operations.request_log import read_log
+from mailer_ops.ports import FinalOutcome
+from support.aws import tables
+from support.fakes.ports import NOON
+from support.transitions import DEFERRAL, REQUEST
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -6,13 +6,13 @@ from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth, S3SigV4QueryAuth, SigV4Qu
 from botocore.exceptions import ClientError, ParamValidationError
 
 from mailer import wiring
-from mailer.adapters.acting import TenantClients
-from mailer.adapters.connections import trust_store
-from mailer.adapters.signing import QuickSigV4
+from mailer.adapters.botocore_patches.connections import trust_store
+from mailer.adapters.botocore_patches.signing import QuickSigV4
+from mailer.adapters.providers.acting import TenantClients
 from mailer.domain.errors import DependencyError
 from mailer.settings import settings
-from ses_server import Answer, SesServer
-from wire_rules import Breach
+from support.servers.ses_server import Answer, SesServer
+from support.wire_rules import Breach
 
 SERVICES = ["dynamodb", "events", "kms", "s3", "sqs", "sts"]
 

@@ -12,12 +12,12 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from mailer.adapters.pacing_table import KEPT, DynamoPacingTable
+from mailer.adapters.dynamodb.pacing_table import KEPT, DynamoPacingTable
 from mailer.domain.errors import DependencyError
 from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.ports import PacingTable, RateConflictError
-from mailer.services.pacing import Pacing
-from pacing_support import FakePacingTable
+from mailer.services.pacing.pacing import Pacing
+from support.fakes.pacing import FakePacingTable
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TIME = NOON.timestamp()

@@ -7,7 +7,7 @@ import boto3
 import pytest
 
 from mailer import wiring
-from mailer.adapters.parked_bodies import S3ParkedBodies
+from mailer.adapters.s3.parked_bodies import S3ParkedBodies
 from mailer.domain.errors import DependencyError
 
 BODY = '{"tenantId":"acme","requestId":"r1","message":{"subject":"Grüße"}}'

@@ -10,7 +10,6 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from api_calls import Answer, call, event
 from mailer import wiring
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.events import provider_changed
@@ -18,7 +17,8 @@ from mailer.domain.lifecycle import SANDBOX_MAY_BE
 from mailer.domain.provider import Provider, parse_config
 from mailer.handlers.providers import handler
 from mailer.observability import logger
-from mailer.services import providers as service
+from mailer.services.providers import providers as service
+from support.aws.api_calls import Answer, call, event
 
 FROM, SES_REGION = "billing@acme.example", "eu-west-1"
 KEY = json.loads(event("provider-put")["body"])

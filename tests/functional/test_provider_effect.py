@@ -10,13 +10,13 @@ import boto3
 import pytest
 from moto.ses.models import ses_backends
 
-from api_calls import Context, SendContext, call, event
 from mailer import wiring
-from mailer.adapters.providers_table import RELEASE_MARKED
-from mailer.adapters.table_stream import event_of
+from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED
+from mailer.adapters.dynamodb.table_stream import event_of
 from mailer.domain.delivery import Delivery, WaitsFor
 from mailer.handlers import providers, send, sweep
-from streams import read_stream
+from support.aws.api_calls import Context, SendContext, call, event
+from support.aws.streams import read_stream
 
 FROM, SES_REGION = "billing@acme.example", "eu-west-1"
 KEY = json.loads(event("provider-put")["body"])

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-import tenants
-from mailer.adapters.acting import TenantClients
-from mailer.adapters.credentials import AssumedRoles, RoleCredentials
-from mailer.adapters.provider_factory import KEPT_AT_MOST, KEPT_FOR, TenantProviderFactory
-from mailer.adapters.ses import SesProvider
-from mailer.adapters.smtp import SmtpProvider
+from mailer.adapters.providers.acting import TenantClients
+from mailer.adapters.providers.credentials import AssumedRoles, RoleCredentials
+from mailer.adapters.providers.provider_factory import KEPT_AT_MOST, KEPT_FOR, TenantProviderFactory
+from mailer.adapters.providers.ses import SesProvider
+from mailer.adapters.providers.smtp import SmtpProvider
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.mime import Sender
 from mailer.domain.provider import ProviderConfig, StoredConfig
 from mailer.ports import EmailProvider
+from support import tenants
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -8,11 +8,11 @@ import boto3
 import cfnlint
 import pytest
 
-from fakes import PLATFORM, a_config
 from mailer import wiring
 from mailer.domain.errors import DependencyError
 from mailer.domain.onboarding import onboarding_parameters, onboarding_template
 from mailer.domain.provider import StoredConfig
+from support.fakes.ports import PLATFORM, a_config
 
 EXTERNAL_ID = "gkXb0Cj4nHk_5w2JRxZpTqYc8uAeD1LmVfSi7oQhB3E"
 ROLE = a_config(account="222222222222", configuration_set="news", credentials={"type": "role"})

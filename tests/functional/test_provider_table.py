@@ -14,11 +14,11 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 
-import tables
-from fakes import NOON, FakeClock, a_config, a_provider
-from mailer.adapters.providers_table import RELEASE_MARKED, DynamoProvidersTable
+from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED, DynamoProvidersTable
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.provider import Provider, ProviderStatus
+from support.aws import tables
+from support.fakes.ports import NOON, FakeClock, a_config, a_provider
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -8,15 +8,15 @@ from unittest.mock import MagicMock, patch
 import pytest
 from botocore.exceptions import ClientError
 
-from api_calls import Context, event
-from fakes import NOON, a_config, a_provider
 from mailer import wiring
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.provider import ProviderStatus
 from mailer.handlers import publish
-from streams import read_stream, stream_record
+from support.aws.api_calls import Context, event
+from support.aws.streams import read_stream, stream_record
+from support.fakes.ports import NOON, a_config, a_provider
 
 SENT = {"Entries": [{"EventId": "1"}] * 10, "FailedEntryCount": 0}
 

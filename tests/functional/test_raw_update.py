@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.adapters.raw_update import pass_updates
+from mailer.adapters.botocore_patches.raw_update import pass_updates
 
 octets = st.binary(max_size=10)
 leaves = st.one_of(

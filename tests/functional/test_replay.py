@@ -15,8 +15,7 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from mailer import wiring
-from mailer.adapters.messages_table import SWEEP_SHARDS
-from mailer.adapters.outcome_restore import DynamoOutcomeRestore
+from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS
 from mailer.domain import changes
 from mailer.domain.delivery import Delivery, Outcome, Resolution, Sent, Status
 from mailer.domain.message import parse_request, schedule
@@ -24,12 +23,13 @@ from mailer.domain.mime import Mail
 from mailer.domain.provider import ProviderStatus
 from mailer.observability import LogTelemetry
 from mailer.ports import QueueMessage
-from mailer.services.messages import MessagesDependencies, cancel
-from mailer.services.replay import ReplayDependencies, replay
-from mailer.services.requeue import pointer_to
-from mailer.services.resolve import resolve
-from mailer.services.sweep import sweep
-from sending_support import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
+from mailer.services.api.messages import MessagesDependencies, cancel
+from mailer.services.api.resolve import resolve
+from mailer.services.requests.parked_bodies import pointer_to
+from mailer.services.sweeping.sweep import sweep
+from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
+from mailer_ops.operations.replay import ReplayDependencies, replay
+from support.fakes.sending import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
 
 _numbers = count(1)
 

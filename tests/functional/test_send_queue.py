@@ -11,11 +11,9 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from api_calls import SendContext
-from fakes import NOON
 from mailer import wiring
-from mailer.adapters.send_queue import MAX_BATCH_BYTES, SIGNED_ATTRIBUTE, SqsSendQueue, packed, to_attributes
-from mailer.adapters.signer import Signer
+from mailer.adapters.sqs.send_queue import MAX_BATCH_BYTES, SIGNED_ATTRIBUTE, SqsSendQueue, packed, to_attributes
+from mailer.adapters.sqs.signer import Signer
 from mailer.domain import changes, proof
 from mailer.domain.changes import Fence, Request
 from mailer.domain.delivery import NotSent
@@ -23,10 +21,12 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import MAX_BODY, parse_request
 from mailer.handlers.send import _received, handler
 from mailer.ports import QueueMessage
-from mailer.services.requeue import pointer_to
+from mailer.services.requests.parked_bodies import pointer_to
 from mailer.settings import settings
-from queues import record, taken
-from sending_support import a_body
+from support.aws.api_calls import SendContext
+from support.aws.queues import record, taken
+from support.fakes.ports import NOON
+from support.fakes.sending import a_body
 
 WHOLE = QueueMessage(
     body='{"tenantId":"acme","requestId":"r1"}',

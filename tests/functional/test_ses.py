@@ -12,13 +12,13 @@ from time import monotonic
 import pytest
 from botocore.credentials import ReadOnlyCredentials
 
-import tenants
-from mailer.adapters import connections
-from mailer.adapters.acting import NotActingError, TenantClients, acting_as
+from mailer.adapters.botocore_patches import connections
+from mailer.adapters.providers.acting import NotActingError, TenantClients, acting_as
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import DependencyError
 from mailer.domain.tags import tagged
-from ses_server import ACCEPTED, Answer, Close, Hang, Reaction, Request, Reset, SesServer, accepted, refused
+from support import tenants
+from support.servers.ses_server import ACCEPTED, Answer, Close, Hang, Reaction, Request, Reset, SesServer, accepted, refused
 
 Send = Callable[[], Outcome]
 

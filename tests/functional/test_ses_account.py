@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import tenants
-from mailer.adapters.acting import TenantClients
+from mailer.adapters.providers.acting import TenantClients
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.ports import AccountFacts
-from ses_server import Answer, Hang, Reaction, Request, SesServer, refused
+from support import tenants
+from support.servers.ses_server import Answer, Hang, Reaction, Request, SesServer, refused
 
 QUOTA = (
     "<GetSendQuotaResponse><GetSendQuotaResult><Max24HourSend>{quota}</Max24HourSend><MaxSendRate>{rate}</MaxSendRate>"

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import pytest
 
-import certificates
-import tenants
-from forward_proxy import Cut, ForwardProxy
-from mailer.adapters import connections
-from mailer.adapters.acting import TenantClients
+from mailer.adapters.botocore_patches import connections
+from mailer.adapters.providers.acting import TenantClients
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
-from ses_server import Answer, Reaction, Request, SesServer, accepted
+from support import tenants
+from support.servers import certificates
+from support.servers.forward_proxy import Cut, ForwardProxy
+from support.servers.ses_server import Answer, Reaction, Request, SesServer, accepted
 
 Scheme = Literal["http", "https"]
 LARGE = b"x" * 8_000_000

@@ -12,13 +12,13 @@ from threading import current_thread, main_thread
 import pytest
 from botocore.httpsession import DEFAULT_CA_BUNDLE
 
-import certificates
-import tenants
-from mailer.adapters import connections
-from mailer.adapters.acting import TenantClients
-from mailer.adapters.connections import IDLE_LIMIT, trust_store
+from mailer.adapters.botocore_patches import connections
+from mailer.adapters.botocore_patches.connections import IDLE_LIMIT, trust_store
+from mailer.adapters.providers.acting import TenantClients
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
-from ses_server import Hang, Reset, SesServer, accepted
+from support import tenants
+from support.servers import certificates
+from support.servers.ses_server import Hang, Reset, SesServer, accepted
 
 THREADS = 8
 

@@ -12,13 +12,13 @@ from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ses.models import ses_backends
 
-import tenants
-from fakes import NOON
-from mailer.adapters.acting import TenantClients
-from mailer.adapters.ses import SesProvider
+from mailer.adapters.providers.acting import TenantClients
+from mailer.adapters.providers.ses import SesProvider
 from mailer.domain.delivery import NotSent, Outcome, Sent
 from mailer.domain.message import EmailMessage
 from mailer.domain.mime import compose
+from support import tenants
+from support.fakes.ports import NOON
 
 TO = "jo@customer.example"
 

@@ -13,13 +13,13 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-import certificates
-import tenants
-from local_aws.proxy import hold_port
-from mailer.adapters.smtp import SmtpProvider
+from mailer.adapters.providers.smtp import SmtpProvider
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.mime import Sender
 from mailer.domain.provider import SmtpConfig
+from support import tenants
+from support.servers import certificates
+from tools.local_aws.proxy import hold_port
 
 USER, PASSWORD = "jo", "canary-password"
 

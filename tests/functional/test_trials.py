@@ -8,12 +8,12 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from fakes import FakeTrials
 from mailer import wiring
-from mailer.adapters.messages_table import DynamoMessagesTable
-from mailer.adapters.trials import DynamoTrials
+from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable
+from mailer.adapters.dynamodb.trials import DynamoTrials
 from mailer.domain.errors import DependencyError
 from mailer.ports import Stage, Trial, Trials
+from support.fakes.ports import FakeTrials
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RECEIPT = "5fea7756-0ea4-451a-a703-a558b933e274"

@@ -9,18 +9,18 @@ from unittest.mock import MagicMock, patch
 import boto3
 import pytest
 
-from api_calls import SendContext
-from fakes import NOON, a_provider
-from gateway import Gateway
 from mailer import wiring
-from mailer.adapters.messages_table import SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
+from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.provider import ProviderStatus
 from mailer.handlers import messages, publish, send
-from streams import read_stream
+from support.aws.api_calls import SendContext
+from support.aws.streams import read_stream
+from support.fakes.ports import NOON, a_provider
+from support.servers.gateway import Gateway
 
 ACME = "/tenants/acme/messages"
 NO_SUCH = {"S": "of a later version"}

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from botocore.model import ServiceModel
 
 from mailer import wiring
-from wire_rules import Breach, breaches_of, metrics, model
+from support.wire_rules import Breach, breaches_of, metrics, model
 
 REGION = "eu-central-1"
 KEY = {"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}}

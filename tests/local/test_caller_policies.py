@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from caller_policies import EXAMPLE_API, MAY, filled, policy, routes
-from local_aws.api import Api
-from local_aws.running import LocalAws
-from local_aws.server import REGION
+from support.aws.caller_policies import EXAMPLE_API, MAY, filled, policy, routes
+from tools.local_aws.api import Api
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import REGION
 
 TENANT = "policies"
 """Has no provider: the calls that come through send and change nothing."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from local_aws import worker
-from local_aws.running import LocalAws
-from local_aws.tenants import Tenant
+from tools.local_aws import worker
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
 
 
 @pytest.fixture

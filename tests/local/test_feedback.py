@@ -7,9 +7,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from local_aws.running import LocalAws
-from local_aws.server import REGION
-from local_aws.tenants import Tenant
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import REGION
+from tools.local_aws.tenants import Tenant
 
 SIMULATOR = "simulator.amazonses.com"
 

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import boto3
 
-from local_aws.api import Answer, Api
-from local_aws.running import LocalAws
-from local_aws.server import REGION
 from mailer.domain.errors import CODES
+from tools.local_aws.api import Answer, Api
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import REGION
 
 PATH = "/tenants/acme/provider"
 

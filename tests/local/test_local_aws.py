@@ -10,10 +10,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local_aws.processes import Process
-from local_aws.running import LocalAws, start_server, wait_for_server
-from local_aws.server import REGION
-from local_aws.tenants import Tenant
+from tools.local_aws.processes import Process
+from tools.local_aws.running import LocalAws, start_server, wait_for_server
+from tools.local_aws.server import REGION
+from tools.local_aws.tenants import Tenant
 
 STRANGER = "stranger@elsewhere.example"
 

@@ -10,12 +10,12 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.httpsession import URLLib3Session
 
-from local_aws.running import LocalAws
-from local_aws.tenants import Tenant
-from mailer.client import ApiError, MailClient
 from mailer.domain.delivery import Status
 from mailer.domain.uploads import MAX_UPLOAD
-from messages_support import a_body
+from mailer_client import ApiError, MailClient
+from support.fakes.messages import a_body
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
 
 
 def a_caller_of(aws: LocalAws, tenant: Tenant) -> MailClient:

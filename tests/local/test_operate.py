@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from local_aws.running import LocalAws
-from local_aws.server import NO_OWN_SETUP, ROOT
-from local_aws.tenants import Tenant
-from local_aws.up import exports
 from mailer.adapters.event_source import LambdaEventSource
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import NO_OWN_SETUP, ROOT
+from tools.local_aws.tenants import Tenant
+from tools.local_aws.up import exports
 
 MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
 
@@ -28,7 +28,7 @@ def env(aws: LocalAws) -> dict[str, str]:
 
 
 def run(env: dict[str, str], *arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailer.operate", *arguments]
+    command = [sys.executable, "-m", "mailer_ops.operate", *arguments]
     return subprocess.run(command, env=env, input=said, capture_output=True, text=True, check=False)
 
 
@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_every_letter_where_it_was(aws: LocalAws, tenant: Tenant, 
     """And ends with the exit code that shells expect, without a traceback."""
     put_on_dead_letter_queue(aws, tenant, "seen-again")
     was = hidden(aws)
-    command = [sys.executable, "-m", "mailer.operate", "dlq", "redrive", "--tenant", "nobody"]
+    command = [sys.executable, "-m", "mailer_ops.operate", "dlq", "redrive", "--tenant", "nobody"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while hidden(aws) == was:
             assert process.poll() is None

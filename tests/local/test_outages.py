@@ -2,9 +2,9 @@
 
 import pytest
 
-from local_aws.running import LocalAws
-from outages.cells import EXPECTED, VERIFY, Outage
-from outages.matrix import Matrix
+from tools.local_aws.running import LocalAws
+from tools.outages.cells import EXPECTED, VERIFY, Outage
+from tools.outages.matrix import Matrix
 
 API_GATEWAY = 29.0
 """Seconds after which API Gateway gives up."""

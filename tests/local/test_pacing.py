@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from local_aws import worker
-from local_aws.flood import RATE, Flood, activate, enqueue, flooded, limited_tenant, rate, throttles
-from local_aws.running import LocalAws
-from local_aws.tenants import Tenant
-from mailer.adapters.pacing_table import DynamoPacingTable
+from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
 from mailer.domain.delivery import Status
 from mailer.domain.pacing import HEADROOM, HORIZON, RateSource, RetryAt
 from mailer.domain.retries import MAX_DELAY
-from mailer.services.pacing import Pacing
+from mailer.services.pacing.pacing import Pacing
+from tools.local_aws import worker
+from tools.local_aws.flood import RATE, Flood, activate, enqueue, flooded, limited_tenant, rate, throttles
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
 
 
 def test_floods_leave_at_the_rates_of_their_accounts(aws: LocalAws) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from local_aws.api import Answer
-from local_aws.running import LocalAws
-from local_aws.server import REGION
-from local_aws.tenants import MAY_SEND, Tenant
+from tools.local_aws.api import Answer
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import REGION
+from tools.local_aws.tenants import MAY_SEND, Tenant
 
 NOTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}]}
 MAY_TELL = {

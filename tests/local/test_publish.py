@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from local_aws.running import LocalAws
-from local_aws.tenants import Tenant
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
 
 MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
 WAIT = 30.0  # seconds

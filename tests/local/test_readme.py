@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from local_aws.running import LocalAws
-from local_aws.server import NO_OWN_SETUP, ROOT
-from local_aws.up import exports, set_up_tenant
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import NO_OWN_SETUP, ROOT
+from tools.local_aws.up import exports, set_up_tenant
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -8,9 +8,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from local_aws.running import LocalAws
-from local_aws.server import REGION
-from local_aws.stack import NAME, platform_session
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import REGION
+from tools.local_aws.stack import NAME, platform_session
 
 FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "PublishFunction"]
 CONTEXT = {"tenant_id": "acme", "provider": "ses", "version": "1"}

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import boto3
 import pytest
 
-import tables
-from local_aws.running import LocalAws
-from local_aws.server import NO_OWN_SETUP, PLATFORM
-from local_aws.tenants import Tenant
-from mailer import operate, wiring
+from mailer import wiring
 from mailer.settings import settings
+from mailer_ops import operate
+from support.aws import tables
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import NO_OWN_SETUP, PLATFORM
+from tools.local_aws.tenants import Tenant
 
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
 MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
@@ -33,7 +34,7 @@ class Command:
         """Return the arguments with which `make` calls the operators' program, for a tenant of this test."""
         target, *variables = shlex.split(self.text)[1:]
         recipe = subprocess.run(["make", "-n", target, *variables], cwd=tables.ROOT, capture_output=True, text=True, check=True).stdout
-        [line] = [line for line in recipe.splitlines() if "mailer.operate" in line]
+        [line] = [line for line in recipe.splitlines() if "mailer_ops.operate" in line]
         words = shlex.shlex(line, posix=True, punctuation_chars=True)
         words.whitespace_split = True
         assert list(words) == shlex.split(line), "the shell would end the command before its end"

@@ -3,11 +3,11 @@
 from email import message_from_bytes, policy
 
 import pytest
-
 import sandbox as integration
-from local_aws.running import LocalAws
-from local_aws.tenants import Tenant
-from sandbox import Sandbox
+
+from support.aws.sandbox import Sandbox
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
 
 FRIEND = "friend@customer.example"
 

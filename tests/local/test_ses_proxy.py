@@ -21,10 +21,10 @@ from aiosmtpd.controller import Controller
 from botocore.config import Config
 from mypy_boto3_ses import SESClient
 
-from local_aws import wire
-from local_aws.alone import Alone, ses_alone
-from local_aws.control import ControlError, PublishedEvent
-from local_aws.proxy import Listener, hold_port
+from tools.local_aws import wire
+from tools.local_aws.alone import Alone, ses_alone
+from tools.local_aws.control import ControlError, PublishedEvent
+from tools.local_aws.proxy import Listener, hold_port
 
 FROM, TO = "billing@acme.example", "jo@example.com"
 MAIL = f"From: {FROM}\r\nTo: {TO}\r\nSubject: Invoice\r\n\r\nHello\r\n".encode()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from local_aws.running import LocalAws
-from storm.storm import Plan, Storm
+from tools.local_aws.running import LocalAws
+from tools.storm.storm import Plan, Storm
 
 
 def test_in_a_storm_nothing_is_lost_and_nothing_goes_out_twice(aws: LocalAws, capsys: pytest.CaptureFixture[str]) -> None:

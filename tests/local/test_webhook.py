@@ -16,11 +16,11 @@ from threading import Timer
 import pytest
 import urllib3
 
-import tables
-from local_aws.proxy import hold_port
-from local_aws.running import LocalAws
-from local_aws.server import ROOT, is_taken
-from local_aws.tenants import Tenant
+from support.aws import tables
+from tools.local_aws.proxy import hold_port
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import ROOT, is_taken
+from tools.local_aws.tenants import Tenant
 
 SECRET = "3f9c1a"
 WAIT = 30.0  # seconds

@@ -1,5 +1,5 @@
 """One local AWS for all tests here."""
 
-from local_aws.fixtures import aws, running_aws, tenant
+from tools.local_aws.fixtures import aws, running_aws, tenant
 
 __all__ = ["aws", "running_aws", "tenant"]

@@ -1,7 +1,7 @@
 """Every single-bit change and every truncation of a sealed config is refused, each with the one error."""
 
-from cipher_support import PLAINTEXT, ROW, a_cipher, flips, truncations
 from mailer.domain.errors import NotSentError
+from support.aws.cipher import PLAINTEXT, ROW, a_cipher, flips, truncations
 
 
 def test_no_mutation_opens_crashes_or_passes_for_an_outage() -> None:

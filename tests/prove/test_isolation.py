@@ -1,6 +1,6 @@
 """The full number of sends over 32 threads and 200 tenants."""
 
-from isolation import no_mix_up_among
+from support.isolation import no_mix_up_among
 
 
 def test_twenty_thousand_sends_without_a_mix_up() -> None:

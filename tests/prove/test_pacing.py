@@ -2,9 +2,9 @@
 
 import pytest
 
-from local_aws.flood import RATE, Flood, flooded, pollers, rate, throttles
-from local_aws.running import LocalAws
 from mailer.domain.delivery import Status
+from tools.local_aws.flood import RATE, Flood, flooded, pollers, rate, throttles
+from tools.local_aws.running import LocalAws
 
 
 def test_twenty_tenants_send_a_thousand_messages_at_their_rates(aws: LocalAws) -> None:

@@ -10,8 +10,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostile import BYTES, LIMITS, MIB, SECONDS, TEXTS, composing, cost, everywhere, filling, structures, with_free_texts, with_text, within
 from mailer.domain.message import MAX_MARKUP
+from support.hostile import (
+    BYTES,
+    LIMITS,
+    MIB,
+    SECONDS,
+    TEXTS,
+    composing,
+    cost,
+    everywhere,
+    filling,
+    structures,
+    with_free_texts,
+    with_text,
+    within,
+)
 from unit.test_reading_budget import MOST, beyond, reading, written
 
 
@@ -51,7 +65,7 @@ GROWTH = """
 from itertools import chain
 from pathlib import Path
 
-from hostile import TEXTS, cost, everywhere, structures
+from support.hostile import TEXTS, cost, everywhere, structures
 from unit.test_reading_budget import reading, written
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from local_aws.running import local_aws
-from storm.storm import Plan, Storm
+from tools.local_aws.running import local_aws
+from tools.storm.storm import Plan, Storm
 
 
 def test_ten_thousand_requests_and_a_thousand_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

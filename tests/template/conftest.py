@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import tables
+from support.aws import tables
 
 EXPAND = Path(__file__).with_name("expand.py")
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-import tables
 from mailer.observability import METRICS
-from telemetry_support import NAMESPACE, STACK, Metric, a_telemetry, write_everything
+from support.aws import tables
+from support.fakes.telemetry import NAMESPACE, STACK, Metric, a_telemetry, write_everything
 
 ALARMS = sorted(tables.resources("AWS::CloudWatch::Alarm"))
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-import tables
 from mailer.domain.errors import CODES
+from support.aws import tables
 
 Stack = dict[str, dict[str, Any]]
 

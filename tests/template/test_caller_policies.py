@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from caller_policies import EXAMPLE_API, MAY, filled, policy, policy_of_the_readme, routes
+from support.aws.caller_policies import EXAMPLE_API, MAY, filled, policy, policy_of_the_readme, routes
 
 
 def allowed(name: str, tenant_id: str) -> set[str]:

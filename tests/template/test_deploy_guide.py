@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-import tables
-from mailer.operate import RECORDING
-from mailer.services.replay import MARGIN
+from mailer_ops.operate import RECORDING
+from mailer_ops.operations.replay import MARGIN
+from support.aws import tables
 
 PAGE = (tables.ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 SERVICES = {"Serverless": "lambda", "ApiGateway": "apigateway"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-import tables
-from local_aws.ses_events import DETAIL_TYPES
+from support.aws import tables
+from tools.local_aws.ses_events import DETAIL_TYPES
 
 BUS = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/${AWS::StackName}-feedback"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import tables
 from mailer.domain.delivery import END_STATUSES
 from mailer.settings import Settings
+from support.aws import tables
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}

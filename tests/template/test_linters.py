@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tables
+from support.aws import tables
 
 TEMPLATE = tables.ROOT / "template.yaml"
 

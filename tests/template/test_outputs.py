@@ -1,6 +1,6 @@
 """The stack tells what the contract promises."""
 
-import tables
+from support.aws import tables
 
 OUTPUTS = {
     "ApiUrl",

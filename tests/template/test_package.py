@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import tables
+from support.aws import tables
 
 ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64"}.get(platform.machine().lower(), "arm64")
 UNCHECKED_HASH = 0b01  # the flags of PEP 552: named by hash, and the source is not looked at

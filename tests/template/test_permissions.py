@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import tables
 from mailer.domain.delivery import RECORD_RETENTION
 from mailer.domain.message import MAX_AHEAD
+from support.aws import tables
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 ACTING_ROLES = {"SendFunctionRole", "ProvidersFunctionRole"}

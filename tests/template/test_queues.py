@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-import tables
 from mailer.domain.retries import MAX_RECEIVES, hidden_for
-from mailer.services.suspects import REQUEUE_FROM, TRIAL_SPAN
+from mailer.services.sending.suspects import REQUEUE_FROM, TRIAL_SPAN
+from support.aws import tables
 
 MIB = 1024 * 1024
 DAYS = 24 * 60 * 60

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-import tables
 from mailer.domain.delivery import RECORD_RETENTION
+from support.aws import tables
 
 MAY_WAIT_DAYS = 14  # sendAt at most 7 days ahead, expiresAt at most 7 days after
 PRECIOUS = ("ProvidersTable", "MessagesTable", "ProviderKey", "AttachmentsBucket")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import tables
+from support.aws import tables
 
 Stack = dict[str, dict[str, Any]]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from fakes import FakeProvidersTable, a_provider
-from gateway import Gateway, proxy_event
 from mailer.handlers import messages
-from mailer.handlers.api import normalize_event
-from mailer.services.messages import MessagesDependencies
-from messages_support import a_body, fake_deps, serve_from
+from mailer.handlers.rest.api import normalize_event
+from mailer.services.api.messages import MessagesDependencies
+from support.fakes.messages import a_body, fake_deps, serve_from
+from support.fakes.ports import FakeProvidersTable, a_provider
+from support.servers.gateway import Gateway, proxy_event
 
 EVENTS = sorted(path for path in (Path(__file__).parents[2] / "events").glob("*.json") if "requestContext" in json.loads(path.read_text()))
 MESSAGES = "/tenants/{tenantId}/messages"

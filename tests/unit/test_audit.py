@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import audit
-from audit import SOUND, UNCHECKED, VULNERABLE, judge, pinned
+from tools import audit
+from tools.audit import SOUND, UNCHECKED, VULNERABLE, judge, pinned
 
 NAMES = {"boto3", "pydantic-core"}
 BOTO3 = {"name": "boto3", "version": "1.0", "vulns": []}

@@ -7,13 +7,13 @@ from threading import Condition, Event, Semaphore
 
 import pytest
 
-from fakes import FakeAttachments
 from mailer.domain.delivery import Sent
 from mailer.domain.message import MAX_RAW_BYTES, parse_request
 from mailer.domain.mime import Sender, compose
-from mailer.services.byte_budget import ByteBudget
+from mailer.services.sending.byte_budget import ByteBudget
 from mailer.settings import Settings
-from sending_support import BUDGET, NOON, Bench, a_body, a_queue_message
+from support.fakes.ports import FakeAttachments
+from support.fakes.sending import BUDGET, NOON, Bench, a_body, a_queue_message
 
 PATIENCE = 10  # seconds, for what comes at once
 SIZE = 10

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON
 from mailer.domain.delivery import Status, WaitsFor
 from mailer.domain.errors import DependencyError
 from mailer.ports import QueueMessage
-from mailer.services.jobs import Received
-from sending_support import Bench, a_body, a_queue_message, a_record
+from mailer.services.sending.jobs import Received
+from support.fakes.ports import NOON
+from support.fakes.sending import Bench, a_body, a_queue_message, a_record
 
 OTHERS, SIGNED_ATTRIBUTE = "AROAPRODUCER:globex", "AROASENDFUNCTION:session"
 KEY = "parked/acme/r1/1.json"

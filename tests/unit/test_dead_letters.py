@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies, FakeSendQueue, FakeTelemetry
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import MAX_BODY
 from mailer.domain.producers import Producers
 from mailer.domain.proof import to_json
-from mailer.ports import DeadLetter, QueueMessage
-from mailer.services import dead_letters
-from mailer.services.dead_letters import DeadLetterDependencies, DeadLetterResult, DeadLetterSummary
-from mailer.services.intake import NOT_ALLOWED
-from sending_support import REJECTED, THROTTLED, a_body, a_queue_message, a_record
+from mailer.ports import QueueMessage
+from mailer.services.sending.intake import NOT_ALLOWED
+from mailer_ops.operations import dead_letters
+from mailer_ops.operations.dead_letters import DeadLetterDependencies, DeadLetterResult, DeadLetterSummary
+from mailer_ops.ports import DeadLetter
+from support.fakes.ports import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies, FakeSendQueue, FakeTelemetry
+from support.fakes.sending import REJECTED, THROTTLED, a_body, a_queue_message, a_record
 
 
 @dataclass

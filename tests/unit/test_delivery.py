@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from fakes import NOON, a_delivery
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import END_STATUSES, HOLDS, RULES, Guard, Status, WaitsFor, same_content
 from mailer.domain.errors import EXPIRED
-from transitions import BREAKS, CHANGES, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, TIMEOUT, WORD, Case, cases, seen
+from support.fakes.ports import NOON, a_delivery
+from support.transitions import BREAKS, CHANGES, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, TIMEOUT, WORD, Case, cases, seen
 
 OPEN = {Status.QUEUED, Status.DEFERRED}
 

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import provider_matrix
-from api_reference import PAGE, REGENERATE, SECTIONS
-from error_tables import OTHERWISE
-from fakes import a_delivery
-from mailer.adapters import ses_errors
+from mailer.adapters.providers import ses_errors
 from mailer.domain import remediation
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import NotSent, Status
@@ -19,7 +15,11 @@ from mailer.domain.errors import CODES, ErrorClass, ErrorInfo
 from mailer.domain.events import request_ended
 from mailer.domain.proof import from_json, to_json
 from mailer.domain.retries import retry_delay
-from mailer.handlers.models import StatusRecord
+from mailer.handlers.rest.models import StatusRecord
+from support.fakes.ports import a_delivery
+from tools.docs import provider_matrix
+from tools.docs.api_reference import PAGE, REGENERATE, SECTIONS
+from tools.docs.error_tables import OTHERWISE
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fakes import NOON
 from mailer.adapters.event_source import LambdaEventSource
 from mailer.domain.errors import DependencyError
+from support.fakes.ports import NOON
 
 
 class Lambda:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, a_config, a_delivery, a_provider
 from mailer.domain.delivery import END_STATUSES, NEEDS_NEW_ID, Delivery, Resolution, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.events import Event, provider_changed, request_ended, what_changed
 from mailer.domain.provider import Provider, ProviderStatus
-from mailer.services.publish import ROUNDS, publish
+from mailer.services.events.publish import ROUNDS, publish
+from support.fakes.ports import NOON, a_config, a_delivery, a_provider
 
 ROOT = Path(__file__).resolve().parents[2]
 LATER = NOON + timedelta(seconds=1)

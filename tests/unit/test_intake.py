@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON
 from mailer.domain.delivery import Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.domain.message import MAX_AHEAD, SCHEMA, SendRequest, parse_request
 from mailer.ports import QueueMessage
-from mailer.services.jobs import Received
-from mailer.services.messages import SubmittedRequest, prepare_request
-from sending_support import THROTTLED, Bench, a_body, a_queue_message, a_record, under_way
+from mailer.services.api.messages import SubmittedRequest, prepare_request
+from mailer.services.sending.jobs import Received
+from support.fakes.ports import NOON
+from support.fakes.sending import THROTTLED, Bench, a_body, a_queue_message, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 IDS = '{"tenantId": "acme", "requestId": "r1"}'

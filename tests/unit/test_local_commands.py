@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import environments
-from local_aws import __main__ as commands
-from local_aws import terminal, up
-from local_aws.stack import SamError
+from tools import environments
+from tools.local_aws import __main__ as commands
+from tools.local_aws import terminal, up
+from tools.local_aws.stack import SamError
 
 
 def interrupt(*_: object, **__: object) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeMessagesTable, FakeProvidersTable, FakeSendQueue, a_config, a_delivery, a_provider
 from mailer.domain.delivery import Change, Status
 from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.message import HASH_SCHEME, MAX_BODY, canonical_json, content_hash, parse_request
 from mailer.domain.provider import ProviderStatus
-from mailer.services.messages import Accepted, accept, accept_batch
-from messages_support import a_body, a_send, fake_deps
+from mailer.services.api.messages import Accepted, accept, accept_batch
+from support.fakes.messages import a_body, a_send, fake_deps
+from support.fakes.ports import NOON, FakeMessagesTable, FakeProvidersTable, FakeSendQueue, a_config, a_delivery, a_provider
 
 
 class LostTable(FakeMessagesTable):

@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from fakes import FakeProvidersTable, a_delivery, a_provider
-from gateway import Gateway
 from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.handlers import messages
-from mailer.handlers.models import MAX_SHOWN
-from mailer.services.messages import MessagesDependencies
-from messages_support import a_body, fake_deps, serve_from
+from mailer.handlers.rest.models import MAX_SHOWN
+from mailer.services.api.messages import MessagesDependencies
+from support.fakes.messages import a_body, fake_deps, serve_from
+from support.fakes.ports import FakeProvidersTable, a_delivery, a_provider
+from support.servers.gateway import Gateway
 
 ACME = "/tenants/acme/messages"
 
@@ -321,7 +321,7 @@ def test_the_function_loads_no_encryption_sdk() -> None:
     """It cannot decrypt anything, and its cold start does not pay for it; nor for OpenAPI's models."""
     program = (
         "import sys, mailer.handlers.messages;"
-        "print([m for m in sys.modules if m.startswith(('aws_encryption_sdk', 'aws_cryptographic', 'mailer.handlers.openapi'))])"
+        "print([m for m in sys.modules if m.startswith(('aws_encryption_sdk', 'aws_cryptographic', 'mailer.handlers.rest.openapi'))])"
     )
     shown = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

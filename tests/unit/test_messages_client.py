@@ -11,16 +11,16 @@ import botocore.session
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from fakes import NOON, FakeProvidersTable, a_delivery, a_provider
-from gateway import STAGE, Gateway
-from mailer.client import ApiError, MailClient
-from mailer.client.connection import ATTEMPTS, Connection
 from mailer.domain.delivery import Status
 from mailer.domain.errors import ErrorInfo
 from mailer.handlers import messages
-from mailer.handlers.problem import problem_document
-from mailer.services.messages import MessagesDependencies
-from messages_support import a_body, fake_deps, serve_from
+from mailer.handlers.rest.problem import problem_document
+from mailer.services.api.messages import MessagesDependencies
+from mailer_client import ApiError, MailClient
+from mailer_client.connection import ATTEMPTS, Connection
+from support.fakes.messages import a_body, fake_deps, serve_from
+from support.fakes.ports import NOON, FakeProvidersTable, a_delivery, a_provider
+from support.servers.gateway import STAGE, Gateway
 
 URL = f"https://api.example/{STAGE}"
 

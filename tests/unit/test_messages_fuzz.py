@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeAttachments, FakeProvidersTable, a_config, a_provider
-from gateway import Gateway, proxy_event
 from mailer.domain.message import content_hash, parse_request
 from mailer.handlers import messages
-from mailer.services.messages import MessagesDependencies
-from messages_support import a_body, fake_deps, serve_from
+from mailer.services.api.messages import MessagesDependencies
+from support.fakes.messages import a_body, fake_deps, serve_from
+from support.fakes.ports import FakeAttachments, FakeProvidersTable, a_config, a_provider
+from support.servers.gateway import Gateway, proxy_event
 
 ACME = "/tenants/acme/messages"
 ROUTES = [ACME, f"{ACME}/batch", f"{ACME}/preview", f"{ACME}/r1", f"{ACME}/r1/cancel", f"{ACME}/r1/resolve", "/tenants/acme/attachments"]

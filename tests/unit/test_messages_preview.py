@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeAttachments, FakeProvidersTable, a_config, a_provider
 from mailer.domain.errors import RequestError
 from mailer.domain.provider import ProviderStatus
-from mailer.services.preview import preview
-from messages_support import a_send, fake_deps
+from mailer.services.api.preview import preview
+from support.fakes.messages import a_send, fake_deps
+from support.fakes.ports import NOON, FakeAttachments, FakeProvidersTable, a_config, a_provider
 
 UPLOADED = {"filename": "a.pdf", "s3": {"key": "acme/a"}}
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeMessagesTable, FakeParkedBodies, a_delivery
 from mailer.domain.delivery import Change, Status
 from mailer.domain.errors import RequestError
-from mailer.services.messages import cancel, get, list_newest
-from messages_support import fake_deps
+from mailer.services.api.messages import cancel, get, list_newest
+from support.fakes.messages import fake_deps
+from support.fakes.ports import NOON, FakeMessagesTable, FakeParkedBodies, a_delivery
 
 
 def refused(call: Any, *arguments: Any, **options: Any) -> RequestError:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeMessagesTable, FakeParkedBodies, FakeSendQueue, a_delivery
 from mailer.domain import delivery
 from mailer.domain.delivery import BEGIN, WORKER_DEAD_MARGIN, Change, Resolution, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import canonical_json
-from mailer.services.messages import MessagesDependencies
-from mailer.services.resolve import HOLD_BACK, resolve
-from messages_support import SEND_TIMEOUT, a_send, fake_deps
+from mailer.services.api.messages import MessagesDependencies
+from mailer.services.api.resolve import HOLD_BACK, resolve
+from support.fakes.messages import SEND_TIMEOUT, a_send, fake_deps
+from support.fakes.ports import NOON, FakeMessagesTable, FakeParkedBodies, FakeSendQueue, a_delivery
 
 SENT = Resolution("sent", "ops@acme.example", "found in the SES event log", NOON)
 RESEND = Resolution("resend", "ops@acme.example", "SES never saw it", NOON)

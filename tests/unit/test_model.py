@@ -3,10 +3,10 @@
 import pytest
 
 from mailer.domain.delivery import RULES
-from model.explore import walk
-from model.records import CHANGES, Write
-from model.setups import BROKEN, QUICK
-from model.world import Setup
+from tools.model.explore import walk
+from tools.model.records import CHANGES, Write
+from tools.model.setups import BROKEN, QUICK
+from tools.model.world import Setup
 
 
 @pytest.mark.parametrize("name", QUICK)

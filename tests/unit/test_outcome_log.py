@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
-from fakes import NOON
-from mailer.adapters.outcome_log import CloudWatchLog, OperatorsLog
-from mailer.services.request_log import STATE_MESSAGES
+from mailer_ops.adapters.outcome_log import CloudWatchLog, OperatorsLog
+from mailer_ops.operations.request_log import STATE_MESSAGES
+from support.fakes.ports import NOON
 
 
 class Groups:

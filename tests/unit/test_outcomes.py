@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from fakes import a_provider
 from mailer.domain import proof
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo
 from mailer.domain.retries import MAX_DELAY, retry_delay
-from sending_support import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_queue_message
+from support.fakes.ports import a_provider
+from support.fakes.sending import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_queue_message
 
 SANDBOX = NotSent(ErrorInfo("sandbox_recipient_not_verified", "the recipient is not verified"))
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mailer.domain.errors import DependencyError
 from mailer.domain.pacing import HEADROOM, QUOTA_BACKOFF, SLOWED, AccountRate, RateSource, RetryAt, Slot, moment
-from mailer.services.pacing import CACHED_RATES, TRIES, TRUSTED, Pacing
-from pacing_support import FakePacingTable
+from mailer.services.pacing.pacing import CACHED_RATES, TRIES, TRUSTED, Pacing
+from support.fakes.pacing import FakePacingTable
 
 NOON = moment(1_800_000_000.0)
 SECOND = timedelta(seconds=1)

@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 
-from bench.pacing import backlog
-from bench.pacing.simulation import FLOODER, Scenario, Simulation, Tally, percentile, quiet_tenants
+from tools.bench.pacing import backlog
+from tools.bench.pacing.simulation import FLOODER, Scenario, Simulation, Tally, percentile, quiet_tenants
 
 SHORT = Scenario(flood=1_000, flood_at=20.0, ends_at=100.0)
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tables import ROOT
+from support.aws.tables import ROOT
 
 LINES = [(file, line) for file in (ROOT / "src").rglob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
 IGNORING = [(file.name, line.strip()) for file, line in LINES if re.search(r"IGNORECASE|\bre\.I\b|\(\?[a-z]*i[a-z]*[:)]", line)]

@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.event_handler.exceptions import BadRequestError
 
 from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo, NotSentError, Problem, RequestError
-from mailer.handlers.problem import STATUS, answer_errors, problem
+from mailer.handlers.rest.problem import STATUS, answer_errors, problem
 
 SECRET = "canary-secret"
 

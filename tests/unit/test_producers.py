@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-import tables
-from fakes import FakeClock
 from mailer.adapters.producer_rules import ASK_AGAIN_AFTER, FRESH_FOR, SsmProducerRules
 from mailer.domain.errors import DependencyError
 from mailer.domain.producers import Producers
+from support.aws import tables
+from support.fakes.ports import FakeClock
 
 MOMENT = timedelta(milliseconds=1)
 GOOD = ["", "AROAEXAMPLE12:acme", "AIDAEXAMPLE12:acme|globex-1,111122223333:*", "AROAEXAMPLE12:a_B-9|a", "AROAEXAMPLE12:a,AROAEXAMPLE12:b"]

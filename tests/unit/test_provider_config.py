@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from mailer.domain.errors import RequestError
 from mailer.domain.provider import AccessKeyConfig, AssumableRole, RoleConfig, SmtpConfig, parse_config, parse_put
 from mailer.domain.regions import SES_REGIONS, partition_of
-from provider_support import KEY, ROLE, SECRET, SMTP, with_config
+from support.fakes.providers import KEY, ROLE, SECRET, SMTP, with_config
 
 
 def refusal(body: str) -> dict[str, str]:

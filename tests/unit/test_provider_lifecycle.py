@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, a_config, a_provider
 from mailer.domain import lifecycle
 from mailer.domain.errors import ErrorInfo, RequestError
 from mailer.domain.lifecycle import SANDBOX_MAY_BE, VerificationResult
 from mailer.domain.provider import Blocked, Provider, ProviderStatus, StoredConfig, sending_state
-from provider_support import FakeStore
+from support.fakes.ports import NOON, a_config, a_provider
+from support.fakes.providers import FakeStore
 
 ACTIVE, DISABLED, SUSPENDED = ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED
 UNVERIFIED, DELETED = ProviderStatus.UNVERIFIED, ProviderStatus.DELETED

@@ -1,10 +1,10 @@
 """The documentation's tables of providers are what the code does."""
 
-from provider_matrix import PAGE, calls_table, faults_table, lines_that_differ
+from tools.docs.provider_matrix import PAGE, calls_table, faults_table, lines_that_differ
 
 
 def test_documented_tables_are_true() -> None:
-    """State × call and fault × credentials × state, as docs/providers.md has them; tests/provider_matrix.py writes them anew."""
+    """State × call and fault × credentials × state, as docs/providers.md has them; tests/tools/docs/provider_matrix.py writes them anew."""
     assert list(lines_that_differ(PAGE.read_text(encoding="utf-8"))) == []
 
 

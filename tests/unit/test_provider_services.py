@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import pytest
 
-from fakes import a_config, a_provider
 from mailer.domain import lifecycle
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError
@@ -19,10 +18,19 @@ from mailer.domain.lifecycle import SANDBOX_MAY_BE
 from mailer.domain.onboarding import trust_policy
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 from mailer.ports import AccountFacts
-from mailer.services import providers, verify
-from mailer.services.providers import delete_provider, disable_provider, disclose, enable_provider, get_provider, onboard, put_config
-from mailer.services.verify import VerifyFailedError, verify_provider
-from provider_support import KEY, ROLE, SECRET, SMTP, FakeConfigCipher, Scene, a_scene, with_config
+from mailer.services.providers import providers, verify
+from mailer.services.providers.providers import (
+    delete_provider,
+    disable_provider,
+    disclose,
+    enable_provider,
+    get_provider,
+    onboard,
+    put_config,
+)
+from mailer.services.providers.verify import VerifyFailedError, verify_provider
+from support.fakes.ports import a_config, a_provider
+from support.fakes.providers import KEY, ROLE, SECRET, SMTP, FakeConfigCipher, Scene, a_scene, with_config
 
 
 def put(scene: Scene, body: Any = KEY, **changes: Any) -> Provider:

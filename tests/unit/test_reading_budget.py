@@ -6,14 +6,28 @@ from typing import Any
 
 import pytest
 
-from fakes import FakeProvidersTable, a_provider
-from gateway import Gateway
-from hostile import BYTES, MIB, PIECES, SECONDS, TEXTS, Cost, composing, cost, everywhere, filling, structures, with_free_texts, with_text
 from mailer.domain.message import MAX_MARKUP, parse_request
 from mailer.domain.mime import bodies
 from mailer.handlers import messages, providers
-from messages_support import fake_deps, serve_from
-from provider_support import a_scene
+from support.fakes.messages import fake_deps, serve_from
+from support.fakes.ports import FakeProvidersTable, a_provider
+from support.fakes.providers import a_scene
+from support.hostile import (
+    BYTES,
+    MIB,
+    PIECES,
+    SECONDS,
+    TEXTS,
+    Cost,
+    composing,
+    cost,
+    everywhere,
+    filling,
+    structures,
+    with_free_texts,
+    with_text,
+)
+from support.servers.gateway import Gateway
 
 
 def beyond(costs: Iterable[tuple[str, Cost]], size: int = BYTES, seconds: float = SECONDS) -> list[tuple[str, Cost]]:

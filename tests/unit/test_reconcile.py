@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import SCHEMA
-from mailer.services.jobs import Received
-from mailer.services.reconcile import WORKER_LOST
-from sending_support import SEND_TIMEOUT, Bench, a_body, a_queue_message, a_record, under_way
+from mailer.services.requests.ending import WORKER_LOST
+from mailer.services.sending.jobs import Received
+from support.fakes.ports import NOON
+from support.fakes.sending import SEND_TIMEOUT, Bench, a_body, a_queue_message, a_record, under_way
 
 SECOND = timedelta(seconds=1)
 KEY = "parked/acme/r1/1.json"

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, a_config, a_provider
 from mailer.domain.delivery import Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError
 from mailer.domain.pacing import HEADROOM, HORIZON, PARKED_EARLY, AccountRate, RateSource
 from mailer.domain.provider import ProviderStatus
-from mailer.services import sweep as sweeping
-from mailer.services.pacing import Pacing
-from mailer.services.sweep import LOOK_AGAIN, SweepStats, sweep
-from sending_support import Bench, FakeReleases, a_record
+from mailer.services.pacing.pacing import Pacing
+from mailer.services.sweeping import sweep as sweeping
+from mailer.services.sweeping.sweep import LOOK_AGAIN, SweepStats, sweep
+from support.fakes.ports import NOON, a_config, a_provider
+from support.fakes.sending import Bench, FakeReleases, a_record
 
 MINUTE = timedelta(minutes=1)
 ACCOUNT = "123456789012/eu-west-1"

@@ -7,8 +7,6 @@ from urllib.parse import parse_qs
 
 import pytest
 
-import tenants
-from fakes import OUR_BUS, OUR_ROLES, PLATFORM, a_config, a_provider
 from mailer.domain import remediation
 from mailer.domain.errors import CODES, ErrorClass, ErrorInfo
 from mailer.domain.onboarding import (
@@ -23,6 +21,8 @@ from mailer.domain.onboarding import (
 from mailer.domain.provider import ProviderStatus, StoredConfig
 from mailer.domain.regions import partition_of
 from mailer.domain.remediation import Disclosed, add_remediation, provider_with_remediation
+from support import tenants
+from support.fakes.ports import OUR_BUS, OUR_ROLES, PLATFORM, a_config, a_provider
 
 ROLE = tenants.role()
 IS_ROLE = {"type": "role"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.render import main
+from mailer_ops.render import main
 
 ORDER = {
     "fromAddress": "post@bücher.example",

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies
 from mailer.domain.delivery import END_STATUSES, LOST_CONTENT, Delivery, Status
-from mailer.ports import FinalOutcome, ParkedBody
-from mailer.services.replay import ReplayDependencies, replay
-from mailer.services.request_log import read_log
-from sending_support import a_body, a_record
+from mailer.ports import ParkedBody
+from mailer_ops.operations.replay import ReplayDependencies, replay
+from mailer_ops.operations.request_log import read_log
+from mailer_ops.ports import FinalOutcome
+from support.fakes.ports import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies
+from support.fakes.sending import a_body, a_record
 
 BEFORE = NOON - timedelta(hours=1)
 

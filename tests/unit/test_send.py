@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, a_config, a_provider
 from mailer.domain.delivery import Change, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import canonical_json, parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import QueueMessage
-from mailer.services.jobs import Received
-from mailer.services.send import CALL_SPAN
-from sending_support import (
+from mailer.services.sending.jobs import Received
+from mailer.services.sending.send import CALL_SPAN
+from support.fakes.ports import NOON, a_config, a_provider
+from support.fakes.sending import (
     QUOTA,
     REJECTED,
     SEND_TIMEOUT,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.errors import ErrorInfo, NotSentError
-from mailer.services.jobs import Received
-from sending_support import Bench, a_queue_message, a_record
+from mailer.services.sending.jobs import Received
+from support.fakes.ports import NOON
+from support.fakes.sending import Bench, a_queue_message, a_record
 
 SECOND = timedelta(seconds=1)
 

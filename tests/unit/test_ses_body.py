@@ -9,7 +9,7 @@ from botocore.serialize import create_serializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.adapters.raw_message import form
+from mailer.adapters.botocore_patches.raw_message import form
 
 MODEL = botocore.session.get_session().get_service_model("ses").operation_model("SendRawEmail")
 SERIALIZER = create_serializer("query", include_validation=True)

@@ -6,12 +6,12 @@ from datetime import timedelta
 import botocore.session
 import pytest
 
-from fakes import a_config
-from mailer.adapters.ses_errors import TABLE, read_error
+from mailer.adapters.providers.ses_errors import TABLE, read_error
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import CODES, ErrorClass
 from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
 from mailer.domain.remediation import add_remediation
+from support.fakes.ports import a_config
 
 SENDER = "Billing@acme.example"
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "

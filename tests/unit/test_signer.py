@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from fakes import FakeClock
-from mailer.adapters.signer import ASK_AGAIN_AFTER, Signer
+from mailer.adapters.sqs.signer import ASK_AGAIN_AFTER, Signer
 from mailer.domain.errors import DependencyError
+from support.fakes.ports import FakeClock
 
 
 class Kms:

@@ -11,7 +11,7 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.adapters.signing import QuickSigV4
+from mailer.adapters.botocore_patches.signing import QuickSigV4
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"  # AWS's example

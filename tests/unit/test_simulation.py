@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
-from simulation.check import figures, wrongs
-from simulation.story import Story
+from tools.simulation.check import figures, wrongs
+from tools.simulation.story import Story
 
 STORIES = 3000
 CHUNK = 250
 
 SEED = os.environ.get("SEED")
-"""Replays one story: `SEED=123 pytest tests/unit/test_simulation.py`, or `python -m simulation 123` with src and tests on PYTHONPATH."""
+"""Replays one story: `SEED=123 pytest tests/unit/test_simulation.py`, or `python -m tools.simulation 123`."""
 
 
 @pytest.mark.parametrize("first", [int(SEED)] if SEED else range(0, STORIES, CHUNK))

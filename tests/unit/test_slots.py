@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeClock, a_config, a_provider
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.pacing import FORGIVEN, LONGEST_WAIT, RetryAt, Slot
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import AccountFacts, QueueMessage
-from mailer.services.pacing import Pacing
-from mailer.services.send import CALL_SPAN
-from pacing_support import FakePacingTable
-from sending_support import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_queue_message
-from telemetry_support import a_telemetry
+from mailer.services.pacing.pacing import Pacing
+from mailer.services.sending.send import CALL_SPAN
+from support.fakes.pacing import FakePacingTable
+from support.fakes.ports import NOON, FakeClock, a_config, a_provider
+from support.fakes.sending import QUOTA, REJECTED, THROTTLED, Bench, ScriptedProvider, a_body, a_queue_message
+from support.fakes.telemetry import a_telemetry
 
 SECOND = timedelta(seconds=1)
 ACCOUNT = "123456789012/eu-west-1"

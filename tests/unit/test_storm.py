@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from local_aws.control import SeenRequest, SentMail
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo
-from storm.mail import Asked
-from storm.verdict import Verdict, judge, met, struck
+from tools.local_aws.control import SeenRequest, SentMail
+from tools.storm.mail import Asked
+from tools.storm.verdict import Verdict, judge, met, struck
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ASKED = Asked("acme", "storm-000001", "hold", copies=1, is_withdrawn=False, send_at=None)

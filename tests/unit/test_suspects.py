@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from crashing import WHERE, DeadlyBody, Died, Queue
-from fakes import NOON
 from mailer.domain.delivery import Outcome, Status
 from mailer.domain.errors import DependencyError
 from mailer.ports import QueueMessage, Stage, Trial
-from mailer.services.jobs import Received
-from mailer.services.send import CALL_SPAN
-from mailer.services.suspects import DEAD_LETTER_FROM, DIED, RAISED, REQUEUE_FROM, SUSPECT_FROM, TRIAL_SPAN
-from sending_support import Bench, a_body, a_queue_message, a_record, under_way
+from mailer.services.sending.jobs import Received
+from mailer.services.sending.send import CALL_SPAN
+from mailer.services.sending.suspects import DEAD_LETTER_FROM, DIED, RAISED, REQUEUE_FROM, SUSPECT_FROM, TRIAL_SPAN
+from support.crashing import WHERE, DeadlyBody, Died, Queue
+from support.fakes.ports import NOON
+from support.fakes.sending import Bench, a_body, a_queue_message, a_record, under_way
 
 LONG_AGO = NOON - timedelta(seconds=360)
 

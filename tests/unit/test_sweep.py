@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, a_config, a_provider
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.pacing import AccountRate
 from mailer.ports import Stage, Trial
-from mailer.services import sweep as sweeping
-from mailer.services.jobs import Received
-from mailer.services.sweep import LOOK_AGAIN, SweepStats, sweep
-from sending_support import Bench, FakeReleases, a_body, a_queue_message, a_record, under_way
+from mailer.services.sending.jobs import Received
+from mailer.services.sweeping import sweep as sweeping
+from mailer.services.sweeping.sweep import LOOK_AGAIN, SweepStats, sweep
+from support.fakes.ports import NOON, a_config, a_provider
+from support.fakes.sending import Bench, FakeReleases, a_body, a_queue_message, a_record, under_way
 
 KEY = "parked/acme/r1/1.json"
 MINUTE = timedelta(minutes=1)

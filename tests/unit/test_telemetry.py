@@ -6,7 +6,6 @@ from inspect import getmembers, isfunction
 
 import pytest
 
-from fakes import NOON, a_delivery, a_provider
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import NEEDS_NEW_ID, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
@@ -14,7 +13,8 @@ from mailer.domain.events import provider_changed
 from mailer.domain.provider import ProviderStatus
 from mailer.observability import METRICS, SCHEDULED, LogTelemetry
 from mailer.ports import Telemetry
-from telemetry_support import a_telemetry, write_everything
+from support.fakes.ports import NOON, a_delivery, a_provider
+from support.fakes.telemetry import a_telemetry, write_everything
 
 REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
 TEN_MS = timedelta(milliseconds=10)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mailer.domain.delivery import Status
-from mailer.services.trouble import Trouble, find_trouble
+from mailer_ops.operations.trouble import Trouble, find_trouble
 
 
 def line(minute: int, request_id: str, status: str, code: str | None = None, **told: Any) -> str:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON, FakeAttachments, FakeProvidersTable, a_provider
 from mailer.domain.delivery import Status
 from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.message import MAX_BODY, canonical_json, content_hash, parse_request, read_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import QueueMessage
-from mailer.services.messages import accept, accept_batch
-from messages_support import a_send, fake_deps
-from sending_support import Bench, a_queue_message
+from mailer.services.api.messages import accept, accept_batch
+from support.fakes.messages import a_send, fake_deps
+from support.fakes.ports import NOON, FakeAttachments, FakeProvidersTable, a_provider
+from support.fakes.sending import Bench, a_queue_message
 
 FILE = {"filename": "a.txt", "s3": {"key": "acme/a"}}
 

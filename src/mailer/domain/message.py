@@ -613,3 +613,9 @@ def schedule(request: SendRequest, created_at: datetime) -> Schedule:
     if problems:
         raise RequestError(problems)
     return Schedule(send_at, expires_at)
+
+
+def body_too_large(size: int, at: str) -> RequestError:
+    """Return why a request of so many bytes is refused; `at` is the path that the problem names."""
+    problem = f"makes a request of {size} bytes; the queue takes {MAX_BODY}: upload large attachments first (POST …/attachments)"
+    return RequestError([Problem(at, problem)], "message_too_large")

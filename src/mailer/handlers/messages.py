@@ -13,8 +13,18 @@ from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import RequestId, SendRequest, read_request
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, matching, read
-from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, RequestInPath, TenantInPath, principal_of, respond, responses, rest_app
-from mailer.handlers.models import (
+from mailer.handlers.rest.api import (
+    BODY_REFUSALS,
+    JSON,
+    DescribedAs,
+    RequestInPath,
+    TenantInPath,
+    principal_of,
+    respond,
+    responses,
+    rest_app,
+)
+from mailer.handlers.rest.models import (
     BatchAnswer,
     PostedRequest,
     PreviewAnswer,
@@ -24,11 +34,11 @@ from mailer.handlers.models import (
     StatusRecord,
     UploadAnswer,
 )
-from mailer.handlers.problem import problem_of
-from mailer.services import messages
-from mailer.services.messages import Accepted, Refusal
-from mailer.services.preview import Preview, preview
-from mailer.services.resolve import resolve
+from mailer.handlers.rest.problem import problem_of
+from mailer.services.api import messages
+from mailer.services.api.messages import Accepted, Refusal
+from mailer.services.api.preview import Preview, preview
+from mailer.services.api.resolve import resolve
 
 MAX_BATCH = 100  # requests
 MAX_BATCH_VALUES = 50_000
@@ -192,7 +202,7 @@ def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[Upl
 )
 def describe_api() -> Response[dict[str, Any]]:
     """Return the OpenAPI 3.1 document."""
-    from mailer.handlers.openapi import openapi_document  # noqa: PLC0415 - takes longer to import than all the rest
+    from mailer.handlers.rest.openapi import openapi_document  # noqa: PLC0415 - takes longer to import than all the rest
 
     return Response(200, JSON, openapi_document())
 

@@ -9,11 +9,11 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from mailer import wiring
 from mailer.domain.provider import Provider, ProviderPut
-from mailer.handlers.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, principal_of, respond, responses, rest_app
-from mailer.handlers.problem import problem
-from mailer.handlers.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
-from mailer.services import providers
-from mailer.services.verify import VerifyFailedError, verify_provider
+from mailer.handlers.rest.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, principal_of, respond, responses, rest_app
+from mailer.handlers.rest.problem import problem
+from mailer.handlers.rest.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
+from mailer.services.providers import providers
+from mailer.services.providers.verify import VerifyFailedError, verify_provider
 
 PutBody = Annotated[str, DescribedAs(ProviderPut), Body()]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mailer import wiring
-from mailer.adapters.table_stream import event_of, tenant_of
+from mailer.adapters.dynamodb.table_stream import event_of, tenant_of
 from mailer.domain.events import Event
-from mailer.services.publish import publish
+from mailer.services.events.publish import publish
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, int]:

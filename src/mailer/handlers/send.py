@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mailer import wiring
-from mailer.adapters.send_queue import read_signed, to_queue_message
-from mailer.adapters.signer import Signer
+from mailer.adapters.sqs.send_queue import read_signed, to_queue_message
+from mailer.adapters.sqs.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.domain.retries import hidden_for
-from mailer.services.jobs import Received
-from mailer.services.send import send_batch
+from mailer.services.sending.jobs import Received
+from mailer.services.sending.send import send_batch
 
 
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Mapping[str, str]]]:

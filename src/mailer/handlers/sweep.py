@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from mailer import wiring
-from mailer.services.sweep import sweep
+from mailer.services.sweeping.sweep import sweep
 
 SPARE = timedelta(seconds=5)
 """Time kept for what is under way when a run stops."""

@@ -10,7 +10,8 @@ from mailer.domain.errors import RequestError
 from mailer.domain.message import content_hash, parse_request, readable_ids
 from mailer.domain.wire import load_object
 from mailer.ports import MessagesTable, QueueMessage
-from mailer.services.requeue import as_known, pointer_to
+from mailer.services.requests.parked_bodies import pointer_to
+from mailer.services.sending.requeueing.requeue import as_known
 
 
 def recognise(queue_message: QueueMessage, messages: MessagesTable) -> QueueMessage:

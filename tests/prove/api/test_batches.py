@@ -2,10 +2,10 @@
 
 import time
 
-from local_aws.running import LocalAws
-from local_aws.tenants import Tenant
 from mailer.domain.delivery import Status
-from messages_support import a_body
+from support.fakes.messages import a_body
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
 
 
 def test_a_thousand_requests_in_batches_all_end_as_sent(aws: LocalAws, tenant: Tenant) -> None:

@@ -13,11 +13,11 @@ from requests import PreparedRequest
 from requests.auth import AuthBase
 from schemathesis import Case
 
-from api_fuzz import LEFT_OUT, SHARED_IDS, TENANTS, accepted
-from local_aws.running import LocalAws
-from local_aws.server import REGION
-from local_aws.stack import platform_session
-from messages_support import a_body
+from support.api_fuzz import LEFT_OUT, SHARED_IDS, TENANTS, accepted
+from support.fakes.messages import a_body
+from tools.local_aws.running import LocalAws
+from tools.local_aws.server import REGION
+from tools.local_aws.stack import platform_session
 
 SCHEMA = accepted()
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()

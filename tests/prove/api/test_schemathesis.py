@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from schemathesis import Case
 
-from api_fuzz import TENANTS, Api
+from support.api_fuzz import TENANTS, Api
 
 API = Api()
 

@@ -3,8 +3,8 @@
 import os
 from concurrent.futures import ProcessPoolExecutor
 
-from model.__main__ import timed
-from model.setups import THOROUGH
+from tools.model.__main__ import timed
+from tools.model.setups import THOROUGH
 
 
 def test_no_wider_world_breaks_a_promise() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mutants import judge, mutants
+from tools.mutants import judge, mutants
 
 EQUIVALENT: Mapping[str, str] = {
     "give_up: without MAYBE_SENT": "same: only asked for where `refuse` was refused for that very reason, which never passes",

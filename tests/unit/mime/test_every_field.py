@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from fakes import NOON
 from mailer.domain.errors import RequestError
 from mailer.domain.message import EmailMessage
 from mailer.domain.mime import Sender, compose, composer
 from mailer.domain.wire import parse
+from support.fakes.ports import NOON
 
 SENDER = Sender("billing@acme.example", "Acme")
 PLAIN: dict[str, Any] = {"to": [{"email": "jo@customer.example"}], "subject": "Hello", "html": "<p>Hello"}

@@ -1,0 +1,54 @@
+"""Read what the streams of our tables say was written."""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mailer.adapters.aws import UNREADABLE
+from mailer.adapters.dynamodb import messages_table, providers_table
+from mailer.domain.events import Event, provider_changed, request_ended
+
+
+def event_of(record: Mapping[str, Any]) -> Event | None:
+    """Return the event that a stream record, as Lambda hands it over, gives rise to; None where there is none.
+
+    Raises:
+        Exception: of whatever kind, where the record is not what our own code writes.
+    """
+    written = record["dynamodb"]
+    new, old = _image(written["NewImage"]), _image(written.get("OldImage", {}))
+    if "requestId" in written["Keys"]:
+        return request_ended(record["eventID"], _before(messages_table.from_item, old), messages_table.from_item(new))
+    return provider_changed(record["eventID"], _before(providers_table.from_item, old), providers_table.from_item(new))
+
+
+def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, Any]) -> Written | None:
+    """Read what stood before; what cannot be read keeps nobody from hearing of what was written over it."""
+    try:
+        return read(old) if old else None
+    except UNREADABLE:
+        return None
+
+
+def tenant_of(record: Mapping[str, Any]) -> str | None:
+    """Return whose row or record was written, where that can be told."""
+    tenant_id: str | None = record.get("dynamodb", {}).get("Keys", {}).get("tenantId", {}).get("S")
+    return tenant_id
+
+
+def _image(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _value(value) for name, value in item.items()}
+
+
+def _value(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode what JSON cannot hold: Lambda gives binary values in base64."""
+    [(kind, content)] = value.items()
+    match kind:
+        case "B":
+            return {"B": base64.b64decode(content)}
+        case "M":
+            return {"M": _image(content)}
+        case "L":
+            return {"L": [_value(entry) for entry in content]}
+        case _:
+            return {kind: content}

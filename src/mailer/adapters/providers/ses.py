@@ -1,0 +1,105 @@
+"""Hand one message to a tenant's SES, once, and say what became of it.
+
+Which errors mean what stands in `ses_errors`; this module knows what an exception without an answer means: proven unsent where the
+connection tells that the request was never written as a whole, else nobody knows. Its type proves nothing: botocore says "failed to
+connect to proxy" also where a reply was lost.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError, ParamValidationError
+
+from mailer.adapters.botocore_patches.connections import track_request
+from mailer.adapters.providers.acting import NotActingError, TenantClients, acting_as
+from mailer.adapters.providers.credentials import CredentialSource
+from mailer.adapters.providers.ses_account import AccountQuestions
+from mailer.adapters.providers.ses_errors import EXPIRED_SESSION, read_error
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+from mailer.domain.mime import Mail, Sender
+from mailer.ports import AccountFacts
+
+_NEVER_BUILT = (ParamValidationError, NotActingError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SesProvider:
+    """One tenant's SES account in one region; an `EmailProvider`."""
+
+    sender: Sender
+    region: str
+    configuration_set: str | None
+    credentials: CredentialSource
+    clients: TenantClients
+    questions: AccountQuestions
+    name: str = field(default="ses", init=False)
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
+        """Have SES accept the message, once; never raises for what SES, STS or the network does."""
+        try:
+            credentials = self.credentials.current()
+            answer = self._attempt(mail, tags, credentials)
+            if isinstance(answer, _ExpiredSession):
+                renewed = self.credentials.renewed(credentials)
+                answer = self._attempt(mail, tags, renewed) if renewed else answer
+        except (NotSentError, DependencyError) as refusal:
+            return NotSent(refusal.error)
+        return answer.outcome if isinstance(answer, _ExpiredSession) else answer
+
+    def account_facts(self) -> AccountFacts:
+        """Ask the account about itself, within a few seconds; never raises where it does not answer."""
+        try:
+            return self.questions.ask(self.credentials.current())
+        except (NotSentError, DependencyError):
+            return AccountFacts()
+
+    def _attempt(self, mail: Mail, tags: Mapping[str, str], credentials: ReadOnlyCredentials) -> "Outcome | _ExpiredSession":
+        client = self.clients.ses(self.region)
+        with acting_as(credentials), track_request() as progress:
+            try:
+                answer = client.send_raw_email(**self._request(mail, tags))
+            except ClientError as error:
+                return self._read(error, mail)
+            except Exception as error:  # noqa: BLE001  # whatever breaks once the request is written leaves the message's fate open
+                return self._lost(error, unsent=progress.proven_unsent)
+        if message_id := answer.get("MessageId"):
+            return Sent(message_id)
+        return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {self.region} accepted something without naming its MessageId"))
+
+    def _request(self, mail: Mail, tags: Mapping[str, str]) -> dict[str, Any]:
+        """Name sender and recipients always: they alone decide delivery then, not the headers."""
+        request: dict[str, Any] = {"Source": mail.mail_from, "Destinations": list(mail.recipients)}
+        if self.configuration_set:
+            request["ConfigurationSetName"] = self.configuration_set
+            request["Tags"] = [{"Name": name, "Value": value} for name, value in tags.items()]
+        return request | {"RawMessage": {"Data": mail.mime}}
+
+    def _read(self, error: ClientError, mail: Mail) -> "Outcome | _ExpiredSession":
+        outcome = read_error(error.response, sender=mail.mail_from, region=self.region)
+        expired = isinstance(outcome, NotSent) and error.response.get("Error", {}).get("Code") in EXPIRED_SESSION
+        return _ExpiredSession(outcome) if expired else outcome
+
+    def _lost(self, error: Exception, *, unsent: bool) -> Outcome:
+        """Judge an exception that came instead of an answer; only its type's name is told, its text may hold anything."""
+        kind = type(error).__name__
+        if isinstance(error, _NEVER_BUILT):
+            return NotSent(ErrorInfo("unclassified", f"the request to SES was not sent ({kind})"))
+        if unsent:
+            return NotSent(ErrorInfo("dependency_unavailable", f"SES in {self.region} was not reached ({kind})", _UNREACHED))
+        return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {self.region} took the request and did not answer it readably ({kind})"))
+
+
+@dataclass(frozen=True, slots=True)
+class _ExpiredSession:
+    """SES took the credentials for expired: worth another attempt with others."""
+
+    outcome: Outcome
+
+
+_UNREACHED = (
+    "Operator: the function could not connect to SES; mail goes on when it can. If it is one region only, SES may have no endpoint there:"
+    " Tenant: check the config's region."
+)

@@ -1,0 +1,79 @@
+"""Ask a tenant's account what it may tell about itself: whether it is in the sandbox, how fast it may send, which account it is."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ClientError
+
+from mailer.adapters.providers.acting import TenantClients, acting_as
+from mailer.ports import AccountFacts
+
+SANDBOX_QUOTA, SANDBOX_RATE = 200, 1
+"""Recipients in 24 hours and per second: what every account in the sandbox has and no other is left with."""
+
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized"})
+
+
+@dataclass(slots=True)
+class AccountQuestions:
+    """The questions to one account in one region; what its policy does not allow is not asked again."""
+
+    clients: TenantClients
+    region: str
+    account: str | None
+    """The account's id, where the config tells it (a role's ARN does)."""
+    _denied: set[str] = field(default_factory=set)
+
+    def ask(self, credentials: ReadOnlyCredentials) -> AccountFacts:
+        """Ask as the tenant; no right beyond `ses:SendRawEmail` is needed, the others add to what is learned."""
+        with acting_as(credentials):
+            facts = self._from_account() or self._from_quota() or AccountFacts()
+            return replace(facts, account=self.account or self._identity())
+
+    def _from_account(self) -> AccountFacts | None:
+        """SES v2 knows for certain."""
+        answer = self._try("GetAccount", lambda: self.clients.sesv2(self.region).get_account())
+        if answer is None:
+            return None
+        quota = answer.get("SendQuota") or {}
+        return AccountFacts(
+            sandbox=None if (granted := answer.get("ProductionAccessEnabled")) is None else not granted,
+            max_send_rate=_limit(quota.get("MaxSendRate")),
+            quota_24h=_limit(quota.get("Max24HourSend")),
+        )
+
+    def _from_quota(self) -> AccountFacts | None:
+        answer = self._try("GetSendQuota", lambda: self.clients.ses(self.region).get_send_quota())
+        if answer is None:
+            return None
+        rate, quota = answer.get("MaxSendRate"), answer.get("Max24HourSend")
+        return AccountFacts(sandbox=(quota, rate) == (SANDBOX_QUOTA, SANDBOX_RATE), max_send_rate=_limit(rate), quota_24h=_limit(quota))
+
+    def _identity(self) -> str | None:
+        """STS tells everyone who they are, without any right."""
+        answer = self._try("GetCallerIdentity", lambda: self.clients.sts(self.region).get_caller_identity())
+        return None if answer is None else answer.get("Account")
+
+    def _try(self, operation: str, call: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """Return the answer, or None for whatever else comes."""
+        if operation in self._denied:
+            return None
+        with suppress(Exception):  # what an account does not tell is never worth an error
+            try:
+                return call()
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in _DENIED:
+                    self._denied.add(operation)
+        return None
+
+
+_MOST = 1e12
+"""Recipients a second, or in a day, beyond which a limit is no limit of SES's, and no number of DynamoDB's."""
+
+
+def _limit(value: Any) -> float | None:
+    """Read a limit of SES, where -1 stands for none."""
+    return value if isinstance(value, int | float) and 0 < value <= _MOST else None

@@ -1,0 +1,1 @@
+"""The attachments bucket: uploads, and parked bodies."""

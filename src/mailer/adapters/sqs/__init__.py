@@ -1,0 +1,1 @@
+"""The send queue and its dead-letter queue."""

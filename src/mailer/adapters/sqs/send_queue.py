@@ -1,0 +1,219 @@
+"""The send queue and its dead-letter queue: what we know of a message goes in one signed attribute, its body stays the caller's JSON."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import batched
+from typing import TYPE_CHECKING, Any
+
+from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.sqs.signer import Signer
+from mailer.domain.errors import DependencyError
+from mailer.domain.message import utf8_size
+from mailer.ports import QueueMessage
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+
+MAX_DELAY = timedelta(seconds=900)
+"""SQS's limit for DelaySeconds."""
+
+MAX_BATCH_BYTES = 1024 * 1024
+"""SQS's limit for one SendMessageBatch, bodies and attributes together."""
+
+_MAX_ENTRIES = 10
+_ENTRY_OVERHEAD = 4096
+"""Upper bound of the size of one message's attributes: what a queue body leaves of SQS's 1 MiB."""
+
+_MAX_DETAIL = 512
+"""Bytes of a dead letter's detail."""
+
+Entry = tuple[QueueMessage, timedelta]
+
+
+class SqsSendQueue:
+    """`ports.SendQueue` on SQS."""
+
+    def __init__(self, client: "SQSClient", signer: Signer, queue_url: str, dead_letter_queue_url: str) -> None:
+        self._client = client
+        self._signer = signer
+        self._queue_url = queue_url
+        self._dead_letter_queue_url = dead_letter_queue_url
+
+    def send(self, queue_messages: Iterable[Entry]) -> Sequence[QueueMessage]:
+        """Send messages in as few calls as SQS allows; return those that were not taken."""
+        return [queue_message for batch in packed(queue_messages) for queue_message in self._send_batch(batch)]
+
+    def _send_batch(self, batch: Sequence[Entry]) -> Sequence[QueueMessage]:
+        try:
+            entries = [_entry(number, queue_message, delay, self._signer) for number, (queue_message, delay) in enumerate(batch)]
+            with dependency_errors("SQS", "SendMessageBatch"):
+                answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
+            with readable("SQS", "SendMessageBatch"):
+                taken = {int(done["Id"]) for done in answer.get("Successful", [])}
+        except DependencyError:
+            return [queue_message for queue_message, _ in batch]
+        return [queue_message for number, (queue_message, _) in enumerate(batch) if number not in taken]
+
+    def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
+        """Put a message on the dead-letter queue with the reason as an attribute; a body that leaves no space for it goes alone."""
+        text = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
+        attributes = {
+            **to_attributes(queue_message, self._signer, reason=reason),
+            "reason": _string(reason),
+            "detail": _string(text or "-"),
+        }
+        if utf8_size(queue_message.body) + _weight(attributes) > MAX_BATCH_BYTES:
+            attributes = {}
+        group: Any = {"MessageGroupId": queue_message.tenant_id} if queue_message.tenant_id else {}
+        with dependency_errors("SQS", "SendMessage"):
+            self._client.send_message(
+                QueueUrl=self._dead_letter_queue_url, MessageBody=queue_message.body, MessageAttributes=attributes, **group
+            )
+
+    def hide(self, waits: Mapping[str, timedelta]) -> None:
+        """Let messages, by their receipt handles, not be handed out again before a time of at most 12 hours.
+
+        Raises:
+            DependencyError: SQS did not take it; they come back after the queue's own timeout.
+        """
+        for some in batched(waits.items(), _MAX_ENTRIES, strict=False):
+            entries: Any = [
+                {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": int(wait.total_seconds())}
+                for number, (handle, wait) in enumerate(some)
+            ]
+            with dependency_errors("SQS", "ChangeMessageVisibilityBatch"):
+                self._client.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
+
+
+def packed(queue_messages: Iterable[Entry]) -> Iterator[Sequence[Entry]]:
+    """Group messages into batches of at most 10 entries and 1 MiB."""
+    batch: list[Entry] = []
+    weight = 0
+    for entry in queue_messages:
+        size = utf8_size(entry[0].body) + _ENTRY_OVERHEAD
+        if batch and (len(batch) == _MAX_ENTRIES or weight + size > MAX_BATCH_BYTES):
+            yield batch
+            batch, weight = [], 0
+        batch.append(entry)
+        weight += size
+    if batch:
+        yield batch
+
+
+def _entry(number: int, queue_message: QueueMessage, delay: timedelta, signer: Signer) -> "SendMessageBatchRequestEntryTypeDef":
+    seconds = min(max(delay, timedelta()), MAX_DELAY).total_seconds()
+    entry: SendMessageBatchRequestEntryTypeDef = {
+        "Id": str(number),
+        "MessageBody": queue_message.body,
+        # Rounded up: a message that comes early costs another round.
+        "DelaySeconds": -int(-seconds // 1),
+        "MessageAttributes": to_attributes(queue_message, signer),
+    }
+    if queue_message.tenant_id:
+        entry["MessageGroupId"] = queue_message.tenant_id
+    return entry
+
+
+# -- what we know of a message -------------------------------------------------------------------------------------------
+
+SIGNED_ATTRIBUTE = "tenantmail"
+"""The attribute that our functions add, signed: producers may use any other name. SQS takes at most ten."""
+
+CORRELATION_ID = "correlationId"
+"""The one attribute of a producer's that is read."""
+
+MAX_CORRELATION_ID = 128
+
+UNKNOWN_SENDER = "-"
+"""Of a message that SQS did not hand out: an event written by hand."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _string(value: str) -> Any:
+    return {"DataType": "String", "StringValue": value}
+
+
+def _weight(attributes: Mapping[str, Any]) -> int:
+    """Return the bytes that SQS counts towards a message: of names, types and values."""
+    return sum(utf8_size(f"{name}{value['DataType']}{value['StringValue']}") for name, value in attributes.items())
+
+
+def _millis(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _moment(millis: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=millis)
+
+
+def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | None = None) -> Mapping[str, Any]:
+    """Write what we know of a message, and why it is a dead letter, as one signed attribute.
+
+    Raises:
+        DependencyError: it could not be signed.
+    """
+    known = {
+        "generation": queue_message.generation or None,
+        "redeliveries": queue_message.redeliveries or None,
+        "failures": queue_message.failures or None,
+        "createdAt": _millis(queue_message.created_at),
+        "parked": queue_message.parked,
+        "expiresAt": _millis(queue_message.expires_at) if queue_message.expires_at else None,
+        "slot": None if queue_message.slot is None else round(queue_message.slot, 3),
+        "proof": queue_message.proof,
+        CORRELATION_ID: queue_message.correlation_id,
+        "sender": queue_message.sender,
+        "schema": queue_message.schema or None,
+        "claimed": queue_message.claimed or None,
+        "reason": reason,
+    }
+    text = json.dumps({name: value for name, value in known.items() if value is not None}, separators=(",", ":"))
+    return {SIGNED_ATTRIBUTE: _string(signer.sign(text, queue_message.body))}
+
+
+def read_signed(body: str, attributes: Mapping[str, str], signer: Signer) -> Mapping[str, Any] | None:
+    """Return what one of our functions said of a message; None for a producer's, whatever it says of itself.
+
+    Raises:
+        DependencyError: KMS did not give the key, so it is not known who wrote it.
+    """
+    text = signer.read(attributes[SIGNED_ATTRIBUTE], body) if SIGNED_ATTRIBUTE in attributes else None
+    known: Mapping[str, Any] | None = json.loads(text) if text else None
+    return known
+
+
+def to_queue_message(
+    body: str, attributes: Mapping[str, str], system: Mapping[str, str], signed: Mapping[str, Any] | None, *, sent_at: datetime
+) -> QueueMessage:
+    """Read a queue message from a body, its attributes and SQS's own; a producer's is of generation 0, created when SQS took it."""
+    tenant_id = system.get("MessageGroupId")
+    if signed is None:
+        correlation_id = attributes.get(CORRELATION_ID, "")[:MAX_CORRELATION_ID]
+        sender = system.get("SenderId", UNKNOWN_SENDER)
+        return QueueMessage(
+            body=body,
+            tenant_id=tenant_id,
+            created_at=sent_at,
+            correlation_id=correlation_id or None,
+            sender=sender,
+            claimed=SIGNED_ATTRIBUTE in attributes,
+        )
+    return QueueMessage(
+        body=body,
+        tenant_id=tenant_id,
+        created_at=_moment(signed["createdAt"]),
+        generation=signed.get("generation", 0),
+        redeliveries=signed.get("redeliveries", 0),
+        failures=signed.get("failures", 0),
+        parked=signed.get("parked"),
+        expires_at=_moment(signed["expiresAt"]) if "expiresAt" in signed else None,
+        slot=signed.get("slot"),
+        proof=signed.get("proof"),
+        correlation_id=signed.get(CORRELATION_ID),
+        sender=signed.get("sender"),
+        schema=signed.get("schema", 0),
+        claimed=signed.get("claimed", False),
+    )

@@ -1,0 +1,221 @@
+"""What the messages API takes and answers besides the send request itself; the OpenAPI document and the client read it too."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
+
+from mailer.domain.delivery import END_STATUSES, Delivery, OnUnknown, Resolution, Status
+from mailer.domain.errors import ErrorInfo, Problem
+from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
+from mailer.domain.uploads import Upload
+from mailer.domain.wire import WireModel, fault, matching
+from mailer.services.api.preview import Preview
+
+MAX_SHOWN = 1024 * 1024
+"""Bytes of a message that a preview shows: a function's answer may have 6 MB, and JSON escapes a byte to two at most."""
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+Time = Annotated[UtcTime, PlainSerializer(_rfc3339, when_used="json"), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+# ── what is sent to us ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PostedRequest(SendRequest):
+    """A send request as it is posted: the tenant is that of the path, and an id is made where none is given."""
+
+    # Not required, but never null; this only describes the JSON, which `read_request` reads.
+    tenant_id: TenantId = Field(default_factory=str)
+    request_id: RequestId = Field(default_factory=str)
+
+
+Note = Annotated[str, Field(min_length=1, max_length=500), HEADER_TEXT]
+
+
+class ResolveRequest(WireModel):
+    """An operator's word on an `unknown`: it was sent, with SES's messageId if that is known, or it shall be sent again."""
+
+    outcome: Literal["sent", "resend"]
+    message_id: Annotated[str, matching(r"[!-~]{1,200}", "1 to 200 printable ASCII characters without blanks", longest=200)] | None = None
+    by: Note
+    why: Note
+
+    @field_validator("message_id")
+    @classmethod
+    def _is_of_something_sent(cls, message_id: str | None, info: ValidationInfo) -> str | None:
+        if message_id is not None and info.data.get("outcome") == "resend":
+            raise fault("must not be given where outcome is resend")
+        return message_id
+
+
+# ── what we answer ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Error(WireModel):
+    """Why a request failed or waits; `hint` says who must do what."""
+
+    code: str
+    message: str
+    retryable: bool
+    hint: str
+
+    @classmethod
+    def of(cls, error: ErrorInfo) -> Self:
+        """Show an error."""
+        return cls(code=error.code, message=error.message, retryable=error.retryable, hint=error.hint)
+
+
+class ResolutionRecord(WireModel):
+    """How an operator resolved an `unknown`; `principal` is the ARN of the IAM identity that called, `by` whom it named."""
+
+    outcome: Literal["sent", "resend"]
+    by: str
+    why: str
+    at: Time
+    principal: Annotated[str | None, Field(exclude_if=_is_none)] = None
+
+    @classmethod
+    def of(cls, resolution: Resolution) -> Self:
+        """Show a resolution."""
+        return cls(outcome=resolution.outcome, by=resolution.by, why=resolution.why, at=resolution.at, principal=resolution.principal)
+
+
+class StatusRecord(WireModel):
+    """What became of a request; `attempts` counts the times it was handed to SES."""
+
+    tenant_id: str
+    request_id: str
+    status: Status
+    provider: str
+    message_id: str | None
+    attempts: int
+    recipients: int
+    error: Error | None
+    created_at: Time
+    updated_at: Time
+    sent_at: Time | None
+    on_unknown: OnUnknown
+    due_at: Annotated[Time | None, Field(exclude_if=_is_none)] = None
+    resolution: Annotated[ResolutionRecord | None, Field(exclude_if=_is_none)] = None
+    cancelled_by: Annotated[str | None, Field(exclude_if=_is_none)] = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more becomes of it by itself; an `unknown` with `dueAt` is sent again then."""
+        return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.due_at is not None)
+
+    @classmethod
+    def of(cls, record: Delivery, send_timeout: timedelta) -> Self:
+        """Show a record; after `send_timeout` a worker is dead."""
+        return cls(
+            tenant_id=record.tenant_id,
+            request_id=record.request_id,
+            status=record.status,
+            provider=record.provider,
+            message_id=record.message_id,
+            attempts=record.attempt,
+            recipients=record.recipients,
+            error=Error.of(error) if (error := record.shown_error) else None,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+            sent_at=record.sent_at,
+            on_unknown=record.on_unknown,
+            due_at=record.next_try_at(send_timeout),
+            resolution=ResolutionRecord.of(record.resolution) if record.resolution else None,
+            cancelled_by=record.cancelled_by,
+        )
+
+
+class StatusPage(WireModel):
+    """A page of records, newest first; `cursor` leads to the next one and is null on the last."""
+
+    messages: list[StatusRecord]
+    cursor: str | None
+
+
+class ProblemAt(WireModel):
+    """One fault of what was sent: its JSON path, and what is allowed there."""
+
+    path: str
+    problem: str
+
+    @classmethod
+    def all(cls, problems: Iterable[Problem]) -> list[Self]:
+        """Show faults."""
+        return [cls(path=problem.path, problem=problem.problem) for problem in problems]
+
+
+class ProblemDocument(WireModel):
+    """An error as RFC 9457 has it; `code` is what programs go by, `errors` lists every fault."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str
+    errors: list[ProblemAt]
+
+
+class BatchAnswer(WireModel):
+    """What `POST messages` would have answered for one request of a batch: its status with the record, or with the problem."""
+
+    status: int
+    replayed: Annotated[bool, Field(exclude_if=lambda replayed: not replayed)] = False
+    record: Annotated[StatusRecord | None, Field(exclude_if=_is_none)] = None
+    problem: Annotated[ProblemDocument | None, Field(exclude_if=_is_none)] = None
+
+
+class PreviewAnswer(WireModel):
+    """The raw message, cut at 1 MiB; null where one of the problems keeps it from being built."""
+
+    mime: str | None
+    truncated: bool
+    size: int | None
+    """Bytes of the whole message."""
+    problems: list[ProblemAt]
+
+    @classmethod
+    def of(cls, built: Preview) -> Self:
+        """Show a preview."""
+        size = len(built.mime) if built.mime is not None else None
+        mime = built.mime[:MAX_SHOWN].decode("ascii") if built.mime is not None else None
+        return cls(mime=mime, truncated=bool(size and size > MAX_SHOWN), size=size, problems=ProblemAt.all(built.problems))
+
+
+class UploadTo(WireModel):
+    """The one request that uploads the file: to this URL with these headers, and the file as its body."""
+
+    method: Literal["PUT"] = "PUT"
+    url: Annotated[str, Field(repr=False)]
+    headers: Mapping[str, str]
+    expires_at: Time
+
+
+class UploadedAs(WireModel):
+    """What goes into the attachment's `s3`; add the `versionId` that the upload answered in `x-amz-version-id`."""
+
+    key: str
+
+
+class UploadAnswer(WireModel):
+    """Where to upload a file, and how to refer to it then."""
+
+    upload: UploadTo
+    s3: UploadedAs
+
+    @classmethod
+    def of(cls, upload: Upload) -> Self:
+        """Show an upload."""
+        to = UploadTo(url=upload.url, headers=upload.headers, expires_at=upload.expires_at)
+        return cls(upload=to, s3=UploadedAs(key=upload.key))

@@ -1,0 +1,125 @@
+"""What the provider API answers; no secret ever goes out, and of an access key's id only the end."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from mailer.domain.provider import Provider, ProviderStatus, ProviderType, Sandbox, StoredConfig
+from mailer.domain.wire import WireModel
+from mailer.handlers.rest.models import Error, Time
+from mailer.services.providers.providers import Onboarding
+from mailer.services.providers.verify import Verified
+
+
+class Config(WireModel):
+    """One version of a config, without what is secret in it."""
+
+    provider: ProviderType
+    version: int
+    region: str | None
+    from_address: str
+    from_name: str
+    credentials: Mapping[str, str]
+    configuration_set: str | None
+    max_send_rate: float | None
+    error: Error | None
+
+    @classmethod
+    def of(cls, config: StoredConfig) -> Self:
+        """Show a config."""
+        return cls(**_shown(config), error=Error.of(config.error) if config.error else None)
+
+
+class ProviderRecord(WireModel):
+    """A tenant's provider: its active config, or the one that waits to be verified where there is none."""
+
+    provider: ProviderType
+    status: Literal[ProviderStatus.UNVERIFIED, ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED]
+    version: int
+    region: str | None
+    from_address: str
+    from_name: str
+    credentials: Mapping[str, str]
+    configuration_set: str | None
+    max_send_rate: float | None
+    sandbox: Sandbox
+    verified_at: Time | None
+    updated_at: Time
+    updated_by: str | None
+    warnings: tuple[str, ...]
+    candidate: Config | None
+    error: Error | None
+
+    @classmethod
+    def of(cls, row: Provider) -> Self:
+        """Show a row that is no tombstone."""
+        shown = row.active or row.candidate
+        if shown is None:
+            raise ValueError("a tombstone has nothing to show")
+        error = row.error if row.active else shown.error
+        return cls(
+            **_shown(shown),
+            status=row.status,
+            sandbox=row.sandbox,
+            verified_at=row.verified_at,
+            updated_at=row.updated_at,
+            updated_by=row.updated_by,
+            warnings=row.warnings,
+            candidate=Config.of(row.candidate) if row.active and row.candidate else None,
+            error=Error.of(error) if error else None,
+        )
+
+
+def _shown(config: StoredConfig) -> dict[str, Any]:
+    return {
+        "provider": config.provider,
+        "version": config.version,
+        "region": config.region or None,
+        "from_address": config.from_address,
+        "from_name": config.from_name,
+        "credentials": config.credentials,
+        "configuration_set": config.configuration_set,
+        "max_send_rate": config.max_send_rate,
+    }
+
+
+class VerifyAnswer(WireModel):
+    """The test mail was accepted: the config is the active one."""
+
+    message_id: str
+    sandbox: Sandbox
+    warnings: tuple[str, ...]
+    status: ProviderStatus
+    version: int
+
+    @classmethod
+    def of(cls, verified: Verified) -> Self:
+        """Show a passing verify."""
+        row = verified.row
+        return cls(
+            message_id=verified.message_id,
+            sandbox=row.sandbox,
+            warnings=row.warnings,
+            status=row.status,
+            version=row.active.version if row.active else row.versions,
+        )
+
+
+class OnboardingAnswer(WireModel):
+    """What a tenant sets up in its own AWS account; the template is CloudFormation's, as the text of a JSON file."""
+
+    external_id: str
+    iam_policy: Mapping[str, Any]
+    trust_policy: Mapping[str, Any]
+    cloud_formation_template: str
+    quick_create_link: str
+
+    @classmethod
+    def of(cls, onboarding: Onboarding) -> Self:
+        """Show what is to be set up."""
+        return cls(
+            external_id=onboarding.external_id,
+            iam_policy=onboarding.iam_policy,
+            trust_policy=onboarding.trust_policy,
+            cloud_formation_template=onboarding.template,
+            quick_create_link=onboarding.quick_create_link,
+        )

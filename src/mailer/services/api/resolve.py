@@ -1,0 +1,85 @@
+"""Resolve an `unknown` on an operator's word: it was sent after all, or it shall be sent again."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from mailer.domain import changes, delivery
+from mailer.domain.delivery import Change, Delivery, Resolution, Status
+from mailer.domain.errors import DependencyError, Problem, RequestError
+from mailer.domain.message import parse_request, schedule
+from mailer.ports import RefusedError
+from mailer.services.api.messages import MessagesDependencies, get
+from mailer.services.requests.parked_bodies import discard, pointer_to
+
+HOLD_BACK = timedelta(seconds=10)
+"""Delays a resent message until the record says `queued`: one that came earlier would meet the `unknown` and be held."""
+
+
+def resolve(
+    tenant_id: str, request_id: str, resolution: Resolution, deps: MessagesDependencies, *, message_id: str | None = None
+) -> Delivery:
+    """Resolve one request; the same word given again answers what the first did.
+
+    Raises:
+        RequestError: not_found, or not_resolvable: it is not `unknown`, or cannot be sent again.
+        DependencyError: it is not known whether it was resolved; ask again.
+    """
+    record = get(tenant_id, request_id, deps)
+    if _is_resolved(record, resolution):
+        return record
+    if record.status is not Status.UNKNOWN:
+        raise _not_resolvable("status", f"is {record.status}; only an unknown can be resolved")
+    if resolution.outcome == "resend":
+        return _resend(record, resolution, deps)
+    resolved = _applied(changes.resolve_sent(record, resolution.at, message_id, resolution), deps)
+    discard(record.parked, deps)
+    return resolved
+
+
+def _is_resolved(record: Delivery, resolution: Resolution) -> bool:
+    known = record.resolution
+    return known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
+
+
+def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies) -> Delivery:
+    """Send the parked body again: the message first, the record second.
+
+    After a crash in between, the message meets the `unknown` and is held again, and the operator may ask anew. The other way round, the
+    record would say `queued` and nothing would be on the queue.
+    """
+    expires_at = _new_expiry(record, resolution.at, deps)
+    change = changes.resolve_resend(record, resolution.at, deps.send_timeout, resolution, expires_at)
+    if not delivery.allows(change, record):
+        dead_at = record.worker_dead_at(deps.send_timeout)
+        raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}")
+    pointer = replace(pointer_to(record), created_at=resolution.at, generation=record.generation + 1, expires_at=None)
+    if deps.queue.send([(pointer, HOLD_BACK)]):
+        raise DependencyError("SQS", "SendMessageBatch")
+    return _applied(change, deps)
+
+
+def _new_expiry(record: Delivery, now: datetime, deps: MessagesDependencies) -> datetime:
+    """Return when a resent request ends: counted from now, unless its caller named the time."""
+    try:
+        expires_at = schedule(parse_request(deps.parked.fetch(record.parked or "")), now).expires_at
+    except KeyError:
+        raise _not_resolvable("outcome", "its body is not kept any more; send it as a new request") from None
+    except RequestError as fault:
+        raise _not_resolvable("outcome", f"its body cannot be sent any more ({fault}); send it as a new request") from None
+    if expires_at <= now:
+        raise _not_resolvable("outcome", "its expiresAt has passed; send it as a new request")
+    return expires_at
+
+
+def _applied(change: Change, deps: MessagesDependencies) -> Delivery:
+    try:
+        resolved = deps.messages.apply(change)
+    except RefusedError as refusal:
+        by_now = refusal.current.status if refusal.current else "gone"
+        raise _not_resolvable("status", f"is {by_now} by now; only an unknown can be resolved") from None
+    deps.telemetry.recorded(resolved)
+    return resolved
+
+
+def _not_resolvable(path: str, problem: str) -> RequestError:
+    return RequestError([Problem(path, problem)], "not_resolvable")

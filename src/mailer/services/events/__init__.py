@@ -1,0 +1,1 @@
+"""Publish what happened on the event bus."""

@@ -1,0 +1,119 @@
+"""Prove a stored config with a mail from and to its own from-address; what passes becomes the active config in one write."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from mailer.domain import lifecycle
+from mailer.domain.delivery import Sent
+from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, NotSentError
+from mailer.domain.lifecycle import VerificationResult
+from mailer.domain.message import EmailMessage, Mailbox
+from mailer.domain.mime import Mail, compose
+from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.domain.remediation import add_remediation
+from mailer.ports import AccountFacts, EmailProvider
+from mailer.services.providers.providers import ProviderDependencies, change, decrypt_config, role_of
+
+SEND_BY = timedelta(seconds=12)
+"""How long opening the config may take: API Gateway waits 29 s for all of it, and SES has up to 13 s to accept the mail."""
+
+ASK_BY = timedelta(seconds=10)
+"""After this the account is not asked about itself any more, which may take three calls of up to 5 s."""
+
+SUBJECT = "{platform} — SES connection test"
+TEXT = "This is a test email from {platform} to verify your AWS SES configuration."
+
+
+@dataclass(eq=False)
+class VerifyFailedError(MailerError):
+    """The config did not pass; what was active stays as it was."""
+
+    error: ErrorInfo
+
+    def __str__(self) -> str:
+        return f"{self.error.code}: {self.error.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A config that passed: SES's id of the test mail, and the row as it stands now."""
+
+    message_id: str
+    row: Provider
+
+
+def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Verified:
+    """Test the candidate, or the active config where there is none, and make it the active one.
+
+    Raises:
+        VerifyFailedError: the tenant's account, role or config does not let mail go out.
+        RequestError: not_found; provider_not_active where another config was stored meanwhile.
+        DependencyError: KMS, STS or DynamoDB did not do its part.
+    """
+    started = deps.clock.now()
+    row = lifecycle.existing(deps.store.get(tenant_id))
+    config = lifecycle.to_verify(row)
+    try:
+        provider = _create_provider(row, config, deps)
+    except NotSentError as refusal:
+        raise _failed(row, config, refusal.error, deps, by) from refusal
+    if deps.clock.now() - started > SEND_BY:
+        raise DependencyError("AWS", "opening the config in time")
+    outcome = provider.send(_test_mail(provider, deps), tags={})
+    if not isinstance(outcome, Sent):
+        raise _failed(row, config, _here(outcome.error), deps, by)
+    facts = provider.account_facts() if deps.clock.now() - started < ASK_BY else AccountFacts()
+    passed = VerificationResult(
+        at=deps.clock.now(),
+        account=facts.account,
+        sandbox=facts.sandbox,
+        quota_rate=facts.max_send_rate,
+        quota_24h=facts.quota_24h,
+    )
+    verified = change(tenant_id, deps, lambda stands: lifecycle.verify(stands, config.version, passed), by=by)
+    return Verified(outcome.message_id, verified)
+
+
+def _create_provider(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> EmailProvider:
+    if config.credentials["type"] == "role":
+        _refuse_unprotected_role(row, config, deps)
+    return deps.provider_factory.create(row.tenant_id, config)
+
+
+def _refuse_unprotected_role(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> None:
+    """Refuse a role that anybody could have us assume who knows its ARN: the confused deputy of AWS's IAM guide."""
+    role = decrypt_config(row, config, deps)
+    if isinstance(role, RoleConfig) and not deps.trust.refuses_foreign_external_id(role):
+        message = (
+            "the role's trust policy lets this service in without the tenant's ExternalId, so that any other tenant could use the role"
+        )
+        raise NotSentError(ErrorInfo("role_not_assumable", message))
+
+
+def _test_mail(provider: EmailProvider, deps: ProviderDependencies) -> Mail:
+    platform = deps.platform.name
+    message = EmailMessage(
+        to=(Mailbox(email=provider.sender.email),),
+        subject=SUBJECT.format(platform=platform),
+        text=TEXT.format(platform=platform),
+    )
+    return compose(message, provider.sender, date=deps.clock.now())
+
+
+_HERE = {
+    "throttled": "Caller: the account sends as fast as it may; verify again in some seconds.",
+    "daily_quota_exceeded": "Tenant: the account's quota of 24 hours is used up; verify again when it has freed some, or ask AWS for more.",
+    "outcome_unknown": "Caller: verify once more; whether this test mail went out cannot be known, and a second one does no harm.",
+}
+"""What to do where a send would have been tried again by itself, or held."""
+
+
+def _here(error: ErrorInfo) -> ErrorInfo:
+    return replace(error, remediation=_HERE.get(error.code, error.remediation))
+
+
+def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, deps: ProviderDependencies, by: str | None) -> VerifyFailedError:
+    """Note on the row why the config did not pass, for those who look later; only the answer names the role."""
+    noted = add_remediation(error, config)
+    change(row.tenant_id, deps, lambda stands: lifecycle.fail_verify(stands, config.version, noted, deps.clock.now()), by=by)
+    return VerifyFailedError(add_remediation(error, config, role_of(row, config, deps)))

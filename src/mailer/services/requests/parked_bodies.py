@@ -1,0 +1,51 @@
+"""Parked bodies of requests that wait longer than the queue can hold them: their keys, the queue message that stands for one, their end."""
+
+from typing import Protocol
+
+from mailer.domain.delivery import Delivery
+from mailer.domain.errors import DependencyError
+from mailer.ports import ParkedBodies, QueueMessage, Telemetry
+from mailer.services.sending.requeueing.requeue import ids_alone
+
+
+class BodyDependencies(Protocol):
+    """What discarding a parked body depends on."""
+
+    @property
+    def parked(self) -> ParkedBodies:
+        """Return the parked bodies."""
+        ...
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Return the telemetry."""
+        ...
+
+
+def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
+    """Whether a key of the bucket names a parked body of this request."""
+    return key.startswith(f"parked/{tenant_id}/{request_id}/")
+
+
+def pointer_to(record: Delivery) -> QueueMessage:
+    """Return the queue message that stands for a record's parked body."""
+    return QueueMessage(
+        body=ids_alone(record.tenant_id, record.request_id),
+        tenant_id=record.tenant_id,
+        created_at=record.created_at,
+        generation=record.generation,
+        redeliveries=record.redeliveries,
+        parked=record.parked,
+        expires_at=record.expires_at,
+        correlation_id=record.correlation_id,
+    )
+
+
+def discard(key: str | None, deps: BodyDependencies) -> None:
+    """Delete the parked body of a request that has ended; what this misses the bucket's lifecycle rule deletes."""
+    if key is None:
+        return
+    try:
+        deps.parked.discard(key)
+    except DependencyError as failure:
+        deps.telemetry.failed("discard", None, failure)

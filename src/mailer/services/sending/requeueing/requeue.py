@@ -1,0 +1,162 @@
+"""Requeue a request's message or park its body. Order of writes: queue or bucket first, record second, deletion from the queue last."""
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from mailer.domain import changes
+from mailer.domain.changes import Deferral, Fence
+from mailer.domain.delivery import Delivery, NotSent, Outcome, Status, WaitsFor
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.message import SCHEMA, canonical_json
+from mailer.domain.proof import to_json
+from mailer.domain.retries import MAX_DELAY, retry_delay
+from mailer.ports import QueueMessage, RefusedError
+from mailer.services.requests.parked_bodies import discard
+from mailer.services.sending.jobs import Job, Received, SendDependencies
+
+
+def requeue(
+    job: Job, deps: SendDependencies, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
+) -> None:
+    """Put the request's next message on the queue, one generation up; `parked` is where its body has been put since it came.
+
+    Only the `slot` given here is kept: the one that the job brought is used, forfeited or given up.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    queue_message = replace(
+        job.queue_message, generation=job.queue_message.generation + 1, proof=proof, parked=parked or job.queue_message.parked, slot=slot
+    )
+    enqueue(replace(queue_message, redeliveries=job.received.redeliveries, schema=SCHEMA), deps, delay)
+
+
+def enqueue(queue_message: QueueMessage, deps: SendDependencies, delay: timedelta) -> None:
+    """Put one message on the queue.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    if deps.queue.send([(queue_message, delay)]):
+        raise DependencyError("SQS", "SendMessageBatch")
+
+
+def requeue_or_park(
+    job: Job,
+    deps: SendDependencies,
+    until: datetime,
+    error: ErrorInfo | None,
+    waits_for: WaitsFor = WaitsFor.TIME,
+    *,
+    slot: float | None = None,
+) -> Deferral:
+    """Requeue the message, or park the body of a wait that the queue cannot hold; the caller writes the returned deferral to the record.
+
+    Raises:
+        DependencyError: neither S3 nor SQS took it.
+    """
+    until = min(until, job.request.expires_at)
+    delay = until - deps.clock.now()
+    deferral = Deferral(
+        until=until,
+        generation=job.queue_message.generation + 1,
+        error=error,
+        waits_for=waits_for,
+        parked=job.queue_message.parked,
+        redeliveries=job.received.redeliveries,
+    )
+    if waits_for is WaitsFor.PROVIDER or delay > MAX_DELAY:
+        try:
+            return replace(deferral, parked=park(job, deps), on_queue=False)
+        except DependencyError as failure:
+            deps.telemetry.failed("park", job.tenant_id, failure)
+            deferral = replace(deferral, until=deps.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
+    requeue(job, deps, min(delay, MAX_DELAY), slot=slot)
+    return deferral
+
+
+def park(job: Job, deps: SendDependencies) -> str:
+    """Store the body in the bucket, unless it is there, and return its key: the same for all ways to write the same request."""
+    return job.queue_message.parked or deps.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
+
+
+def ids_alone(tenant_id: str, request_id: str) -> str:
+    """Return the body of a message whose request is in the bucket."""
+    return json.dumps({"tenantId": tenant_id, "requestId": request_id})
+
+
+def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
+    """Return a message with a request's whole body as the newest of those that its record knows of."""
+    return replace(
+        queue_message,
+        tenant_id=record.tenant_id,
+        created_at=record.created_at,
+        generation=record.generation,
+        redeliveries=record.redeliveries,
+        expires_at=record.expires_at,
+        correlation_id=record.correlation_id,
+    )
+
+
+def requeue_at(job: Job, deps: SendDependencies, until: datetime) -> None:
+    """Requeue a request for a given time, whatever its record says until then, and note the new generation; a proof goes along."""
+    requeue(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.queue_message.proof)
+    # The message is on the queue; if this write fails, at most one duplicate is processed.
+    with suppress(RefusedError, DependencyError):
+        deps.messages.apply(changes.annotate(job.request, deps.clock.now(), generation=job.queue_message.generation + 1))
+
+
+def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
+    """Requeue a request with its attempt's outcome as proof, because the table did not take it."""
+    job = job.failed()
+    delay = retry_delay(NotSent(failure.error), job.queue_message.failures) if job.queue_message.proof else _PROOF_DELAY
+    requeue(job, deps, delay, proof=to_json(fence, outcome))
+
+
+_PROOF_DELAY = timedelta(seconds=10)
+"""First: long enough for a throttled table to recover, short enough to come before the attempt's deadline."""
+
+
+def discard_body(deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
+    """Delete the parked body of a request that has ended for good; that of an `unknown` stays for the operator.
+
+    `key` is where the body is if the record does not know.
+    """
+    if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+        discard(record.parked or key, deps)
+
+
+def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> None:
+    """Note a parked body on an open record: it is deleted when the request ends, as another message may still need it."""
+    if record.parked is not None or key is None:
+        return
+    try:
+        deps.messages.apply(changes.annotate(changes.request_of(record), deps.clock.now(), parked=key))
+    except RefusedError as refusal:
+        discard_body(deps, refusal.current, key)
+    except DependencyError as failure:
+        deps.telemetry.failed("remember", record.tenant_id, failure)
+
+
+def dead_letter_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -> None:
+    """Put a message that kills its worker on the dead-letter queue; after a redrive it is tried alone at once.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    queue_message = replace(
+        received.queue_message, generation=received.queue_message.generation + 1, redeliveries=received.redeliveries + 1
+    )
+    dead_letter(queue_message, deps, crash.code, crash.message)
+
+
+def dead_letter(queue_message: QueueMessage, deps: SendDependencies, reason: str, detail: str) -> None:
+    """Put a message on the dead-letter queue, with the reason.
+
+    Raises:
+        DependencyError: SQS did not take it.
+    """
+    deps.queue.dead_letter(queue_message, reason=reason, detail=detail)
+    deps.telemetry.dead_lettered(queue_message, reason)

@@ -1,0 +1,303 @@
+"""Send a batch of requests off the queue: read, get the provider, reserve slots, compose, pass the fence, call SES, record the outcome.
+
+Every message ends in one of three ways: its request's record says what became of it, a newer message is on the queue, or its id is in the
+returned failures and SQS redelivers it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import chain
+
+from mailer.domain import changes, proof
+from mailer.domain.changes import Fence
+from mailer.domain.delivery import NotSent, WaitsFor
+from mailer.domain.errors import EXPIRED, DependencyError, ErrorClass, ErrorInfo, NotSentError, RequestError
+from mailer.domain.message import MAX_BODY, canonical_json
+from mailer.domain.mime import Mail, compose
+from mailer.domain.pacing import RetryAt, Slot
+from mailer.domain.provider import Blocked, Provider, StoredConfig, sending_state
+from mailer.domain.remediation import provider_with_remediation, with_remediation
+from mailer.domain.retries import retry_delay
+from mailer.domain.tags import tagged
+from mailer.ports import EmailProvider, QueueMessage, RefusedError
+from mailer.services.requests.uploads import pin
+from mailer.services.sending.byte_budget import Held
+from mailer.services.sending.intake import read
+from mailer.services.sending.jobs import Job, Received, SendDependencies
+from mailer.services.sending.outcomes import record_outcome, record_tenant_fault
+from mailer.services.sending.requeueing.deferral import defer, end_job, keep_for_operator
+from mailer.services.sending.requeueing.reconcile import reconcile
+from mailer.services.sending.requeueing.requeue import (
+    carry_proof,
+    ids_alone,
+    park,
+    requeue_at,
+)
+from mailer.services.sending.slots import PreparedSend, ScheduledSend, apply_backpressure, reserve_slots, revalidate_slot
+from mailer.services.sending.suspects import is_suspect, requeue_in_time, try_alone
+
+CALL_SPAN = timedelta(seconds=27)
+"""How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
+An attempt is not begun with less of the function's time left, and its worker is given up after it."""
+
+FENCE_SPAN = timedelta(seconds=5)
+"""A fence that took longer has eaten the time for the call, which is then not made."""
+
+
+def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: datetime) -> list[str]:
+    """Send a batch; return the SQS message ids that SQS must redeliver.
+
+    `ends_at` is when the function times out.
+    """
+    trusted = [received for received in batch if not is_suspect(received)]
+    suspects = list(deps.workers.map(lambda received: requeue_in_time(received, deps), filter(is_suspect, batch)))
+    unsafe = _send_trusted(trusted, deps, ends_at)
+
+    def send_alone(job: Job) -> Received | None:
+        return next(iter(_send_concurrently([job], deps, ends_at)), None)
+
+    tried = [try_alone(suspect, deps, ends_at, send_alone) for suspect in suspects if suspect is not None]
+    return [received.sqs_message_id for received in (*unsafe, *tried) if received is not None]
+
+
+def _send_trusted(batch: Sequence[Received], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
+    jobs = list(deps.workers.map(lambda received: read(received, deps), batch))
+    unsafe = _send_concurrently([job for job in jobs if isinstance(job, Job)], deps, ends_at)
+    return [*unsafe, *(job for job in jobs if isinstance(job, Received))]
+
+
+def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
+    """Send what could be read; return what SQS must redeliver."""
+    rows = _rows({job.tenant_id for job in jobs}, deps)
+    prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, deps)), jobs))
+    sends = reserve_slots((one for one in prepared if isinstance(one, PreparedSend)), deps, latest=ends_at - CALL_SPAN)
+    taken = deps.workers.map(lambda scheduled: _safely(scheduled.prepared.job, deps, lambda: deliver(scheduled, deps, ends_at)), sends)
+    return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
+
+
+Rows = Mapping[str, Provider | DependencyError]
+"""The provider rows of a batch, or why they could not be read."""
+
+
+def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
+    """Read the batch's provider rows at once; a failure hits each of its requests, not the batch."""
+    try:
+        rows = deps.providers.get_many(tenant_ids) if tenant_ids else {}
+    except DependencyError as failure:
+        return dict.fromkeys(tenant_ids, failure)
+    return {tenant_id: provider_with_remediation(row) if isinstance(row, Provider) else row for tenant_id, row in rows.items()}
+
+
+def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | Received | None:
+    """Do some work for a request; None where it was deferred instead, the received message where SQS must redeliver it."""
+    try:
+        try:
+            return work()
+        except DependencyError as failure:
+            deps.telemetry.failed("deliver", job.tenant_id, failure)
+            _defer_after_failure(job, deps, failure)
+    except Exception as failure:  # noqa: BLE001  # a bug must not fail the rest of the batch
+        deps.telemetry.failed("deliver", job.tenant_id, failure)
+        return replace(job.received, raised=not isinstance(failure, DependencyError))
+    return None
+
+
+def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
+    """Defer a request while an AWS service fails; requeue it alone where the table fails too, or a proof is not recorded yet."""
+    job = job.failed()
+    until = deps.clock.now() + retry_delay(NotSent(failure.error), job.queue_message.failures)
+    if job.queue_message.proof:
+        requeue_at(job, deps, until)
+        return
+    try:
+        defer(job, deps, until, failure.error)
+    except DependencyError:
+        requeue_at(job, deps, until)
+
+
+def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> PreparedSend | None:
+    """Do for one request all that needs no slot; None where it was deferred or ended.
+
+    Raises:
+        DependencyError: an AWS service failed.
+    """
+    row = rows.get(job.tenant_id)
+    if isinstance(row, DependencyError):
+        raise row
+    if job.queue_message.proof:
+        if _record_proof(job, row, deps):
+            return None
+        job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, proof=None)))
+    if job.received.crash is not None:
+        keep_for_operator(job, job.received.crash, deps)
+    elif deps.clock.now() >= job.request.expires_at:
+        end_job(job, deps, EXPIRED)
+    else:
+        return _prepare_in_time(job, row, deps)
+    return None
+
+
+def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> PreparedSend | None:
+    try:
+        job = _with_uploads(job, deps)
+    except RequestError as refusal:
+        end_job(job, deps, ErrorInfo(refusal.code, str(refusal)))
+        return None
+    if deps.clock.now() < job.send_at:
+        defer(job, deps, job.send_at, None)
+    elif isinstance(state := sending_state(row, job.request.created_at), Blocked):
+        _defer_or_end(job, deps, state)
+    else:
+        return _with_provider(job, row, state, deps)
+    return None
+
+
+def _with_uploads(job: Job, deps: SendDependencies) -> Job:
+    """Pin the uploads to the versions that are there at the first reading, so that each later message sends those."""
+    if all(ref.version for ref in job.send.uploads.values()):
+        return job
+    job = replace(job, send=pin(job.send, lambda ref: ref.version or deps.attachments.version(job.tenant_id, ref)))
+    return replace(job, received=replace(job.received, queue_message=_with_pins(job, deps)))
+
+
+def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
+    """Return a message that brings the pinned versions back.
+
+    One whose body has no room for them, or grows when it is escaped, is parked.
+    """
+    body = canonical_json(job.send)
+    if job.queue_message.parked is None and len(body) > MAX_BODY:
+        return replace(job.queue_message, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, deps))
+    return job.queue_message if job.queue_message.parked else replace(job.queue_message, body=body)
+
+
+def _record_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
+    """Record the outcome of an attempt that the table did not take before; False when the message is handled like any other."""
+    record = deps.messages.get(job.tenant_id, job.send.request_id)
+    proven = proof.proven_outcome(job.queue_message.proof or "", job.request, record)
+    if proven is None:
+        return False
+    record_outcome(job, deps, *proven, row)
+    return True
+
+
+def _defer_or_end(job: Job, deps: SendDependencies, state: Blocked) -> None:
+    if state.waits:
+        defer(job, deps, job.request.expires_at, state.error, WaitsFor.PROVIDER)
+    else:
+        end_job(job, deps, state.error)
+
+
+def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> PreparedSend | None:
+    try:
+        with job.timings.measured("config", deps.clock):
+            provider = deps.provider_factory.create(job.tenant_id, config)
+        return PreparedSend(job=job, row=row, config=config, provider=provider)
+    except NotSentError as refusal:
+        _handle_refusal(job, row, deps, refusal.error)
+        return None
+
+
+def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, error: ErrorInfo) -> None:
+    """Defer or end a request whose provider could not be created."""
+    error = with_remediation(error, row)
+    if error.error_class is ErrorClass.FAILED:
+        end_job(job, deps, error)
+    elif error.error_class is ErrorClass.TENANT and record_tenant_fault(job, deps, error, row):
+        defer(job, deps, job.request.expires_at, error, WaitsFor.PROVIDER)
+    else:
+        job = job.failed()
+        defer(job, deps, deps.clock.now() + retry_delay(NotSent(error), job.queue_message.failures), error)
+
+
+def deliver(scheduled: ScheduledSend, deps: SendDependencies, ends_at: datetime) -> None:
+    """Send a request at its slot, or defer it until then.
+
+    Raises:
+        DependencyError: an AWS service failed before the fence.
+    """
+    match scheduled.plan:
+        case Slot() as slot:
+            with deps.budget.hold(scheduled.prepared.job.send.message.most_bytes) as held:
+                _send_at(slot, scheduled.prepared, held, deps, ends_at)
+        case RetryAt() as retry:
+            _defer_to_slot(retry, scheduled.prepared.job, deps)
+        case failure:
+            raise failure
+
+
+def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
+    deps.telemetry.paced(retry.at - deps.clock.now())
+    defer(job, deps, retry.at, None, slot=retry.slot)
+
+
+def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
+    """Send at a slot. The mail is composed first, while the slot is awaited; one that cannot be composed wastes it."""
+    try:
+        mail = _compose(prepared.job, prepared.provider, deps)
+    except RequestError as refusal:
+        end_job(prepared.job, deps, ErrorInfo(refusal.code, str(refusal)))
+        return
+    held.shrink(len(mail.mime))
+    plan = revalidate_slot(slot, prepared, deps)
+    if isinstance(plan, RetryAt):
+        _defer_to_slot(plan, prepared.job, deps)
+        return
+    deps.telemetry.paced(plan.at - deps.clock.now())
+    with prepared.job.timings.measured("pacing", deps.clock):
+        deps.clock.wait_until(plan.at)
+    _send_once(prepared, mail, deps, ends_at)
+
+
+def _compose(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
+    with job.timings.measured("compose", deps.clock):
+        return compose(
+            job.send.message,
+            provider.sender,
+            date=deps.clock.now(),
+            load=lambda ref: deps.attachments.fetch(job.tenant_id, ref),
+        )
+
+
+def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_at: datetime) -> None:
+    job, now = prepared.job, deps.clock.now()
+    if now + CALL_SPAN > ends_at:
+        defer(job, deps, now, None)
+        return
+    owner, deadline = deps.new_owner(), now + CALL_SPAN
+    change = changes.begin(
+        job.request, now, owner=owner, deadline=deadline, provider=prepared.provider.name, version=prepared.config.version
+    )
+    try:
+        with job.timings.measured("fence", deps.clock):
+            record = deps.messages.apply(change)
+    except RefusedError as refusal:
+        if refusal.current is not None and reconcile(job, deps, refusal.current):
+            _send_once(prepared, mail, deps, ends_at)
+        return
+    except DependencyError as failure:
+        deps.telemetry.failed("begin", job.tenant_id, failure)
+        # The fence may be passed all the same; without a proof the request would end as unknown though nobody called the provider.
+        carry_proof(job, deps, Fence(0, owner), NotSent(failure.error), failure)
+        return
+    fence = Fence(record.attempt, owner)
+    began = deps.clock.now()
+    if began - now > FENCE_SPAN:
+        record_outcome(job, deps, fence, NotSent(DependencyError("DynamoDB", "UpdateItem in time").error), prepared.row)
+        return
+    with job.timings.measured("provider", deps.clock):
+        outcome = prepared.provider.send(mail, tags=_tags(job, fence))
+    deps.telemetry.answered(job.tenant_id, job.send.request_id, fence, outcome, deps.clock.now() - began)
+    record_outcome(job, deps, fence, outcome, prepared.row)
+    apply_backpressure(outcome, prepared, deps)
+
+
+def _tags(job: Job, fence: Fence) -> Mapping[str, str]:
+    return tagged(
+        job.send.message.tags,
+        tenant_id=job.tenant_id,
+        request_id=job.send.request_id,
+        attempt=fence.attempt,
+        correlation_id=job.queue_message.correlation_id,
+    )

@@ -1,0 +1,107 @@
+"""Reserve sending slots for a batch: one reservation for each sending account, then all messages in the order of their slots."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import chain
+
+from mailer.domain.delivery import NotSent, Outcome
+from mailer.domain.errors import DependencyError
+from mailer.domain.pacing import FORGIVEN, RateSource, RetryAt, Slot
+from mailer.domain.provider import Provider, StoredConfig
+from mailer.ports import EmailProvider
+from mailer.services.pacing.accounts import account_of, rate_source
+from mailer.services.sending.jobs import Job, SendDependencies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedSend:
+    """A job with its provider; what it still needs is a slot and its mail."""
+
+    job: Job
+    row: Provider | None
+    config: StoredConfig
+    provider: EmailProvider
+
+    @property
+    def account(self) -> str | None:
+        """Return the key of the account whose rate it counts towards; None where nothing is paced."""
+        return account_of(self.job.tenant_id, self.config)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSend:
+    """When a message may be sent, or why that is not known."""
+
+    prepared: PreparedSend
+    plan: Slot | RetryAt | Exception
+
+
+def reserve_slots(prepared: Iterable[PreparedSend], deps: SendDependencies, *, latest: datetime) -> Sequence[ScheduledSend]:
+    """Reserve slots for all messages of each account together; return them in the order in which to send.
+
+    In that order no message stands behind one that waits longer; what must wait is requeued once the due messages are under way. After
+    `latest` nothing is reserved: all are requeued at once.
+    """
+    accounts: dict[str | None, list[PreparedSend]] = defaultdict(list)
+    for one in prepared:
+        accounts[one.account].append(one)
+    sends = list(chain.from_iterable(deps.workers.map(lambda account: _reserve(account, accounts[account], deps, latest), accounts)))
+    now = deps.clock.now()
+    return sorted(sends, key=lambda scheduled: (scheduled.plan.at, False) if isinstance(scheduled.plan, Slot) else (now, True))
+
+
+def _reserve(account: str | None, prepared: Sequence[PreparedSend], deps: SendDependencies, latest: datetime) -> Sequence[ScheduledSend]:
+    now = deps.clock.now()
+    if account is None:
+        return [ScheduledSend(one, Slot(now)) for one in prepared]
+    if now > latest:
+        return [ScheduledSend(one, RetryAt(now)) for one in prepared]
+    try:
+        plans = deps.pacer.reserve(
+            account,
+            _source(prepared),
+            [one.job.request.recipients for one in prepared],
+            [one.job.queue_message.slot for one in prepared],
+            now,
+        )
+    except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
+        return [ScheduledSend(one, failure) for one in prepared]
+    return [ScheduledSend(one, plan) for one, plan in zip(prepared, plans, strict=True)]
+
+
+def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) -> Slot | RetryAt:
+    """Return the slot, or a new one if this worker missed it: composing took long, or all its threads were busy.
+
+    A missed slot is forfeited, as one that a message carries too late: SES forgives no more.
+
+    Raises:
+        DependencyError: the pacing table did not answer.
+    """
+    now = deps.clock.now()
+    if prepared.account is None or now - slot.at <= timedelta(seconds=FORGIVEN):
+        return slot
+    return deps.pacer.reserve(prepared.account, _source([prepared]), [prepared.job.request.recipients], [None], now)[0]
+
+
+def _source(prepared: Sequence[PreparedSend]) -> RateSource:
+    """Return where the rate comes from; GetSendQuota is asked again only where verify was allowed to call it."""
+    answering = next((one.provider for one in prepared if one.config.quota_rate is not None), None)
+    return rate_source([one.config for one in prepared], (lambda: answering.account_facts().max_send_rate) if answering else None)
+
+
+def apply_backpressure(outcome: Outcome, prepared: PreparedSend, deps: SendDependencies) -> None:
+    """Slow the account down, or pause it, where SES throttled it or its quota is used up.
+
+    Where the pacing table does not answer, the rate stays as it was until the next refusal.
+    """
+    if prepared.account is None or not isinstance(outcome, NotSent):
+        return
+    try:
+        if outcome.error.code == "throttled":
+            deps.pacer.throttled(prepared.account, deps.clock.now())
+        elif outcome.error.code == "daily_quota_exceeded":
+            deps.pacer.quota_exhausted(prepared.account, deps.clock.now())
+    except DependencyError as failure:
+        deps.telemetry.failed("pace", prepared.job.tenant_id, failure)

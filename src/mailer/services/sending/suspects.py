@@ -1,0 +1,145 @@
+"""Isolate poison messages: try alone what may have killed a worker, so that a message that kills is found and fails no other.
+
+A message that SQS delivers for the third time is a suspect: it, or one beside it, may have killed the workers before. Suspects are tried
+one at a time, after all others. Each is marked before it is read, and the mark changes when the try is over: so a message that comes back
+with its mark unchanged killed its worker. It alone goes to the dead-letter queue.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from mailer.domain.delivery import WORKER_DEAD_MARGIN, NotSent
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.retries import retry_delay
+from mailer.ports import Stage, Trial
+from mailer.services.sending.intake import read
+from mailer.services.sending.jobs import Job, Received, SendDependencies
+from mailer.services.sending.requeueing.requeue import dead_letter_crashed, enqueue
+
+SUSPECT_FROM = 3
+"""Deliveries of a message, those of earlier generations counted in."""
+
+REQUEUE_FROM = 5
+"""From this receive on a message that was not tried alone is requeued as a new one, before SQS moves it to the dead-letter queue."""
+
+DEAD_LETTER_FROM = 4
+"""From this receive on a message on which our own code fails, tried alone, goes to the dead-letter queue."""
+
+TRIAL_SPAN = timedelta(seconds=40)
+"""A try is not begun with less of the function's time left: the end of that must not look like a crash."""
+
+DIED = ErrorInfo("processing_crashed", "the worker died while it tried this request by itself")
+RAISED = ErrorInfo("processing_crashed", "our code failed on this request each time; the log names step and error")
+
+SendJob = Callable[[Job], Received | None]
+"""Sends one job alone; returns what SQS must redeliver."""
+
+
+def is_suspect(received: Received) -> bool:
+    """Whether a message has to be tried alone."""
+    return received.redeliveries + 1 >= SUSPECT_FROM
+
+
+def requeue_in_time(received: Received, deps: SendDependencies) -> Received | None:
+    """Requeue a suspect as a new message, if SQS would move it soon and nobody has tried it alone; return what is still to be tried.
+
+    This comes before anything else of the batch, which may kill the worker again.
+    """
+    if received.receives < REQUEUE_FROM:
+        return received
+    try:
+        trial = deps.trials.find(received.sqs_message_id)
+    except DependencyError as failure:
+        deps.telemetry.failed("find trial", received.queue_message.tenant_id, failure)
+        trial = None
+    return received if trial else _requeue_as_new(received, deps)
+
+
+def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, send_job: SendJob) -> Received | None:
+    """Try a suspect; return it where SQS must redeliver it."""
+    now = deps.clock.now()
+    if now + TRIAL_SPAN > ends_at:
+        return _requeue_as_new(received, deps)
+    by = deps.new_owner()
+    try:
+        trial = deps.trials.begin(received.sqs_message_id, by, now)
+    except DependencyError as failure:
+        return _requeue_after_failure(received, deps, failure)
+    if trial is None:
+        return _try(received, by, deps, send_job)
+    if trial.stage is Stage.DONE:
+        return None
+    if now <= trial.at + deps.send_timeout + WORKER_DEAD_MARGIN:  # SQS has handed it out twice, and the other worker is at it
+        return received
+    return _give_up(received, trial.stage, DIED, deps, send_job)
+
+
+def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob) -> Received | None:
+    stage, unsafe = Stage.READING, read(received, deps)
+    if isinstance(unsafe, Job):
+        job, stage = unsafe, Stage.SENDING
+        try:
+            deps.trials.reach(received.sqs_message_id, Trial(stage, by, deps.clock.now()))
+        except DependencyError as failure:
+            return _requeue_after_failure(received, deps, failure)
+        unsafe = send_job(job)
+    if unsafe is None:
+        _done(received, deps)
+        return None
+    if unsafe.raised and received.receives >= DEAD_LETTER_FROM:
+        return _give_up(received, stage, RAISED, deps, send_job)
+    try:
+        deps.trials.clear(received.sqs_message_id)
+    except DependencyError as failure:
+        return _requeue_after_failure(received, deps, failure)
+    return received
+
+
+def _give_up(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependencies, send_job: SendJob) -> Received | None:
+    """Put a message on the dead-letter queue; one that could not be read before is not read now."""
+    unsafe: Received | None = received
+    if stage is Stage.SENDING:
+        job = read(replace(received, crash=crash), deps)
+        unsafe = send_job(job) if isinstance(job, Job) else job
+        if unsafe is not None and not unsafe.raised:
+            return received
+    try:
+        if unsafe is not None:
+            dead_letter_crashed(received, deps, crash)
+    except DependencyError as failure:
+        deps.telemetry.failed("dead letter", received.queue_message.tenant_id, failure)
+        return received
+    _done(received, deps)
+    return None
+
+
+def _requeue_after_failure(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
+    """Requeue a suspect while the table does not take its mark: without the mark nobody would know what killed the worker."""
+    deps.telemetry.failed("mark trial", received.queue_message.tenant_id, failure)
+    failures = received.queue_message.failures + 1
+    received = replace(received, queue_message=replace(received.queue_message, failures=failures))
+    unsafe = _requeue_as_new(received, deps, retry_delay(NotSent(failure.error), failures))
+    if unsafe is not None:
+        with suppress(DependencyError):
+            deps.trials.clear(received.sqs_message_id)
+    return unsafe
+
+
+def _requeue_as_new(received: Received, deps: SendDependencies, delay: timedelta = timedelta()) -> Received | None:
+    """Requeue as a new message, whose receives SQS counts from zero; it stays a suspect."""
+    queue_message = replace(received.queue_message, generation=received.queue_message.generation + 1, redeliveries=received.redeliveries)
+    try:
+        enqueue(queue_message, deps, delay)
+    except DependencyError as failure:
+        deps.telemetry.failed("send anew", queue_message.tenant_id, failure)
+        return received
+    _done(received, deps)
+    return None
+
+
+def _done(received: Received, deps: SendDependencies) -> None:
+    """Mark a message as done: should the worker die before SQS deletes it, it is acknowledged when it comes again."""
+    with suppress(DependencyError):
+        deps.trials.reach(received.sqs_message_id, Trial(Stage.DONE, "-", deps.clock.now()))

@@ -1,0 +1,1 @@
+"""What runs every minute: end what is overdue, and put parked mail back on the queue."""

@@ -1,0 +1,15 @@
+"""Call the messages API from Python: signed with your AWS credentials, retried where that is safe, typed.
+
+    from mailer_client import MailClient
+
+    mail = MailClient("https://….execute-api.eu-central-1.amazonaws.com/v1")
+    queued = mail.send("acme", {"message": {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello, Jo."}})
+    print(mail.wait("acme", queued.request_id).status)
+
+For callers only: the functions do not ship it.
+"""
+
+from mailer_client.connection import ApiError
+from mailer_client.messages import MailClient
+
+__all__ = ["ApiError", "MailClient"]

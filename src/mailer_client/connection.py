@@ -1,0 +1,125 @@
+"""Send signed requests and try again where that helps: every call of the API may be repeated, ids make it so."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import ConnectionError as ConnectError
+from botocore.exceptions import HTTPClientError
+from pydantic import ValidationError
+
+from mailer.handlers.rest.models import ProblemDocument
+
+RETRIED = frozenset({429, 500, 502, 503, 504})
+"""Statuses that pass by themselves."""
+
+UNREACHED = (HTTPClientError, ConnectError)
+"""What botocore raises where no answer came, before or after the request had left."""
+
+ATTEMPTS = 6
+FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds
+
+
+class Answer(Protocol):
+    """An HTTP answer."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Transport(Protocol):
+    """Sends a prepared request; `botocore.httpsession.URLLib3Session` does."""
+
+    def send(self, request: Any) -> Any:
+        """Send a request.
+
+        Raises:
+            HTTPClientError, ConnectionError: nothing came back (both are botocore's).
+        """
+        ...
+
+
+class ApiError(Exception):
+    """The API refused a call; `problem` says why, `code` is what programs go by."""
+
+    def __init__(self, status: int, problem: ProblemDocument | None) -> None:
+        super().__init__(f"{status} {problem.code}: {problem.detail}" if problem else f"{status}")
+        self.status = status
+        self.problem = problem
+
+    @property
+    def code(self) -> str | None:
+        """The code of the problem; None where the answer was not the API's own."""
+        return self.problem.code if self.problem else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """One API under one caller's credentials."""
+
+    url: str
+    """Of the stage, without a slash at the end."""
+    region: str
+    credentials: Any = field(repr=False)
+    """botocore credentials; they are asked anew for every call, so that they may expire."""
+    transport: Transport
+    sleep: Callable[[float], None] = time.sleep
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Call a route and return its JSON, after some retries with growing, random waits.
+
+        Raises:
+            ApiError: the API refused it, or kept failing.
+            HTTPClientError, ConnectionError: the API kept being out of reach (both are botocore's).
+        """
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in range(1, ATTEMPTS):
+            try:
+                answer = self._send(method, path, data)
+            except UNREACHED:
+                self.sleep(_wait(attempt, None))
+                continue
+            if answer.status_code not in RETRIED:
+                return _content(answer)
+            self.sleep(_wait(attempt, answer.headers.get("Retry-After")))
+        return _content(self._send(method, path, data))
+
+    def put(self, url: str, body: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Put a file to a presigned URL and return the headers of the answer.
+
+        Raises:
+            ApiError: it was not taken.
+        """
+        answer: Answer = self.transport.send(AWSRequest("PUT", url, dict(headers), body).prepare())
+        if answer.status_code != 200:  # noqa: PLR2004 - S3's only success
+            raise ApiError(answer.status_code, None)
+        return answer.headers
+
+    def _send(self, method: str, path: str, data: bytes | None) -> Answer:
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if data else {})
+        request = AWSRequest(method, self.url + path, headers, data)
+        SigV4Auth(self.credentials.get_frozen_credentials(), "execute-api", self.region).add_auth(request)
+        answer: Answer = self.transport.send(request.prepare())
+        return answer
+
+
+def _wait(attempt: int, retry_after: str | None) -> float:
+    """Return how long to wait: at least what the API asks for, and never in step with other callers."""
+    asked = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+    return asked + random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311 - no secret
+
+
+def _content(answer: Answer) -> Any:
+    if 200 <= answer.status_code < 300:  # noqa: PLR2004 - the successes of HTTP
+        return json.loads(answer.content) if answer.content else None
+    try:
+        problem = ProblemDocument.model_validate_json(answer.content)
+    except ValidationError:
+        problem = None
+    raise ApiError(answer.status_code, problem)

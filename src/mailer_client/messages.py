@@ -1,0 +1,131 @@
+"""The calls of the messages API, by name."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+from uuid import uuid4
+
+import botocore.session
+from botocore.httpsession import URLLib3Session
+from pydantic import BaseModel
+
+from mailer.domain import file_types
+from mailer.domain.delivery import Status
+from mailer.handlers.rest.models import BatchAnswer, PreviewAnswer, StatusPage, StatusRecord, UploadAnswer
+from mailer_client.connection import Connection, Transport
+
+Request = Mapping[str, Any]
+"""A send request as JSON has it: at least `message`; without a `requestId` one is made, so that a retry sends nothing twice."""
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.2, 3.0  # seconds between two looks at a record
+
+
+class MailClient:
+    """The messages API, for one caller; every method takes the tenant it is about."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        region: str | None = None,
+        session: botocore.session.Session | None = None,
+        transport: Transport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Call the API at `url` (the stack's output `ApiUrl`) with the session's credentials, by default those of the environment."""
+        session = session or botocore.session.get_session()
+        self._sleep = sleep
+        self._api = Connection(
+            url=url.rstrip("/"),
+            region=region or session.get_config_variable("region"),
+            credentials=session.get_credentials(),
+            transport=transport or URLLib3Session(timeout=30),
+            sleep=sleep,
+        )
+
+    def send(self, tenant_id: str, request: Request) -> StatusRecord:
+        """Enqueue one request.
+
+        Raises:
+            ApiError: `invalid_request`, `request_id_reused`, `provider_not_configured` and so on.
+        """
+        return _read(StatusRecord, self._api.call("POST", _path(tenant_id, "messages"), _with_id(request)))
+
+    def send_batch(self, tenant_id: str, requests: Sequence[Request]) -> list[BatchAnswer]:
+        """Enqueue up to 100 requests, each accepted or refused by itself; the answers stand in their order."""
+        body = [_with_id(request) for request in requests]
+        return [_read(BatchAnswer, answer) for answer in self._api.call("POST", _path(tenant_id, "messages", "batch"), body)]
+
+    def get(self, tenant_id: str, request_id: str) -> StatusRecord:
+        """Return what became of a request."""
+        return _read(StatusRecord, self._api.call("GET", _path(tenant_id, "messages", request_id)))
+
+    def list(self, tenant_id: str, *, status: Status | None = None) -> Iterator[StatusRecord]:
+        """Yield a tenant's records, newest first, page by page as they are taken."""
+        query = {"limit": "100"} | ({"status": status} if status else {})
+        while True:
+            page = _read(StatusPage, self._api.call("GET", f"{_path(tenant_id, 'messages')}?{urlencode(query)}"))
+            yield from page.messages
+            if page.cursor is None:
+                return
+            query["cursor"] = page.cursor
+
+    def wait(self, tenant_id: str, request_id: str, *, timeout: float = 60) -> StatusRecord:
+        """Look again and again until a request has ended, and return its record; an `unknown` that is sent again has not.
+
+        Raises:
+            TimeoutError: it has not ended after `timeout` seconds.
+        """
+        ends_at, pause = time.monotonic() + timeout, _FIRST_LOOK
+        while not (record := self.get(tenant_id, request_id)).ended:
+            if time.monotonic() + pause > ends_at:
+                raise TimeoutError(f"{request_id} is still {record.status}")
+            self._sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_LOOK)
+        return record
+
+    def cancel(self, tenant_id: str, request_id: str) -> StatusRecord:
+        """Withdraw a request that is queued or deferred.
+
+        Raises:
+            ApiError: `not_cancellable`.
+        """
+        return _read(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "cancel")))
+
+    def preview(self, tenant_id: str, request: Request) -> PreviewAnswer:
+        """Build a message as it would be sent, or name what stands in the way."""
+        return _read(PreviewAnswer, self._api.call("POST", _path(tenant_id, "messages", "preview"), dict(request)))
+
+    def resolve(
+        self, tenant_id: str, request_id: str, outcome: Literal["sent", "resend"], *, by: str, why: str, message_id: str | None = None
+    ) -> StatusRecord:
+        """Resolve an `unknown` on an operator's word.
+
+        Raises:
+            ApiError: `not_resolvable`.
+        """
+        word = {"outcome": outcome, "by": by, "why": why} | ({"messageId": message_id} if message_id else {})
+        return _read(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "resolve"), word))
+
+    def upload_attachment(self, tenant_id: str, filename: str, content: bytes, *, content_type: str | None = None) -> dict[str, Any]:
+        """Upload a file and return the attachment that refers to it, ready for `message.attachments`."""
+        media_type = content_type or file_types.media_type(filename)
+        wanted = {"filename": filename, "contentType": media_type, "size": len(content)}
+        answer = _read(UploadAnswer, self._api.call("POST", _path(tenant_id, "attachments"), wanted))
+        version = self._api.put(answer.upload.url, content, answer.upload.headers).get("x-amz-version-id")
+        s3 = {"key": answer.s3.key} | ({"versionId": version} if version else {})
+        return {"filename": filename, "contentType": media_type, "s3": s3}
+
+
+def _read[Model: BaseModel](model: type[Model], answer: Any) -> Model:
+    """Read an answer; fields of a newer API are passed over."""
+    return model.model_validate(answer, extra="ignore")
+
+
+def _with_id(request: Request) -> dict[str, Any]:
+    return {"requestId": str(uuid4()), **request}
+
+
+def _path(tenant_id: str, *steps: str) -> str:
+    return "/".join(["/tenants", *(quote(step, safe=":") for step in (tenant_id, *steps))])

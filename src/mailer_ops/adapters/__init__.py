@@ -1,0 +1,1 @@
+"""The AWS calls that only operators make."""

@@ -1,0 +1,123 @@
+"""Delete what tables and bucket keep of a request or a tenant: the record, every version of an object, an account's rate."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import batched
+from typing import TYPE_CHECKING, Any
+
+from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.dynamodb.messages_table import FIELDS, from_item
+from mailer.domain.delivery import ERASED_CONTENT, Delivery
+from mailer.domain.errors import DependencyError
+from mailer.ports import RefusedError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+
+_BATCH = 1000
+"""Keys in one DeleteObjects (S3's limit)."""
+
+
+class AwsEraser:
+    """`ports.Eraser` on DynamoDB and S3."""
+
+    def __init__(self, dynamodb: "DynamoDBClient", s3: "S3Client", *, messages: str, providers: str, pacing: str, bucket: str) -> None:
+        self._dynamodb = dynamodb
+        self._s3 = s3
+        self._messages = messages
+        self._providers = providers
+        self._pacing = pacing
+        self._bucket = bucket
+
+    def records(self, tenant_id: str) -> Iterator[Delivery]:
+        """Yield a tenant's records that are not erased yet, read consistently."""
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._messages,
+            KeyConditionExpression="tenantId = :tenant",
+            FilterExpression="contentHash <> :erased",
+            ExpressionAttributeValues={":tenant": {"S": tenant_id}, ":erased": {"S": ERASED_CONTENT}},
+            ConsistentRead=True,
+        )
+        with dependency_errors("DynamoDB", "Query"):
+            for page in pages:
+                with readable("DynamoDB", "Query"):
+                    records = [from_item(item) for item in page["Items"]]
+                yield from records
+
+    def erase_record(self, record: Delivery, *, keep_until: datetime | None) -> None:
+        """Delete an ended record, or all of it but its ids and its status; see `ports.Eraser.erase_record`."""
+        unchanged: Any = {
+            "ConditionExpression": "#status = :status AND updatedAt = :updated_at",
+            "ExpressionAttributeNames": {"#status": "status"},
+            "ExpressionAttributeValues": {f":{name}": FIELDS[name][1](getattr(record, name)) for name in ("status", "updated_at")},
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        key = {"tenantId": {"S": record.tenant_id}, "requestId": {"S": record.request_id}}
+        try:
+            if keep_until is None:
+                with dependency_errors("DynamoDB", "DeleteItem"):
+                    self._dynamodb.delete_item(TableName=self._messages, Key=key, **unchanged)
+            else:
+                with dependency_errors("DynamoDB", "PutItem"):
+                    self._dynamodb.put_item(TableName=self._messages, Item=_stub(record, keep_until), **unchanged)
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as refusal:
+            stands: Any = refusal.response.get("Item")
+            raise RefusedError(from_item(stands) if stands else None) from None
+
+    def erase_objects(self, prefix: str) -> int:
+        """Delete every version of the objects whose keys begin so, and the marks of deleted ones."""
+        return self._erase(self._versions(prefix))
+
+    def erase_object(self, key: str) -> int:
+        """Delete every version of one object, and the marks of its deletions."""
+        return self._erase(version for version in self._versions(key) if version["Key"] == key)
+
+    def _erase(self, versions: Iterable[Any]) -> int:
+        erased = 0
+        for some in batched(versions, _BATCH, strict=False):
+            with dependency_errors("S3", "DeleteObjects"):
+                answer = self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": list(some), "Quiet": True})
+            if failed := answer.get("Errors"):
+                raise DependencyError("S3", f"DeleteObjects ({failed[0].get('Code')})")
+            erased += len(some)
+        return erased
+
+    def _versions(self, prefix: str) -> Iterator[Any]:
+        with dependency_errors("S3", "ListObjectVersions"):
+            for page in self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix):
+                for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                    yield {"Key": entry["Key"], "VersionId": entry["VersionId"]}
+
+    def erase_account_rate(self, account: str) -> bool:
+        """Delete an account's rate; return whether there was one."""
+        with dependency_errors("DynamoDB", "DeleteItem"):
+            gone = self._dynamodb.delete_item(TableName=self._pacing, Key={"account": {"S": account}}, ReturnValues="ALL_OLD")
+        return bool(gone.get("Attributes"))
+
+    def shares_account(self, tenant_id: str, account: str) -> bool:
+        """Tell whether another tenant's config sends through an AWS account."""
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._providers,
+            FilterExpression="tenantId <> :tenant AND (active.account = :account OR candidate.account = :account)",
+            ProjectionExpression="tenantId",
+            ExpressionAttributeValues={":tenant": {"S": tenant_id}, ":account": {"S": account}},
+        )
+        with dependency_errors("DynamoDB", "Scan"):
+            return any(page["Items"] for page in pages)
+
+
+def _stub(record: Delivery, keep_until: datetime) -> dict[str, Any]:
+    """Return what stays of a record; without the keys of the indexes, so that no list shows it."""
+    fields: dict[str, Any] = {
+        "tenant_id": record.tenant_id,
+        "request_id": record.request_id,
+        "status": record.status,
+        "content_hash": ERASED_CONTENT,
+        "created_at": record.updated_at,
+        "updated_at": record.updated_at,
+        "expires_at": record.updated_at,
+        "recipients": 0,
+        "generation": record.generation,
+    }
+    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | {"ttl": {"N": str(int(keep_until.timestamp()))}}

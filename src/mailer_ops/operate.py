@@ -1,0 +1,508 @@
+"""What operators do by hand, on any account that the AWS SDK reaches: `python -m mailer_ops.operate --help`.
+
+dlq list | redrive | drop      the dead-letter queue, by reason and tenant
+pause | resume                 stop SendFunction from taking work off the queue, and let it go on
+trouble [--hours N]            which tenants' mail does not go out, why, and who must do what
+ask METHOD PATH [NAME=VALUE …] call the API, signed
+erase request | tenant         delete what is kept of it
+replay --since MOMENT [FILE]   write into a restored messages table what it has lost
+"""
+
+import signal
+
+if __name__ == "__main__":  # while the SDK is being imported Ctrl-C ends the process as signals do, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+from aws_lambda_powertools import Logger
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import ConnectionError as ConnectError
+from botocore.httpsession import URLLib3Session
+
+from mailer import wiring
+from mailer.domain.errors import DependencyError
+from mailer.domain.producers import Producers
+from mailer.observability import LogTelemetry
+from mailer_client import ApiError
+from mailer_client.connection import Connection
+from mailer_ops.adapters.dead_letters import SqsDeadLetters
+from mailer_ops.adapters.erasure import AwsEraser
+from mailer_ops.adapters.outcome_log import CloudWatchLog, OperatorsLog
+from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
+from mailer_ops.operations import dead_letters, erasure
+from mailer_ops.operations.dead_letters import DeadLetterDependencies, Selector
+from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError
+from mailer_ops.operations.replay import MARGIN, ReplayDependencies, replay
+from mailer_ops.operations.request_log import STATE_MESSAGES
+from mailer_ops.operations.trouble import find_trouble
+
+OUTPUTS = {
+    "SendQueueUrl": "SEND_QUEUE_URL",
+    "DeadLetterQueueUrl": "DEAD_LETTER_QUEUE_URL",
+    "QueueKeyArn": "QUEUE_KEY_ARN",
+    "ProvidersTableName": "PROVIDERS_TABLE",
+    "MessagesTableName": "MESSAGES_TABLE",
+    "AttachmentsBucketName": "ATTACHMENTS_BUCKET",
+    "ApiUrl": "API_URL",
+}
+"""The stack's outputs, and the settings that they stand for."""
+
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C has ended, as shells have it."""
+
+
+class CommandError(Exception):
+    """A command cannot do its work; the text says what the operator must do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 1 where something that was chosen had to be kept, 2 where nothing could be done."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        _use_stack(arguments.stack)
+        return run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; run it again to go on\n")
+        return INTERRUPTED
+    except (CommandError, StillOpenError) as refusal:
+        return _fail(str(refusal))
+    except (BotoCoreError, ClientError, DependencyError) as failure:
+        return _fail(_explain(failure, arguments.stack))
+
+
+def _fail(sentence: str) -> int:
+    sys.stderr.write(textwrap.fill(sentence, _width(), break_long_words=False, break_on_hyphens=False) + "\n")
+    return 2
+
+
+def _use_stack(name: str) -> None:
+    """Take a deployed stack's outputs as this process's settings."""
+    [stack] = _client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    outputs = {output.get("OutputKey", ""): output.get("OutputValue", "") for output in stack.get("Outputs", [])}
+    if missing := OUTPUTS.keys() - outputs.keys():
+        raise CommandError(f"The stack {name} is not one of this service, or not deployed yet: it has no output {min(missing)}.")
+    os.environ.update({variable: outputs[output] for output, variable in OUTPUTS.items()})
+    parameters = {parameter.get("ParameterKey"): parameter.get("ParameterValue", "") for parameter in stack.get("Parameters", [])}
+    os.environ["PRODUCER_TENANTS"] = parameters.get("ProducerTenants", "")
+    os.environ["API_URL"] = os.environ.get("TENANTMAIL_API") or os.environ["API_URL"]
+
+
+def _client(service: Any) -> Any:
+    config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})  # seconds
+    return boto3.client(service, config=config)
+
+
+# ── arguments ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mailer_ops.operate", description="What operators do by hand.")
+    parser.add_argument("--stack", default="tenantmail", help="the CloudFormation stack (default: %(default)s)")
+    commands = parser.add_subparsers(required=True)
+    _add_dlq(commands)
+    for name, is_on, text in (
+        ("pause", False, "stop taking requests off the queue"),
+        ("resume", True, "take requests off the queue again"),
+    ):
+        commands.add_parser(name, help=text).set_defaults(run=_switch, is_on=is_on)
+    trouble = commands.add_parser("trouble", help="count what does not go out, by tenant and code, from the functions' logs")
+    trouble.add_argument("--hours", type=float, default=1.0, help="how far to look back (default: %(default)s)")
+    trouble.set_defaults(run=_trouble)
+    _add_ask(commands)
+    _add_erase(commands)
+    again = commands.add_parser("replay", help="write into a restored messages table what it has lost (docs/deploy.md)")
+    again.add_argument("--since", type=_moment, required=True, help="the moment that it was restored to, such as 2026-11-24T08:00:00Z")
+    again.add_argument(
+        "file", nargs="?", help="lines of the functions' logs, one JSON object each; - for standard input; default: CloudWatch"
+    )
+    again.set_defaults(run=_replay)
+    return parser
+
+
+def _add_dlq(commands: Any) -> None:
+    letters = commands.add_parser("dlq", help="work through the dead-letter queue").add_subparsers(required=True)
+    for name, run, text in (
+        ("list", _list, "count what lies there, by tenant and reason"),
+        ("redrive", _redrive, "send chosen requests through the queue again; never one that has ended"),
+        ("drop", _drop, "give chosen requests up: they end as failed: dropped"),
+    ):
+        command = letters.add_parser(name, help=text)
+        command.add_argument("--tenant", help="only this tenant's")
+        command.add_argument("--request", help="only this requestId")
+        command.add_argument("--reason", help="only those with this reason")
+        command.set_defaults(run=run)
+
+
+def _add_ask(commands: Any) -> None:
+    ask = commands.add_parser("ask", help="call the API (TENANTMAIL_API, or the stack's) as yourself")
+    ask.add_argument("method", choices=["GET", "POST", "PUT", "DELETE"])
+    ask.add_argument("path", help="such as /tenants/acme/messages?status=unknown")
+    ask.add_argument("fields", nargs="*", metavar="NAME=VALUE", type=_field, help="of the JSON body; their values are text")
+    ask.add_argument("--body", metavar="FILE", help="the JSON body; - for standard input")
+    ask.set_defaults(run=_ask)
+
+
+def _add_erase(commands: Any) -> None:
+    kinds = commands.add_parser("erase", help="delete what is kept of a request, or of a tenant").add_subparsers(required=True)
+    request = kinds.add_parser("request", help="its record, parked bodies and dead letters")
+    request.add_argument("tenant")
+    request.add_argument("request")
+    request.add_argument("--upload", action="append", default=[], type=_upload, metavar="KEY", help="and this upload; may be repeated")
+    request.set_defaults(run=_erase_request)
+    tenant = kinds.add_parser("tenant", help="all its requests and uploads, and its provider")
+    tenant.add_argument("tenant")
+    tenant.set_defaults(run=_erase_tenant)
+    for command in (request, tenant):
+        command.add_argument("--cancel", action="store_true", help="cancel first what is open")
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _upload(text: str) -> str:
+    key = text.rpartition("/")[2]
+    if not re.fullmatch("[0-9a-f]{32}", key):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the key that POST …/attachments gave")
+    return key
+
+
+# ── what went wrong ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_UNKNOWN_KEYS = frozenset(
+    {"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidSignatureException", "InvalidAccessKeyId"}
+)
+_EXPIRED_KEYS = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "403"})
+_SETUP = "as for the AWS CLI; for the local AWS paste the export lines that `make up` prints"
+
+
+def _explain(failure: Exception, stack: str) -> str:
+    """Say in a sentence what an operator must do about a failed call."""
+    cause = failure.__cause__ if isinstance(failure, DependencyError) and failure.__cause__ else failure
+    match cause:
+        case NoCredentialsError():
+            return f"There are no AWS credentials: set them {_SETUP}."
+        case NoRegionError():
+            return f"There is no AWS region: set AWS_DEFAULT_REGION {_SETUP}."
+        case ClientError():
+            return _explain_answer(cause, stack)
+        case HTTPClientError() | ConnectError():
+            return f"{_sentence(cause)} Is the address right, and the network there? The local AWS is started by `make up`."
+        case BotoCoreError():
+            return f"The AWS SDK cannot be used: {_sentence(cause)} Set it up {_SETUP}."
+        case _:
+            return f"Stopped half-way: {failure}. Run it again."
+
+
+def _sentence(cause: Exception) -> str:
+    return f"{str(cause).rstrip('.')}."
+
+
+def _explain_answer(answer: ClientError, stack: str) -> str:
+    code, text = answer.response["Error"].get("Code", ""), answer.response["Error"].get("Message", "")
+    region = boto3.Session().region_name
+    if code == "ValidationError" and answer.operation_name == "DescribeStacks":
+        return f"There is no stack {stack} in {region} of this account: deploy it, or name yours with STACK=…."
+    if code in _UNKNOWN_KEYS:
+        return f"AWS does not know these credentials ({code}): set others {_SETUP}."
+    if code in _EXPIRED_KEYS:
+        return f"These credentials have expired: log in again, or set others {_SETUP}."
+    if code in _DENIED:
+        return f"These credentials lack a right: {text or answer.operation_name}. docs/deploy.md has the operator's policy."
+    return f"AWS refused {answer.operation_name} ({code}): {text}. Run it again where that passes by itself."
+
+
+# ── the dead-letter queue ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _dead_letters() -> Iterator[SqsDeadLetters]:
+    """Open the dead-letter queue; whatever was taken out and is still there is seen again at the end."""
+    letters = SqsDeadLetters(wiring.sqs(), wiring.signer(), os.environ["DEAD_LETTER_QUEUE_URL"])
+    try:
+        yield letters
+    finally:
+        try:
+            letters.close()
+        except DependencyError as failure:
+            sys.stderr.write("What was read and not settled is hidden for ten minutes, for it could not be put back:\n")
+            raise failure from failure.__cause__
+
+
+@contextmanager
+def _telemetry(stack: str) -> Iterator[LogTelemetry]:
+    """Note what is done, and put it where the functions log."""
+    log = OperatorsLog()
+    try:
+        yield LogTelemetry(Logger(service=f"operator-{uuid4().hex}", stream=log))  # loggers of one name would share a stream
+    finally:
+        if log.getvalue():
+            log.keep(_client("logs"), _resources(stack)["MessagesFunctionLogs"])
+
+
+@contextmanager
+def _dead_letter_deps(stack: str) -> Iterator[DeadLetterDependencies]:
+    with _telemetry(stack) as telemetry, _dead_letters() as letters:
+        yield DeadLetterDependencies(
+            dead_letters=letters,
+            messages=wiring.messages_table(),
+            queue=wiring.send_queue(),
+            parked=wiring.parked_bodies(),
+            telemetry=telemetry,
+            clock=wiring.clock(),
+            producers=Producers.parse(os.environ["PRODUCER_TENANTS"]),
+        )
+
+
+def _selector(arguments: argparse.Namespace) -> Selector:
+    wanted = {"tenant_id": arguments.tenant, "request_id": arguments.request, "reason": arguments.reason}
+    return lambda summary: all(value in (None, getattr(summary, name)) for name, value in wanted.items())
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    selected = _selector(arguments)
+    with _dead_letter_deps(arguments.stack) as deps:
+        summaries = [summary for summary in dead_letters.list_dead_letters(deps) if selected(summary)]
+    if arguments.tenant or arguments.request or arguments.reason:
+        for summary in summaries:
+            _print(summary.tenant_id, summary.request_id, summary.reason, text=summary.detail)
+    else:
+        counts = Counter((summary.tenant_id, summary.reason) for summary in summaries)
+        for (tenant_id, reason), count in sorted(counts.items()):
+            _print(str(count), tenant_id, reason)
+    _print(f"{len(summaries)} on the dead-letter queue")
+    return 0
+
+
+def _redrive(arguments: argparse.Namespace) -> int:
+    with _dead_letter_deps(arguments.stack) as deps:
+        return _report(dead_letters.redrive(deps, _selector(arguments)), dead_letters.DeadLetterResult.REDRIVEN)
+
+
+def _drop(arguments: argparse.Namespace) -> int:
+    if not (arguments.tenant or arguments.request or arguments.reason):
+        raise CommandError("Name what to drop: --tenant, --request or --reason.")
+    with _dead_letter_deps(arguments.stack) as deps:
+        return _report(dead_letters.drop(deps, _selector(arguments)), dead_letters.DeadLetterResult.DROPPED)
+
+
+def _report(done: dead_letters.Results, wanted: dead_letters.DeadLetterResult) -> int:
+    outcomes: Counter[dead_letters.DeadLetterResult] = Counter()
+    for summary, result in done:
+        outcomes[result] += 1
+        _print(summary.tenant_id, summary.request_id, text=result)
+    _print(", ".join(f"{count} {result}" for result, count in outcomes.items()) or "nothing was chosen")
+    return 0 if set(outcomes) <= {wanted, dead_letters.DeadLetterResult.RECORDED} else 1
+
+
+# ── the event source ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _switch(arguments: argparse.Namespace) -> int:
+    _client("lambda").update_event_source_mapping(UUID=_event_source()["UUID"], Enabled=arguments.is_on)
+    _print("resumed: SendFunction takes requests off the queue" if arguments.is_on else "paused: requests wait on the queue, up to 14 days")
+    return 0
+
+
+def _event_source() -> Any:
+    queue = os.environ["SEND_QUEUE_URL"].rpartition("/")[2]
+    pages = _client("lambda").get_paginator("list_event_source_mappings").paginate()
+    found = [m for page in pages for m in page["EventSourceMappings"] if m.get("EventSourceArn", "").endswith(f":{queue}")]
+    if len(found) != 1:
+        raise CommandError(f"The queue {queue} has {len(found)} event sources, not one: deploy the stack again.")
+    return found[0]
+
+
+# ── who is in trouble, and the API ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _trouble(arguments: argparse.Namespace) -> int:
+    since = wiring.clock().now() - timedelta(hours=arguments.hours)
+    found = find_trouble(_log(arguments.stack).lines(STATE_MESSAGES, since))
+    for trouble in found:
+        _print(str(trouble.requests), trouble.tenant_id, trouble.status, trouble.code, text=trouble.hint)
+    _print(f"{len(found)} kinds of trouble in {arguments.hours:g} h")
+    return 0
+
+
+def _log(stack: str) -> CloudWatchLog:
+    groups = [physical for logical, physical in _resources(stack).items() if logical in RECORDING]
+    return CloudWatchLog(_client("logs"), groups)
+
+
+RECORDING = ("SendFunctionLogs", "MessagesFunctionLogs", "SweepFunctionLogs")
+"""The log groups of the functions that write records."""
+
+
+def _resources(stack: str) -> dict[str, str]:
+    """Return the names that CloudFormation gave to the stack's resources, by their logical ids."""
+    pages = _client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
+    made = [resource for page in pages for resource in page["StackResourceSummaries"]]
+    return {resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "") for resource in made}
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    session = boto3.Session()
+    api = Connection(
+        url=os.environ["API_URL"].rstrip("/"),
+        region=session.region_name,
+        credentials=session.get_credentials(),
+        transport=URLLib3Session(timeout=30),
+    )
+    try:
+        answer = api.call(arguments.method, arguments.path, _body(arguments))
+    except ApiError as refusal:
+        _print(text=_LOCKED_OUT if refusal.status == HTTPStatus.FORBIDDEN else str(refusal))
+        return 1
+    _print(json.dumps(answer, indent=2, ensure_ascii=False))
+    return 0
+
+
+_LOCKED_OUT = (
+    "403: the API does not let these credentials call this path: they lack a right, execute-api:Invoke. docs/deploy.md has the policy."
+)
+
+
+def _body(arguments: argparse.Namespace) -> Any:
+    if arguments.body is None:
+        return dict(arguments.fields) or None
+    if arguments.fields:
+        raise CommandError("Give the body as --body or as NAME=VALUE, not both.")
+    try:
+        return json.loads(_read(arguments.body))
+    except ValueError as fault:
+        raise CommandError(f"{arguments.body} is not JSON: {fault}.") from None
+
+
+def _read(name: str) -> str:
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except OSError as fault:
+        raise CommandError(f"{name} cannot be read: {fault.strerror}.") from None
+
+
+# ── erasure ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def _erasure(stack: str) -> Iterator[ErasureDependencies]:
+    settings = os.environ
+    eraser = AwsEraser(
+        wiring.dynamodb(),
+        wiring.s3(),
+        messages=settings["MESSAGES_TABLE"],
+        providers=settings["PROVIDERS_TABLE"],
+        pacing=_resources(stack)["PacingTable"],
+        bucket=settings["ATTACHMENTS_BUCKET"],
+    )
+    with _telemetry(stack) as telemetry, _dead_letters() as letters:
+        yield ErasureDependencies(
+            eraser=eraser,
+            providers=wiring.providers_table(),
+            messages=wiring.messages_table(),
+            dead_letters=letters,
+            parked=wiring.parked_bodies(),
+            telemetry=telemetry,
+            clock=wiring.clock(),
+        )
+
+
+def _erase_request(arguments: argparse.Namespace) -> int:
+    with _erasure(arguments.stack) as deps:
+        erased = erasure.erase_request(arguments.tenant, arguments.request, deps, cancel=arguments.cancel, uploads=arguments.upload)
+    return _report_erased(erased)
+
+
+def _erase_tenant(arguments: argparse.Namespace) -> int:
+    with _erasure(arguments.stack) as deps:
+        erased = erasure.erase_tenant(arguments.tenant, deps, cancel=arguments.cancel)
+    _report_erased(erased)
+    _print(text="Of the provider's row the version counter stays: no version is given out twice.")
+    return 0
+
+
+def _report_erased(erased: Counter[str]) -> int:
+    for what, count in (+erased).items():
+        _print(str(count), what)
+    if not +erased:
+        _print("nothing was there")
+    _print(text=_STAYS)
+    return 0
+
+
+_STAYS = (
+    "Elsewhere stay: ids, statuses and SES message ids in the logs, for LogRetentionDays; all rows as they were in the tables'"
+    " point-in-time backups, for 35 days; what SES and the tenant's own account keep. docs/deploy.md tells more."
+)
+
+
+# ── after a restore ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    if _event_source().get("State") not in ("Disabled", "Disabling"):
+        raise CommandError("SendFunction is taking requests off the queue: `make pause` first, as docs/deploy.md says.")
+    deps = ReplayDependencies(
+        outcomes=DynamoOutcomeRestore(wiring.dynamodb(), os.environ["MESSAGES_TABLE"]),
+        messages=wiring.messages_table(),
+        parked=wiring.parked_bodies(),
+        bodies=wiring.parked_bodies(),
+        clock=wiring.clock(),
+    )
+    since = arguments.since
+    lines = _read(arguments.file).splitlines() if arguments.file else _log(arguments.stack).lines(STATE_MESSAGES, since - MARGIN)
+    done = replay(lines, deps, since=since)
+    for what, count in sorted(done.items()):
+        _print(str(count), what)
+    return 1 if done.keys() & {"unreadable", "changed meanwhile"} else 0
+
+
+# ── output ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _print(*columns: str, text: str = "") -> None:
+    """Print a row: its columns, which stay whole so that ids can be copied, and a text under them that fits the terminal."""
+    if columns:
+        sys.stdout.write("  ".join(columns) + "\n")
+    if text:
+        indent = "    " if columns else ""
+        filled = textwrap.fill(
+            text, _width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        sys.stdout.write(filled + "\n")
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns
+
+
+if __name__ == "__main__":
+    sys.exit(main())

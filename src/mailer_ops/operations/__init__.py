@@ -1,0 +1,1 @@
+"""What operators do: dead letters, erasure, replay, and who is in trouble."""

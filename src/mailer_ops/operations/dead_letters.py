@@ -1,0 +1,230 @@
+"""List, redrive and drop what is on the dead-letter queue."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+
+from mailer.domain import changes, proof
+from mailer.domain.changes import Fence, Request
+from mailer.domain.delivery import Delivery, NotSent, Outcome, Sent, Status, same_content
+from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
+from mailer.domain.message import MAX_BODY, parse_request, readable_ids, schedule, utf8_size
+from mailer.domain.producers import Producers
+from mailer.ports import Clock, MessagesTable, ParkedBodies, RefusedError, SendQueue, Telemetry
+from mailer.services.claims import recognise
+from mailer.services.requests.ending import end_unsent
+from mailer.services.requests.parked_bodies import discard, is_own_body
+from mailer.services.sending.intake import NOT_ALLOWED
+from mailer_ops.ports import DeadLetter, DeadLetters
+
+MOVED_BY_SQS = "moved_by_sqs"
+"""The reason of a message that carries none: SQS moved it after its last receive."""
+
+UNREADABLE = "(unreadable)"
+"""The ids of a body that has none."""
+
+DROPPED = ErrorInfo("dropped", "an operator took it off the dead-letter queue")
+
+
+class DeadLetterResult(StrEnum):
+    """What became of one dead letter."""
+
+    REDRIVEN = "redriven"
+    DROPPED = "dropped"
+    RECORDED = "recorded: it proves that the request was sent"
+    KEPT_ENDED = "kept: its request has ended"
+    KEPT_OTHER_CONTENT = "kept: its requestId stands for other content; it can only be dropped"
+    KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
+    KEPT_NOT_ALLOWED = "kept: its producer may not ask for this tenant (ProducerTenants)"
+    KEPT_TOO_LARGE = "kept: the queue would not take it with what must go along; it can only be dropped"
+    KEPT_UNDER_WAY = "kept: a worker may be sending it"
+    KEPT_QUEUE = "kept: the queue did not take it"
+    KEPT_FAILED = "kept: an AWS service did not answer; run this again"
+
+
+HANDLED = frozenset({DeadLetterResult.REDRIVEN, DeadLetterResult.DROPPED, DeadLetterResult.RECORDED})
+"""Results after which the dead letter is deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterDependencies:
+    """What the work on dead letters depends on."""
+
+    dead_letters: DeadLetters
+    messages: MessagesTable
+    queue: SendQueue
+    parked: ParkedBodies
+    telemetry: Telemetry
+    clock: Clock
+    producers: Producers
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSummary:
+    """One dead letter as an operator sees it: never its body."""
+
+    tenant_id: str
+    request_id: str
+    reason: str
+    detail: str
+
+
+Selector = Callable[[DeadLetterSummary], bool]
+Results = Iterator[tuple[DeadLetterSummary, DeadLetterResult]]
+
+
+def summarize(dead_letter: DeadLetter) -> DeadLetterSummary:
+    """Return what an operator may see of a dead letter."""
+    ids = readable_ids(dead_letter.queue_message.body) or (dead_letter.queue_message.tenant_id or UNREADABLE, UNREADABLE)
+    return DeadLetterSummary(*ids, dead_letter.reason or MOVED_BY_SQS, dead_letter.detail or "")
+
+
+def list_dead_letters(deps: DeadLetterDependencies) -> list[DeadLetterSummary]:
+    """Read the whole queue and leave it as it was."""
+    taken = list(deps.dead_letters.receive_all())
+    deps.dead_letters.put_back(taken)
+    return [summarize(dead_letter) for dead_letter in taken]
+
+
+def redrive(deps: DeadLetterDependencies, selected: Selector) -> Results:
+    """Redrive the selected dead letters, but never one whose request has ended, unless it proves another end."""
+    return _process(deps, selected, _redrive)
+
+
+def drop(deps: DeadLetterDependencies, selected: Selector) -> Results:
+    """Drop the selected dead letters; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been sent.
+
+    Where a dead letter proves that SES had accepted the mail, the request ends as `sent`.
+    """
+    return _process(deps, selected, _drop)
+
+
+def _process(
+    deps: DeadLetterDependencies, selected: Selector, act: Callable[[DeadLetter, DeadLetterDependencies], DeadLetterResult]
+) -> Results:
+    kept: list[DeadLetter] = []
+    try:
+        for dead_letter in deps.dead_letters.receive_all():
+            summary = summarize(dead_letter)
+            if not selected(summary):
+                kept.append(dead_letter)
+                continue
+            result = _handle(dead_letter, deps, act)
+            if result not in HANDLED:
+                kept.append(dead_letter)
+            yield summary, result
+    finally:
+        deps.dead_letters.put_back(kept)
+
+
+def _handle(
+    dead_letter: DeadLetter, deps: DeadLetterDependencies, act: Callable[[DeadLetter, DeadLetterDependencies], DeadLetterResult]
+) -> DeadLetterResult:
+    """Handle one dead letter; an AWS service that fails keeps this one, not those after it."""
+    try:
+        dead_letter = replace(dead_letter, queue_message=recognise(dead_letter.queue_message, deps.messages))
+        result = act(dead_letter, deps)
+        if result in HANDLED:
+            deps.dead_letters.delete(dead_letter)
+    except DependencyError as failure:
+        deps.telemetry.failed("dead letter", dead_letter.queue_message.tenant_id, failure)
+        return DeadLetterResult.KEPT_FAILED
+    return result
+
+
+def _redrive(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterResult:
+    request = _request(dead_letter, deps)
+    if request is None:
+        return DeadLetterResult.KEPT_UNREADABLE
+    if not deps.producers.may_ask(dead_letter.queue_message.sender, request.tenant_id):
+        return DeadLetterResult.KEPT_NOT_ALLOWED
+    if utf8_size(dead_letter.queue_message.body) > MAX_BODY:
+        return DeadLetterResult.KEPT_TOO_LARGE
+    record = deps.messages.get(request.tenant_id, request.request_id)
+    if record is not None and not same_content(request.content_hash, record.content_hash):
+        return DeadLetterResult.KEPT_OTHER_CONTENT
+    if record is not None and record.ended and not _proven(dead_letter, request, record):
+        return DeadLetterResult.KEPT_ENDED
+    generation = max(dead_letter.queue_message.generation, record.generation if record else 0)
+    if record is not None:
+        with suppress(RefusedError):  # it waits no more: the message is reconciled with the record when it arrives
+            deps.messages.apply(changes.reschedule(record, deps.clock.now(), due_at=deps.clock.now()))
+    queue_message = replace(dead_letter.queue_message, generation=generation, failures=0, tenant_id=request.tenant_id)
+    return DeadLetterResult.KEPT_QUEUE if deps.queue.send([(queue_message, timedelta())]) else DeadLetterResult.REDRIVEN
+
+
+def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterResult:
+    request = _request(dead_letter, deps)
+    # Of a tenant that its producer may not ask for nothing may be written.
+    if (
+        request is None
+        or dead_letter.reason == NOT_ALLOWED
+        or not deps.producers.may_ask(dead_letter.queue_message.sender, request.tenant_id)
+    ):
+        return DeadLetterResult.DROPPED
+    record = deps.messages.get(request.tenant_id, request.request_id)
+    if record is not None and not same_content(request.content_hash, record.content_hash):
+        discard(dead_letter.queue_message.parked, deps)
+        return DeadLetterResult.DROPPED
+    if (
+        record is not None
+        and (proven := _proven(dead_letter, request, record))
+        and (result := _record_proven(request, record, proven, deps))
+    ):
+        if result in HANDLED:
+            discard(dead_letter.queue_message.parked, deps)
+        return result
+    if record is not None and record.ended:
+        return DeadLetterResult.DROPPED
+    try:
+        ended = end_unsent(changes.request_of(record) if record else request, deps, DROPPED)
+    except RefusedError:
+        return DeadLetterResult.KEPT_UNDER_WAY
+    if ended.status is Status.FAILED:  # of an unknown an operator may still need it
+        discard(dead_letter.queue_message.parked, deps)
+    return DeadLetterResult.DROPPED
+
+
+def _proven(dead_letter: DeadLetter, request: Request, record: Delivery) -> tuple[Fence, Outcome] | None:
+    return proof.proven_outcome(dead_letter.queue_message.proof or "", request, record)
+
+
+def _record_proven(
+    request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies
+) -> DeadLetterResult | None:
+    """Record the outcome that a dead letter proves before it is dropped; None where that ends nothing."""
+    fence, outcome = proven
+    now = deps.clock.now()
+    if isinstance(outcome, Sent):
+        result, change = DeadLetterResult.RECORDED, changes.accept(request, now, fence, outcome.message_id)
+    elif isinstance(outcome, NotSent) and not record.maybe_sent:
+        result, change = DeadLetterResult.DROPPED, changes.fail_rejected(request, now, fence, DROPPED)
+    else:
+        return None
+    try:
+        deps.telemetry.recorded(deps.messages.apply(change))
+    except RefusedError:  # it has gone on meanwhile
+        return DeadLetterResult.KEPT_UNDER_WAY
+    return result
+
+
+def _request(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> Request | None:
+    """Read the dead letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
+    queue_message, ids = dead_letter.queue_message, readable_ids(dead_letter.queue_message.body)
+    if queue_message.parked and not (ids and is_own_body(queue_message.parked, *ids)):
+        return None
+    try:
+        send = parse_request(deps.parked.fetch(queue_message.parked) if queue_message.parked else queue_message.body)
+        times = schedule(send, queue_message.created_at)
+    except (RequestError, KeyError):
+        return None
+    expires_at = queue_message.expires_at or times.expires_at
+    return Request.of(
+        send,
+        created_at=queue_message.created_at,
+        expires_at=expires_at,
+        generation=queue_message.generation,
+        correlation_id=queue_message.correlation_id,
+    )

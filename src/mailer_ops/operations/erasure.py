@@ -1,0 +1,177 @@
+"""Erase what is kept of a request, or of a tenant, on an operator's word; may be run again, and goes on where it stopped.
+
+Its ids and its status stay until no message of the request can be on the queue any more: without them a late one would be sent as new.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mailer.domain import changes, lifecycle
+from mailer.domain.delivery import ERASED_CONTENT, Delivery
+from mailer.domain.events import provider_changed
+from mailer.domain.message import readable_ids
+from mailer.domain.pacing import account_key
+from mailer.domain.provider import Provider
+from mailer.ports import Clock, MessagesTable, ParkedBodies, ProviderStore, RefusedError, Telemetry
+from mailer.services.requests.parked_bodies import discard
+from mailer_ops.ports import DeadLetter, DeadLetters, Eraser
+
+COPIES_LAST = timedelta(days=15)
+"""How long after its end a message of a request may still come off the queue: SQS keeps messages for 14 days (template.yaml)."""
+
+CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records reduced to ids and status, for 15 days"
+DEAD_LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
+CONFIG, ACCOUNT_RATES = "provider", "account rates"
+
+
+class StillOpenError(Exception):
+    """Requests are open that must end first; the text says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureDependencies:
+    """What an erasure depends on."""
+
+    eraser: Eraser
+    providers: ProviderStore
+    messages: MessagesTable
+    dead_letters: DeadLetters
+    parked: ParkedBodies
+    telemetry: Telemetry
+    clock: Clock
+
+
+def erase_request(tenant_id: str, request_id: str, deps: ErasureDependencies, *, cancel: bool, uploads: Iterable[str] = ()) -> Counter[str]:
+    """Erase one request, and the uploads that are named; return what was erased.
+
+    Raises:
+        StillOpenError: it has not ended, and was not to be cancelled, or cannot be.
+        DependencyError: an AWS service did not answer; run it again.
+    """
+    record = deps.messages.get(tenant_id, request_id)
+    records = [record] if record is not None and record.content_hash != ERASED_CONTENT else []
+    erased = _end_all(records, deps, cancel=cancel)
+    erased[DEAD_LETTERS] = _erase_dead_letters(lambda ids: ids == (tenant_id, request_id), deps)
+    erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
+    erased[UPLOADS] = sum(deps.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
+    return erased + _erase_records([deps.messages.get(tenant_id, request_id)] if records else [], deps)
+
+
+def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> Counter[str]:
+    """Erase a tenant; of its provider's row the version counter stays. Return what was erased.
+
+    Raises:
+        StillOpenError: some of its requests have not ended, and were not to be cancelled, or cannot be.
+        DependencyError: an AWS service did not answer; run it again.
+    """
+    if not cancel:
+        _refuse_open([record for record in deps.eraser.records(tenant_id) if not record.ended])
+    account_rates = _own_account_rates(tenant_id, deps)
+    erased = Counter({CONFIG: _change_provider(tenant_id, deps, lambda row: lifecycle.delete(row, deps.clock.now()))})
+    erased += _end_all(list(deps.eraser.records(tenant_id)), deps, cancel=cancel)
+    erased[DEAD_LETTERS] = _erase_dead_letters(lambda ids: ids[0] == tenant_id, deps)
+    erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/")
+    erased[UPLOADS] = deps.eraser.erase_objects(f"attachments/{tenant_id}/")
+    erased += _erase_records(deps.eraser.records(tenant_id), deps)
+    erased[ACCOUNT_RATES] = sum(deps.eraser.erase_account_rate(account) for account in account_rates)
+    erased[CONFIG] |= _change_provider(tenant_id, deps, lifecycle.erase)
+    return +erased
+
+
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _end_all(records: Iterable[Delivery], deps: ErasureDependencies, *, cancel: bool) -> Counter[str]:
+    """Cancel what is open, if that is wanted.
+
+    Raises:
+        StillOpenError: something cannot be cancelled, or must not be.
+    """
+    waiting = [record for record in records if not record.ended]
+    if not cancel:
+        _refuse_open(waiting)
+    left = [record for record in waiting if not _cancelled(record, deps)]
+    if left:
+        raise StillOpenError(f"{_counted(left)} may be at SES now, or may have been sent: erase again when they have ended")
+    return Counter({CANCELLED: len(waiting)})
+
+
+def _refuse_open(waiting: Iterable[Delivery]) -> None:
+    if waiting := list(waiting):
+        raise StillOpenError(f"{_counted(waiting)} not ended: wait, or add --cancel")
+
+
+def _counted(records: Iterable[Delivery]) -> str:
+    counts = Counter(record.status.value for record in records)
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+
+
+def _cancelled(record: Delivery, deps: ErasureDependencies) -> bool:
+    """Cancel one request; False where an attempt may have been sent. One that has ended meanwhile needs nothing."""
+    try:
+        ended = deps.messages.apply(changes.cancel(record, deps.clock.now()))
+    except RefusedError as refusal:
+        return refusal.current is None or refusal.current.ended
+    deps.telemetry.recorded(ended)
+    discard(ended.parked, deps)
+    return True
+
+
+def _erase_records(records: Iterable[Delivery | None], deps: ErasureDependencies) -> Counter[str]:
+    erased: Counter[str] = Counter()
+    for record in records:
+        if record is None:
+            continue
+        forgotten = record.updated_at + COPIES_LAST
+        is_late = forgotten <= deps.clock.now()
+        try:
+            deps.eraser.erase_record(record, keep_until=None if is_late else forgotten)
+        except RefusedError as refusal:
+            raise StillOpenError("a record has changed meanwhile: erase again") from refusal
+        erased[RECORDS if is_late else REDUCED] += 1
+    return erased
+
+
+def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: ErasureDependencies) -> int:
+    """Delete the dead letters of the selected requests; one whose body has no ids belongs to its message group."""
+    kept: list[DeadLetter] = []
+    erased = 0
+    try:
+        for dead_letter in deps.dead_letters.receive_all():
+            if selected(readable_ids(dead_letter.queue_message.body) or (dead_letter.queue_message.tenant_id or "", "")):
+                deps.dead_letters.delete(dead_letter)
+                erased += 1
+            else:
+                kept.append(dead_letter)
+    finally:
+        deps.dead_letters.put_back(kept)
+    return erased
+
+
+# ── the tenant ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _own_account_rates(tenant_id: str, deps: ErasureDependencies) -> set[str]:
+    """Return the accounts that pace this tenant alone."""
+    row = deps.providers.get(tenant_id)
+    configs = [config for config in (row.active, row.candidate) if config] if row else []
+    shared = {c.account for c in configs if c.account and deps.eraser.shares_account(tenant_id, c.account)}
+    return {account_key(tenant_id, c.region, c.account) for c in configs if c.provider == "ses" and c.account not in shared}
+
+
+_TRIES = 10
+
+
+def _change_provider(tenant_id: str, deps: ErasureDependencies, decide: Callable[[Provider], Provider]) -> int:
+    """Replace the tenant's row by what is decided of it; return whether that changed anything."""
+    for _ in range(_TRIES):
+        row = deps.providers.get(tenant_id)
+        if row is None or (decided := decide(row)) == row:
+            return 0
+        if deps.providers.replace(decided):
+            if event := provider_changed("", row, decided):
+                deps.telemetry.provider_changed(event)
+            return 1
+    raise StillOpenError("the provider is being changed by others: erase again")

@@ -1,0 +1,145 @@
+"""What operators' programs need of the world, as Protocols; the adapters implement them, the tests fake them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from mailer.domain.delivery import Delivery, Status
+from mailer.ports import ParkedBody, QueueMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalOutcome:
+    """How a request ended, as far as the log knows."""
+
+    tenant_id: str
+    request_id: str
+    status: Status
+    at: datetime
+    attempt: int
+    message_id: str | None = None
+    code: str | None = None
+
+
+class OutcomeRestore(Protocol):
+    """A restored status table, into which lost outcomes are written back."""
+
+    def write(self, outcome: FinalOutcome) -> bool:
+        """Write a final outcome over an older open record or `unknown`, or where there is none; False where the record is newer.
+
+        What SES accepted (`sent`) is written over everything.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def reopen(self, record: Delivery, over: Delivery | None) -> None:
+        """Write an open record in the place of the one that was read (None: there was none).
+
+        Raises:
+            RefusedError: another write came in between.
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+
+class Eraser(Protocol):
+    """Takes away for good what is kept of a request or a tenant; every method may be called again."""
+
+    def records(self, tenant_id: str) -> Iterator[Delivery]:
+        """Yield a tenant's records that are not erased yet, read consistently.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def erase_record(self, record: Delivery, *, keep_until: datetime | None) -> None:
+        """Delete an ended record; with `keep_until`, leave its ids and its status until then.
+
+        Raises:
+            RefusedError: another write came in between.
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def erase_objects(self, prefix: str) -> int:
+        """Delete every version of the objects whose keys begin so; return how many were deleted.
+
+        Raises:
+            DependencyError: S3 did not answer.
+        """
+        ...
+
+    def erase_object(self, key: str) -> int:
+        """Delete every version of the object with just this key; return how many were deleted.
+
+        Raises:
+            DependencyError: S3 did not answer.
+        """
+        ...
+
+    def erase_account_rate(self, account: str) -> bool:
+        """Delete an account's rate; return whether there was one.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def shares_account(self, tenant_id: str, account: str) -> bool:
+        """Tell whether another tenant's config sends through an AWS account.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message on the dead-letter queue, held until it is deleted or put back."""
+
+    queue_message: QueueMessage
+    reason: str | None
+    """A code that we put there; None where SQS moved it by itself."""
+    detail: str | None
+    handle: str
+
+
+class DeadLetters(Protocol):
+    """The dead-letter queue, as an operator works through it."""
+
+    def receive_all(self) -> Iterator[DeadLetter]:
+        """Take out every message once; each stays hidden from others until it is deleted or put back, or ten minutes have passed.
+
+        Raises:
+            DependencyError: SQS did not answer.
+        """
+        ...
+
+    def delete(self, dead_letter: DeadLetter) -> None:
+        """Remove a message for good.
+
+        Raises:
+            DependencyError: SQS did not answer.
+        """
+        ...
+
+    def put_back(self, dead_letters: Iterable[DeadLetter]) -> None:
+        """Let messages be seen again at once, as far as SQS answers."""
+        ...
+
+
+class ParkedList(Protocol):
+    """The parked bodies, to go through them all."""
+
+    def list_all(self) -> Iterator[ParkedBody]:
+        """Yield every body that lies there, by key.
+
+        Raises:
+            DependencyError: S3 did not answer.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""What tests share: fakes, servers, and what stands in for AWS."""

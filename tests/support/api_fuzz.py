@@ -1,0 +1,210 @@
+"""The whole REST API in process, over stand-ins for two tenants, for machines that try everything the OpenAPI document allows or forbids.
+
+What the document cannot know is told to the generator: ids of tenants and requests that exist, and bodies that are accepted.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis.strategies import SearchStrategy, just, one_of
+from schemathesis import Case, CheckContext, GenerationMode, HookContext, Response
+from schemathesis.generation.stateful.state_machine import APIStateMachine
+from schemathesis.specs.openapi import checks
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from mailer import wiring
+from mailer.domain.delivery import Status
+from mailer.domain.provider import Provider
+from mailer.handlers import messages, providers
+from mailer.handlers.rest.openapi import openapi_document
+from mailer.services.providers.providers import put_config
+from mailer.services.providers.verify import verify_provider
+from support.fakes.messages import a_body, fake_deps, serve_from
+from support.fakes.ports import FakeMessagesTable, FakeProvidersTable, a_delivery
+from support.fakes.providers import KEY, a_scene, with_config
+from support.servers.gateway import Gateway
+
+TENANTS = ("acme", "bravo")
+
+SHARED_IDS = [f"shared-{status}" for status in Status]
+"""Both tenants have a request under each of these ids, one of every status."""
+
+LEFT_OUT = [
+    checks.positive_data_acceptance,  # no schema says what an address or a host is: guesses at them may be refused
+    checks.unsupported_method,  # API Gateway answers methods that are none
+]
+
+ANSWERED_INSIDE = {"sendBatch", "previewMessage"}
+"""Operations that tell in a success what is wrong with what was sent."""
+
+EXAMPLES: dict[str, Any] = {
+    "sendMessage": a_body(None),
+    "previewMessage": a_body(None),
+    "sendBatch": [a_body(None), a_body("shared-sent")],
+    "resolveMessage": {"outcome": "sent", "by": "ops", "why": "found it"},
+    "uploadAttachment": {"filename": "a.pdf", "size": 1234},
+    "putProvider": KEY,
+}
+"""Bodies that are accepted, by operationId."""
+
+
+def canary(tenant: str) -> str:
+    """Return what stands in every record and provider of a tenant, and may be seen by that tenant alone."""
+    return f"canary-of-{tenant}"
+
+
+class Api:
+    """The API as a WSGI app, and what went wrong inside."""
+
+    def __init__(self) -> None:
+        self._gateway = Gateway(messages.handler, providers.handler)
+        self.calls: Counter[tuple[str, int]] = Counter()
+        """How often each operation answered which status."""
+
+    @contextmanager
+    def up(self) -> Iterator[None]:
+        """Stand behind the handlers in the place of AWS."""
+        with pytest.MonkeyPatch.context() as self._patch:
+            self.reset()
+            yield
+
+    def reset(self) -> None:
+        """Start over with two tenants, each with a provider and a request of every status."""
+        scene = a_scene(*[_verified(tenant) for tenant in TENANTS], allow_smtp=True)
+        rows = FakeProvidersTable()
+        rows.rows = scene.store.rows
+        records = [
+            a_delivery(f"shared-{status}", status, tenant_id=tenant, correlation_id=canary(tenant), message_id=canary(tenant))
+            for tenant in TENANTS
+            for status in Status
+        ]
+        self.deps = fake_deps(providers=rows, messages=FakeMessagesTable(*records))
+        serve_from(self.deps, self._patch)
+        self._patch.setattr(wiring, "provider_dependencies", lambda: scene.deps)
+
+    @property
+    def failures(self) -> list[Any]:
+        """What our own code failed at, whatever it answered."""
+        return [arguments for event, arguments in self.deps.telemetry.entries if event == "failed"]
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return self._gateway(environ, start_response)
+
+    def validate(self, case: Case, response: Response) -> None:
+        """Hold an answer against the document, against our own failures, and against what the tenant may see."""
+        name = case.operation.definition.raw["operationId"]
+        self.calls[name, response.status_code] += 1
+        inside = [checks.negative_data_rejection] if name in ANSWERED_INSIDE else []
+        case.validate_response(response, additional_checks=[self.check], excluded_checks=[*LEFT_OUT, *inside])
+
+    def check(self, _context: CheckContext, response: Response, case: Case) -> None:
+        """Fail where our code did, or where a tenant sees what is another's."""
+        assert not self.failures
+        asked = (case.path_parameters or {}).get("tenantId")
+        for tenant in TENANTS:
+            assert tenant == asked or canary(tenant) not in response.text, f"{asked} sees what is {tenant}'s"
+
+    def schema(self) -> OpenApiSchema:
+        """Return the document as the generator reads it; of its valid paths most will be of tenants and requests that exist."""
+        schema = documented()
+        schema.app = self
+        return schema
+
+    def state_machine(self) -> type[APIStateMachine]:
+        """Return a machine that feeds what it was answered into the calls that come after, for two tenants that exist."""
+        api, schema = self, accepted()
+        schema.app = self
+
+        class Machine(schema.as_state_machine()):  # type: ignore[misc]  # made at run time
+            def setup(self) -> None:
+                api.reset()
+
+            def validate_response(self, response: Response, case: Case, **_: Any) -> None:
+                api.validate(case, response)
+
+        return Machine
+
+
+def documented() -> OpenApiSchema:
+    """Return the document as the generator reads it; of its valid paths most will be of tenants and requests that exist."""
+    schema = schemathesis.openapi.from_dict(with_examples(openapi_document()))
+    schema.hook("map_path_parameters")(_that_exist)
+    return schema
+
+
+def accepted() -> OpenApiSchema:
+    """Return the document as a generator reads it whose calls get somewhere: of known tenants and requests, with good bodies mostly."""
+    schema = schemathesis.openapi.from_dict(with_known_ids(with_examples(openapi_document())))
+    schema.config.generation.modes = [GenerationMode.POSITIVE]
+    schema.hook("before_generate_body")(_mostly_accepted)
+    return schema
+
+
+def _that_exist(_context: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+    known = {"tenantId": TENANTS, "requestId": (*SHARED_IDS, "never:seen")}
+    return parameters and {name: _one_of(known[name], value) if _is_plain(value) else value for name, value in parameters.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell ids apart from what was generated as an invalid one: another type, other characters."""
+    return (
+        isinstance(value, str) and value.isalnum() and value.isascii() and not value.isdecimal() and value not in ("null", "true", "false")
+    )
+
+
+def _one_of(known: Sequence[str], value: str) -> str:
+    return known[sum(value.encode()) % len(known)]
+
+
+def _mostly_accepted(context: HookContext, strategy: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    """Generate bodies that get somewhere: what they are refused for is tried enough elsewhere."""
+    name = context.operation.definition.raw["operationId"]
+    return one_of(just(EXAMPLES[name]), just(EXAMPLES[name]), strategy) if name in EXAMPLES else strategy
+
+
+def _verified(tenant: str) -> Provider:
+    scene = a_scene()
+    put_config(tenant, with_config(KEY, fromName=canary(tenant)), scene.deps)
+    verify_provider(tenant, scene.deps)
+    return scene.store.rows[tenant]
+
+
+def with_examples(described: dict[str, Any]) -> dict[str, Any]:
+    """Add a body of each kind that is accepted; take away the signatures, which API Gateway checks before the functions."""
+    told = deepcopy(described)
+    del told["security"]
+    _take_away_slow_patterns(told)
+    for operation in _operations(told):
+        if operation["operationId"] in EXAMPLES:
+            content = operation["requestBody"]["content"]["application/json"]
+            content["examples"] = {"accepted": {"value": EXAMPLES[operation["operationId"]]}}
+    return told
+
+
+def _take_away_slow_patterns(node: Any) -> None:
+    """Take away patterns that begin with a lookahead: to find text that matches one takes a generator minutes."""
+    if isinstance(node, dict):
+        if str(node.get("pattern")).startswith("^(?:(?="):
+            del node["pattern"]
+        node = list(node.values())
+    for value in node if isinstance(node, list) else []:
+        _take_away_slow_patterns(value)
+
+
+def with_known_ids(described: dict[str, Any]) -> dict[str, Any]:
+    """Let tenants and requests be those that exist."""
+    known = {"tenantId": [*TENANTS], "requestId": SHARED_IDS}
+    for operation in _operations(described):
+        for parameter in operation.get("parameters", []):
+            if parameter["name"] in known:
+                parameter["schema"] = {"enum": known[parameter["name"]]}
+    return described
+
+
+def _operations(described: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    return (operation for item in described["paths"].values() for operation in item.values())

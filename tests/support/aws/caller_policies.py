@@ -1,0 +1,67 @@
+"""The IAM policies that the documentation gives to callers, and the routes that each of them is for."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from support.aws import tables
+
+EXAMPLE_API = "arn:aws:execute-api:eu-central-1:123456789012:abcdef1234"
+
+_READS = {"GET /tenants/{tenantId}/messages", "GET /tenants/{tenantId}/messages/{requestId}"}
+MAY: Mapping[str, set[str]] = {
+    "sender": {
+        *_READS,
+        "POST /tenants/{tenantId}/messages",
+        "POST /tenants/{tenantId}/messages/batch",
+        "POST /tenants/{tenantId}/messages/preview",
+        "POST /tenants/{tenantId}/attachments",
+    },
+    "operator": {
+        *_READS,
+        "POST /tenants/{tenantId}/messages/{requestId}/cancel",
+        "POST /tenants/{tenantId}/messages/{requestId}/resolve",
+    },
+    "manager": {
+        "GET /tenants/{tenantId}/provider",
+        "PUT /tenants/{tenantId}/provider",
+        "DELETE /tenants/{tenantId}/provider",
+        "GET /tenants/{tenantId}/provider/onboarding",
+        "POST /tenants/{tenantId}/provider/verify",
+        "POST /tenants/{tenantId}/provider/disable",
+        "POST /tenants/{tenantId}/provider/enable",
+    },
+}
+
+
+def policy(name: str) -> dict[str, Any]:
+    """Read a policy out of docs/api.md."""
+    page = (tables.ROOT / "docs/api.md").read_text(encoding="utf-8")
+    return _json(page.partition(f"<!-- policy: {name} -->")[2])
+
+
+def policy_of_the_readme() -> dict[str, Any]:
+    """Read the one policy for callers that the README shows."""
+    page = (tables.ROOT / "README.md").read_text(encoding="utf-8")
+    [shown] = [block for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "execute-api:Invoke" in block]
+    document: dict[str, Any] = json.loads(shown)
+    return document
+
+
+def _json(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    return document
+
+
+def routes() -> set[str]:
+    """Return every route of the template under a tenant: `METHOD /path/{parameter}`."""
+    events = [e["Properties"] for f in tables.resources("AWS::Serverless::Function").values() for e in f["Properties"]["Events"].values()]
+    found = {f"{event['Method'].upper()} {event['Path']}" for event in events if "Path" in event}
+    return {route for route in found if "{tenantId}" in route}
+
+
+def filled(route: str, tenant_id: str) -> tuple[str, str]:
+    """Return a route's method, and its path for one tenant and some request."""
+    method, path = route.split()
+    return method, path.replace("{tenantId}", tenant_id).replace("{requestId}", "r1")

@@ -1,0 +1,59 @@
+"""The messages API over fakes, and send requests for it."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mailer import wiring
+from mailer.domain.message import SendRequest, read_request
+from mailer.services.api.messages import MessagesDependencies
+from support.fakes.ports import (
+    AtOnce,
+    FakeAttachments,
+    FakeClock,
+    FakeMessagesTable,
+    FakeParkedBodies,
+    FakeProvidersTable,
+    FakeSendQueue,
+    FakeTelemetry,
+    a_provider,
+)
+
+SEND_TIMEOUT = timedelta(seconds=60)
+
+
+def fake_deps(**ports: Any) -> MessagesDependencies:
+    """Make fake dependencies, with an active provider for tenant acme."""
+    fakes: dict[str, Any] = {
+        "providers": FakeProvidersTable(a_provider()),
+        "messages": FakeMessagesTable(),
+        "queue": FakeSendQueue(),
+        "parked": FakeParkedBodies(),
+        "attachments": FakeAttachments(),
+        "telemetry": FakeTelemetry(),
+        "clock": FakeClock(),
+        "workers": AtOnce(),
+        "send_timeout": SEND_TIMEOUT,
+    }
+    return MessagesDependencies(**{**fakes, **ports})
+
+
+def serve_from(deps: MessagesDependencies, patch: pytest.MonkeyPatch) -> None:
+    """Let the handler of the messages API work on fake dependencies."""
+    patch.setattr(wiring, "messages_dependencies", lambda: deps)
+    patch.setattr(wiring, "clock", lambda: deps.clock)
+    patch.setattr(wiring, "telemetry", lambda: deps.telemetry)
+    patch.setattr(wiring, "attachments", lambda: deps.attachments)
+
+
+def a_body(request_id: str | None = "r1", **fields: Any) -> dict[str, Any]:
+    """Make a send request as a caller writes it; `message` is laid over a plain one."""
+    message = {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello, Jo.", **fields.pop("message", {})}
+    ids = {"requestId": request_id} if request_id else {}
+    return {**ids, "message": message, **fields}
+
+
+def a_send(request_id: str = "r1", **fields: Any) -> SendRequest:
+    """Make a valid send request of tenant acme."""
+    return read_request(a_body(request_id, **fields), tenant_id="acme")

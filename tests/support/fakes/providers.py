@@ -1,0 +1,179 @@
+"""The provider API over stand-ins.
+
+Rows in a dict, a cipher that only remembers what it was bound to, an account whose answers a test prepares.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+from mailer.domain.delivery import Outcome, Sent
+from mailer.domain.errors import ErrorInfo, NotSentError
+from mailer.domain.mime import Mail, Sender
+from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.ports import AccountFacts
+from mailer.services.providers.providers import ProviderDependencies
+from support.fakes.ports import PLATFORM, FakeClock, FakeTelemetry
+
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+SENDER = {"region": "eu-west-1", "fromAddress": "billing@acme.example", "fromName": "Acme"}
+KEY = {"provider": "ses", "config": {"accessKeyId": "AKIAIOSFODNN7EXAMPLE", "secretAccessKey": SECRET, **SENDER}}
+ROLE = {"provider": "ses", "config": {"roleArn": "arn:aws:iam::222222222222:role/SendMail", **SENDER}}
+SMTP = {"provider": "smtp", "config": {"host": "localhost", "port": 1025, "fromAddress": "billing@acme.example", "fromName": "Acme"}}
+
+
+def with_config(body: Mapping[str, Any], **changes: Any) -> str:
+    """Write a body whose config has other fields; None takes one away."""
+    config = {name: value for name, value in {**body["config"], **changes}.items() if value is not None}
+    return json.dumps({**body, "config": config})
+
+
+class FakeStore:
+    """Rows by tenant, and what each write made of which row.
+
+    `before_write` is called once there is something to write, so that another writer can come first.
+    """
+
+    def __init__(self, *rows: Provider) -> None:
+        self.rows = {row.tenant_id: row for row in rows}
+        self.before_write: Callable[[Provider], None] = lambda _: None
+        self.writes: list[tuple[Provider | None, Provider]] = []
+
+    def get(self, tenant_id: str) -> Provider | None:
+        return self.rows.get(tenant_id)
+
+    def replace(self, row: Provider) -> bool:
+        self.before_write(row)
+        stands = self.rows.get(row.tenant_id)
+        if (stands.revision if stands else 0) != row.revision:
+            return False
+        self.rows[row.tenant_id] = replace(row, revision=row.revision + 1)
+        self.writes.append((stands, self.rows[row.tenant_id]))
+        return True
+
+
+class FakeConfigCipher:
+    """Seals nothing, but opens only for the tenant, provider and version that it sealed for."""
+
+    def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+        return json.dumps([tenant_id, provider, version, b64encode(plaintext).decode()]).encode()
+
+    def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+        *bound, text = json.loads(ciphertext)
+        if bound != [tenant_id, provider, version]:
+            raise NotSentError(ErrorInfo("config_unreadable", "sealed for another"))
+        return b64decode(text)
+
+
+@dataclass
+class FakeAccount:
+    """An opened provider: answers every mail with `outcome`, and keeps it."""
+
+    outcome: Outcome
+    facts: AccountFacts = field(default_factory=AccountFacts)
+    name: str = "ses"
+    sender: Sender = field(default_factory=lambda: Sender("billing@acme.example", "Acme"))
+    mails: list[Mail] = field(default_factory=list)
+    asked: int = 0
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
+        assert not tags
+        self.mails.append(mail)
+        return self.outcome
+
+    def account_facts(self) -> AccountFacts:
+        self.asked += 1
+        return self.facts
+
+
+@dataclass
+class FakeProviderFactory:
+    """Opens `account` for every config, once it could be decrypted; `refusal` is raised instead."""
+
+    account: FakeAccount
+    refusal: Exception | None = None
+    opened: list[StoredConfig] = field(default_factory=list)
+
+    def create(self, tenant_id: str, config: StoredConfig) -> FakeAccount:
+        if self.refusal:
+            raise self.refusal
+        FakeConfigCipher().decrypt(tenant_id, config.provider, config.version, config.ciphertext)
+        self.opened.append(config)
+        return self.account
+
+
+@dataclass
+class FakeTrust:
+    """A role's trust policy, sound unless told otherwise."""
+
+    sound: bool = True
+    tried: list[RoleConfig] = field(default_factory=list)
+
+    def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
+        self.tried.append(config)
+        return self.sound
+
+
+def external_ids() -> Callable[[], str]:
+    numbers = count(1)
+    return lambda: f"external-id-{next(numbers)}"
+
+
+class FakeTemplates:
+    """`ports.TemplateStore` in memory."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+
+    def publish(self, template: str) -> str:
+        self.published.append(template)
+        return f"https://bucket.example/{len(self.published)}.json"
+
+
+@dataclass
+class Scene:
+    """The provider API's dependencies and everything behind them."""
+
+    store: FakeStore
+    account: FakeAccount
+    provider_factory: FakeProviderFactory
+    trust: FakeTrust
+    clock: FakeClock
+    telemetry: FakeTelemetry
+    deps: ProviderDependencies
+
+    @property
+    def row(self) -> Provider:
+        """The row of tenant acme."""
+        return self.store.rows["acme"]
+
+    def set_row(self, **fields: Any) -> None:
+        """Change the row behind everyone's back, as another writer would."""
+        self.store.rows["acme"] = replace(self.row, revision=self.row.revision + 1, **fields)
+
+
+def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
+    account = FakeAccount(Sent("message-1"))
+    store, provider_factory, trust, clock, telemetry = (
+        FakeStore(*rows),
+        FakeProviderFactory(account),
+        FakeTrust(),
+        FakeClock(),
+        FakeTelemetry(),
+    )
+    deps = ProviderDependencies(
+        store=store,
+        config_cipher=FakeConfigCipher(),
+        provider_factory=provider_factory,
+        trust=trust,
+        clock=clock,
+        telemetry=telemetry,
+        new_external_id=external_ids(),
+        platform=PLATFORM,
+        templates=FakeTemplates(),
+        allow_smtp=allow_smtp,
+    )
+    return Scene(store, account, provider_factory, trust, clock, telemetry, deps)

@@ -1,0 +1,132 @@
+"""Every rule of the delivery machine against records that keep its guards, and that break them one at a time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from mailer.domain import changes
+from mailer.domain.changes import Deferral, Fence, Request
+from mailer.domain.delivery import RULES, WORKER_DEAD_MARGIN, Change, Delivery, Guard, Resolution, Rule, Status, WaitsFor
+from mailer.domain.errors import ErrorInfo
+from support.fakes.ports import NOON, a_delivery
+
+MS = timedelta(milliseconds=1)
+TIMEOUT = timedelta(seconds=60)
+DEAD = NOON - TIMEOUT - WORKER_DEAD_MARGIN
+"""A deadline before this means that the worker is dead at noon."""
+
+ERROR = ErrorInfo("throttled", "Maximum sending rate exceeded.")
+LOST = ErrorInfo("outcome_unknown", "nobody knows", "look it up")
+FENCE = Fence(2, "w2")
+DEFERRAL = Deferral(
+    until=NOON + timedelta(hours=3), generation=4, error=ERROR, waits_for=WaitsFor.PROVIDER, parked="parked/acme/r1/1.json", on_queue=False
+)
+WORD = Resolution("resend", "ops", "the tenant asked", NOON)
+REQUEST = Request(
+    tenant_id="acme",
+    request_id="r1",
+    content_hash="sha256-v1:aa",
+    created_at=NOON,
+    expires_at=NOON + timedelta(hours=24),
+    recipients=2,
+    on_unknown="resend",
+    generation=3,
+    correlation_id="c-1",
+)
+
+CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
+    "queue": lambda _: changes.queue(REQUEST, NOON),
+    "defer": lambda _: changes.defer(REQUEST, NOON, DEFERRAL),
+    "fail_unsent": lambda _: changes.fail_unsent(REQUEST, NOON, ERROR),
+    "give_up": lambda _: changes.give_up(REQUEST, NOON, LOST),
+    "begin": lambda _: changes.begin(REQUEST, NOON, owner="w3", deadline=NOON + timedelta(seconds=20), provider="ses", version=7),
+    "accept": lambda _: changes.accept(REQUEST, NOON, FENCE, "m-1"),
+    "defer_attempt": lambda _: changes.defer_attempt(REQUEST, NOON, FENCE, DEFERRAL),
+    "fail_rejected": lambda _: changes.fail_rejected(REQUEST, NOON, FENCE, ERROR),
+    "mark_unknown": lambda _: changes.mark_unknown(REQUEST, NOON, FENCE, LOST),
+    "time_out": lambda seen: changes.time_out(seen, NOON, LOST),
+    "resend": lambda seen: changes.resend(seen, NOON, TIMEOUT),
+    "resolve_resend": lambda seen: changes.resolve_resend(seen, NOON, TIMEOUT, WORD, NOON + timedelta(hours=24)),
+    "cancel": lambda seen: changes.cancel(seen, NOON),
+    "annotate": lambda _: changes.annotate(REQUEST, NOON, generation=4, parked="parked/acme/r1/2.json"),
+    "reschedule": lambda seen: changes.reschedule(seen, NOON, due_at=NOON),
+}
+"""How each rule's change is made; some are made from the record as it was seen."""
+
+BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
+    "as it was seen": ({}, frozenset()),
+    "other content": ({"content_hash": "sha256-v1:bb"}, frozenset({Guard.SAME_CONTENT})),
+    "content hashed by another scheme": ({"content_hash": "sha256-v0:bb"}, frozenset()),
+    "an older generation": ({"generation": 2}, frozenset()),
+    "a newer generation": ({"generation": 4}, frozenset({Guard.NEWEST_GENERATION})),
+    "due this moment": ({"due_at": NOON}, frozenset()),
+    "due a moment later": ({"due_at": NOON + MS}, frozenset({Guard.DUE})),
+    "due at no time": ({"due_at": None}, frozenset()),
+    "another attempt": ({"attempt": 1}, frozenset({Guard.SAME_ATTEMPT})),
+    "another owner": ({"owner": "w1"}, frozenset({Guard.SAME_ATTEMPT})),
+    "no deadline": ({"deadline": None}, frozenset({Guard.DEADLINE_PASSED})),
+    "a deadline this moment": ({"deadline": NOON}, frozenset({Guard.DEADLINE_PASSED, Guard.WORKER_DEAD})),
+    "a deadline a moment ago": ({"deadline": NOON - MS}, frozenset({Guard.WORKER_DEAD})),
+    "a worker that may just live": ({"deadline": DEAD}, frozenset({Guard.WORKER_DEAD})),
+    "a worker just dead": ({"deadline": DEAD - MS}, frozenset()),
+    "maybe sent before": ({"maybe_sent": True}, frozenset({Guard.NOT_MAYBE_SENT})),
+    "surely not sent before": ({"maybe_sent": False}, frozenset({Guard.MAYBE_SENT})),
+    "its caller chose to hold": ({"on_unknown": "hold"}, frozenset({Guard.RESEND_CHOSEN})),
+}
+"""Ways in which the stored record may differ from one that keeps every guard, and the guards that each breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One change that meets one record."""
+
+    rule: Rule
+    change: Change
+    record: Delivery | None
+    broken: frozenset[Guard]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the rule lets it happen, by the tables in this module."""
+        source = self.record.status if self.record else None
+        holds = self.record is None or not self.broken & self.rule.guards
+        return source in self.rule.sources and (holds or _is_due_anyway(self))
+
+
+def _is_due_anyway(case: Case) -> bool:
+    """Whether only `dueAt` is against it, which binds a deferred record alone."""
+    return case.broken == {Guard.DUE} and case.record is not None and case.record.status is not Status.DEFERRED
+
+
+def seen(rule: Rule, status: Status) -> Delivery:
+    """Make a record that keeps every guard of a rule, at noon."""
+    return a_delivery(
+        status=status,
+        content_hash=REQUEST.content_hash,
+        on_unknown="resend",
+        generation=3,
+        attempt=2,
+        owner="w2",
+        deadline=NOON - timedelta(hours=1),
+        due_at=NOON - MS,
+        waits_for=WaitsFor.TIME,
+        parked="parked/acme/r1/0.json",
+        maybe_sent=Guard.MAYBE_SENT in rule.guards,
+        error=ERROR,
+        sweep_at=NOON - MS,
+        expires_at=NOON + timedelta(hours=24),
+    )
+
+
+def cases() -> Iterator[tuple[str, Case]]:
+    """Yield each rule against no record, and against each status with each break."""
+    for name, rule in RULES.items():
+        source = next(s for s in sorted(rule.sources, key=str) if s is not None or rule.sources == {None})
+        change = CHANGES[name](seen(rule, source or Status.QUEUED))
+        yield f"{name}: no record", Case(rule, change, None, frozenset())
+        for status in Status:
+            stored = seen(rule, status)
+            for how, (fields, broken) in BREAKS.items():
+                if how == "as it was seen" or status in rule.sources:
+                    yield f"{name}: {status}, {how}", Case(rule, change, replace(stored, **fields), broken)

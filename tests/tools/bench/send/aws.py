@@ -1,0 +1,205 @@
+"""A little AWS of one process: as much of six services as sending asks for, over TLS, each with a set latency.
+
+    python -m tools.bench.send.aws CERTIFICATE
+
+prints its addresses as one line of JSON and serves until its standard input ends. It checks no signature and no condition: every request
+of the benchmark is new, and what is measured is what calling costs. `GET /` on the plain address `control` tells the counts so far.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from support.servers import certificates
+from tools.bench.send.workload import LARGEST_FILE, octets
+
+LATENCY = {"dynamodb": 0.005, "kms": 0.010, "ses": 0.050, "s3": 0.020, "sqs": 0.010, "events": 0.010, "control": 0.0}
+"""Seconds between a request's last byte and its answer."""
+
+HOST = "127.0.0.1"
+KEY_ARN = "arn:aws:kms:eu-central-1:000000000000:key/00000000-0000-4000-8000-000000000000"
+KEYS = {"providers": ["tenantId"], "messages": ["tenantId", "requestId"], "pacing": ["account"]}
+"""The attributes that name an item of each table."""
+
+ACCEPTED = (
+    '<SendRawEmailResponse xmlns="http://ses.amazonaws.com/doc/2010-12-01/"><SendRawEmailResult><MessageId>{id}</MessageId>'
+    "</SendRawEmailResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></SendRawEmailResponse>"
+)
+
+Item = dict[str, Any]
+
+
+@dataclass
+class Tables:
+    """DynamoDB's items, and the four operations that sending uses."""
+
+    items: dict[tuple[str, ...], Item] = field(default_factory=dict)
+
+    def _key(self, table: str, item: Item) -> tuple[str, ...]:
+        return (table, *(item[name]["S"] for name in KEYS[table]))
+
+    def get_item(self, request: Item) -> Item:
+        found = self.items.get(self._key(request["TableName"], request["Key"]))
+        return {"Item": found} if found else {}
+
+    def batch_get_item(self, request: Item) -> Item:
+        found = {
+            table: [self.items[key] for wanted in asked["Keys"] if (key := self._key(table, wanted)) in self.items]
+            for table, asked in request["RequestItems"].items()
+        }
+        return {"Responses": found, "UnprocessedKeys": {}}
+
+    def put_item(self, request: Item) -> Item:
+        self.items[self._key(request["TableName"], request["Item"])] = request["Item"]
+        return {}
+
+    def update_item(self, request: Item) -> Item:
+        item = self.items.setdefault(self._key(request["TableName"], request["Key"]), dict(request["Key"]))
+        update(item, request)
+        return {"Attributes": item} if request.get("ReturnValues") == "ALL_NEW" else {}
+
+
+SETS = re.compile(r"(\S+) = (if_not_exists\(\S+, \S+\)|[^,\s]+)(?: \+ (:\w+))?(?:, |$)")
+
+
+def update(item: Item, request: Item) -> None:
+    """Apply an update expression of the kind `SET a = :b, c = if_not_exists(c, :d) + :e REMOVE f`."""
+    sets, _, removes = request["UpdateExpression"].removeprefix("SET ").partition(" REMOVE ")
+    names, values, before = request.get("ExpressionAttributeNames", {}), request.get("ExpressionAttributeValues", {}), dict(item)
+
+    def value(operand: str) -> Item:
+        if operand.startswith("if_not_exists("):
+            attribute, default = operand[14:-1].split(", ")
+            return before.get(names.get(attribute, attribute)) or value(default)
+        found: Item = values[operand] if operand in values else before[names.get(operand, operand)]
+        return found
+
+    for attribute, operand, addend in SETS.findall(sets):
+        new = value(operand)
+        if addend:
+            new = {"N": f"{float(new['N']) + float(values[addend]['N']):.6f}".rstrip("0").rstrip(".")}
+        item[names.get(attribute, attribute)] = new
+    for attribute in filter(None, removes.split(", ")):
+        item.pop(names.get(attribute, attribute), None)
+
+
+@dataclass
+class Aws:
+    """The services, and what was asked of them."""
+
+    tables: Tables = field(default_factory=Tables)
+    counts: Counter[str] = field(default_factory=Counter)
+    ids: Callable[[], int] = count(1).__next__
+
+    def answer(self, service: str, head: str, body: bytes) -> tuple[str, bytes]:
+        """Answer one request: the content's type and the content."""
+        operation = self._operation(head)
+        self.counts[f"{service}.{operation}"] += 1
+        answered: bytes | str | Item = ANSWERS[service](self, operation, body)
+        if isinstance(answered, dict):
+            return "application/x-amz-json-1.0", json.dumps(answered).encode()
+        return ("text/xml", answered.encode()) if isinstance(answered, str) else ("application/octet-stream", answered)
+
+    @staticmethod
+    def _operation(head: str) -> str:
+        if target := re.search(r"\r\nx-amz-target: *\S+\.(\w+)", head, re.IGNORECASE):
+            return target[1]
+        return "SendEmail" if "/v2/email/outbound-emails" in head else head.partition(" ")[0]
+
+    def dynamodb(self, operation: str, body: bytes) -> Item:
+        answered: Item = getattr(self.tables, OPERATIONS[operation])(json.loads(body))
+        return answered
+
+    def kms(self, operation: str, body: bytes) -> Item:
+        """Give out data keys whose ciphertext is the key itself."""
+        if operation == "Decrypt":
+            return {"KeyId": KEY_ARN, "Plaintext": json.loads(body)["CiphertextBlob"], "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
+        key = base64.b64encode(hashlib.sha256(str(self.ids()).encode()).digest()).decode()
+        return {"KeyId": KEY_ARN, "Plaintext": key, "CiphertextBlob": key}
+
+    def ses(self, operation: str, _: bytes) -> Item | str:
+        message_id = f"m{self.ids()}"
+        return {"MessageId": message_id} if operation == "SendEmail" else ACCEPTED.format(id=message_id)
+
+    def s3(self, *_: object) -> bytes:
+        return octets(LARGEST_FILE)
+
+    def sqs(self, _: str, body: bytes) -> Item:
+        """Take every entry of a SendMessageBatch."""
+        return {"Successful": [_queued(entry) for entry in json.loads(body)["Entries"]]}
+
+    def events(self, _: str, body: bytes) -> Item:
+        return {"FailedEntryCount": 0, "Entries": [{"EventId": "e"} for _ in json.loads(body)["Entries"]]}
+
+    def control(self, *_: object) -> Item:
+        statuses = Counter(item["status"]["S"] for key, item in self.tables.items.items() if key[0] == "messages")
+        return {**self.counts, **{f"status.{status}": n for status, n in statuses.items()}}
+
+
+OPERATIONS = {"GetItem": "get_item", "BatchGetItem": "batch_get_item", "PutItem": "put_item", "UpdateItem": "update_item"}
+
+
+ANSWERS: Mapping[str, Callable[[Aws, str, bytes], Any]] = {service: getattr(Aws, service) for service in LATENCY}
+
+
+def _queued(entry: Item) -> Item:
+    digest = hashlib.md5(entry["MessageBody"].encode(), usedforsecurity=False).hexdigest()
+    return {"Id": entry["Id"], "MessageId": "q", "MD5OfMessageBody": digest}
+
+
+class Connection(asyncio.Protocol):
+    """One connection; its requests come one after the other."""
+
+    def __init__(self, aws: Aws, service: str) -> None:
+        self._aws = aws
+        self._service = service
+        self._transport: asyncio.Transport
+        self._got = bytearray()
+        self._body_at = self._wanted = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._aws.counts[f"{self._service}.handshakes"] += 1
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        if not self._wanted and (end := self._got.find(b"\r\n\r\n")) >= 0:
+            self._body_at = end + 4
+            head = self._got[:end].lower()
+            length = re.search(rb"\r\ncontent-length: *(\d+)", head)
+            self._wanted = self._body_at + (int(length[1]) if length else 0)
+        if self._wanted and len(self._got) >= self._wanted:
+            asyncio.get_running_loop().call_later(LATENCY[self._service], self._reply)
+
+    def _reply(self) -> None:
+        head, body = self._got[: self._body_at].decode("latin-1"), bytes(self._got[self._body_at :])
+        self._got, self._body_at, self._wanted = bytearray(), 0, 0
+        kind, content = self._aws.answer(self._service, head, body)
+        self._transport.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+
+
+async def serve(certificate: Path) -> None:
+    """Open a port for each service, tell them, and serve until standard input ends."""
+    loop, aws, tls = asyncio.get_running_loop(), Aws(), certificates.server_context(certificate)
+    addresses: dict[str, str] = {}
+    for service in LATENCY:
+        secured = None if service == "control" else tls
+        server = await loop.create_server(partial(Connection, aws, service), HOST, 0, backlog=256, ssl=secured)
+        addresses[service] = f"{'https' if secured else 'http'}://{HOST}:{server.sockets[0].getsockname()[1]}"
+    print(json.dumps(addresses), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Path(sys.argv[1])))

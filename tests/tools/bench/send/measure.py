@@ -1,0 +1,166 @@
+"""Measure every row of the table: contenders in turns, so that what else the machine does hits all of them alike; medians of the turns."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.bench.send import package
+from tools.bench.send.stage import MEMORY, THREADS, Stage
+from tools.bench.send.workload import BATCH, EVERYONE, LARGE, LARGEST_FILE, message
+
+TURNS = 5
+STARTS = 5
+SEEN = 1000  # tenants
+SENDS, OVER = 1000, 200  # messages, tenants
+MB = 1_000_000
+RAW = LARGEST_FILE * 78 // 57  # bytes of its base64 in lines; the bodies are a thousandth of it
+
+Turn = Mapping[str, Mapping[str, float] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table; `goal` is what `reached` is held against."""
+
+    what: str
+    goal: str
+    figure: str
+    is_reached: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What was measured."""
+
+    rows: Sequence[Row]
+    turns: Sequence[Turn]
+    threads: Mapping[int, Mapping[str, float]]
+    sizes: Mapping[int, Mapping[str, float]]
+    shares: Mapping[str, float]
+
+
+def on_node(stage: Stage, **options: int) -> dict[str, float] | None:
+    """Measure nodemailer with the same tenants and the same mail."""
+    configs = {tenant.tenant_id: tenant.config for tenant in EVERYONE}
+    return stage.node(configs=configs, content=message(), **{"size": BATCH, "count": 5, "file": 0, **options})
+
+
+def measure(stage: Stage, folder: Path) -> Results:
+    """Measure all of it."""
+    turns = [
+        {
+            "ours": stage.run("ours", "batch", count=3),
+            "send only": stage.run("ours", "send_only", count=3),
+            "floor": stage.run("others", "floor", count=3),
+            "loop": stage.run("others", "loop"),
+            "powertools": stage.run("others", "powertools"),
+            "node": on_node(stage, count=3),
+        }
+        for _ in range(TURNS)
+    ]
+    large = [
+        {
+            "ours": stage.run("ours", "large", count=5),
+            "loop": stage.run("others", "loop_large", count=3),
+            "node": on_node(stage, size=1, file=LARGE),
+        }
+        for _ in range(TURNS)
+    ]
+    rows = [*batch_rows(turns), *new_tenant_rows(stage), *large_rows(large), *resource_rows(stage), *start_rows(stage, folder)]
+    threads = {n: stage.run("ours", "batch", count=3, threads=n) for n in (8, 16, 32, 64)}
+    sizes = {n: stage.run("ours", "batch", count=5, size=n) for n in (1, 10, 25, 50, 100)}
+    return Results(rows, turns, threads, sizes, stage.run("ours", "profile"))
+
+
+def median(turns: Sequence[Turn], of: Callable[[Any], float]) -> float:
+    """Give the median of the turns; of ratios, each is taken within one turn."""
+    return statistics.median(of(turn) for turn in turns)
+
+
+def batch_rows(turns: Sequence[Turn]) -> Sequence[Row]:
+    """Compare one batch of 100 for 20 tenants."""
+    loop = median(turns, lambda t: t["loop"]["wall"] / t["ours"]["wall"])
+    powertools = median(turns, lambda t: t["powertools"]["wall"] / t["ours"]["wall"])
+    cpu = median(turns, lambda t: t["ours"]["cpu"]) * 1000
+    floor = median(turns, lambda t: t["ours"]["cpu"] / t["floor"]["cpu"])
+    rows = [
+        Row("claim + send + mark, against a sequential boto3 loop, wall", "≥ 12 × faster", f"{loop:.1f} ×", loop >= 12),
+        Row("the same against Powertools' sequential BatchProcessor", "≥ 12 × faster", f"{powertools:.1f} ×", powertools >= 12),
+    ]
+    if all(turn["node"] for turn in turns):
+        node = median(turns, lambda t: t["send only"]["wall"] / t["node"]["wall"])
+        rows.append(Row("render + send alone, against nodemailer on Node, wall", "≤ 1.0 ×", f"{node:.2f} ×", node <= 1))
+    return [*rows, Row("CPU of a message, claim + send + mark", "≤ 5 ms", f"{cpu:.1f} ms, {floor:.1f} × the floor", cpu <= 5)]
+
+
+def new_tenant_rows(stage: Stage) -> Sequence[Row]:
+    """Compare the first message of a tenant with its next."""
+    turns = [{"ours": stage.run("ours", "new_tenants", count=20)} for _ in range(3)]
+    ratio = median(turns, lambda t: (t["ours"]["first"] - t["ours"]["decrypt"]) / t["ours"]["nth"])
+    decrypt = median(turns, lambda t: t["ours"]["decrypt"]) * 1000
+    return [
+        Row(
+            "first message of a new tenant, without one decrypt, against its next, CPU",
+            "≤ 1.3 ×",
+            f"{ratio:.2f} × (decrypt: {decrypt:.1f} ms)",
+            ratio <= 1.3,
+        )
+    ]
+
+
+def large_rows(turns: Sequence[Turn]) -> Sequence[Row]:
+    """Compare one message with 5 MB attached."""
+    loop = median(turns, lambda t: t["loop"]["cpu"] / t["ours"]["cpu"])
+    rows = [Row("5 MB attached, render + send, against boto3 and EmailMessage, CPU", "≥ 8 × less", f"{loop:.1f} ×", loop >= 8)]
+    if all(turn["node"] for turn in turns):
+        node = median(turns, lambda t: t["ours"]["cpu"] / t["node"]["cpu"])
+        rows.append(Row("the same against nodemailer on Node", "≤ 1.0 ×", f"{node:.2f} ×", node <= 1))
+    return rows
+
+
+def resource_rows(stage: Stage) -> Sequence[Row]:
+    """Count what sending takes of AWS and of memory."""
+    grown = stage.run("ours", "memory_of_tenants", tenants=SEEN)["bytes"] / MB
+    many = stage.run("ours", "many_tenants", tenants=OVER, sends=SENDS)
+    one = stage.run("ours", "largest", count=1, memory=512)
+    times = (one["peak"] - one["before"]) / RAW
+    rows = [
+        Row(f"memory for {SEEN} tenants seen", "≤ 20 MB", f"{grown:.1f} MB", grown <= 20),
+        Row(
+            f"TLS handshakes with SES, first {SENDS} messages over {OVER} tenants",
+            f"≤ {THREADS}, the threads",
+            f"{many['handshakes']:.0f}",
+            many["handshakes"] <= THREADS,
+        ),
+        Row("writes to DynamoDB a message, steady, pacing included", "≤ 2.3", f"{many['writes']:.2f}", many["writes"] <= 2.3),
+        Row("KMS calls a message, steady", "≤ 0.01", f"{many['kms']:.3f}", many["kms"] <= 0.01),
+        Row(
+            f"a message of {RAW / MB:.1f} MB in a function of 512 MB, peak above the idle process",
+            "≤ 4 × its size",
+            f"{times:.1f} ×; {one['peak'] / MB:.0f} MB in all",
+            times <= 4,
+        ),
+    ]
+    for memory in (MEMORY, 1024):
+        hundred = stage.run("ours", "largest", count=BATCH, memory=memory)
+        peak = hundred["peak"] / MB
+        rows.append(
+            Row(f"a batch of {BATCH} such messages in a function of {memory} MB, peak", f"< {memory} MB", f"{peak:.0f} MB", peak < memory)
+        )
+    return rows
+
+
+def start_rows(stage: Stage, folder: Path) -> Sequence[Row]:
+    """Compare what ships with what a plain `sam build` makes of the same code."""
+    packed = package.pack(folder)
+    shipped, plain = (package.starts(stage, packed[name], STARTS) for name in (package.SHIPPED, package.PLAIN))
+    ratio, unzipped = plain["init"] / shipped["init"], package.size(packed[package.SHIPPED]) / MB
+    whole = sum(plain.values()) / sum(shipped.values())
+    return [
+        Row("init of SendFunction under AWS's emulator", "≤ 0.9 s", f"{shipped['init']:.2f} s", shipped["init"] <= 0.9),
+        Row("the same, against the package without compiled modules", "≥ 3.5 × faster", f"{ratio:.1f} ×", ratio >= 3.5),
+        Row("init and the first message, against the same", "–", f"{whole:.1f} × ({sum(shipped.values()):.2f} s)"),
+        Row("package, unzipped", "≤ 60 MB", f"{unzipped:.1f} MB", unzipped <= 60),
+    ]

@@ -1,0 +1,1 @@
+"""Pages and tables of docs/ that are made from the code."""

@@ -1,0 +1,175 @@
+"""What docs/api.md is made of from the code, and docs/openapi.json: `python -m tools.docs.api_reference` writes them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mailer.handlers.rest import reference
+from mailer.handlers.rest.api import ALWAYS
+from mailer.handlers.rest.openapi import described_bodies, openapi_document
+from tools.docs.error_tables import codes_table
+
+REGENERATE = "docs are not what the code says: PYTHONPATH=src:tests .venv/bin/python -m tools.docs.api_reference"
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGE, DOCUMENT = DOCS / "api.md", DOCS / "openapi.json"
+
+REQUEST = ("PostedRequest", "EmailMessage", "Mailbox", "Attachment", "S3Object", "Calendar", "ListUnsubscribe")
+RECORD = ("StatusRecord", "Error", "ResolutionRecord")
+PROVIDER = ("ProviderRecord",)
+SHOWN = {*REQUEST, *RECORD, *PROVIDER}
+"""Schemas that have a table, each under a heading of its name; the first of each group stands under that of the group."""
+
+ANSWERED = {*RECORD, *PROVIDER}
+"""What callers read: a field that is always there is not one that they must give."""
+
+CONFIGS = {"AccessKeyConfig": "with an access key", "RoleConfig": "with a role"}
+
+_LIMITS = {
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "maxItems": "at most {}",
+    "maxProperties": "at most {}",
+}
+_ALLOWED = " Allowed: "
+_WIDTH = 120  # characters
+
+Row = tuple[str, ...]
+
+
+# -- fields --------------------------------------------------------------------------------------------------------------
+
+
+def tables(names: Iterable[str]) -> str:
+    """The tables of schemas: the first without a heading, each further one under its name."""
+    first, *others = names
+    return "\n\n".join([fields_table(first), *(f"### {name}\n\n{fields_table(name)}" for name in others)])
+
+
+def fields_table(name: str) -> str:
+    """Every field of a schema."""
+    return _table(("field", "type", "what it is"), fields(name))
+
+
+def fields(name: str) -> Iterator[Row]:
+    """Each field of a schema: its name, its type with its limits, what it is."""
+    schema = dict(described_bodies(openapi_document()))[name]
+    for field, kind in schema["properties"].items():
+        needed = field in schema.get("required", [])
+        said = f"`{field}`{' (required)' if needed and name not in ANSWERED else ''}"
+        yield said, _type(kind), kind["description"].partition(_ALLOWED)[0]
+
+
+def configs_table() -> str:
+    """Both kinds of SES config in one table: what they share, then what is of one kind alone."""
+    kinds = {name: dict.fromkeys(fields(name)) for name in CONFIGS}
+    shared = [row for row in kinds["AccessKeyConfig"] if row in kinds["RoleConfig"]]
+    own = [(row[0].replace("(required)", f"({CONFIGS[name]})"), *row[1:]) for name in CONFIGS for row in kinds[name] if row not in shared]
+    return _table(("field", "type", "what it is"), [*shared, *own])
+
+
+def _type(field: Mapping[str, Any]) -> str:
+    # A field's own description stands beside it; its allowed values are told in the words of its pattern.
+    own = {**field, "description": field["description"].partition(_ALLOWED)[2].removesuffix(".")}
+    kinds = field.get("anyOf", [own])
+    said = " or ".join(_one_type(kind) for kind in kinds if kind != {"type": "null"})
+    null = " or `null`" if {"type": "null"} in kinds else ""
+    return said + null + (f"; default `{json.dumps(field['default'])}`" if field.get("default") not in (None, []) else "")
+
+
+def _one_type(kind: Mapping[str, Any]) -> str:
+    if "$ref" in kind:
+        name = kind["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})" if name in SHOWN else _one_type(openapi_document()["components"]["schemas"][name])
+    if "enum" in kind:
+        return ", ".join(f"`{value}`" for value in kind["enum"])
+    name = {"date-time": "RFC 3339 time"}.get(kind.get("format", ""), kind["type"])
+    if kind["type"] == "array":
+        name = f"list of {_one_type(kind['items'])}"
+    return ": ".join(filter(None, (name, _limits(kind))))
+
+
+def _limits(kind: Mapping[str, Any]) -> str:
+    """Give the words of a pattern, which say more than its length, or else the limits."""
+    if kind.get("description") and "properties" not in kind:
+        return str(kind["description"])
+    return ", ".join(text.format(_number(kind[limit])) for limit, text in _LIMITS.items() if limit in kind)
+
+
+def _number(value: float) -> str:
+    return f"{int(value) if value == int(value) else value:,}".replace(",", " ")
+
+
+# -- routes and examples -------------------------------------------------------------------------------------------------
+
+
+def routes_table() -> str:
+    """Every route: what it does, and what it may answer beside what all routes may."""
+    operations = [(f"{method.upper()} {path}", o) for path, methods in openapi_document()["paths"].items() for method, o in methods.items()]
+    return _table(("call", "does", "answers"), [(f"`{call}`", o["summary"], _statuses(o)) for call, o in operations])
+
+
+def _statuses(operation: Mapping[str, Any]) -> str:
+    own = sorted(set(operation["responses"]) - {str(status.value) for status in ALWAYS})
+    return f"**{own[0]}** {' '.join(own[1:])}".rstrip()
+
+
+def _json(value: Any) -> str:
+    return f"```json\n{_laid_out(value)}\n```"
+
+
+def _laid_out(value: Any, indent: int = 0) -> str:
+    """Write JSON with each object and list on one line that fits there."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + indent <= _WIDTH or not isinstance(value, dict | list):
+        return line
+    begin, end = ("{", "}") if isinstance(value, dict) else ("[", "]")
+    members = value.items() if isinstance(value, dict) else (("", item) for item in value)
+    inner = " " * (indent + 2)
+    lines = [f"{inner}{name and json.dumps(name) + ': '}{_laid_out(item, indent + 2)}" for name, item in members]
+    return f"{begin}\n{',\n'.join(lines)}\n{' ' * indent}{end}"
+
+
+def _table(head: Row, rows: Iterable[Row]) -> str:
+    whole = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in whole)
+
+
+# -- the page ------------------------------------------------------------------------------------------------------------
+
+SECTIONS: Mapping[str, Callable[[], str]] = {
+    "whole request": lambda: _json(reference.WHOLE["sendMessage"]),
+    "request": lambda: tables(REQUEST),
+    "record": lambda: tables(RECORD),
+    "routes": routes_table,
+    "problem": lambda: _json(reference.PROBLEM),
+    "codes": codes_table,
+    "provider config": configs_table,
+    "smtp config": lambda: fields_table("SmtpConfig"),
+    "provider record": lambda: tables(PROVIDER),
+}
+"""What stands between the marks of docs/api.md."""
+
+
+def filled(page: str) -> str:
+    """Return the page with every section made anew between its marks."""
+    for name, made in SECTIONS.items():
+        begin, end = f"<!-- {name}: made by tests/tools/docs/api_reference.py -->", f"<!-- {name} end -->"
+        head, _, rest = page.partition(begin)
+        _, found, tail = rest.partition(end)
+        assert found, f"{PAGE} lacks the marks of {name}"
+        page = f"{head}{begin}\n\n{made()}\n\n{end}{tail}"
+    return page
+
+
+def openapi_json() -> str:
+    """The OpenAPI document as it is committed."""
+    return json.dumps(openapi_document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    DOCUMENT.write_text(openapi_json(), encoding="utf-8")

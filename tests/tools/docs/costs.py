@@ -1,0 +1,373 @@
+"""What a mail costs: its calls counted on the stack in moto, and priced, as docs/deploy.md tells it.
+
+    PYTHONPATH=src:tests python -m tools.docs.costs   writes the table there
+
+Counted: every call that the functions make, DynamoDB's units by the sizes of the items and of their entries in the indexes, KMS and S3.
+Assumed: what Lambda's poller asks of SQS, and how long a function runs (`SECONDS`). Prices are those of `PRICES`.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
+from math import ceil
+from threading import Lock
+from typing import Any
+
+import boto3
+from moto import mock_aws
+
+from mailer import wiring
+from mailer.handlers import messages, providers, publish, send, sweep
+from mailer.settings import settings
+from support.aws import tables
+from support.aws.api_calls import Context, call, event
+from support.aws.streams import read_stream
+
+PAGE = tables.ROOT / "docs" / "deploy.md"
+FROM = "billing@acme.example"
+HTML = "<p>" + "Thank you for your order. " * 40
+"""A body of 1 KB."""
+ATTACHMENT = [{"filename": "invoice.pdf", "content": "A" * 136_000}]
+"""A file of 100 KB, in base64."""
+MAILS = 10
+"""Of one batch. The event source waits a second for up to 100 (template.yaml); larger batches cost less a mail."""
+
+PRICES = {
+    "SQS requests": 0.50e-6,  # 0.40 a million, and 0.10 for those that name a message group (fair queues)
+    "DynamoDB write units": 0.625e-6,
+    "DynamoDB read units": 0.125e-6,
+    "KMS requests": 3e-6,
+    "S3 PUT": 5e-6,
+    "S3 GET": 0.4e-6,
+    "API calls": 3.50e-6,
+    "EventBridge events": 1.00e-6,
+    "log bytes": 0.50e-9,
+    "Lambda requests": 0.20e-6,
+    "Lambda GB-seconds": 13.3334e-6,  # arm64
+}
+"""US dollars a unit, us-east-1, list prices without free tier or discount, read in 2026; see docs/deploy.md."""
+
+SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "PublishFunction": 0.1}
+"""Billed seconds of one invocation, assumed: of a batch of `MAILS`, of one API call, of a run that moves on or tells of `MAILS`."""
+
+LOG_EVENT = 26
+"""Bytes that CloudWatch adds to each line."""
+
+
+class Bill:
+    """Units used so far, counted from any thread."""
+
+    def __init__(self) -> None:
+        self._units: Counter[str] = Counter()
+        self._lock = Lock()
+
+    def add(self, unit: str, count: float) -> None:
+        with self._lock:
+            self._units[unit] += count  # type: ignore[assignment]  # GB-seconds are no whole number
+
+    def forget(self) -> None:
+        self._units.clear()
+
+    def of_a_million(self) -> dict[str, float]:
+        """Return the units of a million mails."""
+        return {unit: self._units[unit] / MAILS * 1_000_000 for unit in PRICES}
+
+
+# ── DynamoDB's units (DynamoDB developer guide, "Read and write operations", "Item sizes and formats") ──────────────────────
+
+Item = Mapping[str, Mapping[str, Any]]
+
+
+def size(item: Item) -> int:
+    """Return the size of an item in bytes."""
+    return sum(len(name.encode()) + _size_of(value) for name, value in item.items())
+
+
+def _size_of(value: Mapping[str, Any]) -> int:
+    [(kind, content)] = value.items()
+    return SIZES[kind](content)
+
+
+SIZES: Mapping[str, Callable[[Any], int]] = {
+    "S": lambda text: len(text.encode()),
+    "N": lambda digits: ceil(len(digits) / 2) + 1,
+    "B": len,
+    "BOOL": lambda _: 1,
+    "NULL": lambda _: 1,
+    "M": lambda inner: 3 + len(inner) + size(inner),
+    "L": lambda inner: 3 + len(inner) + sum(map(_size_of, inner)),
+    "SS": lambda texts: sum(len(text.encode()) for text in texts),
+}
+"""Bytes of a value, by its type."""
+
+
+def write_units(table: Mapping[str, Any], before: Item, after: Item) -> int:
+    """Return what one write costs: of the table, and of each index whose entry comes, goes, moves or changes."""
+    units = ceil(max(size(before), size(after), 1) / 1024)
+    for index in table.get("GlobalSecondaryIndexes", []):
+        old, new = (_entry(table, index, item) for item in (before, after))
+        moves = _keys(index, old) != _keys(index, new)
+        if moves:
+            units += sum(ceil(size(entry) / 1024) for entry in (old, new) if entry)
+        elif old != new:
+            units += ceil(max(size(old), size(new)) / 1024)
+    return units
+
+
+def read_units(operation: str, parsed: Mapping[str, Any]) -> float:
+    """Return what one read costs: consistent of items, eventually consistent of an index."""
+    if operation == "Query":
+        return max(1, ceil(sum(map(size, parsed["Items"])) / 4096)) / 2
+    items = [parsed.get("Item", {})] if operation == "GetItem" else [item for found in parsed["Responses"].values() for item in found]
+    return sum(max(1, ceil(size(item) / 4096)) for item in items)
+
+
+def _entry(table: Mapping[str, Any], index: Mapping[str, Any], item: Item) -> Item:
+    own = [key["AttributeName"] for key in index["KeySchema"]]
+    if not all(name in item for name in own):
+        return {}  # the index is sparse
+    base = [key["AttributeName"] for key in table["KeySchema"]]
+    more = index["Projection"].get("NonKeyAttributes", [])
+    return {name: item[name] for name in {*own, *base, *more} if name in item}
+
+
+def _keys(index: Mapping[str, Any], entry: Item) -> list[Any]:
+    return [entry.get(key["AttributeName"]) for key in index["KeySchema"]]
+
+
+# ── the stack, and who counts its calls ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Unhurried(Context):
+    """An invocation whose time does not run out: moto is slower than AWS."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 600_000
+
+
+class Stack:
+    """The functions over moto, in one place with their bill."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.bill = Bill()
+        self._queue = environment["SEND_QUEUE_URL"]
+        self._sqs = boto3.client("sqs")
+        self._look = boto3.client("dynamodb")
+        self._tables = {environment[f"{name.upper()}_TABLE"]: f"{name.capitalize()}Table" for name in ("messages", "providers", "pacing")}
+        self._messages = environment["MESSAGES_TABLE"]
+        for service in (wiring.dynamodb(), wiring.sqs(), wiring.kms(), wiring.s3(), wiring._client("events")):
+            name = service.meta.service_model.service_name
+            service.meta.events.register("before-parameter-build", self._before)
+            service.meta.events.register(f"after-call.{name}", self._after)
+
+    def _before(self, params: Mapping[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+        context["asked"] = params
+        if model.name in ("UpdateItem", "PutItem"):
+            context["before"] = self._item(model.name, params)
+
+    def _after(self, model: Any, context: Mapping[str, Any], parsed: Mapping[str, Any], **_: Any) -> None:
+        asked = context["asked"]
+        match model.name:
+            case "UpdateItem" | "PutItem":
+                table = self._table(asked)
+                self.bill.add("DynamoDB write units", write_units(table, context["before"], self._item(model.name, asked)))
+            case "GetItem" | "BatchGetItem" | "Query":
+                self.bill.add("DynamoDB read units", read_units(model.name, parsed))
+            case "Decrypt" | "GenerateDataKey" | "GenerateMac":
+                self.bill.add("KMS requests", 1)
+            case "PutObject" | "GetObject":
+                self.bill.add("S3 PUT" if model.name == "PutObject" else "S3 GET", 1)
+            case "PutEvents":
+                self.bill.add("EventBridge events", len(asked["Entries"]))
+            case "SendMessage" | "SendMessageBatch":
+                self.bill.add("SQS requests", chunks(*(entry["MessageBody"] for entry in asked.get("Entries", [asked]))))
+
+    def _table(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        table: Mapping[str, Any] = tables.template()["Resources"][self._tables[asked["TableName"]]]["Properties"]
+        return table
+
+    def _item(self, operation: str, asked: Mapping[str, Any]) -> Item:
+        whole = asked["Key"] if operation == "UpdateItem" else asked["Item"]
+        key: Any = {part["AttributeName"]: whole[part["AttributeName"]] for part in self._table(asked)["KeySchema"]}
+        found: Item = self._look.get_item(TableName=asked["TableName"], Key=key).get("Item", {})
+        return found
+
+    def ask(self, *names: str) -> None:
+        """Call the providers API, which no bill of a mail counts."""
+        for name in names:
+            assert call(providers.handler, event(f"provider-{name}"), tenant="acme").status == 200
+        self.bill.forget()
+
+    def put_on_queue(self, more: Mapping[str, Any]) -> None:
+        """As producers do: one SendMessage a mail."""
+        for number in range(MAILS):
+            message = {"to": [{"email": "jo@customer.example", "name": "Jo"}], "subject": "Your invoice", "html": HTML, **more}
+            body = json.dumps({"tenantId": "acme", "requestId": f"invoice-2026-{number:04}", "message": message})
+            self._sqs.send_message(QueueUrl=self._queue, MessageBody=body, MessageGroupId="acme")
+            self.bill.add("SQS requests", chunks(body))
+
+    def submit(self) -> None:
+        """One API call a mail."""
+        message = {"to": [{"email": "jo@customer.example", "name": "Jo"}], "subject": "Your invoice", "html": HTML}
+        for number in range(MAILS):
+            body = {"requestId": f"invoice-2026-{number:04}", "message": message}
+            answer = call(messages.handler, event("messages-submit"), tenant="acme", body=body)
+            assert answer.status == 202, answer.text
+            self.bill.add("API calls", 1)
+            self._ran("MessagesFunction")
+
+    def work(self) -> None:
+        """Hand SendFunction what is on the queue in one batch; Lambda's poller receives and deletes ten at a time."""
+        records = []
+        while got := self._sqs.receive_message(
+            QueueUrl=self._queue, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["All"]
+        ).get("Messages"):
+            self.bill.add("SQS requests", chunks(*(message["Body"] for message in got)) + 1)
+            for message in got:
+                self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
+            records += [as_record(message) for message in got]
+        assert send.handler({"Records": records}, Unhurried()) == {"batchItemFailures": []}
+        self._ran("SendFunction")
+
+    def sweep(self) -> None:
+        """Run the sweeper once."""
+        sweep.handler({}, Unhurried())
+        self._ran("SweepFunction")
+
+    def publish(self) -> None:
+        """Hand PublishFunction what was written, in one batch; Lambda's reads of a stream are free."""
+        assert publish.handler({"Records": read_stream(self._messages)}, Unhurried()) == {"published": MAILS}
+        self._ran("PublishFunction")
+
+    def has_sent_all(self) -> bool:
+        """Say whether every mail went out."""
+        found = self._look.scan(TableName=settings().messages_table)["Items"]
+        return [item["status"]["S"] for item in found] == ["sent"] * MAILS
+
+    def _ran(self, function: str) -> None:
+        memory = tables.template()["Globals"]["Function"] | tables.template()["Resources"][function]["Properties"]
+        self.bill.add("Lambda requests", 1)
+        self.bill.add("Lambda GB-seconds", SECONDS[function] * memory["MemorySize"] / 1024)
+
+
+def chunks(*bodies: str) -> int:
+    """Return what SQS bills for one request: a request each 64 KiB."""
+    return max(1, ceil(sum(map(len, bodies)) / 65536))
+
+
+def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a received message as the event source does."""
+    attributes = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
+    told = {"messageId": message["MessageId"], "body": message["Body"], "attributes": message["Attributes"]}
+    return {**told, "messageAttributes": attributes}
+
+
+# ── what happens to a mail ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_the_queue(stack: Stack, **more: Any) -> None:
+    stack.put_on_queue(more)
+    stack.work()
+
+
+def by_the_api(stack: Stack) -> None:
+    stack.submit()
+    stack.work()
+
+
+def waits_for_its_tenant(stack: Stack) -> None:
+    stack.ask("disable")
+    stack.put_on_queue({})
+    stack.work()
+    waiting = stack.bill
+    stack.bill = Bill()
+    stack.ask("enable")
+    stack.bill = waiting
+    stack.sweep()
+    stack.work()
+
+
+SCENARIOS: Mapping[str, Callable[[Stack], None]] = {
+    "queue": from_the_queue,
+    "API": by_the_api,
+    "100 KB attached": lambda stack: from_the_queue(stack, attachments=ATTACHMENT),
+    "waits for its tenant": waits_for_its_tenant,
+}
+
+
+def bill_of(scenario: Callable[[Stack], None], log: StringIO) -> dict[str, float]:
+    """Return the units of a million mails to which this happens; `log` is where the functions write."""
+    with mock_aws():
+        os.environ.update(tables.create_stack_resources())
+        forget_caches()
+        boto3.client("ses", region_name="eu-west-1").verify_email_identity(EmailAddress=FROM)
+        stack = Stack(os.environ)
+        wiring.signer().fetch_key()  # once a process, as the configs that the next line leaves decrypted are for minutes
+        stack.ask("put", "verify")
+        log.seek(0)
+        log.truncate()
+        scenario(stack)
+        assert stack.has_sent_all()
+        stack.publish()
+    written = sum(len(line) + LOG_EVENT for line in log.getvalue().splitlines())
+    stack.bill.add("log bytes", ceil(written / MAILS / 200) * 200 * MAILS)  # lines vary by some bytes, as times and counters do
+    return stack.bill.of_a_million()
+
+
+def forget_caches() -> None:
+    """Empty what the process keeps between calls."""
+    settings.cache_clear()
+    for built in vars(wiring).values():
+        if hasattr(built, "cache_clear"):
+            built.cache_clear()
+
+
+# ── the page ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def table(bills: Mapping[str, Mapping[str, float]]) -> str:
+    """Write units of a million mails, and what they cost."""
+    rows = [["", *bills, "price"], ["---", *("---:" for _ in bills), "---:"]]
+    for unit, price in PRICES.items():
+        of = f"${price * 1e9:.2f} a GB" if unit == "log bytes" else f"${price * 1e6:.4g} a million"
+        rows.append([unit, *(amount(unit, bill[unit]) for bill in bills.values()), of])
+    totals = (sum(bill[unit] * price for unit, price in PRICES.items()) for bill in bills.values())
+    rows.append(["**a million mails**", *(f"**${total:.1f}0**" for total in totals), ""])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def amount(unit: str, count: float) -> str:
+    """Write a count."""
+    if not count:
+        return "–"
+    return f"{count / 1e9:.1f} GB" if unit == "log bytes" else f"{count / 1e6:.3g} M"
+
+
+def filled(page: str, bills: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the page with the table made anew between its marks."""
+    begin, end = "<!-- costs: made by tests/tools/docs/costs.py -->", "<!-- costs end -->"
+    head, found, rest = page.partition(begin)
+    _, found_too, tail = rest.partition(end)
+    assert found, f"{PAGE} lacks {begin}"
+    assert found_too, f"{PAGE} lacks {end}"
+    return f"{head}{begin}\n\n{table(bills)}\n\n{end}{tail}"
+
+
+def main() -> None:
+    """Write the table into the page; with `--print`, print the page instead."""
+    os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "eu-central-1"}
+    with redirect_stdout(StringIO()) as log:
+        bills = {name: bill_of(scenario, log) for name, scenario in SCENARIOS.items()}
+    page = filled(PAGE.read_text(encoding="utf-8"), bills)
+    if sys.argv[1:] == ["--print"]:
+        sys.stdout.write(page)
+    else:
+        PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Flood the stack with tenants' mail whose accounts SES holds to a rate, and tell at which rate each account's mail went out.
+
+A rate counts recipients, and so does SES: a few mails to many keep an account busy without keeping the emulator busy.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+from tools.local_aws import worker
+from tools.local_aws.control import WAIT, SentMail
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
+from tools.local_aws.worker import Pace, Worker
+
+RATE = 5.0
+"""Recipients a second that SES allows each account. Its forgiveness, a second's worth, is wide enough for the emulator's jitter."""
+
+HIDDEN = 60
+"""Visibility timeout in seconds of what a poller of ours receives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """What is sent: each tenant's mails at once, each to so many recipients."""
+
+    tenants: int
+    mails: int
+    recipients: int
+
+    @property
+    def seconds(self) -> float:
+        """How long an account needs for its mails, from the first to the last."""
+        return (self.mails - 1) * self.recipients / RATE
+
+    def send(self, aws: LocalAws) -> list[Tenant]:
+        """Open the accounts, and put everything on the queue, tenant by tenant."""
+        tenants = [limited_tenant(aws) for _ in range(self.tenants)]
+        for tenant in tenants:
+            enqueue(aws, tenant.tenant_id, self.mails, self.recipients)
+        return tenants
+
+
+def limited_tenant(aws: LocalAws) -> Tenant:
+    """Make an active tenant whose account SES holds to RATE, as its config tells."""
+    tenant = aws.tenants.open()
+    activate(aws, tenant.tenant_id, tenant)
+    aws.control.limit(tenant.account, max_send_rate=RATE)
+    return tenant
+
+
+def activate(aws: LocalAws, tenant_id: str, account: Tenant) -> None:
+    """Let a tenant send through an account."""
+    stored = aws.api.put_provider(tenant_id, account.provider(maxSendRate=RATE))
+    verified = aws.api.verify(tenant_id)
+    assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
+
+
+def enqueue(aws: LocalAws, tenant_id: str, mails: int, recipients: int) -> None:
+    """Put mails on the queue as a producer does, in the tenant's message group."""
+    entries = [_entry(tenant_id, number, recipients) for number in range(mails)]
+    for start in range(0, mails, 10):
+        answer = aws.client("sqs").send_message_batch(QueueUrl=aws.stack.outputs["SendQueueUrl"], Entries=entries[start : start + 10])
+        assert not answer.get("Failed")
+
+
+@contextmanager
+def pollers(aws: LocalAws, count: int) -> Iterator[None]:
+    """Take the queue over from the emulator's poller, which comes by when it finds the time: a slot is missed by a second and a bit."""
+    env = worker.environment(aws, "SendFunction")
+    _operate("pause", env)
+    try:
+        with ExitStack() as running:
+            for _ in range(count):
+                poller = running.enter_context(worker.start(worker.poll, Pace(), HIDDEN, env=env))
+                Thread(target=_hear_out, args=(poller,), daemon=True).start()
+            yield
+    finally:
+        _operate("resume", env)
+
+
+def _hear_out(poller: Worker) -> None:
+    """Take what a poller tells, for it would wait for that, until it is killed."""
+    with suppress(EOFError, OSError):
+        while True:
+            with suppress(TimeoutError):
+                poller.told(WAIT)
+
+
+def _operate(command: str, env: dict[str, str]) -> None:
+    with worker.start(worker.operate, command, env=env) as operator:
+        assert operator.told(WAIT) == 0
+
+
+def _entry(tenant_id: str, number: int, recipients: int) -> dict[str, Any]:
+    to = [{"email": f"jo{n}@customer.example"} for n in range(recipients)]
+    request = {"tenantId": tenant_id, "requestId": f"flood-{number}", "message": {"to": to, "subject": "flood", "text": "flood"}}
+    return {"Id": str(number), "MessageBody": json.dumps(request), "MessageGroupId": tenant_id}
+
+
+def flooded(aws: LocalAws, account: str, mails: int, seconds: float, *, tenants: int = 1) -> Sequence[SentMail]:
+    """Return an account's mails of the flood as soon as there are so many, or what there is when the time is over."""
+    ends_at, at_least = time.monotonic() + seconds, mails + tenants  # each tenant was verified by one
+    found: Sequence[SentMail] = ()
+    while len(found) < at_least and (left := ends_at - time.monotonic()) > 0:
+        found = aws.control.wait_for_mails(at_least, seconds=min(left, WAIT), account=account)
+    return [mail for mail in found if mail.destinations[0].startswith("jo")]
+
+
+def rate(mails: Sequence[SentMail]) -> float:
+    """Return recipients per second, from the first mail to the last."""
+    return sum(len(mail.destinations) for mail in mails[:-1]) / (mails[-1].time - mails[0].time)
+
+
+def throttles(aws: LocalAws, account: str) -> int:
+    """Count the sends that SES refused."""
+    return len(aws.control.requests(service="ses", operation="SendRawEmail", account=account, status=400))

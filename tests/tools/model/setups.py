@@ -1,0 +1,36 @@
+"""The worlds that are walked, and machines that are broken on purpose."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mailer.domain.delivery import BEGIN, RULES, Status
+from tools.model.records import Machine
+from tools.model.world import Setup
+
+CONTENTS = ("v1:a", "v1:b")
+
+QUICK: Mapping[str, Setup] = {
+    "2 workers, 2 messages, held": Setup(queue_messages=2),
+    "2 workers, sent again as its caller chose": Setup(on_unknown="resend"),
+    "2 workers, sent again by an operator": Setup(words=1),
+    "2 workers, other content under the id": Setup(contents=CONTENTS),
+}
+"""Seconds: part of `make test`."""
+
+THOROUGH: Mapping[str, Setup] = {
+    "3 workers, 2 messages, held": Setup(workers=3, queue_messages=2),
+    "3 workers, sent again as its caller chose": Setup(workers=3, on_unknown="resend"),
+    "2 workers, 2 messages, held, messages further ahead": Setup(queue_messages=2, ahead=2),
+    "2 workers, 2 messages, sent again as its caller chose": Setup(queue_messages=2, on_unknown="resend"),
+    "2 workers, sent again twice": Setup(on_unknown="resend", resends=2),
+    "2 workers, 2 messages, sent again by an operator": Setup(queue_messages=2, words=1),
+    "2 workers, sent again by caller and operator": Setup(on_unknown="resend", words=1),
+    "2 workers, 2 messages, other content under the id": Setup(queue_messages=2, contents=CONTENTS),
+}
+"""Minutes: part of `make prove`."""
+
+BROKEN: Mapping[str, Machine] = {
+    "a lease that may be taken over": Machine({**RULES, "begin": replace(BEGIN, sources=BEGIN.sources | {Status.SENDING})}),
+    "a record that an exception deletes": Machine(forgets=frozenset({"mark_unknown"})),
+}
+"""What other systems do: a lock that expires, and the usual idempotency decorator."""

@@ -1,0 +1,82 @@
+"""An SES with a ledger of its own: what it accepted stands there, whatever anybody was told."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import timedelta
+
+from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
+from mailer.domain.errors import ErrorInfo
+from mailer.domain.mime import Mail, Sender
+from mailer.domain.provider import StoredConfig
+from mailer.ports import AccountFacts
+from tools.simulation.faults import Fault
+from tools.simulation.tasks import Killed
+from tools.simulation.world import World
+
+MALLORY = "mallory"
+"""A tenant whose config may kill whoever opens it."""
+
+VANISHED = MaybeSent(ErrorInfo("outcome_unknown", "the connection was lost"))
+REFUSALS = (
+    NotSent(ErrorInfo("throttled", "Maximum sending rate exceeded.")),
+    NotSent(ErrorInfo("daily_quota_exceeded", "Daily message quota exceeded."), timedelta(hours=3)),
+    NotSent(ErrorInfo("dependency_unavailable", "no connection")),
+    NotSent(ErrorInfo("from_address_not_verified", "the identity is not verified")),
+    NotSent(ErrorInfo("recipient_rejected", "SES refused an address")),
+)
+
+
+class SimSes:
+    """Provider and provider factory in one: accepts, refuses, hangs up, or kills whoever asks."""
+
+    name = "ses"
+    sender = Sender("hello@acme.example", "Acme")
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.ledger: dict[str, list[str]] = defaultdict(list)
+        """The messageIds that were accepted for each request, whose id is the local part of its recipient."""
+        self.moody = world.rng.choice((0.0, 0.0, 0.15, 0.5))
+        """How often it refuses."""
+        self.kills = world.rng.randrange(1, 9) if world.rng.random() < 0.08 else 0
+        """How many workers die when they open the config."""
+
+    def create(self, tenant_id: str, config: StoredConfig) -> "SimSes":  # noqa: ARG002 - as the port has it
+        world = self._world
+        if tenant_id == MALLORY:
+            for request_id in sorted(world.deadly):
+                if request_id.startswith("prepare"):
+                    world.meet(request_id, "prepare")
+        if self.kills:
+            self.kills -= 1
+            world.leftovers_excused = True
+            world.say("dies while it opens the config")
+            raise Killed
+        return self if world.rng.random() < 0.8 else world.call("KMS", "decrypt", lambda: self)
+
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:  # noqa: ARG002 - as the port has it
+        request_id = mail.recipients[0].partition("@")[0]
+        world = self._world
+        fault = world.faults.next("SES")
+        world.pass_time(fault, timedelta(milliseconds=world.rng.randrange(1, 2000)), "SES")
+        if fault is Fault.KILLED_BEFORE:
+            raise world.killed(f"SES {request_id}")
+        outcome = self._answer(request_id)
+        world.say(f"SES {request_id}: {type(outcome).__name__} {fault.name}")
+        world.pass_time(Fault.NONE, timedelta(milliseconds=world.rng.randrange(1, 500)), "SES")
+        if fault is Fault.KILLED_AFTER:
+            raise world.killed(f"SES {request_id}")
+        if fault in (Fault.REFUSED, Fault.LOST, Fault.SLOW):
+            world.excuse()
+            return VANISHED
+        return outcome
+
+    def _answer(self, request_id: str) -> Outcome:
+        """Accept or refuse; a call that vanishes afterwards may have had either end."""
+        if self._world.rng.random() < self.moody:
+            return self._world.rng.choice(REFUSALS)
+        self.ledger[request_id].append(f"m{sum(map(len, self.ledger.values())) + 1}")
+        return Sent(self.ledger[request_id][-1])
+
+    def account_facts(self) -> AccountFacts:
+        return AccountFacts()

@@ -1,0 +1,486 @@
+"""Queue, table, bucket and provider rows that live in simulated time: each call takes a while, lets others run, and may fail."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED
+from mailer.domain import delivery
+from mailer.domain.delivery import BEGIN, TIME_OUT, Change, Delivery, Status
+from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
+from mailer.domain.message import S3Object
+from mailer.domain.pacing import AccountRate, Booking
+from mailer.domain.provider import Provider, ProviderStatus
+from mailer.domain.retries import MAX_DELAY
+from mailer.ports import QueueMessage, RefusedError, Stage, Trial
+from mailer.services.sending.suspects import SUSPECT_FROM
+from support.fakes.pacing import FakePacingTable
+from support.fakes.ports import NOON, FakeAttachments, FakeMessagesTable, FakeParkedBodies, FakeProvidersTable, FakeTrials
+from tools.simulation.faults import Fault, Faults
+from tools.simulation.tasks import NEVER, Killed, Task, Timeline
+
+VISIBILITY = timedelta(seconds=360)
+MAX_RECEIVES = 10
+
+RESULTS = frozenset({"accept", "defer_attempt", "fail_rejected", "mark_unknown"})
+"""Rules that write down what became of an attempt."""
+
+
+class World:
+    """What all simulated services share: time, chance, faults, and what the story's judge must know."""
+
+    def __init__(self, rng: Random, faults: Faults, *, traced: bool = False) -> None:
+        self.rng = rng
+        self.faults = faults
+        self.time = Timeline(NOON)
+        self.trace: list[str] | None = [] if traced else None
+        self.wrongs: list[str] = []
+        self.deaths = 0
+        self.deadly: set[str] = set()
+        """Requests that kill every process that comes so far with them, until somebody mends what makes them do so."""
+        self.killed_by: Counter[str] = Counter()
+        self.excused: set[str] = set()
+        """Requests whose call, or the write of its result, was hit by a fault: these may be `unknown`."""
+        self.stirred: set[str] = set()
+        """Requests that a slow process, a clock or a lost fence may show as `unknown` for a while."""
+        self.is_skewed = False
+        """Whether clocks are off, so that `sending` may count as overdue too early."""
+        self.leftovers_excused = False
+        """A fault hit a call of the bucket: a body may be left for its lifecycle."""
+
+    def say(self, line: str) -> None:
+        if self.trace is not None:
+            who = self.time.current.name if self.time.current else "-"
+            self.trace.append(f"{self.time.now:%d %H:%M:%S.%f} {who:<12} {line}")
+
+    def call[T](self, service: str, what: str, effect: Callable[[], T], *, fence: str | None = None) -> T:
+        """Make one call: it takes a while, then it works or fails as the story's faults say."""
+        fault = self.faults.next(service, self.time.now - NOON)
+        if fault is not Fault.NONE:
+            self.say(f"{service} {what}: {fault.name}")
+            # A message comes back and deletes what its first worker left; operators and the sweeper do not.
+            self.leftovers_excused |= service == "S3" or not self.task.name.startswith("send")
+            # Neither does a record know of a body that was parked just before this write of it failed.
+            self.leftovers_excused |= what in ("defer_attempt", "annotate")
+        self.pass_time(fault, timedelta(milliseconds=self.rng.randrange(1, 400)), f"{service} {what}", effect, fence)
+        if fault is Fault.KILLED_BEFORE:
+            raise self.killed(what)
+        if fault is Fault.REFUSED:
+            self.excuse()
+            raise DependencyError(service, what)
+        try:
+            return effect()
+        finally:
+            if fault is Fault.KILLED_AFTER:
+                raise self.killed(what)
+            if fault is Fault.LOST:
+                # Whoever has no answer to its fence has not called yet, and can prove it.
+                self.excuse(but=fence)
+                raise DependencyError(service, what)
+
+    def pass_time(
+        self, fault: Fault, took: timedelta, what: str, effect: Callable[[], object] = lambda: None, fence: str | None = None
+    ) -> None:
+        """Let time go by; a process whose time is over dies, and what it had on the wire may still arrive."""
+        task = self.task
+        if fault is Fault.SLOW:
+            took = timedelta(seconds=self.rng.choice((12, 25, 50, 90)))
+            self.stirred |= task.window | ({fence} if fence else set())
+        self.time.wait(self.time.now + took)
+        if self.time.now >= task.dies_at:
+            if self.rng.random() < 0.5:
+                with suppress(RefusedError):
+                    effect()
+            raise self.killed(f"{what}: out of time")
+
+    def excuse(self, *, but: str | None = None) -> None:
+        """Note that a fault hit the running process: what it has handed over may become unknown."""
+        self.excused |= self.task.window - {but}
+        self.stirred |= self.task.window
+
+    def killed(self, what: str) -> Killed:
+        """Make the death of the running process."""
+        self.excuse()
+        self.leftovers_excused = True
+        self.deaths += 1
+        self.say(f"dies at {what}")
+        return Killed()
+
+    def meet(self, request_id: str, where: str) -> None:
+        """Come to where a request is deadly."""
+        if request_id in self.deadly and self.time.current is not None:
+            self.killed_by[request_id] += 1
+            raise self.killed(f"{where} of {request_id}")
+
+    @property
+    def task(self) -> Task:
+        """The running process."""
+        assert self.time.current is not None
+        return self.time.current
+
+
+class SimClock:
+    """The clock as the running process sees it."""
+
+    def __init__(self, world: World) -> None:
+        self._time = world.time
+
+    def now(self) -> datetime:
+        task = self._time.current
+        return self._time.now + task.skew if task else self._time.now
+
+    def wait_until(self, moment: datetime) -> None:
+        task = self._time.current
+        self._time.wait(moment - task.skew if task else moment)
+
+
+class SimTable(FakeMessagesTable):
+    """The status table; every write is judged as it happens."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.accepted: Mapping[str, Sequence[Any]] = {}
+
+    def get(self, tenant_id: str, request_id: str) -> Delivery | None:
+        return self._world.call("DynamoDB", "get", lambda: self.records.get((tenant_id, request_id)))
+
+    def apply(self, change: Change) -> Delivery:
+        fence = change.request_id if change.rule is BEGIN else None
+        return self._world.call("DynamoDB", change.rule.name, lambda: self._apply(change), fence=fence)
+
+    def _apply(self, change: Change) -> Delivery:
+        key = change.tenant_id, change.request_id
+        before = self.records.get(key)
+        written = _decide(change, before)
+        self._note_window(change)
+        if written is not before:
+            self.records[key] = written
+            self._judge(before, written, change)
+            self._world.say(f"{change.rule.name} {key[1]} → {written.status} generation {written.generation} attempt {written.attempt}")
+            if written.sweep_at is not None:
+                self._world.time.horizon = min(self._world.time.horizon, max(written.sweep_at, self._world.time.now))
+        return written
+
+    def _note_window(self, change: Change) -> None:
+        task = self._world.task
+        if change.rule is BEGIN:
+            task.window.add(change.request_id)
+        elif change.rule.name in RESULTS:
+            task.window.discard(change.request_id)
+
+    def _judge(self, before: Delivery | None, after: Delivery, change: Change) -> None:
+        world, request_id = self._world, after.request_id
+        if before is not None and before.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+            world.wrongs.append(f"{request_id}: {change.rule.name} moved it from its end {before.status} to {after.status}")
+        if after.status is Status.UNKNOWN and (before is None or before.status is not Status.UNKNOWN):
+            by_the_clock = world.is_skewed and (change.rule is TIME_OUT or after.maybe_sent)
+            if request_id not in world.excused | world.stirred and not by_the_clock:
+                world.wrongs.append(f"{request_id}: {change.rule.name} made it unknown though no fault hit its call")
+        if after.status in (Status.FAILED, Status.CANCELLED) and self.accepted.get(request_id):
+            world.wrongs.append(f"{request_id}: {after.status} though SES accepted it")
+
+    def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
+        return self._world.call("DynamoDB", "due", lambda: super(SimTable, self).due(shard, now, limit))
+
+    def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
+        yield from self._world.call("DynamoDB", "query", lambda: list(super(SimTable, self).waiting_for_provider(tenant_id)))
+
+    def next_look(self) -> datetime:
+        """Return when the sweeper next has something to do."""
+        return min((d.sweep_at for d in self.records.values() if d.sweep_at is not None), default=NEVER)
+
+
+def _decide(change: Change, before: Delivery | None) -> Delivery:
+    if delivery.allows(change, before):
+        return delivery.apply(change, before)
+    if before is not None and delivery.already_done(change, before):
+        return before
+    raise RefusedError(before)
+
+
+@dataclass(eq=False)
+class Message:
+    """A message on the simulated queue."""
+
+    number: int
+    queue_message: QueueMessage
+    visible_at: datetime
+    is_raw: bool = False
+    """Sent by a producer, without our travel attributes: its time is that of the queue."""
+    receives: int = 0
+
+
+@dataclass
+class DeadLetter:
+    """A message on the simulated dead-letter queue."""
+
+    queue_message: QueueMessage
+    reason: str | None
+    is_raw: bool = False
+
+
+class SimQueue:
+    """At-least-once, unordered, with delays, visibility, receive counts and a dead-letter queue."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.messages: list[Message] = []
+        self.dead_letters: list[DeadLetter] = []
+        self._count = 0
+        self.fresh: Counter[str] = Counter()
+        """Messages for each request that are tried beside others at first."""
+        self.names: dict[str, str] = {}
+        """The request that each message is about, by its number."""
+        self.slots = 0
+        """Messages that brought a slot along."""
+        self.asked: dict[str, list[str]] = {}
+        """The bodies that came for each request; what is here has been accepted."""
+        self.sloppy = world.rng.random() < 0.3
+        """Whether SQS hands a message out twice now and then, and forgets deletions."""
+
+    def send(self, queue_messages: Iterable[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
+        queue_messages = list(queue_messages)
+        try:
+            return self._world.call("SQS", "send", lambda: self._take(queue_messages))
+        except DependencyError:
+            return [queue_message for queue_message, _ in queue_messages]
+
+    def _take(self, queue_messages: Sequence[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
+        world = self._world
+        missed = []
+        for queue_message, delay in queue_messages:
+            if len(queue_messages) > 1 and world.faults.left and world.faults.rate and world.rng.random() < world.faults.rate / 4:
+                missed.append(queue_message)
+                continue
+            assert delay <= MAX_DELAY, delay
+            self.put(queue_message, max(delay, timedelta()))
+            if queue_message.proof:
+                world.task.window -= {request_id for request_id in world.task.window if f'"{request_id}"' in queue_message.body}
+        return missed
+
+    def put(self, queue_message: QueueMessage, delay: timedelta, *, is_raw: bool = False) -> None:
+        """Put a message on the queue, from outside."""
+        self._count += 1
+        time = self._world.time
+        message = Message(self._count, queue_message, time.now + delay, is_raw)
+        self.messages.append(message)
+        self.names[str(message.number)] = _named(queue_message)
+        self.fresh[_named(queue_message)] += queue_message.redeliveries + 1 < SUSPECT_FROM
+        self.slots += queue_message.slot is not None
+        time.horizon = min(time.horizon, message.visible_at)
+        if '"message":' in queue_message.body:
+            self.asked.setdefault(_named(queue_message), []).append(str(queue_message.body))
+        self._world.say(
+            f"queue takes #{message.number} generation {queue_message.generation} for {delay}{' with proof' if queue_message.proof else ''}"
+        )
+
+    def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
+        def take() -> None:
+            self.dead_letters.append(DeadLetter(queue_message, reason))
+            self._world.say(f"dead letter: {reason}")
+
+        self._world.call("SQS", "dead letter", take)
+
+    def receive(self, at_most: int) -> list[Message]:
+        """Hand out what is visible, as SQS does: a message received too often goes to the dead-letter queue instead."""
+        rng, now = self._world.rng, self._world.time.now
+        visible = [message for message in self.messages if message.visible_at <= now]
+        rng.shuffle(visible)
+        taken = []
+        for message in visible[:at_most]:
+            if message.receives >= MAX_RECEIVES:
+                self.messages.remove(message)
+                self.dead_letters.append(DeadLetter(message.queue_message, None, message.is_raw))
+                self._world.say(f"SQS moves #{message.number} to the dead letters")
+                continue
+            message.receives += 1
+            if not (self.sloppy and rng.random() < 0.2):
+                message.visible_at = now + VISIBILITY
+            taken.append(message)
+        return taken
+
+    def delete(self, messages: Iterable[Message]) -> None:
+        """Take what was dealt with off the queue; now and then SQS hands it out once more."""
+        for message in messages:
+            if message in self.messages and not (self.sloppy and self._world.rng.random() < 0.1):
+                self.messages.remove(message)
+
+    def next_visible(self) -> datetime:
+        return min((message.visible_at for message in self.messages), default=NEVER)
+
+
+def _named(queue_message: QueueMessage) -> str:
+    """Return the requestId of a body, or the body where it is none."""
+    try:
+        request_id: str = json.loads(str(queue_message.body))["requestId"]
+    except ValueError:
+        return queue_message.body
+    return request_id
+
+
+class DeadlyBody(str):
+    """A body that kills whoever parses it."""
+
+    __slots__ = ("request_id", "world")
+    world: World
+    request_id: str
+
+    @classmethod
+    def of(cls, body: str, request_id: str, world: World) -> "DeadlyBody":
+        made = cls(body)
+        made.world, made.request_id = world, request_id
+        return made
+
+    def startswith(self, *prefix: Any) -> bool:
+        """Be looked at by `json.loads`."""
+        self.world.meet(self.request_id, "read")
+        return super().startswith(*prefix)
+
+
+class SimAttachments(FakeAttachments):
+    """Uploads that anybody may name; the key of a deadly one ends with its request's id."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:  # noqa: ARG002 - as the port has it
+        self._world.meet(ref.key.rpartition("/")[2], "render")
+        return b"uploaded"
+
+
+class SimTrials(FakeTrials):
+    """The marks of messages that are tried by themselves; it knows whom each stands for."""
+
+    def __init__(self, world: World, queue: SimQueue) -> None:
+        super().__init__()
+        self._world = world
+        self._queue = queue
+
+    def find(self, sqs_message_id: str) -> Trial | None:
+        return self._world.call("DynamoDB", "find trial", lambda: super(SimTrials, self).find(sqs_message_id))
+
+    def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
+        def begin() -> Trial | None:
+            trial = super(SimTrials, self).begin(sqs_message_id, by, now)
+            self._world.task.alone = self._queue.names[sqs_message_id] if trial is None else None
+            self._world.say(f"tries #{sqs_message_id} by itself: {trial.stage if trial else 'first'}")
+            return trial
+
+        try:
+            return self._world.call("DynamoDB", "begin trial", begin)
+        except DependencyError:
+            self._world.task.alone = None
+            raise
+
+    def reach(self, sqs_message_id: str, trial: Trial) -> None:
+        write = lambda: super(SimTrials, self).reach(sqs_message_id, trial)  # noqa: E731 - the zero-argument form needs a method
+        if trial.stage is Stage.DONE:
+            self._over("done", write)
+        else:
+            self._world.call("DynamoDB", trial.stage, write)
+
+    def clear(self, sqs_message_id: str) -> None:
+        self._over("clear trial", lambda: super(SimTrials, self).clear(sqs_message_id))
+
+    def _over(self, what: str, write: Callable[[], None]) -> None:
+        """Write that a try is over; until then a death is one of the try."""
+        try:
+            self._world.call("DynamoDB", what, write)
+        except DependencyError:
+            self._world.task.alone = None
+            raise
+        self._world.task.alone = None
+
+
+class SimPacingTable(FakePacingTable):
+    """The lines of the sending accounts."""
+
+    def __init__(self, world: World, account_rates: Mapping[str, AccountRate]) -> None:
+        super().__init__()
+        self._world = world
+        self.account_rates = dict(account_rates)
+        self.promises = 0
+        """Messages that found no slot."""
+
+    def get(self, account: str) -> AccountRate | None:
+        return self._world.call("DynamoDB", "read line", lambda: super(SimPacingTable, self).get(account))
+
+    def start(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
+        return self._world.call("DynamoDB", "start line", lambda: super(SimPacingTable, self).start(account, account_rate, now))
+
+    def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
+        def book() -> AccountRate:
+            self._world.say(f"{booking.end} {booking.count} on {account}")
+            self.promises += booking.count if booking.end == "promised" else 0
+            return super(SimPacingTable, self).book(account, booking, now)
+
+        return self._world.call("DynamoDB", "book", book)
+
+    def repace(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
+        return self._world.call("DynamoDB", "repace", lambda: super(SimPacingTable, self).repace(account, account_rate, now))
+
+
+class SimParkedBodies(FakeParkedBodies):
+    """The bucket of parked bodies."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def park(self, tenant_id: str, request_id: str, body: str) -> str:
+        return self._world.call("S3", "park", lambda: super(SimParkedBodies, self).park(tenant_id, request_id, body))
+
+    def fetch(self, key: str) -> str:
+        return self._world.call("S3", "fetch", lambda: super(SimParkedBodies, self).fetch(key))
+
+    def discard(self, key: str) -> None:
+        self._world.call("S3", "discard", lambda: super(SimParkedBodies, self).discard(key))
+
+
+class SimProviders(FakeProvidersTable):
+    """The provider rows, and the tenants whose mail is to be set free."""
+
+    def __init__(self, world: World, *rows: Provider) -> None:
+        super().__init__(*rows)
+        self._world = world
+        self.marks: dict[str, datetime] = {}
+
+    def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
+        return self._world.call("providers", "get", lambda: super(SimProviders, self).get_many(tenant_ids))
+
+    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
+        return self._world.call(
+            "providers", "record fault", lambda: super(SimProviders, self).record_fault(tenant_id, version, request_id, error)
+        )
+
+    def clear_faults(self, tenant_id: str, version: int) -> None:
+        self._world.call("providers", "clear faults", lambda: super(SimProviders, self).clear_faults(tenant_id, version))
+
+    def change(self, tenant_id: str, status: ProviderStatus) -> None:
+        """Bring a row to a status from outside, and mark its mail to be set free as the provider API does."""
+        now, row = self._world.time.now, self.rows[tenant_id]
+        if status is ProviderStatus.DELETED:
+            row = replace(row, active=None, deleted_at=now)
+        self.rows[tenant_id] = replace(row, status=status, faulty_requests=frozenset())
+        if status in (ProviderStatus.ACTIVE, ProviderStatus.DELETED):
+            self.marks[tenant_id] = now
+        self._world.say(f"provider of {tenant_id} is {status}")
+
+    def releasing(self) -> Sequence[str]:
+        return self._world.call("providers", "releasing", lambda: list(self.marks))
+
+    def released(self, tenant_id: str, now: datetime) -> bool:
+        def take_off() -> bool:
+            is_old = self.marks.get(tenant_id, now) + RELEASE_MARKED < now
+            if is_old:
+                self.marks.pop(tenant_id, None)
+            return is_old
+
+        return self._world.call("providers", "released", take_off)
