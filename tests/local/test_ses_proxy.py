@@ -617,7 +617,7 @@ def test_events_are_lost_doubled_and_late_on_command(ses: Alone) -> None:
     ses.control.tell_account(KEY, "222222222222")
     lost = ses.control.inject_event_fault("lose", account="222222222222", kind="Send", times=1)
     ses.control.inject_event_fault("lose", account="333333333333")
-    twice = ses.control.inject_event_fault("duplicate", kind="Delivery", queue_messages=3, recipient=TO)
+    twice = ses.control.inject_event_fault("duplicate", kind="Delivery", copies=3, recipient=TO)
     late = ses.control.inject_event_fault("delay", kind="Complaint", seconds=0.7)
     events = told(ses, f"complaint@{SIMULATOR}", TO, at_least=8)
     assert [(event.kind, event.lost) for event in events] == [("Send", True), *[("Delivery", False)] * 6, ("Complaint", False)]

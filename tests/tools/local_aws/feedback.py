@@ -46,7 +46,7 @@ class EventFault:
     kind: str = ""
     recipient: str = ""
     times: int = 0
-    queue_messages: int = 2
+    copies: int = 2
     seconds: float = 0.0
     as_account: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -153,8 +153,8 @@ class Feedback:
         after = span - event.after if EventAction.REORDER in actions else event.after
         after += sum(fault.seconds for fault in hit if fault.action is EventAction.DELAY)
         envelope = _changed(event.envelope, actions)
-        queue_messages = actions[EventAction.DUPLICATE].messages if EventAction.DUPLICATE in actions else 1
-        for _ in range(queue_messages):
+        copies = actions[EventAction.DUPLICATE].copies if EventAction.DUPLICATE in actions else 1
+        for _ in range(copies):
             yield after, _Delivery(event.kind, envelope, EventAction.LOSE in actions, [fault.id for fault in hit])
 
     async def _publish(self, items: list["_Delivery"], queues: Mapping[str, list[str]]) -> None:
