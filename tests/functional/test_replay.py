@@ -25,7 +25,7 @@ from mailer.observability import LogTelemetry
 from mailer.ports import QueueMessage
 from mailer.services.api.messages import MessagesDependencies, cancel
 from mailer.services.api.resolve import resolve
-from mailer.services.requests.parked_bodies import pointer_to
+from mailer.services.requests.queue_messages import pointer_to
 from mailer.services.sweeping.sweep import sweep
 from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer_ops.operations.replay import ReplayDependencies, replay

@@ -21,7 +21,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import MAX_BODY, parse_request
 from mailer.handlers.send import _received, handler
 from mailer.ports import QueueMessage
-from mailer.services.requests.parked_bodies import pointer_to
+from mailer.services.requests.queue_messages import pointer_to
 from mailer.settings import settings
 from support.aws.api_calls import SendContext
 from support.aws.queues import record, taken

@@ -13,7 +13,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo, RequestError
 from mailer.domain.message import MAX_BODY, parse_request, readable_ids, schedule, utf8_size
 from mailer.domain.producers import Producers
 from mailer.ports import Clock, MessagesTable, ParkedBodies, RefusedError, SendQueue, Telemetry
-from mailer.services.claims import recognise
+from mailer.services.requests.claims import recognise
 from mailer.services.requests.ending import end_unsent
 from mailer.services.requests.parked_bodies import discard, is_own_body
 from mailer.services.sending.intake import NOT_ALLOWED

@@ -9,7 +9,8 @@ from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import parse_request, schedule
 from mailer.ports import RefusedError
 from mailer.services.api.messages import MessagesDependencies, get
-from mailer.services.requests.parked_bodies import discard, pointer_to
+from mailer.services.requests.parked_bodies import discard
+from mailer.services.requests.queue_messages import pointer_to
 
 HOLD_BACK = timedelta(seconds=10)
 """Delays a resent message until the record says `queued`: one that came earlier would meet the `unknown` and be held."""

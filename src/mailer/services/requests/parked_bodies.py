@@ -1,11 +1,9 @@
-"""Parked bodies of requests that wait longer than the queue can hold them: their keys, the queue message that stands for one, their end."""
+"""Parked bodies of requests that wait longer than the queue can hold them: their keys and their end."""
 
 from typing import Protocol
 
-from mailer.domain.delivery import Delivery
 from mailer.domain.errors import DependencyError
-from mailer.ports import ParkedBodies, QueueMessage, Telemetry
-from mailer.services.sending.requeueing.requeue import ids_alone
+from mailer.ports import ParkedBodies, Telemetry
 
 
 class BodyDependencies(Protocol):
@@ -25,20 +23,6 @@ class BodyDependencies(Protocol):
 def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
     """Whether a key of the bucket names a parked body of this request."""
     return key.startswith(f"parked/{tenant_id}/{request_id}/")
-
-
-def pointer_to(record: Delivery) -> QueueMessage:
-    """Return the queue message that stands for a record's parked body."""
-    return QueueMessage(
-        body=ids_alone(record.tenant_id, record.request_id),
-        tenant_id=record.tenant_id,
-        created_at=record.created_at,
-        generation=record.generation,
-        redeliveries=record.redeliveries,
-        parked=record.parked,
-        expires_at=record.expires_at,
-        correlation_id=record.correlation_id,
-    )
 
 
 def discard(key: str | None, deps: BodyDependencies) -> None:

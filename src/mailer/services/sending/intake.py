@@ -25,7 +25,7 @@ from mailer.domain.message import (
 )
 from mailer.domain.retries import retry_delay
 from mailer.ports import QueueMessage, RefusedError
-from mailer.services.claims import recognise
+from mailer.services.requests.claims import recognise
 from mailer.services.requests.ending import end_unsent
 from mailer.services.requests.parked_bodies import is_own_body
 from mailer.services.sending.jobs import Job, Received, SendDependencies

@@ -21,6 +21,7 @@ from mailer.domain.remediation import provider_with_remediation, with_remediatio
 from mailer.domain.retries import retry_delay
 from mailer.domain.tags import tagged
 from mailer.ports import EmailProvider, QueueMessage, RefusedError
+from mailer.services.requests.queue_messages import ids_alone
 from mailer.services.requests.uploads import pin
 from mailer.services.sending.byte_budget import Held
 from mailer.services.sending.intake import read
@@ -28,12 +29,7 @@ from mailer.services.sending.jobs import Job, Received, SendDependencies
 from mailer.services.sending.outcomes import record_outcome, record_tenant_fault
 from mailer.services.sending.requeueing.deferral import defer, end_job, keep_for_operator
 from mailer.services.sending.requeueing.reconcile import reconcile
-from mailer.services.sending.requeueing.requeue import (
-    carry_proof,
-    ids_alone,
-    park,
-    requeue_at,
-)
+from mailer.services.sending.requeueing.requeue import carry_proof, park, requeue_at
 from mailer.services.sending.slots import PreparedSend, ScheduledSend, apply_backpressure, reserve_slots, revalidate_slot
 from mailer.services.sending.suspects import is_suspect, requeue_in_time, try_alone
 

@@ -28,7 +28,8 @@ from mailer.ports import (
     Telemetry,
 )
 from mailer.services.requests.ending import WORKER_LOST, end_unsent
-from mailer.services.requests.parked_bodies import discard, pointer_to
+from mailer.services.requests.parked_bodies import discard
+from mailer.services.requests.queue_messages import pointer_to
 from mailer.services.sweeping.release_budgets import ReleaseBudget, ReleaseBudgets
 
 PAGE = 100

@@ -10,8 +10,9 @@ from mailer.domain.errors import DependencyError
 from mailer.domain.message import SCHEMA
 from mailer.ports import RefusedError
 from mailer.services.requests.ending import WORKER_LOST
+from mailer.services.requests.queue_messages import as_known
 from mailer.services.sending.jobs import Job, SendDependencies
-from mailer.services.sending.requeueing.requeue import as_known, dead_letter, discard_body, enqueue, park, requeue_at
+from mailer.services.sending.requeueing.requeue import dead_letter, discard_body, enqueue, park, requeue_at
 
 
 def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:

@@ -1,6 +1,5 @@
 """Requeue a request's message or park its body. Order of writes: queue or bucket first, record second, deletion from the queue last."""
 
-import json
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -80,24 +79,6 @@ def requeue_or_park(
 def park(job: Job, deps: SendDependencies) -> str:
     """Store the body in the bucket, unless it is there, and return its key: the same for all ways to write the same request."""
     return job.queue_message.parked or deps.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
-
-
-def ids_alone(tenant_id: str, request_id: str) -> str:
-    """Return the body of a message whose request is in the bucket."""
-    return json.dumps({"tenantId": tenant_id, "requestId": request_id})
-
-
-def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
-    """Return a message with a request's whole body as the newest of those that its record knows of."""
-    return replace(
-        queue_message,
-        tenant_id=record.tenant_id,
-        created_at=record.created_at,
-        generation=record.generation,
-        redeliveries=record.redeliveries,
-        expires_at=record.expires_at,
-        correlation_id=record.correlation_id,
-    )
 
 
 def requeue_at(job: Job, deps: SendDependencies, until: datetime) -> None:

@@ -10,8 +10,7 @@ from mailer.domain.errors import RequestError
 from mailer.domain.message import content_hash, parse_request, readable_ids
 from mailer.domain.wire import load_object
 from mailer.ports import MessagesTable, QueueMessage
-from mailer.services.requests.parked_bodies import pointer_to
-from mailer.services.sending.requeueing.requeue import as_known
+from mailer.services.requests.queue_messages import as_known, pointer_to
 
 
 def recognise(queue_message: QueueMessage, messages: MessagesTable) -> QueueMessage:
