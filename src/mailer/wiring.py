@@ -22,9 +22,9 @@ from mailer.adapters.dynamodb.providers_table import DynamoProvidersTable
 from mailer.adapters.dynamodb.trials import DynamoTrials
 from mailer.adapters.event_source import LambdaEventSource
 from mailer.adapters.events import EventBridgeBus
-from mailer.adapters.onboarding_templates import S3OnboardingTemplates
 from mailer.adapters.producer_rules import SsmProducerRules
 from mailer.adapters.s3.attachments import S3Attachments
+from mailer.adapters.s3.onboarding_templates import S3OnboardingTemplates
 from mailer.adapters.s3.parked_bodies import S3ParkedBodies
 from mailer.adapters.sqs.send_queue import SqsSendQueue
 from mailer.adapters.sqs.signer import Signer
