@@ -16,6 +16,7 @@ from mailer.domain.mime import Mail, Sender
 from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.domain.uploads import Upload, UploadRequest
 
 
 class Clock(Protocol):
@@ -97,6 +98,14 @@ class Attachments(Protocol):
             RequestError: attachment_missing, or message_too_large.
             DependencyError: S3 did not answer.
         """
+        ...
+
+
+class Uploads(Protocol):
+    """Permits uploads of attachments."""
+
+    def create_upload(self, tenant_id: str, request: UploadRequest) -> Upload:
+        """Permit one upload of a file of the type and the size that the request names."""
         ...
 
 

@@ -303,6 +303,7 @@ def messages_dependencies() -> MessagesDependencies:
         queue=send_queue(),
         parked=parked_bodies(),
         attachments=attachments(),
+        uploads=attachments(),
         telemetry=telemetry(),
         clock=clock(),
         workers=workers(),

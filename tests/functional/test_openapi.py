@@ -12,8 +12,9 @@ from openapi_spec_validator import validate
 from mailer.domain.errors import RequestError
 from mailer.domain.message import read_request
 from mailer.handlers import messages, providers
+from mailer.handlers.messages import api_document
 from mailer.handlers.rest import reference
-from mailer.handlers.rest.openapi import described_bodies, openapi_document
+from mailer.handlers.rest.openapi import described_bodies
 from support.api_fuzz import Api
 from support.aws import tables
 from support.servers.gateway import Answer, Gateway
@@ -23,20 +24,20 @@ METHODS = {"get", "post", "put", "delete", "patch"}
 
 
 def operations() -> dict[tuple[str, str], dict[str, Any]]:
-    return {(m, path): operation for path, item in openapi_document()["paths"].items() for m, operation in item.items() if m in METHODS}
+    return {(m, path): operation for path, item in api_document()["paths"].items() for m, operation in item.items() if m in METHODS}
 
 
 def test_the_document_is_served() -> None:
     """At /openapi.json, as JSON."""
     answer = Gateway(messages.handler).call("GET", "/openapi.json")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-    assert answer.json == json.loads(json.dumps(openapi_document()))
+    assert answer.json == json.loads(json.dumps(api_document()))
 
 
 def test_the_document_is_valid() -> None:
     """A public validator takes it for OpenAPI 3.1."""
-    assert openapi_document()["openapi"].startswith("3.1")
-    validate(openapi_document())
+    assert api_document()["openapi"].startswith("3.1")
+    validate(api_document())
 
 
 def test_every_route_of_the_template_is_described_and_no_other() -> None:
@@ -67,19 +68,19 @@ def test_every_operation_has_a_name_and_a_summary() -> None:
 
 def test_nothing_of_powertools_own_errors_is_left() -> None:
     """Its 422 and their schemas never occur here."""
-    assert "HTTPValidationError" not in json.dumps(openapi_document())
-    assert not [name for name in openapi_document()["components"]["schemas"] if "Validation" in name]
+    assert "HTTPValidationError" not in json.dumps(api_document())
+    assert not [name for name in api_document()["components"]["schemas"] if "Validation" in name]
 
 
 def test_every_call_is_to_be_signed() -> None:
     """SigV4, as API Gateway writes it down."""
-    assert openapi_document()["security"] == [{"sigv4": []}]
-    assert openapi_document()["components"]["securitySchemes"]["sigv4"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+    assert api_document()["security"] == [{"sigv4": []}]
+    assert api_document()["components"]["securitySchemes"]["sigv4"]["x-amazon-apigateway-authtype"] == "awsSigv4"
 
 
 def schema_of(node: Any) -> Any:
     """Follow a reference."""
-    return openapi_document()["components"]["schemas"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    return api_document()["components"]["schemas"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
 
 
 def test_bodies_are_described_although_they_are_read_as_text() -> None:
@@ -93,14 +94,14 @@ def test_bodies_are_described_although_they_are_read_as_text() -> None:
 
 def test_what_a_field_allows_is_described() -> None:
     """By pattern and in words."""
-    described = openapi_document()["components"]["schemas"]["PostedRequest"]["properties"]["requestId"]
+    described = api_document()["components"]["schemas"]["PostedRequest"]["properties"]["requestId"]
     assert "pattern" in json.dumps(described)
     assert "1 to 128 letters" in json.dumps(described)
 
 
 def test_every_field_is_explained_and_nothing_else() -> None:
     """A field that is added, renamed or taken away is so in the reference too."""
-    fields = {name: set(schema["properties"]) for name, schema in described_bodies(openapi_document())}
+    fields = {name: set(schema["properties"]) for name, schema in described_bodies(api_document())}
     assert fields == {name: set(meanings) for name, meanings in reference.FIELDS.items()}
 
 
@@ -142,8 +143,8 @@ def examples() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("schema", "example"), [*examples()])
 def test_every_body_and_answer_has_an_example_that_fits_its_schema(schema: dict[str, Any], example: Any) -> None:
-    """Readers message examples: each is what the schema beside it allows."""
-    whole = {**schema, "components": openapi_document()["components"]}
+    """Readers copy examples: each is what the schema beside it allows."""
+    whole = {**schema, "components": api_document()["components"]}
     Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(example)
 
 
@@ -195,7 +196,7 @@ def names_in(value: Any) -> set[str]:
 def test_the_whole_request_has_every_field_and_can_be_read() -> None:
     """A field that is added comes into the example too."""
     [whole] = reference.WHOLE.values()
-    schemas = dict(described_bodies(openapi_document()))
+    schemas = dict(described_bodies(api_document()))
     assert {field for name in api_reference.REQUEST for field in schemas[name]["properties"]} <= names_in(whole)
     assert read_request(whole, tenant_id="acme").request_id == whole["requestId"]
 
@@ -218,7 +219,7 @@ def takes(document: dict[str, Any]) -> bool:
 
 def nulls() -> Iterator[Any]:
     for name in ("PostedRequest", "EmailMessage"):
-        for field, schema in dict(described_bodies(openapi_document()))[name]["properties"].items():
+        for field, schema in dict(described_bodies(api_document()))[name]["properties"].items():
             asked = {**REQUEST, field: None} if name == "PostedRequest" else {**REQUEST, "message": {**REQUEST["message"], field: None}}
             yield pytest.param(asked, schema.get("anyOf", []), id=field)
 
@@ -232,7 +233,7 @@ def test_the_document_says_where_null_is_taken(asked: dict[str, Any], kinds: lis
 def test_the_document_says_that_one_mailbox_may_stand_for_a_list() -> None:
     """In replyTo alone."""
     mailbox = {"email": "jo@example.com"}
-    validator = Draft202012Validator({"$ref": "#/components/schemas/EmailMessage", "components": openapi_document()["components"]})
+    validator = Draft202012Validator({"$ref": "#/components/schemas/EmailMessage", "components": api_document()["components"]})
     for field in ("replyTo", "to"):
         message = {**REQUEST["message"], field: mailbox}
         assert takes({**REQUEST, "message": message}) is validator.is_valid(message) is (field == "replyTo")

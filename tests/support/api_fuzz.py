@@ -21,7 +21,7 @@ from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.domain.provider import Provider
 from mailer.handlers import messages, providers
-from mailer.handlers.rest.openapi import openapi_document
+from mailer.handlers.messages import api_document
 from mailer.services.providers.providers import put_config
 from mailer.services.providers.verify import verify_provider
 from support.fakes.messages import a_body, fake_deps, serve_from
@@ -132,14 +132,14 @@ class Api:
 
 def documented() -> OpenApiSchema:
     """Return the document as the generator reads it; of its valid paths most will be of tenants and requests that exist."""
-    schema = schemathesis.openapi.from_dict(with_examples(openapi_document()))
+    schema = schemathesis.openapi.from_dict(with_examples(api_document()))
     schema.hook("map_path_parameters")(_that_exist)
     return schema
 
 
 def accepted() -> OpenApiSchema:
     """Return the document as a generator reads it whose calls get somewhere: of known tenants and requests, with good bodies mostly."""
-    schema = schemathesis.openapi.from_dict(with_known_ids(with_examples(openapi_document())))
+    schema = schemathesis.openapi.from_dict(with_known_ids(with_examples(api_document())))
     schema.config.generation.modes = [GenerationMode.POSITIVE]
     schema.hook("before_generate_body")(_mostly_accepted)
     return schema

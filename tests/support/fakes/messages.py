@@ -30,12 +30,15 @@ def fake_deps(**ports: Any) -> MessagesDependencies:
         "messages": FakeMessagesTable(),
         "queue": FakeSendQueue(),
         "parked": FakeParkedBodies(),
-        "attachments": FakeAttachments(),
+        "attachments": (attachments := FakeAttachments()),
+        "uploads": attachments,
         "telemetry": FakeTelemetry(),
         "clock": FakeClock(),
         "workers": AtOnce(),
         "send_timeout": SEND_TIMEOUT,
     }
+    if "attachments" in ports:
+        fakes["uploads"] = ports["attachments"]
     return MessagesDependencies(**{**fakes, **ports})
 
 
@@ -44,7 +47,6 @@ def serve_from(deps: MessagesDependencies, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(wiring, "messages_dependencies", lambda: deps)
     patch.setattr(wiring, "clock", lambda: deps.clock)
     patch.setattr(wiring, "telemetry", lambda: deps.telemetry)
-    patch.setattr(wiring, "attachments", lambda: deps.attachments)
 
 
 def a_body(request_id: str | None = "r1", **fields: Any) -> dict[str, Any]:

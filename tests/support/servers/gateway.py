@@ -86,11 +86,11 @@ def _body(body: str | bytes | None) -> tuple[str | None, bool]:
 
 @cache
 def _operations() -> Sequence[tuple[str, re.Pattern[str], set[int]]]:
-    from mailer.handlers.rest.openapi import openapi_document  # noqa: PLC0415 - takes longer to import than all the rest
+    from mailer.handlers.messages import api_document  # noqa: PLC0415 - takes longer to import than all the rest
 
     return [
         (method.upper(), re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), {500, *map(int, operation["responses"])})
-        for path, item in openapi_document()["paths"].items()
+        for path, item in api_document()["paths"].items()
         for method, operation in item.items()
     ]
 

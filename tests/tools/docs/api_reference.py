@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mailer.handlers.messages import api_document
 from mailer.handlers.rest import reference
 from mailer.handlers.rest.api import ALWAYS
-from mailer.handlers.rest.openapi import described_bodies, openapi_document
+from mailer.handlers.rest.openapi import described_bodies
 from tools.docs.error_tables import codes_table
 
 REGENERATE = "docs are not what the code says: PYTHONPATH=src:tests .venv/bin/python -m tools.docs.api_reference"
@@ -56,7 +57,7 @@ def fields_table(name: str) -> str:
 
 def fields(name: str) -> Iterator[Row]:
     """Each field of a schema: its name, its type with its limits, what it is."""
-    schema = dict(described_bodies(openapi_document()))[name]
+    schema = dict(described_bodies(api_document()))[name]
     for field, kind in schema["properties"].items():
         needed = field in schema.get("required", [])
         said = f"`{field}`{' (required)' if needed and name not in ANSWERED else ''}"
@@ -83,7 +84,7 @@ def _type(field: Mapping[str, Any]) -> str:
 def _one_type(kind: Mapping[str, Any]) -> str:
     if "$ref" in kind:
         name = kind["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})" if name in SHOWN else _one_type(openapi_document()["components"]["schemas"][name])
+        return f"[{name}](#{name.lower()})" if name in SHOWN else _one_type(api_document()["components"]["schemas"][name])
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
     name = {"date-time": "RFC 3339 time"}.get(kind.get("format", ""), kind["type"])
@@ -108,7 +109,7 @@ def _number(value: float) -> str:
 
 def routes_table() -> str:
     """Every route: what it does, and what it may answer beside what all routes may."""
-    operations = [(f"{method.upper()} {path}", o) for path, methods in openapi_document()["paths"].items() for method, o in methods.items()]
+    operations = [(f"{method.upper()} {path}", o) for path, methods in api_document()["paths"].items() for method, o in methods.items()]
     return _table(("call", "does", "answers"), [(f"`{call}`", o["summary"], _statuses(o)) for call, o in operations])
 
 
@@ -167,7 +168,7 @@ def filled(page: str) -> str:
 
 def openapi_json() -> str:
     """The OpenAPI document as it is committed."""
-    return json.dumps(openapi_document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(api_document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ _NO_VERSION = frozenset({"NoSuchVersion", "InvalidArgument", "400", "MethodNotAl
 
 
 class S3Attachments:
-    """`ports.Attachments` on S3, and the uploads before."""
+    """`ports.Attachments` and `ports.Uploads` on S3."""
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self._client = client

@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.event_handler.openapi import OpenAPIMerge
 from aws_lambda_powertools.event_handler.openapi.models import Server
 
-from mailer.handlers import messages, providers
 from mailer.handlers.rest import reference
 from mailer.handlers.rest.api import JSON
-
-APPS = (messages.app, providers.app)
 
 # How API Gateway writes down that a route wants SigV4.
 _SIGV4 = {"type": "apiKey", "name": "Authorization", "in": "header", "x-amazon-apigateway-authtype": "awsSigv4"}
@@ -22,8 +20,8 @@ _POWERTOOLS_OWN = ("HTTPValidationError", "ValidationError", "ResponseValidation
 
 
 @cache
-def openapi_document() -> dict[str, Any]:
-    """Return the document as JSON data."""
+def openapi_document(*apps: APIGatewayRestResolver) -> dict[str, Any]:
+    """Return the document of all routes of some apps as JSON data."""
     merged = OpenAPIMerge(
         title="Tenant mail",
         version="1",
@@ -32,7 +30,7 @@ def openapi_document() -> dict[str, Any]:
         security=[{"sigv4": []}],
         on_conflict="error",
     )
-    for app in APPS:
+    for app in apps:
         merged.add_schema(json.loads(app.get_openapi_json_schema()))
     described = merged.get_openapi_schema()
     described["components"]["securitySchemes"] = {"sigv4": _SIGV4}

@@ -17,6 +17,7 @@ from mailer.domain.errors import DependencyError, Problem, RequestError
 from mailer.domain.message import MAX_BODY, SCHEMA, S3Object, SendRequest, body_too_large, canonical_json, schedule
 from mailer.domain.provider import Blocked, Provider, StoredConfig, sending_state
 from mailer.domain.retries import MAX_DELAY
+from mailer.domain.uploads import Upload, UploadRequest
 from mailer.ports import (
     Attachments,
     Clock,
@@ -28,6 +29,7 @@ from mailer.ports import (
     RefusedError,
     SendQueue,
     Telemetry,
+    Uploads,
 )
 from mailer.services.requests.parked_bodies import discard
 from mailer.services.requests.uploads import pin
@@ -45,6 +47,7 @@ class MessagesDependencies:
     queue: SendQueue
     parked: ParkedBodies
     attachments: Attachments
+    uploads: Uploads
     telemetry: Telemetry
     clock: Clock
     workers: Executor
@@ -351,3 +354,8 @@ def _why_not_cancellable(record: Delivery) -> str:
     if record.status in (Status.QUEUED, Status.DEFERRED):
         return f"is {record.status}, but an earlier attempt may have been sent"
     return f"is {record.status}"
+
+
+def create_upload(tenant_id: str, request: UploadRequest, deps: MessagesDependencies) -> Upload:
+    """Permit one upload of an attachment, bound to the file's type and size."""
+    return deps.uploads.create_upload(tenant_id, request)
