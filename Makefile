@@ -27,7 +27,7 @@ ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/tools/bench/%/__main__.py,tools.bench.%,$(wildcard tests/tools/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo up tenant down invoke test test-aws bench prove lint audit format build deploy lock upgrade render \
+.PHONY: help setup demo up tenant down invoke test test-aws bench prove lint audit format build client deploy lock upgrade render \
     dlq trouble ask pause resume erase replay
 
 help: ## List the targets
@@ -103,6 +103,9 @@ format: setup ## Let ruff format and mend what it can
 
 build: setup ## Pack the functions for AWS (ARCHITECTURE=arm64)
 	@sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+
+client: setup ## Build the callers' client as a wheel, into dist/
+	@.venv-uv/bin/uv build --quiet --wheel --out-dir dist src
 
 deploy: build ## Deploy to your AWS account; asks before it changes anything
 	@sam deploy --parameter-overrides Architecture=$(ARCHITECTURE)

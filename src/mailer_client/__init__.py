@@ -6,10 +6,11 @@
     queued = mail.send("acme", {"message": {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello, Jo."}})
     print(mail.wait("acme", queued.request_id).status)
 
-For callers only: the functions do not ship it.
+For callers only: it needs botocore and nothing else, and no function ships it.
 """
 
 from mailer_client.connection import ApiError
 from mailer_client.messages import MailClient
+from mailer_client.models import BatchAnswer, PreviewAnswer, ProblemDocument, Status, StatusRecord
 
-__all__ = ["ApiError", "MailClient"]
+__all__ = ["ApiError", "BatchAnswer", "MailClient", "PreviewAnswer", "ProblemDocument", "Status", "StatusRecord"]

@@ -11,9 +11,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ConnectionError as ConnectError
 from botocore.exceptions import HTTPClientError
-from pydantic import ValidationError
 
-from mailer.handlers.rest.models import ProblemDocument
+from mailer_client.models import ProblemDocument, parse
 
 RETRIED = frozenset({429, 500, 502, 503, 504})
 """Statuses that pass by themselves."""
@@ -119,7 +118,7 @@ def _content(answer: Answer) -> Any:
     if 200 <= answer.status_code < 300:  # noqa: PLR2004 - the successes of HTTP
         return json.loads(answer.content) if answer.content else None
     try:
-        problem = ProblemDocument.model_validate_json(answer.content)
-    except ValidationError:
+        problem = parse(ProblemDocument, json.loads(answer.content))
+    except (LookupError, TypeError, ValueError):  # not the API's own: a proxy in between answered
         problem = None
     raise ApiError(answer.status_code, problem)

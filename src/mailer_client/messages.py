@@ -8,12 +8,9 @@ from uuid import uuid4
 
 import botocore.session
 from botocore.httpsession import URLLib3Session
-from pydantic import BaseModel
 
-from mailer.domain import file_types
-from mailer.domain.delivery import Status
-from mailer.handlers.rest.models import BatchAnswer, PreviewAnswer, StatusPage, StatusRecord, UploadAnswer
 from mailer_client.connection import Connection, Transport
+from mailer_client.models import BatchAnswer, PreviewAnswer, Status, StatusPage, StatusRecord, UploadAnswer, parse
 
 Request = Mapping[str, Any]
 """A send request as JSON has it: at least `message`; without a `requestId` one is made, so that a retry sends nothing twice."""
@@ -50,22 +47,22 @@ class MailClient:
         Raises:
             ApiError: `invalid_request`, `request_id_reused`, `provider_not_configured` and so on.
         """
-        return _read(StatusRecord, self._api.call("POST", _path(tenant_id, "messages"), _with_id(request)))
+        return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages"), _with_id(request)))
 
     def send_batch(self, tenant_id: str, requests: Sequence[Request]) -> list[BatchAnswer]:
         """Enqueue up to 100 requests, each accepted or refused by itself; the answers stand in their order."""
         body = [_with_id(request) for request in requests]
-        return [_read(BatchAnswer, answer) for answer in self._api.call("POST", _path(tenant_id, "messages", "batch"), body)]
+        return [parse(BatchAnswer, answer) for answer in self._api.call("POST", _path(tenant_id, "messages", "batch"), body)]
 
     def get(self, tenant_id: str, request_id: str) -> StatusRecord:
         """Return what became of a request."""
-        return _read(StatusRecord, self._api.call("GET", _path(tenant_id, "messages", request_id)))
+        return parse(StatusRecord, self._api.call("GET", _path(tenant_id, "messages", request_id)))
 
     def list(self, tenant_id: str, *, status: Status | None = None) -> Iterator[StatusRecord]:
         """Yield a tenant's records, newest first, page by page as they are taken."""
         query = {"limit": "100"} | ({"status": status} if status else {})
         while True:
-            page = _read(StatusPage, self._api.call("GET", f"{_path(tenant_id, 'messages')}?{urlencode(query)}"))
+            page = parse(StatusPage, self._api.call("GET", f"{_path(tenant_id, 'messages')}?{urlencode(query)}"))
             yield from page.messages
             if page.cursor is None:
                 return
@@ -91,11 +88,11 @@ class MailClient:
         Raises:
             ApiError: `not_cancellable`.
         """
-        return _read(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "cancel")))
+        return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "cancel")))
 
     def preview(self, tenant_id: str, request: Request) -> PreviewAnswer:
         """Build a message as it would be sent, or name what stands in the way."""
-        return _read(PreviewAnswer, self._api.call("POST", _path(tenant_id, "messages", "preview"), dict(request)))
+        return parse(PreviewAnswer, self._api.call("POST", _path(tenant_id, "messages", "preview"), dict(request)))
 
     def resolve(
         self, tenant_id: str, request_id: str, outcome: Literal["sent", "resend"], *, by: str, why: str, message_id: str | None = None
@@ -106,21 +103,15 @@ class MailClient:
             ApiError: `not_resolvable`.
         """
         word = {"outcome": outcome, "by": by, "why": why} | ({"messageId": message_id} if message_id else {})
-        return _read(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "resolve"), word))
+        return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "resolve"), word))
 
     def upload_attachment(self, tenant_id: str, filename: str, content: bytes, *, content_type: str | None = None) -> dict[str, Any]:
         """Upload a file and return the attachment that refers to it, ready for `message.attachments`."""
-        media_type = content_type or file_types.media_type(filename)
-        wanted = {"filename": filename, "contentType": media_type, "size": len(content)}
-        answer = _read(UploadAnswer, self._api.call("POST", _path(tenant_id, "attachments"), wanted))
+        wanted = {"filename": filename, "size": len(content)} | ({"contentType": content_type} if content_type else {})
+        answer = parse(UploadAnswer, self._api.call("POST", _path(tenant_id, "attachments"), wanted))
         version = self._api.put(answer.upload.url, content, answer.upload.headers).get("x-amz-version-id")
         s3 = {"key": answer.s3.key} | ({"versionId": version} if version else {})
-        return {"filename": filename, "contentType": media_type, "s3": s3}
-
-
-def _read[Model: BaseModel](model: type[Model], answer: Any) -> Model:
-    """Read an answer; fields of a newer API are passed over."""
-    return model.model_validate(answer, extra="ignore")
+        return {"filename": filename, "contentType": answer.upload.headers["Content-Type"], "s3": s3}
 
 
 def _with_id(request: Request) -> dict[str, Any]:

@@ -10,9 +10,8 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.httpsession import URLLib3Session
 
-from mailer.domain.delivery import Status
 from mailer.domain.uploads import MAX_UPLOAD
-from mailer_client import ApiError, MailClient
+from mailer_client import ApiError, MailClient, Status
 from support.fakes.messages import a_body
 from tools.local_aws.running import LocalAws
 from tools.local_aws.tenants import Tenant

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
-from mailer.domain.delivery import Status
 from mailer.domain.pacing import HEADROOM, HORIZON, RateSource, RetryAt
 from mailer.domain.retries import MAX_DELAY
 from mailer.services.pacing.pacing import Pacing
+from mailer_client import Status
 from tools.local_aws import worker
 from tools.local_aws.flood import RATE, Flood, activate, enqueue, flooded, limited_tenant, rate, throttles
 from tools.local_aws.running import LocalAws

@@ -17,6 +17,7 @@ from mailer.handlers import messages
 from mailer.handlers.rest.problem import problem_document
 from mailer.services.api.messages import MessagesDependencies
 from mailer_client import ApiError, MailClient
+from mailer_client import Status as Shown
 from mailer_client.connection import ATTEMPTS, Connection
 from support.fakes.messages import a_body, fake_deps, serve_from
 from support.fakes.ports import NOON, FakeProvidersTable, a_delivery, a_provider
@@ -82,7 +83,7 @@ def a_client(transport: InProcess) -> MailClient:
 def test_a_request_is_sent_signed() -> None:
     """By SigV4, for API Gateway in the API's region."""
     wire = InProcess()
-    assert a_client(wire).send("acme", a_body("r1")).status is Status.QUEUED
+    assert a_client(wire).send("acme", a_body("r1")).status is Shown.QUEUED
     [request] = wire.requests
     assert request.url == f"{URL}/tenants/acme/messages"
     authorization = str(request.headers["Authorization"])
@@ -196,7 +197,7 @@ def test_waiting_goes_on_for_an_unknown_that_is_sent_again(deps: MessagesDepende
     assert shown.error.hint.startswith("Nobody:")
     assert [record.due_at for record in client.list("acme")] == [shown.due_at]
     wire.on_wait = lambda: deps.messages.records.update({("acme", "r1"): becoming.pop()})  # type: ignore[attr-defined]
-    assert client.wait("acme", "r1").status is Status.SENT
+    assert client.wait("acme", "r1").status is Shown.SENT
     deps.messages.records["acme", "r1"] = replace(lost, on_unknown="hold")  # type: ignore[attr-defined]
     held = client.wait("acme", "r1", timeout=0)
     assert (held.status, held.on_unknown, held.due_at) == (Status.UNKNOWN, "hold", None)
@@ -224,14 +225,14 @@ def test_a_list_is_read_to_its_end(deps: MessagesDependencies) -> None:
     wire = InProcess()
     assert len({record.request_id for record in a_client(wire).list("acme")}) == 250
     assert len(wire.requests) == 3
-    assert not list(a_client(wire).list("acme", status=Status.SENT))
+    assert not list(a_client(wire).list("acme", status=Shown.SENT))
 
 
 def test_the_other_calls_are_there_too(deps: MessagesDependencies) -> None:
     """Cancel, preview and resolve answer what the API does."""
     client = a_client(InProcess())
     client.send("acme", a_body("a:1"))
-    assert client.cancel("acme", "a:1").status is Status.CANCELLED
+    assert client.cancel("acme", "a:1").status is Shown.CANCELLED
     assert client.preview("acme", a_body()).mime
     deps.messages.records["acme", "r2"] = a_delivery("r2", Status.UNKNOWN)
     resolved = client.resolve("acme", "r2", "sent", by="ops", why="found it", message_id="0100")
@@ -248,7 +249,7 @@ def test_an_uploaded_file_is_ready_to_be_attached(deps: MessagesDependencies) ->
     assert "Authorization" not in upload.headers
     assert attachment["s3"]["versionId"] == "v1"
     deps.attachments.kept[attachment["s3"]["key"], "v1"] = b"%PDF"
-    assert client.send("acme", a_body(message={"attachments": [attachment]})).status is Status.QUEUED
+    assert client.send("acme", a_body(message={"attachments": [attachment]})).status is Shown.QUEUED
 
 
 def test_an_answer_without_a_body_is_none() -> None:

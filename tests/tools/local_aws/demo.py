@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Demo:
         except ApiError as refusal:
             if refusal.problem is None:  # not the API's own answer
                 raise
-            return self._refused(case, tenant.tenant_id, refusal.status, refusal.problem.model_dump())
+            return self._refused(case, tenant.tenant_id, refusal.status, asdict(refusal.problem))
         return self._ended(case, "API", request)
 
     def by_queue(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""What the messages API takes and answers besides the send request itself; the OpenAPI document and the client read it too."""
+"""What the messages API takes and answers besides the send request itself; the OpenAPI document reads it too."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
 
-from mailer.domain.delivery import END_STATUSES, Delivery, OnUnknown, Resolution, Status
+from mailer.domain.delivery import Delivery, OnUnknown, Resolution, Status
 from mailer.domain.errors import ErrorInfo, Problem
 from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
 from mailer.domain.uploads import Upload
@@ -108,11 +108,6 @@ class StatusRecord(WireModel):
     due_at: Annotated[Time | None, Field(exclude_if=_is_none)] = None
     resolution: Annotated[ResolutionRecord | None, Field(exclude_if=_is_none)] = None
     cancelled_by: Annotated[str | None, Field(exclude_if=_is_none)] = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more becomes of it by itself; an `unknown` with `dueAt` is sent again then."""
-        return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.due_at is not None)
 
     @classmethod
     def of(cls, record: Delivery, send_timeout: timedelta) -> Self:

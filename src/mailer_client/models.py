@@ -1,0 +1,181 @@
+"""What the API answers, as frozen dataclasses; docs/openapi.json describes each under the same name.
+
+Their fields are the JSON's in snake_case. What a later version of the API answers besides is passed over.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+Model = TypeVar("Model")
+
+
+class Status(StrEnum):
+    """The status of a send request; the last four are ends."""
+
+    QUEUED = "queued"
+    DEFERRED = "deferred"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    CANCELLED = "cancelled"
+
+
+END_STATUSES = frozenset({Status.SENT, Status.FAILED, Status.UNKNOWN, Status.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """Why a request failed or waits; `hint` says who must do what."""
+
+    code: str
+    message: str
+    retryable: bool
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """How an operator settled an `unknown`; `principal` is the ARN of the IAM identity that called, `by` whom it named."""
+
+    outcome: Literal["sent", "resend"]
+    by: str
+    why: str
+    at: datetime
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRecord:
+    """What became of a request; `attempts` counts the times it was handed to SES."""
+
+    tenant_id: str
+    request_id: str
+    status: Status
+    provider: str
+    message_id: str | None
+    attempts: int
+    recipients: int
+    error: Error | None
+    created_at: datetime
+    updated_at: datetime
+    sent_at: datetime | None
+    on_unknown: Literal["hold", "resend"]
+    due_at: datetime | None = None
+    resolution: Settlement | None = None
+    cancelled_by: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more becomes of it by itself; an `unknown` with `due_at` is sent again then."""
+        return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.due_at is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusPage:
+    """A page of records, newest first; `cursor` leads to the next one and is None on the last."""
+
+    messages: list[StatusRecord]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemAt:
+    """One fault of what was sent: its JSON path, and what is allowed there."""
+
+    path: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemDocument:
+    """An error as RFC 9457 has it; `code` is what programs go by, `errors` lists every fault."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str
+    errors: list[ProblemAt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchAnswer:
+    """What `send` would have answered for one request of a batch: its status with the record, or with the problem."""
+
+    status: int
+    replayed: bool = False
+    record: StatusRecord | None = None
+    problem: ProblemDocument | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewAnswer:
+    """The raw message, cut at 1 MiB; None where one of the problems keeps it from being built. `size` is that of the whole message."""
+
+    mime: str | None
+    truncated: bool
+    size: int | None
+    problems: list[ProblemAt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadTo:
+    """The one request that uploads the file: to this URL with these headers, and the file as its body."""
+
+    method: Literal["PUT"] = "PUT"
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedAs:
+    """What goes into the attachment's `s3`, beside the `versionId` that the upload answers."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadAnswer:
+    """Where to upload a file, and how to refer to it then."""
+
+    upload: UploadTo
+    s3: UploadedAs
+
+
+def parse(model: type[Model], answer: Any) -> Model:
+    """Make a model of an answer's JSON object.
+
+    Raises:
+        LookupError, TypeError, ValueError: it is not one of the API's.
+    """
+    hints = get_type_hints(model)
+    names = {f.name: json_name(f.name) for f in fields(model)}  # type: ignore[arg-type]  # every model is a dataclass
+    return model(**{name: _value(hints[name], answer[key]) for name, key in names.items() if key in answer})
+
+
+def json_name(name: str) -> str:
+    """Return a field's name as the JSON has it: `tenant_id` is `tenantId`."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """Read a value of the type that its field has."""
+    if value is None or get_origin(hint) is Literal:
+        return value
+    if NoneType in get_args(hint):
+        return _value(next(kind for kind in get_args(hint) if kind is not NoneType), value)
+    if get_origin(hint) is list:
+        return [_value(get_args(hint)[0], entry) for entry in value]
+    if is_dataclass(hint):
+        return parse(hint, value)  # type: ignore[arg-type]  # a class, not one of its objects
+    if hint is datetime:
+        return datetime.fromisoformat(value)
+    return Status(value) if hint is Status else value
