@@ -15,7 +15,6 @@ from support.aws import tables
 ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64"}.get(platform.machine().lower(), "arm64")
 UNCHECKED_HASH = 0b01  # the flags of PEP 552: named by hash, and the source is not looked at
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
-OPERATORS = {"operate.py"}  # programs that people run, on an SDK of their own
 BUDGET = 60_000_000  # bytes; Lambda's limit is 250 MB, and each is read at a cold start
 
 
@@ -66,13 +65,8 @@ def test_modules_know_the_paths_that_they_will_have(package: dict[str, Path]) ->
 
 
 def test_a_function_holds_our_code_alone(package: dict[str, Path]) -> None:
-    """The packages are uploaded once, in the layer."""
+    """The packages are uploaded once, in the layer; neither the callers' client nor the operators' programs are for functions."""
     assert [path.name for path in package["function"].iterdir()] == ["mailer"]
-
-
-def test_what_people_run_is_in_no_package(package: dict[str, Path]) -> None:
-    """Neither the callers' client nor the programs of operators and readers: no function imports them."""
-    assert not [name for name in ("client", "operate.py", "render.py") if (package["function"] / "mailer" / name).exists()]
 
 
 def test_the_package_is_small(package: dict[str, Path]) -> None:
@@ -90,8 +84,7 @@ def test_every_package_keeps_its_licence(package: dict[str, Path]) -> None:
 
 def test_every_service_that_the_code_calls_is_packed(package: dict[str, Path]) -> None:
     """A description that the makefile leaves out would be missed at the first call only."""
-    modules = (path for path in (tables.ROOT / "src/mailer").rglob("*.py") if path.name not in OPERATORS)
-    sources = "\n".join(module.read_text() for module in modules)
+    sources = "\n".join(module.read_text() for module in (tables.ROOT / "src/mailer").rglob("*.py"))
     opened = set(re.findall(r'client\(\s*"([a-z0-9]+)"', sources))
     typed = set(re.findall(r"from mypy_boto3_([a-z0-9]+) import", sources))
     services = sorted(opened | typed)
