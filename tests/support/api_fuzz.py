@@ -90,19 +90,20 @@ class Api:
     @property
     def failures(self) -> list[Any]:
         """What our own code failed at, whatever it answered."""
-        return [arguments for event, arguments in self.deps.telemetry.entries if event == "failed"]
+        telemetry: Any = self.deps.telemetry
+        return [arguments for event, arguments in telemetry.entries if event == "failed"]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return self._gateway(environ, start_response)
 
-    def validate(self, case: Case, response: Response) -> None:
+    def validate(self, case: Case[Any], response: Response) -> None:
         """Hold an answer against the document, against our own failures, and against what the tenant may see."""
         name = case.operation.definition.raw["operationId"]
         self.calls[name, response.status_code] += 1
         inside = [checks.negative_data_rejection] if name in ANSWERED_INSIDE else []
         case.validate_response(response, additional_checks=[self.check], excluded_checks=[*LEFT_OUT, *inside])
 
-    def check(self, _context: CheckContext, response: Response, case: Case) -> None:
+    def check(self, _context: CheckContext, response: Response, case: Case[Any]) -> None:
         """Fail where our code did, or where a tenant sees what is another's."""
         assert not self.failures
         asked = (case.path_parameters or {}).get("tenantId")
@@ -124,7 +125,7 @@ class Api:
             def setup(self) -> None:
                 api.reset()
 
-            def validate_response(self, response: Response, case: Case, **_: Any) -> None:
+            def validate_response(self, response: Response, case: Case[Any], **_: Any) -> None:
                 api.validate(case, response)
 
         return Machine
@@ -163,6 +164,7 @@ def _one_of(known: Sequence[str], value: str) -> str:
 
 def _mostly_accepted(context: HookContext, strategy: SearchStrategy[Any]) -> SearchStrategy[Any]:
     """Generate bodies that get somewhere: what they are refused for is tried enough elsewhere."""
+    assert context.operation is not None
     name = context.operation.definition.raw["operationId"]
     return one_of(just(EXAMPLES[name]), just(EXAMPLES[name]), strategy) if name in EXAMPLES else strategy
 

@@ -8,7 +8,7 @@ import boto3
 
 def taken(url: str) -> list[dict[str, Any]]:
     """Receive what is on a queue, as Lambda's event source does."""
-    found = boto3.client("sqs").receive_message(
+    found: Any = boto3.client("sqs").receive_message(
         QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
     )
     return list(found.get("Messages", []))

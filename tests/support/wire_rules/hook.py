@@ -50,7 +50,8 @@ def breaches_of(operation: OperationModel, params: Mapping[str, Any]) -> list[Br
 def watched() -> Iterator[list[Breach]]:
     """Note down every breach inside the block; the calls go on as they would."""
     breaches: list[Breach] = []
-    send, build = Endpoint.make_request, BaseClient._emit_api_params
+    client: Any = BaseClient
+    send, build = Endpoint.make_request, client._emit_api_params
 
     def make_request(self: Endpoint, operation_model: OperationModel, request_dict: Any) -> Any:
         params = _read(operation_model, request_dict["body"])
