@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSPreparedRequest
 from moto import mock_aws
 
 from mailer.adapters.botocore_patches.raw_update import pass_updates
-from mailer.adapters.dynamodb import messages_table
+from mailer.adapters.dynamodb import batch_get, messages_table
 from mailer.adapters.dynamodb.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
 from mailer.domain import changes, delivery
 from mailer.domain.changes import Deferral, Fence
@@ -281,7 +281,7 @@ def test_shards_spread_requests() -> None:
 
 def test_more_records_than_one_read_takes(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """BatchGetItem takes 100 keys; here it is three."""
-    monkeypatch.setattr(messages_table, "_BATCH_GET", 3)
+    monkeypatch.setattr(batch_get, "KEYS", 3)
     for number in range(8):
         table.apply(queued(f"r{number}", timedelta(minutes=number)))
     assert [d.request_id for d in table.list("acme", status=None, limit=9, cursor=None).deliveries] == [f"r{n}" for n in range(8)]
@@ -349,7 +349,7 @@ def test_what_waits_for_its_provider_is_found_oldest_first(table: DynamoMessages
 
 def test_more_waits_than_one_page_holds(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read as they are taken, 100 at a time; here it is three."""
-    monkeypatch.setattr(messages_table, "_BATCH_GET", 3)
+    monkeypatch.setattr(messages_table, "_PAGE", 3)
     for number in range(7):
         table.apply(changes.defer(replace(REQUEST, request_id=f"r{number}"), NOON, DEFERRAL))
     assert [d.request_id for d in table.waiting_for_provider("acme")] == [f"r{n}" for n in range(7)]

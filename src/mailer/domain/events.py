@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mailer.domain.delivery import Delivery
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.moments import rfc3339
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 
 VERSION = "1"
@@ -44,8 +45,8 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
         "attempts": new.attempt,
         "recipients": new.recipients,
         "correlationId": new.correlation_id,
-        "createdAt": _stamp(new.created_at),
-        "endedAt": _stamp(new.updated_at),
+        "createdAt": rfc3339(new.created_at),
+        "endedAt": rfc3339(new.updated_at),
         "principal": new.principal,
         "error": _error(new.shown_error),
     }
@@ -66,7 +67,7 @@ def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Even
         "change": change,
         "status": new.status.value,
         "configVersion": config.version if config else new.versions,
-        "changedAt": _stamp(new.updated_at),
+        "changedAt": rfc3339(new.updated_at),
         "principal": new.updated_by,
         "error": _error(error),
     }
@@ -105,8 +106,3 @@ def _error(error: ErrorInfo | None) -> Mapping[str, Any] | None:
     if error is None:
         return None
     return {"code": error.code, "message": error.message, "retryable": error.retryable, "hint": error.hint}
-
-
-def _stamp(moment: datetime) -> str:
-    """Write a time as status records do."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,6 +6,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.dynamodb.codec import expiry
 from mailer.adapters.dynamodb.messages_table import FIELDS, from_item
 from mailer.domain.delivery import ERASED_CONTENT, Delivery
 from mailer.domain.errors import DependencyError
@@ -120,4 +121,4 @@ def _stub(record: Delivery, keep_until: datetime) -> dict[str, Any]:
         "recipients": 0,
         "generation": record.generation,
     }
-    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | {"ttl": {"N": str(int(keep_until.timestamp()))}}
+    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | {"ttl": expiry(keep_until)}

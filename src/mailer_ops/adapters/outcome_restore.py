@@ -1,10 +1,10 @@
 """Write back what a restored status table has lost, while nobody sends; not by the rules of the transition table."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors
-from mailer.adapters.dynamodb.messages_table import FIELDS, from_item, sweep_shard
+from mailer.adapters.dynamodb.codec import expiry
+from mailer.adapters.dynamodb.messages_table import FIELDS, created_key_attribute, from_item, sweep_shard
 from mailer.domain.delivery import LOST_CONTENT, RECORD_RETENTION, Delivery, Status
 from mailer.domain.errors import CODES, ErrorInfo
 from mailer.ports import RefusedError
@@ -64,11 +64,11 @@ class DynamoOutcomeRestore:
 def _item(record: Delivery) -> dict[str, Any]:
     """Write a whole record, with what the indexes and DynamoDB's TTL need."""
     fields = {attribute: _field(name, record) for name, (attribute, _, _) in FIELDS.items() if getattr(record, name) is not None}
-    derived = {"tenantStatus": {"S": f"{record.tenant_id}#{record.status}"}} | _created_key(record.created_at, record.request_id)
+    derived = {"tenantStatus": {"S": f"{record.tenant_id}#{record.status}"}} | created_key_attribute(record.created_at, record.request_id)
     if record.sweep_at is not None:
         derived["sweepShard"] = {"S": sweep_shard(record.tenant_id, record.request_id)}
     if record.forget_at is not None:
-        derived["ttl"] = {"N": str(int(record.forget_at.timestamp()))}
+        derived["ttl"] = expiry(record.forget_at)
     if not record.maybe_sent:  # its condition asks whether it is there
         del fields["maybeSent"]
     return {**fields, **derived}
@@ -76,10 +76,6 @@ def _item(record: Delivery) -> dict[str, Any]:
 
 def _field(name: str, record: Delivery) -> Any:
     return FIELDS[name][1](getattr(record, name))
-
-
-def _created_key(created_at: datetime, request_id: str) -> dict[str, Any]:
-    return {"createdKey": {"S": f"{created_at.isoformat(timespec='milliseconds')}#{request_id}"}}
 
 
 _ACCEPTED = "attribute_not_exists(#status) OR #status <> :sent"
@@ -104,8 +100,7 @@ def _sets(outcome: FinalOutcome) -> dict[str, Any]:
     if outcome.code in CODES:
         fields |= {"error": ErrorInfo(outcome.code or "", "read from the log after a restore of the table")}
     encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items() if value is not None}
-    ttl = int((outcome.at + RECORD_RETENTION).timestamp())
-    return encoded | {"tenantStatus": {"S": f"{outcome.tenant_id}#{outcome.status}"}, "ttl": {"N": str(ttl)}}
+    return encoded | {"tenantStatus": {"S": f"{outcome.tenant_id}#{outcome.status}"}, "ttl": expiry(outcome.at + RECORD_RETENTION)}
 
 
 def _initial_attributes(outcome: FinalOutcome) -> dict[str, Any]:
@@ -116,4 +111,6 @@ def _initial_attributes(outcome: FinalOutcome) -> dict[str, Any]:
         "recipients": 0,
         "generation": 0,
     }
-    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | _created_key(outcome.at, outcome.request_id)
+    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | created_key_attribute(
+        outcome.at, outcome.request_id
+    )

@@ -7,13 +7,16 @@ Times are epoch milliseconds, `ttl` epoch seconds.
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
 
 from mailer.adapters.aws import UNREADABLE, ReportFailure, dependency_errors, readable, report_nothing
+from mailer.adapters.dynamodb import codec
+from mailer.adapters.dynamodb.batch_get import batch_get
+from mailer.adapters.dynamodb.codec import Item, encode
 from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import (
     BEGIN,
@@ -30,7 +33,7 @@ from mailer.domain.delivery import (
     WaitsFor,
     already_done,
 )
-from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
+from mailer.domain.errors import UnreadableError
 from mailer.ports import Page, RefusedError
 
 if TYPE_CHECKING:
@@ -39,12 +42,8 @@ if TYPE_CHECKING:
 SWEEP_SHARDS = 16
 """Partitions of the sweep index: one takes about 1 000 writes a second (DynamoDB's limit of a partition), a message makes two or three."""
 
-_BATCH_GET = 100
-"""Keys in one BatchGetItem (DynamoDB's limit)."""
-
-Item = dict[str, Any]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+_PAGE = 100
+"""Index entries that one query reads: as many as one BatchGetItem takes keys (DynamoDB's limit)."""
 
 
 class DynamoMessagesTable:
@@ -108,7 +107,7 @@ class DynamoMessagesTable:
                     TableName=self._table,
                     IndexName="bySweep",
                     KeyConditionExpression="sweepShard = :shard AND sweepAt <= :now",
-                    ExpressionAttributeValues={":shard": {"S": str(shard)}, ":now": _millis(now)},
+                    ExpressionAttributeValues={":shard": {"S": str(shard)}, ":now": encode(now)},
                     Limit=limit - len(found),
                     **query,
                 )
@@ -128,7 +127,7 @@ class DynamoMessagesTable:
                     TableName=self._table,
                     IndexName="byStatus",
                     FilterExpression="waitsFor = :waits",
-                    Limit=_BATCH_GET,
+                    Limit=_PAGE,
                     **query,
                 )
             yield from (d for d in self._read(page) if d.waits_for is WaitsFor.PROVIDER)
@@ -140,21 +139,12 @@ class DynamoMessagesTable:
         """Read whole records for a page of index entries, in their order; one that is gone, or cannot be read, is left out."""
         with readable("DynamoDB", "Query"):
             wanted = [(i["tenantId"]["S"], i["requestId"]["S"]) for i in page["Items"]]
-        found: dict[tuple[str, str], Delivery] = {}
-        for start in range(0, len(wanted), _BATCH_GET):
-            pending: Any = {self._table: {"Keys": [_key(*k) for k in wanted[start : start + _BATCH_GET]], "ConsistentRead": True}}
-            while pending:
-                with dependency_errors("DynamoDB", "BatchGetItem"):
-                    answer = self._client.batch_get_item(RequestItems=pending)
-                with readable("DynamoDB", "BatchGetItem"):
-                    whole = answer["Responses"].get(self._table, [])
-                    found |= {(d.tenant_id, d.request_id): d for d in self._readable(whole)}
-                if answer.get("UnprocessedKeys") == pending:
-                    raise DependencyError("DynamoDB", "BatchGetItem (throttled)")
-                pending = answer.get("UnprocessedKeys")
+        whole = batch_get(self._client, self._table, [_key(*key) for key in wanted])
+        with readable("DynamoDB", "BatchGetItem"):
+            found = {(d.tenant_id, d.request_id): d for d in self._readable(whole)}
         return [found[k] for k in wanted if k in found]
 
-    def _readable(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Delivery]:
+    def _readable(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Delivery]:
         for item in items:
             try:
                 yield _record(item)
@@ -165,57 +155,33 @@ class DynamoMessagesTable:
 # -- the record and its item ---------------------------------------------------------------------------------------------
 
 
-def _millis(moment: datetime) -> Item:
-    return {"N": str((moment - _EPOCH) // _MILLISECOND)}
-
-
-def _moment(value: Item) -> datetime:
-    return _EPOCH + int(value["N"]) * _MILLISECOND
-
-
-def _string(value: str) -> Item:
-    return {"S": str(value)}
-
-
-def _number(value: int) -> Item:
-    return {"N": str(value)}
-
-
-def _error(value: ErrorInfo) -> Item:
-    texts = {"code": value.code, "message": value.message, "remediation": value.remediation}
-    return {"M": {name: {"S": text} for name, text in texts.items() if text}}
-
-
-def _from_error(value: Item) -> ErrorInfo:
-    fields = {name: text["S"] for name, text in value["M"].items() if name in ("code", "message", "remediation")}
-    return ErrorInfo(fields["code"], fields.get("message", ""), fields.get("remediation"))
-
-
 def _resolution(value: Resolution) -> Item:
-    fields = {"outcome": {"S": value.outcome}, "by": {"S": value.by}, "why": {"S": value.why}, "at": _millis(value.at)}
-    return {"M": fields | ({"principal": {"S": value.principal}} if value.principal else {})}
+    fields = {"outcome": value.outcome, "by": value.by, "why": value.why, "at": value.at, "principal": value.principal}
+    return {"M": codec.encode_all(fields)}
 
 
 def _from_resolution(value: Item) -> Resolution:
     fields = value["M"]
-    if (outcome := fields["outcome"]["S"]) not in ("sent", "resend"):
+    outcome: Any = codec.text(fields["outcome"])
+    if outcome not in ("sent", "resend"):
         raise ValueError("outcome")
-    return Resolution(outcome, fields["by"]["S"], fields["why"]["S"], _moment(fields["at"]), fields.get("principal", {}).get("S"))
+    principal = codec.text(fields["principal"]) if "principal" in fields else None
+    return Resolution(outcome, codec.text(fields["by"]), codec.text(fields["why"]), codec.moment(fields["at"]), principal)
 
 
 _Codec = tuple[str, Callable[[Any], Item], Callable[[Item], Any]]
 
 
 def _text(attribute: str, kind: Callable[[str], Any] = str) -> _Codec:
-    return attribute, _string, lambda v: kind(v["S"])
+    return attribute, encode, lambda v: kind(codec.text(v))
 
 
 def _integer(attribute: str) -> _Codec:
-    return attribute, _number, lambda v: int(v["N"])
+    return attribute, encode, codec.integer
 
 
 def _time(attribute: str) -> _Codec:
-    return attribute, _millis, _moment
+    return attribute, encode, codec.moment
 
 
 def _on_unknown(text: str) -> str:
@@ -242,12 +208,12 @@ FIELDS: Mapping[str, _Codec] = {
     "due_at": _time("dueAt"),
     "waits_for": _text("waitsFor", WaitsFor),
     "parked": _text("parked"),
-    "maybe_sent": ("maybeSent", lambda v: {"BOOL": v}, lambda v: bool(v["BOOL"])),
+    "maybe_sent": ("maybeSent", encode, codec.flag),
     "provider": _text("provider"),
     "provider_version": _integer("providerVersion"),
     "message_id": _text("messageId"),
     "sent_at": _time("sentAt"),
-    "error": ("error", _error, _from_error),
+    "error": ("error", lambda e: encode(codec.error_fields(e)), codec.error),
     "correlation_id": _text("correlationId"),
     "resolution": ("resolution", _resolution, _from_resolution),
     "cancelled_by": _text("cancelledBy"),
@@ -308,12 +274,12 @@ _CONDITIONS: Mapping[Guard, str] = {
 _OPERANDS: Mapping[str, Callable[[Change], Item]] = {
     ":hash": lambda change: {"S": change.content_hash or ""},
     ":scheme": lambda change: {"S": (change.content_hash or "").partition(":")[0] + ":"},
-    ":generation": lambda change: _number(change.generation),
+    ":generation": lambda change: encode(change.generation),
     ":deferred": lambda _: {"S": Status.DEFERRED},
-    ":now": lambda change: _millis(change.now),
-    ":attempt": lambda change: _number(change.attempt or 0),
+    ":now": lambda change: encode(change.now),
+    ":attempt": lambda change: encode(change.attempt or 0),
     ":owner": lambda change: {"S": change.owner or "-"},
-    ":deadBefore": lambda change: _millis(change.now - change.send_timeout - WORKER_DEAD_MARGIN),
+    ":deadBefore": lambda change: encode(change.now - change.send_timeout - WORKER_DEAD_MARGIN),
     ":resend": lambda _: {"S": "resend"},
 }
 """What the conditions compare with."""
@@ -377,7 +343,7 @@ def _update(change: Change, values: Item) -> tuple[str, dict[str, str]]:
             sets.append(f"#{attribute} = if_not_exists(#{attribute}, :initial_{attribute})")
     if change.rule is BEGIN:
         names["#attempt"] = "attempt"
-        values |= {":zero": _number(0), ":one": _number(1)}
+        values |= {":zero": encode(0), ":one": encode(1)}
         sets.append("#attempt = if_not_exists(#attempt, :zero) + :one")
     return " ".join([f"SET {', '.join(sets)}", *([f"REMOVE {', '.join(removes)}"] if removes else [])]), names
 
@@ -390,7 +356,7 @@ def _written(change: Change) -> dict[str, Item | None]:
     if target is not None:
         fields["status"] = target
         derived["tenantStatus"] = {"S": f"{change.tenant_id}#{target}"}
-        derived["ttl"] = _number(int((change.now + RECORD_RETENTION).timestamp())) if target in END_STATUSES else None
+        derived["ttl"] = codec.expiry(change.now + RECORD_RETENTION) if target in END_STATUSES else None
     if "sweep_at" in fields:
         derived["sweepShard"] = {"S": sweep_shard(change.tenant_id, change.request_id)} if fields["sweep_at"] else None
     # A false `maybeSent` is left out; 0 stands, as `generation` is compared with.
@@ -403,9 +369,13 @@ def _initial_attributes(change: Change) -> Item:
     if change.initial_fields is None:
         return {}
     initial_fields = {"generation": 0, **change.initial_fields}
-    created_key = f"{initial_fields['created_at'].isoformat(timespec='milliseconds')}#{change.request_id}"
     encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in initial_fields.items() if value is not None}
-    return encoded | {"createdKey": {"S": created_key}}
+    return encoded | created_key_attribute(initial_fields["created_at"], change.request_id)
+
+
+def created_key_attribute(created_at: datetime, request_id: str) -> Item:
+    """Return the attribute by which the indexes sort records: by time, and no two alike."""
+    return {"createdKey": {"S": f"{created_at.isoformat(timespec='milliseconds')}#{request_id}"}}
 
 
 def sweep_shard(tenant_id: str, request_id: str) -> str:

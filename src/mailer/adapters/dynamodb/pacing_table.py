@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
+from mailer.adapters.dynamodb import codec
+from mailer.adapters.dynamodb.codec import Item, encode
 from mailer.domain.errors import UnreadableError
 from mailer.domain.pacing import AccountRate, Booking
 from mailer.ports import RateConflictError
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 KEPT = timedelta(days=7)
 """How long a rate is kept after its last write: a learned rate is worth that, and longer silence may have changed the quota."""
-
-Item = dict[str, Any]
 
 PACE_FIELDS = {
     "revision": "revision",
@@ -144,17 +144,18 @@ def _key(account: str) -> Item:
 
 
 def _number(value: float) -> Item:
-    return {"N": f"{value:.6f}"}
+    """Write a number to the microsecond: what floats have beyond is noise."""
+    return encode(round(value, 6))
 
 
 def _ttl(now: datetime) -> Item:
-    return {"N": str(int((now + KEPT).timestamp()))}
+    return codec.expiry(now + KEPT)
 
 
 def to_item(account_rate: AccountRate, fields: Mapping[str, str]) -> Item:
     """Write some fields of a rate as attributes; None is left out."""
     values = {attribute: getattr(account_rate, name) for name, attribute in fields.items()}
-    return {a: {"BOOL": v} if isinstance(v, bool) else _number(v) for a, v in values.items() if v is not None}
+    return {a: encode(v) if isinstance(v, bool) else _number(v) for a, v in values.items() if v is not None}
 
 
 def from_item(item: Mapping[str, Any]) -> AccountRate:
@@ -164,4 +165,4 @@ def from_item(item: Mapping[str, Any]) -> AccountRate:
 
 
 def _value(attribute: Mapping[str, Any]) -> Any:
-    return attribute["BOOL"] if "BOOL" in attribute else float(attribute["N"])
+    return codec.flag(attribute) if "BOOL" in attribute else codec.number(attribute)

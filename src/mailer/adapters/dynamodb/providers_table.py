@@ -5,17 +5,16 @@ The provider API replaces a row it has read (`revision` counts the writes); send
 conditions name the version at fault, which raise `revision` too. Times are epoch milliseconds.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from itertools import batched
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-
 from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
-from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
+from mailer.adapters.dynamodb import codec
+from mailer.adapters.dynamodb.batch_get import batch_get
+from mailer.adapters.dynamodb.codec import Item, operands
+from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.ports import Clock
 
@@ -25,16 +24,10 @@ if TYPE_CHECKING:
 RELEASE_MARKED = timedelta(minutes=5)
 """How long a tenant stays marked at least: longer than any batch may run that has read the row as it was before."""
 
-_BATCH_GET = 100
-"""Keys in one BatchGetItem (DynamoDB's limit)."""
-
 _RELEASES = 1000
 """Tenants that one run of the sweeper takes on."""
 
 _SHARD = "release"  # one partition of the index will do: a provider is enabled or verified by hand
-
-Item = dict[str, Any]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DynamoProvidersTable:
@@ -59,7 +52,7 @@ class DynamoProvidersTable:
         item = to_item(row)
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantId)"}
         if row.revision:
-            condition = {"ConditionExpression": "revision = :read", "ExpressionAttributeValues": _values(read=row.revision)}
+            condition = {"ConditionExpression": "revision = :read", "ExpressionAttributeValues": operands(read=row.revision)}
         try:
             with dependency_errors("DynamoDB", "PutItem"):
                 self._client.put_item(
@@ -79,27 +72,14 @@ class DynamoProvidersTable:
     def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
         """Return the rows that exist, read consistently (a tombstone is a row); of one that cannot be read, why."""
         rows: dict[str, Provider | UnreadableError] = {}
-        for some in batched(sorted(set(tenant_ids)), _BATCH_GET, strict=False):
-            for item in self._read(some):
-                with readable("DynamoDB", "BatchGetItem"):
-                    tenant_id = item["tenantId"]["S"]
-                try:
-                    rows[tenant_id] = _row(item)
-                except UnreadableError as error:
-                    rows[tenant_id] = error
-        return rows
-
-    def _read(self, tenant_ids: Sequence[str]) -> Iterator[Item]:
-        pending: Any = {self._table: {"Keys": [_key(t) for t in tenant_ids], "ConsistentRead": True}}
-        while pending:
-            with dependency_errors("DynamoDB", "BatchGetItem"):
-                answer = self._client.batch_get_item(RequestItems=pending)
+        for item in batch_get(self._client, self._table, [_key(tenant_id) for tenant_id in sorted(set(tenant_ids))]):
             with readable("DynamoDB", "BatchGetItem"):
-                found = answer["Responses"]
-            yield from found.get(self._table, [])
-            if answer.get("UnprocessedKeys") == pending:
-                raise DependencyError("DynamoDB", "BatchGetItem (throttled)")
-            pending = answer.get("UnprocessedKeys")
+                tenant_id = codec.text(item["tenantId"])
+            try:
+                rows[tenant_id] = _row(item)
+            except UnreadableError as error:
+                rows[tenant_id] = error
+        return rows
 
     def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
         """Count a tenant-class error of a request against a version; True when this one suspended it.
@@ -111,7 +91,7 @@ class DynamoProvidersTable:
             version,
             "ADD faultyRequests :request, revision :one",
             "(attribute_not_exists(faultyRequests) OR size(faultyRequests) < :enough)",
-            _values(request={request_id}, one=1, enough=SUSPEND_AFTER),
+            operands(request={request_id}, one=1, enough=SUSPEND_AFTER),
         )
         if count is not None and len(count.faulty_requests) < SUSPEND_AFTER:
             return False
@@ -120,10 +100,10 @@ class DynamoProvidersTable:
             version,
             "SET #status = :suspended, #error = :error, updatedAt = :now REMOVE updatedBy ADD revision :one",
             "size(faultyRequests) >= :enough",
-            _values(
+            operands(
                 suspended=ProviderStatus.SUSPENDED.value,
-                error=_from_error(error),
-                now=_millis(self._clock.now()),
+                error=codec.error_fields(error),
+                now=self._clock.now(),
                 enough=SUSPEND_AFTER,
                 one=1,
             ),
@@ -133,11 +113,11 @@ class DynamoProvidersTable:
 
     def clear_faults(self, tenant_id: str, version: int) -> None:
         """Forget the counted errors of a version that has just sent; those of a suspended one stay."""
-        self._update(tenant_id, version, "REMOVE faultyRequests ADD revision :one", "attribute_exists(faultyRequests)", _values(one=1))
+        self._update(tenant_id, version, "REMOVE faultyRequests ADD revision :one", "attribute_exists(faultyRequests)", operands(one=1))
 
     def learn_sandbox(self, tenant_id: str, version: int) -> None:
         """Note that the account of a version is in the sandbox."""
-        self._update(tenant_id, version, "SET sandbox = :yes ADD revision :one", "sandbox <> :yes", _values(yes="true", one=1))
+        self._update(tenant_id, version, "SET sandbox = :yes ADD revision :one", "sandbox <> :yes", operands(yes="true", one=1))
 
     def _update(
         self, tenant_id: str, version: int, update: str, condition: str, values: Item, names: Mapping[str, str] | None = None
@@ -150,7 +130,7 @@ class DynamoProvidersTable:
                 UpdateExpression=update,
                 ConditionExpression=f"#status = :active AND active.version = :version AND {condition}",
                 ExpressionAttributeNames={"#status": "status", **(names or {})},
-                ExpressionAttributeValues=values | _values(active=ProviderStatus.ACTIVE.value, version=version),
+                ExpressionAttributeValues=values | operands(active=ProviderStatus.ACTIVE.value, version=version),
                 ReturnValues="ALL_NEW",
             )
             with readable("DynamoDB", "UpdateItem"):
@@ -166,7 +146,7 @@ class DynamoProvidersTable:
                 TableName=self._table,
                 IndexName="byRelease",
                 KeyConditionExpression="releaseShard = :shard",
-                ExpressionAttributeValues=_values(shard=_SHARD),
+                ExpressionAttributeValues=operands(shard=_SHARD),
                 Limit=_RELEASES,
             )
         with readable("DynamoDB", "Query"):
@@ -181,7 +161,7 @@ class DynamoProvidersTable:
                     Key=_key(tenant_id),
                     UpdateExpression="REMOVE releaseShard, releaseAt ADD revision :one",
                     ConditionExpression="releaseAt <= :before",
-                    ExpressionAttributeValues=_values(before=_millis(now - RELEASE_MARKED), one=1),
+                    ExpressionAttributeValues=operands(before=now - RELEASE_MARKED, one=1),
                 )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
@@ -189,9 +169,6 @@ class DynamoProvidersTable:
 
 
 # -- the row and its item ------------------------------------------------------------------------------------------------
-
-_write = TypeSerializer().serialize
-_read = TypeDeserializer().deserialize
 
 
 def to_item(row: Provider) -> Item:
@@ -204,18 +181,18 @@ def to_item(row: Provider) -> Item:
         "active": row.active and _from_config(row.active),
         "candidate": row.candidate and _from_config(row.candidate),
         "sandbox": row.sandbox,
-        "verifiedAt": row.verified_at and _millis(row.verified_at),
-        "updatedAt": _millis(row.updated_at),
+        "verifiedAt": row.verified_at,
+        "updatedAt": row.updated_at,
         "updatedBy": row.updated_by,
-        "deletedAt": row.deleted_at and _millis(row.deleted_at),
-        "warnings": list(row.warnings),
-        "error": row.error and _from_error(row.error),
-        "faultyRequests": set(row.faulty_requests),
-        "releaseAt": row.release_at and _millis(row.release_at),
+        "deletedAt": row.deleted_at,
+        "warnings": row.warnings,
+        "error": row.error and codec.error_fields(row.error),
+        "faultyRequests": row.faulty_requests,
+        "releaseAt": row.release_at,
         "releaseShard": row.release_at and _SHARD,
         "revision": row.revision + 1,
     }
-    return _without_empty(fields, _write)
+    return codec.encode_all(fields)
 
 
 def _row(item: Mapping[str, Any]) -> Provider:
@@ -232,28 +209,33 @@ def _row(item: Mapping[str, Any]) -> Provider:
 
 def from_item(item: Mapping[str, Any]) -> Provider:
     """Read a row from its item."""
-    fields = {name: _read(value) for name, value in item.items()}
+    sandbox: Any = _optional(item, "sandbox", codec.text)
     return Provider(
-        tenant_id=fields["tenantId"],
-        status=ProviderStatus(fields["status"]),
-        versions=int(fields["versions"]),
-        encrypted_external_id=bytes(fields["encryptedExternalId"]),
-        active=_to_config(fields.get("active")),
-        candidate=_to_config(fields.get("candidate")),
-        sandbox=fields.get("sandbox", "unknown"),
-        verified_at=_to_moment(fields.get("verifiedAt")),
-        updated_at=_moment(fields["updatedAt"]),
-        updated_by=fields.get("updatedBy"),
-        deleted_at=_to_moment(fields.get("deletedAt")),
-        warnings=tuple(fields.get("warnings", ())),
-        error=_to_error(fields.get("error")),
-        faulty_requests=frozenset(fields.get("faultyRequests", ())),
-        release_at=_to_moment(fields.get("releaseAt")),
-        revision=int(fields["revision"]),
+        tenant_id=codec.text(item["tenantId"]),
+        status=ProviderStatus(codec.text(item["status"])),
+        versions=codec.integer(item["versions"]),
+        encrypted_external_id=codec.octets(item["encryptedExternalId"]),
+        active=_optional(item, "active", _to_config),
+        candidate=_optional(item, "candidate", _to_config),
+        sandbox=sandbox or "unknown",
+        verified_at=_optional(item, "verifiedAt", codec.moment),
+        updated_at=codec.moment(item["updatedAt"]),
+        updated_by=_optional(item, "updatedBy", codec.text),
+        deleted_at=_optional(item, "deletedAt", codec.moment),
+        warnings=tuple(map(codec.text, item["warnings"]["L"])) if "warnings" in item else (),
+        error=_optional(item, "error", codec.error),
+        faulty_requests=_optional(item, "faultyRequests", codec.texts) or frozenset(),
+        release_at=_optional(item, "releaseAt", codec.moment),
+        revision=codec.integer(item["revision"]),
     )
 
 
-def _from_config(config: StoredConfig) -> Item:
+def _optional[Value](item: Mapping[str, Any], name: str, read: Callable[[Item], Value]) -> Value | None:
+    """Read what an item may lack."""
+    return read(item[name]) if name in item else None
+
+
+def _from_config(config: StoredConfig) -> Mapping[str, Any]:
     fields = {
         "provider": config.provider,
         "version": config.version,
@@ -261,72 +243,35 @@ def _from_config(config: StoredConfig) -> Item:
         "region": config.region,
         "fromAddress": config.from_address,
         "fromName": config.from_name,
-        "credentials": dict(config.credentials),
+        "credentials": config.credentials,
         "configurationSet": config.configuration_set,
-        "maxSendRate": _decimal(config.max_send_rate),
+        "maxSendRate": config.max_send_rate,
         "account": config.account,
-        "quotaRate": _decimal(config.quota_rate),
-        "quota24h": _decimal(config.quota_24h),
-        "error": config.error and _from_error(config.error),
+        "quotaRate": config.quota_rate,
+        "quota24h": config.quota_24h,
+        "error": config.error and codec.error_fields(config.error),
     }
-    return _without_empty(fields)
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _to_config(fields: Mapping[str, Any] | None) -> StoredConfig | None:
-    if fields is None:
-        return None
+def _to_config(value: Item) -> StoredConfig:
+    fields = value["M"]
+    provider: Any = codec.text(fields["provider"])
     return StoredConfig(
-        provider=fields["provider"],
-        version=int(fields["version"]),
-        ciphertext=bytes(fields["ciphertext"]),
-        region=fields["region"],
-        from_address=fields["fromAddress"],
-        from_name=fields["fromName"],
-        credentials=fields["credentials"],
-        configuration_set=fields.get("configurationSet"),
-        max_send_rate=_to_float(fields.get("maxSendRate")),
-        account=fields.get("account"),
-        quota_rate=_to_float(fields.get("quotaRate")),
-        quota_24h=_to_float(fields.get("quota24h")),
-        error=_to_error(fields.get("error")),
+        provider=provider,
+        version=codec.integer(fields["version"]),
+        ciphertext=codec.octets(fields["ciphertext"]),
+        region=codec.text(fields["region"]),
+        from_address=codec.text(fields["fromAddress"]),
+        from_name=codec.text(fields["fromName"]),
+        credentials={name: codec.text(content) for name, content in fields["credentials"]["M"].items()},
+        configuration_set=_optional(fields, "configurationSet", codec.text),
+        max_send_rate=_optional(fields, "maxSendRate", codec.number),
+        account=_optional(fields, "account", codec.text),
+        quota_rate=_optional(fields, "quotaRate", codec.number),
+        quota_24h=_optional(fields, "quota24h", codec.number),
+        error=_optional(fields, "error", codec.error),
     )
-
-
-def _from_error(error: ErrorInfo) -> Item:
-    return _without_empty({"code": error.code, "message": error.message, "remediation": error.remediation})
-
-
-def _to_error(fields: Mapping[str, Any] | None) -> ErrorInfo | None:
-    return ErrorInfo(fields["code"], fields["message"], fields.get("remediation")) if fields else None
-
-
-def _without_empty(fields: Mapping[str, Any], write: Any = lambda value: value) -> Item:
-    """Leave out what is not set; DynamoDB takes no empty sets, and a sparse index no null."""
-    return {name: write(value) for name, value in fields.items() if value is not None and value != set()}
-
-
-def _decimal(number: float | None) -> Decimal | None:
-    return None if number is None else Decimal(str(number))
-
-
-def _to_float(number: Decimal | None) -> float | None:
-    return None if number is None else float(number)
-
-
-def _millis(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _moment(millis: Decimal) -> datetime:
-    return _EPOCH + timedelta(milliseconds=int(millis))
-
-
-def _to_moment(millis: Decimal | None) -> datetime | None:
-    return None if millis is None else _moment(millis)
-
-
-def _values(**values: Any) -> Item:
-    return {f":{name}": _write(value) for name, value in values.items()}
 
 
 def _key(tenant_id: str) -> Item:

@@ -5,10 +5,12 @@ Their tenantId is one that no tenant can have, their requestId SQS's message id;
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.dynamodb import codec
+from mailer.adapters.dynamodb.codec import encode
 from mailer.ports import Stage, Trial
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ TENANT = "~trial"
 KEPT = timedelta(days=15)
 """Longer than the queue keeps a message."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _NAMES = {"#stage": "stage", "#by": "by", "#at": "at"}
 
 
@@ -66,10 +66,10 @@ class DynamoTrials:
 
     def _write(self, sqs_message_id: str, trial: Trial, **condition: Any) -> None:
         values = {
-            ":stage": {"S": trial.stage.value},
-            ":by": {"S": trial.by},
-            ":at": {"N": str((trial.at - _EPOCH) // _MILLISECOND)},
-            ":ttl": {"N": str(int((trial.at + KEPT).timestamp()))},
+            ":stage": encode(trial.stage),
+            ":by": encode(trial.by),
+            ":at": encode(trial.at),
+            ":ttl": codec.expiry(trial.at + KEPT),
         }
         with dependency_errors("DynamoDB", "UpdateItem"):
             self._client.update_item(
@@ -91,4 +91,4 @@ def _from_item(item: Mapping[str, Any]) -> Trial | None:
     """Read a mark from its item; one that was cleared is none."""
     if "stage" not in item:
         return None
-    return Trial(Stage(item["stage"]["S"]), item["by"]["S"], _EPOCH + int(item["at"]["N"]) * _MILLISECOND)
+    return Trial(Stage(codec.text(item["stage"])), codec.text(item["by"]), codec.moment(item["at"]))

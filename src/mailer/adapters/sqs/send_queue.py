@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from mailer.adapters.aws import dependency_errors, readable
 from mailer.adapters.sqs.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import utf8_size
+from mailer.domain.moments import from_millis, to_millis
 from mailer.ports import QueueMessage
 
 if TYPE_CHECKING:
@@ -129,8 +130,6 @@ MAX_CORRELATION_ID = 128
 UNKNOWN_SENDER = "-"
 """Of a message that SQS did not hand out: an event written by hand."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 def _string(value: str) -> Any:
     return {"DataType": "String", "StringValue": value}
@@ -139,14 +138,6 @@ def _string(value: str) -> Any:
 def _weight(attributes: Mapping[str, Any]) -> int:
     """Return the bytes that SQS counts towards a message: of names, types and values."""
     return sum(utf8_size(f"{name}{value['DataType']}{value['StringValue']}") for name, value in attributes.items())
-
-
-def _millis(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _moment(millis: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=millis)
 
 
 def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | None = None) -> Mapping[str, Any]:
@@ -159,9 +150,9 @@ def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | 
         "generation": queue_message.generation or None,
         "redeliveries": queue_message.redeliveries or None,
         "failures": queue_message.failures or None,
-        "createdAt": _millis(queue_message.created_at),
+        "createdAt": to_millis(queue_message.created_at),
         "parked": queue_message.parked,
-        "expiresAt": _millis(queue_message.expires_at) if queue_message.expires_at else None,
+        "expiresAt": to_millis(queue_message.expires_at) if queue_message.expires_at else None,
         "slot": None if queue_message.slot is None else round(queue_message.slot, 3),
         "proof": queue_message.proof,
         CORRELATION_ID: queue_message.correlation_id,
@@ -204,12 +195,12 @@ def to_queue_message(
     return QueueMessage(
         body=body,
         tenant_id=tenant_id,
-        created_at=_moment(signed["createdAt"]),
+        created_at=from_millis(signed["createdAt"]),
         generation=signed.get("generation", 0),
         redeliveries=signed.get("redeliveries", 0),
         failures=signed.get("failures", 0),
         parked=signed.get("parked"),
-        expires_at=_moment(signed["expiresAt"]) if "expiresAt" in signed else None,
+        expires_at=from_millis(signed["expiresAt"]) if "expiresAt" in signed else None,
         slot=signed.get("slot"),
         proof=signed.get("proof"),
         correlation_id=signed.get(CORRELATION_ID),

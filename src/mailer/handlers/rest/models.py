@@ -1,7 +1,7 @@
 """What the messages API takes and answers besides the send request itself; the OpenAPI document reads it too."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
@@ -9,6 +9,7 @@ from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, fie
 from mailer.domain.delivery import Delivery, OnUnknown, Resolution, Status
 from mailer.domain.errors import ErrorInfo, Problem
 from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
+from mailer.domain.moments import rfc3339
 from mailer.domain.uploads import Upload
 from mailer.domain.wire import WireModel, fault, matching
 from mailer.services.api.preview import Preview
@@ -17,15 +18,11 @@ MAX_SHOWN = 1024 * 1024
 """Bytes of a message that a preview shows: a function's answer may have 6 MB, and JSON escapes a byte to two at most."""
 
 
-def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _is_none(value: object) -> bool:
     return value is None
 
 
-Time = Annotated[UtcTime, PlainSerializer(_rfc3339, when_used="json"), WithJsonSchema({"type": "string", "format": "date-time"})]
+Time = Annotated[UtcTime, PlainSerializer(rfc3339, when_used="json"), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 # ── what is sent to us ──────────────────────────────────────────────────────────────────────────────────────────────────
