@@ -1,11 +1,11 @@
 """SQS calls SendFunction with a batch of send requests."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from mailer import wiring
-from mailer.adapters.sqs.send_queue import read_signed, to_queue_message
+from mailer.adapters.sqs.send_queue import read_record
 from mailer.adapters.sqs.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer.domain.retries import hidden_for
@@ -38,12 +38,8 @@ def _read(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Received], Seq
 
 
 def _received(record: Mapping[str, Any], signer: Signer) -> Received:
-    system, body = record.get("attributes", {}), record["body"]
-    attributes = {name: value.get("stringValue") or "" for name, value in record.get("messageAttributes", {}).items()}
-    stamp = system.get("SentTimestamp")  # events written by hand have none
-    sent_at = datetime.fromtimestamp(int(stamp) / 1000, UTC) if stamp else datetime.now(UTC)
-    queue_message = to_queue_message(body, attributes, system, read_signed(body, attributes, signer), sent_at=sent_at)
-    return Received(record["messageId"], queue_message, _receives(record), sent_at)
+    read = read_record(record["body"], record.get("messageAttributes", {}), record.get("attributes", {}), signer)
+    return Received(record["messageId"], read.queue_message, read.receives, read.sent_at)
 
 
 def _receives(record: Mapping[str, Any]) -> int:

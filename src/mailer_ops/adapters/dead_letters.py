@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import batched
 from typing import TYPE_CHECKING
 
 from mailer.adapters.aws import dependency_errors
-from mailer.adapters.sqs.send_queue import read_signed, to_queue_message
+from mailer.adapters.sqs.send_queue import read_record
 from mailer.adapters.sqs.signer import Signer
 from mailer.domain.errors import DependencyError
 from mailer_ops.adapters.interrupts import without_interrupts
@@ -97,10 +96,7 @@ class SqsDeadLetters:
 
 
 def _dead_letter(message: "MessageTypeDef", signer: Signer) -> DeadLetter:
-    system, body = {str(name): value for name, value in message.get("Attributes", {}).items()}, message["Body"]
-    attributes = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
-    sent_at = datetime.fromtimestamp(int(system.get("SentTimestamp", "0")) / 1000, UTC)
-    signed = read_signed(body, attributes, signer)
-    queue_message = to_queue_message(body, attributes, system, signed, sent_at=sent_at)
-    reason = (signed or {}).get("reason")
-    return DeadLetter(queue_message, reason, attributes.get("detail") if reason else None, message["ReceiptHandle"])
+    system = {str(name): value for name, value in message.get("Attributes", {}).items()}
+    record = read_record(message["Body"], message.get("MessageAttributes", {}), system, signer)
+    reason = (record.signed or {}).get("reason")
+    return DeadLetter(record.queue_message, reason, record.attributes.get("detail") if reason else None, message["ReceiptHandle"])

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,33 @@ def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | 
     }
     text = json.dumps({name: value for name, value in known.items() if value is not None}, separators=(",", ":"))
     return {SIGNED_ATTRIBUTE: _string(signer.sign(text, queue_message.body))}
+
+
+@dataclass(frozen=True, slots=True)
+class SqsRecord:
+    """A message as SQS handed it out, to a function's event source or to a program that receives by itself."""
+
+    queue_message: QueueMessage
+    signed: Mapping[str, Any] | None
+    """What one of our functions said of it; None of a producer's message."""
+    attributes: Mapping[str, str]
+    sent_at: datetime
+    """When SQS took it; now, where the record does not say: events written by hand have no such attribute."""
+    receives: int
+    """How many times SQS has handed it out, this time included."""
+
+
+def read_record(body: str, attributes: Mapping[str, Any], system: Mapping[str, str], signer: Signer) -> SqsRecord:
+    """Read a record from its body, its message attributes (in Lambda's spelling or SQS's own), and SQS's.
+
+    Raises:
+        DependencyError: KMS did not give the key, so it is not known who wrote it.
+    """
+    texts = {name: value.get("stringValue") or value.get("StringValue") or "" for name, value in attributes.items()}
+    sent_at = from_millis(int(system["SentTimestamp"])) if "SentTimestamp" in system else datetime.now(UTC)
+    signed = read_signed(body, texts, signer)
+    queue_message = to_queue_message(body, texts, system, signed, sent_at=sent_at)
+    return SqsRecord(queue_message, signed, texts, sent_at, int(system.get("ApproximateReceiveCount", 1)))
 
 
 def read_signed(body: str, attributes: Mapping[str, str], signer: Signer) -> Mapping[str, Any] | None:
