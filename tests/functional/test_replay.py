@@ -77,6 +77,7 @@ class Office(Bench):
             providers=self.providers,
             queue=self.queue,
             attachments=self.attachments,
+            uploads=self.attachments,
             clock=self.clock,
             workers=self.deps.workers,
             send_timeout=SEND_TIMEOUT,

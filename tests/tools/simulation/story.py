@@ -105,7 +105,7 @@ class Story:
         self.send_deps = SendDependencies(
             producers=FakeProducerRules(), pacer=self.pacers[0], provider_factory=self.ses, **send, **shared, **front
         )
-        self.messages_deps = MessagesDependencies(**shared, **front)
+        self.messages_deps = MessagesDependencies(uploads=front["attachments"], **shared, **front)
         self.sweep_deps = SweepDependencies(
             releases=self.providers,
             providers=self.providers,
