@@ -39,7 +39,7 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class ResolutionRecord:
     """How an operator settled an `unknown`; `principal` is the ARN of the IAM identity that called, `by` whom it named."""
 
     outcome: Literal["sent", "resend"]
@@ -66,7 +66,7 @@ class StatusRecord:
     sent_at: datetime | None
     on_unknown: Literal["hold", "resend"]
     due_at: datetime | None = None
-    resolution: Settlement | None = None
+    resolution: ResolutionRecord | None = None
     cancelled_by: str | None = None
 
     @property

@@ -102,7 +102,7 @@ def test_a_write_that_cannot_be_read_holds_up_no_other(aws: Mapping[str, str], b
     foreign = stream_record({"tenantId": {"S": "globex"}, "requestId": {"S": "r1"}, "status": {"S": "lost"}})
     assert publish.handler({"Records": [foreign, *read_stream(aws["MESSAGES_TABLE"])]}, Context()) == {"published": 1}
     assert [detail["tenantId"] for detail in details(bus)] == ["acme"]
-    assert [(line.step, line.tenant_id) for line in caplog.records if line.levelname == "ERROR"] == [("tell", "globex")]  # type: ignore[attr-defined]
+    assert [(line.step, line.tenant_id) for line in caplog.records if line.levelname == "ERROR"] == [("publish", "globex")]  # type: ignore[attr-defined]
 
 
 def test_the_event_file_is_what_lambda_hands_over(bus: MagicMock) -> None:
