@@ -131,6 +131,8 @@ def _react(setup: Setup, world: World, queue_message: QueueMessage, why: str) ->
             world if record.is_parked and record.on_unknown == "hold" else about_to(world, "hold", queue_message),
             MoveKind.GOES_ON,
         )
+        if not record.is_parked:  # the bucket is out of reach
+            yield f"{why}; cannot hold it", about_to(queued(world, next_message(queue_message)), "annotate", queue_message), MoveKind.FAULT
     else:
         yield f"{why}; comes back", about_to(queued(world, next_message(queue_message)), "annotate", queue_message), MoveKind.GOES_ON
         if record.status not in OPEN:

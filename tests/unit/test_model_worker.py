@@ -1,0 +1,278 @@
+"""The worker of the model does what the real services do: every step of theirs is one of the model's, and the model has no others.
+
+The real send path is run on fakes with one message in hand, from each kind of record, through each course that an attempt may take;
+what it leaves (the record, the queue, what SES accepted) must be what some way through the model leaves, and where nothing fails also
+the other way round. The message carries no proof: one that does is settled first, and goes on like any other.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+
+from mailer.domain.delivery import Change, Delivery, NotSent, Outcome, Sent, Status
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.message import content_hash, parse_request
+from mailer.domain.proof import from_json
+from mailer.domain.provider import ProviderStatus
+from mailer.ports import QueueMessage
+from support.fakes.ports import NOON, a_delivery, a_provider
+from support.fakes.sending import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_queue_message
+from tools.model import worker
+from tools.model.records import Record
+from tools.model.world import Move, MoveKind, Setup, World, canonical, handed_back, without_copy, without_write
+from tools.model.world import QueueMessage as ModelMessage
+
+MINE = content_hash(parse_request(a_body()))
+OTHER = MINE[:-1] + ("0" if MINE[-1] != "0" else "1")
+CONTENTS = {MINE: "v1:a", OTHER: "v1:b"}
+LATEST = "the latest"
+GENERATION = 1
+DEADLINE = timedelta(seconds=20)
+
+LONGEST = 3
+"""Messages that a walk may leave on the queue: one that goes round, failing each time, leaves one more each time."""
+
+
+# ── the records and messages that a worker may meet ─────────────────────────────────────────────────────────────────────
+
+
+def _records() -> Iterator[Record | None]:
+    yield None
+    for generation in (0, GENERATION, GENERATION + 1):
+        for content in CONTENTS.values():
+            yield Record(Status.QUEUED, content, "hold", generation)
+            yield Record(Status.DEFERRED, content, "hold", generation, is_due_later=True)
+            yield Record(Status.DEFERRED, content, "hold", generation, has_begun=True, is_due_later=True, is_parked=True)
+            yield Record(Status.QUEUED, content, "resend", generation, has_begun=True, maybe_sent=True)
+            for on_unknown in ("hold", "resend"):
+                yield Record(Status.SENDING, content, on_unknown, generation, has_begun=True, has_deadline=True)
+                yield Record(Status.UNKNOWN, content, on_unknown, generation, has_begun=True, has_deadline=True)
+            yield Record(Status.UNKNOWN, content, "hold", generation, has_begun=True, has_deadline=True, is_parked=True)
+            for status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+                yield Record(status, content, "hold", generation, has_begun=True)
+
+
+RECORDS = list(_records())
+
+PROOFS: Mapping[str, Outcome] = {
+    "accept": Sent("m-1"),
+    "fail rejected": REJECTED,
+    "defer attempt": THROTTLED,
+    "mark unknown": VANISHED,
+}
+
+MESSAGE = ModelMessage("v1:a", GENERATION)
+
+
+def _stored(record: Record) -> Delivery:
+    [content] = [real for real, model in CONTENTS.items() if model == record.content]
+    return a_delivery(
+        status=record.status,
+        content_hash=content,
+        on_unknown=record.on_unknown,
+        generation=record.generation,
+        attempt=2 if record.has_begun else 0,
+        owner=LATEST if record.has_begun else None,
+        deadline=NOON + DEADLINE if record.has_deadline else None,
+        due_at=NOON + timedelta(minutes=1) if record.is_due_later else None,
+        maybe_sent=record.maybe_sent,
+        parked="parked/acme/r1/0.json" if record.is_parked else None,
+        expires_at=NOON + timedelta(days=1),
+        error=ErrorInfo("throttled", "before"),
+    )
+
+
+# ── what the services do with them ──────────────────────────────────────────────────────────────────────────────────────
+
+
+ACCEPTED = Sent("m1")
+
+
+@dataclass(frozen=True)
+class Course:
+    """How an attempt goes: what the provider answers, and what fails on the way."""
+
+    outcome: Outcome = ACCEPTED
+    prepare: Callable[[Bench], None] = lambda _: None
+    at: timedelta = timedelta(hours=1)
+    time_left: timedelta = timedelta(seconds=60)
+
+
+def _losing(number: int, *, reply: bool) -> Callable[[Bench], None]:
+    """Lose one write of the table, or the reply to it."""
+
+    def prepare(bench: Bench) -> None:
+        writes: list[Change] = []
+
+        def lose(change: Change) -> None:
+            writes.append(change)
+            if len(writes) == number:
+                raise DependencyError("DynamoDB", "UpdateItem")
+
+        if reply:
+            bench.messages.after = lose
+        else:
+            bench.messages.before = lose
+
+    return prepare
+
+
+def _blocked(status: ProviderStatus) -> Callable[[Bench], None]:
+    def prepare(bench: Bench) -> None:
+        bench.providers.rows["acme"] = a_provider(status=status)
+
+    return prepare
+
+
+def _without(port: str, then: Callable[[Bench], None] = lambda _: None) -> Callable[[Bench], None]:
+    def prepare(bench: Bench) -> None:
+        getattr(bench, port).broken = True
+        then(bench)
+
+    return prepare
+
+
+def _both(*steps: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    def prepare(bench: Bench) -> None:
+        for step in steps:
+            step(bench)
+
+    return prepare
+
+
+OUTCOMES = {"accepted": ACCEPTED, "rejected": REJECTED, "throttled": THROTTLED, "parked": QUOTA, "vanished": VANISHED}
+
+COURSES: Mapping[str, Course] = {
+    **{name: Course(outcome) for name, outcome in OUTCOMES.items()},
+    **{f"{name}, at once": Course(outcome, at=timedelta(seconds=1)) for name, outcome in OUTCOMES.items()},
+    **{f"{name}, before the worker is dead": Course(outcome, at=2 * DEADLINE) for name, outcome in OUTCOMES.items()},
+    "no time left": Course(time_left=timedelta(seconds=1)),
+    "no time left, at once": Course(at=timedelta(seconds=1), time_left=timedelta(seconds=1)),
+    "disabled": Course(prepare=_blocked(ProviderStatus.DISABLED)),
+    "disabled, before the worker is dead": Course(prepare=_blocked(ProviderStatus.DISABLED), at=2 * DEADLINE),
+    "disabled, at once": Course(prepare=_blocked(ProviderStatus.DISABLED), at=timedelta(seconds=1)),
+    "disabled, and no bucket": Course(prepare=_without("parked", _blocked(ProviderStatus.DISABLED))),
+    "deleted": Course(prepare=_blocked(ProviderStatus.DELETED)),
+    "expired": Course(at=timedelta(days=2)),
+    **{f"{name}, no queue": Course(outcome, _without("queue")) for name, outcome in OUTCOMES.items()},
+    **{
+        f"{name}, {'reply' if reply else 'write'} {number} lost": Course(outcome, _losing(number, reply=reply))
+        for name, outcome in OUTCOMES.items()
+        for number in (1, 2, 3)
+        for reply in (False, True)
+    },
+    **{
+        f"{name}, {'reply' if reply else 'write'} {number} lost": Course(prepare=_both(_losing(number, reply=reply), _blocked(status)))
+        for name, status in (("disabled", ProviderStatus.DISABLED), ("deleted", ProviderStatus.DELETED))
+        for number in (1, 2)
+        for reply in (False, True)
+    },
+}
+
+
+def left_by_the_services(record: Record | None, course: Course) -> World:
+    """Run the real send path, and return what it leaves, as the model writes it down."""
+    bench = Bench(*([_stored(record)] if record else []), outcomes=[course.outcome])
+    bench.clock.advance(course.at)
+    course.prepare(bench)
+    received = a_queue_message(generation=GENERATION)
+    returned = bench.receive(received, time_left=course.time_left)
+    left = bench.messages.records.get(("acme", "r1"))
+    queue = [*bench.queue.messages, *([received] if returned else [])]
+    return canonical(
+        World(
+            record=_reduced(left) if left else None,
+            queue=tuple(_reduced_message(queued, left) for queued in queue),
+            accepted=("v1:a",) * (len(bench.provider.mails) if isinstance(course.outcome, Sent) else 0),
+        )
+    )
+
+
+def _reduced(left: Delivery) -> Record:
+    return Record(
+        status=left.status,
+        content=CONTENTS[left.content_hash],
+        on_unknown=left.on_unknown,
+        generation=left.generation,
+        has_begun=left.attempt > 0,
+        has_deadline=left.deadline is not None,
+        is_due_later=left.due_at is not None,
+        maybe_sent=left.maybe_sent,
+        is_parked=left.parked is not None,
+    )
+
+
+def _reduced_message(queued: QueueMessage, left: Delivery | None) -> ModelMessage:
+    proven = from_json(queued.proof) if queued.proof else None
+    if proven is None:
+        return ModelMessage("v1:a", queued.generation)
+    fence, outcome = proven
+    proof = next(name for name, known in PROOFS.items() if _class_of(known) == _class_of(outcome))
+    return ModelMessage("v1:a", queued.generation, proof, left is not None and fence.owner == left.owner)
+
+
+def _class_of(outcome: Outcome) -> Any:
+    return outcome.error.error_class if isinstance(outcome, NotSent) and outcome.error.code == "recipient_rejected" else type(outcome)
+
+
+# ── what the model does with them ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def left_by_the_model(record: Record | None, *, faults: bool = True) -> Mapping[World, str]:
+    """Walk every way of one worker with one message to where it rests; return the worlds there, and a way to each.
+
+    Whether there is time for another resend is a number in the model; both are walked.
+    """
+    todo = [(_setup(record, resends), World(record=record, queue=(MESSAGE,)), "is received") for resends in (0, 1)]
+    seen: set[tuple[int, World]] = set()
+    rests: dict[World, str] = {}
+    while todo:
+        setup, world, way = todo.pop()
+        if (setup.resends, world) in seen or len(world.queue) > LONGEST:
+            continue
+        seen.add((setup.resends, world))
+        if not world.pending and (faults or MESSAGE not in world.queue):
+            rests.setdefault(_at_rest(world), way)
+        for pending in world.pending if faults else ():  # it is handed out again where nothing is safe, as after a death
+            rests.setdefault(_at_rest(handed_back(without_write(world, pending), pending.queue_message)), f"{way} → is given back")
+        todo += [(setup, after, f"{way} → {name}") for name, after, kind in _next(setup, world) if faults or kind is not MoveKind.FAULT]
+    return rests
+
+
+@cache
+def _setup(record: Record | None, resends: int) -> Setup:
+    return Setup(contents=("v1:a", "v1:b"), on_unknown=record.on_unknown if record else "hold", resends=resends)
+
+
+def _at_rest(world: World) -> World:
+    return canonical(world._replace(resent=0, is_excused=False))
+
+
+def _next(setup: Setup, world: World) -> Iterator[Move]:
+    """Go on with what the worker is about to write; a message that it goes on with by itself is the one in hand, on the queue."""
+    for pending in dict.fromkeys(world.pending):
+        assert pending.queue_message is not None
+        yield from worker.write(setup, without_write(world, pending), pending, pending.queue_message)
+    if not world.pending:
+        for queued in {queued for queued in world.queue if queued.generation == GENERATION}:
+            yield from worker.receive(setup, without_copy(world, queued), queued)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=str)
+def test_the_services_do_what_the_model_does(record: Record | None) -> None:
+    """By every course of an attempt, with every fault on its way."""
+    known = left_by_the_model(record)
+    strange = {name: left for name, course in COURSES.items() if (left := left_by_the_services(record, course)) not in known}
+    assert not strange
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=str)
+def test_the_model_does_what_the_services_do(record: Record | None) -> None:
+    """Where nothing fails, each end that the model allows is one that some course leads to."""
+    seen = {left_by_the_services(record, course) for course in COURSES.values()}
+    assert not {way for world, way in left_by_the_model(record, faults=False).items() if world not in seen}
