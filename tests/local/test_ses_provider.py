@@ -3,8 +3,8 @@
 from email import message_from_bytes, policy
 
 import pytest
-import sandbox as integration
 
+from support.aws import sandbox as integration
 from support.aws.sandbox import Sandbox
 from tools.local_aws.running import LocalAws
 from tools.local_aws.tenants import Tenant
