@@ -1,7 +1,6 @@
 """The original's integration tests, on a real SES account."""
 
-import sandbox as integration
-
+from support.aws import sandbox as integration
 from support.aws.sandbox import Sandbox
 
 
