@@ -14,7 +14,6 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
-from mailer.domain.changes import Fence
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, UnreadableError
 from mailer.domain.events import Event
@@ -67,12 +66,13 @@ class LogTelemetry:
         self._counted: dict[tuple[str, str] | None, dict[str, _Values]] = defaultdict(dict)
         self._lock = Lock()
 
-    def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
+    def answered(self, record: Delivery, outcome: Outcome, took: timedelta) -> None:
         """Note what the provider answered."""
         milliseconds = _milliseconds(took)
         self._count("ProviderLatency", milliseconds, MetricUnit.Milliseconds)
-        request = {"tenant_id": tenant_id, "request_id": request_id, "attempt": fence.attempt, "owner": fence.owner}
-        self._outcomes.info("provider answered", extra={**request, "took_ms": milliseconds, **_outcome(outcome)})
+        names = ("tenant_id", "request_id", "attempt", "owner", "account", "region")
+        attempt = _without_none({name: getattr(record, name) for name in names})
+        self._outcomes.info("provider answered", extra={**attempt, "took_ms": milliseconds, **_outcome(outcome)})
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
         """Note the new state of a record, and how long the steps took that led to it."""

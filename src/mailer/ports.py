@@ -7,7 +7,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from mailer.domain.changes import Fence
 from mailer.domain.delivery import Change, Delivery, Outcome, Status
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.events import Event
@@ -414,8 +413,8 @@ Step = Literal["queue", "config", "compose", "pacing", "fence", "provider", "wri
 class Telemetry(Protocol):
     """Log lines and metrics for operators. Never fails, never sees a recipient or a body."""
 
-    def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
-        """Log the provider's answer before it is written to the table: an `unknown` can be resolved from it."""
+    def answered(self, record: Delivery, outcome: Outcome, took: timedelta) -> None:
+        """Log the provider's answer to the attempt in hand before it is written to the table: an `unknown` can be resolved from it."""
         ...
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:

@@ -50,6 +50,20 @@ class ResolutionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What became of a mail that was sent, as SES told it: recipients, each counted once."""
+
+    delivered: int
+    delayed: int
+    bounced: int
+    soft_bounced: int
+    complained: int
+    rejected: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRecord:
     """What became of a request; `attempts` counts the times it was handed to SES."""
 
@@ -65,6 +79,8 @@ class StatusRecord:
     updated_at: datetime
     sent_at: datetime | None
     on_unknown: Literal["hold", "resend"]
+    feedback: Feedback | None = None
+    suppressed: int = 0
     due_at: datetime | None = None
     resolution: ResolutionRecord | None = None
     cancelled_by: str | None = None

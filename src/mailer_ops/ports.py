@@ -19,6 +19,9 @@ class FinalOutcome:
     at: datetime
     attempt: int
     message_id: str | None = None
+    account: str | None = None
+    """The AWS account that the attempt sent from, where the log says so."""
+    region: str | None = None
     code: str | None = None
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mailer import wiring
 from mailer.domain import changes
-from mailer.domain.changes import Request
+from mailer.domain.changes import Request, SentBy
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.message import parse_request
@@ -135,7 +135,7 @@ def test_a_late_message_of_an_erased_request_is_not_sent(office: Office) -> None
     """The fence still knows of it."""
     office.failed()
     erase_request("acme", "r1", office.deps, cancel=False)
-    begin = changes.begin(replace(office.request(), generation=9), NOON, owner="w1", deadline=NOON, provider="ses", version=1)
+    begin = changes.begin(replace(office.request(), generation=9), NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1))
     with pytest.raises(RefusedError) as refused:
         wiring.messages_table().apply(begin)
     assert refused.value.current
@@ -163,7 +163,7 @@ def test_an_open_request_is_erased_only_once_it_is_cancelled(office: Office) -> 
 
 def test_a_request_that_may_be_at_ses_cannot_be_cancelled(office: Office) -> None:
     """Its worker would come back to nothing."""
-    wiring.messages_table().apply(changes.begin(office.request(), NOON, owner="w1", deadline=NOON, provider="ses", version=1))
+    wiring.messages_table().apply(changes.begin(office.request(), NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1)))
     with pytest.raises(StillOpenError, match="1 sending may be at SES now"):
         erase_request("acme", "r1", office.deps, cancel=True)
     assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")["owner"] == "w1"

@@ -13,6 +13,7 @@ from moto import mock_aws
 
 from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable
 from mailer.domain import changes
+from mailer.domain.changes import SentBy
 from mailer.domain.cursors import to_cursor
 from mailer.domain.delivery import Change, Status
 from mailer.ports import MessagesTable
@@ -35,7 +36,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[MessagesTable]:
             made.apply(queued(f"t{number}", number, "other"))
         for request_id in ("r1", "r4"):
             of_request = replace(REQUEST, request_id=request_id)
-            made.apply(changes.begin(of_request, NOON, owner="w", deadline=NOON, provider="ses", version=1))
+            made.apply(changes.begin(of_request, NOON, owner="w", deadline=NOON, sent_by=SentBy("ses", 1)))
         yield made
 
 

@@ -15,9 +15,10 @@ from mailer.adapters.botocore_patches.raw_update import pass_updates
 from mailer.adapters.dynamodb import batch_get, messages_table
 from mailer.adapters.dynamodb.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
 from mailer.domain import changes, delivery
-from mailer.domain.changes import Deferral, Fence
-from mailer.domain.delivery import RECORD_RETENTION, RULES, Change, Delivery, Resolution, Rule, Status, WaitsFor
+from mailer.domain.changes import Deferral, Fence, SentBy
+from mailer.domain.delivery import RECORD_RETENTION, RULES, Change, Delivery, EarlierAttempt, Resolution, Rule, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.facts import FeedbackCounts
 from mailer.ports import RefusedError
 from support.aws import tables
 from support.aws.canned import answer
@@ -119,7 +120,7 @@ def test_a_change_whose_reply_was_lost_succeeds_when_it_is_made_again(table: Dyn
 
 def test_of_two_workers_one_passes_the_fence(table: DynamoMessagesTable) -> None:
     """Each has its own token."""
-    first, second = (changes.begin(REQUEST, NOON, owner=owner, deadline=NOON, provider="ses", version=1) for owner in ("w1", "w2"))
+    first, second = (changes.begin(REQUEST, NOON, owner=owner, deadline=NOON, sent_by=SentBy("ses", 1)) for owner in ("w1", "w2"))
     passed = table.apply(first)
     with pytest.raises(RefusedError) as refused:
         table.apply(second)
@@ -151,7 +152,7 @@ def test_an_outage_is_a_dependency_error(table: DynamoMessagesTable) -> None:
 def test_a_success_that_says_nothing_is_a_dependency_error(table: DynamoMessagesTable, body: bytes) -> None:
     """So that a fence with such an answer leads to a proof that SES was not called, not to an unknown."""
     pass_updates(table._client)
-    begin = changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, provider="ses", version=1)
+    begin = changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1))
     with answering(table._client, "UpdateItem", body), pytest.raises(DependencyError, match=r"UpdateItem|cannot be read"):
         table.apply(begin)
 
@@ -186,8 +187,16 @@ def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
         maybe_sent=True,
         provider="smtp",
         provider_version=7,
+        account="111122223333",
+        region="eu-west-1",
+        earlier_attempts=(EarlierAttempt(1, "444455556666", "us-east-1"),),
+        suppressed=1,
         message_id="m",
+        accepted_attempt=2,
         sent_at=NOON,
+        feedback=FeedbackCounts(
+            delivered=1, delayed=2, bounced=3, soft_bounced=4, complained=5, rejected=6, first_at=NOON, last_at=NOON + MS, rank=70
+        ),
         error=ErrorInfo("outcome_unknown", "lost", "look"),
         correlation_id="c",
         resolution=Resolution("sent", "ops", "seen in the events", NOON, "arn:aws:iam::123456789012:user/jo"),
@@ -222,14 +231,14 @@ def test_a_record_that_rests_for_its_first_message_can_go_on(table: DynamoMessag
     Without one no later write would be allowed, and messages would be bred for ever.
     """
     first = replace(REQUEST, generation=0)
-    begun = table.apply(changes.begin(first, NOON, owner="w", deadline=NOON, provider="ses", version=1))
+    begun = table.apply(changes.begin(first, NOON, owner="w", deadline=NOON, sent_by=SentBy("ses", 1)))
     deferral = Deferral(until=NOON, generation=0)
     table.apply(changes.defer_attempt(first, NOON, Fence(begun.attempt, "w"), deferral))
     assert item(table)["generation"] == {"N": "0"}
     waiting = table.get("acme", "r1")
     assert waiting
     assert table.apply(changes.reschedule(waiting, NOON)).status is Status.DEFERRED
-    assert table.apply(changes.begin(first, NOON, owner="v", deadline=NOON, provider="ses", version=1)).attempt == 2
+    assert table.apply(changes.begin(first, NOON, owner="v", deadline=NOON, sent_by=SentBy("ses", 1))).attempt == 2
 
 
 def test_only_ended_records_are_forgotten(table: DynamoMessagesTable) -> None:
@@ -256,7 +265,7 @@ def test_the_status_index_follows_the_status(table: DynamoMessagesTable) -> None
     """The list of one status finds it where it is now."""
     table.apply(queued("r1"))
     assert item(table)["tenantStatus"] == {"S": "acme#queued"}
-    table.apply(changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, provider="ses", version=1))
+    table.apply(changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1)))
     assert item(table)["tenantStatus"] == {"S": "acme#sending"}
 
 
@@ -359,7 +368,7 @@ def test_a_refused_fence_shows_the_record(table: DynamoMessagesTable) -> None:
     """What to do next is decided by the record as it stands, without a second read."""
     store(table, replace(seen(RULES["begin"], Status.SENT), message_id="m-1"))
     with pytest.raises(RefusedError) as refused:
-        table.apply(changes.begin(REQUEST, NOON, owner="w", deadline=NOON, provider="ses", version=1))
+        table.apply(changes.begin(REQUEST, NOON, owner="w", deadline=NOON, sent_by=SentBy("ses", 1)))
     assert refused.value.current is not None
     assert (refused.value.current.status, refused.value.current.message_id) == (Status.SENT, "m-1")
 

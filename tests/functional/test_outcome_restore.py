@@ -14,7 +14,7 @@ from moto import mock_aws
 
 from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable
 from mailer.domain import changes
-from mailer.domain.changes import Fence
+from mailer.domain.changes import SentBy
 from mailer.domain.delivery import RECORD_RETENTION, Change, Delivery, Sent, Status
 from mailer.domain.errors import ErrorInfo
 from mailer.observability import LogTelemetry
@@ -23,7 +23,7 @@ from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer_ops.operations.request_log import read_log
 from mailer_ops.ports import FinalOutcome
 from support.aws import tables
-from support.fakes.ports import NOON
+from support.fakes.ports import NOON, a_delivery
 from support.transitions import DEFERRAL, REQUEST
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LATER = NOON + timedelta(hours=1)
 SENT = FinalOutcome(tenant_id="acme", request_id="r1", status=Status.SENT, at=LATER, attempt=2, message_id="m1")
-BEGIN = changes.begin(REQUEST, LATER, owner="w9", deadline=LATER, provider="ses", version=1)
+BEGIN = changes.begin(REQUEST, LATER, owner="w9", deadline=LATER, sent_by=SentBy("ses", 1))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
     monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
     log = StringIO()
     telemetry = LogTelemetry(Logger(service=f"replayed-{level}", stream=log), Mock)
-    telemetry.answered("acme", "r1", Fence(2, "w1"), Sent("m1"), timedelta(seconds=1))
+    telemetry.answered(a_delivery(attempt=2, owner="w1", account="111122223333", region="eu-west-1"), Sent("m1"), timedelta(seconds=1))
     restored.apply(changes.fail_unsent(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
     telemetry.recorded(restored.get("acme", "r2") or record(restored))
     restored.apply(changes.defer(replace(REQUEST, request_id="r3"), NOON, replace(DEFERRAL, parked="parked/acme/r3/0.json")))
@@ -163,6 +163,7 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
         "r2": (Status.FAILED, None, "expired", 0),
         "r3": (Status.DEFERRED, None, DEFERRAL.error and DEFERRAL.error.code, 0),
     }
+    assert (told.newest["acme", "r1"].outcome.account, told.newest["acme", "r1"].outcome.region) == ("111122223333", "eu-west-1")
     parked = told.newest["acme", "r3"]
     assert (parked.parked, parked.maybe_sent, parked.generation) == ("parked/acme/r3/0.json", True, DEFERRAL.generation)
     assert (parked.created_at, parked.expires_at) == (waiting.created_at, waiting.expires_at)

@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 from mailer.domain import changes
-from mailer.domain.changes import Deferral, Fence, Request
-from mailer.domain.delivery import RULES, WORKER_DEAD_MARGIN, Change, Delivery, Guard, Resolution, Rule, Status, WaitsFor
+from mailer.domain.changes import Deferral, Fence, Request, SentBy
+from mailer.domain.delivery import RULES, WORKER_DEAD_MARGIN, Change, Delivery, EarlierAttempt, Guard, Resolution, Rule, Status, WaitsFor
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.facts import FeedbackCounts
 from support.fakes.ports import NOON, a_delivery
 
 MS = timedelta(milliseconds=1)
@@ -35,12 +36,23 @@ REQUEST = Request(
     correlation_id="c-1",
 )
 
+COUNTS = FeedbackCounts(delivered=1, bounced=1, first_at=NOON, last_at=NOON + timedelta(hours=1), rank=8)
+LESS = replace(COUNTS, delivered=0, rank=5, first_at=NOON + MS, last_at=NOON + timedelta(hours=1) - MS)
+"""What a record knew before."""
+
 CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "queue": lambda _: changes.queue(REQUEST, NOON),
     "defer": lambda _: changes.defer(REQUEST, NOON, DEFERRAL),
     "fail_unsent": lambda _: changes.fail_unsent(REQUEST, NOON, ERROR),
     "give_up": lambda _: changes.give_up(REQUEST, NOON, LOST),
-    "begin": lambda _: changes.begin(REQUEST, NOON, owner="w3", deadline=NOON + timedelta(seconds=20), provider="ses", version=7),
+    "begin": lambda _: changes.begin(
+        REQUEST,
+        NOON,
+        owner="w3",
+        deadline=NOON + timedelta(seconds=20),
+        sent_by=SentBy("ses", 7, "111122223333", "eu-west-1"),
+        suppressed=1,
+    ),
     "accept": lambda _: changes.accept(REQUEST, NOON, FENCE, "m-1"),
     "defer_attempt": lambda _: changes.defer_attempt(REQUEST, NOON, FENCE, DEFERRAL),
     "fail_rejected": lambda _: changes.fail_rejected(REQUEST, NOON, FENCE, ERROR),
@@ -48,9 +60,11 @@ CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "time_out": lambda seen: changes.time_out(seen, NOON, LOST),
     "resend": lambda seen: changes.resend(seen, NOON, TIMEOUT),
     "resolve_resend": lambda seen: changes.resolve_resend(seen, NOON, TIMEOUT, WORD, NOON + timedelta(hours=24)),
+    "confirm": lambda seen: changes.confirm(seen, NOON, attempt=2, message_id="m-1", accepted_at=NOON - MS),
     "cancel": lambda seen: changes.cancel(seen, NOON),
     "annotate": lambda _: changes.annotate(REQUEST, NOON, generation=4, parked="parked/acme/r1/2.json"),
     "reschedule": lambda seen: changes.reschedule(seen, NOON, due_at=NOON),
+    "note_feedback": lambda seen: changes.note_feedback(seen, NOON, COUNTS),
 }
 """How each rule's change is made; some are made from the record as it was seen."""
 
@@ -63,7 +77,8 @@ BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
     "due this moment": ({"due_at": NOON}, frozenset()),
     "due a moment later": ({"due_at": NOON + MS}, frozenset({Guard.DUE})),
     "due at no time": ({"due_at": None}, frozenset()),
-    "another attempt": ({"attempt": 1}, frozenset({Guard.SAME_ATTEMPT})),
+    "another attempt": ({"attempt": 1}, frozenset({Guard.SAME_ATTEMPT, Guard.ATTEMPT_MADE})),
+    "a later attempt": ({"attempt": 3}, frozenset({Guard.SAME_ATTEMPT})),
     "another owner": ({"owner": "w1"}, frozenset({Guard.SAME_ATTEMPT})),
     "no deadline": ({"deadline": None}, frozenset({Guard.DEADLINE_PASSED})),
     "a deadline this moment": ({"deadline": NOON}, frozenset({Guard.DEADLINE_PASSED, Guard.WORKER_DEAD})),
@@ -73,6 +88,15 @@ BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
     "maybe sent before": ({"maybe_sent": True}, frozenset({Guard.NOT_MAYBE_SENT})),
     "surely not sent before": ({"maybe_sent": False}, frozenset({Guard.MAYBE_SENT})),
     "its caller chose to hold": ({"on_unknown": "hold"}, frozenset({Guard.RESEND_CHOSEN})),
+    "no feedback yet": ({"feedback": None}, frozenset()),
+    "the same feedback": ({"feedback": COUNTS}, frozenset({Guard.NEW_FEEDBACK})),
+    "feedback that knows of more": (
+        {"feedback": replace(COUNTS, rank=9, first_at=NOON - MS, last_at=COUNTS.last_at + MS)},
+        frozenset({Guard.NEW_FEEDBACK}),
+    ),
+    "feedback of less, at the same times": ({"feedback": replace(COUNTS, delivered=0, rank=5)}, frozenset()),
+    "the same feedback, last told of a moment before": ({"feedback": replace(COUNTS, last_at=COUNTS.last_at - MS)}, frozenset()),
+    "the same feedback, first told of a moment later": ({"feedback": replace(COUNTS, first_at=NOON + MS)}, frozenset()),
 }
 """Ways in which the stored record may differ from one that keeps every guard, and the guards that each breaks."""
 
@@ -114,6 +138,10 @@ def seen(rule: Rule, status: Status) -> Delivery:
         parked="parked/acme/r1/0.json",
         maybe_sent=Guard.MAYBE_SENT in rule.guards,
         error=ERROR,
+        account="444455556666",
+        region="us-east-1",
+        earlier_attempts=(EarlierAttempt(1, "111122223333", "eu-west-1"),),
+        feedback=LESS,
         sweep_at=NOON - MS,
         expires_at=NOON + timedelta(hours=24),
     )

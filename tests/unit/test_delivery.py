@@ -9,7 +9,7 @@ from mailer.domain import changes, delivery
 from mailer.domain.delivery import END_STATUSES, HOLDS, RULES, Guard, Status, WaitsFor, same_content
 from mailer.domain.errors import EXPIRED
 from support.fakes.ports import NOON, a_delivery
-from support.transitions import BREAKS, CHANGES, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, TIMEOUT, WORD, Case, cases, seen
+from support.transitions import BREAKS, CHANGES, COUNTS, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, TIMEOUT, WORD, Case, cases, seen
 
 OPEN = {Status.QUEUED, Status.DEFERRED}
 
@@ -36,24 +36,24 @@ def test_every_rule_has_a_change() -> None:
 def test_nothing_takes_over_a_request_under_way() -> None:
     """Safety needs no clock: from `sending` only its own worker, proof of acceptance and `unknown` lead on."""
     away = {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is not None}
-    assert away == {"accept", "defer_attempt", "fail_rejected", "mark_unknown", "time_out"}
-    assert all(Guard.SAME_ATTEMPT in RULES[name].guards for name in away - {"accept"})
+    assert away == {"accept", "confirm", "defer_attempt", "fail_rejected", "mark_unknown", "time_out"}
+    assert all(Guard.SAME_ATTEMPT in RULES[name].guards for name in away - {"accept", "confirm"})
 
 
 def test_only_acceptance_leads_on_from_an_end() -> None:
     """`sent`, `failed` and `cancelled` are final; an `unknown` may still be proven or sent again."""
     for end in END_STATUSES - {Status.UNKNOWN}:
         away = {name for name, rule in RULES.items() if end in rule.sources}
-        assert away == (set() if end is Status.SENT else {"accept"})
+        assert away == ({"note_feedback"} if end is Status.SENT else {"accept"})
     away = {name for name, rule in RULES.items() if Status.UNKNOWN in rule.sources}
-    assert away == {"accept", "defer_attempt", "fail_rejected", "resend", "resolve_resend", "annotate"}
+    assert away == {"accept", "confirm", "defer_attempt", "fail_rejected", "resend", "resolve_resend", "annotate"}
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
 def test_nothing_of_an_attempt_leads_on_from_a_request_that_waits(status: Status) -> None:
     """A result that comes when the request waits again is too late, whatever attempt it is of; only acceptance is not."""
     away = {name for name, rule in RULES.items() if status in rule.sources}
-    assert away == {"defer", "fail_unsent", "give_up", "begin", "accept", "cancel", "annotate", "reschedule"}
+    assert away == {"defer", "fail_unsent", "give_up", "begin", "accept", "confirm", "cancel", "annotate", "reschedule"}
 
 
 def test_who_moves_waiting_mail_does_not_touch_what_is_under_way() -> None:
@@ -106,7 +106,7 @@ def test_a_record_that_is_there_keeps_its_birth() -> None:
 
 def test_an_attempt_s_end_needs_the_sweeper_no_more() -> None:
     """What has ended stands in no index of open records."""
-    for name in ("accept", "fail_rejected", "mark_unknown", "time_out", "give_up", "fail_unsent", "cancel"):
+    for name in ("accept", "confirm", "fail_rejected", "mark_unknown", "time_out", "give_up", "fail_unsent", "cancel"):
         rule = RULES[name]
         record = seen(rule, next(s for s in sorted(rule.sources, key=str) if s))
         assert delivery.apply(CHANGES[name](record), record).sweep_at is None, name
@@ -127,7 +127,7 @@ def test_an_attempt_lost_for_good_is_only_the_operator_s() -> None:
 
 def test_a_parked_body_stays_known_until_the_end_and_after() -> None:
     """Whoever ends the request knows what to delete; whoever holds an unknown, what to send again."""
-    for name in ("accept", "fail_rejected", "give_up", "mark_unknown", "begin", "cancel"):
+    for name in ("accept", "confirm", "fail_rejected", "give_up", "mark_unknown", "begin", "cancel"):
         rule = RULES[name]
         record = seen(rule, next(s for s in sorted(rule.sources, key=str) if s))
         assert delivery.apply(CHANGES[name](record), record).parked == record.parked, name
@@ -170,6 +170,66 @@ def test_what_was_given_up_can_be_sent_again_by_an_operator() -> None:
     record = replace(seen(RULES["give_up"], Status.DEFERRED), deadline=None)
     given_up = delivery.apply(changes.give_up(REQUEST, NOON, LOST), record)
     assert delivery.allows(changes.resolve_resend(given_up, NOON, TIMEOUT, WORD, NOON), given_up)
+
+
+# -- what SES told -------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_of_an_attempt_shows_that_ses_accepted_it() -> None:
+    """With SES's own id and time, whatever the record waits for."""
+    for status in (Status.SENDING, Status.UNKNOWN, Status.QUEUED, Status.DEFERRED):
+        record = seen(RULES["confirm"], status)
+        sent = delivery.apply(CHANGES["confirm"](record), record)
+        assert (sent.status, sent.message_id, sent.sent_at, sent.error, sent.due_at) == (Status.SENT, "m-1", NOON - MS, None, None)
+
+
+def test_the_attempts_that_ses_may_have_accepted_stay_known() -> None:
+    """Each with the account that it was sent from: an event of it is held against that."""
+    record = seen(RULES["resend"], Status.UNKNOWN)
+    for name in ("resend", "resolve_resend"):
+        again = delivery.apply(CHANGES["begin"](record), delivery.apply(CHANGES[name](record), record))
+        assert again.attempt == 3
+        assert again.sent_from(1) == ("111122223333", "eu-west-1")
+        assert again.sent_from(2) == ("444455556666", "us-east-1")
+        assert again.sent_from(3) == ("111122223333", "eu-west-1")
+        assert [again.sent_from(attempt) for attempt in (0, 4)] == [None, None]
+
+
+def test_an_attempt_queued_again_twice_is_known_once() -> None:
+    """An unknown that was given up and is sent again has made no attempt in between."""
+    record = seen(RULES["resend"], Status.UNKNOWN)
+    once = delivery.apply(CHANGES["resend"](record), record)
+    unknown = replace(once, status=Status.UNKNOWN)
+    assert delivery.apply(CHANGES["resend"](unknown), unknown).earlier_attempts == once.earlier_attempts
+
+
+def test_earlier_attempts_are_bounded() -> None:
+    """The latest are kept; of those without an account no event could be taken."""
+    record = seen(RULES["resend"], Status.UNKNOWN)
+    for attempt in range(2, 20):
+        record = replace(record, status=Status.UNKNOWN, attempt=attempt)
+        record = delivery.apply(CHANGES["resend"](record), record)
+    assert [earlier.number for earlier in record.earlier_attempts] == list(range(10, 20))
+    unknown = replace(record, status=Status.UNKNOWN, attempt=30, account=None)
+    assert delivery.apply(CHANGES["resend"](unknown), unknown).sent_from(30) == (None, "us-east-1")
+    assert 30 not in {earlier.number for earlier in delivery.apply(CHANGES["resend"](unknown), unknown).earlier_attempts}
+
+
+def test_the_id_of_a_mail_is_that_of_the_attempt_that_was_accepted() -> None:
+    """Also where a later attempt has begun; an operator's word is not SES's."""
+    record = seen(RULES["confirm"], Status.SENDING)
+    sent = delivery.apply(changes.confirm(record, NOON, attempt=1, message_id="m-1", accepted_at=NOON), record)
+    assert (sent.message_id_of(1), sent.message_id_of(2)) == ("m-1", None)
+    assert replace(sent, accepted_attempt=None).message_id_of(2) == "m-1"
+    told = delivery.apply(changes.resolve_sent(record, NOON, "m-9", replace(WORD, outcome="sent")), record)
+    assert (told.message_id, told.message_id_of(2)) == ("m-9", None)
+
+
+def test_feedback_leaves_the_time_of_the_end_alone() -> None:
+    """Whenever it comes the record is the same."""
+    record = seen(RULES["note_feedback"], Status.SENT)
+    noted = delivery.apply(replace(CHANGES["note_feedback"](record), now=NOON + timedelta(days=1)), record)
+    assert noted == replace(record, feedback=COUNTS)
 
 
 # -- already done --------------------------------------------------------------------------------------------------------

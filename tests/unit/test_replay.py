@@ -193,6 +193,27 @@ def test_an_attempt_that_was_begun_since_is_not_open_again() -> None:
     assert restored.replay(line(status="deferred", attempt=1, generation=1)) == {"known": 1}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_put_back_knows_the_account_that_it_was_sent_from(turned: bool) -> None:  # noqa: FBT001 - both orders of the lines
+    """Only the line of the provider's answer names it; SES's events are held against it."""
+    restored = Restored(a_record(Status.SENDING, attempt=1, owner="w1"))
+    answered = line(message="provider answered", outcome="sent", attempt=2, account="111122223333", region="eu-west-1")
+    lines = [answered, line(status="sent", attempt=2)]
+    assert restored.replay(*(reversed(lines) if turned else lines)) == {"sent": 1}
+    [end] = restored.ends.written
+    assert (end.account, end.region) == ("111122223333", "eu-west-1")
+
+
+def test_a_request_that_is_open_again_knows_the_account_of_its_last_attempt() -> None:
+    """An event may still show that SES accepted it."""
+    restored = Restored(a_record(Status.SENDING, attempt=1, owner="w1", account="444455556666", region="us-east-1"))
+    restored.park()
+    lost = line(message="provider answered", outcome="unknown", attempt=2, account="111122223333", region="eu-west-1")
+    restored.replay(lost, line(status="queued", attempt=2, generation=1, maybe_sent=True))
+    [record] = restored.ends.reopened
+    assert record.sent_from(2) == ("111122223333", "eu-west-1")
+
+
 def test_a_held_unknown_finds_its_body_again() -> None:
     """An operator may still have it sent."""
     restored = Restored(a_record(Status.UNKNOWN, attempt=1, owner="w1"))

@@ -6,7 +6,6 @@ from inspect import getmembers, isfunction
 
 import pytest
 
-from mailer.domain.changes import Fence
 from mailer.domain.delivery import NEEDS_NEW_ID, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
 from mailer.domain.events import provider_changed
@@ -70,9 +69,11 @@ def test_a_line_names_whose_call_it_was() -> None:
 def test_what_ses_answered_is_a_line_of_its_own(outcome: Outcome, said: dict[str, str]) -> None:
     """It is written before the record is: an `unknown` can be resolved by it."""
     with a_telemetry() as (telemetry, written):
-        telemetry.answered("acme", "r1", Fence(2, "worker-1"), outcome, TEN_MS)
+        attempt = a_delivery(attempt=2, owner="worker-1", account="111122223333", region="eu-west-1")
+        telemetry.answered(attempt, outcome, TEN_MS)
     [line] = written.log
-    assert line.items() >= {"tenant_id": "acme", "request_id": "r1", "attempt": 2, "owner": "worker-1", "took_ms": 10, **said}.items()
+    names = {"tenant_id": "acme", "request_id": "r1", "attempt": 2, "owner": "worker-1", "account": "111122223333", "region": "eu-west-1"}
+    assert line.items() >= {**names, "took_ms": 10, **said}.items()
     assert written.values("ProviderLatency") == [10]
 
 

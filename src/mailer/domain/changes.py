@@ -6,8 +6,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mailer.domain import delivery
-from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, OnUnknown, Resolution, Rule, WaitsFor
+from mailer.domain.delivery import (
+    MAX_EARLIER_ATTEMPTS,
+    OVERDUE_AFTER,
+    Change,
+    Delivery,
+    EarlierAttempt,
+    OnUnknown,
+    Resolution,
+    Rule,
+    WaitsFor,
+)
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.facts import FeedbackCounts
 from mailer.domain.message import SendRequest, content_hash
 
 
@@ -55,6 +66,17 @@ class Fence:
 
     attempt: int
     owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class SentBy:
+    """What an attempt is sent by: the provider, its config's version, and account and region, against which SES's events are held."""
+
+    provider: str
+    version: int
+    account: str | None = None
+    """The AWS account's id, where it is known."""
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,13 +157,16 @@ def defer_for_operator(request: Request, now: datetime, error: ErrorInfo, parked
     return defer(request, now, deferral, due_at=None)
 
 
-def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, provider: str, version: int) -> Change:
-    """Pass the fence: the last write before SES is called."""
+def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, sent_by: SentBy, suppressed: int = 0) -> Change:
+    """Pass the fence: the last write before SES is called. `suppressed` recipients are left out."""
     sets = {
         "owner": owner,
         "deadline": deadline,
-        "provider": provider,
-        "provider_version": version,
+        "provider": sent_by.provider,
+        "provider_version": sent_by.version,
+        "account": sent_by.account,
+        "region": sent_by.region,
+        "suppressed": suppressed,
         "due_at": None,
         "waits_for": None,
         "error": None,
@@ -152,7 +177,7 @@ def begin(request: Request, now: datetime, *, owner: str, deadline: datetime, pr
 
 def accept(request: Request, now: datetime, fence: Fence, message_id: str) -> Change:
     """Record that SES accepted the message."""
-    sets = {**_NO_TIMERS, "message_id": message_id, "sent_at": now, "error": None}
+    sets = {**_NO_TIMERS, "message_id": message_id, "accepted_attempt": fence.attempt, "sent_at": now, "error": None}
     return _of_attempt(delivery.ACCEPT, request, now, fence, sets)
 
 
@@ -227,12 +252,39 @@ def resolve_resend(record: Delivery, now: datetime, send_timeout: timedelta, res
 
 def _resend(rule: Rule, record: Delivery, now: datetime, send_timeout: timedelta, sets: Mapping[str, Any]) -> Change:
     fence = _fence_of(record)
+    sets = {**sets, "earlier_attempts": _with_last_attempt(record)}
     return _change(rule, request_of(record), now, attempt=fence.attempt, owner=fence.owner, send_timeout=send_timeout, sets=sets)
+
+
+def _with_last_attempt(record: Delivery) -> tuple[EarlierAttempt, ...]:
+    """Return the attempts that SES may have accepted once the record's own is one of them; one of an unknown account cannot be told."""
+    earlier = tuple(attempt for attempt in record.earlier_attempts if attempt.number != record.attempt)
+    last = (EarlierAttempt(record.attempt, record.account, record.region),) if record.account and record.region else ()
+    return (*earlier, *last)[-MAX_EARLIER_ATTEMPTS:]
+
+
+def confirm(record: Delivery, now: datetime, *, attempt: int, message_id: str, accepted_at: datetime) -> Change:
+    """Record that SES accepted an attempt, as its own event shows; `accepted_at` is SES's time."""
+    sets = {**_NO_TIMERS, "message_id": message_id, "accepted_attempt": attempt, "sent_at": accepted_at, "error": None}
+    return _change(delivery.CONFIRM, request_of(record), now, attempt=attempt, sets=sets)
+
+
+def note_feedback(record: Delivery, now: datetime, counts: FeedbackCounts) -> Change:
+    """Write down what became of a mail, unless the record knows of more."""
+    return _change(delivery.NOTE_FEEDBACK, request_of(record), now, feedback=counts, sets={"feedback": counts})
 
 
 def resolve_sent(record: Delivery, now: datetime, message_id: str | None, resolution: Resolution) -> Change:
     """Record an operator's word that SES accepted the message."""
-    sets = {**_NO_TIMERS, "message_id": message_id, "sent_at": now, "error": None, "resolution": resolution}
+    attempt = record.attempt if message_id else None
+    sets = {
+        **_NO_TIMERS,
+        "message_id": message_id,
+        "accepted_attempt": attempt,
+        "sent_at": now,
+        "error": None,
+        "resolution": resolution,
+    }
     return _of_attempt(delivery.ACCEPT, request_of(record), now, _fence_of(record), sets)
 
 

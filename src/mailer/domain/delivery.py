@@ -4,6 +4,7 @@
     ∅, queued, deferred ──wait──▶ deferred ──begin──▶ sending ──postpone──▶ deferred
     queued, deferred ──cancel──▶ cancelled        sending ──reject──▶ failed
     ∅, queued, deferred ──refuse──▶ failed        sending ──lose, time_out──▶ unknown ──resend──▶ queued (maybeSent)
+    sending, unknown, queued, deferred ──confirm──▶ sent, by an event of SES about an attempt that was made
 
 `begin` is the fence: the last write before SES is called. Nothing may take over `sending`, so safety needs no clock.
 """
@@ -15,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.facts import FeedbackCounts
 
 OnUnknown = Literal["hold", "resend"]
 
@@ -94,6 +96,19 @@ class Resolution:
     """The ARN of the IAM identity that said so, which `by` need not be."""
 
 
+MAX_EARLIER_ATTEMPTS = 10
+"""Earlier attempts that a record keeps: the latest ones. Who chose `resend` may have more, of which no event is taken any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierAttempt:
+    """An attempt that SES may have accepted and after which the request was queued again."""
+
+    number: int
+    account: str
+    region: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """The record of one send request. Times are aware and UTC; `attempt` counts SES calls, `generation` queue messages."""
@@ -123,8 +138,20 @@ class Delivery:
     """An earlier attempt ended unknown and was sent again: it can end only as `sent` or `unknown`."""
     provider: str = "ses"
     provider_version: int | None = None
+    account: str | None = None
+    """The id of the AWS account that the attempt in hand, or the last one, sent from; None where that is not known, as with SMTP."""
+    region: str | None = None
+    """The AWS region of that."""
+    earlier_attempts: tuple[EarlierAttempt, ...] = ()
+    """Those before it that SES may have accepted, the oldest first; at most MAX_EARLIER_ATTEMPTS."""
+    suppressed: int = 0
+    """Recipients that the attempt left out of the mail."""
     message_id: str | None = None
+    accepted_attempt: int | None = None
+    """The attempt that `message_id` is of; None: the last one."""
     sent_at: datetime | None = None
+    feedback: FeedbackCounts | None = None
+    """What became of the mail that was sent, as SES told it."""
     error: ErrorInfo | None = None
     correlation_id: str | None = None
     resolution: Resolution | None = None
@@ -157,6 +184,17 @@ class Delivery:
         """When the worker of this attempt cannot be alive any more."""
         return (self.deadline or self.updated_at) + send_timeout + WORKER_DEAD_MARGIN
 
+    def sent_from(self, attempt: int) -> tuple[str | None, str | None] | None:
+        """Return account and region that an attempt sent from; None where SES cannot have accepted it, or it is not kept any more."""
+        if 1 <= attempt == self.attempt:
+            return self.account, self.region
+        return next(((earlier.account, earlier.region) for earlier in self.earlier_attempts if earlier.number == attempt), None)
+
+    def message_id_of(self, attempt: int) -> str | None:
+        """Return SES's id of the mail of an attempt, where SES itself told it."""
+        is_word = self.resolution is not None and self.resolution.outcome == "sent"
+        return self.message_id if attempt == (self.accepted_attempt or self.attempt) and not is_word else None
+
     @property
     def principal(self) -> str | None:
         """The ARN of the IAM identity whose call brought it to its present status; None where no call did."""
@@ -183,6 +221,8 @@ class Guard(StrEnum):
     NOT_MAYBE_SENT = "no earlier attempt may have been accepted"
     MAYBE_SENT = "an earlier attempt may have been accepted"
     RESEND_CHOSEN = "the caller chose onUnknown: resend"
+    ATTEMPT_MADE = "the attempt was made: the record's is not below it"
+    NEW_FEEDBACK = "the record's feedback knows of less"
 
 
 Source = Status | None
@@ -197,10 +237,11 @@ class Rule:
     sources: frozenset[Source]
     target: Status | None
     guards: frozenset[Guard] = frozenset()
+    sets_updated_at: bool = True
 
 
-def _rule(name: str, sources: set[Source], target: Status | None, *guards: Guard) -> Rule:
-    return Rule(name, frozenset(sources), target, frozenset(guards))
+def _rule(name: str, sources: set[Source], target: Status | None, *guards: Guard, sets_updated_at: bool = True) -> Rule:
+    return Rule(name, frozenset(sources), target, frozenset(guards), sets_updated_at)
 
 
 _OPEN: set[Source] = {Status.QUEUED, Status.DEFERRED}
@@ -218,10 +259,13 @@ MARK_UNKNOWN = _rule("mark_unknown", {Status.SENDING}, Status.UNKNOWN, Guard.SAM
 TIME_OUT = _rule("time_out", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMPT, Guard.DEADLINE_PASSED)
 RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD, Guard.RESEND_CHOSEN)
 RESOLVE_RESEND = _rule("resolve_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
+CONFIRM = _rule("confirm", {*_OPEN, Status.SENDING, Status.UNKNOWN}, Status.SENT, Guard.ATTEMPT_MADE)
 CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
 # These two leave the status alone: the newest generation, where the body is parked, when the sweeper looks again.
 ANNOTATE = _rule("annotate", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
 RESCHEDULE = _rule("reschedule", _OPEN, None, Guard.NEWEST_GENERATION)
+# The time of the end stays, so that the same events give the same record whenever they come.
+NOTE_FEEDBACK = _rule("note_feedback", {Status.SENT}, None, Guard.NEW_FEEDBACK, sets_updated_at=False)
 
 RULES: Mapping[str, Rule] = {
     rule.name: rule
@@ -238,9 +282,11 @@ RULES: Mapping[str, Rule] = {
         TIME_OUT,
         RESEND,
         RESOLVE_RESEND,
+        CONFIRM,
         CANCEL,
         ANNOTATE,
         RESCHEDULE,
+        NOTE_FEEDBACK,
     )
 }
 
@@ -259,8 +305,15 @@ class Change:
     owner: str | None = None
     send_timeout: timedelta = timedelta()
     sets: Mapping[str, Any] = field(default_factory=dict)
+    feedback: FeedbackCounts | None = None
     initial_fields: Mapping[str, Any] | None = None
     """Fields of a new record, used only where it has none; None where the rule never makes one."""
+
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """Return the fields that it sets, with those that follow from the rule."""
+        fields = {**self.sets, "updated_at": self.now} if self.rule.sets_updated_at else dict(self.sets)
+        return fields if self.rule.target is None else {**fields, "status": self.rule.target}
 
 
 def allows(change: Change, current: Delivery | None) -> bool:
@@ -302,15 +355,15 @@ HOLDS: Mapping[Guard, Callable[[Change, Delivery], bool]] = {
     Guard.NOT_MAYBE_SENT: lambda _, current: not current.maybe_sent,
     Guard.MAYBE_SENT: lambda _, current: current.maybe_sent,
     Guard.RESEND_CHOSEN: lambda _, current: current.on_unknown == "resend",
+    Guard.ATTEMPT_MADE: lambda change, current: current.attempt >= (change.attempt or 0),
+    Guard.NEW_FEEDBACK: lambda change, current: change.feedback is not None and change.feedback.replaces(current.feedback),
 }
 """What each guard asks of the record as it stands."""
 
 
 def apply(change: Change, current: Delivery | None) -> Delivery:
     """Return the record after the change; `allows` must have said yes."""
-    sets = {**change.sets, "updated_at": change.now}
-    if change.rule.target is not None:
-        sets["status"] = change.rule.target
+    sets = dict(change.written)
     if change.rule is BEGIN:
         sets["attempt"] = (current.attempt if current else 0) + 1
     initial_fields = change.initial_fields or {}

@@ -95,6 +95,8 @@ def _operands(outcome: FinalOutcome) -> dict[str, Any]:
 
 def _sets(outcome: FinalOutcome) -> dict[str, Any]:
     fields: dict[str, Any] = {"status": outcome.status, "updated_at": outcome.at, "attempt": outcome.attempt, "on_unknown": "hold"}
+    if outcome.account and outcome.region:
+        fields |= {"account": outcome.account, "region": outcome.region}
     if outcome.status is Status.SENT:
         fields |= {"sent_at": outcome.at, "message_id": outcome.message_id}
     if outcome.code in CODES:

@@ -148,8 +148,11 @@ def _reopened(ids: Ids, record: Delivery | None, logged: LoggedState | None, bod
         return replace(base, parked=key)
     expires_at = (logged.expires_at if logged else None) or base.expires_at
     look = now if key else now + OVERDUE_AFTER
+    sender = logged if logged and logged.account and logged.attempt >= base.attempt else base
     return replace(
         base,
+        account=sender.account,
+        region=sender.region,
         status=Status.DEFERRED,
         updated_at=now,
         expires_at=expires_at,

@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,8 @@ class LoggedState:
     attempt: int = 0
     generation: int = 0
     message_id: str | None = None
+    account: str | None = None
+    region: str | None = None
     code: str | None = None
     hint: str | None = None
     parked: str | None = None
@@ -40,7 +42,7 @@ class LoggedState:
     @property
     def outcome(self) -> FinalOutcome:
         """Return it as a final outcome."""
-        names = ("tenant_id", "request_id", "status", "at", "attempt", "message_id", "code")
+        names = ("tenant_id", "request_id", "status", "at", "attempt", "message_id", "account", "region", "code")
         return FinalOutcome(**{name: getattr(self, name) for name in names})
 
 
@@ -61,10 +63,20 @@ def read_log(lines: Iterable[str]) -> RequestLog:
         except (KeyError, TypeError, ValueError):
             log.unreadable += 1
             continue
-        known = log.newest.get((logged.tenant_id, logged.request_id)) if logged else None
-        if logged and (known is None or _rank(logged) >= _rank(known)):
-            log.newest[logged.tenant_id, logged.request_id] = logged
+        if logged:
+            ids = logged.tenant_id, logged.request_id
+            log.newest[ids] = _newest(logged, log.newest.get(ids))
     return log
+
+
+def _newest(logged: LoggedState, known: LoggedState | None) -> LoggedState:
+    """Return the newer of two states; where they are of one attempt, with the account that only one of the lines names."""
+    if known is None:
+        return logged
+    newer, older = (logged, known) if _rank(logged) >= _rank(known) else (known, logged)
+    if newer.attempt != older.attempt or newer.account:
+        return newer
+    return replace(newer, account=older.account, region=older.region)
 
 
 def _rank(logged: LoggedState) -> tuple[bool, int, int, datetime]:
@@ -91,6 +103,8 @@ def _parse_line(line: str) -> LoggedState | None:
         attempt=shown.get("attempt", 0),
         generation=shown.get("generation", 0),
         message_id=shown.get("message_id"),
+        account=shown.get("account"),
+        region=shown.get("region"),
         code=shown.get("code"),
         hint=shown.get("hint"),
         parked=shown.get("parked"),

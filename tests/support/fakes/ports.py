@@ -110,8 +110,9 @@ class FakeTelemetry:
     steps: list[dict[Step, timedelta]] = field(default_factory=list)
     """Those of each `recorded`."""
 
-    def answered(self, tenant_id: str, request_id: str, fence: Fence, outcome: Outcome, took: timedelta) -> None:
-        self.entries.append(("answered", (tenant_id, request_id, fence, outcome, took)))
+    def answered(self, record: Delivery, outcome: Outcome, took: timedelta) -> None:
+        fence = Fence(record.attempt, record.owner or "")
+        self.entries.append(("answered", (record.tenant_id, record.request_id, fence, outcome, took)))
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
         self.entries.append(("recorded", (record,)))

@@ -7,9 +7,10 @@ from functools import cache
 from typing import NamedTuple
 
 from mailer.domain import changes, delivery
-from mailer.domain.changes import Deferral, Fence, Request
+from mailer.domain.changes import Deferral, Fence, Request, SentBy
 from mailer.domain.delivery import RULES, Change, Delivery, OnUnknown, Resolution, Rule, Status
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.facts import FeedbackCounts
 from support.fakes.ports import NOON, a_delivery
 
 LATE = NOON + timedelta(hours=1)
@@ -22,6 +23,7 @@ WORD = Resolution("resend", "ops", "asked", NOON)
 ERROR = ErrorInfo("recipient_rejected", "no")
 LATER = ErrorInfo("throttled", "later")
 LOST = ErrorInfo("outcome_unknown", "nobody knows")
+COUNTS = FeedbackCounts(delivered=1, first_at=NOON, last_at=NOON, rank=3)
 LATEST, EARLIER, NEXT = Fence(2, "w2"), Fence(1, "w1"), "w3"
 """Attempts have no numbers here: all that can matter of a fence is whether it is the record's latest."""
 
@@ -85,7 +87,7 @@ class Write(NamedTuple):
 
 
 def _begin(write: Write) -> Change:
-    return changes.begin(write.request, write.now, owner=NEXT, deadline=write.now + SECONDS, provider="ses", version=1)
+    return changes.begin(write.request, write.now, owner=NEXT, deadline=write.now + SECONDS, sent_by=SentBy("ses", 1))
 
 
 CHANGES: Mapping[str, Callable[[Write], Change]] = {
@@ -106,6 +108,8 @@ CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "resend": lambda w: changes.resend(w.seen, w.now, SECONDS),
     "resolve: resend": lambda w: changes.resolve_resend(w.seen, w.now, SECONDS, WORD, NOON + timedelta(days=1)),
     "resolve: sent": lambda w: changes.resolve_sent(w.seen, w.now, "m-1", WORD),
+    "confirm": lambda w: changes.confirm(w.seen, w.now, attempt=w.fence.attempt, message_id="m-1", accepted_at=NOON),
+    "note feedback": lambda w: changes.note_feedback(w.seen, w.now, COUNTS),
     "cancel": lambda w: changes.cancel(w.seen, w.now),
     "annotate": lambda w: changes.annotate(w.request, w.now, generation=w.generation + 1),
     "park": lambda w: changes.annotate(w.request, w.now, parked=KEY),

@@ -25,6 +25,7 @@ from mailer.domain.delivery import (
     WORKER_DEAD_MARGIN,
     Change,
     Delivery,
+    EarlierAttempt,
     Guard,
     OnUnknown,
     Resolution,
@@ -34,6 +35,7 @@ from mailer.domain.delivery import (
     already_done,
 )
 from mailer.domain.errors import UnreadableError
+from mailer.domain.facts import FeedbackCounts
 from mailer.ports import Page, RefusedError
 
 if TYPE_CHECKING:
@@ -169,6 +171,37 @@ def _from_resolution(value: Item) -> Resolution:
     return Resolution(outcome, codec.text(fields["by"]), codec.text(fields["why"]), codec.moment(fields["at"]), principal)
 
 
+def _earlier_attempts(value: Iterable[EarlierAttempt]) -> Item:
+    return encode([{"attempt": earlier.number, "account": earlier.account, "region": earlier.region} for earlier in value])
+
+
+def _from_earlier_attempts(value: Item) -> tuple[EarlierAttempt, ...]:
+    maps = [entry["M"] for entry in value["L"]]
+    return tuple(EarlierAttempt(codec.integer(of["attempt"]), codec.text(of["account"]), codec.text(of["region"])) for of in maps)
+
+
+_COUNTED = {
+    "delivered": "delivered",
+    "delayed": "delayed",
+    "bounced": "bounced",
+    "soft_bounced": "softBounced",
+    "complained": "complained",
+    "rejected": "rejected",
+    "rank": "rank",
+}
+
+
+def _feedback(value: FeedbackCounts) -> Item:
+    counted = {attribute: getattr(value, name) for name, attribute in _COUNTED.items() if getattr(value, name)}
+    return encode({**counted, "firstAt": value.first_at, "lastAt": value.last_at})
+
+
+def _from_feedback(value: Item) -> FeedbackCounts:
+    fields = value["M"]
+    counted = {name: codec.integer(fields[attribute]) for name, attribute in _COUNTED.items() if attribute in fields}
+    return FeedbackCounts(**{"rank": 0, **counted}, first_at=codec.moment(fields["firstAt"]), last_at=codec.moment(fields["lastAt"]))
+
+
 _Codec = tuple[str, Callable[[Any], Item], Callable[[Item], Any]]
 
 
@@ -211,8 +244,14 @@ FIELDS: Mapping[str, _Codec] = {
     "maybe_sent": ("maybeSent", encode, codec.flag),
     "provider": _text("provider"),
     "provider_version": _integer("providerVersion"),
+    "account": _text("account"),
+    "region": _text("region"),
+    "earlier_attempts": ("earlierAttempts", _earlier_attempts, _from_earlier_attempts),
+    "suppressed": _integer("suppressed"),
     "message_id": _text("messageId"),
+    "accepted_attempt": _integer("acceptedAttempt"),
     "sent_at": _time("sentAt"),
+    "feedback": ("feedback", _feedback, _from_feedback),
     "error": ("error", lambda e: encode(codec.error_fields(e)), codec.error),
     "correlation_id": _text("correlationId"),
     "resolution": ("resolution", _resolution, _from_resolution),
@@ -267,6 +306,10 @@ _CONDITIONS: Mapping[Guard, str] = {
     Guard.NOT_MAYBE_SENT: "attribute_not_exists(maybeSent)",
     Guard.MAYBE_SENT: "attribute_exists(maybeSent)",
     Guard.RESEND_CHOSEN: "onUnknown = :resend",
+    Guard.ATTEMPT_MADE: "attempt >= :attempt",
+    Guard.NEW_FEEDBACK: (
+        "(attribute_not_exists(feedback) OR feedback.#rank < :rank OR feedback.lastAt < :lastAt OR feedback.firstAt > :firstAt)"
+    ),
 }
 """Each guard as a condition; `domain.delivery.allows` says the same in Python, and a test compares the two."""
 
@@ -281,8 +324,17 @@ _OPERANDS: Mapping[str, Callable[[Change], Item]] = {
     ":owner": lambda change: {"S": change.owner or "-"},
     ":deadBefore": lambda change: encode(change.now - change.send_timeout - WORKER_DEAD_MARGIN),
     ":resend": lambda _: {"S": "resend"},
+    ":rank": lambda change: encode(_counts(change).rank),
+    ":lastAt": lambda change: encode(_counts(change).last_at),
+    ":firstAt": lambda change: encode(_counts(change).first_at),
 }
 """What the conditions compare with."""
+
+
+def _counts(change: Change) -> FeedbackCounts:
+    if change.feedback is None:
+        raise ValueError("feedback")
+    return change.feedback
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,11 +402,10 @@ def _update(change: Change, values: Item) -> tuple[str, dict[str, str]]:
 
 def _written(change: Change) -> dict[str, Item | None]:
     """Return the attributes that the change writes whatever stood there, None for those it removes."""
-    fields = {**change.sets, "updated_at": change.now}
+    fields = change.written
     target = change.rule.target
     derived: dict[str, Item | None] = {}
     if target is not None:
-        fields["status"] = target
         derived["tenantStatus"] = {"S": f"{change.tenant_id}#{target}"}
         derived["ttl"] = codec.expiry(change.now + RECORD_RETENTION) if target in END_STATUSES else None
     if "sweep_at" in fields:

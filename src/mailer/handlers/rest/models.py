@@ -8,6 +8,7 @@ from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, fie
 
 from mailer.domain.delivery import Delivery, OnUnknown, Resolution, Status
 from mailer.domain.errors import ErrorInfo, Problem
+from mailer.domain.facts import FeedbackCounts
 from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
 from mailer.domain.moments import rfc3339
 from mailer.domain.uploads import Upload
@@ -87,6 +88,24 @@ class ResolutionRecord(WireModel):
         return cls(outcome=resolution.outcome, by=resolution.by, why=resolution.why, at=resolution.at, principal=resolution.principal)
 
 
+class Feedback(WireModel):
+    """What became of a mail that was sent, as SES told it: recipients, each counted once."""
+
+    delivered: int
+    delayed: int
+    bounced: int
+    soft_bounced: int
+    complained: int
+    rejected: int
+    first_at: Time
+    last_at: Time
+
+    @classmethod
+    def of(cls, counts: FeedbackCounts) -> Self:
+        """Show counts."""
+        return cls(**{name: getattr(counts, name) for name in cls.model_fields})
+
+
 class StatusRecord(WireModel):
     """What became of a request; `attempts` counts the times it was handed to SES."""
 
@@ -102,6 +121,8 @@ class StatusRecord(WireModel):
     updated_at: Time
     sent_at: Time | None
     on_unknown: OnUnknown
+    feedback: Feedback | None
+    suppressed: int
     due_at: Annotated[Time | None, Field(exclude_if=_is_none)] = None
     resolution: Annotated[ResolutionRecord | None, Field(exclude_if=_is_none)] = None
     cancelled_by: Annotated[str | None, Field(exclude_if=_is_none)] = None
@@ -122,6 +143,8 @@ class StatusRecord(WireModel):
             updated_at=record.updated_at,
             sent_at=record.sent_at,
             on_unknown=record.on_unknown,
+            feedback=Feedback.of(record.feedback) if record.feedback else None,
+            suppressed=record.suppressed,
             due_at=record.next_try_at(send_timeout),
             resolution=ResolutionRecord.of(record.resolution) if record.resolution else None,
             cancelled_by=record.cancelled_by,

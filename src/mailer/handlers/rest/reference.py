@@ -107,9 +107,21 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "updatedAt": "When the record changed last.",
         "sentAt": "When SES accepted it.",
         "onUnknown": "What becomes of an unknown: held for an operator, or sent again.",
+        "feedback": "What SES told of the mail since it was sent; null as long as it told nothing, or where the tenant has no feedback.",
+        "suppressed": "How many of the recipients were left out, as the tenant's mail to them is suppressed.",
         "dueAt": "When a deferred request is tried again, or an unknown is sent again: such a one has not ended.",
         "resolution": "How an operator resolved an unknown; only where one did.",
         "cancelledBy": "The ARN of the IAM identity that withdrew it; only where one did.",
+    },
+    "Feedback": {
+        "delivered": "Recipients whose mail server took the mail. Each recipient is counted once, by what counts most.",
+        "delayed": "Recipients whose mail server does not take it yet; SES goes on trying.",
+        "bounced": "Recipients whose mail server refused it for good, or that are on SES's own suppression list.",
+        "softBounced": "Recipients to whom it could not be delivered this time.",
+        "complained": "Recipients who, or whose provider, called it spam.",
+        "rejected": "Recipients of a mail in which SES found a virus after it had accepted it.",
+        "firstAt": "When the first of these things happened.",
+        "lastAt": "When the last of them happened.",
     },
     "Error": {
         "code": "What programs go by; see the table of codes.",
@@ -262,6 +274,8 @@ _RECORD = {
     "updatedAt": "2026-11-24T10:00:00.000Z",
     "sentAt": None,
     "onUnknown": "hold",
+    "feedback": None,
+    "suppressed": 0,
 }
 _SENT = {
     **_RECORD,
@@ -270,6 +284,16 @@ _SENT = {
     "attempts": 1,
     "updatedAt": "2026-11-24T10:00:01.000Z",
     "sentAt": "2026-11-24T10:00:01.000Z",
+    "feedback": {
+        "delivered": 1,
+        "delayed": 0,
+        "bounced": 0,
+        "softBounced": 0,
+        "complained": 0,
+        "rejected": 0,
+        "firstAt": "2026-11-24T10:00:03.000Z",
+        "lastAt": "2026-11-24T10:00:03.000Z",
+    },
 }
 _CANCELLED = {**_RECORD, "status": "cancelled", "cancelledBy": "arn:aws:iam::123456789012:user/backend"}
 _RESOLVED = {

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 
 from mailer.domain import changes, proof
-from mailer.domain.changes import Fence
+from mailer.domain.changes import Fence, SentBy
 from mailer.domain.delivery import NotSent, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorClass, ErrorInfo, NotSentError, RequestError
 from mailer.domain.message import MAX_BODY, canonical_json
@@ -262,9 +262,7 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
         defer(job, deps, now, None)
         return
     owner, deadline = deps.new_owner(), now + CALL_SPAN
-    change = changes.begin(
-        job.request, now, owner=owner, deadline=deadline, provider=prepared.provider.name, version=prepared.config.version
-    )
+    change = changes.begin(job.request, now, owner=owner, deadline=deadline, sent_by=_sent_by(prepared))
     try:
         with job.timings.measured("fence", deps.clock):
             record = deps.messages.apply(change)
@@ -284,9 +282,14 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
         return
     with job.timings.measured("provider", deps.clock):
         outcome = prepared.provider.send(mail, tags=_tags(job, fence))
-    deps.telemetry.answered(job.tenant_id, job.send.request_id, fence, outcome, deps.clock.now() - began)
+    deps.telemetry.answered(record, outcome, deps.clock.now() - began)
     record_outcome(job, deps, fence, outcome, prepared.row)
     apply_backpressure(outcome, prepared, deps)
+
+
+def _sent_by(prepared: PreparedSend) -> SentBy:
+    config = prepared.config
+    return SentBy(prepared.provider.name, config.version, config.account, config.region or None)
 
 
 def _tags(job: Job, fence: Fence) -> Mapping[str, str]:

@@ -1,0 +1,113 @@
+"""Keep what SES told of each recipient of a request, and count it.
+
+Facts join like sets: `merged` is idempotent, commutative and associative, so the same events give the same facts whatever came first.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+FACT_RETENTION = timedelta(days=35)
+"""How long the facts of a request are kept after its last event."""
+
+MAX_RECIPIENTS = 50
+"""Recipients of one mail (SES's limit), and of a request's facts."""
+
+
+class RecipientStatus(StrEnum):
+    """What became of a mail for one recipient; the most significant comes last, and counts."""
+
+    DELAYED = "delayed"
+    SOFT_BOUNCED = "soft_bounced"  # also an out-of-office reply, which comes after the delivery
+    DELIVERED = "delivered"
+    REJECTED = "rejected"  # SES found a virus after it had accepted the mail
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
+
+    @property
+    def significance(self) -> int:
+        """How much it says; from 1."""
+        return _SIGNIFICANCE[self]
+
+
+_SIGNIFICANCE = {status: place for place, status in enumerate(RecipientStatus, start=1)}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fact:
+    """The latest that SES told of a recipient in one status; facts are ordered by time first."""
+
+    at: datetime
+    smtp_status: str = ""
+    """The enhanced status code (RFC 3463), such as 5.1.1; empty where SES gave none."""
+    diagnostic: str = field(default="", repr=False)
+    """What the receiving server said, cut; it may hold the address."""
+
+
+Facts = Mapping[str, Mapping[RecipientStatus, Fact]]
+"""By recipient, by status."""
+
+NO_FACTS: Facts = MappingProxyType({})
+
+
+def merged(one: Facts, other: Facts) -> Facts:
+    """Join two sets of facts: of each recipient and status the later fact; beyond MAX_RECIPIENTS the first by address."""
+    recipients = sorted({*one, *other})[:MAX_RECIPIENTS]
+    return {recipient: _joined(one.get(recipient, {}), other.get(recipient, {})) for recipient in recipients}
+
+
+def _joined(one: Mapping[RecipientStatus, Fact], other: Mapping[RecipientStatus, Fact]) -> Mapping[RecipientStatus, Fact]:
+    joined = dict(one)
+    for status, fact in other.items():
+        joined[status] = max(fact, joined.get(status, fact))
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientFeedback:
+    """What became of a mail for one recipient, as it is shown: its most significant fact."""
+
+    email: str = field(repr=False)
+    status: RecipientStatus
+    fact: Fact
+
+
+def recipients_of(facts: Facts) -> Sequence[RecipientFeedback]:
+    """Return each recipient with its most significant fact, by address."""
+    latest = {recipient: max(of_one, key=lambda status: status.significance) for recipient, of_one in sorted(facts.items()) if of_one}
+    return [RecipientFeedback(recipient, status, facts[recipient][status]) for recipient, status in latest.items()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackCounts:
+    """How many recipients are in which status, each counted once, and when SES's first and last word about them was."""
+
+    delivered: int = 0
+    delayed: int = 0
+    bounced: int = 0
+    soft_bounced: int = 0
+    complained: int = 0
+    rejected: int = 0
+    first_at: datetime
+    last_at: datetime
+    rank: int
+    """Sum of the significances: grows with each recipient's status, so that older counts never replace newer ones."""
+
+    def replaces(self, other: "FeedbackCounts | None") -> bool:
+        """Whether these counts know of more than others do."""
+        return other is None or self.rank > other.rank or self.last_at > other.last_at or self.first_at < other.first_at
+
+
+def counts_of(facts: Facts) -> FeedbackCounts | None:
+    """Count the recipients by status; None where there are none."""
+    shown = recipients_of(facts)
+    if not shown:
+        return None
+    times = [fact.at for of_one in facts.values() for fact in of_one.values()]
+    by_status = Counter(recipient.status.value for recipient in shown)
+    return FeedbackCounts(
+        **by_status, first_at=min(times), last_at=max(times), rank=sum(recipient.status.significance for recipient in shown)
+    )
