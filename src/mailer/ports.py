@@ -15,6 +15,7 @@ from mailer.domain.mime import Mail, Sender
 from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.domain.suppressions import Entry, Reason
 from mailer.domain.uploads import Upload, UploadRequest
 
 
@@ -137,6 +138,65 @@ class ProviderStore(Protocol):
 
     def replace(self, row: Provider) -> bool:
         """Write a row over the revision that it was read as (0: there was none); False when another write came first."""
+        ...
+
+
+class SuppressionMarks(Protocol):
+    """The mark on a provider row that makes sending look into the tenant's suppressions."""
+
+    def mark_suppressions(self, tenant_id: str) -> bool:
+        """Note that a tenant has suppressions; False where it has no row. Called before the first is written.
+
+        Raises:
+            DependencyError: DynamoDB did not answer; the write may have happened.
+        """
+        ...
+
+
+Listed = tuple[str, str]
+"""An address of a tenant as the suppressions table knows it: the tenant's id, and what `suppression_key` makes of the address."""
+
+
+class SuppressionsReader(Protocol):
+    """The part of the suppressions table that sending needs."""
+
+    def get_many(self, addresses: Collection[Listed]) -> Mapping[Listed, Entry | UnreadableError]:
+        """Return the entries that there are, read consistently; of one that cannot be read, why. Up to a hundred are read at once.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionPage:
+    """One page of what a tenant has suppressed, newest first; `cursor` is None on the last."""
+
+    entries: Sequence[Entry]
+    cursor: str | None
+
+
+class SuppressionsTable(SuppressionsReader, Protocol):
+    """The addresses that tenants' mail leaves out."""
+
+    def replace(self, entry: Entry) -> bool:
+        """Write an entry over the revision that it was read as (0: there was none); False when another write came first.
+
+        Raises:
+            DependencyError: DynamoDB did not answer; the write may have happened.
+        """
+        ...
+
+    def list(self, tenant_id: str, *, reason: Reason | None, limit: int, cursor: str | None) -> SuppressionPage:
+        """List what a tenant has suppressed, for any reason or for one, newest first; what has expired may be among it.
+
+        A cursor leads through the list that gave it: of this tenant, with this reason.
+
+        Raises:
+            KeyError: the cursor is not one of this list's.
+            DependencyError: DynamoDB did not answer.
+        """
         ...
 
 

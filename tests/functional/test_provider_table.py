@@ -1,6 +1,6 @@
 """The providers table in moto: what each conditional write lets through, and what it does not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 
 from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED, DynamoProvidersTable
+from mailer.domain import lifecycle
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.provider import Provider, ProviderStatus
 from support.aws import tables
@@ -80,6 +81,7 @@ FULL = a_provider(
     error=DENIED,
     faulty_requests=frozenset({"r1", "r2", "r3"}),
     release_at=NOON,
+    has_suppressions=True,
 )
 
 
@@ -369,3 +371,41 @@ def test_keys_that_stay_unprocessed_are_an_outage(table: DynamoProvidersTable) -
 
     with patch.object(table._client, "batch_get_item", none_of_it), pytest.raises(DependencyError):
         table.get_many(["acme"])
+
+
+# ── the mark of suppressions ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_mark_stands_and_makes_whoever_read_the_row_before_read_it_again(table: DynamoProvidersTable) -> None:
+    """A change of the provider that had read the row without it would take it away."""
+    read = stored(table, a_provider())
+    assert table.mark_suppressions("acme")
+    assert not table.replace(replace(read, sandbox="true"))
+    marked = row_of(table)
+    assert marked.has_suppressions
+    assert table.replace(replace(marked, sandbox="true"))
+    assert row_of(table).has_suppressions
+
+
+def test_a_mark_that_stands_is_not_written_again(table: DynamoProvidersTable) -> None:
+    """Or each suppression would disturb the provider API."""
+    stored(table, a_provider())
+    assert table.mark_suppressions("acme")
+    marked = row_of(table)
+    assert table.mark_suppressions("acme")
+    assert row_of(table) == marked
+
+
+def test_a_tenant_without_a_row_cannot_be_marked(table: DynamoProvidersTable) -> None:
+    """And none is made: it would be no provider's."""
+    assert not table.mark_suppressions("acme")
+    assert table.get("acme") is None
+
+
+@pytest.mark.parametrize("change", [lambda row: lifecycle.delete(row, NOON), lambda row: lifecycle.erase(lifecycle.delete(row, NOON))])
+def test_the_mark_outlives_the_provider(table: DynamoProvidersTable, change: Callable[[Provider], Provider]) -> None:
+    """Whoever comes under the tenant's id next must not mail what bounced."""
+    stored(table, a_provider())
+    assert table.mark_suppressions("acme")
+    assert table.replace(change(row_of(table)))
+    assert row_of(table).has_suppressions

@@ -15,6 +15,7 @@ OUTPUTS = {
     "DashboardUrl",
     "FeedbackBusArn",
     "FeedbackQueueUrl",
+    "SuppressionsTableName",
 }
 
 

@@ -9,7 +9,7 @@ from mailer.domain.delivery import RECORD_RETENTION
 from support.aws import tables
 
 MAY_WAIT_DAYS = 14  # sendAt at most 7 days ahead, expiresAt at most 7 days after
-PRECIOUS = ("ProvidersTable", "MessagesTable", "ProviderKey", "AttachmentsBucket")
+PRECIOUS = ("ProvidersTable", "MessagesTable", "SuppressionsTable", "ProviderKey", "AddressesKey", "AttachmentsBucket")
 
 
 def resource(name: str) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def indexes(table: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
         ("MessagesTable", ["tenantId", "requestId"]),
         ("PacingTable", ["account"]),
         ("FeedbackTable", ["pk", "sk"]),
+        ("SuppressionsTable", ["tenantId", "email"]),
     ],
 )
 def test_each_table_has_its_key(table: str, keys: list[str]) -> None:
@@ -53,6 +54,14 @@ def test_the_providers_table_has_the_index_of_tenants_to_release() -> None:
     assert indexes("ProvidersTable") == {"byRelease": (["releaseShard", "releaseAt"], {"ProjectionType": "KEYS_ONLY"})}
 
 
+def test_the_suppressions_table_has_the_indexes_that_listing_needs() -> None:
+    """By time, and by reason and time; both hold keys alone."""
+    assert indexes("SuppressionsTable") == {
+        "byAt": (["tenantId", "listKey"], {"ProjectionType": "KEYS_ONLY"}),
+        "byReason": (["tenantReason", "listKey"], {"ProjectionType": "KEYS_ONLY"}),
+    }
+
+
 def test_no_index_holds_a_sealed_config() -> None:
     """Ciphertexts stand in one place."""
     projections = [projection for table in tables.resources("AWS::DynamoDB::Table") for _, projection in indexes(table).values()]
@@ -62,7 +71,7 @@ def test_no_index_holds_a_sealed_config() -> None:
 
 def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
     """The adapters set it: on records once they have ended, on paces and on what SES told when they no longer matter."""
-    for table in ("MessagesTable", "PacingTable", "FeedbackTable"):
+    for table in ("MessagesTable", "PacingTable", "FeedbackTable", "SuppressionsTable"):
         assert resource(table)["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
     assert "TimeToLiveSpecification" not in resource("ProvidersTable")["Properties"]
 
@@ -77,13 +86,14 @@ def test_tables_of_record_can_be_restored_and_are_encrypted(table: str) -> None:
 
 
 def test_addresses_are_encrypted_with_a_key_that_works_through_dynamodb_alone() -> None:
-    """Nobody outside this account, and no other service, opens what SES told of recipients; no backup keeps it for longer."""
-    table, key = resource("FeedbackTable"), resource("FeedbackKey")
-    assert table["Properties"]["SSESpecification"] == {
-        "SSEEnabled": True,
-        "SSEType": "KMS",
-        "KMSMasterKeyId": {"Fn::GetAtt": ["FeedbackKey", "Arn"]},
-    }
+    """Nobody outside this account, and no other service, opens what is known of recipients."""
+    key = resource("AddressesKey")
+    for table in ("FeedbackTable", "SuppressionsTable"):
+        assert resource(table)["Properties"]["SSESpecification"] == {
+            "SSEEnabled": True,
+            "SSEType": "KMS",
+            "KMSMasterKeyId": {"Fn::GetAtt": ["AddressesKey", "Arn"]},
+        }
     administration, use = key["Properties"]["KeyPolicy"]["Statement"]
     assert not [action for action in administration["Action"] if re.match(r"kms:(\*|Decrypt|Encrypt|ReEncrypt|Generate|Create)", action)]
     assert use["Condition"] == {
@@ -92,8 +102,16 @@ def test_addresses_are_encrypted_with_a_key_that_works_through_dynamodb_alone() 
             "kms:ViaService": {"Fn::Sub": "dynamodb.${AWS::Region}.${AWS::URLSuffix}"},
         }
     }
-    assert "PointInTimeRecoverySpecification" not in table["Properties"]
-    assert table["DeletionPolicy"] == key["DeletionPolicy"] == "Delete"
+
+
+def test_no_backup_keeps_an_address_for_longer_than_a_week() -> None:
+    """What SES told is not backed up; what is suppressed can be restored, or all that bounced would be mailed again."""
+    feedback, suppressions = resource("FeedbackTable"), resource("SuppressionsTable")
+    assert "PointInTimeRecoverySpecification" not in feedback["Properties"]
+    assert feedback["DeletionPolicy"] == "Delete"
+    recovery = suppressions["Properties"]["PointInTimeRecoverySpecification"]
+    assert recovery == {"PointInTimeRecoveryEnabled": True, "RecoveryPeriodInDays": 7}
+    assert suppressions["Properties"]["DeletionProtectionEnabled"] is True
 
 
 @pytest.mark.parametrize("name", PRECIOUS)

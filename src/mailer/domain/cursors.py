@@ -7,6 +7,9 @@ import re
 CREATED_KEY = re.compile(r"[0-9T:.+-]{29}#[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 """The key that send requests are listed by: when it was accepted, and its id."""
 
+SUPPRESSED_KEY = re.compile(r"[0-9T:.+-]{29}#[0-9a-f]{64}")
+"""The key that suppressed addresses are listed by: when it was suppressed, and its digest."""
+
 _MAX_CURSOR = 1024  # characters; the longest of ours has less than 400
 
 

@@ -151,7 +151,9 @@ def delete(row: Provider, now: datetime) -> Provider:
     if row.status is ProviderStatus.DELETED:
         return row
     blank = reserve(row.tenant_id, row.encrypted_external_id, now)
-    return replace(blank, versions=row.versions, deleted_at=now, release_at=now, revision=row.revision)
+    return replace(
+        blank, versions=row.versions, deleted_at=now, release_at=now, has_suppressions=row.has_suppressions, revision=row.revision
+    )
 
 
 def erase(row: Provider) -> Provider:
@@ -161,7 +163,14 @@ def erase(row: Provider) -> Provider:
     not be let into the account of the tenant before.
     """
     blank = reserve(row.tenant_id, b"", row.updated_at)
-    return replace(blank, versions=row.versions, deleted_at=row.deleted_at, release_at=row.release_at, revision=row.revision)
+    return replace(
+        blank,
+        versions=row.versions,
+        deleted_at=row.deleted_at,
+        release_at=row.release_at,
+        has_suppressions=row.has_suppressions,
+        revision=row.revision,
+    )
 
 
 def _not_found() -> RequestError:

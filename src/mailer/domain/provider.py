@@ -293,6 +293,8 @@ class Provider:
     """Distinct requests that met a tenant-class error under the active version since the last success; at most SUSPEND_AFTER."""
     release_at: datetime | None = None
     """When its waiting mail was last set free; None once the sweeper has seen to all of it."""
+    has_suppressions: bool = False
+    """Whether the tenant ever had a suppression: marked before the first is written, for mail of others is sent without a look."""
     revision: int = 0
     """Counts the writes to the row: whoever replaces the row must have read the latest."""
 

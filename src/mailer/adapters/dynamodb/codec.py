@@ -3,7 +3,7 @@
 A reader raises one of `aws.UNREADABLE` where the attribute is of another type.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
@@ -51,6 +51,11 @@ def operands(**values: Any) -> Item:
 def expiry(moment: datetime) -> Item:
     """Write when DynamoDB deletes an item."""
     return {"N": str(int(moment.timestamp()))}
+
+
+def optional[Value](item: Mapping[str, Any], name: str, read: Callable[[Item], Value]) -> Value | None:
+    """Read what an item may lack."""
+    return read(item[name]) if name in item else None
 
 
 def text(value: Mapping[str, Any]) -> str:

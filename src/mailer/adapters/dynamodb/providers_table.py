@@ -5,7 +5,7 @@ The provider API replaces a row it has read (`revision` counts the writes); send
 conditions name the version at fault, which raise `revision` too. Times are epoch milliseconds.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
 from mailer.adapters.dynamodb import codec
 from mailer.adapters.dynamodb.batch_get import batch_get
 from mailer.adapters.dynamodb.codec import Item, operands
+from mailer.adapters.dynamodb.codec import optional as _optional
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.ports import Clock
@@ -31,7 +32,7 @@ _SHARD = "release"  # one partition of the index will do: a provider is enabled 
 
 
 class DynamoProvidersTable:
-    """`ports.ProvidersTable`, `ports.ProviderStore` and `ports.Releases` on DynamoDB."""
+    """`ports.ProvidersTable`, `ports.ProviderStore`, `ports.SuppressionMarks` and `ports.Releases` on DynamoDB."""
 
     def __init__(self, client: "DynamoDBClient", table: str, clock: Clock) -> None:
         self._client = client
@@ -137,6 +138,24 @@ class DynamoProvidersTable:
                 return from_item(written["Attributes"])
         return None
 
+    # -- what suppressions do ---------------------------------------------------------------------------------------------
+
+    def mark_suppressions(self, tenant_id: str) -> bool:
+        """Note that a tenant has suppressions; False where it has no row. The mark stays, whatever becomes of them."""
+        try:
+            with dependency_errors("DynamoDB", "UpdateItem"):
+                self._client.update_item(
+                    TableName=self._table,
+                    Key=_key(tenant_id),
+                    UpdateExpression="SET hasSuppressions = :yes ADD revision :one",
+                    ConditionExpression="attribute_exists(tenantId) AND attribute_not_exists(hasSuppressions)",
+                    ExpressionAttributeValues=operands(yes=True, one=1),
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+        except self._client.exceptions.ConditionalCheckFailedException as refusal:
+            return "Item" in refusal.response
+        return True
+
     # -- what the sweeper does -------------------------------------------------------------------------------------------
 
     def releasing(self) -> Sequence[str]:
@@ -190,6 +209,7 @@ def to_item(row: Provider) -> Item:
         "faultyRequests": row.faulty_requests,
         "releaseAt": row.release_at,
         "releaseShard": row.release_at and _SHARD,
+        "hasSuppressions": row.has_suppressions or None,
         "revision": row.revision + 1,
     }
     return codec.encode_all(fields)
@@ -226,13 +246,9 @@ def from_item(item: Mapping[str, Any]) -> Provider:
         error=_optional(item, "error", codec.error),
         faulty_requests=_optional(item, "faultyRequests", codec.texts) or frozenset(),
         release_at=_optional(item, "releaseAt", codec.moment),
+        has_suppressions=_optional(item, "hasSuppressions", codec.flag) or False,
         revision=codec.integer(item["revision"]),
     )
-
-
-def _optional[Value](item: Mapping[str, Any], name: str, read: Callable[[Item], Value]) -> Value | None:
-    """Read what an item may lack."""
-    return read(item[name]) if name in item else None
 
 
 def _from_config(config: StoredConfig) -> Mapping[str, Any]:

@@ -1,0 +1,286 @@
+"""Decide which addresses a tenant's mail leaves out: what SES tells of a recipient, a table of what follows, the entry that stands then.
+
+An entry changes by reports, which come in any order, doubled or days late: the same reports lead to the same suppression. What an operator
+lifted stays lifted, whatever arrives later about a time before.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+from mailer.domain.addresses import ascii_address
+
+SOFT_BOUNCES = 5
+"""Distinct requests that bounce softly, without a delivery between, until the address is suppressed."""
+
+SUPPRESSED_BY_SES = timedelta(days=14)
+"""How long an address is suppressed that is on SES's own list of all accounts: SES forgets it by then."""
+
+SOFT_BOUNCES_KEPT = timedelta(days=180)
+"""How long soft bounces are counted after the last one: a monthly letter shows a mailbox that is full for good."""
+
+LIFTING_KEPT = timedelta(days=36)
+"""How long a lifting outlasts reports of the time before; no event is taken that is older than 35 days."""
+
+
+class Reason(StrEnum):
+    """Why an address is suppressed, the weakest first: of two that last as long the later one stands."""
+
+    SOFT_BOUNCES = "soft_bounces"
+    MANUAL = "manual"
+    SES_LIST = "ses_list"
+    HARD_BOUNCE = "hard_bounce"
+    COMPLAINT = "complaint"
+
+
+_STRENGTH: Mapping[Reason, int] = {reason: strength for strength, reason in enumerate(Reason)}
+
+
+def suppression_key(address: str) -> str:
+    """Give the form that an address is listed in: lower-cased as a whole, its domain in punycode.
+
+    Mailboxes that differ only in the case of the local part are taken for one, as mail systems do.
+
+    Raises:
+        AddressError: it is no address that mail could go to.
+    """
+    return ascii_address(address).lower()
+
+
+def digest(email: str) -> str:
+    """Give the SHA-256 of a listed address, in hex: what events tell of it."""
+    return hashlib.sha256(email.encode("ascii")).hexdigest()
+
+
+# ── what SES tells, and what follows ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one event of SES tells of one recipient."""
+
+    kind: Literal["delivery", "bounce", "complaint"]
+    at: datetime
+    request_id: str
+    type: str = ""
+    """Of a bounce its bounceType, of a complaint its complaintFeedbackType."""
+    subtype: str = ""
+    """The bounceSubType or complaintSubType."""
+    status: str = ""
+    """The enhanced status code (RFC 3463) that the recipient's server gave."""
+    has_dsn: bool = True
+    """Whether a bounce came with a delivery status notification (RFC 3464): automatic replies have none."""
+    is_one_of_several: bool = False
+    """Whether a complaint names several recipients of one domain: it may be another who complained."""
+
+
+class Verdict(StrEnum):
+    """What follows from a report."""
+
+    NOTHING = "nothing"
+    DELIVERED = "soft bounces before it do not count any more"
+    SOFT = "counted"
+    HARD = "suppressed"
+    HARD_FOR_A_TIME = "suppressed for 14 days"
+    SES_LIST = "suppressed, as the account's own list at SES holds it"
+    COMPLAINT = "suppressed, as the recipient complained"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table: the reports that it is about, and what follows from them. What is None may be anything."""
+
+    verdict: Verdict
+    kind: str
+    type: str | None = None
+    subtype: str | None = None
+    status: str | None = None
+    """A pattern."""
+    has_dsn: bool | None = None
+
+    def fits(self, report: Report) -> bool:
+        """Whether a report is one of this row's."""
+        wanted = (self.type, self.subtype, self.has_dsn)
+        given = (report.type, report.subtype, report.has_dsn)
+        return (
+            self.kind == report.kind
+            and all(one in (None, other) for one, other in zip(wanted, given, strict=True))
+            and (self.status is None or re.fullmatch(self.status, report.status) is not None)
+        )
+
+
+TABLE: Sequence[Row] = (
+    Row(Verdict.SES_LIST, "bounce", "Permanent", "OnAccountSuppressionList"),
+    Row(Verdict.HARD_FOR_A_TIME, "bounce", "Permanent", "Suppressed"),
+    Row(Verdict.HARD, "bounce", "Permanent"),
+    # The message was at fault, not the address.
+    Row(Verdict.NOTHING, "bounce", "Transient", "MessageTooLarge"),
+    Row(Verdict.NOTHING, "bounce", "Transient", "ContentRejected"),
+    Row(Verdict.NOTHING, "bounce", "Transient", "AttachmentRejected"),
+    # SES takes these for transient at times: no such mailbox, no such domain.
+    Row(Verdict.HARD, "bounce", "Transient", status=r"5\.1\.\d{1,3}"),
+    Row(Verdict.HARD, "bounce", "Transient", status=r"5\.4\.4"),
+    # Out-of-office replies and their like are reported as bounces, after the delivery.
+    Row(Verdict.NOTHING, "bounce", "Transient", "General", has_dsn=False),
+    Row(Verdict.SOFT, "bounce", "Transient", "MailboxFull"),
+    Row(Verdict.SOFT, "bounce", "Transient", "General"),
+    Row(Verdict.SOFT, "bounce", "Transient", status=r"5\.\d{1,3}\.\d{1,3}"),
+    Row(Verdict.SOFT, "bounce", "Transient", status=r"4\.4\.7"),
+    Row(Verdict.SOFT, "bounce", "Undetermined"),
+    Row(Verdict.SES_LIST, "complaint", subtype="OnAccountSuppressionList"),
+    Row(Verdict.NOTHING, "complaint", "not-spam"),
+    Row(Verdict.COMPLAINT, "complaint"),
+    Row(Verdict.DELIVERED, "delivery"),
+)
+"""What follows from each report: the first row that fits counts, and nothing follows where none does."""
+
+
+def verdict_of(report: Report) -> Verdict:
+    """Look a report up in the table."""
+    return next((row.verdict for row in TABLE if row.fits(report)), Verdict.NOTHING)
+
+
+# ── the entry of one address ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """Why an address is left out, since when and until when."""
+
+    reason: Reason
+    at: datetime
+    request_id: str | None = None
+    """The request whose mail caused it."""
+    expires_at: datetime | None = None
+    """None: until it is lifted."""
+    by: str | None = None
+    """The ARN of the IAM identity that asked for it."""
+    why: str | None = None
+    may_have_complained: bool = False
+    """Whether the complaint may be of another recipient at the same domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifting:
+    """When an address was last lifted, by whom and why."""
+
+    at: datetime
+    by: str | None
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is known of one address of a tenant; one that is only counted is not suppressed."""
+
+    tenant_id: str
+    email: str = field(repr=False)
+    """As `suppression_key` gives it."""
+    suppression: Suppression | None = None
+    soft_bounces: Mapping[str, datetime] = field(default_factory=dict)
+    """Requests that bounced softly since the last delivery, and when; fewer than SOFT_BOUNCES."""
+    delivered_at: datetime | None = None
+    """The last delivery, where there were soft bounces to clear."""
+    lifted: Lifting | None = None
+    revision: int = 0
+    """Counts the writes: whoever replaces the entry must have read the latest."""
+
+    def in_force(self, now: datetime) -> Suppression | None:
+        """Return its suppression, unless that has expired."""
+        s = self.suppression
+        return s if s is not None and (s.expires_at is None or s.expires_at > now) else None
+
+    @property
+    def forget_at(self) -> datetime | None:
+        """When nothing of it is needed any more; None: not until it is lifted."""
+        if self.suppression is not None and self.suppression.expires_at is None:
+            return None
+        ends = [moment + SOFT_BOUNCES_KEPT for moment in self.soft_bounces.values()]
+        ends += [self.suppression.expires_at] if self.suppression and self.suppression.expires_at else []
+        ends += [self.lifted.at + LIFTING_KEPT] if self.lifted else []
+        ends += [self.delivered_at + LIFTING_KEPT] if self.delivered_at else []
+        return max(ends, default=None)
+
+
+def judge(entry: Entry, report: Report) -> Entry:
+    """Return the entry after a report; the very same one where nothing follows from it."""
+    if entry.lifted is not None and report.at <= entry.lifted.at:
+        return entry
+    match verdict_of(report):
+        case Verdict.NOTHING:
+            return entry
+        case Verdict.DELIVERED:
+            return _delivered(entry, report.at)
+        case Verdict.SOFT:
+            return _counted(entry, report)
+        case verdict:
+            return _suppressed(entry, _suppression(verdict, report))
+
+
+def _delivered(entry: Entry, at: datetime) -> Entry:
+    """Forget the soft bounces before a delivery; where none were counted nothing is noted, as most addresses have none."""
+    if not entry.soft_bounces or (entry.delivered_at is not None and at <= entry.delivered_at):
+        return entry
+    left = {request_id: moment for request_id, moment in entry.soft_bounces.items() if moment > at}
+    return replace(entry, soft_bounces=left, delivered_at=at)
+
+
+def _counted(entry: Entry, report: Report) -> Entry:
+    suppressed_at = entry.suppression.at if entry.suppression else None
+    known = (entry.delivered_at, suppressed_at, entry.soft_bounces.get(report.request_id))
+    if any(moment is not None and report.at <= moment for moment in known):
+        return entry
+    counted = {**entry.soft_bounces, report.request_id: report.at}
+    if len(counted) < SOFT_BOUNCES:
+        return replace(entry, soft_bounces=counted)
+    last = max(counted, key=lambda request_id: (counted[request_id], request_id))
+    enough = Suppression(reason=Reason.SOFT_BOUNCES, at=counted[last], request_id=last)
+    return _suppressed(replace(entry, soft_bounces={}), enough)
+
+
+def _suppression(verdict: Verdict, report: Report) -> Suppression:
+    reason = {Verdict.SES_LIST: Reason.SES_LIST, Verdict.COMPLAINT: Reason.COMPLAINT}.get(verdict, Reason.HARD_BOUNCE)
+    return Suppression(
+        reason=reason,
+        at=report.at,
+        request_id=report.request_id,
+        expires_at=report.at + SUPPRESSED_BY_SES if verdict is Verdict.HARD_FOR_A_TIME else None,
+        may_have_complained=reason is Reason.COMPLAINT and report.is_one_of_several,
+    )
+
+
+def _suppressed(entry: Entry, suppression: Suppression) -> Entry:
+    if entry.suppression is not None and _strength(suppression) <= _strength(entry.suppression):
+        return entry
+    return replace(entry, suppression=suppression, soft_bounces={})
+
+
+_FOR_EVER = datetime.max.replace(tzinfo=UTC)
+
+
+def _strength(suppression: Suppression) -> tuple[datetime, int, bool, float, str]:
+    """Order suppressions: what lasts longer stands, then the stronger reason, then the earlier one, whatever order they come in."""
+    return (
+        suppression.expires_at or _FOR_EVER,
+        _STRENGTH[suppression.reason],
+        not suppression.may_have_complained,
+        -suppression.at.timestamp(),
+        suppression.request_id or "",
+    )
+
+
+def suppress_manually(entry: Entry, suppression: Suppression, now: datetime) -> Entry:
+    """Return the entry after a caller's word; it replaces an earlier word, but nothing stronger that SES told."""
+    stands = entry.in_force(now)
+    if stands is not None and stands.reason is not Reason.MANUAL:
+        return _suppressed(entry, suppression)
+    return replace(entry, suppression=suppression, soft_bounces={})
+
+
+def lift(entry: Entry, lifting: Lifting) -> Entry:
+    """Return the entry once its address may be mailed again; its soft bounces are forgotten too."""
+    return replace(entry, suppression=None, soft_bounces={}, delivered_at=None, lifted=lifting)

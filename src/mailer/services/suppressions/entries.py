@@ -1,0 +1,75 @@
+"""Change entries of the suppressions table: read, decide, and write over what was read; the tenant's mark comes before the first one."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from mailer.domain.errors import DependencyError, Problem, RequestError, UnreadableError
+from mailer.domain.suppressions import Entry
+from mailer.ports import Listed, SuppressionMarks, SuppressionsReader, SuppressionsTable
+
+_TRIES = 10
+"""Tries of an entry that others keep changing."""
+
+
+class EntryDependencies(Protocol):
+    """What a change depends on."""
+
+    @property
+    def suppressions(self) -> SuppressionsTable:
+        """Return the suppressions table."""
+        ...
+
+    @property
+    def marks(self) -> SuppressionMarks:
+        """Return the marks of tenants that have suppressions."""
+        ...
+
+
+def read_entries(addresses: Iterable[Listed], table: SuppressionsReader) -> Mapping[Listed, Entry]:
+    """Return the entry of each address, an empty one where there is none.
+
+    Raises:
+        DependencyError: DynamoDB did not answer, or an entry cannot be read.
+    """
+    addresses = list(addresses)
+    found = table.get_many(addresses) if addresses else {}
+    entries: dict[Listed, Entry] = {}
+    for listed in addresses:
+        entry = found.get(listed) or Entry(tenant_id=listed[0], email=listed[1])
+        if isinstance(entry, UnreadableError):
+            raise entry
+        entries[listed] = entry
+    return entries
+
+
+def change_entry(entry: Entry, deps: EntryDependencies, decide: Callable[[Entry], Entry]) -> Entry:
+    """Write what is decided of an entry as it was read, or of one that was written meanwhile; return what stands then.
+
+    A crash between the mark and the entry leaves a tenant whose suppressions are looked for in vain.
+
+    Raises:
+        RequestError: what `decide` raises; provider_not_configured where the tenant has no row that could be marked.
+        DependencyError: DynamoDB did not answer, or others keep changing the entry; the write may have happened.
+    """
+    for _ in range(_TRIES):
+        decided = decide(entry)
+        if decided is entry:
+            return entry
+        if decided.suppression is not None:
+            mark(entry.tenant_id, deps.marks)
+        if deps.suppressions.replace(decided):
+            return decided
+        [entry] = read_entries([(entry.tenant_id, entry.email)], deps.suppressions).values()
+    raise DependencyError("DynamoDB", "PutItem (others keep writing)")
+
+
+def mark(tenant_id: str, marks: SuppressionMarks) -> None:
+    """Make sending look into a tenant's suppressions from its next batch on.
+
+    Raises:
+        RequestError: provider_not_configured: there is no row, and a row that is made later would not know.
+        DependencyError: DynamoDB did not answer.
+    """
+    if not marks.mark_suppressions(tenant_id):
+        problem = Problem("", "the tenant has no mail provider; GET …/provider/onboarding or PUT …/provider comes first")
+        raise RequestError([problem], "provider_not_configured")

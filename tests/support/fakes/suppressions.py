@@ -1,0 +1,82 @@
+"""The suppressions table and the tenants' marks in memory."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from mailer.domain.cursors import SUPPRESSED_KEY, from_cursor, to_cursor
+from mailer.domain.errors import DependencyError, UnreadableError
+from mailer.domain.suppressions import Entry, Reason, Suppression, digest
+from mailer.ports import Listed, SuppressionPage
+from support.fakes.ports import NOON
+
+
+def nothing(_: Entry) -> None:
+    """Let a write pass."""
+
+
+class FakeSuppressionsTable:
+    """Entries by tenant and address; `before` and `after` are called with each write, and may raise what a lost call would."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self.entries: dict[Listed, Entry] = {(e.tenant_id, e.email): replace(e, revision=max(e.revision, 1)) for e in entries}
+        self.reads: list[list[Listed]] = []
+        self.before: Callable[[Entry], None] = nothing
+        self.after: Callable[[Entry], None] = nothing
+        self.broken: set[str] = set()
+        """Addresses at which DynamoDB does not answer."""
+        self.unreadable: set[str] = set()
+
+    def get_many(self, addresses: Collection[Listed]) -> Mapping[Listed, Entry | UnreadableError]:
+        self.reads.append(list(addresses))
+        if self.broken & {email for _, email in addresses}:
+            raise DependencyError("DynamoDB", "BatchGetItem")
+        known = {listed: self.entries[listed] for listed in addresses if listed in self.entries}
+        damaged = {listed: UnreadableError("suppressions table", listed[0]) for listed in addresses if listed[1] in self.unreadable}
+        return {**known, **damaged}
+
+    def replace(self, entry: Entry) -> bool:
+        self.before(entry)
+        stands = self.entries.get((entry.tenant_id, entry.email))
+        if (stands.revision if stands else 0) != entry.revision:
+            return False
+        self.entries[entry.tenant_id, entry.email] = replace(entry, revision=entry.revision + 1)
+        self.after(entry)
+        return True
+
+    def list(self, tenant_id: str, *, reason: Reason | None, limit: int, cursor: str | None) -> SuppressionPage:
+        keys = {_list_key(e): e for e in self.entries.values() if e.tenant_id == tenant_id and e.suppression}
+        wanted = [key for key in sorted(keys, reverse=True) if reason in (None, (s := keys[key].suppression) and s.reason)]
+        name = (tenant_id, "suppressions", reason or "")
+        if cursor is not None:
+            last = from_cursor(cursor, *name, key=SUPPRESSED_KEY)
+            wanted = [key for key in wanted if key < last]
+        more = len(wanted) > limit
+        return SuppressionPage([keys[key] for key in wanted[:limit]], to_cursor(*name, wanted[limit - 1]) if more else None)
+
+
+def _list_key(entry: Entry) -> str:
+    at = entry.suppression.at if entry.suppression else NOON
+    return f"{at.isoformat(timespec='milliseconds')}#{digest(entry.email)}"
+
+
+@dataclass
+class FakeMarks:
+    """Tenants that have suppressions; a tenant of `unknown` has no row."""
+
+    marked: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    broken: bool = False
+
+    def mark_suppressions(self, tenant_id: str) -> bool:
+        if self.broken:
+            raise DependencyError("DynamoDB", "UpdateItem")
+        if tenant_id in self.unknown:
+            return False
+        self.marked.add(tenant_id)
+        return True
+
+
+def an_entry(email: str = "jo@example.com", *, tenant_id: str = "acme", reason: Reason = Reason.HARD_BOUNCE, at: datetime = NOON) -> Entry:
+    """Make the entry of an address that is suppressed for good."""
+    return Entry(tenant_id=tenant_id, email=email, suppression=Suppression(reason=reason, at=at, request_id="r0"))

@@ -1,0 +1,184 @@
+"""What SES's events tell becomes suppressions before they are acknowledged, wherever a worker dies."""
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mailer.domain.errors import DependencyError, UnreadableError
+from mailer.domain.suppressions import Entry, Reason, Report
+from mailer.services.suppressions.reports import ReportDependencies, take_reports
+from support.fakes.ports import NOON
+from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable, an_entry
+
+DAY = timedelta(days=1)
+
+
+@dataclass
+class Desk:
+    """The service over fakes."""
+
+    suppressions: FakeSuppressionsTable = field(default_factory=FakeSuppressionsTable)
+    marks: FakeMarks = field(default_factory=FakeMarks)
+
+    @property
+    def deps(self) -> ReportDependencies:
+        return ReportDependencies(suppressions=self.suppressions, marks=self.marks)
+
+    def take(self, *reports: tuple[str, Report]) -> None:
+        take_reports("acme", reports, self.deps)
+
+    def reason(self, email: str) -> Reason | None:
+        entry = self.suppressions.entries.get(("acme", email))
+        return entry.suppression.reason if entry and entry.suppression else None
+
+
+def hard(address: str = "Jo@Example.com", **fields: Any) -> tuple[str, Report]:
+    given = {"kind": "bounce", "at": NOON, "request_id": "r1", "type": "Permanent", "subtype": "General", **fields}
+    return address, Report(**given)
+
+
+def soft(number: int) -> tuple[str, Report]:
+    return hard(type="Transient", subtype="MailboxFull", request_id=f"r{number}", at=NOON + number * DAY)
+
+
+def test_a_hard_bounce_is_suppressed_under_the_form_that_sending_looks_up() -> None:
+    """And the tenant is marked, for sending looks into no other's list."""
+    desk = Desk()
+    desk.take(hard("Jo@Bücher.example"))
+    assert desk.reason("jo@xn--bcher-kva.example") is Reason.HARD_BOUNCE
+    assert desk.marks.marked == {"acme"}
+
+
+def test_all_recipients_of_an_event_are_read_at_once_and_taken() -> None:
+    """Not the first alone."""
+    desk = Desk()
+    desk.take(*(hard(f"{n}@example.com") for n in range(50)))
+    assert [desk.reason(f"{n}@example.com") for n in range(50)] == [Reason.HARD_BOUNCE] * 50
+    assert len(desk.suppressions.reads) == 1
+
+
+def test_an_event_that_comes_again_writes_nothing() -> None:
+    """Eight copies were seen."""
+    desk = Desk()
+    desk.take(hard())
+    before = dict(desk.suppressions.entries)
+    desk.take(hard())
+    assert desk.suppressions.entries == before
+
+
+def test_a_delivery_writes_and_marks_nothing() -> None:
+    """Most events are deliveries of addresses that nobody counts."""
+    desk = Desk()
+    desk.take(hard(kind="delivery", type=""))
+    assert not desk.suppressions.entries
+    assert not desk.marks.marked
+
+
+def test_soft_bounces_are_counted_without_a_mark_until_they_suppress() -> None:
+    """Sending of a tenant with counts alone costs nothing."""
+    desk = Desk()
+    for number in range(4):
+        desk.take(soft(number))
+    assert not desk.marks.marked
+    desk.take(soft(4))
+    assert desk.reason("jo@example.com") is Reason.SOFT_BOUNCES
+    assert desk.marks.marked == {"acme"}
+
+
+def test_an_address_that_mail_cannot_go_to_keeps_no_other_from_being_suppressed() -> None:
+    """Events may hold anything."""
+    desk = Desk()
+    desk.take(hard("nobody"), hard("jö@example.com"), hard("a@example.com"))
+    assert list(desk.suppressions.entries) == [("acme", "a@example.com")]
+
+
+def test_a_tenant_without_a_row_has_nothing_to_suppress() -> None:
+    """It can send nothing; its events are no reason to try for ever."""
+    desk = Desk(marks=FakeMarks(unknown={"acme"}))
+    desk.take(hard())
+    assert not desk.suppressions.entries
+
+
+def test_another_s_write_in_between_is_read_and_built_upon() -> None:
+    """Two events about one address at once lose neither."""
+    desk = Desk()
+
+    def other(_: Entry) -> None:
+        desk.suppressions.before = lambda _: None
+        desk.take(hard(kind="complaint", type="abuse", request_id="r2"))
+
+    desk.suppressions.before = other
+    desk.take(hard())
+    assert desk.reason("jo@example.com") is Reason.COMPLAINT
+
+
+def test_an_entry_that_others_keep_changing_brings_the_event_back() -> None:
+    """Rather than acknowledge what was not written."""
+    desk = Desk(FakeSuppressionsTable(replace(an_entry(), suppression=None, soft_bounces={"r0": NOON})))
+
+    def others(_: Entry) -> None:
+        stands = desk.suppressions.entries["acme", "jo@example.com"]
+        desk.suppressions.entries["acme", "jo@example.com"] = replace(stands, revision=stands.revision + 1)
+
+    desk.suppressions.before = others
+    with pytest.raises(DependencyError):
+        desk.take(hard())
+
+
+def test_an_entry_that_cannot_be_read_brings_the_event_back() -> None:
+    """A later version may have written it."""
+    desk = Desk()
+    desk.suppressions.unreadable = {"jo@example.com"}
+    with pytest.raises(UnreadableError):
+        desk.take(hard())
+
+
+class WorkerDiedError(Exception):
+    """Ends a worker where a test wants it."""
+
+
+def _die(*_: object) -> None:
+    raise WorkerDiedError
+
+
+@pytest.mark.parametrize("place", ["before the mark", "after the mark", "after the first entry", "after the second entry"])
+def test_a_worker_that_dies_anywhere_leaves_what_the_next_one_completes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event was not acknowledged, so it comes again. Never does an entry stand that the mark does not lead to."""
+    desk = Desk()
+    written: list[Entry] = []
+
+    def dies_after(count: int) -> Any:
+        def note(entry: Entry) -> None:
+            written.append(entry)
+            if len(written) == count:
+                _die()
+
+        return note
+
+    match place:
+        case "before the mark":
+            monkeypatch.setattr(desk.marks, "mark_suppressions", _die)
+        case "after the mark":
+            desk.suppressions.before = _die
+        case "after the first entry":
+            desk.suppressions.after = dies_after(1)
+        case _:
+            desk.suppressions.after = dies_after(2)
+    with pytest.raises(WorkerDiedError):
+        desk.take(hard("a@example.com"), hard("b@example.com"))
+    assert not desk.suppressions.entries or desk.marks.marked == {"acme"}
+    monkeypatch.undo()
+    desk.suppressions.before = desk.suppressions.after = lambda _: None
+    desk.take(hard("a@example.com"), hard("b@example.com"))
+    assert [desk.reason(email) for email in ("a@example.com", "b@example.com")] == [Reason.HARD_BOUNCE] * 2
+    assert desk.marks.marked == {"acme"}
+
+
+def test_a_failed_mark_brings_the_event_back_and_leaves_no_entry() -> None:
+    """An entry without a mark would be overlooked for good: the next copy finds it and writes nothing."""
+    desk = Desk(marks=FakeMarks(broken=True))
+    with pytest.raises(DependencyError):
+        desk.take(hard())
+    assert not desk.suppressions.entries

@@ -1,0 +1,350 @@
+"""Which report of SES suppresses an address, and what a suppression goes through."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailer.domain.addresses import AddressError, ascii_address
+from mailer.domain.suppressions import (
+    LIFTING_KEPT,
+    SOFT_BOUNCES,
+    SOFT_BOUNCES_KEPT,
+    SUPPRESSED_BY_SES,
+    Entry,
+    Lifting,
+    Reason,
+    Report,
+    Suppression,
+    Verdict,
+    digest,
+    judge,
+    lift,
+    suppress_manually,
+    suppression_key,
+    verdict_of,
+)
+from support.fakes.ports import NOON
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+BLANK = Entry(tenant_id="acme", email="jo@example.com")
+
+
+def a_report(kind: Any = "bounce", *, request_id: str = "r1", at: datetime = NOON, **fields: Any) -> Report:
+    return Report(kind=kind, request_id=request_id, at=at, **fields)
+
+
+def hard(**fields: Any) -> Report:
+    return a_report(**{"type": "Permanent", "subtype": "General", "status": "5.1.1", **fields})
+
+
+def soft(request_id: str = "r1", at: datetime = NOON) -> Report:
+    return a_report(type="Transient", subtype="MailboxFull", status="4.2.2", request_id=request_id, at=at)
+
+
+def delivery(at: datetime, request_id: str = "r1") -> Report:
+    return a_report("delivery", at=at, request_id=request_id)
+
+
+def after(*reports: Report, entry: Entry = BLANK) -> Entry:
+    for report in reports:
+        entry = judge(entry, report)
+    return entry
+
+
+# ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict"),
+    [
+        # kind, type, subtype, status
+        (("bounce", "Permanent", "General", "5.1.1"), Verdict.HARD),
+        (("bounce", "Permanent", "NoEmail", ""), Verdict.HARD),
+        (("bounce", "Permanent", "SomethingNew", "5.7.1"), Verdict.HARD),
+        (("bounce", "Permanent", "Suppressed", "5.1.1"), Verdict.HARD_FOR_A_TIME),
+        (("bounce", "Permanent", "OnAccountSuppressionList", "5.1.1"), Verdict.SES_LIST),
+        (("bounce", "Transient", "General", "5.1.1"), Verdict.HARD),
+        (("bounce", "Transient", "General", "5.1.10"), Verdict.HARD),
+        (("bounce", "Transient", "MailboxFull", "5.1.2"), Verdict.HARD),
+        (("bounce", "Transient", "General", "5.4.4"), Verdict.HARD),
+        (("bounce", "Transient", "General", "5.4.40"), Verdict.SOFT),
+        (("bounce", "Transient", "MailboxFull", "4.2.2"), Verdict.SOFT),
+        (("bounce", "Transient", "MailboxFull", ""), Verdict.SOFT),
+        (("bounce", "Transient", "General", "4.0.0"), Verdict.SOFT),
+        (("bounce", "Transient", "General", "5.7.1"), Verdict.SOFT),
+        (("bounce", "Transient", "SomethingNew", "5.2.1"), Verdict.SOFT),
+        (("bounce", "Transient", "CustomTimeoutExceeded", "4.4.7"), Verdict.SOFT),
+        (("bounce", "Transient", "SomethingNew", "4.4.1"), Verdict.NOTHING),
+        (("bounce", "Transient", "SomethingNew", ""), Verdict.NOTHING),
+        (("bounce", "Transient", "MessageTooLarge", "5.3.4"), Verdict.NOTHING),
+        (("bounce", "Transient", "ContentRejected", "5.6.0"), Verdict.NOTHING),
+        (("bounce", "Transient", "AttachmentRejected", "5.1.1"), Verdict.NOTHING),
+        (("bounce", "Undetermined", "Undetermined", ""), Verdict.SOFT),
+        (("complaint", "abuse", "", ""), Verdict.COMPLAINT),
+        (("complaint", "", "", ""), Verdict.COMPLAINT),
+        (("complaint", "not-spam", "", ""), Verdict.NOTHING),
+        (("complaint", "abuse", "OnAccountSuppressionList", ""), Verdict.SES_LIST),
+        (("delivery", "", "", ""), Verdict.DELIVERED),
+    ],
+)
+def test_each_report_has_its_verdict(report: Sequence[str], verdict: Verdict) -> None:
+    """SES classifies badly at times: the status counts beside type and subtype."""
+    kind, kind_of, subtype, status = report
+    assert verdict_of(a_report(kind, type=kind_of, subtype=subtype, status=status)) is verdict
+
+
+def test_an_out_of_office_reply_is_no_bounce() -> None:
+    """It comes as a transient bounce without a delivery status notification; one with a notification counts."""
+    reply = a_report(type="Transient", subtype="General", has_dsn=False)
+    assert verdict_of(reply) is Verdict.NOTHING
+    assert verdict_of(replace(reply, has_dsn=True)) is Verdict.SOFT
+    assert judge(BLANK, reply) is BLANK
+
+
+# ── hard bounces, complaints ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_hard_bounce_suppresses_for_good_and_says_which_request() -> None:
+    """At once, and with no end."""
+    s = after(hard(request_id="r7")).suppression
+    assert s == Suppression(reason=Reason.HARD_BOUNCE, at=NOON, request_id="r7")
+    assert after(hard()).in_force(NOON + 3650 * DAY) is not None
+
+
+def test_an_address_on_ses_s_own_list_is_suppressed_for_14_days() -> None:
+    """SES forgets it; so do we, to the second."""
+    entry = after(hard(subtype="Suppressed"))
+    assert entry.suppression is not None
+    assert entry.suppression.reason is Reason.HARD_BOUNCE
+    assert entry.in_force(NOON + SUPPRESSED_BY_SES - MINUTE) is not None
+    assert entry.in_force(NOON + SUPPRESSED_BY_SES) is None
+    assert entry.forget_at == NOON + timedelta(days=14)
+
+
+def test_an_address_on_the_account_s_list_is_marked_so() -> None:
+    """Lifting it takes a call to SES too."""
+    s = after(hard(subtype="OnAccountSuppressionList")).suppression
+    assert s is not None
+    assert (s.reason, s.expires_at) == (Reason.SES_LIST, None)
+
+
+def test_a_complaint_of_one_of_several_recipients_says_that_it_may_be_another_s() -> None:
+    """SES names everybody at the domain."""
+    for shared in (True, False):
+        s = after(a_report("complaint", type="abuse", is_one_of_several=shared)).suppression
+        assert s is not None
+        assert (s.reason, s.may_have_complained) == (Reason.COMPLAINT, shared)
+
+
+def test_a_bounce_of_one_of_several_recipients_is_certain() -> None:
+    """Only complaints are not told apart."""
+    s = after(hard(is_one_of_several=True)).suppression
+    assert s is not None
+    assert not s.may_have_complained
+
+
+# ── soft bounces ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def softs(count: int, *, start: datetime = NOON) -> list[Report]:
+    return [soft(f"r{n}", start + n * DAY) for n in range(count)]
+
+
+def test_soft_bounces_of_five_distinct_requests_suppress() -> None:
+    """Four do not, and the same request counts once."""
+    four = after(*softs(SOFT_BOUNCES - 1))
+    assert four.suppression is None
+    assert after(soft("r0", NOON + 30 * DAY), entry=four).suppression is None
+    s = after(soft("r9", NOON + 9 * DAY), entry=four).suppression
+    assert s == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 9 * DAY, request_id="r9")
+
+
+def test_a_delivery_between_starts_the_count_anew() -> None:
+    """Only what bounced before it is forgotten."""
+    four = after(*softs(SOFT_BOUNCES - 1))
+    cleared = after(delivery(NOON + 20 * DAY), entry=four)
+    assert cleared.soft_bounces == {}
+    assert after(*softs(SOFT_BOUNCES - 1, start=NOON + 30 * DAY), entry=cleared).suppression is None
+    assert after(*softs(SOFT_BOUNCES, start=NOON + 30 * DAY), entry=cleared).suppression is not None
+    assert set(after(delivery(NOON + DAY), entry=four).soft_bounces) == {"r2", "r3"}
+
+
+def test_a_soft_bounce_that_arrives_after_a_later_delivery_does_not_count() -> None:
+    """Events are days late at times."""
+    cleared = after(*softs(2), delivery(NOON + 20 * DAY))
+    assert judge(cleared, soft("r9", NOON + 10 * DAY)) is cleared
+
+
+def test_an_earlier_delivery_changes_nothing() -> None:
+    """It came late, and a later one is known."""
+    cleared = after(*softs(2), delivery(NOON + 20 * DAY), soft("r9", NOON + 30 * DAY))
+    assert judge(cleared, delivery(NOON + 19 * DAY)) is cleared
+
+
+def test_a_delivery_of_an_address_that_is_not_counted_writes_nothing() -> None:
+    """Most mail is of that kind."""
+    assert judge(BLANK, delivery(NOON)) is BLANK
+
+
+def test_a_delivery_lifts_no_suppression() -> None:
+    """A mail that was under way may arrive all the same."""
+    entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 50 * DAY))
+    assert entry.in_force(NOON + 51 * DAY) is not None
+
+
+# ── in any order, any number of times ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_reports_in_any_order_lead_to_one_suppression() -> None:
+    """EventBridge keeps none."""
+    reports = [
+        hard(request_id="r1", at=NOON + DAY),
+        hard(request_id="r2", at=NOON, subtype="Suppressed"),
+        a_report("complaint", type="abuse", request_id="r3", at=NOON + 2 * DAY),
+        a_report("complaint", type="abuse", request_id="r4", at=NOON, is_one_of_several=True),
+        soft("r5", NOON + 3 * DAY),
+    ]
+    results = {after(*order).suppression for order in permutations(reports)}
+    assert results == {Suppression(reason=Reason.COMPLAINT, at=NOON + 2 * DAY, request_id="r3")}
+
+
+@pytest.mark.parametrize("report", [hard(), hard(subtype="Suppressed"), soft(), a_report("complaint"), delivery(NOON + DAY)])
+def test_a_report_that_comes_again_changes_nothing(report: Report) -> None:
+    """SQS and SES double events."""
+    entry = after(soft("r0"), report)
+    assert judge(entry, report) is entry
+
+
+def test_what_lasts_longer_is_not_replaced_by_what_ends() -> None:
+    """A bounce for 14 days after one for good, or after a complaint, would let mail out again."""
+    for first in (hard(), a_report("complaint")):
+        assert after(first, hard(subtype="Suppressed", at=NOON + DAY)).suppression == after(first).suppression
+
+
+def test_what_has_expired_is_replaced() -> None:
+    """A mailbox that is full for good once SES's own list has forgotten it."""
+    entry = after(hard(subtype="Suppressed"), *softs(SOFT_BOUNCES, start=NOON + 20 * DAY))
+    assert entry.suppression is not None
+    assert entry.suppression.reason is Reason.SOFT_BOUNCES
+
+
+# ── a caller's word ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+WORD = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller", why="asked by phone")
+
+
+def test_a_word_suppresses_and_a_later_one_replaces_it_even_by_a_shorter_time() -> None:
+    """It is the caller's own."""
+    entry = suppress_manually(BLANK, WORD, NOON + DAY)
+    shorter = replace(WORD, expires_at=NOON + 3 * DAY, why="until Friday")
+    assert entry.suppression == WORD
+    assert suppress_manually(entry, shorter, NOON + DAY).suppression == shorter
+
+
+@pytest.mark.parametrize("reason", [Reason.HARD_BOUNCE, Reason.COMPLAINT, Reason.SES_LIST])
+def test_a_word_does_not_weaken_what_ses_told(reason: Reason) -> None:
+    """An end given by PUT must not let mail out to an address that bounced."""
+    entry = replace(BLANK, suppression=Suppression(reason=reason, at=NOON))
+    assert suppress_manually(entry, replace(WORD, expires_at=NOON + 2 * DAY), NOON + DAY) is entry
+    assert suppress_manually(entry, WORD, NOON + DAY) is entry
+
+
+def test_a_word_without_end_replaces_what_ends() -> None:
+    """It lasts longer."""
+    entry = after(hard(subtype="Suppressed"))
+    assert suppress_manually(entry, WORD, NOON + DAY).suppression == WORD
+
+
+def test_a_word_replaces_what_has_expired_whatever_it_was() -> None:
+    """What is over is not in its way."""
+    entry = after(hard(subtype="Suppressed"))
+    later = NOON + SUPPRESSED_BY_SES + DAY
+    assert suppress_manually(entry, replace(WORD, expires_at=later + DAY), later).suppression is not entry.suppression
+
+
+def test_a_hard_bounce_outlasts_a_word_that_ends() -> None:
+    """After that Friday it would be mailed again."""
+    entry = suppress_manually(BLANK, replace(WORD, expires_at=NOON + 3 * DAY), NOON)
+    assert after(hard(at=NOON + 2 * DAY), entry=entry).in_force(NOON + 10 * DAY) is not None
+
+
+# ── lifting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LIFTING = Lifting(NOON + 2 * DAY, "arn:caller", "mailbox is back")
+
+
+def test_what_was_lifted_stays_lifted_whatever_comes_late() -> None:
+    """An event may come days late, and eight times."""
+    entry = lift(after(hard(), *softs(2)), LIFTING)
+    assert entry.in_force(NOON + 3 * DAY) is None
+    assert entry.soft_bounces == {}
+    assert judge(entry, hard()) is entry
+    assert judge(entry, hard(at=LIFTING.at)) is entry
+
+
+def test_what_bounces_again_after_the_lifting_is_suppressed_again() -> None:
+    """It was lifted in vain."""
+    entry = after(hard(at=LIFTING.at + MINUTE), entry=lift(after(hard()), LIFTING))
+    assert entry.in_force(LIFTING.at + DAY) is not None
+
+
+def test_an_entry_is_kept_as_long_as_anything_in_it_is_needed() -> None:
+    """What is suppressed for good has no end; a lifting outlasts the events of the time before."""
+    assert after(hard()).forget_at is None
+    assert after(soft()).forget_at == NOON + SOFT_BOUNCES_KEPT
+    assert lift(after(hard()), LIFTING).forget_at == LIFTING.at + LIFTING_KEPT
+    assert after(soft(), delivery(NOON + DAY)).forget_at == NOON + DAY + LIFTING_KEPT
+    assert after(soft("r2", NOON + DAY), entry=lift(after(hard()), Lifting(NOON, None, None))).forget_at == NOON + DAY + SOFT_BOUNCES_KEPT
+
+
+# ── addresses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("Jo@Example.COM", "jo@example.com"),
+        ("jo+news@bücher.example", "jo+news@xn--bcher-kva.example"),
+        ("jo@BÜCHER.example", "jo@xn--bcher-kva.example"),
+        ("jo@XN--BCHER-KVA.example", "jo@xn--bcher-kva.example"),
+    ],
+)
+def test_an_address_is_listed_in_one_form(written: str, key: str) -> None:
+    """Lower-cased, its domain in punycode: what the caller writes and what SES reports meet."""
+    assert suppression_key(written) == key
+
+
+LOCAL = st.text("abcXYZ0189!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=20)
+DOMAIN = st.sampled_from(["example.com", "EXAMPLE.com", "bücher.example", "ΣΊΣΥΦΟΣ.example", "straße.example", "日本語.example"])
+
+
+@given(LOCAL, DOMAIN)
+def test_the_listed_form_is_its_own_and_case_does_not_matter(local: str, domain: str) -> None:
+    """It is ASCII, it goes out as it is, and however the wire writes it, it is the same."""
+    key = suppression_key(f"{local}@{domain}")
+    wire = ascii_address(f"{local}@{domain}")
+    assert key.isascii()
+    assert key == key.lower()
+    assert suppression_key(key) == suppression_key(wire) == suppression_key(wire.upper()) == suppression_key(wire.lower()) == key
+    assert ascii_address(key) == key
+
+
+@pytest.mark.parametrize(
+    "text", ["", "jo", "jo@", "@example.com", "jo@localhost", '"jo ann"@example.com', "jö@example.com", "jo@192.0.2.1"]
+)
+def test_what_mail_cannot_go_to_is_refused_and_not_shown(text: str) -> None:
+    """An event of SES may hold anything."""
+    with pytest.raises(AddressError) as refusal:
+        suppression_key(text)
+    assert not text.strip("@") or text not in str(refusal.value)
+
+
+def test_the_digest_is_the_sha_256_of_the_listed_form() -> None:
+    """So that receivers of events can compute it."""
+    assert digest("jo@example.com") == "f4e19df2e6c609fbd59a42b9063d0fadf44260218531ea21ad8c575f205c0453"
