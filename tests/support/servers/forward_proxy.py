@@ -74,8 +74,6 @@ class ForwardProxy:
             back = threading.Thread(target=_pass_on, args=(server, client), daemon=True)
             back.start()
             _pass_on(client, server, self.limit)
-            if self.limit is not None:
-                _end(client, "reset")
             back.join()
         return None
 
@@ -90,10 +88,13 @@ def _read_head(client: socket.socket) -> bytes:
 
 
 def _pass_on(source: socket.socket, target: socket.socket, limit: int | None = None) -> None:
+    """Pass on what comes until the source ends, or up to a limit, at which the source's connection is reset."""
     with suppress(OSError):
         while (limit is None or limit > 0) and (got := source.recv(65_536 if limit is None else min(limit, 65_536))):
             target.sendall(got)
             limit = None if limit is None else limit - len(got)
+        if limit == 0:
+            _end(source, "reset")  # before the server sees the end of what it got, and answers
         target.shutdown(socket.SHUT_WR)
 
 
