@@ -56,6 +56,52 @@ def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
     return document
 
 
+# -- feedback ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [None, "", {}, {"simulate": False}])
+def test_a_verify_that_asks_for_no_simulation_sends_one_mail(body: Any) -> None:
+    """No body, as before there was one, and one that says so."""
+    put(configurationSet=None)
+    verified = ask("verify", body=body)
+    assert (verified.status, verified.json["simulated"]) == (200, None)
+    record = ask("get").json
+    assert (record["feedback"], record["lastFeedbackAt"], record["simulation"]) == ("off", None, None)
+    assert record["feedbackHint"].startswith("Tenant: ")
+
+
+def test_a_simulation_mails_the_simulator_and_is_shown() -> None:
+    """The answer has an id of each mail; the record waits for what comes back."""
+    boto3.client("ses", region_name=SES_REGION).create_configuration_set(ConfigurationSet={"Name": "mail-acme"})
+    put(configurationSet="mail-acme")
+    assert ask("get").json["feedbackHint"].startswith("Caller: verify")
+    simulated = ask("verify", body={"simulate": True}).json["simulated"]
+    assert all(mail["messageId"] and mail["error"] is None for mail in simulated.values())
+    record = ask("get").json
+    assert record["feedback"] == "unproven"
+    assert record["simulation"]["startedAt"]
+    assert (record["simulation"]["bounceReportedAt"], record["simulation"]["complaintReportedAt"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "path"), [('{"simulate": "yes"}', "simulate"), ('{"simulated": true}', "simulated"), ("[]", ""), ("{", ""), ("null", "")]
+)
+def test_a_verify_with_a_faulty_body_sends_nothing(body: str, path: str) -> None:
+    """Each fault is named, and the config stays what it was."""
+    put()
+    refusal = problem(ask("verify", body=body), 400, "invalid_request")
+    assert [fault["path"] for fault in refusal["errors"]] == [path]
+    assert ask("get").json["status"] == "unverified"
+
+
+def test_nothing_is_simulated_for_a_config_of_which_ses_reports_nothing() -> None:
+    """Without a configuration set nothing would come back: the caller is told before a mail goes out."""
+    put(configurationSet=None)
+    refusal = problem(ask("verify", body={"simulate": True}), 400, "invalid_request")
+    assert refusal["errors"][0]["path"] == "simulate"
+    assert ask("get").json["status"] == "unverified"
+
+
 # -- the life of a provider ----------------------------------------------------------------------------------------------
 
 
@@ -73,7 +119,7 @@ def test_stores_shows_verifies_and_rotates(stack: Mapping[str, str]) -> None:
 
     verified = ask("verify")
     assert verified.status == 200
-    assert verified.json.keys() == {"messageId", "sandbox", "warnings", "status", "version"}
+    assert verified.json.keys() == {"messageId", "sandbox", "warnings", "status", "version", "simulated"}
     assert SANDBOX_MAY_BE in verified.json["warnings"]
     assert (verified.json["status"], verified.json["version"]) == ("active", 1)
 

@@ -17,7 +17,7 @@ from moto import mock_aws
 from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED, DynamoProvidersTable
 from mailer.domain import lifecycle
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.provider import Provider, ProviderStatus
+from mailer.domain.provider import Provider, ProviderStatus, Simulation, StoredConfig
 from support.aws import tables
 from support.fakes.ports import NOON, FakeClock, a_config, a_provider
 
@@ -72,6 +72,10 @@ FULL = a_provider(
         quota_rate=14.5,
         quota_24h=50_000.0,
         error=DENIED,
+        feedback_at=NOON,
+        unheard_since=NOON,
+        silent_since=NOON,
+        simulation=Simulation(started_at=NOON, bounce_reported_at=NOON, complaint_reported_at=NOON),
     ),
     candidate=a_config(version=9, provider="smtp", region="", from_name="", credentials={"type": "smtp", "host": "localhost:1025"}),
     sandbox="true",
@@ -96,6 +100,21 @@ def test_fills_every_field() -> None:
     fresh = a_provider()
     same = {name for name in Provider.__dataclass_fields__ if getattr(FULL, name) == getattr(fresh, name)}
     assert same == {"tenant_id", "encrypted_external_id", "updated_at", "verified_at", "revision"}
+    assert FULL.active is not None
+    plain = a_config()
+    assert {name for name in StoredConfig.__dataclass_fields__ if getattr(FULL.active, name) == getattr(plain, name)} == {
+        "provider",
+        "region",
+        "from_address",
+        "from_name",
+        "credentials",
+    }
+
+
+def test_reads_a_simulation_of_which_nothing_has_come(table: DynamoProvidersTable) -> None:
+    """What is not reported is not in the item."""
+    row = a_provider(active=a_config(simulation=Simulation(started_at=NOON)))
+    assert stored(table, row) == replace(row, revision=1)
 
 
 def test_reads_many_rows(table: DynamoProvidersTable) -> None:

@@ -15,8 +15,9 @@ from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError
 from mailer.domain.events import provider_changed
 from mailer.domain.lifecycle import SANDBOX_MAY_BE
+from mailer.domain.moments import to_millis
 from mailer.domain.onboarding import trust_policy
-from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
+from mailer.domain.provider import Provider, ProviderStatus, Simulation, StoredConfig
 from mailer.ports import AccountFacts
 from mailer.services.providers import providers, verify
 from mailer.services.providers.providers import (
@@ -29,7 +30,7 @@ from mailer.services.providers.providers import (
     put_config,
 )
 from mailer.services.providers.verify import VerifyFailedError, verify_provider
-from support.fakes.ports import a_config, a_provider
+from support.fakes.ports import NOON, a_config, a_provider
 from support.fakes.providers import KEY, ROLE, SECRET, SMTP, FakeConfigCipher, Scene, a_scene, with_config
 
 
@@ -389,6 +390,117 @@ def test_a_slow_account_is_asked_nothing() -> None:
     scene.account.facts = AccountFacts(sandbox=False)
     assert verify_provider("acme", scene.deps).row.sandbox == "unknown"
     assert scene.account.asked == 0
+
+
+# -- verify and feedback -------------------------------------------------------------------------------------------------
+
+
+def simulate(scene: Scene) -> verify.Verified:
+    return verify_provider("acme", scene.deps, simulate=True)
+
+
+def test_a_test_mail_that_ses_reports_says_whose_config_it_tests() -> None:
+    """Its tags name tenant and version: no request is behind it."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    verify_provider("acme", scene.deps)
+    assert scene.account.tags == [{"tenantmail-tenant": "acme", "tenantmail-verify": "1"}]
+
+
+def test_a_test_mail_that_ses_does_not_report_has_no_tags() -> None:
+    """SES takes none without a configuration set."""
+    scene = a_scene_with()
+    verify_provider("acme", scene.deps)
+    assert scene.account.tags == [{}]
+
+
+def test_a_simulation_mails_both_addresses_once_the_row_knows_of_it() -> None:
+    """Its mails are tagged with it; whatever comes back finds it on the active version."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    begun: list[Any] = []
+    send = scene.account.send
+
+    def look_first(mail: Any, *, tags: Any) -> Outcome:
+        begun.append(scene.row.active and scene.row.active.simulation)
+        return send(mail, tags=tags)
+
+    scene.account.send = look_first  # type: ignore[method-assign]
+    verified = simulate(scene)
+    assert begun == [None, Simulation(started_at=NOON), Simulation(started_at=NOON)]
+    assert [mail.recipients for mail in scene.account.mails[1:]] == [(address,) for address in verify.SIMULATOR.values()]
+    tags = {"tenantmail-tenant": "acme", "tenantmail-verify": "1", "tenantmail-simulation": str(to_millis(NOON))}
+    assert scene.account.tags[1:] == [tags, tags]
+    assert verified.simulated == {"bounce": Sent("message-1"), "complaint": Sent("message-1")}
+
+
+def test_a_simulation_waits_for_an_account_that_sends_one_mail_a_second() -> None:
+    """As every account in the sandbox: the simulator counts towards its rate."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    throttled = NotSent(ErrorInfo("throttled", "too fast"))
+    answers = iter([Sent("test"), throttled, Sent("bounce"), throttled, throttled, Sent("complaint")])
+    scene.account.send = lambda *_, **__: next(answers)  # type: ignore[method-assign]
+    assert simulate(scene).simulated == {"bounce": Sent("bounce"), "complaint": Sent("complaint")}
+    assert scene.clock.now() == NOON + 3 * verify.PAUSE
+
+
+@pytest.mark.parametrize("outcome", [NotSent(ErrorInfo("credentials_denied", "no")), MaybeSent(ErrorInfo("outcome_unknown", "?"))])
+def test_a_mail_to_the_simulator_that_fails_is_not_sent_again(outcome: Outcome) -> None:
+    """The config has passed; the answer says what became of the mail."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    answers = iter([Sent("test"), outcome, Sent("complaint")])
+    scene.account.send = lambda *_, **__: next(answers)  # type: ignore[method-assign]
+    verified = simulate(scene)
+    assert verified.simulated == {"bounce": outcome, "complaint": Sent("complaint")}
+    assert verified.row.status is ProviderStatus.ACTIVE
+
+
+def test_a_simulation_keeps_within_api_gateways_time() -> None:
+    """No mail is begun that SES might accept only after the caller has been given up."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    send = scene.account.send
+
+    def slowly(mail: Any, *, tags: Any) -> Outcome:
+        scene.clock.advance(timedelta(seconds=7))
+        return send(mail, tags=tags)
+
+    scene.account.send = slowly  # type: ignore[method-assign]
+    simulated = simulate(scene).simulated
+    assert simulated["bounce"] == Sent("message-1")
+    assert isinstance(simulated["complaint"], NotSent)
+    assert len(scene.account.mails) == 2
+
+
+def test_a_throttled_account_does_not_hold_up_the_answer() -> None:
+    """One that is never let through is given up in time."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    throttled = NotSent(ErrorInfo("throttled", "too fast"))
+    answers = iter([Sent("test")])
+    scene.account.send = lambda *_, **__: next(answers, throttled)  # type: ignore[method-assign]
+    assert {outcome.error.code for outcome in simulate(scene).simulated.values() if isinstance(outcome, NotSent)} == {"throttled"}
+    assert scene.clock.now() <= NOON + verify.SIMULATE_BY + verify.PAUSE
+
+
+@pytest.mark.parametrize("body", [KEY, SMTP])
+def test_nothing_is_simulated_where_ses_reports_nothing(body: Any) -> None:
+    """The caller is told before any mail goes out."""
+    scene = a_scene_with(body)
+    assert refused(lambda: simulate(scene)).problems[0].path == "simulate"
+    assert scene.account.mails == []
+
+
+def test_what_is_known_of_feedback_goes_with_the_config() -> None:
+    """A candidate that was heard of stays so as it is promoted; a new config begins anew."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    verify_provider("acme", scene.deps)
+    put(scene, configurationSet="mail-acme")
+    candidate = scene.row.candidate
+    assert candidate is not None
+    assert candidate.feedback_at is None
+    heard = replace(candidate, feedback_at=NOON, simulation=Simulation(started_at=NOON))
+    scene.set_row(candidate=heard)
+    verify_provider("acme", scene.deps)
+    assert scene.row.active is not None
+    assert (scene.row.active.version, scene.row.active.feedback_at) == (2, NOON)
+    assert scene.row.active.simulation == Simulation(started_at=NOON)
 
 
 # -- roles ---------------------------------------------------------------------------------------------------------------

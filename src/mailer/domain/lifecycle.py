@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
-from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Sandbox, StoredConfig
+from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Sandbox, Simulation, StoredConfig
 
 SANDBOX_MAY_BE = (
     "AWS SES may be in sandbox mode. Verify that production access has been granted in your AWS console"
@@ -28,13 +28,14 @@ SANDBOX_IS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationResult:
-    """What a passing verify learned; None where the account did not tell."""
+    """What a passing verify learned, and began; None where the account did not tell."""
 
     at: datetime
     account: str | None = None
     sandbox: bool | None = None
     quota_rate: float | None = None
     quota_24h: float | None = None
+    simulation: Simulation | None = None
 
 
 def existing(row: Provider | None) -> Provider:
@@ -95,6 +96,7 @@ def verify(row: Provider | None, version: int, passed: VerificationResult) -> Pr
             quota_rate=passed.quota_rate,
             quota_24h=passed.quota_24h,
             error=None,
+            simulation=passed.simulation or tested.simulation,
         ),
         candidate=None if tested is row.candidate else row.candidate,
         sandbox=sandbox,

@@ -241,6 +241,16 @@ class ProviderStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """A bounce and a complaint that `verify` had SES's mailbox simulator make, and when SES's events of them came."""
+
+    started_at: datetime
+    """Also the simulation's id: its mails are tagged with it, so that events of an earlier one do not count for it."""
+    bounce_reported_at: datetime | None = None
+    complaint_reported_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredConfig:
     """One version of a tenant's config as the table holds it: what may be shown in clear, the rest encrypted."""
 
@@ -265,6 +275,14 @@ class StoredConfig:
     """Recipients in 24 hours, as GetSendQuota told verify; None: as above."""
     error: ErrorInfo | None = None
     """Why its last verify failed."""
+    feedback_at: datetime | None = None
+    """When an event of SES about its mail came last, give or take HEARD_EVERY."""
+    unheard_since: datetime | None = None
+    """When it sent the first mail after which nothing has come yet."""
+    silent_since: datetime | None = None
+    """When it had sent for SILENT_AFTER without an event."""
+    simulation: Simulation | None = None
+    """The last one that verify began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,3 +31,9 @@ def tagged(
         "tenantmail-request": request_id.translate(_ESCAPES),
         "tenantmail-attempt": str(attempt),
     }
+
+
+def verify_tags(tenant_id: str, version: int, simulation: int | None = None) -> Mapping[str, str]:
+    """Tag a mail of `verify`, which no request is behind: whose config it tests, of which version, and in which simulation it plays."""
+    part_of = {} if simulation is None else {"tenantmail-simulation": str(simulation)}
+    return {"tenantmail-tenant": tenant_id, "tenantmail-verify": str(version), **part_of}

@@ -9,13 +9,15 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from mailer import wiring
 from mailer.domain.provider import Provider, ProviderPut
+from mailer.domain.wire import read
 from mailer.handlers.rest.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, principal_of, respond, responses, rest_app
 from mailer.handlers.rest.problem import problem
-from mailer.handlers.rest.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer
+from mailer.handlers.rest.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer, VerifyRequest
 from mailer.services.providers import providers
 from mailer.services.providers.verify import VerifyFailedError, verify_provider
 
 PutBody = Annotated[str, DescribedAs(ProviderPut), Body()]
+VerifyBody = Annotated[str, DescribedAs(VerifyRequest), Body()]
 
 
 def _report(error: Exception) -> None:
@@ -60,11 +62,13 @@ def get(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     "/tenants/<tenantId>/provider/verify",
     summary="Test the config, make it active",
     operation_id="verifyProvider",
-    responses=responses(200, "It is active", 409, 422, leads_to=("disableProvider",)),
+    responses=responses(200, "It is active", *BODY_REFUSALS, 409, 422, leads_to=("disableProvider",)),
 )
-def verify(tenant_id: TenantInPath) -> Response[VerifyAnswer]:
+def verify(tenant_id: TenantInPath, body: VerifyBody = "") -> Response[VerifyAnswer]:
     """Send the test mail; a config that passes is the active one from then on."""
-    return Response(200, JSON, VerifyAnswer.of(verify_provider(tenant_id, wiring.provider_dependencies(), by=_caller())))
+    simulate = bool(body) and read(VerifyRequest, body).simulate
+    verified = verify_provider(tenant_id, wiring.provider_dependencies(), simulate=simulate, by=_caller())
+    return Response(200, JSON, VerifyAnswer.of(verified))
 
 
 @app.post(

@@ -77,11 +77,13 @@ class FakeAccount:
     name: str = "ses"
     sender: Sender = field(default_factory=lambda: Sender("billing@acme.example", "Acme"))
     mails: list[Mail] = field(default_factory=list)
+    tags: list[Mapping[str, str]] = field(default_factory=list)
+    """Those of each mail."""
     asked: int = 0
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
-        assert not tags
         self.mails.append(mail)
+        self.tags.append(tags)
         return self.outcome
 
     def account_facts(self) -> AccountFacts:

@@ -16,7 +16,7 @@ from mailer.adapters.dynamodb.batch_get import batch_get
 from mailer.adapters.dynamodb.codec import Item, operands
 from mailer.adapters.dynamodb.codec import optional as _optional
 from mailer.domain.errors import ErrorInfo, UnreadableError
-from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
+from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Simulation, StoredConfig
 from mailer.ports import Clock
 
 if TYPE_CHECKING:
@@ -266,6 +266,10 @@ def _from_config(config: StoredConfig) -> Mapping[str, Any]:
         "quotaRate": config.quota_rate,
         "quota24h": config.quota_24h,
         "error": config.error and codec.error_fields(config.error),
+        "feedbackAt": config.feedback_at,
+        "unheardSince": config.unheard_since,
+        "silentSince": config.silent_since,
+        "simulation": config.simulation and _from_simulation(config.simulation),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -287,6 +291,28 @@ def _to_config(value: Item) -> StoredConfig:
         quota_rate=_optional(fields, "quotaRate", codec.number),
         quota_24h=_optional(fields, "quota24h", codec.number),
         error=_optional(fields, "error", codec.error),
+        feedback_at=_optional(fields, "feedbackAt", codec.moment),
+        unheard_since=_optional(fields, "unheardSince", codec.moment),
+        silent_since=_optional(fields, "silentSince", codec.moment),
+        simulation=_optional(fields, "simulation", _to_simulation),
+    )
+
+
+def _from_simulation(simulation: Simulation) -> Mapping[str, Any]:
+    fields = {
+        "startedAt": simulation.started_at,
+        "bounceReportedAt": simulation.bounce_reported_at,
+        "complaintReportedAt": simulation.complaint_reported_at,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _to_simulation(value: Item) -> Simulation:
+    fields = value["M"]
+    return Simulation(
+        started_at=codec.moment(fields["startedAt"]),
+        bounce_reported_at=_optional(fields, "bounceReportedAt", codec.moment),
+        complaint_reported_at=_optional(fields, "complaintReportedAt", codec.moment),
     )
 
 

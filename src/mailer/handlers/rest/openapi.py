@@ -35,6 +35,7 @@ def openapi_document(*apps: APIGatewayRestResolver) -> dict[str, Any]:
     described = merged.get_openapi_schema()
     described["components"]["securitySchemes"] = {"sigv4": _SIGV4}
     _leave_out_powertools_own(described)
+    _leave_out_missing_bodies(described)
     described = {**_without_titles(described), "info": described["info"]}
     _explain_fields(described)
     _explain_parameters(described)
@@ -51,6 +52,13 @@ def _leave_out_powertools_own(described: dict[str, Any]) -> None:
             if "HTTPValidationError" in str(responses.get("422")):
                 del responses["422"]
             responses.get("204", {}).pop("content", None)  # it describes `null` where nothing is
+
+
+def _leave_out_missing_bodies(described: dict[str, Any]) -> None:
+    """Describe a body that may be left out by its fields alone: what the function reads in its place is no JSON."""
+    for operation in _operations(described):
+        if "requestBody" in operation:
+            operation["requestBody"]["content"][JSON]["schema"].pop("default", None)
 
 
 def _operations(described: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,13 +1,38 @@
 """What the provider API answers; no secret ever goes out, and of an access key's id only the end."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from mailer.domain.provider import Provider, ProviderStatus, ProviderType, Sandbox, StoredConfig
-from mailer.domain.wire import WireModel
+from mailer.domain.delivery import Outcome, Sent
+from mailer.domain.feedback_state import FeedbackState, feedback_hint, feedback_state
+from mailer.domain.provider import Provider, ProviderStatus, ProviderType, Sandbox, Simulation, StoredConfig
+from mailer.domain.wire import STRICT_BOOL, WireModel
 from mailer.handlers.rest.models import Error, Time
 from mailer.services.providers.providers import Onboarding
 from mailer.services.providers.verify import Verified
+
+
+class VerifyRequest(WireModel):
+    """What `verify` may be asked for besides the test mail."""
+
+    simulate: Annotated[bool, STRICT_BOOL] = False
+
+
+class SimulationRecord(WireModel):
+    """A bounce and a complaint that SES's mailbox simulator was made to cause, and when their events came back."""
+
+    started_at: Time
+    bounce_reported_at: Time | None
+    complaint_reported_at: Time | None
+
+    @classmethod
+    def of(cls, simulation: Simulation) -> Self:
+        """Show a simulation."""
+        return cls(
+            started_at=simulation.started_at,
+            bounce_reported_at=simulation.bounce_reported_at,
+            complaint_reported_at=simulation.complaint_reported_at,
+        )
 
 
 class Config(WireModel):
@@ -21,6 +46,10 @@ class Config(WireModel):
     credentials: Mapping[str, str]
     configuration_set: str | None
     max_send_rate: float | None
+    feedback: FeedbackState
+    last_feedback_at: Time | None
+    feedback_hint: str | None
+    simulation: SimulationRecord | None
     error: Error | None
 
     @classmethod
@@ -41,6 +70,10 @@ class ProviderRecord(WireModel):
     credentials: Mapping[str, str]
     configuration_set: str | None
     max_send_rate: float | None
+    feedback: FeedbackState
+    last_feedback_at: Time | None
+    feedback_hint: str | None
+    simulation: SimulationRecord | None
     sandbox: Sandbox
     verified_at: Time | None
     updated_at: Time
@@ -79,7 +112,32 @@ def _shown(config: StoredConfig) -> dict[str, Any]:
         "credentials": config.credentials,
         "configuration_set": config.configuration_set,
         "max_send_rate": config.max_send_rate,
+        "feedback": feedback_state(config),
+        "last_feedback_at": config.feedback_at,
+        "feedback_hint": feedback_hint(config),
+        "simulation": SimulationRecord.of(config.simulation) if config.simulation else None,
     }
+
+
+class SimulatedMail(WireModel):
+    """What became of a mail to SES's simulator: its id, or why it was not sent."""
+
+    message_id: str | None
+    error: Error | None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        """Show an outcome."""
+        if isinstance(outcome, Sent):
+            return cls(message_id=outcome.message_id, error=None)
+        return cls(message_id=None, error=Error.of(outcome.error))
+
+
+class SimulatedMails(WireModel):
+    """The two mails to SES's simulator."""
+
+    bounce: SimulatedMail
+    complaint: SimulatedMail
 
 
 class VerifyAnswer(WireModel):
@@ -90,6 +148,7 @@ class VerifyAnswer(WireModel):
     warnings: tuple[str, ...]
     status: ProviderStatus
     version: int
+    simulated: SimulatedMails | None
 
     @classmethod
     def of(cls, verified: Verified) -> Self:
@@ -101,6 +160,9 @@ class VerifyAnswer(WireModel):
             warnings=row.warnings,
             status=row.status,
             version=row.active.version if row.active else row.versions,
+            simulated=SimulatedMails(**{kind: SimulatedMail.of(outcome) for kind, outcome in verified.simulated.items()})
+            if verified.simulated
+            else None,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mailer.domain.errors import CODES
+from mailer.domain.feedback_state import NO_CONFIGURATION_SET
 from mailer.domain.lifecycle import SANDBOX_MAY_BE
 from mailer.domain.onboarding import Platform, iam_policy, trust_policy
 
@@ -29,6 +30,11 @@ _SHOWN_CONFIG = {
     "region": "The AWS region; null for SMTP.",
     "credentials": "The type `accessKey` with the end of the accessKeyId, or the type `role` with roleArn and externalId. These two"
     " are encrypted, and left out while KMS does not decrypt them. Secrets are never shown.",
+    "feedback": "Whether SES's events of its mail come back: `off` without a configuration set, `unproven` until the first came, `proven`,"
+    " `silent` where it sent for an hour and nothing came.",
+    "lastFeedbackAt": "When an event of its mail came last, to ten minutes.",
+    "feedbackHint": "Who must do what so that events come; null where they do.",
+    "simulation": "The last bounce and complaint that verify had SES simulate.",
 }
 
 PARAMETERS: Mapping[str, str] = {
@@ -176,6 +182,10 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     },
     "UploadedAs": {"key": "The object's key."},
     "putProvider": {"provider": "Which kind of provider the config is for; smtp on development stacks alone.", "config": "The config."},
+    "verifyProvider": {
+        "simulate": "Whether SES's mailbox simulator is also mailed to, for a bounce and a complaint; needs a configurationSet. Costs no"
+        " quota and no reputation. The provider record shows what came back.",
+    },
     "resolveMessage": {
         "outcome": "`sent`: it was sent. `resend`: send it again from its kept body.",
         "messageId": "SES's id of the mail, if known; only with `sent`.",
@@ -214,6 +224,20 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "warnings": "What the tenant should know although verify passed.",
         "status": "The provider's status now: `active`, or `disabled` as before.",
         "version": "The version that was verified.",
+        "simulated": "The mails to SES's simulator; null where none were asked for.",
+    },
+    "SimulationRecord": {
+        "startedAt": "When verify began it.",
+        "bounceReportedAt": "When the event of the bounce came; null as long as it has not.",
+        "complaintReportedAt": "When the event of the complaint came; null as long as it has not.",
+    },
+    "SimulatedMails": {
+        "bounce": "The mail to bounce@simulator.amazonses.com.",
+        "complaint": "The mail to complaint@simulator.amazonses.com.",
+    },
+    "SimulatedMail": {
+        "messageId": "SES's id of the mail; null where it was not sent, or nobody knows.",
+        "error": "Why there is no id. The config has passed all the same.",
     },
     "OnboardingAnswer": {
         "externalId": "What the role's trust policy must require.",
@@ -325,6 +349,10 @@ _PROVIDER = {
     "credentials": {"type": "accessKey", "accessKeyId": "…MPLE"},
     "configurationSet": None,
     "maxSendRate": None,
+    "feedback": "off",
+    "lastFeedbackAt": None,
+    "feedbackHint": NO_CONFIGURATION_SET,
+    "simulation": None,
     "sandbox": "unknown",
     "verifiedAt": None,
     "updatedAt": "2026-11-24T10:00:00.000Z",
@@ -345,6 +373,7 @@ BODIES: Mapping[str, Any] = {
     ],
     "previewMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
     "resolveMessage": {"outcome": "sent", "messageId": "0100019391a1b2c3-example", "by": "sam", "why": "seen in the SES events"},
+    "verifyProvider": {"simulate": False},
     "uploadAttachment": {"filename": "report.pdf", "contentType": "application/pdf", "size": 5_242_880},
     "putProvider": {
         "provider": "ses",
@@ -387,6 +416,7 @@ ANSWERS: Mapping[str, Any] = {
         "warnings": [SANDBOX_MAY_BE],
         "status": "active",
         "version": 1,
+        "simulated": None,
     },
     "disableProvider": {**_ACTIVE, "status": "disabled"},
     "enableProvider": _ACTIVE,

@@ -1,16 +1,19 @@
 """Prove a stored config with a mail from and to its own from-address; what passes becomes the active config in one write."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mailer.domain import lifecycle
-from mailer.domain.delivery import Sent
-from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, NotSentError
+from mailer.domain.delivery import NotSent, Outcome, Sent
+from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, NotSentError, Problem, RequestError
 from mailer.domain.lifecycle import VerificationResult
 from mailer.domain.message import EmailMessage, Mailbox
 from mailer.domain.mime import Mail, compose
-from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.domain.moments import to_millis
+from mailer.domain.provider import Provider, RoleConfig, Simulation, StoredConfig
 from mailer.domain.remediation import add_remediation
+from mailer.domain.tags import verify_tags
 from mailer.ports import AccountFacts, EmailProvider
 from mailer.services.providers.providers import ProviderDependencies, change, decrypt_config, role_of
 
@@ -19,6 +22,15 @@ SEND_BY = timedelta(seconds=12)
 
 ASK_BY = timedelta(seconds=10)
 """After this the account is not asked about itself any more, which may take three calls of up to 5 s."""
+
+SIMULATE_BY = timedelta(seconds=13)
+"""After this no mail to the simulator is begun: SES has up to 13 s to accept it, and API Gateway waits 29 s for all."""
+
+SIMULATOR = {"bounce": "bounce@simulator.amazonses.com", "complaint": "complaint@simulator.amazonses.com"}
+"""SES's mailbox simulator: outside quota and reputation, also from the sandbox; within the account's rate."""
+
+PAUSE = timedelta(seconds=1.1)
+"""Until the account may send again, where it may send one mail a second, as in the sandbox."""
 
 SUBJECT = "{platform} — SES connection test"
 TEXT = "This is a test email from {platform} to verify your AWS SES configuration."
@@ -36,30 +48,36 @@ class VerifyFailedError(MailerError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A config that passed: SES's id of the test mail, and the row as it stands now."""
+    """A config that passed: SES's id of the test mail, the row as it stands now, and what became of each mail to the simulator."""
 
     message_id: str
     row: Provider
+    simulated: Mapping[str, Outcome]
 
 
-def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Verified:
+def verify_provider(tenant_id: str, deps: ProviderDependencies, *, simulate: bool = False, by: str | None = None) -> Verified:
     """Test the candidate, or the active config where there is none, and make it the active one.
+
+    With `simulate` it then has SES's simulator make a bounce and a complaint, whose events tell whether feedback works.
 
     Raises:
         VerifyFailedError: the tenant's account, role or config does not let mail go out.
-        RequestError: not_found; provider_not_active where another config was stored meanwhile.
+        RequestError: not_found; provider_not_active where another config was stored meanwhile; invalid_request where there is nothing
+            to simulate, as SES reports nothing of this config's mail.
         DependencyError: KMS, STS or DynamoDB did not do its part.
     """
     started = deps.clock.now()
     row = lifecycle.existing(deps.store.get(tenant_id))
     config = lifecycle.to_verify(row)
+    if simulate and config.configuration_set is None:
+        raise RequestError([Problem("simulate", "needs a config with configurationSet: without it SES reports nothing")])
     try:
         provider = _create_provider(row, config, deps)
     except NotSentError as refusal:
         raise _failed(row, config, refusal.error, deps, by) from refusal
     if deps.clock.now() - started > SEND_BY:
         raise DependencyError("AWS", "opening the config in time")
-    outcome = provider.send(_test_mail(provider, deps), tags={})
+    outcome = provider.send(_test_mail(provider, deps, provider.sender.email), tags=_tags(row, config))
     if not isinstance(outcome, Sent):
         raise _failed(row, config, _here(outcome.error), deps, by)
     facts = provider.account_facts() if deps.clock.now() - started < ASK_BY else AccountFacts()
@@ -69,9 +87,37 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | Non
         sandbox=facts.sandbox,
         quota_rate=facts.max_send_rate,
         quota_24h=facts.quota_24h,
+        simulation=Simulation(started_at=started) if simulate else None,
     )
     verified = change(tenant_id, deps, lambda stands: lifecycle.verify(stands, config.version, passed), by=by)
-    return Verified(outcome.message_id, verified)
+    # After the row names the simulation: SES's first event may come before the second mail is out.
+    simulated = _simulate(provider, _tags(row, config, passed.simulation), started, deps) if simulate else {}
+    return Verified(outcome.message_id, verified, simulated)
+
+
+def _tags(row: Provider, config: StoredConfig, simulation: Simulation | None = None) -> Mapping[str, str]:
+    """Tag a mail of a config whose configuration set has SES report it."""
+    if config.configuration_set is None:
+        return {}
+    return verify_tags(row.tenant_id, config.version, to_millis(simulation.started_at) if simulation else None)
+
+
+def _simulate(provider: EmailProvider, tags: Mapping[str, str], started: datetime, deps: ProviderDependencies) -> Mapping[str, Outcome]:
+    """Send the mails to the simulator, as far as there is time for them; the config has passed, whatever becomes of these."""
+    return {kind: _send_in_time(provider, address, tags, started + SIMULATE_BY, deps) for kind, address in SIMULATOR.items()}
+
+
+def _send_in_time(provider: EmailProvider, to: str, tags: Mapping[str, str], begin_by: datetime, deps: ProviderDependencies) -> Outcome:
+    outcome: Outcome = _NO_TIME
+    while deps.clock.now() <= begin_by:
+        outcome = provider.send(_test_mail(provider, deps, to), tags=tags)
+        if not isinstance(outcome, NotSent) or outcome.error.code != "throttled":
+            break
+        deps.clock.wait_until(deps.clock.now() + PAUSE)
+    return outcome
+
+
+_NO_TIME = NotSent(ErrorInfo("throttled", "verify took too long to send this mail too", "Caller: verify again."))
 
 
 def _create_provider(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> EmailProvider:
@@ -90,10 +136,10 @@ def _refuse_unprotected_role(row: Provider, config: StoredConfig, deps: Provider
         raise NotSentError(ErrorInfo("role_not_assumable", message))
 
 
-def _test_mail(provider: EmailProvider, deps: ProviderDependencies) -> Mail:
+def _test_mail(provider: EmailProvider, deps: ProviderDependencies, to: str) -> Mail:
     platform = deps.platform.name
     message = EmailMessage(
-        to=(Mailbox(email=provider.sender.email),),
+        to=(Mailbox(email=to),),
         subject=SUBJECT.format(platform=platform),
         text=TEXT.format(platform=platform),
     )
