@@ -549,6 +549,9 @@ def test_a_request_goes_out_when_it_says_and_ends_a_day_later(fields: dict[str, 
         ({"sendAt": at(5), "expiresAt": at(5)}, "expiresAt"),
         ({"expiresAt": at(168.1)}, "expiresAt"),
         ({"sendAt": at(5), "expiresAt": at(173.1)}, "expiresAt"),
+        ({"sendAt": "9999-12-31T23:59:59Z"}, "sendAt"),
+        ({"sendAt": "9999-12-25T23:59:59Z", "expiresAt": "9999-12-31T23:59:59Z"}, "sendAt"),
+        ({"expiresAt": "9999-12-31T23:59:59Z"}, "expiresAt"),
     ],
 )
 def test_times_out_of_reach_are_refused(fields: dict[str, str], path: str) -> None:

@@ -601,18 +601,17 @@ def schedule(request: SendRequest, created_at: datetime) -> Schedule:
     Raises:
         RequestError: for times further ahead than allowed, or an end that is not after the `sendAt` given.
     """
-    send_at = max(request.send_at or created_at, created_at)
-    expires_at = request.expires_at or send_at + DEFAULT_LIFE
-    problems = []
-    if send_at > created_at + MAX_AHEAD:
+    send_at, expires_at = max(request.send_at or created_at, created_at), request.expires_at
+    problems = []  # found by differences: to the last day of the year 9999 no day can be added
+    if send_at - created_at > MAX_AHEAD:
         problems.append(Problem("sendAt", f"must be at most {MAX_AHEAD.days} days ahead"))
-    if request.send_at and expires_at <= request.send_at:
+    if request.send_at and expires_at and expires_at <= request.send_at:
         problems.append(Problem("expiresAt", "must be later than sendAt"))
-    if expires_at > send_at + MAX_AHEAD:
+    if expires_at and expires_at - send_at > MAX_AHEAD:
         problems.append(Problem("expiresAt", f"must be at most {MAX_AHEAD.days} days after sendAt, or after now where that is not given"))
     if problems:
         raise RequestError(problems)
-    return Schedule(send_at, expires_at)
+    return Schedule(send_at, expires_at or send_at + DEFAULT_LIFE)
 
 
 def body_too_large(size: int, at: str) -> RequestError:
