@@ -161,6 +161,19 @@ def test_a_request_off_the_queue_is_pinned_before_it_waits() -> None:
     assert (bench.record().status, upload_of(bench)) == (Status.SENT, b"first")
 
 
+def test_a_request_is_pinned_before_an_aws_service_fails() -> None:
+    """KMS does not answer at the first reading: the next message carries the version of then all the same."""
+    bench = a_bench({"acme/a": b"first"})
+    bench.provider_factory.error = DependencyError("KMS", "Decrypt")
+    bench.receive(a_queue_message(message=a_message()))
+    bench.provider_factory.error = None
+    bench.attachments.files["acme/a"] = b"second"
+    queue_message, delay = bench.take()
+    bench.clock.advance(delay)
+    bench.receive(queue_message)
+    assert (bench.record().status, upload_of(bench)) == (Status.SENT, b"first")
+
+
 def test_a_parked_request_keeps_its_version() -> None:
     """So does one that waits for days in the bucket."""
     bench = a_bench({"acme/a": b"first"}, ProviderStatus.DISABLED)

@@ -88,14 +88,19 @@ def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
 def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | Received | None:
     """Do some work for a request; None where it was deferred instead, the received message where SQS must redeliver it."""
     try:
-        try:
-            return work()
-        except DependencyError as failure:
-            deps.telemetry.failed("deliver", job.tenant_id, failure)
-            _defer_after_failure(job, deps, failure)
+        return _or_defer(job, deps, work)
     except Exception as failure:  # noqa: BLE001  # a bug must not fail the rest of the batch
         deps.telemetry.failed("deliver", job.tenant_id, failure)
         return replace(job.received, raised=not isinstance(failure, DependencyError))
+
+
+def _or_defer[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | None:
+    """Do some work for a request; None where an AWS service failed and the request was deferred."""
+    try:
+        return work()
+    except DependencyError as failure:
+        deps.telemetry.failed("deliver", job.tenant_id, failure)
+        _defer_after_failure(job, deps, failure)
     return None
 
 
@@ -140,6 +145,11 @@ def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> 
     except RequestError as refusal:
         end_job(job, deps, ErrorInfo(refusal.code, str(refusal)))
         return None
+    # Deferred here where a service fails, because the caller's job has not got the pinned versions.
+    return _or_defer(job, deps, lambda: _prepare_pinned(job, row, deps))
+
+
+def _prepare_pinned(job: Job, row: Provider | None, deps: SendDependencies) -> PreparedSend | None:
     if deps.clock.now() < job.send_at:
         defer(job, deps, job.send_at, None)
     elif isinstance(state := sending_state(row, job.request.created_at), Blocked):
