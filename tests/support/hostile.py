@@ -98,6 +98,7 @@ PIECES: Mapping[str, str] = {
     "base64 words": "=?gb18030?b?gTCBMIEwgTA=?=",
     "UTF-7 words": "=?utf-7?q?+AGEA-+AGEA-?=",
     "nested words": "=?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?=",
+    "as many words as there may be": "=?utf-7?q?+AGEA-+AGEA-+AGEA-+AGEA-?=",
     "punycode": "=?punycode?q?abcdefghijklmnop-abcdefghijklmnop?=",
     "tags": "<b>",
     "links": '<a href="http://x">',

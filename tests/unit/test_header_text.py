@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from mailer.domain.header_text import _CODECS, text_fault
+from mailer.domain.header_text import _CODECS, MAX_WORDS, text_fault
 
 OTHERS = ["punycode", "idna", "zlib", "base64", "hex", "unicode_escape", "raw_unicode_escape", "cp037", "ibm1140", "undefined", "x", "ü"]
 
@@ -27,6 +27,12 @@ def test_no_charset_hides_a_line_end(charset: str) -> None:
 def test_any_other_charset_is_refused(charset: str) -> None:
     """What it may mean to some reader nobody knows: in EBCDIC "%" is a line end, `unicode_escape` writes one as two letters."""
     assert "charset" in str(text_fault(f"=?{charset}?q?x?="))
+
+
+def test_a_text_has_so_many_words_at_most() -> None:
+    """Each costs time to decode; a hundred are more than a header holds of full length."""
+    assert text_fault("=?utf-8?q?x?= " * MAX_WORDS) is None
+    assert text_fault("=?utf-8?q?x?= " * (MAX_WORDS + 1)) == "must have at most 100 encoded-words"
 
 
 def test_no_name_of_a_charset_is_looked_up() -> None:

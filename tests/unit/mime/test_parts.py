@@ -130,6 +130,13 @@ def test_a_mail_inside_the_mail_goes_as_it_is(octets: bytes) -> None:
     assert part.get_content()["Subject"] == "inner"
 
 
+@pytest.mark.parametrize("octets", [EML + b"x" * 998 + b"\r\n" + b"y" * 998, b"X: " + b"x" * 995 + b"\r\n" + EML])
+def test_lines_of_998_are_carried(octets: bytes) -> None:
+    """As RFC 5322 has it, without their line ends; first, last or between."""
+    [part] = parsed(attachments=[{"filename": "inner.eml", "content": b64(octets)}]).iter_attachments()
+    assert part.get_content_type() == "message/rfc822"
+
+
 @pytest.mark.parametrize(
     "octets",
     [
@@ -138,6 +145,8 @@ def test_a_mail_inside_the_mail_goes_as_it_is(octets: bytes) -> None:
         EML + b"bare\rcr",
         EML + b"lf\n",
         EML + b"x" * 999 + b"\r\n",
+        EML + b"x" * 999,
+        b"X: " + b"x" * 996 + b"\r\n",
         b"\r\nno header",
         b"",
         b"From x Mon\n" + EML,

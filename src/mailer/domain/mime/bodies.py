@@ -19,7 +19,6 @@ _QP_PIECE = re.compile(rb".{1,%d}(?<!=)(?<!=.)" % _QP_LINE, re.DOTALL)  # never 
 _QP_LITERAL = b"\t\r\n" + bytes(octet for octet in range(0x20, 0x7F) if octet != ord("="))
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
-_LONG_LINE = re.compile(rb"\n[^\r\n]{%d}" % (MAX_LINE + 1))  # any but the first, which has no LF before it
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 
 
@@ -102,8 +101,14 @@ def message(octets: bytes) -> Body | None:
 
 
 def _has_long_line(canonical: bytes) -> bool:
-    first = canonical.find(b"\r\n", 0, MAX_LINE + 2)
-    return (first < 0 and len(canonical) > MAX_LINE) or _LONG_LINE.search(canonical) is not None
+    """Look for the last line end within each line's limit: some thousand searches, however many lines there are."""
+    start = 0
+    while len(canonical) - start > MAX_LINE:
+        end = canonical.rfind(b"\r\n", start, start + MAX_LINE + 2)
+        if end < 0:
+            return True
+        start = end + 2
+    return False
 
 
 def _wrapped(chunks: Iterable[bytes]) -> Iterator[bytes]:
