@@ -14,7 +14,7 @@ from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
-from mailer.domain.provider import Provider, RoleConfig, StoredConfig
+from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredConfig
 from mailer.domain.suppressions import Entry, Reason
 from mailer.domain.uploads import Upload, UploadRequest
 
@@ -129,6 +129,14 @@ class ProvidersTable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderPage:
+    """One page of a list of providers; `cursor` is None on the last."""
+
+    rows: Sequence[Provider]
+    cursor: str | None
+
+
 class ProviderStore(Protocol):
     """The providers table as the provider API uses it: read, decide, replace what was read."""
 
@@ -138,6 +146,14 @@ class ProviderStore(Protocol):
 
     def replace(self, row: Provider) -> bool:
         """Write a row over the revision that it was read as (0: there was none); False when another write came first."""
+        ...
+
+    def list(self, *, status: ProviderStatus | None, limit: int, cursor: str | None) -> ProviderPage:
+        """List the providers that there are, by status and then by tenant; a tombstone is none.
+
+        Raises:
+            KeyError: the cursor is not one of this list's.
+        """
         ...
 
 

@@ -145,7 +145,7 @@ def parked_bodies() -> S3ParkedBodies:
 @cache
 def providers_table() -> DynamoProvidersTable:
     """Return the provider rows."""
-    return DynamoProvidersTable(dynamodb(), settings().providers_table, clock())
+    return DynamoProvidersTable(dynamodb(), settings().providers_table, clock(), telemetry().failed)
 
 
 @cache

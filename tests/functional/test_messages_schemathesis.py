@@ -30,5 +30,5 @@ def test_every_answer_is_as_documented(case: Case) -> None:
 
 def test_chains_of_calls_are_answered_as_documented() -> None:
     """What was answered is fed into the calls after it: send, look, withdraw, resolve, send again."""
-    run_state_machine_as_test(API.state_machine(), settings=settings(calmly, max_examples=20, stateful_step_count=20))
+    run_state_machine_as_test(API.state_machine(), settings=settings(calmly, max_examples=30, stateful_step_count=20))
     assert {("sendMessage", 202), ("getMessage", 200), ("cancelMessage", 200), ("putProvider", 200)} <= set(API.calls)

@@ -12,6 +12,7 @@ from support.aws import tables
 Stack = dict[str, dict[str, Any]]
 
 ROUTES = {
+    "GET /tenants": "ProvidersFunction",
     "PUT /tenants/{tenantId}/provider": "ProvidersFunction",
     "GET /tenants/{tenantId}/provider": "ProvidersFunction",
     "DELETE /tenants/{tenantId}/provider": "ProvidersFunction",

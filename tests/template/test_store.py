@@ -49,9 +49,12 @@ def test_the_messages_table_has_the_indexes_that_listing_and_sweeping_need() -> 
     }
 
 
-def test_the_providers_table_has_the_index_of_tenants_to_release() -> None:
-    """The sweeper finds them without reading every tenant."""
-    assert indexes("ProvidersTable") == {"byRelease": (["releaseShard", "releaseAt"], {"ProjectionType": "KEYS_ONLY"})}
+def test_the_providers_table_has_the_indexes_of_tenants_to_release_and_of_all() -> None:
+    """The sweeper finds the first without reading every tenant; operators list the others by status."""
+    assert indexes("ProvidersTable") == {
+        "byRelease": (["releaseShard", "releaseAt"], {"ProjectionType": "KEYS_ONLY"}),
+        "byStatus": (["status", "tenantId"], {"ProjectionType": "KEYS_ONLY"}),
+    }
 
 
 def test_the_suppressions_table_has_the_indexes_that_listing_needs() -> None:

@@ -10,6 +10,9 @@ CREATED_KEY = re.compile(r"[0-9T:.+-]{29}#[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 SUPPRESSED_KEY = re.compile(r"[0-9T:.+-]{29}#[0-9a-f]{64}")
 """The key that suppressed addresses are listed by: when it was suppressed, and its digest."""
 
+LISTED_PROVIDER = re.compile(r"(?:active|disabled|suspended|unverified)#[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""The key that providers are listed by: the status, and the tenant."""
+
 _MAX_CURSOR = 1024  # characters; the longest of ours has less than 400
 
 

@@ -2,20 +2,28 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from mailer import wiring
-from mailer.domain.provider import Provider, ProviderPut
+from mailer.domain.provider import Provider, ProviderPut, ProviderStatus
 from mailer.domain.wire import read
 from mailer.handlers.rest.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, principal_of, respond, responses, rest_app
 from mailer.handlers.rest.problem import problem
-from mailer.handlers.rest.provider_models import OnboardingAnswer, ProviderRecord, VerifyAnswer, VerifyRequest
+from mailer.handlers.rest.provider_models import (
+    OnboardingAnswer,
+    ProviderRecord,
+    TenantPage,
+    TenantRecord,
+    VerifyAnswer,
+    VerifyRequest,
+)
 from mailer.services.providers import providers
 from mailer.services.providers.verify import VerifyFailedError, verify_provider
 
+_Listed = Literal["unverified", "active", "disabled", "suspended"]  # what a deleted one leaves is no provider
 PutBody = Annotated[str, DescribedAs(ProviderPut), Body()]
 VerifyBody = Annotated[str, DescribedAs(VerifyRequest), Body()]
 
@@ -39,6 +47,23 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
         return respond(app, event, context)
     finally:
         wiring.telemetry().flush()
+
+
+@app.get(
+    "/tenants",
+    summary="List tenants and their providers",
+    operation_id="listTenants",
+    responses=responses(200, "A page of tenants", 400),
+)
+def list_tenants(
+    status: Annotated[_Listed | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query()] = None,
+) -> Response[TenantPage]:
+    """List the tenants that have a provider; `cursor` is that of the page before."""
+    chosen = status and ProviderStatus(status)
+    page = providers.list_providers(wiring.provider_dependencies(), status=chosen, limit=limit, cursor=cursor)
+    return Response(200, JSON, TenantPage(tenants=[TenantRecord.of(row) for row in page.rows], cursor=page.cursor))
 
 
 @app.put(

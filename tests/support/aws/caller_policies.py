@@ -33,6 +33,8 @@ MAY: Mapping[str, set[str]] = {
         "POST /tenants/{tenantId}/provider/enable",
     },
 }
+OVERVIEW = {"GET /tenants"}
+"""What is about all tenants: whoever may call it sees every tenant's provider, and by it alone nothing of their mail."""
 
 
 def policy(name: str) -> dict[str, Any]:
@@ -56,9 +58,13 @@ def _json(text: str) -> dict[str, Any]:
 
 def routes() -> set[str]:
     """Return every route of the template under a tenant: `METHOD /path/{parameter}`."""
+    return {route for route in all_routes() if "{tenantId}" in route}
+
+
+def all_routes() -> set[str]:
+    """Return every route of the template."""
     events = [e["Properties"] for f in tables.resources("AWS::Serverless::Function").values() for e in f["Properties"]["Events"].values()]
-    found = {f"{event['Method'].upper()} {event['Path']}" for event in events if "Path" in event}
-    return {route for route in found if "{tenantId}" in route}
+    return {f"{event['Method'].upper()} {event['Path']}" for event in events if "Path" in event}
 
 
 def filled(route: str, tenant_id: str) -> tuple[str, str]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from mailer.domain.cursors import LISTED_PROVIDER, from_cursor, to_cursor
 from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
-from mailer.domain.provider import Provider, RoleConfig, StoredConfig
-from mailer.ports import AccountFacts
+from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredConfig
+from mailer.ports import AccountFacts, ProviderPage
 from mailer.services.providers.providers import ProviderDependencies
 from support.fakes.ports import PLATFORM, FakeClock, FakeTelemetry
 
@@ -53,6 +54,14 @@ class FakeStore:
         self.rows[row.tenant_id] = replace(row, revision=row.revision + 1)
         self.writes.append((stands, self.rows[row.tenant_id]))
         return True
+
+    def list(self, *, status: ProviderStatus | None, limit: int, cursor: str | None) -> ProviderPage:
+        after = from_cursor(cursor, "providers", status or "", key=LISTED_PROVIDER) if cursor is not None else ""
+        listed = [row for row in self.rows.values() if row.status is not ProviderStatus.DELETED and status in (None, row.status)]
+        places = {f"{row.status}#{row.tenant_id}": row for row in listed}
+        page = [place for place in sorted(places) if place > after][: limit + 1]
+        more = to_cursor("providers", status or "", page[limit - 1]) if len(page) > limit else None
+        return ProviderPage([places[place] for place in page[:limit]], more)
 
 
 class FakeConfigCipher:

@@ -103,6 +103,10 @@ def must_be_documented(event: Mapping[str, Any], status: int) -> None:
             assert status in told, f"{method} {path} answers {status}, of which the OpenAPI document does not tell"
 
 
+def _is_for_providers(path: str) -> bool:
+    return path == "/tenants" or "/provider" in path
+
+
 class Gateway:
     """The functions behind one address, callable and as a WSGI app; every answer must be one that the OpenAPI document tells of."""
 
@@ -116,7 +120,7 @@ class Gateway:
         return self.handle(proxy_event(method, target, raw, (headers or {}).items(), **fields))
 
     def handle(self, event: Mapping[str, Any]) -> Answer:
-        handler = self._providers if self._providers and "/provider" in event["path"] else self._messages
+        handler = self._providers if self._providers and _is_for_providers(event["path"]) else self._messages
         answer = handler(event, None)
         headers = {name: values[-1] for name, values in answer.get("multiValueHeaders", {}).items()}
         must_be_documented(event, status := int(answer["statusCode"]))

@@ -1,6 +1,7 @@
 """The providers table: one row a tenant, its configs encrypted, every write conditional on what its writer had read.
 
-Key: tenantId. Index `byRelease`, sparse: releaseShard + releaseAt, only tenants whose waiting mail is to be set free.
+Key: tenantId. Index `byRelease`, sparse: releaseShard + releaseAt, only tenants whose waiting mail is to be set free. Index `byStatus`:
+status + tenantId.
 The provider API replaces a row it has read (`revision` counts the writes); sending counts faults and suspends by updates whose
 conditions name the version at fault, which raise `revision` too. Times are epoch milliseconds.
 """
@@ -10,14 +11,15 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
+from mailer.adapters.aws import UNREADABLE, ReportFailure, dependency_errors, readable, report_nothing
 from mailer.adapters.dynamodb import codec
 from mailer.adapters.dynamodb.batch_get import batch_get
 from mailer.adapters.dynamodb.codec import Item, operands
 from mailer.adapters.dynamodb.codec import optional as _optional
+from mailer.domain.cursors import LISTED_PROVIDER, from_cursor, to_cursor
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Simulation, StoredConfig
-from mailer.ports import Clock
+from mailer.ports import Clock, ProviderPage
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -31,13 +33,18 @@ _RELEASES = 1000
 _SHARD = "release"  # one partition of the index will do: a provider is enabled or verified by hand
 
 
+_LISTED = sorted(status for status in ProviderStatus if status is not ProviderStatus.DELETED)
+"""The statuses that a list of providers goes through, in this order."""
+
+
 class DynamoProvidersTable:
     """`ports.ProvidersTable`, `ports.ProviderStore`, `ports.SuppressionMarks` and `ports.Releases` on DynamoDB."""
 
-    def __init__(self, client: "DynamoDBClient", table: str, clock: Clock) -> None:
+    def __init__(self, client: "DynamoDBClient", table: str, clock: Clock, report: ReportFailure = report_nothing) -> None:
         self._client = client
         self._table = table
         self._clock = clock
+        self._report = report
 
     # -- what the provider API does --------------------------------------------------------------------------------------
 
@@ -67,6 +74,43 @@ class DynamoProvidersTable:
             stands: Any = refusal.response.get("Item")
             return stands is not None and _row(stands) == from_item(item)
         return True
+
+    def list(self, *, status: ProviderStatus | None, limit: int, cursor: str | None) -> ProviderPage:
+        """List the providers that there are, by status and then by tenant; one that cannot be read is reported and left out.
+
+        The index is a little behind the table: a provider whose status is just changing may be missing from a page, or stand on two.
+        """
+        last = from_cursor(cursor, "providers", status or "", key=LISTED_PROVIDER) if cursor is not None else ""
+        statuses = [one for one in _LISTED if status in (None, one) and one >= last.partition("#")[0]]
+        found: list[str] = []
+        for one in statuses:
+            tenants, more = self._of_status(one, limit - len(found), last)
+            found += [f"{one}#{tenant}" for tenant in tenants]
+            if len(found) == limit and (more or one != statuses[-1]):
+                return ProviderPage(self._listed(found, status), to_cursor("providers", status or "", found[-1]))
+        return ProviderPage(self._listed(found, status), None)
+
+    def _of_status(self, status: ProviderStatus, limit: int, last: str) -> tuple[Sequence[str], bool]:
+        """Return tenants whose provider has a status, from the one after the last on, and whether there are more."""
+        query: dict[str, Any] = {"ExpressionAttributeValues": operands(status=status.value), "KeyConditionExpression": "#status = :status"}
+        if last.startswith(f"{status}#"):
+            query["KeyConditionExpression"] += " AND tenantId > :last"
+            query["ExpressionAttributeValues"] |= operands(last=last.partition("#")[2])
+        with dependency_errors("DynamoDB", "Query"):
+            page = self._client.query(
+                TableName=self._table, IndexName="byStatus", ExpressionAttributeNames={"#status": "status"}, Limit=limit, **query
+            )
+        with readable("DynamoDB", "Query"):
+            return [codec.text(item["tenantId"]) for item in page["Items"]], "LastEvaluatedKey" in page
+
+    def _listed(self, places: Sequence[str], status: ProviderStatus | None) -> Sequence[Provider]:
+        """Read the rows of a page, in its order; without a status one that has another by now is listed all the same."""
+        rows = self.get_many([place.partition("#")[2] for place in places])
+        for tenant_id, row in rows.items():
+            if isinstance(row, UnreadableError):
+                self._report("read provider", tenant_id, row)
+        found = [rows.get(place.partition("#")[2]) for place in places]
+        return [row for row in found if isinstance(row, Provider) and row.status in ([status] if status else _LISTED)]
 
     # -- what sending does -----------------------------------------------------------------------------------------------
 

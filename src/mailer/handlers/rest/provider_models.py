@@ -102,6 +102,24 @@ class ProviderRecord(WireModel):
         )
 
 
+class TenantRecord(ProviderRecord):
+    """A tenant and its provider, in a list: of a role's credentials the type alone."""
+
+    tenant_id: str
+
+    @classmethod
+    def of(cls, row: Provider) -> Self:
+        """Show a row that is no tombstone."""
+        return cls(tenant_id=row.tenant_id, **dict(ProviderRecord.of(row)))
+
+
+class TenantPage(WireModel):
+    """A page of tenants, by status and then by name; `cursor` leads to the next one and is null on the last."""
+
+    tenants: list[TenantRecord]
+    cursor: str | None
+
+
 def _shown(config: StoredConfig) -> dict[str, Any]:
     return {
         "provider": config.provider,

@@ -44,11 +44,11 @@ PARAMETERS: Mapping[str, str] = {
     "X-Correlation-Id": "Goes with the request to its record, logs, events and SES's tags. Left out: API Gateway's id of the call.",
     "status": "Only records that have this status now.",
     "limit": "How many records a page has at most.",
-    "cursor": "The `cursor` of the page before; of the same tenant and status.",
+    "cursor": "The `cursor` of the page before; of the same list and status.",
 }
 """What each parameter is, as it is written."""
 
-FIELDS: Mapping[str, Mapping[str, str]] = {
+_FIELDS: Mapping[str, Mapping[str, str]] = {
     "PostedRequest": {
         "tenantId": "The tenant that the mail is sent for. On the API it is that of the path and may be left out.",
         "requestId": "The idempotency key, unique within the tenant. On the API the header Idempotency-Key may give it; else one is made.",
@@ -250,6 +250,15 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "quickCreateLink": "Opens the CloudFormation console with that template and this tenant's parameters; works for an hour at most.",
     },
 }
+_IN_A_LIST = (
+    "The type `accessKey` with the end of the accessKeyId, or the type `role`: its roleArn and externalId stand in GET …/provider alone."
+)
+
+FIELDS: Mapping[str, Mapping[str, str]] = {
+    **_FIELDS,
+    "TenantRecord": {**_FIELDS["ProviderRecord"], "tenantId": "The tenant.", "credentials": _IN_A_LIST},
+    "TenantPage": {"tenants": "The tenants, by status and then by name.", "cursor": "Leads to the next page; null on the last."},
+}
 """By schema, or by operation where a body has no schema of its own: what each field is."""
 
 _MAIL = {
@@ -408,6 +417,7 @@ ANSWERS: Mapping[str, Any] = {
         },
         "s3": {"key": "acme/5f0c"},
     },
+    "listTenants": {"tenants": [{**_ACTIVE, "tenantId": "acme"}], "cursor": None},
     "putProvider": _PROVIDER,
     "getProvider": _ACTIVE,
     "verifyProvider": {

@@ -23,6 +23,7 @@ from mailer.domain.provider import (
     DecryptedConfig,
     Provider,
     ProviderConfig,
+    ProviderStatus,
     ProviderType,
     RoleConfig,
     SmtpConfig,
@@ -31,7 +32,7 @@ from mailer.domain.provider import (
     parse_put,
 )
 from mailer.domain.remediation import Disclosed, add_remediation
-from mailer.ports import Clock, ConfigCipher, ProviderFactory, ProviderStore, Telemetry, TemplateStore, TrustProbe
+from mailer.ports import Clock, ConfigCipher, ProviderFactory, ProviderPage, ProviderStore, Telemetry, TemplateStore, TrustProbe
 
 MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
@@ -131,6 +132,28 @@ def get_provider(tenant_id: str, deps: ProviderDependencies) -> Provider:
         RequestError: not_found.
     """
     return lifecycle.existing(deps.store.get(tenant_id))
+
+
+def list_providers(
+    deps: ProviderDependencies, *, status: ProviderStatus | None = None, limit: int = 20, cursor: str | None = None
+) -> ProviderPage:
+    """Return a page of all tenants' rows, by status and then by tenant, as `withhold` shows them.
+
+    Raises:
+        RequestError: not_found: the cursor is not one of this list's.
+    """
+    try:
+        page = deps.store.list(status=status, limit=limit, cursor=cursor)
+    except KeyError:
+        raise RequestError([Problem("cursor", "is not a cursor of this list")], "not_found") from None
+    return replace(page, rows=[withhold(row) for row in page.rows])
+
+
+def withhold(row: Provider) -> Provider:
+    """Return the row as lists show it: errors with their remediation, nothing decrypted."""
+    error = add_remediation(row.error, row.active) if row.error and row.active else row.error
+    active, candidate = (config and _disclosed(config, None) for config in (row.active, row.candidate))
+    return replace(row, active=active, candidate=candidate, error=error)
 
 
 def disclose(row: Provider, deps: ProviderDependencies) -> Provider:
