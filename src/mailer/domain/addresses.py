@@ -1,4 +1,4 @@
-"""Turn an address as a caller writes it into the one form that SES takes: a strict ASCII addr-spec."""
+"""Convert a caller's address into the only form that SES takes: a strict ASCII addr-spec."""
 
 import re
 from functools import lru_cache
@@ -23,10 +23,10 @@ class AddressError(ValueError):
 
 
 def ascii_address(address: str) -> str:
-    """Give the addr-spec that goes on the wire: the local part as written, an IDN domain in punycode.
+    """Return the addr-spec for the wire: the local part as written, an IDN domain in punycode.
 
     Raises:
-        AddressError: for quoted local parts, comments, groups, address literals and whatever else is no plain addr-spec.
+        AddressError: for quoted local parts, comments, groups, address literals and anything else that is not a plain addr-spec.
     """
     local_part, at, domain = address.rpartition("@")
     if not at:
@@ -37,7 +37,7 @@ def ascii_address(address: str) -> str:
         raise AddressError("must have an ASCII local part of letters, digits and !#$%&'*+/=?^_`{|}~-, dots only between them, and one @")
     if begins_encoded_word(local_part):
         raise AddressError("must have a local part that is no encoded-word (=?charset?q?…?=): some readers show another address then")
-    if len(domain) > MAX_DOMAIN:  # before anything is computed or remembered of it
+    if len(domain) > MAX_DOMAIN:  # before anything is computed or cached
         raise AddressError(f"must have a domain of at most {MAX_DOMAIN} characters")
     spec = f"{local_part}@{ascii_domain(domain)}"
     if len(spec) > MAX_ADDRESS:
@@ -46,7 +46,7 @@ def ascii_address(address: str) -> str:
 
 
 def address_fault(address: str) -> str | None:
-    """Say what is wrong with an address, or None where it can be used."""
+    """Return what is wrong with an address, or None if it can be used."""
     try:
         ascii_address(address)
     except AddressError as error:
@@ -56,7 +56,7 @@ def address_fault(address: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def ascii_domain(domain: str) -> str:
-    """Give a domain as DNS knows it; IDN domains are mapped by UTS 46 (non-transitional) and written in punycode."""
+    """Return a domain in its DNS form; IDN domains are mapped by UTS 46 (non-transitional) and written in punycode."""
     name = domain if domain.isascii() else _punycode(domain)
     if not _HOST_NAME.fullmatch(name) or len(name) > MAX_DOMAIN:
         raise AddressError(
@@ -68,7 +68,7 @@ def ascii_domain(domain: str) -> str:
 
 
 def same_mailbox(spec: str) -> str:
-    """Give the form in which two addr-specs of one mailbox are equal: only the domain ignores case (RFC 5321 §2.4)."""
+    """Return a form that is equal for all addr-specs of one mailbox: only the domain ignores case (RFC 5321 §2.4)."""
     local_part, _, domain = spec.rpartition("@")
     return f"{local_part}@{domain.lower()}"
 
@@ -79,7 +79,7 @@ _PREFIX = len("xn--")
 
 
 def _punycode(domain: str) -> str:
-    # Punycode takes time by the square of a label's length: look before it is made. It has an octet at least for each character.
+    # Punycode takes time quadratic in a label's length, so check lengths first. It has at least one octet for each character.
     labels = _DOTS.split(normalize("NFC", domain))
     if max(map(len, labels)) > _MAX_LABEL or sum(len(label) + 1 + _PREFIX * (not label.isascii()) for label in labels) > MAX_DOMAIN + 1:
         raise AddressError(f"must have a domain of at most {MAX_DOMAIN} characters in punycode, its labels of at most {_MAX_LABEL}")

@@ -1,4 +1,4 @@
-"""Build the changes of a delivery: which fields each rule of the machine writes, and when the sweeper must look again."""
+"""Build the changes of a delivery: the fields that each rule writes, and when the sweeper must look again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Request:
     def of(
         cls, send: SendRequest, *, created_at: datetime, expires_at: datetime, generation: int = 0, correlation_id: str | None = None
     ) -> "Request":
-        """Take from a readable request what its record needs."""
+        """Return what the record needs of a parsed request."""
         return cls(
             tenant_id=send.tenant_id,
             request_id=send.request_id,
@@ -55,14 +55,14 @@ class Request:
 
     @property
     def initial_fields(self) -> Mapping[str, Any]:
-        """Return the fields of its record, should there be none yet."""
+        """Return the fields of a new record."""
         names = ("content_hash", "created_at", "expires_at", "recipients", "on_unknown", "correlation_id")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Who passed the fence: what every later change of this attempt must match."""
+    """The attempt that passed the fence, and its worker; every later change of the attempt must match both."""
 
     attempt: int
     owner: str
@@ -81,11 +81,11 @@ class SentBy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deferral:
-    """Where a request waits, until when and for what."""
+    """Where a request waits, until when, and for what."""
 
     until: datetime
     generation: int
-    """The generation of the message that will bring it back."""
+    """The generation of the message that will try it again."""
     error: ErrorInfo | None = None
     waits_for: WaitsFor = WaitsFor.TIME
     parked: str | None = None
@@ -96,7 +96,7 @@ class Deferral:
     """Whether a delayed message is on the queue; else the sweeper fetches the parked body when due."""
 
     def fields(self, request: Request) -> Mapping[str, Any]:
-        """Return what the record shows of it."""
+        """Return the record's fields."""
         look = self.until + OVERDUE_AFTER if self.on_queue else self.until
         fields: dict[str, Any] = {
             "due_at": self.until,
@@ -107,14 +107,14 @@ class Deferral:
         }
         if self.redeliveries:
             fields["redeliveries"] = self.redeliveries
-        # What was parked before stays known: it is deleted with the request's end.
+        # A key that is known already stays: its body is deleted when the request ends.
         return fields | ({"parked": self.parked} if self.parked else {})
 
 
 _NO_TIMERS: Mapping[str, Any] = {"sweep_at": None, "due_at": None, "waits_for": None, "deadline": None}
 
 _HELD: Mapping[str, Any] = {"sweep_at": None, "on_unknown": "hold"}
-"""Of an unknown that only an operator may send again."""
+"""Fields of an unknown that only an operator may send again."""
 
 
 def _change(rule: Rule, request: Request, now: datetime, *, creates: bool = False, **fields: Any) -> Change:
@@ -152,7 +152,7 @@ def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:
 
 
 def defer_for_operator(request: Request, now: datetime, error: ErrorInfo, parked: str | None) -> Change:
-    """Leave a request to an operator, its next message being on the dead-letter queue; after a redrive it may go out at once."""
+    """Leave a request to an operator: its next message is on the dead-letter queue. After a redrive it may go out at once."""
     deferral = Deferral(until=request.expires_at, generation=request.generation + 1, error=error, parked=parked)
     return defer(request, now, deferral, due_at=None)
 
@@ -192,9 +192,9 @@ def fail_rejected(request: Request, now: datetime, fence: Fence, error: ErrorInf
 
 
 def mark_unknown(request: Request, now: datetime, fence: Fence, error: ErrorInfo, *, for_good: bool = False) -> Change:
-    """Record that nobody can know whether SES accepted the message; the deadline stays, it tells when the worker is dead.
+    """Record that nobody can know whether SES accepted the message; the deadline stays, as it says when the worker is dead.
 
-    `for_good` where sending it again is of no use, whatever the caller chose.
+    `for_good`: it is not sent again, even if the caller chose `resend`.
     """
     held = _HELD if for_good else {"sweep_at": None}
     return _of_attempt(delivery.MARK_UNKNOWN, request, now, fence, {**held, "error": error})
@@ -228,7 +228,7 @@ def _fence_of(record: Delivery) -> Fence:
 
 
 def time_out(record: Delivery, now: datetime, error: ErrorInfo) -> Change:
-    """Give up on the worker of an attempt whose deadline has passed."""
+    """Record an attempt as unknown because its worker's deadline has passed."""
     return _of_attempt(delivery.TIME_OUT, request_of(record), now, _fence_of(record), {"error": error, "sweep_at": None})
 
 
@@ -239,7 +239,7 @@ def resend(record: Delivery, now: datetime, send_timeout: timedelta) -> Change:
 
 
 def resolve_resend(record: Delivery, now: datetime, send_timeout: timedelta, resolution: Resolution, expires_at: datetime) -> Change:
-    """Queue an unknown again because an operator says so, with a new span to be sent in."""
+    """Queue an unknown again on an operator's word, with a new expiry."""
     sets = {
         "maybe_sent": True,
         "resolution": resolution,
@@ -294,15 +294,15 @@ def cancel(record: Delivery, now: datetime, by: str | None = None) -> Change:
 
 
 def hold(record: Delivery, now: datetime, parked: str) -> Change:
-    """Leave an unknown to an operator, with its body."""
+    """Hold an unknown for an operator, and note where its body is."""
     return annotate(request_of(record), now, parked=parked, on_unknown="hold")
 
 
 def annotate(request: Request, now: datetime, **sets: Any) -> Change:
-    """Write down something about a record and leave its status as it is."""
+    """Set fields of a record and leave its status as it is."""
     return _change(delivery.ANNOTATE, request, now, sets=sets)
 
 
 def reschedule(record: Delivery, now: datetime, **sets: Any) -> Change:
-    """Move on a request that waits."""
+    """Change when a waiting request is tried or swept."""
     return _change(delivery.RESCHEDULE, request_of(record), now, sets={"sweep_at": min(now + OVERDUE_AFTER, record.expires_at), **sets})

@@ -1,11 +1,11 @@
-"""Write down where a page of a list ended, so that the next one goes on there, and in no other list."""
+"""Cursors: where a page of a list ended; each is valid for that list only."""
 
 import base64
 import binascii
 import re
 
 CREATED_KEY = re.compile(r"[0-9T:.+-]{29}#[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-"""The key that send requests are listed by: when it was accepted, and its id."""
+"""The sort key of send requests in lists: when the request was accepted, and its id."""
 
 SUPPRESSED_KEY = re.compile(r"[0-9T:.+-]{29}#[0-9a-f]{64}")
 """The key that suppressed addresses are listed by: when it was suppressed, and its digest."""
@@ -17,7 +17,7 @@ _MAX_CURSOR = 1024  # characters; the longest of ours has less than 400
 
 
 def to_cursor(*place: str) -> str:
-    """Write a place as a cursor: the list's name (whose, filtered by what), then the key that its page ended with."""
+    """Make a cursor: the list's name (tenant and filter), then the last key of the page."""
     return base64.urlsafe_b64encode("\n".join(place).encode()).decode().rstrip("=")
 
 
@@ -25,7 +25,7 @@ def from_cursor(cursor: str, *name: str, key: re.Pattern[str]) -> str:
     """Return the key of a cursor of the list with this name.
 
     Raises:
-        KeyError: it is another list's, or none that `to_cursor` wrote.
+        KeyError: it is another list's, or `to_cursor` did not make it.
     """
     if len(cursor) > _MAX_CURSOR:
         raise KeyError("cursor")

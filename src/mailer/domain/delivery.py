@@ -1,9 +1,9 @@
-"""Decide what may become of one send request: one table of transitions, shared by the store, the fakes and the model.
+"""The state machine of a send request: one table of transitions, shared by the store, the fakes and the model.
 
     ∅ ──queue──▶ queued ──begin──▶ sending ──accept──▶ sent
-    ∅, queued, deferred ──wait──▶ deferred ──begin──▶ sending ──postpone──▶ deferred
-    queued, deferred ──cancel──▶ cancelled        sending ──reject──▶ failed
-    ∅, queued, deferred ──refuse──▶ failed        sending ──lose, time_out──▶ unknown ──resend──▶ queued (maybeSent)
+    ∅, queued, deferred ──defer──▶ deferred ──begin──▶ sending ──defer_attempt──▶ deferred
+    queued, deferred ──cancel──▶ cancelled             sending ──fail_rejected──▶ failed
+    ∅, queued, deferred ──fail_unsent──▶ failed        sending ──mark_unknown, time_out──▶ unknown ──resend──▶ queued (maybeSent)
     sending, unknown, queued, deferred ──confirm──▶ sent, by an event of SES about an attempt that was made
 
 `begin` is the fence: the last write before SES is called. Nothing may take over `sending`, so safety needs no clock.
@@ -21,13 +21,13 @@ from mailer.domain.facts import FeedbackCounts
 OnUnknown = Literal["hold", "resend"]
 
 RECORD_RETENTION = timedelta(days=35)
-"""How long an ended record, and with it the idempotency key, is kept."""
+"""How long the record of an ended request, and with it the idempotency key, is kept."""
 
 OVERDUE_AFTER = timedelta(minutes=30)
-"""An open record this long past its due time has lost its message on the queue."""
+"""An open record this long past its due time counts as overdue: its message was lost."""
 
 WORKER_DEAD_MARGIN = timedelta(seconds=60)
-"""Added to the deadline and the function's timeout before a worker counts as dead: allows for clocks that differ."""
+"""Added to the deadline and the function's timeout before a worker counts as dead, because clocks differ."""
 
 
 class Status(StrEnum):
@@ -45,7 +45,7 @@ class Status(StrEnum):
 END_STATUSES = frozenset({Status.SENT, Status.FAILED, Status.UNKNOWN, Status.CANCELLED})
 
 
-NEEDS_NEW_ID = "Whoever sends it again needs a new requestId: this one stands for the request that failed."
+NEEDS_NEW_ID = "To send it again use a new requestId: this one belongs to the request that failed."
 
 
 SENT_AGAIN = "Nobody: SES may have accepted it, but it is sent again at dueAt, as onUnknown: resend asks."
@@ -67,16 +67,16 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """It is proven that SES did not accept the message; the error's kind says what follows."""
+    """SES provably did not accept the message; the error's class says what follows."""
 
     error: ErrorInfo
     retry_after: timedelta | None = None
-    """How long to wait at least, where the provider said so."""
+    """The least time to wait, if the provider named one."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaybeSent:
-    """The message was handed over and nobody can know what became of it."""
+    """The message was handed over, and nobody can know whether it was accepted."""
 
     error: ErrorInfo
 
@@ -93,7 +93,7 @@ class Resolution:
     why: str
     at: datetime
     principal: str | None = None
-    """The ARN of the IAM identity that said so, which `by` need not be."""
+    """The ARN of the IAM identity that made the call; `by` may name someone else."""
 
 
 MAX_EARLIER_ATTEMPTS = 10
@@ -126,14 +126,14 @@ class Delivery:
     owner: str | None = None
     """A token of the one worker that passed the fence for this attempt."""
     deadline: datetime | None = None
-    """Until when that worker may still come back with a result."""
+    """Until when that worker may still write a result."""
     generation: int = 0
     redeliveries: int = 0
-    """How often SQS had redelivered its messages when it was last deferred: what kills workers is known by it."""
+    """How often SQS had redelivered its messages when it was last deferred: messages that kill workers are found by it."""
     due_at: datetime | None = None
     waits_for: WaitsFor | None = None
     parked: str | None = None
-    """Where in the bucket the body waits; None while it is on the queue."""
+    """The key of its parked body in the bucket; None while the body is on the queue."""
     maybe_sent: bool = False
     """An earlier attempt ended unknown and was sent again: it can end only as `sent` or `unknown`."""
     provider: str = "ses"
@@ -158,16 +158,16 @@ class Delivery:
     cancelled_by: str | None = None
     """The ARN of the IAM identity that withdrew it."""
     sweep_at: datetime | None = None
-    """When the sweeper must look at it; None once it needs nobody."""
+    """When the sweeper must look at it; None once it has ended."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will be tried; an `unknown` goes on as long as it is to be sent again: one that is given up is held."""
+        """Whether nothing more will be tried: an `unknown` has not ended if it will be sent again."""
         return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.on_unknown == "resend")
 
     @property
     def shown_error(self) -> ErrorInfo | None:
-        """The error as callers are told of it: its hint says what follows from the state that the request is in."""
+        """The error as callers see it, with a hint that fits the status."""
         if self.error is not None and self.status is Status.FAILED:
             return replace(self.error, remediation=f"{self.error.hint} {NEEDS_NEW_ID}")
         if self.error is not None and self.status is Status.UNKNOWN and not self.ended:
@@ -175,7 +175,7 @@ class Delivery:
         return self.error
 
     def next_try_at(self, send_timeout: timedelta) -> datetime | None:
-        """When it is tried again; None where nothing says so."""
+        """When it is tried again; None if no time is set."""
         if self.status is Status.UNKNOWN and not self.ended:
             return self.worker_dead_at(send_timeout)
         return self.due_at
@@ -210,14 +210,14 @@ class Delivery:
 
 
 class Guard(StrEnum):
-    """One condition on the record as it stands; the store turns each into a condition expression."""
+    """One condition on the current record; the store compiles each to a condition expression."""
 
     SAME_CONTENT = "the record's content hash, if of the same scheme, is the request's"
     NEWEST_GENERATION = "the record's generation is not above the queue message's"
     DUE = "a deferred record's dueAt has come"
     SAME_ATTEMPT = "attempt and owner are those of the caller"
     DEADLINE_PASSED = "the deadline has passed"
-    WORKER_DEAD = "deadline + function timeout + margin has passed, or nobody is at it"
+    WORKER_DEAD = "deadline + function timeout + margin has passed, or there is no deadline"
     NOT_MAYBE_SENT = "no earlier attempt may have been accepted"
     MAYBE_SENT = "an earlier attempt may have been accepted"
     RESEND_CHOSEN = "the caller chose onUnknown: resend"
@@ -226,12 +226,12 @@ class Guard(StrEnum):
 
 
 Source = Status | None
-"""None stands for: there is no record yet."""
+"""None: there is no record yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row of the transition table; a target of None leaves the status as it is."""
+    """One row of the transition table; with a target of None the status does not change."""
 
     name: str
     sources: frozenset[Source]
@@ -317,7 +317,7 @@ class Change:
 
 
 def allows(change: Change, current: Delivery | None) -> bool:
-    """Whether the rule lets this change happen to the record as it stands."""
+    """Return whether the rule allows this change to the current record."""
     source = current.status if current else None
     return source in change.rule.sources and (current is None or all(HOLDS[guard](change, current) for guard in change.rule.guards))
 
@@ -330,11 +330,11 @@ def same_content(one: str | None, other: str | None) -> bool:
 
 
 LOST_CONTENT = "lost-v1:"
-"""Stands for the hash of a content that a restored table has lost: of another scheme than requests have, so any of them is the same."""
+"""The content hash of a request whose content a restored table has lost. Its scheme is not that of requests, so it equals any content."""
 
 
 ERASED_CONTENT = "erased-v1:"
-"""Stands for the hash of a content that an operator has erased; of a scheme of its own, as LOST_CONTENT is."""
+"""The content hash of an erased request; with its own scheme, as LOST_CONTENT."""
 
 
 def _is_due(change: Change, current: Delivery) -> bool:
@@ -358,7 +358,7 @@ HOLDS: Mapping[Guard, Callable[[Change, Delivery], bool]] = {
     Guard.ATTEMPT_MADE: lambda change, current: current.attempt >= (change.attempt or 0),
     Guard.NEW_FEEDBACK: lambda change, current: change.feedback is not None and change.feedback.replaces(current.feedback),
 }
-"""What each guard asks of the record as it stands."""
+"""The condition of each guard."""
 
 
 def apply(change: Change, current: Delivery | None) -> Delivery:
@@ -373,7 +373,7 @@ def apply(change: Change, current: Delivery | None) -> Delivery:
 
 
 def already_done(change: Change, current: Delivery | None) -> bool:
-    """Whether the record shows that this very change was made before: its reply was lost, or a retry of the SDK lost a race with itself."""
+    """Return whether the record shows that this change was made before: its reply was lost, or the SDK sent it twice."""
     if current is None or current.status is not change.rule.target:
         return False
     if change.rule is BEGIN:

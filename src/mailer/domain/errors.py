@@ -1,12 +1,12 @@
-"""Errors: what went wrong and who must act; never anything of what was in the mail.
+"""Errors: what went wrong and who must act; never any content of a mail.
 
     MailerError
     ├── RequestError      the caller must change the request; names every faulty field by its path
     ├── NotSentError      proven: SES has not accepted this message (carries an ErrorInfo)
-    └── DependencyError   an AWS service that we need did not do its part (carries dependency_unavailable)
-        └── UnreadableError   what our own code wrote is damaged, or a later version wrote it
+    └── DependencyError   an AWS service of ours failed (carries dependency_unavailable)
+        └── UnreadableError   a row or record is damaged, or a later version wrote it
 
-Every error that leaves this service has a code from `CODES`; the code's kind decides what becomes of the request.
+Every error that leaves this service has a code from `CODES`; the code's class decides what becomes of the request.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ class ErrorClass(StrEnum):
     TENANT = "tenant"  # the tenant's account or config is at fault: counts towards suspension, the mail waits
     DEFERRED = "deferred"  # passes by itself: try again later
     UNKNOWN = "unknown"  # SES may have accepted it
-    API = "api"  # answers an API call, never stands on a record
+    API = "api"  # answers an API call, never on a record
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One row of the error table: the kind, and the hint that says who must do what."""
+    """One row of the error table: the class, and the hint that says who must do what."""
 
     error_class: ErrorClass
     hint: str
@@ -38,12 +38,12 @@ CODES: dict[str, Code] = {
     "message_too_large": Code(
         ErrorClass.FAILED,
         "Caller: a request has at most 1044480 bytes on the queue; upload attachments that make it larger (POST …/attachments, each up to"
-        " 7662670 bytes). SES takes 10485760 bytes of raw message in all; what does not fit can only be linked to.",
+        " 7662670 bytes). SES takes 10485760 bytes of raw message in all; link to files that do not fit.",
     ),
-    "attachment_type_blocked": Code(ErrorClass.FAILED, "Caller: SES refuses this file type; send it in another form, or a link to it."),
+    "attachment_type_blocked": Code(ErrorClass.FAILED, "Caller: SES refuses this file type; send another type, or a link to the file."),
     "attachment_missing": Code(
         ErrorClass.FAILED,
-        "Caller: upload the attachment (POST …/attachments) and send a request with the key and versionId it answered.",
+        "Caller: upload the attachment (POST …/attachments) and send a request with the key and versionId of the answer.",
     ),
     "recipient_rejected": Code(ErrorClass.FAILED, "Caller: SES refused an address of this message; correct it."),
     "sandbox_recipient_not_verified": Code(
@@ -53,12 +53,14 @@ CODES: dict[str, Code] = {
     ),
     "expired": Code(ErrorClass.FAILED, "Caller: it could not be sent before expiresAt; send it again if it still matters."),
     "dropped": Code(ErrorClass.FAILED, "Nobody: an operator withdrew it."),
-    "provider_deleted": Code(ErrorClass.FAILED, "Tenant: the mail provider was removed while this waited; set one up and send it again."),
+    "provider_deleted": Code(
+        ErrorClass.FAILED, "Tenant: the mail provider was deleted while the request waited; set one up and send it again."
+    ),
     "body_missing": Code(
         ErrorClass.FAILED,
-        "Operator: the object with its parked body is gone from the bucket; find out what deleted it. Its caller has to send it again.",
+        "Operator: the parked body is not in the bucket any more; find out what deleted it. The caller has to send the request again.",
     ),
-    "unclassified": Code(ErrorClass.FAILED, "Operator: SES answered an error that is not in the table; look at the alarm and add it."),
+    "unclassified": Code(ErrorClass.FAILED, "Operator: SES answered an error that is not in the table; add it, as the alarm's page says."),
     # The tenant's account or config.
     "provider_not_configured": Code(
         ErrorClass.TENANT, "Tenant: store an SES config (PUT …/provider), then verify it (POST …/provider/verify)."
@@ -100,34 +102,38 @@ CODES: dict[str, Code] = {
     "throttled": Code(ErrorClass.DEFERRED, "Nobody: SES's sending rate was reached; it goes out by itself."),
     "daily_quota_exceeded": Code(
         ErrorClass.DEFERRED,
-        "Tenant: the account's 24-hour quota is used up; mail goes on as the window frees room. Ask AWS for a higher quota.",
+        "Tenant: the account's 24-hour quota is used up; mail goes out as quota becomes free. Ask AWS for a higher quota.",
     ),
-    "dependency_unavailable": Code(ErrorClass.DEFERRED, "Operator: an AWS service that we need did not answer; mail goes on when it does."),
+    "dependency_unavailable": Code(
+        ErrorClass.DEFERRED, "Operator: an AWS service of this stack did not answer; mail goes out when it does."
+    ),
     "processing_crashed": Code(
         ErrorClass.DEFERRED, "Operator: the worker died or failed on this one; see its message on the dead-letter queue."
     ),
     # Nobody can know.
     "outcome_unknown": Code(
         ErrorClass.UNKNOWN,
-        "Operator: SES may have accepted it; look for the messageId in the tenant's SES events, then resolve it (POST …/resolve).",
+        "Operator: SES may have accepted it; look for its messageId in the tenant's SES events, then resolve it (POST …/resolve).",
     ),
     # API answers only.
     "access_denied": Code(
         ErrorClass.API,
         "Caller: sign the request as an IAM identity that is allowed execute-api:Invoke on …/tenants/{tenantId}/*.",
     ),
-    "request_id_reused": Code(ErrorClass.API, "Caller: this requestId already stands for other content; use a new one."),
+    "request_id_reused": Code(ErrorClass.API, "Caller: this requestId belongs to a request with other content; use a new one."),
     "tenant_mismatch": Code(ErrorClass.API, "Caller: the body's tenantId must be the one in the path."),
-    "not_found": Code(ErrorClass.API, "Caller: there is no such thing under this tenant."),
+    "not_found": Code(ErrorClass.API, "Caller: nothing of this name exists under this tenant."),
     "not_cancellable": Code(ErrorClass.API, "Caller: only queued and deferred requests can be cancelled."),
-    "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be resolved, and only sent again while its body is kept."),
+    "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be resolved, and sent again only while its body is kept."),
     "too_many_requests": Code(ErrorClass.API, "Caller: wait as Retry-After says, then try again with jitter."),
-    "internal_error": Code(ErrorClass.API, "Operator: this is a fault of the service; the log has its place under the request's id."),
+    "internal_error": Code(
+        ErrorClass.API, "Operator: internal error of this service; the log has the details under the call's request id."
+    ),
 }
 
 
 UNLISTED = Code(ErrorClass.UNKNOWN, "Operator: a later version of this service wrote this code; see that version's documentation.")
-"""Stands for a code that is not in `CODES`: after a roll-back a record, a row or a proof may have one. It decides nothing."""
+"""Used for a code that is not in `CODES`: after a roll-back a record, a row or a proof may have one. It decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,7 @@ class ErrorInfo:
     code: str
     message: str
     remediation: str | None = None
-    """A hint that is more exact than the code's own, such as one that names the region."""
+    """A hint that is more specific than the code's, for example one that names the region."""
 
     @property
     def error_class(self) -> ErrorClass:
@@ -183,7 +189,7 @@ class RequestError(MailerError):
 
 @dataclass(eq=False)
 class NotSentError(MailerError):
-    """Raised before or instead of the SES call: it is proven that SES has not accepted the message."""
+    """Raised before or instead of the SES call: SES has provably not accepted the message."""
 
     error: ErrorInfo
 
@@ -192,7 +198,7 @@ class NotSentError(MailerError):
 
 
 class DependencyError(MailerError):
-    """One of this service's own AWS services failed, throttled or did not answer; whether it did its part is not known."""
+    """One of this service's own AWS services failed, throttled or did not answer; the call may or may not have had its effect."""
 
     def __init__(self, service: str, operation: str) -> None:
         super().__init__(f"{service} did not complete {operation}")
@@ -201,10 +207,10 @@ class DependencyError(MailerError):
 
 
 class UnreadableError(DependencyError):
-    """What our own code wrote cannot be read by this version: whatever it is about waits until it can."""
+    """A row or record cannot be read by this version; the requests or the tenant that need it wait until it can."""
 
     def __init__(self, place: str, *ids: str) -> None:
         super().__init__("DynamoDB", "a read")
         self.args = (f"what the {place} has of {'/'.join(ids)} cannot be read",)
-        remediation = "Operator: it is damaged, or a later version of this service wrote it; mend it, or deploy that version again."
+        remediation = "Operator: it is damaged, or a later version of this service wrote it; repair it, or deploy that version again."
         self.error = ErrorInfo("dependency_unavailable", str(self), remediation)

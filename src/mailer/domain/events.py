@@ -1,4 +1,4 @@
-"""Decide which writes become events, and what the events say: every end of a request, every change of a provider."""
+"""Decide which writes to the tables become events, and their content: every end of a request, every change of a provider."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mailer.domain.moments import rfc3339
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 
 VERSION = "1"
-"""Of the details: raised when a field changes its meaning or goes away, not when one is added."""
+"""Version of the details: raised when a field changes its meaning or is removed, not when one is added."""
 
 ProviderChange = Literal["stored", "verified", "verifyFailed", "disabled", "enabled", "suspended", "deleted"]
 """What happened to a tenant's provider."""
@@ -29,7 +29,7 @@ class Event:
 
 
 def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event | None:
-    """Return the event of a write that ended a request; None where it did not. An `unknown` may end a second time, as `sent`."""
+    """Return the event of a write that ended a request; None if it did not. An `unknown` may end a second time, as `sent`."""
     if not new.ended or (old and old.ended and old.status is new.status):
         return None
     detail = {
@@ -54,7 +54,7 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
 
 
 def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Event | None:
-    """Return the event of a write that changed a provider; None where it only counted, learned or cleaned up."""
+    """Return the event of a write that changed a provider; None for counters, learned facts and clean-up."""
     change = what_changed(old, new)
     if change is None:
         return None
@@ -75,7 +75,7 @@ def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Even
 
 
 def what_changed(old: Provider | None, new: Provider) -> ProviderChange | None:
-    """Name the change between two states of a row; sending's own counts and the sweeper's marks leave `updatedAt` alone."""
+    """Name the change between two states of a row; the counters of sending and the sweeper's marks do not touch `updatedAt`."""
     if old and all(getattr(old, name) == getattr(new, name) for name in ("updated_at", "status", "versions", "verified_at")):
         return None
     if new.status is ProviderStatus.DELETED:

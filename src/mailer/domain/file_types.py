@@ -1,4 +1,4 @@
-"""Know file types by the extension of the name: which SES refuses, and what media type the others are."""
+"""File types by the extension of the name: which ones SES refuses, and the media type of the others."""
 
 # Source: Amazon SES Developer Guide, "Amazon SES unsupported attachment types".
 BLOCKED = frozenset(
@@ -10,7 +10,7 @@ BLOCKED = frozenset(
     """.split()  # noqa: SIM905 - a list of a hundred lines says no more
 )
 
-# Not the `mimetypes` module: it reads files of the machine, and the same request must give the same mail everywhere.
+# Not the `mimetypes` module: it reads files of the machine, but a request must give the same mail everywhere.
 _MEDIA_TYPES = {
     "7z": "application/x-7z-compressed",
     "aac": "audio/aac",

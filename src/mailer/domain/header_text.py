@@ -1,14 +1,14 @@
-"""Tell which text may stand in a mail header: nothing that ends a line, now or after somebody decoded it."""
+"""Which text a mail header may have: nothing that ends a line, as written or after a reader has decoded it."""
 
 import binascii
 import re
 from collections.abc import Iterable, Sequence
 
 MAX_LINE = 998  # characters of a line without its CRLF, RFC 5322 §2.1.1
-MAX_NAME = 76  # characters of a field name: with its colon it leaves a line of 78 whole
-MAX_VALUE = 4_096  # characters of a custom header; RFC 5322 bounds lines alone, and a long References has some thousand
-MAX_SUBJECT = MAX_LINE  # characters; what is longer than a line may have is shown by no reader
-MAX_DISPLAY_NAME = 320  # characters: as long as the longest address, which senders put there
+MAX_NAME = 76  # characters of a field name: with its colon it fits a line of 78
+MAX_VALUE = 4_096  # characters of a custom header; RFC 5322 limits lines only, and a long References has some thousand
+MAX_SUBJECT = MAX_LINE  # characters; no reader shows more than a line may have
+MAX_DISPLAY_NAME = 320  # characters: as long as the longest address, which some senders put there
 MAX_FILENAME = 255  # characters, as file systems have it
 MAX_WORDS = 100  # encoded-words of one text, each of which costs microseconds: of full length (75 characters) a header holds 54
 
@@ -16,13 +16,13 @@ MAX_WORDS = 100  # encoded-words of one text, each of which costs microseconds: 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 _LINE_END = re.compile(rb"[\x00\r\n]")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Laxer than RFC 2047 on purpose: it finds whatever a lenient reader might decode.
+# Laxer than RFC 2047 on purpose: it finds everything that a lenient reader might decode.
 _ENCODED_WORD = re.compile(r"=\?([^?]*)\?([bBqQ])\?(.*?)\?=", re.DOTALL)
 _BEGIN_OF_WORD = re.compile(r"=\?[^?]*\?[bBqQ]\?")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=) +(?==\?)")  # not shown, RFC 2047 §6.2
 _MAX_NESTING = 4
 
-# Names the service writes itself, or that SES and the relays behind it write.
+# Names that the service, SES or a relay writes.
 _RESERVED = re.compile(
     r"from|to|cc|bcc|reply-to|subject|date|message-id|mime-version|received|authentication-results|return-path|sender"
     r"|(?:content|dkim|arc|resent|x-ses)-.*|x-amz.*",
@@ -48,7 +48,7 @@ _CODECS = {
 } | {
     "": "utf-8",
     "utf8": "utf-8",
-    "us-ascii": "iso-8859-1",  # so are 8-bit octets in it mostly read
+    "us-ascii": "iso-8859-1",  # most readers read 8-bit octets in it so
     "ascii": "iso-8859-1",
     "latin1": "iso-8859-1",
     "unknown-8bit": "iso-8859-1",  # RFC 1428
@@ -63,27 +63,27 @@ _CODECS = {
     "x-sjis": "shift-jis",
     "windows-31j": "cp932",
 }
-"""The charsets in which an encoded-word is read, each with Python's codec for it; every one takes linear time.
+"""The charsets in which an encoded-word is decoded, each with Python's codec for it; all take linear time.
 
-No other name is ever looked up: Python's codecs among them take quadratic time (punycode), unpack (zlib), or make control characters of
-letters (EBCDIC), and the registry keeps each unknown name for good.
+No other name is looked up: some of Python's codecs take quadratic time (punycode), decompress (zlib), or make control characters of
+letters (EBCDIC), and the registry keeps each unknown name for ever.
 """
 
 
 def text_fault(text: str) -> str | None:
-    """Say what a header text must not hold, or None where it is safe in any header."""
+    """Return what a header text must not contain, or None if it is safe in any header."""
     if _CONTROL.search(text):
         return "must not contain control characters or line separators"
     return _encoded_fault(text) if "=?" in text else None
 
 
 def begins_encoded_word(text: str) -> bool:
-    """Tell whether a lenient reader might find the beginning of an encoded-word in a text."""
+    """Return whether a lenient reader might find the beginning of an encoded-word in a text."""
     return "=?" in text and _BEGIN_OF_WORD.search(text) is not None
 
 
 def name_fault(name: str) -> str | None:
-    """Say why a custom header may not have this name, or None where it may."""
+    """Return why a custom header may not have this name, or None if it may."""
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         return f"must have a name of 1 to {MAX_NAME} letters, digits and !#$%&'*+.^_`|~-"
     if _RESERVED.fullmatch(name):
@@ -92,7 +92,7 @@ def name_fault(name: str) -> str | None:
 
 
 def value_fault(name: str, value: str) -> str | None:
-    """Say why a custom header may not have this value, or None where it may."""
+    """Return why a custom header may not have this value, or None if it may."""
     if fault := text_fault(value):
         return fault
     if not is_structured(name):
@@ -105,19 +105,19 @@ def value_fault(name: str, value: str) -> str | None:
 
 
 def is_structured(name: str) -> bool:
-    """Tell whether a header of this name goes out as it is, folded at blanks alone and never encoded."""
+    """Return whether a header of this name goes out as it is: folded at blanks only, never encoded."""
     return _STRUCTURED.fullmatch(name) is not None
 
 
 def _encoded_fault(text: str) -> str | None:
-    """Decode a text as any reader might, word by word or what touches together, and say what must not come out of it."""
+    """Decode a text as any reader might, word by word or adjacent words together; return what it must not decode to."""
     return _fault_in(text, together=False) or _fault_in(text, together=True)
 
 
 def _fault_in(text: str, *, together: bool) -> str | None:
     """Decode a text as often as any reader might."""
     for _ in range(_MAX_NESTING):
-        # A search that could not find its end would scan the whole rest at every start: cut the text at the last end.
+        # Cut the text at the last end: without an end ahead, the search would scan the whole rest at every start.
         end = text.rfind("?=") + 2
         words = list(_ENCODED_WORD.finditer(_BETWEEN_WORDS.sub("", text[:end])))
         if not words:
@@ -140,7 +140,7 @@ def _charset(name: str) -> str:
 def _decoded(words: Sequence[re.Match[str]], codecs: Iterable[str], *, together: bool) -> str:
     """Decode the encoded-words of a text, each by its codec, as leniently as any reader.
 
-    Octets of words that touch, in one charset, may be put `together` first, as Python's email package does: a character may be split.
+    Octets of adjacent words in one charset may be joined (`together`) first, as Python's email package does: a character may be split.
     """
     runs: list[tuple[str, str, list[bytes]]] = []  # what stands before, the codec, the octets of each word
     end = 0
@@ -155,7 +155,7 @@ def _decoded(words: Sequence[re.Match[str]], codecs: Iterable[str], *, together:
 
 
 def _text(octets: bytes, codec: str) -> str:
-    """Read octets in a charset; a line end among them stands for itself, whatever the charset makes of it."""
+    """Decode octets; a line end among them counts as one, whatever it means in the charset."""
     return "\n" if _LINE_END.search(octets) else octets.decode(codec, "replace")
 
 

@@ -1,11 +1,11 @@
-"""Decide what each call of the provider API makes of a tenant's row; nothing here reads or writes one.
+"""Decide how each call of the provider API changes a tenant's row; pure.
 
     ∅, deleted ──store──▶ unverified ──verify──▶ active ◀──enable──▶ disabled
     active, disabled, suspended ──store──▶ as it was, with a candidate ──verify──▶ the candidate is the active config
     active ──SUSPEND_AFTER faulty requests──▶ suspended ──verify──▶ active
     any ──disable──▶ disabled ──verify──▶ disabled      any ──delete──▶ deleted (the tombstone)
 
-A function returns the very row it was given where there is nothing to change.
+A function returns the same row if nothing changes.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ SANDBOX_MAY_BE = (
     "AWS SES may be in sandbox mode. Verify that production access has been granted in your AWS console"
     " before using this for client notifications."
 )
-"""Goes with the first verify, whatever is known: the text of the system that this one replaces, which callers show."""
+"""Always a warning of the first verify: the text of the system that this one replaces, which callers show."""
 
 SANDBOX_IS = (
     "The AWS SES account is in the sandbox in {region}: it sends to verified addresses only, 200 a day. Request production access:"
@@ -50,14 +50,14 @@ def existing(row: Provider | None) -> Provider:
 
 
 def reserve(tenant_id: str, encrypted_external_id: bytes, now: datetime) -> Provider:
-    """Return the row of a tenant that has stored nothing yet: it only keeps the ExternalId."""
+    """Return the row of a tenant that has not stored a config yet: it keeps the ExternalId only."""
     return Provider(
         tenant_id=tenant_id, status=ProviderStatus.DELETED, versions=0, encrypted_external_id=encrypted_external_id, updated_at=now
     )
 
 
 def store(row: Provider, config: StoredConfig, now: datetime) -> Provider:
-    """Make a config the candidate, in the place of one that may be there."""
+    """Make a config the candidate; it replaces an earlier candidate."""
     if config.version != row.versions + 1:
         raise ValueError("a config is stored under the next version")
     status = ProviderStatus.UNVERIFIED if row.status is ProviderStatus.DELETED else row.status
@@ -85,7 +85,7 @@ def verify(row: Provider | None, version: int, passed: VerificationResult) -> Pr
     row = existing(row)
     tested = _tested(row, version)
     status = row.status if row.status is ProviderStatus.DISABLED else ProviderStatus.ACTIVE
-    # What the account does not tell now is not known any more: it may have left the sandbox since somebody found out.
+    # If the account does not tell now, an earlier answer does not count: the account may have left the sandbox since.
     sandbox: Sandbox = "unknown" if passed.sandbox is None else "true" if passed.sandbox else "false"
     return replace(
         row,
@@ -110,7 +110,7 @@ def verify(row: Provider | None, version: int, passed: VerificationResult) -> Pr
 
 
 def fail_verify(row: Provider | None, version: int, error: ErrorInfo, now: datetime) -> Provider:
-    """Note why a version did not pass; what it may do stays as it was.
+    """Note why a version did not pass; the status stays as it was.
 
     Raises:
         RequestError: not_found, or provider_not_active where that version is not there any more.
@@ -133,7 +133,7 @@ def disable(row: Provider | None, now: datetime) -> Provider:
 
 
 def enable(row: Provider | None, now: datetime) -> Provider:
-    """Lift `disabled` and nothing else: what was suspended is suspended again.
+    """Lift `disabled` only: a provider that was suspended is suspended again.
 
     Raises:
         RequestError: not_found; provider_not_active where a verify is what it takes.
@@ -161,8 +161,8 @@ def delete(row: Provider, now: datetime) -> Provider:
 def erase(row: Provider) -> Provider:
     """Leave of a deleted row the version counter and when it was deleted.
 
-    A version is never given out twice: caches and backups know configs by it. The ExternalId goes: whoever comes under this id next must
-    not be let into the account of the tenant before.
+    A version is never assigned twice, because caches and backups identify configs by it. The ExternalId is deleted: a later tenant with
+    the same id must not get into the earlier tenant's account.
     """
     blank = reserve(row.tenant_id, b"", row.updated_at)
     return replace(

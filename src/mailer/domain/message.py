@@ -1,4 +1,4 @@
-"""Define what a caller may ask for: the send request and the mail in it, checked whole before anything is built."""
+"""The send request and the mail in it, validated completely before anything is built."""
 
 import binascii
 import hashlib
@@ -27,7 +27,7 @@ MAX_PARTS = 100  # bodies and attachments of one message
 MAX_AHEAD = timedelta(days=7)
 DEFAULT_LIFE = timedelta(hours=24)
 MAX_BODY = 1024 * 1024 - 4096
-"""Bytes of a request on the queue, in which its bodies must fit: SQS takes 1 MiB, message attributes count, and each message has some."""
+"""Bytes of a request on the queue, its bodies included: SQS takes 1 MiB, and each message has attributes, which count."""
 MAX_MARKUP = 30_000
 """Tags and character references of a page from which the text is derived; each costs some microseconds."""
 BASE64_LINE = 76  # characters, RFC 2045 §6.8
@@ -43,7 +43,7 @@ RequestId = Annotated[
         REQUEST_ID, "1 to 128 letters, digits and . _ : -, the first a letter or digit, and neither 'batch' nor 'preview'", longest=128
     ),
 ]
-# The limits come first: what is longer is not looked at.
+# Limits first: longer text is not looked at.
 Address = Annotated[str, Field(max_length=MAX_WRITTEN), checked(address_fault)]
 HEADER_TEXT: Final = checked(header_text.text_fault)
 DisplayName = Annotated[str, Field(max_length=header_text.MAX_DISPLAY_NAME), HEADER_TEXT]
@@ -54,7 +54,7 @@ Text = Annotated[
 Tag = Annotated[str, matching(r"[A-Za-z0-9_-]{1,256}", "1 to 256 letters, digits, _ and -", longest=256)]
 Flag = Annotated[bool, STRICT_BOOL]
 
-# RFC 3986, with percent-encoding for all else; no encoded-word can hide in it.
+# RFC 3986, with percent-encoding for everything else; no encoded-word can be hidden in it.
 _URL_REST = r"(?!.*=\?[^?]*\?[bBqQ]\?)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
 
 
@@ -87,11 +87,11 @@ class S3Object(WireModel):
     version_id: Annotated[str, matching(_VERSION_ID, "a version id as the upload answered it", longest=1024)] | None = None
 
     _pinned: str | None = PrivateAttr(None)
-    """The version that was there when the request was accepted; what the caller wrote stays as it was."""
+    """The version that was there when the request was accepted; the caller's field is not changed."""
 
     @property
     def version(self) -> str | None:
-        """The version to send: the one named, or else the one that was there when the request was accepted."""
+        """The version to send: the named one, or else the one that was there when the request was accepted."""
         return self.version_id or self._pinned
 
     def pinned(self, version: str | None) -> Self:
@@ -102,7 +102,7 @@ class S3Object(WireModel):
 
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]{1,127}"
-# Parameters as RFC 2045 writes them, but none that we set ourselves or that changes where the part ends, and no encoded-word.
+# Parameters as in RFC 2045, but not those that we set ourselves or that change where the part ends, and no encoded-word.
 _PARAMETER = rf'(?:; ?(?!(?ai:name|filename|boundary))({_ATOM})=({_ATOM}|"(?![^"]*=\?)[ !#-\[\]-~]{{0,127}}"))'
 _MEDIA_TYPE = rf"(?!(?ai:multipart)/|(?ai:message)/(?!(?ai:rfc822)\Z)){_ATOM}/{_ATOM}(?:{_PARAMETER}){{0,8}}"
 _LONGEST_TYPE = 2 * 127 + 1 + 8 * (2 + 127 + 1 + 129)
@@ -185,11 +185,11 @@ class Attachment(WireModel):
     @property
     def is_message(self) -> bool:
         """Whether this is a mail inside the mail."""
-        return self.media_type.lower() == "message/rfc822"  # ASCII, so that no other character becomes one of these
+        return self.media_type.lower() == "message/rfc822"  # it is ASCII: no other character can become one of these
 
     @property
     def shown(self) -> Literal["attachment", "inline"]:
-        """The disposition: as given; a part with a contentId is inline unless told otherwise."""
+        """The disposition: as given, or else inline for a part with a contentId."""
         return self.disposition or _default_disposition(self.content_id)
 
 
@@ -212,7 +212,7 @@ def _mailto_fault(mailto: str) -> str | None:
 class ListUnsubscribe(WireModel):
     """How to leave the list: List-Unsubscribe, and with `oneClick` List-Unsubscribe-Post (RFC 8058)."""
 
-    # 990: with its brackets it must fit into a line of 998, as nothing may fold or encode it.
+    # 990: with its brackets it must fit into a line of 998, because it may not be folded or encoded.
     url: (
         Annotated[str, matching(rf"(?=.{{9,990}}\Z)https?://{_URL_REST}+", "an http(s) URL of at most 990 ASCII characters", longest=990)]
         | None
@@ -274,7 +274,7 @@ _SENDER = "is not a field of a message: the sender is the tenant's, fromAddress 
 
 
 class EmailMessage(WireModel):
-    """The mail as the caller describes it; the sender is not in it, that is the tenant's."""
+    """The mail as the caller describes it; without the sender, which is the tenant's."""
 
     NOT_FIELDS: ClassVar = dict.fromkeys(("from", "sender", "fromAddress", "fromName", "fromEmail"), _SENDER)
 
@@ -363,7 +363,7 @@ class EmailMessage(WireModel):
 
     @property
     def most_bytes(self) -> int:
-        """What the raw message may come to, before uploads are loaded: SES's limit where there are any."""
+        """The most bytes of the raw message, before uploads are loaded: SES's limit if there are any."""
         if any(attachment.s3 for attachment in self.attachments):
             return MAX_RAW_BYTES
         calendar = self.calendar.content if self.calendar else ""
@@ -377,10 +377,10 @@ class EmailMessage(WireModel):
 
 
 _MOST_PER_CHARACTER = 11
-"""Bytes of the raw message: four of UTF-8 in lines of base64, and as much again where text is derived from HTML."""
+"""Bytes of the raw message: four of UTF-8 in lines of base64, and as much again for text derived from HTML."""
 
 _MUCH_HEADER = 65_536
-"""Bytes of the heads of a message and its parts; no bound, but far more than any sender needs."""
+"""Bytes of the headers of a message and its parts; no limit, but far more than any sender needs."""
 
 
 def _distinct(mailboxes: Iterable[Mailbox]) -> tuple[str, ...]:
@@ -392,23 +392,23 @@ def _distinct(mailboxes: Iterable[Mailbox]) -> tuple[str, ...]:
 
 
 def base64_size(characters: int) -> int:
-    """Give the octets that so many characters of base64 take once they are cut into lines with CRLF between them."""
+    """Return the octets of so many characters of base64 in lines, with CRLF between them."""
     return characters + 2 * (max(characters - 1, 0) // BASE64_LINE)
 
 
 def _least_size(attachment: Attachment) -> int:
     if attachment.content is None:
         return 0
-    # A mail inside the mail may go out as it is.
+    # An attached mail may go out as it is.
     return len(attachment.content) * 3 // 4 - 2 if attachment.is_message else base64_size(len(attachment.content))
 
 
-# RFC 3339, always with an offset; pydantic's own parser takes plain numbers and local times too.
+# RFC 3339, always with an offset; pydantic's own parser also takes plain numbers and local times.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _read_time(value: object) -> object:
-    """Take an RFC 3339 time, or one of our own datetimes, and give it in UTC."""
+    """Convert an RFC 3339 time, or one of our own datetimes, to UTC."""
     try:
         if isinstance(value, str) and _TIMESTAMP.fullmatch(value):
             value = datetime.fromisoformat(value)
@@ -423,13 +423,12 @@ UtcTime = Annotated[datetime, BeforeValidator(_read_time)]
 
 
 SCHEMA = 1
-"""Version of a send request's fields, raised with each that is added. Queue messages carry it: a version that was rolled back to lets a
-request
-wait that a later one has accepted, and does not refuse it for a field that it does not know."""
+"""Version of a send request's fields, raised with each new field. Queue messages carry it: after a roll-back the older release defers a
+request that the later one has accepted, and does not refuse it for a field that it does not know."""
 
 
 class SendRequest(WireModel):
-    """One mail to send for one tenant; (tenantId, requestId) identifies it for good."""
+    """One mail to send for one tenant, identified by (tenantId, requestId)."""
 
     NOT_FIELDS: ClassVar = {f"message.{name}": problem for name, problem in EmailMessage.NOT_FIELDS.items()}
 
@@ -468,9 +467,9 @@ class SendRequest(WireModel):
 
 
 def parse_request(body: str | bytes, *, tenant_id: str | None = None, request_id: str | None = None) -> SendRequest:
-    """Read a send request off the queue or out of the bucket: as its caller wrote it, or as `canonical_json` did.
+    """Parse a send request from the queue or the bucket, written by its caller or by `canonical_json`.
 
-    `tenant_id` and `request_id` are those of path and header, where the request came with them.
+    `tenant_id` and `request_id` are those of path and header, if the request came with them.
 
     Raises:
         RequestError: listing every fault; `tenant_mismatch` where the body names another tenant.
@@ -482,7 +481,7 @@ def parse_request(body: str | bytes, *, tenant_id: str | None = None, request_id
 
 
 _PINNED = "pinnedVersions"
-"""Where the queue's JSON keeps the versions that uploads were pinned to, by the attachment's place; no caller writes it."""
+"""The field of the queue's JSON with the versions of pinned uploads, by the attachment's index; callers do not write it."""
 
 
 def _versions(written: Any, request: SendRequest) -> dict[int, str]:
@@ -502,7 +501,7 @@ def read_request(
     request_id: str | None = None,
     new_request_id: Callable[[], str] | None = None,
 ) -> SendRequest:
-    """Read a decoded send request as `parse_request` does; `new_request_id` makes an id where neither header nor body gives one.
+    """Read a decoded send request, as `parse_request` does; `new_request_id` makes an id if neither header nor body has one.
 
     Raises:
         RequestError: as `parse_request`.
@@ -518,13 +517,13 @@ def read_request(
 
 
 def readable_ids(body: str | bytes) -> tuple[str, str] | None:
-    """Give (tenantId, requestId) of a body that is no valid request, where both stand in it plainly."""
+    """Return (tenantId, requestId) of a body, which need not be a valid request; None if they are missing or ambiguous."""
     try:
         document, unreadable = load_object(body)
     except RequestError:
         return None
     tenant_id, request_id = document.get("tenantId"), document.get("requestId")
-    if any(problem.path == "" for problem in unreadable):  # names given twice: which ones is not known
+    if any(problem.path == "" for problem in unreadable):  # names given twice, perhaps these
         return None
     if (
         isinstance(tenant_id, str)
@@ -537,29 +536,29 @@ def readable_ids(body: str | bytes) -> tuple[str, str] | None:
 
 
 def utf8_size(text: str) -> int:
-    """Give the bytes of a text on the wire."""
+    """Return the number of bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def canonical_json(request: SendRequest) -> str:
-    """Write the request as it stands on the queue: sorted, compact ASCII JSON of the fields that the caller set, and pinned versions."""
+    """Write the request for the queue: sorted, compact ASCII JSON of the fields that the caller set, and pinned versions."""
     content = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
     versions = {str(at): ref.version for at, ref in request.uploads.items() if ref.version and not ref.version_id}
     return _canonical(content | ({_PINNED: versions} if versions else {}))
 
 
 HASH_SCHEME = "sha256-v2"
-"""How `content_hash` writes a request down; only hashes of one scheme are compared.
+"""The format over which `content_hash` is computed; only hashes of one scheme are compared.
 
-A record outlives releases by 35 days: whoever changes a default, or what is left out below, names a new scheme.
+Records outlive a release by 35 days: a change of a default, or of what is left out below, needs a new scheme.
 """
 
 
 def content_hash(request: SendRequest) -> str:
-    """Give the fingerprint of what is asked for, without who asks: equal for equal content, however it was written.
+    """Return a hash of the request without its ids: equal for equal content, however it was written.
 
-    What is as it would be without being named is left out: a field that a later release adds does not change the hash of those
-    who do not use it. A file counts by its own digest, which spares copies of it.
+    Fields with their default are left out, so a field that a later release adds does not change the hash of requests that do not use
+    it. A file is represented by its own digest, which avoids copies of it.
     """
     content = request.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"tenant_id", "request_id"})
     message = content["message"]
@@ -594,12 +593,12 @@ class Schedule:
 
 
 def schedule(request: SendRequest, created_at: datetime) -> Schedule:
-    """Place a request in time, counted from when it was first accepted; a `sendAt` before that means at once.
+    """Return when a request may be sent and when it expires, counted from when it was first accepted; an earlier `sendAt` means at once.
 
-    An end that has passed is no fault: who reads the request later must come to the same result as who read it first.
+    An `expiresAt` that has passed is not an error: a later reading of the request must have the same result as the first one.
 
     Raises:
-        RequestError: for times further ahead than allowed, or an end that is not after the `sendAt` given.
+        RequestError: the times are further ahead than allowed, or `expiresAt` is not after `sendAt`.
     """
     send_at, expires_at = max(request.send_at or created_at, created_at), request.expires_at
     problems = []  # found by differences: to the last day of the year 9999 no day can be added

@@ -1,4 +1,4 @@
-"""Moments as they are written down: in milliseconds since 1970, and as RFC 3339 has them."""
+"""Convert times to and from milliseconds since 1970, and to RFC 3339."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +7,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def to_millis(moment: datetime) -> int:
-    """Return the milliseconds since 1970; what is smaller is cut off."""
+    """Return the milliseconds since 1970, rounded down."""
     return (moment - _EPOCH) // _MILLISECOND
 
 

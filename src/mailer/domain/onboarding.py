@@ -1,4 +1,4 @@
-"""Write what a tenant sets up in its own AWS account: policies to paste, the template that makes it all, the pages to open."""
+"""Write what a tenant sets up in its own AWS account: policies to paste, the CloudFormation template, links to console pages."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ class Platform:
 
     @classmethod
     def of(cls, name: str, arn: str, roles: Iterable[str] = (), feedback_bus: str = "") -> "Platform":
-        """Read partition, region and account from the ARN of something of ours."""
+        """Read partition, region and account from the ARN of one of our own resources."""
         _, partition, _, region, account, *_ = arn.split(":")
         return cls(name, partition, account, tuple(roles), feedback_bus, region)
 
@@ -42,10 +42,10 @@ def console_page(region: str, page: str, service: str = "ses") -> str:
 
 
 def trust_policy(platform: Platform, external_id: str | PolicyDocument) -> PolicyDocument:
-    """Return the trust policy of a tenant's role: the two functions of ours that send, and only with this tenant's ExternalId.
+    """Return the trust policy of a tenant's role: it admits our two sending functions, and only with this tenant's ExternalId.
 
-    IAM keeps a role that is named as principal by an id of its own, which a role that is made anew has not; the account with a
-    condition on the ARN goes on letting that one in.
+    The principal is the account, with a condition on the ARNs: IAM would store a role named as principal by its unique id, and a role that
+    is created again has another id.
     """
     return _policy(
         {
@@ -62,22 +62,22 @@ def trust_policy(platform: Platform, external_id: str | PolicyDocument) -> Polic
 
 
 def send_statement(config: StoredConfig | None) -> PolicyDocument:
-    """Return the one IAM statement that sending takes, as narrow as what is known of the config allows."""
+    """Return the IAM statement that sending needs, as narrow as the known config allows."""
     return {"Sid": "SendRawEmail", "Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": _resources(config)}
 
 
 def ask_statement() -> PolicyDocument:
-    """Return the statement that lets us see the sandbox, the rate and the quota, which sending does not need."""
+    """Return the optional statement that lets us see the sandbox, the rate and the quota."""
     return {"Sid": "SeeSandboxAndQuota", "Effect": "Allow", "Action": ["ses:GetAccount", "ses:GetSendQuota"], "Resource": "*"}
 
 
 def iam_policy(config: StoredConfig | None) -> PolicyDocument:
-    """Return the least policy that a user or role needs in order to send."""
+    """Return the least policy with which a user or role can send."""
     return _policy(send_statement(config))
 
 
 def _resources(config: StoredConfig | None) -> list[str]:
-    """Return what SES asks for a right on; anything while no config tells."""
+    """Return the resources on which SES checks the right; `*` without a config."""
     if config is None or config.provider != "ses":
         return ["*"]
     place = f"arn:{partition_of(config.region)}:ses:{config.region}:{config.account or '*'}"
@@ -109,7 +109,7 @@ def onboarding_parameters(tenant_id: str, external_id: str, config: StoredConfig
         "ExternalId": external_id,
         "CreateRole": "false" if config and config.credentials["type"] == "accessKey" else "true",
         "ConfigurationSetName": own,
-        # The one that this template made is no foreign one once it is in the config: an update would delete it.
+        # Not the set that this template has made, once it is in the config: an update of the stack would delete it.
         "ExistingConfigurationSet": named if named and named != own else "",
     }
 
@@ -132,7 +132,7 @@ def onboarding_template(platform: Platform, defaults: Mapping[str, str], config:
 
 
 def quick_create_link(region: str, template_url: str, parameters: Mapping[str, str]) -> str:
-    """Return the address of CloudFormation's page that has only to be confirmed: template and parameters are filled in."""
+    """Return the link to CloudFormation's quick-create page, with template and parameters filled in."""
     given = {f"param_{name}": value for name, value in parameters.items() if value}
     query = urlencode({"templateURL": template_url, "stackName": parameters["ConfigurationSetName"].replace("_", "-"), **given})
     return console_page(region, f"stacks/create/review?{query}", "cloudformation")
@@ -183,9 +183,9 @@ def _sending(platform: Platform) -> PolicyDocument:
 
 
 def _feedback(platform: Platform) -> PolicyDocument:
-    """Return what brings SES's events to our bus: SES puts them on the account's default bus, a rule there passes them on.
+    """Return the resources that send SES's events to our bus: SES puts them on the account's default bus, a rule there forwards them.
 
-    The rule needs a role to put events on a bus of another account; it can do nothing else.
+    To put events on another account's bus the rule needs a role; that role can do nothing else.
     """
     default_bus = {"Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/default"}
     destination = {
@@ -224,18 +224,18 @@ def _parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
             "Type": "String",
             "AllowedValues": ["true", "false"],
             "Default": "true",
-            "Description": "Whether to make a role to send with; not needed by who gives an access key instead.",
+            "Description": "Whether to make a role to send with; not needed if the config has an access key.",
         },
         "ExternalId": {
             "Type": "String",
             "AllowedPattern": "[A-Za-z0-9_-]{2,128}",
-            "Description": "What the role asks for: made for this tenant alone.",
+            "Description": "The ExternalId that the role requires; it belongs to this tenant alone.",
         },
         "RoleName": {
             "Type": "String",
             "Default": "",
             "AllowedPattern": "[A-Za-z0-9_+=,.@-]{0,64}",
-            "Description": "A name for the role; without one AWS makes it up.",
+            "Description": "A name for the role; left empty, AWS chooses one.",
         },
         "SendAs": {
             "Type": "CommaDelimitedList",
@@ -246,7 +246,7 @@ def _parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
             "Type": "String",
             "Default": "false",
             "AllowedValues": ["true", "false"],
-            "Description": "Whether the role may also see the sandbox, sending rate and quota: mail is then paced to what the account may.",
+            "Description": "Whether the role may also read sandbox state, sending rate and quota: mail is then paced at its rate.",
         },
         "Feedback": {
             "Type": "String",
@@ -263,6 +263,6 @@ def _parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
             "Type": "String",
             "Default": "",
             "AllowedPattern": "[A-Za-z0-9_-]{0,64}",
-            "Description": "A configuration set that is there already, to be used instead of a new one.",
+            "Description": "An existing configuration set to use instead of a new one.",
         },
     }

@@ -1,9 +1,9 @@
-"""Decide when a sending account's messages may go to SES: a rate limiter for each account, at the rate that SES allows it.
+"""Decide when a sending account's messages may go to SES: one rate limiter per account, at the rate that SES allows.
 
-Each account (an AWS account in one region) has a clock of its own. It moves on by one for every recipient that the account may send to,
-so it runs at the account's rate, slower after a throttle, and stops while the account backs off. A *slot* is a reading of that clock;
-a message may be sent when the clock shows its slot. Slots are given out one after the other, each as long as its message has recipients:
-that is GCRA, with `booked` as the theoretical arrival time, on a clock whose pace may change without a slot being touched.
+Each account (an AWS account in one region) has a clock. It advances by one for each recipient that the account may send to: it runs at the
+account's rate, slower after a throttle, and stops while the account backs off. A *slot* is a reading of that clock; a message may be sent
+when the clock shows its slot. Slots are assigned one after the other, each as long as its message has recipients. This is GCRA, with
+`booked` as the theoretical arrival time; because slots are clock readings, a change of rate does not change them.
 
     idle ──book──▶ slot now ──▶ sent           slot ≤ 1 s away: wait for it
     busy ──book──▶ slot after the last one     slot ≤ 900 s away: a delayed message carries it; missed by > 1 s: forfeited
@@ -24,64 +24,64 @@ LONGEST_WAIT = 1.0
 
 FORGIVEN = 1.0
 """Seconds' worth of the rate that SES lets an account catch up after silence. A slot missed by more than that, less its own length, is
-forfeited: slots that were all missed in a stall must not fire together."""
+forfeited: after a stall the missed slots must not all be used at once."""
 
 HORIZON = 900.0
-"""Seconds ahead up to which slots are given out: the longest that SQS delays a message."""
+"""Seconds ahead up to which slots are assigned: SQS's longest delay."""
 
 JITTER = 1.2
 """Seconds that a message may be visible before it is received: the event source gathers batches for up to 1 s. Delays in whole seconds
 bring it up to 1 s earlier still."""
 
 PARKED_EARLY = 120.0
-"""Seconds before its time that a parked message is fetched: two runs of the sweeper, so that the account never idles."""
+"""Seconds before its time at which a parked message is fetched: two runs of the sweeper, so that the account is never idle."""
 
 FURTHEST = 1_209_600.0
-"""Seconds ahead that a retry is set at most: two weeks, by which every request has ended. A backlog of millions could go past year 9999."""
+"""Longest time ahead of a retry, in seconds: two weeks, when every request has ended. A backlog of millions could exceed the year 9999."""
 
 HEADROOM = 0.97
-"""Share of a known rate that is used: clocks, and the account's other senders, may differ a little."""
+"""Share of a known rate that is used: clocks differ a little, and the account may have other senders."""
 
 FIRST_RATE = 1.0
-"""Recipients per second of an account of which nothing is known: what SES allows in the sandbox."""
+"""Recipients per second of an account about which nothing is known: the sandbox's rate."""
 
 LEARNING = (10.0, 2.0)
 """Until the first throttle: after so many seconds of saturated sending the rate is multiplied by so much. From 1/s to the 14/s that
 many accounts have takes 40 s."""
 
 PROBING = (60.0, 1.05)
-"""The same below a known rate or after a throttle: quotas grow, and what throttled may have been someone else's burst."""
+"""The same below a known rate or after a throttle: quotas grow, and another sender's burst may have caused the throttle."""
 
 SLOWED = 0.9
-"""Share of the rate that is kept after a throttle: more is lost by a deeper cut than by a second throttle."""
+"""Share of the rate that is kept after a throttle: a deeper cut would cost more than a second throttle."""
 
 LEAST_RATE = 0.1
-"""Recipients per second below which no throttle brings an account: a message in 10 s finds out when it is over."""
+"""Lowest rate after throttles, in recipients per second: one message in 10 s finds out when throttling is over."""
 
 THROTTLE_BACKOFF = 1.0
-"""Seconds of silence after a throttle: SES's debt of one second's worth is paid by then."""
+"""Seconds of silence after a throttle: SES's bucket of one second's worth has refilled by then."""
 
 THROTTLE_SETTLES = 5.0
-"""Seconds in which further throttles count as the same one: messages that were under way meet it too."""
+"""Seconds in which further throttles count as the same one: messages that were in flight get it too."""
 
 QUOTA_BACKOFF = 1200.0
-"""Seconds that an account backs off once its daily quota is used up. The window rolls and frees quota bit by bit, SES does not say when:
-72 tries a day find it. Longer than HORIZON, so the mail is parked and nothing is received meanwhile. The account then starts at
-FIRST_RATE, so that a try costs a call or two."""
+"""Seconds that an account backs off once its daily quota is used up. The quota's window rolls, and SES does not say when some is free:
+72 tries a day find out. Longer than HORIZON, so the mail is parked and nothing is received meanwhile. The account then starts at
+FIRST_RATE, so a try costs one call or two."""
 
 KNOWN_FOR = 600.0
 """Seconds before SES is asked for the quota again, and before a higher `maxSendRate` replaces a lower one: of several tenants on one
 account the lowest holds."""
 
 NAMED_FOR = 86400.0
-"""Seconds after which a known rate that no tenant of the account names any more is dropped."""
+"""Seconds after which a known rate is dropped if no tenant of the account names it any more."""
 
 LEARNER_OPTIMISM = 16.0
-"""A learning account gives out slots as if it were to become so many times as fast within the horizon."""
+"""Factor by which a learning account's rate is assumed to grow within the horizon when slots are assigned."""
 
 UNREPORTED = 1.0
-"""Seconds' worth of the rate that all functions together may send without a booking while the account is idle. SES forgives as much at
-once; it halves the writes for accounts that send a message now and then."""
+"""Seconds' worth of the rate that all functions together may send without a booking while the account is idle. SES accepts such a burst;
+it halves the writes for accounts that send a message now and then."""
 
 
 # -- what is known -------------------------------------------------------------------------------------------------------
@@ -89,10 +89,10 @@ once; it halves the writes for accounts that send a message now and then."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateSource:
-    """Where an account's rate comes from, in recipients per second; without any of them it is learned."""
+    """The known rates of an account, in recipients per second; if there is none, the rate is learned."""
 
     configured: float | None = None
-    """`maxSendRate` of the tenant's config: goes before the others."""
+    """`maxSendRate` of the tenant's config; it takes precedence."""
     quota: float | None = None
     """What GetSendQuota said at verify."""
     ask: Callable[[], float | None] | None = None
@@ -121,18 +121,18 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booking:
-    """One conditional write: moves `booked` or `promised` on by `weight`, from `start` if it lies before that, and not past `latest`."""
+    """One conditional write: advances `booked` or `promised` by `weight`, at least from `start`, and not past `latest`."""
 
     end: Literal["booked", "promised"]
     revision: int
     """The revision of the rate that it was planned on."""
     is_idle: bool
-    """Whether the end was expected at or before `start`; if it is not so, the write is refused."""
+    """Whether the end was expected at or before `start`; else the write is refused."""
     start: float
     weight: float
     latest: float = inf
     count: int
-    """How many messages, the first ones of those asked for, it is for."""
+    """How many of the messages, counted from the first, it covers."""
     behind: float = 0.0
     """Recipients among them that have to wait."""
 
@@ -142,18 +142,18 @@ class AccountRate:
     """The rate limiter of one sending account. Times are seconds since 1970; slots, `booked` and `promised` are readings of its clock."""
 
     revision: int = 0
-    """Counts the changes of pace; 0: not stored yet. Bookings name it, so none is made on a pace that is over."""
+    """Counts the changes of pace; 0: not stored yet. Bookings are conditional on it, so none is made on an old pace."""
     since: float
-    """When the clock showed `reading` and went on at `rate`; in the future while the account backs off."""
+    """The time from which the clock runs on from `reading` at `rate`; in the future while the account backs off."""
     reading: float = 0.0
     rate: float
     """Recipients per second, now."""
     booked: float = 0.0
-    """Up to here slots are given out."""
+    """The end of the assigned slots."""
     promised: float = 0.0
-    """Up to here parked messages were given a time to retry."""
+    """The end of the places promised to parked messages."""
     waited: float = 0.0
-    """Recipients that had to wait since the pace changed: shows whether the account could use a higher rate."""
+    """Recipients that had to wait since the pace changed: they show whether the account could use a higher rate."""
     cap: float | None = None
     """The known rate."""
     cap_at: float = 0.0
@@ -188,7 +188,7 @@ class AccountRate:
 
     @property
     def _near(self) -> float:
-        """Seconds within which a slot is waited for: a message delayed by a second might miss it, an undelayed one would spin."""
+        """Return for how many seconds a function waits for a slot: a message delayed by 1 s might miss it, an undelayed one would spin."""
         return LONGEST_WAIT + JITTER - self._grace
 
     @property
@@ -242,7 +242,7 @@ class AccountRate:
         )
 
     def promise(self, weights: Sequence[int], now: float) -> Booking:
-        """Plan about when messages that find no slot may come back: spread behind the horizon as slots would be."""
+        """Plan about when messages that find no slot are retried: spread behind the horizon as slots would be."""
         start = max(self._limit(now), self.clock(now))
         is_idle = self.promised <= start
         return Booking(end="promised", revision=self.revision, is_idle=is_idle, start=start, weight=sum(weights), count=len(weights))

@@ -1,4 +1,4 @@
-"""Which producers may ask for which tenants; a queue's policy cannot tell, as it sees no body."""
+"""Which producers may send for which tenants; a queue's policy cannot decide that, as it does not see the body."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ ALL_TENANTS = "*"
 
 @dataclass(frozen=True, slots=True)
 class Producers:
-    """The tenants of each producer, by the unique id that IAM gave it; where none is named, each may ask for all."""
+    """The tenants of each producer, by its unique IAM id; if there are no rules, each may send for all tenants."""
 
     tenants: Mapping[str, frozenset[str]]
 
     @classmethod
     def parse(cls, text: str) -> "Producers":
-        """Read `ID:tenant|tenant,ID:*`, as the template's parameter ProducerTenants has it; an id that is named twice gets both.
+        """Read `ID:tenant|tenant,ID:*`, the format of the template's parameter ProducerTenants; an id that is named twice gets both lists.
 
         Raises:
             ValueError: an entry has another form.
@@ -28,7 +28,7 @@ class Producers:
         return cls(tenants)
 
     def may_ask(self, sender: str | None, tenant_id: str) -> bool:
-        """Whether a message's sender may ask for a tenant; None is one of our own functions.
+        """Return whether a message's sender may send for a tenant; a sender of None is one of our own functions.
 
         `sender` is SQS's SenderId: `AIDA…` of an IAM user, `AROA…:session` of a role, the account id of a root user.
         """

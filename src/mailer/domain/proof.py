@@ -1,4 +1,4 @@
-"""Carry what became of an attempt on the queue, when it could not be written to the table."""
+"""Proofs: the outcome of an attempt, carried on the queue when it could not be written to the table."""
 
 import json
 from datetime import timedelta
@@ -14,7 +14,7 @@ def to_json(fence: Fence, outcome: Outcome) -> str:
 
 
 _MAX_MESSAGE = 300
-"""Characters of an error's text that are carried, of ASCII: others would take up to twelve bytes each of what a message may weigh."""
+"""ASCII characters of an error's text in a proof: other characters would take up to twelve bytes each of the message's size."""
 
 
 def _short(error: ErrorInfo) -> str:
@@ -33,7 +33,7 @@ def _fields(outcome: Outcome) -> dict[str, str]:
 
 
 def from_json(text: str) -> tuple[Fence, Outcome] | None:
-    """Read it back; None where it is not one."""
+    """Read a proof; None if the text is not one."""
     try:
         proof = json.loads(text)
         fence = Fence(int(proof["attempt"]), str(proof["owner"]))
@@ -43,12 +43,12 @@ def from_json(text: str) -> tuple[Fence, Outcome] | None:
 
 
 def proven_outcome(text: str, request: Request, record: Delivery | None) -> tuple[Fence, Outcome] | None:
-    """Return whose attempt a proof is of and what became of it; None where it says nothing that the request's record does not know.
+    """Return the attempt of a proof and its outcome; None if the proof tells nothing new about the request's record.
 
-    It must be of the same content and of an attempt that was made. An acceptance counts whatever has come since, unless that is known
-    too; anything else only while its attempt is the last one, and open.
+    It must be of the same content and of an attempt that was made. An acceptance counts at any time, unless the record says so already;
+    any other outcome counts only while its attempt is the last one and open.
 
-    Whoever passed the fence is known by its token alone: a worker that had no answer to its `begin` does not know which attempt it was.
+    The worker that passed the fence is identified by its token alone: a worker that got no answer to `begin` does not know its attempt.
     """
     proven = from_json(text)
     if proven is None or record is None or not same_content(request.content_hash, record.content_hash):
@@ -75,10 +75,10 @@ def _outcome(proof: dict[str, str]) -> Outcome:
 
 def _error(proof: dict[str, str], code: str, *error_classes: ErrorClass) -> ErrorInfo:
     error = ErrorInfo(code, str(proof.get("message", "")))
-    if code in CODES and error.error_class not in error_classes:  # a later version's code says nothing here; its outcome does
+    if code in CODES and error.error_class not in error_classes:  # of a later version's code the class is not known
         raise ValueError("the code says something else than the outcome")
     return error
 
 
 _MAX_SECONDS = 7 * 24 * 3600
-"""No request lives longer after its sendAt."""
+"""A request expires at most this long after its sendAt."""

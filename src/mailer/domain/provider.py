@@ -1,4 +1,4 @@
-"""Describe a tenant's provider: the configs it may have, the row that holds them encrypted, and whether its mail may go out."""
+"""A tenant's provider: its configs, the row that has them encrypted, and whether the tenant's mail may be sent."""
 
 import json
 import re
@@ -24,7 +24,7 @@ SUSPEND_AFTER = 3
 
 
 def _secret(pattern: str, allowed: str) -> AfterValidator:
-    """Make a validator for a secret that matches a pattern whole; `allowed` says in words what that is."""
+    """Make a validator for a secret that matches the whole pattern; `allowed` says in words what that is."""
     compiled = re.compile(pattern)
 
     def check(secret: SecretStr) -> SecretStr:
@@ -66,7 +66,7 @@ Region = Annotated[
     ),
 ]
 ConfigurationSet = Annotated[str, matching("[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, hyphens and underscores", longest=64)]
-# Recipients per second: from one in a quarter of an hour (DynamoDB holds nothing near zero) to far beyond what SES gives.
+# Recipients per second: from one in a quarter of an hour (DynamoDB takes no number close to zero) to far more than SES allows.
 MaxSendRate = Annotated[float, Field(strict=True, ge=0.001, le=100_000, allow_inf_nan=False)]
 Host = Annotated[
     str, matching(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*|[0-9a-fA-F:.]{{2,45}}", "a host name or an IP address", longest=253)
@@ -76,7 +76,7 @@ Password = Annotated[SecretStr, Field(max_length=256), _secret("[ -~]{1,256}", "
 
 
 class _Config(WireModel):
-    """What every config has: whom its mail comes from."""
+    """The fields of every config: the sender."""
 
     from_address: Address
     from_name: DisplayName
@@ -89,7 +89,7 @@ class _Config(WireModel):
 
 
 class _SesConfig(_Config):
-    """What both kinds of SES config have."""
+    """The fields of both kinds of SES config."""
 
     region: Region
     configuration_set: ConfigurationSet | None = None
@@ -98,18 +98,18 @@ class _SesConfig(_Config):
 
 
 class AccessKeyConfig(_SesConfig):
-    """The tenant's SES account, by an access key of one of its IAM users."""
+    """An access key of an IAM user in the tenant's AWS account."""
 
     access_key_id: AccessKeyId
     secret_access_key: SecretKey
 
     def shown(self) -> Mapping[str, str]:
-        """Return what may stand in clear of the credentials."""
+        """Return what may be stored in clear of the credentials."""
         return {"type": "accessKey", "accessKeyId": f"…{self.access_key_id[-4:]}"}
 
 
 class RoleConfig(_SesConfig):
-    """The tenant's SES account, by a role of it that this service may assume with the tenant's ExternalId."""
+    """A role in the tenant's AWS account that this service may assume with the tenant's ExternalId."""
 
     role_arn: Annotated[RoleArn, Field(repr=False)]
 
@@ -132,12 +132,12 @@ class RoleConfig(_SesConfig):
         return self.role_arn.split(":")[4]
 
     def shown(self) -> Mapping[str, str]:
-        """Return what may stand in clear of the credentials: who knows ARN and ExternalId knows all but our own role's rights."""
+        """Return what may be stored in clear: neither ARN nor ExternalId, which are all that is needed besides our own role's rights."""
         return {"type": "role"}
 
 
 class AssumableRole(RoleConfig):
-    """A role as it is encrypted: with the ExternalId that it is assumed with."""
+    """A role as it is encrypted, with its ExternalId."""
 
     external_id: Annotated[str, Field(min_length=2, max_length=1224, repr=False)]
 
@@ -147,12 +147,12 @@ class AssumableRole(RoleConfig):
         return cls(**dict(config), external_id=external_id)
 
     def disclosed(self) -> Mapping[str, str]:
-        """Return what the API shows of the credentials, to those who may ask for the provider."""
+        """Return what the provider API shows of the credentials."""
         return {"type": "role", "roleArn": self.role_arn, "externalId": self.external_id}
 
 
 def _tls(value: Any) -> Any:
-    """Take true for STARTTLS and false for none, as SMTP clients commonly have it."""
+    """Take true for STARTTLS and false for none, as many SMTP clients do."""
     return {True: "starttls", False: "none"}[value] if isinstance(value, bool) else value
 
 
@@ -172,7 +172,7 @@ class SmtpConfig(_Config):
         return self
 
     def shown(self) -> Mapping[str, str]:
-        """Return what may stand in clear of the credentials."""
+        """Return what may be stored in clear of the credentials."""
         return {"type": "smtp", "host": f"{self.host}:{self.port}"}
 
 
@@ -252,7 +252,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredConfig:
-    """One version of a tenant's config as the table holds it: what may be shown in clear, the rest encrypted."""
+    """One version of a tenant's config as it is stored: some fields in clear, the rest encrypted."""
 
     provider: ProviderType
     version: int
@@ -263,16 +263,16 @@ class StoredConfig:
     from_address: str
     from_name: str
     credentials: Mapping[str, str]
-    """What stands in clear: {"type": "accessKey", "accessKeyId": "…last 4"} or {"type": "role"}, whose ARN and ExternalId are encrypted."""
+    """In clear: {"type": "accessKey", "accessKeyId": "…last 4"} or {"type": "role"}, whose ARN and ExternalId are encrypted."""
     configuration_set: str | None = None
     max_send_rate: float | None = None
     """Recipients per second, as the config says."""
     account: str | None = None
-    """The sending AWS account's id, as the role's ARN told it or verify learned it; paces the tenants that share it together."""
+    """The sending AWS account's id, from the role's ARN or learned by verify; tenants that share it are paced together."""
     quota_rate: float | None = None
-    """Recipients per second, as GetSendQuota told verify; None: the tenant's policy does not allow that call."""
+    """Recipients per second, from GetSendQuota at verify; None: the tenant's policy does not allow that call."""
     quota_24h: float | None = None
-    """Recipients in 24 hours, as GetSendQuota told verify; None: as above."""
+    """Recipients in 24 hours, from GetSendQuota at verify; None: as above."""
     error: ErrorInfo | None = None
     """Why its last verify failed."""
     feedback_at: datetime | None = None
@@ -292,9 +292,9 @@ class Provider:
     tenant_id: str
     status: ProviderStatus
     versions: int
-    """The highest version ever given out; never reused, also after DELETE."""
+    """The highest version ever assigned; never reused, also after DELETE."""
     encrypted_external_id: bytes = field(repr=False)
-    """What a role's trust policy must ask for: made once for a tenant, kept for ever, encrypted as a config is."""
+    """The ExternalId that a role's trust policy must require: made once per tenant, never changed, encrypted as a config is."""
     active: StoredConfig | None = None
     candidate: StoredConfig | None = None
     sandbox: Sandbox = "unknown"
@@ -303,18 +303,18 @@ class Provider:
     updated_by: str | None = None
     """The ARN of the IAM identity whose call changed it last; None where the service did."""
     deleted_at: datetime | None = None
-    """When the provider was last deleted; stays when another is stored: what was asked for before then is not sent."""
+    """When the provider was last deleted; kept when another is stored, because requests from before then are not sent."""
     warnings: tuple[str, ...] = ()
     error: ErrorInfo | None = None
     """What suspended it."""
     faulty_requests: frozenset[str] = frozenset()
     """Distinct requests that met a tenant-class error under the active version since the last success; at most SUSPEND_AFTER."""
     release_at: datetime | None = None
-    """When its waiting mail was last set free; None once the sweeper has seen to all of it."""
+    """When its waiting mail was last released; None once the sweeper has requeued all of it."""
     has_suppressions: bool = False
     """Whether the tenant ever had a suppression: marked before the first is written, for mail of others is sent without a look."""
     revision: int = 0
-    """Counts the writes to the row: whoever replaces the row must have read the latest."""
+    """Counts the writes to the row: a row can only be replaced by a writer that has read its latest revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,15 +328,15 @@ class Blocked:
 _NOT_CONFIGURED = Blocked(ErrorInfo("provider_not_configured", "the tenant has no mail provider"), waits=False)
 _DELETED = Blocked(ErrorInfo("provider_deleted", "the tenant's mail provider was deleted"), waits=False)
 _NEVER_VERIFIED = Blocked(ErrorInfo("provider_not_active", "the tenant's mail provider was never verified"), waits=False)
-_ENABLE = "Tenant: switch the provider on again (POST …/provider/enable); what waits goes out by itself."
+_ENABLE = "Tenant: switch the provider on again (POST …/provider/enable); waiting mail then goes out by itself."
 _DISABLED = Blocked(ErrorInfo("provider_not_active", "the tenant's mail provider is disabled", _ENABLE), waits=True)
 
 
 def sending_state(provider: Provider | None, requested_at: datetime | None = None) -> StoredConfig | Blocked:
-    """Decide what a send does with the tenant's row: the config to use, or why not.
+    """Return the config to send with, or why the tenant's mail is blocked.
 
-    `requested_at` is when the request was made: DELETE fails what was asked for before it, also when another provider
-    has been stored since. Without it the request counts as one that waited.
+    `requested_at` is when the request was made: DELETE fails requests from before it, even if another provider has been stored since.
+    Without it the request counts as one from before.
     """
     if provider is None:
         return _NOT_CONFIGURED

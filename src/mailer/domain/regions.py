@@ -1,4 +1,4 @@
-"""Where Amazon SES is: its regions, and the AWS partition that each of them belongs to."""
+"""The regions of Amazon SES, and the AWS partition of each."""
 
 from collections.abc import Mapping
 

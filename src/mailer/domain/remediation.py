@@ -1,7 +1,7 @@
 """Add remediation to a tenant's error, exact for its config: the statement to attach, the identity to verify, the page to open.
 
-A role's ARN, its ExternalId and the trust policy that holds it stand in answers of the provider API alone: records, events and log
-lines are read by others than the tenant's managers.
+A role's ARN, its ExternalId and its trust policy appear only in answers of the provider API: records, events and log lines are read by
+others than the tenant's managers.
 """
 
 import json
@@ -16,7 +16,7 @@ from mailer.domain.provider import AssumableRole, Provider, StoredConfig
 
 @dataclass(frozen=True, slots=True)
 class Disclosed:
-    """A tenant's role, decrypted for an answer of the provider API, and whom it must let in."""
+    """A tenant's role, decrypted for an answer of the provider API, and the platform that it must trust."""
 
     role: AssumableRole
     platform: Platform
@@ -33,7 +33,7 @@ class _Case:
 
     @property
     def holder(self) -> str:
-        """Who has the rights: as the tenant finds it in IAM."""
+        """Return the IAM identity that needs the rights, as the tenant finds it in IAM."""
         shown = self.config.credentials
         if shown["type"] != "role":
             return f"the IAM user of the access key {shown['accessKeyId']}"

@@ -1,4 +1,4 @@
-"""Tag each message with what one of SES's events needs to find its record: whose it is, which request, which attempt, part of what.
+"""Tag each message so that an event of SES finds its record: tenant, request, attempt, correlation id.
 
 SES takes letters, digits, `_` and `-` in a tag (API reference, MessageTag), and shows them with each event of a configuration set.
 """
@@ -18,7 +18,7 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 def tagged(
     tags: Mapping[str, str], *, tenant_id: str, request_id: str, attempt: int, correlation_id: str | None = None
 ) -> Mapping[str, str]:
-    """Add ours to a caller's tags; where one has the name of ours, ours counts.
+    """Add our tags to a caller's; if the names are equal, ours counts.
 
     A requestId may hold what a tag may not: `_` stands for itself as `__`, `.` as `_d`, `:` as `_c`. So may a correlation id; one that a
     producer made of other characters is not told.

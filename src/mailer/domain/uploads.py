@@ -1,4 +1,4 @@
-"""Decide what may be uploaded ahead, to be attached to a message later."""
+"""Uploads of attachments: what may be uploaded before the message is sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from mailer.domain.message import HEADER_TEXT, MAX_RAW_BYTES, TAKEN_BY_SES
 from mailer.domain.wire import WireModel, fault, matching
 
 MAX_UPLOAD = MAX_RAW_BYTES * 57 // 78
-"""Bytes of a file that can still fit: base64 makes lines of 76 characters and CRLF of each 57 bytes."""
+"""The largest file that fits a message: base64 makes 76 characters and CRLF of each 57 bytes."""
 
 _ATOM = r"[A-Za-z0-9!#$&^_.+-]{1,64}"
 
@@ -21,7 +21,7 @@ MediaType = Annotated[str, matching(rf"{_ATOM}/{_ATOM}", "type/subtype, without 
 
 
 class UploadRequest(WireModel):
-    """What a caller tells of a file before it uploads it; the upload is then bound to just that type and size."""
+    """A caller's description of a file; the upload is bound to this type and size."""
 
     filename: Annotated[str, Field(min_length=1, max_length=MAX_FILENAME), HEADER_TEXT, TAKEN_BY_SES]
     content_type: MediaType | None = None
@@ -44,10 +44,10 @@ class UploadRequest(WireModel):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A permission to put one file: a PUT to `url` with just these headers and a body of just this length."""
+    """A permission to upload one file: a PUT to `url` with exactly these headers and a body of exactly this length."""
 
     key: str
     url: str = field(repr=False)
-    """Holds a signature: whoever has it may upload."""
+    """Has a signature: anyone who has the URL may upload."""
     headers: Mapping[str, str]
     expires_at: datetime

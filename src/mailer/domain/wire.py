@@ -1,4 +1,4 @@
-"""Read JSON from outside into frozen models: every fault named by its path, no value ever shown."""
+"""Parse untrusted JSON into frozen models; errors name each fault by its path and never show a value."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from mailer.domain.errors import Problem, RequestError
 
-MAX_PROBLEMS = 100  # listed in one error; the rest is counted
+MAX_PROBLEMS = 100  # listed in one error; the others are only counted
 MAX_VALUES = 5_000
 """JSON values in one body: strings, numbers, objects and lists; twice what the largest send request has."""
 MAX_DEPTH = 16
@@ -24,7 +24,7 @@ type _Trail = tuple[_Trail | None, str | int, int]  # a path from its end, with 
 
 
 class WireModel(BaseModel):
-    """Base of everything that crosses an edge: frozen, camelCase on the wire, unknown fields refused."""
+    """Base model of all JSON in and out: frozen, camelCase on the wire, unknown fields refused."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -35,9 +35,9 @@ class WireModel(BaseModel):
     )
 
     SHAPE: ClassVar[str] = ""
-    """The object as JSON, shown where something else stands in its place."""
+    """The shape of the object in JSON, for the error where something else was given."""
     NOT_FIELDS: ClassVar[Mapping[str, str]] = {}
-    """What to say of fields that callers expect and this model does not have, by their path from it."""
+    """Error texts for fields that callers expect but this model does not have, by their path from it."""
 
 
 def read[Model: WireModel](model: type[Model], body: str | bytes, *, at: Path = ()) -> Model:
@@ -78,11 +78,13 @@ def load_object(body: str | bytes) -> tuple[dict[str, object], list[Problem]]:
 
 
 def load(body: str | bytes, *, max_values: int = MAX_VALUES) -> tuple[object, list[Problem]]:
-    """Decode JSON strictly; more than `max_values` values are refused before any of them is made.
+    """Decode JSON strictly; more than `max_values` values are refused before any of them is created.
 
-    Returns what it holds, and the faults that leave it readable: names given twice (the last one stands), lone surrogates, and
+    Returns the document, and the faults that leave it readable: names given twice (the last one counts), lone surrogates, and
     nesting that is too deep.
-    Raises RequestError where it is no JSON at all, or has too many values.
+
+    Raises:
+        RequestError: it is not JSON, or has too many values.
     """
     twice: list[dict[str, object]] = []
 
@@ -103,9 +105,9 @@ def load(body: str | bytes, *, max_values: int = MAX_VALUES) -> tuple[object, li
 
 
 def _has_more_values(text: str, most: int) -> bool:
-    """Tell whether JSON has more than so many values, without making any.
+    """Return whether JSON has more than `most` values, without creating any.
 
-    Each value but the first follows one of `[`, `{` and `,`. Those in strings are left out only where all together are too many.
+    Each value but the first follows one of `[`, `{` and `,`. Those inside strings are left out only if all together are too many.
     """
     if len(text) < 2 * most or _separators(text) < most:
         return False
@@ -119,7 +121,7 @@ def _separators(text: str) -> int:
 
 
 def _count(text: str, character: str) -> int:
-    """Count a character that is rare where a text is long: `find` runs ten times as fast as `count` then, as in base64."""
+    """Count a character that is rare in long text, such as base64: there `find` is ten times as fast as `count`."""
     at = -1
     for found in range(100):
         at = text.find(character, at + 1)
@@ -149,7 +151,7 @@ def faults(found: Sequence[tuple[Path, str]]) -> PydanticCustomError:
 
 
 def checked(find_fault: Callable[[str], str | None]) -> AfterValidator:
-    """Make a validator of a function that says what is wrong with a text, or None."""
+    """Make a validator from a function that returns what is wrong with a text, or None."""
 
     def check(text: str) -> str:
         if problem := find_fault(text):
@@ -175,9 +177,9 @@ class _Matching(AfterValidator):
 
 
 def matching(pattern: str, allowed: str, *, longest: int) -> AfterValidator:
-    """Make a validator for text that matches a pattern whole; `allowed` says in words what that is.
+    """Make a validator for text that matches the whole pattern; `allowed` says in words what that is.
 
-    `longest` is the most characters that the pattern can match; longer text is not looked at.
+    `longest` is the most characters that the pattern can match; the pattern is not tried on longer text.
     """
     compiled = re.compile(pattern)
     check = checked(lambda text: None if len(text) <= longest and compiled.fullmatch(text) else f"must be {allowed}")
@@ -195,9 +197,9 @@ class _AtMost(AfterValidator):
 
 
 def at_most(longest: int, because: str) -> AfterValidator:
-    """Make a validator for long text of so many characters, whose excess is `message_too_large`; `because` says what to do then.
+    """Make a validator for long text of at most `longest` characters; more is `message_too_large`, and `because` says what to do.
 
-    pydantic's own would make UTF-8 of the whole text to count its characters.
+    pydantic's own validator would encode the whole text as UTF-8 to count its characters.
     """
 
     def check(text: str) -> str:
@@ -269,7 +271,7 @@ def _problems(detail: ErrorDetails, document: object, not_fields: Mapping[str, s
 
 
 def _shape(class_name: str | None) -> str:
-    """Give the shape of the model that pydantic names where it found no object."""
+    """Return the shape of the model that pydantic names in its error."""
     return next((model.SHAPE for model in WireModel.__subclasses__() if model.__name__ == class_name), "") if class_name else ""
 
 
@@ -277,11 +279,11 @@ _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,75}")
 
 
 def path(location: Path, document: object) -> str:
-    """Write a location as `message.to[0].email`; a name that is no plain word is shown as `?`, it may be anybody's data."""
+    """Write a location as `message.to[0].email`; a name that is not a plain word is shown as `?`, because it may be someone's data."""
     written = ""
     for step in location:
         if isinstance(step, int):
-            if document is None or isinstance(document, list):  # an object may stand in the place of a list of one
+            if document is None or isinstance(document, list):  # an object may be given instead of a list of one
                 written += f"[{step}]"
                 document = document[step] if isinstance(document, list) and step < len(document) else None
         elif step != "[key]":  # pydantic's mark for "the name itself"
@@ -292,7 +294,7 @@ def path(location: Path, document: object) -> str:
 
 
 def _text_faults(document: object, twice: set[int]) -> Iterable[Problem]:
-    """Walk the whole document, without recursion, for repeated names, text that UTF-8 cannot carry, and too deep nesting."""
+    """Find repeated names, text that UTF-8 cannot carry and too deep nesting in the whole document, without recursion."""
     todo: list[tuple[_Trail | None, object]] = [(None, document)]
     while todo:
         trail, node = todo.pop()

@@ -1,4 +1,4 @@
-"""Encode bodies for a 7-bit wire: text as quoted-printable or base64, files as base64, a mail inside the mail as it is."""
+"""Encode bodies for a 7-bit wire: text as quoted-printable or base64, files as base64, an attached mail as it is."""
 
 import binascii
 import re
@@ -24,16 +24,16 @@ _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An encoded body: its transfer encoding, its size in octets, and the octets, made only when they are asked for."""
+    """An encoded body: its transfer encoding, its size in octets, and the octets, which are created on demand."""
 
     encoding: str
     size: int
     chunks: Callable[[], Iterable[bytes]]
-    end: bytes = b"\r\n"  # closes the last line without adding to the content
+    end: bytes = b"\r\n"  # ends the last line; not part of the content
 
 
 def text(content: str) -> Body:
-    """Encode text with CRLF line ends: quoted-printable, or base64 where that is shorter or there is more than text in it."""
+    """Encode text with CRLF line ends: as quoted-printable, or as base64 if that is shorter or it has more than text in it."""
     canonical = content.replace("\r\n", "\n").replace("\n", "\r\n")
     octets = canonical.encode()
     escaped = octets.translate(None, _QP_LITERAL)
@@ -46,7 +46,7 @@ def text(content: str) -> Body:
 
 def quoted_printable(octets: bytes) -> bytes:
     """Encode lines that end in CRLF; dots and "From " at the start of a line are escaped too, for the relays that touch them."""
-    # binascii escapes well but makes lines of 77: take its soft breaks out and break anew. A literal "=" is =3D by now.
+    # binascii makes lines of 77: remove its soft breaks and break the lines again. A literal "=" is =3D by now.
     escaped = binascii.b2a_qp(octets).replace(b"=\r\n", b"").replace(b"=\n", b"")
     # From the line end before the first line on, so that it is a line like the others.
     encoded = b"\r\n".join([b"", *map(_short_lines, _blocks(escaped))])
@@ -54,7 +54,7 @@ def quoted_printable(octets: bytes) -> bytes:
 
 
 def _blocks(text: bytes) -> Iterator[bytes]:
-    """Cut a text at line ends, so that the lines of a long one are not all in memory at once."""
+    """Split a text at line ends, so that the lines of a long text are not all in memory at once."""
     start = 0
     while (end := text.find(b"\r\n", start + _CHUNK)) >= 0:
         yield text[start:end]
@@ -78,7 +78,7 @@ def file(octets: bytes) -> Body:
 
 
 def base64_file(content: str) -> Body:
-    """Take base64 that was checked before as it is, and only cut it into lines."""
+    """Split base64 that was checked before into lines, without decoding it."""
 
     def chunks() -> Iterable[bytes]:
         return _wrapped(content[at : at + _CHUNK].encode("ascii") for at in range(0, len(content), _CHUNK))
@@ -87,7 +87,7 @@ def base64_file(content: str) -> Body:
 
 
 def message(octets: bytes) -> Body | None:
-    """Take a mail as it is, with CRLF line ends; None where it is none, or has more than a 7-bit wire carries.
+    """Take a mail as it is, with CRLF line ends; None if it is not a mail, or not fit for a 7-bit wire.
 
     RFC 2046 §5.2.1 allows no encoding of message/rfc822 but 7bit, 8bit and binary.
     """

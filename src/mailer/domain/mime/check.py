@@ -1,4 +1,4 @@
-"""Read a finished header block anew, by other means than it was written, and compare it with what was asked for."""
+"""Parse a finished header block with another parser, and compare it with what was asked for."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ def check(head: bytes, names: Sequence[str], addresses: Mapping[str, Sequence[st
     `head` ends with the empty line; `names` are all field names, `addresses` the addr-specs by field name.
 
     Raises:
-        RequestError: where anything differs; then the message must not be sent.
+        RequestError: something differs, so the message must not be sent.
     """
     text = head.decode("latin-1")
     fields = [field.partition(":") for field in _FOLD.sub("", text).split("\r\n")[:-2]]

@@ -1,4 +1,4 @@
-"""Compose one message: validate the sender, build the tree, write the header, check it, and only then join the octets."""
+"""Compose one message: validate the sender, build the tree, write the header, check it, then join the octets."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -44,10 +44,10 @@ def compose(
     message_id: str | None = None,
     load: Load | None = None,
 ) -> Mail:
-    """Build the raw message, 7-bit with CRLF line ends, and its envelope, where bcc stands alone.
+    """Build the raw message, 7-bit with CRLF line ends, and its envelope; bcc is in the envelope only.
 
-    `date` must know its offset. SES writes a Message-ID of its own; any other relay wants one given, as `<left@right>`.
-    `load` fetches attachments that were uploaded; what it raises passes through.
+    `date` must be aware. SES writes a Message-ID of its own; for other relays one must be given, as `<left@right>`.
+    `load` fetches attachments that were uploaded; its errors pass through.
 
     Raises:
         RequestError: naming what cannot be sent, by its path (`fromAddress`, `fromName`, `message…`).
@@ -64,7 +64,7 @@ def compose(
 
 
 def problems(message: EmailMessage, sender: Sender, *, load: Load | None = None) -> list[Problem]:
-    """Give every fault that `compose` would find in a message that was validated before."""
+    """Return every fault that `compose` would find in a validated message."""
     found: list[Problem] = []
     try:
         refuse_too_large(tree(message, load).size)
@@ -85,7 +85,7 @@ def _sender_problems(sender: Sender) -> list[Problem]:
 
 
 def _boxes(message: EmailMessage, origin: Mailbox) -> Iterator[tuple[str, Sequence[Mailbox]]]:
-    """Give the fields that hold addresses; bcc is not among them."""
+    """Return the header fields with addresses; bcc is not among them."""
     for name, boxes in (("From", (origin,)), ("To", message.to), ("Cc", message.cc), ("Reply-To", message.reply_to)):
         if boxes:
             yield name, boxes
@@ -107,7 +107,7 @@ def _fields(message: EmailMessage, origin: Mailbox, date: datetime, message_id: 
 
 
 def _list_unsubscribe(way: ListUnsubscribe) -> Iterator[str]:
-    """Write RFC 2369's field, and RFC 8058's beside it; a URL is never folded or encoded."""
+    """Write List-Unsubscribe (RFC 2369) and List-Unsubscribe-Post (RFC 8058); a URL is never folded or encoded."""
     urls = [f"<{way.url}>"] if way.url else []
     if way.mailto:
         address, question, query = way.mailto.partition("?")

@@ -1,6 +1,6 @@
-"""Write header fields: folded at 76, encoded where they must be, and never where they must not (RFC 5322, 2047, 2231).
+"""Write header fields: folded at 76, encoded where needed and only where allowed (RFC 5322, 2047, 2231).
 
-Every function gives whole fields as text, lines joined by CRLF, without the last CRLF.
+Every function returns whole fields as text, lines joined by CRLF, without the last CRLF.
 """
 
 import binascii
@@ -29,7 +29,7 @@ _CONTINUATION = range(0x80, 0xC0)  # octets of UTF-8 that do not begin a charact
 
 
 def unstructured(name: str, text: str) -> str:
-    """Write a field of free text, or a structured one of plain words as it is."""
+    """Write a field of free text; a structured one is written as it is."""
     if not text:
         return f"{name}:"
     if is_structured(name):
@@ -81,14 +81,14 @@ def parameter(attribute: str, text: str) -> list[str]:
 
 
 def is_plain_parameter(text: str) -> bool:
-    """Tell whether a quoted string carries this text safely to every reader."""
+    """Return whether every reader understands this text in a quoted string."""
     return len(text) <= PARAMETER - 4 and "=?" not in text and _SAFE_PARAMETER.fullmatch(text) is not None
 
 
 def folded(name: str, words: Sequence[str]) -> str:
-    """Lay words out in lines of 76 characters; a longer word has a line of its own.
+    """Fold words into lines of 76 characters; a longer word gets its own line.
 
-    The first word stays beside the name wherever a line may hold both: many readers take a fold behind the colon for a blank.
+    The first word stays on the line of the name if it fits: many readers take a fold after the colon for a blank.
     """
     first, *rest = words
     limit = LINE if first.startswith("=?") else MAX_LINE  # RFC 2047 §2 lets no line with an encoded-word be longer
@@ -102,7 +102,7 @@ def folded(name: str, words: Sequence[str]) -> str:
 
 
 def encoded_words(text: str, first: int, rest: int = WORD) -> list[str]:
-    """Write text as UTF-8 encoded-words on whole characters, Q or B, whichever is shorter; `first` and `rest` are their longest lengths."""
+    """Write text as UTF-8 encoded-words of whole characters, Q or B, whichever is shorter; `first` and `rest` limit their lengths."""
     octets = text.encode()
     escaped = len(octets.translate(None, _Q_SAFE))
     overhead = len("=?utf-8?q??=")
@@ -113,7 +113,7 @@ def encoded_words(text: str, first: int, rest: int = WORD) -> list[str]:
 
 
 def _reads_plain(text: str) -> bool:
-    """Tell whether every reader shows this text as it is written: single blanks, and nothing that looks encoded."""
+    """Return whether every reader shows this text as it is written: single blanks, and nothing that looks encoded."""
     return "=?" not in text and _PRINTABLE.fullmatch(text) is not None
 
 
@@ -130,7 +130,7 @@ def _packed(tokens: Iterable[str], first: int, rest: int) -> list[str]:
 
 
 def _cut(octets: bytes, first: int, rest: int) -> Iterable[bytes]:
-    """Cut UTF-8 into pieces of at most `first`, then `rest` octets, never inside a character."""
+    """Split UTF-8 into pieces of at most `first`, then `rest` octets, never inside a character."""
     start, room = 0, first
     while start < len(octets):
         end = start + room

@@ -1,4 +1,4 @@
-"""Build the tree of parts: mixed > alternative > related, each level only where it is needed."""
+"""Build the tree of parts: mixed > alternative > related, without levels that are not needed."""
 
 import binascii
 import re
@@ -23,7 +23,7 @@ _PARAMETER = re.compile(r'; ?([^=]+)=("[^"]*"|[^;]*)')
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A MIME entity: its header fields, and its body of known size, not yet in one piece."""
+    """A MIME entity: its header fields, and its body of known size, in chunks."""
 
     fields: Sequence[str]
     size: int
@@ -31,15 +31,15 @@ class Part:
     end: bytes = b""  # what closes the last line without adding to the content, where no boundary follows
 
     def head(self) -> bytes:
-        """Give the header block, with the empty line that ends it."""
+        """Return the header block, with the empty line that ends it."""
         return "\r\n".join([*self.fields, "", ""]).encode("ascii")
 
 
 def tree(message: EmailMessage, load: Load | None) -> Part:
-    """Build the whole content of a message; files that were uploaded are loaded, nothing is joined yet.
+    """Build the whole content of a message; uploads are loaded, nothing is joined yet.
 
     Raises:
-        RequestError: naming attachments that cannot be had.
+        RequestError: naming attachments that cannot be loaded.
     """
     files = list(zip(message.attachments, _files(message.attachments, load), strict=True))
     shown_in_html = _referenced(message)
@@ -51,7 +51,7 @@ def tree(message: EmailMessage, load: Load | None) -> Part:
 
 
 def _alternatives(message: EmailMessage, related: Sequence[Part]) -> list[Part]:
-    """Give the bodies, the plainest first, as RFC 2046 §5.1.4 wants them."""
+    """Return the bodies, the plainest first (RFC 2046 §5.1.4)."""
     text, html, calendar = _plain(message), message.html, message.calendar
     given: list[Part] = []
     if text is not None:
@@ -65,14 +65,14 @@ def _alternatives(message: EmailMessage, related: Sequence[Part]) -> list[Part]:
 
 
 def _plain(message: EmailMessage) -> str | None:
-    """Give the text as it was given, or else what the HTML says; where that says nothing, the subject."""
+    """Return the given text, or else the text of the HTML; if that is empty, the subject."""
     if message.text or not (message.html and message.text_from_html):
         return message.text
     return plain_text(message.html) or message.subject
 
 
 def _referenced(message: EmailMessage) -> set[str | None]:
-    """Give the contentIds that the HTML shows as `cid:` URLs (RFC 2392)."""
+    """Return the contentIds that the HTML refers to by `cid:` URLs (RFC 2392)."""
     ids: set[str | None] = {attachment.content_id for attachment in message.attachments if attachment.content_id}
     if not (ids and message.html):
         return set()
@@ -109,7 +109,7 @@ def refuse_too_large(size: int) -> None:
 
 
 def _octets(attachment: Attachment, load: Load | None) -> bytes | None:
-    """Load an upload, decode a mail inside the mail; all other inline content stays base64."""
+    """Load an upload, decode an attached mail; all other inline content stays base64."""
     if attachment.s3 and load:
         return load(attachment.s3)
     return binascii.a2b_base64(attachment.content or "") if attachment.is_message else None
@@ -133,7 +133,7 @@ def _file_part(attachment: Attachment, octets: bytes | None) -> Part:
 
 
 def _content_type(media_type: str, filename: str) -> str:
-    """Write the type as given; the name again for readers from before RFC 2183, where it is plain."""
+    """Write the type as given; with the name, if it is plain, for readers from before RFC 2183."""
     value, semicolon, given = media_type.partition(";")
     parameters = [f"{attribute.strip()}={text}" for attribute, text in _PARAMETER.findall(semicolon + given)]
     return parameterised("Content-Type", value, parameters + (parameter("name", filename) if is_plain_parameter(filename) else []))

@@ -1,4 +1,4 @@
-"""Say in plain text what an HTML mail says: paragraphs, lists and rows as lines, links with their target."""
+"""Convert an HTML mail to plain text: paragraphs, lists and rows as lines, links with their target."""
 
 import re
 
@@ -27,10 +27,10 @@ _MAX_DEPTH = 8  # of quotes and lists that is shown
 
 
 def plain_text(html: str) -> str:
-    """Give the text of an HTML page, empty where it has none.
+    """Return the text of an HTML page; empty if it has none.
 
-    Takes time linear in its length, whatever the page: some microseconds for each tag and reference, of which a request has at most
-    `MAX_MARKUP`, and nanoseconds for each other character.
+    Takes time linear in its length: some microseconds for each tag and reference, of which a request has at most `MAX_MARKUP`, and
+    nanoseconds for each other character.
     """
     writer = _Writer()
     at = 0
@@ -46,7 +46,7 @@ def plain_text(html: str) -> str:
 
 
 class _Writer:
-    """Takes text and tags in order and keeps what a reader without HTML should see."""
+    """Takes text and tags in order and writes the plain text."""
 
     def __init__(self) -> None:
         self.written: list[str] = []
@@ -106,7 +106,7 @@ class _Writer:
         self._space(tag)
 
     def _space(self, tag: str) -> None:
-        """Owe the line ends that stand before and after an element; a list inside a list just goes on in the next line."""
+        """Note the line ends before and after an element; a list inside a list continues in the next line."""
         if _PARAGRAPH.fullmatch(tag):
             self._line_ends = max(self._line_ends, 1 if self._lists else 2)
         elif _LINE.fullmatch(tag):
@@ -127,7 +127,7 @@ class _Writer:
             self._link = (target, len(self.written))
 
     def _end_link(self) -> None:
-        """Write the target of the link that ends here, unless its text says it; links do not nest, a new one ends the last."""
+        """Write the target of the link that ends here, unless its text has it; links do not nest, so a new one ends the last."""
         if self._link is None:
             return
         target, begin = self._link

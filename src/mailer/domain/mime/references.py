@@ -1,4 +1,4 @@
-"""Read HTML's character references (`&amp;`, `&#8364;`), also those whose numbers Python's own reader fails on."""
+"""Decode HTML's character references (`&amp;`, `&#8364;`), also those with numbers on which Python's own decoder fails."""
 
 import html
 import re
@@ -9,7 +9,7 @@ _TOO_LARGE = re.compile(r"&#(?:[0-9]{8,}+|[xX][0-9A-Fa-f]{7,}+);?")  # than U+10
 
 
 def unescape(text: str) -> str:
-    """Give a text with its references as the characters that they stand for; numbers that are no character become U+FFFD."""
+    """Return a text with its references decoded; numbers that are no character become U+FFFD."""
     if "&" not in text:
         return text
     if "&#" in text:
