@@ -14,6 +14,7 @@ class Settings:
     allow_smtp: bool
     providers_table: str
     messages_table: str
+    suppressions_table: str
     pacing_table: str
     send_queue_url: str
     dead_letter_queue_url: str
@@ -48,6 +49,7 @@ class Settings:
             allow_smtp=env.get("ALLOW_SMTP", "false") == "true",
             providers_table=env.get("PROVIDERS_TABLE", ""),
             messages_table=env.get("MESSAGES_TABLE", ""),
+            suppressions_table=env.get("SUPPRESSIONS_TABLE", ""),
             pacing_table=env.get("PACING_TABLE", ""),
             send_queue_url=env.get("SEND_QUEUE_URL", ""),
             dead_letter_queue_url=env.get("DEAD_LETTER_QUEUE_URL", ""),

@@ -19,6 +19,7 @@ from mailer.adapters.clock import SystemClock
 from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
 from mailer.adapters.dynamodb.providers_table import DynamoProvidersTable
+from mailer.adapters.dynamodb.suppressions_table import DynamoSuppressionsTable
 from mailer.adapters.dynamodb.trials import DynamoTrials
 from mailer.adapters.event_source import LambdaEventSource
 from mailer.adapters.events import EventBridgeBus
@@ -149,6 +150,12 @@ def providers_table() -> DynamoProvidersTable:
 
 
 @cache
+def suppressions_table() -> DynamoSuppressionsTable:
+    """Return the addresses that tenants' mail leaves out."""
+    return DynamoSuppressionsTable(dynamodb(), settings().suppressions_table)
+
+
+@cache
 def pacing_table() -> DynamoPacingTable:
     """Return the rates of the sending accounts."""
     return DynamoPacingTable(dynamodb(), settings().pacing_table)
@@ -274,6 +281,7 @@ def send_dependencies() -> SendDependencies:
     """Return everything that sending needs."""
     return SendDependencies(
         providers=providers_table(),
+        suppressions=suppressions_table(),
         provider_factory=provider_factory(),
         messages=messages_table(),
         queue=send_queue(),
@@ -299,6 +307,7 @@ def messages_dependencies() -> MessagesDependencies:
     """Return everything that the messages API needs."""
     return MessagesDependencies(
         providers=providers_table(),
+        suppressions=suppressions_table(),
         messages=messages_table(),
         queue=send_queue(),
         parked=parked_bodies(),

@@ -30,6 +30,7 @@ from mailer.services.sweeping.sweep import sweep
 from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer_ops.operations.replay import ReplayDependencies, replay
 from support.fakes.sending import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
+from support.fakes.suppressions import FakeSuppressionsTable
 
 _numbers = count(1)
 
@@ -75,6 +76,7 @@ class Office(Bench):
         self.sweep_deps = replace(self.sweep_deps, shards=SWEEP_SHARDS, releases=FakeReleases(["acme"], young=True), **real)
         self.messages_deps = MessagesDependencies(
             providers=self.providers,
+            suppressions=FakeSuppressionsTable(),
             queue=self.queue,
             attachments=self.attachments,
             uploads=self.attachments,

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from mailer.domain.errors import RequestError
+from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.provider import ProviderStatus
+from mailer.domain.suppressions import Reason
 from mailer.services.api.preview import preview
 from support.fakes.messages import a_send, fake_deps
 from support.fakes.ports import NOON, FakeAttachments, FakeProvidersTable, a_config, a_provider
+from support.fakes.suppressions import FakeSuppressionsTable, an_entry
 
 UPLOADED = {"filename": "a.pdf", "s3": {"key": "acme/a"}}
 
@@ -80,3 +82,44 @@ def test_without_a_provider_there_is_no_sender(rows: list[Any]) -> None:
     with pytest.raises(RequestError) as refusal:
         preview(a_send(), fake_deps(providers=FakeProvidersTable(*rows)))
     assert refusal.value.code == "provider_not_configured"
+
+
+# ── suppressed recipients ───────────────────────────────────────────────────────────────────────────────────────────────
+
+MARKED = FakeProvidersTable(a_provider(has_suppressions=True))
+
+
+def test_suppressed_recipients_are_named_by_their_places_and_the_rest_is_built() -> None:
+    """The mail as it would go out, without them."""
+    table = FakeSuppressionsTable(an_entry("ann@example.com"), an_entry("bob@example.com", reason=Reason.COMPLAINT))
+    to, bcc = [{"email": "jo@example.com"}, {"email": "Ann@Example.com"}], [{"email": "bob@example.com"}]
+    built = preview(a_send(message={"to": to, "bcc": bcc}), fake_deps(providers=MARKED, suppressions=table))
+    assert email.message_from_bytes(built.mime or b"", policy=policy.default)["To"] == "jo@example.com"
+    assert [problem.path for problem in built.problems] == ["message.to[1]", "message.bcc[0]"]
+    assert "hard_bounce" in built.problems[0].problem
+    assert "complaint" in built.problems[1].problem
+    assert all("example.com" not in problem.problem for problem in built.problems)
+
+
+def test_a_message_that_nobody_is_left_of_is_not_built() -> None:
+    """It says how it would end, and why."""
+    table = FakeSuppressionsTable(an_entry("jo@example.com"))
+    built = preview(a_send(), fake_deps(providers=MARKED, suppressions=table))
+    assert built.mime is None
+    assert [problem.path for problem in built.problems] == ["message", "message.to[0]"]
+    assert "recipient_suppressed" in built.problems[0].problem
+
+
+def test_a_tenant_without_suppressions_is_not_looked_up() -> None:
+    """Nor is anything left out."""
+    table = FakeSuppressionsTable(an_entry("jo@example.com"))
+    assert preview(a_send(), fake_deps(suppressions=table)).mime
+    assert not table.reads
+
+
+def test_a_preview_that_cannot_look_up_who_is_suppressed_says_so() -> None:
+    """Rather than show a mail that would not go out so."""
+    table = FakeSuppressionsTable()
+    table.broken = {"jo@example.com"}
+    with pytest.raises(DependencyError):
+        preview(a_send(), fake_deps(providers=MARKED, suppressions=table))

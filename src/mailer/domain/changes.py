@@ -141,9 +141,10 @@ def defer(request: Request, now: datetime, deferral: Deferral, **sets: Any) -> C
     return _change(delivery.DEFER, request, now, creates=True, sets={**deferral.fields(request), **sets})
 
 
-def fail_unsent(request: Request, now: datetime, error: ErrorInfo) -> Change:
-    """End a request that can never be sent, before the fence."""
-    return _change(delivery.FAIL_UNSENT, request, now, creates=True, sets={**_NO_TIMERS, "error": error})
+def fail_unsent(request: Request, now: datetime, error: ErrorInfo, *, suppressed: int = 0) -> Change:
+    """End a request that can never be sent, before the fence; `suppressed` recipients were left out of it, which were all."""
+    left_out = {"suppressed": suppressed} if suppressed else {}
+    return _change(delivery.FAIL_UNSENT, request, now, creates=True, sets={**_NO_TIMERS, "error": error, **left_out})
 
 
 def give_up(request: Request, now: datetime, error: ErrorInfo) -> Change:

@@ -46,6 +46,11 @@ CODES: dict[str, Code] = {
         "Caller: upload the attachment (POST …/attachments) and send a request with the key and versionId of the answer.",
     ),
     "recipient_rejected": Code(ErrorClass.FAILED, "Caller: SES refused an address of this message; correct it."),
+    "recipient_suppressed": Code(
+        ErrorClass.FAILED,
+        "Caller: every recipient has bounced, complained or been suppressed by hand; GET …/suppressions/{email} tells why. What should be"
+        " mailed again is lifted there (DELETE).",
+    ),
     "sandbox_recipient_not_verified": Code(
         ErrorClass.FAILED,
         "Tenant: the SES account is in the sandbox, which sends to verified addresses only; request production access"

@@ -4,7 +4,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -375,12 +375,27 @@ class EmailMessage(WireModel):
         """The envelope: each mailbox of to, cc and bcc once, in that order."""
         return _distinct((*self.to, *self.cc, *self.bcc))
 
+    @property
+    def listed_recipients(self) -> tuple[str, ...]:
+        """The recipients as `suppressions.suppression_key` lists them, each once."""
+        return tuple(dict.fromkeys(address.lower() for address in self.recipients))
+
+    def without(self, suppressed: Collection[str]) -> Self:
+        """Return the message without these recipients, which are given as they are listed: in headers and envelope."""
+        if not suppressed:
+            return self
+        return self.model_copy(update={name: _left(getattr(self, name), suppressed) for name in ("to", "cc", "bcc")})
+
 
 _MOST_PER_CHARACTER = 11
 """Bytes of the raw message: four of UTF-8 in lines of base64, and as much again for text derived from HTML."""
 
 _MUCH_HEADER = 65_536
 """Bytes of the headers of a message and its parts; no limit, but far more than any sender needs."""
+
+
+def _left(mailboxes: tuple[Mailbox, ...], suppressed: Collection[str]) -> tuple[Mailbox, ...]:
+    return tuple(mailbox for mailbox in mailboxes if mailbox.address.lower() not in suppressed)
 
 
 def _distinct(mailboxes: Iterable[Mailbox]) -> tuple[str, ...]:

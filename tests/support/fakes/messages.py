@@ -19,6 +19,7 @@ from support.fakes.ports import (
     FakeTelemetry,
     a_provider,
 )
+from support.fakes.suppressions import FakeSuppressionsTable
 
 SEND_TIMEOUT = timedelta(seconds=60)
 
@@ -27,6 +28,7 @@ def fake_deps(**ports: Any) -> MessagesDependencies:
     """Make fake dependencies, with an active provider for tenant acme."""
     fakes: dict[str, Any] = {
         "providers": FakeProvidersTable(a_provider()),
+        "suppressions": FakeSuppressionsTable(),
         "messages": FakeMessagesTable(),
         "queue": FakeSendQueue(),
         "parked": FakeParkedBodies(),

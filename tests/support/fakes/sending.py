@@ -35,6 +35,7 @@ from support.fakes.ports import (
     a_delivery,
     a_provider,
 )
+from support.fakes.suppressions import FakeSuppressionsTable
 
 SEND_TIMEOUT = timedelta(seconds=60)
 BUDGET = 1_000_000  # bytes under way, less than one message may have: such a one goes alone
@@ -90,6 +91,7 @@ class Bench:
         self.queue = FakeSendQueue()
         self.parked = FakeParkedBodies()
         self.providers = FakeProvidersTable(a_provider())
+        self.suppressions = FakeSuppressionsTable()
         self.provider = ScriptedProvider(list(outcomes))
         self.provider_factory = FakeProviderFactory(self.provider)
         self.attachments = FakeAttachments()
@@ -103,6 +105,7 @@ class Bench:
         owners = count(1)
         self.deps = SendDependencies(
             providers=self.providers,
+            suppressions=self.suppressions,
             provider_factory=self.provider_factory,
             messages=self.messages,
             queue=self.queue,

@@ -23,6 +23,7 @@ from mailer.services.sending.jobs import Received, SendDependencies
 from mailer.services.sending.send import send_batch
 from mailer.services.sweeping.sweep import SweepDependencies, sweep
 from support.fakes.ports import NOON, AtOnce, FakeEventSource, FakeProducerRules, a_config, a_provider
+from support.fakes.suppressions import FakeSuppressionsTable
 from tools.simulation.faults import Faults
 from tools.simulation.ses import MALLORY, SimSes
 from tools.simulation.tasks import NEVER, Task
@@ -98,7 +99,12 @@ class Story:
             "workers": AtOnce(),
         }
         send = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
-        front = {"providers": self.providers, "attachments": SimAttachments(world), "send_timeout": SEND_TIMEOUT}
+        front = {
+            "providers": self.providers,
+            "suppressions": FakeSuppressionsTable(),
+            "attachments": SimAttachments(world),
+            "send_timeout": SEND_TIMEOUT,
+        }
         self.account_rates = account_rates = SimPacingTable(world, {f"{ACCOUNT}/eu-west-1": self._account_rate()})
         self.pacers = [Pacing(account_rates, functions=WORKERS) for _ in range(WORKERS)]
         send["trials"] = SimTrials(world, self.queue)

@@ -28,6 +28,7 @@ from mailer.ports import (
     QueueMessage,
     RefusedError,
     SendQueue,
+    SuppressionsReader,
     Telemetry,
     Uploads,
 )
@@ -43,6 +44,7 @@ class MessagesDependencies:
     """What the messages API depends on."""
 
     providers: ProvidersTable
+    suppressions: SuppressionsReader
     messages: MessagesTable
     queue: SendQueue
     parked: ParkedBodies

@@ -1,18 +1,21 @@
 """Build a message as it would be sent, or say everything that stands in the way; nothing is stored or sent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mailer.domain import mime
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import EmailMessage, S3Object, SendRequest
 from mailer.domain.mime import Sender
-from mailer.domain.provider import ProviderStatus, StoredConfig
+from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
+from mailer.domain.suppressions import Suppression
 from mailer.services.api.messages import MessagesDependencies, SubmittedRequest, check_tags, prepare_request, provider_rows
+from mailer.services.suppressions.entries import read_entries
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The raw message; None where problems keep it from being built."""
+    """The raw message; None where problems keep it from being built. Recipients that are left out are problems that do not."""
 
     mime: bytes | None = field(default=None, repr=False)
     problems: tuple[Problem, ...] = ()
@@ -24,26 +27,48 @@ def preview(send: SendRequest, deps: MessagesDependencies) -> Preview:
     Raises:
         RequestError: provider_not_configured; without a config the sender is not known.
     """
-    config = _config(send.tenant_id, deps)
+    row = provider_rows([send.tenant_id], deps).get(send.tenant_id)
+    config = _config(row)
     sender = Sender(config.from_address, config.from_name)
+    suppressed = _suppressed(send, deps) if row and row.has_suppressions else {}
+    left_out, message = _left_out(send.message, suppressed), send.message.without(suppressed)
     problems = _queue_problems(send, config, deps)
     uploads, missing = _uploads(send, deps)
     problems += missing
-    if not missing:
-        built, faults = _composed(send.message, sender, uploads, deps)
+    if not message.recipients:
+        problems.append(Problem("message", "has no recipient that is not suppressed: it would end as failed: recipient_suppressed"))
+    elif not missing:
+        built, faults = _composed(message, sender, uploads, deps)
         problems += faults
         if not problems:
-            return Preview(built)
-    return Preview(problems=tuple(problems))
+            return Preview(built, tuple(left_out))
+    return Preview(problems=(*problems, *left_out))
 
 
-def _config(tenant_id: str, deps: MessagesDependencies) -> StoredConfig:
+def _config(row: Provider | None) -> StoredConfig:
     """Return what the mail would go out by; a config that waits to be verified will do."""
-    row = provider_rows([tenant_id], deps).get(tenant_id)
     config = row and row.status is not ProviderStatus.DELETED and (row.active or row.candidate)
     if not config:
         raise RequestError([Problem("", "the tenant has no mail provider")], "provider_not_configured")
     return config
+
+
+def _suppressed(send: SendRequest, deps: MessagesDependencies) -> Mapping[str, Suppression]:
+    """Return those recipients that are suppressed now, as they are listed, and why."""
+    entries = read_entries([(send.tenant_id, email) for email in send.message.listed_recipients], deps.suppressions)
+    now = deps.clock.now()
+    return {email: found for (_, email), entry in entries.items() if (found := entry.in_force(now))}
+
+
+def _left_out(message: EmailMessage, suppressed: Mapping[str, Suppression]) -> list[Problem]:
+    """Name the recipients that are left out by their places: a problem never holds an address."""
+    fields = (("to", message.to), ("cc", message.cc), ("bcc", message.bcc))
+    return [
+        Problem(f"message.{name}[{at}]", f"is suppressed ({found.reason}): the mail goes out without this recipient")
+        for name, mailboxes in fields
+        for at, mailbox in enumerate(mailboxes)
+        if (found := suppressed.get(mailbox.address.lower()))
+    ]
 
 
 def _queue_problems(send: SendRequest, config: StoredConfig, deps: MessagesDependencies) -> list[Problem]:

@@ -34,9 +34,16 @@ class RecordDependencies(Protocol):
 
 
 def end_unsent(
-    request: Request, deps: RecordDependencies, error: ErrorInfo, steps: Mapping[Step, timedelta] = MappingProxyType({})
+    request: Request,
+    deps: RecordDependencies,
+    error: ErrorInfo,
+    steps: Mapping[Step, timedelta] = MappingProxyType({}),
+    *,
+    suppressed: int = 0,
 ) -> Delivery:
     """Write the end of a request that waits, or is not known yet, and return the record; `steps` led to it.
+
+    `suppressed` is how many recipients were left out.
 
     Raises:
         RefusedError: it is not waiting any more, or a newer message of it is on the queue.
@@ -44,7 +51,7 @@ def end_unsent(
     """
     now = deps.clock.now()
     try:
-        record = deps.messages.apply(changes.fail_unsent(request, now, error))
+        record = deps.messages.apply(changes.fail_unsent(request, now, error, suppressed=suppressed))
     except RefusedError as refusal:
         if not (refusal.current and refusal.current.maybe_sent):
             raise

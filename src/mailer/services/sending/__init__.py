@@ -3,6 +3,7 @@
 send.py          the batch: read, prepare, reserve slots, render, pass the fence, hand over
 intake.py        read one message off the queue into a job, or end it
 suspects.py      messages that SQS hands out again are tried one by one, so that one that kills its worker stops no other
+suppressed.py    which recipients are left out
 slots.py         when each message of a sending account may go out
 outcomes.py      write down what the provider answered; a lost reply becomes `unknown`
 requeueing/      what happens to a request that cannot go on now: it waits, goes back to the queue, or ends

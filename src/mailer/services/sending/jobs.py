@@ -20,6 +20,7 @@ from mailer.ports import (
     ProvidersTable,
     QueueMessage,
     SendQueue,
+    SuppressionsReader,
     Telemetry,
     Trials,
 )
@@ -32,6 +33,7 @@ class SendDependencies:
     """What the send path depends on."""
 
     providers: ProvidersTable
+    suppressions: SuppressionsReader
     provider_factory: ProviderFactory
     messages: MessagesTable
     queue: SendQueue

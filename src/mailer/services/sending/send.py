@@ -20,7 +20,7 @@ from mailer.domain.provider import Blocked, Provider, StoredConfig, sending_stat
 from mailer.domain.remediation import provider_with_remediation, with_remediation
 from mailer.domain.retries import retry_delay
 from mailer.domain.tags import tagged
-from mailer.ports import EmailProvider, QueueMessage, RefusedError
+from mailer.ports import QueueMessage, RefusedError
 from mailer.services.requests.queue_messages import ids_alone
 from mailer.services.requests.uploads import pin
 from mailer.services.sending.byte_budget import Held
@@ -31,6 +31,7 @@ from mailer.services.sending.requeueing.deferral import defer, end_job, keep_for
 from mailer.services.sending.requeueing.reconcile import reconcile
 from mailer.services.sending.requeueing.requeue import carry_proof, park, requeue_at
 from mailer.services.sending.slots import PreparedSend, ScheduledSend, apply_backpressure, reserve_slots, revalidate_slot
+from mailer.services.sending.suppressed import ALL_SUPPRESSED, Entries, Rows, look_up, suppressed_of
 from mailer.services.sending.suspects import is_suspect, requeue_in_time, try_alone
 
 CALL_SPAN = timedelta(seconds=27)
@@ -66,14 +67,11 @@ def _send_trusted(batch: Sequence[Received], deps: SendDependencies, ends_at: da
 def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
     """Send what could be read; return what SQS must redeliver."""
     rows = _rows({job.tenant_id for job in jobs}, deps)
-    prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, deps)), jobs))
+    entries = look_up(jobs, rows, deps)
+    prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, entries, deps)), jobs))
     sends = reserve_slots((one for one in prepared if isinstance(one, PreparedSend)), deps, latest=ends_at - CALL_SPAN)
     taken = deps.workers.map(lambda scheduled: _safely(scheduled.prepared.job, deps, lambda: deliver(scheduled, deps, ends_at)), sends)
     return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
-
-
-Rows = Mapping[str, Provider | DependencyError]
-"""The provider rows of a batch, or why they could not be read."""
 
 
 def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
@@ -117,7 +115,7 @@ def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyEr
         requeue_at(job, deps, until)
 
 
-def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> PreparedSend | None:
+def prepare_send(job: Job, rows: Rows, entries: Entries, deps: SendDependencies) -> PreparedSend | None:
     """Do for one request all that needs no slot; None where it was deferred or ended.
 
     Raises:
@@ -135,28 +133,38 @@ def prepare_send(job: Job, rows: Rows, deps: SendDependencies) -> PreparedSend |
     elif deps.clock.now() >= job.request.expires_at:
         end_job(job, deps, EXPIRED)
     else:
-        return _prepare_in_time(job, row, deps)
+        return _prepare_in_time(job, row, entries, deps)
     return None
 
 
-def _prepare_in_time(job: Job, row: Provider | None, deps: SendDependencies) -> PreparedSend | None:
+def _prepare_in_time(job: Job, row: Provider | None, entries: Entries, deps: SendDependencies) -> PreparedSend | None:
     try:
         job = _with_uploads(job, deps)
     except RequestError as refusal:
         end_job(job, deps, ErrorInfo(refusal.code, str(refusal)))
         return None
     # Deferred here where a service fails, because the caller's job has not got the pinned versions.
-    return _or_defer(job, deps, lambda: _prepare_pinned(job, row, deps))
+    return _or_defer(job, deps, lambda: _prepare_pinned(job, row, entries, deps))
 
 
-def _prepare_pinned(job: Job, row: Provider | None, deps: SendDependencies) -> PreparedSend | None:
+def _prepare_pinned(job: Job, row: Provider | None, entries: Entries, deps: SendDependencies) -> PreparedSend | None:
     if deps.clock.now() < job.send_at:
         defer(job, deps, job.send_at, None)
     elif isinstance(state := sending_state(row, job.request.created_at), Blocked):
         _defer_or_end(job, deps, state)
     else:
-        return _with_provider(job, row, state, deps)
+        return _with_recipients(job, row, state, entries, deps)
     return None
+
+
+def _with_recipients(job: Job, row: Provider | None, config: StoredConfig, entries: Entries, deps: SendDependencies) -> PreparedSend | None:
+    """Leave out who is suppressed now, however the request was judged before; one that nobody is left of ends."""
+    suppressed = suppressed_of(job, entries, deps.clock.now())
+    if suppressed and not job.send.message.without(suppressed).recipients:
+        end_job(job, deps, ALL_SUPPRESSED, suppressed=job.request.recipients)
+        return None
+    prepared = _with_provider(job, row, config, deps)
+    return replace(prepared, suppressed=suppressed) if prepared and suppressed else prepared
 
 
 def _with_uploads(job: Job, deps: SendDependencies) -> Job:
@@ -241,7 +249,7 @@ def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
 def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
     """Send at a slot. The mail is composed first, while the slot is awaited; one that cannot be composed wastes it."""
     try:
-        mail = _compose(prepared.job, prepared.provider, deps)
+        mail = _compose(prepared, deps)
     except RequestError as refusal:
         end_job(prepared.job, deps, ErrorInfo(refusal.code, str(refusal)))
         return
@@ -256,11 +264,12 @@ def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependenc
     _send_once(prepared, mail, deps, ends_at)
 
 
-def _compose(job: Job, provider: EmailProvider, deps: SendDependencies) -> Mail:
+def _compose(prepared: PreparedSend, deps: SendDependencies) -> Mail:
+    job = prepared.job
     with job.timings.measured("compose", deps.clock):
         return compose(
-            job.send.message,
-            provider.sender,
+            prepared.message,
+            prepared.provider.sender,
             date=deps.clock.now(),
             load=lambda ref: deps.attachments.fetch(job.tenant_id, ref),
         )
@@ -272,7 +281,8 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
         defer(job, deps, now, None)
         return
     owner, deadline = deps.new_owner(), now + CALL_SPAN
-    change = changes.begin(job.request, now, owner=owner, deadline=deadline, sent_by=_sent_by(prepared))
+    suppressed = job.request.recipients - prepared.recipients
+    change = changes.begin(job.request, now, owner=owner, deadline=deadline, sent_by=_sent_by(prepared), suppressed=suppressed)
     try:
         with job.timings.measured("fence", deps.clock):
             record = deps.messages.apply(change)

@@ -8,6 +8,7 @@ from itertools import chain
 
 from mailer.domain.delivery import NotSent, Outcome
 from mailer.domain.errors import DependencyError
+from mailer.domain.message import EmailMessage
 from mailer.domain.pacing import FORGIVEN, RateSource, RetryAt, Slot
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import EmailProvider
@@ -23,6 +24,18 @@ class PreparedSend:
     row: Provider | None
     config: StoredConfig
     provider: EmailProvider
+    suppressed: frozenset[str] = frozenset()
+    """Recipients that are left out, as they are listed."""
+
+    @property
+    def recipients(self) -> int:
+        """Return how many recipients it goes to: what SES counts."""
+        return self.job.request.recipients if not self.suppressed else len(self.message.recipients)
+
+    @property
+    def message(self) -> EmailMessage:
+        """Return the message as it goes out."""
+        return self.job.send.message.without(self.suppressed)
 
     @property
     def account(self) -> str | None:
@@ -62,7 +75,7 @@ def _reserve(account: str | None, prepared: Sequence[PreparedSend], deps: SendDe
         plans = deps.pacer.reserve(
             account,
             _source(prepared),
-            [one.job.request.recipients for one in prepared],
+            [one.recipients for one in prepared],
             [one.job.queue_message.slot for one in prepared],
             now,
         )
@@ -82,7 +95,7 @@ def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) 
     now = deps.clock.now()
     if prepared.account is None or now - slot.at <= timedelta(seconds=FORGIVEN):
         return slot
-    return deps.pacer.reserve(prepared.account, _source([prepared]), [prepared.job.request.recipients], [None], now)[0]
+    return deps.pacer.reserve(prepared.account, _source([prepared]), [prepared.recipients], [None], now)[0]
 
 
 def _source(prepared: Sequence[PreparedSend]) -> RateSource:

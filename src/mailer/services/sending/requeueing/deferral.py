@@ -69,19 +69,21 @@ def _is_deferrable(job: Job, record: Delivery) -> bool:
     return fits and record.status in (Status.QUEUED, Status.DEFERRED)
 
 
-def end_job(job: Job, deps: SendDependencies, error: ErrorInfo) -> None:
+def end_job(job: Job, deps: SendDependencies, error: ErrorInfo, *, suppressed: int = 0) -> None:
     """End a request that cannot be sent; where an earlier attempt may have been accepted it ends as `unknown`.
+
+    `suppressed` is how many recipients were left out, which the record shows.
 
     Raises:
         DependencyError: the table, or the queue, did not take it.
     """
     record: Delivery | None
     try:
-        record = end_unsent(job.request, deps, error, job.timings.steps)
+        record = end_unsent(job.request, deps, error, job.timings.steps, suppressed=suppressed)
     except RefusedError as refusal:
         record = refusal.current
     if record is not None and reconcile(job, deps, record):
-        end_job(job, deps, error)
+        end_job(job, deps, error, suppressed=suppressed)
 
 
 def keep_for_operator(job: Job, crash: ErrorInfo, deps: SendDependencies) -> None:
