@@ -1,4 +1,4 @@
-"""What the services need from the world, as Protocols; the adapters implement them, the tests fake them."""
+"""The services' dependencies as Protocols; the adapters implement them, the tests fake them."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class Clock(Protocol):
         ...
 
     def wait_until(self, moment: datetime) -> None:
-        """Hold this thread until a moment that is at most a few seconds away."""
+        """Sleep until a moment that is at most a few seconds away."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountFacts:
-    """What is known of a sending account; None where its policy does not allow the call, or it did not answer."""
+    """What is known of a sending account; None if its policy does not allow the call, or it did not answer."""
 
     account: str | None = None
     """The AWS account's id."""
@@ -54,7 +54,7 @@ class EmailProvider(Protocol):
 
     @property
     def sender(self) -> Sender:
-        """Whom its mail comes from."""
+        """The sender of its mail."""
         ...
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
@@ -62,7 +62,7 @@ class EmailProvider(Protocol):
         ...
 
     def account_facts(self) -> AccountFacts:
-        """Ask the account about itself, within a few seconds; never raises where it does not answer."""
+        """Query the account about itself, within a few seconds; never raises."""
         ...
 
 
@@ -83,7 +83,7 @@ class Attachments(Protocol):
     """Attachments that were uploaded before."""
 
     def version(self, tenant_id: str, ref: S3Object) -> str | None:
-        """Return the version of an uploaded object of this tenant that a reference means now; None where the store keeps none.
+        """Return the version of a tenant's uploaded object that a reference means now; None if the store keeps no versions.
 
         Raises:
             RequestError: attachment_missing, or message_too_large.
@@ -92,7 +92,7 @@ class Attachments(Protocol):
         ...
 
     def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
-        """Return an uploaded object of this tenant: the version named or pinned, also where another has taken its place.
+        """Return a tenant's uploaded object in the named or pinned version, also if a newer one exists.
 
         Raises:
             RequestError: attachment_missing, or message_too_large.
@@ -121,11 +121,11 @@ class ProvidersTable(Protocol):
         ...
 
     def clear_faults(self, tenant_id: str, version: int) -> None:
-        """Forget the counted errors of a version that has just sent; a write, so ask only where the row shows some."""
+        """Forget the counted errors of a version that has just sent; a write, so call it only if the row has some."""
         ...
 
     def learn_sandbox(self, tenant_id: str, version: int) -> None:
-        """Note that SES refused a recipient of this version's mail as it does in the sandbox only."""
+        """Note that SES refused a recipient of this version's mail as it only does in the sandbox."""
         ...
 
 
@@ -145,7 +145,7 @@ class ProviderStore(Protocol):
         ...
 
     def replace(self, row: Provider) -> bool:
-        """Write a row over the revision that it was read as (0: there was none); False when another write came first."""
+        """Replace the revision that was read (0: there was no row); False if another write came first."""
         ...
 
     def list(self, *, status: ProviderStatus | None, limit: int, cursor: str | None) -> ProviderPage:
@@ -217,16 +217,16 @@ class SuppressionsTable(SuppressionsReader, Protocol):
 
 
 class Releases(Protocol):
-    """The tenants whose waiting mail is to be set free: their provider was verified, enabled or deleted."""
+    """The tenants whose waiting mail is to be released: their provider was verified, enabled or deleted."""
 
     def releasing(self) -> Sequence[str]:
         """Return their ids, longest marked first; a tenant stays marked until `released` says yes."""
         ...
 
     def released(self, tenant_id: str, now: datetime) -> bool:
-        """Take a tenant off the list, once nothing of it waits any more; False while its mark is younger than RELEASE_MARKED.
+        """Take a tenant off the list once none of its mail waits; False while its mark is younger than RELEASE_MARKED.
 
-        A batch that read the row before the change parks its mail after it: so nobody is taken off before that batch is over.
+        A batch that read the row before the change may still park mail: a tenant stays on the list until such a batch is over.
         """
         ...
 
@@ -238,7 +238,7 @@ class ConfigCipher(Protocol):
         """Encrypt a config.
 
         Raises:
-            DependencyError: KMS did not do its part.
+            DependencyError: KMS failed.
         """
         ...
 
@@ -253,10 +253,10 @@ class ConfigCipher(Protocol):
 
 
 class TrustProbe(Protocol):
-    """Tries a role as a stranger would."""
+    """Tries to assume a role without its ExternalId."""
 
     def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
-        """Tell whether the role's trust policy refuses both a wrong ExternalId and none.
+        """Return whether the role's trust policy refuses both a wrong ExternalId and none.
 
         Raises:
             DependencyError: STS did not answer.
@@ -268,7 +268,7 @@ class TemplateStore(Protocol):
     """Keeps CloudFormation templates where a tenant's console can read them."""
 
     def publish(self, template: str) -> str:
-        """Store a template, which must hold nothing of one tenant; return an address that serves it for a while.
+        """Store a template, which must not contain data of a tenant; return a URL that serves it for a while.
 
         Raises:
             DependencyError: S3 did not take it.
@@ -280,7 +280,7 @@ class EventBus(Protocol):
     """The event bus that other systems subscribe to."""
 
     def put(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Put events on the bus; return those that it did not take, or perhaps took without saying so."""
+        """Put events on the bus; return those that it did not take, or whose answer was lost."""
         ...
 
 
@@ -302,7 +302,7 @@ class MessagesTable(Protocol):
     def apply(self, change: Change) -> Delivery:
         """Make one conditional write and return the record after it.
 
-        A change that turns out to have been made already (its reply was lost) succeeds.
+        A change that was made already (its reply was lost) succeeds.
 
         Raises:
             RefusedError: the record's state does not allow it.
@@ -311,7 +311,7 @@ class MessagesTable(Protocol):
         ...
 
     def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """List a tenant's records, newest first; a cursor leads through the list that gave it: of this tenant, with this status.
+        """List a tenant's records, newest first; a cursor is valid for the list that gave it: of this tenant, with this status.
 
         Raises:
             KeyError: the cursor is not one of this list's.
@@ -319,7 +319,7 @@ class MessagesTable(Protocol):
         ...
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
-        """Return open records whose time to be looked at has come, longest overdue first."""
+        """Return open records whose `sweepAt` has passed, longest overdue first."""
         ...
 
     def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
@@ -328,7 +328,7 @@ class MessagesTable(Protocol):
 
 
 class RefusedError(Exception):
-    """The record's state does not allow the change; `current` is the record as it stands (None: there is none)."""
+    """The record's state does not allow the change; `current` is the current record (None: there is none)."""
 
     def __init__(self, current: Delivery | None) -> None:
         super().__init__(f"not allowed from {current.status if current else 'no record'}")
@@ -337,34 +337,34 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueMessage:
-    """One send request as it is on the queue: the caller's body and what we know of it."""
+    """One message of a send request on the queue: the caller's body and our attributes."""
 
     body: str
     """The request's JSON; of a pointer, only its two ids."""
     tenant_id: str | None
-    """The message group, by which SQS serves tenants fairly. None where the body names no tenant."""
+    """The message group, by which SQS serves tenants fairly. None if the body names no tenant."""
     created_at: datetime
     generation: int = 0
     """How many messages of the request came before this one: a message below its record's generation is stale."""
     redeliveries: int = 0
-    """How often SQS redelivered earlier generations: their workers died, or could not requeue them."""
+    """How often SQS redelivered earlier generations: their workers had died, or could not requeue them."""
     failures: int = 0
     """How many tries have failed so far; the next wait is twice as long for each. A wait for a slot or a time is no failure."""
     parked: str | None = None
     """Where in the bucket the body is; then this is a pointer."""
     expires_at: datetime | None = None
-    """When the request expires, where its record has another time than its body."""
+    """When the request expires, if its record has another time than its body."""
     slot: float | None = None
     """The sending slot reserved for it, on the clock of its sending account."""
     proof: str | None = None
-    """What became of an attempt whose result could not be written: JSON of attempt, owner and outcome."""
+    """The outcome of an attempt that could not be written to the table: JSON of attempt, owner and outcome."""
     correlation_id: str | None = None
     sender: str | None = None
-    """The SenderId that SQS gave the producer's message which began it; None where the API did."""
+    """SQS's SenderId of the producer's first message; None if the request came from the API."""
     schema: int = 0
-    """The version of its fields that one of our functions has read it by; 0 where none has."""
+    """The `SCHEMA` of the function that has read the request; 0 if none has."""
     claimed: bool = False
-    """Whether it says that it is one of ours by a signature that does not fit: made up, or made with a key that has been replaced."""
+    """Whether it has our signed attribute with an invalid signature: forged, or made with a key that was replaced."""
 
 
 class SendQueue(Protocol):
@@ -384,7 +384,7 @@ class SendQueue(Protocol):
 
 
 class Stage(StrEnum):
-    """How far a worker came with a message that it tried alone."""
+    """How far a worker got with a message that it tried alone."""
 
     READING = "reading"
     SENDING = "sending"  # it has been read
@@ -397,15 +397,15 @@ class Trial:
 
     stage: Stage
     by: str
-    """A token of that worker's try."""
+    """A token of the try."""
     at: datetime
-    """When that worker last wrote."""
+    """When the worker last wrote the mark."""
 
 
 class Trials(Protocol):
-    """The marks of messages that are tried alone, by SQS's message id; a message that is requeued has none.
+    """The marks of messages that are tried alone, by SQS's message id; a requeued message has none.
 
-    Every method raises DependencyError where DynamoDB did not answer; the write may then have happened.
+    Every method raises DependencyError if DynamoDB did not answer; the write may have happened.
     """
 
     def find(self, sqs_message_id: str) -> Trial | None:
@@ -413,15 +413,15 @@ class Trials(Protocol):
         ...
 
     def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
-        """Mark a message before it is read, and return None; where it is marked, leave the mark and return it."""
+        """Mark a message before it is read, and return None; if it is marked already, return that mark."""
         ...
 
     def reach(self, sqs_message_id: str, trial: Trial) -> None:
-        """Write down how far the try has come."""
+        """Record how far the try got."""
         ...
 
     def clear(self, sqs_message_id: str) -> None:
-        """Take the mark away: the worker lives, and the message is to be tried again."""
+        """Remove the mark: the worker lives, and the message will be tried again."""
         ...
 
 
@@ -429,7 +429,7 @@ class EventSource(Protocol):
     """The event source that delivers the send queue's messages to SendFunction."""
 
     def running_since(self) -> datetime | None:
-        """Return since when messages have been taken without a pause; None while they are not.
+        """Return since when messages have been consumed without a pause; None while they are not.
 
         Raises:
             DependencyError: it could not be told.
@@ -438,10 +438,10 @@ class EventSource(Protocol):
 
 
 class ProducerRules(Protocol):
-    """Which producers may ask for which tenants."""
+    """Which producers may send for which tenants."""
 
     def current(self) -> Producers:
-        """Return the rules as they stand.
+        """Return the current rules.
 
         Raises:
             DependencyError: they could not be read.
@@ -450,7 +450,7 @@ class ProducerRules(Protocol):
 
 
 class ParkedBodies(Protocol):
-    """Bodies that wait longer than the queue can hold them, in the private bucket under `parked/{tenantId}/`."""
+    """Bodies that wait longer than the queue can delay them, in the private bucket under `parked/{tenantId}/`."""
 
     def park(self, tenant_id: str, request_id: str, body: str) -> str:
         """Store a body and return its key; the same body of the same request gets the same key.
@@ -476,14 +476,14 @@ class ParkedBodies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ParkedBody:
-    """A body that lies in the bucket now."""
+    """A body in the bucket."""
 
     key: str
     parked_at: datetime
 
 
 Step = Literal["queue", "config", "compose", "pacing", "fence", "provider", "write", "total"]
-"""A step of a request: `queue` is how long its first message was on the queue, `total` from when it could be sent until it was."""
+"""A step of a request: `queue` is how long its first message was on the queue, `total` the time from when it could be sent until it was."""
 
 
 class Telemetry(Protocol):
@@ -494,11 +494,11 @@ class Telemetry(Protocol):
         ...
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
-        """Note the new state of a record, and how long the steps took that led to it."""
+        """Report the new state of a record, and how long the steps before it took."""
         ...
 
     def paced(self, wait: timedelta) -> None:
-        """Note how long a message has still to wait for its slot; negative where that is a little past."""
+        """Report how long a message has to wait for its slot; negative if the slot has just passed."""
         ...
 
     def dead_lettered(self, queue_message: QueueMessage, reason: str) -> None:
@@ -518,7 +518,7 @@ class Telemetry(Protocol):
         ...
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
-        """Note how many open records are overdue, and how late the sweeper came to the longest overdue one."""
+        """Report how many open records are overdue, and how late the longest overdue one was swept."""
         ...
 
 
@@ -526,7 +526,7 @@ class Telemetry(Protocol):
 
 
 class Pacer(Protocol):
-    """Keeps every sending account at the rate that SES allows it, together with all other functions that send for it."""
+    """Keeps every sending account at the rate that SES allows, together with all other functions that send for it."""
 
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
@@ -542,7 +542,7 @@ class Pacer(Protocol):
         ...
 
     def throttled(self, account: str, now: datetime) -> datetime:
-        """Slow an account down that SES has throttled; return from when on it sends again.
+        """Slow down an account that SES has throttled; return when it sends again.
 
         Raises:
             DependencyError: the pacing table did not answer.
@@ -573,7 +573,7 @@ class AccountRates(Protocol):
 class PacingTable(AccountRates, Protocol):
     """The rates of the sending accounts. Every method may raise DependencyError; the write may then have happened.
 
-    A booking whose reply is lost leaves slots that nobody uses: the account sends a little less, never more.
+    A booking whose reply is lost leaves slots unused: the account sends a little less, never more.
     """
 
     def start(self, account: str, account_rate: AccountRate, now: datetime) -> AccountRate:
@@ -585,10 +585,10 @@ class PacingTable(AccountRates, Protocol):
         ...
 
     def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
-        """Book slots and return the rate after it; the booked slots lie before its new end.
+        """Book slots and return the rate after it; the booked slots are just before its new end.
 
         Raises:
-            RateConflictError: the rate is not as the booking expects it.
+            RateConflictError: the rate is not as the booking expects.
         """
         ...
 
@@ -602,7 +602,7 @@ class PacingTable(AccountRates, Protocol):
 
 
 class RateConflictError(Exception):
-    """An account's rate is not as it was expected; `current` is the rate as it stands (None: there is none)."""
+    """An account's rate is not as expected; `current` is the current rate (None: there is none)."""
 
     def __init__(self, account_rate: AccountRate | None) -> None:
         super().__init__("the account's rate has changed")

@@ -273,7 +273,7 @@ def test_an_unknown_outcome_is_never_a_pass() -> None:
     scene = a_scene_with()
     error = failed_verify(scene, with_outcome=MaybeSent(ErrorInfo("outcome_unknown", "no answer")))
     assert error.code == "outcome_unknown"
-    assert "verify once more" in error.hint
+    assert "verify again" in error.hint
     assert scene.row.status is ProviderStatus.UNVERIFIED
     scene.account.outcome = Sent("message-2")
     verify_provider("acme", scene.deps)

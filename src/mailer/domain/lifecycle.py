@@ -136,7 +136,7 @@ def enable(row: Provider | None, now: datetime) -> Provider:
     """Lift `disabled` only: a provider that was suspended is suspended again.
 
     Raises:
-        RequestError: not_found; provider_not_active where a verify is what it takes.
+        RequestError: not_found; provider_not_active if only a verify helps.
     """
     row = existing(row)
     if row.active is None or row.status is ProviderStatus.SUSPENDED:

@@ -1,1 +1,1 @@
-"""The order in which things happen; no AWS in here, every dependency is an argument."""
+"""Services: the order of steps. No AWS in here; every dependency is an argument."""

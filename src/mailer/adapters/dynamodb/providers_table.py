@@ -56,7 +56,7 @@ class DynamoProvidersTable:
             return _row(found["Item"]) if "Item" in found else None
 
     def replace(self, row: Provider) -> bool:
-        """Write a row over the revision that it was read as (0: there was none); False when another write came first."""
+        """Replace the revision that was read (0: there was no row); False if another write came first."""
         item = to_item(row)
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantId)"}
         if row.revision:

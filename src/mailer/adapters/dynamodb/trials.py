@@ -51,7 +51,7 @@ class DynamoTrials:
         return None
 
     def reach(self, sqs_message_id: str, trial: Trial) -> None:
-        """Write down how far the try has come."""
+        """Record how far the try got."""
         self._write(sqs_message_id, trial)
 
     def clear(self, sqs_message_id: str) -> None:

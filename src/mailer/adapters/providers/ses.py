@@ -50,7 +50,7 @@ class SesProvider:
         return answer.outcome if isinstance(answer, _ExpiredSession) else answer
 
     def account_facts(self) -> AccountFacts:
-        """Ask the account about itself, within a few seconds; never raises where it does not answer."""
+        """Query the account about itself, within a few seconds; never raises."""
         try:
             return self.questions.ask(self.credentials.current())
         except (NotSentError, DependencyError):

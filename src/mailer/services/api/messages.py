@@ -1,6 +1,6 @@
-"""Accept send requests, show and list their records, and withdraw them.
+"""Accept send requests, show and list their records, and cancel them.
 
-The queue first, the record second: what was answered with 202 is on the queue, whatever becomes of the write after it.
+First the queue, then the record: a request that was answered with 202 is on the queue, even if the write after it fails.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -53,14 +53,14 @@ class MessagesDependencies:
     telemetry: Telemetry
     clock: Clock
     workers: Executor
-    """Reads and writes the records of a batch side by side."""
+    """Reads and writes the records of a batch concurrently."""
     send_timeout: timedelta
     """SendFunction's timeout: after it a worker is dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A request that is on the queue; `replayed` where an earlier call had put it there."""
+    """A request that is on the queue; `replayed` if an earlier call had put it there."""
 
     record: Delivery
     replayed: bool
@@ -68,20 +68,20 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedRequest:
-    """A request that could be read, and its record's fields; its times are not checked yet."""
+    """A request that could be read, with its record's fields; its times are not checked yet."""
 
     send: SendRequest
     request: changes.Request
 
     @classmethod
     def of(cls, send: SendRequest, now: datetime, correlation_id: str | None = None) -> Self:
-        """Take a request as it was read."""
+        """Wrap a request that was read."""
         return cls(send, changes.Request.of(send, created_at=now, expires_at=now, correlation_id=correlation_id))
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request that can be queued: its record's fields, its queue message and that one's delay."""
+    """A request that can be queued: its record's fields, its queue message and the message's delay."""
 
     request: changes.Request
     queue_message: QueueMessage
@@ -122,7 +122,7 @@ def accept_batch(
 
 
 def _milliseconds(moment: datetime) -> datetime:
-    """Cut a time to what table and queue keep of it."""
+    """Round a time down to milliseconds, the precision of table and queue."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
@@ -140,12 +140,12 @@ def prepare_request(asked: SubmittedRequest, now: datetime) -> PreparedRequest:
         raise body_too_large(len(body), "message.attachments" if send.message.attachments else "message")
     delay = times.send_at - now
     queue_message = QueueMessage(body=body, tenant_id=send.tenant_id, created_at=now, correlation_id=request.correlation_id, schema=SCHEMA)
-    # What is further ahead goes out at once: its consumer parks it and writes down when it is due.
+    # A later one is queued without delay: SendFunction parks it and records when it is due.
     return PreparedRequest(replace(request, expires_at=times.expires_at), queue_message, delay if delay <= MAX_DELAY else timedelta())
 
 
 def _active_configs(tenant_ids: Collection[str], now: datetime, deps: MessagesDependencies) -> Mapping[str, StoredConfig]:
-    """Return the config that each tenant's mail would go out by; refuse where mail could only fail, but not where it would wait."""
+    """Return each tenant's active config; refuse tenants whose mail would fail, but not those whose mail would wait."""
     rows = provider_rows(tenant_ids, deps) if tenant_ids else {}
     for tenant_id in tenant_ids:
         state = sending_state(rows.get(tenant_id), now)
@@ -169,7 +169,7 @@ def provider_rows(tenant_ids: Collection[str], deps: MessagesDependencies) -> Ma
 
 
 def check_tags(send: SendRequest, config: StoredConfig) -> None:
-    """Refuse tags where the config has no configuration set: SES would report them nowhere.
+    """Refuse tags if the config has no configuration set: SES would not report them.
 
     Raises:
         RequestError: the config names no configuration set.
@@ -180,7 +180,7 @@ def check_tags(send: SendRequest, config: StoredConfig) -> None:
 
 
 def _first_of_each_id(sends: Mapping[int, SendRequest]) -> Iterable[int]:
-    """Pick the requests that can be accepted together; an id that comes again must find the record of its first."""
+    """Return the requests that can be accepted together; a repeated id has to find the record of its first request."""
     firsts: dict[str, int] = {}
     for number, send in sends.items():
         firsts.setdefault(send.request_id, number)
@@ -190,7 +190,7 @@ def _first_of_each_id(sends: Mapping[int, SendRequest]) -> Iterable[int]:
 def _accept_concurrently(asked: Mapping[int, SubmittedRequest], now: datetime, deps: MessagesDependencies) -> dict[int, Accepted | Refusal]:
     """Accept requests of different ids.
 
-    The records come first: what was accepted before has its first answer, whatever its times, the provider or the uploads are by now.
+    The records are read first: a request that was accepted before gets its first answer, whatever its times, provider or uploads are now.
     """
     known = _each(asked, lambda one: _earlier(one, deps), deps)
     answers: dict[int, Accepted | Refusal] = {number: answer for number, answer in known.items() if answer is not None}
@@ -201,7 +201,7 @@ def _accept_concurrently(asked: Mapping[int, SubmittedRequest], now: datetime, d
 def _prepare_all(
     asked: Mapping[int, SubmittedRequest], now: datetime, deps: MessagesDependencies
 ) -> tuple[Mapping[int, PreparedRequest], Mapping[int, Refusal]]:
-    """Prepare new requests for the queue; return also why some are refused. Checks that cost a call come last."""
+    """Prepare new requests for the queue, and return why others are refused. Checks that need a call are made last."""
     refused: dict[int, Refusal] = {}
     requests = _taken({number: _safely(lambda one: prepare_request(one, now), one) for number, one in asked.items()}, refused)
     try:
@@ -218,7 +218,7 @@ def _prepare_all(
 
 
 def _taken[Answer](answers: Mapping[int, Answer | Refusal], refused: dict[int, Refusal]) -> dict[int, Answer]:
-    """Sort answers out: return those that are none of the refusals, which join `refused`."""
+    """Return the answers that are not refusals; the refusals are added to `refused`."""
     refused |= {number: answer for number, answer in answers.items() if isinstance(answer, Refusal)}
     return {number: answer for number, answer in answers.items() if not isinstance(answer, Refusal)}
 
@@ -226,7 +226,7 @@ def _taken[Answer](answers: Mapping[int, Answer | Refusal], refused: dict[int, R
 def _with_uploads(
     asked: Mapping[int, SubmittedRequest], requests: Mapping[int, PreparedRequest], now: datetime, deps: MessagesDependencies
 ) -> Mapping[int, PreparedRequest | Refusal]:
-    """Pin the uploads of requests to the versions that are there now; each object is looked up once, several at a time."""
+    """Pin the uploads of requests to their current versions; each object is looked up once, several concurrently."""
     refs = {ref: one.send.tenant_id for one in asked.values() for ref in one.send.uploads.values()}
     looked_up = deps.workers.map(lambda ref: _safely(lambda of: deps.attachments.version(refs[of], of), ref), refs)
     found = dict(zip(refs, looked_up, strict=True))
@@ -253,12 +253,12 @@ def _queue(requests: Mapping[int, PreparedRequest], deps: MessagesDependencies) 
 def _each[Item, Answer](
     items: Mapping[int, Item], step: Callable[[Item], Answer], deps: MessagesDependencies
 ) -> Mapping[int, Answer | Refusal]:
-    """Do a step for each of several requests, side by side."""
+    """Do a step for each request, concurrently."""
     return dict(zip(items, deps.workers.map(lambda item: _safely(step, item), items.values()), strict=True))
 
 
 def _safely[Item, Answer](step: Callable[[Item], Answer], item: Item) -> Answer | Refusal:
-    """Make a request's error its own answer: its neighbours go on."""
+    """Return a request's error as its answer, so that the other requests go on."""
     try:
         return step(item)
     except (RequestError, DependencyError) as refusal:
@@ -279,14 +279,14 @@ def _check_content(record: Delivery, request: changes.Request) -> None:
 
 
 def _record(prepared: PreparedRequest, deps: MessagesDependencies) -> Accepted:
-    """Write the record of a request that the queue has taken; without it the consumer writes it."""
+    """Write the record of a request that the queue has taken; if this fails, SendFunction writes it."""
     change = changes.queue(prepared.request, prepared.request.created_at)
     try:
         record = deps.messages.apply(change)
     except RefusedError as refusal:
         current = refusal.current or delivery.apply(change, None)
         _check_content(current, prepared.request)
-        # The consumer may have been faster than this write: then the record is of this very call.
+        # SendFunction may have been faster than this write: then the record is of this same call.
         return Accepted(current, replayed=current.created_at != prepared.request.created_at)
     except DependencyError as failure:
         deps.telemetry.failed("record", prepared.request.tenant_id, failure)
@@ -296,7 +296,7 @@ def _record(prepared: PreparedRequest, deps: MessagesDependencies) -> Accepted:
 
 
 def new_request_id(now: datetime) -> str:
-    """Make an id for a request that came with none: a UUIDv7, so that ids sort by time (RFC 9562 §5.7)."""
+    """Make an id for a request without one: a UUIDv7, so that ids sort by time (RFC 9562 §5.7)."""
     milliseconds = int(now.timestamp() * 1000)
     return str(UUID(int=milliseconds << 80 | 0x7 << 76 | randbits(12) << 64 | 0b10 << 62 | randbits(62)))
 
@@ -320,7 +320,7 @@ def list_newest(tenant_id: str, deps: MessagesDependencies, *, status: Status | 
     """Return a page of a tenant's records, newest first.
 
     Raises:
-        RequestError: not_found, for a cursor that is none of this tenant's.
+        RequestError: not_found, for a cursor that is not of this tenant's list.
     """
     try:
         return deps.messages.list(tenant_id, status=status, limit=limit, cursor=cursor)
@@ -332,9 +332,9 @@ def list_newest(tenant_id: str, deps: MessagesDependencies, *, status: Status | 
 
 
 def cancel(tenant_id: str, request_id: str, deps: MessagesDependencies, *, by: str | None = None) -> Delivery:
-    """Withdraw a request that is queued or deferred; once withdrawn it stays so, however often this is asked.
+    """Cancel a request that is queued or deferred; idempotent.
 
-    `by` is the ARN of the caller, which the record keeps.
+    `by` is the ARN of the caller, which is kept in the record.
 
     Raises:
         RequestError: not_found, or not_cancellable.

@@ -1,4 +1,4 @@
-"""Build a message as it would be sent, or say everything that stands in the way; nothing is stored or sent."""
+"""Build a message as it would be sent, or list all problems; nothing is stored or sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from mailer.services.suppressions.entries import read_entries
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The raw message; None where problems keep it from being built. Recipients that are left out are problems that do not."""
+    """The raw message; None if problems prevent building it. Recipients that are left out are listed too, and prevent nothing."""
 
     mime: bytes | None = field(default=None, repr=False)
     problems: tuple[Problem, ...] = ()
 
 
 def preview(send: SendRequest, deps: MessagesDependencies) -> Preview:
-    """Build what would be sent.
+    """Build the message that would be sent.
 
     Raises:
-        RequestError: provider_not_configured; without a config the sender is not known.
+        RequestError: provider_not_configured: without a config the sender is not known.
     """
     row = provider_rows([send.tenant_id], deps).get(send.tenant_id)
     config = _config(row)
@@ -46,7 +46,7 @@ def preview(send: SendRequest, deps: MessagesDependencies) -> Preview:
 
 
 def _config(row: Provider | None) -> StoredConfig:
-    """Return what the mail would go out by; a config that waits to be verified will do."""
+    """Return the tenant's config; one that is not verified yet is enough."""
     config = row and row.status is not ProviderStatus.DELETED and (row.active or row.candidate)
     if not config:
         raise RequestError([Problem("", "the tenant has no mail provider")], "provider_not_configured")

@@ -1,4 +1,4 @@
-"""Resolve an `unknown` on an operator's word: it was sent after all, or it shall be sent again."""
+"""Resolve an `unknown` on an operator's word: it was sent, or it is to be sent again."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,13 +13,13 @@ from mailer.services.requests.parked_bodies import discard
 from mailer.services.requests.queue_messages import pointer_to
 
 HOLD_BACK = timedelta(seconds=10)
-"""Delays a resent message until the record says `queued`: one that came earlier would meet the `unknown` and be held."""
+"""Delay of a resent message, until the record is `queued`: an earlier message would find the `unknown` and be held."""
 
 
 def resolve(
     tenant_id: str, request_id: str, resolution: Resolution, deps: MessagesDependencies, *, message_id: str | None = None
 ) -> Delivery:
-    """Resolve one request; the same word given again answers what the first did.
+    """Resolve one request; idempotent for the same resolution.
 
     Raises:
         RequestError: not_found, or not_resolvable: it is not `unknown`, or cannot be sent again.
@@ -43,10 +43,10 @@ def _is_resolved(record: Delivery, resolution: Resolution) -> bool:
 
 
 def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies) -> Delivery:
-    """Send the parked body again: the message first, the record second.
+    """Send the parked body again: first the message, then the record.
 
-    After a crash in between, the message meets the `unknown` and is held again, and the operator may ask anew. The other way round, the
-    record would say `queued` and nothing would be on the queue.
+    After a crash in between, the message finds the `unknown` and is held again, and the operator can repeat the call. In the other order
+    the record would be `queued` and nothing would be on the queue.
     """
     expires_at = _new_expiry(record, resolution.at, deps)
     change = changes.resolve_resend(record, resolution.at, deps.send_timeout, resolution, expires_at)
@@ -60,7 +60,7 @@ def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies
 
 
 def _new_expiry(record: Delivery, now: datetime, deps: MessagesDependencies) -> datetime:
-    """Return when a resent request ends: counted from now, unless its caller named the time."""
+    """Return when a resent request expires: counted from now, unless its caller set `expiresAt`."""
     try:
         expires_at = schedule(parse_request(deps.parked.fetch(record.parked or "")), now).expires_at
     except KeyError:

@@ -1,1 +1,1 @@
-"""Publish what happened on the event bus."""
+"""Publish events on the event bus."""

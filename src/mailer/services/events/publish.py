@@ -1,4 +1,4 @@
-"""Publish events to other systems at least once: what is not published now, the stream delivers again."""
+"""Publish events to other systems at least once: the stream delivers again what is not published now."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from mailer.domain.events import Event
 from mailer.ports import EventBus
 
 ROUNDS = 3
-"""Tries of an event within one run: the bus may take some of a call's events and throttle others."""
+"""Tries of an event in one run: the bus may take some events of a call and throttle others."""
 
 
 def publish(events: Sequence[Event], bus: EventBus) -> None:

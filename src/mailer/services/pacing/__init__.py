@@ -1,1 +1,1 @@
-"""Keep every sending account at the rate that SES allows it."""
+"""Keep every sending account at the rate that SES allows."""

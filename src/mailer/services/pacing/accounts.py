@@ -1,4 +1,4 @@
-"""Tell which sending account a config's mail counts towards, and where that account's rate comes from."""
+"""The sending account of a config, and the source of that account's rate."""
 
 from collections.abc import Callable, Collection
 
@@ -7,15 +7,15 @@ from mailer.domain.provider import StoredConfig
 
 
 def account_of(tenant_id: str, config: StoredConfig) -> str | None:
-    """Return the key of the account's rate; None where nothing is paced, as with SMTP."""
+    """Return the key of the account's rate; None if it is not paced, as with SMTP."""
     return account_key(tenant_id, config.region, config.account) if config.provider == "ses" else None
 
 
 def rate_source(configs: Collection[StoredConfig], ask: Callable[[], float | None] | None = None) -> RateSource:
-    """Return where the rate of an account comes from; of several tenants that share it the lowest counts.
+    """Return the source of an account's rate; if several tenants share the account, the lowest rate counts.
 
-    That an account is in the sandbox, as a refused recipient shows, is no source: an unknown account begins at the rate of the sandbox
-    anyway, and nobody would tell us when it leaves it.
+    A refused recipient shows that an account is in the sandbox, but that is not a source: an unknown account starts at the sandbox's rate
+    anyway, and we would not learn when it leaves the sandbox.
     """
     return RateSource(
         configured=min((config.max_send_rate for config in configs if config.max_send_rate is not None), default=None),

@@ -1,4 +1,4 @@
-"""Reserve sending slots: cache each account's rate, keep it up to date, book what a batch needs in one write."""
+"""Reserve sending slots: cache each account's rate, keep it up to date, book the slots of a batch in one write."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,25 +17,25 @@ CACHED_RATES = 10_000
 """Account rates that one function caches, about 0.5 KB each."""
 
 TRIES = 6
-"""Writes for one reservation before it is given up: each fails only when another function has just turned the account from idle
-to busy or back, filled its line or changed its pace."""
+"""Writes for one reservation before it fails: a write only conflicts if another function has just turned the account from idle to busy
+or back, filled its horizon or changed its pace."""
 
 
 @dataclass(slots=True)
 class _CachedRate:
-    """An account's rate as this function saw it last."""
+    """An account's rate as this function read it last."""
 
     account_rate: AccountRate
     seen_at: float
     unreported: float = 0.0
-    """Recipients sent without a booking since the last one; the next booking counts them too."""
+    """Recipients sent without a booking since the last booking; the next one includes them."""
 
 
 class Pacing:
     """`ports.Pacer` over a table that all functions share."""
 
     def __init__(self, table: PacingTable, *, functions: int) -> None:
-        """Pace for one of at most so many `functions` that send at the same time."""
+        """Pace one of at most `functions` functions that send concurrently."""
         self._table = table
         self._functions = functions
         self._cached: dict[str, _CachedRate] = {}
@@ -44,7 +44,7 @@ class Pacing:
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
     ) -> Sequence[Slot | RetryAt]:
-        """Return for each message of an account when it may be sent; see `ports.Pacer.reserve`."""
+        """Return when each message of an account may be sent; see `ports.Pacer.reserve`."""
         has_slots = any(slot is not None for slot in carried)
         cached = self._get(account, source, now, afresh=has_slots)
         self._keep_pace(account, cached, source, sum(weights), now)
@@ -54,7 +54,7 @@ class Pacing:
         return [next(placed) if answer is None else answer for answer in answers]
 
     def throttled(self, account: str, now: datetime) -> datetime:
-        """Slow an account down that SES has throttled; return from when on it sends again."""
+        """Slow down an account that SES has throttled; return when it sends again."""
         return self._change_pace(account, AccountRate.throttled, now)
 
     def quota_exhausted(self, account: str, now: datetime) -> datetime:
@@ -103,7 +103,7 @@ class Pacing:
         return answers
 
     def _is_free(self, cached: _CachedRate, weight: int, now: datetime) -> bool:
-        """Whether an idle account may send so much without a booking."""
+        """Return whether an idle account may send `weight` recipients without a booking."""
         allowed = cached.account_rate.unreported_allowed(self._functions)
         return cached.unreported + weight <= allowed and not cached.account_rate.is_busy(now.timestamp())
 
@@ -117,7 +117,7 @@ class Pacing:
     def _book(
         self, account: str, cached: _CachedRate, source: RateSource, plan: Callable[[AccountRate], Booking | None], now: datetime
     ) -> Booking | None:
-        """Book what `plan` asks for, planning anew after each conflict; None where nothing is planned."""
+        """Make the booking that `plan` returns, and plan again after each conflict; None if nothing is planned."""
         for _ in range(TRIES):
             booking = plan(cached.account_rate)
             if booking is None:
@@ -133,12 +133,12 @@ class Pacing:
             else:
                 self._store(account, cached, account_rate, now)
                 return booking
-        raise DependencyError("DynamoDB", "the booking of slots, for which too many ask at once")
+        raise DependencyError("DynamoDB", "the booking of slots, because of too many conflicts")
 
     # -- pace
 
     def _keep_pace(self, account: str, cached: _CachedRate, source: RateSource, weight: int, now: datetime) -> None:
-        """Adopt a newly known rate, ask SES for it when it is time, and raise it when it is time."""
+        """Adopt a newly known rate, and ask SES for it, or raise it, when it is time."""
         time = now.timestamp()
         if (adopted := cached.account_rate.adopted(source, time)) is not None:
             self._repace(account, cached, adopted, now)
@@ -154,7 +154,7 @@ class Pacing:
             self._repace(account, cached, quicker, now)
 
     def _change_pace(self, account: str, change: Callable[[AccountRate, float], AccountRate | None], now: datetime) -> datetime:
-        """Change the rate unless it is changed already; return from when on the account sends."""
+        """Change the rate unless it is changed already; return when the account sends again."""
         cached = self._cached.get(account)
         for _ in range(TRIES):
             if cached is not None and change(cached.account_rate, now.timestamp()) is None:
@@ -166,7 +166,7 @@ class Pacing:
         return max(now, moment(cached.account_rate.since)) if cached else now
 
     def _repace(self, account: str, cached: _CachedRate, account_rate: AccountRate, now: datetime) -> bool:
-        """Change the rate; False where another function was first, whose rate then counts."""
+        """Change the rate; False if another function was first, whose rate counts then."""
         try:
             stored = (
                 self._table.repace(account, account_rate, now)
@@ -182,6 +182,6 @@ class Pacing:
 
 
 def _places(account_rate: AccountRate, booking: Booking, weights: Sequence[int]) -> Sequence[float]:
-    """Return the slot of each message of a booking; what was sent without a booking is counted behind them."""
+    """Return the slot of each message of a booking; recipients that were sent without one are counted after them."""
     first = account_rate.end(booking) - booking.weight
     return list(accumulate(weights[: booking.count], initial=first))[:-1]

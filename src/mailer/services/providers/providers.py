@@ -1,6 +1,6 @@
-"""Keep tenants' providers: store a config encrypted, show it without its secrets, disable, enable and remove it.
+"""Tenants' providers: store a config encrypted, show it without its secrets, disable, enable and delete it.
 
-Each change reads the row, decides, and replaces what it read; where another write came first it reads and decides anew.
+Each change reads the row, decides, and replaces what it read; if another write came first, it reads and decides again.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
 
 _TRIES = 10
-"""Tries before the caller gets too_many_requests: that many other writes to one tenant's row within one call are no accident."""
+"""Tries before the caller gets too_many_requests; so many concurrent writes to one tenant's row are not normal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class ProviderDependencies:
     clock: Clock
     telemetry: Telemetry
     new_external_id: Callable[[], str]
-    """Makes a value that nobody can guess."""
+    """Makes a value that cannot be guessed."""
     platform: Platform
     templates: TemplateStore
     allow_smtp: bool
@@ -62,7 +62,7 @@ def put_config(tenant_id: str, body: str | bytes, deps: ProviderDependencies, *,
     """Store a config as the candidate; an active one stays active until the new one is verified.
 
     Raises:
-        RequestError: names every faulty field; too_many_requests where others keep changing the row.
+        RequestError: names every faulty field; too_many_requests if others keep changing the row.
         DependencyError: KMS or DynamoDB did not do its part.
     """
     if len(body) > MAX_BODY:
@@ -72,7 +72,7 @@ def put_config(tenant_id: str, body: str | bytes, deps: ProviderDependencies, *,
 
     def decide(row: Provider | None) -> Provider:
         row = _reserved(tenant_id, row, deps)
-        # Encrypted anew for each try: the version is part of what the ciphertext is bound to.
+        # Encrypted again for each try, because the ciphertext is bound to the version.
         whole = AssumableRole.of(config, _external_id(row, deps)) if isinstance(config, RoleConfig) else config
         ciphertext = deps.config_cipher.encrypt(tenant_id, provider_type, row.versions + 1, whole.plaintext())
         return lifecycle.store(row, _stored(provider_type, config, ciphertext, row), deps.clock.now())
@@ -94,11 +94,11 @@ def _refuse_forbidden(config: ProviderConfig, deps: ProviderDependencies) -> Non
 
 
 _EXTERNAL_ID = "external-id", 0
-"""What a tenant's ExternalId is encrypted as, in the place of a config's provider and version, so that neither decrypts as the other."""
+"""Provider and version under which a tenant's ExternalId is encrypted: those of no config, so that neither decrypts as the other."""
 
 
 def _reserved(tenant_id: str, row: Provider | None, deps: ProviderDependencies) -> Provider:
-    """Return the tenant's row with an ExternalId, which an unknown tenant does not have yet, and an erased one not any more."""
+    """Return the tenant's row with an ExternalId; a new or erased tenant gets one."""
     if row is not None and row.encrypted_external_id:
         return row
     ciphertext = deps.config_cipher.encrypt(tenant_id, *_EXTERNAL_ID, deps.new_external_id().encode())
@@ -159,7 +159,7 @@ def withhold(row: Provider) -> Provider:
 def disclose(row: Provider, deps: ProviderDependencies) -> Provider:
     """Return the row as the provider API shows it: roles with their ARN and ExternalId, errors with the remediation that names them.
 
-    What cannot be decrypted is left out: the rest of the row is shown all the same.
+    What cannot be decrypted is left out; the rest of the row is still shown.
     """
     roles = {config.version: role_of(row, config, deps) for config in (row.active, row.candidate) if config}
     error = add_remediation(row.error, row.active, roles[row.active.version]) if row.error and row.active else row.error
@@ -173,7 +173,7 @@ def _disclosed(config: StoredConfig, disclosed: Disclosed | None) -> StoredConfi
 
 
 def role_of(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> Disclosed | None:
-    """Decrypt the role of a config; None where it is none, or cannot be decrypted."""
+    """Decrypt the role of a config; None if the config has no role, or cannot be decrypted."""
     if config.credentials["type"] != "role":
         return None
     try:
@@ -201,7 +201,7 @@ def decrypt_config(row: Provider, config: StoredConfig, deps: ProviderDependenci
 
 
 def disable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Provider:
-    """Stop sending with the next batch; mail waits.
+    """Stop sending, from the next batch on; mail waits.
 
     Raises:
         RequestError: not_found.
@@ -210,16 +210,16 @@ def disable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | No
 
 
 def enable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Provider:
-    """Lift `disabled`; what waits goes out.
+    """Lift `disabled`; waiting mail goes out.
 
     Raises:
-        RequestError: not_found; provider_not_active where a verify is what it takes.
+        RequestError: not_found; provider_not_active if only a verify helps.
     """
     return change(tenant_id, deps, lambda row: lifecycle.enable(row, deps.clock.now()), by=by)
 
 
 def delete_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> None:
-    """Remove config and ciphertext, whatever there is; what waits fails."""
+    """Delete the config with its ciphertext; waiting mail fails."""
     if deps.store.get(tenant_id) is not None:
         change(tenant_id, deps, lambda row: lifecycle.delete(row or _reserved(tenant_id, None, deps), deps.clock.now()), by=by)
 
@@ -230,21 +230,21 @@ class Onboarding:
 
     external_id: str
     iam_policy: PolicyDocument
-    """For a user or role: what sending takes, no more."""
+    """For a user or role: the rights that sending needs, no more."""
     trust_policy: PolicyDocument
     """For a role."""
     template: str
-    """CloudFormation, as JSON: makes a role of both, and what brings SES's events to us."""
+    """CloudFormation, as JSON: makes the role with both policies, and the resources that send SES's events to us."""
     quick_create_link: str
-    """Opens CloudFormation's console with that template and this tenant's parameters; expires within the hour."""
+    """Opens CloudFormation's console with that template and this tenant's parameters; expires within an hour."""
 
 
 def onboard(tenant_id: str, deps: ProviderDependencies) -> Onboarding:
-    """Return what the tenant sets up; its ExternalId is kept from now on, also where nothing was stored yet.
+    """Return what the tenant sets up; its ExternalId is stored from now on, even if the tenant has no config yet.
 
     Raises:
-        RequestError: too_many_requests where others keep changing the row.
-        NotSentError: config_unreadable: the ExternalId is not this tenant's, or was damaged.
+        RequestError: too_many_requests if others keep changing the row.
+        NotSentError: config_unreadable: the ExternalId is not this tenant's, or is damaged.
         DependencyError: KMS, DynamoDB or S3 did not do its part.
     """
     row = change(tenant_id, deps, lambda row: _reserved(tenant_id, row, deps))

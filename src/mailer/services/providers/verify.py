@@ -18,10 +18,10 @@ from mailer.ports import AccountFacts, EmailProvider
 from mailer.services.providers.providers import ProviderDependencies, change, decrypt_config, role_of
 
 SEND_BY = timedelta(seconds=12)
-"""How long opening the config may take: API Gateway waits 29 s for all of it, and SES has up to 13 s to accept the mail."""
+"""How long decrypting the config may take: API Gateway waits 29 s for the whole call, and SES has up to 13 s to accept the mail."""
 
 ASK_BY = timedelta(seconds=10)
-"""After this the account is not asked about itself any more, which may take three calls of up to 5 s."""
+"""After this time the account is not queried any more, which takes up to three calls of up to 5 s."""
 
 SIMULATE_BY = timedelta(seconds=13)
 """After this no mail to the simulator is begun: SES has up to 13 s to accept it, and API Gateway waits 29 s for all."""
@@ -38,7 +38,7 @@ TEXT = "This is a test email from {platform} to verify your AWS SES configuratio
 
 @dataclass(eq=False)
 class VerifyFailedError(MailerError):
-    """The config did not pass; what was active stays as it was."""
+    """The config did not pass; the active config stays as it was."""
 
     error: ErrorInfo
 
@@ -56,7 +56,7 @@ class Verified:
 
 
 def verify_provider(tenant_id: str, deps: ProviderDependencies, *, simulate: bool = False, by: str | None = None) -> Verified:
-    """Test the candidate, or the active config where there is none, and make it the active one.
+    """Test the candidate, or the active config if there is none, and make it the active one.
 
     With `simulate` it then has SES's simulator make a bounce and a complaint, whose events tell whether feedback works.
 
@@ -76,7 +76,7 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, simulate: boo
     except NotSentError as refusal:
         raise _failed(row, config, refusal.error, deps, by) from refusal
     if deps.clock.now() - started > SEND_BY:
-        raise DependencyError("AWS", "opening the config in time")
+        raise DependencyError("AWS", "the decryption of the config in time")
     outcome = provider.send(_test_mail(provider, deps, provider.sender.email), tags=_tags(row, config))
     if not isinstance(outcome, Sent):
         raise _failed(row, config, _here(outcome.error), deps, by)
@@ -127,12 +127,10 @@ def _create_provider(row: Provider, config: StoredConfig, deps: ProviderDependen
 
 
 def _refuse_unprotected_role(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> None:
-    """Refuse a role that anybody could have us assume who knows its ARN: the confused deputy of AWS's IAM guide."""
+    """Refuse a role that anyone who knows its ARN could make us assume (the confused deputy problem in AWS's IAM guide)."""
     role = decrypt_config(row, config, deps)
     if isinstance(role, RoleConfig) and not deps.trust.refuses_foreign_external_id(role):
-        message = (
-            "the role's trust policy lets this service in without the tenant's ExternalId, so that any other tenant could use the role"
-        )
+        message = "the role's trust policy admits this service without the tenant's ExternalId, so that any other tenant could use the role"
         raise NotSentError(ErrorInfo("role_not_assumable", message))
 
 
@@ -147,11 +145,11 @@ def _test_mail(provider: EmailProvider, deps: ProviderDependencies, to: str) -> 
 
 
 _HERE = {
-    "throttled": "Caller: the account sends as fast as it may; verify again in some seconds.",
-    "daily_quota_exceeded": "Tenant: the account's quota of 24 hours is used up; verify again when it has freed some, or ask AWS for more.",
-    "outcome_unknown": "Caller: verify once more; whether this test mail went out cannot be known, and a second one does no harm.",
+    "throttled": "Caller: the account sends at its full rate; verify again in some seconds.",
+    "daily_quota_exceeded": "Tenant: the account's 24-hour quota is used up; verify again when some of it is free, or ask AWS for more.",
+    "outcome_unknown": "Caller: verify again; this test mail may have gone out, and a second one does no harm.",
 }
-"""What to do where a send would have been tried again by itself, or held."""
+"""Hints for errors after which a send would be tried again by itself, or held."""
 
 
 def _here(error: ErrorInfo) -> ErrorInfo:
@@ -159,7 +157,7 @@ def _here(error: ErrorInfo) -> ErrorInfo:
 
 
 def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, deps: ProviderDependencies, by: str | None) -> VerifyFailedError:
-    """Note on the row why the config did not pass, for those who look later; only the answer names the role."""
+    """Note on the row why the config did not pass; only the answer names the role."""
     noted = add_remediation(error, config)
     change(row.tenant_id, deps, lambda stands: lifecycle.fail_verify(stands, config.version, noted, deps.clock.now()), by=by)
     return VerifyFailedError(add_remediation(error, config, role_of(row, config, deps)))

@@ -1,1 +1,1 @@
-"""What every service does with a send request: end it unsent, pin its uploads, keep and find its parked body."""
+"""Shared by the services: end a request unsent, pin its uploads, find and delete its parked body, recognise its messages."""

@@ -1,7 +1,7 @@
-"""Recognise by its record a message of ours whose signature does not fit: the key that signed it has been replaced.
+"""Recognise, by its record, a message of ours whose signature is not valid because the signing key was replaced.
 
-What such a message says of itself does not count, as anybody could have made it up; what its record knows does. So whoever knows the
-content of a request that was accepted, or its ids where its body is parked, can add a message of it: that waits for its time as any other.
+Its own attributes do not count, because they may be forged; those of its record do. A producer that knows the content of an accepted
+request, or its ids if its body is parked, can therefore add a message of it; that one waits until the request is due, as any other.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from mailer.services.requests.queue_messages import as_known, pointer_to
 
 
 def recognise(queue_message: QueueMessage, messages: MessagesTable) -> QueueMessage:
-    """Return a message as its record knows it; one that no record knows is a producer's first.
+    """Return a message with the attributes of its record; without a record it is a producer's new message.
 
     Raises:
         DependencyError: the table did not answer.

@@ -1,4 +1,4 @@
-"""End a request that cannot be sent: as `failed`, or as `unknown` where an earlier attempt may have been accepted."""
+"""End a request that cannot be sent: as `failed`, or as `unknown` if an earlier attempt may have been accepted."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,11 +11,11 @@ from mailer.domain.delivery import Delivery
 from mailer.domain.errors import ErrorInfo
 from mailer.ports import Clock, MessagesTable, RefusedError, Step, Telemetry
 
-WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not come back with an answer")
+WORKER_LOST = ErrorInfo("outcome_unknown", "the worker that called the provider did not record an answer")
 
 
 class RecordDependencies(Protocol):
-    """What the write of an end depends on."""
+    """What ending a request depends on."""
 
     @property
     def messages(self) -> MessagesTable:
@@ -41,12 +41,12 @@ def end_unsent(
     *,
     suppressed: int = 0,
 ) -> Delivery:
-    """Write the end of a request that waits, or is not known yet, and return the record; `steps` led to it.
+    """End a request that waits, or has no record yet, and return the record; `steps` are the timings of its steps.
 
     `suppressed` is how many recipients were left out.
 
     Raises:
-        RefusedError: it is not waiting any more, or a newer message of it is on the queue.
+        RefusedError: it does not wait any more, or a newer message of it is on the queue.
         DependencyError: the table did not answer.
     """
     now = deps.clock.now()
@@ -61,5 +61,5 @@ def end_unsent(
 
 
 def maybe_sent_before(error: ErrorInfo) -> ErrorInfo:
-    """Say why a request that may have been accepted by an earlier attempt ends."""
+    """Return the error of a request that ends as `unknown` because an earlier attempt may have been accepted."""
     return ErrorInfo("outcome_unknown", f"an earlier attempt may have been accepted; the last one ended as {error.code}")

@@ -1,4 +1,4 @@
-"""Parked bodies of requests that wait longer than the queue can hold them: their keys and their end."""
+"""Parked bodies, of requests that wait longer than the queue can delay them: check keys, delete."""
 
 from typing import Protocol
 
@@ -21,12 +21,12 @@ class BodyDependencies(Protocol):
 
 
 def is_own_body(key: str, tenant_id: str, request_id: str) -> bool:
-    """Whether a key of the bucket names a parked body of this request."""
+    """Return whether a key of the bucket is that of a parked body of this request."""
     return key.startswith(f"parked/{tenant_id}/{request_id}/")
 
 
 def discard(key: str | None, deps: BodyDependencies) -> None:
-    """Delete the parked body of a request that has ended; what this misses the bucket's lifecycle rule deletes."""
+    """Delete the parked body of a request that has ended; if this fails, the bucket's lifecycle rule deletes it."""
     if key is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Queue messages that stand for a request, as its record knows it."""
+"""Queue messages of a request, made from its record."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ def ids_alone(tenant_id: str, request_id: str) -> str:
 
 
 def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
-    """Return a message with a request's whole body as the newest of those that its record knows of."""
+    """Return a message that has the whole body, with the attributes of the record's newest message."""
     return replace(
         queue_message,
         tenant_id=record.tenant_id,
@@ -26,7 +26,7 @@ def as_known(queue_message: QueueMessage, record: Delivery) -> QueueMessage:
 
 
 def pointer_to(record: Delivery) -> QueueMessage:
-    """Return the queue message that stands for a record's parked body."""
+    """Return the queue message that points to a record's parked body."""
     return QueueMessage(
         body=ids_alone(record.tenant_id, record.request_id),
         tenant_id=record.tenant_id,

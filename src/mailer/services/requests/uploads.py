@@ -1,4 +1,4 @@
-"""Pin the uploads of a request to the versions that are there when it is accepted: what is put under their keys later is not sent."""
+"""Pin the uploads of a request to their versions at acceptance: objects that are put under the same keys later are not sent."""
 
 from collections.abc import Callable
 

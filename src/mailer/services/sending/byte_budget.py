@@ -1,4 +1,4 @@
-"""Bound what is in memory at once: threads hold bytes of a budget, and wait first come, first served, while too few are left."""
+"""Limit the bytes in memory: threads take bytes from a budget, and wait in order of arrival while too few are left."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from threading import Condition
 
 
 class ByteBudget:
-    """So many bytes that may be held at once.
+    """A number of bytes that may be held at once.
 
-    Nobody overtakes a large one that waits. One that is larger than the whole budget holds it alone.
+    No thread overtakes another that waits for many bytes. A weight above the whole budget takes all of it.
     """
 
     def __init__(self, size: int) -> None:
@@ -20,7 +20,7 @@ class ByteBudget:
 
     @contextmanager
     def hold(self, weight: int) -> Iterator["Held"]:
-        """Wait for so many bytes, and hold them until the block ends."""
+        """Wait for `weight` bytes, and hold them until the block ends."""
         held = Held(self, min(weight, self._size))
         self._take(held)
         try:
@@ -37,14 +37,14 @@ class ByteBudget:
             self._changed.notify_all()
 
     def give_back(self, weight: int) -> None:
-        """Return bytes, and let those go on who have waited for them."""
+        """Return bytes, and wake the threads that wait for them."""
         with self._changed:
             self._left += weight
             self._changed.notify_all()
 
 
 class Held:
-    """What one thread holds; used by that thread alone."""
+    """The bytes that one thread holds; used by that thread only."""
 
     __slots__ = ("_budget", "weight")
 
@@ -53,7 +53,7 @@ class Held:
         self.weight = weight
 
     def shrink(self, weight: int) -> None:
-        """Give back what turned out not to be needed."""
+        """Return the bytes that are not needed."""
         if weight < self.weight:
             self._budget.give_back(self.weight - weight)
             self.weight = weight

@@ -1,4 +1,4 @@
-"""Read a queue message into a job; one that cannot be read ends as a `failed` record, or on the dead-letter queue with the reason."""
+"""Read a queue message into a job; one that cannot be read ends as a `failed` record, or as a dead letter with the reason."""
 
 import hashlib
 from contextlib import suppress
@@ -34,11 +34,11 @@ from mailer.services.sending.requeueing.requeue import dead_letter, enqueue
 BODY_MISSING = ErrorInfo("body_missing", "its parked body is not in the bucket any more")
 
 NOT_ALLOWED = "producer_not_allowed"
-"""Reason of a dead letter whose producer may not ask for its tenant: nothing is written under that tenant."""
+"""The reason of a dead letter whose producer may not send for its tenant: nothing is written under that tenant."""
 
 
 def read(received: Received, deps: SendDependencies) -> Job | Received | None:
-    """Return the job; None where the message is dealt with; the message itself where SQS must redeliver it."""
+    """Return the job; None if the message is done with; the message itself if SQS must redeliver it."""
     try:
         try:
             return _job_or_end(received, deps)
@@ -73,7 +73,7 @@ def _job_or_end(received: Received, deps: SendDependencies) -> Job | None:
 
 
 def _asks_for_a_foreign_tenant(queue_message: QueueMessage, deps: SendDependencies) -> bool:
-    """Whether its producer may not send for the tenant that the message names."""
+    """Return whether the producer may not send for the tenant that the message names."""
     if queue_message.sender is None or not (rules := deps.producers.current()).tenants:
         return False
     ids = readable_ids(queue_message.body)
@@ -81,7 +81,7 @@ def _asks_for_a_foreign_tenant(queue_message: QueueMessage, deps: SendDependenci
 
 
 def _is_of_a_later_version(queue_message: QueueMessage, now: datetime) -> bool:
-    """Whether a request that cannot be read was read before by a later version of this code, which put it here."""
+    """Return whether a later version of this code could read this request and put it on the queue."""
     return (queue_message.schema > SCHEMA or queue_message.parked is not None) and now < queue_message.created_at + 2 * MAX_AHEAD
 
 
@@ -106,7 +106,7 @@ def _job(received: Received, request: SendRequest, now: datetime) -> Job:
 
 
 def _body(received: Received, deps: SendDependencies) -> str:
-    """Return the request's JSON; a pointer's from the bucket, where only its own tenant's may be named."""
+    """Return the request's JSON; for a pointer it is fetched from the bucket, if the key is the request's own."""
     queue_message = received.queue_message
     if queue_message.parked is None:
         return queue_message.body
@@ -120,9 +120,9 @@ def _body(received: Received, deps: SendDependencies) -> str:
 
 
 def _refuse(received: Received, deps: SendDependencies, refusal: RequestError, send: SendRequest | None) -> None:
-    """End a request that cannot be taken as `failed`, where its ids can be read and stand for nothing else yet.
+    """End a refused request as `failed`, if its ids can be read and belong to no other request; else dead-letter it.
 
-    `send` is given where only its times do not fit: then it is known by its content, as any other.
+    `send` is given if only its times are refused: then its content hash is known.
     """
     queue_message = received.queue_message
     request = Request.of(send, **_papers(queue_message)) if send else _unreadable(queue_message)
@@ -148,25 +148,25 @@ def _papers(queue_message: QueueMessage) -> dict[str, Any]:
 
 
 def _unreadable(queue_message: QueueMessage) -> Request | None:
-    """Return what is known of a request that cannot be read; None where not even its ids are."""
+    """Return what is known of a request that cannot be read; None if its ids are not known."""
     ids = readable_ids(queue_message.body)
     if ids is None:
         return None
     digest = hashlib.sha256(queue_message.body.encode("utf-8", "surrogatepass")).hexdigest()
-    # The scheme of readable requests, so that it never counts as the content of one.
+    # With the scheme of readable requests, so that it differs from the content of every one of them.
     return Request(tenant_id=ids[0], request_id=ids[1], content_hash=f"{HASH_SCHEME}:{digest}", recipients=0, **_papers(queue_message))
 
 
 _MAX_MESSAGE = 2_000
-"""Characters of an error text kept on a record."""
+"""Characters of an error text that a record keeps."""
 
 
 def _end_without_body(received: Received, deps: SendDependencies, error: ErrorInfo) -> None:
     ids = readable_ids(received.queue_message.body)
     record = deps.messages.get(*ids) if ids else None
-    if record is None or record.ended or record.parked != received.queue_message.parked:  # other content may have come under the same id
+    if record is None or record.ended or record.parked != received.queue_message.parked:  # the id may belong to other content
         return
-    with suppress(RefusedError):  # it has been sent, or has ended, meanwhile: nobody needs the body
+    with suppress(RefusedError):  # it was sent, or has ended, meanwhile: the body is not needed
         end_unsent(changes.request_of(record), deps, error)
 
 

@@ -1,4 +1,4 @@
-"""A send request on its way through the send path, and what the steps of that path depend on."""
+"""A job of the send path, and what the steps of that path depend on."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -47,9 +47,9 @@ class SendDependencies:
     workers: Executor
     """Sends the messages of a batch concurrently."""
     budget: ByteBudget
-    """Bounds the bytes of raw messages that are composed or sent at once."""
+    """Limits the bytes of raw messages that are composed or sent at once."""
     new_owner: Callable[[], str]
-    """Makes a token that no other attempt has."""
+    """Makes a token that is unique to an attempt."""
     send_timeout: timedelta
     """SendFunction's timeout: after it a worker is dead."""
 
@@ -59,16 +59,16 @@ class Received:
     """One message as SQS delivered it."""
 
     sqs_message_id: str
-    """What the partial batch response names."""
+    """The id for the partial batch response."""
     queue_message: QueueMessage
     receives: int
     """How many times SQS has delivered this message, this time included."""
     sent_at: datetime | None = None
-    """When SQS took it; None where the event does not say."""
+    """When SQS took it; None if the event does not say."""
     crash: ErrorInfo | None = None
-    """Why it goes to the dead-letter queue and is not tried: its worker died while it was tried alone."""
+    """Why it is not tried but goes to the dead-letter queue: its worker died while it was tried alone."""
     raised: bool = False
-    """Whether our own code raised an unexpected error on it."""
+    """Whether our own code raised an unexpected error."""
 
     @property
     def redeliveries(self) -> int:
@@ -78,7 +78,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A send request that could be read, with the queue message it came in."""
+    """A send request that could be read, with its queue message."""
 
     received: Received
     send: SendRequest

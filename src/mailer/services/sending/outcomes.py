@@ -1,4 +1,4 @@
-"""Record the outcome of an attempt, and defer a request that is to be tried again."""
+"""Record the outcome of an attempt, and defer a request that will be tried again."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +18,7 @@ from mailer.services.sending.requeueing.requeue import carry_proof, discard_body
 
 
 def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
-    """Write the outcome to the record; where the table does not take it, requeue the message with the outcome as proof.
+    """Write the outcome to the record; if the table does not take it, requeue the message with the outcome as proof.
 
     Raises:
         DependencyError: neither the table nor the queue took it, or its body is not safe yet: SQS must redeliver the message.
@@ -39,7 +39,7 @@ def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outc
 
 
 def _write_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> Delivery | None:
-    """Write an outcome down and return the record as it stands then; None where there is none."""
+    """Write an outcome and return the record after it; None if there is no record."""
     match outcome:
         case Sent(message_id):
             return _record_accepted(job, deps, fence, message_id, row)
@@ -56,7 +56,7 @@ def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome
         carry_proof(job, deps, fence, outcome, failure)
     except DependencyError:
         if isinstance(outcome, NotSent) and outcome.error.error_class is not ErrorClass.FAILED:
-            # The queue is out of reach, perhaps not the table: SQS redelivers this very message, and the record then lets it be tried.
+            # The queue failed, but the table may work: SQS redelivers this same message, and this record lets it be tried then.
             deferral = Deferral(
                 until=deps.clock.now(), generation=job.queue_message.generation, error=outcome.error, parked=job.queue_message.parked
             )
@@ -73,7 +73,7 @@ def _record_accepted(job: Job, deps: SendDependencies, fence: Fence, message_id:
 
 
 def _attempt(deps: SendDependencies, job: Job, step: str, write: Callable[[], None]) -> None:
-    """Make a write about the tenant that the request does not depend on."""
+    """Make a write about the tenant; a failure does not affect the request."""
     try:
         write()
     except DependencyError as failure:
@@ -101,7 +101,7 @@ def _defer_attempt(job: Job, deps: SendDependencies, fence: Fence, outcome: NotS
 
 
 def record_tenant_fault(job: Job, deps: SendDependencies, error: ErrorInfo, row: Provider | None) -> bool:
-    """Count a tenant-class error against the tenant's active version; True when the provider is suspended now."""
+    """Count a tenant-class error against the tenant's active version; True if this suspended the provider."""
     if row is None or row.active is None:
         return False
     try:
@@ -115,7 +115,7 @@ def record_tenant_fault(job: Job, deps: SendDependencies, error: ErrorInfo, row:
 
 
 def _write(job: Job, deps: SendDependencies, change: Change) -> Delivery | None:
-    """Apply a change and note the record; return it as it stands, also where it refused the change (None: there is none)."""
+    """Apply a change and report the record; return the current record, also if it refused the change (None: there is none)."""
     try:
         with job.timings.measured("write", deps.clock):
             record = deps.messages.apply(change)

@@ -1,6 +1,6 @@
-"""Send a batch of requests off the queue: read, get the provider, reserve slots, compose, pass the fence, call SES, record the outcome.
+"""Send a batch of requests from the queue: read, get the provider, reserve slots, compose, pass the fence, call SES, record the outcome.
 
-Every message ends in one of three ways: its request's record says what became of it, a newer message is on the queue, or its id is in the
+Every message ends in one of three ways: its request's record has the result, a newer message is on the queue, or its id is among the
 returned failures and SQS redelivers it.
 """
 
@@ -35,11 +35,11 @@ from mailer.services.sending.suppressed import ALL_SUPPRESSED, Entries, Rows, lo
 from mailer.services.sending.suspects import is_suspect, requeue_in_time, try_alone
 
 CALL_SPAN = timedelta(seconds=27)
-"""How long an attempt may take: the fence, to connect (3 s), shake hands (3 s), write (5 s) and read (10 s), and to record the outcome.
-An attempt is not begun with less of the function's time left, and its worker is given up after it."""
+"""How long an attempt may take: the fence, connect (3 s), TLS handshake (3 s), write (5 s), read (10 s), and recording the outcome.
+An attempt is not begun with less of the function's time left, and after it the attempt counts as lost."""
 
 FENCE_SPAN = timedelta(seconds=5)
-"""A fence that took longer has eaten the time for the call, which is then not made."""
+"""If the fence took longer, too little time is left for the call, which is not made then."""
 
 
 def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: datetime) -> list[str]:
@@ -65,7 +65,7 @@ def _send_trusted(batch: Sequence[Received], deps: SendDependencies, ends_at: da
 
 
 def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
-    """Send what could be read; return what SQS must redeliver."""
+    """Send jobs; return the messages that SQS must redeliver."""
     rows = _rows({job.tenant_id for job in jobs}, deps)
     entries = look_up(jobs, rows, deps)
     prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, entries, deps)), jobs))
@@ -75,7 +75,7 @@ def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: dat
 
 
 def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
-    """Read the batch's provider rows at once; a failure hits each of its requests, not the batch."""
+    """Read the batch's provider rows in one call; a failure is handled for each request, not for the batch."""
     try:
         rows = deps.providers.get_many(tenant_ids) if tenant_ids else {}
     except DependencyError as failure:
@@ -84,7 +84,7 @@ def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
 
 
 def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | Received | None:
-    """Do some work for a request; None where it was deferred instead, the received message where SQS must redeliver it."""
+    """Do some work for a request; None if it was deferred instead, the received message if SQS must redeliver it."""
     try:
         return _or_defer(job, deps, work)
     except Exception as failure:  # noqa: BLE001  # a bug must not fail the rest of the batch
@@ -93,7 +93,7 @@ def _safely[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | R
 
 
 def _or_defer[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T | None:
-    """Do some work for a request; None where an AWS service failed and the request was deferred."""
+    """Do some work for a request; None if an AWS service failed and the request was deferred."""
     try:
         return work()
     except DependencyError as failure:
@@ -103,7 +103,7 @@ def _or_defer[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T |
 
 
 def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
-    """Defer a request while an AWS service fails; requeue it alone where the table fails too, or a proof is not recorded yet."""
+    """Defer a request because an AWS service failed; only requeue it if the table fails too, or its proof is not recorded yet."""
     job = job.failed()
     until = deps.clock.now() + retry_delay(NotSent(failure.error), job.queue_message.failures)
     if job.queue_message.proof:
@@ -116,7 +116,7 @@ def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyEr
 
 
 def prepare_send(job: Job, rows: Rows, entries: Entries, deps: SendDependencies) -> PreparedSend | None:
-    """Do for one request all that needs no slot; None where it was deferred or ended.
+    """Do all steps of a request that need no slot; None if it was deferred or ended.
 
     Raises:
         DependencyError: an AWS service failed.
@@ -143,7 +143,7 @@ def _prepare_in_time(job: Job, row: Provider | None, entries: Entries, deps: Sen
     except RequestError as refusal:
         end_job(job, deps, ErrorInfo(refusal.code, str(refusal)))
         return None
-    # Deferred here where a service fails, because the caller's job has not got the pinned versions.
+    # On a failure defer here: the caller's job does not have the pinned versions.
     return _or_defer(job, deps, lambda: _prepare_pinned(job, row, entries, deps))
 
 
@@ -168,7 +168,7 @@ def _with_recipients(job: Job, row: Provider | None, config: StoredConfig, entri
 
 
 def _with_uploads(job: Job, deps: SendDependencies) -> Job:
-    """Pin the uploads to the versions that are there at the first reading, so that each later message sends those."""
+    """Pin the uploads to the current versions at the first reading, so that later messages send the same ones."""
     if all(ref.version for ref in job.send.uploads.values()):
         return job
     job = replace(job, send=pin(job.send, lambda ref: ref.version or deps.attachments.version(job.tenant_id, ref)))
@@ -176,10 +176,7 @@ def _with_uploads(job: Job, deps: SendDependencies) -> Job:
 
 
 def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
-    """Return a message that brings the pinned versions back.
-
-    One whose body has no room for them, or grows when it is escaped, is parked.
-    """
+    """Return the message with the pinned versions in its body; a body that gets too large with them is parked."""
     body = canonical_json(job.send)
     if job.queue_message.parked is None and len(body) > MAX_BODY:
         return replace(job.queue_message, body=ids_alone(job.tenant_id, job.send.request_id), parked=park(job, deps))
@@ -187,7 +184,7 @@ def _with_pins(job: Job, deps: SendDependencies) -> QueueMessage:
 
 
 def _record_proof(job: Job, row: Provider | None, deps: SendDependencies) -> bool:
-    """Record the outcome of an attempt that the table did not take before; False when the message is handled like any other."""
+    """Record an outcome that the table did not take before; False if there is nothing to record."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     proven = proof.proven_outcome(job.queue_message.proof or "", job.request, record)
     if proven is None:
@@ -247,7 +244,7 @@ def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
 
 
 def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
-    """Send at a slot. The mail is composed first, while the slot is awaited; one that cannot be composed wastes it."""
+    """Compose the mail, wait for the slot, send. A mail that cannot be composed wastes its slot."""
     try:
         mail = _compose(prepared, deps)
     except RequestError as refusal:
@@ -292,7 +289,7 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
         return
     except DependencyError as failure:
         deps.telemetry.failed("begin", job.tenant_id, failure)
-        # The fence may be passed all the same; without a proof the request would end as unknown though nobody called the provider.
+        # The fence may have been passed all the same; without the proof the request would become unknown although SES was not called.
         carry_proof(job, deps, Fence(0, owner), NotSent(failure.error), failure)
         return
     fence = Fence(record.attempt, owner)

@@ -1,4 +1,4 @@
-"""Reserve sending slots for a batch: one reservation for each sending account, then all messages in the order of their slots."""
+"""Reserve sending slots for a batch: one reservation per sending account; the messages are sent in the order of their slots."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from mailer.services.sending.jobs import Job, SendDependencies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedSend:
-    """A job with its provider; what it still needs is a slot and its mail."""
+    """A job with its provider, without slot and mail yet."""
 
     job: Job
     row: Provider | None
@@ -39,23 +39,22 @@ class PreparedSend:
 
     @property
     def account(self) -> str | None:
-        """Return the key of the account whose rate it counts towards; None where nothing is paced."""
+        """Return the key of the sending account that it counts towards; None if it is not paced."""
         return account_of(self.job.tenant_id, self.config)
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledSend:
-    """When a message may be sent, or why that is not known."""
+    """A prepared send with its slot, its time to retry, or the failure of the reservation."""
 
     prepared: PreparedSend
     plan: Slot | RetryAt | Exception
 
 
 def reserve_slots(prepared: Iterable[PreparedSend], deps: SendDependencies, *, latest: datetime) -> Sequence[ScheduledSend]:
-    """Reserve slots for all messages of each account together; return them in the order in which to send.
+    """Reserve slots for all messages of each account together; return them in sending order.
 
-    In that order no message stands behind one that waits longer; what must wait is requeued once the due messages are under way. After
-    `latest` nothing is reserved: all are requeued at once.
+    The order is by slot; messages without one come last and are requeued. After `latest` nothing is reserved: all are requeued.
     """
     accounts: dict[str | None, list[PreparedSend]] = defaultdict(list)
     for one in prepared:
@@ -79,15 +78,13 @@ def _reserve(account: str | None, prepared: Sequence[PreparedSend], deps: SendDe
             [one.job.queue_message.slot for one in prepared],
             now,
         )
-    except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
+    except Exception as failure:  # noqa: BLE001  # raised again for each message, which is then handled by itself
         return [ScheduledSend(one, failure) for one in prepared]
     return [ScheduledSend(one, plan) for one, plan in zip(prepared, plans, strict=True)]
 
 
 def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) -> Slot | RetryAt:
-    """Return the slot, or a new one if this worker missed it: composing took long, or all its threads were busy.
-
-    A missed slot is forfeited, as one that a message carries too late: SES forgives no more.
+    """Return the slot, or a new one if this worker missed it because composing took long or all threads were busy.
 
     Raises:
         DependencyError: the pacing table did not answer.
@@ -99,15 +96,15 @@ def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) 
 
 
 def _source(prepared: Sequence[PreparedSend]) -> RateSource:
-    """Return where the rate comes from; GetSendQuota is asked again only where verify was allowed to call it."""
+    """Return the source of the rate; GetSendQuota is only called if verify was allowed to call it."""
     answering = next((one.provider for one in prepared if one.config.quota_rate is not None), None)
     return rate_source([one.config for one in prepared], (lambda: answering.account_facts().max_send_rate) if answering else None)
 
 
 def apply_backpressure(outcome: Outcome, prepared: PreparedSend, deps: SendDependencies) -> None:
-    """Slow the account down, or pause it, where SES throttled it or its quota is used up.
+    """Slow the account down after a throttle; pause it if its quota is used up.
 
-    Where the pacing table does not answer, the rate stays as it was until the next refusal.
+    If the pacing table does not answer, the rate stays until the next refusal.
     """
     if prepared.account is None or not isinstance(outcome, NotSent):
         return

@@ -1,8 +1,8 @@
-"""Isolate poison messages: try alone what may have killed a worker, so that a message that kills is found and fails no other.
+"""Isolate poison messages: try suspects alone, so that a message that kills workers is found and does not fail others.
 
-A message that SQS delivers for the third time is a suspect: it, or one beside it, may have killed the workers before. Suspects are tried
-one at a time, after all others. Each is marked before it is read, and the mark changes when the try is over: so a message that comes back
-with its mark unchanged killed its worker. It alone goes to the dead-letter queue.
+A message that SQS delivers for the third time is a suspect: it, or another one of its batches, may have killed the earlier workers.
+Suspects are tried one at a time, after all other messages. Each is marked before it is read, and the mark changes when the try is over.
+A message that is delivered again with its mark unchanged has killed its worker; only such a message goes to the dead-letter queue.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from mailer.services.sending.jobs import Job, Received, SendDependencies
 from mailer.services.sending.requeueing.requeue import dead_letter_crashed, enqueue
 
 SUSPECT_FROM = 3
-"""Deliveries of a message, those of earlier generations counted in."""
+"""Deliveries of a message, those of earlier generations included."""
 
 REQUEUE_FROM = 5
-"""From this receive on a message that was not tried alone is requeued as a new one, before SQS moves it to the dead-letter queue."""
+"""From this receive on a message that was not tried alone is requeued as a new one, before SQS would dead-letter it."""
 
 DEAD_LETTER_FROM = 4
-"""From this receive on a message on which our own code fails, tried alone, goes to the dead-letter queue."""
+"""From this receive on a message that was tried alone, and on which our own code fails, goes to the dead-letter queue."""
 
 TRIAL_SPAN = timedelta(seconds=40)
-"""A try is not begun with less of the function's time left: the end of that must not look like a crash."""
+"""A try is not begun with less of the function's time left, because a timeout would look like a crash."""
 
-DIED = ErrorInfo("processing_crashed", "the worker died while it tried this request by itself")
+DIED = ErrorInfo("processing_crashed", "the worker died while it tried this request alone")
 RAISED = ErrorInfo("processing_crashed", "our code failed on this request each time; the log names step and error")
 
 SendJob = Callable[[Job], Received | None]
@@ -38,14 +38,14 @@ SendJob = Callable[[Job], Received | None]
 
 
 def is_suspect(received: Received) -> bool:
-    """Whether a message has to be tried alone."""
+    """Return whether a message has to be tried alone."""
     return received.redeliveries + 1 >= SUSPECT_FROM
 
 
 def requeue_in_time(received: Received, deps: SendDependencies) -> Received | None:
-    """Requeue a suspect as a new message, if SQS would move it soon and nobody has tried it alone; return what is still to be tried.
+    """Requeue a suspect as a new message, if SQS would dead-letter it soon and it was not tried alone; else return it.
 
-    This comes before anything else of the batch, which may kill the worker again.
+    This is done before the rest of the batch, which may kill the worker again.
     """
     if received.receives < REQUEUE_FROM:
         return received
@@ -58,7 +58,7 @@ def requeue_in_time(received: Received, deps: SendDependencies) -> Received | No
 
 
 def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, send_job: SendJob) -> Received | None:
-    """Try a suspect; return it where SQS must redeliver it."""
+    """Try a suspect; return it if SQS must redeliver it."""
     now = deps.clock.now()
     if now + TRIAL_SPAN > ends_at:
         return _requeue_as_new(received, deps)
@@ -71,7 +71,7 @@ def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, sen
         return _try(received, by, deps, send_job)
     if trial.stage is Stage.DONE:
         return None
-    if now <= trial.at + deps.send_timeout + WORKER_DEAD_MARGIN:  # SQS has handed it out twice, and the other worker is at it
+    if now <= trial.at + deps.send_timeout + WORKER_DEAD_MARGIN:  # SQS has delivered it twice, and the other worker still has it
         return received
     return _give_up(received, trial.stage, DIED, deps, send_job)
 
@@ -98,7 +98,7 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
 
 
 def _give_up(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependencies, send_job: SendJob) -> Received | None:
-    """Put a message on the dead-letter queue; one that could not be read before is not read now."""
+    """Dead-letter a message; if the crash was in reading it, it is not read again."""
     unsafe: Received | None = received
     if stage is Stage.SENDING:
         job = read(replace(received, crash=crash), deps)
@@ -116,7 +116,7 @@ def _give_up(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDepen
 
 
 def _requeue_after_failure(received: Received, deps: SendDependencies, failure: DependencyError) -> Received | None:
-    """Requeue a suspect while the table does not take its mark: without the mark nobody would know what killed the worker."""
+    """Requeue a suspect because the table does not take its mark: without the mark a crash would not be noticed."""
     deps.telemetry.failed("mark trial", received.queue_message.tenant_id, failure)
     failures = received.queue_message.failures + 1
     received = replace(received, queue_message=replace(received.queue_message, failures=failures))
@@ -140,6 +140,6 @@ def _requeue_as_new(received: Received, deps: SendDependencies, delay: timedelta
 
 
 def _done(received: Received, deps: SendDependencies) -> None:
-    """Mark a message as done: should the worker die before SQS deletes it, it is acknowledged when it comes again."""
+    """Mark a message as done: if the worker dies before SQS deletes it, the next worker only acknowledges it."""
     with suppress(DependencyError):
         deps.trials.reach(received.sqs_message_id, Trial(Stage.DONE, "-", deps.clock.now()))

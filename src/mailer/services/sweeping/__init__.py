@@ -1,1 +1,1 @@
-"""What runs every minute: end what is overdue, and put parked mail back on the queue."""
+"""The sweeper, which runs every minute: it ends expired requests and puts parked mail back on the queue."""

@@ -1,4 +1,4 @@
-"""Budget how much parked mail is released: no faster than its sending accounts may send."""
+"""Limit how much parked mail is released: no more than its sending accounts may send."""
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
@@ -22,7 +22,7 @@ class ReleaseBudget:
     """Recipients that find a slot."""
 
     def take(self, recipients: int) -> bool:
-        """Spend budget on a message, if any is left; the first that finds none left closes the budget."""
+        """Spend budget on a message, if any is left."""
         if self.remaining <= 0:
             return False
         self.remaining -= recipients
@@ -68,9 +68,9 @@ class ReleaseBudgets:
         self._accounts: dict[str, ReleaseBudget | DependencyError] = {}
 
     def of(self, tenant_ids: Collection[str]) -> Mapping[str, ReleaseBudget | Blocked | DependencyError | None]:
-        """Return each tenant's budget, or why its mail waits for its provider; None where all of it may be released, as with SMTP.
+        """Return each tenant's budget, or why its mail is blocked; None if all of it may be released, as with SMTP.
 
-        Where its row, or its account's rate, could not be read, that error is its value: its mail stays where it is.
+        If its row, or its account's rate, could not be read, the value is that error, and its mail stays parked.
 
         Raises:
             DependencyError: a table did not answer.
@@ -78,14 +78,14 @@ class ReleaseBudgets:
         unknown = sorted(set(tenant_ids) - self._tenants.keys())
         if unknown:
             rows = self._deps.providers.get_many(unknown)
-            # As for mail that is asked for now: what was asked for before a DELETE fails when its pointer is read.
+            # As for new mail: requests from before a DELETE fail when their pointers are read.
             now = self._deps.clock.now()
             unreadable = {tenant_id: row for tenant_id, row in rows.items() if isinstance(row, DependencyError)}
             readable = {tenant_id: row for tenant_id, row in rows.items() if not isinstance(row, DependencyError)}
             states = {tenant_id: sending_state(readable.get(tenant_id), now) for tenant_id in unknown if tenant_id not in unreadable}
             self._tenants |= unreadable
             self._look_up({tenant_id: state for tenant_id, state in states.items() if isinstance(state, StoredConfig)})
-            # What will never be sent goes back to end with its reason.
+            # Mail that can never be sent is requeued too, and ends with its reason.
             self._tenants |= {
                 tenant_id: state if state.waits else None for tenant_id, state in states.items() if isinstance(state, Blocked)
             }

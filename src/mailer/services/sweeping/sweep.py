@@ -1,6 +1,6 @@
-"""Sweep the open records: end what has expired, requeue parked bodies that are due, release the mail of resumed tenants.
+"""Sweep the open records: end expired requests, requeue parked bodies that are due, release the mail of resumed tenants.
 
-Bounded per run and idempotent: what a run leaves, or a crash makes it do twice, the next run corrects.
+Bounded per run and idempotent: the next run does what a run has left, and corrects what a crash made it do twice.
 """
 
 from collections import deque
@@ -39,8 +39,8 @@ SENT_TOGETHER = 10
 """Pointers in one call of the queue: SQS's limit of a batch; the calls run concurrently."""
 
 LOOK_AGAIN = timedelta(minutes=5)
-"""When a released record is looked at again: long after the send path has taken its pointer, which moves that time on; soon enough for the
-few whose pointers a crash of the sweeper has lost."""
+"""When a released record is swept again: long after SendFunction has normally taken its pointer, which changes that time; soon enough for
+the few pointers that a crash of the sweeper has lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class SweepDependencies:
 
 @dataclass(slots=True)
 class SweepStats:
-    """What one run did; `lag` is how late it came to the longest overdue record."""
+    """What one run did; `lag` is how late the longest overdue record was swept."""
 
     moved: int = 0
     overdue: int = 0
@@ -71,7 +71,7 @@ class SweepStats:
 
 
 def sweep(deps: SweepDependencies, *, ends_at: datetime) -> SweepStats:
-    """Do one run, until nothing is due or the time is over."""
+    """Do one run, until nothing is due or the time is up."""
     stats, budgets, is_consumed = SweepStats(), ReleaseBudgets(deps), cache(lambda: _is_consumed(deps))
     shards = set(range(deps.shards))
     while shards and deps.clock.now() < ends_at:
@@ -93,7 +93,7 @@ def _read_due(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
 def _move(
     page: Sequence[Delivery], budgets: ReleaseBudgets, is_consumed: Callable[[], bool], deps: SweepDependencies, stats: SweepStats
 ) -> bool:
-    """Move each record of a page on; False when none could be, so that asking again at once would show the same page."""
+    """Move each record of a page on; False if none could be, because the same page would come again then."""
     now = deps.clock.now()
     for record in page:
         stats.lag = max(stats.lag, now - (record.sweep_at or now))
@@ -111,17 +111,17 @@ def _move(
 
 
 def is_overdue(record: Delivery, now: datetime) -> bool:
-    """Whether an open record's message has not come back in time: it is lost, or the queue is far behind."""
+    """Return whether an open record's message has not arrived in time: it is lost, or the queue is far behind."""
     return record.status in (Status.QUEUED, Status.DEFERRED) and (record.due_at or record.created_at) + OVERDUE_AFTER <= now
 
 
 def was_requeued(record: Delivery) -> bool:
-    """Whether a pointer of a parked request that is due was sent before: such a record is swept later than it was due."""
+    """Return whether a pointer of a due, parked request was sent before: the record's sweepAt is later than its dueAt then."""
     return record.due_at is None or (record.sweep_at is not None and record.sweep_at > record.due_at)
 
 
 def _is_consumed(deps: SweepDependencies) -> bool:
-    """Whether the event source has run for half an hour, so that what was on the queue then is consumed; assumed where it is not known."""
+    """Return whether the event source has run for half an hour, so that older messages are consumed; True if it is not known."""
     try:
         since = deps.event_source.running_since()
     except DependencyError as failure:
@@ -131,7 +131,7 @@ def _is_consumed(deps: SweepDependencies) -> bool:
 
 
 def must_end(record: Delivery, now: datetime) -> bool:
-    """Whether a record that is due gets its end now, rather than another try."""
+    """Return whether a due record is ended now instead of tried again."""
     return record.status is Status.SENDING or record.expires_at <= now
 
 
@@ -154,7 +154,7 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
 
 
 def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: SweepDependencies) -> int:
-    """Requeue what the accounts can send; reschedule what is over their budgets, which would only be received to be parked again."""
+    """Requeue what the accounts can send; reschedule the rest, which would only be received and parked again."""
     try:
         budget_of = budgets.of({record.tenant_id for record in records})
     except DependencyError as failure:
@@ -170,7 +170,7 @@ def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets,
             case ReleaseBudget() as budget if not budget.take(record.recipients):
                 at = budget.retry_at(record.recipients, now)
                 over.append(changes.reschedule(record, now, due_at=at, sweep_at=min(at, record.expires_at)))
-            case UnreadableError():  # for longer than a failed call, and others stand behind it
+            case UnreadableError():  # it lasts, and other records must not wait behind it
                 over.append(changes.reschedule(record, now, sweep_at=min(now + LOOK_AGAIN, record.expires_at)))
             case DependencyError():
                 pass
@@ -180,7 +180,7 @@ def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets,
 
 
 def _requeue_parked(records: Sequence[Delivery], deps: SweepDependencies) -> int:
-    """Send a pointer to each parked body, then reschedule its record: a crash in between sends a duplicate, which its generation stops."""
+    """Send a pointer to each parked body, then reschedule its record: after a crash in between a duplicate is sent, and dropped later."""
     missed = _send_pointers(records, deps)
     return _apply_all([changes.reschedule(record, deps.clock.now()) for record in records if record not in missed], deps)
 
@@ -198,7 +198,7 @@ def _send_pointers(records: Sequence[Delivery], deps: SweepDependencies) -> Coll
 
 
 def _release_all(budgets: ReleaseBudgets, deps: SweepDependencies, stats: SweepStats, ends_at: datetime) -> None:
-    """Release what the accounts can send of each tenant's mail, page by page in rotation: no tenant waits behind a large backlog."""
+    """Release of each tenant's mail what its account can send, page by page in rotation: no tenant waits behind a large backlog."""
     try:
         tenants = deps.releases.releasing()
         budget_of = budgets.of(tenants)
@@ -226,7 +226,7 @@ def _release(
     deps: SweepDependencies,
     stats: SweepStats,
 ) -> bool:
-    """Release the next page of a tenant's mail; False when no more of it goes in this run. What is left keeps the tenant on the list.
+    """Release the next page of a tenant's mail; False if no more is released in this run. While some is left the tenant stays on the list.
 
     Raises:
         DependencyError: a table did not answer: not all of the tenant's mail is released yet.
@@ -236,12 +236,12 @@ def _release(
     if isinstance(budget, ReleaseBudget) and budget.remaining <= 0:
         return False
     page = next(pages, ())
-    # A provider that was switched off again leaves its mail where it is: it is marked again when it is back.
+    # If the provider was switched off again, its mail stays parked; the tenant is listed again when the provider is back.
     if not page or isinstance(budget, Blocked):
         deps.releases.released(tenant_id, deps.clock.now())
         return False
     free = [record for record in page if budget is None or budget.take(record.recipients)]
-    # The record first: a pointer that came before its dueAt would have to wait for the old one.
+    # First the record: a pointer that arrived before the old dueAt would have to wait for it.
     freed = list(deps.workers.map(lambda record: _make_due(record, deps), free))
     due = [record for record in freed if isinstance(record, Delivery)]
     missed = _send_pointers(due, deps)
@@ -254,7 +254,7 @@ def _release(
 
 
 def _make_due(record: Delivery, deps: SweepDependencies) -> Delivery | DependencyError | None:
-    """Make a record due, and sweep it again should this run not get to send its pointer; None where it went on by itself."""
+    """Make a record due, and schedule a sweep in case this run does not send its pointer; None if its state has changed."""
     now = deps.clock.now()
     look = min(now + LOOK_AGAIN, record.expires_at)
     try:
@@ -273,7 +273,7 @@ def _apply_all(wanted: Sequence[Change], deps: SweepDependencies) -> int:
 
 
 def _applied(change: Change, deps: SweepDependencies) -> Delivery | None:
-    """Apply a change; None where the record has gone on by itself, or the table did not answer."""
+    """Apply a change; None if the record's state has changed, or the table did not answer."""
     try:
         return deps.messages.apply(change)
     except (RefusedError, DependencyError) as failure:

@@ -1,6 +1,6 @@
-"""What happens to a request that cannot go on now.
+"""Requests that cannot be sent now.
 
-deferral.py    it waits, or ends unsent
-reconcile.py   its record does not allow the attempt: another worker has it, had it, or it has ended
-requeue.py     its next queue message, its parked body, its dead letter
+deferral.py    the request waits, or ends unsent
+reconcile.py   the record does not allow the attempt: another worker sends or has sent it, or it has ended
+requeue.py     the next queue message, the parked body, the dead letter
 """

@@ -1,4 +1,4 @@
-"""Let a request wait that has not reached the fence, or end it unsent."""
+"""Defer a request that has not reached the fence, or end it unsent."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -36,23 +36,23 @@ def defer(
     deferral = requeue_or_park(job, deps, until, error, waits_for, slot=slot)
     try:
         deps.telemetry.recorded(deps.messages.apply(changes.defer(job.request, deps.clock.now(), deferral)), job.timings.steps)
-    except RefusedError as refusal:  # it went on meanwhile, as its next message will find
+    except RefusedError as refusal:  # its record changed meanwhile; its next message will be reconciled with it
         if not deferral.on_queue:
             _reconcile_parked(job, deps, refusal.current, deferral.parked)
     except DependencyError as failure:
         deps.telemetry.failed("defer", job.tenant_id, failure)
-        if not deferral.on_queue:  # without a record nobody would fetch the parked body
+        if not deferral.on_queue:  # without a record the sweeper would not find the parked body
             job = job.failed()
             requeue(job, deps, retry_delay(NotSent(failure.error), job.queue_message.failures), parked=deferral.parked)
 
 
 def _reconcile_parked(job: Job, deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
-    """Reconcile a request whose record changed while its body was being parked: no later message would."""
+    """Reconcile a request whose record changed while its body was being parked: it has no later message that would."""
     if record is None:
         return
     if not same_content(job.request.content_hash, record.content_hash):
         reconcile(job, deps, record)
-        if job.queue_message.parked is None:  # its dead letter has the body in itself
+        if job.queue_message.parked is None:  # the dead letter contains the body
             discard(key, deps)
         return
     if record.generation > job.queue_message.generation:
@@ -70,7 +70,7 @@ def _is_deferrable(job: Job, record: Delivery) -> bool:
 
 
 def end_job(job: Job, deps: SendDependencies, error: ErrorInfo, *, suppressed: int = 0) -> None:
-    """End a request that cannot be sent; where an earlier attempt may have been accepted it ends as `unknown`.
+    """End a request that cannot be sent: as `failed`, or as `unknown` if an earlier attempt may have been accepted.
 
     `suppressed` is how many recipients were left out, which the record shows.
 
@@ -87,12 +87,12 @@ def end_job(job: Job, deps: SendDependencies, error: ErrorInfo, *, suppressed: i
 
 
 def keep_for_operator(job: Job, crash: ErrorInfo, deps: SendDependencies) -> None:
-    """Put a message that kills its worker on the dead-letter queue; the record stays open until it is redriven, dropped or expires."""
+    """Dead-letter a message that kills its worker; the record stays open until the message is redriven or dropped, or it expires."""
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     if record is not None and not _is_deferrable(job, record) and not reconcile(job, deps, record):
         return
     dead_letter_crashed(job.received, deps, crash)
-    with suppress(RefusedError):  # it went on meanwhile, as the message will find after a redrive
+    with suppress(RefusedError):  # the record changed meanwhile; after a redrive the message is reconciled with it
         deps.telemetry.recorded(
             deps.messages.apply(changes.defer_for_operator(job.request, deps.clock.now(), crash, job.queue_message.parked))
         )

@@ -1,4 +1,4 @@
-"""Reconcile a queue message with its request's record, where that does not let it be sent: it is being sent, was sent, or has ended."""
+"""Reconcile a queue message with a record that does not allow sending: the request is being sent, was sent, or has ended."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -16,13 +16,13 @@ from mailer.services.sending.requeueing.requeue import dead_letter, discard_body
 
 
 def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:
-    """Act on the record's state; True when the request may be tried now.
+    """Act on the record's state; True if the request may be tried now.
 
     Raises:
         DependencyError: nothing safe was written; SQS must redeliver the message.
     """
     if not same_content(job.request.content_hash, record.content_hash):
-        dead_letter(job.queue_message, deps, "request_id_reused", "another request with other content came under this requestId before")
+        dead_letter(job.queue_message, deps, "request_id_reused", "an earlier request with other content has this requestId")
         return False
     if record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
         discard_body(deps, record, job.queue_message.parked)
@@ -30,7 +30,7 @@ def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:
     if record.generation > job.queue_message.generation:
         if job.queue_message.generation == 0 and has_lost_its_copy(record, deps.clock.now()):
             _take_over(job, deps, record)
-        return False  # else a newer message is on its way; this one came again because its receipt was lost
+        return False  # a newer message exists; SQS delivered this one again because its deletion was lost
     match record.status:
         case Status.SENDING:
             return _reconcile_sending(job, deps, record)
@@ -42,15 +42,12 @@ def reconcile(job: Job, deps: SendDependencies, record: Delivery) -> bool:
 
 
 def has_lost_its_copy(record: Delivery, now: datetime) -> bool:
-    """Whether a request that waits should long have come back by itself; one that is left to an operator is never due."""
+    """Return whether a deferred request is long overdue; one that is left to an operator is never due."""
     return record.status is Status.DEFERRED and record.due_at is not None and record.due_at + OVERDUE_AFTER <= now
 
 
 def _take_over(job: Job, deps: SendDependencies, record: Delivery) -> None:
-    """Let what a caller has sent once more stand for the message that the queue has lost. The request is not overdue then.
-
-    Others do not.
-    """
+    """Replace a lost message by this one, which the caller has sent again; the request is not overdue any more."""
     now, generation = deps.clock.now(), record.generation + 1
     enqueue(replace(as_known(job.queue_message, record), generation=generation, schema=SCHEMA), deps, timedelta())
     with suppress(RefusedError, DependencyError):
@@ -86,14 +83,14 @@ def _reconcile_unknown(job: Job, deps: SendDependencies, record: Delivery) -> bo
 
 
 def _after_lost_race(job: Job, deps: SendDependencies, current: Delivery | None) -> bool:
-    """Go on where another worker was granted the resend; else reconcile again: this may be the request's only message."""
+    """Go on if another worker wrote the resend; else reconcile again: this may be the request's only message."""
     return current is None or current.status is Status.QUEUED or reconcile(job, deps, current)
 
 
 def _hold(job: Job, deps: SendDependencies, record: Delivery) -> bool:
-    """Keep the body, so that an operator can send it again, which from now on nobody else does.
+    """Keep the body and hold the request, so that only an operator can send it again.
 
-    A record that has gone on meanwhile says what to do instead.
+    If the record changed meanwhile, reconcile with the new state.
     """
     if record.parked is not None and record.ended:
         return False

@@ -1,4 +1,4 @@
-"""Requeue a request's message or park its body. Order of writes: queue or bucket first, record second, deletion from the queue last."""
+"""Requeue a request's message or park its body. Order of writes: queue or bucket, then record, then deletion from the queue."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -19,9 +19,9 @@ from mailer.services.sending.jobs import Job, Received, SendDependencies
 def requeue(
     job: Job, deps: SendDependencies, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
 ) -> None:
-    """Put the request's next message on the queue, one generation up; `parked` is where its body has been put since it came.
+    """Put the request's next message on the queue, with the next generation; `parked` is the key if its body was parked since.
 
-    Only the `slot` given here is kept: the one that the job brought is used, forfeited or given up.
+    Only the `slot` given here is kept: the slot of the job's own message was used or forfeited.
 
     Raises:
         DependencyError: SQS did not take it.
@@ -51,7 +51,7 @@ def requeue_or_park(
     *,
     slot: float | None = None,
 ) -> Deferral:
-    """Requeue the message, or park the body of a wait that the queue cannot hold; the caller writes the returned deferral to the record.
+    """Requeue the message, or park the body if the wait is too long for the queue; the caller writes the returned deferral to the record.
 
     Raises:
         DependencyError: neither S3 nor SQS took it.
@@ -77,14 +77,14 @@ def requeue_or_park(
 
 
 def park(job: Job, deps: SendDependencies) -> str:
-    """Store the body in the bucket, unless it is there, and return its key: the same for all ways to write the same request."""
+    """Store the body in the bucket, unless it is there, and return its key; equal requests have equal keys."""
     return job.queue_message.parked or deps.parked.park(job.tenant_id, job.send.request_id, canonical_json(job.send))
 
 
 def requeue_at(job: Job, deps: SendDependencies, until: datetime) -> None:
-    """Requeue a request for a given time, whatever its record says until then, and note the new generation; a proof goes along."""
+    """Requeue a request for a given time, with its proof, and note the new generation on the record; its status stays."""
     requeue(job, deps, min(until - deps.clock.now(), MAX_DELAY), proof=job.queue_message.proof)
-    # The message is on the queue; if this write fails, at most one duplicate is processed.
+    # If this write fails, at most one duplicate message is processed.
     with suppress(RefusedError, DependencyError):
         deps.messages.apply(changes.annotate(job.request, deps.clock.now(), generation=job.queue_message.generation + 1))
 
@@ -97,20 +97,20 @@ def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome
 
 
 _PROOF_DELAY = timedelta(seconds=10)
-"""First: long enough for a throttled table to recover, short enough to come before the attempt's deadline."""
+"""The first delay of a proof: long enough for a throttled table to recover, short enough to be before the attempt's deadline."""
 
 
 def discard_body(deps: SendDependencies, record: Delivery | None, key: str | None) -> None:
     """Delete the parked body of a request that has ended for good; that of an `unknown` stays for the operator.
 
-    `key` is where the body is if the record does not know.
+    `key` is used if the record has no key.
     """
     if record is not None and record.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
         discard(record.parked or key, deps)
 
 
 def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> None:
-    """Note a parked body on an open record: it is deleted when the request ends, as another message may still need it."""
+    """Note a parked body on an open record: another message may need it, and it is deleted when the request ends."""
     if record.parked is not None or key is None:
         return
     try:
@@ -122,7 +122,7 @@ def remember_body(deps: SendDependencies, record: Delivery, key: str | None) -> 
 
 
 def dead_letter_crashed(received: Received, deps: SendDependencies, crash: ErrorInfo) -> None:
-    """Put a message that kills its worker on the dead-letter queue; after a redrive it is tried alone at once.
+    """Dead-letter a message that kills its worker; after a redrive it is tried alone at once.
 
     Raises:
         DependencyError: SQS did not take it.
