@@ -106,7 +106,8 @@ def test_a_role_is_assumed_with_the_external_id_for_sending_alone(roles: Assumed
     [call] = sts.calls
     assert (call["RoleArn"], call["ExternalId"]) == (tenants.ROLE_ARN, TRUSTED.external_id)
     [statement] = json.loads(call["Policy"])["Statement"]
-    assert statement == {"Effect": "Allow", "Action": ["ses:SendRawEmail", "ses:GetSendQuota", "ses:GetAccount"], "Resource": "*"}
+    rights = ["ses:SendRawEmail", "ses:SendEmail", "ses:GetSendQuota", "ses:GetAccount"]
+    assert statement == {"Effect": "Allow", "Action": rights, "Resource": "*"}
 
 
 def test_the_session_name_tells_the_tenants_cloudtrail_who_came(roles: AssumedRoles, sts: Sts) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import current_thread, main_thread
+from time import monotonic
 
 import pytest
 from botocore.httpsession import DEFAULT_CA_BUNDLE
@@ -111,6 +112,16 @@ def test_a_small_request_takes_one_write(server: SesServer, pem: Path, monkeypat
     provider.send(tenants.mail(b"x" * size), tags={})
     [request] = server.requests
     assert (len(sizes), b64decode(request.fields["RawMessage.Data"])) == (writes, b"x" * size)
+
+
+def test_a_reader_that_is_slow_from_record_to_record_cannot_hold_a_request_for_ever(pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each record is taken within the timeout, the whole request is not: it ends in time, and proven unsent, for its end is not written."""
+    monkeypatch.setattr(connections, "WRITE_TIMEOUT", 1.0)
+    with SesServer(lambda _: Hang(), tls=certificates.server_context(pem), swallow=100_000_000, pause=0.05) as server:
+        provider = tenants.ses(opened(server, pem))
+        began = monotonic()
+        assert is_proven_unsent(provider.send(tenants.mail(b"x" * 10_000_000), tags={}))
+        assert 1.0 <= monotonic() - began < 15.0  # all of it would take more than half a minute
 
 
 # ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,6 +23,7 @@ MESSAGE = {"QueueUrl": "q", "MessageBody": "{}"}
 EVENT = {"Source": "tenantmail", "DetailType": "Request Ended", "Detail": "{}", "EventBusName": "bus"}
 ROLE = {"RoleArn": "arn:aws:iam::222222222222:role/mail", "RoleSessionName": "platform-acme-v1"}
 RAW = {"Data": b64encode(b"Subject: hi\r\n\r\n").decode()}
+LARGE_MAIL = {"FromEmailAddress": "a@b.example", "Content": {"Raw": {"Data": b"x"}}, "Destination": {"ToAddresses": ["c@d.example"]}}
 
 GOOD: list[tuple[str, str, Mapping[str, Any]]] = [
     ("dynamodb", "GetItem", UPDATE),
@@ -54,6 +55,7 @@ GOOD: list[tuple[str, str, Mapping[str, Any]]] = [
     ("s3", "PutObject", {"Bucket": "b", "Key": "k" * 1024, "Body": b"", "Metadata": {"a": "b"}, "ContentType": "text/plain"}),
     ("events", "PutEvents", {"Entries": [EVENT] * 10}),
     ("ses", "SendRawEmail", {"RawMessage": RAW, "Source": "a@b.example", "Destinations": ["c@d.example"] * 50}),
+    ("sesv2", "SendEmail", {**LARGE_MAIL, "Destination": {"ToAddresses": ["c@d.example"] * 50}}),
     ("kms", "GenerateDataKey", {"KeyId": "k", "KeySpec": "AES_256", "EncryptionContext": {"tenant_id": "acme"}}),
     ("sts", "AssumeRole", {**ROLE, "ExternalId": "x-1", "DurationSeconds": 3600, "Policy": '{"Version":"2012-10-17"}'}),
 ]
@@ -123,6 +125,10 @@ def batch(*entries: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
 
 def event(**changes: Any) -> tuple[str, str, Mapping[str, Any]]:
     return "events", "PutEvents", {"Entries": [{**EVENT, **changes}]}
+
+
+def large_mail(**changes: Any) -> tuple[str, str, Mapping[str, Any]]:
+    return "sesv2", "SendEmail", {**LARGE_MAIL, **changes}
 
 
 def mail(**changes: Any) -> tuple[str, str, Mapping[str, Any]]:
@@ -210,6 +216,12 @@ BAD |= {
     "a long type of event": (*event(DetailType="x" * 129), "more than 128"),
     "large events": (*event(Detail=json.dumps({"a": "x" * 1_000_000})), "the entries take"),
     "a large mail": (*mail(RawMessage={"Data": b64encode(b"x" * 10_485_761).decode()}), "more than 10485760"),
+    "a larger one": (*large_mail(Content={"Raw": {"Data": b"x" * 41_943_041}}), "at most 41943040"),
+    "a large mail that is not raw": (*large_mail(Content={"Simple": {"Subject": {"Data": ""}, "Body": {}}}), "no raw message"),
+    "51 recipients of a large mail": (*large_mail(Destination={"ToAddresses": ["a@b.example"] * 51}), "51 addresses"),
+    "nobody": (*large_mail(Destination={}), "0 addresses"),
+    "an address with Unicode in a large mail": (*large_mail(FromEmailAddress="jö@b.example"), "not ASCII"),
+    "tags of a large mail for nobody": (*large_mail(EmailTags=[{"Name": "a", "Value": "b"}]), "none is named"),
     "51 recipients": (*mail(Destinations=["a@b.example"] * 51), "51, more than 50"),
     "an address with Unicode": (*mail(Destinations=["jö@b.example"]), "not ASCII"),
     "a tag with a space": (*mail(ConfigurationSetName="c", Tags=[{"Name": "a", "Value": "b c"}]), "other characters"),

@@ -1,5 +1,7 @@
 """Made-up tenants: their configs, credentials and mail."""
 
+from botocore.credentials import ReadOnlyCredentials
+
 from mailer.adapters.providers.acting import TenantClients
 from mailer.adapters.providers.credentials import CredentialSource, StaticCredentials
 from mailer.adapters.providers.ses import SesProvider
@@ -29,6 +31,11 @@ def access_key(access_key_id: str = ACCESS_KEY_ID, secret: str = SECRET, from_ad
 def role(role_arn: str = ROLE_ARN) -> AssumableRole:
     fields = {"roleArn": role_arn, "region": REGION, "fromAddress": FROM, "fromName": "Acme"}
     return AssumableRole.of(RoleConfig.model_validate(fields), "external-id-of-acme")
+
+
+def session(access_key_id: str) -> ReadOnlyCredentials:
+    """A session of a role."""
+    return ReadOnlyCredentials(access_key_id, "x", "token")
 
 
 def smtp(host: str = "localhost", port: int = 1025, **more: object) -> SmtpConfig:

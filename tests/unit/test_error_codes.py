@@ -90,6 +90,12 @@ def test_a_code_of_a_later_version_is_shown_and_told() -> None:
     assert shown.hint.startswith("Operator: ")
 
 
+def test_a_proof_keeps_that_a_mail_was_denied_for_its_size_alone() -> None:
+    """Or it would count against the tenant's config after all."""
+    fence, outcome = Fence(1, "w"), NotSent(ErrorInfo("credentials_denied", "no", rights=("ses:SendRawEmail", "ses:SendEmail")))
+    assert from_json(to_json(fence, outcome)) == (fence, outcome)
+
+
 def test_a_proof_with_a_code_of_a_later_version_is_a_proof() -> None:
     """It says that SES has not accepted the mail, which is then tried again: an end would be more than is known here."""
     fence, outcome = Fence(1, "w"), NotSent(UNKNOWN_HERE)

@@ -13,14 +13,16 @@ from mailer.domain.onboarding import (
     Platform,
     console_page,
     iam_policy,
+    large_statement,
     onboarding_parameters,
     onboarding_template,
     quick_create_link,
+    send_statement,
     trust_policy,
 )
 from mailer.domain.provider import ProviderStatus, StoredConfig
 from mailer.domain.regions import partition_of
-from mailer.domain.remediation import Disclosed, add_remediation, provider_with_remediation
+from mailer.domain.remediation import Disclosed, add_remediation, provider_with_remediation, with_remediation
 from support import tenants
 from support.fakes.ports import OUR_BUS, OUR_ROLES, PLATFORM, a_config, a_provider
 
@@ -200,10 +202,28 @@ def test_the_template_makes_a_role_of_both_policies() -> None:
     template = template_for()
     role = template["Resources"]["SendingRole"]["Properties"]
     assert role["AssumeRolePolicyDocument"] == trust_policy(PLATFORM, {"Ref": "ExternalId"})
-    sends, sees = role["Policies"][0]["PolicyDocument"]["Statement"]
+    sends, sends_large, sees = role["Policies"][0]["PolicyDocument"]["Statement"]
     assert sends == {**iam_policy(None)["Statement"][0], "Resource": {"Ref": "SendAs"}}
+    assert (sends_large["Action"], sends_large["Resource"]) == (["ses:SendEmail"], {"Ref": "SendAs"})
     assert sees["Fn::If"][0] == "SeesQuota"
     assert (defaults()["LetSeeQuota"], defaults()["ExternalId"]) == ("false", "external-id")
+
+
+def test_a_large_mail_that_is_denied_gets_the_statement_for_large_mails() -> None:
+    """The right that AWS named, on the config's own resources, for whoever holds the rights; smaller mail goes on without it."""
+    denied = ErrorInfo("credentials_denied", "AWS denied it", rights=("ses:SendEmail",))
+    hint = with_remediation(denied, a_provider(active=BY_ROLE)).hint
+    statement = json.loads(hint[hint.index("{") :])
+    assert statement == large_statement(BY_ROLE)
+    assert statement["Resource"] == send_statement(BY_ROLE)["Resource"]
+    assert "the role of the config" in hint
+    assert "10485760" in hint
+
+
+def test_a_missing_configuration_set_of_a_config_without_one_has_no_name() -> None:
+    """SES v2 says no more than that something was not found."""
+    error = ErrorInfo("configuration_set_missing", "no such set")
+    assert add_remediation(error, a_config()) == error
 
 
 def test_the_template_names_the_narrower_resources() -> None:

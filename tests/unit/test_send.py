@@ -185,6 +185,19 @@ def test_the_fault_that_suspends_the_provider_parks_its_request() -> None:
     assert (tenant_id, version, error.code) == ("acme", 1, UNVERIFIED.error.code)
 
 
+def test_large_mails_that_the_account_denies_suspend_nobody() -> None:
+    """Smaller ones do not take that right: they go on, and the large ones wait for it, each with what to attach."""
+    denied = NotSent(ErrorInfo("credentials_denied", "AWS denied ses:SendEmail", rights=("ses:SendEmail",)), HOUR)
+    bench = Bench(outcomes=[denied] * 4)
+    for request_id in ("r1", "r2", "r3", "r4"):
+        bench.receive(a_queue_message(request_id))
+    record = bench.record("r4")
+    assert bench.providers.rows["acme"].status is ProviderStatus.ACTIVE
+    assert (record.status, record.due_at, bench.providers.rows["acme"].faulty_requests) == (Status.DEFERRED, NOON + HOUR, frozenset())
+    assert record.error is not None
+    assert '"ses:SendEmail"' in record.error.hint
+
+
 def test_one_request_that_fails_again_and_again_suspends_nobody() -> None:
     """Only distinct requests count."""
     bench = Bench(outcomes=[UNVERIFIED] * 4)

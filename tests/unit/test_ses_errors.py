@@ -1,12 +1,14 @@
-"""The table of SES's errors: complete, and read so that a text never blames the wrong party."""
+"""The tables of SES's errors: complete, and read so that a text never blames the wrong party."""
 
+import json
 import re
 from datetime import timedelta
 
 import botocore.session
 import pytest
 
-from mailer.adapters.providers.ses_errors import TABLE, read_error
+from mailer.adapters.providers import ses_v2_errors
+from mailer.adapters.providers.ses_errors import TABLE, Row, read_error
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import CODES, ErrorClass
 from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
@@ -14,6 +16,8 @@ from mailer.domain.remediation import add_remediation
 from support.fakes.ports import a_config
 
 SENDER = "Billing@acme.example"
+SIZE = 20_000_000  # bytes of what v2 is given
+TABLES = {"ses": TABLE, "sesv2": ses_v2_errors.TABLE}
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
 
 # The API reference's "Common Errors" of SES, and what the front of every AWS service may answer.
@@ -49,33 +53,125 @@ COMMON_ERRORS = (
 )
 
 
-def read(code: str, text: str = "", status: int = 400, sender: str = SENDER) -> NotSent | MaybeSent:
+# The SES v2 API reference's "Common Errors", and the names that its JSON front gives them.
+COMMON_V2_ERRORS = (
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationTokenException",
+    "OptInRequired",
+    "RequestEntityTooLargeException",
+    "RequestExpired",
+    "SerializationException",
+    "SignatureDoesNotMatch",
+    "ThrottlingException",
+    "UnknownOperationException",
+    "UnrecognizedClientException",
+    "ValidationException",
+)
+
+
+def read(code: str, text: str = "", status: int = 400, sender: str = SENDER, service: str = "ses") -> NotSent | MaybeSent:
     response = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return read_error(response, sender=sender, region="eu-west-1")
+    return read_error(response, sender=sender, region="eu-west-1", size=SIZE, table=TABLES[service])
 
 
-def code_of(code: str, text: str = "") -> str:
-    return read(code, text).error.code
+def code_of(code: str, text: str = "", service: str = "ses") -> str:
+    return read(code, text, service=service).error.code
 
 
-def test_every_modelled_ses_error_is_classified() -> None:
-    """A new error of SendRawEmail in botocore's model fails here, not in production."""
-    operation = botocore.session.get_session().get_service_model("ses").operation_model("SendRawEmail")
-    modelled = {shape.error_code for shape in operation.error_shapes} | {shape.name for shape in operation.error_shapes}
-    assert modelled >= {"MessageRejected", "ConfigurationSetDoesNotExist", "AccountSendingPausedException"}
+@pytest.mark.parametrize(
+    ("service", "operation", "some"),
+    [
+        ("ses", "SendRawEmail", {"MessageRejected", "ConfigurationSetDoesNotExist", "AccountSendingPausedException"}),
+        ("sesv2", "SendEmail", {"MessageRejected", "BadRequestException", "TooManyRequestsException", "SendingPausedException"}),
+    ],
+)
+def test_every_modelled_ses_error_is_classified(service: str, operation: str, some: set[str]) -> None:
+    """A new error of one of the operations in botocore's model fails here, not in production."""
+    shapes = botocore.session.get_session().get_service_model(service).operation_model(operation).error_shapes
+    modelled = {shape.error_code for shape in shapes} | {shape.name for shape in shapes}
+    assert modelled >= some
     for code in modelled:
-        assert code_of(code) != "unclassified", code
+        assert code_of(code, service=service) != "unclassified", code
 
 
-@pytest.mark.parametrize("code", sorted(COMMON_ERRORS))
-def test_every_common_aws_error_stands_in_the_table(code: str) -> None:
+@pytest.mark.parametrize(("service", "code"), [*(("ses", code) for code in COMMON_ERRORS), *(("sesv2", code) for code in COMMON_V2_ERRORS)])
+def test_every_common_aws_error_stands_in_the_table(service: str, code: str) -> None:
     """An error that any AWS service may answer is never met unprepared."""
-    assert any(code in row.codes for row in TABLE)
+    assert any(code in row.codes for row in TABLES[service])
 
 
-def test_every_row_means_something_that_exists_and_matches_its_kind() -> None:
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_row_means_something_that_exists_and_matches_its_kind(table: tuple[Row, ...]) -> None:
     """Rows use codes of ours; none of them claims `unknown`, for a 4xx is proof."""
-    assert all(CODES[row.means].error_class in {ErrorClass.FAILED, ErrorClass.TENANT, ErrorClass.DEFERRED} for row in TABLE)
+    assert all(CODES[row.means].error_class in {ErrorClass.FAILED, ErrorClass.TENANT, ErrorClass.DEFERRED} for row in table)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "means"),
+    [
+        ("TooManyRequestsException", "Too many requests.", "throttled"),
+        ("TooManyRequestsException", "Daily message quota exceeded.", "daily_quota_exceeded"),
+        ("LimitExceededException", "Maximum sending rate exceeded.", "throttled"),
+        ("LimitExceededException", "Daily message quota exceeded.", "daily_quota_exceeded"),
+        ("AccountSuspendedException", "", "account_paused"),
+        ("SendingPausedException", "Sending is paused for this account.", "account_paused"),
+        ("SendingPausedException", "Sending is paused for configuration set marketing.", "account_paused"),
+        ("MailFromDomainNotVerifiedException", "", "mail_from_not_verified"),
+        ("NotFoundException", "Configuration set <x> does not exist.", "configuration_set_missing"),
+        ("NotFoundException", "Email identity acme.example does not exist.", "from_address_not_verified"),
+        ("MessageRejected", UNVERIFIED + "billing@acme.example", "from_address_not_verified"),
+        ("MessageRejected", UNVERIFIED + "jo@customer.example", "sandbox_recipient_not_verified"),
+        ("MessageRejected", "Sending suspended for this account.", "account_paused"),
+        ("MessageRejected", "Message contained a virus.", "invalid_request"),
+        ("BadRequestException", "Message length is more than 41943040 bytes long: '50000000'.", "message_too_large"),
+        ("MessageRejected", "Message length is more than 41943040 bytes long: '50000000'.", "message_too_large"),
+        ("RequestEntityTooLargeException", "", "message_too_large"),
+        ("BadRequestException", "Missing final '@domain'", "recipient_rejected"),
+        ("BadRequestException", "Duplicate header 'Subject'.", "invalid_request"),
+        ("InvalidSignatureException", "The request signature we calculated does not match", "credentials_invalid"),
+        ("InvalidSignatureException", "Signature expired: 20250101T000000Z is now earlier than …", "dependency_unavailable"),
+        ("UnrecognizedClientException", "The security token included in the request is invalid.", "credentials_invalid"),
+        ("SomethingNew", "whatever", "unclassified"),
+    ],
+)
+def test_an_error_of_v2_means_what_its_table_says(code: str, text: str, means: str) -> None:
+    """The same conditions under other codes; each is proof that SES did not accept."""
+    outcome = read(code, text, service="sesv2")
+    assert isinstance(outcome, NotSent)
+    assert outcome.error.code == means
+
+
+@pytest.mark.parametrize(
+    ("text", "rights"),
+    [
+        ("User `arn:…' is not authorized to perform `ses:SendEmail' on resource …", ("ses:SendEmail",)),
+        ("User: arn:… is not authorized to perform: ses:SendEmail on resource: …", ("ses:SendEmail",)),
+        ("User `arn:…' is not authorized to perform `ses:SendRawEmail' on resource …", ()),
+        ("not authorized", ("ses:SendRawEmail", "ses:SendEmail")),
+    ],
+)
+def test_a_denied_large_mail_says_exactly_which_right_is_missing(text: str, rights: tuple[str, ...]) -> None:
+    """As AWS names it; the one that every mail takes is no right of large mails, and where AWS names none both are told."""
+    outcome = read("AccessDeniedException", text, service="sesv2")
+    assert isinstance(outcome, NotSent)
+    assert (outcome.error.code, outcome.error.rights) == ("credentials_denied", rights)
+    assert (outcome.retry_after is None) is (not rights)
+    hint = add_remediation(outcome.error, a_config()).hint
+    statement = json.loads(hint[hint.index("{") :])
+    assert statement["Action"] == (list(rights) or "ses:SendRawEmail")
+
+
+@pytest.mark.parametrize(("service", "limit"), [("ses", "10485760"), ("sesv2", "41943040")])
+def test_what_ses_takes_for_too_large_is_told_with_both_numbers(service: str, limit: str) -> None:
+    """The message's size, and what the operation takes."""
+    message = read("RequestEntityTooLargeException", service=service).error.message
+    assert str(SIZE) in message
+    assert limit in message
 
 
 @pytest.mark.parametrize(
@@ -164,12 +260,14 @@ def test_an_address_that_talks_of_a_pause_pauses_nobody() -> None:
     assert code_of("MessageRejected", UNVERIFIED + "paused@suspended.example") == "sandbox_recipient_not_verified"
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.codes[0]}-{row.means}")
-def test_what_ses_says_goes_no_further(row: object) -> None:
-    """No text of SES, which may name recipients, gets into our error; only the region is filled in."""
-    for code in row.codes:  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("service", "row"), [(service, row) for service in TABLES for row in TABLES[service]], ids=lambda of: getattr(of, "means", of)
+)
+def test_what_ses_says_goes_no_further(service: str, row: Row) -> None:
+    """No text of SES, which may name recipients, gets into our error; only region and size are filled in."""
+    for code in row.codes:
         for text in (UNVERIFIED + "jo@customer.example", "daily jo@customer.example", "paused jo@customer.example"):
-            shown = read(code, text).error
+            shown = read(code, text, service=service).error
             assert "customer" not in f"{shown} {shown.hint}"
             assert not re.search(r"[{}]", f"{shown.message} {shown.hint}".replace('{"Effect"', "").replace('"*"}', ""))
 

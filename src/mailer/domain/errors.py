@@ -149,6 +149,8 @@ class ErrorInfo:
     message: str
     remediation: str | None = None
     """A hint that is more specific than the code's, for example one that names the region."""
+    rights: tuple[str, ...] = ()
+    """IAM actions that were denied to a large mail and that smaller ones do not take: no evidence against the tenant's config."""
 
     @property
     def error_class(self) -> ErrorClass:

@@ -1,7 +1,7 @@
 """Write what a tenant sets up in its own AWS account: policies to paste, the CloudFormation template, links to console pages."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -64,6 +64,11 @@ def trust_policy(platform: Platform, external_id: str | PolicyDocument) -> Polic
 def send_statement(config: StoredConfig | None) -> PolicyDocument:
     """Return the IAM statement that sending needs, as narrow as the known config allows."""
     return {"Sid": "SendRawEmail", "Effect": "Allow", "Action": "ses:SendRawEmail", "Resource": _resources(config)}
+
+
+def large_statement(config: StoredConfig | None, rights: Sequence[str] = ("ses:SendEmail",)) -> PolicyDocument:
+    """Return the statement that large mails may take beside it: SES goes by ses:SendRawEmail for them too, as far as is known."""
+    return {"Sid": "SendLargeMail", "Effect": "Allow", "Action": list(rights), "Resource": _resources(config)}
 
 
 def ask_statement() -> PolicyDocument:
@@ -171,13 +176,13 @@ _OUTPUTS = {
 
 def _sending(platform: Platform) -> PolicyDocument:
     """Return the role that lets us send."""
-    sending = {**send_statement(None), "Resource": {"Ref": "SendAs"}}
+    sending = [{**statement, "Resource": {"Ref": "SendAs"}} for statement in (send_statement(None), large_statement(None))]
     seeing = {"Fn::If": ["SeesQuota", ask_statement(), _NONE]}
     role = {
         "Description": f"Lets {platform.name} send mail through this account's Amazon SES.",
         "RoleName": {"Fn::If": ["IsNamed", {"Ref": "RoleName"}, _NONE]},
         "AssumeRolePolicyDocument": trust_policy(platform, {"Ref": "ExternalId"}),
-        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(sending, seeing)}],
+        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(*sending, seeing)}],
     }
     return {"SendingRole": {"Type": "AWS::IAM::Role", "Condition": "MakesRole", "Properties": role}}
 

@@ -27,7 +27,8 @@ def _fields(outcome: Outcome) -> dict[str, str]:
             return {"sent": message_id}
         case NotSent(error, retry_after):
             seconds = int((retry_after or timedelta()).total_seconds())
-            return {"notSent": error.code, "message": _short(error), "retryAfter": str(seconds)}
+            rights = {"rights": " ".join(error.rights)} if error.rights else {}
+            return {"notSent": error.code, "message": _short(error), "retryAfter": str(seconds), **rights}
         case MaybeSent(error):
             return {"maybeSent": error.code, "message": _short(error)}
 
@@ -74,7 +75,7 @@ def _outcome(proof: dict[str, str]) -> Outcome:
 
 
 def _error(proof: dict[str, str], code: str, *error_classes: ErrorClass) -> ErrorInfo:
-    error = ErrorInfo(code, str(proof.get("message", "")))
+    error = ErrorInfo(code, str(proof.get("message", "")), rights=tuple(str(proof.get("rights", "")).split()))
     if code in CODES and error.error_class not in error_classes:  # of a later version's code the class is not known
         raise ValueError("the code says something else than the outcome")
     return error

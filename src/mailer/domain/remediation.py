@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from mailer.domain.addresses import ascii_address
 from mailer.domain.errors import ErrorInfo
-from mailer.domain.onboarding import Platform, console_page, send_statement, trust_policy
+from mailer.domain.large_mail import SMALL_BYTES
+from mailer.domain.onboarding import Platform, console_page, large_statement, send_statement, trust_policy
 from mailer.domain.provider import AssumableRole, Provider, StoredConfig
 
 
@@ -26,6 +27,7 @@ class Disclosed:
 class _Case:
     config: StoredConfig
     disclosed: Disclosed | None
+    rights: tuple[str, ...]
 
     @property
     def domain(self) -> str:
@@ -55,11 +57,13 @@ def add_remediation(error: ErrorInfo, config: StoredConfig, disclosed: Disclosed
     remediate = _REMEDIATIONS.get(error.code)
     if error.remediation or remediate is None or config.provider != "ses":
         return error
-    return replace(error, remediation=remediate(_Case(config, disclosed)))
+    return replace(error, remediation=remediate(_Case(config, disclosed, error.rights)))
 
 
 def _credentials_denied(case: _Case) -> str:
-    return f"Tenant: attach this statement to {case.holder}: {json.dumps(send_statement(case.config))}"
+    statement = large_statement(case.config, case.rights) if case.rights else send_statement(case.config)
+    why = f" for mails of more than {SMALL_BYTES} bytes, which wait until it is there" if case.rights else ""
+    return f"Tenant: attach this statement to {case.holder}{why}: {json.dumps(statement)}"
 
 
 def _credentials_invalid(case: _Case) -> str:
@@ -90,8 +94,10 @@ def _mail_from_not_verified(case: _Case) -> str:
     return f"Tenant: publish the MX record of the custom MAIL FROM domain of {case.domain}, or take that domain off: {page}"
 
 
-def _configuration_set_missing(case: _Case) -> str:
+def _configuration_set_missing(case: _Case) -> str | None:
     region, name = case.config.region, case.config.configuration_set
+    if name is None:
+        return None
     page = console_page(region, "configuration-sets")
     return f"Tenant: make the configuration set {name} in {region} ({page}), or store a config without it (PUT …/provider)."
 

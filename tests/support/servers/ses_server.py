@@ -1,15 +1,17 @@
 """A little SES on loopback: real sockets, one thread a connection, an answer or a mishap for each request."""
 
+import json
 import socket
 import ssl
 import struct
 import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BufferedReader
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qs
 
 ACCEPTED = (
@@ -38,7 +40,16 @@ class Request:
         return {name: values[0] for name, values in parse_qs(self.body.decode("ascii"), keep_blank_values=True).items()}
 
     @property
+    def document(self) -> dict[str, Any]:
+        """What SES v2 is asked, without the message."""
+        document: dict[str, Any] = json.loads(self.body)
+        del document["Content"]
+        return document
+
+    @property
     def mime(self) -> bytes:
+        if self.body.startswith(b"{"):
+            return b64decode(json.loads(self.body)["Content"]["Raw"]["Data"], validate=True)
         return b64decode(self.fields["RawMessage.Data"], validate=True)
 
 
@@ -83,6 +94,14 @@ def refused(code: str, text: str = "no", status: int = 400) -> Answer:
     return Answer(REFUSED.format(code=code, text=text), status)
 
 
+def accepted_by_v2(message_id: str = "id-2") -> Answer:
+    return Answer(json.dumps({"MessageId": message_id}))
+
+
+def refused_by_v2(code: str, text: str = "no", status: int = 400) -> Answer:
+    return Answer(json.dumps({"code": code, "message": text}), status)
+
+
 def _accept_all(_: Request) -> Reaction:
     return accepted()
 
@@ -97,6 +116,8 @@ class SesServer:
     tls: ssl.SSLContext | None = None
     swallow: int | None = None
     """Read that many bytes of a connection, then react without a request."""
+    pause: float = 0.0
+    """Seconds between two reads of what is swallowed."""
     scheme: str | None = None
     """What clients take it for, where it is not what it does."""
     keep: bool = True
@@ -167,7 +188,7 @@ class SesServer:
 
     def _converse(self, connection: socket.socket) -> None:
         if self.swallow is not None:
-            _swallow(connection, self.swallow)
+            _swallow(connection, self.swallow, self.pause)
             self._do(connection, self.react(Request({}, b"")))
             return
         with connection.makefile("rb") as reader:
@@ -193,9 +214,10 @@ class SesServer:
         return False
 
 
-def _swallow(connection: socket.socket, left: int) -> None:
+def _swallow(connection: socket.socket, left: int, pause: float = 0.0) -> None:
     while left > 0 and (got := connection.recv(min(left, 65536))):
         left -= len(got)
+        time.sleep(pause)
 
 
 def _read(reader: BufferedReader, *, discard: bool) -> Request | None:

@@ -20,6 +20,7 @@ _RULES = {
     "s3": others.s3,
     "events": others.events,
     "ses": others.ses,
+    "sesv2": others.sesv2,
     "kms": others.kms,
     "sts": others.sts,
 }

@@ -16,6 +16,7 @@ TIME_SIZE = 14  # bytes that an entry's time counts for
 MAX_EVENT_NESTING = 1000
 # SES: https://docs.aws.amazon.com/ses/latest/dg/quotas.html, and the API reference of MessageTag
 MAX_MAIL = 10_485_760  # bytes
+MAX_LARGE_MAIL = 41_943_040  # bytes, SES v2
 MAX_RECIPIENTS = 50
 MAX_TAGS = 50
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
@@ -98,15 +99,35 @@ def ses(operation: str, params: Mapping[str, Any]) -> Iterator[str]:
         yield f"Destinations: {len(params['Destinations'])}, more than {MAX_RECIPIENTS}"
     if not all(address.isascii() for address in [params.get("Source", ""), *params.get("Destinations", [])]):
         yield "an address is not ASCII"
-    if len(params.get("Tags", [])) > MAX_TAGS:
-        yield f"Tags: {len(params['Tags'])}, more than {MAX_TAGS}"
-    if "Tags" in params and "ConfigurationSetName" not in params:
-        yield "Tags: are published through a configuration set, and none is named"
-    for tag in params.get("Tags", []):
+    yield from _tags(params, "Tags")
+
+
+def sesv2(operation: str, params: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the rules that a call of SES v2 breaks: those of v1, with more room."""
+    if operation != "SendEmail":
+        return
+    content, destination = params["Content"], params.get("Destination", {})
+    if set(content) != {"Raw"} or len(content["Raw"]["Data"]) > MAX_LARGE_MAIL:
+        yield f"Content: no raw message of at most {MAX_LARGE_MAIL} bytes"
+    named = [params.get("FromEmailAddress", ""), *(address for listed in destination.values() for address in listed)]
+    if not 1 <= len(named) - 1 <= MAX_RECIPIENTS:
+        yield f"Destination: {len(named) - 1} addresses"
+    if not all(address.isascii() for address in named):
+        yield "an address is not ASCII"
+    yield from _tags(params, "EmailTags")
+
+
+def _tags(params: Mapping[str, Any], name: str) -> Iterator[str]:
+    tags = params.get(name, [])
+    if len(tags) > MAX_TAGS:
+        yield f"{name}: {len(tags)}, more than {MAX_TAGS}"
+    if name in params and "ConfigurationSetName" not in params:
+        yield f"{name}: are published through a configuration set, and none is named"
+    for tag in tags:
         if not _TAG.fullmatch(tag["Name"]) or not _TAG.fullmatch(tag["Value"]):
-            yield f"Tags: {tag['Name']} or its value has other characters than SES takes"
-    if len({tag["Name"] for tag in params.get("Tags", [])}) < len(params.get("Tags", [])):
-        yield "Tags: a name is given twice"
+            yield f"{name}: {tag['Name']} or its value has other characters than SES takes"
+    if len({tag["Name"] for tag in tags}) < len(tags):
+        yield f"{name}: a name is given twice"
 
 
 def kms(operation: str, params: Mapping[str, Any]) -> Iterator[str]:  # noqa: ARG001  # as the others

@@ -38,7 +38,7 @@ class Fault:
 
 def by_ses(code: str, text: str = "", status: int = 400, only_of: str = "") -> Fault:
     answer = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return Fault(f"SES: `{code}`", read_error(answer, sender=SENDER["fromAddress"], region=SENDER["region"]), only_of)
+    return Fault(f"SES: `{code}`", read_error(answer, sender=SENDER["fromAddress"], region=SENDER["region"], size=0), only_of)
 
 
 class _Sts:

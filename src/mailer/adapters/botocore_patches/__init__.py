@@ -11,6 +11,8 @@ raw_message.py      Takes `RawMessage.Data` out in `before-parameter-build.ses.S
                     `before-call.ses.SendRawEmail`; relies on `params["body"]` being the fields of the form, with
                     `RawMessage.Data` among them, and on bytes being signed and sent as they are.
                     First: tests/unit/test_ses_body.py.
+raw_content.py      The same for `Content.Raw.Data` of sesv2's SendEmail; relies on `params["body"]` being the bytes of JSON as `json.dumps`
+                    writes it by default. First: tests/unit/test_ses_body.py.
 raw_update.py       Takes an UpdateItem out before the serializer and puts its JSON in at `before-call`, and reads the answer in
                     `before-parse`; relies on `customized_response_dict` becoming part of the parsed answer, and on
                     `response_dict["body"]` being read after the event. First: tests/functional/test_raw_update.py.

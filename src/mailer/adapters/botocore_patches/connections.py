@@ -41,6 +41,8 @@ class RequestProgress:
     """One of our connections took it."""
     written: bool = False
     """Its last byte was handed to the socket; stays true, whatever happens next."""
+    more_time: float = 0.0
+    """Seconds beyond WRITE_TIMEOUT within which its last byte must be written."""
 
     @property
     def proven_unsent(self) -> bool:
@@ -52,9 +54,9 @@ _PROGRESS: ContextVar[RequestProgress | None] = ContextVar("passage", default=No
 
 
 @contextmanager
-def track_request() -> Iterator[RequestProgress]:
-    """Track the one request that this thread makes inside the block."""
-    progress = RequestProgress()
+def track_request(more_time: float = 0.0) -> Iterator[RequestProgress]:
+    """Track the one request that this thread makes inside the block; a large one has `more_time`, in seconds, to be written."""
+    progress = RequestProgress(more_time=more_time)
     token = _PROGRESS.set(progress)
     try:
         yield progress
@@ -83,7 +85,7 @@ class _Connection(HTTPConnection):
         progress = _current_progress()
         if self.is_closed:
             self.connect()  # plain HTTP would connect while it writes
-        self.timeout = WRITE_TIMEOUT  # the pool sets the read timeout when this returns
+        self.timeout = WRITE_TIMEOUT + progress.more_time  # the pool sets the read timeout when this returns
         self._held = bytearray()
         try:
             # botocore asks for less: it would take an answer that breaks off for one without any fields, a record for none.

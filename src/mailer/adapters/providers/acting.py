@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 from botocore.session import Session
 
-from mailer.adapters.botocore_patches import raw_message
+from mailer.adapters.botocore_patches import raw_content, raw_message
 from mailer.adapters.botocore_patches.connections import use_own_connections
 from mailer.adapters.botocore_patches.payload_loggers import silence_payload_loggers
 from mailer.adapters.botocore_patches.signing import sign_fast
@@ -114,7 +114,7 @@ class TenantClients:
         return cast("SESClient", self._client("ses", region))
 
     def sesv2(self, region: str) -> "SESV2Client":
-        """Return the SES v2 client of a region; only for GetAccount."""
+        """Return the SES v2 client of a region: for GetAccount, and for mails that v1 does not take."""
         return cast("SESV2Client", self._client("sesv2", region))
 
     def sts(self, region: str) -> "STSClient":
@@ -135,4 +135,6 @@ class TenantClients:
         sign_fast(client)
         if service == "ses":
             raw_message.encode_fast(client)
+        if service == "sesv2":
+            raw_content.encode_fast(client)
         return client

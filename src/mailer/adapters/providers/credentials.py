@@ -34,7 +34,9 @@ RENEW_BEFORE = timedelta(minutes=5)
 SESSION_POLICY = json.dumps(
     {
         "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": ["ses:SendRawEmail", "ses:GetSendQuota", "ses:GetAccount"], "Resource": "*"}],
+        "Statement": [
+            {"Effect": "Allow", "Action": ["ses:SendRawEmail", "ses:SendEmail", "ses:GetSendQuota", "ses:GetAccount"], "Resource": "*"}
+        ],
     },
     separators=(",", ":"),
 )

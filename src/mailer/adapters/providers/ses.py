@@ -1,13 +1,12 @@
 """Hand one message to a tenant's SES, once, and say what became of it.
 
-Which errors mean what stands in `ses_errors`; this module knows what an exception without an answer means: proven unsent where the
-connection tells that the request was never written as a whole, else nobody knows. Its type proves nothing: botocore says "failed to
-connect to proxy" also where a reply was lost.
+Which operation takes it stands in `ses_operations`, and what each error means beside it. This module knows what an exception without an
+answer means: proven unsent where the connection tells that the request was never written as a whole, else nobody knows. Its type proves
+nothing: botocore says "failed to connect to proxy" also where a reply was lost.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, ParamValidationError
@@ -17,8 +16,10 @@ from mailer.adapters.providers.acting import NotActingError, TenantClients, acti
 from mailer.adapters.providers.credentials import CredentialSource
 from mailer.adapters.providers.ses_account import AccountQuestions
 from mailer.adapters.providers.ses_errors import EXPIRED_SESSION, read_error
+from mailer.adapters.providers.ses_operations import Operation, operation_for
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
+from mailer.domain.large_mail import upload_time
 from mailer.domain.mime import Mail, Sender
 from mailer.ports import AccountFacts
 
@@ -57,28 +58,21 @@ class SesProvider:
             return AccountFacts()
 
     def _attempt(self, mail: Mail, tags: Mapping[str, str], credentials: ReadOnlyCredentials) -> "Outcome | _ExpiredSession":
-        client = self.clients.ses(self.region)
-        with acting_as(credentials), track_request() as progress:
+        operation = operation_for(mail)
+        call = operation.call(self.clients, self.region)
+        with acting_as(credentials), track_request(upload_time(len(mail.mime)).total_seconds()) as progress:
             try:
-                answer = client.send_raw_email(**self._request(mail, tags))
+                answer = call(**operation.request(mail, self.configuration_set, tags))
             except ClientError as error:
-                return self._read(error, mail)
+                return self._read(error, mail, operation)
             except Exception as error:  # noqa: BLE001  # whatever breaks once the request is written leaves the message's fate open
                 return self._lost(error, unsent=progress.proven_unsent)
         if message_id := answer.get("MessageId"):
             return Sent(message_id)
         return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {self.region} accepted something without naming its MessageId"))
 
-    def _request(self, mail: Mail, tags: Mapping[str, str]) -> dict[str, Any]:
-        """Name sender and recipients always: they alone decide delivery then, not the headers."""
-        request: dict[str, Any] = {"Source": mail.mail_from, "Destinations": list(mail.recipients)}
-        if self.configuration_set:
-            request["ConfigurationSetName"] = self.configuration_set
-            request["Tags"] = [{"Name": name, "Value": value} for name, value in tags.items()]
-        return request | {"RawMessage": {"Data": mail.mime}}
-
-    def _read(self, error: ClientError, mail: Mail) -> "Outcome | _ExpiredSession":
-        outcome = read_error(error.response, sender=mail.mail_from, region=self.region)
+    def _read(self, error: ClientError, mail: Mail, operation: Operation) -> "Outcome | _ExpiredSession":
+        outcome = read_error(error.response, sender=mail.mail_from, region=self.region, size=len(mail.mime), table=operation.errors)
         expired = isinstance(outcome, NotSent) and error.response.get("Error", {}).get("Code") in EXPIRED_SESSION
         return _ExpiredSession(outcome) if expired else outcome
 

@@ -1,17 +1,18 @@
 """Say what each error of SES v1 means: one table from SES's code, and where the code says too little its text, to one of ours.
 
 Sources: the model of SendRawEmail, the SES API's common errors, "Amazon SES email sending errors" in the developer guide.
-What SES says is read here and goes no further: its texts name recipients.
+The table of v2 stands in `ses_v2_errors`. What SES says is read here and goes no further: its texts name recipients.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.large_mail import SMALL_BYTES
 from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
 
 EXPIRED_SESSION = frozenset({"ExpiredToken", "ExpiredTokenException"})
@@ -23,7 +24,7 @@ Says = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table; `{region}` in its texts is filled in."""
+    """One line of a table; `{region}` and `{size}` in its texts are filled in."""
 
     codes: tuple[str, ...]
     means: str
@@ -32,14 +33,17 @@ class Row:
     remediation: str | None = None
     """A hint that is more exact than that of the code."""
     retry_after: timedelta | None = None
+    rights: tuple[str, ...] = ()
+    """IAM actions that smaller mails do not take."""
 
 
-def _says(pattern: str) -> Says:
+def says(pattern: str) -> Says:
+    """Return whether a text has this pattern in it, whatever its case."""
     compiled = re.compile(pattern, re.IGNORECASE | re.ASCII)
     return lambda text, _: compiled.search(text) is not None
 
 
-_UNVERIFIED = re.compile(
+UNVERIFIED = re.compile(
     r"is not verified(?:.*?failed the check[^:]*:(?P<identities>.*))?"  # SES, MiniStack
     r"|did not have authority to send from",  # moto, LocalStack
     re.IGNORECASE | re.ASCII | re.DOTALL,
@@ -49,9 +53,9 @@ _ADDRESS = re.compile(r"[^\s<>,;:\"]+@[^\s<>,;:\"]+")
 _DOMAIN = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 
 
-def _names_sender(text: str, sender: str) -> bool:
+def names_sender(text: str, sender: str) -> bool:
     """Whether an unverified identity is the sender's address or domain, or none is named at all."""
-    found = _UNVERIFIED.search(text)
+    found = UNVERIFIED.search(text)
     if not found:
         return False
     address = sender.lower()
@@ -70,26 +74,28 @@ def _identities(listed: str) -> Iterator[str]:
             yield candidate
 
 
-_CLOCK = "Operator: the clock of the function and that of AWS differ; mail goes on when they agree. Look at the alarm."
-_OURS = "Operator: the request to SES was not built as SES wants it, which is our mistake; look at the alarm."
+CLOCK = "Operator: the clock of the function and that of AWS differ; mail goes on when they agree. Look at the alarm."
+OURS = "Operator: the request to SES was not built as SES wants it, which is our mistake; look at the alarm."
+
+_TOO_LARGE = f"SES refused the message, which has {{size}} bytes, for its size; SendRawEmail takes {SMALL_BYTES}"
 
 TABLE = (
     # Passes by itself. How long SES does not say: the message comes back when its account, which is slowed down or rests, goes on.
     Row(("Throttling", "ThrottlingException"), "daily_quota_exceeded", "the SES account's quota of 24 hours is used up in {region}",
-        says=_says(r"daily|24.?hour"), retry_after=timedelta(seconds=QUOTA_BACKOFF)),
+        says=says(r"daily|24.?hour"), retry_after=timedelta(seconds=QUOTA_BACKOFF)),
     Row(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"), "throttled",
         "the SES account's sending rate was reached in {region}", retry_after=timedelta(seconds=THROTTLE_SETTLES)),
     Row(("SignatureDoesNotMatch",), "dependency_unavailable", "SES took the request for one of another time",
-        says=_says(r"expired|not yet current"), remediation=_CLOCK),
+        says=says(r"expired|not yet current"), remediation=CLOCK),
     Row(("RequestExpired", "RequestTimeTooSkewed"), "dependency_unavailable", "SES took the request for one of another time",
-        remediation=_CLOCK),
+        remediation=CLOCK),
     Row(("RequestAbortedException", "RequestTimeoutException", "RequestTimeout"), "dependency_unavailable",
         "SES gave up reading the request"),
-    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", remediation=_CLOCK),
+    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", remediation=CLOCK),
 
     # The tenant's account or config.
     # A remediation only where SES says more than the code does: else `domain.remediation` adds the one that fits the tenant's config.
-    Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=_names_sender),
+    Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=names_sender),
     Row(("MailFromDomainNotVerifiedException",), "mail_from_not_verified", "SES found no MX record of the custom MAIL FROM domain"),
     Row(("AccountSendingPausedException",), "account_paused", "sending is paused for the SES account in {region}"),
     Row(("ConfigurationSetSendingPausedException",), "account_paused", "sending is paused for the configuration set in {region}",
@@ -104,42 +110,46 @@ TABLE = (
 
     # The message.
     Row(("MessageRejected",), "sandbox_recipient_not_verified",
-        "the SES account is in the sandbox in {region} and a recipient is not verified", says=_says(_UNVERIFIED.pattern)),
+        "the SES account is in the sandbox in {region} and a recipient is not verified", says=says(UNVERIFIED.pattern)),
     Row(("MessageRejected",), "account_paused", "sending is paused for the SES account in {region}",
-        says=_says(r"\b(?:paused|suspended|shut ?down)\b")),
+        says=says(r"\b(?:paused|suspended|shut ?down)\b")),
     Row(("MessageRejected",), "attachment_type_blocked", "SES refuses the type of an attachment",
-        says=_says(r"attachment|file (?:type|extension|name)")),
+        says=says(r"attachment|file (?:type|extension|name)")),
     Row(("MessageRejected",), "invalid_request", "SES refused the content of the message",
         remediation="Caller: SES takes it for malformed or for a virus; change the content."),
-    Row(("InvalidParameterValue",), "message_too_large", "SES refused the message for its size",
-        says=_says(r"message length|size limit")),
-    Row(("RequestEntityTooLargeException",), "message_too_large", "SES refused the message for its size"),
+    Row(("InvalidParameterValue",), "message_too_large", _TOO_LARGE,
+        says=says(r"message length|size limit")),
+    Row(("RequestEntityTooLargeException",), "message_too_large", _TOO_LARGE),
     Row(("InvalidParameterValue",), "recipient_rejected", "SES refused the form of an address",
-        says=_says(r"\b(?:address|domain|local name)\b")),
+        says=says(r"\b(?:address|domain|local name)\b")),
     Row(("InvalidParameterValue",), "invalid_request", "SES refused a field or header of the message"),
 
     # Nobody but us can have caused these.
     Row(("IncompleteSignature", "InvalidAction", "InvalidParameterCombination", "InvalidQueryParameter", "MalformedHttpRequestException",
          "MalformedQueryString", "MissingAction", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "MissingParameter",
          "UnknownOperationException", "ValidationError", "ValidationException"),
-        "unclassified", "SES did not understand the request", remediation=_OURS),
+        "unclassified", "SES did not understand the request", remediation=OURS),
 )  # fmt: skip  # a table is read by its columns
 
 _UNLISTED = Row((), "unclassified", "SES answered an error that is not in the table")
 
 
-def read_error(response: Mapping[str, Any], *, sender: str, region: str) -> NotSent | MaybeSent:
-    """Tell what an error answer of SendRawEmail means for the message; `response` is what botocore's ClientError holds."""
+def read_error(response: Mapping[str, Any], *, sender: str, region: str, size: int, table: Sequence[Row] = TABLE) -> NotSent | MaybeSent:
+    """Tell what an error answer means for a message of so many bytes; `response` is what botocore's ClientError holds.
+
+    `table` is that of the operation that answered.
+    """
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     error = response.get("Error", {})
     code = str(error.get("Code", ""))
     if not 400 <= status < 500:  # noqa: PLR2004  # HTTP's client errors
         return MaybeSent(ErrorInfo("outcome_unknown", f"SES in {region} answered with HTTP status {status}"))
-    row = next((row for row in TABLE if _fits(row, code, str(error.get("Message", "")), sender)), _UNLISTED)
-    message = row.message.format(region=region)
+    row = next((row for row in table if _fits(row, code, str(error.get("Message", "")), sender)), _UNLISTED)
+    message = row.message.format(region=region, size=size)
     if row.means == "unclassified":
         message += f" ({_printable(code)})"
-    return NotSent(ErrorInfo(row.means, message, row.remediation and row.remediation.format(region=region)), row.retry_after)
+    remediation = row.remediation and row.remediation.format(region=region)
+    return NotSent(ErrorInfo(row.means, message, remediation, row.rights), row.retry_after)
 
 
 def _fits(row: Row, code: str, text: str, sender: str) -> bool:

@@ -91,7 +91,8 @@ def _record_rejected(job: Job, deps: SendDependencies, fence: Fence, error: Erro
 
 
 def _defer_attempt(job: Job, deps: SendDependencies, fence: Fence, outcome: NotSent, row: Provider | None) -> Delivery | None:
-    suspended = outcome.error.error_class is ErrorClass.TENANT and record_tenant_fault(job, deps, outcome.error, row)
+    is_evidence = outcome.error.error_class is ErrorClass.TENANT and not outcome.error.rights
+    suspended = is_evidence and record_tenant_fault(job, deps, outcome.error, row)
     job = job.failed()
     until = job.request.expires_at if suspended else deps.clock.now() + retry_delay(outcome, job.queue_message.failures)
     deferral = requeue_or_park(job, deps, until, outcome.error, WaitsFor.PROVIDER if suspended else WaitsFor.TIME)
