@@ -33,6 +33,7 @@ METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "AcceptedToSent": (),
         "ConfigCacheHit": (),
         "ProviderSuspended": ("code",),
+        "FeedbackSilent": (),
         "DeadLettered": ("reason",),
         "DependencyFailed": ("dependency",),
         "InternalError": (),
@@ -124,6 +125,11 @@ class LogTelemetry:
         """Note that a tenant's provider was suspended."""
         self._count("ProviderSuspended", by=error.code)
         self._log.error("provider suspended", extra={"tenant_id": tenant_id, "version": version, "code": error.code, "hint": error.hint})
+
+    def feedback_silent(self, tenant_id: str, version: int, hint: str) -> None:
+        """Note that a tenant's mail has gone out for an hour without an event of SES."""
+        self._count("FeedbackSilent")
+        self._log.error("feedback silent", extra={"tenant_id": tenant_id, "version": version, "hint": hint})
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Log that a step failed; the text of a foreign exception could hold anything, so only its type is written."""

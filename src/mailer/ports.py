@@ -231,6 +231,39 @@ class Releases(Protocol):
         ...
 
 
+SimulatedEvent = Literal["bounce", "complaint"]
+"""What `verify` has SES's simulator make."""
+
+
+class ProviderFeedback(Protocol):
+    """The marks of SES's events that came back; each is of one version of a tenant's config, and of no other.
+
+    Every method raises DependencyError where DynamoDB did not answer; the mark may then be there.
+    """
+
+    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
+        """Mark that an event of a version's mail came at this moment, once in HEARD_EVERY; nothing where the version is gone."""
+        ...
+
+    def simulated(self, tenant_id: str, version: int, simulation: datetime, kind: SimulatedEvent, at: datetime) -> None:
+        """Mark that an event of a simulation came; nothing where that is not the last one, or has such a mark."""
+        ...
+
+
+class FeedbackWatch(Protocol):
+    """The marks of mail that went out and after which no event came."""
+
+    def sent(self, tenant_id: str, version: int, at: datetime) -> StoredConfig | None:
+        """Mark that a version sent a mail at this moment and nothing has come since, once in HEARD_EVERY.
+
+        Return its config where this mail makes it silent; None where it does not, or has no configuration set.
+
+        Raises:
+            DependencyError: DynamoDB did not answer; the mark may be there.
+        """
+        ...
+
+
 class ConfigCipher(Protocol):
     """Encrypts configs, each bound to its tenant, provider and version."""
 
@@ -511,6 +544,10 @@ class Telemetry(Protocol):
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         """Note that a tenant's provider was suspended."""
+        ...
+
+    def feedback_silent(self, tenant_id: str, version: int, hint: str) -> None:
+        """Note that a tenant's mail has gone out for an hour without an event of SES."""
         ...
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:

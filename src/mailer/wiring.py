@@ -18,6 +18,7 @@ from mailer.adapters.botocore_patches.signing import sign_fast
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
+from mailer.adapters.dynamodb.provider_feedback import DynamoProviderFeedback
 from mailer.adapters.dynamodb.providers_table import DynamoProvidersTable
 from mailer.adapters.dynamodb.suppressions_table import DynamoSuppressionsTable
 from mailer.adapters.dynamodb.trials import DynamoTrials
@@ -153,6 +154,12 @@ def providers_table() -> DynamoProvidersTable:
 def suppressions_table() -> DynamoSuppressionsTable:
     """Return the addresses that tenants' mail leaves out."""
     return DynamoSuppressionsTable(dynamodb(), settings().suppressions_table)
+
+
+@cache
+def provider_feedback() -> DynamoProviderFeedback:
+    """Return the marks of whether SES's events come back."""
+    return DynamoProviderFeedback(dynamodb(), settings().providers_table)
 
 
 @cache

@@ -12,8 +12,9 @@ from moto.ses.models import ses_backends
 
 from mailer import wiring
 from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED
-from mailer.adapters.dynamodb.table_stream import event_of
+from mailer.adapters.dynamodb.table_stream import read_write
 from mailer.domain.delivery import Delivery, WaitsFor
+from mailer.domain.events import events_of
 from mailer.handlers import providers, send, sweep
 from support.aws.api_calls import Context, SendContext, call, event
 from support.aws.streams import read_stream
@@ -191,7 +192,7 @@ def test_one_tenants_trouble_is_no_one_elses(stack: Stack) -> None:
             stack.enqueue(f"neighbour-{number}", tenant="neighbour")
             stack.work()
     assert sorted(stack.sent) == [f"neighbour-{number}" for number in range(5)]
-    told = [event.detail for record in read_stream(stack.providers) if (event := event_of(record))]
+    told = [event.detail for record in read_stream(stack.providers) for event in events_of(read_write(record))]
     assert [(t["tenantId"], t["status"], t["error"]["code"]) for t in told if t["change"] == "suspended"] == [
         ("acme", "suspended", "credentials_denied")
     ]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import MagicMock, patch
 
@@ -10,14 +11,18 @@ from botocore.exceptions import ClientError
 
 from mailer import wiring
 from mailer.domain import changes
-from mailer.domain.changes import Request
+from mailer.domain.changes import Fence, Request, SentBy
+from mailer.domain.delivery import Delivery
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.provider import ProviderStatus
+from mailer.domain.facts import FeedbackCounts
+from mailer.domain.feedback_state import feedback_state
+from mailer.domain.provider import ProviderStatus, StoredConfig
 from mailer.handlers import publish
 from support.aws.api_calls import Context, event
 from support.aws.streams import read_stream, stream_record
 from support.fakes.ports import NOON, a_config, a_provider
 
+LATE = NOON + timedelta(days=1)
 SENT = {"Entries": [{"EventId": "1"}] * 10, "FailedEntryCount": 0}
 
 
@@ -66,6 +71,61 @@ def test_a_change_of_a_provider_is_told_without_its_ciphertext(aws: Mapping[str,
     [detail] = details(bus)
     assert (detail["tenantId"], detail["change"], detail["configVersion"]) == ("acme", "stored", 1)
     assert "ciphertext" not in str(entries(bus))
+
+
+def send(request_id: str, at: datetime) -> Delivery:
+    """Let a request of acme be sent with version 1, and accepted at this moment."""
+    table = wiring.messages_table()
+    request = Request(tenant_id="acme", request_id=request_id, content_hash="sha256-v1:0", created_at=NOON, expires_at=LATE, recipients=3)
+    table.apply(changes.begin(request, at, owner="w", deadline=LATE, sent_by=SentBy("ses", 1, "222222222222", "eu-west-1")))
+    return table.apply(changes.accept(request, at, Fence(1, "w"), "m-1"))
+
+
+def active_config() -> StoredConfig:
+    row = wiring.providers_table().get("acme")
+    assert row is not None
+    assert row.active is not None
+    return row.active
+
+
+@pytest.mark.usefixtures("bus")
+def test_a_tenant_that_sends_for_an_hour_and_hears_nothing_is_reported(aws: Mapping[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, by a metric that the alarm watches; its record says so from then on."""
+    wiring.providers_table().replace(a_provider(active=a_config(configuration_set="mail-acme", account="222222222222")))
+    for minutes in range(0, 100, 10):
+        send(f"r{minutes:02}", NOON + timedelta(minutes=minutes))
+    for record in read_stream(aws["MESSAGES_TABLE"]):
+        publish.handler({"Records": [record]}, Context())
+    assert feedback_state(active_config()) == "silent"
+    assert active_config().unheard_since == NOON
+    metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"FeedbackSilent"' in line]
+    assert [metric["FeedbackSilent"] for metric in metrics] == [[1.0]]
+
+
+def test_marks_that_fail_do_not_publish_a_batch_again(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """The events are on the bus: the stream must not hand them out once more for it."""
+    send("r1", NOON)
+    throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem")
+    with patch.object(wiring.dynamodb(), "update_item", side_effect=throttled):
+        assert publish.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context()) == {"published": 1}
+    assert len(entries(bus)) == 1
+
+
+def test_what_became_of_a_mail_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """Each number as it rises, after the end of the request; no address is on the way."""
+    sent = send("r1", NOON)
+    for counts in (
+        FeedbackCounts(delivered=2, first_at=NOON, last_at=NOON, rank=6),
+        FeedbackCounts(delivered=2, bounced=1, first_at=NOON, last_at=LATE, rank=11),
+    ):
+        wiring.messages_table().apply(changes.note_feedback(sent, LATE, counts))
+    assert publish.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context()) == {"published": 3}
+    assert [entry["DetailType"] for entry in entries(bus)] == ["Request Ended", "Delivery Reported", "Delivery Reported"]
+    assert [(detail["status"], detail["recipients"], detail["messageId"]) for detail in details(bus)[1:]] == [
+        ("delivered", 2, "m-1"),
+        ("bounced", 1, "m-1"),
+    ]
+    assert entries(bus)[-1]["Time"] == LATE
 
 
 def test_the_bus_is_given_ten_events_a_call(aws: Mapping[str, str], bus: MagicMock) -> None:

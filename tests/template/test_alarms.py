@@ -13,7 +13,7 @@ from support.fakes.telemetry import NAMESPACE, STACK, Metric, a_telemetry, write
 ALARMS = sorted(tables.resources("AWS::CloudWatch::Alarm"))
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
 EXPECTED = {"Unknown", "DeadLetters", "OldestMessage", "Unclassified", "Suspended", "Dependency", "SweepLag", "Overdue", "EventsLate"}
-EXPECTED |= {"FeedbackDeadLetters", "FeedbackLate", "WebhookDeadLetters"}
+EXPECTED |= {"FeedbackDeadLetters", "FeedbackLate", "FeedbackSilent", "WebhookDeadLetters"}
 
 
 def alarm(name: str) -> dict[str, Any]:

@@ -1,19 +1,24 @@
 """Which writes other systems hear of, and what they are told."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from mailer.domain.delivery import END_STATUSES, NEEDS_NEW_ID, Delivery, Resolution, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.events import Event, provider_changed, request_ended, what_changed
-from mailer.domain.provider import Provider, ProviderStatus
+from mailer.domain.events import Event, RequestWritten, events_of, provider_changed, request_ended, what_changed
+from mailer.domain.facts import FeedbackCounts, RecipientStatus
+from mailer.domain.feedback_state import feedback_hint
+from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 from mailer.services.events.publish import ROUNDS, publish
-from support.fakes.ports import NOON, a_config, a_delivery, a_provider
+from mailer.services.events.silence import note_sent
+from support.fakes.ports import NOON, FakeTelemetry, a_config, a_delivery, a_provider
 
 ROOT = Path(__file__).resolve().parents[2]
 LATER = NOON + timedelta(seconds=1)
@@ -117,6 +122,123 @@ def test_an_end_names_whose_call_it_was(record: Delivery, principal: str | None)
     assert event.detail["principal"] == principal
 
 
+# -- what became of a mail -----------------------------------------------------------------------------------------------
+
+
+def counts(seconds: int = 0, **by_status: int) -> FeedbackCounts:
+    """So many recipients in each status, the latest of it so many seconds after noon."""
+    return FeedbackCounts(**by_status, first_at=NOON, last_at=NOON + timedelta(seconds=seconds), rank=sum(by_status.values()))
+
+
+def reported(before: FeedbackCounts | None, after: FeedbackCounts | None) -> list[tuple[str, int]]:
+    """Return the status and number of each event of a write to a mail's counts."""
+    sent = a_delivery(status=Status.SENT, message_id="m-1")
+    events = events_of(RequestWritten("e-1", replace(sent, feedback=before), replace(sent, feedback=after)))
+    assert {event.detail_type for event in events} <= {"Delivery Reported"}
+    return [(event.detail["status"], event.detail["recipients"]) for event in events]
+
+
+@pytest.mark.parametrize("status", sorted(RecipientStatus))
+def test_each_thing_that_ses_tells_of_a_recipient_is_told(status: RecipientStatus) -> None:
+    """Under the name that the API has for it."""
+    assert reported(None, counts(**{status: 1})) == [(status, 1)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (counts(delivered=1), counts(1, delivered=2), [("delivered", 2)]),
+        (counts(delivered=2), counts(1, delivered=1, complained=1), [("complained", 1)]),
+        (counts(delivered=1), counts(1, delivered=2, bounced=1), [("delivered", 2), ("bounced", 1)]),
+        (counts(delivered=1), counts(9, delivered=1), []),
+        (counts(delivered=1), counts(delivered=1), []),
+        (None, None, []),
+    ],
+)
+def test_a_number_that_rises_is_told(before: FeedbackCounts | None, after: FeedbackCounts | None, told: Sequence[tuple[str, int]]) -> None:
+    """With all recipients that have the status now; what falls, or only came later, is not told."""
+    assert sorted(reported(before, after)) == sorted(told)
+
+
+def test_a_report_says_of_which_mail_and_when_and_names_no_recipient() -> None:
+    """Its id is that of the write and the status: two of one write are two events, however often they are published."""
+    sent = a_delivery("invoice-1", Status.SENT, message_id="m-1", correlation_id="c-1")
+    write = RequestWritten("e-1", sent, replace(sent, feedback=counts(5, delivered=3, bounced=1)))
+    delivered, bounced = sorted(events_of(write), key=lambda event: event.id, reverse=True)
+    assert delivered.detail == {
+        "version": "1",
+        "id": "e-1-delivered",
+        "tenantId": "acme",
+        "requestId": "invoice-1",
+        "messageId": "m-1",
+        "status": "delivered",
+        "recipients": 3,
+        "correlationId": "c-1",
+        "at": "2026-11-24T12:00:05.000Z",
+    }
+    assert (bounced.id, bounced.at) == ("e-1-bounced", NOON + timedelta(seconds=5))
+
+
+def test_a_write_may_end_a_request_and_report_of_its_mail() -> None:
+    """As one whose record was restored from what is known."""
+    sent = a_delivery(status=Status.SENT, feedback=counts(delivered=1))
+    assert [event.detail_type for event in events_of(RequestWritten("e-1", None, sent))] == ["Request Ended", "Delivery Reported"]
+
+
+@pytest.mark.parametrize(("before", "now"), [(None, True), (Status.SENDING, True), (Status.UNKNOWN, True), (Status.SENT, False)])
+def test_a_mail_is_sent_once(before: Status | None, now: bool) -> None:  # noqa: FBT001
+    """What is noted on the record of a mail that was sent sends it no second time."""
+    old = before and a_delivery(status=before)
+    assert RequestWritten("e-1", old, a_delivery(status=Status.SENT)).sent is now
+    assert not RequestWritten("e-1", old, a_delivery(status=Status.FAILED)).sent
+
+
+# -- silence -------------------------------------------------------------------------------------------------------------
+
+
+class FakeWatch:
+    """Keeps what was marked as sent; answers as a test prepares."""
+
+    def __init__(self, silent: Mapping[str, StoredConfig] = MappingProxyType({}), *, down_for: str = "") -> None:
+        self.marked: list[tuple[str, int, datetime]] = []
+        self._silent, self._down_for = silent, down_for
+
+    def sent(self, tenant_id: str, version: int, at: datetime) -> StoredConfig | None:
+        if tenant_id == self._down_for:
+            raise DependencyError("DynamoDB", "UpdateItem")
+        self.marked.append((tenant_id, version, at))
+        return self._silent.get(tenant_id)
+
+
+def sent(tenant_id: str = "acme", version: int | None = 1, at: datetime | None = NOON) -> Delivery:
+    return a_delivery(status=Status.SENT, tenant_id=tenant_id, provider_version=version, sent_at=at)
+
+
+def test_a_batch_marks_each_version_once_at_its_latest_mail() -> None:
+    """A hundred mails of one tenant are one mark; a record that does not say when, or of which version, is none."""
+    marks = FakeWatch()
+    note_sent([sent(at=LATER), sent(), sent(version=2), sent("globex"), sent(version=None), sent(at=None)], marks, FakeTelemetry())
+    assert marks.marked == [("acme", 1, LATER), ("acme", 2, NOON), ("globex", 1, NOON)]
+
+
+def test_a_version_that_turns_silent_is_reported_with_what_to_look_at() -> None:
+    """Operators and the tenant's record say the same."""
+    config = a_config(configuration_set="mail-acme", account="222222222222", unheard_since=NOON)
+    telemetry = FakeTelemetry()
+    note_sent([sent()], FakeWatch({"acme": config}), telemetry)
+    [(what, (tenant_id, version, hint))] = telemetry.entries
+    assert (what, tenant_id, version) == ("feedback silent", "acme", 1)
+    assert hint == feedback_hint(replace(config, silent_since=NOON))
+
+
+def test_a_mark_that_fails_keeps_no_other_tenant_from_its_own() -> None:
+    """The tenant's next mail makes it good: nothing is published twice for it."""
+    marks, telemetry = FakeWatch(down_for="acme"), FakeTelemetry()
+    note_sent([sent(), sent("globex")], marks, telemetry)
+    assert marks.marked == [("globex", 1, NOON)]
+    assert [(name, arguments[0]) for name, arguments in telemetry.entries] == [("failed", "mark as sent")]
+
+
 # -- providers -----------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +278,7 @@ def test_each_change_of_a_provider_has_its_name(old: Provider | None, new: Provi
         replace(ACTIVE, faulty_requests=frozenset({"r1"})),
         replace(ACTIVE, sandbox="true"),
         replace(ACTIVE, release_at=NOON),
+        replace(ACTIVE, active=a_config(feedback_at=NOON, unheard_since=NOON, silent_since=NOON)),
     ],
 )
 def test_what_sending_learns_and_the_sweeper_marks_is_no_change(new: Provider) -> None:
@@ -183,6 +306,16 @@ def test_a_suspension_says_why_and_who_must_do_what() -> None:
         "principal": None,
         "error": {"code": "credentials_denied", "message": "denied", "retryable": True, "hint": DENIED.hint},
     }
+
+
+def test_the_documented_report_is_what_is_told() -> None:
+    """The very detail of the page, made from the write that it stands for."""
+    page = (ROOT / "docs/events.md").read_text()
+    shown = json.loads(page.partition("## Delivery Reported")[2].partition("```json\n")[2].partition("```")[0])
+    correlation_id, message_id = shown["correlationId"], shown["messageId"]
+    mail = a_delivery(shown["requestId"], Status.SENT, message_id=message_id, correlation_id=correlation_id)
+    [event] = events_of(RequestWritten(shown["id"].partition("-")[0], mail, replace(mail, feedback=counts(5, bounced=1))))
+    assert event.detail == shown
 
 
 @pytest.mark.parametrize("detail_type", ["Request Ended", "Provider Changed"])

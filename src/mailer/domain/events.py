@@ -1,12 +1,13 @@
-"""Decide which writes to the tables become events, and their content: every end of a request, every change of a provider."""
+"""Decide which writes to the tables become events, and their content: ends of requests, reports of their mail, changes of providers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from mailer.domain.delivery import Delivery
+from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.facts import RecipientStatus
 from mailer.domain.moments import rfc3339
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 
@@ -23,9 +24,42 @@ class Event:
 
     id: str
     """The same however often the event is published: consumers deduplicate by it."""
-    detail_type: Literal["Request Ended", "Provider Changed"]
+    detail_type: Literal["Request Ended", "Delivery Reported", "Provider Changed"]
     at: datetime
     detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWritten:
+    """One write to the record of a request."""
+
+    event_id: str
+    """The same however often the stream delivers it."""
+    old: Delivery | None
+    new: Delivery
+
+    @property
+    def sent(self) -> bool:
+        """Whether it noted that SES accepted the mail."""
+        return self.new.status is Status.SENT and (self.old is None or self.old.status is not Status.SENT)
+
+
+@dataclass(frozen=True, slots=True)
+class RowWritten:
+    """One write to a tenant's provider row."""
+
+    event_id: str
+    old: Provider | None
+    new: Provider
+
+
+def events_of(write: RequestWritten | RowWritten) -> Sequence[Event]:
+    """Return the events that a write gives rise to."""
+    if isinstance(write, RowWritten):
+        change = provider_changed(write.event_id, write.old, write.new)
+        return [change] if change else []
+    ended = request_ended(write.event_id, write.old, write.new)
+    return [*([ended] if ended else []), *delivery_reported(write.event_id, write.old, write.new)]
 
 
 def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event | None:
@@ -51,6 +85,37 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
         "error": _error(new.shown_error),
     }
     return Event(id=event_id, detail_type="Request Ended", at=new.updated_at, detail=detail)
+
+
+def delivery_reported(event_id: str, old: Delivery | None, new: Delivery) -> Sequence[Event]:
+    """Return an event for each status that more recipients have after a write than before it.
+
+    A recipient has one status: where a complaint follows the delivery, the one count rises and the other falls, which is not told.
+    """
+    before, after = old and old.feedback, new.feedback
+    if after is None or after == before:
+        return []
+    counts = {status: getattr(after, status) for status in RecipientStatus}
+    return [
+        _reported(f"{event_id}-{status}", new, status, count, after.last_at)
+        for status, count in counts.items()
+        if count > (getattr(before, status) if before else 0)
+    ]
+
+
+def _reported(event_id: str, record: Delivery, status: RecipientStatus, count: int, at: datetime) -> Event:
+    detail = {
+        "version": VERSION,
+        "id": event_id,
+        "tenantId": record.tenant_id,
+        "requestId": record.request_id,
+        "messageId": record.message_id,
+        "status": status.value,
+        "recipients": count,
+        "correlationId": record.correlation_id,
+        "at": rfc3339(at),
+    }
+    return Event(id=event_id, detail_type="Delivery Reported", at=at, detail=detail)
 
 
 def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Event | None:

@@ -4,27 +4,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mailer import wiring
-from mailer.adapters.dynamodb.table_stream import event_of, tenant_of
-from mailer.domain.events import Event
+from mailer.adapters.dynamodb.table_stream import read_write, tenant_of
+from mailer.domain.events import Event, RequestWritten, RowWritten, events_of
 from mailer.services.events.publish import publish
+from mailer.services.events.silence import note_sent
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, int]:
     """Publish the events of a batch of writes; where the bus does not take all, the error makes the stream deliver the batch again."""
-    events = list(_events(event["Records"]))
+    read = list(_read(event["Records"]))
+    events = [event for _, events in read for event in events]
     try:
         publish(events, wiring.event_bus())
+        sent = (write.new for write, _ in read if isinstance(write, RequestWritten) and write.sent)
+        note_sent(sent, wiring.provider_feedback(), wiring.telemetry())
     finally:
         wiring.telemetry().flush()
     return {"published": len(events)}
 
 
-def _events(records: Sequence[Mapping[str, Any]]) -> Iterator[Event]:
+def _read(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[RequestWritten | RowWritten, Sequence[Event]]]:
+    """Yield each write with its events."""
     for record in records:
         try:
-            event = event_of(record)
+            write = read_write(record)
+            yield write, events_of(write)
         except Exception as error:  # noqa: BLE001  # an unreadable record must not hold up those behind it for a day
             wiring.telemetry().failed("publish", tenant_of(record), error)
-            continue
-        if event is not None:
-            yield event

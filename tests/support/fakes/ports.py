@@ -127,6 +127,9 @@ class FakeTelemetry:
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
         self.entries.append(("suspended", (tenant_id, version, error)))
 
+    def feedback_silent(self, tenant_id: str, version: int, hint: str) -> None:
+        self.entries.append(("feedback silent", (tenant_id, version, hint)))
+
     def provider_changed(self, event: Event) -> None:
         self.entries.append(("provider changed", (event.detail,)))
 

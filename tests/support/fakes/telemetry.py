@@ -81,6 +81,7 @@ def write_everything(telemetry: LogTelemetry) -> None:
     telemetry.answered(a_delivery(attempt=1, owner="worker"), Sent("m-1"), second)
     telemetry.dead_lettered(a_queue_message(), "request_id_reused")
     telemetry.suspended("acme", 1, ErrorInfo("credentials_denied", "denied"))
+    telemetry.feedback_silent("acme", 1, "Tenant: look.")
     telemetry.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
     telemetry.failed("deliver", "acme", ZeroDivisionError())
     telemetry.config_requested(cached=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from mailer.adapters.aws import UNREADABLE
 from mailer.adapters.dynamodb import messages_table, providers_table
-from mailer.domain.events import Event, provider_changed, request_ended
+from mailer.domain.events import RequestWritten, RowWritten
 
 
-def event_of(record: Mapping[str, Any]) -> Event | None:
-    """Return the event that a stream record, as Lambda hands it over, gives rise to; None where there is none.
+def read_write(record: Mapping[str, Any]) -> RequestWritten | RowWritten:
+    """Read a stream record as Lambda hands it over: of a table of records, or of provider rows.
 
     Raises:
         Exception: of whatever kind, where the record is not what our own code writes.
@@ -18,8 +18,8 @@ def event_of(record: Mapping[str, Any]) -> Event | None:
     written = record["dynamodb"]
     new, old = _image(written["NewImage"]), _image(written.get("OldImage", {}))
     if "requestId" in written["Keys"]:
-        return request_ended(record["eventID"], _before(messages_table.from_item, old), messages_table.from_item(new))
-    return provider_changed(record["eventID"], _before(providers_table.from_item, old), providers_table.from_item(new))
+        return RequestWritten(record["eventID"], _before(messages_table.from_item, old), messages_table.from_item(new))
+    return RowWritten(record["eventID"], _before(providers_table.from_item, old), providers_table.from_item(new))
 
 
 def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, Any]) -> Written | None:

@@ -1,0 +1,32 @@
+"""Find tenants whose mail goes out while SES's events of it stay away: nobody would read their bounces."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from mailer.domain.delivery import Delivery
+from mailer.domain.errors import DependencyError
+from mailer.domain.feedback_state import feedback_hint
+from mailer.ports import FeedbackWatch, Telemetry
+
+
+def note_sent(sent: Iterable[Delivery], watch: FeedbackWatch, telemetry: Telemetry) -> None:
+    """Mark which versions have sent; a mark that fails is made good by the tenant's next mail."""
+    for (tenant_id, version), at in _latest(sent).items():
+        try:
+            silent = watch.sent(tenant_id, version, at)
+        except DependencyError as failure:
+            telemetry.failed("mark as sent", tenant_id, failure)
+            continue
+        if silent is not None:
+            telemetry.feedback_silent(tenant_id, version, feedback_hint(replace(silent, silent_since=at)) or "")
+
+
+def _latest(sent: Iterable[Delivery]) -> dict[tuple[str, int], datetime]:
+    """Return when each version sent last."""
+    latest: dict[tuple[str, int], datetime] = {}
+    for record in sent:
+        if record.provider_version is not None and record.sent_at is not None:
+            key = (record.tenant_id, record.provider_version)
+            latest[key] = max(record.sent_at, latest.get(key, record.sent_at))
+    return latest
