@@ -1,6 +1,6 @@
 """Telemetry: one JSON log line per event and metrics in the embedded metric format, by Powertools.
 
-docs/runbook.md lists every metric; `METRICS` says in which dimensions each comes, and tests hold both, the alarms and this module together.
+docs/runbook.md lists every metric; `METRICS` has the dimensions of each; tests compare both, the alarms and this module.
 """
 
 from collections import defaultdict
@@ -41,8 +41,8 @@ METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Overdue": (),
     }
 )
-"""Every metric, and by what it is counted too, besides the stack (the dimension `service`). None has a dimension per tenant, for each value
-of a dimension is a metric that CloudWatch bills: who is in trouble stands in the log lines."""
+"""Every metric, with its dimension besides the stack (the dimension `service`). None has a dimension per tenant, because CloudWatch bills
+each value of a dimension as a metric: the log lines name the tenants."""
 
 _STEP_METRICS: Mapping[Step, str] = {"queue": "QueueAge", "total": "AcceptedToSent"}
 
@@ -52,12 +52,12 @@ SCHEDULED = "scheduled"
 
 @cache
 def logger() -> Logger:
-    """Return this process's logger; what belongs to one request is given to each line, so that threads cannot mix it up."""
-    return Logger(json_deserializer=str)  # messages are text; Powertools would try to read each of them as JSON
+    """Return this process's logger; keys of a request are given with each line, so that threads cannot mix them up."""
+    return Logger(json_deserializer=str)  # messages are text; Powertools would try to parse each of them as JSON
 
 
 class LogTelemetry:
-    """`ports.Telemetry` on log lines and metrics; safe to share between threads."""
+    """`ports.Telemetry` on log lines and metrics; thread-safe."""
 
     def __init__(self, log: Logger, new_metrics: Callable[[], EphemeralMetrics] = EphemeralMetrics) -> None:
         self._log = log
@@ -68,7 +68,7 @@ class LogTelemetry:
         self._lock = Lock()
 
     def answered(self, record: Delivery, outcome: Outcome, took: timedelta) -> None:
-        """Note what the provider answered."""
+        """Log the provider's answer."""
         milliseconds = _milliseconds(took)
         self._count("ProviderLatency", milliseconds, MetricUnit.Milliseconds)
         names = ("tenant_id", "request_id", "attempt", "owner", "account", "region")
@@ -76,7 +76,7 @@ class LogTelemetry:
         self._outcomes.info("provider answered", extra={**attempt, "took_ms": milliseconds, **_outcome(outcome)})
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
-        """Note the new state of a record, and how long the steps took that led to it."""
+        """Log the new state of a record, and how long the steps before it took."""
         self._count_record(record)
         for step, took in steps.items():
             if metric := _STEP_METRICS.get(step):
@@ -110,7 +110,7 @@ class LogTelemetry:
         )
 
     def provider_changed(self, event: Event) -> None:
-        """Note what a caller's call changed about a tenant's provider."""
+        """Log what a call changed about a tenant's provider."""
         details = event.detail
         line = {
             "tenant_id": details["tenantId"],
@@ -122,7 +122,7 @@ class LogTelemetry:
         self._log.info("provider changed", extra=_without_none({**line, "principal": details["principal"], "code": code}))
 
     def suspended(self, tenant_id: str, version: int, error: ErrorInfo) -> None:
-        """Note that a tenant's provider was suspended."""
+        """Log that a tenant's provider was suspended."""
         self._count("ProviderSuspended", by=error.code)
         self._log.error("provider suspended", extra={"tenant_id": tenant_id, "version": version, "code": error.code, "hint": error.hint})
 
@@ -132,7 +132,7 @@ class LogTelemetry:
         self._log.error("feedback silent", extra={"tenant_id": tenant_id, "version": version, "hint": hint})
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
-        """Log that a step failed; the text of a foreign exception could hold anything, so only its type is written."""
+        """Log that a step failed; of an exception that is not ours only the type is written, because its text may contain anything."""
         if isinstance(error, DependencyError) and not isinstance(error, UnreadableError):
             self._count("DependencyFailed", by=error.service)
         else:
@@ -141,7 +141,7 @@ class LogTelemetry:
         self._log.error("step failed", extra=_without_none({"step": step, "tenant_id": tenant_id, "error": text}))
 
     def config_requested(self, *, cached: bool) -> None:
-        """Count whether a config was still in memory, decrypted; the metric's average is the share that was."""
+        """Count whether a decrypted config was cached; the metric's average is the hit rate."""
         self._count("ConfigCacheHit", int(cached))
 
     def paced(self, wait: timedelta) -> None:
@@ -170,7 +170,7 @@ class LogTelemetry:
         for name, (unit, values) in metrics.items():
             if values:
                 written.add_metric(name=name, unit=unit, value=values[0])
-                # One by one, each would print all before it into a debug line that nobody reads.
+                # Not one by one: each would write all earlier ones into a debug line.
                 written.metric_set[name]["Value"].extend(values[1:])
         written.flush_metrics()
 
@@ -202,7 +202,7 @@ def _outcome(outcome: Outcome) -> Mapping[str, Any]:
 
 
 def _to_restore(record: Delivery) -> Mapping[str, Any]:
-    """Return what a restored table needs of an open request beyond its body: where that is parked, and what the body does not tell."""
+    """Return what a restored table needs of an open request besides its body: the body's key, and fields that are not in the body."""
     if record.ended or not (record.parked or record.maybe_sent):
         return {}
     times = {"created_at": record.created_at.isoformat(), "expires_at": record.expires_at.isoformat()}

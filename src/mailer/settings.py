@@ -8,7 +8,7 @@ from functools import cache
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the template tells a function; a name that a function is not given stays empty, and so is what it would open."""
+    """A function's settings from the template; a variable that a function does not get is empty."""
 
     platform_name: str
     allow_smtp: bool
@@ -19,25 +19,25 @@ class Settings:
     send_queue_url: str
     dead_letter_queue_url: str
     send_event_source: str
-    """Id of the event source that hands SendFunction what is on the queue."""
+    """Id of the event source that delivers the queue's messages to SendFunction."""
     queue_key_arn: str
     provider_key_arn: str
     acting_roles: tuple[str, ...]
-    """ARNs of the functions' roles that act as tenants; ProvidersFunction's alone, which tells tenants whom to let in."""
+    """ARNs of the functions' roles that act as tenants; for ProvidersFunction only, which shows them to tenants."""
     attachments_bucket: str
     event_bus: str
     feedback_bus_arn: str
-    """ARN of the event bus that tenants' rules send SES's events to; ProvidersFunction's alone, which tells tenants so."""
+    """ARN of the event bus that tenants' rules send SES's events to; for ProvidersFunction only, which shows it to tenants."""
     producer_tenants_parameter: str
-    """Name of the parameter in Systems Manager that says which producers may ask for which tenants; empty where each may for all."""
+    """Name of the parameter in Systems Manager with the producers' tenants; empty if each producer may send for all."""
     send_timeout_seconds: int
     """Timeout of SendFunction: a worker older than this is dead."""
     send_threads: int
-    """How many messages one invocation has under way at once; also the width of its connection pools."""
+    """How many messages one invocation sends concurrently; also the size of its connection pools."""
     send_bytes: int
-    """Bytes of raw messages that one invocation may have under way at once, from the function's memory: see `_bytes_under_way`."""
+    """Bytes of raw messages that one invocation may have in memory at once, derived from the function's memory: see `_bytes_under_way`."""
     send_concurrency: int
-    """How many SendFunctions may run at once: among so many is shared what may be sent without asking the pacing table."""
+    """How many SendFunctions may run at once: they share what may be sent without a booking in the pacing table."""
     ca_bundle: str
     """A PEM file of the certificate authorities to trust instead of Amazon's; empty on AWS."""
 
@@ -72,14 +72,14 @@ class Settings:
 _MIB = 1024 * 1024
 
 _TAKEN = 320
-"""MiB that are not there for messages under way: 130 for the interpreter and its libraries, 100 for the bodies of a batch, and slack."""
+"""MiB that messages in flight cannot use: 130 for the interpreter and its libraries, 100 for the bodies of a batch, and slack."""
 
 _COPIES = 4
-"""Times its size that a raw message takes at most while it is under way: its files, itself, and the request to SES in base64."""
+"""Memory of a message in flight, as a multiple of its raw size: its files, itself, and the request to SES in base64."""
 
 
 def _bytes_under_way(memory: int) -> int:
-    """Return how many bytes of raw messages fit into a function of so many MiB; always some, for a message must pass."""
+    """Return how many bytes of raw messages fit into a function of so many MiB; at least enough for one message."""
     return max(memory - _TAKEN, _TAKEN // 8) * _MIB // _COPIES
 
 

@@ -1,4 +1,4 @@
-"""The composition root: what a function needs, built once per process and only when asked for. Nothing else opens a client."""
+"""The composition root: each dependency is built once per process, on first use. Nothing else creates a client."""
 
 import secrets
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -55,14 +55,14 @@ if TYPE_CHECKING:
 
 @cache
 def _client(service: str, config: Config | None = None) -> Any:
-    """Open a client of our own account; it retries what is safe to repeat, its pool is as wide as the threads, its trust store shared."""
+    """Create a client for our own account; it retries, its pool is as large as the threads are many, its trust store is shared."""
     silence_payload_loggers()
     own = Config(
         connect_timeout=2,  # seconds
         read_timeout=5,  # seconds
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=settings().send_threads,
-        user_agent="tenantmail",  # botocore would put its own together from 30 pieces, twice for each call
+        user_agent="tenantmail",  # botocore would assemble its own from 30 pieces, twice for each call
         tcp_keepalive=True,
     )
     client = boto3.client(service, config=own.merge(config) if config else own)  # type: ignore[call-overload]  # the service is a variable
@@ -83,8 +83,8 @@ def dynamodb() -> "DynamoDBClient":
     return client
 
 
-# The adapters compile their requests from tables of their own, and DynamoDB checks them too: botocore's walk through each one
-# is a tenth of what a message costs.
+# The adapters compile their requests from tables of their own, and DynamoDB validates them too: botocore's validation is a tenth of a
+# message's cost.
 _COMPILED = Config(parameter_validation=False)
 
 
@@ -100,8 +100,8 @@ def s3() -> "S3Client":
     return client
 
 
-# For presigned URLs: by default they are signed the old way in us-east-1, which binds no headers, and name the global
-# host elsewhere, which redirects.
+# For presigned URLs: by default those of us-east-1 have the old signature, which does not cover headers, and those of other regions name
+# the global host, which redirects.
 _PRESIGNING = Config(signature_version="s3v4", s3={"addressing_style": "virtual"})
 
 
@@ -134,7 +134,7 @@ def send_queue() -> SqsSendQueue:
 
 @cache
 def signer() -> Signer:
-    """Return what signs our messages on the queue; it asks KMS only once there is something to sign or to read."""
+    """Return the signer of our queue messages; it calls KMS on first use."""
     return Signer(kms, settings().queue_key_arn, clock().now, telemetry().failed)
 
 
@@ -176,15 +176,15 @@ def attachments() -> S3Attachments:
 
 @cache
 def workers() -> Executor:
-    """Return the threads that work on a batch side by side."""
+    """Return the thread pool for batches."""
     return ThreadPoolExecutor(settings().send_threads, thread_name_prefix="worker")
 
 
 # ── acting as tenants ───────────────────────────────────────────────────────────────────────────────────────────────────
-# Imported where they are built: the encryption SDK and what goes with it would cost the other functions half a second each start.
+# Imported on first use: the encryption SDK and its dependencies would add half a second to each cold start of the other functions.
 
 
-# Both stand between a caller of `verify` and API Gateway's 29 s; sending tries again later anyway.
+# `verify` has to answer within API Gateway's 29 s; sending is retried later anyway.
 _IN_TIME = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
 
 
@@ -202,7 +202,7 @@ def sts() -> "STSClient":
 
 @cache
 def config_cipher() -> ConfigCipher:
-    """Return what encrypts and decrypts configs."""
+    """Return the cipher for configs."""
     from mailer.adapters.providers.encryption import KmsConfigCipher  # noqa: PLC0415  # see above
 
     return KmsConfigCipher(settings().provider_key_arn, kms())
@@ -218,13 +218,13 @@ def assumed_roles() -> "AssumedRoles":
 
 @cache
 def platform() -> Platform:
-    """Return how this service appears to tenants; the key's ARN has its account."""
+    """Return the platform as tenants see it; its account is taken from the key's ARN."""
     return Platform.of(settings().platform_name, settings().provider_key_arn, settings().acting_roles, settings().feedback_bus_arn)
 
 
 @cache
 def provider_factory() -> ProviderFactory:
-    """Return what creates tenants' providers."""
+    """Return the factory of tenants' providers."""
     from mailer.adapters.providers.acting import TenantClients  # noqa: PLC0415  # see above
     from mailer.adapters.providers.provider_factory import TenantProviderFactory  # noqa: PLC0415  # see above
 
@@ -247,7 +247,7 @@ def provider_factory() -> ProviderFactory:
 
 @cache
 def provider_dependencies() -> ProviderDependencies:
-    """Return everything that the provider API needs."""
+    """Return the dependencies of the provider API."""
     return ProviderDependencies(
         store=providers_table(),
         config_cipher=config_cipher(),
@@ -267,25 +267,25 @@ def provider_dependencies() -> ProviderDependencies:
 
 @cache
 def pacer() -> Pacing:
-    """Return what keeps every sending account at its rate."""
+    """Return the pacer of the sending accounts."""
     return Pacing(pacing_table(), functions=settings().send_concurrency)
 
 
 @cache
 def trials() -> DynamoTrials:
-    """Return the marks of messages that are tried by themselves."""
+    """Return the marks of messages that are tried alone."""
     return DynamoTrials(dynamodb(), settings().messages_table)
 
 
 @cache
 def producer_rules() -> SsmProducerRules:
-    """Return which producers may ask for which tenants."""
+    """Return the rules for producers."""
     return SsmProducerRules(lambda: _client("ssm"), settings().producer_tenants_parameter, clock().now, telemetry().failed)
 
 
 @cache
 def send_dependencies() -> SendDependencies:
-    """Return everything that sending needs."""
+    """Return the dependencies of sending."""
     return SendDependencies(
         providers=providers_table(),
         suppressions=suppressions_table(),
@@ -311,7 +311,7 @@ def send_dependencies() -> SendDependencies:
 
 @cache
 def messages_dependencies() -> MessagesDependencies:
-    """Return everything that the messages API needs."""
+    """Return the dependencies of the messages API."""
     return MessagesDependencies(
         providers=providers_table(),
         suppressions=suppressions_table(),
@@ -332,7 +332,7 @@ def messages_dependencies() -> MessagesDependencies:
 
 @cache
 def sweep_dependencies() -> SweepDependencies:
-    """Return everything that the sweeper needs."""
+    """Return the dependencies of the sweeper."""
     return SweepDependencies(
         releases=providers_table(),
         providers=providers_table(),

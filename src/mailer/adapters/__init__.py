@@ -1,1 +1,1 @@
-"""We call AWS here: one module a service or table, each behind a Protocol of `mailer.ports`."""
+"""Calls to AWS: one module per service or table, each behind a Protocol of `mailer.ports`."""

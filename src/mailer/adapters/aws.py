@@ -1,4 +1,4 @@
-"""Turn what botocore raises for one of our own AWS services into `DependencyError`."""
+"""Convert botocore's errors for our own AWS services to `DependencyError`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from botocore.parsers import ResponseParserError
 from mailer.domain.errors import DependencyError
 
 _ANSWERS = frozenset({"ConditionalCheckFailedException", "NoSuchKey", "NoSuchVersion", "404"})
-"""Codes that are answers to a question rather than failures; they pass through as they are."""
+"""Codes that are answers rather than failures; they are not converted."""
 
 
 UNREADABLE = (ResponseParserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What an answer of another shape raises, in botocore's parsers or where we read it; an item too that is not as our own code writes it."""
+"""The errors of reading a malformed answer, in botocore's parsers or in our code, or an item that our code did not write."""
 
 
 @contextmanager
 def dependency_errors(service: str, operation: str) -> Iterator[None]:
-    """Raise DependencyError for any failure of a call to one of our own services; its text names the call, never the data."""
+    """Raise DependencyError for any failure of a call to one of our own services; its text names the call, not the data."""
     try:
         yield
     except ClientError as error:
@@ -32,7 +32,7 @@ def dependency_errors(service: str, operation: str) -> Iterator[None]:
 
 @contextmanager
 def readable(service: str, operation: str) -> Iterator[None]:
-    """Raise DependencyError for an answer that lacks what AWS documents of it: a success that says nothing proves nothing."""
+    """Raise DependencyError for an answer that lacks documented members, even if its status is a success."""
     try:
         yield
     except UNREADABLE as error:
@@ -40,7 +40,7 @@ def readable(service: str, operation: str) -> Iterator[None]:
 
 
 ReportFailure = Callable[[str, str | None, Exception], None]
-"""Hears of a step that failed, and for which tenant."""
+"""Reports a step that failed, and for which tenant."""
 
 
 def report_nothing(step: str, tenant_id: str | None, error: Exception) -> None:

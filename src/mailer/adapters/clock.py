@@ -1,16 +1,16 @@
-"""The machine's clock."""
+"""The system clock."""
 
 import time
 from datetime import UTC, datetime
 
 
 class SystemClock:
-    """`ports.Clock` by the operating system."""
+    """`ports.Clock` on the operating system's clock."""
 
     def now(self) -> datetime:
         """Return the time in UTC."""
         return datetime.now(UTC)
 
     def wait_until(self, moment: datetime) -> None:
-        """Hold this thread until a moment; not at all where it has passed."""
+        """Sleep until a moment; return at once if it has passed."""
         time.sleep(max(0.0, (moment - self.now()).total_seconds()))

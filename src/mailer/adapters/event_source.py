@@ -1,4 +1,4 @@
-"""Whether SendFunction's event source takes messages off the queue."""
+"""Whether SendFunction's event source consumes the queue."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class LambdaEventSource:
-    """`ports.Intake` on Lambda's event source mapping."""
+    """`ports.EventSource` on Lambda's event source mapping."""
 
     def __init__(self, client: "LambdaClient", event_source: str) -> None:
         self._client = client
         self._event_source = event_source
 
     def running_since(self) -> datetime | None:
-        """Return when the event source was last changed, where it is on: it has been on since then at least."""
+        """Return when the event source was last changed, if it is enabled: it has been enabled at least since then."""
         with dependency_errors("Lambda", "GetEventSourceMapping"):
             answer = self._client.get_event_source_mapping(UUID=self._event_source)
         with readable("Lambda", "GetEventSourceMapping"):

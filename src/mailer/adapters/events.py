@@ -12,7 +12,7 @@ from mailer.domain.events import Event
 SOURCE = "tenantmail"
 
 _MAX_ENTRIES = 10
-"""Events in one PutEvents (EventBridge's limit); its 1 MB a call are 100 kB for each, and ours have about 1."""
+"""Events in one PutEvents (EventBridge's limit). A call may have 1 MB, and our events have about 1 kB each."""
 
 
 class EventBridgeBus:
@@ -31,7 +31,7 @@ class EventBridgeBus:
             with dependency_errors("EventBridge", "PutEvents"):
                 answer = self._client.put_events(Entries=[self._entry(event) for event in events])
             with readable("EventBridge", "PutEvents"):
-                # One answer an event, in their order.
+                # One answer per event, in their order.
                 return [event for event, result in zip(events, answer["Entries"], strict=True) if "EventId" not in result]
         except DependencyError:
             return events

@@ -1,4 +1,4 @@
-"""Which producers may ask for which tenants, from the parameter that the stack keeps in Systems Manager."""
+"""Which producers may send for which tenants, from the stack's parameter in Systems Manager."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from mailer.domain.errors import DependencyError
 from mailer.domain.producers import Producers
 
 FRESH_FOR = timedelta(minutes=1)
-"""An update of the stack counts everywhere after this; at most one call a minute and process."""
+"""Time after which an update of the stack is effective everywhere; a process makes at most one call a minute."""
 
 ASK_AGAIN_AFTER = timedelta(seconds=5)
 """While Systems Manager does not answer, the other messages of a batch do not each wait for it."""
@@ -25,7 +25,7 @@ class Client(Protocol):
 
 
 class SsmProducerRules:
-    """`ports.ProducerRules` on Systems Manager; without a name each producer may ask for every tenant, and nobody is asked."""
+    """`ports.ProducerRules` on Systems Manager; without a parameter name each producer may send for every tenant."""
 
     def __init__(
         self, client: Callable[[], Client], name: str, now: Callable[[], datetime], report: ReportFailure = report_nothing
@@ -39,7 +39,7 @@ class SsmProducerRules:
         self._ask_at = datetime.min.replace(tzinfo=UTC)
 
     def current(self) -> Producers:
-        """Return the rules; those of before while they cannot be read."""
+        """Return the rules; the last known ones while they cannot be read."""
         with self._lock:
             if self._name and self._now() >= self._ask_at:
                 self._ask()

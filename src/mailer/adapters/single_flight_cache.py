@@ -10,7 +10,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class SingleFlightCache[Key: Hashable, Value]:
-    """Values by key; the least recently used goes first when there are more than `size`."""
+    """Values by key; the least recently used is dropped first when there are more than `size`."""
 
     def __init__(self, size: int, now: Callable[[], datetime]) -> None:
         self._size = size
@@ -20,9 +20,9 @@ class SingleFlightCache[Key: Hashable, Value]:
         self._making: dict[Key, Future[Value]] = {}
 
     def get(self, key: Key, make: Callable[[], Value], until: Callable[[Value], datetime] = lambda _: _NEVER) -> Value:
-        """Return what is kept, or make it; `until` says when it is no longer good.
+        """Return the cached value, or compute it; `until` returns when it expires.
 
-        Threads that ask while it is being made wait, and get its value or its exception; an exception is not kept.
+        Threads that ask while it is being computed wait and get its value or its exception; an exception is not cached.
         """
         mine = Future[Value]()
         with self._lock:
@@ -53,7 +53,7 @@ class SingleFlightCache[Key: Hashable, Value]:
         future.set_result(value)
 
     def forget(self, key: Key, value: Value) -> None:
-        """Forget a value that turned out to be no good, unless it has been replaced already."""
+        """Drop a value that is not valid any more, unless it has been replaced already."""
         with self._lock:
             kept = self._kept.get(key)
             if kept and kept[0] is value:

@@ -1,4 +1,4 @@
-"""API Gateway calls MessagesFunction: accept send requests, show what became of them, withdraw, preview and resolve them."""
+"""MessagesFunction, called by API Gateway: accept send requests, show their records, cancel, preview and resolve them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -42,7 +42,7 @@ from mailer.services.api.resolve import resolve
 
 MAX_BATCH = 100  # requests
 MAX_BATCH_VALUES = 50_000
-"""JSON values in a whole batch: of a hundred requests each may have five hundred, which fifty recipients and some attachments take."""
+"""JSON values in a whole batch: five hundred for each of a hundred requests, enough for fifty recipients and some attachments."""
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 
@@ -79,7 +79,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     operation_id="sendMessage",
     responses=responses(
         202,
-        "It is durably on the queue",
+        "It is on the queue",
         *(*BODY_REFUSALS, 409),
         headers={"Idempotency-Replayed": "`true` where an earlier call had put it there"},
         leads_to=("getMessage", "cancelMessage", "resolveMessage"),
@@ -89,7 +89,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
 def send(
     tenant_id: TenantInPath, body: SendBody, idempotency_key: IdempotencyKey = None, correlation_id: CorrelationId = None
 ) -> Response[StatusRecord]:
-    """Enqueue one request: a 202 means that it is durably on the queue."""
+    """Enqueue one request; after a 202 it is durably on the queue."""
     request = _read(*load_object(body), tenant_id, idempotency_key)
     accepted = messages.accept(request, wiring.messages_dependencies(), correlation_id=correlation_id or _api_call())
     headers = REPLAYED if accepted.replayed else {}
@@ -104,7 +104,7 @@ def send(
     responses=responses(207, "What became of each, in their order", *BODY_REFUSALS),
 )
 def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: CorrelationId = None) -> Response[list[BatchAnswer]]:
-    """Enqueue requests, each accepted or refused by itself; the answers stand in their order."""
+    """Enqueue requests, each accepted or refused by itself; the answers are in the same order."""
     documents = _documents(body)
     requests = [_read_item(document, tenant_id) for document in documents]
     answers = messages.accept_batch(requests, wiring.messages_dependencies(), correlation_id=correlation_id or _api_call())
@@ -141,7 +141,7 @@ def list_messages(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query()] = None,
 ) -> Response[StatusPage]:
-    """List a tenant's records; `cursor` is that of the page before."""
+    """List a tenant's records; `cursor` is that of the previous page."""
     page = messages.list_newest(tenant_id, wiring.messages_dependencies(), status=status, limit=limit, cursor=cursor)
     return Response(200, JSON, StatusPage(messages=[_shown(d) for d in page.deliveries], cursor=page.cursor))
 
@@ -164,7 +164,7 @@ def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRe
     responses=responses(200, "It is withdrawn", 409),
 )
 def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
-    """Withdraw a request that is queued or deferred."""
+    """Cancel a request that is queued or deferred."""
     return Response(200, JSON, _shown(messages.cancel(tenant_id, request_id, wiring.messages_dependencies(), by=_caller())))
 
 
@@ -175,7 +175,7 @@ def cancel(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[Statu
     responses=responses(200, "It is resolved", *BODY_REFUSALS, 409),
 )
 def resolve_message(tenant_id: TenantInPath, request_id: RequestInPath, body: ResolveBody) -> Response[StatusRecord]:
-    """Resolve a request of which nobody knows whether it was sent, on an operator's word."""
+    """Resolve an `unknown` request on an operator's word."""
     word, deps = read(ResolveRequest, body), wiring.messages_dependencies()
     resolution = Resolution(word.outcome, word.by, word.why, deps.clock.now(), _caller())
     return Response(200, JSON, _shown(resolve(tenant_id, request_id, resolution, deps, message_id=word.message_id)))
@@ -207,7 +207,7 @@ def describe_api() -> Response[dict[str, Any]]:
 
 def api_document() -> dict[str, Any]:
     """Describe the whole API: the routes of this function, and those of ProvidersFunction."""
-    # Both take longer to import than all the rest.
+    # Importing both takes longer than everything else.
     from mailer.handlers import providers  # noqa: PLC0415
     from mailer.handlers.rest.openapi import openapi_document  # noqa: PLC0415
 
@@ -219,7 +219,7 @@ def _caller() -> str | None:
 
 
 def _api_call() -> str | None:
-    """Return API Gateway's id of this call, which its caller finds in the answer's `x-amzn-RequestId`."""
+    """Return API Gateway's id of this call, which the caller gets in the header `x-amzn-RequestId`."""
     return app.current_event.request_context.request_id
 
 
@@ -231,7 +231,7 @@ def _read(document: Mapping[str, object], unreadable: list[Problem], tenant_id: 
 
 
 def _documents(body: str) -> list[object]:
-    """Return the requests of a batch as decoded; one that is ambiguous as JSON makes the whole batch so."""
+    """Return the decoded requests of a batch; if one is ambiguous as JSON, the whole batch is refused."""
     documents, unreadable = load(body, max_values=MAX_BATCH_VALUES)
     if unreadable:
         raise RequestError(unreadable)

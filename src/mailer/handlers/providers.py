@@ -1,4 +1,4 @@
-"""API Gateway calls ProvidersFunction: store, show, verify, disable, enable and remove a tenant's provider."""
+"""ProvidersFunction, called by API Gateway: store, show, verify, disable, enable and delete a tenant's provider."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -33,7 +33,7 @@ def _report(error: Exception) -> None:
 
 
 def verify_failed(error: VerifyFailedError) -> Response[str]:
-    """Answer why the config did not pass, and who must do what."""
+    """Answer why the config did not pass, and what to do."""
     return problem(error.error, status=HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
@@ -114,7 +114,7 @@ def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     responses=responses(200, "Mail goes out", 409),
 )
 def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
-    """Resume sending what was disabled; what waits goes out by itself."""
+    """Resume sending; waiting mail goes out by itself."""
     return _record(providers.enable_provider(tenant_id, wiring.provider_dependencies(), by=_caller()))
 
 
@@ -126,7 +126,7 @@ def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     responses=responses(204, "It is gone"),
 )
 def delete(tenant_id: TenantInPath) -> Response[str]:
-    """Remove config and ciphertext; what waits fails."""
+    """Delete the config; waiting mail fails."""
     providers.delete_provider(tenant_id, wiring.provider_dependencies(), by=_caller())
     return Response(204, body="")
 
@@ -138,7 +138,7 @@ def delete(tenant_id: TenantInPath) -> Response[str]:
     responses=responses(200, "What to set up", 422),
 )
 def onboarding(tenant_id: TenantInPath) -> Response[OnboardingAnswer]:
-    """Give the policies and the template that the tenant sets up in its own AWS account."""
+    """Return the policies and the template that the tenant sets up in its own AWS account."""
     return Response(200, JSON, OnboardingAnswer.of(providers.onboard(tenant_id, wiring.provider_dependencies())))
 
 

@@ -1,4 +1,4 @@
-"""The tables' streams call PublishFunction with what was written."""
+"""PublishFunction, called by the tables' streams."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""SQS calls SendFunction with a batch of send requests."""
+"""SendFunction, called by SQS with a batch of send requests."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -26,7 +26,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
 
 
 def _read(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Received], Sequence[str]]:
-    """Read a batch; second the SQS ids of messages whose signature cannot be checked now."""
+    """Read a batch; also return the SQS ids of messages whose signature cannot be checked now."""
     batch, unread = [], []
     for record in records:
         try:
@@ -47,7 +47,7 @@ def _receives(record: Mapping[str, Any]) -> int:
 
 
 def _hide(returned: Sequence[Mapping[str, Any]]) -> None:
-    """Keep messages that have been handed back again and again from using up their receives while an outage lasts."""
+    """Hide messages that went back to the queue several times, so that a long outage does not use up their receives."""
     waits = {record["receiptHandle"]: wait for record in returned if (wait := hidden_for(_receives(record)))}
     try:
         wiring.send_queue().hide(waits)

@@ -1,4 +1,4 @@
-"""EventBridge calls SweepFunction every minute."""
+"""SweepFunction, called by EventBridge every minute."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -8,11 +8,11 @@ from mailer import wiring
 from mailer.services.sweeping.sweep import sweep
 
 SPARE = timedelta(seconds=5)
-"""Time kept for what is under way when a run stops."""
+"""Time reserved for the work in progress when a run stops."""
 
 
 def handler(_event: Mapping[str, Any], context: Any) -> Mapping[str, int]:
-    """Do one run; answer how many records were moved on and how many are overdue."""
+    """Do one run; return how many records were moved on and how many are overdue."""
     ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - SPARE
     try:
         stats = sweep(wiring.sweep_dependencies(), ends_at=ends_at)

@@ -1,7 +1,7 @@
-"""Open connections to AWS on one preloaded trust store, never reuse one that has idled, and track how far each request got.
+"""Open connections to AWS with one preloaded trust store, do not reuse idle ones, and track how far each request got.
 
-botocore's own sessions parse 126 root certificates anew for every TLS connection (21 ms CPU each) and reuse a socket however long the
-sandbox was frozen: a mail written to a socket that the other side has closed is a mail whose fate nobody knows.
+botocore's own sessions parse 126 root certificates for every TLS connection (21 ms CPU each) and reuse a socket however long the sandbox
+was frozen. If a mail is written to a socket that the other side has closed, its outcome is unknown.
 """
 
 import socket
@@ -23,14 +23,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 
 IDLE_LIMIT = 5.0
-"""Seconds of wall time, so that a frozen sandbox counts, after which a connection is opened anew."""
+"""Seconds of wall time, so that a frozen sandbox counts, after which an idle connection is not reused."""
 
 WRITE_TIMEOUT = 5.0
 """Seconds for writing one whole request; urllib3 would take the connect timeout, too short for 13 MB to another continent."""
 
 
 _TOGETHER = 65_536
-"""Bytes of a request that go out in one write, its headers included; those of a larger one are not copied for that."""
+"""Largest request that goes out in one write, headers included, in bytes; a larger one would have to be copied for that."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class RequestProgress:
     """How far one request got."""
 
     taken: bool = False
-    """One of our connections took it."""
+    """One of our connections sent it."""
     written: bool = False
     """Its last byte was handed to the socket; stays true, whatever happens next."""
     more_time: float = 0.0
@@ -46,7 +46,7 @@ class RequestProgress:
 
     @property
     def proven_unsent(self) -> bool:
-        """Whether the other side cannot have the whole request: name lookup, connect, handshake or write did not succeed."""
+        """Return whether the other side cannot have the whole request: name lookup, connect, handshake or write failed."""
         return self.taken and not self.written
 
 
@@ -71,7 +71,7 @@ def _current_progress() -> RequestProgress:
 
 
 class _Connection(HTTPConnection):
-    """A connection that says how far a request got, and when it was last of use."""
+    """A connection that tracks how far a request got, and when it was last used."""
 
     _used_at = 0.0
     _held: bytearray | None = None
@@ -88,7 +88,7 @@ class _Connection(HTTPConnection):
         self.timeout = WRITE_TIMEOUT + progress.more_time  # the pool sets the read timeout when this returns
         self._held = bytearray()
         try:
-            # botocore asks for less: it would take an answer that breaks off for one without any fields, a record for none.
+            # botocore does not check the length: it would read a truncated answer as one without fields, a record as no record.
             super().request(*args, **{**kwargs, "enforce_content_length": True})
             self._let_go()
         finally:
@@ -96,7 +96,7 @@ class _Connection(HTTPConnection):
         progress.written = True
 
     def send(self, data: Any) -> None:
-        """Let the headers of a request wait for its body, so that a small one takes one write: http.client makes two."""
+        """Buffer the headers of a request until its body, so that a small request takes one write; http.client makes two."""
         if self._held is not None and len(self._held) + len(data) <= _TOGETHER:
             self._held += data
             return
@@ -115,7 +115,7 @@ class _Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """What the pool asks before it reuses a connection; a clock that was set back counts as idle too."""
+        """Return whether the pool must not reuse a connection; after the clock was set back, a connection counts as idle too."""
         return super().is_connected and 0 <= wall_time() - self._used_at <= IDLE_LIMIT
 
 
@@ -149,7 +149,7 @@ class _Session(URLLib3Session):
 
 
 def use_own_connections(client: BaseClient, ca_bundle: str | None = None) -> None:
-    """Give a client connections of ours; its timeouts, its pool's width and the environment's proxies stay.
+    """Make a client use our connections; its timeouts, pool size and the environment's proxies stay.
 
     `ca_bundle` is a PEM file (what AWS_CA_BUNDLE names) to trust instead of Amazon's roots.
     """
@@ -166,7 +166,7 @@ def use_own_connections(client: BaseClient, ca_bundle: str | None = None) -> Non
 
 
 _AMAZON_PARTITIONS = frozenset({"aws", "aws-us-gov"})
-"""Where every endpoint's certificate chains to one of Amazon's roots; sovereign clouds have their own authorities."""
+"""Partitions where every endpoint's certificate chains to one of Amazon's roots; sovereign clouds have their own authorities."""
 
 _AMAZON_ROOTS = ("CN=Amazon Root CA ", "CN=Starfield Services Root Certificate Authority ")
 """The roots of Amazon Trust Services, as https://www.amazontrust.com/repository/ lists them."""
@@ -174,7 +174,7 @@ _AMAZON_ROOTS = ("CN=Amazon Root CA ", "CN=Starfield Services Root Certificate A
 
 @cache
 def trust_store(ca_bundle: str | None = None, *, amazon: bool = True) -> SSLContext:
-    """Load, once per process, whom TLS trusts: the given PEM file, else Amazon's roots, else every root that botocore ships."""
+    """Load the trusted roots once per process: the given PEM file, else Amazon's roots, else every root that botocore ships."""
     context = SSLContext(PROTOCOL_TLS_CLIENT)
     if ca_bundle:
         context.load_verify_locations(ca_bundle)
@@ -186,6 +186,6 @@ def trust_store(ca_bundle: str | None = None, *, amazon: bool = True) -> SSLCont
 
 
 def _amazon_roots() -> str:
-    """Pick Amazon's roots from botocore's bundle, whose certificates each follow a comment that names the issuer."""
+    """Extract Amazon's roots from botocore's bundle, where a comment before each certificate names the issuer."""
     entries = Path(DEFAULT_CA_BUNDLE).read_text(encoding="utf-8").split("\n# Issuer: ")
     return "\n".join(entry[entry.index("-----BEGIN") :] for entry in entries if entry.startswith(_AMAZON_ROOTS))

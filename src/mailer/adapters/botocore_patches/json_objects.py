@@ -1,4 +1,4 @@
-"""Take no answer for one without members that is no JSON object."""
+"""Reject successful answers that are not JSON objects; botocore reads them as objects without members."""
 
 from http import HTTPStatus
 from typing import Any
@@ -8,15 +8,15 @@ from botocore.exceptions import BotoCoreError
 
 
 class NoObjectError(BotoCoreError):
-    """A service that answers JSON objects answered something else, with success."""
+    """A service that answers JSON objects answered something else, with a success status."""
 
     fmt = "the answer to {operation} is no JSON object"
 
 
 def require_json_objects(client: BaseClient) -> None:
-    """Make a client of a JSON service fail where botocore takes an unreadable answer for one without members.
+    """Make a client of a JSON service fail on an unreadable answer, which botocore reads as one without members.
 
-    An item would seem not to exist then, and a tenant to have no provider.
+    Otherwise an item would seem not to exist, and a tenant to have no provider.
     """
     require: Any = _require
     service = client.meta.service_model.service_id.hyphenize()

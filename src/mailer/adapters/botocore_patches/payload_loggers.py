@@ -1,4 +1,4 @@
-"""Keep libraries from logging payloads, at whatever level their loggers are set."""
+"""Disable the loggers of libraries that write payloads, whatever their level."""
 
 import logging
 
@@ -12,6 +12,6 @@ PAYLOAD_LOGGERS = (
 
 
 def silence_payload_loggers() -> None:
-    """Disable those loggers in this process; a level would be undone by whoever turns on debugging next."""
+    """Disable those loggers in this process; a level would be overridden when debugging is turned on."""
     for name in PAYLOAD_LOGGERS:
         logging.getLogger(name).disabled = True

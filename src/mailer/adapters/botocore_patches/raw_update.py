@@ -1,7 +1,7 @@
-"""Let UpdateItem pass as the JSON that it is: botocore walks each attribute value through its description of DynamoDB, there and back.
+"""Serialize UpdateItem as plain JSON: botocore walks each attribute value through its model of DynamoDB, in both directions.
 
 A message makes two such calls, of 28 attributes each: 0.17 ms to write and 0.2 ms to read, where JSON alone takes a tenth of that. An
-attribute value is the same in Python and on the wire, but for bytes, which travel in base64.
+attribute value is the same in Python and on the wire, except for bytes, which are base64.
 """
 
 import json
@@ -16,13 +16,13 @@ _KEPT = "mailer.raw_update"
 
 
 def pass_updates(client: BaseClient) -> None:
-    """Take over what a client of DynamoDB writes and reads of UpdateItem; refusals stay botocore's."""
+    """Take over the serialization and parsing of UpdateItem in a DynamoDB client; botocore still parses errors."""
     for event, handler in (("before-parameter-build", _take_out), ("before-call", _put_in), ("before-parse", _read)):
         client.meta.events.register(f"{event}.dynamodb.UpdateItem", handler, unique_id=f"{_KEPT}.{event}")
 
 
 def _take_out(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    """Keep the request from botocore's serializer, but for what each has to have."""
+    """Take the request out before botocore's serializer, except for the required members."""
     context[_KEPT] = dict(params)
     for name in params.keys() - {"TableName", "Key"}:
         del params[name]
@@ -37,7 +37,7 @@ def _in_base64(octets: Any) -> str:
 
 
 def _read(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    """Read an answer in place of botocore's parser, to which an empty one is left."""
+    """Parse an answer instead of botocore's parser, which still gets an empty one."""
     if response_dict["status_code"] != HTTPStatus.OK:
         return
     try:

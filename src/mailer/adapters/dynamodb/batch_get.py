@@ -1,4 +1,4 @@
-"""Read many items by key: as often as DynamoDB leaves keys unprocessed, but not for ever."""
+"""Read many items by key; unprocessed keys are retried with backoff, a limited number of times."""
 
 import random
 import time
@@ -17,17 +17,17 @@ KEYS = 100
 """Keys in one BatchGetItem (DynamoDB's limit)."""
 
 TRIES = 6
-"""Calls for the same keys before they are given up."""
+"""Calls for the same keys before the read fails."""
 
 FIRST_WAIT = 0.05
-"""Seconds, at most, before the second call; each wait may be twice as long as the one before, 1.5 s in all."""
+"""Longest wait before the second call, in seconds; it doubles with each call, 1.5 s in all."""
 
 
 def batch_get(client: "DynamoDBClient", table: str, keys: Sequence[Item]) -> Iterator[Item]:
-    """Yield the items that there are, read consistently, in any order.
+    """Yield the items that exist, read consistently, in any order.
 
     Raises:
-        DependencyError: DynamoDB did not answer, or kept leaving keys unprocessed: it throttles the table.
+        DependencyError: DynamoDB did not answer, or still leaves keys unprocessed: it throttles the table.
     """
     for some in batched(keys, KEYS, strict=False):
         yield from _read(client, table, some)

@@ -1,6 +1,6 @@
-"""How every table writes and reads attribute values; times are epoch milliseconds, those of DynamoDB's TTL epoch seconds.
+"""Encode and decode DynamoDB attribute values, for all tables; times are epoch milliseconds, those of DynamoDB's TTL epoch seconds.
 
-A reader raises one of `aws.UNREADABLE` where the attribute is of another type.
+A reader raises one of `aws.UNREADABLE` if the attribute has another type.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ Item = dict[str, Any]
 
 
 def encode(value: Any) -> Item:
-    """Write a value, with all that is in it."""
+    """Encode a value; collections recursively."""
     content: Any
     match value:
         case str():
@@ -39,22 +39,22 @@ def encode(value: Any) -> Item:
 
 
 def encode_all(fields: Mapping[str, Any]) -> Item:
-    """Write values by name; those that are not set are left out: DynamoDB takes no empty set, and a sparse index no null."""
+    """Encode values by name; None and empty sets are left out: DynamoDB takes no empty set, and a sparse index no null."""
     return {name: encode(value) for name, value in fields.items() if value is not None and value != frozenset()}
 
 
 def operands(**values: Any) -> Item:
-    """Write the values that an expression names."""
+    """Encode the values of an expression's placeholders."""
     return {f":{name}": encode(value) for name, value in values.items()}
 
 
 def expiry(moment: datetime) -> Item:
-    """Write when DynamoDB deletes an item."""
+    """Encode the time at which DynamoDB deletes an item."""
     return {"N": str(int(moment.timestamp()))}
 
 
 def optional[Value](item: Mapping[str, Any], name: str, read: Callable[[Item], Value]) -> Value | None:
-    """Read what an item may lack."""
+    """Read an optional attribute."""
     return read(item[name]) if name in item else None
 
 
@@ -90,7 +90,7 @@ def moment(value: Mapping[str, Any]) -> datetime:
 
 
 def error_fields(value: ErrorInfo) -> Mapping[str, str]:
-    """Return what is kept of an error, to be encoded."""
+    """Return the stored fields of an error, to be encoded."""
     fields = {"code": value.code, "message": value.message, "remediation": value.remediation}
     return {name: content for name, content in fields.items() if content}
 

@@ -1,7 +1,7 @@
-"""The status table: one item a send request, every change one conditional write compiled from the transition table.
+"""The status table: one item per send request, every change one conditional write compiled from the transition table.
 
 Keys and indexes (template.yaml): tenantId + requestId; `byCreated` tenantId + createdKey; `byStatus` tenantStatus + createdKey;
-`bySweep` sweepShard + sweepAt, sparse: only records that somebody must look at stand in it.
+`bySweep` sweepShard + sweepAt, sparse: it only has records that the sweeper must look at.
 Times are epoch milliseconds, `ttl` epoch seconds.
 """
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 SWEEP_SHARDS = 16
-"""Partitions of the sweep index: one takes about 1 000 writes a second (DynamoDB's limit of a partition), a message makes two or three."""
+"""Partitions of the sweep index: each takes about 1 000 writes a second (DynamoDB's limit), and a message makes two or three."""
 
 _PAGE = 100
-"""Index entries that one query reads: as many as one BatchGetItem takes keys (DynamoDB's limit)."""
+"""Index entries per query: as many as BatchGetItem takes keys (DynamoDB's limit)."""
 
 
 class DynamoMessagesTable:
@@ -71,7 +71,7 @@ class DynamoMessagesTable:
                     TableName=self._table,
                     Key=_key(change.tenant_id, change.request_id),
                     ReturnValues="ALL_NEW",
-                    # Tells without a second read whether a lost reply hid our own success.
+                    # Shows without a second read whether this write had succeeded and its reply was lost.
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                     **expressions(change),
                 )
@@ -100,7 +100,7 @@ class DynamoMessagesTable:
             return Page(deliveries, to_cursor(tenant_id, status or "", last["createdKey"]["S"]) if last else None)
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
-        """Return open records of one shard whose `sweepAt` has come, longest overdue first; those that cannot be read stop no others."""
+        """Return open records of one shard whose `sweepAt` has passed, longest overdue first; records that cannot be read are left out."""
         query: dict[str, Any] = {}
         found: list[Delivery] = []
         while len(found) < limit:
@@ -138,7 +138,7 @@ class DynamoMessagesTable:
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def _read(self, page: Mapping[str, Any]) -> Sequence[Delivery]:
-        """Read whole records for a page of index entries, in their order; one that is gone, or cannot be read, is left out."""
+        """Read the whole records of a page of index entries, in their order; those that are gone or cannot be read are left out."""
         with readable("DynamoDB", "Query"):
             wanted = [(i["tenantId"]["S"], i["requestId"]["S"]) for i in page["Items"]]
         whole = batch_get(self._client, self._table, [_key(*key) for key in wanted])
@@ -218,7 +218,7 @@ def _time(attribute: str) -> _Codec:
 
 
 def _on_unknown(text: str) -> str:
-    if text not in get_args(OnUnknown):  # whoever does not know a choice must not take it for leave to send again
+    if text not in get_args(OnUnknown):  # an unknown choice must not be read as permission to send again
         raise ValueError("onUnknown")
     return text
 
@@ -262,7 +262,7 @@ FIELDS: Mapping[str, _Codec] = {
 
 
 def from_item(item: Mapping[str, Any]) -> Delivery:
-    """Read a record from its item; what the item lacks keeps the field's default."""
+    """Read a record from its item; missing attributes keep the fields' defaults."""
     return Delivery(**{name: read(item[attribute]) for name, (attribute, _, read) in FIELDS.items() if attribute in item})
 
 
@@ -270,7 +270,7 @@ def _record(item: Mapping[str, Any]) -> Delivery:
     """Read a record.
 
     Raises:
-        UnreadableError: it is damaged, or has what only a later version knows.
+        UnreadableError: it is damaged, or a later version wrote it.
     """
     try:
         return from_item(item)
@@ -311,7 +311,7 @@ _CONDITIONS: Mapping[Guard, str] = {
         "(attribute_not_exists(feedback) OR feedback.#rank < :rank OR feedback.lastAt < :lastAt OR feedback.firstAt > :firstAt)"
     ),
 }
-"""Each guard as a condition; `domain.delivery.allows` says the same in Python, and a test compares the two."""
+"""Each guard as a condition expression; `domain.delivery.HOLDS` has the same in Python, and a test compares the two."""
 
 
 _OPERANDS: Mapping[str, Callable[[Change], Item]] = {
@@ -328,7 +328,7 @@ _OPERANDS: Mapping[str, Callable[[Change], Item]] = {
     ":lastAt": lambda change: encode(_counts(change).last_at),
     ":firstAt": lambda change: encode(_counts(change).first_at),
 }
-"""What the conditions compare with."""
+"""The values of the conditions' placeholders."""
 
 
 def _counts(change: Change) -> FeedbackCounts:
@@ -339,7 +339,7 @@ def _counts(change: Change) -> FeedbackCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Condition:
-    """When a rule applies: the expression, its names, the statuses that it starts from, and the operands that each change fills in."""
+    """A rule's condition: the expression, its names, the values of its source statuses, and the operands that each change fills in."""
 
     expression: str
     names: Mapping[str, str]
@@ -401,7 +401,7 @@ def _update(change: Change, values: Item) -> tuple[str, dict[str, str]]:
 
 
 def _written(change: Change) -> dict[str, Item | None]:
-    """Return the attributes that the change writes whatever stood there, None for those it removes."""
+    """Return the attributes that the change sets, None for those that it removes."""
     fields = change.written
     target = change.rule.target
     derived: dict[str, Item | None] = {}
@@ -410,13 +410,13 @@ def _written(change: Change) -> dict[str, Item | None]:
         derived["ttl"] = codec.expiry(change.now + RECORD_RETENTION) if target in END_STATUSES else None
     if "sweep_at" in fields:
         derived["sweepShard"] = {"S": sweep_shard(change.tenant_id, change.request_id)} if fields["sweep_at"] else None
-    # A false `maybeSent` is left out; 0 stands, as `generation` is compared with.
+    # A false `maybeSent` is left out; a 0 is not, because `generation` is compared.
     encoded = {FIELDS[name][0]: None if value is None or value is False else FIELDS[name][1](value) for name, value in fields.items()}
     return encoded | derived
 
 
 def _initial_attributes(change: Change) -> Item:
-    """Return the attributes that a new record gets; `generation` always stands, so that its guard can compare."""
+    """Return the attributes of a new record; it always has `generation`, which a guard compares."""
     if change.initial_fields is None:
         return {}
     initial_fields = {"generation": 0, **change.initial_fields}
@@ -425,7 +425,7 @@ def _initial_attributes(change: Change) -> Item:
 
 
 def created_key_attribute(created_at: datetime, request_id: str) -> Item:
-    """Return the attribute by which the indexes sort records: by time, and no two alike."""
+    """Return the sort key of the indexes: by time, and unique."""
     return {"createdKey": {"S": f"{created_at.isoformat(timespec='milliseconds')}#{request_id}"}}
 
 

@@ -1,6 +1,6 @@
-"""The pacing table: one item a sending account and region, every change one conditional write.
+"""The pacing table: one item per sending account and region, every change one conditional write.
 
-Key (template.yaml): account, such as `123456789012/eu-central-1`. Times are seconds since 1970, slots and ends are recipients.
+Key (template.yaml): account, for example `123456789012/eu-central-1`. Times are seconds since 1970, slots and ends are recipients.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 KEPT = timedelta(days=7)
-"""How long a rate is kept after its last write: a learned rate is worth that, and longer silence may have changed the quota."""
+"""How long a rate is kept after its last write; after longer silence the quota may have changed."""
 
 PACE_FIELDS = {
     "revision": "revision",
@@ -80,7 +80,7 @@ class DynamoPacingTable:
             values[":behind"] = _number(booking.behind)
             sets.append("waited = waited + :behind")
         condition = "#revision = :revision AND #end <= :start" if booking.is_idle else "#revision = :revision AND #end > :start"
-        if not booking.is_idle and isfinite(booking.latest):  # DynamoDB knows no infinity
+        if not booking.is_idle and isfinite(booking.latest):  # DynamoDB has no infinity
             condition += " AND #end <= :latest"
             values[":latest"] = _number(booking.latest)
         names = {"#end": BOOKING_FIELDS[booking.end], "#revision": "revision", "#ttl": "ttl"}
@@ -115,7 +115,7 @@ class DynamoPacingTable:
 
 @contextmanager
 def _conflicts() -> Iterator[None]:
-    """Raise RateConflictError, with the rate as it stands, where a condition did not hold."""
+    """Raise RateConflictError, with the current rate, if a condition did not hold."""
     try:
         yield
     except ClientError as error:
@@ -131,7 +131,7 @@ def _account_rate(account: str, item: Mapping[str, Any]) -> AccountRate:
     """Read an account's rate.
 
     Raises:
-        UnreadableError: it is damaged, or has what only a later version knows.
+        UnreadableError: it is damaged, or a later version wrote it.
     """
     try:
         return from_item(item)
@@ -144,7 +144,7 @@ def _key(account: str) -> Item:
 
 
 def _number(value: float) -> Item:
-    """Write a number to the microsecond: what floats have beyond is noise."""
+    """Encode a number, rounded to 6 digits: the further digits of a float are noise."""
     return encode(round(value, 6))
 
 
@@ -153,7 +153,7 @@ def _ttl(now: datetime) -> Item:
 
 
 def to_item(account_rate: AccountRate, fields: Mapping[str, str]) -> Item:
-    """Write some fields of a rate as attributes; None is left out."""
+    """Encode some fields of a rate; None is left out."""
     values = {attribute: getattr(account_rate, name) for name, attribute in fields.items()}
     return {a: encode(v) if isinstance(v, bool) else _number(v) for a, v in values.items() if v is not None}
 

@@ -1,6 +1,6 @@
-"""The providers table: one row a tenant, its configs encrypted, every write conditional on what its writer had read.
+"""The providers table: one row per tenant, its configs encrypted, every write conditional on what its writer had read.
 
-Key: tenantId. Index `byRelease`, sparse: releaseShard + releaseAt, only tenants whose waiting mail is to be set free. Index `byStatus`:
+Key: tenantId. Index `byRelease`, sparse: releaseShard + releaseAt, only tenants whose waiting mail is to be released. Index `byStatus`:
 status + tenantId.
 The provider API replaces a row it has read (`revision` counts the writes); sending counts faults and suspends by updates whose
 conditions name the version at fault, which raise `revision` too. Times are epoch milliseconds.
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 RELEASE_MARKED = timedelta(minutes=5)
-"""How long a tenant stays marked at least: longer than any batch may run that has read the row as it was before."""
+"""How long a tenant stays marked at least: longer than a batch that has read the old row can run."""
 
 _RELEASES = 1000
-"""Tenants that one run of the sweeper takes on."""
+"""Tenants per run of the sweeper."""
 
-_SHARD = "release"  # one partition of the index will do: a provider is enabled or verified by hand
+_SHARD = "release"  # one partition of the index is enough: providers are enabled or verified by hand
 
 
 _LISTED = sorted(status for status in ProviderStatus if status is not ProviderStatus.DELETED)
@@ -115,7 +115,7 @@ class DynamoProvidersTable:
     # -- what sending does -----------------------------------------------------------------------------------------------
 
     def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
-        """Return the rows that exist, read consistently (a tombstone is a row); of one that cannot be read, why."""
+        """Return the rows that exist, read consistently (a tombstone is a row); for one that cannot be read, the error."""
         rows: dict[str, Provider | UnreadableError] = {}
         for item in batch_get(self._client, self._table, [_key(tenant_id) for tenant_id in sorted(set(tenant_ids))]):
             with readable("DynamoDB", "BatchGetItem"):
@@ -129,7 +129,7 @@ class DynamoProvidersTable:
     def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
         """Count a tenant-class error of a request against a version; True when this one suspended it.
 
-        Two writes, for the set must hold the request before its size can decide; a crash in between is made good by the next fault.
+        Two writes, because the set must contain the request before its size is compared; after a crash in between the next fault suspends.
         """
         count = self._update(
             tenant_id,
@@ -167,7 +167,7 @@ class DynamoProvidersTable:
     def _update(
         self, tenant_id: str, version: int, update: str, condition: str, values: Item, names: Mapping[str, str] | None = None
     ) -> Provider | None:
-        """Update a row while the version is the active one and sending; None where it is not, or the condition does not hold."""
+        """Update a row if the version is active and the provider sends; None if not, or if the condition does not hold."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException), dependency_errors("DynamoDB", "UpdateItem"):
             written = self._client.update_item(
                 TableName=self._table,
@@ -203,7 +203,7 @@ class DynamoProvidersTable:
     # -- what the sweeper does -------------------------------------------------------------------------------------------
 
     def releasing(self) -> Sequence[str]:
-        """Return the tenants whose waiting mail is to be set free, longest marked first."""
+        """Return the tenants whose waiting mail is to be released, longest marked first."""
         with dependency_errors("DynamoDB", "Query"):
             page = self._client.query(
                 TableName=self._table,
@@ -216,7 +216,7 @@ class DynamoProvidersTable:
             return [item["tenantId"]["S"] for item in page["Items"]]
 
     def released(self, tenant_id: str, now: datetime) -> bool:
-        """Take a tenant off the list; False while its mark is younger than RELEASE_MARKED, also when it was marked anew meanwhile."""
+        """Take a tenant off the list; False while its mark is younger than RELEASE_MARKED, also if it was marked again meanwhile."""
         try:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(
@@ -235,7 +235,7 @@ class DynamoProvidersTable:
 
 
 def to_item(row: Provider) -> Item:
-    """Write a row as it stands after its next write: under the revision that follows the one it was read as."""
+    """Encode a row for its next write: with the revision after the one that was read."""
     fields: dict[str, Any] = {
         "tenantId": row.tenant_id,
         "status": row.status.value,
@@ -263,7 +263,7 @@ def _row(item: Mapping[str, Any]) -> Provider:
     """Read a row.
 
     Raises:
-        UnreadableError: it is damaged, or has what only a later version knows.
+        UnreadableError: it is damaged, or a later version wrote it.
     """
     try:
         return from_item(item)

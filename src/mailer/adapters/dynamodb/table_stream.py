@@ -1,4 +1,4 @@
-"""Read what the streams of our tables say was written."""
+"""Read the stream records of our tables."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ def read_write(record: Mapping[str, Any]) -> RequestWritten | RowWritten:
     """Read a stream record as Lambda hands it over: of a table of records, or of provider rows.
 
     Raises:
-        Exception: of whatever kind, where the record is not what our own code writes.
+        Exception: of any type, if our own code did not write the record.
     """
     written = record["dynamodb"]
     new, old = _image(written["NewImage"]), _image(written.get("OldImage", {}))
@@ -23,7 +23,7 @@ def read_write(record: Mapping[str, Any]) -> RequestWritten | RowWritten:
 
 
 def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, Any]) -> Written | None:
-    """Read what stood before; what cannot be read keeps nobody from hearing of what was written over it."""
+    """Read the old image; None if it cannot be read, so that the new image still makes an event."""
     try:
         return read(old) if old else None
     except UNREADABLE:
@@ -31,7 +31,7 @@ def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, A
 
 
 def tenant_of(record: Mapping[str, Any]) -> str | None:
-    """Return whose row or record was written, where that can be told."""
+    """Return the tenant of the row or record that was written, if it is known."""
     tenant_id: str | None = record.get("dynamodb", {}).get("Keys", {}).get("tenantId", {}).get("S")
     return tenant_id
 
@@ -41,7 +41,7 @@ def _image(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Decode what JSON cannot hold: Lambda gives binary values in base64."""
+    """Decode a value: Lambda delivers binary values in base64."""
     [(kind, content)] = value.items()
     match kind:
         case "B":

@@ -39,14 +39,14 @@ class DynamoTrials:
             return _from_item(found.get("Item", {}))
 
     def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
-        """Mark a message, unless it is marked; see `ports.Trials.begin`."""
+        """Mark a message unless it is marked; see `ports.Trials.begin`."""
         try:
             self._write(sqs_message_id, Trial(Stage.READING, by, now), ConditionExpression="attribute_not_exists(#stage)")
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
             old: Any = refusal.response.get("Item", {})
             with readable("DynamoDB", "UpdateItem"):
                 trial = _from_item(old)
-            # A lost reply that hid our own success was asked again by the SDK.
+            # Our own mark: the reply to this write was lost, and the SDK repeated it.
             return None if trial is None or trial.by == by else trial
         return None
 
@@ -55,7 +55,7 @@ class DynamoTrials:
         self._write(sqs_message_id, trial)
 
     def clear(self, sqs_message_id: str) -> None:
-        """Take the mark away."""
+        """Remove the mark."""
         with dependency_errors("DynamoDB", "UpdateItem"):
             self._client.update_item(
                 TableName=self._table,
@@ -88,7 +88,7 @@ def _key(sqs_message_id: str) -> dict[str, Any]:
 
 
 def _from_item(item: Mapping[str, Any]) -> Trial | None:
-    """Read a mark from its item; one that was cleared is none."""
+    """Read a mark from its item; None if it was removed."""
     if "stage" not in item:
         return None
     return Trial(Stage(codec.text(item["stage"])), codec.text(item["by"]), codec.moment(item["at"]))

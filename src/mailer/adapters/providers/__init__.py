@@ -1,1 +1,1 @@
-"""From a tenant's encrypted config to a mail handed over: credentials, clients, SES and SMTP."""
+"""Tenants' providers: decrypted configs, credentials, clients, SES and SMTP."""

@@ -1,10 +1,10 @@
-"""Act as a tenant: AWS clients that all tenants share, and credentials that are bound to the call, never to a client.
+"""Act as a tenant: AWS clients that all tenants share, with credentials that are bound to the call, not to a client.
 
     with acting_as(credentials):
         clients.ses("eu-west-1").send_raw_email(...)
 
-The sessions behind these clients have no credential chain at all: outside such a block a call fails instead of falling back to the
-environment, a profile or the function's own role.
+The sessions of these clients have no credential chain: outside such a block a call fails instead of using the environment, a profile or
+the function's own role.
 """
 
 from collections.abc import Iterator
@@ -38,10 +38,10 @@ READ_TIMEOUT = 10.0
 """Seconds without a byte of the answer."""
 
 _USER_AGENT = "tenantmail"
-"""What a tenant's CloudTrail shows; botocore would put its own together from 30 pieces, twice for each call."""
+"""The user agent, shown in a tenant's CloudTrail; botocore would assemble its own from 30 pieces, twice for each call."""
 
 _CLIENTS_KEPT = 64
-"""More than there are regions; a bound against configs that name regions which do not exist."""
+"""More than there are regions; a limit in case configs name regions that do not exist."""
 
 _ACTING: ContextVar[ReadOnlyCredentials] = ContextVar("acting")
 
@@ -52,7 +52,7 @@ class NotActingError(RuntimeError):
 
 @contextmanager
 def acting_as(credentials: ReadOnlyCredentials) -> Iterator[None]:
-    """Sign what this thread sends inside the block with these credentials; threads that it starts do not inherit them."""
+    """Sign this thread's calls inside the block with these credentials; threads that it starts do not inherit them."""
     token = _ACTING.set(credentials)
     try:
         yield
@@ -61,7 +61,7 @@ def acting_as(credentials: ReadOnlyCredentials) -> Iterator[None]:
 
 
 class _BoundCredentials:
-    """What botocore takes for a client's credentials: asked once for each signature, it returns those that the thread acts with."""
+    """The clients' credentials object for botocore: asked once per signature, it returns the credentials that the thread acts with."""
 
     method = "tenant"
 
@@ -77,20 +77,20 @@ class _BoundCredentials:
             raise NotActingError("no tenant to act as: the call is outside `acting_as`, or in another thread") from None
 
     def get_deferred_property(self, name: str) -> None:
-        """Tell botocore's endpoint rules that nothing of the credentials goes into an endpoint."""
+        """Tell botocore's endpoint rules that endpoints do not depend on the credentials."""
 
 
 class _NoChain:
-    """Stands in for botocore's chain of credential providers (environment, profiles, container, instance)."""
+    """Replaces botocore's chain of credential providers (environment, profiles, container, instance)."""
 
     def load_credentials(self) -> _BoundCredentials:
         return _BoundCredentials()
 
 
 class TenantClients:
-    """One client per service and region for all tenants, made when first asked for; `width` is the number of threads that share them.
+    """One client per service and region for all tenants, created on first use; `width` is the number of threads that share them.
 
-    Each call is one attempt: botocore's own retries would send the same mail again after a read timeout.
+    Each call is one attempt: botocore's retries would send the same mail again after a read timeout.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class TenantClients:
         self._config = Config(
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
-            max_pool_connections=width,  # fewer than the threads would throw connections away after each call
+            max_pool_connections=width,  # with fewer than threads, connections would be thrown away after each call
             retries={"total_max_attempts": 1, "mode": "standard"},
             user_agent=_USER_AGENT,
         )
         self._clients: SingleFlightCache[tuple[str, str], BaseClient] = SingleFlightCache(_CLIENTS_KEPT, lambda: datetime.now(UTC))
         self._session: boto3.Session | None = None
-        self._making = Lock()  # botocore's sessions are not safe to make clients from side by side
+        self._making = Lock()  # creating clients from a botocore session is not thread-safe
 
     def ses(self, region: str) -> "SESClient":
         """Return the SES v1 client of a region."""

@@ -1,7 +1,7 @@
-"""Get the credentials that a tenant's config stands for: the access key in it, or a session of the role that it names.
+"""Credentials of a tenant's config: its access key, or a session of its role.
 
-A role is assumed with the tenant's ExternalId and a session policy that leaves only what sending needs; the tenant's own policy still
-decides. The session's name shows in the tenant's CloudTrail.
+A role is assumed with the tenant's ExternalId and a session policy that allows only what sending needs; the tenant's own policy still
+decides. The session's name appears in the tenant's CloudTrail.
 """
 
 import json
@@ -29,7 +29,7 @@ SESSION_SECONDS = 3600
 """AWS's limit for a role that is assumed by a role."""
 
 RENEW_BEFORE = timedelta(minutes=5)
-"""How long before its end a session is replaced: no call may outlive it."""
+"""How long before its expiry a session is replaced: no call may last longer."""
 
 SESSION_POLICY = json.dumps(
     {
@@ -57,7 +57,7 @@ class CredentialSource(Protocol):
         ...
 
     def renewed(self, expired: ReadOnlyCredentials) -> ReadOnlyCredentials | None:
-        """Return others than these, which AWS took for expired; None where there can be no others. Raises as `current`."""
+        """Return new credentials, because AWS considers these expired; None if there can be no others. Raises as `current`."""
         ...
 
 
@@ -72,13 +72,13 @@ class StaticCredentials:
         return ReadOnlyCredentials(self.config.access_key_id, self.config.secret_access_key.get_secret_value(), None)
 
     def renewed(self, expired: ReadOnlyCredentials) -> None:  # noqa: ARG002  # the Protocol's
-        """Tell that there is no other."""
+        """Return None: there is no other key."""
         return
 
 
 @dataclass(frozen=True, slots=True)
 class RoleAssumption:
-    """Which role is assumed for whom."""
+    """A role, and the tenant that it is assumed for."""
 
     tenant_id: str
     version: int
@@ -88,25 +88,25 @@ class RoleAssumption:
 
 @dataclass(frozen=True, slots=True)
 class RoleCredentials:
-    """A role's sessions, one after the other."""
+    """The credentials of a role: one session after the other."""
 
     roles: "AssumedRoles"
     assumption: RoleAssumption
 
     def current(self) -> ReadOnlyCredentials:
-        """Return the session's credentials, of a new session where the old one ends soon."""
+        """Return the session's credentials; of a new session if the old one expires soon."""
         return self.roles.session(self.assumption)
 
     def renewed(self, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
-        """Begin a new session, unless another thread has done so already."""
+        """Start a new session, unless another thread has done so already."""
         return self.roles.renewed(self.assumption, expired)
 
 
 class AssumedRoles:
-    """Assumes tenants' roles, each once for its tenant and version however many threads ask, and keeps the sessions until they end."""
+    """Assumes tenants' roles, once per tenant and version even if many threads ask, and caches the sessions until they expire."""
 
     def __init__(self, sts: Callable[[], "STSClient"], *, own_account: str, platform: str, clock: Clock) -> None:
-        """`sts` gives a client of the function's own region: what a regional endpoint issues is good in every region."""
+        """`sts` returns a client of the function's own region: sessions of a regional endpoint are valid in every region."""
         self._sts = sts
         self._own_account = own_account
         self._platform = platform
@@ -134,7 +134,7 @@ class AssumedRoles:
         return self.session(assumption)
 
     def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
-        """Tell whether the role's trust policy refuses both a wrong ExternalId and none; else anyone could have us send as this tenant.
+        """Return whether the role's trust policy refuses both a wrong ExternalId and none; else anyone could make us send as this tenant.
 
         Raises:
             NotSentError: role_not_assumable: the role is one of our own account.
@@ -157,7 +157,7 @@ class AssumedRoles:
         return self._assume(assumption.role_arn, name, {"ExternalId": assumption.external_id})
 
     def _refuse_own(self, role_arn: str) -> None:
-        """Keep tenants from having us become a role of our own account; IAM denies it too."""
+        """Refuse to assume a role of our own account for a tenant; IAM denies it too."""
         if role_arn.split(":")[4] == self._own_account:
             raise NotSentError(ErrorInfo("role_not_assumable", "the role is one of this service's own AWS account"))
 
@@ -175,7 +175,7 @@ class AssumedRoles:
 
 
 _DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service control policy", re.IGNORECASE | re.ASCII)
-"""AWS names these where our own role may not assume: no tenant's fault, and no reason to suspend all of them."""
+"""AWS names these if our own role may not assume the tenant's: not the tenant's fault, and no reason to suspend all tenants."""
 
 
 @contextmanager
@@ -186,13 +186,13 @@ def _sts_errors() -> Iterator[None]:
         details = error.response.get("Error", {})
         code, text = details.get("Code", ""), details.get("Message", "")
         if code == "AccessDenied" and not _DENIED_TO_US.search(text):
-            raise NotSentError(ErrorInfo("role_not_assumable", "the role's trust policy does not let this service in")) from error
+            raise NotSentError(ErrorInfo("role_not_assumable", "the role's trust policy does not admit this service")) from error
         if code == "ValidationError":
-            raise NotSentError(ErrorInfo("role_not_assumable", "STS does not take the role's ARN for one of a role")) from error
+            raise NotSentError(ErrorInfo("role_not_assumable", "STS does not accept the role's ARN")) from error
         if code == "RegionDisabledException":
             remediation = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
             raise NotSentError(
-                ErrorInfo("role_not_assumable", "the role's account has switched STS off in our region", remediation)
+                ErrorInfo("role_not_assumable", "the role's account has deactivated STS in our region", remediation)
             ) from error
         raise DependencyError("STS", f"AssumeRole ({code})") from error
     except (BotoCoreError, *UNREADABLE) as error:

@@ -1,4 +1,4 @@
-"""Encrypt and decrypt provider configs with the AWS Encryption SDK, bound to one KMS key and to the row they stand in."""
+"""Encrypt and decrypt provider configs with the AWS Encryption SDK, bound to one KMS key and to their row."""
 
 import io
 import threading
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
 _OF_THE_CIPHERTEXT = frozenset({"InvalidCiphertextException", "IncorrectKeyException", "ValidationException"})
-"""Answers of KMS that are about the encrypted data key it was given; every other one is about KMS or our rights."""
+"""KMS errors that are about the given encrypted data key; all others are about KMS or our rights."""
 
 _DENIED = "AccessDeniedException"
-"""Also the answer to a data key that names a KMS key which is not there. A denial that does not hit what was decrypted before is of that
-kind; in doubt it is an outage: a right that we lost must not count against every tenant."""
+"""Also KMS's answer to a data key of a KMS key that does not exist. If KMS still decrypts an earlier data key, the denial is of that kind;
+in doubt it counts as an outage: a right that we lost must not count against every tenant."""
 
 
 class KmsConfigCipher:
@@ -42,10 +42,10 @@ class KmsConfigCipher:
         )
 
     def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
-        """Encrypt a config; the context it is bound to is not part of what is returned.
+        """Encrypt a config; its encryption context is not part of the result.
 
         Raises:
-            DependencyError: KMS did not do its part.
+            DependencyError: KMS failed.
         """
         context = _context(tenant_id, provider, version)
         with self._kms.watched("GenerateDataKey"):
@@ -65,7 +65,7 @@ class KmsConfigCipher:
         except DependencyError:
             raise
         except Exception as error:
-            # Whatever a parser may raise over damaged bytes: the SDK promises no common type.
+            # Any error of a parser on damaged bytes: the SDK has no common type for them.
             raise NotSentError(ErrorInfo("config_unreadable", "the stored config could not be decrypted")) from error
 
     def _decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
@@ -74,7 +74,7 @@ class KmsConfigCipher:
         try:
             plaintext = bytes(stream.read())
         finally:
-            # Without a footer, its close() and with it its finalizer raise once more, into the logs.
+            # Without a footer, its close(), and so its finalizer, would raise again, into the logs.
             stream.footer = getattr(stream, "footer", None)
             stream.close()
         if source.tell() != len(ciphertext):
@@ -87,7 +87,7 @@ def _context(tenant_id: str, provider: str, version: int) -> dict[str, str]:
 
 
 def _materials_manager(key_arn: str, kms: "_WatchedKms") -> Any:
-    """Return the materials manager that asks for the whole context on opening, over a keyring of the one key."""
+    """Return the materials manager: a keyring of one key, and the whole encryption context is required for decryption."""
     providers = AwsCryptographicMaterialProviders(config=MaterialProvidersConfig())
     keyring = providers.create_aws_kms_keyring(CreateAwsKmsKeyringInput(kms_key_id=key_arn, kms_client=kms))
     underlying = providers.create_default_cryptographic_materials_manager(CreateDefaultCryptographicMaterialsManagerInput(keyring=keyring))
@@ -100,14 +100,14 @@ def _materials_manager(key_arn: str, kms: "_WatchedKms") -> Any:
 
 
 class _WatchedKms:
-    """The KMS client as the keyring sees it; keeps KMS's own error, of which the Encryption SDK passes on no more than the text."""
+    """The keyring's KMS client; it keeps KMS's own error, because the Encryption SDK only passes its text on."""
 
     def __init__(self, client: "KMSClient") -> None:
         self.meta = client.meta
         self._client = client
         self._of_this_thread = threading.local()
         self._known_good: Mapping[str, Any] | None = None
-        """The request of the last decryption that went well, or that would have."""
+        """The request of the last decryption that succeeded, or whose failure was not about KMS."""
 
     def generate_data_key(self, **request: Any) -> Any:
         """Call KMS."""
@@ -134,7 +134,7 @@ class _WatchedKms:
 
     @contextmanager
     def watched(self, operation: str) -> Iterator[None]:
-        """Raise DependencyError for whatever fails while KMS does not do its part."""
+        """Raise DependencyError for any failure that KMS has caused."""
         self._of_this_thread.error = None
         try:
             yield
@@ -145,14 +145,14 @@ class _WatchedKms:
             raise
 
     def _is_outage(self, error: Exception | None) -> bool:
-        """Tell whether KMS's error says nothing about the ciphertext: an outage, a throttle, a denial, the state of the key."""
+        """Return whether KMS's error is not about the ciphertext: an outage, a throttle, a denial, the state of the key."""
         if isinstance(error, ClientError):
             code = error.response.get("Error", {}).get("Code")
             return code not in _OF_THE_CIPHERTEXT and not (code == _DENIED and self._decrypts())
         return isinstance(error, BotoCoreError | DependencyError | OSError) and not isinstance(error, ParamValidationError)
 
     def _decrypts(self) -> bool:
-        """Tell whether KMS still decrypts for us what it did before."""
+        """Return whether KMS still decrypts what it decrypted before."""
         if self._known_good is None:
             return False
         try:
@@ -163,7 +163,7 @@ class _WatchedKms:
 
 
 def _whole(answer: Any, *members: str) -> Any:
-    """Return an answer that has these members; the Encryption SDK would take one without for a ciphertext that does not open."""
+    """Return an answer if it has these members; without them the Encryption SDK would report a ciphertext that cannot be decrypted."""
     for member in members:
         if not answer[member]:
             raise ValueError(member)

@@ -16,7 +16,7 @@ from mailer.domain.provider import AccessKeyConfig, AssumableRole, DecryptedConf
 from mailer.ports import Clock, ConfigCipher, EmailProvider
 
 KEPT_FOR = timedelta(minutes=5)
-"""How long a decrypted config stays in memory. A new version takes effect at once all the same: it is another key."""
+"""How long a decrypted config stays in memory. A new version still takes effect at once, because it has another cache key."""
 
 KEPT_AT_MOST = 1000
 """Decrypted configs in memory, of about 5 KB each."""
@@ -36,7 +36,7 @@ class _CachedProvider:
 
 
 class TenantProviderFactory:
-    """`ports.ProviderFactory`; the keys of its cache are never reused, as versions are not."""
+    """`ports.ProviderFactory`; versions, and so the keys of its cache, are never reused."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class TenantProviderFactory:
         clock: Clock,
         report: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """`clients` send; `inquiries` ask accounts about themselves, with shorter timeouts; `report` hears whether a config was kept."""
+        """`clients` send; `inquiries` query accounts, with shorter timeouts; `report` is told whether a config was cached."""
         self._config_cipher = config_cipher
         self._roles = roles
         self._clients = clients
@@ -60,7 +60,7 @@ class TenantProviderFactory:
         self._cache: SingleFlightCache[_Key, _CachedProvider] = SingleFlightCache(KEPT_AT_MOST, clock.now)
 
     def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
-        """Create the provider of one version of a tenant's config, ready to send: its client made, its role assumed.
+        """Create the provider of one version of a tenant's config, ready to send: with its client, and its role assumed.
 
         Raises:
             NotSentError: config_unreadable, role_not_assumable; provider_not_active for SMTP where it is not allowed.

@@ -1,4 +1,4 @@
-"""Hand one message to a tenant's SES, once, and say what became of it.
+"""Hand one message to a tenant's SES, once, and return the outcome.
 
 Which operation takes it stands in `ses_operations`, and what each error means beside it. This module knows what an exception without an
 answer means: proven unsent where the connection tells that the request was never written as a whole, else nobody knows. Its type proves
@@ -39,7 +39,7 @@ class SesProvider:
     name: str = field(default="ses", init=False)
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
-        """Have SES accept the message, once; never raises for what SES, STS or the network does."""
+        """Call SES once with the message; never raises for errors of SES, STS or the network."""
         try:
             credentials = self.credentials.current()
             answer = self._attempt(mail, tags, credentials)
@@ -77,7 +77,7 @@ class SesProvider:
         return _ExpiredSession(outcome) if expired else outcome
 
     def _lost(self, error: Exception, *, unsent: bool) -> Outcome:
-        """Judge an exception that came instead of an answer; only its type's name is told, its text may hold anything."""
+        """Classify an exception that was raised instead of an answer; only its type is shown, because its text may contain anything."""
         kind = type(error).__name__
         if isinstance(error, _NEVER_BUILT):
             return NotSent(ErrorInfo("unclassified", f"the request to SES was not sent ({kind})"))
@@ -88,12 +88,12 @@ class SesProvider:
 
 @dataclass(frozen=True, slots=True)
 class _ExpiredSession:
-    """SES took the credentials for expired: worth another attempt with others."""
+    """SES considers the credentials expired: one more attempt is made with new ones."""
 
     outcome: Outcome
 
 
 _UNREACHED = (
-    "Operator: the function could not connect to SES; mail goes on when it can. If it is one region only, SES may have no endpoint there:"
+    "Operator: the function could not connect to SES; mail goes out when it can. If it is one region only, SES may have no endpoint there:"
     " Tenant: check the config's region."
 )

@@ -1,4 +1,4 @@
-"""Ask a tenant's account what it may tell about itself: whether it is in the sandbox, how fast it may send, which account it is."""
+"""Query a tenant's account: whether it is in the sandbox, how fast it may send, its id."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,29 +12,29 @@ from mailer.adapters.providers.acting import TenantClients, acting_as
 from mailer.ports import AccountFacts
 
 SANDBOX_QUOTA, SANDBOX_RATE = 200, 1
-"""Recipients in 24 hours and per second: what every account in the sandbox has and no other is left with."""
+"""Recipients in 24 hours and per second: the quota of every account in the sandbox, and of no other."""
 
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized"})
 
 
 @dataclass(slots=True)
 class AccountQuestions:
-    """The questions to one account in one region; what its policy does not allow is not asked again."""
+    """Queries to one account in one region; a call that its policy does not allow is not repeated."""
 
     clients: TenantClients
     region: str
     account: str | None
-    """The account's id, where the config tells it (a role's ARN does)."""
+    """The account's id, if the config has it (in a role's ARN)."""
     _denied: set[str] = field(default_factory=set)
 
     def ask(self, credentials: ReadOnlyCredentials) -> AccountFacts:
-        """Ask as the tenant; no right beyond `ses:SendRawEmail` is needed, the others add to what is learned."""
+        """Query as the tenant; no right besides `ses:SendRawEmail` is needed, but with others more is learned."""
         with acting_as(credentials):
             facts = self._from_account() or self._from_quota() or AccountFacts()
             return replace(facts, account=self.account or self._identity())
 
     def _from_account(self) -> AccountFacts | None:
-        """SES v2 knows for certain."""
+        """Ask SES v2, which knows for certain."""
         answer = self._try("GetAccount", lambda: self.clients.sesv2(self.region).get_account())
         if answer is None:
             return None
@@ -53,15 +53,15 @@ class AccountQuestions:
         return AccountFacts(sandbox=(quota, rate) == (SANDBOX_QUOTA, SANDBOX_RATE), max_send_rate=_limit(rate), quota_24h=_limit(quota))
 
     def _identity(self) -> str | None:
-        """STS tells everyone who they are, without any right."""
+        """Ask STS, which needs no right."""
         answer = self._try("GetCallerIdentity", lambda: self.clients.sts(self.region).get_caller_identity())
         return None if answer is None else answer.get("Account")
 
     def _try(self, operation: str, call: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        """Return the answer, or None for whatever else comes."""
+        """Return the answer, or None for any error."""
         if operation in self._denied:
             return None
-        with suppress(Exception):  # what an account does not tell is never worth an error
+        with suppress(Exception):  # the facts are optional: no error is raised for them
             try:
                 return call()
             except ClientError as error:
@@ -71,9 +71,9 @@ class AccountQuestions:
 
 
 _MOST = 1e12
-"""Recipients a second, or in a day, beyond which a limit is no limit of SES's, and no number of DynamoDB's."""
+"""Recipients a second, or a day: a greater number is not a limit of SES, and DynamoDB may not take it."""
 
 
 def _limit(value: Any) -> float | None:
-    """Read a limit of SES, where -1 stands for none."""
+    """Read a limit of SES; -1 means none."""
     return value if isinstance(value, int | float) and 0 < value <= _MOST else None

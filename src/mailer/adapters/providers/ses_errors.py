@@ -1,4 +1,4 @@
-"""Say what each error of SES v1 means: one table from SES's code, and where the code says too little its text, to one of ours.
+"""Classify the errors of SES v1: one table from SES's code, and its text if the code is ambiguous, to one of our codes.
 
 Sources: the model of SendRawEmail, the SES API's common errors, "Amazon SES email sending errors" in the developer guide.
 The table of v2 stands in `ses_v2_errors`. What SES says is read here and goes no further: its texts name recipients.
@@ -16,10 +16,10 @@ from mailer.domain.large_mail import SMALL_BYTES
 from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
 
 EXPIRED_SESSION = frozenset({"ExpiredToken", "ExpiredTokenException"})
-"""A role's session has ended: a new one can be had. Met again with a new one, the clocks must differ."""
+"""The role's session has expired, so a new one is started. If SES says so of a new one, the clocks must differ."""
 
 Says = Callable[[str, str], bool]
-"""Whether SES's text, given the address that the mail is from, is the one that a row is about."""
+"""Returns whether a row applies to SES's text, given the sender's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Row:
     message: str
     says: Says | None = None
     remediation: str | None = None
-    """A hint that is more exact than that of the code."""
+    """A hint that is more specific than that of the code."""
     retry_after: timedelta | None = None
     rights: tuple[str, ...] = ()
     """IAM actions that smaller mails do not take."""
@@ -65,7 +65,7 @@ def names_sender(text: str, sender: str) -> bool:
 
 
 def _identities(listed: str) -> Iterator[str]:
-    """Find the addresses and domains in SES's list: bare, as `Name <address>` or as an identity's ARN; an ellipsis may end it."""
+    """Extract the addresses and domains from SES's list: bare, as `Name <address>` or as an identity's ARN; it may end in an ellipsis."""
     plain = _ARN.sub("", listed.lower())
     for address in _ADDRESS.findall(plain):
         yield address.rstrip(".…")
@@ -124,7 +124,7 @@ TABLE = (
         says=says(r"\b(?:address|domain|local name)\b")),
     Row(("InvalidParameterValue",), "invalid_request", "SES refused a field or header of the message"),
 
-    # Nobody but us can have caused these.
+    # These can only be caused by bugs of this service.
     Row(("IncompleteSignature", "InvalidAction", "InvalidParameterCombination", "InvalidQueryParameter", "MalformedHttpRequestException",
          "MalformedQueryString", "MissingAction", "MissingAuthenticationToken", "MissingAuthenticationTokenException", "MissingParameter",
          "UnknownOperationException", "ValidationError", "ValidationException"),
@@ -157,5 +157,5 @@ def _fits(row: Row, code: str, text: str, sender: str) -> bool:
 
 
 def _printable(code: str) -> str:
-    """Show a code that came from outside only if it looks like one."""
+    """Return a code of SES if it looks like one: it comes from outside."""
     return code if re.fullmatch(r"[A-Za-z0-9.]{1,64}", code) else "an unreadable code"

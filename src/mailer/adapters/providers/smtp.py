@@ -58,7 +58,7 @@ class SmtpProvider:
     name: str = field(default="smtp", init=False)
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:  # noqa: ARG002  # SMTP has no tags
-        """Have the server accept the message, once; never raises for what the server or the network does."""
+        """Send the message once; never raises for errors of the server or the network."""
         try:
             with _session(self.config, self.timeout) as smtp:
                 _send_envelope(smtp, mail)
@@ -71,13 +71,13 @@ class SmtpProvider:
             return NotSent(ErrorInfo("dependency_unavailable", f"the SMTP server was not reached ({type(error).__name__})", _CHECK_SERVER))
 
     def account_facts(self) -> AccountFacts:
-        """Tell nothing: an SMTP server has no such facts."""
+        """Return no facts: an SMTP server has none."""
         return AccountFacts()
 
 
 @contextmanager
 def _session(config: SmtpConfig, timeout: float) -> Iterator[smtplib.SMTP]:
-    """Connect, greet, begin TLS and log in as the config says; the end is polite only if the server still listens."""
+    """Connect, greet, begin TLS and log in as the config says; QUIT at the end if the server still listens."""
     kind = _PinnedTls if config.tls == "implicit" else _Pinned
     smtp = kind(config.host, config.port, timeout)
     try:
@@ -94,7 +94,7 @@ def _session(config: SmtpConfig, timeout: float) -> Iterator[smtplib.SMTP]:
 
 
 def _send_envelope(smtp: smtplib.SMTP, mail: Mail) -> None:
-    """Name sender and recipients; one refusal is one for the message."""
+    """Send MAIL and RCPT; if one is refused, the message is."""
     _expect(smtp.mail(mail.mail_from), "from_address_not_verified", "the SMTP server refused the sender")
     for recipient in mail.recipients:
         _expect(smtp.rcpt(recipient), "recipient_rejected", "the SMTP server refused a recipient")
@@ -102,7 +102,7 @@ def _send_envelope(smtp: smtplib.SMTP, mail: Mail) -> None:
 
 
 def _send_data(smtp: smtplib.SMTP, mail: Mail, message_id: str) -> Outcome:
-    """Give the message the Message-ID that SES would have written, and have it accepted."""
+    """Add a Message-ID, as SES would, and send DATA."""
     body = _LINE_START_DOT.sub(b"..", mail.mime)
     try:
         smtp.send(f"Message-ID: <{message_id}>\r\n".encode("ascii"))
@@ -117,7 +117,7 @@ def _send_data(smtp: smtplib.SMTP, mail: Mail, message_id: str) -> Outcome:
 
 
 class _RefusedError(Exception):
-    """The server said no, before it had the message or instead of taking it."""
+    """The server refused the message, before or after DATA."""
 
     def __init__(self, error: ErrorInfo) -> None:
         super().__init__(error.code)
@@ -125,7 +125,7 @@ class _RefusedError(Exception):
 
 
 def _expect(reply: tuple[int, bytes], refused_as: str, message: str, *, wanted: int = _REPLY_OK) -> None:
-    """Go on after the wanted reply; take a 5xx for a refusal for good and anything else for one that passes."""
+    """Return on the wanted reply; a 5xx is a permanent refusal, anything else a transient one."""
     code = reply[0]
     if code in (wanted, wanted + 1):  # 251: will forward
         return
@@ -135,7 +135,7 @@ def _expect(reply: tuple[int, bytes], refused_as: str, message: str, *, wanted: 
 
 
 class _Pinned(smtplib.SMTP):
-    """Connects to the very address that was looked up and found harmless, so that a second look-up cannot bring another."""
+    """Connects to the address that was looked up and checked, because a second look-up could return another one."""
 
     def __init__(self, host: str, port: int, timeout: float) -> None:
         self._address = harmless_address(host, port)
@@ -154,7 +154,7 @@ class _PinnedTls(smtplib.SMTP_SSL, _Pinned):
 
 
 def harmless_address(host: str, port: int) -> str:
-    """Look a host up once; return its first address, if none of them leads to metadata or link-local services.
+    """Look up a host once; return its first address, if none of its addresses leads to metadata or link-local services.
 
     Raises:
         OSError: the name has no address.
@@ -170,7 +170,7 @@ def _is_forbidden(text: str) -> bool:
 
 
 def _meanings(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Address]:
-    """Yield an address and every IPv4 address that a translator or tunnel takes it for."""
+    """Yield an address and every IPv4 address that it is translated or tunnelled to."""
     yield address
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped:
@@ -183,6 +183,6 @@ def _meanings(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6
             yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 
-_CHECK_LOGIN = "Tenant: correct username and password of the SMTP config."
-_CHECK_SERVER = "Tenant: check host, port and tls of the SMTP config, and that the server runs; mail goes on when it answers."
-_CHECK_HOST = "Tenant: name another SMTP host; addresses of metadata and link-local services are never connected to."
+_CHECK_LOGIN = "Tenant: correct the username and password of the SMTP config."
+_CHECK_SERVER = "Tenant: check host, port and tls of the SMTP config, and that the server runs; mail goes out when it answers."
+_CHECK_HOST = "Tenant: use another SMTP host; addresses of metadata and link-local services are not allowed."

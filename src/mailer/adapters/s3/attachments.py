@@ -1,4 +1,4 @@
-"""Attachments that callers upload ahead: to the private bucket under `attachments/{tenantId}/`, by a presigned PUT."""
+"""Attachments that callers upload before sending: to the private bucket under `attachments/{tenantId}/`, by a presigned PUT."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 PREFIX = "attachments/"
 
 VALID_FOR = timedelta(minutes=15)
-"""How long an upload may be begun; ends earlier with the function's own credentials."""
+"""How long a presigned upload is valid; it ends earlier with the function's own credentials."""
 
 _GONE = frozenset({"NoSuchKey", "404"})
 
-# A version that never was is an invalid argument if its id is none of S3's; one that marks a deletion allows no reading.
+# A version that never existed is an invalid argument if S3 does not make such ids; a delete marker cannot be read.
 _NO_VERSION = frozenset({"NoSuchVersion", "InvalidArgument", "400", "MethodNotAllowed", "405"})
 
 
@@ -35,7 +35,7 @@ class S3Attachments:
         self._bucket = bucket
 
     def create_upload(self, tenant_id: str, request: UploadRequest) -> Upload:
-        """Presign one upload; S3 refuses another type, length or key, for the signature covers them."""
+        """Presign one upload; S3 refuses another type, length or key, because the signature covers them."""
         key = f"{tenant_id}/{uuid4().hex}"
         url = self._client.generate_presigned_url(
             "put_object",
@@ -75,7 +75,7 @@ class S3Attachments:
 
 @contextmanager
 def _found(ref: S3Object) -> Iterator[None]:
-    """Raise RequestError where S3 has no such object, or not in this version."""
+    """Raise RequestError if S3 does not have the object, or not in this version."""
     try:
         yield
     except ClientError as error:

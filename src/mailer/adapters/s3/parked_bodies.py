@@ -1,4 +1,4 @@
-"""Request bodies that wait longer than the queue can hold them, in the private bucket."""
+"""Request bodies that wait longer than the queue can delay them, in the private bucket."""
 
 import hashlib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class S3ParkedBodies:
         self._bucket = bucket
 
     def park(self, tenant_id: str, request_id: str, body: str) -> str:
-        """Store a body; the key holds a digest of it, so that other content under the same id overwrites nothing."""
+        """Store a body; the key contains its digest, so that other content with the same id overwrites nothing."""
         key = f"{PREFIX}{tenant_id}/{request_id}/{hashlib.sha256(body.encode()).hexdigest()[:16]}.json"
         with dependency_errors("S3", "PutObject"):
             self._client.put_object(Bucket=self._bucket, Key=key, Body=body.encode(), ContentType="application/json")
@@ -38,12 +38,12 @@ class S3ParkedBodies:
             raise KeyError("parked") from None
 
     def discard(self, key: str) -> None:
-        """Hide a parked body; the bucket's lifecycle deletes what a versioned bucket keeps behind it."""
+        """Delete a parked body; the bucket is versioned, and its lifecycle deletes the old version."""
         with dependency_errors("S3", "DeleteObject"):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def list_all(self) -> Iterator[ParkedBody]:
-        """Yield every body that lies there, by key."""
+        """Yield every parked body, by key."""
         with dependency_errors("S3", "ListObjectsV2"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=PREFIX):
                 for entry in page.get("Contents", []):

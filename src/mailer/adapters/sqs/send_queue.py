@@ -1,4 +1,4 @@
-"""The send queue and its dead-letter queue: what we know of a message goes in one signed attribute, its body stays the caller's JSON."""
+"""The send queue and its dead-letter queue: our attributes of a message are one signed attribute, its body is the caller's JSON."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 _MAX_ENTRIES = 10
 _ENTRY_OVERHEAD = 4096
-"""Upper bound of the size of one message's attributes: what a queue body leaves of SQS's 1 MiB."""
+"""Upper limit of the size of one message's attributes: what MAX_BODY leaves of SQS's 1 MiB."""
 
 _MAX_DETAIL = 512
 """Bytes of a dead letter's detail."""
@@ -59,7 +59,7 @@ class SqsSendQueue:
         return [queue_message for number, (queue_message, _) in enumerate(batch) if number not in taken]
 
     def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:
-        """Put a message on the dead-letter queue with the reason as an attribute; a body that leaves no space for it goes alone."""
+        """Put a message on the dead-letter queue with the reason as an attribute; without attributes if the body leaves no space."""
         text = detail.encode("utf-8", "replace")[:_MAX_DETAIL].decode("utf-8", "ignore")
         attributes = {
             **to_attributes(queue_message, self._signer, reason=reason),
@@ -75,10 +75,10 @@ class SqsSendQueue:
             )
 
     def hide(self, waits: Mapping[str, timedelta]) -> None:
-        """Let messages, by their receipt handles, not be handed out again before a time of at most 12 hours.
+        """Set the visibility timeout of messages, by their receipt handles; at most 12 hours.
 
         Raises:
-            DependencyError: SQS did not take it; they come back after the queue's own timeout.
+            DependencyError: SQS did not take it; they become visible after the queue's own timeout.
         """
         for some in batched(waits.items(), _MAX_ENTRIES, strict=False):
             entries: Any = [
@@ -109,7 +109,7 @@ def _entry(number: int, queue_message: QueueMessage, delay: timedelta, signer: S
     entry: SendMessageBatchRequestEntryTypeDef = {
         "Id": str(number),
         "MessageBody": queue_message.body,
-        # Rounded up: a message that comes early costs another round.
+        # Rounded up: a message that arrives early has to be requeued.
         "DelaySeconds": -int(-seconds // 1),
         "MessageAttributes": to_attributes(queue_message, signer),
     }
@@ -118,18 +118,18 @@ def _entry(number: int, queue_message: QueueMessage, delay: timedelta, signer: S
     return entry
 
 
-# -- what we know of a message -------------------------------------------------------------------------------------------
+# -- attributes of a message ---------------------------------------------------------------------------------------------
 
 SIGNED_ATTRIBUTE = "tenantmail"
-"""The attribute that our functions add, signed: producers may use any other name. SQS takes at most ten."""
+"""The attribute that our functions add, signed; producers may use any other name. SQS takes at most ten."""
 
 CORRELATION_ID = "correlationId"
-"""The one attribute of a producer's that is read."""
+"""The only attribute of a producer's message that is read."""
 
 MAX_CORRELATION_ID = 128
 
 UNKNOWN_SENDER = "-"
-"""Of a message that SQS did not hand out: an event written by hand."""
+"""The sender in an event without SenderId, which was written by hand."""
 
 
 def _string(value: str) -> Any:
@@ -137,12 +137,12 @@ def _string(value: str) -> Any:
 
 
 def _weight(attributes: Mapping[str, Any]) -> int:
-    """Return the bytes that SQS counts towards a message: of names, types and values."""
+    """Return the bytes that SQS counts for attributes: names, types and values."""
     return sum(utf8_size(f"{name}{value['DataType']}{value['StringValue']}") for name, value in attributes.items())
 
 
 def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | None = None) -> Mapping[str, Any]:
-    """Write what we know of a message, and why it is a dead letter, as one signed attribute.
+    """Write our attributes of a message, and the reason of a dead letter, as one signed attribute.
 
     Raises:
         DependencyError: it could not be signed.
@@ -168,23 +168,23 @@ def to_attributes(queue_message: QueueMessage, signer: Signer, *, reason: str | 
 
 @dataclass(frozen=True, slots=True)
 class SqsRecord:
-    """A message as SQS handed it out, to a function's event source or to a program that receives by itself."""
+    """A message as SQS delivered it, to a function's event source or to a program that receives."""
 
     queue_message: QueueMessage
     signed: Mapping[str, Any] | None
-    """What one of our functions said of it; None of a producer's message."""
+    """The verified attributes of our functions; None for a producer's message."""
     attributes: Mapping[str, str]
     sent_at: datetime
-    """When SQS took it; now, where the record does not say: events written by hand have no such attribute."""
+    """When SQS took it; now, if the record does not say so, as in events written by hand."""
     receives: int
-    """How many times SQS has handed it out, this time included."""
+    """How many times SQS has delivered it, this time included."""
 
 
 def read_record(body: str, attributes: Mapping[str, Any], system: Mapping[str, str], signer: Signer) -> SqsRecord:
     """Read a record from its body, its message attributes (in Lambda's spelling or SQS's own), and SQS's.
 
     Raises:
-        DependencyError: KMS did not give the key, so it is not known who wrote it.
+        DependencyError: KMS did not return the key, so the signature cannot be checked.
     """
     texts = {name: value.get("stringValue") or value.get("StringValue") or "" for name, value in attributes.items()}
     sent_at = from_millis(int(system["SentTimestamp"])) if "SentTimestamp" in system else datetime.now(UTC)
@@ -194,10 +194,10 @@ def read_record(body: str, attributes: Mapping[str, Any], system: Mapping[str, s
 
 
 def read_signed(body: str, attributes: Mapping[str, str], signer: Signer) -> Mapping[str, Any] | None:
-    """Return what one of our functions said of a message; None for a producer's, whatever it says of itself.
+    """Return the attributes that one of our functions has signed; None for a producer's message, or if the signature is not valid.
 
     Raises:
-        DependencyError: KMS did not give the key, so it is not known who wrote it.
+        DependencyError: KMS did not return the key, so the signature cannot be checked.
     """
     text = signer.read(attributes[SIGNED_ATTRIBUTE], body) if SIGNED_ATTRIBUTE in attributes else None
     known: Mapping[str, Any] | None = json.loads(text) if text else None

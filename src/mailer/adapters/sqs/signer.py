@@ -1,7 +1,7 @@
-"""Sign what our functions add to a message of the queue, so that nobody who may only send to it can make it up.
+"""Sign the attributes that our functions add to queue messages, so that principals who may only send to the queue cannot forge them.
 
-The key is what KMS answers to one GenerateMac, asked once per process: it is stored nowhere, and whoever lacks the right on
-the KMS key does not get it. A MAC stands over what was added and over the body, so neither goes with another one.
+The signing key is KMS's answer to one GenerateMac, called once per process: it is not stored, and it needs the right on the KMS key. The
+MAC covers the attributes and the body, so neither can be combined with another.
 """
 
 import base64
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
 
 PURPOSE = b"tenantmail: message attributes of the send queue, version 1"
-"""What KMS is asked to sign: the same for all functions of a stack, so that all have the same key."""
+"""The message that KMS signs: the same for all functions of a stack, so that all have the same key."""
 
 ASK_AGAIN_AFTER = timedelta(seconds=5)
 """While KMS does not answer, the other messages of a batch do not each wait for it."""
@@ -44,25 +44,25 @@ class Signer:
         """Return the text with the MAC before it.
 
         Raises:
-            DependencyError: KMS did not give the key.
+            DependencyError: KMS did not return the key.
         """
         return f"{self._mac(text, body)}.{text}"
 
     def read(self, signed: str, body: str) -> str | None:
-        """Return the text that was signed with this body; None where it was not, or not by us.
+        """Return the text if its MAC is valid for this body; else None.
 
         Raises:
-            DependencyError: KMS did not give the key.
+            DependencyError: KMS did not return the key.
         """
         mac, found, text = signed.partition(".")
         is_ours = found and hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), self._mac(text, body).encode())
         return text if is_ours else None
 
     def fetch_key(self) -> bytes:
-        """Return the key, from KMS where this process does not have it yet.
+        """Return the key, from KMS if this process does not have it yet.
 
         Raises:
-            DependencyError: KMS did not give it, now or a moment ago.
+            DependencyError: KMS did not return it, now or a moment ago.
         """
         if self._key is None:
             with self._lock:
@@ -72,7 +72,7 @@ class Signer:
 
     def _ask(self) -> bytes:
         if self._now() < self._failed_until:
-            raise DependencyError("KMS", "GenerateMac")  # a new one: the traceback of one that is kept would grow, and keep what it saw
+            raise DependencyError("KMS", "GenerateMac")  # a new error: the traceback of a stored one would grow, and keep its frames alive
         try:
             with dependency_errors("KMS", "GenerateMac"):
                 answer = self._client().generate_mac(KeyId=self._key_arn, MacAlgorithm="HMAC_SHA_256", Message=PURPOSE)
@@ -85,6 +85,6 @@ class Signer:
 
     def _mac(self, text: str, body: str) -> str:
         key, head = self.fetch_key(), text.encode("utf-8", "surrogatepass")
-        # The length first: or the end of the one could pass for the beginning of the other.
+        # With the length first: else the boundary between the two would be ambiguous.
         signed = b"".join((len(head).to_bytes(8, "big"), head, body.encode("utf-8", "surrogatepass")))
         return base64.urlsafe_b64encode(hmac.digest(key, signed, "sha256")).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""What the functions behind the REST API share: the app, how events are read, and how its parameters and bodies are described."""
+"""Shared by the functions behind the REST API: the app, reading of events, description of parameters and bodies."""
 
 import base64
 import binascii
@@ -25,14 +25,14 @@ from mailer.handlers.rest.problem import CONTENT_TYPE, answer_errors, problem, r
 
 JSON = "application/json"
 
-# The tenant is never decoded: its ids need no encoding, and what is not one as it stands is nobody's.
+# The tenant is not percent-decoded: its ids need no encoding, and an encoded one is not found.
 TenantInPath = Annotated[TenantId, Path(alias="tenantId")]
 RequestInPath = Annotated[RequestId, BeforeValidator(unquote), Path(alias="requestId")]
 
 
 @dataclass(frozen=True, slots=True)
 class DescribedAs:
-    """Annotates the parameter for a body: passes its JSON text on as it came, and describes it by what it will be read into."""
+    """Annotates the parameter for a body: passes its JSON text on unchanged, and describes it by the model that it is read into."""
 
     kind: Any
 
@@ -43,13 +43,13 @@ class DescribedAs:
         return handler(TypeAdapter(self.kind).core_schema)
 
 
-# 403 and 504 are API Gateway's own, made problems by the template's gateway responses.
+# 403 and 504 are API Gateway's own; the template's gateway responses make them problem+json.
 _COME_AGAIN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 ALWAYS = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, *_COME_AGAIN)
-"""What any route may answer."""
+"""Statuses that any route may answer."""
 
 BODY_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-"""What any route that takes a body may answer; a body of more than the 6 MB that Lambda takes is API Gateway's own 413."""
+"""Statuses that any route with a body may answer; above Lambda's limit of 6 MB API Gateway answers its own 413."""
 
 
 def responses(
@@ -80,7 +80,7 @@ def responses(
 
 
 def rest_app(report: Callable[[Exception], None]) -> APIGatewayRestResolver:
-    """Make an app; `report` hears of errors that are no fault of the caller."""
+    """Make an app; `report` is called with errors that are not the caller's."""
     silence_payload_loggers()
     app = APIGatewayRestResolver(
         enable_validation=True,
@@ -94,7 +94,7 @@ def rest_app(report: Callable[[Exception], None]) -> APIGatewayRestResolver:
 
 
 def _invalid_parameters(error: RequestValidationError) -> Response[str]:
-    """Answer what is wrong with path, query or headers, or that there is no body; what cannot stand in a path is not there."""
+    """Answer the faults of path, query or headers, or that the body is missing; an invalid id in the path is a 404."""
     details = error.errors()
     if any(detail["loc"] == ("body",) for detail in details):
         return refused(RequestError([Problem("", "must have a JSON body")]))
@@ -109,15 +109,15 @@ def _unsupported_media_type(_: RequestUnsupportedContentType) -> Response[str]:
 
 
 def respond(app: APIGatewayRestResolver, event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
-    """Answer an event of API Gateway; no answer may be kept on the way, for they hold records, previews, upload URLs and ExternalIds."""
+    """Answer an event of API Gateway; answers must not be cached, because they have records, previews, upload URLs and ExternalIds."""
     answer = app.resolve(normalize_event(event), context)
     return {**answer, "multiValueHeaders": {**answer["multiValueHeaders"], "Cache-Control": ["no-store"]}}
 
 
 def normalize_event(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Normalize an event of API Gateway: the path as its routes are written, the body as text, one Content-Type for all that is not JSON.
+    """Normalize an event of API Gateway: the path without base path, the body as text, one Content-Type for everything but JSON.
 
-    The event handler would read forms and multipart too, and raise on what it cannot decode.
+    Powertools would parse forms and multipart too, and raise on bodies that it cannot decode.
     """
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     media_type = (headers.pop("content-type", None) or "").partition(";")[0].strip().lower()
@@ -130,13 +130,13 @@ _NO_ROUTE = "/"
 
 
 def _path(event: Mapping[str, Any]) -> str:
-    """Return the path below the stage, as it was written.
+    """Return the path below the stage, as the caller wrote it.
 
-    Behind a custom domain the event's path begins with the base path of the mapping, the stage, or both: its last steps count, as many
-    as the matched resource has. They must be what API Gateway matched, so that a path cannot be read as one that was not authorised.
+    Behind a custom domain the event's path begins with the mapping's base path, the stage, or both: only the last steps count, as many as
+    the matched resource has. They must equal what API Gateway matched, so that no other path is served than the one that was authorised.
     """
     path, resource = str(event.get("path") or _NO_ROUTE), str(event.get("resource") or "")
-    if not resource or "+}" in resource:  # a greedy resource tells no steps
+    if not resource or "+}" in resource:  # a greedy resource has no fixed steps
         return path
     parameters = event.get("pathParameters") or {}
     pattern = resource.strip("/").split("/")
@@ -152,7 +152,7 @@ _LONGEST_PRINCIPAL = 700
 
 
 def principal_of(event: Mapping[str, Any]) -> str | None:
-    """Return the ARN of the IAM identity that API Gateway has authenticated; None where something else called the function."""
+    """Return the ARN of the IAM identity that API Gateway has authenticated; None if something else called the function."""
     identity = (event.get("requestContext") or {}).get("identity") or {}
     arn = identity.get("userArn")
     return re.sub(r"[^!-~]", "?", arn)[:_LONGEST_PRINCIPAL] if arn and isinstance(arn, str) else None
@@ -163,7 +163,7 @@ def _text(event: Mapping[str, Any]) -> str | None:
     if not (body and event.get("isBase64Encoded")):
         return body
     try:
-        # What is not UTF-8 becomes lone surrogates, which no reader of ours takes.
+        # Bytes that are not UTF-8 become lone surrogates, which our parsers refuse.
         return base64.b64decode(body, validate=True).decode("utf-8", "surrogateescape")
     except (binascii.Error, ValueError):
         return body

@@ -16,7 +16,7 @@ from mailer.domain.wire import WireModel, fault, matching
 from mailer.services.api.preview import Preview
 
 MAX_SHOWN = 1024 * 1024
-"""Bytes of a message that a preview shows: a function's answer may have 6 MB, and JSON escapes a byte to two at most."""
+"""Bytes of a message that a preview shows: a function's answer may have 6 MB, and JSON escapes a byte to at most two."""
 
 
 def _is_none(value: object) -> bool:
@@ -32,7 +32,7 @@ Time = Annotated[UtcTime, PlainSerializer(rfc3339, when_used="json"), WithJsonSc
 class PostedRequest(SendRequest):
     """A send request as it is posted: the tenant is that of the path, and an id is made where none is given."""
 
-    # Not required, but never null; this only describes the JSON, which `read_request` reads.
+    # Optional, but never null; this only describes the JSON, which `read_request` parses.
     tenant_id: TenantId = Field(default_factory=str)
     request_id: RequestId = Field(default_factory=str)
 

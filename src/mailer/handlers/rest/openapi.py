@@ -12,11 +12,11 @@ from aws_lambda_powertools.event_handler.openapi.models import Server
 from mailer.handlers.rest import reference
 from mailer.handlers.rest.api import JSON
 
-# How API Gateway writes down that a route wants SigV4.
+# API Gateway's notation for a route that requires SigV4.
 _SIGV4 = {"type": "apiKey", "name": "Authorization", "in": "header", "x-amazon-apigateway-authtype": "awsSigv4"}
 
 _POWERTOOLS_OWN = ("HTTPValidationError", "ValidationError", "ResponseValidationError")
-"""Schemas of errors that Powertools would answer by itself; ours are all problem+json."""
+"""Schemas of Powertools' own errors, which are not used: all errors are problem+json."""
 
 
 @cache
@@ -66,7 +66,7 @@ def _operations(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def described_bodies(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each schema that has fields, by its name; one that stands in an operation itself by the operation's id."""
+    """Yield each schema that has fields, by its name; an inline schema of an operation by the operation's id."""
     yield from ((name, schema) for name, schema in described["components"]["schemas"].items() if "properties" in schema)
     for operation in _operations(described):
         schema = operation.get("requestBody", {"content": {JSON: {"schema": {}}}})["content"][JSON]["schema"]
@@ -102,10 +102,10 @@ def _add_examples(described: dict[str, Any]) -> None:
 
 
 def _without_titles(node: Any) -> Any:
-    """Leave out the titles that pydantic makes of names: they say nothing more."""
+    """Remove the titles that pydantic derives from names, because they are redundant."""
     if isinstance(node, list):
         return [_without_titles(value) for value in node]
     if isinstance(node, dict):
-        # A property may be called "title" too: then an object stands there.
+        # A property may be named "title" too; its value is an object.
         return {name: _without_titles(value) for name, value in node.items() if name != "title" or not isinstance(value, str)}
     return node

@@ -1,4 +1,4 @@
-"""Answer every error of the API as RFC 9457 problem+json, and nothing that a caller sends with a 5xx."""
+"""Answer every error of the API as RFC 9457 problem+json; a caller's mistake is never a 5xx."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ STATUS = {
     "internal_error": HTTPStatus.INTERNAL_SERVER_ERROR,
     "dependency_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
 }
-"""The status of each code that refuses an API call; a code that is not here is what the tenant's own account answered: 422."""
+"""The HTTP status of each code; other codes are errors of the tenant's own account: 422."""
 
 RETRY_AFTER = {"too_many_requests": "1", "dependency_unavailable": "5"}  # seconds
 
@@ -39,7 +39,7 @@ _MAX_DETAIL = 1000  # characters
 
 
 def answer_errors(app: APIGatewayRestResolver, report: Callable[[Exception], None]) -> None:
-    """Give the app an answer to every exception; `report` hears of those that are no fault of the caller."""
+    """Register an answer for every exception; `report` is called with those that are not the caller's fault."""
 
     def internal_error(error: Exception) -> Response[str]:
         report(error)
@@ -63,17 +63,17 @@ def refused(error: RequestError) -> Response[str]:
 
 
 def not_sent(error: NotSentError) -> Response[str]:
-    """Answer what the tenant's own account or config would not do."""
+    """Answer an error of the tenant's own account or config."""
     return problem(error.error, status=HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 def no_route(_: NotFoundError) -> Response[str]:
-    """Answer for a path or method that is none of ours."""
+    """Answer for an unknown path or method."""
     return problem(ErrorInfo("not_found", "there is no such route"))
 
 
 def by_powertools(error: ServiceError) -> Response[str]:
-    """Answer what the event handler itself refused."""
+    """Answer for a request that Powertools itself refused."""
     status = HTTPStatus(error.status_code)
     return problem(ErrorInfo("invalid_request", status.phrase), status=status)
 
@@ -86,7 +86,7 @@ def problem(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Seque
 
 
 def problem_of(error: RequestError | DependencyError) -> dict[str, Any]:
-    """Return the JSON of an error that is one answer of many."""
+    """Return the problem document of one request of a batch."""
     if isinstance(error, DependencyError):
         return problem_document(error.error)
     return problem_document(ErrorInfo(error.code, str(error)), errors=error.problems)

@@ -1,4 +1,4 @@
-"""What the provider API answers; no secret ever goes out, and of an access key's id only the end."""
+"""The answers of the provider API; without secrets, and with the end of an access key's id only."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -84,7 +84,7 @@ class ProviderRecord(WireModel):
 
     @classmethod
     def of(cls, row: Provider) -> Self:
-        """Show a row that is no tombstone."""
+        """Show a row, which must not be a tombstone."""
         shown = row.active or row.candidate
         if shown is None:
             raise ValueError("a tombstone has nothing to show")
@@ -109,7 +109,7 @@ class TenantRecord(ProviderRecord):
 
     @classmethod
     def of(cls, row: Provider) -> Self:
-        """Show a row that is no tombstone."""
+        """Show a row, which must not be a tombstone."""
         return cls(tenant_id=row.tenant_id, **dict(ProviderRecord.of(row)))
 
 

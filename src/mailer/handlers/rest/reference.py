@@ -1,7 +1,7 @@
-"""What the API reference says of each field and parameter, in words, and the examples of each body.
+"""The API reference's texts for each field and parameter, and the examples of each body.
 
-The OpenAPI document carries it, and docs/api.md is made of that. It stands apart from the models because no function reads it but the one
-that serves the document.
+They become part of the OpenAPI document, from which docs/api.md is generated. They are separate from the models because only the function
+that serves the document needs them.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _SES = {
     **_CONFIG,
     "region": "The AWS region of the tenant's SES account.",
     "configurationSet": "The SES configuration set of every mail; tags and SES's events need one.",
-    "maxSendRate": "Recipients per second. Without it the account's own rate is asked for, or learned.",
+    "maxSendRate": "Recipients per second. Without it the account's own rate is queried, or learned.",
 }
 _SHOWN_CONFIG = {
     **_SES,
@@ -39,12 +39,12 @@ _SHOWN_CONFIG = {
 
 PARAMETERS: Mapping[str, str] = {
     "tenantId": "The tenant; a caller's IAM policy says for which it may ask.",
-    "requestId": "The request, percent-encoded where need be.",
-    "Idempotency-Key": "The requestId, where the body has none; one that differs from the body's is refused.",
+    "requestId": "The request, percent-encoded if necessary.",
+    "Idempotency-Key": "The requestId, if the body has none; one that differs from the body's is refused.",
     "X-Correlation-Id": "Goes with the request to its record, logs, events and SES's tags. Left out: API Gateway's id of the call.",
     "status": "Only records that have this status now.",
     "limit": "How many records a page has at most.",
-    "cursor": "The `cursor` of the page before; of the same list and status.",
+    "cursor": "The `cursor` of the previous page, for the same list and status.",
 }
 """What each parameter is, as it is written."""
 
@@ -61,21 +61,21 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "EmailMessage": {
         "to": "Recipients. to, cc and bcc name 1 to 50 different ones together; duplicates are sent once.",
         "cc": "Recipients that all others see.",
-        "bcc": "Recipients that nobody sees: they are in the envelope alone.",
-        "replyTo": "Where answers go: a mailbox, or a list of them.",
+        "bcc": "Recipients that nobody sees: they are only in the envelope.",
+        "replyTo": "Where replies go: a mailbox, or a list of them.",
         "subject": "Any Unicode text without control characters; may be empty.",
         "html": "The HTML body. At least one of html, text and an attachment is needed.",
         "text": "The plain text body.",
         "textFromHtml": "Whether the text is derived from html where none is given.",
         "calendar": "An iCalendar invite, sent as an alternative of the text.",
         "listUnsubscribe": "How to leave the list: the header List-Unsubscribe, and List-Unsubscribe-Post with oneClick (RFC 8058).",
-        "headers": "Further headers by name. Those that the service, SES or a relay writes are refused, as is any name given twice.",
+        "headers": "Custom headers by name. Those that the service, SES or a relay writes are refused, as is any name given twice.",
         "tags": "SES message tags. They need a configuration set in the provider config.",
         "attachments": "Files; with text, html and calendar at most 100 parts.",
     },
     "Mailbox": {
         "email": "An addr-spec (RFC 5321) with an ASCII local part; an international domain goes out in punycode.",
-        "name": "The name shown for it, any Unicode text without control characters.",
+        "name": "The display name: any Unicode text without control characters.",
     },
     "Calendar": {
         "method": "The iTIP method (RFC 5546); the same as METHOD in the content, if that has one.",
@@ -89,14 +89,14 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "Attachment": {
         "filename": "The name that the recipient sees. Extensions that SES blocks are refused.",
         "contentType": "The media type; guessed from the file name where it is left out.",
-        "disposition": "Whether it is shown in the mail or beside it; inline where it has a contentId and nothing is said.",
+        "disposition": "Whether it is shown in the mail or as a file; the default is inline if it has a contentId.",
         "contentId": "What `cid:` in the HTML refers to, without < and >; different for each attachment.",
         "content": "The file in base64 (RFC 4648 §4), padded, without line breaks. Either this or s3.",
         "s3": "The file as it was uploaded before (POST …/attachments). Either this or content.",
     },
     "S3Object": {
         "key": "The key that the upload was given; it begins with the tenant's id.",
-        "versionId": "The version that the upload answered in x-amz-version-id. Left out: the one there when the request is accepted.",
+        "versionId": "The version that the upload answered in x-amz-version-id. Default: the current one when the request is accepted.",
     },
     "StatusRecord": {
         "tenantId": "The tenant.",
@@ -108,16 +108,16 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "messageId": "SES's id of the mail, once it is `sent` and the id is known.",
         "attempts": "How often it was handed to SES.",
         "recipients": "How many different recipients it has.",
-        "error": "Why it failed or waits; null where there is nothing to tell.",
+        "error": "Why it failed or waits; null if there is no error.",
         "createdAt": "When it was accepted first.",
-        "updatedAt": "When the record changed last.",
+        "updatedAt": "When the record was last changed.",
         "sentAt": "When SES accepted it.",
         "onUnknown": "What becomes of an unknown: held for an operator, or sent again.",
         "feedback": "What SES told of the mail since it was sent; null as long as it told nothing, or where the tenant has no feedback.",
         "suppressed": "How many of the recipients were left out, as the tenant's mail to them is suppressed.",
-        "dueAt": "When a deferred request is tried again, or an unknown is sent again: such a one has not ended.",
-        "resolution": "How an operator resolved an unknown; only where one did.",
-        "cancelledBy": "The ARN of the IAM identity that withdrew it; only where one did.",
+        "dueAt": "When a deferred request is tried again, or an unknown is sent again; an unknown with dueAt has not ended.",
+        "resolution": "How an operator resolved the unknown; only if one did.",
+        "cancelledBy": "The ARN of the IAM identity that cancelled it; only if one did.",
     },
     "Feedback": {
         "delivered": "Recipients whose mail server took the mail. Each recipient is counted once, by what counts most.",
@@ -130,9 +130,9 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "lastAt": "When the last of them happened.",
     },
     "Error": {
-        "code": "What programs go by; see the table of codes.",
+        "code": "For programs; see the table of codes.",
         "message": "What happened, without recipients, bodies and secrets.",
-        "retryable": "Whether the request can still go out as it is: by itself, or once the tenant has mended its account.",
+        "retryable": "Whether the request can still go out unchanged: by itself, or once the tenant has fixed its account.",
         "hint": "Who must do what; begins with Caller, Tenant, Operator or Nobody.",
     },
     "ResolutionRecord": {
@@ -142,15 +142,15 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "at": "When it was resolved.",
         "principal": "The ARN of the IAM identity that called.",
     },
-    "StatusPage": {"messages": "The records, newest first.", "cursor": "Leads to the next page; null on the last."},
+    "StatusPage": {"messages": "The records, newest first.", "cursor": "The cursor of the next page; null on the last."},
     "BatchAnswer": {
-        "status": "The HTTP status that this request alone would have had.",
+        "status": "The HTTP status that this request would have had by itself.",
         "replayed": "Whether an earlier call had put it on the queue.",
-        "record": "Its record, where it was accepted.",
-        "problem": "Why it was refused, where it was.",
+        "record": "Its record, if it was accepted.",
+        "problem": "Why it was refused, if it was.",
     },
     "PreviewAnswer": {
-        "mime": "The raw message, at most its first 1 MiB; null where a problem keeps it from being built.",
+        "mime": "The raw message, at most its first 1 MiB; null if a problem prevents building it.",
         "truncated": "Whether mime was cut.",
         "size": "Bytes of the whole message.",
         "problems": "What is wrong with the request; empty where it could be sent.",
@@ -159,7 +159,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "type": "Always `about:blank`.",
         "title": "The HTTP status in words.",
         "status": "The HTTP status.",
-        "code": "What programs go by; see the table of codes.",
+        "code": "For programs; see the table of codes.",
         "detail": "What is wrong, in one line.",
         "hint": "Who must do what.",
         "errors": "Every fault of the request.",
@@ -176,12 +176,12 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "UploadAnswer": {"upload": "The one request that uploads the file.", "s3": "What goes into the attachment; add the versionId."},
     "UploadTo": {
         "method": "The HTTP method.",
-        "url": "The presigned URL. Whoever has it may upload this one file.",
+        "url": "The presigned URL. Anyone who has it may upload this one file.",
         "headers": "The headers to send, and no others.",
-        "expiresAt": "Until when the upload may begin.",
+        "expiresAt": "When the URL expires.",
     },
     "UploadedAs": {"key": "The object's key."},
-    "putProvider": {"provider": "Which kind of provider the config is for; smtp on development stacks alone.", "config": "The config."},
+    "putProvider": {"provider": "The kind of provider; smtp on development stacks only.", "config": "The config."},
     "verifyProvider": {
         "simulate": "Whether SES's mailbox simulator is also mailed to, for a bounce and a complaint; needs a configurationSet. Costs no"
         " quota and no reputation. The provider record shows what came back.",
@@ -213,15 +213,15 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "verifiedAt": "When verify passed last.",
         "updatedAt": "When it changed last.",
         "updatedBy": "The ARN of the IAM identity whose call changed it last; null where the service did, as in suspending it.",
-        "warnings": "What the tenant should know although verify passed.",
-        "candidate": "A newer config beside the active one, which waits to be verified.",
+        "warnings": "Warnings for the tenant, although verify passed.",
+        "candidate": "A newer config that is not verified yet, beside the active one.",
         "error": "What suspended it, or why its first verify failed.",
     },
     "Config": {**_SHOWN_CONFIG, "error": "Why its last verify failed."},
     "VerifyAnswer": {
         "messageId": "SES's id of the test mail.",
         "sandbox": "Whether the SES account is in the sandbox, as far as SES tells.",
-        "warnings": "What the tenant should know although verify passed.",
+        "warnings": "Warnings for the tenant, although verify passed.",
         "status": "The provider's status now: `active`, or `disabled` as before.",
         "version": "The version that was verified.",
         "simulated": "The mails to SES's simulator; null where none were asked for.",
@@ -257,9 +257,9 @@ _IN_A_LIST = (
 FIELDS: Mapping[str, Mapping[str, str]] = {
     **_FIELDS,
     "TenantRecord": {**_FIELDS["ProviderRecord"], "tenantId": "The tenant.", "credentials": _IN_A_LIST},
-    "TenantPage": {"tenants": "The tenants, by status and then by name.", "cursor": "Leads to the next page; null on the last."},
+    "TenantPage": {"tenants": "The tenants, by status and then by name.", "cursor": "The cursor of the next page; null on the last."},
 }
-"""By schema, or by operation where a body has no schema of its own: what each field is."""
+"""Texts of the fields, by schema, or by operation if a body has no schema of its own."""
 
 _MAIL = {
     "to": [{"email": "jo@example.com", "name": "Jo Ünger"}],
@@ -292,7 +292,7 @@ _WHOLE = {
         ],
     },
 }
-"""A send request with every field: its upload must be there, and its tags need a configuration set."""
+"""A send request with every field; its upload must exist, and its tags need a configuration set."""
 
 _RECORD = {
     "tenantId": "acme",
