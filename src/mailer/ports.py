@@ -65,6 +65,13 @@ class EmailProvider(Protocol):
         """Query the account about itself, within a few seconds; never raises."""
         ...
 
+    def clear_suppression(self, email: str) -> bool:
+        """Take an address off the account's own suppression list, within a few seconds; tell whether it is certain not to stand there.
+
+        Never raises where the account does not let us, or does not answer.
+        """
+        ...
+
 
 class ProviderFactory(Protocol):
     """Creates a provider from a stored config: decrypts it and gets its credentials, both cached."""

@@ -38,6 +38,7 @@ from mailer.services.pacing.pacing import Pacing
 from mailer.services.providers.providers import ProviderDependencies
 from mailer.services.sending.byte_budget import ByteBudget
 from mailer.services.sending.jobs import SendDependencies
+from mailer.services.suppressions.lists import SuppressionDependencies
 from mailer.services.sweeping.sweep import SweepDependencies
 from mailer.settings import settings
 
@@ -259,6 +260,19 @@ def provider_dependencies() -> ProviderDependencies:
         platform=platform(),
         templates=S3OnboardingTemplates(s3, settings().attachments_bucket),
         allow_smtp=settings().allow_smtp,
+    )
+
+
+@cache
+def suppression_dependencies() -> SuppressionDependencies:
+    """Return everything that the suppressions API needs."""
+    return SuppressionDependencies(
+        suppressions=suppressions_table(),
+        marks=providers_table(),
+        providers=providers_table(),
+        provider_factory=provider_factory(),
+        clock=clock(),
+        workers=workers(),
     )
 
 

@@ -86,7 +86,7 @@ def schema_of(node: Any) -> Any:
 def test_bodies_are_described_although_they_are_read_as_text() -> None:
     """Every body is an object, or a list of objects, that rules out unknown fields: the document is as strict as the reader."""
     bodies = [schema_of(o["requestBody"]["content"]["application/json"]["schema"]) for o in operations().values() if "requestBody" in o]
-    assert len(bodies) == 7
+    assert len(bodies) == 9
     for body in bodies:
         item = schema_of(body["items"]) if body["type"] == "array" else body
         assert item["additionalProperties"] is False
@@ -157,7 +157,8 @@ ME = {"requestContext": {"requestId": "1", "identity": {"userArn": "arn:aws:iam:
 def call(operation_id: str) -> Answer:
     """Make the call of an example."""
     [(method, path)] = [route for route, operation in operations().items() if operation["operationId"] == operation_id]
-    path = path.replace("{tenantId}", "acme").replace("{requestId}", SHARED.get(operation_id, ""))
+    email = "new%40example.com" if operation_id == "putSuppression" else "jo%40example.com"
+    path = path.replace("{tenantId}", "acme").replace("{requestId}", SHARED.get(operation_id, "")).replace("{email}", email)
     query = "?status=sent" if operation_id == "listMessages" else ""
     return Gateway(messages.handler, providers.handler).call(method.upper(), path + query, reference.BODIES.get(operation_id), **ME)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import MagicMock, patch
@@ -17,10 +18,12 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.facts import FeedbackCounts
 from mailer.domain.feedback_state import feedback_state
 from mailer.domain.provider import ProviderStatus, StoredConfig
+from mailer.domain.suppressions import Entry, Lifting, digest
 from mailer.handlers import publish
 from support.aws.api_calls import Context, event
 from support.aws.streams import read_stream, stream_record
 from support.fakes.ports import NOON, a_config, a_provider
+from support.fakes.suppressions import an_entry
 
 LATE = NOON + timedelta(days=1)
 SENT = {"Entries": [{"EventId": "1"}] * 10, "FailedEntryCount": 0}
@@ -50,6 +53,24 @@ def end_some(count: int = 1) -> None:
         )
         wiring.messages_table().apply(changes.queue(request, NOON))
         wiring.messages_table().apply(changes.fail_unsent(request, NOON, ErrorInfo("expired", "too late")))
+
+
+def test_a_suppression_and_its_lifting_are_told_without_the_address(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """By its digest; what is only counted is told to nobody."""
+    table = wiring.suppressions_table()
+    counted = Entry(tenant_id="acme", email="jo@example.com", soft_bounces={"r1": NOON})
+    suppressed = replace(an_entry(), revision=1)
+    lifted = replace(suppressed, suppression=None, lifted=Lifting(NOON, "arn:caller", "it is back"), revision=2)
+    assert all(table.replace(entry) for entry in (counted, suppressed, lifted))
+    assert publish.handler({"Records": read_stream(aws["SUPPRESSIONS_TABLE"])}, Context()) == {"published": 2}
+    assert [entry["DetailType"] for entry in entries(bus)] == ["Suppression Changed"] * 2
+    assert [(detail["change"], detail["reason"], detail["principal"]) for detail in details(bus)] == [
+        ("suppressed", "hard_bounce", None),
+        ("lifted", "hard_bounce", "arn:caller"),
+    ]
+    assert {detail["emailSha256"] for detail in details(bus)} == {digest("jo@example.com")}
+    assert "jo@example.com" not in str(entries(bus))
+    assert "it is back" not in str(entries(bus))
 
 
 def test_an_end_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMock) -> None:

@@ -39,6 +39,8 @@ class Account(SesServer):
 
 
 def question(request: Request) -> str:
+    if "/suppression/addresses/" in request.line:
+        return "DeleteSuppressedDestination" if request.line.startswith("DELETE") else "GetSuppressedDestination"
     return request.fields["Action"] if request.body else "GetAccount"
 
 
@@ -135,7 +137,7 @@ def test_a_roles_account_is_not_asked_for(account: Account, clients: TenantClien
 
 @pytest.mark.parametrize("failure", [NotSentError(ErrorInfo("role_not_assumable", "x")), DependencyError("STS", "AssumeRole")])
 def test_without_credentials_nothing_is_known(account: Account, clients: TenantClients, failure: Exception) -> None:
-    """Not even then is it an error."""
+    """Not even then is it an error; nor is anything taken off the suppression list."""
 
     class NoKeys:
         def current(self) -> None:
@@ -143,5 +145,49 @@ def test_without_credentials_nothing_is_known(account: Account, clients: TenantC
 
         renewed = current
 
-    assert tenants.ses(clients, NoKeys()).account_facts() == AccountFacts()  # type: ignore[arg-type]
+    provider = tenants.ses(clients, NoKeys())  # type: ignore[arg-type]
+    assert provider.account_facts() == AccountFacts()
+    assert not provider.clear_suppression("jo@example.com")
     assert account.requests == []
+
+
+# ── the account's own suppression list ──────────────────────────────────────────────────────────────────────────────────
+
+NOT_FOUND = Answer('{"__type": "NotFoundException"}', status=404)
+FOUND = Answer('{"SuppressedDestination": {"EmailAddress": "jo@example.com", "Reason": "BOUNCE", "LastUpdateTime": 0}}')
+
+
+@pytest.mark.parametrize("answer", [Answer("{}"), NOT_FOUND])
+def test_an_address_that_was_taken_off_or_is_not_there_is_cleared(account: Account, clients: TenantClients, answer: Answer) -> None:
+    """One call does it, where the policy allows that."""
+    account.answers["DeleteSuppressedDestination"] = answer
+    assert tenants.ses(clients).clear_suppression("jo@example.com")
+    assert account.asked == ["DeleteSuppressedDestination"]
+
+
+@pytest.mark.parametrize(("answer", "cleared"), [(FOUND, False), (NOT_FOUND, True)])
+def test_who_may_only_look_learns_whether_there_is_something_to_do(
+    account: Account,
+    clients: TenantClients,
+    answer: Answer,
+    cleared: bool,  # noqa: FBT001 - a case's answer
+) -> None:
+    """The other right may be missing."""
+    account.answers["GetSuppressedDestination"] = answer
+    assert tenants.ses(clients).clear_suppression("jo@example.com") is cleared
+    assert account.asked == ["DeleteSuppressedDestination", "GetSuppressedDestination"]
+
+
+def test_who_may_neither_is_not_asked_again(account: Account, clients: TenantClients) -> None:
+    """Nothing needs these rights."""
+    provider = tenants.ses(clients)
+    assert not provider.clear_suppression("jo@example.com")
+    assert not provider.clear_suppression("ann@example.com")
+    assert account.asked == ["DeleteSuppressedDestination", "GetSuppressedDestination"]
+
+
+@pytest.mark.parametrize("answer", [Hang(), Answer("nonsense", status=500), Answer('{"__type": "TooManyRequestsException"}', status=429)])
+def test_an_account_that_does_not_tell_clears_nothing(account: Account, clients: TenantClients, answer: Reaction) -> None:
+    """And is no error: the caller gets the command."""
+    account.answers |= {"DeleteSuppressedDestination": answer, "GetSuppressedDestination": answer}
+    assert not tenants.ses(clients).clear_suppression("jo@example.com")

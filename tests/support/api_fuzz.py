@@ -20,13 +20,16 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.domain.provider import Provider
+from mailer.domain.suppressions import Entry
 from mailer.handlers import messages, providers
 from mailer.handlers.messages import api_document
 from mailer.services.providers.providers import put_config
 from mailer.services.providers.verify import verify_provider
+from mailer.services.suppressions.lists import SuppressionDependencies
 from support.fakes.messages import a_body, fake_deps, serve_from
-from support.fakes.ports import FakeMessagesTable, FakeProvidersTable, a_delivery
+from support.fakes.ports import AtOnce, FakeMessagesTable, FakeProvidersTable, a_delivery
 from support.fakes.providers import KEY, a_scene, with_config
+from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable, an_entry
 from support.servers.gateway import Gateway
 
 TENANTS = ("acme", "bravo")
@@ -34,12 +37,15 @@ TENANTS = ("acme", "bravo")
 SHARED_IDS = [f"shared-{status}" for status in Status]
 """Both tenants have a request under each of these ids, one of every status."""
 
+SUPPRESSED = ["jo@example.com", "ann@example.com"]
+"""Addresses that both tenants have suppressed."""
+
 LEFT_OUT = [
     checks.positive_data_acceptance,  # no schema says what an address or a host is: guesses at them may be refused
     checks.unsupported_method,  # API Gateway answers methods that are none
 ]
 
-ANSWERED_INSIDE = {"sendBatch", "previewMessage"}
+ANSWERED_INSIDE = {"sendBatch", "previewMessage", "putSuppressions"}
 """Operations that tell in a success what is wrong with what was sent."""
 
 EXAMPLES: dict[str, Any] = {
@@ -49,6 +55,8 @@ EXAMPLES: dict[str, Any] = {
     "resolveMessage": {"outcome": "sent", "by": "ops", "why": "found it"},
     "uploadAttachment": {"filename": "a.pdf", "size": 1234},
     "putProvider": KEY,
+    "putSuppression": {"why": "asked by phone"},
+    "putSuppressions": [{"email": "jo@example.com", "why": "asked by phone"}],
 }
 """Bodies that are accepted, by operationId."""
 
@@ -83,9 +91,18 @@ class Api:
             for tenant in TENANTS
             for status in Status
         ]
+        suppressions = SuppressionDependencies(
+            suppressions=FakeSuppressionsTable(*(_suppressed(email, tenant) for email in SUPPRESSED for tenant in TENANTS)),
+            marks=FakeMarks(unknown={"nobody"}),
+            providers=scene.store,
+            provider_factory=scene.provider_factory,
+            clock=scene.clock,
+            workers=AtOnce(),
+        )
         self.deps = fake_deps(providers=rows, messages=FakeMessagesTable(*records))
         serve_from(self.deps, self._patch)
         self._patch.setattr(wiring, "provider_dependencies", lambda: scene.deps)
+        self._patch.setattr(wiring, "suppression_dependencies", lambda: suppressions)
 
     @property
     def failures(self) -> list[Any]:
@@ -147,7 +164,7 @@ def accepted() -> OpenApiSchema:
 
 
 def _that_exist(_context: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    known = {"tenantId": TENANTS, "requestId": (*SHARED_IDS, "never:seen")}
+    known = {"tenantId": TENANTS, "requestId": (*SHARED_IDS, "never:seen"), "email": (*SUPPRESSED, "new@example.com")}
     return parameters and {name: _one_of(known[name], value) if _is_plain(value) else value for name, value in parameters.items()}
 
 
@@ -167,6 +184,10 @@ def _mostly_accepted(context: HookContext, strategy: SearchStrategy[Any]) -> Sea
     assert context.operation is not None
     name = context.operation.definition.raw["operationId"]
     return one_of(just(EXAMPLES[name]), just(EXAMPLES[name]), strategy) if name in EXAMPLES else strategy
+
+
+def _suppressed(email: str, tenant: str) -> Entry:
+    return an_entry(email, tenant_id=tenant, request_id=canary(tenant))
 
 
 def _verified(tenant: str) -> Provider:
@@ -200,7 +221,7 @@ def _take_away_slow_patterns(node: Any) -> None:
 
 def with_known_ids(described: dict[str, Any]) -> dict[str, Any]:
     """Let tenants and requests be those that exist."""
-    known = {"tenantId": [*TENANTS], "requestId": SHARED_IDS}
+    known = {"tenantId": [*TENANTS], "requestId": SHARED_IDS, "email": [*SUPPRESSED, "new@example.com"]}
     for operation in _operations(described):
         for parameter in operation.get("parameters", []):
             if parameter["name"] in known:

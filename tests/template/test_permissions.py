@@ -174,6 +174,7 @@ def test_nobody_sends_from_our_own_account() -> None:
         ("ProvidersTable", {"ProvidersFunction", "SendFunction", "SweepFunction"}),
         ("MessagesTable", {"MessagesFunction", "SendFunction", "SweepFunction"}),
         ("PacingTable", {"SendFunction"}),
+        ("SuppressionsTable", {"ProvidersFunction"}),
     ],
 )
 def test_each_table_has_its_writers(table: str, writers: set[str]) -> None:
@@ -185,6 +186,13 @@ def test_nothing_deletes_rows_or_reads_whole_tables() -> None:
     """Records end by time; no bug and no intruder can empty a table or copy it."""
     for action in ("dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:Scan", "dynamodb:ExportTableToPointInTime"):
         assert not [function for function in FUNCTIONS if allowed(function, action)]
+
+
+def test_addresses_that_are_suppressed_are_read_by_those_who_ask_for_them_and_listed_by_the_api_alone() -> None:
+    """Sending and previews look recipients up by name; only an operator sees the list."""
+    assert who_may("dynamodb:BatchGetItem", "SuppressionsTable") == {"SendFunction", "MessagesFunction", "ProvidersFunction"}
+    for index in ("byAt", "byReason"):
+        assert who_may("dynamodb:Query", f"SuppressionsTable/index/{index}") == {"ProvidersFunction"}
 
 
 def test_only_sending_takes_from_the_queue() -> None:
@@ -274,13 +282,14 @@ def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
 
 def test_only_telling_reads_the_streams_and_speaks_on_the_bus() -> None:
     """It can change nothing: neither a table nor a queue is its own."""
-    for table in ("MessagesTable", "ProvidersTable"):
+    for table in ("MessagesTable", "ProvidersTable", "SuppressionsTable"):
         for action in ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"):
             assert who_may(action, f"{table} stream") == {"PublishFunction"}
     assert who_may("events:PutEvents", "EventBus") == {"PublishFunction"}
     assert {grant.resource for grant in grants("PublishFunction")} - {"*"} == {
         "MessagesTable stream",
         "ProvidersTable stream",
+        "SuppressionsTable stream",
         "EventBus",
         "PublishFunctionLogs",
     }

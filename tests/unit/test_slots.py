@@ -68,6 +68,9 @@ def test_ses_is_asked_for_its_quota_only_where_it_told_verify(bench: Bench) -> N
     """A call that the tenant's policy denies would be one for nothing, again and again."""
 
     class Telling(ScriptedProvider):
+        def clear_suppression(self, email: str) -> bool:
+            raise NotImplementedError
+
         def account_facts(self) -> AccountFacts:
             return AccountFacts(max_send_rate=50.0)
 

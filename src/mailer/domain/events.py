@@ -1,4 +1,4 @@
-"""Decide which writes to the tables become events, and their content: ends of requests, reports of their mail, changes of providers."""
+"""Decide which writes to the tables become events, and their content: of requests, of their mail, of providers, of suppressions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from mailer.domain.errors import ErrorInfo
 from mailer.domain.facts import RecipientStatus
 from mailer.domain.moments import rfc3339
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
+from mailer.domain.suppressions import Entry, digest
 
 VERSION = "1"
 """Version of the details: raised when a field changes its meaning or is removed, not when one is added."""
@@ -24,7 +25,7 @@ class Event:
 
     id: str
     """The same however often the event is published: consumers deduplicate by it."""
-    detail_type: Literal["Request Ended", "Delivery Reported", "Provider Changed"]
+    detail_type: Literal["Request Ended", "Delivery Reported", "Provider Changed", "Suppression Changed"]
     at: datetime
     detail: Mapping[str, Any]
 
@@ -53,11 +54,27 @@ class RowWritten:
     new: Provider
 
 
-def events_of(write: RequestWritten | RowWritten) -> Sequence[Event]:
+@dataclass(frozen=True, slots=True)
+class EntryWritten:
+    """One write to an entry of the suppressions table."""
+
+    event_id: str
+    old: Entry | None
+    new: Entry
+
+
+Write = RequestWritten | RowWritten | EntryWritten
+
+
+def events_of(write: Write) -> Sequence[Event]:
     """Return the events that a write gives rise to."""
-    if isinstance(write, RowWritten):
-        change = provider_changed(write.event_id, write.old, write.new)
-        return [change] if change else []
+    match write:
+        case RowWritten():
+            change = provider_changed(write.event_id, write.old, write.new)
+            return [change] if change else []
+        case EntryWritten():
+            change = suppression_changed(write.event_id, write.old, write.new)
+            return [change] if change else []
     ended = request_ended(write.event_id, write.old, write.new)
     return [*([ended] if ended else []), *delivery_reported(write.event_id, write.old, write.new)]
 
@@ -137,6 +154,29 @@ def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Even
         "error": _error(error),
     }
     return Event(id=event_id, detail_type="Provider Changed", at=new.updated_at, detail=detail)
+
+
+def suppression_changed(event_id: str, old: Entry | None, new: Entry) -> Event | None:
+    """Return the event of a write that suppressed an address, which it tells by its digest, or lifted it; None where it only counted."""
+    before = old.suppression if old else None
+    suppression = new.suppression or before
+    if suppression is None or new.suppression == before:
+        return None
+    lifting = new.lifted if new.suppression is None else None
+    at, principal = (lifting.at, lifting.by) if lifting else (suppression.at, suppression.by)
+    detail = {
+        "version": VERSION,
+        "id": event_id,
+        "tenantId": new.tenant_id,
+        "emailSha256": digest(new.email),
+        "change": "lifted" if new.suppression is None else "suppressed",
+        "reason": suppression.reason.value,
+        "requestId": suppression.request_id,
+        "changedAt": rfc3339(at),
+        "expiresAt": rfc3339(new.suppression.expires_at) if new.suppression and new.suppression.expires_at else None,
+        "principal": principal,
+    }
+    return Event(id=event_id, detail_type="Suppression Changed", at=at, detail=detail)
 
 
 def what_changed(old: Provider | None, new: Provider) -> ProviderChange | None:

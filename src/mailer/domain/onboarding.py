@@ -76,6 +76,12 @@ def ask_statement() -> PolicyDocument:
     return {"Sid": "SeeSandboxAndQuota", "Effect": "Allow", "Action": ["ses:GetAccount", "ses:GetSendQuota"], "Resource": "*"}
 
 
+def lift_statement() -> PolicyDocument:
+    """Return the statement that lets us lift suppressions on the account's own list, which sending does not need either."""
+    actions = ["ses:GetSuppressedDestination", "ses:DeleteSuppressedDestination"]
+    return {"Sid": "LiftSuppressions", "Effect": "Allow", "Action": actions, "Resource": "*"}
+
+
 def iam_policy(config: StoredConfig | None) -> PolicyDocument:
     """Return the least policy with which a user or role can send."""
     return _policy(send_statement(config))
@@ -151,6 +157,7 @@ _CONDITIONS = {
     "MakesRole": {"Fn::Equals": [{"Ref": "CreateRole"}, "true"]},
     "IsNamed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RoleName"}, ""]}]},
     "SeesQuota": {"Fn::Equals": [{"Ref": "LetSeeQuota"}, "true"]},
+    "LiftsSuppressions": {"Fn::Equals": [{"Ref": "LetLiftSuppressions"}, "true"]},
     "HasFeedback": {"Fn::Not": [{"Fn::Equals": [{"Ref": "Feedback"}, "off"]}]},
     "HasDeliveries": {"Fn::Equals": [{"Ref": "Feedback"}, "all"]},
     "IsNewSet": {"Fn::Equals": [{"Ref": "ExistingConfigurationSet"}, ""]},
@@ -178,11 +185,12 @@ def _sending(platform: Platform) -> PolicyDocument:
     """Return the role that lets us send."""
     sending = [{**statement, "Resource": {"Ref": "SendAs"}} for statement in (send_statement(None), large_statement(None))]
     seeing = {"Fn::If": ["SeesQuota", ask_statement(), _NONE]}
+    lifting = {"Fn::If": ["LiftsSuppressions", lift_statement(), _NONE]}
     role = {
         "Description": f"Lets {platform.name} send mail through this account's Amazon SES.",
         "RoleName": {"Fn::If": ["IsNamed", {"Ref": "RoleName"}, _NONE]},
         "AssumeRolePolicyDocument": trust_policy(platform, {"Ref": "ExternalId"}),
-        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(*sending, seeing)}],
+        "Policies": [{"PolicyName": "SendMail", "PolicyDocument": _policy(*sending, seeing, lifting)}],
     }
     return {"SendingRole": {"Type": "AWS::IAM::Role", "Condition": "MakesRole", "Properties": role}}
 
@@ -252,6 +260,12 @@ def _parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
             "Default": "false",
             "AllowedValues": ["true", "false"],
             "Description": "Whether the role may also read sandbox state, sending rate and quota: mail is then paced at its rate.",
+        },
+        "LetLiftSuppressions": {
+            "Type": "String",
+            "Default": "false",
+            "AllowedValues": ["true", "false"],
+            "Description": "Whether the role may also take addresses off this account's suppression list, when they are lifted on ours.",
         },
         "Feedback": {
             "Type": "String",

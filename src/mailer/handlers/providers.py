@@ -1,4 +1,4 @@
-"""ProvidersFunction, called by API Gateway: store, show, verify, disable, enable and delete a tenant's provider."""
+"""ProvidersFunction, called by API Gateway: store, show, verify, disable, enable and delete a tenant's provider; its suppressions."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -20,6 +20,7 @@ from mailer.handlers.rest.provider_models import (
     VerifyAnswer,
     VerifyRequest,
 )
+from mailer.handlers.suppressions import router
 from mailer.services.providers import providers
 from mailer.services.providers.verify import VerifyFailedError, verify_provider
 
@@ -39,6 +40,7 @@ def verify_failed(error: VerifyFailedError) -> Response[str]:
 
 app = rest_app(_report)
 app.exception_handler(VerifyFailedError)(verify_failed)
+app.include_router(router)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:

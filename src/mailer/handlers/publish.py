@@ -5,7 +5,7 @@ from typing import Any
 
 from mailer import wiring
 from mailer.adapters.dynamodb.table_stream import read_write, tenant_of
-from mailer.domain.events import Event, RequestWritten, RowWritten, events_of
+from mailer.domain.events import Event, RequestWritten, Write, events_of
 from mailer.services.events.publish import publish
 from mailer.services.events.silence import note_sent
 
@@ -23,7 +23,7 @@ def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, int]:
     return {"published": len(events)}
 
 
-def _read(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[RequestWritten | RowWritten, Sequence[Event]]]:
+def _read(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Write, Sequence[Event]]]:
     """Yield each write with its events."""
     for record in records:
         try:

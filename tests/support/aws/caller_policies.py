@@ -22,6 +22,11 @@ MAY: Mapping[str, set[str]] = {
         *_READS,
         "POST /tenants/{tenantId}/messages/{requestId}/cancel",
         "POST /tenants/{tenantId}/messages/{requestId}/resolve",
+        "GET /tenants/{tenantId}/suppressions",
+        "GET /tenants/{tenantId}/suppressions/{email}",
+        "PUT /tenants/{tenantId}/suppressions/{email}",
+        "DELETE /tenants/{tenantId}/suppressions/{email}",
+        "POST /tenants/{tenantId}/suppressions/batch",
     },
     "manager": {
         "GET /tenants/{tenantId}/provider",
@@ -70,4 +75,4 @@ def all_routes() -> set[str]:
 def filled(route: str, tenant_id: str) -> tuple[str, str]:
     """Return a route's method, and its path for one tenant and some request."""
     method, path = route.split()
-    return method, path.replace("{tenantId}", tenant_id).replace("{requestId}", "r1")
+    return method, path.replace("{tenantId}", tenant_id).replace("{requestId}", "r1").replace("{email}", "jo%40example.com")

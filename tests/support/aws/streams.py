@@ -13,7 +13,7 @@ _numbers = count(1)
 
 def stream_record(new: Mapping[str, Any], old: Mapping[str, Any] | None = None, *, event_id: str | None = None) -> dict[str, Any]:
     """Make the record of one write, in which an item's binary values are base64."""
-    keys = {name: new[name] for name in ("tenantId", "requestId") if name in new}
+    keys = {name: new[name] for name in ("tenantId", "requestId", "email") if name in new}
     images = {"Keys": keys, "NewImage": _json(new), **({"OldImage": _json(old)} if old else {})}
     return {"eventID": event_id or f"e-{next(_numbers)}", "eventName": "MODIFY" if old else "INSERT", "dynamodb": images}
 

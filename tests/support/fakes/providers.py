@@ -89,11 +89,18 @@ class FakeAccount:
     tags: list[Mapping[str, str]] = field(default_factory=list)
     """Those of each mail."""
     asked: int = 0
+    clears: bool = False
+    """Whether it lets addresses be taken off its suppression list."""
+    cleared: list[str] = field(default_factory=list)
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
         self.mails.append(mail)
         self.tags.append(tags)
         return self.outcome
+
+    def clear_suppression(self, email: str) -> bool:
+        self.cleared.append(email)
+        return self.clears
 
     def account_facts(self) -> AccountFacts:
         self.asked += 1

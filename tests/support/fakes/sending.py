@@ -63,6 +63,9 @@ class ScriptedProvider:
         outcome = self.outcomes.pop(0) if self.outcomes else Sent(f"m{len(self.mails)}")
         return outcome() if callable(outcome) else outcome
 
+    def clear_suppression(self, email: str) -> bool:
+        raise NotImplementedError
+
     def account_facts(self) -> AccountFacts:
         return AccountFacts()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from typing import Any
 
 from mailer.domain.cursors import SUPPRESSED_KEY, from_cursor, to_cursor
 from mailer.domain.errors import DependencyError, UnreadableError
@@ -77,6 +77,7 @@ class FakeMarks:
         return True
 
 
-def an_entry(email: str = "jo@example.com", *, tenant_id: str = "acme", reason: Reason = Reason.HARD_BOUNCE, at: datetime = NOON) -> Entry:
-    """Make the entry of an address that is suppressed for good."""
-    return Entry(tenant_id=tenant_id, email=email, suppression=Suppression(reason=reason, at=at, request_id="r0"))
+def an_entry(email: str = "jo@example.com", *, tenant_id: str = "acme", **suppression: Any) -> Entry:
+    """Make the entry of an address that is suppressed for good, by a hard bounce unless told otherwise."""
+    given = {"reason": Reason.HARD_BOUNCE, "at": NOON, "request_id": "r0", **suppression}
+    return Entry(tenant_id=tenant_id, email=email, suppression=Suppression(**given))

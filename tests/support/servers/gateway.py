@@ -104,7 +104,7 @@ def must_be_documented(event: Mapping[str, Any], status: int) -> None:
 
 
 def _is_for_providers(path: str) -> bool:
-    return path == "/tenants" or "/provider" in path
+    return path == "/tenants" or "/provider" in path or "/suppressions" in path
 
 
 class Gateway:

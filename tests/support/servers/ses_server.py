@@ -30,6 +30,8 @@ class Request:
 
     headers: dict[str, str]
     body: bytes
+    line: str = ""
+    """Method, path and version."""
 
     @property
     def access_key(self) -> str:
@@ -221,7 +223,7 @@ def _swallow(connection: socket.socket, left: int, pause: float = 0.0) -> None:
 
 
 def _read(reader: BufferedReader, *, discard: bool) -> Request | None:
-    if not reader.readline():
+    if not (first := reader.readline()):
         return None
     headers = {}
     while line := reader.readline().rstrip(b"\r\n"):
@@ -229,7 +231,7 @@ def _read(reader: BufferedReader, *, discard: bool) -> Request | None:
         headers[name.lower()] = value.strip()
     left = int(headers.get("content-length", "0"))
     if not discard:
-        return Request(headers, reader.read(left))
+        return Request(headers, reader.read(left), first.decode("latin-1"))
     while left > 0 and (got := reader.read1(min(left, 65536))):
         left -= len(got)
     return Request(headers, b"")

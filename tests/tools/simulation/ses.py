@@ -78,5 +78,8 @@ class SimSes:
         self.ledger[request_id].append(f"m{sum(map(len, self.ledger.values())) + 1}")
         return Sent(self.ledger[request_id][-1])
 
+    def clear_suppression(self, email: str) -> bool:
+        raise NotImplementedError
+
     def account_facts(self) -> AccountFacts:
         return AccountFacts()

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mailer.adapters.aws import UNREADABLE
-from mailer.adapters.dynamodb import messages_table, providers_table
-from mailer.domain.events import RequestWritten, RowWritten
+from mailer.adapters.dynamodb import messages_table, providers_table, suppressions_table
+from mailer.domain.events import EntryWritten, RequestWritten, RowWritten, Write
 
 
-def read_write(record: Mapping[str, Any]) -> RequestWritten | RowWritten:
-    """Read a stream record as Lambda hands it over: of a table of records, or of provider rows.
+def read_write(record: Mapping[str, Any]) -> Write:
+    """Read a stream record as Lambda hands it over: of a table of records, of provider rows, or of suppressions.
 
     Raises:
         Exception: of any type, if our own code did not write the record.
@@ -19,6 +19,8 @@ def read_write(record: Mapping[str, Any]) -> RequestWritten | RowWritten:
     new, old = _image(written["NewImage"]), _image(written.get("OldImage", {}))
     if "requestId" in written["Keys"]:
         return RequestWritten(record["eventID"], _before(messages_table.from_item, old), messages_table.from_item(new))
+    if "email" in written["Keys"]:
+        return EntryWritten(record["eventID"], _before(suppressions_table.from_item, old), suppressions_table.from_item(new))
     return RowWritten(record["eventID"], _before(providers_table.from_item, old), providers_table.from_item(new))
 
 

@@ -114,7 +114,7 @@ class TenantClients:
         return cast("SESClient", self._client("ses", region))
 
     def sesv2(self, region: str) -> "SESV2Client":
-        """Return the SES v2 client of a region: for GetAccount, and for mails that v1 does not take."""
+        """Return the SES v2 client of a region: for GetAccount, the suppression list, and mails that v1 does not take."""
         return cast("SESV2Client", self._client("sesv2", region))
 
     def sts(self, region: str) -> "STSClient":

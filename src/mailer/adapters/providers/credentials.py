@@ -35,7 +35,18 @@ SESSION_POLICY = json.dumps(
     {
         "Version": "2012-10-17",
         "Statement": [
-            {"Effect": "Allow", "Action": ["ses:SendRawEmail", "ses:SendEmail", "ses:GetSendQuota", "ses:GetAccount"], "Resource": "*"}
+            {
+                "Effect": "Allow",
+                "Action": [
+                    "ses:SendRawEmail",
+                    "ses:SendEmail",
+                    "ses:GetSendQuota",
+                    "ses:GetAccount",
+                    "ses:GetSuppressedDestination",
+                    "ses:DeleteSuppressedDestination",
+                ],
+                "Resource": "*",
+            }
         ],
     },
     separators=(",", ":"),

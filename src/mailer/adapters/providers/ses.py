@@ -57,6 +57,13 @@ class SesProvider:
         except (NotSentError, DependencyError):
             return AccountFacts()
 
+    def clear_suppression(self, email: str) -> bool:
+        """Take an address off the account's own suppression list, where its policy lets us; see `ports.EmailProvider`."""
+        try:
+            return self.questions.clear_suppression(email, self.credentials.current())
+        except (NotSentError, DependencyError):
+            return False
+
     def _attempt(self, mail: Mail, tags: Mapping[str, str], credentials: ReadOnlyCredentials) -> "Outcome | _ExpiredSession":
         operation = operation_for(mail)
         call = operation.call(self.clients, self.region)

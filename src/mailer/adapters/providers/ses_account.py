@@ -1,4 +1,4 @@
-"""Query a tenant's account: whether it is in the sandbox, how fast it may send, its id."""
+"""Query a tenant's account: whether it is in the sandbox, how fast it may send, its id; and its suppression list."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,6 +32,33 @@ class AccountQuestions:
         with acting_as(credentials):
             facts = self._from_account() or self._from_quota() or AccountFacts()
             return replace(facts, account=self.account or self._identity())
+
+    def clear_suppression(self, email: str, credentials: ReadOnlyCredentials) -> bool:
+        """Take an address off the account's list, or see that it is not there; False where it is, or cannot be seen."""
+        with acting_as(credentials):
+            client = self.clients.sesv2(self.region)
+            return any(
+                self._is_gone(operation, call)
+                for operation, call in (
+                    ("DeleteSuppressedDestination", lambda: client.delete_suppressed_destination(EmailAddress=email)),
+                    ("GetSuppressedDestination", lambda: client.get_suppressed_destination(EmailAddress=email)),
+                )
+            )
+
+    def _is_gone(self, operation: str, call: Callable[[], Mapping[str, Any]]) -> bool:
+        """Whether a call shows that an address is on the list no more: one to delete by success, both by not finding it."""
+        if operation in self._denied:
+            return False
+        try:
+            call()
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code")
+            if code in _DENIED:
+                self._denied.add(operation)
+            return code == "NotFoundException"
+        except Exception:  # noqa: BLE001  # what an account does not tell is never worth an error
+            return False
+        return operation == "DeleteSuppressedDestination"
 
     def _from_account(self) -> AccountFacts | None:
         """Ask SES v2, which knows for certain."""

@@ -70,6 +70,10 @@ class SmtpProvider:
         except (OSError, smtplib.SMTPException) as error:
             return NotSent(ErrorInfo("dependency_unavailable", f"the SMTP server was not reached ({type(error).__name__})", _CHECK_SERVER))
 
+    def clear_suppression(self, email: str) -> bool:  # noqa: ARG002  # the Protocol's
+        """Tell that an SMTP server has no such list."""
+        return True
+
     def account_facts(self) -> AccountFacts:
         """Return no facts: an SMTP server has none."""
         return AccountFacts()

@@ -13,12 +13,13 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Path
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
 from mailer.adapters.botocore_patches.payload_loggers import silence_payload_loggers
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
-from mailer.domain.message import RequestId, TenantId
+from mailer.domain.message import Address, RequestId, TenantId
+from mailer.domain.suppressions import suppression_key
 from mailer.domain.wire import to_problems
 from mailer.handlers.rest.models import ProblemDocument
 from mailer.handlers.rest.problem import CONTENT_TYPE, answer_errors, problem, refused
@@ -28,6 +29,7 @@ JSON = "application/json"
 # The tenant is not percent-decoded: its ids need no encoding, and an encoded one is not found.
 TenantInPath = Annotated[TenantId, Path(alias="tenantId")]
 RequestInPath = Annotated[RequestId, BeforeValidator(unquote), Path(alias="requestId")]
+AddressInPath = Annotated[Address, BeforeValidator(unquote), AfterValidator(suppression_key), Path(alias="email")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +143,17 @@ def _path(event: Mapping[str, Any]) -> str:
     parameters = event.get("pathParameters") or {}
     pattern = resource.strip("/").split("/")
     steps = path.rstrip("/").split("/")[-len(pattern) :]
-    matched = [unquote(str(parameters.get(step[1:-1]))) if step.startswith("{") else step for step in pattern]
-    if [unquote(given) if step.startswith("{") else given for given, step in zip(steps, pattern, strict=False)] != matched:
+    if len(steps) < len(pattern) or not all(_is_matched(*one, parameters) for one in zip(steps, pattern, strict=True)):
         return _NO_ROUTE
     return "/" + "/".join(steps)
+
+
+def _is_matched(given: str, step: str, parameters: Mapping[str, str]) -> bool:
+    """Whether a step of the path is what API Gateway matched with one of the resource: a parameter comes decoded, or as it was written."""
+    if not step.startswith("{"):
+        return given == step
+    matched = str(parameters.get(step[1:-1]))
+    return unquote(given) in (matched, unquote(matched))
 
 
 _LONGEST_PRINCIPAL = 700

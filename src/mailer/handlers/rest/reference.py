@@ -37,14 +37,33 @@ _SHOWN_CONFIG = {
     "simulation": "The last bounce and complaint that verify had SES simulate.",
 }
 
+_SUPPRESS = {
+    "why": "Why it is not to be mailed.",
+    "expiresAt": "Until when; left out: until it is lifted.",
+}
+_SUPPRESSION = {
+    "email": "The address, in lower case, its domain in punycode.",
+    "reason": "`hard_bounce`: the mailbox is not there. `soft_bounces`: five requests bounced softly, none was delivered between."
+    " `complaint`: the recipient called it spam. `manual`: a caller asked for it. `ses_list`: the account's own list at SES holds it.",
+    "requestId": "The request whose mail caused it.",
+    "at": "Since when.",
+    "expiresAt": "Until when; not given where it is until it is lifted.",
+    "by": "The ARN of the IAM identity that asked for it.",
+    "why": "The reason that was given.",
+    "mayHaveComplained": "True where the complaint may be of another recipient at the same domain.",
+}
+
 PARAMETERS: Mapping[str, str] = {
     "tenantId": "The tenant; a caller's IAM policy says for which it may ask.",
     "requestId": "The request, percent-encoded if necessary.",
     "Idempotency-Key": "The requestId, if the body has none; one that differs from the body's is refused.",
     "X-Correlation-Id": "Goes with the request to its record, logs, events and SES's tags. Left out: API Gateway's id of the call.",
     "status": "Only records that have this status now.",
-    "limit": "How many records a page has at most.",
-    "cursor": "The `cursor` of the previous page, for the same list and status.",
+    "limit": "How many entries a page has at most.",
+    "cursor": "The `cursor` of the previous page, for the same list and status or reason.",
+    "email": "The address, percent-encoded: `jo%40example.com`. It is compared in lower case, with its domain in punycode.",
+    "reason": "Only addresses that are suppressed for this reason.",
+    "why": "Why it is lifted.",
 }
 """What each parameter is, as it is written."""
 
@@ -154,6 +173,23 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "truncated": "Whether mime was cut.",
         "size": "Bytes of the whole message.",
         "problems": "What is wrong with the request; empty where it could be sent.",
+    },
+    "putSuppression": _SUPPRESS,
+    "SuppressionBatchItem": {"email": "The address.", **_SUPPRESS},
+    "SuppressionRecord": _SUPPRESSION,
+    "LiftedSuppression": {**_SUPPRESSION, "sesList": "What may stand in the way at SES."},
+    "SesListState": {
+        "mayHold": "Whether the account's own suppression list at SES may still hold the address; SES would not send to it then.",
+        "command": "What takes it off there, to be run in the tenant's account; null where nothing is left to do.",
+    },
+    "SuppressionList": {
+        "suppressions": "Suppressed addresses, newest first.",
+        "cursor": "Leads to the next page; null on the last.",
+    },
+    "SuppressionBatchAnswer": {
+        "status": "The HTTP status that this address alone would have been answered with.",
+        "record": "Why it is suppressed; not given where it was refused.",
+        "problem": "Why it was refused.",
     },
     "ProblemDocument": {
         "type": "Always `about:blank`.",
@@ -374,6 +410,17 @@ _ACTIVE = {**_PROVIDER, "status": "active", "verifiedAt": "2026-11-24T10:01:00.0
 _EXTERNAL_ID = "b3fPzkV1w0mBq0mCzv3yD2Jr8kq5uQeX7hTn4sLgYc0"  # a random one
 _PLATFORM = Platform("Leadmetrics", "aws", "123456789012", ("arn:aws:iam::123456789012:role/tenantmail-send",))
 
+_BOUNCED = {"email": "jo@example.com", "reason": "hard_bounce", "requestId": "invoice-2026-0001", "at": "2026-11-24T10:00:05.000Z"}
+_BY_HAND = {
+    "email": "jo@example.com",
+    "reason": "manual",
+    "at": "2026-11-24T10:00:00.000Z",
+    "by": "arn:aws:iam::123456789012:user/operator",
+    "why": "asked us by phone to stop",
+}
+_NOT_A_DOMAIN = "must have a domain name with a dot: labels of 1 to 63 letters, digits and inner hyphens, no final dot, no IP address"
+_NO_ADDRESS = {"detail": f"email: {_NOT_A_DOMAIN}", "errors": [{"path": "email", "problem": _NOT_A_DOMAIN}]}
+
 BODIES: Mapping[str, Any] = {
     "sendMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
     "sendBatch": [
@@ -384,6 +431,8 @@ BODIES: Mapping[str, Any] = {
     "resolveMessage": {"outcome": "sent", "messageId": "0100019391a1b2c3-example", "by": "sam", "why": "seen in the SES events"},
     "verifyProvider": {"simulate": False},
     "uploadAttachment": {"filename": "report.pdf", "contentType": "application/pdf", "size": 5_242_880},
+    "putSuppression": {"why": "asked us by phone to stop", "expiresAt": "2027-01-01T00:00:00Z"},
+    "putSuppressions": [{"email": "sam@example.com", "why": "bounced in the old system"}, {"email": "sam@localhost", "why": "the same"}],
     "putProvider": {
         "provider": "ses",
         "config": {
@@ -417,6 +466,20 @@ ANSWERS: Mapping[str, Any] = {
         },
         "s3": {"key": "acme/5f0c"},
     },
+    "listSuppressions": {"suppressions": [_BOUNCED], "cursor": None},
+    "getSuppression": _BOUNCED,
+    "putSuppression": {**_BY_HAND, "expiresAt": "2027-01-01T00:00:00.000Z"},
+    "deleteSuppression": {
+        **_BOUNCED,
+        "sesList": {
+            "mayHold": True,
+            "command": "aws sesv2 delete-suppressed-destination --email-address jo@example.com --region eu-central-1",
+        },
+    },
+    "putSuppressions": [
+        {"status": 200, "record": {**_BY_HAND, "email": "sam@example.com", "why": "bounced in the old system"}},
+        {"status": 400, "problem": {**PROBLEM, **_NO_ADDRESS}},
+    ],
     "listTenants": {"tenants": [{**_ACTIVE, "tenantId": "acme"}], "cursor": None},
     "putProvider": _PROVIDER,
     "getProvider": _ACTIVE,

@@ -1,0 +1,236 @@
+"""The suppressions API as API Gateway calls it: paths, bodies, answers; and no address where none belongs."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from mailer import wiring
+from mailer.domain.delivery import Sent
+from mailer.domain.errors import ErrorInfo, NotSentError
+from mailer.handlers import messages, providers
+from mailer.services.suppressions.lists import SuppressionDependencies
+from support.aws.tables import template
+from support.fakes.messages import fake_deps, serve_from
+from support.fakes.ports import AtOnce, FakeClock, FakeTelemetry, a_provider
+from support.fakes.providers import FakeAccount, FakeProviderFactory, FakeStore
+from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable
+from support.servers.gateway import Gateway, proxy_event
+
+ROOT = "/tenants/acme/suppressions"
+JO = "jo@example.com"
+RESOURCE = "/tenants/{tenantId}/suppressions/{email}"
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> FakeSuppressionsTable:
+    """Serve from fakes, where acme has a provider."""
+    clock, store = FakeClock(datetime.now(UTC)), FakeStore(a_provider())
+    deps = SuppressionDependencies(
+        suppressions=(table := FakeSuppressionsTable()),
+        marks=FakeMarks(unknown={"globex"}),
+        providers=store,
+        provider_factory=FakeProviderFactory(FakeAccount(Sent("m")), NotSentError(ErrorInfo("config_unreadable", ""))),
+        clock=clock,
+        workers=AtOnce(),
+    )
+    monkeypatch.setattr(wiring, "suppression_dependencies", lambda: deps)
+    monkeypatch.setattr(wiring, "telemetry", FakeTelemetry)
+    serve_from(fake_deps(), monkeypatch)
+    return table
+
+
+@pytest.fixture
+def api(table: FakeSuppressionsTable) -> Gateway:  # noqa: ARG001 - it stands behind the handler
+    return Gateway(messages.handler, providers.handler)
+
+
+def path_of(address: str) -> str:
+    return f"{ROOT}/{quote(address, safe='')}"
+
+
+def ask(api: Gateway, method: str, address: str, body: Any = None, query: str = "") -> Any:
+    """Call a route as API Gateway does, which gives the parameter decoded and the path as it was written."""
+    path = path_of(address)
+    raw = None if body is None else json.dumps(body)
+    parameters = {"tenantId": "acme", "email": address}
+    given = proxy_event(method, path + query, raw, [("Content-Type", "application/json")], resource=RESOURCE, pathParameters=parameters)
+    given["requestContext"]["identity"] = {"userArn": "arn:aws:iam::111111111111:user/ann"}
+    return api.handle(given)
+
+
+# ── one address ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_address_is_suppressed_shown_and_lifted(api: Gateway, table: FakeSuppressionsTable) -> None:
+    """From nothing to nothing, with who and why."""
+    assert ask(api, "GET", JO).is_problem(404, "not_found")
+    put = ask(api, "PUT", JO, {"why": "asked by phone"})
+    assert put.status == 200
+    assert put.json.keys() == {"email", "reason", "at", "by", "why"}
+    assert put.json | {"at": ""} == {
+        "email": JO,
+        "reason": "manual",
+        "at": "",
+        "by": "arn:aws:iam::111111111111:user/ann",
+        "why": "asked by phone",
+    }
+    assert ask(api, "GET", "Jo@Example.COM").json == put.json
+    lifted = ask(api, "DELETE", JO, query="?why=mailbox%20is%20back")
+    assert lifted.status == 200
+    assert {**put.json, "sesList": lifted.json["sesList"]} == lifted.json
+    assert ask(api, "DELETE", JO).is_problem(404, "not_found")
+    entry = table.entries["acme", JO]
+    assert entry.lifted is not None
+    assert (entry.lifted.by, entry.lifted.why) == ("arn:aws:iam::111111111111:user/ann", "mailbox is back")
+
+
+def test_an_end_is_shown_and_must_be_ahead(api: Gateway) -> None:
+    """In UTC."""
+    ahead = (datetime.now(UTC) + timedelta(days=3)).replace(microsecond=0)
+    assert ask(api, "PUT", JO, {"why": "x", "expiresAt": ahead.isoformat()}).json["expiresAt"] == ahead.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    past = ask(api, "PUT", JO, {"why": "x", "expiresAt": "2020-01-01T00:00:00Z"})
+    assert past.is_problem(400, "invalid_request")
+    assert past.json["errors"] == [{"path": "expiresAt", "problem": "must be later than now"}]
+
+
+@pytest.mark.parametrize("body", [{}, {"why": ""}, {"why": "a\nb"}, {"why": "x", "by": "me"}, {"why": "x", "expiresAt": "soon"}, []])
+def test_a_faulty_word_is_refused(api: Gateway, body: Any) -> None:
+    """Every field by its path; `by` is the caller, whoever says otherwise."""
+    assert ask(api, "PUT", JO, body).is_problem(400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["jo+news@example.com", "o'neil@example.com", "a/b@example.com", "100%@example.com", "a%41b@example.com", "a#b?c=d&e@example.com"],
+)
+def test_any_address_can_stand_in_a_path_once_it_is_percent_encoded(api: Gateway, table: FakeSuppressionsTable, address: str) -> None:
+    """A plus stays a plus, and nothing is decoded twice."""
+    assert ask(api, "PUT", address, {"why": "x"}).json["email"] == address.lower()
+    assert ask(api, "GET", address).status == 200
+    assert list(table.entries) == [("acme", address.lower())]
+
+
+def test_a_plus_that_is_not_encoded_is_one_too(api: Gateway) -> None:
+    """Only in queries would it stand for a blank."""
+    ask(api, "PUT", "jo+news@example.com", {"why": "x"})
+    given = proxy_event(
+        "GET", f"{ROOT}/jo+news@example.com", resource=RESOURCE, pathParameters={"tenantId": "acme", "email": "jo+news@example.com"}
+    )
+    assert api.handle(given).status == 200
+
+
+@pytest.mark.parametrize("address", ["jo", "jo@localhost", "jö@example.com", "a" * 400 + "@example.com", "@example.com"])
+def test_what_is_no_address_is_not_found_and_not_shown(api: Gateway, address: str) -> None:
+    """As whatever cannot stand in a path."""
+    for method, body in (("GET", None), ("PUT", {"why": "x"}), ("DELETE", None)):
+        answer = ask(api, method, address, body)
+        assert answer.is_problem(404, "not_found")
+        assert address not in answer.text.replace("jo@", "")
+
+
+def test_another_tenant_s_suppression_is_not_there(api: Gateway) -> None:
+    """One list a tenant."""
+    ask(api, "PUT", JO, {"why": "x"})
+    given = proxy_event("GET", path_of(JO).replace("acme", "globex"), resource=RESOURCE, pathParameters={"tenantId": "globex", "email": JO})
+    assert api.handle(given).is_problem(404, "not_found")
+
+
+def test_a_tenant_without_a_provider_is_told_so(api: Gateway) -> None:
+    """Suppressions are marked on its row."""
+    path = path_of(JO).replace("acme", "globex")
+    given = proxy_event("PUT", path, '{"why": "x"}', resource=RESOURCE, pathParameters={"tenantId": "globex", "email": JO})
+    assert api.handle(given).is_problem(409, "provider_not_configured")
+
+
+# ── many ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_is_taken_and_listed_page_by_page(api: Gateway) -> None:
+    """A list that is brought along from elsewhere."""
+    batch = [{"email": f"{n}@example.com", "why": "from the old system"} for n in range(100)]
+    answer = api.call("POST", f"{ROOT}/batch", batch)
+    assert answer.status == 207
+    assert [one["status"] for one in answer.json] == [200] * 100
+    listed, cursor = [], ""
+    while True:
+        page = api.call("GET", f"{ROOT}?limit=40{cursor}").json
+        listed.append(len(page["suppressions"]))
+        if page["cursor"] is None:
+            break
+        assert "@" not in page["cursor"]
+        cursor = f"&cursor={page['cursor']}"
+    assert listed == [40, 40, 20]
+    assert api.call("GET", f"{ROOT}?reason=complaint").json == {"suppressions": [], "cursor": None}
+
+
+def test_each_of_a_batch_is_taken_or_refused_by_itself(api: Gateway) -> None:
+    """In their order."""
+    batch = [{"email": "Jo@Bücher.example", "why": "x"}, {"email": "nobody", "why": "x"}, "x", {"email": JO}, {"email": JO, "why": "x"}]
+    answer = api.call("POST", f"{ROOT}/batch", batch)
+    assert [one["status"] for one in answer.json] == [200, 400, 400, 400, 200]
+    assert answer.json[0]["record"]["email"] == "jo@xn--bcher-kva.example"
+    assert answer.json[1]["problem"]["errors"][0]["path"] == "email"
+
+
+@pytest.mark.parametrize(
+    "batch", [[], {}, [{"email": JO, "why": "x"}] * 101, '[{"email": "a@b.example", "email": "c@d.example", "why": "x"}]']
+)
+def test_a_batch_must_be_a_list_of_1_to_100(api: Gateway, batch: Any) -> None:
+    """And plain JSON."""
+    assert api.call("POST", f"{ROOT}/batch", batch).is_problem(400, "invalid_request")
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "reason=whim"])
+def test_a_faulty_query_is_refused(api: Gateway, query: str) -> None:
+    """With what is allowed."""
+    assert api.call("GET", f"{ROOT}?{query}").is_problem(400, "invalid_request")
+
+
+def test_a_cursor_of_another_list_is_not_found(api: Gateway) -> None:
+    """Of messages, or of a reason."""
+    api.call("POST", f"{ROOT}/batch", [{"email": f"{n}@example.com", "why": "x"} for n in range(3)])
+    cursor = api.call("GET", f"{ROOT}?limit=1").json["cursor"]
+    assert api.call("GET", f"{ROOT}?limit=1&cursor={cursor}").status == 200
+    assert api.call("GET", f"{ROOT}?reason=manual&cursor={cursor}").is_problem(404, "not_found")
+    assert api.call("GET", f"/tenants/acme/messages?cursor={cursor}").is_problem(404, "not_found")
+
+
+# ── addresses stay where they belong ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.DEBUG):
+        for name in list(logging.root.manager.loggerDict):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        yield caplog
+    for name in list(logging.root.manager.loggerDict):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def test_no_address_reaches_a_log(api: Gateway, everything_logged: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """At whatever level a logger is set, whichever route was called."""
+    canary = "canary-in-the-mine@example.com"
+    ask(api, "PUT", canary, {"why": "x"})
+    ask(api, "GET", canary)
+    api.call("GET", ROOT)
+    api.call("POST", f"{ROOT}/batch", [{"email": canary, "why": "x"}])
+    ask(api, "DELETE", canary)
+    ask(api, "DELETE", canary)
+    ours = [record for record in everything_logged.records if not record.name.startswith(("moto", "werkzeug"))]
+    assert ours
+    assert not [record.name for record in ours if "canary-in-the-mine" in record.getMessage() + str(record.__dict__)]
+    assert "canary-in-the-mine" not in "".join(capsys.readouterr())
+
+
+def test_access_logs_hold_the_route_and_not_the_path() -> None:
+    """The path has the address in it."""
+    log_format = json.loads(template()["Resources"]["Api"]["Properties"]["AccessLogSetting"]["Fn::If"][1]["Format"])
+    assert log_format["route"] == "$context.resourcePath"
+    assert not {"$context.path", "$context.requestOverride.path"} & set(log_format.values())
+    assert not [value for value in log_format.values() if "querystring" in value.lower()]
