@@ -171,7 +171,7 @@ def test_nobody_sends_from_our_own_account() -> None:
 @pytest.mark.parametrize(
     ("table", "writers"),
     [
-        ("ProvidersTable", {"ProvidersFunction", "SendFunction", "SweepFunction"}),
+        ("ProvidersTable", {"ProvidersFunction", "PublishFunction", "SendFunction", "SweepFunction"}),
         ("MessagesTable", {"MessagesFunction", "SendFunction", "SweepFunction"}),
         ("PacingTable", {"SendFunction"}),
         ("SuppressionsTable", {"ProvidersFunction"}),
@@ -247,6 +247,13 @@ def test_versions_outlive_every_wait() -> None:
     rules = bucket["LifecycleConfiguration"]["Rules"]
     kept = [rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules if "NoncurrentVersionExpiration" in rule]
     assert min(kept) >= 2 * MAX_AHEAD.days + RECORD_RETENTION.days
+
+
+def test_publishing_changes_nothing_but_a_mark_on_a_row() -> None:
+    """It updates rows, which makes none and takes none away, and reads no table but by its stream."""
+    assert {grant.action for grant in grants("PublishFunction") if grant.resource == "ProvidersTable"} == {"dynamodb:UpdateItem"}
+    for action in ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:BatchGetItem"):
+        assert allowed("PublishFunction", action) == set()
 
 
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────────────
