@@ -13,7 +13,6 @@ from botocore.config import Config
 from mailer.adapters.botocore_patches.connections import use_own_connections
 from mailer.adapters.botocore_patches.json_objects import require_json_objects
 from mailer.adapters.botocore_patches.payload_loggers import silence_payload_loggers
-from mailer.adapters.botocore_patches.raw_update import pass_updates
 from mailer.adapters.botocore_patches.signing import sign_fast
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable
@@ -30,6 +29,8 @@ from mailer.adapters.s3.onboarding_templates import S3OnboardingTemplates
 from mailer.adapters.s3.parked_bodies import S3ParkedBodies
 from mailer.adapters.sqs.send_queue import SqsSendQueue
 from mailer.adapters.sqs.signer import Signer
+from mailer.adapters.transport import formats
+from mailer.adapters.transport.direct_calls import call_directly
 from mailer.domain.onboarding import Platform
 from mailer.observability import LogTelemetry, logger
 from mailer.ports import ConfigCipher, ProviderFactory
@@ -77,10 +78,11 @@ def _client(service: str, config: Config | None = None) -> Any:
 _JSON_SERVICES = frozenset({"dynamodb", "events", "kms", "sqs"})
 
 
+@cache
 def dynamodb() -> "DynamoDBClient":
     """Return the DynamoDB client."""
     client: DynamoDBClient = _client("dynamodb", _COMPILED)
-    pass_updates(client)
+    call_directly(client, formats.DYNAMODB)
     return client
 
 

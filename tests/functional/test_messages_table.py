@@ -11,9 +11,12 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest
 from moto import mock_aws
 
-from mailer.adapters.botocore_patches.raw_update import pass_updates
+from mailer.adapters.botocore_patches.connections import use_own_connections
+from mailer.adapters.botocore_patches.json_objects import require_json_objects
 from mailer.adapters.dynamodb import batch_get, messages_table
 from mailer.adapters.dynamodb.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
+from mailer.adapters.transport.direct_calls import call_directly
+from mailer.adapters.transport.formats import DYNAMODB
 from mailer.domain import changes, delivery
 from mailer.domain.changes import Deferral, Fence, SentBy
 from mailer.domain.delivery import RECORD_RETENTION, RULES, Change, Delivery, EarlierAttempt, Resolution, Rule, Status, WaitsFor
@@ -46,7 +49,11 @@ def answering(client: "DynamoDBClient", operation: str, body: bytes) -> Iterator
 @pytest.fixture(scope="module")
 def client() -> "Iterator[DynamoDBClient]":
     with mock_aws():
-        yield boto3.client("dynamodb", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+        client = boto3.client("dynamodb", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+        use_own_connections(client)
+        require_json_objects(client)
+        call_directly(client, DYNAMODB)
+        yield client
 
 
 @pytest.fixture
@@ -151,7 +158,6 @@ def test_an_outage_is_a_dependency_error(table: DynamoMessagesTable) -> None:
 )
 def test_a_success_that_says_nothing_is_a_dependency_error(table: DynamoMessagesTable, body: bytes) -> None:
     """So that a fence with such an answer leads to a proof that SES was not called, not to an unknown."""
-    pass_updates(table._client)
     begin = changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1))
     with answering(table._client, "UpdateItem", body), pytest.raises(DependencyError, match=r"UpdateItem|cannot be read"):
         table.apply(begin)

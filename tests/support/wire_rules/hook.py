@@ -1,4 +1,4 @@
-"""Take every request that a botocore client of this process makes off the wire, and hold it against its service's rules."""
+"""Take every request that a client of this process makes off the wire, by botocore or directly, and hold it against its service's rules."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from botocore.client import BaseClient
 from botocore.endpoint import Endpoint
 from botocore.model import OperationModel, Shape
 
+from mailer.adapters.transport.direct_calls import DirectCall
 from support.wire_rules import dynamodb, model, others, sqs
 
 _RULES = {
@@ -52,7 +53,11 @@ def watched() -> Iterator[list[Breach]]:
     """Note down every breach inside the block; the calls go on as they would."""
     breaches: list[Breach] = []
     client: Any = BaseClient
-    send, build = Endpoint.make_request, client._emit_api_params
+    send, build, send_directly = Endpoint.make_request, client._emit_api_params, DirectCall.send
+
+    def send_direct(self: DirectCall, pattern: Any, credentials: Any, body: bytes) -> Any:
+        breaches.extend(breaches_of(self.model, _read(self.model, body) or {}))
+        return send_directly(self, pattern, credentials, body)
 
     def make_request(self: Endpoint, operation_model: OperationModel, request_dict: Any) -> Any:
         params = _read(operation_model, request_dict["body"])
@@ -66,7 +71,11 @@ def watched() -> Iterator[list[Breach]]:
             breaches.extend(breaches_of(operation_model, built))
         return built
 
-    with patch.object(Endpoint, "make_request", make_request), patch.object(BaseClient, "_emit_api_params", emit_api_params):
+    with (
+        patch.object(Endpoint, "make_request", make_request),
+        patch.object(BaseClient, "_emit_api_params", emit_api_params),
+        patch.object(DirectCall, "send", send_direct),
+    ):
         yield breaches
 
 

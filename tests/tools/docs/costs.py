@@ -18,6 +18,7 @@ from threading import Lock
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from mailer import wiring
@@ -159,28 +160,36 @@ class Stack:
         self._look = boto3.client("dynamodb")
         self._tables = {environment[f"{name.upper()}_TABLE"]: f"{name.capitalize()}Table" for name in ("messages", "providers", "pacing")}
         self._messages = environment["MESSAGES_TABLE"]
-        for service in (wiring.dynamodb(), wiring.sqs(), wiring.kms(), wiring.s3(), wiring._client("events")):
-            name = service.meta.service_model.service_name
-            service.meta.events.register("before-parameter-build", self._before)
-            service.meta.events.register(f"after-call.{name}", self._after)
+        for client in (wiring.dynamodb(), wiring.sqs(), wiring.kms(), wiring.s3(), wiring._client("events")):
+            made: Any = client
+            made._make_api_call = self._counted(made._make_api_call)
 
-    def _before(self, params: Mapping[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
-        context["asked"] = params
-        if model.name in ("UpdateItem", "PutItem"):
-            context["before"] = self._item(model.name, params)
+    def _counted(self, make: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+        """Count the calls that a client makes, directly or by botocore."""
 
-    def _after(self, model: Any, context: Mapping[str, Any], parsed: Mapping[str, Any], **_: Any) -> None:
-        asked = context["asked"]
-        match model.name:
+        def make_and_count(operation: str, asked: dict[str, Any]) -> Any:
+            before = self._item(operation, asked) if operation in ("UpdateItem", "PutItem") else {}
+            try:
+                answer = make(operation, asked)
+            except ClientError:
+                if operation in ("UpdateItem", "PutItem"):
+                    self._count(operation, asked, before, {})  # a write that is refused costs too
+                raise
+            self._count(operation, asked, before, answer)
+            return answer
+
+        return make_and_count
+
+    def _count(self, operation: str, asked: Mapping[str, Any], before: Item, answer: Mapping[str, Any]) -> None:
+        match operation:
             case "UpdateItem" | "PutItem":
-                table = self._table(asked)
-                self.bill.add("DynamoDB write units", write_units(table, context["before"], self._item(model.name, asked)))
+                self.bill.add("DynamoDB write units", write_units(self._table(asked), before, self._item(operation, asked)))
             case "GetItem" | "BatchGetItem" | "Query":
-                self.bill.add("DynamoDB read units", read_units(model.name, parsed))
+                self.bill.add("DynamoDB read units", read_units(operation, answer))
             case "Decrypt" | "GenerateDataKey" | "GenerateMac":
                 self.bill.add("KMS requests", 1)
             case "PutObject" | "GetObject":
-                self.bill.add("S3 PUT" if model.name == "PutObject" else "S3 GET", 1)
+                self.bill.add("S3 PUT" if operation == "PutObject" else "S3 GET", 1)
             case "PutEvents":
                 self.bill.add("EventBridge events", len(asked["Entries"]))
             case "SendMessage" | "SendMessageBatch":

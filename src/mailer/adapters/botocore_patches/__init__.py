@@ -13,9 +13,6 @@ raw_message.py      Takes `RawMessage.Data` out in `before-parameter-build.ses.S
                     First: tests/unit/test_ses_body.py.
 raw_content.py      The same for `Content.Raw.Data` of sesv2's SendEmail; relies on `params["body"]` being the bytes of JSON as `json.dumps`
                     writes it by default. First: tests/unit/test_ses_body.py.
-raw_update.py       Takes an UpdateItem out before the serializer and puts its JSON in at `before-call`, and reads the answer in
-                    `before-parse`; relies on `customized_response_dict` becoming part of the parsed answer, and on
-                    `response_dict["body"]` being read after the event. First: tests/functional/test_raw_update.py.
 json_objects.py     Raises in `before-parse` for an answer that is no JSON object, which botocore reads as one without members;
                     relies on `response_dict["body"]`. First: tests/functional/test_odd_answers.py.
 payload_loggers.py  Switches loggers off by name; relies on the names, and on botocore writing payloads to no other one.

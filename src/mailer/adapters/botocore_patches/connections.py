@@ -29,7 +29,7 @@ WRITE_TIMEOUT = 5.0
 """Seconds for writing one whole request; urllib3 would take the connect timeout, too short for 13 MB to another continent."""
 
 
-_TOGETHER = 65_536
+TOGETHER = 65_536
 """Largest request that goes out in one write, headers included, in bytes; a larger one would have to be copied for that."""
 
 
@@ -64,25 +64,28 @@ def track_request(more_time: float = 0.0) -> Iterator[RequestProgress]:
         _PROGRESS.reset(token)
 
 
-def _current_progress() -> RequestProgress:
+def current_progress() -> RequestProgress:
+    """Return the progress of this thread's request, which one of our connections takes now."""
     progress = _PROGRESS.get() or RequestProgress()
     progress.taken = True
     return progress
 
 
-class _Connection(HTTPConnection):
+class OwnConnection(HTTPConnection):
     """A connection that tracks how far a request got, and when it was last used."""
 
     _used_at = 0.0
     _held: bytearray | None = None
 
     def connect(self) -> None:
-        _current_progress()
+        """Open it."""
+        current_progress()
         super().connect()
-        self._used_at = wall_time()
+        self.mark_used()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        progress = _current_progress()
+        """Write a request."""
+        progress = current_progress()
         if self.is_closed:
             self.connect()  # plain HTTP would connect while it writes
         self.timeout = WRITE_TIMEOUT + progress.more_time  # the pool sets the read timeout when this returns
@@ -97,7 +100,7 @@ class _Connection(HTTPConnection):
 
     def send(self, data: Any) -> None:
         """Buffer the headers of a request until its body, so that a small request takes one write; http.client makes two."""
-        if self._held is not None and len(self._held) + len(data) <= _TOGETHER:
+        if self._held is not None and len(self._held) + len(data) <= TOGETHER:
             self._held += data
             return
         self._let_go()
@@ -109,9 +112,14 @@ class _Connection(HTTPConnection):
             super().send(held)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # urllib3 overrides http.client's the same way
+        """Read the head of the answer."""
         response = super().getresponse()
-        self._used_at = wall_time()
+        self.mark_used()
         return response
+
+    def mark_used(self) -> None:
+        """Note that the other side has just answered."""
+        self._used_at = wall_time()
 
     @property
     def is_connected(self) -> bool:
@@ -119,22 +127,24 @@ class _Connection(HTTPConnection):
         return super().is_connected and 0 <= wall_time() - self._used_at <= IDLE_LIMIT
 
 
-class _TlsConnection(_Connection, HTTPSConnection):
+class _TlsConnection(OwnConnection, HTTPSConnection):
     pass
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = OwnConnection
 
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
-class _Session(URLLib3Session):
+class OwnSession(URLLib3Session):
     """botocore's HTTP session over our connections and one shared TLS context."""
 
     _pool_classes_by_scheme: dict[str, type[HTTPConnectionPool]]
+    _proxy_config: Any
+    _manager: Any
 
     def __init__(self, trust: SSLContext, **options: Any) -> None:
         self._trust = trust  # before botocore's own constructor, which asks for it
@@ -147,6 +157,14 @@ class _Session(URLLib3Session):
     def _setup_ssl_cert(self, conn: Any, *_: Any) -> None:
         conn.cert_reqs = "CERT_REQUIRED"  # and no ca_certs: they would be parsed into the context again for each connection
 
+    def direct_pool(self, url: str) -> HTTPConnectionPool | None:
+        """Return the connections to the host of a URL; None where a proxy stands between."""
+        if self._proxy_config.proxy_url_for(url):
+            return None
+        pool: HTTPConnectionPool = self._manager.connection_from_url(url)
+        self._setup_ssl_cert(pool)
+        return pool
+
 
 def use_own_connections(client: BaseClient, ca_bundle: str | None = None) -> None:
     """Make a client use our connections; its timeouts, pool size and the environment's proxies stay.
@@ -155,7 +173,7 @@ def use_own_connections(client: BaseClient, ca_bundle: str | None = None) -> Non
     """
     config: Any = client.meta.config
     made: Any = client
-    made._endpoint.http_session = _Session(  # noqa: SLF001  # botocore lets no one choose the session's class
+    made._endpoint.http_session = OwnSession(  # noqa: SLF001  # botocore lets no one choose the session's class
         trust_store(ca_bundle, amazon=client.meta.partition in _AMAZON_PARTITIONS),
         timeout=(config.connect_timeout, config.read_timeout),
         max_pool_connections=config.max_pool_connections,

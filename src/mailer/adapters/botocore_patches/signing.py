@@ -47,7 +47,7 @@ class QuickSigV4(SigV4Auth):
                 if lower not in _UNSIGNED:
                     found[lower] = f"{found[lower]},{trimmed}" if lower in found else trimmed
             if "host" not in found:
-                found["host"] = _host(request.url)
+                found["host"] = signed_host(request.url)
             self._collected = dict(sorted(found.items()))
         return self._collected
 
@@ -72,7 +72,7 @@ class QuickSigV4(SigV4Auth):
 
 
 @lru_cache(64)
-def _host(url: str) -> str:
+def signed_host(url: str) -> str:
     """Return the host header that botocore derives from a URL; a client calls only a few."""
     nobody = ReadOnlyCredentials("", "", None)
     return SigV4Auth(nobody, "", "").headers_to_sign(AWSRequest(url=url))["host"]

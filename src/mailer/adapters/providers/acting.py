@@ -25,6 +25,8 @@ from mailer.adapters.botocore_patches.connections import use_own_connections
 from mailer.adapters.botocore_patches.payload_loggers import silence_payload_loggers
 from mailer.adapters.botocore_patches.signing import sign_fast
 from mailer.adapters.single_flight_cache import SingleFlightCache
+from mailer.adapters.transport import formats
+from mailer.adapters.transport.direct_calls import call_directly
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
@@ -135,6 +137,7 @@ class TenantClients:
         sign_fast(client)
         if service == "ses":
             raw_message.encode_fast(client)
+            call_directly(client, formats.SES)
         if service == "sesv2":
             raw_content.encode_fast(client)
         return client
