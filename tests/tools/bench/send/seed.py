@@ -27,7 +27,7 @@ def _store(tenant: Tenant) -> None:
         region=tenant.config["region"],
         from_address=config.from_address,
         from_name=config.from_name,
-        credentials=config.shown(""),
+        credentials=config.shown(),
         max_send_rate=tenant.config["maxSendRate"],
         account=f"{tenant.number:012d}",
     )
