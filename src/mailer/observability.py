@@ -67,13 +67,12 @@ class LogTelemetry:
         self._counted: dict[tuple[str, str] | None, dict[str, _Values]] = defaultdict(dict)
         self._lock = Lock()
 
-    def answered(self, record: Delivery, outcome: Outcome, took: timedelta) -> None:
-        """Log the provider's answer."""
-        milliseconds = _milliseconds(took)
-        self._count("ProviderLatency", milliseconds, MetricUnit.Milliseconds)
-        names = ("tenant_id", "request_id", "attempt", "owner", "account", "region")
+    def answered(self, record: Delivery, outcome: Outcome, steps: Mapping[Step, timedelta]) -> None:
+        """Log the provider's answer, and how long the steps before it took."""
+        self._count("ProviderLatency", _milliseconds(steps["provider"]), MetricUnit.Milliseconds)
+        names = ("tenant_id", "request_id", "correlation_id", "attempt", "owner", "generation", "account", "region")
         attempt = _without_none({name: getattr(record, name) for name in names})
-        self._outcomes.info("provider answered", extra={**attempt, "took_ms": milliseconds, **_outcome(outcome)})
+        self._outcomes.info("provider answered", extra={**attempt, **_times(steps), **_outcome(outcome)})
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
         """Log the new state of a record, and how long the steps before it took."""
@@ -81,6 +80,8 @@ class LogTelemetry:
         for step, took in steps.items():
             if metric := _STEP_METRICS.get(step):
                 self._count(metric, _milliseconds(took), MetricUnit.Milliseconds)
+        if record.status is Status.SENT and "provider" in steps:
+            return  # `answered` has just said so, with all that is known of it
         error = {"code": shown.code, "hint": shown.hint} if (shown := record.shown_error) else {}
         names = {"tenant_id": record.tenant_id, "request_id": record.request_id, "correlation_id": record.correlation_id}
         line = {
@@ -90,8 +91,7 @@ class LogTelemetry:
             "generation": record.generation,
             "message_id": record.message_id,
         }
-        times = {f"{step}_ms": _milliseconds(took) for step, took in steps.items()}
-        self._outcomes.info("request recorded", extra=_without_none({**names, **line, **error, **times, **_to_restore(record)}))
+        self._outcomes.info("request recorded", extra=_without_none({**names, **line, **error, **_times(steps), **_to_restore(record)}))
 
     def _count_record(self, record: Delivery) -> None:
         match record.status:
@@ -191,10 +191,14 @@ def _milliseconds(span: timedelta) -> int:
     return round(span.total_seconds() * 1000)
 
 
+def _times(steps: Mapping[Step, timedelta]) -> Mapping[str, int]:
+    return {f"{step}_ms": _milliseconds(took) for step, took in steps.items()}
+
+
 def _outcome(outcome: Outcome) -> Mapping[str, Any]:
     match outcome:
         case Sent(message_id):
-            return {"outcome": "sent", "message_id": message_id}
+            return {"outcome": "sent", "status": Status.SENT, "message_id": message_id}
         case NotSent(error):
             return {"outcome": "not sent", "code": error.code}
         case MaybeSent(error):

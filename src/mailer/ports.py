@@ -529,8 +529,11 @@ Step = Literal["queue", "config", "compose", "pacing", "fence", "provider", "wri
 class Telemetry(Protocol):
     """Log lines and metrics for operators. Never fails, never sees a recipient or a body."""
 
-    def answered(self, record: Delivery, outcome: Outcome, took: timedelta) -> None:
-        """Log the provider's answer to the attempt in hand before it is written to the table: an `unknown` can be resolved from it."""
+    def answered(self, record: Delivery, outcome: Outcome, steps: Mapping[Step, timedelta]) -> None:
+        """Log the provider's answer to the attempt in hand before it is written to the table: an `unknown` can be resolved from it.
+
+        `steps` are those until then, `provider` among them.
+        """
         ...
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:

@@ -148,7 +148,9 @@ def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTa
     monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
     log = StringIO()
     telemetry = LogTelemetry(Logger(service=f"replayed-{level}", stream=log), Mock)
-    telemetry.answered(a_delivery(attempt=2, owner="w1", account="111122223333", region="eu-west-1"), Sent("m1"), timedelta(seconds=1))
+    telemetry.answered(
+        a_delivery(attempt=2, owner="w1", account="111122223333", region="eu-west-1"), Sent("m1"), {"provider": timedelta(seconds=1)}
+    )
     restored.apply(changes.fail_unsent(replace(REQUEST, request_id="r2"), NOON, ErrorInfo("expired", "late")))
     telemetry.recorded(restored.get("acme", "r2") or record(restored))
     restored.apply(changes.defer(replace(REQUEST, request_id="r3"), NOON, replace(DEFERRAL, parked="parked/acme/r3/0.json")))

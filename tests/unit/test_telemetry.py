@@ -61,7 +61,7 @@ def test_a_line_names_whose_call_it_was() -> None:
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        (Sent("m-1"), {"outcome": "sent", "message_id": "m-1"}),
+        (Sent("m-1"), {"outcome": "sent", "status": "sent", "message_id": "m-1"}),
         (NotSent(REJECTED), {"outcome": "not sent", "code": "recipient_rejected"}),
         (MaybeSent(ErrorInfo("outcome_unknown", "?")), {"outcome": "unknown", "code": "outcome_unknown"}),
     ],
@@ -69,12 +69,32 @@ def test_a_line_names_whose_call_it_was() -> None:
 def test_what_ses_answered_is_a_line_of_its_own(outcome: Outcome, said: dict[str, str]) -> None:
     """It is written before the record is: an `unknown` can be resolved by it."""
     with a_telemetry() as (telemetry, written):
-        attempt = a_delivery(attempt=2, owner="worker-1", account="111122223333", region="eu-west-1")
-        telemetry.answered(attempt, outcome, TEN_MS)
+        where = {"owner": "worker-1", "account": "111122223333", "region": "eu-west-1"}
+        attempt = a_delivery(attempt=2, generation=3, correlation_id="c-1", **where)
+        telemetry.answered(attempt, outcome, {"fence": 2 * TEN_MS, "provider": TEN_MS})
     [line] = written.log
-    names = {"tenant_id": "acme", "request_id": "r1", "attempt": 2, "owner": "worker-1", "account": "111122223333", "region": "eu-west-1"}
-    assert line.items() >= {**names, "took_ms": 10, **said}.items()
+    names = {"tenant_id": "acme", "request_id": "r1", "correlation_id": "c-1", "attempt": 2, "generation": 3, **where}
+    assert line.items() >= {**names, "fence_ms": 20, "provider_ms": 10, **said}.items()
+    assert ("status" in line) == isinstance(outcome, Sent)  # the others' records say how it goes on
     assert written.values("ProviderLatency") == [10]
+
+
+def test_a_mail_that_was_sent_is_one_line() -> None:
+    """SES's answer says all of it, before the table may fail; metrics count the record all the same."""
+    sent, steps = a_delivery(status=Status.SENT, attempt=1, owner="w", message_id="m-1"), {"provider": TEN_MS, "total": 3 * TEN_MS}
+    with a_telemetry() as (telemetry, written):
+        telemetry.answered(sent, Sent("m-1"), {"provider": TEN_MS})
+        telemetry.recorded(sent, steps)
+    assert [line["message"] for line in written.log] == ["provider answered"]
+    assert (written.values("RequestSent"), written.values("AcceptedToSent")) == ([1], [30])
+
+
+def test_a_mail_that_another_worker_had_sent_is_a_line_too() -> None:
+    """A proof, or an operator's word, recorded later: whoever looks for the record's story finds it."""
+    with a_telemetry() as (telemetry, written):
+        telemetry.recorded(a_delivery(status=Status.SENT, message_id="m-1"), {"queue": TEN_MS, "write": TEN_MS})
+    [line] = written.log
+    assert (line["message"], line["status"], line["message_id"]) == ("request recorded", "sent", "m-1")
 
 
 def test_failures_count_by_code_and_deferrals_by_reason() -> None:

@@ -40,6 +40,13 @@ def test_a_request_that_went_on_is_no_trouble(was: str, since: str) -> None:
     assert found(line(1, "r1", was, "outcome_unknown"), line(2, "r1", since)) == []
 
 
+def test_an_acceptance_settles_a_request_and_its_tenant() -> None:
+    """A mail that was sent has SES's answer for its line."""
+    answered = {"message": "provider answered", "outcome": "sent"}
+    assert found(line(1, "r1", "deferred", "throttled"), line(2, "r1", "sent", **answered)) == []
+    assert found(line(1, "r1", "failed", "provider_not_active"), line(2, "r2", "sent", **answered)) == []
+
+
 def test_a_tenant_whose_mail_goes_out_again_is_not_in_trouble() -> None:
     """What failed for its account before is settled; what fails after is not."""
     lines = [line(1, "r1", "failed", "provider_not_active"), line(2, "r2", "sent")]

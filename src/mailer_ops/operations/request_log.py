@@ -115,7 +115,10 @@ def _parse_line(line: str) -> LoggedState | None:
 
 
 _ANSWERS = {"sent": Status.SENT, "unknown": Status.UNKNOWN}
-"""Outcomes of "provider answered" as statuses; what was not sent goes on as its record says."""
+"""Outcomes of "provider answered" as statuses; what was not sent goes on as its record says.
+
+That SES accepted a mail is said there alone: `LogTelemetry.recorded` adds no line to it.
+"""
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -110,9 +110,9 @@ class FakeTelemetry:
     steps: list[dict[Step, timedelta]] = field(default_factory=list)
     """Those of each `recorded`."""
 
-    def answered(self, record: Delivery, outcome: Outcome, took: timedelta) -> None:
+    def answered(self, record: Delivery, outcome: Outcome, steps: Mapping[Step, timedelta]) -> None:
         fence = Fence(record.attempt, record.owner or "")
-        self.entries.append(("answered", (record.tenant_id, record.request_id, fence, outcome, took)))
+        self.entries.append(("answered", (record.tenant_id, record.request_id, fence, outcome, steps["provider"])))
 
     def recorded(self, record: Delivery, steps: Mapping[Step, timedelta] = MappingProxyType({})) -> None:
         self.entries.append(("recorded", (record,)))

@@ -78,7 +78,7 @@ def write_everything(telemetry: LogTelemetry) -> None:
     second, error = timedelta(seconds=1), ErrorInfo("unclassified", "SES answered something new")
     for status in set(Status) - {Status.SENDING}:
         telemetry.recorded(a_delivery(status=status, error=error if status is Status.FAILED else None), {"queue": second, "total": second})
-    telemetry.answered(a_delivery(attempt=1, owner="worker"), Sent("m-1"), second)
+    telemetry.answered(a_delivery(attempt=1, owner="worker"), Sent("m-1"), {"provider": second})
     telemetry.dead_lettered(a_queue_message(), "request_id_reused")
     telemetry.suspended("acme", 1, ErrorInfo("credentials_denied", "denied"))
     telemetry.feedback_silent("acme", 1, "Tenant: look.")

@@ -299,7 +299,7 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
         return
     with job.timings.measured("provider", deps.clock):
         outcome = prepared.provider.send(mail, tags=_tags(job, fence))
-    deps.telemetry.answered(record, outcome, deps.clock.now() - began)
+    deps.telemetry.answered(record, outcome, job.timings.steps)
     record_outcome(job, deps, fence, outcome, prepared.row)
     apply_backpressure(outcome, prepared, deps)
 
