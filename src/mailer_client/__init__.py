@@ -6,7 +6,7 @@
     queued = mail.send("acme", {"message": {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello, Jo."}})
     print(mail.wait("acme", queued.request_id).status)
 
-For callers only: it needs botocore and nothing else, and no function ships it.
+For callers only: it needs botocore only, and is in no function's package.
 """
 
 from mailer_client.connection import ApiError

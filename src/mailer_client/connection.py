@@ -1,4 +1,4 @@
-"""Send signed requests and try again where that helps: every call of the API may be repeated, ids make it so."""
+"""Send signed requests, with retries: every call of the API is idempotent, because requests have ids."""
 
 import json
 import random
@@ -15,10 +15,10 @@ from botocore.exceptions import HTTPClientError
 from mailer_client.models import ProblemDocument, parse
 
 RETRIED = frozenset({429, 500, 502, 503, 504})
-"""Statuses that pass by themselves."""
+"""Transient statuses."""
 
 UNREACHED = (HTTPClientError, ConnectError)
-"""What botocore raises where no answer came, before or after the request had left."""
+"""botocore's errors if there was no answer, before or after the request was sent."""
 
 ATTEMPTS = 6
 FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds
@@ -39,13 +39,13 @@ class Transport(Protocol):
         """Send a request.
 
         Raises:
-            HTTPClientError, ConnectionError: nothing came back (both are botocore's).
+            HTTPClientError, ConnectionError: there was no answer (both are botocore's).
         """
         ...
 
 
 class ApiError(Exception):
-    """The API refused a call; `problem` says why, `code` is what programs go by."""
+    """The API refused a call; `problem` says why, `code` is for programs."""
 
     def __init__(self, status: int, problem: ProblemDocument | None) -> None:
         super().__init__(f"{status} {problem.code}: {problem.detail}" if problem else f"{status}")
@@ -54,7 +54,7 @@ class ApiError(Exception):
 
     @property
     def code(self) -> str | None:
-        """The code of the problem; None where the answer was not the API's own."""
+        """The code of the problem; None if the answer was not the API's own."""
         return self.problem.code if self.problem else None
 
 
@@ -66,7 +66,7 @@ class Connection:
     """Of the stage, without a slash at the end."""
     region: str
     credentials: Any = field(repr=False)
-    """botocore credentials; they are asked anew for every call, so that they may expire."""
+    """botocore credentials; they are resolved for every call, because they may expire."""
     transport: Transport
     sleep: Callable[[float], None] = time.sleep
 
@@ -75,7 +75,7 @@ class Connection:
 
         Raises:
             ApiError: the API refused it, or kept failing.
-            HTTPClientError, ConnectionError: the API kept being out of reach (both are botocore's).
+            HTTPClientError, ConnectionError: the API was not reached (both are botocore's).
         """
         data = None if body is None else json.dumps(body).encode()
         for attempt in range(1, ATTEMPTS):
@@ -109,7 +109,7 @@ class Connection:
 
 
 def _wait(attempt: int, retry_after: str | None) -> float:
-    """Return how long to wait: at least what the API asks for, and never in step with other callers."""
+    """Return how long to wait: at least what the API asks for, with jitter."""
     asked = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
     return asked + random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311 - no secret
 

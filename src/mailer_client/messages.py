@@ -13,7 +13,7 @@ from mailer_client.connection import Connection, Transport
 from mailer_client.models import BatchAnswer, PreviewAnswer, Status, StatusPage, StatusRecord, UploadAnswer, parse
 
 Request = Mapping[str, Any]
-"""A send request as JSON has it: at least `message`; without a `requestId` one is made, so that a retry sends nothing twice."""
+"""A send request as in JSON: at least `message`; without a `requestId` one is made, so that a retry sends nothing twice."""
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.2, 3.0  # seconds between two looks at a record
 
@@ -50,7 +50,7 @@ class MailClient:
         return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages"), _with_id(request)))
 
     def send_batch(self, tenant_id: str, requests: Sequence[Request]) -> list[BatchAnswer]:
-        """Enqueue up to 100 requests, each accepted or refused by itself; the answers stand in their order."""
+        """Enqueue up to 100 requests, each accepted or refused by itself; the answers are in the same order."""
         body = [_with_id(request) for request in requests]
         return [parse(BatchAnswer, answer) for answer in self._api.call("POST", _path(tenant_id, "messages", "batch"), body)]
 
@@ -69,7 +69,7 @@ class MailClient:
             query["cursor"] = page.cursor
 
     def wait(self, tenant_id: str, request_id: str, *, timeout: float = 60) -> StatusRecord:
-        """Look again and again until a request has ended, and return its record; an `unknown` that is sent again has not.
+        """Poll until a request has ended, and return its record; an `unknown` that will be sent again has not ended.
 
         Raises:
             TimeoutError: it has not ended after `timeout` seconds.
@@ -83,7 +83,7 @@ class MailClient:
         return record
 
     def cancel(self, tenant_id: str, request_id: str) -> StatusRecord:
-        """Withdraw a request that is queued or deferred.
+        """Cancel a request that is queued or deferred.
 
         Raises:
             ApiError: `not_cancellable`.
@@ -91,7 +91,7 @@ class MailClient:
         return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "cancel")))
 
     def preview(self, tenant_id: str, request: Request) -> PreviewAnswer:
-        """Build a message as it would be sent, or name what stands in the way."""
+        """Build a message as it would be sent, or list the problems."""
         return parse(PreviewAnswer, self._api.call("POST", _path(tenant_id, "messages", "preview"), dict(request)))
 
     def resolve(

@@ -1,6 +1,6 @@
-"""What the API answers, as frozen dataclasses; docs/openapi.json describes each under the same name.
+"""The API's answers as frozen dataclasses; docs/openapi.json describes each under the same name.
 
-Their fields are the JSON's in snake_case. What a later version of the API answers besides is passed over.
+Their fields are the JSON's in snake_case. Unknown fields, of a later version of the API, are ignored.
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ class StatusRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more becomes of it by itself; an `unknown` with `due_at` is sent again then."""
+        """Whether it has ended; an `unknown` with `due_at` has not, because it is sent again."""
         return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.due_at is not None)
 
 

@@ -1,1 +1,1 @@
-"""Programs that operators run, on the AWS SDK and the credentials of their machine; no function ships them."""
+"""Programs that operators run with the AWS SDK and credentials of their machine; they are in no function's package."""

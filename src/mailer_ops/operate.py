@@ -1,16 +1,16 @@
-"""What operators do by hand, on any account that the AWS SDK reaches: `python -m mailer_ops.operate --help`.
+"""The operators' commands, for the AWS account of the SDK's credentials: `python -m mailer_ops.operate --help`.
 
 dlq list | redrive | drop      the dead-letter queue, by reason and tenant
-pause | resume                 stop SendFunction from taking work off the queue, and let it go on
+pause | resume                 stop and start SendFunction's event source
 trouble [--hours N]            which tenants' mail does not go out, why, and who must do what
 ask METHOD PATH [NAME=VALUE …] call the API, signed
-erase request | tenant         delete what is kept of it
-replay --since MOMENT [FILE]   write into a restored messages table what it has lost
+erase request | tenant         delete the data of a request or a tenant
+replay --since MOMENT [FILE]   write lost outcomes into a restored messages table
 """
 
 import signal
 
-if __name__ == "__main__":  # while the SDK is being imported Ctrl-C ends the process as signals do, without a traceback
+if __name__ == "__main__":  # during the import of the SDK, Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -62,10 +62,10 @@ OUTPUTS = {
     "AttachmentsBucketName": "ATTACHMENTS_BUCKET",
     "ApiUrl": "API_URL",
 }
-"""The stack's outputs, and the settings that they stand for."""
+"""The stack's outputs, and the environment variables of the settings."""
 
 INTERRUPTED = 130
-"""The exit code of what Ctrl-C has ended, as shells have it."""
+"""The exit code after Ctrl-C, as shells use it."""
 
 
 class CommandError(Exception):
@@ -73,7 +73,7 @@ class CommandError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 1 where something that was chosen had to be kept, 2 where nothing could be done."""
+    """Run one command; the exit code is 1 if some of the selected work was not done, 2 if none could be."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
@@ -95,7 +95,7 @@ def _fail(sentence: str) -> int:
 
 
 def _use_stack(name: str) -> None:
-    """Take a deployed stack's outputs as this process's settings."""
+    """Set this process's settings from the outputs of a deployed stack."""
     [stack] = _client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     outputs = {output.get("OutputKey", ""): output.get("OutputValue", "") for output in stack.get("Outputs", [])}
     if missing := OUTPUTS.keys() - outputs.keys():
@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _add_dlq(commands)
     for name, is_on, text in (
-        ("pause", False, "stop taking requests off the queue"),
-        ("resume", True, "take requests off the queue again"),
+        ("pause", False, "stop sending: SendFunction takes no requests off the queue"),
+        ("resume", True, "resume sending"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=_switch, is_on=is_on)
     trouble = commands.add_parser("trouble", help="count what does not go out, by tenant and code, from the functions' logs")
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     trouble.set_defaults(run=_trouble)
     _add_ask(commands)
     _add_erase(commands)
-    again = commands.add_parser("replay", help="write into a restored messages table what it has lost (docs/deploy.md)")
+    again = commands.add_parser("replay", help="write lost outcomes into a restored messages table (docs/deploy.md)")
     again.add_argument("--since", type=_moment, required=True, help="the moment that it was restored to, such as 2026-11-24T08:00:00Z")
     again.add_argument(
         "file", nargs="?", help="lines of the functions' logs, one JSON object each; - for standard input; default: CloudWatch"
@@ -141,9 +141,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_dlq(commands: Any) -> None:
     letters = commands.add_parser("dlq", help="work through the dead-letter queue").add_subparsers(required=True)
     for name, run, text in (
-        ("list", _list, "count what lies there, by tenant and reason"),
-        ("redrive", _redrive, "send chosen requests through the queue again; never one that has ended"),
-        ("drop", _drop, "give chosen requests up: they end as failed: dropped"),
+        ("list", _list, "count the dead letters, by tenant and reason"),
+        ("redrive", _redrive, "put selected requests on the queue again; never one that has ended"),
+        ("drop", _drop, "give up selected requests: they end as failed: dropped"),
     ):
         command = letters.add_parser(name, help=text)
         command.add_argument("--tenant", help="only this tenant's")
@@ -162,7 +162,7 @@ def _add_ask(commands: Any) -> None:
 
 
 def _add_erase(commands: Any) -> None:
-    kinds = commands.add_parser("erase", help="delete what is kept of a request, or of a tenant").add_subparsers(required=True)
+    kinds = commands.add_parser("erase", help="delete the data of a request, or of a tenant").add_subparsers(required=True)
     request = kinds.add_parser("request", help="its record, parked bodies and dead letters")
     request.add_argument("tenant")
     request.add_argument("request")
@@ -205,7 +205,7 @@ _SETUP = "as for the AWS CLI; for the local AWS paste the export lines that `mak
 
 
 def _explain(failure: Exception, stack: str) -> str:
-    """Say in a sentence what an operator must do about a failed call."""
+    """Return a sentence that says what an operator must do about a failed call."""
     cause = failure.__cause__ if isinstance(failure, DependencyError) and failure.__cause__ else failure
     match cause:
         case NoCredentialsError():
@@ -245,7 +245,7 @@ def _explain_answer(answer: ClientError, stack: str) -> str:
 
 @contextmanager
 def _dead_letters() -> Iterator[SqsDeadLetters]:
-    """Open the dead-letter queue; whatever was taken out and is still there is seen again at the end."""
+    """Open the dead-letter queue; at the end the messages that were received and not deleted become visible again."""
     letters = SqsDeadLetters(wiring.sqs(), wiring.signer(), os.environ["DEAD_LETTER_QUEUE_URL"])
     try:
         yield letters
@@ -253,13 +253,13 @@ def _dead_letters() -> Iterator[SqsDeadLetters]:
         try:
             letters.close()
         except DependencyError as failure:
-            sys.stderr.write("What was read and not settled is hidden for ten minutes, for it could not be put back:\n")
+            sys.stderr.write("The dead letters that were read and not handled could not be put back; they stay hidden for ten minutes:\n")
             raise failure from failure.__cause__
 
 
 @contextmanager
 def _telemetry(stack: str) -> Iterator[LogTelemetry]:
-    """Note what is done, and put it where the functions log."""
+    """Collect log lines, and write them to the functions' log group at the end."""
     log = OperatorsLog()
     try:
         yield LogTelemetry(Logger(service=f"operator-{uuid4().hex}", stream=log))  # loggers of one name would share a stream
@@ -363,7 +363,7 @@ RECORDING = ("SendFunctionLogs", "MessagesFunctionLogs", "SweepFunctionLogs")
 
 
 def _resources(stack: str) -> dict[str, str]:
-    """Return the names that CloudFormation gave to the stack's resources, by their logical ids."""
+    """Return the physical ids of the stack's resources, by their logical ids."""
     pages = _client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
     made = [resource for page in pages for resource in page["StackResourceSummaries"]]
     return {resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "") for resource in made}
@@ -489,7 +489,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _print(*columns: str, text: str = "") -> None:
-    """Print a row: its columns, which stay whole so that ids can be copied, and a text under them that fits the terminal."""
+    """Print a row: its columns unbroken, so that ids can be copied, and below them a text that is wrapped to the terminal."""
     if columns:
         sys.stdout.write("  ".join(columns) + "\n")
     if text:

@@ -1,4 +1,4 @@
-"""What operators' programs need of the world, as Protocols; the adapters implement them, the tests fake them."""
+"""The dependencies of the operators' programs, as Protocols; the adapters implement them, the tests fake them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class FinalOutcome:
 
 
 class OutcomeRestore(Protocol):
-    """A restored status table, into which lost outcomes are written back."""
+    """A restored status table, into which lost outcomes are written."""
 
     def write(self, outcome: FinalOutcome) -> bool:
-        """Write a final outcome over an older open record or `unknown`, or where there is none; False where the record is newer.
+        """Write a final outcome over an older open record or `unknown`, or as a new record; False if the record is newer.
 
-        What SES accepted (`sent`) is written over everything.
+        An acceptance by SES (`sent`) overwrites everything.
 
         Raises:
             DependencyError: DynamoDB did not answer.
@@ -39,7 +39,7 @@ class OutcomeRestore(Protocol):
         ...
 
     def reopen(self, record: Delivery, over: Delivery | None) -> None:
-        """Write an open record in the place of the one that was read (None: there was none).
+        """Replace the record that was read (None: there was none) by an open one.
 
         Raises:
             RefusedError: another write came in between.
@@ -49,7 +49,7 @@ class OutcomeRestore(Protocol):
 
 
 class Eraser(Protocol):
-    """Takes away for good what is kept of a request or a tenant; every method may be called again."""
+    """Deletes the data of a request or a tenant; every method is idempotent."""
 
     def records(self, tenant_id: str) -> Iterator[Delivery]:
         """Yield a tenant's records that are not erased yet, read consistently.
@@ -69,7 +69,7 @@ class Eraser(Protocol):
         ...
 
     def erase_objects(self, prefix: str) -> int:
-        """Delete every version of the objects whose keys begin so; return how many were deleted.
+        """Delete every version of the objects with a key prefix; return how many were deleted.
 
         Raises:
             DependencyError: S3 did not answer.
@@ -77,7 +77,7 @@ class Eraser(Protocol):
         ...
 
     def erase_object(self, key: str) -> int:
-        """Delete every version of the object with just this key; return how many were deleted.
+        """Delete every version of the object with exactly this key; return how many were deleted.
 
         Raises:
             DependencyError: S3 did not answer.
@@ -107,16 +107,16 @@ class DeadLetter:
 
     queue_message: QueueMessage
     reason: str | None
-    """A code that we put there; None where SQS moved it by itself."""
+    """Our code; None if SQS moved the message itself."""
     detail: str | None
     handle: str
 
 
 class DeadLetters(Protocol):
-    """The dead-letter queue, as an operator works through it."""
+    """The dead-letter queue, for an operator's command."""
 
     def receive_all(self) -> Iterator[DeadLetter]:
-        """Take out every message once; each stays hidden from others until it is deleted or put back, or ten minutes have passed.
+        """Receive every message once; each stays hidden from others until it is deleted or put back, or ten minutes have passed.
 
         Raises:
             DependencyError: SQS did not answer.
@@ -124,7 +124,7 @@ class DeadLetters(Protocol):
         ...
 
     def delete(self, dead_letter: DeadLetter) -> None:
-        """Remove a message for good.
+        """Delete a message.
 
         Raises:
             DependencyError: SQS did not answer.
@@ -132,15 +132,15 @@ class DeadLetters(Protocol):
         ...
 
     def put_back(self, dead_letters: Iterable[DeadLetter]) -> None:
-        """Let messages be seen again at once, as far as SQS answers."""
+        """Make messages visible again at once, as far as SQS answers."""
         ...
 
 
 class ParkedList(Protocol):
-    """The parked bodies, to go through them all."""
+    """The parked bodies, to be listed."""
 
     def list_all(self) -> Iterator[ParkedBody]:
-        """Yield every body that lies there, by key.
+        """Yield every parked body, by key.
 
         Raises:
             DependencyError: S3 did not answer.

@@ -1,4 +1,4 @@
-"""Compose mails from a folder of JSON files, to be looked at: `python -m mailer_ops.render IN OUT`.
+"""Compose mails from a folder of JSON files, for inspection: `python -m mailer_ops.render IN OUT`.
 
 Each NAME.json in IN is `{"fromAddress", "fromName", "message"}`. OUT gets NAME.eml and NAME.envelope.json, or NAME.rejected.
 """

@@ -1,1 +1,1 @@
-"""The AWS calls that only operators make."""
+"""Calls to AWS that only operators make."""

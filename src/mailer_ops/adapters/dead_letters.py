@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 _HIDDEN_SECONDS = 600
-"""How long an operator's run may hold a message before SQS shows it again by itself."""
+"""How long an operator's command may hide a message before it becomes visible again."""
 
 _BATCH = 10
 """Messages of one call (SQS's limit)."""
@@ -25,7 +25,7 @@ _BATCH = 10
 _WAIT_SECONDS = 1
 
 _EMPTY_ANSWERS = 2
-"""An empty answer may be a shard that had nothing; two in a row, each long-polled, mean that the queue is read."""
+"""Empty answers in a row that mean that the queue is read; a single one may come from a shard without messages."""
 
 
 class SqsDeadLetters:
@@ -38,7 +38,7 @@ class SqsDeadLetters:
         self._hidden: dict[str, DeadLetter] = {}
 
     def receive_all(self) -> Iterator[DeadLetter]:
-        """Take out every message once."""
+        """Receive every message once."""
         self._signer.fetch_key()  # without it they would be taken out in vain
         seen: set[str] = set()
         empty = 0
@@ -64,13 +64,13 @@ class SqsDeadLetters:
             yield message["MessageId"], _dead_letter(message, self._signer)
 
     def delete(self, dead_letter: DeadLetter) -> None:
-        """Remove a message for good; what is gone already stays gone: the reply of an earlier try may have been lost."""
+        """Delete a message; it is not an error if it is gone, because the reply of an earlier try may have been lost."""
         with dependency_errors("SQS", "DeleteMessage"), suppress(self._client.exceptions.ReceiptHandleIsInvalid):
             self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=dead_letter.handle)
         self._hidden.pop(dead_letter.handle, None)
 
     def put_back(self, dead_letters: Iterable[DeadLetter]) -> None:
-        """Let messages be seen again at once; where SQS does not answer they are by themselves, after `_HIDDEN_SECONDS`."""
+        """Make messages visible again at once; if SQS does not answer, they are visible after `_HIDDEN_SECONDS`."""
         for some in batched(dead_letters, _BATCH, strict=False):
             with suppress(DependencyError):
                 self._show(some)
@@ -85,10 +85,10 @@ class SqsDeadLetters:
             self._hidden.pop(dead_letter.handle, None)
 
     def close(self) -> None:
-        """Put back what was taken out and neither deleted nor put back: an operator may stop in the middle.
+        """Put back the messages that were received and neither deleted nor put back: an operator may stop in the middle.
 
         Raises:
-            DependencyError: SQS did not take it; it is seen again after ten minutes.
+            DependencyError: SQS did not take it; they are visible again after ten minutes.
         """
         with without_interrupts():
             for some in batched(list(self._hidden.values()), _BATCH, strict=False):

@@ -1,4 +1,4 @@
-"""Delete what tables and bucket keep of a request or a tenant: the record, every version of an object, an account's rate."""
+"""Delete the data of a request or a tenant from tables and bucket: the record, every version of an object, an account's rate."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -67,11 +67,11 @@ class AwsEraser:
             raise RefusedError(from_item(stands) if stands else None) from None
 
     def erase_objects(self, prefix: str) -> int:
-        """Delete every version of the objects whose keys begin so, and the marks of deleted ones."""
+        """Delete every version of the objects with a key prefix, and their delete markers."""
         return self._erase(self._versions(prefix))
 
     def erase_object(self, key: str) -> int:
-        """Delete every version of one object, and the marks of its deletions."""
+        """Delete every version of one object, and its delete markers."""
         return self._erase(version for version in self._versions(key) if version["Key"] == key)
 
     def _erase(self, versions: Iterable[Any]) -> int:
@@ -109,7 +109,7 @@ class AwsEraser:
 
 
 def _stub(record: Delivery, keep_until: datetime) -> dict[str, Any]:
-    """Return what stays of a record; without the keys of the indexes, so that no list shows it."""
+    """Return the attributes that stay of a record; without the indexes' keys, so that no list shows it."""
     fields: dict[str, Any] = {
         "tenant_id": record.tenant_id,
         "request_id": record.request_id,

@@ -1,4 +1,4 @@
-"""Hold Ctrl-C back while a call is made whose answer must not be lost."""
+"""Delay Ctrl-C during a call whose answer must not be lost."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Let an interrupt (SIGINT) that comes within the block be raised at its end; only the main thread gets any."""
+    """Raise an interrupt (SIGINT) that arrives in the block at its end; only the main thread gets interrupts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

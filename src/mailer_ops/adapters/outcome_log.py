@@ -1,4 +1,4 @@
-"""Read the functions' log lines back, as operators do who look for who is in trouble, and put those of operators beside them."""
+"""Read the functions' log lines, and write those of the operators' commands beside them."""
 
 import io
 import time
@@ -26,15 +26,15 @@ class CloudWatchLog:
             pages = self._client.get_paginator("filter_log_events").paginate(logGroupName=group, **wanted)
             with dependency_errors("CloudWatch Logs", "FilterLogEvents"):
                 for page in pages:
-                    # Emulators take no pattern for JSON, and answer with every line.
+                    # Emulators do not support JSON filter patterns, and return every line.
                     yield from (event["message"] for event in page["events"] if any(text in event["message"] for text in messages))
 
 
 class OperatorsLog(io.StringIO):
-    """What an operator's command notes, kept until it is put with the functions' lines: `replay` and `trouble` read it there."""
+    """Log lines of an operator's command; they are written beside the functions' lines, where `replay` and `trouble` read them."""
 
     def keep(self, client: Any, group: str) -> None:
-        """Put the lines into a stream of their own."""
+        """Write the lines to a stream of their own."""
         lines = [{"timestamp": time.time_ns() // 1_000_000, "message": line} for line in self.getvalue().splitlines()]
         stream = f"operator/{uuid4().hex}"
         with dependency_errors("CloudWatch Logs", "PutLogEvents"):

@@ -1,4 +1,4 @@
-"""Write back what a restored status table has lost, while nobody sends; not by the rules of the transition table."""
+"""Write lost outcomes into a restored status table while sending is paused; not by the rules of the transition table."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ _NEWER = (
     " AND (#updatedAt < :updatedAt OR (#updatedAt = :updatedAt AND #status <> :unknown))"
     " AND NOT #status IN (:sent, :failed, :cancelled))"
 )
-"""Over an older record that is open, or `unknown`; another end is final."""
+"""The record is older, and open or `unknown`; another end is final."""
 
 
 def _operands(outcome: FinalOutcome) -> dict[str, Any]:

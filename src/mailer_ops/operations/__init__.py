@@ -1,1 +1,1 @@
-"""What operators do: dead letters, erasure, replay, and who is in trouble."""
+"""Operators' tasks: dead letters, erasure, replay, tenants in trouble."""

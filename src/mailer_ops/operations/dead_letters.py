@@ -20,10 +20,10 @@ from mailer.services.sending.intake import NOT_ALLOWED
 from mailer_ops.ports import DeadLetter, DeadLetters
 
 MOVED_BY_SQS = "moved_by_sqs"
-"""The reason of a message that carries none: SQS moved it after its last receive."""
+"""The reason of a message without one: SQS moved it after its last receive."""
 
 UNREADABLE = "(unreadable)"
-"""The ids of a body that has none."""
+"""Shown for the ids of a body that has none."""
 
 DROPPED = ErrorInfo("dropped", "an operator took it off the dead-letter queue")
 
@@ -35,10 +35,10 @@ class DeadLetterResult(StrEnum):
     DROPPED = "dropped"
     RECORDED = "recorded: it proves that the request was sent"
     KEPT_ENDED = "kept: its request has ended"
-    KEPT_OTHER_CONTENT = "kept: its requestId stands for other content; it can only be dropped"
+    KEPT_OTHER_CONTENT = "kept: its requestId belongs to other content; it can only be dropped"
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
     KEPT_NOT_ALLOWED = "kept: its producer may not ask for this tenant (ProducerTenants)"
-    KEPT_TOO_LARGE = "kept: the queue would not take it with what must go along; it can only be dropped"
+    KEPT_TOO_LARGE = "kept: with its attributes it is too large for the queue; it can only be dropped"
     KEPT_UNDER_WAY = "kept: a worker may be sending it"
     KEPT_QUEUE = "kept: the queue did not take it"
     KEPT_FAILED = "kept: an AWS service did not answer; run this again"
@@ -63,7 +63,7 @@ class DeadLetterDependencies:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSummary:
-    """One dead letter as an operator sees it: never its body."""
+    """One dead letter as an operator sees it, without its body."""
 
     tenant_id: str
     request_id: str
@@ -94,9 +94,9 @@ def redrive(deps: DeadLetterDependencies, selected: Selector) -> Results:
 
 
 def drop(deps: DeadLetterDependencies, selected: Selector) -> Results:
-    """Drop the selected dead letters; their requests end as `failed: dropped`, or `unknown` where an earlier attempt may have been sent.
+    """Drop the selected dead letters; their requests end as `failed: dropped`, or `unknown` if an earlier attempt may have been sent.
 
-    Where a dead letter proves that SES had accepted the mail, the request ends as `sent`.
+    If a dead letter proves that SES had accepted the mail, the request ends as `sent`.
     """
     return _process(deps, selected, _drop)
 
@@ -122,7 +122,7 @@ def _process(
 def _handle(
     dead_letter: DeadLetter, deps: DeadLetterDependencies, act: Callable[[DeadLetter, DeadLetterDependencies], DeadLetterResult]
 ) -> DeadLetterResult:
-    """Handle one dead letter; an AWS service that fails keeps this one, not those after it."""
+    """Handle one dead letter; if an AWS service fails, this one is kept and the next one is handled."""
     try:
         dead_letter = replace(dead_letter, queue_message=recognise(dead_letter.queue_message, deps.messages))
         result = act(dead_letter, deps)
@@ -149,7 +149,7 @@ def _redrive(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLette
         return DeadLetterResult.KEPT_ENDED
     generation = max(dead_letter.queue_message.generation, record.generation if record else 0)
     if record is not None:
-        with suppress(RefusedError):  # it waits no more: the message is reconciled with the record when it arrives
+        with suppress(RefusedError):  # it does not wait any more: the message is reconciled with the record when it arrives
             deps.messages.apply(changes.reschedule(record, deps.clock.now(), due_at=deps.clock.now()))
     queue_message = replace(dead_letter.queue_message, generation=generation, failures=0, tenant_id=request.tenant_id)
     return DeadLetterResult.KEPT_QUEUE if deps.queue.send([(queue_message, timedelta())]) else DeadLetterResult.REDRIVEN
@@ -157,7 +157,7 @@ def _redrive(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLette
 
 def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterResult:
     request = _request(dead_letter, deps)
-    # Of a tenant that its producer may not ask for nothing may be written.
+    # If the producer may not send for the tenant, nothing is written for the tenant.
     if (
         request is None
         or dead_letter.reason == NOT_ALLOWED
@@ -194,7 +194,7 @@ def _proven(dead_letter: DeadLetter, request: Request, record: Delivery) -> tupl
 def _record_proven(
     request: Request, record: Delivery, proven: tuple[Fence, Outcome], deps: DeadLetterDependencies
 ) -> DeadLetterResult | None:
-    """Record the outcome that a dead letter proves before it is dropped; None where that ends nothing."""
+    """Record the outcome that a dead letter proves before it is dropped; None if it does not end the request."""
     fence, outcome = proven
     now = deps.clock.now()
     if isinstance(outcome, Sent):
@@ -205,13 +205,13 @@ def _record_proven(
         return None
     try:
         deps.telemetry.recorded(deps.messages.apply(change))
-    except RefusedError:  # it has gone on meanwhile
+    except RefusedError:  # its record changed meanwhile
         return DeadLetterResult.KEPT_UNDER_WAY
     return result
 
 
 def _request(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> Request | None:
-    """Read the dead letter's request; None where its body cannot be read, is not in the bucket any more, or is another request's."""
+    """Read the dead letter's request; None if its body cannot be read, is not in the bucket any more, or is another request's."""
     queue_message, ids = dead_letter.queue_message, readable_ids(dead_letter.queue_message.body)
     if queue_message.parked and not (ids and is_own_body(queue_message.parked, *ids)):
         return None

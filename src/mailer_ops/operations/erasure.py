@@ -1,6 +1,6 @@
-"""Erase what is kept of a request, or of a tenant, on an operator's word; may be run again, and goes on where it stopped.
+"""Erase the data of a request, or of a tenant; can be repeated, and continues where it stopped.
 
-Its ids and its status stay until no message of the request can be on the queue any more: without them a late one would be sent as new.
+A request's ids and status stay until no message of it can be on the queue any more: without them a late message would be sent as new.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from mailer.services.requests.parked_bodies import discard
 from mailer_ops.ports import DeadLetter, DeadLetters, Eraser
 
 COPIES_LAST = timedelta(days=15)
-"""How long after its end a message of a request may still come off the queue: SQS keeps messages for 14 days (template.yaml)."""
+"""How long after a request's end a message of it may still be on the queue: SQS keeps messages for 14 days (template.yaml)."""
 
 CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records reduced to ids and status, for 15 days"
 DEAD_LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
@@ -27,7 +27,7 @@ CONFIG, ACCOUNT_RATES = "provider", "account rates"
 
 
 class StillOpenError(Exception):
-    """Requests are open that must end first; the text says which, and what to do."""
+    """Some requests are open and must end first; the text says which, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def erase_request(tenant_id: str, request_id: str, deps: ErasureDependencies, *,
 
 
 def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> Counter[str]:
-    """Erase a tenant; of its provider's row the version counter stays. Return what was erased.
+    """Erase a tenant, except the version counter of its provider's row. Return what was erased.
 
     Raises:
         StillOpenError: some of its requests have not ended, and were not to be cancelled, or cannot be.
@@ -84,10 +84,10 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
 
 
 def _end_all(records: Iterable[Delivery], deps: ErasureDependencies, *, cancel: bool) -> Counter[str]:
-    """Cancel what is open, if that is wanted.
+    """Cancel the open requests, if that is wanted.
 
     Raises:
-        StillOpenError: something cannot be cancelled, or must not be.
+        StillOpenError: some cannot be cancelled, or must not be.
     """
     waiting = [record for record in records if not record.ended]
     if not cancel:
@@ -109,7 +109,7 @@ def _counted(records: Iterable[Delivery]) -> str:
 
 
 def _cancelled(record: Delivery, deps: ErasureDependencies) -> bool:
-    """Cancel one request; False where an attempt may have been sent. One that has ended meanwhile needs nothing."""
+    """Cancel one request; False if an attempt may have been sent. One that has ended meanwhile needs nothing."""
     try:
         ended = deps.messages.apply(changes.cancel(record, deps.clock.now()))
     except RefusedError as refusal:
@@ -135,7 +135,7 @@ def _erase_records(records: Iterable[Delivery | None], deps: ErasureDependencies
 
 
 def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: ErasureDependencies) -> int:
-    """Delete the dead letters of the selected requests; one whose body has no ids belongs to its message group."""
+    """Delete the dead letters of the selected requests; one without ids in its body counts towards its message group's tenant."""
     kept: list[DeadLetter] = []
     erased = 0
     try:
@@ -154,7 +154,7 @@ def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: Erasu
 
 
 def _own_account_rates(tenant_id: str, deps: ErasureDependencies) -> set[str]:
-    """Return the accounts that pace this tenant alone."""
+    """Return the keys of the account rates that only this tenant uses."""
     row = deps.providers.get(tenant_id)
     configs = [config for config in (row.active, row.candidate) if config] if row else []
     shared = {c.account for c in configs if c.account and deps.eraser.shares_account(tenant_id, c.account)}
@@ -165,7 +165,7 @@ _TRIES = 10
 
 
 def _change_provider(tenant_id: str, deps: ErasureDependencies, decide: Callable[[Provider], Provider]) -> int:
-    """Replace the tenant's row by what is decided of it; return whether that changed anything."""
+    """Replace the tenant's row by the decided one; return whether that changed anything."""
     for _ in range(_TRIES):
         row = deps.providers.get(tenant_id)
         if row is None or (decided := decide(row)) == row:

@@ -1,7 +1,7 @@
-"""Bring a restored status table up to date from the functions' log lines and the bodies in the bucket.
+"""Update a restored status table from the functions' log lines and the bodies in the bucket.
 
-Of each request the newest line counts, wherever it stands in a file; what SES accepted counts above all. An end is written back. A request
-that is still open, and whose body only the bucket has, is made due: the sweeper sends for it. Nobody may be sending meanwhile.
+Of each request the newest line counts, wherever it is in a file; an acceptance by SES counts above all. Ends are written to the table. A
+request that is still open, and whose body is in the bucket only, is made due, so that the sweeper requeues it. Sending must be paused.
 """
 
 from collections import Counter, defaultdict
@@ -18,10 +18,10 @@ from mailer_ops.operations.request_log import Ids, LoggedState, RequestLog, read
 from mailer_ops.ports import OutcomeRestore, ParkedList
 
 REOPENED, KNOWN, ON_QUEUE, UNREADABLE, CHANGED = "reopened", "known", "on the queue", "unreadable", "changed meanwhile"
-"""What is counted besides the ends that were written."""
+"""Counted results besides the ends that were written."""
 
 MARGIN = timedelta(minutes=5)
-"""How long before its record is written a body may have been parked: longer than any invocation."""
+"""Longest time between the parking of a body and the write of its record: longer than any invocation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class ReplayDependencies:
 
 
 def replay(lines: Iterable[str], deps: ReplayDependencies, *, since: datetime) -> Counter[str]:
-    """Write back what log and bucket show; return how many ends of each status, how many reopened, known and so on.
+    """Write what log and bucket show; return the numbers of ends by status, of reopened and known requests, and so on.
 
-    `since` is the moment that the table was restored to. A crash on the way does no harm: the same lines may be replayed again.
+    `since` is the moment that the table was restored to. After a crash the same lines can be replayed again.
 
     Raises:
         DependencyError: an AWS service did not answer.
@@ -94,7 +94,7 @@ def _reopen(ids: Ids, logged: LoggedState | None, bodies: Sequence[ParkedBody], 
 
 
 def _is_newer(record: Delivery, logged: LoggedState) -> bool:
-    """Whether a record is newer than a line; one that has begun another attempt is, whatever the clocks say."""
+    """Return whether a record is newer than a line; if it has begun a later attempt it is, whatever the clocks say."""
     return record.updated_at > logged.at or record.attempt > logged.attempt
 
 
@@ -107,7 +107,7 @@ class _Body:
 
 
 def _fitting(bodies: Sequence[ParkedBody], logged: LoggedState | None, record: Delivery | None, deps: ReplayDependencies) -> _Body | None:
-    """Read the body that belongs to the request: where the log says it is, else the oldest of the record's content.
+    """Read the request's body: the one that the log names, else the oldest with the record's content.
 
     Raises:
         RequestError: it cannot be read.
@@ -132,7 +132,7 @@ def _read(parked: ParkedBody, logged: LoggedState | None, deps: ReplayDependenci
 
 
 def _is_lost(record: Delivery | None, logged: LoggedState | None, body: _Body | None) -> bool:
-    """Whether the table does not know of an open request what it needs to go on."""
+    """Return whether the table lacks what an open request needs to go on."""
     if record is None:
         return body is not None or (logged is not None and logged.maybe_sent)
     if logged is not None and record.status in (Status.SENDING, Status.UNKNOWN):
@@ -141,7 +141,7 @@ def _is_lost(record: Delivery | None, logged: LoggedState | None, body: _Body | 
 
 
 def _reopened(ids: Ids, record: Delivery | None, logged: LoggedState | None, body: _Body | None, now: datetime) -> Delivery:
-    """Return the record as it should stand: `unknown` as it was found, with its body; else due now."""
+    """Return the new record: an `unknown` unchanged, but with its body; else one that is due now."""
     base = record or _new_record(ids, logged, body, now)
     key = body.key if body else base.parked
     if logged is None and base.status in (Status.SENDING, Status.UNKNOWN):
@@ -169,7 +169,7 @@ def _reopened(ids: Ids, record: Delivery | None, logged: LoggedState | None, bod
 
 
 def _new_record(ids: Ids, logged: LoggedState | None, body: _Body | None, now: datetime) -> Delivery:
-    """Make the record of a request that has none; one whose body is on the queue matches any content until its message comes."""
+    """Make a record for a request without one; if its body is on the queue, any content matches until its message arrives."""
     if body is not None:
         return Delivery(
             tenant_id=ids[0],

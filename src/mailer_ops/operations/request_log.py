@@ -1,4 +1,4 @@
-"""Read back the log lines that state what became of requests: of each request the newest state.
+"""Read the log lines about requests' states; of each request the newest counts.
 
 `observability.LogTelemetry` writes them, at every LogLevel.
 """
@@ -16,7 +16,7 @@ Ids = tuple[str, str]
 """tenantId and requestId."""
 
 STATE_MESSAGES = ("provider answered", "request recorded")
-"""Messages of the lines that state what became of a request."""
+"""Messages of the log lines about a request's state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class RequestLog:
 
 
 def read_log(lines: Iterable[str]) -> RequestLog:
-    """Return the newest state of each request; what SES accepted is sent, whatever was logged after it."""
+    """Return the newest state of each request; if SES accepted it, it is sent, whatever was logged later."""
     log = RequestLog()
     for line in lines:
         try:

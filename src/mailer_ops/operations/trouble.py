@@ -1,4 +1,4 @@
-"""Find which mail does not go out now, by tenant and code, from the log lines; what has been solved since is left out."""
+"""Find which mail does not go out, by tenant and code, from the log lines; problems that are solved by now are left out."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Trouble:
 
 
 def find_trouble(lines: Iterable[str]) -> Sequence[Trouble]:
-    """Return what does not go out, most requests first. Of each request its last line counts.
+    """Return the mail that does not go out, most requests first. Of each request its last line counts.
 
     Failures of a tenant's account count as solved once that tenant's mail goes out again.
     """

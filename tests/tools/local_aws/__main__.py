@@ -9,7 +9,7 @@ import importlib
 import sys
 
 INTERRUPTED = 130
-"""The exit code of what Ctrl-C has ended, as shells have it."""
+"""The exit code after Ctrl-C, as shells use it."""
 
 COMMANDS = {
     "up": ("tools.local_aws.up", "up"),
