@@ -9,7 +9,7 @@ from tools.docs import costs
 
 
 def test_the_table_of_costs_is_true() -> None:
-    """Counted anew; where this fails, `PYTHONPATH=src:tests python -m tools.docs.costs` writes it."""
+    """Counted again; if this fails, `PYTHONPATH=src:tests python -m tools.docs.costs` writes it."""
     # In a process of its own: what the functions log there is counted too.
     path = os.pathsep.join(str(tables.ROOT / folder) for folder in ("src", "tests"))
     command = [sys.executable, tables.ROOT / "tests/tools/docs/costs.py", "--print"]

@@ -137,7 +137,7 @@ def test_a_batch_assumes_a_role_once(roles: AssumedRoles, sts: Sts) -> None:
 
 
 def test_tenants_and_versions_never_share_a_session(roles: AssumedRoles, sts: Sts) -> None:
-    """The same role under another tenant, version or ExternalId is assumed anew."""
+    """The same role under another tenant, version or ExternalId is assumed again."""
     others = [
         TRUSTED,
         RoleAssumption("other", 3, tenants.ROLE_ARN, TRUSTED.external_id),
@@ -230,7 +230,7 @@ def test_a_trust_policy_is_tried_as_a_stranger_would(roles: AssumedRoles, sts: S
 
 @pytest.mark.parametrize("let_in", ["without", "with any"])
 def test_a_trust_policy_that_lets_in_either_stranger_is_open(roles: AssumedRoles, sts: Sts, let_in: str) -> None:
-    """A condition with IfExists lets in whoever says nothing, one with a wildcard whoever says something: both are tried."""
+    """A condition with IfExists admits callers without an ExternalId, one with a wildcard those with any: both are tried."""
 
     def assume_role(**call: Any) -> dict[str, Any]:
         if ("ExternalId" in call) != (let_in == "with any"):

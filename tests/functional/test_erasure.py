@@ -257,7 +257,7 @@ def test_who_comes_under_an_erased_id_gets_the_next_version_and_another_external
 
 
 def test_a_tenant_is_erased_once(office: Office) -> None:
-    """What was shown to whoever comes next stands."""
+    """A row that a later tenant has been shown is not changed."""
     a_full_tenant(office, "acme")
     erase_tenant("acme", office.deps, cancel=True)
     before = onboard("acme", wiring.provider_dependencies()).external_id

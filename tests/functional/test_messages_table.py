@@ -248,7 +248,7 @@ def test_a_record_that_rests_for_its_first_message_can_go_on(table: DynamoMessag
 
 
 def test_only_ended_records_are_forgotten(table: DynamoMessagesTable) -> None:
-    """`ttl` stands on ends alone, 35 days ahead, in seconds; whoever goes on loses it."""
+    """Only ended records have a `ttl`, 35 days ahead, in seconds; one that goes on loses it."""
     for rule, change in each_rule(table):
         status = table.apply(change).status
         ttl = item(table).get("ttl")

@@ -34,7 +34,7 @@ def test_every_client_shares_the_tenants_tls_context(service: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_pool_is_as_wide_as_the_threads(service: str) -> None:
-    """A narrower one would throw connections away after each call, and shake hands anew."""
+    """A smaller pool would close connections after each call, and need new TLS handshakes."""
     session = wiring._client(service)._endpoint.http_session
     assert session._max_pool_connections == settings().send_threads
 

@@ -142,7 +142,7 @@ def test_delete_fails_what_waits(stack: Stack) -> None:
 
 
 def test_a_new_provider_does_not_send_what_the_old_one_was_asked(stack: Stack) -> None:
-    """Stored and verified anew before the sweeper came: what waited for the old config still fails."""
+    """Stored and verified again before the sweeper ran: mail that waited for the old config still fails."""
     stack.activate()
     stack.ask("disable")
     stack.enqueue("for-the-old-one")

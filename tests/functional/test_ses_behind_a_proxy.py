@@ -142,7 +142,7 @@ def test_a_proxy_that_hangs_up_at_once_never_makes_a_lost_mail_of_an_accepted_on
 
 
 def test_a_proxy_that_cannot_be_used_is_proof(behind: Open, ses: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator has named one of a kind that is not known; mail waits until that is mended."""
+    """The operator has named one of an unknown kind; mail waits until that is fixed."""
     monkeypatch.setattr(connections, "get_environ_proxies", lambda _: {"http": "socks5://127.0.0.1:1", "https": "socks5://127.0.0.1:1"})
     _, send = behind()
     assert is_proven_unsent(send())

@@ -263,7 +263,7 @@ def event_source(aws: LocalAws) -> list[Any]:
 
 
 def test_the_queue_calls_the_version_that_is_live(aws: LocalAws) -> None:
-    """So a rollback takes effect, and whoever pauses the intake pauses it for every version."""
+    """So a roll-back takes effect, and a pause is one for every version."""
     functions = aws.client("lambda")
     [source] = event_source(aws)
     name, _, alias = source["FunctionArn"].rpartition(":")

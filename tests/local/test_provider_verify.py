@@ -1,4 +1,4 @@
-"""Verify against accounts that are guarded: keys with one right, roles under a trust policy, and hints that mend what they name."""
+"""Verify against accounts with enforced policies: keys with one right, roles with a trust policy, and hints that fix the fault."""
 
 import json
 from typing import Any
@@ -139,7 +139,7 @@ def test_a_role_that_asks_for_no_external_id_is_not_activated(aws: LocalAws) -> 
 
 
 def test_a_role_that_asks_for_another_external_id_cannot_be_assumed(aws: LocalAws) -> None:
-    """As after a typing error; the trust policy of the hint mends it."""
+    """As after a typing error; the trust policy in the hint fixes it."""
     tenant = aws.tenants.open()
     role = launch(aws, tenant)
     policy = pasted(json.dumps(aws.api.onboarding(tenant.tenant_id).body["trustPolicy"]))

@@ -307,7 +307,7 @@ def test_a_fault_that_means_nothing_is_refused(ses: Alone, rule: dict[str, str])
 
 
 def test_a_fault_can_be_meant_for_what_a_request_says(ses: Alone) -> None:
-    """Only for those whose body holds its text, whoever asks."""
+    """Only for requests whose body contains its text."""
     ses.control.inject("error", text="blue", code="Throttling", message="slow down")
     assert send(client_for(ses.url), to=("red@customer.example",))
     assert refusal(lambda: send(client_for(ses.url), to=("blue@customer.example",)))[0] == "Throttling"

@@ -8,7 +8,7 @@ from tools.local_aws.running import LocalAws
 
 
 def test_twenty_tenants_send_a_thousand_messages_at_their_rates(aws: LocalAws) -> None:
-    """Each within ten percent of what its account may send, whoever else sends; no throttle surfaces as a failure."""
+    """Each within ten percent of its account's rate, whatever others send; no throttle appears as a failure."""
     flood = Flood(tenants=20, mails=50, recipients=20)
     with pollers(aws, 3):
         tenants = flood.send(aws)

@@ -23,7 +23,7 @@ class Died(BaseException):
 
 
 class DeadlyBody(str):
-    """A body that kills whoever parses it."""
+    """A body that kills the worker that parses it."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
 """Bodies that cost as much as their size allows, and what reading them costs.
 
-Every field is filled to its limit or far beyond it with what is dear to read: encoded-words, tags, references, names, numbers, nesting.
+Every field is filled to its limit or far beyond it with expensive input: encoded-words, tags, references, names, numbers, nesting.
 """
 
 import json

@@ -57,7 +57,7 @@ def body_of(number: int) -> bytes:
 
 
 def signature(request: Request, secret: str) -> str:
-    """Sign the request anew, as AWS does to check it (Signature Version 4)."""
+    """Sign the request again, as AWS does to check it (Signature Version 4)."""
     _, scope_and_rest = request.headers["authorization"].split("Credential=")
     scope = scope_and_rest.split(",")[0].partition("/")[2]
     signed = scope_and_rest.split("SignedHeaders=")[1].split(",")[0]

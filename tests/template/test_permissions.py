@@ -136,7 +136,7 @@ def test_only_sending_and_verifying_act_as_tenants() -> None:
 
 
 def test_tenants_let_in_the_two_roles_that_act_as_tenants_by_names_that_stay() -> None:
-    """Their ARNs stand in every tenant's trust policy: made anew, or in a stack that is, they have to be the same."""
+    """Every tenant's trust policy has their ARNs: if they, or the stack, are created again, the ARNs have to be the same."""
     told = {name: value for name, value in tables.variables("ProvidersFunction").items() if name.endswith("_ROLE_ARN")}
     assert told == {
         "SEND_ROLE_ARN": {"Fn::GetAtt": ["SendFunctionRole", "Arn"]},

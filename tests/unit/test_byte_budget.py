@@ -1,4 +1,4 @@
-"""The byte budget: what is in memory at once is bounded, whoever needs it gets it, and nothing is kept."""
+"""The byte budget: the bytes in memory are limited, every thread gets its share in time, and all are returned."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

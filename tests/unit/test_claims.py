@@ -108,7 +108,7 @@ def test_an_unsigned_message_costs_no_reading() -> None:
 
 
 def test_it_stays_known_where_the_table_does_not_answer() -> None:
-    """The message that is signed anew does not make it a producer's."""
+    """The message that is signed again does not become a producer's."""
     bench = bench_with(deferred())
     bench.messages.get = broken(bench.messages.get)  # type: ignore[method-assign]  # once
     assert bench.receive(claimed(a_body())) == []

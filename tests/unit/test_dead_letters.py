@@ -244,7 +244,7 @@ def test_a_dead_letter_that_leaves_no_room_on_the_queue_can_only_be_dropped() ->
 
 
 def test_nothing_is_written_for_a_producer_that_may_not_ask() -> None:
-    """Neither by a drop nor by a redrive, whoever put the dead letter there."""
+    """Neither by a drop nor by a redrive, whatever the dead letter says."""
     letters = [dead_letter(a_queue_message(attributes={"sender": "A"}), reason) for reason in (NOT_ALLOWED, None)]
     office = Office(letters, [a_record(Status.QUEUED)])
     office.deps = replace(office.deps, producers=Producers.parse("A:globex"))

@@ -126,7 +126,7 @@ def test_an_attempt_lost_for_good_is_only_the_operator_s() -> None:
 
 
 def test_a_parked_body_stays_known_until_the_end_and_after() -> None:
-    """Whoever ends the request knows what to delete; whoever holds an unknown, what to send again."""
+    """The end of a request deletes its body; an unknown that is held keeps it to be sent again."""
     for name in ("accept", "confirm", "fail_rejected", "give_up", "mark_unknown", "begin", "cancel"):
         rule = RULES[name]
         record = seen(rule, next(s for s in sorted(rule.sources, key=str) if s))

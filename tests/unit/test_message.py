@@ -322,7 +322,7 @@ def test_too_large_a_message_is_refused_with_both_numbers() -> None:
 
 
 def test_mixed_faults_are_an_invalid_request_with_all_of_them() -> None:
-    """A caller mends everything in one go; a special code stands only for faults of its kind alone."""
+    """A caller can correct all faults at once; a special code is used only if all faults are of its kind."""
     error = refusal(body(to=[{"email": "x"}], subject="\n", attachments=[{"filename": "a.exe", "content": "#"}]))
     assert error.code == "invalid_request"
     expected = ["message.to[0].email", "message.subject", "message.attachments[0].filename", "message.attachments[0].content"]

@@ -20,7 +20,7 @@ def refused(call: Any, *arguments: Any, **options: Any) -> RequestError:
 
 
 def test_an_unknown_id_is_not_found() -> None:
-    """What is not there is 404, whoever's it might be."""
+    """A record that does not exist under this tenant is 404, also if another tenant has it."""
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1")))
     assert get("acme", "r1", deps).request_id == "r1"
     assert refused(get, "acme", "r2", deps).code == "not_found"

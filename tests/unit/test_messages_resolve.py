@@ -160,7 +160,7 @@ def test_a_queue_that_fails_leaves_the_unknown_as_it_is() -> None:
 
 
 def test_a_crash_after_the_message_loses_nothing() -> None:
-    """Between message and record: the message is refused by the fence, the body stays, and the operator may ask anew."""
+    """Between message and record: the message is refused by the fence, the body stays, and the operator can repeat the call."""
     deps = a_desk_with_an_unknown()
 
     def crash(_: Change) -> None:
@@ -201,7 +201,7 @@ def test_a_crash_after_the_record_changes_nothing() -> None:
 
 
 def test_a_word_counts_for_the_attempt_that_it_was_said_of() -> None:
-    """Another attempt got lost between our read and our write: whether that is sent again is to be asked anew."""
+    """Another attempt was lost between our read and our write: the operator has to decide about that one again."""
     deps = a_desk_with_an_unknown()
 
     def lost_again(_: Change) -> None:

@@ -285,7 +285,7 @@ def test_probing_ends_at_the_known_rate() -> None:
 
 
 def test_slots_that_are_out_follow_the_pace() -> None:
-    """After a throttle a message comes too early, keeps its slot and waits on: nothing is reserved anew."""
+    """After a throttle a message arrives too early, keeps its slot and waits: nothing is reserved again."""
     account_rate = AccountRate(since=NOW, rate=14.0, throttled_at=NOW - 100, booked=7000)
     slower = account_rate.throttled(NOW)
     assert slower is not None

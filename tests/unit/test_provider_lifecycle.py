@@ -298,7 +298,7 @@ class Caller:
             self.decided = None
 
     def write(self, store: FakeStore) -> None:
-        """As `services.providers.change` does: on a lost race read and decide anew."""
+        """As `services.providers.change` does: after a lost race read and decide again."""
         while self.decided is not None and not store.replace(self.decided):
             self.reread += 1
             self.read(store)

@@ -4,7 +4,7 @@ from tools.docs.provider_matrix import PAGE, calls_table, faults_table, lines_th
 
 
 def test_documented_tables_are_true() -> None:
-    """State × call and fault × credentials × state, as docs/providers.md has them; tests/tools/docs/provider_matrix.py writes them anew."""
+    """State × call and fault × credentials × state, as docs/providers.md has them; tests/tools/docs/provider_matrix.py writes them."""
     assert list(lines_that_differ(PAGE.read_text(encoding="utf-8"))) == []
 
 

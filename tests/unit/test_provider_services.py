@@ -1,4 +1,4 @@
-"""The provider API's services over stand-ins: what is stored, what a verify proves, and who hears of it."""
+"""The provider API's services over fakes: what is stored, what a verify proves, and what is reported."""
 
 import json
 from collections.abc import Callable, Mapping

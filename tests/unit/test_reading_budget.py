@@ -1,4 +1,4 @@
-"""Nobody's request takes the worker's time or memory away from the others: reading and composing have a budget, whatever comes."""
+"""No request takes the worker's time or memory from the others: reading and composing have a budget, whatever the input."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -63,7 +63,7 @@ def test_no_subject_of_a_megabyte_costs_more_than_the_budget() -> None:
     "kind", ["links", "long references", "cid URLs of their own", "short lines", "dots at the begin of lines", "emoji"]
 )
 def test_no_mail_within_the_limits_costs_more_than_the_budget_to_compose(kind: str) -> None:
-    """Text from HTML, references to images, headers and their folding, quoted-printable, base64; the dearest kinds."""
+    """Text from HTML, references to images, headers and their folding, quoted-printable, base64; the most expensive kinds."""
     mails = [with_free_texts(TEXTS[kind]), with_text("html", filling(kind, MAX_MARKUP, MIB * 9 // 10))]
     composed = [call for call in (composing(written(mail)) for mail in mails) if call]
     assert composed

@@ -156,7 +156,7 @@ def test_our_account_is_read_from_the_keys_arn() -> None:
 
 
 def test_trust_policy_lets_our_two_functions_in_with_the_external_id_only() -> None:
-    """The account alone is the principal, which no role that is made anew falls out of; which of its roles may come, the condition says."""
+    """The principal is the account, so that roles that are created again still match; the condition names the roles."""
     assert trust_policy(PLATFORM, "external-id")["Statement"] == [
         {
             "Sid": "OnlyOurFunctionsWithOurExternalId",
@@ -210,7 +210,7 @@ def test_the_template_makes_a_role_of_both_policies() -> None:
 
 
 def test_a_large_mail_that_is_denied_gets_the_statement_for_large_mails() -> None:
-    """The right that AWS named, on the config's own resources, for whoever holds the rights; smaller mail goes on without it."""
+    """The right that AWS named, on the config's own resources, for the identity that needs it; smaller mail goes on without it."""
     denied = ErrorInfo("credentials_denied", "AWS denied it", rights=("ses:SendEmail",))
     hint = with_remediation(denied, a_provider(active=BY_ROLE)).hint
     statement = json.loads(hint[hint.index("{") :])
@@ -267,7 +267,7 @@ def test_the_tenant_chooses_what_we_hear() -> None:
 
 
 def test_a_configuration_set_that_a_tenant_has_is_used() -> None:
-    """Its own is not made anew. One that this template made before is no foreign one: the next update would delete it."""
+    """Its own set is not created again. One that this template has made is not treated as foreign: the next update would delete it."""
     assert defaults(a_config(configuration_set="news"))["ExistingConfigurationSet"] == "news"
     assert defaults(a_config(configuration_set="mail-acme"))["ExistingConfigurationSet"] == ""
     assert defaults()["ConfigurationSetName"] == "mail-acme"

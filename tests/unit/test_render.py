@@ -49,7 +49,7 @@ def test_whatever_is_in_a_file_the_others_are_composed(tmp_path: Path, content: 
 
 
 def test_an_older_result_is_replaced(tmp_path: Path) -> None:
-    """A file that was refused and is mended leaves no refusal behind."""
+    """The refusal of a file is removed once the file is corrected."""
     written(tmp_path, "a", "{")
     _, target = written(tmp_path, "a", json.dumps(ORDER))
     assert sorted(file.name for file in target.iterdir()) == ["a.eml", "a.envelope.json"]

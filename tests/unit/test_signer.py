@@ -62,7 +62,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)
 def test_an_outage_of_kms_is_told_as_such(failure: Exception) -> None:
-    """To whoever sends, what cannot be signed looks like a queue that takes nothing."""
+    """A message that cannot be signed is handled like one that the queue did not take."""
     kms, told = Kms(), []
     kms.failure = failure
     signer = Signer(lambda: cast("Any", kms), "arn:key", FakeClock().now, lambda *what: told.append(what))

@@ -104,7 +104,7 @@ def test_smtp_misses_no_slot(bench: Bench) -> None:
 
 
 def test_of_the_quotas_that_tenants_of_one_account_were_told_the_lowest_counts(bench: Bench) -> None:
-    """One of them is older; too slow mends itself, for SES is asked again."""
+    """One of them is older; too low a rate corrects itself, because SES is asked again."""
     for tenant_id, quota in (("acme", 50.0), ("beta", 14.0)):
         bench.providers.rows[tenant_id] = a_tenant(tenant_id, account="123456789012", quota_rate=quota)
     bench.receive(of("acme", "r1"), of("beta", "r2"))

@@ -1,4 +1,4 @@
-"""What kills its worker is found and kept for an operator; whoever stood beside it is sent."""
+"""A message that kills its worker is found and kept for an operator; the others of its batches are sent."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -133,7 +133,7 @@ def test_no_second_pointer_is_sent_while_the_intake_is_paused() -> None:
 
 
 def test_after_a_pause_a_pointer_has_time_to_come_before_it_counts_as_lost() -> None:
-    """One that was lost is sent anew: half an hour after the resume at the earliest, never later than an hour."""
+    """A lost one is sent again: half an hour after the resume at the earliest, never later than an hour."""
     bench = Bench(waiting())
     run(bench)
     bench.queue.sent.clear()  # lost

@@ -90,7 +90,7 @@ def test_a_mail_that_was_sent_is_one_line() -> None:
 
 
 def test_a_mail_that_another_worker_had_sent_is_a_line_too() -> None:
-    """A proof, or an operator's word, recorded later: whoever looks for the record's story finds it."""
+    """A proof, or an operator's resolution, is recorded later: the log has the record's whole story."""
     with a_telemetry() as (telemetry, written):
         telemetry.recorded(a_delivery(status=Status.SENT, message_id="m-1"), {"queue": TEN_MS, "write": TEN_MS})
     [line] = written.log

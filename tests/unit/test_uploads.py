@@ -53,7 +53,7 @@ def test_a_file_that_is_swapped_after_the_answer_is_not_sent() -> None:
 
 
 def test_a_file_that_is_deleted_after_the_answer_is_sent() -> None:
-    """A 202 is a promise; whoever wants the mail back cancels it."""
+    """A 202 is a promise; to withdraw the mail, cancel it."""
     files = FakeAttachments({"acme/a": b"first"})
     deps = fake_deps(attachments=files)
     accept(a_send(message=a_message()), deps)

@@ -165,7 +165,7 @@ _CONDITIONS = {
 }
 
 _SET = {"Fn::If": ["IsNewSet", {"Ref": "ConfigurationSetName"}, {"Ref": "ExistingConfigurationSet"}]}
-"""The name of the configuration set, whoever made it."""
+"""The name of the configuration set, new or existing."""
 
 _OUTPUTS = {
     "RoleArn": {

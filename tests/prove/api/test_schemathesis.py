@@ -24,7 +24,7 @@ def _api() -> Iterator[None]:
 @API.schema().parametrize()
 @thoroughly
 def test_every_answer_is_as_documented(case: Case) -> None:
-    """Valid and invalid calls of every operation, for each of two tenants and for whoever else is made up."""
+    """Valid and invalid calls of every operation, for two tenants and for generated ids."""
     API.reset()
     API.validate(case, case.call())
 

@@ -1,4 +1,4 @@
-"""A certificate that signs itself, made anew for a test."""
+"""A self-signed certificate, created for a test."""
 
 import ssl
 from datetime import UTC, datetime, timedelta

@@ -156,7 +156,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
 
 
 def filled(page: str) -> str:
-    """Return the page with every section made anew between its marks."""
+    """Return the page with every section generated between its marks."""
     for name, made in SECTIONS.items():
         begin, end = f"<!-- {name}: made by tests/tools/docs/api_reference.py -->", f"<!-- {name} end -->"
         head, _, rest = page.partition(begin)

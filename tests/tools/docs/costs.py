@@ -360,7 +360,7 @@ def amount(unit: str, count: float) -> str:
 
 
 def filled(page: str, bills: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the page with the table made anew between its marks."""
+    """Return the page with the table generated between its marks."""
     begin, end = "<!-- costs: made by tests/tools/docs/costs.py -->", "<!-- costs end -->"
     head, found, rest = page.partition(begin)
     _, found_too, tail = rest.partition(end)

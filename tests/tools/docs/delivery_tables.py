@@ -21,7 +21,7 @@ def _row(rule: Rule) -> tuple[str, ...]:
 
 
 def filled(page: str) -> str:
-    """Return the page with the table made anew between its marks."""
+    """Return the page with the table generated between its marks."""
     head, _, rest = page.partition(BEGIN)
     _, found, tail = rest.partition(END)
     assert found, f"{PAGE} lacks its marks"

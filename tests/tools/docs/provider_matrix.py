@@ -224,7 +224,7 @@ def _table(heads: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 def filled(page: str) -> str:
-    """Return the page with each table made anew between its marks."""
+    """Return the page with each table generated between its marks."""
     for name, make in TABLES.items():
         begin, end = f"<!-- {name}: made by tests/tools/docs/provider_matrix.py -->", f"<!-- {name} ends -->"
         head, found, rest = page.partition(begin)

@@ -46,7 +46,7 @@ class LocalAws:
         self._clients: dict[str, Any] = {}
 
     def mail_client(self, access_key: str, secret_key: str) -> MailClient:
-        """Make a client of the messages API for whoever holds an access key."""
+        """Make a client of the messages API for an access key."""
         session = botocore.session.Session()
         session.set_credentials(access_key, secret_key)
         return MailClient(self.stack.api_url, region=REGION, session=session)

@@ -221,7 +221,7 @@ def all_earlier(world: World) -> World:
 
 
 def written(setup: Setup, world: World, write: Write) -> tuple[World, Answer]:
-    """Make a write; whoever sends an unknown again has passed rule 6."""
+    """Make a write; a worker that sends an unknown again has passed rule 6."""
     answer = setup.machine.apply(write, world.record)
     if answer.record is None:
         return all_earlier(world._replace(record=None)), answer

@@ -27,7 +27,7 @@ REFUSALS = (
 
 
 class SimSes:
-    """Provider and provider factory in one: accepts, refuses, hangs up, or kills whoever asks."""
+    """Provider and provider factory in one: accepts, refuses, hangs up, or kills its caller."""
 
     name = "ses"
     sender = Sender("hello@acme.example", "Acme")

@@ -31,7 +31,7 @@ class Task:
 
 
 class Lane:
-    """A thread that runs one task after another; threads are dear to make, and stories are short."""
+    """A thread that runs one task after another; threads are expensive to create, and stories are short."""
 
     idle: "list[Lane]" = []  # noqa: RUF012 - shared by all stories of the process
 

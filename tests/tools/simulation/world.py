@@ -42,7 +42,7 @@ class World:
         self.wrongs: list[str] = []
         self.deaths = 0
         self.deadly: set[str] = set()
-        """Requests that kill every process that comes so far with them, until somebody mends what makes them do so."""
+        """Requests that kill every process at a given step, until the story fixes them."""
         self.killed_by: Counter[str] = Counter()
         self.excused: set[str] = set()
         """Requests whose call, or the write of its result, was hit by a fault: these may be `unknown`."""
@@ -325,7 +325,7 @@ def _named(queue_message: QueueMessage) -> str:
 
 
 class DeadlyBody(str):
-    """A body that kills whoever parses it."""
+    """A body that kills the worker that parses it."""
 
     __slots__ = ("request_id", "world")
     world: World
