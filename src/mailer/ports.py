@@ -98,14 +98,26 @@ class Attachments(Protocol):
         """
         ...
 
-    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
+    def fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:
         """Return a tenant's uploaded object in the named or pinned version, also if a newer one exists.
+
+        Nothing is read of one that has more than `at_most` bytes. What is returned is what was uploaded: where S3 has the file's
+        checksum, it fits.
 
         Raises:
             RequestError: attachment_missing, or message_too_large.
+            LargerFileError: it has more than `at_most` bytes.
             DependencyError: S3 did not answer.
         """
         ...
+
+
+class LargerFileError(Exception):
+    """An upload has more bytes, `size`, than there is room for."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"{size} bytes")
+        self.size = size
 
 
 class Uploads(Protocol):
@@ -396,6 +408,8 @@ class QueueMessage:
     """When the request expires, if its record has another time than its body."""
     slot: float | None = None
     """The sending slot reserved for it, on the clock of its sending account."""
+    upload_slot: float | None = None
+    """The slot reserved for a large mail on the clock of its account's bandwidth."""
     proof: str | None = None
     """The outcome of an attempt that could not be written to the table: JSON of attempt, owner and outcome."""
     correlation_id: str | None = None

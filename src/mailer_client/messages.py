@@ -1,5 +1,6 @@
 """The calls of the messages API, by name."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -107,7 +108,8 @@ class MailClient:
 
     def upload_attachment(self, tenant_id: str, filename: str, content: bytes, *, content_type: str | None = None) -> dict[str, Any]:
         """Upload a file and return the attachment that refers to it, ready for `message.attachments`."""
-        wanted = {"filename": filename, "size": len(content)} | ({"contentType": content_type} if content_type else {})
+        wanted = {"filename": filename, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        wanted |= {"contentType": content_type} if content_type else {}
         answer = parse(UploadAnswer, self._api.call("POST", _path(tenant_id, "attachments"), wanted))
         version = self._api.put(answer.upload.url, content, answer.upload.headers).get("x-amz-version-id")
         s3 = {"key": answer.s3.key} | ({"versionId": version} if version else {})

@@ -1,7 +1,10 @@
 """Uploading a large attachment ahead, and fetching it for the message that refers to it."""
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +18,7 @@ from mailer.domain.errors import DependencyError, RequestError
 from mailer.domain.message import MAX_RAW_BYTES, S3Object, parse_request
 from mailer.domain.uploads import MAX_UPLOAD, UploadRequest
 from mailer.handlers import messages
+from mailer.ports import LargerFileError
 from support.aws.canned import answer
 from support.fakes.messages import a_body
 from support.fakes.ports import a_provider
@@ -55,6 +59,15 @@ def test_an_upload_is_bound_to_tenant_type_and_size(api: Gateway) -> None:
     assert query["X-Amz-SignedHeaders"] == ["content-length;content-type;host"]
 
 
+def test_an_upload_may_be_bound_to_its_checksum(api: Gateway) -> None:
+    """S3 then refuses other bytes of the same length: the header is signed, and must be sent."""
+    digest = hashlib.sha256(b"%PDF")
+    upload = api.call("POST", "/tenants/acme/attachments", {**PDF, "size": 4, "sha256": digest.hexdigest()}).json["upload"]
+    assert upload["headers"]["x-amz-checksum-sha256"] == b64encode(digest.digest()).decode()
+    signed = parse_qs(urlsplit(upload["url"]).query)["X-Amz-SignedHeaders"]
+    assert signed == ["content-length;content-type;host;x-amz-checksum-sha256"]
+
+
 def test_an_upload_names_the_region_s_own_host(api: Gateway, aws: Mapping[str, str]) -> None:
     """S3's global host redirects to other regions, which a signed PUT does not survive."""
     url = urlsplit(api.call("POST", "/tenants/acme/attachments", PDF).json["upload"]["url"])
@@ -91,6 +104,8 @@ def test_every_upload_has_a_key_of_its_own(api: Gateway) -> None:
         ({"size": True}, 400, "invalid_request", "size"),
         ({"size": 10**400}, 413, "message_too_large", "size"),
         ({"size": MAX_UPLOAD + 1}, 413, "message_too_large", "size"),
+        ({"sha256": "0" * 63}, 400, "invalid_request", "sha256"),
+        ({"sha256": "A" * 64}, 400, "invalid_request", "sha256"),
         ({"filename": ""}, 400, "invalid_request", "filename"),
         ({"filename": "a\n.pdf"}, 400, "invalid_request", "filename"),
         ({"filename": "setup.exe"}, 400, "attachment_type_blocked", "filename"),
@@ -126,6 +141,52 @@ def test_an_upload_is_fetched_as_it_was_uploaded() -> None:
     version = put("acme/1", body)
     for named in (None, version):
         assert wiring.attachments().fetch("acme", S3Object(key="acme/1", version_id=named)) == body
+
+
+def answering(body: bytes, **headers: str) -> S3Attachments:
+    """Attachments of an S3 that answers each GetObject with these bytes."""
+    client = boto3.client("s3")
+
+    def respond(request: Any, **_: Any) -> Any:
+        given = answer(request, 200, body)
+        given.headers.update({"Content-Length": str(len(body)), **headers})
+        given.raw = BytesIO(body)
+        return given
+
+    client.meta.events.register_first("before-send.s3.GetObject", respond)
+    return S3Attachments(client, "bucket")
+
+
+@pytest.mark.usefixtures("aws")
+def test_what_is_fetched_is_what_was_uploaded() -> None:
+    """By the checksum that S3 keeps of it: damaged bytes go into no mail, which waits."""
+    digest = b64encode(hashlib.sha256(b"%PDF").digest()).decode()
+    whole, damaged = (answering(body, **{"x-amz-checksum-sha256": digest}) for body in (b"%PDF", b"%PDA"))
+    assert whole.fetch("acme", S3Object(key="acme/1")) == b"%PDF"
+    with pytest.raises(DependencyError):
+        damaged.fetch("acme", S3Object(key="acme/1"))
+
+
+@pytest.mark.usefixtures("aws")
+def test_the_checksum_is_asked_for() -> None:
+    """S3 tells it to nobody else."""
+    client = boto3.client("s3")
+    asked: list[str | None] = []
+    client.meta.events.register_first("before-send.s3.GetObject", lambda request, **_: asked.append(request.headers["x-amz-checksum-mode"]))
+    put("acme/1")
+    S3Attachments(client, wiring.settings().attachments_bucket).fetch("acme", S3Object(key="acme/1"))
+    assert asked in ([b"ENABLED"], ["ENABLED"])
+
+
+@pytest.mark.usefixtures("aws")
+def test_no_more_is_read_than_there_is_room_for() -> None:
+    """Its length is known before its first byte."""
+    put("acme/1", b"12345")
+    attachments = wiring.attachments()
+    assert attachments.fetch("acme", S3Object(key="acme/1"), at_most=5) == b"12345"
+    with pytest.raises(LargerFileError) as larger:
+        attachments.fetch("acme", S3Object(key="acme/1"), at_most=4)
+    assert larger.value.size == 5
 
 
 @pytest.mark.usefixtures("aws")

@@ -38,6 +38,7 @@ WHOLE = QueueMessage(
     parked="parked/acme/r1/1.json",
     expires_at=NOON + timedelta(days=2),
     slot=1796126400.25,
+    upload_slot=1796126400.75,
     proof='{"attempt": 1, "owner": "w", "sent": "m"}',
     correlation_id="c-1",
     sender="AROAEXAMPLE:session",
@@ -266,6 +267,7 @@ def test_a_queue_body_leaves_room_for_all_that_we_add() -> None:
         parked=f"parked/{'t' * 64}/{'r' * 128}/{'0' * 16}.json",
         expires_at=NOON,
         slot=1796126400.125,
+        upload_slot=1796126400.625,
         proof=proof.to_json(Fence(999_999, "0" * 32), NotSent(ErrorInfo("dependency_unavailable", '"ü' * 300), timedelta(days=7))),
         correlation_id="\U0001f4e7" * 128,
     )

@@ -19,12 +19,12 @@ import botocore.exceptions
 import pytest
 from aiosmtpd.controller import Controller
 from botocore.config import Config
-from mypy_boto3_ses import SESClient
 
 from tools.local_aws import wire
 from tools.local_aws.alone import Alone, ses_alone
 from tools.local_aws.control import ControlError, PublishedEvent
 from tools.local_aws.proxy import Listener, hold_port
+from tools.local_aws.ses import Bandwidth, RefusedError
 
 FROM, TO = "billing@acme.example", "jo@example.com"
 MAIL = f"From: {FROM}\r\nTo: {TO}\r\nSubject: Invoice\r\n\r\nHello\r\n".encode()
@@ -46,15 +46,15 @@ def ses(proxies: Alone) -> Iterator[Alone]:
     proxies.control.forget_requests()
 
 
-def client_for(url: str, access_key: str = KEY, *, read_timeout: float = 5.0, connect_timeout: float = 5.0) -> SESClient:
+def client_for(url: str, access_key: str = KEY, *, service: str = "ses", read_timeout: float = 5.0, connect_timeout: float = 5.0) -> Any:
     """Make a client that asks once, so that a test sees each request that it caused."""
     config = Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout, connect_timeout=connect_timeout, max_pool_connections=50)
     session = boto3.Session(access_key, "secret", region_name="eu-central-1")
-    return session.client("ses", endpoint_url=url, config=config)
+    return session.client(service, endpoint_url=url, config=config)  # type: ignore[call-overload]  # the service is a variable
 
 
-def send(client: SESClient, raw: bytes = MAIL, to: tuple[str, ...] = (TO,), **more: Any) -> str:
-    return client.send_raw_email(Source=FROM, Destinations=list(to), RawMessage={"Data": raw}, **more)["MessageId"]
+def send(client: Any, raw: bytes = MAIL, to: tuple[str, ...] = (TO,), **more: Any) -> str:
+    return str(client.send_raw_email(Source=FROM, Destinations=list(to), RawMessage={"Data": raw}, **more)["MessageId"])
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, str]:
@@ -171,6 +171,65 @@ def test_a_daily_quota_counts_recipients(ses: Alone) -> None:
     send(client, to=("a@x.example", "b@x.example"))
     assert refusal(lambda: send(client, to=("c@x.example", "d@x.example"))) == ("Throttling", "Daily message quota exceeded.")
     assert send(client)
+
+
+# SES v2
+
+
+def send_large(client: Any, raw: bytes, to: tuple[str, ...] = (TO,)) -> str:
+    return str(client.send_email(FromEmailAddress=FROM, Destination={"ToAddresses": list(to)}, Content={"Raw": {"Data": raw}})["MessageId"])
+
+
+def lines(size: int) -> bytes:
+    """A mail of so many bytes."""
+    return (MAIL + (b"x" * 76 + b"\r\n") * (size // 78 + 1))[:size]
+
+
+def test_v2_takes_a_raw_message_with_its_envelope_and_tags(ses: Alone) -> None:
+    """It stands in the ledger as any other, byte for byte."""
+    tags = [{"Name": "campaign", "Value": "spring"}]
+    message_id = client_for(ses.url, service="sesv2").send_email(
+        FromEmailAddress=FROM,
+        Destination={"ToAddresses": [TO], "BccAddresses": ["hidden@x.example"]},
+        Content={"Raw": {"Data": MAIL}},
+        ConfigurationSetName="news",
+        EmailTags=tags,
+    )["MessageId"]
+    [mail] = ses.control.mails()
+    assert (mail.message_id, mail.source, mail.destinations) == (message_id, FROM, [TO, "hidden@x.example"])
+    assert (mail.raw, mail.configuration_set, mail.tags) == (MAIL, "news", {"campaign": "spring"})
+    assert ses.control.requests(operation="SendEmail")
+
+
+def test_v2_refuses_what_v1_refuses_in_its_own_words(ses: Alone) -> None:
+    """Another code, the same texts; and four times the size."""
+    client = client_for(ses.url, service="sesv2", read_timeout=60)
+    for raw, to, text in REFUSALS.values():
+        if len(raw) < 1_000_000:
+            assert refusal(lambda raw=raw, to=to: send_large(client, raw, to)) == ("BadRequestException", text)  # type: ignore[misc]
+    too_large = refusal(lambda: send_large(client, lines(41_943_041)))
+    assert too_large == ("BadRequestException", "Message length is more than 41943040 bytes long: '41943041'.")
+    assert ses.control.mails() == []
+    assert send_large(client, lines(41_943_040))
+
+
+def test_large_mails_count_towards_a_bandwidth_and_small_ones_do_not() -> None:
+    """Forty megabytes a second of an account, of which a second's worth is forgiven."""
+    bandwidth = Bandwidth()
+    for now in (100.0, 100.06, 102.0):
+        bandwidth.take(41_943_040, now)
+    bandwidth.take(41_943_040, 102.5)
+    with pytest.raises(RefusedError):
+        bandwidth.take(10_485_761, 102.5)
+    bandwidth.take(10_485_760, 102.5)
+
+
+def test_v2_is_throttled_by_a_code_of_its_own(ses: Alone) -> None:
+    """Both operations count towards the same limits."""
+    ses.control.limit("555555555555", max_send_rate=1)
+    send(client_for(ses.url, "555555555555"))
+    client = client_for(ses.url, "555555555555", service="sesv2")
+    assert refusal(lambda: send_large(client, MAIL)) == ("TooManyRequestsException", "Maximum sending rate exceeded.")
 
 
 # Faults on the wire
@@ -486,7 +545,7 @@ def address_of(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def sends(client: SESClient) -> bool:
+def sends(client: Any) -> bool:
     try:
         send(client)
     except botocore.exceptions.ClientError:

@@ -80,7 +80,7 @@ class Queue:
             body=DeadlyBody(text) if where == "read" else text, tenant_id=queue_message.tenant_id, created_at=queue_message.created_at
         )
 
-    def _fetch(self, tenant_id: str, ref: S3Object) -> bytes:  # noqa: ARG002 - as the port has it
+    def _fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:  # noqa: ARG002 - as the port has it
         raise Died
 
     def _open(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:  # noqa: ARG002 - as the port has it

@@ -1,15 +1,20 @@
 """The byte budget: the bytes in memory are limited, every thread gets its share in time, and all are returned."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from threading import Condition, Event, Semaphore
+from typing import Any
 
 import pytest
 
-from mailer.domain.delivery import Sent
-from mailer.domain.message import MAX_RAW_BYTES, parse_request
+from mailer.domain.delivery import Sent, Status
+from mailer.domain.large_mail import LARGE_BYTES, SMALL_BYTES
+from mailer.domain.message import MAX_RAW_BYTES, S3Object, parse_request
 from mailer.domain.mime import Sender, compose
+from mailer.domain.uploads import MAX_UPLOAD, file_size
 from mailer.services.sending.byte_budget import ByteBudget
 from mailer.settings import Settings
 from support.fakes.ports import FakeAttachments
@@ -147,22 +152,78 @@ def test_a_message_is_held_at_its_size_while_it_is_sent() -> None:
     assert bench.budget._left == BUDGET
 
 
-def test_an_upload_is_held_at_the_limit_until_it_is_loaded() -> None:
-    """Nobody knows its size before."""
-    left: list[int] = []
+def uploads(*keys: str) -> dict[str, Any]:
+    """A message with uploads."""
+    files = [{"filename": f"{number}.pdf", "s3": {"key": f"acme/{key}"}} for number, key in enumerate(keys)]
+    return {"to": [{"email": "jo@example.com"}], "subject": "", "attachments": files}
 
-    class Watched(FakeAttachments):
-        def fetch(self, tenant_id: str, ref: object) -> bytes:  # noqa: ARG002 - as the port has it
-            left.append(bench.budget._left)
-            return b"x"
 
+class Watched(FakeAttachments):
+    """Notes how much of the budget is held whenever a file is asked for."""
+
+    def __init__(self, budget: ByteBudget, **files: bytes) -> None:
+        super().__init__({f"acme/{key}": file for key, file in files.items()})
+        self.budget = budget
+        self.held: list[int] = []
+
+    def fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:
+        self.held.append(self.budget._size - self.budget._left)
+        return super().fetch(tenant_id, ref, at_most=at_most)
+
+
+def watched(**files: bytes) -> tuple[Bench, Watched]:
+    """A bench with room for a few of the largest messages."""
     bench = Bench()
-    bench.attachments.files["acme/1"] = b"x"
-    bench.attachments.fetch = Watched().fetch  # type: ignore[method-assign]
-    upload = {"filename": "a.pdf", "s3": {"key": "acme/1"}}
-    bench.receive(a_queue_message(message={"to": [{"email": "jo@example.com"}], "subject": "", "attachments": [upload]}))
-    assert left == [0]
-    assert bench.budget._left == BUDGET
+    budget = ByteBudget(4 * MAX_RAW_BYTES)
+    attachments = Watched(budget, **files)
+    bench.deps = replace(bench.deps, budget=budget, attachments=attachments)
+    return bench, attachments
+
+
+def test_an_upload_is_held_as_a_small_mail_until_it_is_loaded() -> None:
+    """Nobody knows its size before, and most are small: as many are loaded at once as small mails are sent."""
+    bench, attachments = watched(a=b"x", b=b"y")
+    bench.receive(a_queue_message(message=uploads("a", "b")))
+    assert attachments.held == [SMALL_BYTES] * 2
+    assert (bench.record().status, bench.deps.budget._left) == (Status.SENT, 4 * MAX_RAW_BYTES)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"a": SMALL_BYTES}, {"a": 4_000_000, "b": 4_000_000}], ids=["a large file", "files that are large together"]
+)
+def test_a_large_mail_is_held_at_the_limit_while_it_is_loaded(sizes: Mapping[str, int]) -> None:
+    """What had been loaded of it by then is given back first: nobody waits for room while holding some."""
+    bench, attachments = watched(**{key: bytes(size) for key, size in sizes.items()})
+    bench.receive(a_queue_message(message=uploads(*sizes)))
+    [mail] = bench.provider.mails
+    assert attachments.held == [SMALL_BYTES] * len(sizes) + [MAX_RAW_BYTES] * len(sizes)
+    assert len(mail.mime) > SMALL_BYTES
+    assert bench.deps.budget._left == 4 * MAX_RAW_BYTES
+
+
+def test_small_mails_of_a_batch_go_before_large_ones() -> None:
+    """None of them waits for the memory that a large mail takes, wherever it stands in the batch."""
+    bench, _ = watched(large=bytes(SMALL_BYTES), small=b"x")
+    queued = [
+        a_queue_message("large", message=uploads("large")),
+        a_queue_message("plain"),
+        a_queue_message("small", message=uploads("small")),
+    ]
+    assert bench.receive(*queued) == []
+    sizes = [len(mail.mime) for mail in bench.provider.mails]
+    assert [size > SMALL_BYTES for size in sizes] == [False, False, True]
+
+
+def test_uploads_that_never_fit_are_refused_with_both_numbers() -> None:
+    """Before a third is loaded; no memory stays taken."""
+    half = MAX_UPLOAD // 2 + 1000
+    bench, attachments = watched(a=bytes(half), b=bytes(half), c=b"x")
+    bench.receive(a_queue_message(message=uploads("a", "b", "c")))
+    error = bench.record().error
+    assert error is not None
+    assert (error.code, bench.deps.budget._left) == ("message_too_large", 4 * MAX_RAW_BYTES)
+    assert {str(MAX_RAW_BYTES), str(2 * file_size(half) + 4)} <= set(re.findall(r"\d+", error.message))
+    assert len(attachments.held) == 3  # one of them for a small mail
 
 
 @pytest.mark.parametrize(
@@ -183,13 +244,15 @@ def of(**environment: str) -> Settings:
     return Settings.from_environment(environment)
 
 
-def test_the_templates_function_sends_the_largest_messages_on_all_its_threads() -> None:
-    """The budget binds only where somebody makes the function smaller."""
+def test_the_templates_function_sends_the_largest_small_mails_on_all_its_threads() -> None:
+    """The budget binds only large mails, of which it takes some beside each other, unless somebody makes the function smaller."""
     settings = of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1769")
-    assert settings.send_bytes >= settings.send_threads * MAX_RAW_BYTES
+    assert settings.send_bytes >= settings.send_threads * SMALL_BYTES
+    assert settings.send_bytes // LARGE_BYTES == 9
 
 
-@pytest.mark.parametrize(("memory", "messages"), [("1024", 17), ("512", 4), ("128", 1)])
-def test_a_smaller_function_sends_fewer_at_once(memory: str, messages: int) -> None:
-    """One always passes."""
-    assert of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=memory).send_bytes // MAX_RAW_BYTES == messages
+@pytest.mark.parametrize(("memory", "small", "large"), [("1024", 17, 4), ("512", 4, 1), ("128", 1, 0)])
+def test_a_smaller_function_sends_fewer_at_once(memory: str, small: int, large: int) -> None:
+    """One always passes; below 512 MB a large one takes more than there is."""
+    room = of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=memory).send_bytes
+    assert (room // SMALL_BYTES, room // LARGE_BYTES) == (small, large)

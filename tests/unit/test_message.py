@@ -316,9 +316,9 @@ def test_a_name_that_only_holds_a_blocked_word_is_taken(filename: str) -> None:
 
 def test_too_large_a_message_is_refused_with_both_numbers() -> None:
     """The encoded size is computed, not built; the caller reads what it is and what it may be."""
-    error = refusal(body(attachments=[{"filename": "a.bin", "content": "A" * 10_300_000}]))
+    error = refusal(body(attachments=[{"filename": "a.bin", "content": "A" * 41_200_000}]))
     assert error.code == "message_too_large"
-    assert error.problems == [Problem("message", f"would make a raw message of more than 10571054 bytes; SES takes {MAX_RAW_BYTES}")]
+    assert error.problems == [Problem("message", f"would make a raw message of more than 42284212 bytes; SES takes {MAX_RAW_BYTES}")]
 
 
 def test_mixed_faults_are_an_invalid_request_with_all_of_them() -> None:

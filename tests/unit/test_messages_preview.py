@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from mailer.domain.errors import DependencyError, RequestError
+from mailer.domain.large_mail import SMALL_BYTES
+from mailer.domain.message import MAX_RAW_BYTES, S3Object
 from mailer.domain.provider import ProviderStatus
 from mailer.domain.suppressions import Reason
+from mailer.domain.uploads import MAX_UPLOAD, file_size
 from mailer.services.api.preview import preview
 from support.fakes.messages import a_send, fake_deps
 from support.fakes.ports import NOON, FakeAttachments, FakeProvidersTable, a_config, a_provider
@@ -58,9 +61,34 @@ def test_a_sender_that_cannot_stand_in_a_header_is_a_problem() -> None:
 
 def test_a_message_above_the_limit_is_a_problem() -> None:
     """The size is judged on the raw message, uploads included."""
-    deps = fake_deps(attachments=FakeAttachments({"acme/a": bytes(8_000_000)}))
+    deps = fake_deps(attachments=FakeAttachments({"acme/a": bytes(MAX_UPLOAD)}))
     [problem] = preview(a_send(message={"attachments": [UPLOADED]}), deps).problems
-    assert "10485760" in problem.problem
+    assert str(MAX_RAW_BYTES) in problem.problem
+
+
+def test_a_preview_loads_no_more_than_fits_into_a_message() -> None:
+    """A hundred uploads of the largest size would not fit into the function; the size of what is left out is told."""
+    attachments = FakeAttachments({f"acme/{name}": bytes(MAX_UPLOAD // 2 + 1) for name in "abc"})
+    uploads = [{"filename": f"{name}.pdf", "s3": {"key": f"acme/{name}"}} for name in "abc"]
+    loaded: list[int] = []
+
+    def fetch(tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:
+        loaded.append(len(file := FakeAttachments.fetch(attachments, tenant_id, ref, at_most=at_most)))
+        return file
+
+    attachments.fetch = fetch  # type: ignore[method-assign]
+    [problem] = preview(a_send(message={"attachments": uploads}), fake_deps(attachments=attachments)).problems
+    assert (problem.path, len(loaded)) == ("message", 1)
+    assert {str(MAX_RAW_BYTES), str(2 * file_size(MAX_UPLOAD // 2 + 1))} <= set(problem.problem.replace(";", "").split())
+
+
+def test_a_preview_shows_a_mail_that_goes_by_ses_v2() -> None:
+    """Up to forty megabytes."""
+    deps = fake_deps(attachments=FakeAttachments({"acme/a": bytes(MAX_UPLOAD - 10_000)}))
+    built = preview(a_send(message={"attachments": [UPLOADED]}), deps)
+    assert built.problems == ()
+    assert built.mime is not None
+    assert SMALL_BYTES < len(built.mime) <= MAX_RAW_BYTES
 
 
 @pytest.mark.parametrize(

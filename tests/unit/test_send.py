@@ -531,7 +531,7 @@ def break_rows(bench: Bench) -> None:
 
 
 def break_attachments(bench: Bench) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise DependencyError("S3", "GetObject")
 
     bench.attachments.fetch = fail  # type: ignore[method-assign]  # the port fails

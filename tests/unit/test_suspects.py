@@ -238,7 +238,7 @@ def test_a_bug_keeps_a_message_for_an_operator_after_it_has_been_tried_by_itself
     """The reason tells that no worker died."""
     bench = Bench()
     bench.attachments.files["acme/1"] = b"x"
-    bench.attachments.fetch = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # the port has a bug
+    bench.attachments.fetch = lambda *_, **__: 1 / 0  # type: ignore[method-assign, assignment, return-value]  # the port has a bug
     uploaded = {"filename": "a.txt", "s3": {"key": "acme/1"}}
     queue_message = a_queue_message(message={"to": [{"email": "jo@example.com"}], "subject": "Hi", "attachments": [uploaded]})
     assert (bench.receive(suspect(DEAD_LETTER_FROM - 1, queue_message)), reasons(bench)) == (["suspect"], [])

@@ -38,7 +38,7 @@ CODES: dict[str, Code] = {
     "message_too_large": Code(
         ErrorClass.FAILED,
         "Caller: a request has at most 1044480 bytes on the queue; upload attachments that make it larger (POST …/attachments, each up to"
-        " 7662670 bytes). SES takes 10485760 bytes of raw message in all; link to files that do not fit.",
+        " 30650683 bytes). SES takes 41943040 bytes of raw message in all; link to files that do not fit.",
     ),
     "attachment_type_blocked": Code(ErrorClass.FAILED, "Caller: SES refuses this file type; send another type, or a link to the file."),
     "attachment_missing": Code(

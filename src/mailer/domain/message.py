@@ -14,10 +14,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from mailer.domain import file_types, header_text
 from mailer.domain.addresses import MAX_WRITTEN, address_fault, ascii_address, same_mailbox
 from mailer.domain.errors import Problem, RequestError
+from mailer.domain.large_mail import LARGE_BYTES
 from mailer.domain.tags import OWN_TAGS
 from mailer.domain.wire import STRICT_BOOL, Path, WireModel, at_most, checked, fault, faults, load_object, matching, parse
 
-MAX_RAW_BYTES = 10_485_760  # SES v1: "Message length is more than 10485760 bytes long"
+MAX_RAW_BYTES = LARGE_BYTES
 MAX_RECIPIENTS = 50  # SES: To, Cc and Bcc of one message together
 MAX_LISTED = 100  # entries of to, cc and bcc together: leaves room for duplicates, which are sent once
 MAX_REPLY_TO = 50
@@ -364,11 +365,14 @@ class EmailMessage(WireModel):
     @property
     def most_bytes(self) -> int:
         """The most bytes of the raw message, before uploads are loaded: SES's limit if there are any."""
-        if any(attachment.s3 for attachment in self.attachments):
-            return MAX_RAW_BYTES
+        return MAX_RAW_BYTES if any(attachment.s3 for attachment in self.attachments) else min(MAX_RAW_BYTES, self.inline_bytes)
+
+    @property
+    def inline_bytes(self) -> int:
+        """The most bytes of the raw message without its uploads."""
         calendar = self.calendar.content if self.calendar else ""
         characters = sum(len(body or "") for body in (self.text, self.html, calendar))
-        return min(MAX_RAW_BYTES, sum(map(_least_size, self.attachments)) + _MOST_PER_CHARACTER * characters + _MUCH_HEADER)
+        return sum(map(_least_size, self.attachments)) + _MOST_PER_CHARACTER * characters + _MUCH_HEADER
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -626,6 +630,11 @@ def schedule(request: SendRequest, created_at: datetime) -> Schedule:
     if problems:
         raise RequestError(problems)
     return Schedule(send_at, expires_at or send_at + DEFAULT_LIFE)
+
+
+def raw_too_large(size: int) -> Problem:
+    """Return the problem of a message whose raw form has at least so many bytes, more than SES takes by any of its operations."""
+    return Problem("message", f"would make a raw message of {size} bytes; SES takes {MAX_RAW_BYTES}")
 
 
 def body_too_large(size: int, at: str) -> RequestError:

@@ -347,6 +347,11 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def bandwidth_key(account: str) -> str:
+    """Return the key of the rate that paces an account's large mails; what it counts is megabytes instead of recipients."""
+    return f"{account}/bandwidth"
+
+
 def account_key(tenant_id: str, region: str, account: str | None) -> str:
     """Return the key of the rate that paces a tenant's mail; a tenant whose AWS account is not known has one of its own."""
     return f"{account}/{region}" if account else f"tenant/{tenant_id}/{region}"

@@ -9,11 +9,22 @@ from pydantic import Field, field_validator
 
 from mailer.domain import file_types
 from mailer.domain.header_text import MAX_FILENAME
-from mailer.domain.message import HEADER_TEXT, MAX_RAW_BYTES, TAKEN_BY_SES
+from mailer.domain.message import HEADER_TEXT, MAX_RAW_BYTES, TAKEN_BY_SES, base64_size
 from mailer.domain.wire import WireModel, fault, matching
 
-MAX_UPLOAD = MAX_RAW_BYTES * 57 // 78
-"""The largest file that fits a message: base64 makes 76 characters and CRLF of each 57 bytes."""
+
+def largest_file(room: int) -> int:
+    """Return the largest file for so many bytes of raw message: base64 makes 76 characters and CRLF of each 57 bytes."""
+    return max(room, 0) * 57 // 78
+
+
+def file_size(octets: int) -> int:
+    """Return the bytes of raw message that a file of so many bytes takes."""
+    return base64_size(4 * -(-octets // 3))
+
+
+MAX_UPLOAD = largest_file(MAX_RAW_BYTES)
+"""The largest file that fits a message, in bytes."""
 
 _ATOM = r"[A-Za-z0-9!#$&^_.+-]{1,64}"
 
@@ -21,12 +32,14 @@ MediaType = Annotated[str, matching(rf"{_ATOM}/{_ATOM}", "type/subtype, without 
 
 
 class UploadRequest(WireModel):
-    """A caller's description of a file; the upload is bound to this type and size."""
+    """A caller's description of a file; the upload is bound to this type and size, and to the checksum if it is given."""
 
     filename: Annotated[str, Field(min_length=1, max_length=MAX_FILENAME), HEADER_TEXT, TAKEN_BY_SES]
     content_type: MediaType | None = None
     size: Annotated[int, Field(strict=True, ge=1)]
     """Bytes."""
+    sha256: Annotated[str, matching(r"[0-9a-f]{64}", "64 hexadecimal digits, in lower case", longest=64)] | None = None
+    """Of the file; S3 then takes no other bytes, and they are checked again when the mail is composed."""
 
     @field_validator("size")
     @classmethod

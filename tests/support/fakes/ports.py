@@ -20,7 +20,7 @@ from mailer.domain.pacing import RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
-from mailer.ports import Page, QueueMessage, RefusedError, Stage, Step, Trial
+from mailer.ports import LargerFileError, Page, QueueMessage, RefusedError, Stage, Step, Trial
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OUR_ROLES = ("arn:aws:iam::111111111111:role/mail-eu-west-1-send", "arn:aws:iam::111111111111:role/mail-eu-west-1-providers")
@@ -251,8 +251,11 @@ class FakeAttachments:
         self.kept[ref.key, version] = file
         return version
 
-    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
-        return self._file(tenant_id, ref)
+    def fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:
+        file = self._file(tenant_id, ref)
+        if at_most is not None and len(file) > at_most:
+            raise LargerFileError(len(file))
+        return file
 
     def _file(self, tenant_id: str, ref: S3Object) -> bytes:
         file = self.files.get(ref.key)

@@ -2,7 +2,8 @@
 
 `aws:PrincipalArn` of a role's session is the ARN of the role (IAM user guide, global condition keys); MiniStack gives the session's.
 One event source mapping is read, updated and deleted by rights of their own (service authorization reference, AWS Lambda); MiniStack asks
-the right to list them for the first and none for the others.
+the right to list them for the first and none for the others. A raw message that goes by SES v2's SendEmail takes ses:SendRawEmail, as AWS's
+refusals show (github.com/nodemailer/nodemailer/issues/1734); MiniStack asks for ses:SendEmail, and nothing here sends any other by v2.
 """
 
 import runpy
@@ -14,6 +15,7 @@ MAPPING_ACTIONS = {"GET": "GetEventSourceMapping", "PUT": "UpdateEventSourceMapp
 
 _resolve = iam_evaluator._resolve_condition_key
 _lambda_action = iam_actions._lambda_action
+_rest_action = iam_actions._match_rest_action
 
 
 def resolve(key: str, context: Any) -> Any:
@@ -31,7 +33,14 @@ def lambda_action(method: str, path: str) -> Any:
     return MAPPING_ACTIONS.get(method) if mapping else _lambda_action(method, path)
 
 
+def rest_action(service: str, *call: Any) -> Any:
+    """Name the action of a call to a REST service as AWS does."""
+    action = _rest_action(service, *call)
+    return "SendRawEmail" if (service, action) == ("ses", "SendEmail") else action
+
+
 if __name__ == "__main__":
+    iam_actions._match_rest_action = rest_action
     iam_actions._lambda_action = lambda_action
     iam_evaluator._resolve_condition_key = resolve
     runpy.run_module("ministack", run_name="__main__", alter_sys=True)

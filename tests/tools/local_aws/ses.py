@@ -30,7 +30,11 @@ from tools.local_aws.proxy import Forward
 from tools.local_aws.ses_events import AcceptedMail
 from tools.local_aws.wire import Request, Response
 
-MAX_MESSAGE = 10_485_760  # bytes of raw message, SES API v1
+MAX_MESSAGE = {"SendRawEmail": 10_485_760, "SendEmail": 41_943_040}  # bytes of raw message: SES API v1, and v2
+BAD_INPUT = {"SendRawEmail": "InvalidParameterValue", "SendEmail": "BadRequestException"}
+THROTTLED = {"SendRawEmail": "Throttling", "SendEmail": "TooManyRequestsException"}
+BANDWIDTH_FROM = 10_485_760  # bytes; larger mails count towards the bandwidth
+BANDWIDTH = 40_000_000.0  # bytes of larger mails a second: https://docs.aws.amazon.com/ses/latest/dg/quotas.html
 MAX_RECIPIENTS = 50
 MAX_LINE = 998  # bytes without CRLF, RFC 5322; SES asks for it too
 DAY = 86_400.0  # seconds
@@ -46,7 +50,7 @@ _ONCE = """
 """
 SINGULAR = frozenset(_ONCE.split())
 _ADDRESS = re.compile(r"[\x21-\x7e]+@[A-Za-z0-9.-]+")
-_MESSAGE_ID = re.compile(rb"<MessageId>([^<@]+)(?:@[^<]*)?</MessageId>")  # the emulator adds a domain; SES does not
+_MESSAGE_ID = re.compile(rb"(?:<MessageId>|\"MessageId\": *\")([^<@\"]+)")  # the emulator adds a domain; SES does not
 
 
 class RefusedError(Exception):
@@ -55,8 +59,9 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RawSend:
-    """One SendRawEmail call."""
+    """One call that sends a raw message, of v1 (SendRawEmail) or v2 (SendEmail)."""
 
+    operation: str
     raw: bytes
     source: str
     destinations: tuple[str, ...]
@@ -64,7 +69,25 @@ class RawSend:
     tags: Mapping[str, str]
 
     @classmethod
-    def read(cls, form: bytes) -> "RawSend":
+    def read(cls, request: Request) -> "RawSend":
+        return cls._of_v2(request.body) if request.operation == "SendEmail" else cls._of_v1(request.body)
+
+    @classmethod
+    def _of_v2(cls, document: bytes) -> "RawSend":
+        """Raises: `RefusedError` for content that is not raw, which the service never sends."""
+        try:
+            asked = json.loads(document)
+            raw = base64.b64decode(asked["Content"]["Raw"]["Data"], validate=True)
+        except (ValueError, KeyError) as error:
+            raise RefusedError("BadRequestException", "Content.Raw.Data is not base64, or not there") from error
+        listed = asked.get("Destination", {})
+        destinations = [address for name in ("ToAddresses", "CcAddresses", "BccAddresses") for address in listed.get(name, [])]
+        tags = {tag["Name"]: tag["Value"] for tag in asked.get("EmailTags", [])}
+        envelope = (asked.get("FromEmailAddress", ""), tuple(destinations or _header_recipients(raw)))
+        return cls("SendEmail", raw, *envelope, asked.get("ConfigurationSetName", ""), tags)
+
+    @classmethod
+    def _of_v1(cls, form: bytes) -> "RawSend":
         fields = [part.partition(b"=") for part in form.split(b"&")]
         data = next((value for name, _, value in fields if name == b"RawMessage.Data"), b"")
         rest = b"&".join(name + b"=" + value for name, _, value in fields if name != b"RawMessage.Data")
@@ -74,30 +97,35 @@ class RawSend:
             text[name]: text.get(name.removesuffix("Name") + "Value", "") for name in text if re.fullmatch(r"Tags\.member\.\d+\.Name", name)
         }
         destinations = [text[name] for name in text if name.startswith("Destinations.member.")]
-        return cls(raw, text.get("Source", ""), tuple(destinations or _header_recipients(raw)), text.get("ConfigurationSetName", ""), tags)
+        envelope = (text.get("Source", ""), tuple(destinations or _header_recipients(raw)))
+        return cls("SendRawEmail", raw, *envelope, text.get("ConfigurationSetName", ""), tags)
 
     def check(self) -> None:
         """Refuse what SES refuses before it looks at identities, in its own words.
 
         Raises: `RefusedError`
         """
-        if len(self.raw) > MAX_MESSAGE:
-            raise RefusedError("InvalidParameterValue", f"Message length is more than {MAX_MESSAGE} bytes long: '{len(self.raw)}'.")
+        most = MAX_MESSAGE[self.operation]
+        if len(self.raw) > most:
+            raise self._refusal(f"Message length is more than {most} bytes long: '{len(self.raw)}'.")
         names = Counter(_header_names(self.raw))
         if not names["from"]:
-            raise RefusedError("InvalidParameterValue", "Missing required header 'From'.")
+            raise self._refusal("Missing required header 'From'.")
         for name, times in names.items():
             if times > 1 and name in SINGULAR:
-                raise RefusedError("InvalidParameterValue", f"Duplicate header '{name.title()}'.")
+                raise self._refusal(f"Duplicate header '{name.title()}'.")
         if not self.destinations:
-            raise RefusedError("InvalidParameterValue", "Missing required header 'To'.")
+            raise self._refusal("Missing required header 'To'.")
         if len(self.destinations) > MAX_RECIPIENTS:
-            raise RefusedError("InvalidParameterValue", f"Recipient count exceeds {MAX_RECIPIENTS}.")
+            raise self._refusal(f"Recipient count exceeds {MAX_RECIPIENTS}.")
         for address in self.destinations:
             if not _ADDRESS.fullmatch(getaddresses([address])[0][1]):
-                raise RefusedError("InvalidParameterValue", _address_fault(address))
+                raise self._refusal(_address_fault(address))
         if max(map(len, self.raw.split(b"\r\n"))) > MAX_LINE:
-            raise RefusedError("InvalidParameterValue", f"Line is longer than {MAX_LINE} bytes.")
+            raise self._refusal(f"Line is longer than {MAX_LINE} bytes.")
+
+    def _refusal(self, text: str) -> RefusedError:
+        return RefusedError(BAD_INPUT[self.operation], text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +220,24 @@ class Allowance:
         self.refilled = now
 
 
+@dataclass(slots=True)
+class Bandwidth:
+    """What an account's large mails use of its bandwidth; a second's worth is forgiven."""
+
+    used_until: float = 0.0
+
+    def take(self, size: int, now: float) -> None:
+        """Count a mail, or refuse it.
+
+        Raises: `RefusedError`
+        """
+        if size <= BANDWIDTH_FROM:
+            return
+        if self.used_until > now + 1:
+            raise RefusedError("Throttling", "Maximum sending bandwidth exceeded.")
+        self.used_until = max(self.used_until, now) + size / BANDWIDTH
+
+
 class SesGate:
     """Answer SES requests: check, let the emulator decide, write down what was accepted, tell what becomes of it, relay it if asked to."""
 
@@ -201,13 +247,14 @@ class SesGate:
         self.relay: tuple[str, int] | None = None
         self._standalone = standalone
         self.limits: dict[str, Allowance] = {}
+        self._bandwidths: dict[str, Bandwidth] = {}
         self._relaying: set[asyncio.Task[None]] = set()
 
     def limit(self, account: str, max_send_rate: float, max_24_hour_send: float) -> None:
         self.limits[account] = Allowance(max_send_rate, max_24_hour_send)
 
     async def answer(self, request: Request, account: str, forward: Forward) -> Response:
-        if request.operation == "SendRawEmail":
+        if request.operation in MAX_MESSAGE:
             return await self._send(request, account, forward)
         if request.operation == "GetSendQuota" and account in self.limits:
             response = await self._ask(request, forward)
@@ -217,11 +264,15 @@ class SesGate:
     async def _send(self, request: Request, account: str, forward: Forward) -> Response:
         allowance = self.limits.get(account, Allowance())
         try:
-            send = RawSend.read(request.body)
+            send = RawSend.read(request)
             send.check()
+            self._bandwidths.setdefault(account, Bandwidth()).take(len(send.raw), time.monotonic())
             taken = allowance.take(len(send.destinations), time.monotonic())
         except RefusedError as refused:
-            return error_response(request, 400, *refused.args)
+            code, text = refused.args
+            throttled = code == "Throttling"
+            status = 429 if throttled and request.operation == "SendEmail" else 400
+            return error_response(request, status, THROTTLED[request.operation] if throttled else code, text)
         response = await self._ask(request, forward)
         found = _MESSAGE_ID.search(response.body)
         if response.status != 200 or not found:
@@ -230,13 +281,13 @@ class SesGate:
         mail = self.ledger.add(send, request, account, found[1].decode())
         self.feedback.accepted(_told(mail, send))
         self._pass_on(mail, send)
-        return _query_answer("SendRawEmail", f"<MessageId>{mail.message_id}</MessageId>")
+        return _accepted(request.operation, mail.message_id)
 
     async def _ask(self, request: Request, forward: Forward) -> Response:
         if not self._standalone:
             return await forward(request)
-        if request.operation == "SendRawEmail":
-            return _query_answer("SendRawEmail", f"<MessageId>{uuid4()}</MessageId>")
+        if request.operation in MAX_MESSAGE:
+            return _accepted(request.operation, str(uuid4()))
         return error_response(request, 403, "AccessDenied", "This SES lets its callers send and do nothing else.")
 
     def _quota(self, account: str) -> Response:
@@ -276,6 +327,12 @@ def _deliver(relay: tuple[str, int], mail: Mail, raw: bytes) -> None:
             smtp.sendmail(mail.source, mail.destinations, raw)
     except OSError as error:  # SMTPException is one
         logging.getLogger(__name__).warning("mail %s was not relayed: %s", mail.message_id, error)
+
+
+def _accepted(operation: str, message_id: str) -> Response:
+    if operation == "SendEmail":
+        return Response.make(200, json.dumps({"MessageId": message_id}).encode(), "application/json")
+    return _query_answer("SendRawEmail", f"<MessageId>{message_id}</MessageId>")
 
 
 def _query_answer(operation: str, inner: str) -> Response:

@@ -17,6 +17,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/]+)/([^/]+)/aws4_request")
 _ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
 NO_BODY = frozenset({204, 304})
+SES_V2 = {("POST", "/v2/email/outbound-emails"): "SendEmail", ("GET", "/v2/email/account"): "GetAccount"}
+"""The calls of SES v2 that the service makes, by method and path."""
 
 
 class ClosedError(Exception):
@@ -49,12 +51,12 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """`SendRawEmail`, `PutItem`, …; for REST services such as S3 the method. Form posts name it in the body alone."""
+        """`SendRawEmail`, `PutItem`, …; of S3 the method. Form posts name it in the body alone, SES v2 in path and method."""
         if target := self.headers.get("x-amz-target"):
             return target.rpartition(".")[2]
         if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded") and (found := _ACTION.search(self.body)):
             return found[1].decode("ascii")
-        return self.method
+        return SES_V2.get((self.method, self.path), self.method)
 
     @property
     def keeps_alive(self) -> bool:

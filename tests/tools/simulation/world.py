@@ -350,7 +350,7 @@ class SimAttachments(FakeAttachments):
         super().__init__()
         self._world = world
 
-    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:  # noqa: ARG002 - as the port has it
+    def fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:  # noqa: ARG002 - as the port has it
         self._world.meet(ref.key.rpartition("/")[2], "render")
         return b"uploaded"
 

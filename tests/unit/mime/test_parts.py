@@ -12,6 +12,7 @@ import pytest
 from mailer.domain.errors import RequestError
 from mailer.domain.message import MAX_RAW_BYTES, S3Object
 from mailer.domain.mime import Sender, compose, problems
+from mailer.domain.uploads import MAX_UPLOAD
 from unit.mime.samples import DATE, SENDER, b64, mail, message, parsed, read
 
 PDF = {"filename": "invoice.pdf", "content": b64(b"%PDF")}
@@ -188,10 +189,10 @@ def test_no_more_is_fetched_once_the_message_is_too_large() -> None:
 
     def load(ref: S3Object) -> bytes:
         calls.append(ref)
-        return bytes(6_000_000)
+        return bytes(20_000_000)
 
     files = [{"filename": f"{at}.bin", "s3": {"key": f"acme/{at}"}} for at in range(10)]
-    with pytest.raises(RequestError, match=rf"raw message of 16\d+ bytes; SES takes {MAX_RAW_BYTES}") as refusal:
+    with pytest.raises(RequestError, match=rf"raw message of 54\d+ bytes; SES takes {MAX_RAW_BYTES}") as refusal:
         mail(load=load, attachments=files)
     assert refusal.value.code == "message_too_large"
     assert len(calls) == 2
@@ -203,7 +204,7 @@ def test_the_largest_message_is_taken_and_one_octet_more_is_not() -> None:
     def size(octets: int) -> int:
         return len(mail(load=lambda _: bytes(octets), attachments=[{"filename": "a.bin", "s3": {"key": "acme/5f"}}]).mime)
 
-    low, high = 7_000_000, 8_000_000
+    low, high = MAX_UPLOAD - 1000, MAX_UPLOAD + 1000
     while high - low > 1:
         middle = (low + high) // 2
         try:

@@ -1,5 +1,6 @@
 """Attachments that callers upload before sending: to the private bucket under `attachments/{tenantId}/`, by a presigned PUT."""
 
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from mailer.adapters.aws import dependency_errors, readable
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.message import S3Object
 from mailer.domain.uploads import MAX_UPLOAD, Upload, UploadRequest
+from mailer.ports import LargerFileError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,6 +22,8 @@ PREFIX = "attachments/"
 
 VALID_FOR = timedelta(minutes=15)
 """How long a presigned upload is valid; it ends earlier with the function's own credentials."""
+
+CHECKSUM_HEADER = "x-amz-checksum-sha256"
 
 _GONE = frozenset({"NoSuchKey", "404"})
 
@@ -35,8 +39,9 @@ class S3Attachments:
         self._bucket = bucket
 
     def create_upload(self, tenant_id: str, request: UploadRequest) -> Upload:
-        """Presign one upload; S3 refuses another type, length or key, because the signature covers them."""
+        """Presign one upload; S3 refuses another type, length, key, or content (if its checksum is given): the signature covers them."""
         key = f"{tenant_id}/{uuid4().hex}"
+        checksum = {"ChecksumSHA256": b64encode(bytes.fromhex(request.sha256)).decode("ascii")} if request.sha256 else {}
         url = self._client.generate_presigned_url(
             "put_object",
             Params={
@@ -44,10 +49,12 @@ class S3Attachments:
                 "Key": PREFIX + key,
                 "ContentType": request.media_type,
                 "ContentLength": request.size,
+                **checksum,
             },
             ExpiresIn=int(VALID_FOR.total_seconds()),
         )
         headers = {"Content-Type": request.media_type, "Content-Length": str(request.size)}
+        headers |= {CHECKSUM_HEADER: checksum["ChecksumSHA256"]} if checksum else {}
         return Upload(key, url, headers, datetime.now(UTC) + VALID_FOR)
 
     def version(self, tenant_id: str, ref: S3Object) -> str | None:
@@ -58,14 +65,16 @@ class S3Attachments:
             _check_size(ref, found["ContentLength"])
             return found.get("VersionId")
 
-    def fetch(self, tenant_id: str, ref: S3Object) -> bytes:
+    def fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:
         """Return an uploaded object of this tenant; see `ports.Attachments.fetch`."""
         with dependency_errors("S3", "GetObject"), readable("S3", "GetObject"):
             with _found(ref):
-                found = self._client.get_object(**self._object(tenant_id, ref))
+                found = self._client.get_object(**self._object(tenant_id, ref), ChecksumMode="ENABLED")
             with closing(found["Body"]) as body:
                 _check_size(ref, found["ContentLength"])
-                return body.read()
+                if at_most is not None and found["ContentLength"] > at_most:
+                    raise LargerFileError(found["ContentLength"])
+                return body.read()  # and botocore compares the checksum
 
     def _object(self, tenant_id: str, ref: S3Object) -> Any:
         if not ref.key.startswith(f"{tenant_id}/"):

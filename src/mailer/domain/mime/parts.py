@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from mailer.domain.errors import Problem, RequestError
-from mailer.domain.message import MAX_RAW_BYTES, Attachment, EmailMessage, S3Object
+from mailer.domain.message import MAX_RAW_BYTES, Attachment, EmailMessage, S3Object, raw_too_large
 from mailer.domain.mime import bodies
 from mailer.domain.mime.bodies import Body
 from mailer.domain.mime.headers import folded, is_plain_parameter, parameter, parameterised
@@ -103,9 +103,7 @@ def _files(attachments: Iterable[Attachment], load: Load | None) -> list[Part]:
 def refuse_too_large(size: int) -> None:
     """Refuse a message whose raw form has at least so many octets, where SES would."""
     if size > MAX_RAW_BYTES:
-        raise RequestError(
-            [Problem("message", f"would make a raw message of {size} bytes; SES takes {MAX_RAW_BYTES}")], "message_too_large"
-        )
+        raise RequestError([raw_too_large(size)], "message_too_large")
 
 
 def _octets(attachment: Attachment, load: Load | None) -> bytes | None:

@@ -208,6 +208,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "filename": "The name that the attachment will have.",
         "contentType": "The media type, without parameters; guessed from the file name where it is left out.",
         "size": "Bytes of the file, exactly.",
+        "sha256": "SHA-256 of the file, in hexadecimal; S3 then takes no other bytes.",
     },
     "UploadAnswer": {"upload": "The one request that uploads the file.", "s3": "What goes into the attachment; add the versionId."},
     "UploadTo": {

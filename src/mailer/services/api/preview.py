@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 from mailer.domain import mime
 from mailer.domain.errors import Problem, RequestError
-from mailer.domain.message import EmailMessage, S3Object, SendRequest
+from mailer.domain.message import MAX_RAW_BYTES, EmailMessage, S3Object, SendRequest, raw_too_large
 from mailer.domain.mime import Sender
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
 from mailer.domain.suppressions import Suppression
+from mailer.domain.uploads import file_size, largest_file
+from mailer.ports import LargerFileError
 from mailer.services.api.messages import MessagesDependencies, SubmittedRequest, check_tags, prepare_request, provider_rows
 from mailer.services.suppressions.entries import read_entries
 
@@ -83,13 +85,18 @@ def _queue_problems(send: SendRequest, config: StoredConfig, deps: MessagesDepen
 
 
 def _uploads(send: SendRequest, deps: MessagesDependencies) -> tuple[dict[S3Object, bytes], list[Problem]]:
+    """Load the uploads; none beyond what fits into a message, which a hundred of them could exceed seventy times."""
     found: dict[S3Object, bytes] = {}
     missing: list[Problem] = []
+    taken = 0
     for number, attachment in enumerate(send.message.attachments):
         if attachment.s3 is None:
             continue
         try:
-            found[attachment.s3] = deps.attachments.fetch(send.tenant_id, attachment.s3)
+            found[attachment.s3] = deps.attachments.fetch(send.tenant_id, attachment.s3, at_most=largest_file(MAX_RAW_BYTES - taken))
+            taken += file_size(len(found[attachment.s3]))
+        except LargerFileError as larger:
+            return found, [*missing, raw_too_large(taken + file_size(larger.size))]
         except RequestError as refusal:
             missing += [Problem(f"message.attachments[{number}].s3", p.problem) for p in refusal.problems]
     return found, missing

@@ -1,6 +1,6 @@
 """Send a batch of requests from the queue.
 
-send.py          the batch: read, prepare, reserve slots, compose, pass the fence, call the provider
+send.py          the batch: read, prepare, reserve slots, compose, pass the fence, call the provider; large mails after all others
 intake.py        read one queue message into a job, or end its request
 suspects.py      messages that SQS delivers again are tried one by one, so that one that kills its worker stops no others
 suppressed.py    which recipients are left out
@@ -9,6 +9,7 @@ outcomes.py      record the provider's answer
 requeueing/      requests that cannot be sent now: they wait, go back to the queue, or end
 jobs.py          the job that passes through the steps, and their dependencies
 timings.py       how long each step took
+upload_loader.py loads a message's uploads, as far as there is memory for them
 byte_budget.py   limits the bytes in memory
 
 When a reply is lost

@@ -5,7 +5,7 @@ returned failures and SQS redelivers it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
 
@@ -13,14 +13,15 @@ from mailer.domain import changes, proof
 from mailer.domain.changes import Fence, SentBy
 from mailer.domain.delivery import NotSent, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorClass, ErrorInfo, NotSentError, RequestError
-from mailer.domain.message import MAX_BODY, canonical_json
+from mailer.domain.large_mail import SMALL_BYTES, upload_time
+from mailer.domain.message import MAX_BODY, S3Object, canonical_json
 from mailer.domain.mime import Mail, compose
 from mailer.domain.pacing import RetryAt, Slot
 from mailer.domain.provider import Blocked, Provider, StoredConfig, sending_state
 from mailer.domain.remediation import provider_with_remediation, with_remediation
 from mailer.domain.retries import retry_delay
 from mailer.domain.tags import tagged
-from mailer.ports import QueueMessage, RefusedError
+from mailer.ports import LargerFileError, QueueMessage, RefusedError
 from mailer.services.requests.queue_messages import ids_alone
 from mailer.services.requests.uploads import pin
 from mailer.services.sending.byte_budget import Held
@@ -30,13 +31,22 @@ from mailer.services.sending.outcomes import record_outcome, record_tenant_fault
 from mailer.services.sending.requeueing.deferral import defer, end_job, keep_for_operator
 from mailer.services.sending.requeueing.reconcile import reconcile
 from mailer.services.sending.requeueing.requeue import carry_proof, park, requeue_at
-from mailer.services.sending.slots import PreparedSend, ScheduledSend, apply_backpressure, reserve_slots, revalidate_slot
+from mailer.services.sending.slots import (
+    PreparedSend,
+    ScheduledSend,
+    apply_backpressure,
+    reserve_bandwidth,
+    reserve_slots,
+    revalidate_slot,
+)
 from mailer.services.sending.suppressed import ALL_SUPPRESSED, Entries, Rows, look_up, suppressed_of
 from mailer.services.sending.suspects import is_suspect, requeue_in_time, try_alone
+from mailer.services.sending.upload_loader import UploadLoader
 
 CALL_SPAN = timedelta(seconds=27)
-"""How long an attempt may take: the fence, connect (3 s), TLS handshake (3 s), write (5 s), read (10 s), and recording the outcome.
-An attempt is not begun with less of the function's time left, and after it the attempt counts as lost."""
+"""How long an attempt may take: the fence, connect (3 s), TLS handshake (3 s), write (5 s, for a large mail `upload_time` more),
+read (10 s), and recording the outcome. An attempt is not begun with less of the function's time left, and after it the attempt counts as
+lost."""
 
 FENCE_SPAN = timedelta(seconds=5)
 """If the fence took longer, too little time is left for the call, which is not made then."""
@@ -70,8 +80,10 @@ def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: dat
     entries = look_up(jobs, rows, deps)
     prepared = list(deps.workers.map(lambda job: _safely(job, deps, lambda: prepare_send(job, rows, entries, deps)), jobs))
     sends = reserve_slots((one for one in prepared if isinstance(one, PreparedSend)), deps, latest=ends_at - CALL_SPAN)
-    taken = deps.workers.map(lambda scheduled: _safely(scheduled.prepared.job, deps, lambda: deliver(scheduled, deps, ends_at)), sends)
-    return [unsafe for unsafe in chain(prepared, taken) if isinstance(unsafe, Received)]
+    taken = list(deps.workers.map(lambda one: _safely(one.prepared.job, deps, lambda: deliver(one, deps, ends_at)), sends))
+    large = [one for one in taken if isinstance(one, ScheduledLargeSend)]
+    after = deps.workers.map(lambda one: _safely(one.prepared.job, deps, lambda: deliver_large(one, deps, ends_at)), large)
+    return [unsafe for unsafe in chain(prepared, taken, after) if isinstance(unsafe, Received)]
 
 
 def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
@@ -222,20 +234,44 @@ def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, erro
         defer(job, deps, deps.clock.now() + retry_delay(NotSent(error), job.queue_message.failures), error)
 
 
-def deliver(scheduled: ScheduledSend, deps: SendDependencies, ends_at: datetime) -> None:
-    """Send a request at its slot, or defer it until then.
+@dataclass(frozen=True, slots=True)
+class ScheduledLargeSend:
+    """A send whose uploads take more memory than a small mail may: its turn comes when the small ones of the batch are out."""
+
+    prepared: PreparedSend
+    slot: Slot
+
+
+def deliver(scheduled: ScheduledSend, deps: SendDependencies, ends_at: datetime) -> ScheduledLargeSend | None:
+    """Send a request at its slot, or defer it until then; return it where it is large, with nothing of it in memory.
 
     Raises:
         DependencyError: an AWS service failed before the fence.
     """
     match scheduled.plan:
         case Slot() as slot:
-            with deps.budget.hold(scheduled.prepared.job.send.message.most_bytes) as held:
-                _send_at(slot, scheduled.prepared, held, deps, ends_at)
+            return _deliver_small(slot, scheduled.prepared, deps, ends_at)
         case RetryAt() as retry:
             _defer_to_slot(retry, scheduled.prepared.job, deps)
+            return None
         case failure:
             raise failure
+
+
+def _deliver_small(slot: Slot, prepared: PreparedSend, deps: SendDependencies, ends_at: datetime) -> ScheduledLargeSend | None:
+    message = prepared.job.send.message
+    try:
+        with deps.budget.hold(min(message.most_bytes, SMALL_BYTES)) as held:
+            _send_at(slot, prepared, held, deps, ends_at, UploadLoader(prepared.job, deps, SMALL_BYTES - message.inline_bytes))
+    except LargerFileError:
+        return ScheduledLargeSend(prepared, slot)
+    return None
+
+
+def deliver_large(large: ScheduledLargeSend, deps: SendDependencies, ends_at: datetime) -> None:
+    """Send a large mail; raises as `deliver`."""
+    with deps.budget.hold(large.prepared.job.send.message.most_bytes) as held:
+        _send_at(large.slot, large.prepared, held, deps, ends_at, UploadLoader(large.prepared.job, deps))
 
 
 def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
@@ -243,14 +279,23 @@ def _defer_to_slot(retry: RetryAt, job: Job, deps: SendDependencies) -> None:
     defer(job, deps, retry.at, None, slot=retry.slot)
 
 
-def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime) -> None:
-    """Compose the mail, wait for the slot, send. A mail that cannot be composed wastes its slot."""
+def _send_at(
+    slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependencies, ends_at: datetime, load: Callable[[S3Object], bytes]
+) -> None:
+    """Compose the mail, wait for the slots, send. A mail that cannot be composed wastes its slot."""
     try:
-        mail = _compose(prepared, deps)
+        mail = _compose(prepared, deps, load)
     except RequestError as refusal:
         end_job(prepared.job, deps, ErrorInfo(refusal.code, str(refusal)))
         return
     held.shrink(len(mail.mime))
+    upload = reserve_bandwidth(len(mail.mime), prepared, deps)
+    if isinstance(upload, RetryAt):
+        deps.telemetry.paced(upload.at - deps.clock.now())
+        defer(prepared.job, deps, upload.at, None, upload_slot=upload.slot)
+        return
+    with prepared.job.timings.measured("pacing", deps.clock):
+        deps.clock.wait_until(upload.at)
     plan = revalidate_slot(slot, prepared, deps)
     if isinstance(plan, RetryAt):
         _defer_to_slot(plan, prepared.job, deps)
@@ -261,23 +306,18 @@ def _send_at(slot: Slot, prepared: PreparedSend, held: Held, deps: SendDependenc
     _send_once(prepared, mail, deps, ends_at)
 
 
-def _compose(prepared: PreparedSend, deps: SendDependencies) -> Mail:
-    job = prepared.job
-    with job.timings.measured("compose", deps.clock):
-        return compose(
-            prepared.message,
-            prepared.provider.sender,
-            date=deps.clock.now(),
-            load=lambda ref: deps.attachments.fetch(job.tenant_id, ref),
-        )
+def _compose(prepared: PreparedSend, deps: SendDependencies, load: Callable[[S3Object], bytes]) -> Mail:
+    with prepared.job.timings.measured("compose", deps.clock):
+        return compose(prepared.message, prepared.provider.sender, date=deps.clock.now(), load=load)
 
 
 def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_at: datetime) -> None:
-    job, now = prepared.job, deps.clock.now()
-    if now + CALL_SPAN > ends_at:
+    job, now, size = prepared.job, deps.clock.now(), len(mail.mime)
+    span = CALL_SPAN + upload_time(size)
+    if now + span > ends_at:
         defer(job, deps, now, None)
         return
-    owner, deadline = deps.new_owner(), now + CALL_SPAN
+    owner, deadline = deps.new_owner(), now + span
     suppressed = job.request.recipients - prepared.recipients
     change = changes.begin(job.request, now, owner=owner, deadline=deadline, sent_by=_sent_by(prepared), suppressed=suppressed)
     try:
@@ -301,7 +341,7 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
         outcome = prepared.provider.send(mail, tags=_tags(job, fence))
     deps.telemetry.answered(record, outcome, job.timings.steps)
     record_outcome(job, deps, fence, outcome, prepared.row)
-    apply_backpressure(outcome, prepared, deps)
+    apply_backpressure(outcome, size, prepared, deps)
 
 
 def _sent_by(prepared: PreparedSend) -> SentBy:

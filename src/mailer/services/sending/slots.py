@@ -1,4 +1,7 @@
-"""Reserve sending slots for a batch: one reservation per sending account; the messages are sent in the order of their slots."""
+"""Reserve sending slots for a batch: one reservation per sending account; the messages are sent in the order of their slots.
+
+A large mail needs a second slot, of its account's bandwidth: SES takes only so many bytes of them a second. Small mails do not wait for it.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,8 +11,9 @@ from itertools import chain
 
 from mailer.domain.delivery import NotSent, Outcome
 from mailer.domain.errors import DependencyError
+from mailer.domain.large_mail import BANDWIDTH, is_large, megabytes
 from mailer.domain.message import EmailMessage
-from mailer.domain.pacing import FORGIVEN, RateSource, RetryAt, Slot
+from mailer.domain.pacing import FORGIVEN, RateSource, RetryAt, Slot, bandwidth_key
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.ports import EmailProvider
 from mailer.services.pacing.accounts import account_of, rate_source
@@ -95,22 +99,36 @@ def revalidate_slot(slot: Slot, prepared: PreparedSend, deps: SendDependencies) 
     return deps.pacer.reserve(prepared.account, _source([prepared]), [prepared.recipients], [None], now)[0]
 
 
+def reserve_bandwidth(size: int, prepared: PreparedSend, deps: SendDependencies) -> Slot | RetryAt:
+    """Return when a mail of so many bytes may be uploaded: a small one now, a large one when its account's bandwidth is free.
+
+    Raises:
+        DependencyError: the pacing table did not answer.
+    """
+    now = deps.clock.now()
+    if prepared.account is None or not is_large(size):
+        return Slot(now)
+    carried = prepared.job.queue_message.upload_slot
+    return deps.pacer.reserve(bandwidth_key(prepared.account), RateSource(configured=BANDWIDTH), [megabytes(size)], [carried], now)[0]
+
+
 def _source(prepared: Sequence[PreparedSend]) -> RateSource:
     """Return the source of the rate; GetSendQuota is only called if verify was allowed to call it."""
     answering = next((one.provider for one in prepared if one.config.quota_rate is not None), None)
     return rate_source([one.config for one in prepared], (lambda: answering.account_facts().max_send_rate) if answering else None)
 
 
-def apply_backpressure(outcome: Outcome, prepared: PreparedSend, deps: SendDependencies) -> None:
+def apply_backpressure(outcome: Outcome, size: int, prepared: PreparedSend, deps: SendDependencies) -> None:
     """Slow the account down after a throttle; pause it if its quota is used up.
 
+    The throttle of a large mail slows large mails only; if it was for the sending rate, a small mail will meet it too.
     If the pacing table does not answer, the rate stays until the next refusal.
     """
     if prepared.account is None or not isinstance(outcome, NotSent):
         return
     try:
         if outcome.error.code == "throttled":
-            deps.pacer.throttled(prepared.account, deps.clock.now())
+            deps.pacer.throttled(bandwidth_key(prepared.account) if is_large(size) else prepared.account, deps.clock.now())
         elif outcome.error.code == "daily_quota_exceeded":
             deps.pacer.quota_exhausted(prepared.account, deps.clock.now())
     except DependencyError as failure:

@@ -24,8 +24,9 @@ def defer(
     waits_for: WaitsFor = WaitsFor.TIME,
     *,
     slot: float | None = None,
+    upload_slot: float | None = None,
 ) -> None:
-    """Defer a request that has not passed the fence; `slot` is the reservation that its next message carries.
+    """Defer a request that has not passed the fence; the slots are the reservations that its next message carries.
 
     Raises:
         DependencyError: neither queue nor bucket took it.
@@ -33,7 +34,7 @@ def defer(
     record = deps.messages.get(job.tenant_id, job.send.request_id)
     if record is not None and not _is_deferrable(job, record) and not reconcile(job, deps, record):
         return
-    deferral = requeue_or_park(job, deps, until, error, waits_for, slot=slot)
+    deferral = requeue_or_park(job, deps, until, error, waits_for, slot=slot, upload_slot=upload_slot)
     try:
         deps.telemetry.recorded(deps.messages.apply(changes.defer(job.request, deps.clock.now(), deferral)), job.timings.steps)
     except RefusedError as refusal:  # its record changed meanwhile; its next message will be reconciled with it

@@ -17,17 +17,29 @@ from mailer.services.sending.jobs import Job, Received, SendDependencies
 
 
 def requeue(
-    job: Job, deps: SendDependencies, delay: timedelta, *, proof: str | None = None, parked: str | None = None, slot: float | None = None
+    job: Job,
+    deps: SendDependencies,
+    delay: timedelta,
+    *,
+    proof: str | None = None,
+    parked: str | None = None,
+    slot: float | None = None,
+    upload_slot: float | None = None,
 ) -> None:
     """Put the request's next message on the queue, with the next generation; `parked` is the key if its body was parked since.
 
-    Only the `slot` given here is kept: the slot of the job's own message was used or forfeited.
+    Only the slots given here are kept: those of the job's own message were used or forfeited.
 
     Raises:
         DependencyError: SQS did not take it.
     """
     queue_message = replace(
-        job.queue_message, generation=job.queue_message.generation + 1, proof=proof, parked=parked or job.queue_message.parked, slot=slot
+        job.queue_message,
+        generation=job.queue_message.generation + 1,
+        proof=proof,
+        parked=parked or job.queue_message.parked,
+        slot=slot,
+        upload_slot=upload_slot,
     )
     enqueue(replace(queue_message, redeliveries=job.received.redeliveries, schema=SCHEMA), deps, delay)
 
@@ -50,6 +62,7 @@ def requeue_or_park(
     waits_for: WaitsFor = WaitsFor.TIME,
     *,
     slot: float | None = None,
+    upload_slot: float | None = None,
 ) -> Deferral:
     """Requeue the message, or park the body if the wait is too long for the queue; the caller writes the returned deferral to the record.
 
@@ -72,7 +85,7 @@ def requeue_or_park(
         except DependencyError as failure:
             deps.telemetry.failed("park", job.tenant_id, failure)
             deferral = replace(deferral, until=deps.clock.now() + MAX_DELAY, waits_for=WaitsFor.TIME)
-    requeue(job, deps, min(delay, MAX_DELAY), slot=slot)
+    requeue(job, deps, min(delay, MAX_DELAY), slot=slot, upload_slot=upload_slot)
     return deferral
 
 
