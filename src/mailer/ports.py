@@ -15,6 +15,7 @@ from mailer.domain.mime import Mail, Sender
 from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredConfig
+from mailer.domain.statistics import Bucket, Counts
 from mailer.domain.suppressions import Entry, Reason
 from mailer.domain.uploads import Upload, UploadRequest
 
@@ -580,6 +581,39 @@ class Telemetry(Protocol):
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         """Report how many open records are overdue, and how late the longest overdue one was swept."""
+        ...
+
+
+# -- statistics ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWrite:
+    """One write of a record, as the messages table's stream tells of it."""
+
+    sequence_number: str
+    """Digits that grow within a shard of the stream."""
+    old: Delivery | None
+    new: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one write adds to a bucket."""
+
+    sequence_number: str
+    counts: Counts
+
+
+class StatisticsTable(Protocol):
+    """What became of recipients, by tenant or sending account and hour. Every method may raise DependencyError."""
+
+    def add(self, bucket: Bucket, shard: str, counted: Sequence[Counted]) -> None:
+        """Add what writes of one shard, in its order, change; those that were added before add nothing."""
+        ...
+
+    def read(self, series: str, since: datetime, until: datetime) -> Mapping[datetime, Counts]:
+        """Return the counts of each hour from `since` on that begins before `until`, consistently; hours without any are left out."""
         ...
 
 

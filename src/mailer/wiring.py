@@ -19,6 +19,7 @@ from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessages
 from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
 from mailer.adapters.dynamodb.provider_feedback import DynamoProviderFeedback
 from mailer.adapters.dynamodb.providers_table import DynamoProvidersTable
+from mailer.adapters.dynamodb.statistics_table import DynamoStatisticsTable
 from mailer.adapters.dynamodb.suppressions_table import DynamoSuppressionsTable
 from mailer.adapters.dynamodb.trials import DynamoTrials
 from mailer.adapters.event_source import LambdaEventSource
@@ -371,3 +372,12 @@ def sweep_dependencies() -> SweepDependencies:
 def event_bus() -> EventBridgeBus:
     """Return the event bus that other systems subscribe to."""
     return EventBridgeBus(_client("events"), settings().event_bus)
+
+
+# ── StatisticsFunction ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def statistics_table() -> DynamoStatisticsTable:
+    """Return the statistics."""
+    return DynamoStatisticsTable(dynamodb(), settings().statistics_table)

@@ -12,7 +12,7 @@ from tools.local_aws.running import LocalAws
 from tools.local_aws.server import REGION
 from tools.local_aws.stack import NAME, platform_session
 
-FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "PublishFunction"]
+FUNCTIONS = ["MessagesFunction", "ProvidersFunction", "SendFunction", "SweepFunction", "PublishFunction", "StatisticsFunction"]
 CONTEXT = {"tenant_id": "acme", "provider": "ses", "version": "1"}
 DENIED = {"AccessDenied", "AccessDeniedException"}
 

@@ -33,6 +33,7 @@ ROUTES = {
     "POST /tenants/{tenantId}/messages/{requestId}/cancel": "MessagesFunction",
     "POST /tenants/{tenantId}/messages/{requestId}/resolve": "MessagesFunction",
     "POST /tenants/{tenantId}/attachments": "MessagesFunction",
+    "GET /tenants/{tenantId}/statistics": "MessagesFunction",
     "GET /openapi.json": "MessagesFunction",
 }
 """Every route, and the function that answers it."""

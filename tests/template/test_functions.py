@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from mailer.domain.delivery import END_STATUSES
+from mailer.domain.delivery import END_STATUSES, Status
+from mailer.domain.statistics import counted
 from mailer.settings import Settings
 from support.aws import tables
+from support.fakes.ports import a_delivery
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
@@ -34,9 +36,16 @@ def names_that_settings_read() -> set[str]:
     return {name for name in asked if not name.startswith("AWS_")}  # Lambda's own, and the SDK's
 
 
-def test_there_are_at_most_five_functions() -> None:
+def test_there_are_few_functions() -> None:
     """A reader keeps them in mind."""
-    assert FUNCTIONS == ["MessagesFunction", "ProvidersFunction", "PublishFunction", "SendFunction", "SweepFunction"]
+    assert FUNCTIONS == [
+        "MessagesFunction",
+        "ProvidersFunction",
+        "PublishFunction",
+        "SendFunction",
+        "StatisticsFunction",
+        "SweepFunction",
+    ]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -153,6 +162,29 @@ def test_telling_is_called_for_ends_alone() -> None:
     assert set(pattern["dynamodb"]["NewImage"]["status"]["S"]) == {status.value for status in END_STATUSES}
     assert pattern["eventName"] == ["INSERT", "MODIFY"]
     assert patterns("ProvidersTable") == [{"eventName": ["INSERT", "MODIFY"]}]
+
+
+def test_counting_misses_no_write_and_knows_the_shard() -> None:
+    """Writes are counted once by their order within a shard: one invocation a shard at a time, and a window, for which Lambda names it."""
+    [event] = function("StatisticsFunction")["Events"].values()
+    source = event["Properties"]
+    assert (event["Type"], source["Stream"]) == ("DynamoDB", {"Fn::GetAtt": ["MessagesTable", "StreamArn"]})
+    assert source["StartingPosition"] == "TRIM_HORIZON"
+    assert source["TumblingWindowInSeconds"] > 0
+    assert not {"MaximumRetryAttempts", "MaximumRecordAgeInSeconds", "ParallelizationFactor"} & set(source)
+
+
+def test_counting_hears_of_every_record_that_was_or_is_counted() -> None:
+    """What ends, and what had ended and goes on after all."""
+    [event] = function("StatisticsFunction")["Events"].values()
+    ends, ended = [json.loads(one["Pattern"]) for one in event["Properties"]["FilterCriteria"]["Filters"]]
+    everything = {status.value for status in Status if of_a_record(status)}
+    assert set(ends["dynamodb"]["NewImage"]["status"]["S"]) == set(ended["dynamodb"]["OldImage"]["status"]["S"]) == everything
+    assert (ends["eventName"], ended["eventName"]) == (["INSERT", "MODIFY"], ["MODIFY"])
+
+
+def of_a_record(status: Status) -> object:
+    return counted(a_delivery(status=status))
 
 
 @pytest.mark.parametrize("name", ["MessagesFunction", "ProvidersFunction"])

@@ -175,6 +175,7 @@ def test_nobody_sends_from_our_own_account() -> None:
         ("MessagesTable", {"MessagesFunction", "SendFunction", "SweepFunction"}),
         ("PacingTable", {"SendFunction"}),
         ("SuppressionsTable", {"ProvidersFunction"}),
+        ("StatisticsTable", {"StatisticsFunction"}),
     ],
 )
 def test_each_table_has_its_writers(table: str, writers: set[str]) -> None:
@@ -287,11 +288,16 @@ def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
         assert "ManagedPolicyArns" not in role
 
 
-def test_only_telling_reads_the_streams_and_speaks_on_the_bus() -> None:
-    """It changes nothing but the mark on a row that the tenant sent."""
-    for table in ("MessagesTable", "ProvidersTable", "SuppressionsTable"):
+def test_only_telling_and_counting_read_the_streams_and_only_telling_speaks_on_the_bus() -> None:
+    """It changes nothing but the mark on a row that the tenant sent. A shard bears two readers at most."""
+    readers = {
+        "MessagesTable": {"PublishFunction", "StatisticsFunction"},
+        "ProvidersTable": {"PublishFunction"},
+        "SuppressionsTable": {"PublishFunction"},
+    }
+    for table, allowed_readers in readers.items():
         for action in ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"):
-            assert who_may(action, f"{table} stream") == {"PublishFunction"}
+            assert who_may(action, f"{table} stream") == allowed_readers
     assert who_may("events:PutEvents", "EventBus") == {"PublishFunction"}
     assert {grant.resource for grant in grants("PublishFunction")} - {"*"} == {
         "MessagesTable stream",

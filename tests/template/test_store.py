@@ -30,6 +30,7 @@ def indexes(table: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
         ("ProvidersTable", ["tenantId"]),
         ("MessagesTable", ["tenantId", "requestId"]),
         ("PacingTable", ["account"]),
+        ("StatisticsTable", ["series", "hourShard"]),
         ("FeedbackTable", ["pk", "sk"]),
         ("SuppressionsTable", ["tenantId", "email"]),
     ],
@@ -74,12 +75,12 @@ def test_no_index_holds_a_sealed_config() -> None:
 
 def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
     """The adapters set it: on records once they have ended, on paces and on what SES told when they no longer matter."""
-    for table in ("MessagesTable", "PacingTable", "FeedbackTable", "SuppressionsTable"):
+    for table in ("MessagesTable", "PacingTable", "StatisticsTable", "FeedbackTable", "SuppressionsTable"):
         assert resource(table)["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
     assert "TimeToLiveSpecification" not in resource("ProvidersTable")["Properties"]
 
 
-@pytest.mark.parametrize("table", ["ProvidersTable", "MessagesTable"])
+@pytest.mark.parametrize("table", ["ProvidersTable", "MessagesTable", "StatisticsTable"])
 def test_tables_of_record_can_be_restored_and_are_encrypted(table: str) -> None:
     """To any second of the last 35 days."""
     properties = resource(table)["Properties"]

@@ -19,3 +19,8 @@ def from_millis(millis: int) -> datetime:
 def rfc3339(moment: datetime) -> str:
     """Write a moment in UTC as API and events show it: `2026-11-24T08:00:00.000Z`."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_hour(text: str) -> datetime:
+    """Read an hour as `2026-11-24T12`."""
+    return datetime.strptime(text, "%Y-%m-%dT%H").replace(tzinfo=UTC)

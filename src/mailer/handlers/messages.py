@@ -10,7 +10,8 @@ from pydantic import Field
 from mailer import wiring
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import Problem, RequestError
-from mailer.domain.message import RequestId, SendRequest, read_request
+from mailer.domain.message import RequestId, SendRequest, UtcTime, read_request
+from mailer.domain.statistics import Period
 from mailer.domain.uploads import UploadRequest
 from mailer.domain.wire import load, load_object, matching, read
 from mailer.handlers.rest.api import (
@@ -30,6 +31,7 @@ from mailer.handlers.rest.models import (
     PreviewAnswer,
     ProblemDocument,
     ResolveRequest,
+    StatisticsAnswer,
     StatusPage,
     StatusRecord,
     UploadAnswer,
@@ -39,6 +41,7 @@ from mailer.services.api import messages
 from mailer.services.api.messages import Accepted, Refusal
 from mailer.services.api.preview import Preview, preview
 from mailer.services.api.resolve import resolve
+from mailer.services.statistics.show import show_statistics
 
 MAX_BATCH = 100  # requests
 MAX_BATCH_VALUES = 50_000
@@ -192,6 +195,26 @@ def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[Upl
     """Permit one upload, bound to the file's type and size; the message then refers to it by `s3`."""
     request = read(UploadRequest, body)
     return Response(201, JSON, UploadAnswer.of(messages.create_upload(tenant_id, request, wiring.messages_dependencies())))
+
+
+@app.get(
+    "/tenants/<tenantId>/statistics",
+    summary="Count what became of mail",
+    operation_id="getStatistics",
+    responses=responses(200, "The counts", 400),
+)
+def get_statistics(
+    tenant_id: TenantInPath,
+    since: Annotated[UtcTime | None, Query(alias="from")] = None,
+    until: Annotated[UtcTime | None, Query(alias="to")] = None,
+    by: Annotated[Period, Query()] = "hour",
+) -> Response[StatisticsAnswer]:
+    """Count recipients by what became of their mail, by hours or days of UTC."""
+    now = wiring.clock().now()
+    shown = show_statistics(
+        tenant_id, wiring.messages_dependencies().providers, wiring.statistics_table(), now, since=since, until=until, period=by
+    )
+    return Response(200, JSON, StatisticsAnswer.of(shown))
 
 
 @app.get(

@@ -10,6 +10,7 @@ from support.aws import tables
 EXAMPLE_API = "arn:aws:execute-api:eu-central-1:123456789012:abcdef1234"
 
 _READS = {"GET /tenants/{tenantId}/messages", "GET /tenants/{tenantId}/messages/{requestId}"}
+COUNTS = {"GET /tenants/{tenantId}/statistics"}
 MAY: Mapping[str, set[str]] = {
     "sender": {
         *_READS,
@@ -20,6 +21,7 @@ MAY: Mapping[str, set[str]] = {
     },
     "operator": {
         *_READS,
+        *COUNTS,
         "POST /tenants/{tenantId}/messages/{requestId}/cancel",
         "POST /tenants/{tenantId}/messages/{requestId}/resolve",
         "GET /tenants/{tenantId}/suppressions",

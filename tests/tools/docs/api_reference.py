@@ -19,10 +19,11 @@ PAGE, DOCUMENT = DOCS / "api.md", DOCS / "openapi.json"
 REQUEST = ("PostedRequest", "EmailMessage", "Mailbox", "Attachment", "S3Object", "Calendar", "ListUnsubscribe")
 RECORD = ("StatusRecord", "Error", "ResolutionRecord")
 PROVIDER = ("ProviderRecord",)
-SHOWN = {*REQUEST, *RECORD, *PROVIDER}
+STATISTICS = ("StatisticsAnswer", "StatisticsBucket", "AccountStatistics")
+SHOWN = {*REQUEST, *RECORD, *STATISTICS, *PROVIDER}
 """Schemas that have a table, each under a heading of its name; the first of each group stands under that of the group."""
 
-ANSWERED = {*RECORD, *PROVIDER}
+ANSWERED = {*RECORD, *STATISTICS, *PROVIDER}
 """What callers read: a field that is always there is not one that they must give."""
 
 CONFIGS = {"AccessKeyConfig": "with an access key", "RoleConfig": "with a role"}
@@ -145,6 +146,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "whole request": lambda: _json(reference.WHOLE["sendMessage"]),
     "request": lambda: tables(REQUEST),
     "record": lambda: tables(RECORD),
+    "statistics": lambda: tables(STATISTICS),
     "routes": routes_table,
     "problem": lambda: _json(reference.PROBLEM),
     "codes": codes_table,

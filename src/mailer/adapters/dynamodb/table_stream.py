@@ -7,6 +7,7 @@ from typing import Any
 from mailer.adapters.aws import UNREADABLE
 from mailer.adapters.dynamodb import messages_table, providers_table, suppressions_table
 from mailer.domain.events import EntryWritten, RequestWritten, RowWritten, Write
+from mailer.ports import RecordWrite
 
 
 def read_write(record: Mapping[str, Any]) -> Write:
@@ -22,6 +23,17 @@ def read_write(record: Mapping[str, Any]) -> Write:
     if "email" in written["Keys"]:
         return EntryWritten(record["eventID"], _before(suppressions_table.from_item, old), suppressions_table.from_item(new))
     return RowWritten(record["eventID"], _before(providers_table.from_item, old), providers_table.from_item(new))
+
+
+def record_write(record: Mapping[str, Any]) -> RecordWrite:
+    """Return a write of the messages table, as Lambda hands it over.
+
+    Raises:
+        Exception: of whatever kind, where the record is not what our own code writes.
+    """
+    written = record["dynamodb"]
+    old, new = _image(written.get("OldImage", {})), _image(written["NewImage"])
+    return RecordWrite(written["SequenceNumber"], messages_table.from_item(old) if old else None, messages_table.from_item(new))
 
 
 def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, Any]) -> Written | None:

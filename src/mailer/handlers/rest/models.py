@@ -1,7 +1,7 @@
 """What the messages API takes and answers besides the send request itself; the OpenAPI document reads it too."""
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
@@ -11,9 +11,11 @@ from mailer.domain.errors import ErrorInfo, Problem
 from mailer.domain.facts import FeedbackCounts
 from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
 from mailer.domain.moments import rfc3339
+from mailer.domain.statistics import COLUMNS, Counts
 from mailer.domain.uploads import Upload
 from mailer.domain.wire import WireModel, fault, matching
 from mailer.services.api.preview import Preview
+from mailer.services.statistics.show import Statistics
 
 MAX_SHOWN = 1024 * 1024
 """Bytes of a message that a preview shows: a function's answer may have 6 MB, and JSON escapes a byte to at most two."""
@@ -156,6 +158,47 @@ class StatusPage(WireModel):
 
     messages: list[StatusRecord]
     cursor: str | None
+
+
+class StatisticsBucket(WireModel):
+    """What became of the recipients whose mail was sent, or ended otherwise, in one hour or day."""
+
+    from_: Annotated[Time, Field(alias="from")]
+    sent: int
+    delivered: int
+    bounced: int
+    soft_bounced: int
+    complained: int
+    failed: int
+    unknown: int
+    suppressed: int
+
+    @classmethod
+    def all(cls, buckets: Mapping[datetime, Counts]) -> list[Self]:
+        """Show buckets, the earliest first."""
+        return [cls(from_=start, **{name: getattr(counts, name) for name in COLUMNS}) for start, counts in buckets.items()]
+
+
+class AccountStatistics(WireModel):
+    """The same of the AWS account and region that the tenant's mail is sent from: of all tenants that send from there."""
+
+    account: str
+    region: str
+    buckets: list[StatisticsBucket]
+
+
+class StatisticsAnswer(WireModel):
+    """What became of a tenant's mail; `account` is null where the sending account is not known."""
+
+    buckets: list[StatisticsBucket]
+    account: AccountStatistics | None
+
+    @classmethod
+    def of(cls, shown: Statistics) -> Self:
+        """Show statistics."""
+        beside = shown.account
+        account = beside and AccountStatistics(account=beside.account, region=beside.region, buckets=StatisticsBucket.all(beside.buckets))
+        return cls(buckets=StatisticsBucket.all(shown.buckets), account=account)
 
 
 class ProblemAt(WireModel):

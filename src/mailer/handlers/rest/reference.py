@@ -64,6 +64,9 @@ PARAMETERS: Mapping[str, str] = {
     "email": "The address, percent-encoded: `jo%40example.com`. It is compared in lower case, with its domain in punycode.",
     "reason": "Only addresses that are suppressed for this reason.",
     "why": "Why it is lifted.",
+    "from": "From when on, at most 90 days ago; the hour or day that it is in is the first. Left out: 24 hours or 30 days.",
+    "to": "Until when; the last is the hour or day that is before it, or that it is in. Left out, or in the future: now.",
+    "by": "Whether each bucket is an hour or a day, of UTC.",
 }
 """What each parameter is, as it is written."""
 
@@ -293,6 +296,26 @@ _IN_A_LIST = (
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
     **_FIELDS,
+    "StatisticsAnswer": {
+        "buckets": "Each hour or day of the range, also where nothing happened.",
+        "account": "The account that the tenant's provider sends from, which other tenants may share; null where it is not known.",
+    },
+    "AccountStatistics": {
+        "account": "The AWS account's id.",
+        "region": "The AWS region; SES judges each by itself.",
+        "buckets": "What all tenants together sent from there.",
+    },
+    "StatisticsBucket": {
+        "from": "When it begins.",
+        "sent": "Recipients whose mail SES accepted.",
+        "delivered": "Of those sent: their server took it, and nothing worse came after that.",
+        "bounced": "Of those sent: bounced for good.",
+        "softBounced": "Of those sent: bounced for now.",
+        "complained": "Of those sent: said that it is spam.",
+        "failed": "Recipients of requests that ended as `failed`.",
+        "unknown": "Recipients of requests that are `unknown`.",
+        "suppressed": "Recipients that were left out because they are on the tenant's suppression list.",
+    },
     "TenantRecord": {**_FIELDS["ProviderRecord"], "tenantId": "The tenant.", "credentials": _IN_A_LIST},
     "TenantPage": {"tenants": "The tenants, by status and then by name.", "cursor": "The cursor of the next page; null on the last."},
 }
@@ -421,6 +444,17 @@ _BY_HAND = {
 }
 _NOT_A_DOMAIN = "must have a domain name with a dot: labels of 1 to 63 letters, digits and inner hyphens, no final dot, no IP address"
 _NO_ADDRESS = {"detail": f"email: {_NOT_A_DOMAIN}", "errors": [{"path": "email", "problem": _NOT_A_DOMAIN}]}
+_BUCKET = {
+    "from": "2026-11-24T10:00:00.000Z",
+    "sent": 200,
+    "delivered": 197,
+    "bounced": 2,
+    "softBounced": 1,
+    "complained": 0,
+    "failed": 1,
+    "unknown": 0,
+    "suppressed": 3,
+}
 
 BODIES: Mapping[str, Any] = {
     "sendMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
@@ -454,6 +488,10 @@ ANSWERS: Mapping[str, Any] = {
     "sendMessage": _RECORD,
     "sendBatch": [{"status": 202, "record": _RECORD}, {"status": 400, "problem": PROBLEM}],
     "previewMessage": {"mime": "From: Acme Billing <billing@acme.example>\r\n…", "truncated": False, "size": 2_310, "problems": []},
+    "getStatistics": {
+        "buckets": [_BUCKET],
+        "account": {"account": "210987654321", "region": "eu-central-1", "buckets": [{**_BUCKET, "sent": 1204, "delivered": 1180}]},
+    },
     "listMessages": {"messages": [_SENT], "cursor": None},
     "getMessage": _SENT,
     "cancelMessage": _CANCELLED,

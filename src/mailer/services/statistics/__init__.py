@@ -1,0 +1,1 @@
+"""Count what became of mail, and show the counts."""
