@@ -38,6 +38,7 @@ from botocore.httpsession import URLLib3Session
 
 from mailer import wiring
 from mailer.domain.errors import DependencyError
+from mailer.domain.message import REQUEST_ID, TENANT_ID
 from mailer.domain.producers import Producers
 from mailer.observability import LogTelemetry
 from mailer_client import ApiError
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         commands.add_parser(name, help=text).set_defaults(run=_switch, is_on=is_on)
     trouble = commands.add_parser("trouble", help="count what does not go out, by tenant and code, from the functions' logs")
-    trouble.add_argument("--hours", type=float, default=1.0, help="how far to look back (default: %(default)s)")
+    trouble.add_argument("--hours", type=_hours, default=1.0, help="how far to look back (default: %(default)s)")
     trouble.set_defaults(run=_trouble)
     _add_ask(commands)
     _add_erase(commands)
@@ -155,7 +156,7 @@ def _add_dlq(commands: Any) -> None:
 def _add_ask(commands: Any) -> None:
     ask = commands.add_parser("ask", help="call the API (TENANTMAIL_API, or the stack's) as yourself")
     ask.add_argument("method", choices=["GET", "POST", "PUT", "DELETE"])
-    ask.add_argument("path", help="such as /tenants/acme/messages?status=unknown")
+    ask.add_argument("path", type=_path, help="such as /tenants/acme/messages?status=unknown")
     ask.add_argument("fields", nargs="*", metavar="NAME=VALUE", type=_field, help="of the JSON body; their values are text")
     ask.add_argument("--body", metavar="FILE", help="the JSON body; - for standard input")
     ask.set_defaults(run=_ask)
@@ -164,20 +165,55 @@ def _add_ask(commands: Any) -> None:
 def _add_erase(commands: Any) -> None:
     kinds = commands.add_parser("erase", help="delete the data of a request, or of a tenant").add_subparsers(required=True)
     request = kinds.add_parser("request", help="its record, parked bodies and dead letters")
-    request.add_argument("tenant")
-    request.add_argument("request")
+    request.add_argument("tenant", type=_tenant_id)
+    request.add_argument("request", type=_request_id)
     request.add_argument("--upload", action="append", default=[], type=_upload, metavar="KEY", help="and this upload; may be repeated")
     request.set_defaults(run=_erase_request)
     tenant = kinds.add_parser("tenant", help="all its requests and uploads, and its provider")
-    tenant.add_argument("tenant")
+    tenant.add_argument("tenant", type=_tenant_id)
     tenant.set_defaults(run=_erase_tenant)
     for command in (request, tenant):
         command.add_argument("--cancel", action="store_true", help="cancel first what is open")
 
 
 def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-11-24T08:00:00Z") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_MOST_HOURS = 24 * 3653
+"""Ten years, the longest LogRetentionDays."""
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours, more than 0 and at most {_MOST_HOURS}")
+    return hours
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path such as /tenants/acme/provider")
+    return text
+
+
+def _tenant_id(text: str) -> str:
+    if not re.fullmatch(TENANT_ID, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a tenantId")
+    return text
+
+
+def _request_id(text: str) -> str:
+    if not re.fullmatch(REQUEST_ID, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a requestId")
+    return text
 
 
 def _field(text: str) -> tuple[str, str]:

@@ -1,0 +1,31 @@
+"""Arguments of the operators' commands that make no sense are refused in one sentence, before anything is called."""
+
+import pytest
+
+from mailer_ops.operate import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["replay", "--since", ""], "'' is not a time such as 2026-11-24T08:00:00Z"),
+        (["replay", "--since", "yesterday"], "'yesterday' is not a time such as 2026-11-24T08:00:00Z"),
+        (["trouble", "--hours", "1e12"], "'1e12' is not a number of hours, more than 0 and at most 87672"),
+        (["trouble", "--hours", "nan"], "'nan' is not a number of hours"),
+        (["trouble", "--hours", "0"], "'0' is not a number of hours"),
+        (["trouble", "--hours", "a day"], "'a day' is not a number of hours"),
+        (["ask", "GET", "tenants/acme/provider"], "'tenants/acme/provider' is not a path such as /tenants/acme/provider"),
+        (["ask", "POST", "/tenants/acme/provider/verify", "simulate"], "'simulate' is not NAME=VALUE"),
+        (["erase", "tenant", ""], "'' is not a tenantId"),
+        (["erase", "tenant", "acme/"], "'acme/' is not a tenantId"),
+        (["erase", "request", "acme", "../r1"], "'../r1' is not a requestId"),
+        (["erase", "request", "", "r1"], "'' is not a tenantId"),
+        (["erase", "request", "acme", "r1", "--upload", "5f"], "'5f' is not the key that POST …/attachments gave"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 as for any wrong usage, and no traceback."""
+    with pytest.raises(SystemExit) as refusal:
+        main(arguments)
+    assert refusal.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
