@@ -33,9 +33,11 @@ class Stage:
     control: str
     environment: Mapping[str, str]
 
-    def run(self, module: str, name: str, *, threads: int = THREADS, memory: int = MEMORY, **options: int) -> dict[str, float]:
+    def run(
+        self, module: str, name: str, *, package: str = "tools.bench.send", threads: int = THREADS, memory: int = MEMORY, **options: int
+    ) -> dict[str, float]:
         """Measure one contender in a process of its own."""
-        command = [sys.executable, "-m", f"tools.bench.send.{module}", name]
+        command = [sys.executable, "-m", f"{package}.{module}", name]
         return self._run(command, options, {"SEND_THREADS": str(threads), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory)})
 
     def node(self, **options: Any) -> dict[str, float] | None:
@@ -110,6 +112,7 @@ def environment(addresses: Mapping[str, str], trusted: Path) -> dict[str, str]:
         "PROVIDERS_TABLE": "providers",
         "MESSAGES_TABLE": "messages",
         "PACING_TABLE": "pacing",
+        "SUPPRESSIONS_TABLE": "suppressions",
         "ATTACHMENTS_BUCKET": "attachments",
         "SEND_QUEUE_URL": f"{addresses['sqs']}/0/send",
         "DEAD_LETTER_QUEUE_URL": f"{addresses['sqs']}/0/dead",

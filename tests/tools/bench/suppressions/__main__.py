@@ -1,0 +1,26 @@
+"""Measure what looking up suppressions costs a batch of 100 messages: CPU, wall and calls, with and without a list, small and large."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tools.bench.send.stage import staged
+
+CASES = (
+    ("no list", {"recipients": 1, "listed": 0}),
+    ("10 suppressed, 1 recipient a message", {"recipients": 1, "listed": 10}),
+    ("10 000 suppressed, 1 recipient a message", {"recipients": 1, "listed": 10_000}),
+    ("10 000 suppressed, 50 recipients a message", {"recipients": 50, "listed": 10_000}),
+)
+
+
+def main() -> None:
+    print("| a batch of 100 | calls | CPU of a message | wall of the look-up |")
+    print("| --- | --- | --- | --- |")
+    with TemporaryDirectory() as folder, staged(Path(folder)) as stage:
+        for name, options in CASES:
+            figures = stage.run("suppressions.measure", "look_ups", package="tools.bench", **options)
+            print(f"| {name} | {figures['calls']:.0f} | {1000 * figures['cpu']:.3f} ms | {1000 * figures['wall']:.0f} ms |")
+
+
+if __name__ == "__main__":
+    main()

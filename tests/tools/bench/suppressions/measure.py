@@ -1,0 +1,75 @@
+"""One process that looks up the recipients of batches, against the stand-in for DynamoDB with its latency of 5 ms.
+
+python -m tools.bench.suppressions.measure look_ups RESULT '{"recipients": 1, "listed": 10}'
+"""
+
+import json
+import os
+import statistics
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import Mock
+
+import urllib3
+
+from mailer import wiring
+from mailer.domain.changes import Request
+from mailer.domain.message import parse_request
+from mailer.domain.suppressions import Entry, Reason, Suppression
+from mailer.ports import QueueMessage
+from mailer.services.sending.jobs import Job, Received
+from mailer.services.sending.suppressed import look_up, suppressed_of
+from support.fakes.ports import a_provider
+from tools.bench.send.timing import answer, clocked
+
+BATCH, TURNS = 100, 15
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def look_ups(*, recipients: int, listed: int) -> dict[str, float]:
+    """Measure batches after one that opens the connections; give a message's CPU and a batch's wall, in seconds, and its calls."""
+    deps = Mock(suppressions=wiring.suppressions_table(), workers=wiring.workers())
+    list(deps.workers.map(_suppress, range(listed)))
+    rows = {"acme": a_provider(has_suppressions=bool(listed))}
+    jobs = [_job(number, recipients) for number in range(BATCH)]
+
+    def once() -> None:
+        entries = look_up(jobs, rows, deps)
+        found = sum(len(suppressed_of(job, entries, NOW)) for job in jobs)
+        assert found == min(listed, BATCH * recipients // 10)
+
+    once()
+    before = _calls()
+    figures = [clocked(once) for _ in range(TURNS)]
+    return {
+        "cpu": statistics.median(figure.cpu for figure in figures) / BATCH,
+        "wall": statistics.median(figure.wall for figure in figures),
+        "calls": (_calls() - before) / TURNS,
+    }
+
+
+def _suppress(number: int) -> None:
+    suppression = Suppression(reason=Reason.HARD_BOUNCE, at=NOW, request_id=f"earlier-{number}")
+    wiring.suppressions_table().replace(Entry(tenant_id="acme", email=_address(number * 10), suppression=suppression))
+
+
+def _address(number: int) -> str:
+    return f"somebody-{number}@example.com"
+
+
+def _job(number: int, recipients: int) -> Job:
+    """Make a message a tenth of whose recipients, in the whole batch, is suppressed where the list is long enough."""
+    to = [{"email": _address(number * recipients + at)} for at in range(recipients)]
+    body: dict[str, Any] = {"tenantId": "acme", "requestId": f"r{number}", "message": {"to": to, "subject": "Hi", "text": "Hello."}}
+    send = parse_request(json.dumps(body))
+    request = Request.of(send, created_at=NOW, expires_at=NOW + timedelta(days=1))
+    return Job(Received(f"m{number}", QueueMessage(body=json.dumps(body), tenant_id="acme", created_at=NOW), 1), send, request, NOW)
+
+
+def _calls() -> int:
+    counts: dict[str, int] = json.loads(urllib3.request("GET", os.environ["CONTROL"]).data)
+    return counts.get("dynamodb.BatchGetItem", 0)
+
+
+if __name__ == "__main__":
+    answer(look_ups)
