@@ -17,6 +17,8 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from mailer.domain.delivery import Delivery, MaybeSent, NotSent, Outcome, Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, MailerError, UnreadableError
 from mailer.domain.events import Event
+from mailer.domain.facts import RecipientStatus
+from mailer.domain.feedback import FORGED, MailRef, Refusal, SesEvent, VerifyRef
 from mailer.ports import QueueMessage, Step
 
 METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -37,6 +39,16 @@ METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "DeadLettered": ("reason",),
         "DependencyFailed": ("dependency",),
         "InternalError": (),
+        "FeedbackDelivered": (),
+        "FeedbackDelayed": (),
+        "FeedbackBounced": (),
+        "FeedbackSoftBounced": (),
+        "FeedbackComplained": (),
+        "FeedbackRejected": (),
+        "FeedbackDelay": (),
+        "FeedbackRefused": ("reason",),
+        "FeedbackForged": (),
+        "FeedbackContradiction": (),
         "SweepLag": (),
         "Overdue": (),
     }
@@ -148,6 +160,23 @@ class LogTelemetry:
         """Note how long a message has still to wait for its slot."""
         self._count("PacingWait", max(0, _milliseconds(wait)), MetricUnit.Milliseconds)
 
+    def feedback(self, status: RecipientStatus, delivered_after: timedelta | None) -> None:
+        """Count a recipient of whom SES told something new."""
+        self._count(f"Feedback{status.value.title().replace('_', '')}")
+        if delivered_after is not None:
+            self._count("FeedbackDelay", _milliseconds(delivered_after), MetricUnit.Milliseconds)
+
+    def feedback_refused(self, refusal: Refusal, event: SesEvent | None) -> None:
+        """Count and log an event that changed nothing: by account, region and ids, never by recipients."""
+        self._count("FeedbackRefused", by=refusal.value)
+        if refusal in FORGED:
+            self._count("FeedbackForged")
+        if refusal is Refusal.CONTRADICTION:
+            self._count("FeedbackContradiction")
+        names = ("kind", "account", "region", "message_id")
+        line = {**{name: getattr(event, name) for name in names}, **_ref(event.ref)} if event else {}
+        self._log.warning("feedback refused", extra=_without_none({"reason": refusal.value, **line}))
+
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         """Note how the sweeper is doing."""
         self._count("Overdue", overdue)
@@ -203,6 +232,11 @@ def _outcome(outcome: Outcome) -> Mapping[str, Any]:
             return {"outcome": "not sent", "code": error.code}
         case MaybeSent(error):
             return {"outcome": "unknown", "code": error.code}
+
+
+def _ref(ref: MailRef | VerifyRef | None) -> Mapping[str, Any]:
+    names = ("tenant_id", "request_id", "attempt", "version")
+    return {name: getattr(ref, name) for name in names if hasattr(ref, name)}
 
 
 def _to_restore(record: Delivery) -> Mapping[str, Any]:

@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 from mailer.domain.delivery import Change, Delivery, Outcome, Status
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.events import Event
+from mailer.domain.facts import Facts, RecipientStatus
+from mailer.domain.feedback import MailRef, Refusal, SesEvent, VerifyRef
 from mailer.domain.message import S3Object
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
@@ -337,6 +339,49 @@ class EventBus(Protocol):
         ...
 
 
+# -- feedback ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MergedFacts:
+    """The facts of a request before and after an event's were joined to them; equal where the event told nothing new."""
+
+    before: Facts
+    after: Facts
+
+
+class FeedbackTable(Protocol):
+    """What SES told, by recipient, and which of its messageIds is which mail. Every method may raise DependencyError."""
+
+    def merge(self, tenant_id: str, request_id: str, facts: Facts) -> MergedFacts:
+        """Join facts to those of a request, whatever else is joined at the same time."""
+        ...
+
+    def facts(self, tenant_id: str, request_id: str) -> Facts:
+        """Read the facts of a request; none where there are none, or they have been forgotten."""
+        ...
+
+    def find(self, account: str, region: str, message_id: str) -> MailRef | None:
+        """Return which mail a messageId of SES is."""
+        ...
+
+    def remember(self, account: str, region: str, message_id: str, mail: MailRef, told_at: datetime) -> None:
+        """Write down which mail a messageId of SES is, for as long as facts are kept."""
+        ...
+
+
+class FeedbackListener(Protocol):
+    """Keeps what SES's events say about a tenant's provider: that they come at all. Every method may raise DependencyError."""
+
+    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
+        """Note that an event came of a mail that a version of the tenant's config sent; called for every event that was accepted."""
+        ...
+
+    def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
+        """Note an event of a test mail, and return None; why not, where account and region are not those of that version."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of a listing, newest first; `cursor` is None on the last."""
@@ -577,6 +622,14 @@ class Telemetry(Protocol):
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Log that a step failed; only the error's type is written, unless it is a `MailerError`."""
+        ...
+
+    def feedback(self, status: RecipientStatus, delivered_after: timedelta | None) -> None:
+        """Count a recipient of whom SES told something new, and how long after its acceptance the mail was delivered."""
+        ...
+
+    def feedback_refused(self, refusal: Refusal, event: SesEvent | None) -> None:
+        """Count and log an event that changed nothing; None: it could not be read."""
         ...
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:

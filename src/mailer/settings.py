@@ -16,6 +16,7 @@ class Settings:
     messages_table: str
     suppressions_table: str
     pacing_table: str
+    feedback_table: str
     statistics_table: str
     send_queue_url: str
     dead_letter_queue_url: str
@@ -52,6 +53,7 @@ class Settings:
             messages_table=env.get("MESSAGES_TABLE", ""),
             suppressions_table=env.get("SUPPRESSIONS_TABLE", ""),
             pacing_table=env.get("PACING_TABLE", ""),
+            feedback_table=env.get("FEEDBACK_TABLE", ""),
             statistics_table=env.get("STATISTICS_TABLE", ""),
             send_queue_url=env.get("SEND_QUEUE_URL", ""),
             dead_letter_queue_url=env.get("DEAD_LETTER_QUEUE_URL", ""),

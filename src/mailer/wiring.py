@@ -15,6 +15,7 @@ from mailer.adapters.botocore_patches.json_objects import require_json_objects
 from mailer.adapters.botocore_patches.payload_loggers import silence_payload_loggers
 from mailer.adapters.botocore_patches.signing import sign_fast
 from mailer.adapters.clock import SystemClock
+from mailer.adapters.dynamodb.feedback_table import DynamoFeedbackTable
 from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
 from mailer.adapters.dynamodb.provider_feedback import DynamoProviderFeedback
@@ -36,6 +37,7 @@ from mailer.domain.onboarding import Platform
 from mailer.observability import LogTelemetry, logger
 from mailer.ports import ConfigCipher, ProviderFactory
 from mailer.services.api.messages import MessagesDependencies
+from mailer.services.feedback.matching import FeedbackDependencies
 from mailer.services.pacing.pacing import Pacing
 from mailer.services.providers.providers import ProviderDependencies
 from mailer.services.sending.byte_budget import ByteBudget
@@ -128,6 +130,12 @@ def clock() -> SystemClock:
 def messages_table() -> DynamoMessagesTable:
     """Return the status table."""
     return DynamoMessagesTable(dynamodb(), settings().messages_table, telemetry().failed)
+
+
+@cache
+def feedback_table() -> DynamoFeedbackTable:
+    """Return what SES told, by recipient."""
+    return DynamoFeedbackTable(dynamodb(), settings().feedback_table)
 
 
 @cache
@@ -333,6 +341,7 @@ def messages_dependencies() -> MessagesDependencies:
         providers=providers_table(),
         suppressions=suppressions_table(),
         messages=messages_table(),
+        feedback=feedback_table(),
         queue=send_queue(),
         parked=parked_bodies(),
         attachments=attachments(),
@@ -362,6 +371,17 @@ def sweep_dependencies() -> SweepDependencies:
         clock=clock(),
         workers=workers(),
         shards=SWEEP_SHARDS,
+    )
+
+
+# ── FeedbackFunction ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def feedback_dependencies() -> FeedbackDependencies:
+    """Return everything that feedback needs."""
+    return FeedbackDependencies(
+        messages=messages_table(), feedback=feedback_table(), parked=parked_bodies(), telemetry=telemetry(), clock=clock()
     )
 
 

@@ -394,7 +394,7 @@ def _log(stack: str) -> CloudWatchLog:
     return CloudWatchLog(_client("logs"), groups)
 
 
-RECORDING = ("SendFunctionLogs", "MessagesFunctionLogs", "SweepFunctionLogs")
+RECORDING = ("SendFunctionLogs", "MessagesFunctionLogs", "SweepFunctionLogs", "FeedbackFunctionLogs")
 """The log groups of the functions that write records."""
 
 
@@ -457,6 +457,7 @@ def _erasure(stack: str) -> Iterator[ErasureDependencies]:
         messages=settings["MESSAGES_TABLE"],
         providers=settings["PROVIDERS_TABLE"],
         pacing=_resources(stack)["PacingTable"],
+        feedback=_resources(stack)["FeedbackTable"],
         bucket=settings["ATTACHMENTS_BUCKET"],
     )
     with _telemetry(stack) as telemetry, _dead_letters() as letters:

@@ -84,6 +84,22 @@ class Eraser(Protocol):
         """
         ...
 
+    def erase_feedback(self, tenant_id: str, request_id: str, record: Delivery | None) -> int:
+        """Delete what SES told of a request's recipients, and of the messageId that its record names; return how many items were deleted.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+    def erase_all_feedback(self, tenant_id: str) -> int:
+        """Delete what SES told of a tenant's mail; reads the whole table. Return how many items were deleted.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
     def erase_account_rate(self, account: str) -> bool:
         """Delete an account's rate; return whether there was one.
 

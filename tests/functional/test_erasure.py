@@ -15,6 +15,8 @@ from mailer.domain import changes
 from mailer.domain.changes import Request, SentBy
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.facts import Fact, RecipientStatus
+from mailer.domain.feedback import MailRef
 from mailer.domain.message import parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import QueueMessage, RefusedError
@@ -45,6 +47,7 @@ class Office:
             messages=aws["MESSAGES_TABLE"],
             providers=aws["PROVIDERS_TABLE"],
             pacing=aws["PACING_TABLE"],
+            feedback=aws["FEEDBACK_TABLE"],
             bucket=self.bucket,
         )
         self.deps = ErasureDependencies(
@@ -99,6 +102,15 @@ class Office:
         listed: Any = boto3.client("s3").list_object_versions(Bucket=self.bucket, Prefix=prefix)
         return [entry["Key"] for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]]
 
+    def fed_back(self, request_id: str = "r1", tenant_id: str = "acme", message_id: str = "0100-one") -> None:
+        """Make what SES's events leave behind of a request."""
+        mail, table = MailRef(tenant_id, request_id, 1), wiring.feedback_table()
+        table.remember("111122223333", "eu-west-1", message_id, mail, NOON)
+        table.merge(tenant_id, request_id, {"jo@example.com": {RecipientStatus.BOUNCED: Fact(NOON)}})
+
+    def feedback(self) -> list[str]:
+        return sorted(item["pk"]["S"] for item in boto3.client("dynamodb").scan(TableName=self._aws["FEEDBACK_TABLE"])["Items"])
+
     def dead(self) -> list[str]:
         taken = list(self.dead_letters.receive_all())
         self.dead_letters.put_back(taken)
@@ -129,6 +141,36 @@ def test_of_a_request_its_ids_and_its_status_stay_while_a_message_may_come(offic
     assert office.dead() == [a_body("r10")]
     listed = wiring.messages_table().list("acme", status=None, limit=10, cursor=None).deliveries
     assert [record.request_id for record in listed] == ["r10"]
+
+
+def test_what_ses_told_of_a_request_goes_with_it(office: Office) -> None:
+    """Its recipients, and the id by which SES knows its mail; those of its neighbours stay."""
+    sent = {"account": "111122223333", "region": "eu-west-1", "message_id": "0100-one", "attempt": 1}
+    office.failed("r1", parked=False)
+    boto3.client("dynamodb").update_item(
+        TableName=wiring.settings().messages_table,
+        Key={"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}},
+        UpdateExpression="SET account = :account, #region = :region, messageId = :id",
+        ExpressionAttributeNames={"#region": "region"},
+        ExpressionAttributeValues={":account": {"S": sent["account"]}, ":region": {"S": sent["region"]}, ":id": {"S": sent["message_id"]}},
+    )
+    office.fed_back("r1")
+    office.fed_back("r10", message_id="0100-ten")
+    erased = erase_request("acme", "r1", office.deps, cancel=False)
+    assert erased[erasure.FEEDBACK] == 2
+    assert office.feedback() == ["acme#r10", "message#111122223333#eu-west-1#0100-ten"]
+    assert erase_request("acme", "r10", office.deps, cancel=False)[erasure.FEEDBACK] == 1  # of one whose record is gone
+
+
+def test_what_ses_told_of_a_tenant_goes_with_it(office: Office) -> None:
+    """Also of requests whose records time has deleted."""
+    office.provide()
+    office.failed("r1", parked=False)
+    office.fed_back("r1")
+    office.fed_back("forgotten", message_id="0100-two")
+    office.fed_back("r1", "acme2", message_id="0100-three")
+    assert erase_tenant("acme", office.deps, cancel=False)[erasure.FEEDBACK] == 4
+    assert office.feedback() == ["acme2#r1", "message#111122223333#eu-west-1#0100-three"]
 
 
 def test_a_late_message_of_an_erased_request_is_not_sent(office: Office) -> None:

@@ -148,7 +148,7 @@ def test_every_body_and_answer_has_an_example_that_fits_its_schema(schema: dict[
     Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(example)
 
 
-SHARED = {"getMessage": "shared-sent", "cancelMessage": "shared-queued", "resolveMessage": "shared-unknown"}
+SHARED = {"getMessage": "shared-sent", "getFeedback": "shared-sent", "cancelMessage": "shared-queued", "resolveMessage": "shared-unknown"}
 """The request that each operation is tried on."""
 
 ME = {"requestContext": {"requestId": "1", "identity": {"userArn": "arn:aws:iam::123456789012:user/sam"}}}

@@ -29,6 +29,7 @@ from mailer.services.requests.queue_messages import pointer_to
 from mailer.services.sweeping.sweep import sweep
 from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer_ops.operations.replay import ReplayDependencies, replay
+from support.fakes.ports import FakeFeedbackTable
 from support.fakes.sending import REJECTED, SEND_TIMEOUT, THROTTLED, VANISHED, Bench, FakeReleases, ScriptedProvider, a_body
 from support.fakes.suppressions import FakeSuppressionsTable
 
@@ -77,6 +78,7 @@ class Office(Bench):
         self.messages_deps = MessagesDependencies(
             providers=self.providers,
             suppressions=FakeSuppressionsTable(),
+            feedback=FakeFeedbackTable(),
             queue=self.queue,
             attachments=self.attachments,
             uploads=self.attachments,

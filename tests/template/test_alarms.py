@@ -13,7 +13,7 @@ from support.fakes.telemetry import NAMESPACE, STACK, Metric, a_telemetry, write
 ALARMS = sorted(tables.resources("AWS::CloudWatch::Alarm"))
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
 EXPECTED = {"Unknown", "DeadLetters", "OldestMessage", "Unclassified", "Suspended", "Dependency", "SweepLag", "Overdue", "EventsLate"}
-EXPECTED |= {"FeedbackDeadLetters", "FeedbackLate", "FeedbackSilent", "WebhookDeadLetters"}
+EXPECTED |= {"FeedbackDeadLetters", "FeedbackLate", "FeedbackSilent", "FeedbackForged", "FeedbackContradiction", "WebhookDeadLetters"}
 
 
 def alarm(name: str) -> dict[str, Any]:
@@ -68,7 +68,11 @@ def test_each_alarm_tells_the_topic(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["UnknownAlarm", "DeadLettersAlarm", "SuspendedAlarm", "UnclassifiedAlarm", "OverdueAlarm", "InternalErrorAlarm"]
+    "name",
+    [
+        *("UnknownAlarm", "DeadLettersAlarm", "SuspendedAlarm", "UnclassifiedAlarm", "OverdueAlarm", "InternalErrorAlarm"),
+        *("FeedbackForgedAlarm", "FeedbackContradictionAlarm", "FeedbackDeadLettersAlarm"),
+    ],
 )
 def test_one_is_enough_where_somebody_has_to_act(name: str) -> None:
     """No such case passes by itself."""
@@ -136,7 +140,7 @@ def test_the_dashboard_shows_what_the_code_writes(written: list[Metric]) -> None
     }
     assert named <= {metric.name for metric in written if set(metric.dimensions) == {"service"}}
     assert searched <= {(metric.name, dimension) for metric in written for dimension in metric.dimensions}
-    assert {name for name, _ in searched} == {"RequestFailed", "RequestDeferred", "DependencyFailed"}
+    assert {name for name, _ in searched} == {"RequestFailed", "RequestDeferred", "DependencyFailed", "FeedbackRefused"}
 
 
 def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
@@ -157,7 +161,7 @@ def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
 
 def test_the_dashboard_forgets_what_has_been_settled() -> None:
     """Of each request its last line counts: one that was sent, or resolved, is in no trouble any more."""
-    [_, _, _, message, latest, standing, counted, *_] = widgets("log")[0]["properties"]["query"].split(" | ")
+    [_, _, _, _, message, latest, standing, counted, *_] = widgets("log")[0]["properties"]["query"].split(" | ")
     assert message == "filter message in ['provider answered', 'request recorded'] and ispresent(status)"
     assert latest.startswith("stats latest(status) as now, latest(code) as why, latest(hint) as todo")
     assert latest.endswith("by tenant_id, request_id")

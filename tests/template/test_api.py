@@ -30,6 +30,7 @@ ROUTES = {
     "POST /tenants/{tenantId}/messages/preview": "MessagesFunction",
     "GET /tenants/{tenantId}/messages": "MessagesFunction",
     "GET /tenants/{tenantId}/messages/{requestId}": "MessagesFunction",
+    "GET /tenants/{tenantId}/messages/{requestId}/feedback": "MessagesFunction",
     "POST /tenants/{tenantId}/messages/{requestId}/cancel": "MessagesFunction",
     "POST /tenants/{tenantId}/messages/{requestId}/resolve": "MessagesFunction",
     "POST /tenants/{tenantId}/attachments": "MessagesFunction",

@@ -39,6 +39,7 @@ def names_that_settings_read() -> set[str]:
 def test_there_are_few_functions() -> None:
     """A reader keeps them in mind."""
     assert FUNCTIONS == [
+        "FeedbackFunction",
         "MessagesFunction",
         "ProvidersFunction",
         "PublishFunction",
@@ -144,7 +145,7 @@ def streams() -> dict[str, dict[str, Any]]:
 
 def test_telling_misses_no_write() -> None:
     """From the first one on, tried until it is told: no bound on tries or age, and each write with what stood there before."""
-    assert set(streams()) == {"MessagesTable", "ProvidersTable"}
+    assert set(streams()) == {"MessagesTable", "ProvidersTable", "SuppressionsTable"}
     for table, source in streams().items():
         assert source["StartingPosition"] == "TRIM_HORIZON"
         assert not {"MaximumRetryAttempts", "MaximumRecordAgeInSeconds"} & set(source)

@@ -172,7 +172,8 @@ def test_nobody_sends_from_our_own_account() -> None:
     ("table", "writers"),
     [
         ("ProvidersTable", {"ProvidersFunction", "PublishFunction", "SendFunction", "SweepFunction"}),
-        ("MessagesTable", {"MessagesFunction", "SendFunction", "SweepFunction"}),
+        ("MessagesTable", {"FeedbackFunction", "MessagesFunction", "SendFunction", "SweepFunction"}),
+        ("FeedbackTable", {"FeedbackFunction"}),
         ("PacingTable", {"SendFunction"}),
         ("SuppressionsTable", {"ProvidersFunction"}),
         ("StatisticsTable", {"StatisticsFunction"}),
@@ -257,6 +258,24 @@ def test_publishing_changes_nothing_but_a_mark_on_a_row() -> None:
         assert allowed("PublishFunction", action) == set()
 
 
+def test_feedback_can_do_nothing_but_write_down_what_ses_told() -> None:
+    """Whatever an event makes of it: it sends nothing, opens no config, acts as nobody."""
+    assert {(grant.action, grant.resource) for grant in grants("FeedbackFunction") if grant.resource != "*"} == {
+        *(("sqs:" + action, "FeedbackQueue") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")),
+        *(("dynamodb:" + action, "MessagesTable") for action in ("GetItem", "UpdateItem")),
+        *(("dynamodb:" + action, "FeedbackTable") for action in ("GetItem", "PutItem")),
+        ("s3:DeleteObject", "AttachmentsBucket/parked/*"),
+        *(("logs:" + action, "FeedbackFunctionLogs") for action in ("CreateLogStream", "PutLogEvents")),
+    }
+
+
+def test_addresses_are_read_by_the_api_and_feedback_alone() -> None:
+    """No other function knows what SES told of a recipient."""
+    assert who_may("dynamodb:GetItem", "FeedbackTable") == {"FeedbackFunction", "MessagesFunction"}
+    for action in ("dynamodb:Query", "dynamodb:Scan", "dynamodb:BatchGetItem"):
+        assert who_may(action, "FeedbackTable") == set()
+
+
 # ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -276,7 +295,7 @@ def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str)
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
     by_key_policy |= {"QueueKey"} if function in who_may("sqs:SendMessage", "SendQueue") else set()
-    assert told == (may_use | by_key_policy) - {f"{function}Logs"}
+    assert told == (may_use | by_key_policy) - {f"{function}Logs", "FeedbackQueue"}  # whose messages Lambda itself takes
 
 
 def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:

@@ -5,7 +5,7 @@ Facts join like sets: `merged` is idempotent, commutative and associative, so th
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -36,15 +36,31 @@ class RecipientStatus(StrEnum):
 _SIGNIFICANCE = {status: place for place, status in enumerate(RecipientStatus, start=1)}
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Fact:
-    """The latest that SES told of a recipient in one status; facts are ordered by time first."""
+    """The latest that SES told of a recipient in one status."""
 
     at: datetime
     smtp_status: str = ""
     """The enhanced status code (RFC 3463), such as 5.1.1; empty where SES gave none."""
     diagnostic: str = field(default="", repr=False)
     """What the receiving server said, cut; it may hold the address."""
+    first_at: datetime | None = None
+    """When the recipient was told to be in this status first; None: at `at`."""
+
+    @property
+    def since(self) -> datetime:
+        """When the recipient was told to be in this status first."""
+        return self.first_at or self.at
+
+    def joined(self, other: "Fact") -> "Fact":
+        """Return the later of two facts, with the time of the first."""
+        later, since = max(self, other, key=_lateness), min(self.since, other.since)
+        return replace(later, first_at=since if since < later.at else None)
+
+
+def _lateness(fact: Fact) -> tuple[datetime, str, str]:
+    return fact.at, fact.smtp_status, fact.diagnostic
 
 
 Facts = Mapping[str, Mapping[RecipientStatus, Fact]]
@@ -62,7 +78,7 @@ def merged(one: Facts, other: Facts) -> Facts:
 def _joined(one: Mapping[RecipientStatus, Fact], other: Mapping[RecipientStatus, Fact]) -> Mapping[RecipientStatus, Fact]:
     joined = dict(one)
     for status, fact in other.items():
-        joined[status] = max(fact, joined.get(status, fact))
+        joined[status] = fact.joined(joined.get(status, fact))
     return joined
 
 
@@ -106,8 +122,11 @@ def counts_of(facts: Facts) -> FeedbackCounts | None:
     shown = recipients_of(facts)
     if not shown:
         return None
-    times = [fact.at for of_one in facts.values() for fact in of_one.values()]
+    each = [fact for of_one in facts.values() for fact in of_one.values()]
     by_status = Counter(recipient.status.value for recipient in shown)
     return FeedbackCounts(
-        **by_status, first_at=min(times), last_at=max(times), rank=sum(recipient.status.significance for recipient in shown)
+        **by_status,
+        first_at=min(fact.since for fact in each),
+        last_at=max(fact.at for fact in each),
+        rank=sum(recipient.status.significance for recipient in shown),
     )

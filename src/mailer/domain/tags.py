@@ -1,4 +1,4 @@
-"""Tag each message so that an event of SES finds its record: tenant, request, attempt, correlation id.
+"""Tag each message so that an event of SES finds its record, and read that back: tenant, request, attempt, correlation id.
 
 SES takes letters, digits, `_` and `-` in a tag (API reference, MessageTag), and shows them with each event of a configuration set.
 """
@@ -9,7 +9,11 @@ from collections.abc import Mapping
 OWN_TAGS = 4
 """Tags that are added to those of the caller."""
 
+TENANT, REQUEST, ATTEMPT, VERIFY = "tenantmail-tenant", "tenantmail-request", "tenantmail-attempt", "tenantmail-verify"
+CORRELATION, SIMULATION = "tenantmail-correlation", "tenantmail-simulation"
+
 _ESCAPES = str.maketrans({"_": "__", ".": "_d", ":": "_c"})
+_ESCAPED = {"__": "_", "_d": ".", "_c": ":"}
 
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -23,17 +27,24 @@ def tagged(
     A requestId may hold what a tag may not: `_` stands for itself as `__`, `.` as `_d`, `:` as `_c`. So may a correlation id; one that a
     producer made of other characters is not told.
     """
-    correlation = {"tenantmail-correlation": correlation_id.translate(_ESCAPES)} if correlation_id and _ID.fullmatch(correlation_id) else {}
+    correlation = {CORRELATION: correlation_id.translate(_ESCAPES)} if correlation_id and _ID.fullmatch(correlation_id) else {}
     return {
         **tags,
         **correlation,
-        "tenantmail-tenant": tenant_id,
-        "tenantmail-request": request_id.translate(_ESCAPES),
-        "tenantmail-attempt": str(attempt),
+        TENANT: tenant_id,
+        REQUEST: request_id.translate(_ESCAPES),
+        ATTEMPT: str(attempt),
     }
 
 
 def verify_tags(tenant_id: str, version: int, simulation: int | None = None) -> Mapping[str, str]:
     """Tag a mail of `verify`, which no request is behind: whose config it tests, of which version, and in which simulation it plays."""
-    part_of = {} if simulation is None else {"tenantmail-simulation": str(simulation)}
-    return {"tenantmail-tenant": tenant_id, "tenantmail-verify": str(version), **part_of}
+    part_of = {} if simulation is None else {SIMULATION: str(simulation)}
+    return {TENANT: tenant_id, VERIFY: str(version), **part_of}
+
+
+def request_id_of(tag: str) -> str | None:
+    """Return the requestId that a tag stands for; None where we write no such tag."""
+    if not re.fullmatch(r"(?:[A-Za-z0-9-]|_[_dc])+", tag):
+        return None
+    return re.sub(r"_[_dc]", lambda escape: _ESCAPED[escape[0]], tag)

@@ -27,6 +27,7 @@ from mailer.handlers.rest.api import (
 )
 from mailer.handlers.rest.models import (
     BatchAnswer,
+    FeedbackAnswer,
     PostedRequest,
     PreviewAnswer,
     ProblemDocument,
@@ -158,6 +159,17 @@ def list_messages(
 def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
     """Show what became of a request."""
     return Response(200, JSON, _shown(messages.get(tenant_id, request_id, wiring.messages_dependencies())))
+
+
+@app.get(
+    "/tenants/<tenantId>/messages/<requestId>/feedback",
+    summary="Show what became of a message for each recipient",
+    operation_id="getFeedback",
+    responses=responses(200, "Each recipient of whom SES told something in the last 35 days"),
+)
+def get_feedback(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[FeedbackAnswer]:
+    """Show what SES told of each recipient."""
+    return Response(200, JSON, FeedbackAnswer.of(messages.feedback(tenant_id, request_id, wiring.messages_dependencies())))
 
 
 @app.post(

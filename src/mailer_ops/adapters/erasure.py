@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors, readable
 from mailer.adapters.dynamodb.codec import expiry
+from mailer.adapters.dynamodb.feedback_table import facts_key, message_key
 from mailer.adapters.dynamodb.messages_table import FIELDS, from_item
 from mailer.domain.delivery import ERASED_CONTENT, Delivery
 from mailer.domain.errors import DependencyError
@@ -23,10 +24,13 @@ _BATCH = 1000
 class AwsEraser:
     """`ports.Eraser` on DynamoDB and S3."""
 
-    def __init__(self, dynamodb: "DynamoDBClient", s3: "S3Client", *, messages: str, providers: str, pacing: str, bucket: str) -> None:
+    def __init__(
+        self, dynamodb: "DynamoDBClient", s3: "S3Client", *, messages: str, feedback: str, providers: str, pacing: str, bucket: str
+    ) -> None:
         self._dynamodb = dynamodb
         self._s3 = s3
         self._messages = messages
+        self._feedback = feedback
         self._providers = providers
         self._pacing = pacing
         self._bucket = bucket
@@ -89,6 +93,31 @@ class AwsEraser:
             for page in self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix):
                 for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
                     yield {"Key": entry["Key"], "VersionId": entry["VersionId"]}
+
+    def erase_feedback(self, tenant_id: str, request_id: str, record: Delivery | None) -> int:
+        """Delete the facts of a request, and the messageId by which SES knows its mail."""
+        keys = [facts_key(tenant_id, request_id)]
+        if record and record.account and record.region and record.message_id:
+            keys.append(message_key(record.account, record.region, record.message_id))
+        return sum(map(self._erase_fed_back, keys))
+
+    def erase_all_feedback(self, tenant_id: str) -> int:
+        """Delete the facts of a tenant's requests and the messageIds of its mail."""
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._feedback,
+            FilterExpression="tenantId = :tenant",
+            ProjectionExpression="pk, sk",
+            ExpressionAttributeValues={":tenant": {"S": tenant_id}},
+            ConsistentRead=True,
+        )
+        with dependency_errors("DynamoDB", "Scan"):
+            keys = [item for page in pages for item in page["Items"]]
+        return sum(map(self._erase_fed_back, keys))
+
+    def _erase_fed_back(self, key: Any) -> int:
+        with dependency_errors("DynamoDB", "DeleteItem"):
+            gone = self._dynamodb.delete_item(TableName=self._feedback, Key=key, ReturnValues="ALL_OLD")
+        return int(bool(gone.get("Attributes")))
 
     def erase_account_rate(self, account: str) -> bool:
         """Delete an account's rate; return whether there was one."""

@@ -23,7 +23,7 @@ COPIES_LAST = timedelta(days=15)
 
 CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records reduced to ids and status, for 15 days"
 DEAD_LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
-CONFIG, ACCOUNT_RATES = "provider", "account rates"
+CONFIG, ACCOUNT_RATES, FEEDBACK = "provider", "account rates", "items of feedback"
 
 
 class StillOpenError(Exception):
@@ -56,7 +56,10 @@ def erase_request(tenant_id: str, request_id: str, deps: ErasureDependencies, *,
     erased[DEAD_LETTERS] = _erase_dead_letters(lambda ids: ids == (tenant_id, request_id), deps)
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
     erased[UPLOADS] = sum(deps.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
-    return erased + _erase_records([deps.messages.get(tenant_id, request_id)] if records else [], deps)
+    erased += _erase_records([deps.messages.get(tenant_id, request_id)] if records else [], deps)
+    # Once the record is gone no event writes any more.
+    erased[FEEDBACK] = deps.eraser.erase_feedback(tenant_id, request_id, record)
+    return +erased
 
 
 def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> Counter[str]:
@@ -75,6 +78,7 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/")
     erased[UPLOADS] = deps.eraser.erase_objects(f"attachments/{tenant_id}/")
     erased += _erase_records(deps.eraser.records(tenant_id), deps)
+    erased[FEEDBACK] = deps.eraser.erase_all_feedback(tenant_id)
     erased[ACCOUNT_RATES] = sum(deps.eraser.erase_account_rate(account) for account in account_rates)
     erased[CONFIG] |= _change_provider(tenant_id, deps, lifecycle.erase)
     return +erased
@@ -131,7 +135,7 @@ def _erase_records(records: Iterable[Delivery | None], deps: ErasureDependencies
         except RefusedError as refusal:
             raise StillOpenError("a record has changed meanwhile: erase again") from refusal
         erased[RECORDS if is_late else REDUCED] += 1
-    return erased
+    return +erased
 
 
 def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: ErasureDependencies) -> int:
@@ -147,7 +151,7 @@ def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: Erasu
                 kept.append(dead_letter)
     finally:
         deps.dead_letters.put_back(kept)
-    return erased
+    return +erased
 
 
 # ── the tenant ──────────────────────────────────────────────────────────────────────────────────────────────────────────

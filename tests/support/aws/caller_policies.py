@@ -9,7 +9,11 @@ from support.aws import tables
 
 EXAMPLE_API = "arn:aws:execute-api:eu-central-1:123456789012:abcdef1234"
 
-_READS = {"GET /tenants/{tenantId}/messages", "GET /tenants/{tenantId}/messages/{requestId}"}
+_READS = {
+    "GET /tenants/{tenantId}/messages",
+    "GET /tenants/{tenantId}/messages/{requestId}",
+    "GET /tenants/{tenantId}/messages/{requestId}/feedback",
+}
 COUNTS = {"GET /tenants/{tenantId}/statistics"}
 MAY: Mapping[str, set[str]] = {
     "sender": {

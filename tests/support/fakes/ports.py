@@ -14,13 +14,15 @@ from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import Change, Delivery, Outcome, Status, WaitsFor
 from mailer.domain.errors import DependencyError, ErrorInfo, Problem, RequestError, UnreadableError
 from mailer.domain.events import Event
+from mailer.domain.facts import NO_FACTS, Facts, RecipientStatus, merged
+from mailer.domain.feedback import MailRef, Refusal, SesEvent
 from mailer.domain.message import S3Object
 from mailer.domain.onboarding import Platform
 from mailer.domain.pacing import RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
-from mailer.ports import LargerFileError, Page, QueueMessage, RefusedError, Stage, Step, Trial
+from mailer.ports import LargerFileError, MergedFacts, Page, QueueMessage, RefusedError, Stage, Step, Trial
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OUR_ROLES = ("arn:aws:iam::111111111111:role/mail-eu-west-1-send", "arn:aws:iam::111111111111:role/mail-eu-west-1-providers")
@@ -98,6 +100,34 @@ class FakeMessagesTable:
         yield from sorted(found, key=lambda d: d.created_at)
 
 
+class FakeFeedbackTable:
+    """Facts and messageIds; `before` and `after` are called around each write, as with the status table."""
+
+    def __init__(self) -> None:
+        self.of_request: dict[tuple[str, str], Facts] = {}
+        self.of_message: dict[tuple[str, str, str], MailRef] = {}
+        self.before: Callable[[Any], None] = nothing
+        self.after: Callable[[Any], None] = nothing
+
+    def merge(self, tenant_id: str, request_id: str, facts: Facts) -> MergedFacts:
+        self.before(facts)
+        before = self.facts(tenant_id, request_id)
+        self.of_request[tenant_id, request_id] = merged(before, facts)
+        self.after(facts)
+        return MergedFacts(before, self.of_request[tenant_id, request_id])
+
+    def facts(self, tenant_id: str, request_id: str) -> Facts:
+        return self.of_request.get((tenant_id, request_id), NO_FACTS)
+
+    def find(self, account: str, region: str, message_id: str) -> MailRef | None:
+        return self.of_message.get((account, region, message_id))
+
+    def remember(self, account: str, region: str, message_id: str, mail: MailRef, told_at: datetime) -> None:  # noqa: ARG002 - kept for ever
+        self.before(mail)
+        self.of_message[account, region, message_id] = mail
+        self.after(mail)
+
+
 def _sort_key(record: Delivery) -> str:
     return f"{record.created_at.isoformat(timespec='milliseconds')}#{record.request_id}"
 
@@ -135,6 +165,12 @@ class FakeTelemetry:
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         self.entries.append(("failed", (step, tenant_id, error)))
+
+    def feedback(self, status: RecipientStatus, delivered_after: timedelta | None) -> None:
+        self.entries.append(("feedback", (status, delivered_after)))
+
+    def feedback_refused(self, refusal: Refusal, event: SesEvent | None) -> None:
+        self.entries.append(("feedback refused", (refusal, event)))
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         self.entries.append(("swept", (overdue, lag)))

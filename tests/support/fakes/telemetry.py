@@ -14,6 +14,8 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.facts import RecipientStatus
+from mailer.domain.feedback import Refusal
 from mailer.observability import LogTelemetry
 from support.fakes.ports import a_delivery
 from support.fakes.sending import a_queue_message
@@ -86,4 +88,8 @@ def write_everything(telemetry: LogTelemetry) -> None:
     telemetry.failed("deliver", "acme", ZeroDivisionError())
     telemetry.config_requested(cached=True)
     telemetry.paced(second)
+    for became in RecipientStatus:
+        telemetry.feedback(became, second if became is RecipientStatus.DELIVERED else None)
+    for refusal in Refusal:
+        telemetry.feedback_refused(refusal, None)
     telemetry.swept(overdue=0, lag=second)

@@ -22,7 +22,7 @@ from mailer.services.sending.byte_budget import ByteBudget
 from mailer.services.sending.jobs import Received, SendDependencies
 from mailer.services.sending.send import send_batch
 from mailer.services.sweeping.sweep import SweepDependencies, sweep
-from support.fakes.ports import NOON, AtOnce, FakeEventSource, FakeProducerRules, a_config, a_provider
+from support.fakes.ports import NOON, AtOnce, FakeEventSource, FakeFeedbackTable, FakeProducerRules, a_config, a_provider
 from support.fakes.suppressions import FakeSuppressionsTable
 from tools.simulation.faults import Faults
 from tools.simulation.ses import MALLORY, SimSes
@@ -111,7 +111,7 @@ class Story:
         self.send_deps = SendDependencies(
             producers=FakeProducerRules(), pacer=self.pacers[0], provider_factory=self.ses, **send, **shared, **front
         )
-        self.messages_deps = MessagesDependencies(uploads=front["attachments"], **shared, **front)
+        self.messages_deps = MessagesDependencies(feedback=FakeFeedbackTable(), uploads=front["attachments"], **shared, **front)
         self.sweep_deps = SweepDependencies(
             releases=self.providers,
             providers=self.providers,

@@ -8,7 +8,7 @@ from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, fie
 
 from mailer.domain.delivery import Delivery, OnUnknown, Resolution, Status
 from mailer.domain.errors import ErrorInfo, Problem
-from mailer.domain.facts import FeedbackCounts
+from mailer.domain.facts import FeedbackCounts, RecipientFeedback, RecipientStatus
 from mailer.domain.message import HEADER_TEXT, RequestId, SendRequest, TenantId, UtcTime
 from mailer.domain.moments import rfc3339
 from mailer.domain.statistics import COLUMNS, Counts
@@ -151,6 +151,39 @@ class StatusRecord(WireModel):
             resolution=ResolutionRecord.of(record.resolution) if record.resolution else None,
             cancelled_by=record.cancelled_by,
         )
+
+
+class RecipientFeedbackRecord(WireModel):
+    """What became of a mail for one recipient."""
+
+    email: Annotated[str, Field(repr=False)]
+    status: RecipientStatus
+    at: Time
+    smtp_status: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    diagnostic: Annotated[str | None, Field(exclude_if=_is_none, repr=False)] = None
+
+    @classmethod
+    def of(cls, recipient: RecipientFeedback) -> Self:
+        """Show a recipient."""
+        fact = recipient.fact
+        return cls(
+            email=recipient.email,
+            status=recipient.status,
+            at=fact.at,
+            smtp_status=fact.smtp_status or None,
+            diagnostic=fact.diagnostic or None,
+        )
+
+
+class FeedbackAnswer(WireModel):
+    """What became of a mail for each recipient of whom SES told something, by address."""
+
+    recipients: list[RecipientFeedbackRecord]
+
+    @classmethod
+    def of(cls, recipients: Iterable[RecipientFeedback]) -> Self:
+        """Show recipients."""
+        return cls(recipients=[RecipientFeedbackRecord.of(recipient) for recipient in recipients])
 
 
 class StatusPage(WireModel):

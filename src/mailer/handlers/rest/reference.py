@@ -164,6 +164,15 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "at": "When it was resolved.",
         "principal": "The ARN of the IAM identity that called.",
     },
+    "FeedbackAnswer": {"recipients": "Those of whom SES told something, by address; for 35 days after the last of it."},
+    "RecipientFeedbackRecord": {
+        "email": "The recipient's address.",
+        "status": "What counts most of all that SES told, in this order: `complained`, `bounced` for good, `rejected` for a virus,"
+        " `delivered`, `soft_bounced`, `delayed`. An out-of-office reply is a soft bounce that follows a delivery.",
+        "at": "When that happened; the latest time, where it happened again.",
+        "smtpStatus": "The enhanced status code (RFC 3463) of the receiving server; only where it gave one.",
+        "diagnostic": "The first 500 characters of what the receiving server said; only where it said something.",
+    },
     "StatusPage": {"messages": "The records, newest first.", "cursor": "The cursor of the next page; null on the last."},
     "BatchAnswer": {
         "status": "The HTTP status that this request would have had by itself.",
@@ -494,6 +503,17 @@ ANSWERS: Mapping[str, Any] = {
     },
     "listMessages": {"messages": [_SENT], "cursor": None},
     "getMessage": _SENT,
+    "getFeedback": {
+        "recipients": [
+            {
+                "email": "jo@example.com",
+                "status": "bounced",
+                "at": "2026-11-24T10:00:03.000Z",
+                "smtpStatus": "5.1.1",
+                "diagnostic": "smtp; 550 5.1.1 user unknown",
+            }
+        ]
+    },
     "cancelMessage": _CANCELLED,
     "resolveMessage": _RESOLVED,
     "uploadAttachment": {

@@ -14,6 +14,7 @@ from uuid import UUID
 from mailer.domain import changes, delivery
 from mailer.domain.delivery import ERASED_CONTENT, Delivery, Status, same_content
 from mailer.domain.errors import DependencyError, Problem, RequestError
+from mailer.domain.facts import RecipientFeedback, recipients_of
 from mailer.domain.message import MAX_BODY, SCHEMA, S3Object, SendRequest, body_too_large, canonical_json, schedule
 from mailer.domain.provider import Blocked, Provider, StoredConfig, sending_state
 from mailer.domain.retries import MAX_DELAY
@@ -21,6 +22,7 @@ from mailer.domain.uploads import Upload, UploadRequest
 from mailer.ports import (
     Attachments,
     Clock,
+    FeedbackTable,
     MessagesTable,
     Page,
     ParkedBodies,
@@ -46,6 +48,7 @@ class MessagesDependencies:
     providers: ProvidersTable
     suppressions: SuppressionsReader
     messages: MessagesTable
+    feedback: FeedbackTable
     queue: SendQueue
     parked: ParkedBodies
     attachments: Attachments
@@ -314,6 +317,16 @@ def get(tenant_id: str, request_id: str, deps: MessagesDependencies) -> Delivery
     if record is not None and record.content_hash != ERASED_CONTENT:
         return record
     raise RequestError([Problem("requestId", "is not known under this tenant")], "not_found")
+
+
+def feedback(tenant_id: str, request_id: str, deps: MessagesDependencies) -> Sequence[RecipientFeedback]:
+    """Return what became of a request's mail for each recipient of whom SES told something.
+
+    Raises:
+        RequestError: not_found.
+    """
+    get(tenant_id, request_id, deps)
+    return recipients_of(deps.feedback.facts(tenant_id, request_id))
 
 
 def list_newest(tenant_id: str, deps: MessagesDependencies, *, status: Status | None, limit: int, cursor: str | None) -> Page:

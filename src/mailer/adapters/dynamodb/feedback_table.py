@@ -1,0 +1,145 @@
+"""What SES told, by recipient: one item a request, and one for each messageId by which an event without tags finds its mail.
+
+Keys: pk `{tenantId}#{requestId}`, sk `facts`; pk `message#{account}#{region}#{messageId}`, sk `mail`. Both hold tenantId and requestId.
+Times are epoch milliseconds, `ttl` epoch seconds. An item of facts is made of its facts alone, so that the same facts are the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
+from mailer.adapters.dynamodb import codec
+from mailer.adapters.dynamodb.codec import Item
+from mailer.domain.errors import DependencyError, UnreadableError
+from mailer.domain.facts import FACT_RETENTION, NO_FACTS, Fact, Facts, RecipientStatus, merged
+from mailer.domain.feedback import MailRef
+from mailer.ports import MergedFacts
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+_TRIES = 10
+"""Writes of one merge: each that is refused means that another one succeeded."""
+
+
+class DynamoFeedbackTable:
+    """`ports.FeedbackTable` on DynamoDB."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def merge(self, tenant_id: str, request_id: str, facts: Facts) -> MergedFacts:
+        """Join facts to those of a request; see `ports.FeedbackTable.merge`.
+
+        The first try takes it that there are none, which is so for most mail: to one recipient, who gets it.
+        """
+        before, read = NO_FACTS, None
+        for _ in range(_TRIES):
+            after = merged(before, facts)
+            if read is not None and after == before:
+                return MergedFacts(before, after)
+            refused = self._put(_item(tenant_id, request_id, after), read)
+            if refused is None:
+                return MergedFacts(before, after)
+            before, read = _facts(refused), refused.get("digest")
+        raise DependencyError("DynamoDB", "PutItem (contention)")
+
+    def _put(self, item: Item, read: Item | None) -> Item | None:
+        """Write an item over the one with the digest that was read (None: there was none); return the one that stands there instead."""
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        if read is not None:
+            condition = {"ConditionExpression": "digest = :read", "ExpressionAttributeValues": {":read": read}}
+        try:
+            with dependency_errors("DynamoDB", "PutItem"):
+                self._client.put_item(TableName=self._table, Item=item, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition)
+        except self._client.exceptions.ConditionalCheckFailedException as refusal:
+            stands: Any = refusal.response.get("Item")
+            if not stands:  # deleted in between
+                raise DependencyError("DynamoDB", "PutItem (contention)") from refusal
+            return dict(stands)
+        return None
+
+    def facts(self, tenant_id: str, request_id: str) -> Facts:
+        """Read the facts of a request."""
+        return _facts(self._get(facts_key(tenant_id, request_id)))
+
+    def find(self, account: str, region: str, message_id: str) -> MailRef | None:
+        """Return which mail a messageId of SES is."""
+        item = self._get(message_key(account, region, message_id))
+        if not item:
+            return None
+        with readable("DynamoDB", "GetItem"):
+            return MailRef(codec.text(item["tenantId"]), codec.text(item["requestId"]), codec.integer(item["attempt"]))
+
+    def remember(self, account: str, region: str, message_id: str, mail: MailRef, told_at: datetime) -> None:
+        """Write down which mail a messageId of SES is."""
+        names = {"tenantId": mail.tenant_id, "requestId": mail.request_id, "attempt": mail.attempt}
+        item = message_key(account, region, message_id) | codec.encode_all(names) | {"ttl": codec.expiry(told_at + FACT_RETENTION)}
+        with dependency_errors("DynamoDB", "PutItem"):
+            self._client.put_item(TableName=self._table, Item=item)
+
+    def _get(self, key: Item) -> Mapping[str, Any]:
+        with dependency_errors("DynamoDB", "GetItem"):
+            found = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        with readable("DynamoDB", "GetItem"):
+            item: Mapping[str, Any] = found.get("Item", {})
+            return item
+
+
+def facts_key(tenant_id: str, request_id: str) -> Item:
+    """Return the key of a request's facts."""
+    return {"pk": {"S": f"{tenant_id}#{request_id}"}, "sk": {"S": "facts"}}
+
+
+def message_key(account: str, region: str, message_id: str) -> Item:
+    """Return the key by which a messageId of SES leads to its mail."""
+    return {"pk": {"S": f"message#{account}#{region}#{message_id}"}, "sk": {"S": "mail"}}
+
+
+# -- facts and their item ------------------------------------------------------------------------------------------------
+
+
+def _item(tenant_id: str, request_id: str, facts: Facts) -> Item:
+    written = {email: {"M": {status.value: _fact(fact) for status, fact in of_one.items()}} for email, of_one in facts.items()}
+    last_at = max(fact.at for of_one in facts.values() for fact in of_one.values())
+    return {
+        **facts_key(tenant_id, request_id),
+        "tenantId": {"S": tenant_id},
+        "requestId": {"S": request_id},
+        "facts": {"M": written},
+        "digest": {"S": hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()},
+        "ttl": codec.expiry(last_at + FACT_RETENTION),
+    }
+
+
+def _fact(fact: Fact) -> Item:
+    texts = {"smtpStatus": fact.smtp_status or None, "diagnostic": fact.diagnostic or None}
+    return {"M": codec.encode_all({"at": fact.at, "firstAt": fact.first_at, **texts})}
+
+
+def _facts(item: Mapping[str, Any]) -> Facts:
+    """Read facts.
+
+    Raises:
+        UnreadableError: they are damaged, or a later version wrote them.
+    """
+    if not item:
+        return NO_FACTS
+    try:
+        each = {email: of_one["M"] for email, of_one in item["facts"]["M"].items()}
+        return {
+            email: {RecipientStatus(status): _from_fact(told["M"]) for status, told in of_one.items()} for email, of_one in each.items()
+        }
+    except UNREADABLE as error:
+        ids = [item.get(name, {}).get("S", "?") for name in ("tenantId", "requestId")]
+        raise UnreadableError("feedback table", *ids) from error
+
+
+def _from_fact(told: Mapping[str, Any]) -> Fact:
+    smtp_status, diagnostic = (codec.text(told[name]) if name in told else "" for name in ("smtpStatus", "diagnostic"))
+    first_at = codec.moment(told["firstAt"]) if "firstAt" in told else None
+    return Fact(codec.moment(told["at"]), smtp_status, diagnostic, first_at)

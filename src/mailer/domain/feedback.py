@@ -1,0 +1,398 @@
+"""Read one of SES's events, as EventBridge queues it: what became of a mail, for which recipients, and whose mail it says it is.
+
+The body may be anything: what is not one of SES's events, or tells of no mail of ours, is a `Refusal`, never an exception.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import reduce
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from mailer.domain.errors import RequestError
+from mailer.domain.facts import MAX_RECIPIENTS, NO_FACTS, Fact, Facts, RecipientStatus, merged
+from mailer.domain.message import REQUEST_ID, TENANT_ID
+from mailer.domain.moments import from_millis, to_millis
+from mailer.domain.tags import ATTEMPT, REQUEST, SIMULATION, TENANT, VERIFY, request_id_of
+from mailer.domain.wire import load
+
+MAX_DIAGNOSTIC = 500
+"""Characters of what a receiving server said."""
+
+
+class EventKind(StrEnum):
+    """What SES tells of; `detail.eventType`."""
+
+    SEND = "Send"
+    DELIVERY = "Delivery"
+    BOUNCE = "Bounce"
+    COMPLAINT = "Complaint"
+    REJECT = "Reject"
+    DELIVERY_DELAY = "DeliveryDelay"
+
+
+class Refusal(StrEnum):
+    """Why an event changes nothing."""
+
+    UNREADABLE = "unreadable"
+    """It is none of SES's events."""
+    UNTAGGED = "untagged"
+    """It tells of mail that is not ours: the tenant uses the configuration set for other mail too."""
+    TOO_OLD = "too_old"
+    """The record it is about may have been forgotten."""
+    NO_RECORD = "no_record"
+    """There is no such request, after 15 minutes of waiting for it."""
+    BAD_TAGS = "bad_tags"
+    """Its tags are none that we write."""
+    FOREIGN_ACCOUNT = "foreign_account"
+    """It comes from another account or region than the attempt was sent from, or that is not known."""
+    NO_ATTEMPT = "no_attempt"
+    """The attempt was never made, or SES cannot have accepted it."""
+    WRONG_MESSAGE = "wrong_message"
+    """SES's id of the attempt's mail is another."""
+    CONTRADICTION = "contradiction"
+    """It shows that SES accepted a mail whose request has ended as failed or cancelled."""
+
+
+FORGED = frozenset({Refusal.BAD_TAGS, Refusal.FOREIGN_ACCOUNT, Refusal.NO_ATTEMPT, Refusal.WRONG_MESSAGE})
+"""What SES does not send of mail that we sent: somebody makes events up, or our records are wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class MailRef:
+    """The mail that an event says it is about: one attempt of one request."""
+
+    tenant_id: str
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRef:
+    """The test mail that an event says it is about: of one version of a tenant's config."""
+
+    tenant_id: str
+    version: int
+    simulation: int | None = None
+    """The simulation that it plays in, where `verify` was asked to simulate."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientReport:
+    """What an event tells of one recipient."""
+
+    email: str = field(repr=False)
+    status: RecipientStatus
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SesEvent:
+    """One event. Account and region are the envelope's, which nobody can forge; times are aware, UTC, in whole milliseconds."""
+
+    kind: EventKind
+    account: str
+    region: str
+    told_at: datetime
+    """When SES put it on the bus."""
+    at: datetime
+    """When it happened."""
+    accepted_at: datetime
+    """When SES accepted the mail."""
+    message_id: str
+    ref: MailRef | VerifyRef | None
+    """Whose mail it is; None where it has none of our tags, as a DeliveryDelay may have."""
+    sending_account: str | None = None
+    """The account that SES says sent the mail."""
+    destinations: tuple[str, ...] = field(default=(), repr=False)
+    recipients: tuple[RecipientReport, ...] = ()
+    type: str = ""
+    """bounceType, complaintFeedbackType or delayType."""
+    subtype: str = ""
+    """bounceSubType or complaintSubType."""
+    has_dsn: bool = False
+    """Whether a bounce came with a delivery status notification (RFC 3464): automatic replies have none."""
+
+    @property
+    def facts(self) -> Facts:
+        """Return what it tells of each recipient."""
+        return reduce(merged, ({report.email: {report.status: report.fact}} for report in self.recipients), NO_FACTS)
+
+
+# ── the event as SES writes it ────────────────────────────────────────────────────────────────────────────────────────────
+
+_MOMENT = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
+
+
+def _moment(value: Any) -> datetime:
+    """Read a time, of this millennium; smaller than a millisecond is cut off, as the tables keep no more."""
+    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+        raise ValueError("must be a time")
+    return from_millis(to_millis(datetime.fromisoformat(value).astimezone(UTC)))
+
+
+def _line(value: Any) -> str:
+    """Read what somebody's server may have written: cut, and without what UTF-8 cannot carry."""
+    return value[:MAX_DIAGNOSTIC].encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _own_tags(value: Any) -> Any:
+    """Pick our tags; each of them has one value."""
+    if not isinstance(value, Mapping):
+        return {}
+    named = {name: value[name] for name in (TENANT, REQUEST, ATTEMPT, VERIFY, SIMULATION) if name in value}
+    return {name: values[0] if isinstance(values, list) and len(values) == 1 else "" for name, values in named.items()}
+
+
+_Moment = Annotated[datetime, BeforeValidator(_moment)]
+_Line = Annotated[str, BeforeValidator(_line)]
+_Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+
+
+class _Ses(BaseModel):
+    """Part of an event; SES may tell more at any time."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, hide_input_in_errors=True)
+
+
+class _Mail(_Ses):
+    timestamp: _Moment
+    message_id: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+    destination: Annotated[tuple[_Line, ...], Field(max_length=MAX_RECIPIENTS)] = ()
+    sending_account_id: _Account | None = None
+    tags: Annotated[dict[str, _Line], BeforeValidator(_own_tags)] = Field(default_factory=dict)
+
+
+class _Recipient(_Ses):
+    email_address: _Line
+    status: _Line = ""
+    diagnostic_code: _Line = ""
+
+
+_Recipients = Annotated[tuple[_Recipient, ...], Field(max_length=MAX_RECIPIENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What the part of an event that is its kind's own tells."""
+
+    status: RecipientStatus | None = None
+    recipients: tuple[_Recipient, ...] = ()
+    at: datetime | None = None
+    """None: when SES put the event on the bus."""
+    type: str = ""
+    subtype: str = ""
+    has_dsn: bool = False
+
+
+class _Part(_Ses):
+    """The part of an event that is its kind's own; a Send tells no more than that SES accepted the mail."""
+
+    def report(self, mail: _Mail) -> _Report:
+        """Say what it tells of which recipients."""
+        return _Report(at=mail.timestamp)
+
+
+def _of_each(addresses: Iterable[str], words: str) -> tuple[_Recipient, ...]:
+    return tuple(_Recipient.model_construct(email_address=address, diagnostic_code=words) for address in addresses)
+
+
+class _Delivery(_Part):
+    timestamp: _Moment
+    recipients: Annotated[tuple[_Line, ...], Field(max_length=MAX_RECIPIENTS)]
+    smtp_response: _Line = ""
+
+    def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
+        return _Report(RecipientStatus.DELIVERED, _of_each(self.recipients, self.smtp_response), self.timestamp)
+
+
+class _Bounce(_Part):
+    timestamp: _Moment
+    bounce_type: _Line
+    bounce_sub_type: _Line = ""
+    bounced_recipients: _Recipients
+    reporting_mta: Annotated[_Line, Field(alias="reportingMTA")] = ""
+
+    def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
+        status = RecipientStatus.BOUNCED if self.bounce_type == "Permanent" else RecipientStatus.SOFT_BOUNCED
+        # What the notification said is given only where there was one.
+        has_dsn = bool(self.reporting_mta) or any(told.status or told.diagnostic_code for told in self.bounced_recipients)
+        return _Report(status, self.bounced_recipients, self.timestamp, self.bounce_type, self.bounce_sub_type, has_dsn)
+
+
+class _Complaint(_Part):
+    timestamp: _Moment
+    complaint_feedback_type: _Line = ""
+    complaint_sub_type: _Line = ""
+    complained_recipients: _Recipients
+
+    def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
+        # Some providers let their users say that it is no spam after all.
+        status = None if self.complaint_feedback_type == "not-spam" else RecipientStatus.COMPLAINED
+        return _Report(status, self.complained_recipients, self.timestamp, self.complaint_feedback_type, self.complaint_sub_type)
+
+
+class _Reject(_Part):
+    reason: _Line = ""
+
+    def report(self, mail: _Mail) -> _Report:
+        return _Report(RecipientStatus.REJECTED, _of_each(mail.destination, self.reason))
+
+
+class _DeliveryDelay(_Part):
+    timestamp: _Moment
+    delay_type: _Line = ""
+    delayed_recipients: _Recipients
+
+    def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
+        return _Report(RecipientStatus.DELAYED, self.delayed_recipients, self.timestamp, self.delay_type)
+
+
+class _Detail(_Ses):
+    event_type: EventKind
+    mail: _Mail
+    send: _Part | None = None
+    delivery: _Delivery | None = None
+    bounce: _Bounce | None = None
+    complaint: _Complaint | None = None
+    reject: _Reject | None = None
+    delivery_delay: _DeliveryDelay | None = None
+
+
+class _Envelope(_Ses):
+    source: Literal["aws.ses"]
+    account: _Account
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    time: _Moment
+    detail: _Detail
+
+
+# ── what it tells ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse_event(body: str) -> SesEvent | Refusal:
+    """Read an event off the queue."""
+    try:
+        document, _ = load(body)
+        envelope = _Envelope.model_validate(document, by_alias=True, by_name=False)
+    except (RequestError, ValidationError, RecursionError):
+        return Refusal.UNREADABLE
+    report = _report(envelope)
+    ref = _ref(envelope.detail.mail.tags)
+    if report is None or isinstance(ref, Refusal):
+        return Refusal.UNREADABLE if report is None else Refusal.BAD_TAGS
+    return _event(envelope, report, ref)
+
+
+def _report(envelope: _Envelope) -> _Report | None:
+    """Return what the kind's own part tells; None where it is not there."""
+    detail = envelope.detail
+    parts: Mapping[EventKind, _Part | None] = {
+        EventKind.SEND: detail.send,
+        EventKind.DELIVERY: detail.delivery,
+        EventKind.BOUNCE: detail.bounce,
+        EventKind.COMPLAINT: detail.complaint,
+        EventKind.REJECT: detail.reject,
+        EventKind.DELIVERY_DELAY: detail.delivery_delay,
+    }
+    part = parts[detail.event_type]
+    return part.report(detail.mail) if part else None
+
+
+_ENVELOPE_PRECISION = timedelta(seconds=1)
+"""EventBridge writes whole seconds."""
+
+
+def _event(envelope: _Envelope, report: _Report, ref: MailRef | VerifyRef | None) -> SesEvent:
+    mail = envelope.detail.mail
+    latest = envelope.time + _ENVELOPE_PRECISION
+    at = min(report.at or envelope.time, latest)
+    return SesEvent(
+        kind=envelope.detail.event_type,
+        account=envelope.account,
+        region=envelope.region,
+        told_at=envelope.time,
+        at=at,
+        accepted_at=min(mail.timestamp, latest),
+        message_id=mail.message_id,
+        ref=ref,
+        sending_account=mail.sending_account_id,
+        destinations=tuple(filter(None, map(_address, mail.destination))),
+        recipients=tuple(_recipients(report, at, mail.destination)),
+        type=report.type,
+        subtype=report.subtype,
+        has_dsn=report.has_dsn,
+    )
+
+
+def _recipients(report: _Report, at: datetime, destination: Sequence[str]) -> Iterable[RecipientReport]:
+    known = {address.lower(): address for address in map(_address, destination) if address}
+    for told in report.recipients:
+        email = _recipient(_address(told.email_address), known)
+        if email and report.status:
+            yield RecipientReport(email, report.status, Fact(at, _smtp_status(told), told.diagnostic_code))
+
+
+def _recipient(address: str | None, known: Mapping[str, str]) -> str | None:
+    """Return the recipient of the mail that an address stands for.
+
+    A bounce names who did not get it in the end, in the spelling of the last server: where the mail was forwarded, an address that
+    it was never sent to.
+    """
+    if address is None or len(known) == 1:
+        return next(iter(known.values()), None) if address else None
+    return known.get(address.lower(), address)
+
+
+_ADDRESS = re.compile(r"[^\s<>@\x00-\x20\x7f]{1,256}@[^\s<>@\x00-\x20\x7f]{1,255}")
+
+
+def _address(text: str) -> str | None:
+    """Return the address in `jo@example.com` and `Jo <jo@example.com>`."""
+    _, bracket, rest = text.rpartition("<")
+    address = rest.partition(">")[0] if bracket else text.strip()
+    return address if _ADDRESS.fullmatch(address) else None
+
+
+_SMTP_STATUS = re.compile(r"(?<![0-9.])[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
+
+
+def _smtp_status(told: _Recipient) -> str:
+    """Return the enhanced status code (RFC 3463) that is given, or stands in the server's words."""
+    found = _SMTP_STATUS.search(told.status) or _SMTP_STATUS.search(told.diagnostic_code)
+    return found[0] if found else ""
+
+
+# ── whose mail it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_SIMULATION = re.compile(r"[0-9]{1,18}")
+
+
+def _verify_ref(tenant_id: str, tags: Mapping[str, str]) -> VerifyRef | Literal[Refusal.BAD_TAGS]:
+    version, simulation = tags[VERIFY], tags.get(SIMULATION)
+    is_known = tags.keys() <= {TENANT, VERIFY, SIMULATION} and _NUMBER.fullmatch(version)
+    if not is_known or (simulation is not None and not _SIMULATION.fullmatch(simulation)):
+        return Refusal.BAD_TAGS
+    return VerifyRef(tenant_id, int(version), None if simulation is None else int(simulation))
+
+
+def _ref(tags: Mapping[str, str]) -> MailRef | VerifyRef | Literal[Refusal.BAD_TAGS] | None:
+    """Return whose mail the tags name; None where none of them is ours."""
+    if not tags:
+        return None
+    tenant_id = tags.get(TENANT, "")
+    if not re.fullmatch(TENANT_ID, tenant_id):
+        return Refusal.BAD_TAGS
+    if VERIFY in tags:
+        return _verify_ref(tenant_id, tags)
+    request_id = request_id_of(tags.get(REQUEST, ""))
+    is_whole = tags.keys() == {TENANT, REQUEST, ATTEMPT} and _NUMBER.fullmatch(tags[ATTEMPT])
+    if not is_whole or not request_id or not re.fullmatch(REQUEST_ID, request_id):
+        return Refusal.BAD_TAGS
+    return MailRef(tenant_id, request_id, int(tags[ATTEMPT]))

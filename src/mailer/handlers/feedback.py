@@ -1,0 +1,22 @@
+"""SQS calls FeedbackFunction with SES's events of what became of mail."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mailer import wiring
+from mailer.domain.moments import from_millis
+from mailer.services.feedback.receive import ReceivedEvent, receive_batch
+
+
+def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, Sequence[Mapping[str, str]]]:
+    """Write down a batch of events; return which of its messages SQS must hand out again."""
+    batch = [_received(record) for record in event["Records"]]
+    try:
+        returned = receive_batch(batch, wiring.feedback_dependencies(), wiring.workers())
+    finally:
+        wiring.telemetry().flush()
+    return {"batchItemFailures": [{"itemIdentifier": sqs_message_id} for sqs_message_id in returned]}
+
+
+def _received(record: Mapping[str, Any]) -> ReceivedEvent:
+    return ReceivedEvent(record["messageId"], record["body"], from_millis(int(record["attributes"]["SentTimestamp"])))

@@ -1,0 +1,73 @@
+"""Find the attempt that an event is about, and hold the event against it: nobody can make up account and region of its envelope."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mailer.domain.delivery import ERASED_CONTENT, RECORD_RETENTION, Delivery
+from mailer.domain.feedback import EventKind, MailRef, Refusal, SesEvent
+from mailer.ports import Clock, FeedbackListener, FeedbackTable, MessagesTable, ParkedBodies, Telemetry
+
+CLOCKS_DIFFER = timedelta(hours=1)
+"""An event from further ahead is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedEvent:
+    """An event that is about an attempt which was made, from the account and the region that it was sent from."""
+
+    event: SesEvent
+    mail: MailRef
+    record: Delivery
+    """As it was read; as it stands after the event, for reactions."""
+
+
+Reaction = Callable[[AcceptedEvent], None]
+"""What else an accepted event leads to, before it is acknowledged; may come again. May raise DependencyError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackDependencies:
+    """What feedback depends on."""
+
+    messages: MessagesTable
+    feedback: FeedbackTable
+    parked: ParkedBodies
+    telemetry: Telemetry
+    clock: Clock
+    listeners: Sequence[FeedbackListener] = ()
+    reactions: Sequence[Reaction] = ()
+
+
+def match(event: SesEvent, deps: FeedbackDependencies) -> AcceptedEvent | Refusal:
+    """Return what an event is about, or why it changes nothing.
+
+    Raises:
+        DependencyError: DynamoDB did not answer.
+    """
+    mail = event.ref if isinstance(event.ref, MailRef) else deps.feedback.find(event.account, event.region, event.message_id)
+    if mail is None:
+        return Refusal.NO_RECORD if event.kind is EventKind.DELIVERY_DELAY else Refusal.UNTAGGED
+    record = deps.messages.get(mail.tenant_id, mail.request_id)
+    if record is None or record.content_hash == ERASED_CONTENT:
+        return Refusal.NO_RECORD
+    return fault(event, mail, record) or AcceptedEvent(event, mail, record)
+
+
+def is_out_of_time(event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
+    """Say whether an event is too old to be about a record that is still kept, or not of this time."""
+    now = deps.clock.now()
+    if event.told_at > now + CLOCKS_DIFFER:
+        return Refusal.UNREADABLE
+    return Refusal.TOO_OLD if event.told_at < now - RECORD_RETENTION else None
+
+
+def fault(event: SesEvent, mail: MailRef, record: Delivery) -> Refusal | None:
+    """Say what is wrong with an event about an attempt of a record."""
+    sent_from = record.sent_from(mail.attempt)
+    if sent_from is None:
+        return Refusal.NO_ATTEMPT
+    if sent_from != (event.account, event.region) or event.sending_account not in (None, event.account):
+        return Refusal.FOREIGN_ACCOUNT
+    message_id = record.message_id_of(mail.attempt)
+    return Refusal.WRONG_MESSAGE if message_id not in (None, event.message_id) else None

@@ -1,0 +1,86 @@
+"""Take a batch of SES's events off the queue; an event is acknowledged once all that it tells is written, or it tells nothing."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mailer.domain.feedback import Refusal, SesEvent, VerifyRef, parse_event
+from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencies, is_out_of_time, match
+from mailer.services.feedback.recording import record_event
+
+RECORD_EXPECTED = timedelta(minutes=15)
+"""How long an event waits for the record that it is about: the record of a restored table may be written back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """A message as SQS hands it out."""
+
+    sqs_message_id: str
+    body: str
+    sent_at: datetime
+    """When EventBridge put it on the queue."""
+
+
+def receive_batch(batch: Sequence[ReceivedEvent], deps: FeedbackDependencies, workers: Executor) -> list[str]:
+    """Write down a batch of events; return the SQS message ids that SQS must hand out again.
+
+    Events of one mail are taken one after another, as they write to the same items.
+    """
+    by_mail: dict[str, list[tuple[ReceivedEvent, SesEvent | Refusal]]] = defaultdict(list)
+    for received in batch:
+        event = parse_event(received.body)
+        by_mail[event.message_id if isinstance(event, SesEvent) else ""].append((received, event))
+
+    def take_all(events: Sequence[tuple[ReceivedEvent, SesEvent | Refusal]]) -> list[str]:
+        return [received.sqs_message_id for received, event in events if not _is_done(received, event, deps)]
+
+    return [sqs_message_id for waiting in workers.map(take_all, by_mail.values()) for sqs_message_id in waiting]
+
+
+def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackDependencies) -> bool:
+    """Take one event; False where it must come again."""
+    try:
+        refusal = event if isinstance(event, Refusal) else _take(event, deps)
+    except Exception as failure:  # noqa: BLE001  # a bug must not hold up the rest of the batch
+        deps.telemetry.failed("feedback", None, failure)
+        return False
+    if refusal is Refusal.NO_RECORD and deps.clock.now() - received.sent_at < RECORD_EXPECTED:
+        return False
+    if refusal is not None:
+        deps.telemetry.feedback_refused(refusal, event if isinstance(event, SesEvent) else None)
+    return True
+
+
+def _take(event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
+    """Write an event down, and tell those who react to it; return why it changed nothing.
+
+    Raises:
+        DependencyError: some of it may not be written.
+    """
+    if refusal := is_out_of_time(event, deps):
+        return refusal
+    if isinstance(event.ref, VerifyRef):
+        return _take_verify(event.ref, event, deps)
+    matched = match(event, deps)
+    recorded = record_event(matched, deps) if isinstance(matched, AcceptedEvent) else matched
+    if isinstance(recorded, Refusal):
+        return recorded
+    _tell(recorded, deps)
+    return None
+
+
+def _take_verify(ref: VerifyRef, event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
+    refusals = [listener.verify_heard(ref, event) for listener in deps.listeners]
+    return next(filter(None, refusals), None)
+
+
+def _tell(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
+    for reaction in deps.reactions:
+        reaction(accepted)
+    record = accepted.record
+    if record.provider_version is not None and accepted.mail.attempt == record.attempt:
+        for listener in deps.listeners:
+            listener.heard(record.tenant_id, record.provider_version, accepted.event.told_at)

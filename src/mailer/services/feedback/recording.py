@@ -1,0 +1,82 @@
+"""Write down what an accepted event tells: that SES accepted the mail, what became of it for each recipient, and the counts of that.
+
+Each write is absolute and may be made again; after a crash in between the event comes once more, and leaves the same behind.
+"""
+
+from dataclasses import replace
+
+from mailer.domain import changes
+from mailer.domain.delivery import Delivery, Status
+from mailer.domain.facts import Facts, RecipientStatus, counts_of, recipients_of
+from mailer.domain.feedback import EventKind, Refusal, SesEvent
+from mailer.ports import MergedFacts, RefusedError
+from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencies
+from mailer.services.requests.parked_bodies import discard
+
+
+def record_event(accepted: AcceptedEvent, deps: FeedbackDependencies) -> AcceptedEvent | Refusal:
+    """Write an event down; return it with the record as it stands then, or why it changed nothing.
+
+    Raises:
+        DependencyError: DynamoDB did not answer.
+    """
+    record = _confirmed(accepted, deps)
+    if isinstance(record, Refusal):
+        return record
+    facts = _merged(accepted, deps)
+    if is_asked_for_by_id(accepted.event, facts.after):
+        event = accepted.event
+        deps.feedback.remember(event.account, event.region, event.message_id, accepted.mail, event.told_at)
+    record = _with_counts(record, facts.after, deps)
+    _count_news(accepted.event, facts, deps)
+    return replace(accepted, record=record)
+
+
+def _confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Delivery | Refusal:
+    """Return the record of a mail that SES accepted, as `sent`; an end that says otherwise stays, and is a contradiction."""
+    record, event = accepted.record, accepted.event
+    if record.status is Status.SENT:
+        return record
+    change = changes.confirm(
+        record, deps.clock.now(), attempt=accepted.mail.attempt, message_id=event.message_id, accepted_at=event.accepted_at
+    )
+    try:
+        confirmed = deps.messages.apply(change)
+    except RefusedError as refusal:
+        if refusal.current is None:
+            return Refusal.NO_RECORD
+        return refusal.current if refusal.current.status is Status.SENT else Refusal.CONTRADICTION
+    deps.telemetry.recorded(confirmed)
+    discard(record.parked, deps)
+    return confirmed
+
+
+def _merged(accepted: AcceptedEvent, deps: FeedbackDependencies) -> MergedFacts:
+    facts = accepted.event.facts
+    return deps.feedback.merge(accepted.mail.tenant_id, accepted.mail.request_id, facts) if facts else MergedFacts({}, {})
+
+
+def is_asked_for_by_id(event: SesEvent, facts: Facts) -> bool:
+    """Whether an event without tags may follow, which only the messageId leads to its mail: SES tells of delays in that way."""
+    settled = {recipient.email for recipient in recipients_of(facts) if recipient.status is not RecipientStatus.DELAYED}
+    return event.ref is not None and (event.kind is EventKind.SEND or not settled.issuperset(event.destinations))
+
+
+def _with_counts(record: Delivery, facts: Facts, deps: FeedbackDependencies) -> Delivery:
+    """Write the counts of the facts to the record, unless it knows of more."""
+    counts = counts_of(facts)
+    if counts is None or not counts.replaces(record.feedback):
+        return record
+    try:
+        return deps.messages.apply(changes.note_feedback(record, deps.clock.now(), counts))
+    except RefusedError as refusal:
+        return refusal.current or record
+
+
+def _count_news(event: SesEvent, facts: MergedFacts, deps: FeedbackDependencies) -> None:
+    """Count recipients whose status has changed: a copy of an event counts nothing."""
+    before = {recipient.email: recipient.status for recipient in recipients_of(facts.before)}
+    for recipient in recipients_of(facts.after):
+        if before.get(recipient.email) is not recipient.status:
+            is_delivery = recipient.status is RecipientStatus.DELIVERED
+            deps.telemetry.feedback(recipient.status, recipient.fact.at - event.accepted_at if is_delivery else None)

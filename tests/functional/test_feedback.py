@@ -1,0 +1,181 @@
+"""FeedbackFunction and the API over the stack in moto: from an event on the queue to what a caller reads."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+
+from mailer import wiring
+from mailer.domain import changes
+from mailer.domain.changes import Fence, Request, SentBy
+from mailer.domain.delivery import Status
+from mailer.domain.errors import ErrorInfo
+from mailer.handlers import feedback, messages
+from support.aws.api_calls import Context, event
+from support.fakes.ports import NOON, FakeClock
+from support.servers.gateway import Gateway
+from support.ses_events import ACCOUNT, MESSAGE_ID, an_envelope
+
+REQUEST = Request(
+    tenant_id="acme",
+    request_id="invoice-2026-0001",
+    content_hash="sha256-v1:0",
+    created_at=NOON,
+    expires_at=NOON + timedelta(days=1),
+    recipients=1,
+)
+ONE = "/tenants/acme/messages/invoice-2026-0001"
+FENCE = Fence(1, "w1")
+
+
+@pytest.fixture
+def clock(aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Let it be a minute after the events, and the request's only attempt be under way."""
+    assert aws
+    clock = FakeClock(NOON + timedelta(minutes=1))
+    monkeypatch.setattr(wiring, "clock", lambda: clock)
+    sent_by = SentBy("ses", 1, ACCOUNT, "eu-central-1")
+    wiring.messages_table().apply(changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, sent_by=sent_by))
+    return clock
+
+
+def accept() -> None:
+    wiring.messages_table().apply(changes.accept(REQUEST, NOON, FENCE, MESSAGE_ID))
+
+
+def take(name: str) -> list[str]:
+    """Hand a file of `events/` to the function; return what is to come again."""
+    return [failure["itemIdentifier"] for failure in feedback.handler(event(name), Context())["batchItemFailures"]]
+
+
+def show(path: str = ONE) -> dict[str, Any]:
+    answer = Gateway(messages.handler).call("GET", path)
+    assert answer.status == 200
+    shown: dict[str, Any] = answer.json
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "recipient"),
+    [
+        ("feedback-delivered", "delivered", {"status": "delivered", "smtpStatus": "2.6.0", "diagnostic": "250 2.6.0 Message received"}),
+        ("feedback-bounced", "bounced", {"status": "bounced", "smtpStatus": "5.1.1", "diagnostic": "smtp; 550 5.1.1 user unknown"}),
+        ("feedback-complained", "complained", {"status": "complained"}),
+    ],
+)
+@pytest.mark.usefixtures("clock")
+def test_an_event_is_read_in_the_record_and_by_recipient(name: str, column: str, recipient: dict[str, str]) -> None:
+    """`make invoke FUNCTION=FeedbackFunction EVENT=events/…` leads to what the API shows."""
+    accept()
+    assert show()["feedback"] is None
+    assert show(f"{ONE}/feedback") == {"recipients": []}
+    assert take(name) == []
+    record = show()
+    counts = {name: count for name, count in record["feedback"].items() if not name.endswith("At")}
+    assert counts == dict.fromkeys(("delivered", "delayed", "bounced", "softBounced", "complained", "rejected"), 0) | {column: 1}
+    assert (record["status"], record["messageId"], record["suppressed"]) == ("sent", MESSAGE_ID, 0)
+    [shown] = show(f"{ONE}/feedback")["recipients"]
+    assert shown.pop("at") == record["feedback"]["lastAt"]
+    assert shown == {"email": "jo@example.com", **recipient}
+
+
+def test_all_that_ses_tells_comes_together(clock: FakeClock) -> None:
+    """The complaint counts most; a copy changes nothing."""
+    accept()
+    for name in ("feedback-complained", "feedback-delivered", "feedback-complained", "feedback-delivered"):
+        assert take(name) == []
+        clock.advance(timedelta(hours=1))
+    counts = show()["feedback"]
+    assert (counts["delivered"], counts["complained"]) == (0, 1)
+    assert counts["firstAt"] < counts["lastAt"] < show()["updatedAt"] or counts["firstAt"] < counts["lastAt"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_an_unknown_is_settled_by_proof() -> None:
+    """It was held for an operator, with its body in the bucket."""
+    key = wiring.parked_bodies().park("acme", "invoice-2026-0001", "{}")
+    lost = wiring.messages_table().apply(changes.mark_unknown(REQUEST, NOON, FENCE, ErrorInfo("outcome_unknown", "lost")))
+    wiring.messages_table().apply(changes.hold(lost, NOON, key))
+    assert show()["status"] == "unknown"
+    assert take("feedback-bounced") == []
+    record = show()
+    assert (record["status"], record["messageId"], record["error"]) == ("sent", MESSAGE_ID, None)
+    assert record["sentAt"] == "2026-11-24T12:00:00.000Z"
+    with pytest.raises(KeyError):
+        wiring.parked_bodies().fetch(key)
+
+
+@pytest.mark.usefixtures("clock")
+def test_an_event_that_is_none_is_acknowledged() -> None:
+    """It would come again for ever."""
+    assert take("feedback-malformed") == []
+
+
+def test_an_event_before_its_record_comes_again(clock: FakeClock) -> None:
+    """For a quarter of an hour after it was queued."""
+    body = json.dumps(an_envelope(request_id="not-yet"))
+    [record] = event("feedback-bounced")["Records"]
+    sent_at = str(int(NOON.timestamp() * 1000))
+    early = {"Records": [{**record, "body": body, "attributes": {"SentTimestamp": sent_at}}]}
+    assert feedback.handler(early, Context())["batchItemFailures"] == [{"itemIdentifier": record["messageId"]}]
+    clock.advance(timedelta(minutes=15))
+    assert feedback.handler(early, Context())["batchItemFailures"] == []
+
+
+@pytest.mark.usefixtures("clock")
+def test_feedback_of_others_is_not_found() -> None:
+    """As the record is not: of another tenant, of a request that nobody made, of one that was erased."""
+    accept()
+    take("feedback-bounced")
+    api = Gateway(messages.handler)
+    for path in ("/tenants/globex/messages/invoice-2026-0001/feedback", "/tenants/acme/messages/no-such/feedback"):
+        assert api.call("GET", path).is_problem(404, "not_found")
+    wiring.messages_table()._client.update_item(
+        TableName=wiring.settings().messages_table,
+        Key={"tenantId": {"S": "acme"}, "requestId": {"S": "invoice-2026-0001"}},
+        UpdateExpression="SET contentHash = :erased",
+        ExpressionAttributeValues={":erased": {"S": "erased-v1:"}},
+    )
+    assert api.call("GET", f"{ONE}/feedback").is_problem(404, "not_found")
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_event_file_of_the_route_is_what_api_gateway_hands_over() -> None:
+    """`make invoke FUNCTION=MessagesFunction EVENT=events/messages-feedback.json`."""
+    accept()
+    take("feedback-delivered")
+    answer = messages.handler(event("messages-feedback"), Context())
+    assert [one["email"] for one in json.loads(answer["body"])["recipients"]] == ["jo@example.com"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_no_address_is_logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether an event is taken, refused, or could not be written."""
+    caplog.set_level("DEBUG")
+    accept()
+    take("feedback-bounced")
+    [record] = event("feedback-bounced")["Records"]
+    foreign = json.dumps({**json.loads(record["body"]), "account": "444455556666"})
+    feedback.handler({"Records": [{**record, "body": foreign}]}, Context())
+    boto3.client("dynamodb").delete_table(TableName=wiring.settings().feedback_table)
+    assert take("feedback-complained") != []
+    written = caplog.text + repr([vars(line) for line in caplog.records]) + "".join(capsys.readouterr())
+    assert "feedback refused" in written
+    assert "jo@example.com" not in written
+    assert "user unknown" not in written
+
+
+def test_feedback_of_a_failed_request_is_counted(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing changes, and the metric of its alarm is written."""
+    assert clock
+    wiring.messages_table().apply(changes.fail_rejected(REQUEST, NOON, FENCE, ErrorInfo("recipient_rejected", "no")))
+    before = wiring.messages_table().get("acme", "invoice-2026-0001")
+    assert take("feedback-bounced") == []
+    assert wiring.messages_table().get("acme", "invoice-2026-0001") == before
+    assert before is not None
+    assert replace(before).status is Status.FAILED
+    assert "FeedbackContradiction" in capsys.readouterr().out
