@@ -5,7 +5,7 @@ import pytest
 from mailer.domain.delivery import RULES
 from tools.model.explore import walk
 from tools.model.records import CHANGES, Write
-from tools.model.setups import BROKEN, QUICK
+from tools.model.setups import BROKEN, DEAF, QUICK
 from tools.model.world import Setup
 
 
@@ -25,6 +25,15 @@ def test_what_other_systems_do_sends_twice(name: str) -> None:
     print(f"{name}: {' → '.join(found.way)}")
     assert found.broken == "accepted twice"
     assert len(found.way) <= 4
+
+
+@pytest.mark.parametrize("name", DEAF)
+def test_what_ses_tells_is_taken_for_what_it_is(name: str) -> None:
+    """The guard of the guard: evidence ends a request, and only an attempt that was made has evidence."""
+    machine, promise = DEAF[name]
+    found = walk(Setup(on_unknown="resend", machine=machine))
+    print(f"{name}: {' → '.join(found.way)}")
+    assert found.broken == promise
 
 
 def test_every_rule_of_the_machine_is_in_the_model() -> None:

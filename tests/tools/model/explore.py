@@ -48,6 +48,8 @@ def _broken(world: World) -> Iterator[str]:
     """Yield the promises that a world breaks."""
     if len(world.accepted) > 1 + world.resent:
         yield "accepted twice"
+    if world.told and len(world.accepted) > world.told:
+        yield "accepted again after it was written down that SES had told of the first"
     if (record := world.record) is None:
         return
     if any(content != record.content for content in world.accepted):

@@ -1,4 +1,4 @@
-"""What the API, the caller, the sweeper and an operator may do next; what they read and what they write may lie apart."""
+"""What the API, the caller, the sweeper, an operator and SES's events may do next; what they read and what they write may lie apart."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,7 @@ def others(setup: Setup, world: World) -> Iterator[Move]:
         yield "the API records it", written(setup, known, Write("queue", setup.contents[0], setup.on_unknown))[0], MoveKind.GOES_ON
     if (record := world.record) is None:
         return
+    yield from _tell(setup, world, record)
     after, answer = written(setup, world, _about(setup, "cancel", record))
     if answer.is_done:
         yield "its caller cancels", after, MoveKind.QUITS
@@ -48,6 +49,18 @@ def _resolve(setup: Setup, world: World, record: Record) -> Iterator[Move]:
         yield late(world, about_to(copied, "resolve: resend", None, is_latest=True), "an operator is to send it again")
     if world.accepted:
         yield "an operator knows that it was sent", written(setup, said, _about(setup, "resolve: sent", record))[0], MoveKind.GOES_ON
+
+
+def _tell(setup: Setup, world: World, record: Record) -> Iterator[Move]:
+    """Do as `services.feedback`: at any time after SES accepted a mail, any number of times, of the last attempt or of one before.
+
+    Somebody may also make up an event of an attempt that was never made.
+    """
+    attempts = [("confirm", True), ("confirm", False)] if world.accepted else []
+    for deed, is_latest in [*attempts, ("confirm an attempt to come", True)]:
+        after, answer = written(setup, world, _about(setup, deed, record)._replace(is_latest=is_latest))
+        if answer.is_done:
+            yield f"SES tells of it: {deed}", after._replace(told=len(world.accepted)), MoveKind.TOLD
 
 
 def write(setup: Setup, world: World, pending: Pending) -> Iterator[Move]:

@@ -24,6 +24,7 @@ ERROR = ErrorInfo("recipient_rejected", "no")
 LATER = ErrorInfo("throttled", "later")
 LOST = ErrorInfo("outcome_unknown", "nobody knows")
 COUNTS = FeedbackCounts(delivered=1, first_at=NOON, last_at=NOON, rank=3)
+TO_COME = 3
 LATEST, EARLIER, NEXT = Fence(2, "w2"), Fence(1, "w1"), "w3"
 """Attempts have no numbers here: all that can matter of a fence is whether it is the record's latest."""
 
@@ -109,6 +110,7 @@ CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "resolve: resend": lambda w: changes.resolve_resend(w.seen, w.now, SECONDS, WORD, NOON + timedelta(days=1)),
     "resolve: sent": lambda w: changes.resolve_sent(w.seen, w.now, "m-1", WORD),
     "confirm": lambda w: changes.confirm(w.seen, w.now, attempt=w.fence.attempt, message_id="m-1", accepted_at=NOON),
+    "confirm an attempt to come": lambda w: changes.confirm(w.seen, w.now, attempt=TO_COME, message_id="m-1", accepted_at=NOON),
     "note feedback": lambda w: changes.note_feedback(w.seen, w.now, COUNTS),
     "cancel": lambda w: changes.cancel(w.seen, w.now),
     "annotate": lambda w: changes.annotate(w.request, w.now, generation=w.generation + 1),
@@ -137,8 +139,11 @@ class Machine:
     def _apply(self, write: Write, record: Record | None) -> Answer:
         current = _delivery(record) if record else None
         change = CHANGES[write.deed](write)
-        if not delivery.allows(replace(change, rule=self._rules[change.rule.name]), current):
+        rule = self._rules[change.rule.name]
+        if not delivery.allows(replace(change, rule=rule), current):
             return Answer(record, is_done=delivery.already_done(change, current))
+        if rule.target is not change.rule.target:
+            change = replace(change, rule=rule)
         after = delivery.apply(change, current)
         assert after.error or after.status not in (Status.FAILED, Status.UNKNOWN), "an end without a reason"
         return Answer(None if change.rule.name in self._forgets else _record(after), is_done=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mailer.domain.delivery import BEGIN, RULES, Status
+from mailer.domain.delivery import BEGIN, CONFIRM, RULES, Status
 from tools.model.records import Machine
 from tools.model.world import Setup
 
@@ -34,3 +34,15 @@ BROKEN: Mapping[str, Machine] = {
     "a record that an exception deletes": Machine(forgets=frozenset({"mark_unknown"})),
 }
 """What other systems do: a lock that expires, and the usual idempotency decorator."""
+
+DEAF: Mapping[str, tuple[Machine, str]] = {
+    "an event that only leads back to the queue": (
+        Machine({**RULES, "confirm": replace(CONFIRM, sources=frozenset({Status.UNKNOWN}), target=Status.QUEUED)}),
+        "accepted again after it was written down that SES had told of the first",
+    ),
+    "an event of an attempt that was never made": (
+        Machine({**RULES, "confirm": replace(CONFIRM, guards=frozenset())}),
+        "sent though it was never accepted",
+    ),
+}
+"""Machines that take SES's events for something else, and which promise each of them breaks."""

@@ -18,11 +18,12 @@ RESULTS = frozenset(
 
 
 class MoveKind(Enum):
-    """What a move needs; nothing may rely on the last two to happen."""
+    """What a move needs; nothing may rely on any but the first to happen."""
 
     GOES_ON = "goes on"
     FAULT = "a crash, a lost reply, a clock that is wrong, a message delivered twice"
     QUITS = "the caller cancels, or it expires"
+    TOLD = "SES tells of a mail that it accepted; or it does not, for events get lost"
 
 
 class QueueMessage(NamedTuple):
@@ -64,6 +65,8 @@ class World(NamedTuple):
     """The API has put it on the queue and not written its record yet."""
     is_excused: bool = False
     """A fault hit a call, or the write of its result."""
+    told: int = 0
+    """How many mails SES had accepted when it was written down that it told of one; 0: it was not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,7 @@ def canonical(world: World) -> World:
         world.words,
         is_unrecorded=False,
         is_excused=world.is_excused and not is_final,
+        told=world.told,
     )
     return _close_up(counted)
 
