@@ -313,7 +313,7 @@ def test_keys_that_would_end_a_header_are_not_sent(server: SesServer, pair: Call
 
 # -- what comes back: items ----------------------------------------------------------------------------------------------
 
-compared = settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine with much else to do
+compared = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine with much else to do
 octets = st.binary(max_size=10)
 leaves = st.one_of(
     st.builds(lambda text: {"S": text}, st.text(max_size=10)),
