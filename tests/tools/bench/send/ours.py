@@ -47,6 +47,13 @@ def batch(*, count: int = 5, size: int = BATCH) -> dict[str, float]:
     return batches(function(), count, size=size)
 
 
+def first_message() -> dict[str, float]:
+    """Send a process's first message after its imports, then a batch, which opens the other connections; give the wall of each."""
+    handle, requests = function(), Requests(f"{os.getpid()}")
+    single, many = event(requests.take(EVERYONE, 1)), event(requests.take(EVERYONE))
+    return {"first": clocked(lambda: handle(single)).wall, "batch": clocked(lambda: handle(many)).wall}
+
+
 def send_only(*, count: int = 5) -> dict[str, float]:
     """Render and send with the function's own opened providers and threads, without fence and record."""
     deps = wiring.send_dependencies()
@@ -158,4 +165,4 @@ def large(*, count: int = 7) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    answer(batch, send_only, large, many_tenants, new_tenants, memory_of_tenants, largest, profile)
+    answer(batch, first_message, send_only, large, many_tenants, new_tenants, memory_of_tenants, largest, profile)
