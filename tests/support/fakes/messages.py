@@ -20,6 +20,7 @@ from support.fakes.ports import (
     FakeTelemetry,
     a_provider,
 )
+from support.fakes.statistics import FakeStatisticsTable
 from support.fakes.suppressions import FakeSuppressionsTable
 
 SEND_TIMEOUT = timedelta(seconds=60)
@@ -51,6 +52,8 @@ def serve_from(deps: MessagesDependencies, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(wiring, "messages_dependencies", lambda: deps)
     patch.setattr(wiring, "clock", lambda: deps.clock)
     patch.setattr(wiring, "telemetry", lambda: deps.telemetry)
+    statistics = FakeStatisticsTable()
+    patch.setattr(wiring, "statistics_table", lambda: statistics)
 
 
 def a_body(request_id: str | None = "r1", **fields: Any) -> dict[str, Any]:
