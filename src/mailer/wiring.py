@@ -170,7 +170,7 @@ def suppressions_table() -> DynamoSuppressionsTable:
 
 @cache
 def provider_feedback() -> DynamoProviderFeedback:
-    """Return the marks of whether SES's events come back."""
+    """Return the marks that show whether SES's events arrive."""
     return DynamoProviderFeedback(dynamodb(), settings().providers_table)
 
 

@@ -482,7 +482,7 @@ def _erase_tenant(arguments: argparse.Namespace) -> int:
     with _erasure(arguments.stack) as deps:
         erased = erasure.erase_tenant(arguments.tenant, deps, cancel=arguments.cancel)
     _report_erased(erased)
-    _print(text="Of the provider's row the version counter stays: no version is given out twice.")
+    _print(text="The version counter of the provider's row stays: no version is assigned twice.")
     return 0
 
 

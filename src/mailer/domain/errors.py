@@ -3,7 +3,7 @@
     MailerError
     ├── RequestError      the caller must change the request; names every faulty field by its path
     ├── NotSentError      proven: SES has not accepted this message (carries an ErrorInfo)
-    └── DependencyError   an AWS service of ours failed (carries dependency_unavailable)
+    └── DependencyError   an AWS service of this stack failed (carries dependency_unavailable)
         └── UnreadableError   a row or record is damaged, or a later version wrote it
 
 Every error that leaves this service has a code from `CODES`; the code's class decides what becomes of the request.

@@ -123,7 +123,7 @@ def fail_verify(row: Provider | None, version: int, error: ErrorInfo, now: datet
 
 
 def disable(row: Provider | None, now: datetime) -> Provider:
-    """Stop sending, whatever the status.
+    """Stop sending, in any status.
 
     Raises:
         RequestError: not_found.

@@ -256,7 +256,7 @@ class AccountRate:
         return max(0, floor(self._limit(now) - max(self.booked, self.clock(now))))
 
     def _limit(self, now: float) -> float:
-        """Return the last slot that is given out; before the clock where the account backs off beyond the horizon."""
+        """Return the last slot that can be assigned; before the clock if the account backs off beyond the horizon."""
         optimism = LEARNER_OPTIMISM if self.is_learning else 1.0
         return self.clock(now) + self.rate * optimism * (now + HORIZON - max(now, self.since))
 

@@ -29,7 +29,7 @@ def record_write(record: Mapping[str, Any]) -> RecordWrite:
     """Return a write of the messages table, as Lambda hands it over.
 
     Raises:
-        Exception: of whatever kind, where the record is not what our own code writes.
+        Exception: of any type, if our own code did not write the record.
     """
     written = record["dynamodb"]
     old, new = _image(written.get("OldImage", {})), _image(written["NewImage"])

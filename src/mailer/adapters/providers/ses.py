@@ -1,8 +1,8 @@
 """Hand one message to a tenant's SES, once, and return the outcome.
 
-Which operation takes it stands in `ses_operations`, and what each error means beside it. This module knows what an exception without an
-answer means: proven unsent where the connection tells that the request was never written as a whole, else nobody knows. Its type proves
-nothing: botocore says "failed to connect to proxy" also where a reply was lost.
+`ses_operations` chooses the operation and the table of its errors. This module classifies exceptions without an answer: the message is
+proven unsent if the connection shows that the request was not written completely, else the outcome is unknown. The exception's type proves
+nothing: botocore also raises "failed to connect to proxy" after a reply was lost.
 """
 
 from collections.abc import Mapping

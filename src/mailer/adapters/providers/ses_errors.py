@@ -1,7 +1,7 @@
 """Classify the errors of SES v1: one table from SES's code, and its text if the code is ambiguous, to one of our codes.
 
 Sources: the model of SendRawEmail, the SES API's common errors, "Amazon SES email sending errors" in the developer guide.
-The table of v2 stands in `ses_v2_errors`. What SES says is read here and goes no further: its texts name recipients.
+The table of v2 is in `ses_v2_errors`. SES's texts are only read here and not passed on, because they name recipients.
 """
 
 import re
@@ -80,7 +80,7 @@ OURS = "Operator: the request to SES was not built as SES wants it, which is our
 _TOO_LARGE = f"SES refused the message, which has {{size}} bytes, for its size; SendRawEmail takes {SMALL_BYTES}"
 
 TABLE = (
-    # Passes by itself. How long SES does not say: the message comes back when its account, which is slowed down or rests, goes on.
+    # Passes by itself. SES does not say when: the message is retried when its account, which is slowed down or paused, sends again.
     Row(("Throttling", "ThrottlingException"), "daily_quota_exceeded", "the SES account's quota of 24 hours is used up in {region}",
         says=says(r"daily|24.?hour"), retry_after=timedelta(seconds=QUOTA_BACKOFF)),
     Row(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"), "throttled",

@@ -1,6 +1,6 @@
-"""The operations of SES that take a raw message: v1's SendRawEmail, and v2's SendEmail for what is too large for that.
+"""The operations of SES that take a raw message: v1's SendRawEmail, and v2's SendEmail for messages that are too large for it.
 
-The size alone decides. Sender and recipients are named always: they alone decide delivery then, not the headers.
+Only the size decides. Sender and recipients are always given, so that the headers do not decide delivery.
 """
 
 from collections.abc import Callable, Mapping, Sequence

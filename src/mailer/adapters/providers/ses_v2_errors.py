@@ -68,7 +68,7 @@ TABLE = (
     Row(_BAD_INPUT, "recipient_rejected", "SES refused the form of an address", says=says(r"\b(?:address|domain|local name)\b")),
     Row(_BAD_INPUT, "invalid_request", "SES refused a field or header of the message"),
 
-    # Nobody but us can have caused these.
+    # These can only be caused by bugs of this service.
     Row(("IncompleteSignature", "IncompleteSignatureException", "InvalidAction", "InvalidParameterCombination", "InvalidQueryParameter",
          "MalformedHttpRequestException", "MalformedQueryString", "MissingAction", "MissingAuthenticationToken",
          "MissingAuthenticationTokenException", "MissingParameter", "SerializationException", "UnknownOperationException",

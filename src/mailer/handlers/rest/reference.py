@@ -83,7 +83,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "EmailMessage": {
         "to": "Recipients. to, cc and bcc name 1 to 50 different ones together; duplicates are sent once.",
         "cc": "Recipients that all others see.",
-        "bcc": "Recipients that nobody sees: they are only in the envelope.",
+        "bcc": "Recipients that others do not see: they are only in the envelope.",
         "replyTo": "Where replies go: a mailbox, or a list of them.",
         "subject": "Any Unicode text without control characters; may be empty.",
         "html": "The HTML body. At least one of html, text and an attachment is needed.",
@@ -285,8 +285,8 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "complaint": "The mail to complaint@simulator.amazonses.com.",
     },
     "SimulatedMail": {
-        "messageId": "SES's id of the mail; null where it was not sent, or nobody knows.",
-        "error": "Why there is no id. The config has passed all the same.",
+        "messageId": "SES's id of the mail; null if it was not sent, or if that is not known.",
+        "error": "Why there is no id. The config has passed nevertheless.",
     },
     "OnboardingAnswer": {
         "externalId": "What the role's trust policy must require.",
