@@ -35,6 +35,7 @@ METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "AcceptedToSent": (),
         "ConfigCacheHit": (),
         "ProviderSuspended": ("code",),
+        "ReputationAtRisk": ("signal",),
         "FeedbackSilent": (),
         "DeadLettered": ("reason",),
         "DependencyFailed": ("dependency",),
@@ -142,6 +143,11 @@ class LogTelemetry:
         """Note that a tenant's mail has gone out for an hour without an event of SES."""
         self._count("FeedbackSilent")
         self._log.error("feedback silent", extra={"tenant_id": tenant_id, "version": version, "hint": hint})
+
+    def at_risk(self, tenant_id: str, signal: str, finding: str) -> None:
+        """Note that a tenant's mail has reached a limit of the reputation guard."""
+        self._count("ReputationAtRisk", by=signal)
+        self._log.warning("reputation at risk", extra={"tenant_id": tenant_id, "signal": signal, "finding": finding})
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Log that a step failed; of an exception that is not ours only the type is written, because its text may contain anything."""

@@ -620,6 +620,10 @@ class Telemetry(Protocol):
         """Note that a tenant's mail has gone out for an hour without an event of SES."""
         ...
 
+    def at_risk(self, tenant_id: str, signal: str, finding: str) -> None:
+        """Note that a tenant's mail has reached a limit of the reputation guard, and which."""
+        ...
+
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         """Log that a step failed; only the error's type is written, unless it is a `MailerError`."""
         ...
@@ -667,6 +671,18 @@ class StatisticsTable(Protocol):
 
     def read(self, series: str, since: datetime, until: datetime) -> Mapping[datetime, Counts]:
         """Return the counts of each hour from `since` on that begins before `until`, consistently; hours without any are left out."""
+        ...
+
+
+class GuardedProviders(Protocol):
+    """The providers table as the reputation guard uses it."""
+
+    def get(self, tenant_id: str) -> Provider | None:
+        """Read a row, consistently."""
+        ...
+
+    def suspend_at_risk(self, tenant_id: str, error: ErrorInfo, judged: Provider) -> bool:
+        """Suspend a provider that sends, unless somebody resumed it since it was read; True when this call did it."""
         ...
 
 

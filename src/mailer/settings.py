@@ -40,6 +40,10 @@ class Settings:
     """Bytes of raw messages that one invocation may have in memory at once, derived from the function's memory: see `_bytes_under_way`."""
     send_concurrency: int
     """How many SendFunctions may run at once: they share what may be sent without a booking in the pacing table."""
+    reputation_guard: str
+    """`off`, `warn` or `pause`; StatisticsFunction's alone."""
+    reputation_limits: str
+    """See `domain.reputation.read_limits`."""
     ca_bundle: str
     """A PEM file of the certificate authorities to trust instead of Amazon's; empty on AWS."""
 
@@ -69,6 +73,8 @@ class Settings:
             send_threads=int(env.get("SEND_THREADS", "32")),
             send_bytes=_bytes_under_way(int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),
             send_concurrency=int(env.get("SEND_CONCURRENCY", "10")),
+            reputation_guard=env.get("REPUTATION_GUARD", "off"),
+            reputation_limits=env.get("REPUTATION_LIMITS", ""),
             ca_bundle=env.get("AWS_CA_BUNDLE", ""),
         )
 

@@ -34,6 +34,7 @@ from mailer.adapters.sqs.signer import Signer
 from mailer.adapters.transport import formats
 from mailer.adapters.transport.direct_calls import call_directly
 from mailer.domain.onboarding import Platform
+from mailer.domain.reputation import read_limits
 from mailer.observability import LogTelemetry, logger
 from mailer.ports import ConfigCipher, ProviderFactory
 from mailer.services.api.messages import MessagesDependencies
@@ -42,6 +43,7 @@ from mailer.services.pacing.pacing import Pacing
 from mailer.services.providers.providers import ProviderDependencies
 from mailer.services.sending.byte_budget import ByteBudget
 from mailer.services.sending.jobs import SendDependencies
+from mailer.services.statistics.guard import GuardDependencies
 from mailer.services.suppressions.lists import SuppressionDependencies
 from mailer.services.sweeping.sweep import SweepDependencies
 from mailer.settings import settings
@@ -401,3 +403,17 @@ def event_bus() -> EventBridgeBus:
 def statistics_table() -> DynamoStatisticsTable:
     """Return the statistics."""
     return DynamoStatisticsTable(dynamodb(), settings().statistics_table)
+
+
+@cache
+def guard_dependencies() -> GuardDependencies:
+    """Return everything that the reputation guard needs."""
+    mode: Any = settings().reputation_guard
+    return GuardDependencies(
+        mode=mode,
+        limits=read_limits(settings().reputation_limits),
+        statistics=statistics_table(),
+        providers=providers_table(),
+        telemetry=telemetry(),
+        clock=clock(),
+    )

@@ -163,6 +163,44 @@ def test_disable_enable_and_delete() -> None:
     assert put().json["version"] == 2
 
 
+def test_a_provider_whose_reputation_is_at_risk_is_resumed_with_a_reason() -> None:
+    """Neither `verify` nor `enable` alone does it; who and why stand on the record, with who called."""
+    put()
+    ask("verify")
+    assert wiring.providers_table().suspend_at_risk("acme", ErrorInfo("reputation_at_risk", "30 bounces of 200"), row())
+    assert ask("verify").json["status"] == "suspended"
+    refusal = problem(ask("enable"), 409, "provider_not_active")
+    assert "{by, why}" in refusal["detail"]
+    shown = ask("get").json
+    assert (shown["status"], shown["error"]["code"]) == ("suspended", "reputation_at_risk")
+    assert "resumption" not in shown
+    resumed = ask("enable", body={"by": "sam", "why": "the bought list is gone"}).json
+    assert (resumed["status"], resumed["error"]) == ("active", None)
+    word = resumed["resumption"]
+    assert (word["by"], word["why"]) == ("sam", "the bought list is gone")
+    assert word["principal"] == event("provider-enable")["requestContext"]["identity"]["userArn"]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"by": "sam"}, ""),
+        ({"why": "mended"}, ""),
+        ({"by": "", "why": "x"}, "by"),
+        ({"by": "a", "why": "b\n"}, "why"),
+        ({"who": "sam"}, "who"),
+    ],
+)
+def test_a_reason_is_given_whole_or_not_at_all(body: Any, path: str) -> None:
+    """400, and nothing changes."""
+    put()
+    ask("verify")
+    ask("disable")
+    refusal = problem(ask("enable", body=body), 400, "invalid_request")
+    assert path in [fault["path"] for fault in refusal["errors"]]
+    assert ask("get").json["status"] == "disabled"
+
+
 def test_what_is_stored_opens_as_it_was_given() -> None:
     """The ciphertext is bound to this tenant and version, and holds the very config."""
     put()

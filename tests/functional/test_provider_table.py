@@ -17,7 +17,7 @@ from moto import mock_aws
 from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED, DynamoProvidersTable
 from mailer.domain import lifecycle
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.provider import Provider, ProviderStatus, Simulation, StoredConfig
+from mailer.domain.provider import Provider, ProviderStatus, Resumption, Simulation, StoredConfig
 from support.aws import tables
 from support.fakes.ports import NOON, FakeClock, a_config, a_provider
 
@@ -84,6 +84,7 @@ FULL = a_provider(
     warnings=("one", "two"),
     error=DENIED,
     faulty_requests=frozenset({"r1", "r2", "r3"}),
+    resumption=Resumption("sam", "mended", NOON, "arn:aws:iam::123456789012:user/sam"),
     release_at=NOON,
     has_suppressions=True,
 )
@@ -428,3 +429,44 @@ def test_the_mark_outlives_the_provider(table: DynamoProvidersTable, change: Cal
     assert table.mark_suppressions("acme")
     assert table.replace(change(row_of(table)))
     assert row_of(table).has_suppressions
+
+
+# -- what the reputation guard does --------------------------------------------------------------------------------------
+
+AT_RISK = ErrorInfo("reputation_at_risk", "30 bounces of 200 recipients")
+RESUMED = Resumption("sam", "mended", NOON)
+
+
+@pytest.mark.parametrize("resumption", [None, RESUMED])
+def test_a_tenant_is_suspended_for_its_reputation_once(table: DynamoProvidersTable, resumption: Resumption | None) -> None:
+    """The second judgement of the same mail finds it done; the row tells why, and that the service did it."""
+    judged = stored(table, a_provider(updated_by="arn:aws:iam::123456789012:user/jo", resumption=resumption))
+    assert table.suspend_at_risk("acme", AT_RISK, judged)
+    assert not table.suspend_at_risk("acme", AT_RISK, judged)
+    row = row_of(table)
+    assert (row.status, row.error, row.updated_by, row.resumption) == (ProviderStatus.SUSPENDED, AT_RISK, None, resumption)
+    assert (row.revision, row.active) == (judged.revision + 1, judged.active)
+
+
+@pytest.mark.parametrize("status", [ProviderStatus.DISABLED, ProviderStatus.SUSPENDED, ProviderStatus.DELETED])
+def test_who_does_not_send_is_not_suspended_for_its_reputation(table: DynamoProvidersTable, status: ProviderStatus) -> None:
+    """What stands there stays, an error of the account's as well."""
+    row = stored(table, a_provider(status=status, error=DENIED))
+    assert not table.suspend_at_risk("acme", AT_RISK, replace(row, status=ProviderStatus.ACTIVE))
+    assert row_of(table) == row
+
+
+@pytest.mark.parametrize(("known", "stands"), [(None, RESUMED), (replace(RESUMED, at=NOON - timedelta(hours=1)), RESUMED)])
+def test_a_resumption_that_the_judge_did_not_know_of_stands(
+    table: DynamoProvidersTable, known: Resumption | None, stands: Resumption
+) -> None:
+    """Somebody answered for the mail while it was judged."""
+    row = stored(table, a_provider(resumption=stands))
+    assert not table.suspend_at_risk("acme", AT_RISK, replace(row, resumption=known))
+    assert row_of(table).status is ProviderStatus.ACTIVE
+
+
+def test_a_tenant_that_is_not_there_is_not_suspended(table: DynamoProvidersTable) -> None:
+    """No row is made of it."""
+    assert not table.suspend_at_risk("acme", AT_RISK, a_provider())
+    assert table.get("acme") is None

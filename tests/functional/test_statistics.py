@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from mailer.adapters.dynamodb.codec import encode_all
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import DependencyError
 from mailer.domain.facts import FeedbackCounts
-from mailer.domain.provider import ProviderStatus
+from mailer.domain.provider import Provider, ProviderStatus, Resumption
 from mailer.domain.statistics import RETENTION, Bucket, Counts, account_series
 from mailer.handlers import messages, statistics
 from mailer.ports import Counted
@@ -332,3 +333,82 @@ def test_counts_outlive_the_provider(status: ProviderStatus | None) -> None:
     hand_over([sent(1)])
     answer = ask().json
     assert (answer["buckets"][-1]["sent"], answer["account"]) == (1, None)
+
+
+# -- the guard behind it -------------------------------------------------------------------------------------------------
+
+
+def bounces(first: int, number: int) -> Records:
+    """Make writes of mail that was sent before and has bounced now."""
+    told = FeedbackCounts(bounced=1, first_at=NOON, last_at=NOON, rank=5)
+    mails = [a_delivery(f"r{first + one}", Status.SENT, sent_at=NOON) for one in range(number)]
+    return [written(first + one, replace(mail, feedback=told), mail) for one, mail in enumerate(mails)]
+
+
+@pytest.fixture
+def guarding() -> Iterator[None]:
+    """Have the guard pause."""
+    with patch.object(wiring, "guard_dependencies", lambda: replace(GUARD(), mode="pause")):
+        yield
+
+
+GUARD = wiring.guard_dependencies
+
+
+@pytest.mark.usefixtures("guarding")
+def test_a_tenant_whose_mail_bounces_is_suspended_once_with_the_bounce_that_reaches_the_limit() -> None:
+    """Twenty of two hundred in an hour; delivered again, the batch suspends nobody a second time, also after somebody resumed it."""
+    assert wiring.providers_table().replace(a_provider())
+    hand_over([sent(number) for number in range(200)])
+    hand_over(bounces(200, 19))
+    assert status() == ("active", None)
+    batch = bounces(300, 1)
+    hand_over(batch)
+    hand_over(batch)
+    assert status() == ("suspended", "reputation_at_risk")
+    resumed = replace(provider(), status=ProviderStatus.ACTIVE, error=None, resumption=Resumption("sam", "mended", NOON))
+    assert wiring.providers_table().replace(resumed)
+    hand_over(batch)
+    hand_over(bounces(400, 100))
+    assert status() == ("active", None)
+
+
+def provider() -> Provider:
+    row = wiring.providers_table().get("acme")
+    assert row is not None
+    return row
+
+
+def status() -> tuple[str, str | None]:
+    row = provider()
+    return row.status, row.error.code if row.error else None
+
+
+def test_the_guard_warns_unless_it_is_told_to_pause(caplog: pytest.LogCaptureFixture) -> None:
+    """As the template sets it: a line with the numbers, and the mail goes on."""
+    assert wiring.providers_table().replace(a_provider())
+    hand_over([*(sent(number) for number in range(200)), *bounces(200, 20)])
+    assert status() == ("active", None)
+    [line] = [record for record in caplog.records if record.message == "reputation at risk"]
+    assert "20 bounces of 200 recipients" in line.finding  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("guarding")
+def test_a_crash_between_counting_and_judging_is_made_good() -> None:
+    """The batch comes again; it counts nothing, and is judged."""
+    assert wiring.providers_table().replace(a_provider())
+    batch = [*(sent(number) for number in range(200)), *bounces(200, 20)]
+    with patch.object(statistics, "guard", side_effect=SystemExit), pytest.raises(SystemExit):
+        hand_over(batch)
+    assert status() == ("active", None)
+    hand_over(batch)
+    assert counts() == Counts(sent=200, bounced=20)
+    assert status() == ("suspended", "reputation_at_risk")
+
+
+@pytest.mark.usefixtures("guarding")
+def test_a_judgement_that_fails_does_not_fail_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """What was counted is not delivered again for it."""
+    with patch.object(wiring.providers_table(), "get", side_effect=DependencyError("DynamoDB", "GetItem")):
+        hand_over([*(sent(number) for number in range(200)), *bounces(200, 20)])
+    assert [line.step for line in caplog.records if line.levelname == "ERROR"] == ["guard"]  # type: ignore[attr-defined]

@@ -171,7 +171,7 @@ def test_nobody_sends_from_our_own_account() -> None:
 @pytest.mark.parametrize(
     ("table", "writers"),
     [
-        ("ProvidersTable", {"ProvidersFunction", "PublishFunction", "SendFunction", "SweepFunction"}),
+        ("ProvidersTable", {"ProvidersFunction", "PublishFunction", "SendFunction", "StatisticsFunction", "SweepFunction"}),
         ("MessagesTable", {"FeedbackFunction", "MessagesFunction", "SendFunction", "SweepFunction"}),
         ("FeedbackTable", {"FeedbackFunction"}),
         ("PacingTable", {"SendFunction"}),

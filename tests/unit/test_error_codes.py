@@ -24,7 +24,7 @@ from tools.docs.error_tables import OTHERWISE
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__)
 
-TOLD_BY_US = {"provider_not_configured", "provider_not_active", "config_unreadable"}
+TOLD_BY_US = {"provider_not_configured", "provider_not_active", "config_unreadable", "reputation_at_risk"}
 """Codes of the tenant's kind that no answer of the tenant's account leads to; their own hint is all that can be said."""
 
 UNKNOWN_HERE = ErrorInfo("mailbox_on_the_moon", "of a later version")

@@ -11,7 +11,7 @@ import pytest
 from mailer.domain import lifecycle
 from mailer.domain.errors import ErrorInfo, RequestError
 from mailer.domain.lifecycle import SANDBOX_MAY_BE, VerificationResult
-from mailer.domain.provider import Blocked, Provider, ProviderStatus, StoredConfig, sending_state
+from mailer.domain.provider import Blocked, Provider, ProviderStatus, Resumption, StoredConfig, sending_state
 from support.fakes.ports import NOON, a_config, a_provider
 from support.fakes.providers import FakeStore
 
@@ -213,6 +213,55 @@ def test_enable_does_not_lift_a_suspension() -> None:
 def test_enable_cannot_do_what_a_verify_must(row: Provider) -> None:
     """A config that never passed, or that was suspended, needs a verify."""
     assert refused(lambda: lifecycle.enable(row, LATER)) == "provider_not_active"
+
+
+AT_RISK = ErrorInfo("reputation_at_risk", "30 bounces of 200 recipients")
+ANSWERED = Resumption("sam", "the bought list is gone", LATER)
+
+
+def at_risk(**fields: Any) -> Provider:
+    return a_provider(status=SUSPENDED, error=AT_RISK, **fields)
+
+
+@pytest.mark.parametrize("row", [at_risk(), at_risk(candidate=a_config(version=2), versions=2)])
+def test_a_verify_does_not_lift_what_the_reputation_guard_suspended(row: Provider) -> None:
+    """Its config is fine, and a new one that passes becomes the active one; the mail waits for somebody who says why it may go on."""
+    passed = lifecycle.verify(row, row.versions, PASSED)
+    assert (passed.status, passed.error, passed.release_at) == (SUSPENDED, AT_RISK, None)
+    assert (passed.active and passed.active.version, passed.verified_at) == (row.versions, LATER)
+
+
+def test_enable_lifts_it_with_who_and_why() -> None:
+    """What waits goes out, and the row keeps the word."""
+    enabled = lifecycle.enable(at_risk(), LATER, ANSWERED)
+    assert (enabled.status, enabled.error, enabled.resumption, enabled.release_at) == (ACTIVE, None, ANSWERED, LATER)
+
+
+def test_enable_alone_does_not_lift_it() -> None:
+    """Nor by way of disable."""
+    with pytest.raises(RequestError) as refusal:
+        lifecycle.enable(at_risk(), LATER)
+    assert (refusal.value.code, "by, why" in str(refusal.value)) == ("provider_not_active", True)
+    again = lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER)
+    assert (again.status, again.error, again.release_at) == (SUSPENDED, AT_RISK, None)
+    assert lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER, ANSWERED).status is ACTIVE
+
+
+def test_a_reason_lifts_nothing_but_that() -> None:
+    """A tenant's faulty account takes a verify, whatever is said; where nothing is at risk no word is kept."""
+    assert refused(lambda: lifecycle.enable(suspended(), LATER, ANSWERED)) == "provider_not_active"
+    both = at_risk(faulty_requests=frozenset({"r1", "r2", "r3"}))
+    assert lifecycle.enable(both, LATER, ANSWERED).status is SUSPENDED
+    active = a_provider()
+    assert lifecycle.enable(active, LATER, ANSWERED) is active
+    assert lifecycle.enable(a_provider(status=DISABLED), LATER, ANSWERED).resumption is None
+
+
+def test_mail_waits_while_a_reputation_is_at_risk() -> None:
+    """Its records say why, and whose turn it is."""
+    blocked = sending_state(at_risk())
+    assert blocked == Blocked(AT_RISK, waits=True)
+    assert AT_RISK.hint.startswith("Operator: ")
 
 
 def test_enable_changes_nothing_on_an_active_provider() -> None:

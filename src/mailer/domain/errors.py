@@ -103,6 +103,11 @@ CODES: dict[str, Code] = {
         ErrorClass.TENANT,
         "Tenant: the custom MAIL FROM domain lacks its MX record; see SES console, Identities, Custom MAIL FROM.",
     ),
+    "reputation_at_risk": Code(
+        ErrorClass.TENANT,
+        "Operator: too much of the tenant's mail bounced or was complained about (GET …/statistics), so its mail waits. Have the tenant"
+        " mend its list, then resume with who and why (POST …/provider/enable).",
+    ),
     # Passes by itself.
     "throttled": Code(ErrorClass.DEFERRED, "Nobody: SES's sending rate was reached; it goes out by itself."),
     "daily_quota_exceeded": Code(

@@ -3,6 +3,7 @@
     ∅, deleted ──store──▶ unverified ──verify──▶ active ◀──enable──▶ disabled
     active, disabled, suspended ──store──▶ as it was, with a candidate ──verify──▶ the candidate is the active config
     active ──SUSPEND_AFTER faulty requests──▶ suspended ──verify──▶ active
+    active ──the reputation guard──▶ suspended ──enable, with who and why──▶ active
     any ──disable──▶ disabled ──verify──▶ disabled      any ──delete──▶ deleted (the tombstone)
 
 A function returns the same row if nothing changes.
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
-from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Sandbox, Simulation, StoredConfig
+from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Resumption, Sandbox, Simulation, StoredConfig
 
 SANDBOX_MAY_BE = (
     "AWS SES may be in sandbox mode. Verify that production access has been granted in your AWS console"
@@ -84,7 +85,8 @@ def verify(row: Provider | None, version: int, passed: VerificationResult) -> Pr
     """
     row = existing(row)
     tested = _tested(row, version)
-    status = row.status if row.status is ProviderStatus.DISABLED else ProviderStatus.ACTIVE
+    stays = row.status is ProviderStatus.DISABLED or row.at_risk
+    status = row.status if stays else ProviderStatus.ACTIVE
     # If the account does not tell now, an earlier answer does not count: the account may have left the sandbox since.
     sandbox: Sandbox = "unknown" if passed.sandbox is None else "true" if passed.sandbox else "false"
     return replace(
@@ -103,7 +105,7 @@ def verify(row: Provider | None, version: int, passed: VerificationResult) -> Pr
         warnings=_warnings(row, tested, sandbox),
         verified_at=passed.at,
         updated_at=passed.at,
-        error=None,
+        error=row.error if row.at_risk else None,
         faulty_requests=frozenset(),
         release_at=passed.at if status is ProviderStatus.ACTIVE else row.release_at,
     )
@@ -132,20 +134,33 @@ def disable(row: Provider | None, now: datetime) -> Provider:
     return row if row.status is ProviderStatus.DISABLED else replace(row, status=ProviderStatus.DISABLED, updated_at=now)
 
 
-def enable(row: Provider | None, now: datetime) -> Provider:
-    """Lift `disabled` only: a provider that was suspended is suspended again.
+def enable(row: Provider | None, now: datetime, resumption: Resumption | None = None) -> Provider:
+    """Lift `disabled`: a provider that was suspended is suspended again. With who and why, also lift what the reputation guard suspended.
 
     Raises:
-        RequestError: not_found; provider_not_active if only a verify helps.
+        RequestError: not_found; provider_not_active if only a verify helps, or a reason.
     """
     row = existing(row)
+    if row.at_risk and resumption is not None:
+        row = replace(row, error=None, resumption=resumption, status=_resumed(row.status))
     if row.active is None or row.status is ProviderStatus.SUSPENDED:
-        raise RequestError([Problem("", f"the provider is {row.status}: a verify that passes lifts that")], "provider_not_active")
+        raise RequestError([Problem("", _lifted_by(row))], "provider_not_active")
     if row.status is not ProviderStatus.DISABLED:
         return row
-    if len(row.faulty_requests) >= SUSPEND_AFTER:
+    if row.at_risk or len(row.faulty_requests) >= SUSPEND_AFTER:
         return replace(row, status=ProviderStatus.SUSPENDED, updated_at=now)
     return replace(row, status=ProviderStatus.ACTIVE, updated_at=now, release_at=now)
+
+
+def _resumed(status: ProviderStatus) -> ProviderStatus:
+    """Return the status that `enable` lifts."""
+    return ProviderStatus.DISABLED if status is ProviderStatus.SUSPENDED else status
+
+
+def _lifted_by(row: Provider) -> str:
+    if row.at_risk:
+        return "the provider is suspended for its reputation: {by, why} lifts that, and a verify alone does not"
+    return f"the provider is {row.status}: a verify that passes lifts that"
 
 
 def delete(row: Provider, now: datetime) -> Provider:

@@ -285,6 +285,17 @@ class StoredConfig:
     """The last one that verify began."""
 
 
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """How a provider that the reputation guard had suspended was resumed: the guard judges no mail of that hour and before."""
+
+    by: str
+    why: str
+    at: datetime
+    principal: str | None = None
+    """The ARN of the IAM identity that called, which `by` need not be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A tenant's provider row: at most one active config and one candidate beside it."""
@@ -309,12 +320,21 @@ class Provider:
     """What suspended it."""
     faulty_requests: frozenset[str] = frozenset()
     """Distinct requests that met a tenant-class error under the active version since the last success; at most SUSPEND_AFTER."""
+    resumption: Resumption | None = None
     release_at: datetime | None = None
     """When its waiting mail was last released; None once the sweeper has requeued all of it."""
     has_suppressions: bool = False
     """Whether the tenant ever had a suppression: marked before the first is written, for mail of others is sent without a look."""
     revision: int = 0
     """Counts the writes to the row: a row can only be replaced by a writer that has read its latest revision."""
+
+    @property
+    def at_risk(self) -> bool:
+        """Whether the reputation guard has suspended it and nobody has answered for that; also while it is disabled."""
+        return self.error is not None and self.error.code == AT_RISK
+
+
+AT_RISK = "reputation_at_risk"
 
 
 @dataclass(frozen=True, slots=True)

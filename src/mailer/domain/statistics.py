@@ -129,6 +129,16 @@ def changed(old: Delivery | None, new: Delivery | None) -> Mapping[Bucket, Count
     return {bucket: difference for bucket, difference in differences.items() if difference}
 
 
+def received_badly(writes: Iterable[tuple[Delivery | None, Delivery]]) -> Mapping[str, frozenset[datetime]]:
+    """Return the tenants of whose mail these writes tell more bounces or complaints, and the hours that it was sent in."""
+    hours: dict[str, set[datetime]] = {}
+    for old, new in writes:
+        for bucket, counts in changed(old, new).items():
+            if bucket.series == new.tenant_id and (counts.bounced > 0 or counts.complained > 0):
+                hours.setdefault(new.tenant_id, set()).add(bucket.hour)
+    return {tenant_id: frozenset(of_one) for tenant_id, of_one in hours.items()}
+
+
 def by_period(hours: Mapping[datetime, Counts], begin: datetime, end: datetime, period: Period) -> Mapping[datetime, Counts]:
     """Add up hours by periods: every one between two bounds of periods, also where nothing happened."""
     length = LENGTHS[period]

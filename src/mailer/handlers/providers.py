@@ -8,11 +8,12 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from mailer import wiring
-from mailer.domain.provider import Provider, ProviderPut, ProviderStatus
+from mailer.domain.provider import Provider, ProviderPut, ProviderStatus, Resumption
 from mailer.domain.wire import read
 from mailer.handlers.rest.api import BODY_REFUSALS, JSON, DescribedAs, TenantInPath, principal_of, respond, responses, rest_app
 from mailer.handlers.rest.problem import problem
 from mailer.handlers.rest.provider_models import (
+    EnableRequest,
     OnboardingAnswer,
     ProviderRecord,
     TenantPage,
@@ -26,6 +27,7 @@ from mailer.services.providers.verify import VerifyFailedError, verify_provider
 
 _Listed = Literal["unverified", "active", "disabled", "suspended"]  # what a deleted one leaves is no provider
 PutBody = Annotated[str, DescribedAs(ProviderPut), Body()]
+EnableBody = Annotated[str, DescribedAs(EnableRequest), Body()]
 VerifyBody = Annotated[str, DescribedAs(VerifyRequest), Body()]
 
 
@@ -113,11 +115,14 @@ def disable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
     "/tenants/<tenantId>/provider/enable",
     summary="Resume sending",
     operation_id="enableProvider",
-    responses=responses(200, "Mail goes out", 409),
+    responses=responses(200, "Mail goes out", *BODY_REFUSALS, 409),
 )
-def enable(tenant_id: TenantInPath) -> Response[ProviderRecord]:
-    """Resume sending; waiting mail goes out by itself."""
-    return _record(providers.enable_provider(tenant_id, wiring.provider_dependencies(), by=_caller()))
+def enable(tenant_id: TenantInPath, body: EnableBody = "") -> Response[ProviderRecord]:
+    """Resume sending; with who and why also if the reputation guard suspended it. Waiting mail goes out by itself."""
+    deps, caller = wiring.provider_dependencies(), _caller()
+    word = read(EnableRequest, body) if body else EnableRequest()
+    resumption = Resumption(word.by, word.why, deps.clock.now(), caller) if word.by and word.why else None
+    return _record(providers.enable_provider(tenant_id, deps, by=caller, resumption=resumption))
 
 
 @app.delete(

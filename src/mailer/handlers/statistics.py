@@ -10,15 +10,17 @@ from mailer import wiring
 from mailer.adapters.dynamodb.table_stream import record_write, tenant_of
 from mailer.ports import RecordWrite
 from mailer.services.statistics.count import count
+from mailer.services.statistics.guard import guard
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, Any]:
-    """Count a batch of writes of one shard.
+    """Count a batch of writes of one shard, and judge the tenants whose mail was received badly.
 
     Lambda names the shard to functions with a tumbling window alone; those answer a state, and get batches without records at its end.
     """
     try:
-        count(_writes(event["Records"]), event.get("shardId", _ONLY_SHARD), wiring.statistics_table())
+        writes = count(_writes(event["Records"]), event.get("shardId", _ONLY_SHARD), wiring.statistics_table())
+        guard(writes, wiring.guard_dependencies())
     finally:
         wiring.telemetry().flush()
     return {"state": {}}

@@ -163,6 +163,9 @@ class FakeTelemetry:
     def provider_changed(self, event: Event) -> None:
         self.entries.append(("provider changed", (event.detail,)))
 
+    def at_risk(self, tenant_id: str, signal: str, finding: str) -> None:
+        self.entries.append(("at risk", (tenant_id, signal, finding)))
+
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
         self.entries.append(("failed", (step, tenant_id, error)))
 

@@ -84,6 +84,7 @@ def write_everything(telemetry: LogTelemetry) -> None:
     telemetry.dead_lettered(a_queue_message(), "request_id_reused")
     telemetry.suspended("acme", 1, ErrorInfo("credentials_denied", "denied"))
     telemetry.feedback_silent("acme", 1, "Tenant: look.")
+    telemetry.at_risk("acme", "bounces", "30 bounces of 250 recipients")
     telemetry.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
     telemetry.failed("deliver", "acme", ZeroDivisionError())
     telemetry.config_requested(cached=True)

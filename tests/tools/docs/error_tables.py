@@ -21,6 +21,7 @@ ON_RECORDS = {
 OTHERWISE = {
     "provider_not_configured": "`failed`",
     "provider_not_active": "`failed` where no config was ever verified; `deferred` while the provider is disabled",
+    "reputation_at_risk": "`deferred` while the provider is suspended",
     "processing_crashed": "open as before; its message is in the dead-letter queue",
 }
 """Codes whose requests fare otherwise than their kind says."""

@@ -18,7 +18,7 @@ from mailer.adapters.dynamodb.codec import Item, operands
 from mailer.adapters.dynamodb.codec import optional as _optional
 from mailer.domain.cursors import LISTED_PROVIDER, from_cursor, to_cursor
 from mailer.domain.errors import ErrorInfo, UnreadableError
-from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Simulation, StoredConfig
+from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Resumption, Simulation, StoredConfig
 from mailer.ports import Clock, ProviderPage
 
 if TYPE_CHECKING:
@@ -200,6 +200,34 @@ class DynamoProvidersTable:
             return "Item" in refusal.response
         return True
 
+    # -- what the reputation guard does ----------------------------------------------------------------------------------
+
+    def suspend_at_risk(self, tenant_id: str, error: ErrorInfo, judged: Provider) -> bool:
+        """Suspend a provider that sends, unless somebody resumed it since it was read; True when this call did it."""
+        resumed = judged.resumption and judged.resumption.at
+        condition = "resumption.#at = :resumed" if resumed else "attribute_not_exists(resumption)"
+        compared, named = (operands(resumed=resumed), {"#at": "at"}) if resumed else ({}, {})
+        try:
+            with dependency_errors("DynamoDB", "UpdateItem"):
+                self._client.update_item(
+                    TableName=self._table,
+                    Key=_key(tenant_id),
+                    UpdateExpression="SET #status = :suspended, #error = :error, updatedAt = :now REMOVE updatedBy ADD revision :one",
+                    ConditionExpression=f"#status = :active AND {condition}",
+                    ExpressionAttributeNames={"#status": "status", "#error": "error", **named},
+                    ExpressionAttributeValues=operands(
+                        active=ProviderStatus.ACTIVE.value,
+                        suspended=ProviderStatus.SUSPENDED.value,
+                        error=codec.error_fields(error),
+                        now=self._clock.now(),
+                        one=1,
+                    )
+                    | compared,
+                )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
     # -- what the sweeper does -------------------------------------------------------------------------------------------
 
     def releasing(self) -> Sequence[str]:
@@ -251,6 +279,7 @@ def to_item(row: Provider) -> Item:
         "warnings": row.warnings,
         "error": row.error and codec.error_fields(row.error),
         "faultyRequests": row.faulty_requests,
+        "resumption": row.resumption and _from_resumption(row.resumption),
         "releaseAt": row.release_at,
         "releaseShard": row.release_at and _SHARD,
         "hasSuppressions": row.has_suppressions or None,
@@ -289,10 +318,22 @@ def from_item(item: Mapping[str, Any]) -> Provider:
         warnings=tuple(map(codec.text, item["warnings"]["L"])) if "warnings" in item else (),
         error=_optional(item, "error", codec.error),
         faulty_requests=_optional(item, "faultyRequests", codec.texts) or frozenset(),
+        resumption=_optional(item, "resumption", _to_resumption),
         release_at=_optional(item, "releaseAt", codec.moment),
         has_suppressions=_optional(item, "hasSuppressions", codec.flag) or False,
         revision=codec.integer(item["revision"]),
     )
+
+
+def _from_resumption(resumption: Resumption) -> Mapping[str, Any]:
+    fields = {"by": resumption.by, "why": resumption.why, "at": resumption.at, "principal": resumption.principal}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _to_resumption(value: Item) -> Resumption:
+    fields = value["M"]
+    principal = _optional(fields, "principal", codec.text)
+    return Resumption(codec.text(fields["by"]), codec.text(fields["why"]), codec.moment(fields["at"]), principal)
 
 
 def _from_config(config: StoredConfig) -> Mapping[str, Any]:

@@ -3,19 +3,52 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, model_validator
+
 from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.feedback_state import FeedbackState, feedback_hint, feedback_state
-from mailer.domain.provider import Provider, ProviderStatus, ProviderType, Sandbox, Simulation, StoredConfig
-from mailer.domain.wire import STRICT_BOOL, WireModel
-from mailer.handlers.rest.models import Error, Time
+from mailer.domain.provider import Provider, ProviderStatus, ProviderType, Resumption, Sandbox, Simulation, StoredConfig
+from mailer.domain.wire import STRICT_BOOL, WireModel, fault
+from mailer.handlers.rest.models import Error, Note, Time
 from mailer.services.providers.providers import Onboarding
 from mailer.services.providers.verify import Verified
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class VerifyRequest(WireModel):
     """What `verify` may be asked for besides the test mail."""
 
     simulate: Annotated[bool, STRICT_BOOL] = False
+
+
+class EnableRequest(WireModel):
+    """Who resumes a provider that was suspended for its reputation, and why; both or neither."""
+
+    by: Note | None = None
+    why: Note | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.by is None) != (self.why is None):
+            raise fault("must have both by and why, or neither")
+        return self
+
+
+class ResumptionRecord(WireModel):
+    """How a provider that was suspended for its reputation was resumed; `principal` is the ARN of the IAM identity that called."""
+
+    by: str
+    why: str
+    at: Time
+    principal: Annotated[str | None, Field(exclude_if=_is_none)] = None
+
+    @classmethod
+    def of(cls, resumption: Resumption) -> Self:
+        """Show a resumption."""
+        return cls(by=resumption.by, why=resumption.why, at=resumption.at, principal=resumption.principal)
 
 
 class SimulationRecord(WireModel):
@@ -81,6 +114,7 @@ class ProviderRecord(WireModel):
     warnings: tuple[str, ...]
     candidate: Config | None
     error: Error | None
+    resumption: Annotated[ResumptionRecord | None, Field(exclude_if=_is_none)] = None
 
     @classmethod
     def of(cls, row: Provider) -> Self:
@@ -99,6 +133,7 @@ class ProviderRecord(WireModel):
             warnings=row.warnings,
             candidate=Config.of(row.candidate) if row.active and row.candidate else None,
             error=Error.of(error) if error else None,
+            resumption=ResumptionRecord.of(row.resumption) if row.resumption else None,
         )
 
 

@@ -231,6 +231,10 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     },
     "UploadedAs": {"key": "The object's key."},
     "putProvider": {"provider": "The kind of provider; smtp on development stacks only.", "config": "The config."},
+    "enableProvider": {
+        "by": "Who resumes a provider that the reputation guard has suspended; with why, or not at all.",
+        "why": "The reason: what was mended.",
+    },
     "verifyProvider": {
         "simulate": "Whether SES's mailbox simulator is also mailed to, for a bounce and a complaint; needs a configurationSet. Costs no"
         " quota and no reputation. The provider record shows what came back.",
@@ -257,7 +261,8 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     },
     "ProviderRecord": {
         **_SHOWN_CONFIG,
-        "status": "Whether it sends: `unverified` until verify passes, `disabled` by a call, `suspended` by the tenant's errors.",
+        "status": "Whether it sends: `unverified` until verify passes, `disabled` by a call, `suspended` by the tenant's errors or"
+        " by the reputation guard.",
         "sandbox": "Whether the SES account is in the sandbox, as far as SES tells.",
         "verifiedAt": "When verify passed last.",
         "updatedAt": "When it changed last.",
@@ -265,6 +270,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "warnings": "Warnings for the tenant, although verify passed.",
         "candidate": "A newer config that is not verified yet, beside the active one.",
         "error": "What suspended it, or why its first verify failed.",
+        "resumption": "Who resumed it after its reputation had been at risk, and why; only where somebody did.",
     },
     "Config": {**_SHOWN_CONFIG, "error": "Why its last verify failed."},
     "VerifyAnswer": {
@@ -305,6 +311,12 @@ _IN_A_LIST = (
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
     **_FIELDS,
+    "ResumptionRecord": {
+        "by": "Whom the caller named.",
+        "why": "The reason given.",
+        "at": "When it was resumed; mail of that hour and before is judged no more.",
+        "principal": "The ARN of the IAM identity that called.",
+    },
     "StatisticsAnswer": {
         "buckets": "Each hour or day of the range, also where nothing happened.",
         "account": "The account that the tenant's provider sends from, which other tenants may share; null where it is not known.",
@@ -473,6 +485,7 @@ BODIES: Mapping[str, Any] = {
     ],
     "previewMessage": {"requestId": "invoice-2026-0001", "message": _MAIL},
     "resolveMessage": {"outcome": "sent", "messageId": "0100019391a1b2c3-example", "by": "sam", "why": "seen in the SES events"},
+    "enableProvider": {"by": "sam", "why": "the bought list is gone"},
     "verifyProvider": {"simulate": False},
     "uploadAttachment": {"filename": "report.pdf", "contentType": "application/pdf", "size": 5_242_880},
     "putSuppression": {"why": "asked us by phone to stop", "expiresAt": "2027-01-01T00:00:00Z"},

@@ -25,6 +25,7 @@ from mailer.domain.provider import (
     ProviderConfig,
     ProviderStatus,
     ProviderType,
+    Resumption,
     RoleConfig,
     SmtpConfig,
     StoredConfig,
@@ -209,13 +210,13 @@ def disable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | No
     return change(tenant_id, deps, lambda row: lifecycle.disable(row, deps.clock.now()), by=by)
 
 
-def enable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Provider:
-    """Lift `disabled`; waiting mail goes out.
+def enable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None, resumption: Resumption | None = None) -> Provider:
+    """Lift `disabled`, and with a resumption what the reputation guard suspended; what waits goes out.
 
     Raises:
-        RequestError: not_found; provider_not_active if only a verify helps.
+        RequestError: not_found; provider_not_active if only a verify helps, or a reason.
     """
-    return change(tenant_id, deps, lambda row: lifecycle.enable(row, deps.clock.now()), by=by)
+    return change(tenant_id, deps, lambda row: lifecycle.enable(row, deps.clock.now(), resumption), by=by)
 
 
 def delete_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> None:

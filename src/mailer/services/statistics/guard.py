@@ -1,0 +1,61 @@
+"""Guard each tenant's reputation: warn of mail that bounces or is complained about too often, and pause it where that is wanted.
+
+SES pauses a whole account for it, with all that is sent from there. Each bounce and complaint that was counted has its tenant judged anew.
+A judgement that fails costs itself alone: the next one makes it good.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mailer.domain.errors import DependencyError
+from mailer.domain.provider import Provider, ProviderStatus
+from mailer.domain.reputation import Finding, GuardMode, Limit, first_hour, judge
+from mailer.domain.statistics import received_badly
+from mailer.ports import Clock, GuardedProviders, RecordWrite, StatisticsTable, Telemetry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardDependencies:
+    """What the guard depends on."""
+
+    mode: GuardMode
+    limits: Sequence[Limit]
+    statistics: StatisticsTable
+    providers: GuardedProviders
+    telemetry: Telemetry
+    clock: Clock
+
+
+def guard(writes: Iterable[RecordWrite], deps: GuardDependencies) -> None:
+    """Judge the tenants of whose mail these writes, which are counted, tell more bounces or complaints; never raises for a service."""
+    if deps.mode == "off":
+        return
+    for tenant_id, hours in received_badly((write.old, write.new) for write in writes).items():
+        try:
+            _guard(tenant_id, hours, deps)
+        except DependencyError as failure:
+            deps.telemetry.failed("guard", tenant_id, failure)
+
+
+def _guard(tenant_id: str, told_of: frozenset[datetime], deps: GuardDependencies) -> None:
+    now = deps.clock.now()
+    hours = deps.statistics.read(tenant_id, first_hour(deps.limits, min(told_of)), now + timedelta(hours=1))
+    if not judge(hours, deps.limits, told_of, now):
+        return
+    row = deps.providers.get(tenant_id)
+    if row is None or row.status is not ProviderStatus.ACTIVE:
+        return  # it is no news while it sends nothing
+    since = row.resumption.at if row.resumption else None
+    findings = judge(hours, deps.limits, told_of, now, since)
+    for finding in findings:
+        deps.telemetry.at_risk(tenant_id, finding.limit.signal, finding.error.message)
+    _pause(row, [finding for finding in findings if finding.limit.action == "pause"], deps)
+
+
+def _pause(row: Provider, findings: Sequence[Finding], deps: GuardDependencies) -> None:
+    if deps.mode != "pause" or not findings:
+        return
+    error = findings[0].error
+    if deps.providers.suspend_at_risk(row.tenant_id, error, row):
+        deps.telemetry.suspended(row.tenant_id, row.active.version if row.active else row.versions, error)

@@ -1,0 +1,277 @@
+"""The reputation guard: which numbers reach a limit, what the guard does then, and what it leaves alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mailer.domain.delivery import Delivery, Status
+from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.facts import FeedbackCounts
+from mailer.domain.provider import Provider, ProviderStatus, Resumption
+from mailer.domain.reputation import GuardMode, Limit, first_hour, judge, read_limits
+from mailer.domain.statistics import NOTHING, Bucket, Counts, received_badly
+from mailer.ports import Counted, RecordWrite
+from mailer.services.statistics.guard import GuardDependencies, guard
+from support.aws import tables
+from support.fakes.ports import NOON, FakeClock, FakeTelemetry, a_delivery, a_provider
+
+HOUR = timedelta(hours=1)
+LIMITS = read_limits(tables.template()["Parameters"]["ReputationLimits"]["Default"])
+NOW = NOON + timedelta(minutes=30)
+
+
+def actions(counts: Counts, *, spread: int = 1, told_of: datetime = NOON) -> list[str]:
+    """What is done about mail of this hour, or spread evenly over so many of them."""
+    hours = dict.fromkeys([NOON - number * HOUR for number in range(spread)], counts)
+    return [f"{finding.limit.action} {finding.limit.hours} {finding.limit.signal}" for finding in judge(hours, LIMITS, [told_of], NOW)]
+
+
+WARN_BOUNCES, WARN_COMPLAINTS = "warn 24 bounces", "warn 24 complaints"
+PAUSE_HOUR, PAUSE_DAY, PAUSE_COMPLAINTS = "pause 1 bounces", "pause 24 bounces", "pause 24 complaints"
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (Counts(sent=13, bounced=1), []),
+        (Counts(sent=13, bounced=13, complained=13), []),
+        (Counts(sent=199, bounced=199), []),
+        (Counts(sent=200, bounced=19), []),
+        (Counts(sent=200, bounced=20), [PAUSE_HOUR]),
+        (Counts(sent=201, bounced=20), []),
+        (Counts(sent=999, bounced=99), []),
+        (Counts(sent=1000, bounced=49), []),
+        (Counts(sent=1000, bounced=50), [WARN_BOUNCES, PAUSE_DAY]),
+        (Counts(sent=1001, bounced=50), []),
+        (Counts(sent=1000, bounced=99), [WARN_BOUNCES, PAUSE_DAY]),
+        (Counts(sent=1000, bounced=100), [WARN_BOUNCES, PAUSE_HOUR, PAUSE_DAY]),
+        (Counts(sent=999, complained=9), []),
+        (Counts(sent=1000, complained=1), [WARN_COMPLAINTS]),
+        (Counts(sent=1001, complained=1), []),
+        (Counts(sent=1000, complained=9), [WARN_COMPLAINTS]),
+        (Counts(sent=1000, complained=10), [WARN_COMPLAINTS, PAUSE_COMPLAINTS]),
+        (Counts(sent=3333, complained=10), [WARN_COMPLAINTS, PAUSE_COMPLAINTS]),
+        (Counts(sent=3334, complained=10), [WARN_COMPLAINTS]),
+        (Counts(sent=1000, soft_bounced=1000, failed=1000, suppressed=1000, unknown=1000), []),
+    ],
+)
+def test_the_default_limits_hold_at_their_bounds(counts: Counts, expected: list[str]) -> None:
+    """By share, by number and by volume: one bounce of thirteen does nothing, and soft bounces count for nothing."""
+    assert actions(counts) == expected
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(23, []), (24, [WARN_BOUNCES, PAUSE_DAY]), (25, [WARN_BOUNCES, PAUSE_DAY])])
+def test_a_day_is_twenty_four_hours(spread: int, expected: list[str]) -> None:
+    """Mail of each of them counts, and none of the hour before; an hour's limit is not reached by a day's mail."""
+    assert actions(Counts(sent=42, bounced=4), spread=spread) == expected
+
+
+def test_the_mail_is_judged_with_that_of_the_hours_around_it() -> None:
+    """A bounce that comes late is one of the mail's own day, which may have gone on after it."""
+    hours = {NOON - 10 * HOUR: Counts(sent=1000, bounced=60), NOON: Counts(sent=9000)}
+    assert {finding.limit.signal for finding in judge(hours, LIMITS, [NOON - 10 * HOUR], NOW)} == {"bounces"}
+    assert judge(hours, LIMITS, [NOON - 11 * HOUR], NOW) != []
+    assert judge({NOON: Counts(sent=1000, bounced=60)}, LIMITS, [NOON - HOUR], NOW - HOUR) == []
+
+
+def test_mail_of_more_than_a_day_ago_is_judged_no_more() -> None:
+    """Its bounces are counted all the same."""
+    hours = {NOON - 24 * HOUR: Counts(sent=1000, bounced=500)}
+    assert judge(hours, LIMITS, [NOON - 24 * HOUR], NOW)
+    assert judge(hours, LIMITS, [NOON - 24 * HOUR], NOW + HOUR) == []
+
+
+def test_what_somebody_has_answered_for_is_judged_no_more() -> None:
+    """Mail of the hour of the resumption and before; mail after it is judged by itself."""
+    hours = {NOON - HOUR: Counts(sent=1000, bounced=500), NOON: Counts(sent=200, bounced=20)}
+    assert judge(hours, LIMITS, [NOON], NOW, since=NOON + timedelta(minutes=1)) == []
+    [finding] = judge(hours, LIMITS, [NOON], NOW, since=NOON - timedelta(minutes=1))
+    assert finding.counts == Counts(sent=200, bounced=20)
+
+
+def test_an_error_tells_the_numbers() -> None:
+    """What happened, and the limit; no address."""
+    [finding] = judge({NOON: Counts(sent=200, bounced=30)}, LIMITS, [NOON], NOW)
+    assert finding.error.code == "reputation_at_risk"
+    assert "30 bounces of 200 recipients (15 %) in 1 h" in finding.error.message
+    assert finding.error.hint.startswith("Operator: ")
+
+
+def test_the_template_s_limits_are_those_that_were_asked_for() -> None:
+    """As the parameter writes them."""
+    assert [
+        Limit("warn", 24, "bounces", 5, 1, 1000),
+        Limit("warn", 24, "complaints", 0.1, 1, 1000),
+        Limit("pause", 1, "bounces", 10, 20, 200),
+        Limit("pause", 24, "bounces", 5, 50, 1000),
+        Limit("pause", 24, "complaints", 0.3, 10, 1000),
+    ] == LIMITS
+    assert first_hour(LIMITS, NOON) == NOON - 23 * HOUR
+    assert read_limits("") == []
+
+
+@pytest.mark.parametrize("text", ["stop/1/bounces/10/20/200", "pause/1/opens/10/20/200", "pause/1/bounces/10/20", "pause/x/bounces/1/1/1"])
+def test_what_is_no_limit_is_refused(text: str) -> None:
+    """A typing error must not be taken for a guard."""
+    with pytest.raises((ValueError, TypeError)):
+        read_limits(text)
+
+
+# -- the guard -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeStatistics:
+    """Hours of each series, and a way to fail."""
+
+    hours: Mapping[str, Mapping[datetime, Counts]] = field(default_factory=dict)
+    failure: Exception | None = None
+
+    def add(self, bucket: Bucket, shard: str, counted: Sequence[Counted]) -> None:
+        raise NotImplementedError
+
+    def read(self, series: str, since: datetime, until: datetime) -> Mapping[datetime, Counts]:
+        if self.failure and series == "acme":
+            raise self.failure
+        return {hour: counts for hour, counts in self.hours.get(series, {}).items() if since <= hour < until}
+
+
+@dataclass
+class FakeProviders:
+    """Rows; each suspension is kept."""
+
+    rows: dict[str, Provider]
+    suspended: list[tuple[str, ErrorInfo]] = field(default_factory=list)
+
+    def get(self, tenant_id: str) -> Provider | None:
+        return self.rows.get(tenant_id)
+
+    def suspend_at_risk(self, tenant_id: str, error: ErrorInfo, judged: Provider) -> bool:
+        row = self.rows[tenant_id]
+        if row.status is not ProviderStatus.ACTIVE or row.resumption != judged.resumption:
+            return False
+        self.rows[tenant_id] = replace(row, status=ProviderStatus.SUSPENDED, error=error)
+        self.suspended.append((tenant_id, error))
+        return True
+
+
+BAD = {NOON: Counts(sent=200, bounced=30)}
+
+
+def a_guard(mode: GuardMode, *rows: Provider, **hours: Mapping[datetime, Counts]) -> GuardDependencies:
+    return GuardDependencies(
+        mode=mode,
+        limits=LIMITS,
+        statistics=FakeStatistics(hours or {"acme": BAD, "globex": BAD}),
+        providers=FakeProviders({row.tenant_id: row for row in rows or (a_provider(), a_provider("globex"))}),
+        telemetry=FakeTelemetry(),
+        clock=FakeClock(NOW),
+    )
+
+
+def bounce(tenant_id: str = "acme", **counts: int) -> RecordWrite:
+    told = FeedbackCounts(first_at=NOON, last_at=NOON, rank=1, **(counts or {"bounced": 1}))
+    sent = a_delivery("r1", Status.SENT, tenant_id=tenant_id, sent_at=NOON)
+    return RecordWrite("1", sent, replace(sent, feedback=told))
+
+
+def done(deps: GuardDependencies) -> list[str]:
+    fake: Any = deps.telemetry
+    return [event for event, _ in fake.entries]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("off", []), ("warn", ["at risk"]), ("pause", ["at risk", "suspended"])])
+def test_the_mode_says_what_is_done(mode: GuardMode, expected: list[str]) -> None:
+    """Nothing, a warning, or a warning and the suspension."""
+    deps = a_guard(mode)
+    guard([bounce()], deps)
+    assert done(deps) == expected
+    providers: Any = deps.providers
+    assert [tenant for tenant, _ in providers.suspended] == (["acme"] if mode == "pause" else [])
+
+
+def test_a_tenant_is_suspended_once() -> None:
+    """However often the stream delivers the bounce, or the next ones; a suspended tenant is no news."""
+    deps = a_guard("pause")
+    for _ in range(3):
+        guard([bounce(), bounce()], deps)
+    assert done(deps) == ["at risk", "suspended"]
+
+
+def test_one_bounce_of_thirteen_suspends_nobody() -> None:
+    """Nor do thirteen of thirteen."""
+    for bounced in (1, 13):
+        deps = a_guard("pause", acme={NOON: Counts(sent=13, bounced=bounced)})
+        guard([bounce()], deps)
+        assert done(deps) == []
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        RecordWrite("1", None, a_delivery("r1", Status.SENT, sent_at=NOON)),
+        RecordWrite("1", a_delivery("r1"), a_delivery("r1", Status.FAILED)),
+        bounce(delivered=1),
+        bounce(soft_bounced=1),
+    ],
+)
+def test_only_bounces_and_complaints_are_judged(write: RecordWrite) -> None:
+    """What is sent or delivered costs no read."""
+    deps = a_guard("pause")
+    guard([write], deps)
+    assert done(deps) == []
+    assert received_badly([(write.old, write.new)]) == {}
+
+
+def test_a_complaint_is_judged_too() -> None:
+    """By the hour that its mail was sent in."""
+    deps = a_guard("pause", acme={NOON: Counts(sent=1000, complained=10)})
+    guard([bounce(complained=1)], deps)
+    assert done(deps) == ["at risk", "at risk", "suspended"]
+
+
+def test_a_judgement_that_fails_leaves_the_others() -> None:
+    """It is reported with its tenant; the next bounce has it made good."""
+    deps = a_guard("pause")
+    failing: Any = deps.statistics
+    failing.failure = DependencyError("DynamoDB", "Query")
+    guard([bounce(), bounce("globex")], deps)
+    assert done(deps) == ["failed", "at risk", "suspended"]
+    failing.failure = None
+    guard([bounce()], deps)
+    assert done(deps)[3:] == ["at risk", "suspended"]
+
+
+@pytest.mark.parametrize("status", [ProviderStatus.DISABLED, ProviderStatus.SUSPENDED, ProviderStatus.DELETED])
+def test_who_sends_nothing_is_left_alone(status: ProviderStatus) -> None:
+    """No warning either: bounces of mail that is out already still come."""
+    deps = a_guard("pause", a_provider(status=status))
+    guard([bounce()], deps)
+    assert done(deps) == []
+
+
+def test_who_was_resumed_is_not_suspended_for_the_same_mail() -> None:
+    """Late bounces of it still come; somebody has answered for them."""
+    deps = a_guard("pause", a_provider(resumption=Resumption("sam", "mended", NOON + timedelta(minutes=10))))
+    guard([bounce()], deps)
+    assert done(deps) == []
+
+
+def test_a_resumption_in_between_stands() -> None:
+    """The row was read, then somebody resumed it: the suspension would be for what was answered for."""
+    deps = a_guard("pause")
+    providers: Any = deps.providers
+    stale = providers.rows["acme"]
+    providers.rows["acme"] = replace(stale, resumption=Resumption("sam", "mended", NOW))
+    assert not deps.providers.suspend_at_risk("acme", ErrorInfo("reputation_at_risk", "x"), stale)
+
+
+def test_an_erased_or_unchanged_record_tells_nothing() -> None:
+    """Only a rise counts."""
+    record: Delivery = bounce().new
+    assert received_badly([(record, record)]) == {}
+    assert received_badly([(record, replace(record, feedback=None))]) == {}
+    assert Counts() == NOTHING
