@@ -122,7 +122,7 @@ def test_a_failed_record_says_that_its_id_is_used_up() -> None:
     bench.receive(QueueMessage(body=IDS, tenant_id="acme", created_at=NOON))
     shown = bench.record().shown_error
     assert shown is not None
-    assert "needs a new requestId" in shown.hint
+    assert "use a new requestId" in shown.hint
 
 
 def test_a_poison_body_touches_no_neighbour() -> None:
