@@ -45,6 +45,7 @@ from mailer.services.sending.byte_budget import ByteBudget
 from mailer.services.sending.jobs import SendDependencies
 from mailer.services.statistics.guard import GuardDependencies
 from mailer.services.suppressions.lists import SuppressionDependencies
+from mailer.services.suppressions.reports import ReportDependencies, take_event
 from mailer.services.sweeping.sweep import SweepDependencies
 from mailer.settings import settings
 
@@ -383,8 +384,19 @@ def sweep_dependencies() -> SweepDependencies:
 def feedback_dependencies() -> FeedbackDependencies:
     """Return everything that feedback needs."""
     return FeedbackDependencies(
-        messages=messages_table(), feedback=feedback_table(), parked=parked_bodies(), telemetry=telemetry(), clock=clock()
+        messages=messages_table(),
+        feedback=feedback_table(),
+        parked=parked_bodies(),
+        telemetry=telemetry(),
+        clock=clock(),
+        reactions=[lambda accepted: take_event(accepted.event, accepted.mail, report_dependencies())],
     )
+
+
+@cache
+def report_dependencies() -> ReportDependencies:
+    """Return everything that suppressing what SES reports needs."""
+    return ReportDependencies(suppressions=suppressions_table(), marks=providers_table())
 
 
 # ── PublishFunction ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,12 +1,14 @@
 """Suppress what SES's events call for, before the event is acknowledged: an event that was acknowledged has left its mark."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from mailer.domain.addresses import AddressError
 from mailer.domain.errors import RequestError
+from mailer.domain.feedback import EventKind, MailRef, SesEvent
 from mailer.domain.suppressions import Entry, Report, judge, suppression_key
 from mailer.ports import Listed, SuppressionMarks, SuppressionsTable
 from mailer.services.suppressions.entries import change_entry, read_entries
@@ -18,6 +20,49 @@ class ReportDependencies:
 
     suppressions: SuppressionsTable
     marks: SuppressionMarks
+
+
+_Kind = Literal["delivery", "bounce", "complaint"]
+
+_KINDS: Mapping[EventKind, _Kind] = {
+    EventKind.DELIVERY: "delivery",
+    EventKind.BOUNCE: "bounce",
+    EventKind.COMPLAINT: "complaint",
+}
+"""The events that say something about an address."""
+
+
+def take_event(event: SesEvent, mail: MailRef, deps: ReportDependencies) -> None:
+    """Suppress what an event calls for that is about a mail of ours; may be done again.
+
+    Raises:
+        DependencyError: DynamoDB did not do its part; the event must come again.
+    """
+    kind = _KINDS.get(event.kind)
+    if kind is not None:
+        take_reports(mail.tenant_id, _reports(event, kind, mail.request_id), deps)
+
+
+def _reports(event: SesEvent, kind: _Kind, request_id: str) -> Iterator[tuple[str, Report]]:
+    at_domain = Counter(_domain(told.email) for told in event.recipients)
+    for told in event.recipients:
+        yield (
+            told.email,
+            Report(
+                kind=kind,
+                at=event.at,
+                request_id=request_id,
+                type=event.type,
+                subtype=event.subtype,
+                status=told.fact.smtp_status,
+                has_dsn=event.has_dsn,
+                is_one_of_several=at_domain[_domain(told.email)] > 1,
+            ),
+        )
+
+
+def _domain(email: str) -> str:
+    return email.rpartition("@")[2].lower()
 
 
 def take_reports(tenant_id: str, reports: Iterable[tuple[str, Report]], deps: ReportDependencies) -> None:
