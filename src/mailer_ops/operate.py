@@ -4,7 +4,7 @@ dlq list | redrive | drop      the dead-letter queue, by reason and tenant
 pause | resume                 stop and start SendFunction's event source
 trouble [--hours N]            which tenants' mail does not go out, why, and who must do what
 ask METHOD PATH [NAME=VALUE …] call the API, signed
-erase request | tenant         delete the data of a request or a tenant
+erase request|tenant|address   delete the data of a request, a tenant or an address
 replay --since MOMENT [FILE]   write lost outcomes into a restored messages table
 """
 
@@ -37,12 +37,14 @@ from botocore.exceptions import ConnectionError as ConnectError
 from botocore.httpsession import URLLib3Session
 
 from mailer import wiring
+from mailer.domain.addresses import AddressError
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import REQUEST_ID, TENANT_ID
 from mailer.domain.producers import Producers
 from mailer.observability import LogTelemetry
 from mailer_client import ApiError
 from mailer_client.connection import Connection
+from mailer_ops.adapters.address_erasure import DynamoAddressEraser
 from mailer_ops.adapters.dead_letters import SqsDeadLetters
 from mailer_ops.adapters.erasure import AwsEraser
 from mailer_ops.adapters.outcome_log import CloudWatchLog, OperatorsLog
@@ -60,6 +62,7 @@ OUTPUTS = {
     "QueueKeyArn": "QUEUE_KEY_ARN",
     "ProvidersTableName": "PROVIDERS_TABLE",
     "MessagesTableName": "MESSAGES_TABLE",
+    "SuppressionsTableName": "SUPPRESSIONS_TABLE",
     "AttachmentsBucketName": "ATTACHMENTS_BUCKET",
     "ApiUrl": "API_URL",
 }
@@ -163,7 +166,7 @@ def _add_ask(commands: Any) -> None:
 
 
 def _add_erase(commands: Any) -> None:
-    kinds = commands.add_parser("erase", help="delete the data of a request, or of a tenant").add_subparsers(required=True)
+    kinds = commands.add_parser("erase", help="delete the data of a request, a tenant or an address").add_subparsers(required=True)
     request = kinds.add_parser("request", help="its record, parked bodies and dead letters")
     request.add_argument("tenant", type=_tenant_id)
     request.add_argument("request", type=_request_id)
@@ -172,6 +175,9 @@ def _add_erase(commands: Any) -> None:
     tenant = kinds.add_parser("tenant", help="all its requests and uploads, and its provider")
     tenant.add_argument("tenant", type=_tenant_id)
     tenant.set_defaults(run=_erase_tenant)
+    address = kinds.add_parser("address", help="its suppressions, and what SES told of mail to it, of every tenant")
+    address.add_argument("address")
+    address.set_defaults(run=_erase_address)
     for command in (request, tenant):
         command.add_argument("--cancel", action="store_true", help="cancel first what is open")
 
@@ -463,6 +469,12 @@ def _erasure(stack: str) -> Iterator[ErasureDependencies]:
     with _telemetry(stack) as telemetry, _dead_letters() as letters:
         yield ErasureDependencies(
             eraser=eraser,
+            addresses=DynamoAddressEraser(
+                wiring.dynamodb(),
+                suppressions=settings["SUPPRESSIONS_TABLE"],
+                feedback=_resources(stack)["FeedbackTable"],
+                providers=settings["PROVIDERS_TABLE"],
+            ),
             providers=wiring.providers_table(),
             messages=wiring.messages_table(),
             dead_letters=letters,
@@ -483,6 +495,17 @@ def _erase_tenant(arguments: argparse.Namespace) -> int:
         erased = erasure.erase_tenant(arguments.tenant, deps, cancel=arguments.cancel)
     _report_erased(erased)
     _print(text="The version counter of the provider's row stays: no version is assigned twice.")
+    return 0
+
+
+def _erase_address(arguments: argparse.Namespace) -> int:
+    try:
+        with _erasure(arguments.stack) as deps:
+            erased = erasure.erase_address(arguments.address, deps)
+    except AddressError as error:
+        raise CommandError(f"The address {error}.") from None
+    _report_erased(erased)
+    _print(text="Mail that waits may have it too; erase those requests by their ids. Nothing keeps mail from the address now.")
     return 0
 
 

@@ -117,6 +117,22 @@ class Eraser(Protocol):
         ...
 
 
+class AddressEraser(Protocol):
+    """Takes away for good what is kept of an address; every method may be called again, and raises DependencyError as others do."""
+
+    def erase_suppressions_of(self, tenant_id: str) -> int:
+        """Delete all suppressions of a tenant; return how many there were."""
+        ...
+
+    def erase_suppressed(self, email: str) -> int:
+        """Delete an address, as it is listed, from what is kept of it for each tenant, counts too; return of how many."""
+        ...
+
+    def erase_facts(self, email: str) -> int:
+        """Delete what SES told of an address, as it is listed, however its mail spelled it; return of how many requests."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message on the dead-letter queue, held until it is deleted or put back."""

@@ -15,19 +15,22 @@ from mailer.domain import changes
 from mailer.domain.changes import Request, SentBy
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
-from mailer.domain.facts import Fact, RecipientStatus
+from mailer.domain.facts import Fact, Facts, RecipientStatus
 from mailer.domain.feedback import MailRef
 from mailer.domain.message import parse_request
 from mailer.domain.provider import ProviderStatus
+from mailer.domain.suppressions import Entry
 from mailer.ports import QueueMessage, RefusedError
 from mailer.services.providers.providers import onboard, put_config
 from mailer_ops.adapters import dead_letters
+from mailer_ops.adapters.address_erasure import DynamoAddressEraser
 from mailer_ops.adapters.dead_letters import SqsDeadLetters
 from mailer_ops.adapters.erasure import AwsEraser
 from mailer_ops.operations import erasure
-from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError, erase_request, erase_tenant
+from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError, erase_address, erase_request, erase_tenant
 from support.fakes.ports import NOON, FakeClock, FakeTelemetry, a_config, a_provider
 from support.fakes.sending import a_body
+from support.fakes.suppressions import an_entry
 
 LONG_AGO = NOON - timedelta(days=20)
 REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
@@ -52,6 +55,12 @@ class Office:
         )
         self.deps = ErasureDependencies(
             eraser=self.eraser,
+            addresses=DynamoAddressEraser(
+                wiring.dynamodb(),
+                suppressions=aws["SUPPRESSIONS_TABLE"],
+                feedback=aws["FEEDBACK_TABLE"],
+                providers=aws["PROVIDERS_TABLE"],
+            ),
             providers=wiring.providers_table(),
             messages=wiring.messages_table(),
             dead_letters=self.dead_letters,
@@ -360,3 +369,71 @@ def test_the_pacing_line_of_a_tenant_alone_goes(office: Office, aws: Mapping[str
     assert erase_tenant("globex", office.deps, cancel=False)[erasure.ACCOUNT_RATES] == 0
     assert office.item("PACING_TABLE", account=f"111122223333/{region}") == {}
     assert office.item("PACING_TABLE", account=f"444455556666/{region}") != {}
+
+
+# ── an address ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def facts_of(*addresses: str) -> Facts:
+    return {address: {RecipientStatus.BOUNCED: Fact(NOON, "5.1.1", "smtp; 550 5.1.1 user unknown")} for address in addresses}
+
+
+def suppress(*entries: Entry) -> None:
+    assert all(wiring.suppressions_table().replace(entry) for entry in entries)
+
+
+def listed() -> set[tuple[str, str]]:
+    pages = wiring.dynamodb().get_paginator("scan").paginate(TableName=wiring.suppressions_table()._table)
+    return {(item["tenantId"]["S"], item["email"]["S"]) for page in pages for item in page["Items"]}
+
+
+@pytest.fixture
+def two_tenants(office: Office) -> Office:
+    """Jo has bounced for acme and for globex, in other letters; ann for acme."""
+    for tenant_id in ("acme", "globex"):
+        assert office.deps.providers.replace(a_provider(tenant_id))
+    counted = Entry(tenant_id="globex", email="jo@example.com", soft_bounces={"r1": NOON})
+    suppress(an_entry("jo@example.com"), an_entry("ann@example.com"), counted)
+    for tenant_id, request_id, addresses in (
+        ("acme", "both", ("Jo@Example.com", "ann@example.com")),
+        ("acme", "ann", ("ann@example.com",)),
+        ("globex", "jo", ("jo@example.com",)),
+    ):
+        wiring.feedback_table().merge(tenant_id, request_id, facts_of(*addresses))
+    return office
+
+
+def test_an_address_is_erased_wherever_it_stands_however_it_is_written(two_tenants: Office) -> None:
+    """Of every tenant; what is known of others stays."""
+    assert erase_address("JO@example.com", two_tenants.deps) == {erasure.SUPPRESSIONS: 2, erasure.FACTS: 2}
+    assert listed() == {("acme", "ann@example.com")}
+    assert {request_id: set(wiring.feedback_table().facts("acme", request_id)) for request_id in ("both", "ann")} == {
+        "both": {"ann@example.com"},
+        "ann": {"ann@example.com"},
+    }
+    assert not wiring.feedback_table().facts("globex", "jo")
+    assert erase_address("jo@example.com", two_tenants.deps) == {}
+
+
+def test_what_is_left_of_a_mail_s_facts_goes_on(two_tenants: Office) -> None:
+    """An event that comes later joins them."""
+    erase_address("jo@example.com", two_tenants.deps)
+    wiring.feedback_table().merge("acme", "both", facts_of("bob@example.com"))
+    assert set(wiring.feedback_table().facts("acme", "both")) == {"ann@example.com", "bob@example.com"}
+
+
+def test_an_event_in_between_is_not_overwritten(two_tenants: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The erasure says that it must be run again."""
+    eraser: Any = two_tenants.deps.addresses
+    read = list(eraser._facts())
+    wiring.feedback_table().merge("acme", "both", facts_of("bob@example.com"))
+    monkeypatch.setattr(eraser, "_facts", lambda: iter(read))
+    with pytest.raises(DependencyError):
+        erase_address("jo@example.com", two_tenants.deps)
+    assert "bob@example.com" in wiring.feedback_table().facts("acme", "both")
+
+
+def test_a_tenant_s_suppressions_go_with_the_tenant(two_tenants: Office) -> None:
+    """And no other's."""
+    assert erase_tenant("acme", two_tenants.deps, cancel=False)[erasure.SUPPRESSIONS] == 2
+    assert listed() == {("globex", "jo@example.com")}

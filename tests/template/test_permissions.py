@@ -171,11 +171,14 @@ def test_nobody_sends_from_our_own_account() -> None:
 @pytest.mark.parametrize(
     ("table", "writers"),
     [
-        ("ProvidersTable", {"ProvidersFunction", "PublishFunction", "SendFunction", "StatisticsFunction", "SweepFunction"}),
+        (
+            "ProvidersTable",
+            {"FeedbackFunction", "ProvidersFunction", "PublishFunction", "SendFunction", "StatisticsFunction", "SweepFunction"},
+        ),
         ("MessagesTable", {"FeedbackFunction", "MessagesFunction", "SendFunction", "SweepFunction"}),
         ("FeedbackTable", {"FeedbackFunction"}),
         ("PacingTable", {"SendFunction"}),
-        ("SuppressionsTable", {"ProvidersFunction"}),
+        ("SuppressionsTable", {"FeedbackFunction", "ProvidersFunction"}),
         ("StatisticsTable", {"StatisticsFunction"}),
     ],
 )
@@ -192,7 +195,12 @@ def test_nothing_deletes_rows_or_reads_whole_tables() -> None:
 
 def test_addresses_that_are_suppressed_are_read_by_those_who_ask_for_them_and_listed_by_the_api_alone() -> None:
     """Sending and previews look recipients up by name; only an operator sees the list."""
-    assert who_may("dynamodb:BatchGetItem", "SuppressionsTable") == {"SendFunction", "MessagesFunction", "ProvidersFunction"}
+    assert who_may("dynamodb:BatchGetItem", "SuppressionsTable") == {
+        "SendFunction",
+        "MessagesFunction",
+        "ProvidersFunction",
+        "FeedbackFunction",
+    }
     for index in ("byAt", "byReason"):
         assert who_may("dynamodb:Query", f"SuppressionsTable/index/{index}") == {"ProvidersFunction"}
 
@@ -264,6 +272,8 @@ def test_feedback_can_do_nothing_but_write_down_what_ses_told() -> None:
         *(("sqs:" + action, "FeedbackQueue") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")),
         *(("dynamodb:" + action, "MessagesTable") for action in ("GetItem", "UpdateItem")),
         *(("dynamodb:" + action, "FeedbackTable") for action in ("GetItem", "PutItem")),
+        *(("dynamodb:" + action, "SuppressionsTable") for action in ("BatchGetItem", "PutItem")),
+        ("dynamodb:UpdateItem", "ProvidersTable"),
         ("s3:DeleteObject", "AttachmentsBucket/parked/*"),
         *(("logs:" + action, "FeedbackFunctionLogs") for action in ("CreateLogStream", "PutLogEvents")),
     }

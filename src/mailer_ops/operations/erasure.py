@@ -14,15 +14,17 @@ from mailer.domain.events import provider_changed
 from mailer.domain.message import readable_ids
 from mailer.domain.pacing import account_key
 from mailer.domain.provider import Provider
+from mailer.domain.suppressions import suppression_key
 from mailer.ports import Clock, MessagesTable, ParkedBodies, ProviderStore, RefusedError, Telemetry
 from mailer.services.requests.parked_bodies import discard
-from mailer_ops.ports import DeadLetter, DeadLetters, Eraser
+from mailer_ops.ports import AddressEraser, DeadLetter, DeadLetters, Eraser
 
 COPIES_LAST = timedelta(days=15)
 """How long after a request's end a message of it may still be on the queue: SQS keeps messages for 14 days (template.yaml)."""
 
 CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records reduced to ids and status, for 15 days"
 DEAD_LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
+SUPPRESSIONS, FACTS = "suppressions", "requests with feedback of the address"
 CONFIG, ACCOUNT_RATES, FEEDBACK = "provider", "account rates", "items of feedback"
 
 
@@ -35,6 +37,7 @@ class ErasureDependencies:
     """What an erasure depends on."""
 
     eraser: Eraser
+    addresses: AddressEraser
     providers: ProviderStore
     messages: MessagesTable
     dead_letters: DeadLetters
@@ -79,9 +82,23 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
     erased[UPLOADS] = deps.eraser.erase_objects(f"attachments/{tenant_id}/")
     erased += _erase_records(deps.eraser.records(tenant_id), deps)
     erased[FEEDBACK] = deps.eraser.erase_all_feedback(tenant_id)
+    erased[SUPPRESSIONS] = deps.addresses.erase_suppressions_of(tenant_id)
     erased[ACCOUNT_RATES] = sum(deps.eraser.erase_account_rate(account) for account in account_rates)
     erased[CONFIG] |= _change_provider(tenant_id, deps, lifecycle.erase)
     return +erased
+
+
+def erase_address(address: str, deps: ErasureDependencies) -> Counter[str]:
+    """Erase what is known of an address, whoever's mail it was: suppressions, and what SES told of it. Return what was erased.
+
+    Mail that waits is not looked into. Once its suppressions are gone the address is mailed again.
+
+    Raises:
+        AddressError: it is none.
+        DependencyError: DynamoDB did not answer, or something changed meanwhile; run it again.
+    """
+    email = suppression_key(address)
+    return +Counter({SUPPRESSIONS: deps.addresses.erase_suppressed(email), FACTS: deps.addresses.erase_facts(email)})
 
 
 # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -42,10 +42,10 @@ class DynamoFeedbackTable:
             after = merged(before, facts)
             if read is not None and after == before:
                 return MergedFacts(before, after)
-            refused = self._put(_item(tenant_id, request_id, after), read)
+            refused = self._put(item_of(tenant_id, request_id, after), read)
             if refused is None:
                 return MergedFacts(before, after)
-            before, read = _facts(refused), refused.get("digest")
+            before, read = facts_of(refused), refused.get("digest")
         raise DependencyError("DynamoDB", "PutItem (contention)")
 
     def _put(self, item: Item, read: Item | None) -> Item | None:
@@ -65,7 +65,7 @@ class DynamoFeedbackTable:
 
     def facts(self, tenant_id: str, request_id: str) -> Facts:
         """Read the facts of a request."""
-        return _facts(self._get(facts_key(tenant_id, request_id)))
+        return facts_of(self._get(facts_key(tenant_id, request_id)))
 
     def find(self, account: str, region: str, message_id: str) -> MailRef | None:
         """Return which mail a messageId of SES is."""
@@ -103,7 +103,8 @@ def message_key(account: str, region: str, message_id: str) -> Item:
 # -- facts and their item ------------------------------------------------------------------------------------------------
 
 
-def _item(tenant_id: str, request_id: str, facts: Facts) -> Item:
+def item_of(tenant_id: str, request_id: str, facts: Facts) -> Item:
+    """Write the facts of a request, of which there are some."""
     written = {email: {"M": {status.value: _fact(fact) for status, fact in of_one.items()}} for email, of_one in facts.items()}
     last_at = max(fact.at for of_one in facts.values() for fact in of_one.values())
     return {
@@ -121,8 +122,8 @@ def _fact(fact: Fact) -> Item:
     return {"M": codec.encode_all({"at": fact.at, "firstAt": fact.first_at, **texts})}
 
 
-def _facts(item: Mapping[str, Any]) -> Facts:
-    """Read facts.
+def facts_of(item: Mapping[str, Any]) -> Facts:
+    """Read the facts of an item; there are none in an empty one.
 
     Raises:
         UnreadableError: they are damaged, or a later version wrote them.
