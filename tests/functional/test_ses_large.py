@@ -14,9 +14,13 @@ from mailer.adapters.providers.credentials import SESSION_POLICY
 from mailer.domain import large_mail
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.large_mail import LARGE_BYTES, SMALL_BYTES
+from mailer.domain.mime import compose
 from mailer.domain.onboarding import Platform, onboarding_template
 from mailer.domain.tags import tagged
+from mailer.domain.uploads import MAX_UPLOAD
 from support import tenants
+from support.fakes.messages import a_send
+from support.fakes.ports import NOON
 from support.servers.ses_server import Answer, Close, Hang, Reaction, Request, Reset, SesServer, accepted, accepted_by_v2, refused_by_v2
 
 LARGE = b"x" * (SMALL_BYTES + 1)
@@ -224,12 +228,16 @@ def test_the_rights_of_large_mails_are_there_whichever_of_the_two_aws_asks_for()
 
 @pytest.mark.unwatched
 def test_forty_megabytes_cost_at_most_four_times_their_size() -> None:
-    """Encoding, signing and writing a message of SES's largest size keeps few messages of it."""
+    """Loading the file, composing, encoding, signing and writing a mail of SES's largest size: what the byte budget takes it for."""
+    file = {"filename": "a.pdf", "s3": {"key": "acme/1"}}
+    message = a_send(message={"attachments": [file]}).message
     with SesServer(lambda _: accepted_by_v2(), keep=False) as server:
         provider = tenants.ses(opened(server))
         tracemalloc.start()
-        outcome = provider.send(tenants.mail(b"x" * LARGE_BYTES), tags={})
+        mail = compose(message, provider.sender, date=NOON, load=lambda _: bytes(MAX_UPLOAD - 10_000))
+        outcome = provider.send(mail, tags={})
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert outcome == Sent("id-2")
+    assert LARGE_BYTES - 20_000 < len(mail.mime) <= LARGE_BYTES
     assert peak <= 4 * LARGE_BYTES, f"{peak / LARGE_BYTES:.1f} × the message"

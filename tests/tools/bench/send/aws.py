@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from support.servers import certificates
-from tools.bench.send.workload import LARGEST_FILE, octets
+from tools.bench.send.workload import octets
 
 LATENCY = {"dynamodb": 0.005, "kms": 0.010, "ses": 0.050, "s3": 0.020, "sqs": 0.010, "events": 0.010, "control": 0.0}
 """Seconds between a request's last byte and its answer."""
@@ -105,7 +105,7 @@ class Aws:
         """Answer one request: the content's type and the content."""
         operation = self._operation(head)
         self.counts[f"{service}.{operation}"] += 1
-        answered: bytes | str | Item = ANSWERS[service](self, operation, body)
+        answered: bytes | str | Item = ANSWERS[service](self, head.split(" ", 2)[1] if service == "s3" else operation, body)
         if isinstance(answered, dict):
             return "application/x-amz-json-1.0", json.dumps(answered).encode()
         return ("text/xml", answered.encode()) if isinstance(answered, str) else ("application/octet-stream", answered)
@@ -131,8 +131,9 @@ class Aws:
         message_id = f"m{self.ids()}"
         return {"MessageId": message_id} if operation == "SendEmail" else ACCEPTED.format(id=message_id)
 
-    def s3(self, *_: object) -> bytes:
-        return octets(LARGEST_FILE)
+    def s3(self, target: str, _: bytes) -> bytes:
+        """Give a file of as many bytes as its key ends with."""
+        return octets(int(target.partition("?")[0].rpartition("/")[2]))
 
     def sqs(self, _: str, body: bytes) -> Item:
         """Take every entry of a SendMessageBatch."""

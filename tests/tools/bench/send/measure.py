@@ -1,14 +1,14 @@
 """Measure every row of the table: contenders in turns, so that what else the machine does hits all of them alike; medians of the turns."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools.bench.send import package
 from tools.bench.send.stage import MEMORY, THREADS, Stage
-from tools.bench.send.workload import BATCH, EVERYONE, LARGE, LARGEST_FILE, message
+from tools.bench.send.workload import BATCH, EVERYONE, LARGE, LARGE_MAILS, LARGEST_FILE, file_of, message
 
 TURNS = 5
 STARTS = 5
@@ -73,7 +73,9 @@ def measure(stage: Stage, folder: Path) -> Results:
         *first_rows(stage),
         *new_tenant_rows(stage),
         *large_rows(large),
+        *v2_rows({size: v2_turns(stage, size) for size in LARGE_MAILS}),
         *resource_rows(stage),
+        *v2_memory_rows(stage),
         *start_rows(stage, folder),
     ]
     threads = {n: stage.run("ours", "batch", count=3, threads=n) for n in (8, 16, 32, 64)}
@@ -134,6 +136,38 @@ def large_rows(turns: Sequence[Turn]) -> Sequence[Row]:
         node = median(turns, lambda t: t["ours"]["cpu"] / t["node"]["cpu"])
         rows.append(Row("the same against nodemailer on Node", "≤ 1.0 ×", f"{node:.2f} ×", node <= 1))
     return rows
+
+
+def v2_turns(stage: Stage, size: int) -> Sequence[Turn]:
+    """Measure a mail of so many bytes, which goes by SES v2, and nodemailer with the same."""
+    file = file_of(size)
+    return [
+        {"ours": stage.run("ours", "large", count=3, size=file), "node": on_node(stage, size=1, file=file, count=3)} for _ in range(TURNS)
+    ]
+
+
+def v2_rows(by_size: Mapping[int, Sequence[Turn]]) -> Iterator[Row]:
+    """Compare a mail that goes by SES v2 with nodemailer's."""
+    for size, turns in by_size.items():
+        for what, field in (("CPU", "cpu"), ("wall", "wall")):
+            yield _v2_row(f"a mail of {size // MB} MB, by SES v2, render + send", what, turns, field)
+
+
+def _v2_row(mail: str, what: str, turns: Sequence[Turn], field: str) -> Row:
+    took = median(turns, lambda turn: turn["ours"][field]) * 1000
+    if not all(turn["node"] for turn in turns):
+        return Row(f"{mail}, {what}", "–", f"{took:.0f} ms")
+    ratio = median(turns, lambda turn: turn["ours"][field] / turn["node"][field])
+    return Row(f"{mail}, against nodemailer on Node, {what}", "≤ 1.0 ×", f"{ratio:.2f} ×; {took:.0f} ms", ratio <= 1)
+
+
+def v2_memory_rows(stage: Stage) -> Iterator[Row]:
+    """Measure what a mail that goes by SES v2 takes of memory."""
+    size = LARGE_MAILS[-1]
+    one = stage.run("ours", "largest", count=1, file=file_of(size), memory=512)
+    times = (one["peak"] - one["before"]) / size
+    figure = f"{times:.1f} ×; {one['peak'] / MB:.0f} MB in all"
+    yield Row(f"a mail of {size // MB} MB in a function of 512 MB, peak above the idle process", "≤ 4 × its size", figure, times <= 4)
 
 
 def resource_rows(stage: Stage) -> Sequence[Row]:

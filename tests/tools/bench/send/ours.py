@@ -23,7 +23,7 @@ from mailer.handlers.send import handler
 from support.fakes.ports import AtOnce
 from tools.bench.send.shares import shares
 from tools.bench.send.timing import Handle, answer, batches, clocked, repeated
-from tools.bench.send.workload import BATCH, EVERYONE, LARGE, TENANTS, Requests, Tenant, event, message, octets, uploaded
+from tools.bench.send.workload import BATCH, EVERYONE, LARGE, LARGEST_FILE, TENANTS, Requests, Tenant, event, message, octets, uploaded
 
 
 class Context:
@@ -126,12 +126,12 @@ def memory_of_tenants(*, tenants: int) -> dict[str, float]:
     return {"bytes": resident() - before}
 
 
-def largest(*, count: int) -> dict[str, float]:
-    """Send one batch of so many messages of SES's largest size; give the peak of the process's memory, and what it had before."""
+def largest(*, count: int, file: int = LARGEST_FILE) -> dict[str, float]:
+    """Send one batch of so many messages with a file; give the peak of the process's memory, and what it had before."""
     handle, requests = function(), Requests(f"{os.getpid()}")
     handle(event(requests.take(EVERYONE)))
     before = resident()
-    batch = [{**one, "message": message(uploaded(one["tenantId"]))} for one in requests.take(EVERYONE, count)]
+    batch = [{**one, "message": message(uploaded(one["tenantId"], file))} for one in requests.take(EVERYONE, count)]
     taken = clocked(lambda: handle(event(batch)))
     return {"before": before, "peak": resident("VmHWM"), "wall": taken.wall}
 
@@ -153,10 +153,10 @@ def profile(*, count: int = 3) -> dict[str, float]:
     return shares(profiler)
 
 
-def large(*, count: int = 7) -> dict[str, float]:
+def large(*, count: int = 7, size: int = LARGE) -> dict[str, float]:
     """Render and send a message with a file that is in memory, as those of S3 are."""
-    deps, file = wiring.send_dependencies(), octets(LARGE)
-    [request] = Requests("large").take(EVERYONE, 1, message(uploaded("tenant-0")))
+    deps, file = wiring.send_dependencies(), octets(size)
+    [request] = Requests("large").take(EVERYONE, 1, message(uploaded("tenant-0", size)))
     parsed = parse_request(json.dumps(request))
     provider = deps.provider_factory.create(parsed.tenant_id, active_configs(EVERYONE)[parsed.tenant_id])
     return repeated(

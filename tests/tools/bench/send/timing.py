@@ -46,9 +46,10 @@ def batches(handle: Handle, count: int, *, size: int = BATCH, warm_up: int = BAT
 
 
 def repeated(send: Callable[[], object], count: int) -> dict[str, float]:
-    """Measure one message so many times, once it is warm; give its CPU in seconds."""
+    """Measure one message so many times, once it is warm; give its wall and its CPU in seconds."""
     send()
-    return {"cpu": statistics.median(clocked(send).cpu for _ in range(count))}
+    figures = [clocked(send) for _ in range(count)]
+    return {"wall": statistics.median(f.wall for f in figures), "cpu": statistics.median(f.cpu for f in figures)}
 
 
 def answer(*contenders: Callable[..., dict[str, float]]) -> None:

@@ -12,7 +12,8 @@ REGION = "eu-central-1"
 BATCH = 100  # messages, as the template takes them
 TENANTS = 20  # of one batch
 LARGE = 5_000_000  # bytes of a large file
-LARGEST_FILE = 7_640_000  # bytes of the one file that every key of the bucket holds: beside the bodies, what fits into SES's 10 485 760
+LARGEST_FILE = 7_640_000  # bytes of a file that, beside the bodies, fits into the 10 485 760 that SES v1 takes
+LARGE_MAILS = (20_000_000, 38_000_000)  # bytes of raw message, by SES v2
 
 TEXT = "Guten Tag,\n\nanbei finden Sie Ihre Rechnung für März.\n\nMit freundlichen Grüßen\nIhre Buchhaltung\n\n" * 15
 HTML = '<p>Guten Tag,</p>\n<p>anbei finden Sie Ihre <a href="https://acme.example/i?id=42">Rechnung</a> für März.</p>\n' * 25
@@ -61,9 +62,14 @@ def octets(size: int) -> bytes:
     return random.Random(size).randbytes(size)  # noqa: S311  # nobody is to be kept from guessing it
 
 
-def uploaded(tenant_id: str) -> dict[str, Any]:
-    """Give an attachment that was uploaded before."""
-    return {"filename": "Rechnung.pdf", "s3": {"key": f"{tenant_id}/file"}}
+def uploaded(tenant_id: str, size: int) -> dict[str, Any]:
+    """Give an attachment of so many bytes that was uploaded before: the bucket holds a file under each key that names a size."""
+    return {"filename": "Rechnung.pdf", "s3": {"key": f"{tenant_id}/{size}"}}
+
+
+def file_of(mail: int) -> int:
+    """Give the bytes of a file that makes a mail of about so many, bodies and all."""
+    return (mail - 10_000) * 57 // 78
 
 
 def event(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
