@@ -374,7 +374,7 @@ class FeedbackListener(Protocol):
     """Keeps what SES's events say about a tenant's provider: that they come at all. Every method may raise DependencyError."""
 
     def heard(self, tenant_id: str, version: int, at: datetime) -> None:
-        """Note that an event came of a mail that a version of the tenant's config sent; called for every event that was accepted."""
+        """Note that an event came, at this moment, of mail that a version of the tenant's config sent; called for each one accepted."""
         ...
 
     def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:

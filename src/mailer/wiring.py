@@ -39,6 +39,7 @@ from mailer.observability import LogTelemetry, logger
 from mailer.ports import ConfigCipher, ProviderFactory
 from mailer.services.api.messages import MessagesDependencies
 from mailer.services.feedback.matching import FeedbackDependencies
+from mailer.services.feedback.proving import ProviderListener
 from mailer.services.pacing.pacing import Pacing
 from mailer.services.providers.providers import ProviderDependencies
 from mailer.services.sending.byte_budget import ByteBudget
@@ -389,6 +390,7 @@ def feedback_dependencies() -> FeedbackDependencies:
         parked=parked_bodies(),
         telemetry=telemetry(),
         clock=clock(),
+        listeners=(ProviderListener(providers_table(), provider_feedback(), clock()),),
         reactions=[lambda accepted: take_event(accepted.event, accepted.mail, report_dependencies())],
     )
 

@@ -14,11 +14,15 @@ from mailer.domain import changes
 from mailer.domain.changes import Fence, Request, SentBy
 from mailer.domain.delivery import Status
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.moments import to_millis
+from mailer.domain.provider import Simulation, StoredConfig
+from mailer.domain.tags import verify_tags
 from mailer.handlers import feedback, messages
 from support.aws.api_calls import Context, event
-from support.fakes.ports import NOON, FakeClock
+from support.fakes.ports import NOON, FakeClock, a_config, a_provider
 from support.servers.gateway import Gateway
-from support.ses_events import ACCOUNT, MESSAGE_ID, an_envelope
+from support.ses_events import ACCOUNT, MESSAGE_ID, REGION, an_envelope
+from tools.local_aws.ses_events import RecipientOutcome
 
 REQUEST = Request(
     tenant_id="acme",
@@ -179,3 +183,53 @@ def test_feedback_of_a_failed_request_is_counted(clock: FakeClock, capsys: pytes
     assert before is not None
     assert replace(before).status is Status.FAILED
     assert "FeedbackContradiction" in capsys.readouterr().out
+
+
+# ── the provider's record ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def take_envelope(envelope: dict[str, Any]) -> list[str]:
+    """Hand an event to the function as SQS does; return what is to come again."""
+    message = {**event("feedback-delivered")["Records"][0], "body": json.dumps(envelope)}
+    return [failure["itemIdentifier"] for failure in feedback.handler({"Records": [message]}, Context())["batchItemFailures"]]
+
+
+def active_config() -> StoredConfig:
+    row = wiring.providers_table().get("acme")
+    assert row is not None
+    assert row.active is not None
+    return row.active
+
+
+def test_an_event_of_a_mail_proves_the_version_that_sent_it(clock: FakeClock) -> None:
+    """The record says that events come, and when the last one did."""
+    accept()
+    wiring.providers_table().replace(a_provider(active=a_config(configuration_set="mail-acme", unheard_since=NOON, silent_since=NOON)))
+    assert take("feedback-delivered") == []
+    assert active_config() == a_config(configuration_set="mail-acme", feedback_at=clock.now())
+
+
+def test_the_events_of_a_simulation_are_marked_and_make_no_record(clock: FakeClock) -> None:
+    """No request is behind its mails: the provider's row alone tells of them."""
+    config = a_config(configuration_set="mail-acme", account=ACCOUNT, region=REGION, simulation=Simulation(started_at=NOON))
+    wiring.providers_table().replace(a_provider(active=config))
+    tags = verify_tags("acme", 1, to_millis(NOON))
+    assert take_envelope(an_envelope("Bounce", RecipientOutcome.BOUNCED, tags=tags)) == []
+    assert take_envelope(an_envelope("Complaint", RecipientOutcome.COMPLAINED, tags=tags)) == []
+    now = clock.now()
+    simulation = Simulation(started_at=NOON, bounce_reported_at=now, complaint_reported_at=now)
+    assert active_config() == replace(config, feedback_at=now, simulation=simulation)
+
+
+def test_the_event_of_a_test_mail_waits_until_verify_knows_the_account(clock: FakeClock) -> None:
+    """It is handed out again until then; another tenant's account proves nothing in the meantime."""
+    assert clock
+    config = a_config(configuration_set="mail-acme", region=REGION)
+    assert wiring.providers_table().replace(a_provider(active=config))
+    envelope = an_envelope("Send", tags=verify_tags("acme", 1))
+    assert len(take_envelope(envelope)) == 1
+    assert wiring.providers_table().replace(a_provider(active=replace(config, account=ACCOUNT), revision=1))
+    assert take_envelope({**envelope, "account": "999999999999"}) == []
+    assert active_config().feedback_at is None
+    assert take_envelope(envelope) == []
+    assert active_config().feedback_at == clock.now()

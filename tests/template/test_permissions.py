@@ -273,7 +273,7 @@ def test_feedback_can_do_nothing_but_write_down_what_ses_told() -> None:
         *(("dynamodb:" + action, "MessagesTable") for action in ("GetItem", "UpdateItem")),
         *(("dynamodb:" + action, "FeedbackTable") for action in ("GetItem", "PutItem")),
         *(("dynamodb:" + action, "SuppressionsTable") for action in ("BatchGetItem", "PutItem")),
-        ("dynamodb:UpdateItem", "ProvidersTable"),
+        *(("dynamodb:" + action, "ProvidersTable") for action in ("GetItem", "UpdateItem")),
         ("s3:DeleteObject", "AttachmentsBucket/parked/*"),
         *(("logs:" + action, "FeedbackFunctionLogs") for action in ("CreateLogStream", "PutLogEvents")),
     }

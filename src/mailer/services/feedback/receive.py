@@ -83,4 +83,4 @@ def _tell(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
     record = accepted.record
     if record.provider_version is not None and accepted.mail.attempt == record.attempt:
         for listener in deps.listeners:
-            listener.heard(record.tenant_id, record.provider_version, accepted.event.told_at)
+            listener.heard(record.tenant_id, record.provider_version, deps.clock.now())

@@ -1,0 +1,55 @@
+"""Mark on a tenant's provider row that SES's events come back: of its mail, and of the test mail of `verify`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from mailer.domain.feedback import EventKind, Refusal, SesEvent, VerifyRef
+from mailer.domain.moments import to_millis
+from mailer.domain.provider import Provider, StoredConfig
+from mailer.ports import Clock, ProviderFeedback, SimulatedEvent
+
+
+class ProviderRows(Protocol):
+    """The rows, to read."""
+
+    def get(self, tenant_id: str) -> Provider | None:
+        """Read a row, consistently."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderListener:
+    """`ports.FeedbackListener` that marks what it hears on the rows."""
+
+    rows: ProviderRows
+    marks: ProviderFeedback
+    clock: Clock
+
+    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
+        """Mark that an event of a version's mail came."""
+        self.marks.heard(tenant_id, version, at)
+
+    def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
+        """Mark that an event of a test mail came, if it is from the account and region of the version that was tested.
+
+        `no_record` makes it come again: the account of an access key is written down only after its test mail was accepted.
+        """
+        config = _config(self.rows.get(ref.tenant_id), ref.version)
+        if config is None or config.account is None:
+            return Refusal.NO_RECORD
+        if (config.account, config.region) != (event.account, event.region) or event.sending_account not in (None, event.account):
+            return Refusal.FOREIGN_ACCOUNT
+        self.marks.heard(ref.tenant_id, ref.version, self.clock.now())
+        kind, simulation = _SIMULATED.get(event.kind), config.simulation
+        if kind and simulation and to_millis(simulation.started_at) == ref.simulation:
+            self.marks.simulated(ref.tenant_id, ref.version, simulation.started_at, kind, self.clock.now())
+        return None
+
+
+_SIMULATED: dict[EventKind, SimulatedEvent] = {EventKind.BOUNCE: "bounce", EventKind.COMPLAINT: "complaint"}
+
+
+def _config(row: Provider | None, version: int) -> StoredConfig | None:
+    configs = (row.active, row.candidate) if row else ()
+    return next((config for config in configs if config and config.version == version), None)
