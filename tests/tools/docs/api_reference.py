@@ -17,7 +17,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 PAGE, DOCUMENT = DOCS / "api.md", DOCS / "openapi.json"
 
 REQUEST = ("PostedRequest", "EmailMessage", "Mailbox", "Attachment", "S3Object", "Calendar", "ListUnsubscribe")
-RECORD = ("StatusRecord", "Error", "ResolutionRecord")
+RECORD = ("StatusRecord", "Error", "Feedback", "RecipientFeedbackRecord", "ResolutionRecord")
 PROVIDER = ("ProviderRecord",)
 STATISTICS = ("StatisticsAnswer", "StatisticsBucket", "AccountStatistics")
 SHOWN = {*REQUEST, *RECORD, *STATISTICS, *PROVIDER}
