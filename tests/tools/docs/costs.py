@@ -24,11 +24,15 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from mailer import wiring
-from mailer.handlers import messages, providers, publish, send, sweep
+from mailer.domain.moments import from_millis
+from mailer.handlers import feedback, messages, providers, publish, send, sweep
 from mailer.settings import settings
 from support.aws import tables
 from support.aws.api_calls import Context, call, event
 from support.aws.streams import read_stream
+from support.fakes.ports import AtOnce
+from support.ses_events import envelopes
+from tools.local_aws.ses_events import RecipientOutcome
 
 PAGE = tables.ROOT / "docs" / "deploy.md"
 FROM = "billing@acme.example"
@@ -54,8 +58,9 @@ PRICES = {
 }
 """US dollars a unit, us-east-1, list prices without free tier or discount, read in 2026; see docs/deploy.md."""
 
-SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "PublishFunction": 0.1}
-"""Billed seconds of one invocation, assumed: of a batch of `MAILS`, of one API call, of a run that moves on or tells of `MAILS`."""
+SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "PublishFunction": 0.1, "FeedbackFunction": 0.2}
+"""Billed seconds of one invocation, assumed: of a batch of `MAILS`, or of all that SES tells of them, of one API call, of a run
+that moves on or tells of `MAILS`."""
 
 LOG_EVENT = 26
 """Bytes that CloudWatch adds to each line."""
@@ -160,7 +165,8 @@ class Stack:
         self._queue = environment["SEND_QUEUE_URL"]
         self._sqs = boto3.client("sqs")
         self._look = boto3.client("dynamodb")
-        self._tables = {environment[f"{name.upper()}_TABLE"]: f"{name.capitalize()}Table" for name in ("messages", "providers", "pacing")}
+        names = ("messages", "providers", "pacing", "feedback")
+        self._tables = {environment[f"{name.upper()}_TABLE"]: f"{name.capitalize()}Table" for name in names}
         self._messages = environment["MESSAGES_TABLE"]
         for client in (wiring.dynamodb(), wiring.sqs(), wiring.kms(), wiring.s3(), wiring._client("events")):
             made: Any = client
@@ -245,6 +251,22 @@ class Stack:
             assert send.handler({"Records": records}, Unhurried()) == {"batchItemFailures": []}
         self._ran("SendFunction")
 
+    def tell(self) -> None:
+        """Hand FeedbackFunction what SES tells of each mail that it delivers: that it accepted it, and that the recipient has it."""
+        bodies = [json.dumps(told) for item in self._sent() for told in envelopes(TO_JO, **_as_sent(item))]
+        for start in range(0, len(bodies), 10):
+            some = bodies[start : start + 10]  # Lambda's poller receives and deletes ten at a time; EventBridge sends one by one
+            self.bill.add("SQS requests", sum(map(chunks, some)) + chunks(*some) + 1)
+        now = str(int(wiring.clock().now().timestamp() * 1000))
+        records = [{"messageId": str(number), "body": body, "attributes": {"SentTimestamp": now}} for number, body in enumerate(bodies)]
+        with patch.object(wiring, "workers", AtOnce):  # moto's tables are not safe to share between threads
+            assert feedback.handler({"Records": records}, Unhurried()) == {"batchItemFailures": []}
+        assert all(item["feedback"]["M"]["delivered"] == {"N": "1"} for item in self._sent())
+        self._ran("FeedbackFunction")
+
+    def _sent(self) -> list[Any]:
+        return self._look.scan(TableName=settings().messages_table)["Items"]
+
     def sweep(self) -> None:
         """Run the sweeper once."""
         sweep.handler({}, Unhurried())
@@ -252,7 +274,7 @@ class Stack:
 
     def publish(self) -> None:
         """Hand PublishFunction what was written, in one batch; Lambda's reads of a stream are free."""
-        assert publish.handler({"Records": read_stream(self._messages)}, Unhurried()) == {"published": MAILS}
+        assert publish.handler({"Records": read_stream(self._messages)}, Unhurried())["published"] >= MAILS
         self._ran("PublishFunction")
 
     def has_sent_all(self) -> bool:
@@ -264,6 +286,20 @@ class Stack:
         memory = tables.template()["Globals"]["Function"] | tables.template()["Resources"][function]["Properties"]
         self.bill.add("Lambda requests", 1)
         self.bill.add("Lambda GB-seconds", SECONDS[function] * memory["MemorySize"] / 1024)
+
+
+TO_JO = {"jo@customer.example": RecipientOutcome.DELIVERED}
+
+
+def _as_sent(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what SES knows of a mail, from its record."""
+    names = {"request_id": "requestId", "message_id": "messageId", "account": "account", "region": "region"}
+    known = {name: item[attribute]["S"] for name, attribute in names.items()}
+    return {
+        **known,
+        "accepted_at": from_millis(int(item["sentAt"]["N"])).timestamp(),
+        "raw": f"Subject: Your invoice\r\n\r\n{HTML}".encode(),
+    }
 
 
 def chunks(*bodies: str) -> int:
@@ -303,8 +339,14 @@ def waits_for_its_tenant(stack: Stack) -> None:
     stack.work()
 
 
+def told_of(stack: Stack) -> None:
+    from_the_queue(stack)
+    stack.tell()
+
+
 SCENARIOS: Mapping[str, Callable[[Stack], None]] = {
     "queue": from_the_queue,
+    "queue, with feedback": told_of,
     "API": by_the_api,
     "100 KB attached": lambda stack: from_the_queue(stack, attachments=ATTACHMENT),
     "waits for its tenant": waits_for_its_tenant,

@@ -28,7 +28,13 @@ LATENCY = {"dynamodb": 0.005, "kms": 0.010, "ses": 0.050, "s3": 0.020, "sqs": 0.
 
 HOST = "127.0.0.1"
 KEY_ARN = "arn:aws:kms:eu-central-1:000000000000:key/00000000-0000-4000-8000-000000000000"
-KEYS = {"providers": ["tenantId"], "messages": ["tenantId", "requestId"], "pacing": ["account"], "suppressions": ["tenantId", "email"]}
+KEYS = {
+    "providers": ["tenantId"],
+    "messages": ["tenantId", "requestId"],
+    "pacing": ["account"],
+    "suppressions": ["tenantId", "email"],
+    "feedback": ["pk", "sk"],
+}
 """The attributes that name an item of each table."""
 
 ACCEPTED = (
