@@ -1,6 +1,7 @@
 """What became of a mail comes back: from the tenant's SES, by the tenant's rule and ours, to the record."""
 
 import json
+import time
 from typing import Any
 from urllib.parse import parse_qs
 from urllib.request import urlopen
@@ -98,3 +99,96 @@ def submit(aws: LocalAws, tenant: Tenant, request_id: str, *to: str, **more: Any
     message = {"to": [{"email": address} for address in to], "subject": "Your invoice", "text": "Thank you."}
     answer = aws.api.submit(tenant.tenant_id, {"requestId": request_id, "message": message, **more})
     assert answer.status == 202, answer.body
+
+
+def counts(record: dict[str, Any]) -> dict[str, int]:
+    """Return the columns of a record's feedback that count somebody."""
+    return {name: count for name, count in (record["feedback"] or {}).items() if count and not name.endswith("At")}
+
+
+def wait_until_told(aws: LocalAws, tenant: Tenant, request_id: str, **wanted: int) -> dict[str, Any]:
+    """Wait until a record counts so many recipients, and return it."""
+    return aws.api.wait_for(tenant.tenant_id, request_id, lambda record: counts(record) == wanted)
+
+
+def wait_until_drained(aws: LocalAws) -> None:
+    """Wait until FeedbackFunction has taken whatever lay on its queue."""
+    sqs, queue = aws.client("sqs"), aws.stack.outputs["FeedbackQueueUrl"]
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
+    deadline = time.monotonic() + 30
+    while any(int(count) for count in sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"].values()):
+        assert time.monotonic() < deadline, "events are left on the queue"
+        time.sleep(0.1)
+
+
+def by_recipient(aws: LocalAws, tenant: Tenant, request_id: str) -> dict[str, str]:
+    answer = aws.api.call("GET", f"/tenants/{tenant.tenant_id}/messages/{request_id}/feedback")
+    assert answer.status == 200
+    return {recipient["email"]: recipient["status"] for recipient in answer.body["recipients"]}
+
+
+@pytest.mark.parametrize("by_role", [False, True], ids=["key", "role"])
+def test_what_became_of_a_mail_stands_on_its_record(aws: LocalAws, by_role: bool) -> None:  # noqa: FBT001
+    """Delivered, bounced, complained about: by number in the record, by recipient behind it."""
+    tenant = aws.tenant_with_feedback(by_role=by_role)
+    to = {f"{name}@{SIMULATOR}": name for name in ("success", "bounce", "suppressionlist")} | {"jo@example.com": "success"}
+    submit(aws, tenant, "invoice-1", *to)
+    record = wait_until_told(aws, tenant, "invoice-1", delivered=2, bounced=2)
+    assert (record["status"], record["recipients"]) == ("sent", 4)
+    became = {"success": "delivered", "bounce": "bounced", "suppressionlist": "bounced"}
+    assert by_recipient(aws, tenant, "invoice-1") == {email: became[name] for email, name in to.items()}
+    submit(aws, tenant, "invoice-2", f"complaint+label@{SIMULATOR}")
+    wait_until_told(aws, tenant, "invoice-2", complained=1)
+
+
+def test_copies_in_any_order_tell_the_same(aws: LocalAws) -> None:
+    """Eight copies of each event, the last first: each recipient is counted once; an out-of-office reply undoes no delivery."""
+    tenant = aws.tenant_with_feedback()
+    aws.control.inject_event_fault("reorder", account=tenant.account)
+    aws.control.inject_event_fault("duplicate", account=tenant.account, copies=8)
+    submit(aws, tenant, "invoice-1", f"ooto@{SIMULATOR}", f"bounce@{SIMULATOR}", "jo@example.com")
+    record = wait_until_told(aws, tenant, "invoice-1", delivered=2, bounced=1)
+    wait_until_drained(aws)
+    assert aws.api.status(tenant.tenant_id, "invoice-1").body == record
+    assert record["feedback"]["firstAt"] <= record["feedback"]["lastAt"]
+
+
+def test_a_delay_is_told_though_it_names_no_request(aws: LocalAws) -> None:
+    """SES's own sample of it has none of the sender's tags; later the mail is delivered after all."""
+    tenant = aws.tenant_with_feedback()
+    aws.control.set_outcome("later@example.com", "delayed")
+    aws.control.inject_event_fault("lose", account=tenant.account, kind="Delivery")
+    submit(aws, tenant, "invoice-1", "later@example.com")
+    wait_until_told(aws, tenant, "invoice-1", delayed=1)
+    assert by_recipient(aws, tenant, "invoice-1") == {"later@example.com": "delayed"}
+
+
+def test_an_unknown_is_settled_by_what_ses_tells(aws: LocalAws) -> None:
+    """SES took the mail and its answer was cut off: nobody knows, until the first event comes. Nothing is sent again."""
+    tenant = aws.tenant_with_feedback()
+    aws.control.inject("truncate", when="after", operation="SendRawEmail", access_key=tenant.access_key, times=1)
+    submit(aws, tenant, "invoice-1", "jo@example.com", onUnknown="resend")
+    record = wait_until_told(aws, tenant, "invoice-1", delivered=1)
+    [mail] = [mail for mail in aws.control.mails(account=tenant.account) if mail.destinations == ["jo@example.com"]]
+    assert (record["status"], record["attempts"], record["messageId"], record["error"]) == ("sent", 1, mail.message_id, None)
+
+
+@pytest.mark.parametrize("how", ["a foreign account", "another tenant's tags"])
+def test_nobody_speaks_of_another_s_mail(aws: LocalAws, how: str) -> None:
+    """Events of an account that did not send, and events with the tags of another tenant's request, change nothing."""
+    victim, other = aws.tenant_with_feedback(), aws.tenant_with_feedback()
+    aws.control.inject_event_fault("lose", account=victim.account)
+    submit(aws, victim, "invoice-1", "jo@example.com")
+    before = aws.api.wait_for(victim.tenant_id, "invoice-1")
+    own = {"tenantmail-tenant": victim.tenant_id, "tenantmail-request": "invoice-1", "tenantmail-attempt": "1"}
+    if how == "a foreign account":
+        fault = aws.control.inject_event_fault("foreign account", account=other.account, as_account="999900001111")
+    else:
+        fault = aws.control.inject_event_fault("forged tags", account=other.account, tags=own)
+    submit(aws, other, "invoice-1", f"bounce@{SIMULATOR}")
+    assert aws.control.wait_for_events(1, account=other.account, kind="Bounce", routed=True)
+    assert aws.control.event_fault_hits(fault) >= 1
+    wait_until_drained(aws)
+    assert aws.api.status(victim.tenant_id, "invoice-1").body == before
+    assert aws.api.status(other.tenant_id, "invoice-1").body["feedback"] is None
+    assert by_recipient(aws, victim, "invoice-1") == {}
