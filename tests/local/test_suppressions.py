@@ -1,0 +1,61 @@
+"""Suppressions on the deployed stack: SES's simulator bounces, the next mail leaves the address out, the API lifts it."""
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+from tools.local_aws.running import LocalAws
+
+SIMULATOR = "simulator.amazonses.com"
+WAIT = 30.0  # seconds
+
+
+def path_of(tenant_id: str, address: str) -> str:
+    return f"/tenants/{tenant_id}/suppressions/{quote(address, safe='')}"
+
+
+def suppression(aws: LocalAws, tenant_id: str, address: str) -> dict[str, Any]:
+    """Wait until an address is suppressed; the API has nothing else to wait on."""
+    deadline = time.monotonic() + WAIT
+    while (answer := aws.api.call("GET", path_of(tenant_id, address))).status != 200:
+        assert answer.status == 404, answer.body
+        assert time.monotonic() < deadline, "not suppressed"
+        time.sleep(0.1)
+    found: dict[str, Any] = answer.body
+    return found
+
+
+def send(aws: LocalAws, tenant_id: str, request_id: str, *to: str) -> dict[str, Any]:
+    """Ask for a mail and wait for its end."""
+    message = {"to": [{"email": address} for address in to], "subject": "Your invoice", "text": "Thank you."}
+    assert aws.api.submit(tenant_id, {"requestId": request_id, "message": message}).status == 202
+    return aws.api.wait_for(tenant_id, request_id)
+
+
+def test_what_bounced_or_complained_is_left_out_until_it_is_lifted(aws: LocalAws) -> None:
+    """By SES's events, from the tenant's account to the next mail."""
+    tenant_id = aws.tenant_with_feedback().tenant_id
+    bounced, angry, fine = (f"{name}+list@{SIMULATOR}" for name in ("bounce", "complaint", "success"))
+    assert send(aws, tenant_id, "first", bounced, angry, fine)["status"] == "sent"
+    assert suppression(aws, tenant_id, bounced)["reason"] == "hard_bounce"
+    assert suppression(aws, tenant_id, angry)["reason"] == "complaint"
+    second = send(aws, tenant_id, "second", bounced, angry, fine)
+    assert (second["status"], second["recipients"], second["suppressed"]) == ("sent", 3, 2)
+    third = send(aws, tenant_id, "third", bounced)
+    assert (third["status"], third["error"]["code"]) == ("failed", "recipient_suppressed")
+    listed = aws.api.call("GET", f"/tenants/{tenant_id}/suppressions?reason=hard_bounce").body["suppressions"]
+    assert [entry["email"] for entry in listed] == [bounced]
+    lifted = aws.api.call("DELETE", f"{path_of(tenant_id, bounced)}?why=test")
+    assert lifted.status == 200
+    assert "sesList" in lifted.body
+    assert send(aws, tenant_id, "fourth", bounced)["status"] == "sent"
+
+
+def test_a_list_is_brought_along_and_another_tenant_s_stays_its_own(aws: LocalAws) -> None:
+    """A batch, before any mail."""
+    mine, other = (aws.tenant_with_feedback().tenant_id for _ in range(2))
+    batch = [{"email": f"Old{n}@Example.com", "why": "from the old system"} for n in range(3)]
+    answer = aws.api.call("POST", f"/tenants/{mine}/suppressions/batch", batch)
+    assert [one["status"] for one in answer.body] == [200] * 3
+    assert send(aws, mine, "mine", "old1@example.com")["error"]["code"] == "recipient_suppressed"
+    assert send(aws, other, "other", "old1@example.com")["status"] == "sent"
