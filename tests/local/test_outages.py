@@ -28,9 +28,10 @@ def test_a_request_ends_as_the_design_says(matrix: Matrix, place: str, outage: O
 
 
 @pytest.mark.parametrize("outage", ["hang", "reset", "truncate", "slow"])
-def test_ses_is_asked_once(matrix: Matrix, outage: Outage) -> None:
+@pytest.mark.parametrize("place", ["SES", "SES, a large mail"])
+def test_ses_is_asked_once(matrix: Matrix, place: str, outage: Outage) -> None:
     """However the call ends, nothing in the SDK makes it a second time."""
-    assert matrix.results["SES", outage].calls == 1
+    assert matrix.results[place, outage].calls == 1
 
 
 @pytest.mark.parametrize(("place", "outage"), CALLS)

@@ -23,11 +23,13 @@ class Place:
     """Which of the service's calls, where not all."""
     by_role: bool = False
     """Whether the tenant gave a role instead of a key."""
-    message: Literal["plain", "scheduled", "with a file"] = "plain"
+    message: Literal["plain", "scheduled", "with a file", "large"] = "plain"
 
 
 PLACES: Mapping[str, Place] = {
     "SES": Place("ses"),
+    "SES, a large mail": Place("ses", message="large"),
+    "SES, its upload": Place("ses", {"when": "head"}, message="large"),
     "KMS": Place("kms"),
     "STS": Place("sts", by_role=True),
     "DynamoDB": Place("dynamodb"),
@@ -36,6 +38,9 @@ PLACES: Mapping[str, Place] = {
     "SQS": Place("sqs", message="scheduled"),
     "S3": Place("s3", message="with a file"),
 }
+
+FILES = {"with a file": 8, "large": 8_000_000}
+"""Bytes of what is attached; in base64 the larger one makes a mail that SES v1 does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,15 @@ EXPECTED: Mapping[str, Mapping[Outage, Course]] = {
         "truncate": Course(UNKNOWN, 1, UNKNOWN, 1),
         "slow": _AT_ONCE,
     },
+    "SES, a large mail": {
+        "refuse": _LATER,
+        "hang": Course(UNKNOWN, 0, UNKNOWN, 0),
+        "reset": Course(UNKNOWN, 0, UNKNOWN, 0),
+        "truncate": Course(UNKNOWN, 1, UNKNOWN, 1),
+        "slow": _AT_ONCE,
+    },
+    # However far it came: without its last byte SES has no mail of it.
+    "SES, its upload": {"hang": _LATER, "reset": _LATER},
     # Each cell has a new process: without KMS it can sign no message.
     "KMS": {"refuse": _COMES_BACK, "hang": _COMES_BACK, "reset": _COMES_BACK, "truncate": _COMES_BACK, "slow": _AT_ONCE},
     "STS": {"refuse": _LATER, "hang": _LATER, "reset": _LATER, "truncate": _LATER, "slow": _AT_ONCE},

@@ -16,8 +16,9 @@ from mailer.domain.delivery import Delivery, Status
 from tools.local_aws import worker
 from tools.local_aws.alone import Alone, ses_alone
 from tools.local_aws.running import LocalAws
+from tools.local_aws.server import endpoints
 from tools.local_aws.tenants import Tenant
-from tools.outages.cells import ATTEMPTS, EXPECTED, NO_RECORD, OUTAGES, OWN, PLACES, SLOW, VERIFY, Course, Outage
+from tools.outages.cells import ATTEMPTS, EXPECTED, FILES, NO_RECORD, OUTAGES, OWN, PLACES, SLOW, VERIFY, Course, Outage
 
 SIDE_BY_SIDE = 8
 """As many as hang at a time; more of those that do not would wait for a processor until their calls time out."""
@@ -126,7 +127,7 @@ class Matrix:
         place, outage = PLACES[cell[0]], cell[1]
         front = _front(cell, verify=verify)
         rule: dict[str, Any] = {} if verify else dict(place.rule)
-        if rule:
+        if place.service == "dynamodb" and rule:
             rule["text"] = self._aws.stack.outputs["MessagesTableName"]
         if outage == "refuse":
             wire.control.set_listening(front, "refuse")
@@ -136,7 +137,7 @@ class Matrix:
         elif outage == "slow":
             wire.control.inject("slow", service=front, when="after", seconds=SLOW, **rule)
         else:
-            wire.control.inject(outage, service=front, when="after" if outage == "truncate" else "before", **rule)
+            wire.control.inject(outage, service=front, **{"when": "after" if outage == "truncate" else "before", **rule})
 
     # -- the requests ----------------------------------------------------------------------------------------------------
 
@@ -160,10 +161,12 @@ class Matrix:
         request: dict[str, Any] = {"tenantId": tenant.tenant_id, "requestId": _request_id(cell), "message": message}
         if place.message == "scheduled":
             request["sendAt"] = f"{datetime.now(UTC) + SCHEDULED:%Y-%m-%dT%H:%M:%SZ}"
-        if place.message == "with a file":
+        if place.message in FILES:
             key = f"{tenant.tenant_id}/{_request_id(cell)}"
             bucket = self._aws.stack.outputs["AttachmentsBucketName"]
-            self._aws.client("s3").put_object(Bucket=bucket, Key=f"attachments/{key}", Body=b"%PDF-1.7", ContentType="application/pdf")
+            self._aws.client("s3").put_object(
+                Bucket=bucket, Key=f"attachments/{key}", Body=bytes(FILES[place.message]), ContentType="application/pdf"
+            )
             message["attachments"] = [{"filename": "invoice.pdf", "s3": {"key": key}}]
         return json.dumps(request)
 
@@ -191,7 +194,7 @@ def _request_id(cell: Cell) -> str:
 
 def _endpoints(wire: Alone, cell: Cell, *, verify: bool = False) -> dict[str, str]:
     """Send the calls of the service that fails past the cell's own proxy."""
-    return {f"AWS_ENDPOINT_URL_{PLACES[cell[0]].service.upper()}": wire.urls[_front(cell, verify=verify)]}
+    return endpoints({PLACES[cell[0]].service: wire.urls[_front(cell, verify=verify)]})
 
 
 def _shown(record: Delivery | None) -> str:

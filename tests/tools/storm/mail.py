@@ -10,8 +10,12 @@ from typing import Any, Literal
 MARK = r"storm-\d{6}"
 """Fits the id of any request of a storm, wherever it is named: in a record's key, a queued body, an envelope."""
 
-RESEND, TWICE, LATER, WITHDRAWN = 0.2, 0.1, 0.03, 0.03
-"""Shares of the requests: those that allow to be sent again, those enqueued twice, scheduled for later, withdrawn by their caller."""
+RESEND, TWICE, LATER, WITHDRAWN, LARGE = 0.2, 0.1, 0.03, 0.03, 0.02
+"""Shares of the requests: those that allow to be sent again, those enqueued twice, scheduled for later, withdrawn by their caller, and
+those too large for SES v1."""
+
+FILE = 8_000_000
+"""Bytes of the file that a large mail has: in base64 it is more than SES v1 takes."""
 
 SHORT, LONG = (5, 30), (90, 150)
 """Seconds ahead for which a request is scheduled; those that are withdrawn are scheduled long enough ahead to be."""
@@ -27,14 +31,26 @@ class Asked:
     copies: int
     is_withdrawn: bool
     send_at: str | None
+    is_large: bool = False
 
     def body(self) -> str:
         """Write the body of its message."""
-        message = {"to": [{"email": f"{self.request_id}@customer.example"}], "subject": self.request_id, "text": "In all weathers."}
+        message: dict[str, Any] = {
+            "to": [{"email": f"{self.request_id}@customer.example"}],
+            "subject": self.request_id,
+            "text": "In all weathers.",
+        }
+        if self.is_large:
+            message["attachments"] = [{"filename": "large.pdf", "s3": {"key": file_of(self.tenant_id)}}]
         request: dict[str, Any] = {"tenantId": self.tenant_id, "requestId": self.request_id, "onUnknown": self.on_unknown}
         if self.send_at:
             request["sendAt"] = self.send_at
         return json.dumps({**request, "message": message})
+
+
+def file_of(tenant_id: str) -> str:
+    """Return the key of the file that a tenant's large mails have."""
+    return f"{tenant_id}/large"
 
 
 def ask(count: int, tenants: Sequence[str], dice: random.Random) -> list[Asked]:
@@ -52,6 +68,7 @@ def _one(number: int, tenants: Sequence[str], dice: random.Random) -> Asked:
         copies=2 if dice.random() < TWICE else 1,
         is_withdrawn=is_withdrawn,
         send_at=f"{datetime.now(UTC) + timedelta(seconds=wait):%Y-%m-%dT%H:%M:%SZ}" if wait else None,
+        is_large=dice.random() < LARGE,
     )
 
 

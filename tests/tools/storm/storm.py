@@ -17,7 +17,7 @@ from tools.local_aws.running import LocalAws
 from tools.local_aws.tenants import Tenant
 from tools.local_aws.worker import Pace
 from tools.storm.crowd import Crowd, Deaths
-from tools.storm.mail import MARK, Asked, ask, enqueued
+from tools.storm.mail import FILE, MARK, Asked, ask, enqueued, file_of
 from tools.storm.verdict import Verdict, judge, met, struck
 from tools.storm.weather import Weather
 
@@ -114,6 +114,8 @@ class Storm:
         stored = self._aws.api.put_provider(tenant.tenant_id, tenant.provider(maxSendRate=RATE))
         verified = self._aws.api.verify(tenant.tenant_id)
         assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
+        bucket, key = self._aws.stack.outputs["AttachmentsBucketName"], f"attachments/{file_of(tenant.tenant_id)}"
+        self._aws.client("s3").put_object(Bucket=bucket, Key=key, Body=bytes(FILE))
         return tenant
 
     def run(self) -> ReportFailure:

@@ -9,7 +9,7 @@ from tools.local_aws.control import SeenRequest, SentMail
 from tools.storm.mail import Asked
 from tools.storm.weather import Span
 
-WINDOW = frozenset({"SendRawEmail", "UpdateItem"})
+WINDOW = frozenset({"SendRawEmail", "SendEmail", "UpdateItem"})
 """The calls between the fence and the record of the result: a fault elsewhere excuses no `unknown`."""
 
 

@@ -12,6 +12,7 @@ FAULTS: Mapping[str, list[tuple[str, float, dict[str, Any]]]] = {
     "ses": [
         ("reset", 0.015, {"when": "before"}),
         ("reset", 0.015, {"when": "after"}),
+        ("reset", 0.005, {"when": "head"}),
         ("truncate", 0.005, {"when": "after"}),
         ("garbage", 0.005, {"when": "after"}),
         ("close", 0.01, {"when": "before"}),
