@@ -91,7 +91,7 @@ pause: setup ## Stop SendFunction from taking requests off the queue
 resume: setup ## Let SendFunction go on
 	@$(OPERATE) resume
 
-erase: setup ## Delete what is kept (DO="request acme invoice-1", "tenant acme", "address jo@example.com")
+erase: setup ## Delete what is kept (DO="request acme invoice-1"; docs/deploy.md)
 	@$(OPERATE) erase $(DO)
 
 replay: setup ## Mend a restored messages table (SINCE=2026-11-24T08:00:00Z)
