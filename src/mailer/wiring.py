@@ -89,13 +89,15 @@ _JSON_SERVICES = frozenset({"dynamodb", "events", "kms", "sqs"})
 def dynamodb() -> "DynamoDBClient":
     """Return the DynamoDB client."""
     client: DynamoDBClient = _client("dynamodb", _COMPILED)
-    call_directly(client, formats.DYNAMODB)
+    call_directly(client, formats.DYNAMODB, again=lambda: _client("dynamodb", _REPEATING))
     return client
 
 
 # The adapters compile their requests from tables of their own, and DynamoDB validates them too: botocore's validation is a tenth of a
 # message's cost.
 _COMPILED = Config(parameter_validation=False)
+# The direct attempt was the first of three.
+_REPEATING = Config(parameter_validation=False, retries={"mode": "standard", "total_max_attempts": 2})
 
 
 def sqs() -> "SQSClient":

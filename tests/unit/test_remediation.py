@@ -30,6 +30,7 @@ ROLE = tenants.role()
 IS_ROLE = {"type": "role"}
 OWN_ACCOUNT_FAULTS = {code for code, row in CODES.items() if row.error_class is ErrorClass.TENANT} - {
     "config_unreadable",  # ours to mend
+    "reputation_at_risk",  # an operator's to resume
     "provider_not_configured",
     "provider_not_active",
 }
@@ -202,11 +203,14 @@ def test_the_template_makes_a_role_of_both_policies() -> None:
     template = template_for()
     role = template["Resources"]["SendingRole"]["Properties"]
     assert role["AssumeRolePolicyDocument"] == trust_policy(PLATFORM, {"Ref": "ExternalId"})
-    sends, sends_large, sees = role["Policies"][0]["PolicyDocument"]["Statement"]
+    sends, sends_large, sees, lifts = role["Policies"][0]["PolicyDocument"]["Statement"]
     assert sends == {**iam_policy(None)["Statement"][0], "Resource": {"Ref": "SendAs"}}
     assert (sends_large["Action"], sends_large["Resource"]) == (["ses:SendEmail"], {"Ref": "SendAs"})
     assert sees["Fn::If"][0] == "SeesQuota"
-    assert (defaults()["LetSeeQuota"], defaults()["ExternalId"]) == ("false", "external-id")
+    assert lifts["Fn::If"][0] == "LiftsSuppressions"
+    optional = ("LetSeeQuota", "LetLiftSuppressions")
+    assert [defaults()[name] for name in optional] == ["false", "false"]
+    assert defaults()["ExternalId"] == "external-id"
 
 
 def test_a_large_mail_that_is_denied_gets_the_statement_for_large_mails() -> None:

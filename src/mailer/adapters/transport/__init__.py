@@ -4,7 +4,7 @@ A message makes three calls: the fence, SES, the outcome. In boto3 the three cos
 fifth; the rest is endpoint rules, events, e-mail objects for headers, http.client. A direct call costs a third of that. All other calls are
 made for a batch, a tenant or a fault, and stay boto3's: so do retries, proxies, credentials, and each answer that is not a plain success.
 
-direct_calls.py  `call_directly(client, formats)`: takes the place of the client's `_make_api_call` for these operations alone
+direct_calls.py  `call_directly(client, formats, again)`: takes the place of the client's `_make_api_call` for these operations alone
 formats.py       how they are written, and what a plain success of theirs looks like
 signature.py     Signature Version 4 of a request whose headers are known
 exchange.py      one request and its answer over one of our connections (`botocore_patches/connections.py`)
@@ -17,7 +17,8 @@ How a call goes
      (`providers/acting.py`), and without any the call fails before it is written.
   3. The event `before-send` is emitted; an emulator in this process (moto) answers it, and nothing is sent.
   4. One request, once. UpdateItem is conditional and the reads change nothing: after no answer, or one that is neither a plain success nor
-     a refused condition, botocore makes the call again, with its own retries, waits and errors. SendRawEmail is never made again: an answer
+     a refused condition, botocore makes the call again, with its own retries, waits and errors, and by a client that is given one attempt
+     less: a table that hangs must not take the time of four. SendRawEmail is never made again: an answer
      that is not a plain success is given to botocore's parser, and its error is made by botocore's factory; without an answer the exception
      is the one that botocore's session raises, and `track_request` tells whether the request was written.
 

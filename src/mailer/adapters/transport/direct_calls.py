@@ -1,7 +1,7 @@
 """Make chosen calls of a botocore client without its layers: once as botocore would make it, then each by that pattern."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -26,10 +26,14 @@ from mailer.adapters.transport.formats import Format
 from mailer.adapters.transport.signature import DATE, SESSION, SigningScope
 
 
-def call_directly(client: BaseClient, formats: Mapping[str, Format]) -> None:
-    """Let a client, whose connections are ours, make these operations directly; all others stay botocore's."""
+def call_directly(client: BaseClient, formats: Mapping[str, Format], again: Callable[[], BaseClient] | None = None) -> None:
+    """Let a client, whose connections are ours, make these operations directly; all others stay botocore's.
+
+    `again` returns the client that repeats a call after a direct attempt without a clear answer, so that it can be told to make one attempt
+    less; without it the client does that by itself.
+    """
     made: Any = client
-    made._make_api_call = _DirectCalls(made, formats)  # noqa: SLF001  # see the package
+    made._make_api_call = _DirectCalls(made, formats, again)  # noqa: SLF001  # see the package
     service = client.meta.service_model.service_id.hyphenize()
     client.meta.events.register_first(f"before-send.{service}", _stop_rehearsal)
 
@@ -37,9 +41,9 @@ def call_directly(client: BaseClient, formats: Mapping[str, Format]) -> None:
 class _DirectCalls:
     """Takes the place of a client's `_make_api_call`."""
 
-    def __init__(self, client: Any, formats: Mapping[str, Format]) -> None:
+    def __init__(self, client: Any, formats: Mapping[str, Format], again: Callable[[], Any] | None) -> None:
         self._botocore = client._make_api_call  # noqa: SLF001  # see the package
-        self._direct = {name: DirectCall(client, name, form) for name, form in formats.items()}
+        self._direct = {name: DirectCall(client, name, form, again) for name, form in formats.items()}
 
     def __call__(self, operation_name: str, api_params: dict[str, Any]) -> dict[str, Any]:
         direct = self._direct.get(operation_name)
@@ -50,8 +54,9 @@ class _DirectCalls:
 class DirectCall:
     """One operation of one client; threads may share it."""
 
-    def __init__(self, client: Any, name: str, form: Format) -> None:
+    def __init__(self, client: Any, name: str, form: Format, again: Callable[[], Any] | None = None) -> None:
         self._client = client
+        self._again = again
         self._name = name
         self._format = form
         self._botocore = client._make_api_call  # noqa: SLF001  # see the package
@@ -74,7 +79,7 @@ class DirectCall:
         except HTTPClientError:
             if self._format.refusals is None:
                 raise
-            return self._by_botocore(params)
+            return self._repeat(params)
         if reply.status == HTTPStatus.OK and (answer := self._format.read(reply.body)) is not None:
             return answer
         return self._read_by_botocore(reply) if self._format.refusals is None else self._refused_or_again(reply, params)
@@ -90,7 +95,14 @@ class DirectCall:
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") in (self._format.refusals or ()):
                     raise
-        return self._by_botocore(params)
+        return self._repeat(params)
+
+    def _repeat(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Have botocore make the call once more, with its own retries."""
+        if self._again is None:
+            return self._by_botocore(params)
+        answer: dict[str, Any] = self._again()._make_api_call(self._name, params)  # noqa: SLF001  # see the package
+        return answer
 
     def _rehearse(self, params: dict[str, Any]) -> None:
         """Have botocore make the call up to its first byte; raises what botocore raises before that."""
