@@ -101,12 +101,13 @@ def test_the_secret_shows_nowhere() -> None:
 
 
 def test_a_role_is_assumed_with_the_external_id_for_sending_alone(roles: AssumedRoles, sts: Sts) -> None:
-    """The session can do what sending needs and nothing else the tenant's role may be allowed."""
+    """The session can do what sending needs, look up and lift suppressions, and nothing else the tenant's role may be allowed."""
     assert roles.session(TRUSTED).access_key == "ASIA1"
     [call] = sts.calls
     assert (call["RoleArn"], call["ExternalId"]) == (tenants.ROLE_ARN, TRUSTED.external_id)
     [statement] = json.loads(call["Policy"])["Statement"]
-    rights = ["ses:SendRawEmail", "ses:SendEmail", "ses:GetSendQuota", "ses:GetAccount"]
+    sending = ["ses:SendRawEmail", "ses:SendEmail", "ses:GetSendQuota", "ses:GetAccount"]
+    rights = [*sending, "ses:GetSuppressedDestination", "ses:DeleteSuppressedDestination"]
     assert statement == {"Effect": "Allow", "Action": rights, "Resource": "*"}
 
 
