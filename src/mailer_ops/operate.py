@@ -27,53 +27,40 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import boto3
-from aws_lambda_powertools import Logger
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
-from botocore.exceptions import ConnectionError as ConnectError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
 
 from mailer import wiring
 from mailer.domain.addresses import AddressError
 from mailer.domain.errors import DependencyError
 from mailer.domain.message import REQUEST_ID, TENANT_ID
-from mailer.domain.producers import Producers
-from mailer.observability import LogTelemetry
 from mailer_client import ApiError
 from mailer_client.connection import Connection
 from mailer_ops.adapters.address_erasure import DynamoAddressEraser
-from mailer_ops.adapters.dead_letters import SqsDeadLetters
 from mailer_ops.adapters.erasure import AwsEraser
-from mailer_ops.adapters.outcome_log import CloudWatchLog, OperatorsLog
 from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer_ops.operations import dead_letters, erasure
-from mailer_ops.operations.dead_letters import DeadLetterDependencies, Selector
+from mailer_ops.operations.dead_letters import Selector
 from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError
 from mailer_ops.operations.replay import MARGIN, ReplayDependencies, replay
 from mailer_ops.operations.request_log import STATE_MESSAGES
 from mailer_ops.operations.trouble import find_trouble
-
-OUTPUTS = {
-    "SendQueueUrl": "SEND_QUEUE_URL",
-    "DeadLetterQueueUrl": "DEAD_LETTER_QUEUE_URL",
-    "QueueKeyArn": "QUEUE_KEY_ARN",
-    "ProvidersTableName": "PROVIDERS_TABLE",
-    "MessagesTableName": "MESSAGES_TABLE",
-    "SuppressionsTableName": "SUPPRESSIONS_TABLE",
-    "AttachmentsBucketName": "ATTACHMENTS_BUCKET",
-    "ApiUrl": "API_URL",
-}
-"""The stack's outputs, and the environment variables of the settings."""
+from mailer_ops.stack import (
+    CommandError,
+    client,
+    dead_letter_deps,
+    explain,
+    function_log,
+    open_dead_letters,
+    open_telemetry,
+    resources,
+    use_stack,
+)
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells use it."""
-
-
-class CommandError(Exception):
-    """A command cannot do its work; the text says what the operator must do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        _use_stack(arguments.stack)
+        use_stack(arguments.stack)
         return run(arguments)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; run it again to go on\n")
@@ -90,29 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CommandError, StillOpenError) as refusal:
         return _fail(str(refusal))
     except (BotoCoreError, ClientError, DependencyError) as failure:
-        return _fail(_explain(failure, arguments.stack))
+        return _fail(explain(failure, arguments.stack))
 
 
 def _fail(sentence: str) -> int:
     sys.stderr.write(textwrap.fill(sentence, _width(), break_long_words=False, break_on_hyphens=False) + "\n")
     return 2
-
-
-def _use_stack(name: str) -> None:
-    """Set this process's settings from the outputs of a deployed stack."""
-    [stack] = _client("cloudformation").describe_stacks(StackName=name)["Stacks"]
-    outputs = {output.get("OutputKey", ""): output.get("OutputValue", "") for output in stack.get("Outputs", [])}
-    if missing := OUTPUTS.keys() - outputs.keys():
-        raise CommandError(f"The stack {name} is not one of this service, or not deployed yet: it has no output {min(missing)}.")
-    os.environ.update({variable: outputs[output] for output, variable in OUTPUTS.items()})
-    parameters = {parameter.get("ParameterKey"): parameter.get("ParameterValue", "") for parameter in stack.get("Parameters", [])}
-    os.environ["PRODUCER_TENANTS"] = parameters.get("ProducerTenants", "")
-    os.environ["API_URL"] = os.environ.get("TENANTMAIL_API") or os.environ["API_URL"]
-
-
-def _client(service: Any) -> Any:
-    config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 3})  # seconds
-    return boto3.client(service, config=config)
 
 
 # ── arguments ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,92 +206,7 @@ def _upload(text: str) -> str:
     return key
 
 
-# ── what went wrong ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_UNKNOWN_KEYS = frozenset(
-    {"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "InvalidSignatureException", "InvalidAccessKeyId"}
-)
-_EXPIRED_KEYS = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "403"})
-_SETUP = "as for the AWS CLI; for the local AWS paste the export lines that `make up` prints"
-
-
-def _explain(failure: Exception, stack: str) -> str:
-    """Return a sentence that says what an operator must do about a failed call."""
-    cause = failure.__cause__ if isinstance(failure, DependencyError) and failure.__cause__ else failure
-    match cause:
-        case NoCredentialsError():
-            return f"There are no AWS credentials: set them {_SETUP}."
-        case NoRegionError():
-            return f"There is no AWS region: set AWS_DEFAULT_REGION {_SETUP}."
-        case ClientError():
-            return _explain_answer(cause, stack)
-        case HTTPClientError() | ConnectError():
-            return f"{_sentence(cause)} Is the address right, and the network there? The local AWS is started by `make up`."
-        case BotoCoreError():
-            return f"The AWS SDK cannot be used: {_sentence(cause)} Set it up {_SETUP}."
-        case _:
-            return f"Stopped half-way: {failure}. Run it again."
-
-
-def _sentence(cause: Exception) -> str:
-    return f"{str(cause).rstrip('.')}."
-
-
-def _explain_answer(answer: ClientError, stack: str) -> str:
-    code, text = answer.response["Error"].get("Code", ""), answer.response["Error"].get("Message", "")
-    region = boto3.Session().region_name
-    if code == "ValidationError" and answer.operation_name == "DescribeStacks":
-        return f"There is no stack {stack} in {region} of this account: deploy it, or name yours with STACK=…."
-    if code in _UNKNOWN_KEYS:
-        return f"AWS does not know these credentials ({code}): set others {_SETUP}."
-    if code in _EXPIRED_KEYS:
-        return f"These credentials have expired: log in again, or set others {_SETUP}."
-    if code in _DENIED:
-        return f"These credentials lack a right: {text or answer.operation_name}. docs/deploy.md has the operator's policy."
-    return f"AWS refused {answer.operation_name} ({code}): {text}. Run it again where that passes by itself."
-
-
 # ── the dead-letter queue ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def _dead_letters() -> Iterator[SqsDeadLetters]:
-    """Open the dead-letter queue; at the end the messages that were received and not deleted become visible again."""
-    letters = SqsDeadLetters(wiring.sqs(), wiring.signer(), os.environ["DEAD_LETTER_QUEUE_URL"])
-    try:
-        yield letters
-    finally:
-        try:
-            letters.close()
-        except DependencyError as failure:
-            sys.stderr.write("The dead letters that were read and not handled could not be put back; they stay hidden for ten minutes:\n")
-            raise failure from failure.__cause__
-
-
-@contextmanager
-def _telemetry(stack: str) -> Iterator[LogTelemetry]:
-    """Collect log lines, and write them to the functions' log group at the end."""
-    log = OperatorsLog()
-    try:
-        yield LogTelemetry(Logger(service=f"operator-{uuid4().hex}", stream=log))  # loggers of one name would share a stream
-    finally:
-        if log.getvalue():
-            log.keep(_client("logs"), _resources(stack)["MessagesFunctionLogs"])
-
-
-@contextmanager
-def _dead_letter_deps(stack: str) -> Iterator[DeadLetterDependencies]:
-    with _telemetry(stack) as telemetry, _dead_letters() as letters:
-        yield DeadLetterDependencies(
-            dead_letters=letters,
-            messages=wiring.messages_table(),
-            queue=wiring.send_queue(),
-            parked=wiring.parked_bodies(),
-            telemetry=telemetry,
-            clock=wiring.clock(),
-            producers=Producers.parse(os.environ["PRODUCER_TENANTS"]),
-        )
 
 
 def _selector(arguments: argparse.Namespace) -> Selector:
@@ -331,7 +216,7 @@ def _selector(arguments: argparse.Namespace) -> Selector:
 
 def _list(arguments: argparse.Namespace) -> int:
     selected = _selector(arguments)
-    with _dead_letter_deps(arguments.stack) as deps:
+    with dead_letter_deps(arguments.stack) as deps:
         summaries = [summary for summary in dead_letters.list_dead_letters(deps) if selected(summary)]
     if arguments.tenant or arguments.request or arguments.reason:
         for summary in summaries:
@@ -345,14 +230,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _redrive(arguments: argparse.Namespace) -> int:
-    with _dead_letter_deps(arguments.stack) as deps:
+    with dead_letter_deps(arguments.stack) as deps:
         return _report(dead_letters.redrive(deps, _selector(arguments)), dead_letters.DeadLetterResult.REDRIVEN)
 
 
 def _drop(arguments: argparse.Namespace) -> int:
     if not (arguments.tenant or arguments.request or arguments.reason):
         raise CommandError("Name what to drop: --tenant, --request or --reason.")
-    with _dead_letter_deps(arguments.stack) as deps:
+    with dead_letter_deps(arguments.stack) as deps:
         return _report(dead_letters.drop(deps, _selector(arguments)), dead_letters.DeadLetterResult.DROPPED)
 
 
@@ -369,14 +254,14 @@ def _report(done: dead_letters.Results, wanted: dead_letters.DeadLetterResult) -
 
 
 def _switch(arguments: argparse.Namespace) -> int:
-    _client("lambda").update_event_source_mapping(UUID=_event_source()["UUID"], Enabled=arguments.is_on)
+    client("lambda").update_event_source_mapping(UUID=_event_source()["UUID"], Enabled=arguments.is_on)
     _print("resumed: SendFunction takes requests off the queue" if arguments.is_on else "paused: requests wait on the queue, up to 14 days")
     return 0
 
 
 def _event_source() -> Any:
     queue = os.environ["SEND_QUEUE_URL"].rpartition("/")[2]
-    pages = _client("lambda").get_paginator("list_event_source_mappings").paginate()
+    pages = client("lambda").get_paginator("list_event_source_mappings").paginate()
     found = [m for page in pages for m in page["EventSourceMappings"] if m.get("EventSourceArn", "").endswith(f":{queue}")]
     if len(found) != 1:
         raise CommandError(f"The queue {queue} has {len(found)} event sources, not one: deploy the stack again.")
@@ -388,27 +273,11 @@ def _event_source() -> Any:
 
 def _trouble(arguments: argparse.Namespace) -> int:
     since = wiring.clock().now() - timedelta(hours=arguments.hours)
-    found = find_trouble(_log(arguments.stack).lines(STATE_MESSAGES, since))
+    found = find_trouble(function_log(arguments.stack).lines(STATE_MESSAGES, since))
     for trouble in found:
         _print(str(trouble.requests), trouble.tenant_id, trouble.status, trouble.code, text=trouble.hint)
     _print(f"{len(found)} kinds of trouble in {arguments.hours:g} h")
     return 0
-
-
-def _log(stack: str) -> CloudWatchLog:
-    groups = [physical for logical, physical in _resources(stack).items() if logical in RECORDING]
-    return CloudWatchLog(_client("logs"), groups)
-
-
-RECORDING = ("SendFunctionLogs", "MessagesFunctionLogs", "SweepFunctionLogs", "FeedbackFunctionLogs")
-"""The log groups of the functions that write records."""
-
-
-def _resources(stack: str) -> dict[str, str]:
-    """Return the physical ids of the stack's resources, by their logical ids."""
-    pages = _client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
-    made = [resource for page in pages for resource in page["StackResourceSummaries"]]
-    return {resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "") for resource in made}
 
 
 def _ask(arguments: argparse.Namespace) -> int:
@@ -462,17 +331,17 @@ def _erasure(stack: str) -> Iterator[ErasureDependencies]:
         wiring.s3(),
         messages=settings["MESSAGES_TABLE"],
         providers=settings["PROVIDERS_TABLE"],
-        pacing=_resources(stack)["PacingTable"],
-        feedback=_resources(stack)["FeedbackTable"],
+        pacing=resources(stack)["PacingTable"],
+        feedback=resources(stack)["FeedbackTable"],
         bucket=settings["ATTACHMENTS_BUCKET"],
     )
-    with _telemetry(stack) as telemetry, _dead_letters() as letters:
+    with open_telemetry(stack) as telemetry, open_dead_letters() as letters:
         yield ErasureDependencies(
             eraser=eraser,
             addresses=DynamoAddressEraser(
                 wiring.dynamodb(),
                 suppressions=settings["SUPPRESSIONS_TABLE"],
-                feedback=_resources(stack)["FeedbackTable"],
+                feedback=resources(stack)["FeedbackTable"],
                 providers=settings["PROVIDERS_TABLE"],
             ),
             providers=wiring.providers_table(),
@@ -538,7 +407,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         clock=wiring.clock(),
     )
     since = arguments.since
-    lines = _read(arguments.file).splitlines() if arguments.file else _log(arguments.stack).lines(STATE_MESSAGES, since - MARGIN)
+    lines = _read(arguments.file).splitlines() if arguments.file else function_log(arguments.stack).lines(STATE_MESSAGES, since - MARGIN)
     done = replay(lines, deps, since=since)
     for what, count in sorted(done.items()):
         _print(str(count), what)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mailer_ops.operate import RECORDING
 from mailer_ops.operations.replay import MARGIN
+from mailer_ops.stack import RECORDING
 from support.aws import tables
 
 PAGE = (tables.ROOT / "docs/deploy.md").read_text(encoding="utf-8")
