@@ -16,6 +16,7 @@ FUNCTION ?= SendFunction
 EVENT ?= events/send.json
 PORT ?= 4566
 SMTP ?=
+CONSOLE_PORT ?= 4567
 STACK ?= tenantmail
 DO ?= list
 HOURS ?= 1
@@ -27,8 +28,8 @@ ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/tools/bench/%/__main__.py,tools.bench.%,$(wildcard tests/tools/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo up tenant down invoke test test-aws bench prove lint audit format build client deploy lock upgrade render \
-    dlq trouble ask pause resume erase replay
+.PHONY: help setup demo up tenant down invoke test test-aws bench prove lint audit format build client deploy lock upgrade render pictures \
+    console dlq trouble ask pause resume erase replay
 
 help: ## List the targets
 	@if [ -t 1 ] && [ -z "$${NO_COLOR-}" ]; then bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); fi; \
@@ -53,6 +54,7 @@ invoke: setup ## Run a built function (FUNCTION=SendFunction EVENT=events/…)
 	@$(BIN)/python -m tools.local_aws invoke "$(FUNCTION)" "$(EVENT)" --port "$(PORT)"
 
 test: setup ## Run the unit, functional, template and local tests
+	@$(BIN)/python -m tools.browser
 	@$(PYTEST) --numprocesses=2 --dist=loadfile tests/unit tests/functional tests/template
 	@$(PYTEST) tests/local
 
@@ -75,6 +77,9 @@ lint: setup ## Check style, types, layers, security and dependencies
 
 audit: setup ## Known vulnerabilities of what ships; fails if not all is checked
 	@$(BIN)/python tests/tools/audit.py
+
+console: setup ## Open the operators' console, on this machine (CONSOLE_PORT=4567)
+	@$(OPERATE) console --port "$(CONSOLE_PORT)"
 
 dlq: setup ## Dead letters (DO="list|redrive|drop --tenant T --reason C")
 	@$(OPERATE) dlq $(DO)
@@ -115,6 +120,9 @@ lock: ## Pin pyproject.toml's dependencies; keeps the pins that fit
 
 upgrade: ## Pin the newest versions
 	@python3 tests/tools/environments.py lock --upgrade
+
+pictures: setup ## Take the screenshots of docs/console.md
+	@TENANTMAIL_PICTURES=docs/console $(PYTEST) tests/functional/test_console_browser.py -k pictures
 
 render: setup ## Compose IN/*.json into OUT: .eml and .envelope.json, or .rejected
 	@$(BIN)/python -m mailer_ops.render "$(IN)" "$(OUT)"

@@ -5,6 +5,7 @@ pause | resume                 stop and start SendFunction's event source
 trouble [--hours N]            which tenants' mail does not go out, why, and who must do what
 ask METHOD PATH [NAME=VALUE …] call the API, signed
 erase request|tenant|address   delete the data of a request, a tenant or an address
+console [--port N]             serve the console, on this machine alone
 replay --since MOMENT [FILE]   write lost outcomes into a restored messages table
 """
 
@@ -103,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     trouble.set_defaults(run=_trouble)
     _add_ask(commands)
     _add_erase(commands)
+    console = commands.add_parser("console", help="serve the console on this machine")
+    console.add_argument("--port", type=int, default=4567, help="of 127.0.0.1 (default: %(default)s)")
+    console.add_argument("--no-browser", action="store_true", help="do not open it")
+    console.set_defaults(run=_console)
     again = commands.add_parser("replay", help="write lost outcomes into a restored messages table (docs/deploy.md)")
     again.add_argument("--since", type=_moment, required=True, help="the moment that it was restored to, such as 2026-11-24T08:00:00Z")
     again.add_argument(
@@ -412,6 +417,16 @@ def _replay(arguments: argparse.Namespace) -> int:
     for what, count in sorted(done.items()):
         _print(str(count), what)
     return 1 if done.keys() & {"unreadable", "changed meanwhile"} else 0
+
+
+# ── the console ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _console(arguments: argparse.Namespace) -> int:
+    from mailer_ops.console.server import serve  # noqa: PLC0415 - no other command needs a web server
+
+    serve(arguments.stack, port=arguments.port, opens_browser=not arguments.no_browser)
+    return 0
 
 
 # ── output ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

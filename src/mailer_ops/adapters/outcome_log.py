@@ -2,13 +2,16 @@
 
 import io
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import batched
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 from mailer.adapters.aws import dependency_errors
+
+_ANYTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class CloudWatchLog:
@@ -18,16 +21,30 @@ class CloudWatchLog:
         self._client = client
         self._groups = groups
 
-    def lines(self, messages: Collection[str], since: datetime) -> Iterator[str]:
-        """Yield the lines with one of the messages, group by group, each group's oldest first."""
+    def lines(
+        self, messages: Collection[str], since: datetime, *, until: datetime | None = None, about: Mapping[str, str] = _ANYTHING
+    ) -> Iterator[str]:
+        """Yield the lines with one of the messages, group by group, each group's oldest first; `about` names fields and their values."""
         pattern = " || ".join(f'$.message = "{message}"' for message in messages)
-        wanted = {"startTime": int(since.timestamp() * 1000), "filterPattern": f"{{ {pattern} }}"}
+        if about:
+            pattern = " && ".join([f"({pattern})", *(f'$.{name} = "{value}"' for name, value in about.items())])
+        wanted: dict[str, Any] = {"startTime": _milliseconds(since), "filterPattern": f"{{ {pattern} }}"}
+        if until:
+            wanted["endTime"] = _milliseconds(until)
         for group in self._groups:
             pages = self._client.get_paginator("filter_log_events").paginate(logGroupName=group, **wanted)
             with dependency_errors("CloudWatch Logs", "FilterLogEvents"):
                 for page in pages:
                     # Emulators do not support JSON filter patterns, and return every line.
-                    yield from (event["message"] for event in page["events"] if any(text in event["message"] for text in messages))
+                    yield from (event["message"] for event in page["events"] if _fits(event["message"], messages, about))
+
+
+def _fits(line: str, messages: Collection[str], about: Mapping[str, str]) -> bool:
+    return any(text in line for text in messages) and all(f'"{value}"' in line for value in about.values())
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 class OperatorsLog(io.StringIO):

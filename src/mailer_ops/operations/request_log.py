@@ -59,7 +59,7 @@ def read_log(lines: Iterable[str]) -> RequestLog:
     log = RequestLog()
     for line in lines:
         try:
-            logged = _parse_line(line)
+            logged = parse_line(line)
         except (KeyError, TypeError, ValueError):
             log.unreadable += 1
             continue
@@ -84,7 +84,7 @@ def _rank(logged: LoggedState) -> tuple[bool, int, int, datetime]:
     return logged.status is Status.SENT, logged.attempt, logged.generation, logged.at
 
 
-def _parse_line(line: str) -> LoggedState | None:
+def parse_line(line: str) -> LoggedState | None:
     """Parse a line about SES's answer or a recorded state; None for any other line."""
     try:
         shown: Any = json.loads(line)

@@ -18,6 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from mailer.domain.message import TENANT_ID
+from tools.local_aws import console_process
+from tools.local_aws.console_process import NoConsoleError
 from tools.local_aws.running import LocalAws, NotStartedError, start_server, wait_for_server
 from tools.local_aws.server import PLATFORM, ROOT, Addresses
 from tools.local_aws.stack import SamError, Stack, build, deploy, deployed
@@ -60,6 +62,7 @@ def stop() -> bool:
     addresses = Addresses.read(DIRECTORY)
     if not addresses:
         return False
+    console_process.stop(DIRECTORY)
     addresses.server.stop()
     addresses.ministack.stop(group=True)  # should its parent have been killed
     return True
@@ -79,10 +82,11 @@ def exports(aws: LocalAws) -> dict[str, str]:
         "AWS_ENDPOINT_URL": aws.addresses.aws,
         "TENANTMAIL_API": aws.stack.api_url,
         "TENANTMAIL_QUEUE": aws.stack.outputs["SendQueueUrl"],
+        "TENANTMAIL_INBOX": aws.addresses.control,
     }
 
 
-def describe(console: Console, aws: LocalAws) -> None:
+def describe(console: Console, aws: LocalAws, page: str) -> None:
     """Print what to paste into a shell, and where the rest is."""
     console.print("The local AWS is up. Paste this into the shell that you work in:\n")
     for name, value in exports(aws).items():
@@ -91,6 +95,7 @@ def describe(console: Console, aws: LocalAws) -> None:
         "\nmake tenant NAME=acme   a tenant that can send; shows how to\nmake help               the operators' commands, and all others"
     )
     console.print("make up                 deploys what you have changed since\nmake down               stops it all\n")
+    _line(console, f"Console         {page}")
     _line(console, f"Accepted mail   {_short(Path(aws.addresses.mail))}/*.eml")
     _line(console, f"Logs            {_short(aws.directory)}/*.log, and CloudWatch Logs")
     _line(console, f"Faults in SES   {aws.addresses.control} (tests/tools/local_aws/control.py)")
@@ -156,13 +161,14 @@ def up(arguments: Sequence[str]) -> int:
     screen = console()
     try:
         aws = bring_up(screen, given.port)
-    except (SamError, NotStartedError) as error:
+        page = console_process.start(DIRECTORY, exports(aws))
+    except (SamError, NotStartedError, NoConsoleError) as error:
         screen.print(str(error), style="red", markup=False)
         return 1
     host, _, port = given.smtp.rpartition(":")
     if host:
         aws.control.relay_to(host, int(port))
-    describe(screen, aws)
+    describe(screen, aws, page)
     return 0
 
 

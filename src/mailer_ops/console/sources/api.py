@@ -1,0 +1,67 @@
+"""The API, called as the operator: signed with the credentials that the AWS SDK finds."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+import botocore.session
+from botocore.exceptions import NoCredentialsError
+from botocore.httpsession import URLLib3Session
+
+from mailer_client.connection import Connection
+from mailer_ops.console.sources.answers import Answer, Trouble, ask
+
+type Json = dict[str, Any]
+
+
+class Api(Protocol):
+    """The REST API of one stack."""
+
+    url: str
+    region: str
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer[Any]:
+        """Call a route; its JSON, or the trouble."""
+        ...
+
+
+class SignedApi:
+    """The API under the credentials of the AWS SDK's session."""
+
+    def __init__(self, url: str, stack: str, session: botocore.session.Session | None = None) -> None:
+        session = session or botocore.session.get_session()
+        self.url = url.rstrip("/")
+        self.region = str(session.get_config_variable("region") or "")
+        self._stack = stack
+        self._credentials = session.get_credentials()
+        self._connection = Connection(
+            url=self.url, region=self.region, credentials=self._credentials, transport=URLLib3Session(timeout=30, max_pool_connections=16)
+        )
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer[Any]:
+        """Call a route; its JSON, or the trouble."""
+        return ask(lambda: self._call(method, path + query_of(query), body), self._stack, what=f"{method} {path}")
+
+    def _call(self, method: str, path: str, body: Any) -> Any:
+        if self._credentials is None:
+            raise NoCredentialsError
+        return self._connection.call(method, path, body)
+
+
+def path_of(tenant_id: str, *steps: str) -> str:
+    """Return the path of something of a tenant's."""
+    return "/".join(["/tenants", *(quote(step, safe=":") for step in (tenant_id, *steps))])
+
+
+def query_of(query: Mapping[str, Any]) -> str:
+    """Return a query with what is set, or nothing."""
+    given = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def without_route(answer: Answer[Any], what: str) -> Answer[Any]:
+    """Say of a list that is not there that the deployed version does not have it: a list is never missing, only empty."""
+    if answer.trouble and answer.trouble.kind == "missing":
+        text = f"The deployed version of the service has no {what}."
+        return Answer(trouble=Trouble(kind="missing", text=text, hint="Operator: deploy a later version."))
+    return answer

@@ -1,0 +1,93 @@
+"""The mails that the local AWS's SES has accepted; on AWS itself nobody can see them."""
+
+import http.client
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+SECONDS = 5.0
+"""That the local AWS may take to answer."""
+
+_LOCAL = {"127.0.0.1", "localhost", "::1"}
+_ESCAPED = {"__": "_", "_d": ".", "_c": ":"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedMail:
+    """One mail as SES took it: the envelope, and where its bytes are."""
+
+    number: int
+    message_id: str
+    at: datetime
+    source: str
+    destinations: tuple[str, ...]
+    size: int
+    tags: Mapping[str, str]
+    file: Path
+
+    @property
+    def request(self) -> tuple[str, str] | None:
+        """Return the tenantId and the requestId of the request that it was, where its tags tell."""
+        if "tenantmail-request" not in self.tags:
+            return None
+        request_id = re.sub("__|_d|_c", lambda found: _ESCAPED[found[0]], self.tags["tenantmail-request"])
+        return self.tags.get("tenantmail-tenant", ""), request_id
+
+    def raw(self) -> bytes:
+        """Read its bytes."""
+        return self.file.read_bytes()
+
+
+class Mails(Protocol):
+    """What a local SES has accepted."""
+
+    def newest(self) -> list[AcceptedMail]:
+        """List the mails, newest first.
+
+        Raises:
+            OSError: the local AWS does not answer.
+        """
+        ...
+
+
+class LocalMails:
+    """The ledger of the local AWS (`make up`), by its control port."""
+
+    def __init__(self, url: str) -> None:
+        if urlsplit(url).hostname not in _LOCAL:
+            raise ValueError(f"{url} is not on this machine")
+        self._address = urlsplit(url).netloc
+
+    def newest(self) -> list[AcceptedMail]:
+        """List the mails, newest first.
+
+        Raises:
+            OSError: the local AWS does not answer.
+        """
+        connection = http.client.HTTPConnection(self._address, timeout=SECONDS)
+        try:
+            connection.request("GET", "/mails")
+            found: list[dict[str, Any]] = json.loads(connection.getresponse().read())
+        except http.client.HTTPException as error:
+            raise OSError("the local AWS answered something else") from error
+        finally:
+            connection.close()
+        return [_mail(mail) for mail in reversed(found)]
+
+
+def _mail(told: Mapping[str, Any]) -> AcceptedMail:
+    return AcceptedMail(
+        number=told["number"],
+        message_id=told["message_id"],
+        at=datetime.fromtimestamp(told["time"], UTC),
+        source=told["source"],
+        destinations=tuple(told["destinations"]),
+        size=told["size"],
+        tags=told["tags"],
+        file=Path(told["eml"]),
+    )

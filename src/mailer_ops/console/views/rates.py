@@ -1,0 +1,47 @@
+"""Add up statistics, and tell how near an account is to what AWS takes action on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+COLUMNS = ("sent", "delivered", "bounced", "softBounced", "complained", "failed", "unknown", "suppressed")
+
+REVIEW = {"bounced": 0.05, "complained": 0.001}
+PAUSE = {"bounced": 0.10, "complained": 0.005}
+"""The shares of bounces and complaints at which AWS reviews an account, and at which it pauses one."""
+
+FEW = 20
+"""With less mail than this a rate says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of what was sent; `level` is good, review or pause, or few."""
+
+    share: float
+    level: str
+
+
+def totals(buckets: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Add the buckets up."""
+    read = list(buckets)
+    return {column: sum(int(bucket.get(column, 0)) for bucket in read) for column in COLUMNS}
+
+
+def rate(sums: Mapping[str, int], of: str) -> Rate | None:
+    """Return the share that bounced or complained; None where nothing was sent."""
+    sent = sums.get("sent", 0)
+    if not sent:
+        return None
+    share = sums.get(of, 0) / sent
+    if sent < FEW:
+        return Rate(share, "few")
+    return Rate(share, "pause" if share >= PAUSE[of] else "review" if share >= REVIEW[of] else "good")
+
+
+def series(buckets: Iterable[Mapping[str, Any]], names: Iterable[str]) -> tuple[list[datetime], dict[str, list[int]]]:
+    """Return the buckets as a chart takes them."""
+    read = list(buckets)
+    starts = [datetime.fromisoformat(str(bucket["from"])) for bucket in read]
+    return starts, {name: [int(bucket.get(name, 0)) for bucket in read] for name in names}

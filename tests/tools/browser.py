@@ -1,0 +1,87 @@
+"""Find a Chromium for the console's tests, and what they take from npm.
+
+    python -m tools.browser [--require]   say which Chromium there is; with --require, fail where there is none
+
+A Chromium of the system comes first; where there is none but Node is, one comes from npm, inside a package. Nothing else is downloaded.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+PACKAGES = Path(__file__).resolve().parents[1] / "requirements/browser"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+MAC = (
+    Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
+    Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
+)
+ARGUMENTS = (
+    "--no-sandbox",  # the pages that it opens are ours, and a container lets nobody make one
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+MISSING = "!!! NO CHROMIUM: the browser tests of the console are left out. Install one (apt-get install chromium), or Node with npm."
+
+REQUIRED = "TENANTMAIL_BROWSER_REQUIRED"
+"""Set by .ci/run: without a browser the tests fail then, and are not left out."""
+
+
+@cache
+def chromium() -> str | None:
+    """Return the path of a Chromium; None where there is none."""
+    if found := next(filter(None, map(shutil.which, NAMES)), None):
+        return found
+    return next((str(path) for path in MAC if path.exists()), None) or _from_npm()
+
+
+def _from_npm() -> str | None:
+    if not (shutil.which("node") and sys.platform == "linux"):
+        return None
+    if not ((PACKAGES / "node_modules/@sparticuz/chromium").exists() or npm_ci("--include=optional")):
+        return None
+    unpack = "import('@sparticuz/chromium').then(m => m.default.executablePath()).then(path => console.log(path))"
+    answer = subprocess.run(["node", "--input-type=module", "-e", unpack], cwd=PACKAGES, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+@cache
+def axe() -> str | None:
+    """Return the source of axe-core, which checks pages for accessibility; None where npm cannot bring it."""
+    source = PACKAGES / "node_modules/axe-core/axe.min.js"
+    if not source.exists():
+        npm_ci("--omit=optional")
+    return source.read_text(encoding="utf-8") if source.exists() else None
+
+
+def npm_ci(option: str) -> bool:
+    """Lay down the pinned packages; say whether they lie there."""
+    npm = shutil.which("npm")
+    command = [npm or "npm", "ci", option, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    return bool(npm) and subprocess.run(command, cwd=PACKAGES, stdout=sys.stderr, check=False).returncode == 0
+
+
+def is_required() -> bool:
+    """Say whether tests fail where there is no browser."""
+    return bool(os.environ.get(REQUIRED))
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--require", action="store_true", help="fail where there is none, or no axe-core")
+    required = parser.parse_args(arguments).require or is_required()
+    found = chromium()
+    sys.stderr.write(f"browser tests: {found}\n" if found else f"{MISSING}\n")
+    return 1 if required and not (found and axe()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

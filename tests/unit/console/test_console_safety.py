@@ -1,0 +1,182 @@
+"""What keeps others out of the console: other sites' pages, other machines, and what mails and ids bring along."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from starlette.routing import Route
+
+from mailer_ops.console.app import _forms
+from mailer_ops.console.safety import Token
+from mailer_ops.console.server import HOST
+from mailer_ops.console.sources.mails import LocalMails
+from mailer_ops.console.web import MAX_FORM, Console
+from support.console_hostile import HOSTILE, hostile_platform, hostile_urls
+from support.console_site import ORIGIN, Site, elements, words
+from support.fakes.console import Platform
+
+
+def routes_of_forms() -> list[str]:
+    forms = [
+        route for route in _forms(Console(Platform().sources(), Token())) if isinstance(route, Route) and "POST" in (route.methods or ())
+    ]
+    return [route.path.replace("{tenant}", "acme").replace("{request}", "reminder-0042") for route in forms]
+
+
+FORMS = routes_of_forms()
+
+
+@pytest.mark.parametrize("host", ["evil.example:4567", "127.0.0.1", "127.0.0.1:80", "localhost.evil.example:4567", "", "[::1]:4567"])
+def test_another_host_name_is_refused(busy: Site, host: str) -> None:
+    """A name that another site has pointed at this machine gets no page (DNS rebinding)."""
+    assert busy.get("/now", host=host).status == 421
+
+
+def test_it_answers_under_both_of_its_own_names(busy: Site) -> None:
+    """As a number, and as localhost."""
+    assert [busy.get("/now", host=f"{name}:4567").status for name in ("127.0.0.1", "localhost")] == [200, 200]
+
+
+def test_it_listens_on_this_machine_alone() -> None:
+    """No argument names another address."""
+    assert HOST == "127.0.0.1"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("origin", ["", "null", "http://evil.example", "http://127.0.0.1:4568", "https://127.0.0.1:4567"])
+def test_a_form_of_another_site_does_nothing(busy: Site, form: str, origin: str) -> None:
+    """Not even with the token, and not without an Origin either."""
+    token = busy.token
+    busy.platform.api.called.clear()
+    assert busy.post(form, origin=origin, token=token).status == 403
+    assert not busy.platform.api.called
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("token", ["", "guess", "é"])
+def test_a_form_without_the_token_does_nothing(busy: Site, form: str, token: str) -> None:
+    """Every form is tried: they are read from the app's own routes."""
+    assert busy.post(form, token=token).status == 403
+    assert not [call for call in busy.platform.api.called if call[0] != "GET"]
+    assert len(busy.platform.letters.lying) == 4
+
+
+def test_each_run_has_a_token_of_its_own() -> None:
+    """And it is long enough not to be guessed."""
+    assert len({Token().text for _ in range(100)}) == 100
+    assert len(Token().text) >= 40
+
+
+@pytest.mark.parametrize("url", FORMS)
+def test_a_form_is_no_page(busy: Site, url: str) -> None:
+    """What changes something is never asked by GET."""
+    before = [dict(row) for row in busy.platform.api.records]
+    busy.get(url)
+    assert not [call for call in busy.platform.api.called if call[0] != "GET"]
+    assert busy.platform.api.records == before
+
+
+def test_a_form_is_bounded(busy: Site) -> None:
+    """In bytes and in fields; nothing of it is passed on."""
+    assert busy.post("/compose", {"text": "x" * MAX_FORM}).status == 413
+    assert busy.post("/compose", {f"f{number}": "" for number in range(200)}).status == 400
+
+
+def test_another_site_may_link_here_and_load_nothing(busy: Site) -> None:
+    """Whether an image or a script of ours loads would tell it who is there."""
+    assert busy.get("/now", sec_fetch_site="cross-site", sec_fetch_mode="navigate").status == 200
+    assert busy.get("/static/console.js", sec_fetch_site="cross-site", sec_fetch_mode="no-cors").status == 403
+
+
+@pytest.mark.parametrize("url", ["/now", "/nothing", "/static/console.css", "/inbox/3/source"])
+def test_every_answer_has_the_policy(busy: Site, url: str) -> None:
+    """Scripts and styles of ours alone, no frame around us, nothing kept."""
+    headers = busy.get(url).headers
+    policy = headers["content-security-policy"]
+    assert {"default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(
+        policy.split("; ")
+    )
+    assert "unsafe" not in policy
+    assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+
+
+def test_a_mail_s_html_can_do_nothing(busy: Site) -> None:
+    """No script, no form, no request to anybody."""
+    policy = set(busy.get("/inbox/3/html").headers["content-security-policy"].split("; "))
+    assert policy == {
+        "sandbox",
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "font-src data:",
+        "img-src data:",
+        "frame-ancestors 'self'",
+    }
+    assert busy.get("/inbox/3/html").headers["referrer-policy"] == "no-referrer"
+
+
+def test_images_from_elsewhere_are_loaded_when_asked_for(busy: Site) -> None:
+    """And nothing else is let in by that."""
+    policy = busy.get("/inbox/3/html?images=1").headers["content-security-policy"]
+    assert "img-src data: https: http:" in policy
+    assert policy.startswith("sandbox; default-src 'none'")
+
+
+def test_the_inbox_asks_this_machine_alone() -> None:
+    """Whatever the environment says."""
+    with pytest.raises(ValueError, match="not on this machine"):
+        LocalMails("http://evil.example:1025")
+
+
+# ── hostile content ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("url", list(hostile_urls()))
+def test_hostile_content_is_text(tmp_path: Path, url: str) -> None:
+    """On every page, wherever it comes from: the API, the logs, alarms, dead letters, mails, and the address itself."""
+    site = Site(hostile_platform(tmp_path))
+    page = site.get(url)
+    page = site.follow(page) if page.status == 303 else page
+    assert page.status in (200, 404)
+    for tag, attributes in elements(page.text):
+        assert tag != "xss", page.text
+        assert (tag, attributes) == ("script", {"src": "/static/console.js", "defer": None}) or tag != "script"
+        assert not [name for name in attributes if name.startswith("on")]
+        assert not str(attributes.get("href", "")).lower().startswith("javascript:")
+
+
+SHOWING = [
+    "/now",
+    "/tenants",
+    "/tenants/acme/suppressions",
+    "/tenants/acme/messages/invoice-2026-0117",
+    "/dead-letters",
+    "/inbox",
+    "/inbox/4",
+]
+
+
+@pytest.mark.parametrize("url", SHOWING)
+def test_hostile_content_is_shown_as_it_is(tmp_path: Path, url: str) -> None:
+    """Nothing is cut out of what somebody has to see; and no template runs in it."""
+    said = words(Site(hostile_platform(tmp_path)).get(url).text)
+    assert "<script>canary()</script>{{7*7}}" in said
+
+
+def test_hostile_forms_come_back_as_text(tmp_path: Path) -> None:
+    """What was typed is shown again, and runs nothing."""
+    site = Site(hostile_platform(tmp_path))
+    for action in ("preview", "send"):
+        for tenant in ("acme", HOSTILE):
+            typed = dict.fromkeys(("to", "cc", "subject", "text", "html", "requestId", "sendAt"), HOSTILE)
+            page = site.post("/compose", {**typed, "tenant": tenant, "action": action})
+            page = site.follow(page) if page.status == 303 else page
+            assert not [tag for tag, _ in elements(page.text) if tag == "xss"]
+
+
+def test_a_redirect_stays_here(busy: Site) -> None:
+    """Whatever an id looks like."""
+    for wanted in ("//evil.example/x", "/\\evil.example/x", "https://evil.example/x", "evil.example//x"):
+        answered = busy.get(f"/find?q={quote(wanted, safe='')}")
+        assert answered.status == 200 or answered.headers["location"].startswith("/tenants/"), answered.headers
+    assert busy.get("/onboard?tenant=%2F%2Fevil.example").headers["location"].startswith("/tenants/%2F%2Fevil.example/")
+    assert busy.post("/compose", {"tenant": "//evil.example", "action": "send"}, origin=ORIGIN).status == 400

@@ -1,0 +1,302 @@
+"""What the console asks, and what it makes of answers and of failures."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from mailer.domain.errors import DependencyError
+from mailer_client import ApiError
+from mailer_client.models import ProblemAt, ProblemDocument
+from mailer_ops.adapters.outcome_log import CloudWatchLog
+from mailer_ops.console.sources import requests
+from mailer_ops.console.sources.answers import ask
+from mailer_ops.console.sources.api import SignedApi, path_of, query_of
+from mailer_ops.console.sources.dead_letters import Chosen, StackDeadLetters
+from mailer_ops.console.sources.health import OUTCOMES, AwsHealth, Window
+from mailer_ops.console.sources.requests import CloudWatchRequestLog
+from mailer_ops.operations.dead_letters import DeadLetterDependencies
+from support.fakes.console import NOW, Platform
+from support.fakes.console_scene import dead_letter
+
+
+def client_error(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "FilterLogEvents")
+
+
+def problem(status: int) -> ApiError:
+    document = ProblemDocument(
+        type="t", title="t", status=status, code="not_found", detail="d", hint="h", errors=[ProblemAt(path="p", problem="w")]
+    )
+    return ApiError(status, document)
+
+
+FAILURES = {
+    "IAM denies the route": (ApiError(403, None), "denied"),
+    "IAM denies the service": (client_error("AccessDeniedException"), "denied"),
+    "IAM denies behind an adapter": (DependencyError("CloudWatch Logs", "FilterLogEvents"), "unreached"),
+    "it is not there": (problem(404), "missing"),
+    "it is refused": (problem(409), "refused"),
+    "a proxy answered": (ApiError(502, None), "unreached"),
+    "nobody answers": (EndpointConnectionError(endpoint_url="http://x"), "unreached"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failure_becomes_a_sentence(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """Each of its own kind; the page goes on with what else it has."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    failure, kind = FAILURES[case]
+
+    def fail() -> None:
+        raise failure
+
+    answer = ask(fail, "tenantmail", what="GET /tenants")
+    assert answer.value is None
+    assert answer.trouble
+    assert answer.trouble.kind == kind
+    assert answer.trouble.text
+
+
+def test_a_denial_behind_an_adapter_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters chain the cause."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+
+    def fail() -> None:
+        raise DependencyError("CloudWatch Logs", "FilterLogEvents") from client_error("AccessDeniedException")
+
+    answer = ask(fail, "tenantmail")
+    assert answer.trouble
+    assert answer.trouble.kind == "denied"
+
+
+def test_the_faults_of_a_refusal_are_kept() -> None:
+    """Path by path."""
+
+    def fail() -> None:
+        raise problem(400)
+
+    answer = ask(fail, "tenantmail")
+    assert answer.trouble
+    assert (answer.trouble.faults, answer.trouble.hint) == ((("p", "w"),), "h")
+
+
+class Transport:
+    """Answers each request, and keeps it."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, request: Any) -> Any:
+        self.sent.append(request)
+        return type("Answer", (), {"status_code": 200, "headers": {}, "content": b'{"a": 1}'})()
+
+
+def signed_api(monkeypatch: pytest.MonkeyPatch, *, keys: bool = True) -> tuple[SignedApi, Transport]:
+    transport = Transport()
+    monkeypatch.setattr("mailer_ops.console.sources.api.URLLib3Session", lambda **_: transport)
+    session = botocore.session.Session()
+    session.set_config_variable("region", "eu-central-1")
+    if keys:
+        session.set_credentials("AKIDEXAMPLE", "secret")
+    return SignedApi("https://x.example/v1/", "tenantmail", session), transport
+
+
+def test_calls_are_signed_as_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By SigV4, for execute-api, with what was asked in the query."""
+    api, transport = signed_api(monkeypatch)
+    assert api.call("GET", path_of("acme", "messages"), status="sent", cursor=None).value == {"a": 1}
+    [request] = transport.sent
+    assert request.url == "https://x.example/v1/tenants/acme/messages?status=sent"
+    assert "AKIDEXAMPLE" in request.headers["Authorization"]
+    assert "/eu-central-1/execute-api/" in request.headers["Authorization"]
+
+
+def test_without_credentials_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the page says what to do."""
+    monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
+    api, transport = signed_api(monkeypatch, keys=False)
+    answer = api.call("GET", "/tenants")
+    assert answer.trouble
+    assert "There are no AWS credentials" in answer.trouble.text
+    assert not transport.sent
+
+
+def test_paths_and_queries_are_escaped() -> None:
+    """What has no value is left out."""
+    assert path_of("a/b", "messages", "x:1?#") == "/tenants/a%2Fb/messages/x:1%3F%23"
+    assert query_of({"a": "ü&", "b": "", "c": None, "d": 0}) == "?a=%C3%BC%26&d=0"
+
+
+# ── CloudWatch and SQS ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Client:
+    """An AWS client whose answers are given, and whose questions are kept."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.asked: list[dict[str, Any]] = []
+
+    def get_paginator(self, operation: str) -> Any:
+        def paginate(**asked: Any) -> list[Any]:
+            self.asked.append(asked)
+            return list(self.answers[operation])
+
+        return type("Paginator", (), {"paginate": staticmethod(paginate)})()
+
+    def get_queue_attributes(self, **asked: Any) -> Any:
+        self.asked.append(asked)
+        return {"Attributes": self.answers["attributes"]}
+
+
+def health(client: Client) -> AwsHealth:
+    return AwsHealth("tenantmail", {"Send queue": "https://sqs/send"}, lambda _: client)
+
+
+def test_queues_are_counted_by_what_their_messages_do() -> None:
+    """Waiting, under way, delayed."""
+    kinds = {"": "3", "NotVisible": "2", "Delayed": "1"}
+    client = Client(attributes={f"ApproximateNumberOfMessages{kind}": count for kind, count in kinds.items()})
+    [queue] = health(client).queues().value or []
+    assert (queue.waiting, queue.under_way, queue.delayed) == (3, 2, 1)
+
+
+def test_alarms_that_are_on_are_listed_with_their_section_of_the_runbook() -> None:
+    """The latest first; those of other stacks and those that are off are not among them."""
+    alarm = {"AlarmDescription": "It waits. https://x/runbook.md#unknown", "StateValue": "ALARM", "StateUpdatedTimestamp": NOW}
+    older = {**alarm, "AlarmName": "tenantmail-SweepLagAlarm-X1", "StateUpdatedTimestamp": NOW - timedelta(hours=1)}
+    quiet = {**alarm, "AlarmName": "tenantmail-QuietAlarm-X3", "StateValue": "OK"}
+    client = Client(describe_alarms=[{"MetricAlarms": [older, {**alarm, "AlarmName": "tenantmail-UnknownAlarm-X2"}, quiet]}])
+    found = health(client).alarms().value or []
+    assert [alarm.name for alarm in found] == ["UnknownAlarm", "SweepLagAlarm"]
+    assert (found[0].text, found[0].section) == ("It waits.", "unknown")
+    assert client.asked[0]["AlarmNamePrefix"] == "tenantmail-"
+
+
+def test_metrics_fall_into_the_steps_of_the_window() -> None:
+    """By their own names, for this stack."""
+    window = Window.of(1, NOW)
+    result = {"Id": "m0", "Timestamps": [window.starts[2], window.starts[5]], "Values": [4.0, 1.0]}
+    client = Client(get_metric_data=[{"MetricDataResults": [result]}])
+    counts = health(client).counts(window).value
+    assert counts
+    assert [step for step, value in enumerate(counts.series["sent"]) if value] == [2, 5]
+    [asked] = client.asked
+    assert len(asked["MetricDataQueries"]) == len(OUTCOMES)
+    assert asked["MetricDataQueries"][0]["MetricStat"]["Metric"]["Dimensions"] == [{"Name": "service", "Value": "tenantmail"}]
+
+
+LINE = {
+    "message": "request recorded",
+    "tenant_id": "acme",
+    "request_id": "r1",
+    "status": "sent",
+    "timestamp": "2026-11-24 10:00:00,000+0000",
+}
+
+
+def log(*lines: str) -> tuple[CloudWatchRequestLog, Client]:
+    client = Client(filter_log_events=[{"events": [{"message": line} for line in lines]}])
+    return CloudWatchRequestLog("tenantmail", CloudWatchLog(client, ["group"])), client
+
+
+def test_the_log_is_asked_about_one_request_alone() -> None:
+    """By CloudWatch's own filter; an emulator that has none is asked for more than that and sorted out here."""
+    read, client = log(json.dumps(LINE), json.dumps({**LINE, "request_id": "r2"}), "no JSON", json.dumps({"message": "request recorded"}))
+    found = read.read(NOW - timedelta(hours=1), until=NOW, request_id="r1").value
+    assert found
+    assert [state.request_id for state in found.states] == ["r1"]
+    [asked] = client.asked
+    assert '$.request_id = "r1"' in asked["filterPattern"]
+    assert asked["endTime"] == int(NOW.timestamp() * 1000)
+
+
+def test_a_long_log_is_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page answers in time."""
+    monkeypatch.setattr(requests, "LINES", 2)
+    read, _ = log(*[json.dumps(LINE)] * 3)
+    found = read.read(NOW - timedelta(hours=1)).value
+    assert found
+    assert (len(found.lines), found.cut) == (2, True)
+    monkeypatch.setattr(requests, "SECONDS", -1.0)
+    cut = read.read(NOW - timedelta(hours=1)).value
+    assert cut
+    assert (len(cut.lines), cut.cut) == (0, True)
+
+
+# ── dead letters ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_work_goes_on_by_itself_and_tells_its_end() -> None:
+    """Its page may be left; what AWS refuses is told there."""
+    platform = Platform()
+    platform.letters.lying = [dead_letter("acme", f"r{number}", None, handle=str(number)) for number in range(3)]
+    desk = platform.sources().dead_letters
+    work = desk.start("redrive", Chosen(tenant="acme"))
+    wait_for(work)
+    assert work.counts == [("redriven", 3)]
+    assert desk.work(work.id) is work
+    assert desk.work("another") is None
+
+
+def wait_for(work: Any) -> None:
+    for thread in threading.enumerate():
+        if thread.name.endswith("dead letters"):
+            thread.join(10)
+    assert work.done
+
+
+def test_work_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is over."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+
+    @contextmanager
+    def denied() -> Iterator[DeadLetterDependencies]:
+        raise client_error("AccessDenied")
+        yield
+
+    work = StackDeadLetters("tenantmail", denied).start("drop", Chosen(tenant="acme"))
+    wait_for(work)
+    assert work.trouble
+    assert "lack a right" in work.trouble.text
+
+
+def test_one_reader_at_a_time() -> None:
+    """Each hides what it reads from the others: two pages at once would each see half."""
+    platform = Platform()
+    platform.letters.lying = [dead_letter("acme", "r", None)]
+    inside, most = 0, 0
+    sources = platform.sources()
+    opened = sources.dead_letters._open  # type: ignore[attr-defined]
+
+    @contextmanager
+    def watched() -> Iterator[DeadLetterDependencies]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        with opened() as deps:
+            yield deps
+        inside -= 1
+
+    desk = StackDeadLetters("tenantmail", watched)
+    threads = [threading.Thread(target=desk.read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_the_time_of_a_log_line_is_utc() -> None:
+    """As Powertools writes it."""
+    read, _ = log(json.dumps({**LINE, "timestamp": "2026-11-24 12:00:00,000+0200"}))
+    found = read.read(NOW).value
+    assert found
+    assert found.states[0].at == datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
