@@ -150,7 +150,7 @@ def test_a_revoked_key_is_found_and_mended(operator: Operator, aws: LocalAws, te
     operator.see("credentials_invalid")
     operator.see("Suspended")
     operator.press("Verify")
-    operator.see(re.compile("make a new key"))
+    operator.see(re.compile("Make a new key"))
     iam = aws.tenants.owner(tenant.account).client("iam", endpoint_url=aws.addresses.aws)
     key = iam.create_access_key(UserName="mail")["AccessKey"]
     aws.control.tell_account(key["AccessKeyId"], tenant.account)
