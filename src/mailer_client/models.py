@@ -79,8 +79,8 @@ class StatusRecord:
     updated_at: datetime
     sent_at: datetime | None
     on_unknown: Literal["hold", "resend"]
-    feedback: Feedback | None = None
-    suppressed: int = 0
+    feedback: Feedback | None
+    suppressed: int
     due_at: datetime | None = None
     resolution: ResolutionRecord | None = None
     cancelled_by: str | None = None

@@ -153,6 +153,8 @@ def test_a_newer_api_may_answer_more() -> None:
         "attempts": 1,
         "recipients": 1,
         "onUnknown": "hold",
+        "feedback": None,
+        "suppressed": 0,
     }
     times = dict.fromkeys(("createdAt", "updatedAt", "sentAt"), "2026-11-24T12:00:00Z")
     answer = json.dumps({**record, **times, "error": None, "color": "blue"}).encode()
