@@ -63,6 +63,18 @@ def test_ends_and_changes_reach_who_listens(aws: LocalAws, listener: Listener, t
     assert "jo@customer.example" not in json.dumps(heard)
 
 
+def test_what_became_of_a_mail_is_told(aws: LocalAws, listener: Listener) -> None:
+    """From the tenant's SES over the record to who listens: how many recipients, and none of their addresses."""
+    tenant = aws.tenant_with_feedback()
+    to = [{"email": f"{name}@simulator.amazonses.com"} for name in ("bounce", "success", "success+two")]
+    assert aws.api.submit(tenant.tenant_id, {"requestId": "three", "message": {**MESSAGE, "to": to}}).status == 202
+    told = [detail for detail in listener.hear(tenant, ["sent", "bounced", "delivered"]) if detail.get("requestId") == "three"]
+    heard = {said(detail): detail for detail in told}
+    assert (heard["bounced"]["recipients"], heard["delivered"]["recipients"]) == (1, 2)
+    assert heard["bounced"]["messageId"] == heard["sent"]["messageId"]
+    assert "simulator" not in json.dumps(told)
+
+
 def test_an_unknown_is_told_and_told_again_when_it_is_settled(aws: LocalAws, listener: Listener, tenant: Tenant) -> None:
     """First that nobody knows, then what an operator found out."""
     aws.control.inject("reset", operation="SendRawEmail", access_key=tenant.access_key, times=1)

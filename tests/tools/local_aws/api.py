@@ -54,8 +54,19 @@ class Api:
     def provider(self, tenant_id: str) -> Answer:
         return self.call("GET", f"/tenants/{tenant_id}/provider")
 
-    def verify(self, tenant_id: str) -> Answer:
-        return self.call("POST", f"/tenants/{tenant_id}/provider/verify")
+    def verify(self, tenant_id: str, *, simulate: bool = False) -> Answer:
+        return self.call("POST", f"/tenants/{tenant_id}/provider/verify", {"simulate": True} if simulate else None)
+
+    def wait_for_provider(self, tenant_id: str, reached: Callable[[dict[str, Any]], bool], seconds: float = WAIT) -> dict[str, Any]:
+        """Look at a tenant's provider record until `reached` likes it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            record: dict[str, Any] = self.provider(tenant_id).body
+            if reached(record):
+                return record
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{tenant_id} after {seconds} s: {record}")
+            time.sleep(POLL)
 
     def onboarding(self, tenant_id: str) -> Answer:
         return self.call("GET", f"/tenants/{tenant_id}/provider/onboarding")

@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mailer_client import ApiError
 from tools.local_aws.api import END_STATUSES
 from tools.local_aws.running import LocalAws, NotStartedError, local_aws
 from tools.local_aws.server import ROOT
+from tools.local_aws.ses_events import SIMULATOR
 from tools.local_aws.stack import SamError
 from tools.local_aws.tenants import Tenant
 from tools.local_aws.terminal import console
@@ -79,6 +80,26 @@ class Demo:
         role = self._aws.tenants.launch_role(tenant, self._aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"])
         return self._verified("launch the role's template and verify", tenant, tenant.provider_by_role(role))
 
+    def verify_with_feedback(self, tenant: Tenant) -> Row:
+        """Have the tenant launch the template that brings SES's events, store its key with the configuration set, and verify it."""
+        template = self._aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"]
+        made = self._aws.tenants.launch(tenant, template, CreateRole="false")
+        row = self._verified(
+            "launch the feedback template, store an access key, verify", tenant, tenant.provider(configurationSet=made["ConfigurationSet"])
+        )
+        record = self._aws.api.wait_for_provider(tenant.tenant_id, lambda seen: seen["feedback"] == "proven")
+        return replace(row, said=f"feedback: {record['feedback']}")
+
+    def reported(self, case: str, tenant: Tenant, message: dict[str, Any], status: str) -> Row:
+        """Send, and wait for what SES tells after it has accepted the mail."""
+        request = self._request(tenant, message)
+        self._aws.enqueue_request(request)
+        counts = self._aws.api.wait_for(tenant.tenant_id, request["requestId"], lambda seen: bool((seen["feedback"] or {}).get(status)))
+        told = self._aws.api.call("GET", f"/tenants/{tenant.tenant_id}/messages/{request['requestId']}/feedback").body
+        [recipient] = told["recipients"]
+        said = " ".join(filter(None, [recipient["email"], recipient.get("diagnostic")]))
+        return Row(case, "SQS", tenant.tenant_id, recipient["status"], said, self._eml(counts["messageId"]))
+
     def by_api(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
         request = self._request(tenant, message)
         try:
@@ -131,11 +152,13 @@ def play(aws: LocalAws) -> Iterator[Row]:
     demo = Demo(aws)
     tenants = demo.open_tenants()
     acme, globex, initech, umbrella = tenants.values()
-    yield demo.verify(acme)
+    yield demo.verify_with_feedback(acme)
     yield demo.verify(globex)
     yield demo.verify(initech, secretAccessKey="mistyped")
     yield demo.verify_role(umbrella)
-    yield demo.by_api("plain text", acme, mail_to(STRANGER, "Your invoice", text="Thank you."))
+    yield demo.reported("plain text, delivered", acme, mail_to(STRANGER, "Your invoice", text="Thank you."), "delivered")
+    yield demo.reported("a mailbox that is not there", acme, mail_to(f"bounce@{SIMULATOR}", "Hello", text="Hello"), "bounced")
+    yield demo.reported("a recipient who complains", acme, mail_to(f"complaint@{SIMULATOR}", "Hello", text="Hello"), "complained")
     html = "<p>Vielen Dank für Ihre <b>Bestellung</b>."
     yield demo.by_queue("HTML and text, German", acme, mail_to(STRANGER, "Grüße aus Köln – Ihre Rechnung über 1.250 €", html=html))
     yield demo.by_queue(
@@ -173,7 +196,7 @@ def png(width: int, height: int) -> bytes:
 
 def show(console: Console, row: Row) -> None:
     """Print what was asked, what became of it, and where the mail is; nothing is wider than the terminal but the paths."""
-    style = "green" if row.outcome in ("sent", "active") else "yellow"
+    style = "green" if row.outcome in ("sent", "active", "delivered") else "yellow"
     console.print(f"[{style}]{row.outcome:<12}[/]{row.case} [dim]({row.tenant}, {row.way})[/]", soft_wrap=True)
     indent = " " * 12
     for line in row.said.splitlines():

@@ -1,0 +1,75 @@
+"""Whether a tenant's feedback works is in its provider record: proven by what comes back, silent where nothing does."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tools.local_aws.running import LocalAws
+from tools.local_aws.tenants import Tenant
+
+MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
+
+
+def wait_until(aws: LocalAws, tenant: Tenant, state: str) -> Mapping[str, Any]:
+    """Return the tenant's record once its feedback is in a state."""
+    return aws.api.wait_for_provider(tenant.tenant_id, lambda record: record["feedback"] == state)
+
+
+def test_verify_proves_that_feedback_works(aws: LocalAws) -> None:
+    """By the events of its own mail, for a key as for a role; until then the record says what to do."""
+    for by_role in (False, True):
+        tenant = aws.tenant_with_feedback(by_role=by_role)
+        record = wait_until(aws, tenant, "proven")
+        assert record["lastFeedbackAt"]
+        assert record["feedbackHint"] is None
+
+
+def test_a_tenant_without_a_configuration_set_has_none(aws: LocalAws, tenant: Tenant) -> None:
+    """The record says how to get it."""
+    record = aws.api.provider(tenant.tenant_id).body
+    assert (record["feedback"], record["lastFeedbackAt"]) == ("off", None)
+    assert "onboarding" in record["feedbackHint"]
+    assert aws.api.verify(tenant.tenant_id, simulate=True).status == 400
+
+
+def test_a_simulation_reports_the_bounce_and_the_complaint(aws: LocalAws) -> None:
+    """Also from the sandbox with its one mail a second; mail to the simulator is nobody's bounce but the record's."""
+    tenant = aws.tenant_with_feedback(sandbox=True)
+    aws.control.limit(tenant.account, max_send_rate=1)
+    time.sleep(1.1)  # the mail of the verify before is within the rate
+    verified = aws.api.verify(tenant.tenant_id, simulate=True)
+    assert verified.status == 200, verified.body
+    assert all(mail["messageId"] for mail in verified.body["simulated"].values()), verified.body
+
+    def is_reported(record: Mapping[str, Any]) -> bool:
+        simulation = record["simulation"] or {}
+        return bool(simulation.get("bounceReportedAt") and simulation.get("complaintReportedAt"))
+
+    assert aws.api.wait_for_provider(tenant.tenant_id, is_reported)["feedback"] == "proven"
+
+
+def an_hour_passes(aws: LocalAws, tenant: Tenant) -> None:
+    """Let the tenant have sent an hour ago, after which nothing came."""
+    aws.client("dynamodb").update_item(
+        TableName=aws.stack.outputs["ProvidersTableName"],
+        Key={"tenantId": {"S": tenant.tenant_id}},
+        UpdateExpression="SET active.unheardSince = :then ADD revision :one",
+        ExpressionAttributeValues={":then": {"N": str(int((time.time() - 3600) * 1000))}, ":one": {"N": "1"}},
+    )
+
+
+def test_a_tenant_that_sends_and_hears_nothing_is_silent_until_it_hears_again(aws: LocalAws) -> None:
+    """SES's events are lost from the first on; the next mail after an hour shows it, the next event ends it."""
+    lost = aws.control.inject_event_fault("lose")
+    tenant = aws.tenant_with_feedback()
+    assert len(aws.control.wait_for_events(2, account=tenant.account, lost=True)) == 2
+    assert aws.api.provider(tenant.tenant_id).body["feedback"] == "unproven"
+    an_hour_passes(aws, tenant)
+    assert aws.api.submit(tenant.tenant_id, {"requestId": "r1", "message": MESSAGE}).status == 202
+    record = wait_until(aws, tenant, "silent")
+    for name in (tenant.account, f"mail-{tenant.tenant_id}"):
+        assert name in record["feedbackHint"]
+    assert aws.control.event_fault_hits(lost) > 0
+    aws.control.calm()
+    assert aws.api.verify(tenant.tenant_id).status == 200
+    assert wait_until(aws, tenant, "proven")["feedbackHint"] is None
