@@ -697,6 +697,24 @@ def test_a_written_outcome_whose_reply_was_lost_stays_as_it_is(rule: str) -> Non
     assert len(bench.provider.mails) == 1
 
 
+@pytest.mark.parametrize("rule", ["accept", "fail_rejected", "mark_unknown"])
+def test_an_outcome_that_neither_table_nor_queue_took_at_first_is_not_forgotten(rule: str) -> None:
+    """The queue works again a moment later: what it then takes carries the outcome, whatever the caller chose for an unknown."""
+    outcome, status = OUTCOMES[rule]
+    bench = Bench(outcomes=[outcome])
+    bench.messages.before = down("DynamoDB", rule)
+    refusals = iter([True, True])  # the queue is asked twice about each message
+    bench.queue.refuses = lambda _: next(refusals, False)
+    assert bench.receive(a_queue_message(onUnknown="resend")) == []
+    assert bench.record().status is Status.SENDING
+    queue_message = last_copy(bench)
+    bench.messages.before = lambda _: None
+    bench.clock.advance(timedelta(seconds=10))
+    assert bench.receive(queue_message) == []
+    assert bench.record().status is status
+    assert len(bench.provider.mails) == 1
+
+
 def test_a_proof_that_cannot_be_written_yet_travels_on() -> None:
     """One message goes on with it, and only one."""
     bench = Bench()

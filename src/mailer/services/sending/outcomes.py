@@ -21,7 +21,7 @@ def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outc
     """Write the outcome to the record; if the table does not take it, requeue the message with the outcome as proof.
 
     Raises:
-        DependencyError: neither the table nor the queue took it, or its body is not safe yet: SQS must redeliver the message.
+        DependencyError: neither the table nor the queue took it, or its body is not safe yet: the request must be requeued.
     """
     if isinstance(outcome, NotSent):
         outcome = replace(outcome, error=with_remediation(outcome.error, row))

@@ -30,7 +30,7 @@ from mailer.services.sending.jobs import Job, Received, SendDependencies
 from mailer.services.sending.outcomes import record_outcome, record_tenant_fault
 from mailer.services.sending.requeueing.deferral import defer, end_job, keep_for_operator
 from mailer.services.sending.requeueing.reconcile import reconcile
-from mailer.services.sending.requeueing.requeue import carry_proof, park, requeue_at
+from mailer.services.sending.requeueing.requeue import ProofNotCarriedError, carry_proof, park, requeue_at
 from mailer.services.sending.slots import (
     PreparedSend,
     ScheduledSend,
@@ -117,6 +117,8 @@ def _or_defer[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T |
 def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
     """Defer a request because an AWS service failed; only requeue it if the table fails too, or its proof is not recorded yet."""
     job = job.failed()
+    if isinstance(failure, ProofNotCarriedError):
+        job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, proof=failure.proof)))
     until = deps.clock.now() + retry_delay(NotSent(failure.error), job.queue_message.failures)
     if job.queue_message.proof:
         requeue_at(job, deps, until)
