@@ -300,6 +300,7 @@ def test_a_range_is_what_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("query", "path"),
     [
+        ({"to": "0001-01-01T00:00:00Z"}, "to"),
         ({"from": "2026-11-24"}, "from"),
         ({"from": "1795514400000"}, "from"),
         ({"to": "2026-11-24T10:00:00"}, "to"),
@@ -309,7 +310,7 @@ def test_a_range_is_what_was_asked_for() -> None:
         ({"from": "2026-11-24T12:15:00Z"}, "from"),
         ({"from": "2027-01-01T00:00:00Z"}, "from"),
         ({"from": "2026-08-25T23:59:59Z"}, "from"),
-        ({"to": "2026-08-01T00:00:00Z"}, "from"),
+        ({"to": "2026-08-01T00:00:00Z"}, "to"),
     ],
 )
 def test_what_makes_no_range_is_refused(query: dict[str, str], path: str) -> None:

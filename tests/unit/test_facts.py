@@ -1,7 +1,9 @@
 """What SES told of each recipient: the same facts whatever came first, however often."""
 
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,8 +72,21 @@ def test_counts_tell_when_it_began_and_when_it_was_last() -> None:
         "a@example.com": {RecipientStatus.DELIVERED: a_fact(1)},
         "b@example.com": {RecipientStatus.DELAYED: a_fact(0), RecipientStatus.BOUNCED: a_fact(9)},
     }
-    assert counts_of(facts) == FeedbackCounts(delivered=1, bounced=1, first_at=NOON, last_at=NOON + 9 * MINUTE, rank=8)
+    assert counts_of(facts) == FeedbackCounts(delivered=1, bounced=1, first_at=NOON, last_at=NOON + 9 * MINUTE, rank=16)
     assert counts_of(NO_FACTS) is None
+
+
+@pytest.mark.parametrize("later", [0, 9])
+def test_a_bounce_of_a_mail_that_was_sent_counts_whichever_came_first(later: int) -> None:
+    """SES keeps one mail back because of its own list, and another to the same recipient bounces."""
+    kept_back, real = replace(a_fact(5), unsent=True), a_fact(later)
+    facts = [{"jo@example.com": {RecipientStatus.BOUNCED: fact}} for fact in (kept_back, real)]
+    told, before = counts_of(merged(*facts)), counts_of(facts[0])
+    assert told == counts_of(merged(*reversed(facts)))
+    assert told is not None
+    assert before is not None
+    assert ((before.bounced, before.bounced_unsent), (told.bounced, told.bounced_unsent)) == ((1, 1), (1, 0))
+    assert told.replaces(before)
 
 
 @given(numbers=st.lists(st.integers(0, 200), min_size=60, max_size=120, unique=True))

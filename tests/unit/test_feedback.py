@@ -98,7 +98,7 @@ def test_what_became_of_a_mail_stands_beside_sent() -> None:
     assert inbox.record == replace(a_sent(), feedback=inbox.record.feedback)
     counts = inbox.record.feedback
     assert counts is not None
-    assert (counts.delivered, counts.bounced, counts.complained, counts.rank) == (1, 1, 0, 8)
+    assert (counts.delivered, counts.bounced, counts.complained, counts.rank) == (1, 1, 0, 16)
     assert {email: list(facts) for email, facts in inbox.table.facts("acme", "r1").items()} == {
         "jo@example.com": ["delivered"],
         "gone@example.net": ["bounced"],
@@ -182,6 +182,20 @@ def test_any_event_of_an_attempt_proves_that_ses_accepted_it(status: Status, kin
     assert not delivery.allows(begin, sent)
 
 
+def test_a_body_that_was_parked_meanwhile_goes_too() -> None:
+    """A worker holds an unknown for an operator while its event is on the way."""
+    inbox = Inbox(a_sent(Status.UNKNOWN))
+    inbox.parked.bodies["parked/acme/r1/0.json"] = "{}"
+
+    def hold(_: Any) -> None:
+        inbox.messages.before = lambda _: None
+        inbox.messages.records["acme", "r1"] = replace(inbox.record, parked="parked/acme/r1/0.json")
+
+    inbox.messages.before = hold
+    assert inbox.take(an_envelope()) == []
+    assert (inbox.record.status, inbox.parked.bodies) == (Status.SENT, {})
+
+
 def test_an_event_of_an_earlier_attempt_proves_as_much() -> None:
     """The request was queued again since, and begun again, from another account."""
     earlier = EarlierAttempt(1, ACCOUNT, REGION)
@@ -199,7 +213,8 @@ def test_evidence_against_an_end_changes_nothing_and_is_counted(status: Status) 
     inbox = Inbox(a_sent(status))
     assert inbox.take(an_envelope()) == []
     assert (inbox.record, inbox.table.of_request, inbox.refusals) == (a_sent(status), {}, [Refusal.CONTRADICTION])
-    assert (inbox.reacted, inbox.listener.versions) == ([], [])
+    assert [accepted.record for accepted in inbox.reacted] == [a_sent(status)]  # a bounce or a complaint is one all the same
+    assert inbox.listener.versions == []
 
 
 @pytest.mark.parametrize(("meanwhile", "refusals"), [(Status.SENT, []), (Status.FAILED, [Refusal.CONTRADICTION])])
@@ -252,7 +267,8 @@ def test_an_attempt_of_an_account_that_is_not_known_has_no_events() -> None:
     """A key that was verified before accounts were kept has to be verified once more."""
     inbox = Inbox(a_sent(account=None))
     inbox.take(an_envelope())
-    assert inbox.refusals == [Refusal.FOREIGN_ACCOUNT]
+    assert inbox.refusals == [Refusal.UNKNOWN_ACCOUNT]
+    assert Refusal.UNKNOWN_ACCOUNT not in FORGED
 
 
 def test_an_attempt_that_was_proven_unsent_has_no_events() -> None:
@@ -429,7 +445,7 @@ def test_a_bug_costs_one_event() -> None:
 def test_later_counts_are_not_overwritten_by_a_slow_writer() -> None:
     """Of two functions at the same mail the one that knows more has the last word, whichever writes last."""
     inbox = Inbox(a_sent())
-    more = FeedbackCounts(complained=1, first_at=NOON, last_at=NOON + MINUTE, rank=6)
+    more = FeedbackCounts(complained=1, first_at=NOON, last_at=NOON + MINUTE, rank=12)
 
     def newer(change: Any) -> None:
         if change.rule is delivery.NOTE_FEEDBACK:

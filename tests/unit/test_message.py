@@ -241,6 +241,7 @@ TOO_LONG: list[tuple[str, int, dict[str, Any]]] = [
         ("message.calendar.content", {"calendar": {"method": "REQUEST", "content": "VCALENDAR"}}),
         ("message.tags.?", {"tags": {"a b": "c"}}),
         ("message.tags.a", {"tags": {"a": "c d"}}),
+        ("message.tags.tenantmail-verify", {"tags": {"tenantmail-verify": "1"}}),
         ("message.tags.a", {"tags": {"a": ""}}),
         *((path, fields) for path, _, fields in TOO_LONG),
         ("message", {"to": [BOX] * 60, "cc": [BOX] * 41}),

@@ -40,6 +40,8 @@ def of_acme(record: Delivery) -> Counts:
         (sent(feedback=told(delivered=2, bounced=1)), Counts(sent=3, delivered=2, bounced=1)),
         (sent(feedback=told(soft_bounced=1, complained=1, delayed=1)), Counts(sent=3, soft_bounced=1, complained=1)),
         (sent(feedback=told(rejected=3)), Counts(sent=3)),
+        (sent(feedback=told(bounced=2, bounced_unsent=1)), Counts(sent=3, bounced=1)),  # as SES, which leaves them out of its rates
+        (sent(feedback=told(complained=2, complained_unsent=2)), Counts(sent=3)),
         (a_delivery(status=Status.FAILED, recipients=3), Counts(failed=3)),
         (a_delivery(status=Status.FAILED, recipients=3, suppressed=1), Counts(failed=2, suppressed=1)),
         (a_delivery(status=Status.FAILED, recipients=3, error=ErrorInfo("recipient_suppressed", "all")), Counts(suppressed=3)),

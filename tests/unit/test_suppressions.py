@@ -288,6 +288,15 @@ def test_what_was_lifted_stays_lifted_whatever_comes_late() -> None:
     assert judge(entry, hard(at=LIFTING.at)) is entry
 
 
+def test_what_happens_while_an_address_is_lifted_stands() -> None:
+    """SES is asked in between, which takes seconds; the lifting is of the time before."""
+    meanwhile = after(hard(at=LIFTING.at + MINUTE), soft("r9", LIFTING.at + MINUTE))
+    entry = lift(meanwhile, LIFTING)
+    assert entry.suppression == meanwhile.suppression
+    assert entry.soft_bounces == meanwhile.soft_bounces
+    assert entry.lifted == LIFTING
+
+
 def test_what_bounces_again_after_the_lifting_is_suppressed_again() -> None:
     """It was lifted in vain."""
     entry = after(hard(at=LIFTING.at + MINUTE), entry=lift(after(hard()), LIFTING))

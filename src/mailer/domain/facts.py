@@ -45,6 +45,8 @@ class Fact:
     """The enhanced status code (RFC 3463), such as 5.1.1; empty where SES gave none."""
     diagnostic: str = field(default="", repr=False)
     """What the receiving server said, cut; it may hold the address."""
+    unsent: bool = False
+    """Whether SES kept the mail back because the account's own list holds the address: SES leaves that out of the account's rates."""
     first_at: datetime | None = None
     """When the recipient was told to be in this status first; None: at `at`."""
 
@@ -54,9 +56,9 @@ class Fact:
         return self.first_at or self.at
 
     def joined(self, other: "Fact") -> "Fact":
-        """Return the later of two facts, with the time of the first."""
+        """Return the later of two facts, with the time of the first; if either is of a mail that was sent, so is the result."""
         later, since = max(self, other, key=_lateness), min(self.since, other.since)
-        return replace(later, first_at=since if since < later.at else None)
+        return replace(later, first_at=since if since < later.at else None, unsent=self.unsent and other.unsent)
 
 
 def _lateness(fact: Fact) -> tuple[datetime, str, str]:
@@ -107,10 +109,14 @@ class FeedbackCounts:
     soft_bounced: int = 0
     complained: int = 0
     rejected: int = 0
+    bounced_unsent: int = 0
+    """Of those bounced: kept back by SES because of the account's own list, outside the rates."""
+    complained_unsent: int = 0
+    """The same of those complained."""
     first_at: datetime
     last_at: datetime
     rank: int
-    """Sum of the significances: grows with each recipient's status, so that older counts never replace newer ones."""
+    """Twice the sum of the significances, less those unsent: it only grows, so that older counts never replace newer ones."""
 
     def replaces(self, other: "FeedbackCounts | None") -> bool:
         """Whether these counts know of more than others do."""
@@ -124,9 +130,12 @@ def counts_of(facts: Facts) -> FeedbackCounts | None:
         return None
     each = [fact for of_one in facts.values() for fact in of_one.values()]
     by_status = Counter(recipient.status.value for recipient in shown)
+    unsent = Counter(recipient.status for recipient in shown if recipient.fact.unsent)
     return FeedbackCounts(
         **by_status,
+        bounced_unsent=unsent[RecipientStatus.BOUNCED],
+        complained_unsent=unsent[RecipientStatus.COMPLAINED],
         first_at=min(fact.since for fact in each),
         last_at=max(fact.at for fact in each),
-        rank=sum(recipient.status.significance for recipient in shown),
+        rank=sum(2 * recipient.status.significance - recipient.fact.unsent for recipient in shown),
     )

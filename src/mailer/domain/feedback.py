@@ -21,8 +21,11 @@ from mailer.domain.moments import from_millis, to_millis
 from mailer.domain.tags import ATTEMPT, REQUEST, SIMULATION, TENANT, VERIFY, request_id_of
 from mailer.domain.wire import load
 
+ON_ACCOUNT_LIST = "OnAccountSuppressionList"
+"""Subtype of a bounce or complaint about a mail that SES did not send, because the account's own suppression list holds the address."""
+
 MAX_DIAGNOSTIC = 500
-"""Characters of what a receiving server said."""
+"""Bytes of what a receiving server said: 50 recipients with each kind of fact then fit into one item of DynamoDB (400 KB)."""
 
 
 class EventKind(StrEnum):
@@ -50,7 +53,9 @@ class Refusal(StrEnum):
     BAD_TAGS = "bad_tags"
     """Its tags are none that we write."""
     FOREIGN_ACCOUNT = "foreign_account"
-    """It comes from another account or region than the attempt was sent from, or that is not known."""
+    """It comes from another account or region than the attempt was sent from."""
+    UNKNOWN_ACCOUNT = "unknown_account"
+    """Nobody knows the account that the attempt was sent from: the config was verified before accounts were kept."""
     NO_ATTEMPT = "no_attempt"
     """The attempt was never made, or SES cannot have accepted it."""
     WRONG_MESSAGE = "wrong_message"
@@ -138,7 +143,7 @@ def _moment(value: Any) -> datetime:
 
 def _line(value: Any) -> str:
     """Read what somebody's server may have written: cut, and without what UTF-8 cannot carry."""
-    return value[:MAX_DIAGNOSTIC].encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+    return value[:MAX_DIAGNOSTIC].encode("utf-8", "replace")[:MAX_DIAGNOSTIC].decode("utf-8", "ignore") if isinstance(value, str) else ""
 
 
 def _own_tags(value: Any) -> Any:
@@ -311,7 +316,8 @@ _ENVELOPE_PRECISION = timedelta(seconds=1)
 def _event(envelope: _Envelope, report: _Report, ref: MailRef | VerifyRef | None) -> SesEvent:
     mail = envelope.detail.mail
     latest = envelope.time + _ENVELOPE_PRECISION
-    at = min(report.at or envelope.time, latest)
+    # A bounce has the time of the other server's clock, and cannot be older than its mail.
+    at = min(max(report.at or envelope.time, mail.timestamp), latest)
     return SesEvent(
         kind=envelope.detail.event_type,
         account=envelope.account,
@@ -335,18 +341,19 @@ def _recipients(report: _Report, at: datetime, destination: Sequence[str]) -> It
     for told in report.recipients:
         email = _recipient(_address(told.email_address), known)
         if email and report.status:
-            yield RecipientReport(email, report.status, Fact(at, _smtp_status(told), told.diagnostic_code))
+            unsent = report.subtype == ON_ACCOUNT_LIST
+            yield RecipientReport(email, report.status, Fact(at, _smtp_status(told), told.diagnostic_code, unsent))
 
 
 def _recipient(address: str | None, known: Mapping[str, str]) -> str | None:
-    """Return the recipient of the mail that an address stands for.
+    """Return the recipient of the mail that an address stands for; None if it is none of them.
 
     A bounce names who did not get it in the end, in the spelling of the last server: where the mail was forwarded, an address that
-    it was never sent to.
+    it was never sent to. A hostile server could name anybody, who must not be suppressed for that.
     """
     if address is None or len(known) == 1:
         return next(iter(known.values()), None) if address else None
-    return known.get(address.lower(), address)
+    return known.get(address.lower()) if known else address
 
 
 _ADDRESS = re.compile(r"[^\s<>@\x00-\x20\x7f]{1,256}@[^\s<>@\x00-\x20\x7f]{1,255}")

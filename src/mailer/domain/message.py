@@ -15,7 +15,7 @@ from mailer.domain import file_types, header_text
 from mailer.domain.addresses import MAX_WRITTEN, address_fault, ascii_address, same_mailbox
 from mailer.domain.errors import Problem, RequestError
 from mailer.domain.large_mail import LARGE_BYTES
-from mailer.domain.tags import OWN_TAGS
+from mailer.domain.tags import OWN_TAGS, RESERVED
 from mailer.domain.wire import STRICT_BOOL, Path, WireModel, at_most, checked, fault, faults, load_object, matching, parse
 
 MAX_RAW_BYTES = LARGE_BYTES
@@ -328,6 +328,14 @@ class EmailMessage(WireModel):
         if count > MAX_RECIPIENTS:
             raise fault(f"has {count} recipients; SES takes {MAX_RECIPIENTS} in to, cc and bcc together", ("to",))
         return bcc
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_the_callers(cls, tags: dict[str, str]) -> dict[str, str]:
+        problem = f"is a tag of the service's own: names that begin with {RESERVED} are reserved"
+        if taken := [(("tags", name), problem) for name in tags if name.startswith(RESERVED)]:
+            raise faults(taken)
+        return tags
 
     @field_validator("headers")
     @classmethod

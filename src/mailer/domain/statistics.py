@@ -105,9 +105,9 @@ def _counts(record: Delivery) -> Counts:
                 sent=others,
                 suppressed=suppressed,
                 delivered=told.delivered if told else 0,
-                bounced=told.bounced if told else 0,
+                bounced=told.bounced - told.bounced_unsent if told else 0,
                 soft_bounced=told.soft_bounced if told else 0,
-                complained=told.complained if told else 0,
+                complained=told.complained - told.complained_unsent if told else 0,
             )
         case Status.FAILED:
             return Counts(failed=others, suppressed=suppressed)

@@ -282,5 +282,10 @@ def suppress_manually(entry: Entry, suppression: Suppression, now: datetime) -> 
 
 
 def lift(entry: Entry, lifting: Lifting) -> Entry:
-    """Return the entry once its address may be mailed again; its soft bounces are forgotten too."""
-    return replace(entry, suppression=None, soft_bounces={}, delivered_at=None, lifted=lifting)
+    """Return the entry once its address may be mailed again; its soft bounces are forgotten too.
+
+    What happened after the lifting was asked for stands: SES is asked in between, and may tell of a bounce meanwhile.
+    """
+    stands = entry.suppression if entry.suppression and entry.suppression.at > lifting.at else None
+    soft = {request_id: at for request_id, at in entry.soft_bounces.items() if at > lifting.at}
+    return replace(entry, suppression=stands, soft_bounces=soft, delivered_at=None, lifted=lifting)

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 OWN_TAGS = 4
 """Tags that are added to those of the caller."""
 
+RESERVED = "tenantmail-"
+"""How the names of our tags begin; callers' tags must not, as an event of SES would then tell of another mail, or of none."""
+
 TENANT, REQUEST, ATTEMPT, VERIFY = "tenantmail-tenant", "tenantmail-request", "tenantmail-attempt", "tenantmail-verify"
 CORRELATION, SIMULATION = "tenantmail-correlation", "tenantmail-simulation"
 
@@ -22,14 +25,14 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 def tagged(
     tags: Mapping[str, str], *, tenant_id: str, request_id: str, attempt: int, correlation_id: str | None = None
 ) -> Mapping[str, str]:
-    """Add our tags to a caller's; if the names are equal, ours counts.
+    """Add our tags to a caller's, of which those with a reserved name are left out.
 
     A requestId may hold what a tag may not: `_` stands for itself as `__`, `.` as `_d`, `:` as `_c`. So may a correlation id; one that a
     producer made of other characters is not told.
     """
     correlation = {CORRELATION: correlation_id.translate(_ESCAPES)} if correlation_id and _ID.fullmatch(correlation_id) else {}
     return {
-        **tags,
+        **{name: value for name, value in tags.items() if not name.startswith(RESERVED)},
         **correlation,
         TENANT: tenant_id,
         REQUEST: request_id.translate(_ESCAPES),

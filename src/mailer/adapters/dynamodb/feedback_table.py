@@ -119,7 +119,7 @@ def item_of(tenant_id: str, request_id: str, facts: Facts) -> Item:
 
 def _fact(fact: Fact) -> Item:
     texts = {"smtpStatus": fact.smtp_status or None, "diagnostic": fact.diagnostic or None}
-    return {"M": codec.encode_all({"at": fact.at, "firstAt": fact.first_at, **texts})}
+    return {"M": codec.encode_all({"at": fact.at, "firstAt": fact.first_at, "unsent": fact.unsent or None, **texts})}
 
 
 def facts_of(item: Mapping[str, Any]) -> Facts:
@@ -143,4 +143,5 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
 def _from_fact(told: Mapping[str, Any]) -> Fact:
     smtp_status, diagnostic = (codec.text(told[name]) if name in told else "" for name in ("smtpStatus", "diagnostic"))
     first_at = codec.moment(told["firstAt"]) if "firstAt" in told else None
-    return Fact(codec.moment(told["at"]), smtp_status, diagnostic, first_at)
+    unsent = "unsent" in told and codec.flag(told["unsent"])
+    return Fact(codec.moment(told["at"]), smtp_status, diagnostic, unsent, first_at)

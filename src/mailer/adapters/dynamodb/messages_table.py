@@ -187,6 +187,8 @@ _COUNTED = {
     "soft_bounced": "softBounced",
     "complained": "complained",
     "rejected": "rejected",
+    "bounced_unsent": "bouncedUnsent",
+    "complained_unsent": "complainedUnsent",
     "rank": "rank",
 }
 

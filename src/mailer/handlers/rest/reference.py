@@ -92,7 +92,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "calendar": "An iCalendar invite, sent as an alternative of the text.",
         "listUnsubscribe": "How to leave the list: the header List-Unsubscribe, and List-Unsubscribe-Post with oneClick (RFC 8058).",
         "headers": "Custom headers by name. Those that the service, SES or a relay writes are refused, as is any name given twice.",
-        "tags": "SES message tags. They need a configuration set in the provider config.",
+        "tags": "SES message tags. They need a configuration set in the provider config. Names that begin with `tenantmail-` are reserved.",
         "attachments": "Files; with text, html and calendar at most 100 parts.",
     },
     "Mailbox": {
@@ -330,7 +330,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "from": "When it begins.",
         "sent": "Recipients whose mail SES accepted.",
         "delivered": "Of those sent: their server took it, and nothing worse came after that.",
-        "bounced": "Of those sent: bounced for good.",
+        "bounced": "Of those sent: bounced for good; without those that SES kept back because of the account's own suppression list.",
         "softBounced": "Of those sent: bounced for now.",
         "complained": "Of those sent: said that it is spam.",
         "failed": "Recipients of requests that ended as `failed`.",

@@ -67,6 +67,8 @@ def fault(event: SesEvent, mail: MailRef, record: Delivery) -> Refusal | None:
     sent_from = record.sent_from(mail.attempt)
     if sent_from is None:
         return Refusal.NO_ATTEMPT
+    if sent_from[0] is None:
+        return Refusal.UNKNOWN_ACCOUNT
     if sent_from != (event.account, event.region) or event.sending_account not in (None, event.account):
         return Refusal.FOREIGN_ACCOUNT
     message_id = record.message_id_of(mail.attempt)

@@ -67,6 +67,8 @@ def _take(event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
     matched = match(event, deps)
     recorded = record_event(matched, deps) if isinstance(matched, AcceptedEvent) else matched
     if isinstance(recorded, Refusal):
+        if recorded is Refusal.CONTRADICTION and isinstance(matched, AcceptedEvent):
+            _react(matched, deps)  # the record stays as it is, but whoever bounced or complained must not be written to again
         return recorded
     _tell(recorded, deps)
     return None
@@ -77,9 +79,13 @@ def _take_verify(ref: VerifyRef, event: SesEvent, deps: FeedbackDependencies) ->
     return next(filter(None, refusals), None)
 
 
-def _tell(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
+def _react(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
     for reaction in deps.reactions:
         reaction(accepted)
+
+
+def _tell(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
+    _react(accepted, deps)
     record = accepted.record
     if record.provider_version is not None and accepted.mail.attempt == record.attempt:
         for listener in deps.listeners:

@@ -45,9 +45,12 @@ def _confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Delivery 
     except RefusedError as refusal:
         if refusal.current is None:
             return Refusal.NO_RECORD
-        return refusal.current if refusal.current.status is Status.SENT else Refusal.CONTRADICTION
+        if refusal.current.status is not Status.SENT:
+            return Refusal.CONTRADICTION
+        discard(refusal.current.parked, deps)
+        return refusal.current
     deps.telemetry.recorded(confirmed)
-    discard(record.parked, deps)
+    discard(confirmed.parked, deps)
     return confirmed
 
 

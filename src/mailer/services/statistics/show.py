@@ -44,9 +44,11 @@ def show_statistics(
     """Return what became of a tenant's mail, by hours or days of UTC: from the period that `since` is in to the one before `until`.
 
     Raises:
-        RequestError: `from` is not before `to`, or longer ago than counts are kept.
+        RequestError: `from` is not before `to`, or one of them is longer ago than counts are kept.
     """
     until = min(until or now, now)
+    if until < floor(now - RETENTION, "day"):
+        raise RequestError([_kept("to")])
     end = ceil(until, period)
     begin = floor(since, period) if since else end - DEFAULT_RANGE[period]
     _must_be_kept(begin, since, until, now)
@@ -63,7 +65,11 @@ def _must_be_kept(begin: datetime, since: datetime | None, until: datetime, now:
     if since is not None and since >= until:
         raise RequestError([Problem("from", "must be before to, and in the past")])
     if begin < floor(now - RETENTION, "day"):
-        raise RequestError([Problem("from", f"must be at most {RETENTION.days} days ago: counts are kept no longer")])
+        raise RequestError([_kept("from")])
+
+
+def _kept(parameter: str) -> Problem:
+    return Problem(parameter, f"must be at most {RETENTION.days} days ago: counts are kept no longer")
 
 
 def _account_of(row: Provider | UnreadableError | None) -> tuple[str, str] | None:
