@@ -66,6 +66,7 @@ def test_a_tenant_that_sends_and_hears_nothing_is_silent_until_it_hears_again(aw
     assert aws.api.provider(tenant.tenant_id).body["feedback"] == "unproven"
     an_hour_passes(aws, tenant)
     assert aws.api.submit(tenant.tenant_id, {"requestId": "r1", "message": MESSAGE}).status == 202
+    assert aws.api.wait_for(tenant.tenant_id, "r1")["status"] == "sent"
     record = wait_until(aws, tenant, "silent")
     for name in (tenant.account, f"mail-{tenant.tenant_id}"):
         assert name in record["feedbackHint"]

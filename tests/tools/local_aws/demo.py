@@ -135,7 +135,7 @@ class Demo:
             request["tenantId"], request["requestId"], lambda seen: seen["status"] in END_STATUSES or bool(seen["error"])
         )
         error = record["error"]
-        said = f"{error['code']}: {error['message']}\n{error['hint']}" if error else record["messageId"]
+        said = f"{error['code']}: {error['message']}\n{error['hint']}" if error else ""
         return Row(case, way, request["tenantId"], record["status"], said, self._eml(record.get("messageId")))
 
     def _refused(self, case: str, tenant_id: str, status: int, problem: Mapping[str, Any]) -> Row:
