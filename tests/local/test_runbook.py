@@ -12,7 +12,7 @@ import pytest
 
 from mailer import wiring
 from mailer.settings import settings
-from mailer_ops import operate
+from mailer_ops import operate, stack
 from support.aws import tables
 from tools.local_aws.running import LocalAws
 from tools.local_aws.server import NO_OWN_SETUP, PLATFORM
@@ -51,7 +51,7 @@ def commands() -> list[Command]:
 @pytest.fixture
 def shell(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An operator's shell; the local API has an address of its own. The program runs in this process, to start but once."""
-    for name, value in {**PLATFORM, **NO_OWN_SETUP, **dict.fromkeys(operate.OUTPUTS.values(), "")}.items():
+    for name, value in {**PLATFORM, **NO_OWN_SETUP, **dict.fromkeys(stack.OUTPUTS.values(), "")}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.addresses.aws)
     monkeypatch.setenv("TENANTMAIL_API", aws.stack.api_url)

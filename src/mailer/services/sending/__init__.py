@@ -17,7 +17,8 @@ When a reply is lost
   called again. The provider adapter returns `MaybeSent` and `record_outcome` writes `unknown`; for a worker that died `reconcile`, or
   the sweeper, writes it once the attempt's deadline has passed (`time_out`). With `onUnknown: hold`, the default, the body is parked and
   the request stays `unknown` until an operator resolves it. With `resend` it is queued again, once the worker must be dead, and marked
-  `maybe_sent`: from then on it ends only as `sent` or `unknown`. An event of SES that proves acceptance makes an `unknown` `sent`.
+  `maybe_sent`: the mail may arrive twice, and from then on it ends only as `sent` or `unknown`. An event of SES that proves acceptance
+  makes an `unknown` `sent`.
 - The table's reply to the fence: it is not known whether the fence was passed, so SES is not called; the message goes back to the queue
   with the proof that the attempt was not sent (`carry_proof`).
 - The table's reply to the outcome: the message goes back to the queue with the outcome as its proof; the next worker records it.
