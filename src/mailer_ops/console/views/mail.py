@@ -11,8 +11,8 @@ from email.parser import BytesParser
 LARGEST_INLINE = 4 * 1024 * 1024
 """Bytes of the images that a mail's HTML is shown with."""
 
-_CID = re.compile(r"""(["'(])cid:([^"')\s]+)""", re.IGNORECASE)
-_REMOTE = re.compile(r"""(?:\bsrc(?:set)?\s*=\s*["']?|\bbackground\s*=\s*["']?|url\(\s*["']?)\s*(?:https?:)?//""", re.IGNORECASE)
+_CID = re.compile(r"""(["'(])cid:([^"')\s]+)""", re.IGNORECASE | re.ASCII)
+_REMOTE = re.compile(r"""(?:\bsrc(?:set)?\s*=\s*["']?|\bbackground\s*=\s*["']?|url\(\s*["']?)\s*(?:https?:)?//""", re.IGNORECASE | re.ASCII)
 _IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 
