@@ -94,11 +94,12 @@ class Demo:
         """Send, and wait for what SES tells after it has accepted the mail."""
         request = self._request(tenant, message)
         self._aws.enqueue_request(request)
-        counts = self._aws.api.wait_for(tenant.tenant_id, request["requestId"], lambda seen: bool((seen["feedback"] or {}).get(status)))
+        sent = self._ended(case, "SQS", request)
+        self._aws.api.wait_for(tenant.tenant_id, request["requestId"], lambda seen: bool((seen["feedback"] or {}).get(status)))
         told = self._aws.api.call("GET", f"/tenants/{tenant.tenant_id}/messages/{request['requestId']}/feedback").body
         [recipient] = told["recipients"]
         said = " ".join(filter(None, [recipient["email"], recipient.get("diagnostic")]))
-        return Row(case, "SQS", tenant.tenant_id, recipient["status"], said, self._eml(counts["messageId"]))
+        return replace(sent, outcome=recipient["status"], said=said)
 
     def by_api(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
         request = self._request(tenant, message)
