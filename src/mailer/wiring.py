@@ -89,7 +89,8 @@ _JSON_SERVICES = frozenset({"dynamodb", "events", "kms", "sqs"})
 def dynamodb() -> "DynamoDBClient":
     """Return the DynamoDB client."""
     client: DynamoDBClient = _client("dynamodb", _COMPILED)
-    call_directly(client, formats.DYNAMODB, again=lambda: _client("dynamodb", _REPEATING))
+    repeating = _client("dynamodb", _REPEATING)  # made now: threads that all need it at once would each make one, while the table fails
+    call_directly(client, formats.DYNAMODB, again=lambda: repeating)
     return client
 
 
