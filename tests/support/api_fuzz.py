@@ -133,9 +133,12 @@ class Api:
         schema.app = self
         return schema
 
-    def state_machine(self) -> type[APIStateMachine]:
-        """Return a machine that feeds what it was answered into the calls that come after, for two tenants that exist."""
-        api, schema = self, accepted()
+    def state_machine(self, paths: str = ".*") -> type[APIStateMachine]:
+        """Return a machine that feeds what it was answered into the calls that come after, for two tenants that exist.
+
+        It calls the operations alone whose path matches the regular expression.
+        """
+        api, schema = self, accepted().include(path_regex=paths)
         schema.app = self
 
         class Machine(schema.as_state_machine()):  # type: ignore[misc]  # made at run time
