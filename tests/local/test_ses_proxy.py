@@ -275,6 +275,16 @@ def test_a_connection_may_end_at_any_moment(ses: Alone, action: str, when: str, 
     assert len(ses.control.mails()) == accepted
 
 
+def test_a_request_cut_off_at_its_head_still_tells_whose_it_was(ses: Alone) -> None:
+    """Its client has written the whole, and knows no more than of one that was cut off later."""
+    ses.control.mark("billing")
+    ses.control.inject("reset", when="head")
+    with pytest.raises(CUT):
+        send(client_for(ses.url))
+    [request] = ses.control.requests(outcome="reset")
+    assert (request.operation, request.marks) == ("SendRawEmail", ["billing"])
+
+
 def test_a_reset_is_a_reset(ses: Alone) -> None:
     """`reset` sends a TCP RST, not an orderly end."""
     ses.control.inject("reset")

@@ -56,6 +56,10 @@ class LogEntry:
         return asdict(self)
 
 
+GLIMPSE = 1.0
+"""Seconds to wait for the first bytes of a body that is not read to its end."""
+
+
 class Changes:
     """Wakes those who wait for something to happen on the wire."""
 
@@ -286,6 +290,8 @@ class Misfortune:
         return None
 
     async def _sever(self, fault: Fault, answered: Response | None) -> None:
+        if self._request and fault.when is When.HEAD and self._wire.mark:
+            await self._glimpse(self._request)
         if fault.action is Action.HANG:
             self._entry.outcome = "hung"
             self._wire.changes.notify()
@@ -311,6 +317,13 @@ class Misfortune:
             task.cancel()
         if gone and gone.done() and not gone.cancelled():
             gone.exception()  # a reset by the client is no error of ours
+
+    async def _glimpse(self, request: Request) -> None:
+        """Note down whose request it was, as far as the beginning of its body says so: the client may have written the whole."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GLIMPSE):
+                request.body = await self._reader.read(STREAM_LIMIT)
+        self._wire.note(self._entry, request)
 
     async def _dribble(self, answered: Response, seconds: float) -> None:
         whole = answered.head + answered.raw_body
