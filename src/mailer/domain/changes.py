@@ -68,6 +68,10 @@ class Fence:
     owner: str
 
 
+ATTEMPT_NOT_KNOWN = 0
+"""The attempt in the proof of a worker that got no answer to `begin`: its owner token alone identifies it."""
+
+
 @dataclass(frozen=True, slots=True)
 class SentBy:
     """What an attempt is sent by: the provider, its config's version, and account and region, against which SES's events are held."""

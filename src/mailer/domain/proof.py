@@ -49,7 +49,7 @@ def proven_outcome(text: str, request: Request, record: Delivery | None) -> tupl
     It must be of the same content and of an attempt that was made. An acceptance counts at any time, unless the record says so already;
     any other outcome counts only while its attempt is the last one and open.
 
-    The worker that passed the fence is identified by its token alone: a worker that got no answer to `begin` does not know its attempt.
+    The worker that passed the fence is identified by its token alone: without an answer to `begin` it has `ATTEMPT_NOT_KNOWN`.
     """
     proven = from_json(text)
     if proven is None or record is None or not same_content(request.content_hash, record.content_hash):

@@ -79,6 +79,22 @@ OURS = "Operator: the request to SES was not built as SES wants it, which is our
 
 _TOO_LARGE = f"SES refused the message, which has {{size}} bytes, for its size; SendRawEmail takes {SMALL_BYTES}"
 
+PASSING = (
+    Row(
+        ("RequestExpired", "RequestTimeTooSkewed"),
+        "dependency_unavailable",
+        "SES took the request for one of another time",
+        remediation=CLOCK,
+    ),
+    Row(
+        ("RequestAbortedException", "RequestTimeoutException", "RequestTimeout"),
+        "dependency_unavailable",
+        "SES gave up reading the request",
+    ),
+    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", remediation=CLOCK),
+)
+"""Errors of both operations that pass by themselves."""
+
 TABLE = (
     # Passes by itself. SES does not say when: the message is retried when its account, which is slowed down or paused, sends again.
     Row(("Throttling", "ThrottlingException"), "daily_quota_exceeded", "the SES account's quota of 24 hours is used up in {region}",
@@ -87,11 +103,7 @@ TABLE = (
         "the SES account's sending rate was reached in {region}", retry_after=timedelta(seconds=THROTTLE_SETTLES)),
     Row(("SignatureDoesNotMatch",), "dependency_unavailable", "SES took the request for one of another time",
         says=says(r"expired|not yet current"), remediation=CLOCK),
-    Row(("RequestExpired", "RequestTimeTooSkewed"), "dependency_unavailable", "SES took the request for one of another time",
-        remediation=CLOCK),
-    Row(("RequestAbortedException", "RequestTimeoutException", "RequestTimeout"), "dependency_unavailable",
-        "SES gave up reading the request"),
-    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", remediation=CLOCK),
+    *PASSING,
 
     # The tenant's account or config.
     # A remediation only where SES says more than the code does: else `domain.remediation` adds the one that fits the tenant's config.

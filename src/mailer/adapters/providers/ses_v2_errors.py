@@ -6,7 +6,7 @@ a text follows.
 
 from datetime import timedelta
 
-from mailer.adapters.providers.ses_errors import CLOCK, EXPIRED_SESSION, OURS, UNVERIFIED, Row, names_sender, says
+from mailer.adapters.providers.ses_errors import CLOCK, OURS, PASSING, UNVERIFIED, Row, names_sender, says
 from mailer.domain.large_mail import LARGE_BYTES, SMALL_BYTES
 from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
 
@@ -28,11 +28,7 @@ TABLE = (
         retry_after=timedelta(seconds=THROTTLE_SETTLES)),
     Row(_BAD_SIGNATURE, "dependency_unavailable", "SES took the request for one of another time",
         says=says(r"expired|not yet current"), remediation=CLOCK),
-    Row(("RequestExpired", "RequestTimeTooSkewed"), "dependency_unavailable", "SES took the request for one of another time",
-        remediation=CLOCK),
-    Row(("RequestAbortedException", "RequestTimeoutException", "RequestTimeout"), "dependency_unavailable",
-        "SES gave up reading the request"),
-    Row(tuple(sorted(EXPIRED_SESSION)), "dependency_unavailable", "SES took the role's new session for an old one", remediation=CLOCK),
+    *PASSING,
 
     # The tenant's account or config.
     Row(("MessageRejected",), "from_address_not_verified", "SES has not verified the from-address in {region}", says=names_sender),

@@ -20,7 +20,7 @@ When a reply is lost
   `maybe_sent`: the mail may arrive twice, and from then on it ends only as `sent` or `unknown`. An event of SES that proves acceptance
   makes an `unknown` `sent`.
 - The table's reply to the fence: it is not known whether the fence was passed, so SES is not called; the message goes back to the queue
-  with the proof that the attempt was not sent (`carry_proof`).
+  with the proof that the attempt was not sent (`requeue_with_proof`).
 - The table's reply to the outcome: the message goes back to the queue with the outcome as its proof; the next worker records it.
 - SQS's reply to a requeued message: SQS delivers the old message again. Its generation is below the record's then, so it is dropped.
 """

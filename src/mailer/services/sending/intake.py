@@ -125,7 +125,7 @@ def _refuse(received: Received, deps: SendDependencies, refusal: RequestError, s
     `send` is given if only its times are refused: then its content hash is known.
     """
     queue_message = received.queue_message
-    request = Request.of(send, **_papers(queue_message)) if send else _unreadable(queue_message)
+    request = Request.of(send, **_request_fields(queue_message)) if send else _unreadable(queue_message)
     if request is None:
         dead_letter(queue_message, deps, refusal.code, str(refusal))
         return
@@ -137,7 +137,7 @@ def _refuse(received: Received, deps: SendDependencies, refusal: RequestError, s
             dead_letter(queue_message, deps, refusal.code, str(refusal))
 
 
-def _papers(queue_message: QueueMessage) -> dict[str, Any]:
+def _request_fields(queue_message: QueueMessage) -> dict[str, Any]:
     expires_at = queue_message.created_at + DEFAULT_LIFE
     return {
         "created_at": queue_message.created_at,
@@ -154,7 +154,9 @@ def _unreadable(queue_message: QueueMessage) -> Request | None:
         return None
     digest = hashlib.sha256(queue_message.body.encode("utf-8", "surrogatepass")).hexdigest()
     # With the scheme of readable requests, so that it differs from the content of every one of them.
-    return Request(tenant_id=ids[0], request_id=ids[1], content_hash=f"{HASH_SCHEME}:{digest}", recipients=0, **_papers(queue_message))
+    return Request(
+        tenant_id=ids[0], request_id=ids[1], content_hash=f"{HASH_SCHEME}:{digest}", recipients=0, **_request_fields(queue_message)
+    )
 
 
 _MAX_MESSAGE = 2_000

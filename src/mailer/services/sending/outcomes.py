@@ -14,7 +14,7 @@ from mailer.ports import RefusedError
 from mailer.services.requests.ending import maybe_sent_before
 from mailer.services.sending.jobs import Job, SendDependencies
 from mailer.services.sending.requeueing.reconcile import reconcile
-from mailer.services.sending.requeueing.requeue import carry_proof, discard_body, requeue_at, requeue_or_park
+from mailer.services.sending.requeueing.requeue import discard_body, requeue_at, requeue_or_park, requeue_with_proof
 
 
 def record_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, row: Provider | None) -> None:
@@ -53,7 +53,7 @@ def _write_outcome(job: Job, deps: SendDependencies, fence: Fence, outcome: Outc
 
 def _keep_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     try:
-        carry_proof(job, deps, fence, outcome, failure)
+        requeue_with_proof(job, deps, fence, outcome, failure)
     except DependencyError:
         if isinstance(outcome, NotSent) and outcome.error.error_class is not ErrorClass.FAILED:
             # The queue failed, but the table may work: SQS redelivers this same message, and this record lets it be tried then.
@@ -68,11 +68,11 @@ def _record_accepted(job: Job, deps: SendDependencies, fence: Fence, message_id:
     record = _write(job, deps, changes.accept(job.request, deps.clock.now(), fence, message_id))
     if row is not None and row.active is not None and row.faulty_requests:
         version = row.active.version
-        _attempt(deps, job, "clear faults", lambda: deps.providers.clear_faults(job.tenant_id, version))
+        _write_best_effort(deps, job, "clear faults", lambda: deps.providers.clear_faults(job.tenant_id, version))
     return record
 
 
-def _attempt(deps: SendDependencies, job: Job, step: str, write: Callable[[], None]) -> None:
+def _write_best_effort(deps: SendDependencies, job: Job, step: str, write: Callable[[], None]) -> None:
     """Make a write about the tenant; a failure does not affect the request."""
     try:
         write()
@@ -83,7 +83,7 @@ def _attempt(deps: SendDependencies, job: Job, step: str, write: Callable[[], No
 def _record_rejected(job: Job, deps: SendDependencies, fence: Fence, error: ErrorInfo, row: Provider | None) -> Delivery | None:
     if error.code == "sandbox_recipient_not_verified" and row is not None and row.active is not None and row.sandbox != "true":
         version = row.active.version
-        _attempt(deps, job, "learn sandbox", lambda: deps.providers.learn_sandbox(job.tenant_id, version))
+        _write_best_effort(deps, job, "learn sandbox", lambda: deps.providers.learn_sandbox(job.tenant_id, version))
     record = _write(job, deps, changes.fail_rejected(job.request, deps.clock.now(), fence, error))
     if record is None or not record.maybe_sent:
         return record

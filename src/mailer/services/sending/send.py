@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 
 from mailer.domain import changes, proof
-from mailer.domain.changes import Fence, SentBy
+from mailer.domain.changes import ATTEMPT_NOT_KNOWN, Fence, SentBy
 from mailer.domain.delivery import NotSent, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError, ErrorClass, ErrorInfo, NotSentError, RequestError
 from mailer.domain.large_mail import SMALL_BYTES, upload_time
@@ -30,7 +30,7 @@ from mailer.services.sending.jobs import Job, Received, SendDependencies
 from mailer.services.sending.outcomes import record_outcome, record_tenant_fault
 from mailer.services.sending.requeueing.deferral import defer, end_job, keep_for_operator
 from mailer.services.sending.requeueing.reconcile import reconcile
-from mailer.services.sending.requeueing.requeue import ProofNotCarriedError, carry_proof, park, requeue_at
+from mailer.services.sending.requeueing.requeue import ProofNotQueuedError, park, requeue_at, requeue_with_proof
 from mailer.services.sending.slots import (
     PreparedSend,
     ScheduledSend,
@@ -59,19 +59,19 @@ def send_batch(batch: Sequence[Received], deps: SendDependencies, *, ends_at: da
     """
     trusted = [received for received in batch if not is_suspect(received)]
     suspects = list(deps.workers.map(lambda received: requeue_in_time(received, deps), filter(is_suspect, batch)))
-    unsafe = _send_trusted(trusted, deps, ends_at)
+    unfinished = _send_trusted(trusted, deps, ends_at)
 
     def send_alone(job: Job) -> Received | None:
         return next(iter(_send_concurrently([job], deps, ends_at)), None)
 
     tried = [try_alone(suspect, deps, ends_at, send_alone) for suspect in suspects if suspect is not None]
-    return [received.sqs_message_id for received in (*unsafe, *tried) if received is not None]
+    return [received.sqs_message_id for received in (*unfinished, *tried) if received is not None]
 
 
 def _send_trusted(batch: Sequence[Received], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
     jobs = list(deps.workers.map(lambda received: read(received, deps), batch))
-    unsafe = _send_concurrently([job for job in jobs if isinstance(job, Job)], deps, ends_at)
-    return [*unsafe, *(job for job in jobs if isinstance(job, Received))]
+    unfinished = _send_concurrently([job for job in jobs if isinstance(job, Job)], deps, ends_at)
+    return [*unfinished, *(job for job in jobs if isinstance(job, Received))]
 
 
 def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: datetime) -> Sequence[Received]:
@@ -83,7 +83,7 @@ def _send_concurrently(jobs: Sequence[Job], deps: SendDependencies, ends_at: dat
     taken = list(deps.workers.map(lambda one: _safely(one.prepared.job, deps, lambda: deliver(one, deps, ends_at)), sends))
     large = [one for one in taken if isinstance(one, ScheduledLargeSend)]
     after = deps.workers.map(lambda one: _safely(one.prepared.job, deps, lambda: deliver_large(one, deps, ends_at)), large)
-    return [unsafe for unsafe in chain(prepared, taken, after) if isinstance(unsafe, Received)]
+    return [unfinished for unfinished in chain(prepared, taken, after) if isinstance(unfinished, Received)]
 
 
 def _rows(tenant_ids: set[str], deps: SendDependencies) -> Rows:
@@ -117,7 +117,7 @@ def _or_defer[T](job: Job, deps: SendDependencies, work: Callable[[], T]) -> T |
 def _defer_after_failure(job: Job, deps: SendDependencies, failure: DependencyError) -> None:
     """Defer a request because an AWS service failed; only requeue it if the table fails too, or its proof is not recorded yet."""
     job = job.failed()
-    if isinstance(failure, ProofNotCarriedError):
+    if isinstance(failure, ProofNotQueuedError):
         job = replace(job, received=replace(job.received, queue_message=replace(job.queue_message, proof=failure.proof)))
     until = deps.clock.now() + retry_delay(NotSent(failure.error), job.queue_message.failures)
     if job.queue_message.proof:
@@ -238,14 +238,14 @@ def _handle_refusal(job: Job, row: Provider | None, deps: SendDependencies, erro
 
 @dataclass(frozen=True, slots=True)
 class ScheduledLargeSend:
-    """A send whose uploads take more memory than a small mail may: its turn comes when the small ones of the batch are out."""
+    """A send with large uploads: it begins after the small mails of the batch, one at a time as memory allows."""
 
     prepared: PreparedSend
     slot: Slot
 
 
 def deliver(scheduled: ScheduledSend, deps: SendDependencies, ends_at: datetime) -> ScheduledLargeSend | None:
-    """Send a request at its slot, or defer it until then; return it where it is large, with nothing of it in memory.
+    """Send a request at its slot, or defer it until then; return a large one, of which nothing is loaded yet.
 
     Raises:
         DependencyError: an AWS service failed before the fence.
@@ -332,7 +332,7 @@ def _send_once(prepared: PreparedSend, mail: Mail, deps: SendDependencies, ends_
     except DependencyError as failure:
         deps.telemetry.failed("begin", job.tenant_id, failure)
         # The fence may have been passed all the same; without the proof the request would become unknown although SES was not called.
-        carry_proof(job, deps, Fence(0, owner), NotSent(failure.error), failure)
+        requeue_with_proof(job, deps, Fence(ATTEMPT_NOT_KNOWN, owner), NotSent(failure.error), failure)
         return
     fence = Fence(record.attempt, owner)
     began = deps.clock.now()

@@ -77,18 +77,18 @@ def try_alone(received: Received, deps: SendDependencies, ends_at: datetime, sen
 
 
 def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob) -> Received | None:
-    stage, unsafe = Stage.READING, read(received, deps)
-    if isinstance(unsafe, Job):
-        job, stage = unsafe, Stage.SENDING
+    stage, unfinished = Stage.READING, read(received, deps)
+    if isinstance(unfinished, Job):
+        job, stage = unfinished, Stage.SENDING
         try:
             deps.trials.reach(received.sqs_message_id, Trial(stage, by, deps.clock.now()))
         except DependencyError as failure:
             return _requeue_after_failure(received, deps, failure)
-        unsafe = send_job(job)
-    if unsafe is None:
+        unfinished = send_job(job)
+    if unfinished is None:
         _done(received, deps)
         return None
-    if unsafe.raised and received.receives >= DEAD_LETTER_FROM:
+    if unfinished.raised and received.receives >= DEAD_LETTER_FROM:
         return _give_up(received, stage, RAISED, deps, send_job)
     try:
         deps.trials.clear(received.sqs_message_id)
@@ -99,14 +99,14 @@ def _try(received: Received, by: str, deps: SendDependencies, send_job: SendJob)
 
 def _give_up(received: Received, stage: Stage, crash: ErrorInfo, deps: SendDependencies, send_job: SendJob) -> Received | None:
     """Dead-letter a message; if the crash was in reading it, it is not read again."""
-    unsafe: Received | None = received
+    unfinished: Received | None = received
     if stage is Stage.SENDING:
         job = read(replace(received, crash=crash), deps)
-        unsafe = send_job(job) if isinstance(job, Job) else job
-        if unsafe is not None and not unsafe.raised:
+        unfinished = send_job(job) if isinstance(job, Job) else job
+        if unfinished is not None and not unfinished.raised:
             return received
     try:
-        if unsafe is not None:
+        if unfinished is not None:
             dead_letter_crashed(received, deps, crash)
     except DependencyError as failure:
         deps.telemetry.failed("dead letter", received.queue_message.tenant_id, failure)
@@ -120,11 +120,11 @@ def _requeue_after_failure(received: Received, deps: SendDependencies, failure: 
     deps.telemetry.failed("mark trial", received.queue_message.tenant_id, failure)
     failures = received.queue_message.failures + 1
     received = replace(received, queue_message=replace(received.queue_message, failures=failures))
-    unsafe = _requeue_as_new(received, deps, retry_delay(NotSent(failure.error), failures))
-    if unsafe is not None:
+    unfinished = _requeue_as_new(received, deps, retry_delay(NotSent(failure.error), failures))
+    if unfinished is not None:
         with suppress(DependencyError):
             deps.trials.clear(received.sqs_message_id)
-    return unsafe
+    return unfinished
 
 
 def _requeue_as_new(received: Received, deps: SendDependencies, delay: timedelta = timedelta()) -> Received | None:

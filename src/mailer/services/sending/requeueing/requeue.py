@@ -102,7 +102,7 @@ def requeue_at(job: Job, deps: SendDependencies, until: datetime) -> None:
         deps.messages.apply(changes.annotate(job.request, deps.clock.now(), generation=job.queue_message.generation + 1))
 
 
-class ProofNotCarriedError(DependencyError):
+class ProofNotQueuedError(DependencyError):
     """Neither the table nor the queue took an attempt's outcome; `proof` is what the next message of the request must carry."""
 
     def __init__(self, proof: str) -> None:
@@ -110,11 +110,11 @@ class ProofNotCarriedError(DependencyError):
         self.proof = proof
 
 
-def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
+def requeue_with_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome, failure: DependencyError) -> None:
     """Requeue a request with its attempt's outcome as proof, because the table did not take it.
 
     Raises:
-        ProofNotCarriedError: the queue did not take it either.
+        ProofNotQueuedError: the queue did not take it either.
     """
     job = job.failed()
     delay = retry_delay(NotSent(failure.error), job.queue_message.failures) if job.queue_message.proof else _PROOF_DELAY
@@ -122,7 +122,7 @@ def carry_proof(job: Job, deps: SendDependencies, fence: Fence, outcome: Outcome
     try:
         requeue(job, deps, delay, proof=proof)
     except DependencyError as unqueued:
-        raise ProofNotCarriedError(proof) from unqueued
+        raise ProofNotQueuedError(proof) from unqueued
 
 
 _PROOF_DELAY = timedelta(seconds=10)
