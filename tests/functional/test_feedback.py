@@ -18,6 +18,8 @@ from mailer.domain.moments import to_millis
 from mailer.domain.provider import Simulation, StoredConfig
 from mailer.domain.tags import verify_tags
 from mailer.handlers import feedback, messages
+from mailer.services.feedback.receive import EVENT_SPAN
+from support.aws import tables
 from support.aws.api_calls import Context, event
 from support.fakes.ports import NOON, FakeClock, a_config, a_provider
 from support.servers.gateway import Gateway
@@ -111,6 +113,26 @@ def test_an_unknown_is_settled_by_proof() -> None:
     assert record["sentAt"] == "2026-11-24T12:00:00.000Z"
     with pytest.raises(KeyError):
         wiring.parked_bodies().fetch(key)
+
+
+@pytest.mark.usefixtures("clock")
+def test_no_event_is_begun_that_the_function_cannot_finish() -> None:
+    """Lambda would end it, and SQS would repeat the whole batch."""
+    accept()
+    almost = Context(seconds_left=EVENT_SPAN // timedelta(seconds=1) - 1)
+    [record] = event("feedback-bounced")["Records"]
+    assert feedback.handler({"Records": [record]}, almost) == {"batchItemFailures": [{"itemIdentifier": record["messageId"]}]}
+    assert show()["feedback"] is None
+    assert take("feedback-bounced") == []
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_call_that_hangs_fits_into_the_time_that_an_event_is_begun_with() -> None:
+    """Three tries of it; and the function has some seconds in which it may begin events."""
+    config: Any = wiring.dynamodb().meta.config
+    hung = timedelta(seconds=config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout))
+    timeout = tables.resources("AWS::Serverless::Function")["FeedbackFunction"]["Properties"]["Timeout"]
+    assert hung < EVENT_SPAN <= timedelta(seconds=timeout - 5)
 
 
 @pytest.mark.usefixtures("clock")

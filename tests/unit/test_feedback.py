@@ -16,8 +16,9 @@ from mailer.domain.errors import DependencyError
 from mailer.domain.facts import FeedbackCounts, RecipientStatus
 from mailer.domain.feedback import FORGED, MailRef, Refusal, SesEvent, VerifyRef, parse_event
 from mailer.domain.tags import tagged, verify_tags
+from mailer.services.feedback import receive
 from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencies
-from mailer.services.feedback.receive import RECORD_EXPECTED, ReceivedEvent, receive_batch
+from mailer.services.feedback.receive import EVENT_SPAN, RECORD_EXPECTED, ReceivedEvent, receive_batch
 from support.fakes.ports import NOON, AtOnce, FakeClock, FakeFeedbackTable, FakeMessagesTable, FakeParkedBodies, FakeTelemetry, a_delivery
 from support.ses_events import ACCOUNT, MESSAGE_ID, REGION, an_envelope, envelopes, replaced
 from tools.local_aws.ses_events import RecipientOutcome
@@ -66,10 +67,10 @@ class Inbox:
             reactions=[self.reacted.append],
         )
 
-    def take(self, *events: dict[str, Any], sent_at: Any = None) -> list[str]:
-        """Take a batch; return the numbers of the events that are to come again."""
+    def take(self, *events: dict[str, Any], sent_at: Any = None, left: timedelta = EVENT_SPAN) -> list[str]:
+        """Take a batch in the time that is left; return the numbers of the events that are to come again."""
         batch = [ReceivedEvent(str(number), json.dumps(event), sent_at or self.clock.now()) for number, event in enumerate(events)]
-        return receive_batch(batch, self.deps, AtOnce())
+        return receive_batch(batch, self.deps, AtOnce(), ends_at=self.clock.now() + left)
 
     @property
     def record(self) -> Delivery:
@@ -440,6 +441,33 @@ def test_a_bug_costs_one_event() -> None:
     assert inbox.take(an_envelope(), {"no": "event"}) == ["0"]
     [(step, tenant_id, error)] = [arguments for name, arguments in inbox.telemetry.entries if name == "failed"]
     assert (step, tenant_id, type(error)) == ("feedback", None, ZeroDivisionError)
+
+
+def test_a_bug_in_reading_costs_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its batch are written down, and it comes again alone."""
+    inbox = Inbox(a_sent())
+
+    def read_some(body: str) -> SesEvent | Refusal:
+        if "Bounce" in body:
+            raise ZeroDivisionError
+        return parse_event(body)
+
+    monkeypatch.setattr(receive, "parse_event", read_some)
+    assert inbox.take(an_envelope(), BOUNCE, {"no": "event"}) == ["1"]
+    assert inbox.record.feedback is not None
+    assert inbox.record.feedback.delivered == 1
+    [(step, tenant_id, error)] = [arguments for name, arguments in inbox.telemetry.entries if name == "failed"]
+    assert (step, tenant_id, type(error)) == ("read feedback", None, ZeroDivisionError)
+
+
+def test_what_cannot_be_begun_in_time_comes_again_alone() -> None:
+    """DynamoDB is slow: its neighbours that are done are not repeated, as they would be if the function's time ran out."""
+    inbox = Inbox(a_sent(), *(replace(a_sent(), request_id=f"r{number}", message_id=f"0100-{number}") for number in (2, 3)))
+    inbox.table.after = lambda _: inbox.clock.advance(timedelta(seconds=3))
+    others = [an_envelope(request_id=f"r{number}", message_id=f"0100-{number}") for number in (2, 3)]
+    assert inbox.take(an_envelope(), *others, {"no": "event"}, left=EVENT_SPAN + timedelta(seconds=3)) == ["2", "3"]
+    told = [inbox.messages.records["acme", request_id].feedback is not None for request_id in ("r1", "r2", "r3")]
+    assert (told, inbox.refusals) == ([True, True, False], [])
 
 
 def test_later_counts_are_not_overwritten_by_a_slow_writer() -> None:

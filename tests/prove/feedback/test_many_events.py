@@ -11,7 +11,7 @@ from mailer.domain.delivery import Delivery, Status
 from mailer.domain.feedback import SesEvent, parse_event
 from mailer.domain.tags import tagged
 from mailer.services.feedback.matching import FeedbackDependencies
-from mailer.services.feedback.receive import RECORD_EXPECTED, ReceivedEvent, receive_batch
+from mailer.services.feedback.receive import EVENT_SPAN, RECORD_EXPECTED, ReceivedEvent, receive_batch
 from support.fakes.ports import NOON, AtOnce, FakeClock, FakeFeedbackTable, FakeMessagesTable, FakeParkedBodies, FakeTelemetry, a_delivery
 from support.ses_events import REGION, envelopes
 from tools.local_aws.ses_events import RecipientOutcome
@@ -59,7 +59,9 @@ class Inbox:
             again: list[str] = []
             for start in range(0, len(bodies), BATCH):
                 batch = [ReceivedEvent(str(n), body, QUEUED_AT) for n, body in enumerate(bodies[start : start + BATCH], start)]
-                again += [bodies[int(number)] for number in receive_batch(batch, self.deps, AtOnce())]
+                again += [
+                    bodies[int(number)] for number in receive_batch(batch, self.deps, AtOnce(), ends_at=self.deps.clock.now() + EVENT_SPAN)
+                ]
             bodies = again
             self.clock.advance(RECORD_EXPECTED)
         assert not again, "an event is still waiting"

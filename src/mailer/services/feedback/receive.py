@@ -10,6 +10,10 @@ from mailer.domain.feedback import Refusal, SesEvent, VerifyRef, parse_event
 from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencies, is_out_of_time, match
 from mailer.services.feedback.recording import record_event
 
+EVENT_SPAN = timedelta(seconds=25)
+"""The longest that an event may take: one of its calls hangs, and is given up after three tries of 2 s (connect) and 5 s (read) and the
+pauses between them. An event is not begun with less of the function's time left."""
+
 RECORD_EXPECTED = timedelta(minutes=15)
 """How long an event waits for the record that it is about: the record of a restored table may be written back."""
 
@@ -24,24 +28,38 @@ class ReceivedEvent:
     """When EventBridge put it on the queue."""
 
 
-def receive_batch(batch: Sequence[ReceivedEvent], deps: FeedbackDependencies, workers: Executor) -> list[str]:
+def receive_batch(batch: Sequence[ReceivedEvent], deps: FeedbackDependencies, workers: Executor, *, ends_at: datetime) -> list[str]:
     """Write down a batch of events; return the SQS message ids that SQS must hand out again.
 
-    Events of one mail are taken one after another, as they write to the same items.
+    Events of one mail are taken one after another, as they write to the same items. `ends_at` is when the function times out: what
+    cannot be begun in time comes again by itself, so that the rest of its batch is not repeated.
     """
+    read = [(received, _read(received, deps)) for received in batch]
     by_mail: dict[str, list[tuple[ReceivedEvent, SesEvent | Refusal]]] = defaultdict(list)
-    for received in batch:
-        event = parse_event(received.body)
-        by_mail[event.message_id if isinstance(event, SesEvent) else ""].append((received, event))
+    for received, event in read:
+        if event is not None:
+            by_mail[event.message_id if isinstance(event, SesEvent) else ""].append((received, event))
 
     def take_all(events: Sequence[tuple[ReceivedEvent, SesEvent | Refusal]]) -> list[str]:
-        return [received.sqs_message_id for received, event in events if not _is_done(received, event, deps)]
+        return [received.sqs_message_id for received, event in events if not _is_done(received, event, deps, ends_at)]
 
-    return [sqs_message_id for waiting in workers.map(take_all, by_mail.values()) for sqs_message_id in waiting]
+    unread = [received.sqs_message_id for received, event in read if event is None]
+    return [*unread, *(sqs_message_id for waiting in workers.map(take_all, by_mail.values()) for sqs_message_id in waiting)]
 
 
-def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackDependencies) -> bool:
+def _read(received: ReceivedEvent, deps: FeedbackDependencies) -> SesEvent | Refusal | None:
+    """Read one event; None where that failed, and it must come again."""
+    try:
+        return parse_event(received.body)
+    except Exception as failure:  # noqa: BLE001  # as in `_is_done`
+        deps.telemetry.failed("read feedback", None, failure)
+        return None
+
+
+def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackDependencies, ends_at: datetime) -> bool:
     """Take one event; False where it must come again."""
+    if deps.clock.now() + EVENT_SPAN > ends_at:
+        return False
     try:
         refusal = event if isinstance(event, Refusal) else _take(event, deps)
     except Exception as failure:  # noqa: BLE001  # a bug must not hold up the rest of the batch
