@@ -195,7 +195,7 @@ def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
         provider_version=7,
         account="111122223333",
         region="eu-west-1",
-        earlier_attempts=(EarlierAttempt(1, "444455556666", "us-east-1"),),
+        earlier_attempts=(EarlierAttempt(0, None, None), EarlierAttempt(1, "444455556666", "us-east-1")),
         suppressed=1,
         message_id="m",
         accepted_attempt=2,

@@ -204,15 +204,21 @@ def test_an_attempt_queued_again_twice_is_known_once() -> None:
 
 
 def test_earlier_attempts_are_bounded() -> None:
-    """The latest are kept; of those without an account no event could be taken."""
+    """The latest are kept; of those that are left out the account is not known any more, and of attempts to come there is none."""
     record = seen(RULES["resend"], Status.UNKNOWN)
     for attempt in range(2, 20):
         record = replace(record, status=Status.UNKNOWN, attempt=attempt)
         record = delivery.apply(CHANGES["resend"](record), record)
     assert [earlier.number for earlier in record.earlier_attempts] == list(range(10, 20))
-    unknown = replace(record, status=Status.UNKNOWN, attempt=30, account=None)
-    assert delivery.apply(CHANGES["resend"](unknown), unknown).sent_from(30) == (None, "us-east-1")
-    assert 30 not in {earlier.number for earlier in delivery.apply(CHANGES["resend"](unknown), unknown).earlier_attempts}
+    assert [record.sent_from(attempt) for attempt in (0, 1, 9, 20)] == [None, (None, None), (None, None), None]
+    assert record.sent_from(10) == ("444455556666", "us-east-1")
+
+
+def test_an_earlier_attempt_of_an_unknown_account_was_made_all_the_same() -> None:
+    """Its event is refused because nobody can say who may tell of it, not as one that somebody made up."""
+    unknown = replace(seen(RULES["resend"], Status.UNKNOWN), account=None)
+    again = delivery.apply(CHANGES["begin"](unknown), delivery.apply(CHANGES["resend"](unknown), unknown))
+    assert again.sent_from(2) == (None, "us-east-1")
 
 
 def test_the_id_of_a_mail_is_that_of_the_attempt_that_was_accepted() -> None:

@@ -211,7 +211,7 @@ class FakeWatch:
 
 
 def sent(tenant_id: str = "acme", version: int | None = 1, at: datetime | None = NOON) -> Delivery:
-    return a_delivery(status=Status.SENT, tenant_id=tenant_id, provider_version=version, sent_at=at)
+    return a_delivery(status=Status.SENT, tenant_id=tenant_id, provider_version=version, sent_at=at, updated_at=at or NOON)
 
 
 def test_a_batch_marks_each_version_once_at_its_latest_mail() -> None:
@@ -219,6 +219,13 @@ def test_a_batch_marks_each_version_once_at_its_latest_mail() -> None:
     marks = FakeWatch()
     note_sent([sent(at=LATER), sent(), sent(version=2), sent("globex"), sent(version=None), sent(at=None)], marks, FakeTelemetry())
     assert marks.marked == [("acme", 1, LATER), ("acme", 2, NOON), ("globex", 1, NOON)]
+
+
+def test_a_mail_that_was_settled_late_counts_from_when_it_was_settled() -> None:
+    """SES accepted it days ago: counted from then its version would be silent at the next mail, and no hour after it."""
+    marks = FakeWatch()
+    note_sent([replace(sent(at=LATER), sent_at=NOON - timedelta(days=3))], marks, FakeTelemetry())
+    assert marks.marked == [("acme", 1, LATER)]
 
 
 def test_a_version_that_turns_silent_is_reported_with_what_to_look_at() -> None:

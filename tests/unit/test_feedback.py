@@ -270,6 +270,9 @@ def test_an_attempt_of_an_account_that_is_not_known_has_no_events() -> None:
     inbox.take(an_envelope())
     assert inbox.refusals == [Refusal.UNKNOWN_ACCOUNT]
     assert Refusal.UNKNOWN_ACCOUNT not in FORGED
+    inbox = Inbox(a_sent(Status.UNKNOWN, attempt=2, earlier_attempts=(EarlierAttempt(1, None, None),)))
+    inbox.take(an_envelope())
+    assert inbox.refusals == [Refusal.UNKNOWN_ACCOUNT]
 
 
 def test_an_attempt_that_was_proven_unsent_has_no_events() -> None:

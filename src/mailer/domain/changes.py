@@ -262,10 +262,9 @@ def _resend(rule: Rule, record: Delivery, now: datetime, send_timeout: timedelta
 
 
 def _with_last_attempt(record: Delivery) -> tuple[EarlierAttempt, ...]:
-    """Return the attempts that SES may have accepted once the record's own is one of them; one of an unknown account cannot be told."""
+    """Return the attempts that SES may have accepted once the record's own is one of them."""
     earlier = tuple(attempt for attempt in record.earlier_attempts if attempt.number != record.attempt)
-    last = (EarlierAttempt(record.attempt, record.account, record.region),) if record.account and record.region else ()
-    return (*earlier, *last)[-MAX_EARLIER_ATTEMPTS:]
+    return (*earlier, EarlierAttempt(record.attempt, record.account, record.region))[-MAX_EARLIER_ATTEMPTS:]
 
 
 def confirm(record: Delivery, now: datetime, *, attempt: int, message_id: str, accepted_at: datetime) -> Change:

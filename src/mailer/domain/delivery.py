@@ -97,7 +97,7 @@ class Resolution:
 
 
 MAX_EARLIER_ATTEMPTS = 10
-"""Earlier attempts that a record keeps: the latest ones. Who chose `resend` may have more, of which no event is taken any more."""
+"""Earlier attempts that a record keeps: the latest ones. A request with `resend` may have more; of those no event is taken any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class EarlierAttempt:
     """An attempt that SES may have accepted and after which the request was queued again."""
 
     number: int
-    account: str
-    region: str
+    account: str | None
+    region: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +185,12 @@ class Delivery:
         return (self.deadline or self.updated_at) + send_timeout + WORKER_DEAD_MARGIN
 
     def sent_from(self, attempt: int) -> tuple[str | None, str | None] | None:
-        """Return account and region that an attempt sent from; None where SES cannot have accepted it, or it is not kept any more."""
+        """Return account and region that an attempt sent from, None for what is not known (any more); None where SES cannot have accepted it."""
         if 1 <= attempt == self.attempt:
             return self.account, self.region
-        return next(((earlier.account, earlier.region) for earlier in self.earlier_attempts if earlier.number == attempt), None)
+        known = {earlier.number: (earlier.account, earlier.region) for earlier in self.earlier_attempts}
+        is_forgotten = len(known) == MAX_EARLIER_ATTEMPTS and 1 <= attempt < min(known)
+        return (None, None) if is_forgotten else known.get(attempt)
 
     def message_id_of(self, attempt: int) -> str | None:
         """Return SES's id of the mail of an attempt, where SES itself told it."""

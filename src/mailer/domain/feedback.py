@@ -55,7 +55,8 @@ class Refusal(StrEnum):
     FOREIGN_ACCOUNT = "foreign_account"
     """It comes from another account or region than the attempt was sent from."""
     UNKNOWN_ACCOUNT = "unknown_account"
-    """Nobody knows the account that the attempt was sent from: the config was verified before accounts were kept."""
+    """The account that the attempt was sent from is not known: the config was verified before accounts were kept, or more than ten
+    attempts of the request followed that may have been accepted."""
     NO_ATTEMPT = "no_attempt"
     """The attempt was never made, or SES cannot have accepted it."""
     WRONG_MESSAGE = "wrong_message"

@@ -172,12 +172,15 @@ def _from_resolution(value: Item) -> Resolution:
 
 
 def _earlier_attempts(value: Iterable[EarlierAttempt]) -> Item:
-    return encode([{"attempt": earlier.number, "account": earlier.account, "region": earlier.region} for earlier in value])
+    # What is not known is empty, because an earlier version of this service, after a roll-back, reads a text.
+    return encode([{"attempt": earlier.number, "account": earlier.account or "", "region": earlier.region or ""} for earlier in value])
 
 
 def _from_earlier_attempts(value: Item) -> tuple[EarlierAttempt, ...]:
     maps = [entry["M"] for entry in value["L"]]
-    return tuple(EarlierAttempt(codec.integer(of["attempt"]), codec.text(of["account"]), codec.text(of["region"])) for of in maps)
+    return tuple(
+        EarlierAttempt(codec.integer(of["attempt"]), codec.text(of["account"]) or None, codec.text(of["region"]) or None) for of in maps
+    )
 
 
 _COUNTED = {

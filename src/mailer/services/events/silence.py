@@ -23,10 +23,13 @@ def note_sent(sent: Iterable[Delivery], watch: FeedbackWatch, telemetry: Telemet
 
 
 def _latest(sent: Iterable[Delivery]) -> dict[tuple[str, int], datetime]:
-    """Return when each version sent last."""
+    """Return when each version's last mail was recorded as sent.
+
+    Not `sent_at`: of an unknown that an event has settled it may be days back, and a version that is unheard since then would be silent at once.
+    """
     latest: dict[tuple[str, int], datetime] = {}
     for record in sent:
         if record.provider_version is not None and record.sent_at is not None:
             key = (record.tenant_id, record.provider_version)
-            latest[key] = max(record.sent_at, latest.get(key, record.sent_at))
+            latest[key] = max(record.updated_at, latest.get(key, record.updated_at))
     return latest
