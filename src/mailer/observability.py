@@ -4,7 +4,7 @@ docs/runbook.md lists every metric; `METRICS` has the dimensions of each; tests 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from threading import Lock
@@ -50,12 +50,15 @@ METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "FeedbackRefused": ("reason",),
         "FeedbackForged": (),
         "FeedbackContradiction": (),
+        "FeedbackUnreadable": (),
         "SweepLag": (),
         "Overdue": (),
     }
 )
 """Every metric, with its dimension besides the stack (the dimension `service`). None has a dimension per tenant, because CloudWatch bills
 each value of a dimension as a metric: the log lines name the tenants."""
+
+_ALARMING: Mapping[Refusal, str] = {Refusal.CONTRADICTION: "FeedbackContradiction", Refusal.UNREADABLE: "FeedbackUnreadable"}
 
 _STEP_METRICS: Mapping[Step, str] = {"queue": "QueueAge", "total": "AcceptedToSent"}
 
@@ -172,16 +175,20 @@ class LogTelemetry:
         if delivered_after is not None:
             self._count("FeedbackDelay", _milliseconds(delivered_after), MetricUnit.Milliseconds)
 
-    def feedback_refused(self, refusal: Refusal, event: SesEvent | None) -> None:
-        """Count and log an event that changed nothing: by account, region and ids, never by recipients."""
+    def feedback_refused(self, refusal: Refusal, event: SesEvent | None, fields: Sequence[str] = ()) -> None:
+        """Count and log an event that changed nothing: by account, region and ids, never by recipients.
+
+        `fields` are those for which it is unreadable.
+        """
         self._count("FeedbackRefused", by=refusal.value)
         if refusal in FORGED:
             self._count("FeedbackForged")
-        if refusal is Refusal.CONTRADICTION:
-            self._count("FeedbackContradiction")
+        if alarming := _ALARMING.get(refusal):
+            self._count(alarming)
         names = ("kind", "account", "region", "message_id")
         line = {**{name: getattr(event, name) for name in names}, **_ref(event.ref)} if event else {}
-        self._log.warning("feedback refused", extra=_without_none({"reason": refusal.value, **line}))
+        named = ", ".join(fields) or None
+        self._log.warning("feedback refused", extra=_without_none({"reason": refusal.value, "fields": named, **line}))
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         """Note how the sweeper is doing."""

@@ -632,7 +632,7 @@ class Telemetry(Protocol):
         """Count a recipient of whom SES told something new, and how long after its acceptance the mail was delivered."""
         ...
 
-    def feedback_refused(self, refusal: Refusal, event: SesEvent | None) -> None:
+    def feedback_refused(self, refusal: Refusal, event: SesEvent | None, fields: Sequence[str] = ()) -> None:
         """Count and log an event that changed nothing; None: it could not be read."""
         ...
 

@@ -136,9 +136,12 @@ def test_a_call_that_hangs_fits_into_the_time_that_an_event_is_begun_with() -> N
 
 
 @pytest.mark.usefixtures("clock")
-def test_an_event_that_is_none_is_acknowledged() -> None:
-    """It would come again for ever."""
+def test_an_event_that_is_none_is_acknowledged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would come again for ever; an alarm is raised, and the log names what is wrong with it."""
     assert take("feedback-malformed") == []
+    assert '"FeedbackUnreadable"' in capsys.readouterr().out
+    line = vars(caplog.records[-1])
+    assert (line["reason"], line["fields"]) == ("unreadable", "account, detail, region, source, time")
 
 
 def test_an_event_before_its_record_comes_again(clock: FakeClock) -> None:

@@ -14,6 +14,7 @@ ALARMS = sorted(tables.resources("AWS::CloudWatch::Alarm"))
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
 EXPECTED = {"Unknown", "DeadLetters", "OldestMessage", "Unclassified", "Suspended", "Dependency", "SweepLag", "Overdue", "EventsLate"}
 EXPECTED |= {"FeedbackDeadLetters", "FeedbackLate", "FeedbackSilent", "FeedbackForged", "FeedbackContradiction", "WebhookDeadLetters"}
+EXPECTED |= {"FeedbackUnreadable"}
 
 
 def alarm(name: str) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def test_each_alarm_tells_the_topic(name: str) -> None:
     "name",
     [
         *("UnknownAlarm", "DeadLettersAlarm", "SuspendedAlarm", "UnclassifiedAlarm", "OverdueAlarm", "InternalErrorAlarm"),
-        *("FeedbackForgedAlarm", "FeedbackContradictionAlarm", "FeedbackDeadLettersAlarm"),
+        *("FeedbackForgedAlarm", "FeedbackContradictionAlarm", "FeedbackDeadLettersAlarm", "FeedbackUnreadableAlarm"),
     ],
 )
 def test_one_is_enough_where_somebody_has_to_act(name: str) -> None:

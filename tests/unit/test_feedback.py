@@ -419,6 +419,25 @@ def test_a_crash_between_facts_and_counts_does_no_harm() -> None:
     assert inbox.record.feedback is not None
 
 
+def test_an_unreadable_event_is_named_by_its_fields() -> None:
+    """It is lost: somebody has to see what SES has changed."""
+    inbox = Inbox(a_sent())
+    assert inbox.take(replaced(an_envelope(), ("account",), "acme")) == []
+    [(refusal, event, fields)] = [arguments for name, arguments in inbox.telemetry.entries if name == "feedback refused"]
+    assert (refusal, event, fields) == (Refusal.UNREADABLE, None, ["account"])
+
+
+def test_a_mail_to_more_than_ses_takes_counts_as_far_as_it_is_known() -> None:
+    """Its acceptance is proven all the same."""
+    many = [f"{number}@example.com" for number in range(60)]
+    event = replaced(replaced(an_envelope(), ("detail", "mail", "destination"), many), ("detail", "delivery", "recipients"), many)
+    inbox = Inbox(a_sent(Status.UNKNOWN))
+    assert inbox.take(event) == []
+    assert inbox.record.status is Status.SENT
+    assert inbox.record.feedback is not None
+    assert (inbox.record.feedback.delivered, inbox.refusals) == (50, [])
+
+
 def test_a_failing_event_holds_up_no_other() -> None:
     """Nor does one that is no event."""
     inbox = Inbox(a_sent(), replace(a_sent(), request_id="r2", message_id="0100-two"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailer.domain.feedback import MAX_DIAGNOSTIC, EventKind, MailRef, Refusal, SesEvent, VerifyRef, parse_event
+from mailer.domain.feedback import MAX_DIAGNOSTIC, EventKind, MailRef, Refusal, SesEvent, VerifyRef, parse_event, unreadable_fields
 from mailer.domain.tags import request_id_of, tagged, verify_tags
 from support.fakes.ports import NOON
 from support.ses_events import ACCOUNT, MESSAGE_ID, REGION, an_envelope, envelopes, read, replaced
@@ -99,6 +99,42 @@ def test_a_bounce_behind_a_forward_is_of_the_recipient() -> None:
     assert told(forwarded).keys() == {"jo@example.com"}
     two = replaced(forwarded, ("detail", "mail", "destination"), ["jo@example.com", "b@example.com"])
     assert told(two) == {}
+
+
+MANY = [f"{number}@example.com" for number in range(10_000)]
+
+
+def test_a_thousand_recipients_hide_none_of_the_mail_s_own() -> None:
+    """A hostile server names in its notification whom it likes, and as many: the event counts for those whom the mail was sent to."""
+    bounce = replaced(
+        an_envelope("Bounce", RecipientOutcome.BOUNCED), ("detail", "mail", "destination"), ["jo@example.com", "b@example.com"]
+    )
+    named = [{"emailAddress": email, "status": "5.1.1"} for email in [*MANY, "JO@example.com", "b@example.com"]]
+    assert told(replaced(bounce, ("detail", "bounce", "bouncedRecipients"), named)).keys() == {"jo@example.com", "b@example.com"}
+
+
+def test_a_recipient_that_is_named_again_and_again_is_one() -> None:
+    """Of a mail to one recipient whatever bounced is its own: the latest in order counts, and nothing is taken twice for it."""
+    bounce = an_envelope("Bounce", RecipientOutcome.BOUNCED)
+    named = [{"emailAddress": email, "diagnosticCode": email} for email in MANY[:60]]
+    [report] = read(replaced(bounce, ("detail", "bounce", "bouncedRecipients"), named)).recipients
+    assert (report.email, report.fact.diagnostic) == ("jo@example.com", max(MANY[:60]))
+
+
+@pytest.mark.parametrize("kind", ["Delivery", "Reject", "Send"])
+def test_a_mail_to_more_than_ses_takes_is_read_as_far_as_that(kind: str) -> None:
+    """It proves that SES accepted it, and 50 recipients fit into one item of DynamoDB."""
+    outcome = RecipientOutcome.REJECTED if kind == "Reject" else RecipientOutcome.DELIVERED
+    event = replaced(an_envelope(kind, outcome), ("detail", "mail", "destination"), MANY)
+    event = replaced(event, ("detail", "delivery", "recipients"), MANY) if kind == "Delivery" else event
+    assert read(event).destinations == tuple(MANY[:50])
+    assert list(told(event)) == ([] if kind == "Send" else MANY[:50])
+
+
+def test_without_the_mail_s_recipients_no_more_than_ses_takes_are_read() -> None:
+    """Whatever is named then is taken."""
+    event = replaced(replaced(an_envelope(), ("detail", "mail", "destination"), []), ("detail", "delivery", "recipients"), MANY)
+    assert list(told(event)) == MANY[:50]
 
 
 def test_a_server_s_slow_clock_makes_no_bounce_older_than_its_mail() -> None:
@@ -235,15 +271,39 @@ def test_what_is_no_object_is_unreadable(body: str) -> None:
         (("detail", "mail"), None),
         (("detail", "mail", "messageId"), "x" * 201),
         (("detail", "mail", "messageId"), "with blank"),
-        (("detail", "mail", "destination"), [f"{number}@example.com" for number in range(51)]),
         (("detail", "mail", "sendingAccountId"), "acme"),
-        (("detail", "delivery", "recipients"), [f"{number}@example.com" for number in range(51)]),
         (("detail", "delivery", "timestamp"), None),
     ],
 )
 def test_an_event_that_is_not_as_ses_writes_it_is_unreadable(place: tuple[str, ...], value: object) -> None:
     """It is counted, and nothing of it is believed."""
     assert parse_event(json.dumps(replaced(an_envelope(), place, value))) is Refusal.UNREADABLE
+
+
+BAD_IDS = replaced(replaced(an_envelope(), ("account",), "jo@example.com"), ("detail", "mail", "messageId"), "jo@example.com x")
+BAD_RECIPIENT = replaced(
+    an_envelope("Bounce", RecipientOutcome.BOUNCED),
+    ("detail", "bounce", "bouncedRecipients"),
+    [{"emailAddress": "a@b.example"}, "jo@example.com"],
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ("{", ["(no JSON)"]),
+        ("[" * 100_000, ["(no JSON)"]),
+        ("7", ["(no object)"]),
+        (json.dumps(BAD_IDS), ["account", "detail.mail.messageId"]),
+        (json.dumps(BAD_RECIPIENT), ["detail.bounce.bouncedRecipients"]),
+        (json.dumps(replaced(an_envelope(), ("detail", "eventType"), "DeliveryDelay")), ["detail.deliveryDelay"]),
+        (json.dumps(an_envelope()), []),
+    ],
+)
+def test_what_makes_an_event_unreadable_is_named_by_its_fields(body: str, fields: list[str]) -> None:
+    """Operators see what SES has changed, and no address."""
+    assert unreadable_fields(body) == fields
+    assert bool(fields) is (parse_event(body) is Refusal.UNREADABLE)
 
 
 def test_what_ses_may_add_does_no_harm() -> None:
@@ -271,6 +331,7 @@ def test_an_event_with_anything_anywhere_is_read_or_refused(place: tuple[str | i
     """Never an exception, whatever JSON stands where."""
     body = json.dumps(replaced(an_envelope("Bounce", RecipientOutcome.BOUNCED), place, value))
     assert isinstance(parse_event(body), SesEvent | Refusal)
+    assert bool(unreadable_fields(body)) is (parse_event(body) is Refusal.UNREADABLE)
 
 
 @settings(max_examples=100, deadline=None)
@@ -278,3 +339,4 @@ def test_an_event_with_anything_anywhere_is_read_or_refused(place: tuple[str | i
 def test_anything_at_all_is_unreadable(body: str) -> None:
     """Text and JSON that is no event."""
     assert parse_event(body) is Refusal.UNREADABLE
+    assert unreadable_fields(body)

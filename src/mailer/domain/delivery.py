@@ -185,7 +185,7 @@ class Delivery:
         return (self.deadline or self.updated_at) + send_timeout + WORKER_DEAD_MARGIN
 
     def sent_from(self, attempt: int) -> tuple[str | None, str | None] | None:
-        """Return account and region that an attempt sent from, None for what is not known (any more); None where SES cannot have accepted it."""
+        """Return account and region that an attempt sent from, None for each that is not known; None where SES cannot have accepted it."""
         if 1 <= attempt == self.attempt:
             return self.account, self.region
         known = {earlier.number: (earlier.account, earlier.region) for earlier in self.earlier_attempts}

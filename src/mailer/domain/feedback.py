@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import reduce
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -28,6 +29,10 @@ MAX_DIAGNOSTIC = 500
 """Bytes of what a receiving server said: 50 recipients with each kind of fact then fit into one item of DynamoDB (400 KB)."""
 
 
+MAX_VALUES = 100_000
+"""JSON values of one event: more than fit into an entry of EventBridge, however many recipients a hostile server names."""
+
+
 class EventKind(StrEnum):
     """What SES tells of; `detail.eventType`."""
 
@@ -43,7 +48,7 @@ class Refusal(StrEnum):
     """Why an event changes nothing."""
 
     UNREADABLE = "unreadable"
-    """It is none of SES's events."""
+    """It is none of SES's events, or has changed: see `unreadable_fields`."""
     UNTAGGED = "untagged"
     """It tells of mail that is not ours: the tenant uses the configuration set for other mail too."""
     TOO_OLD = "too_old"
@@ -147,6 +152,11 @@ def _line(value: Any) -> str:
     return value[:MAX_DIAGNOSTIC].encode("utf-8", "replace")[:MAX_DIAGNOSTIC].decode("utf-8", "ignore") if isinstance(value, str) else ""
 
 
+def _at_most_ses_takes(value: Any) -> Any:
+    """Cut the recipients of a mail: SES takes no more, and one that had more would not be ours."""
+    return value[:MAX_RECIPIENTS] if isinstance(value, list) else value
+
+
 def _own_tags(value: Any) -> Any:
     """Pick our tags; each of them has one value."""
     if not isinstance(value, Mapping):
@@ -169,7 +179,7 @@ class _Ses(BaseModel):
 class _Mail(_Ses):
     timestamp: _Moment
     message_id: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
-    destination: Annotated[tuple[_Line, ...], Field(max_length=MAX_RECIPIENTS)] = ()
+    destination: Annotated[tuple[_Line, ...], BeforeValidator(_at_most_ses_takes)] = ()
     sending_account_id: _Account | None = None
     tags: Annotated[dict[str, _Line], BeforeValidator(_own_tags)] = Field(default_factory=dict)
 
@@ -180,7 +190,8 @@ class _Recipient(_Ses):
     diagnostic_code: _Line = ""
 
 
-_Recipients = Annotated[tuple[_Recipient, ...], Field(max_length=MAX_RECIPIENTS)]
+# Those that are told of have no limit: a hostile server may name a thousand, which must not hide those that the mail was sent to.
+_Recipients = tuple[_Recipient, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +221,7 @@ def _of_each(addresses: Iterable[str], words: str) -> tuple[_Recipient, ...]:
 
 class _Delivery(_Part):
     timestamp: _Moment
-    recipients: Annotated[tuple[_Line, ...], Field(max_length=MAX_RECIPIENTS)]
+    recipients: tuple[_Line, ...]
     smtp_response: _Line = ""
 
     def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
@@ -284,7 +295,7 @@ class _Envelope(_Ses):
 def parse_event(body: str) -> SesEvent | Refusal:
     """Read an event off the queue."""
     try:
-        document, _ = load(body)
+        document, _ = load(body, max_values=MAX_VALUES)
         envelope = _Envelope.model_validate(document, by_alias=True, by_name=False)
     except (RequestError, ValidationError, RecursionError):
         return Refusal.UNREADABLE
@@ -293,6 +304,21 @@ def parse_event(body: str) -> SesEvent | Refusal:
     if report is None or isinstance(ref, Refusal):
         return Refusal.UNREADABLE if report is None else Refusal.BAD_TAGS
     return _event(envelope, report, ref)
+
+
+def unreadable_fields(body: str) -> Sequence[str]:
+    """Name the fields for which an event is unreadable, and nothing of what they hold."""
+    try:
+        document, _ = load(body, max_values=MAX_VALUES)
+        envelope = _Envelope.model_validate(document, by_alias=True, by_name=False)
+    except ValidationError as error:
+        return sorted(
+            {".".join(str(name) for name in problem["loc"] if isinstance(name, str)) or "(no object)" for problem in error.errors()}
+        )
+    except (RequestError, RecursionError):
+        return ["(no JSON)"]
+    kind = envelope.detail.event_type
+    return [] if _report(envelope) else [f"detail.{kind[0].lower()}{kind[1:]}"]
 
 
 def _report(envelope: _Envelope) -> _Report | None:
@@ -330,20 +356,24 @@ def _event(envelope: _Envelope, report: _Report, ref: MailRef | VerifyRef | None
         ref=ref,
         sending_account=mail.sending_account_id,
         destinations=tuple(filter(None, map(_address, mail.destination))),
-        recipients=tuple(_recipients(report, at, mail.destination)),
+        recipients=_recipients(report, at, mail.destination),
         type=report.type,
         subtype=report.subtype,
         has_dsn=report.has_dsn,
     )
 
 
-def _recipients(report: _Report, at: datetime, destination: Sequence[str]) -> Iterable[RecipientReport]:
+def _recipients(report: _Report, at: datetime, destination: Sequence[str]) -> tuple[RecipientReport, ...]:
+    """Return what is told of the mail's recipients, of each once."""
+    if report.status is None:
+        return ()
     known = {address.lower(): address for address in map(_address, destination) if address}
+    facts: dict[str, Fact] = {}
     for told in report.recipients:
-        email = _recipient(_address(told.email_address), known)
-        if email and report.status:
-            unsent = report.subtype == ON_ACCOUNT_LIST
-            yield RecipientReport(email, report.status, Fact(at, _smtp_status(told), told.diagnostic_code, unsent))
+        if email := _recipient(_address(told.email_address), known):
+            fact = Fact(at, _smtp_status(told), told.diagnostic_code, report.subtype == ON_ACCOUNT_LIST)
+            facts[email] = fact.joined(facts.get(email, fact))
+    return tuple(RecipientReport(email, report.status, fact) for email, fact in islice(facts.items(), MAX_RECIPIENTS))
 
 
 def _recipient(address: str | None, known: Mapping[str, str]) -> str | None:

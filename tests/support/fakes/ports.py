@@ -172,8 +172,8 @@ class FakeTelemetry:
     def feedback(self, status: RecipientStatus, delivered_after: timedelta | None) -> None:
         self.entries.append(("feedback", (status, delivered_after)))
 
-    def feedback_refused(self, refusal: Refusal, event: SesEvent | None) -> None:
-        self.entries.append(("feedback refused", (refusal, event)))
+    def feedback_refused(self, refusal: Refusal, event: SesEvent | None, fields: Sequence[str] = ()) -> None:
+        self.entries.append(("feedback refused", (refusal, event, fields)))
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
         self.entries.append(("swept", (overdue, lag)))

@@ -25,7 +25,7 @@ def note_sent(sent: Iterable[Delivery], watch: FeedbackWatch, telemetry: Telemet
 def _latest(sent: Iterable[Delivery]) -> dict[tuple[str, int], datetime]:
     """Return when each version's last mail was recorded as sent.
 
-    Not `sent_at`: of an unknown that an event has settled it may be days back, and a version that is unheard since then would be silent at once.
+    Not `sent_at`: of an unknown that an event settled it may be days back, and a version that is unheard since then is silent at once.
     """
     latest: dict[tuple[str, int], datetime] = {}
     for record in sent:

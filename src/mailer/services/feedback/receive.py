@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mailer.domain.feedback import Refusal, SesEvent, VerifyRef, parse_event
+from mailer.domain.feedback import Refusal, SesEvent, VerifyRef, parse_event, unreadable_fields
 from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencies, is_out_of_time, match
 from mailer.services.feedback.recording import record_event
 
@@ -62,13 +62,14 @@ def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackD
         return False
     try:
         refusal = event if isinstance(event, Refusal) else _take(event, deps)
+        fields = unreadable_fields(received.body) if event is Refusal.UNREADABLE else ()
     except Exception as failure:  # noqa: BLE001  # a bug must not hold up the rest of the batch
         deps.telemetry.failed("feedback", None, failure)
         return False
     if refusal is Refusal.NO_RECORD and deps.clock.now() - received.sent_at < RECORD_EXPECTED:
         return False
     if refusal is not None:
-        deps.telemetry.feedback_refused(refusal, event if isinstance(event, SesEvent) else None)
+        deps.telemetry.feedback_refused(refusal, event if isinstance(event, SesEvent) else None, fields)
     return True
 
 
