@@ -1,1 +1,1 @@
-"""Programs for developers: environments, the local AWS, benchmarks, model checking, and what docs are made of."""
+"""Programs for developers: environments, the local AWS, benchmarks, model checking, generated parts of the docs."""

@@ -1,6 +1,6 @@
-"""Ask for known vulnerabilities of what ships: 1 where there are any, 2 where not every package could be checked, 0 where all are sound.
+"""Check the shipped packages for known vulnerabilities: exit with 1 if there are any, 2 if a package could not be checked, else 0.
 
-python tests/tools/audit.py [--tolerate-unchecked]    with it, what could not be checked is only said: the service may be out of reach
+python tests/tools/audit.py [--tolerate-unchecked]    with it, unchecked packages are only reported: the service may be out of reach
 """
 
 import argparse
@@ -26,7 +26,7 @@ SOUND, VULNERABLE, UNCHECKED = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What is known of the packages that ship."""
+    """Result of the audit."""
 
     flaws: Sequence[str]
     """One line for each known vulnerability."""
@@ -35,12 +35,12 @@ class Audit:
 
     @property
     def exit_code(self) -> int:
-        """A vulnerability counts more than a package of which nothing is known."""
+        """A vulnerability takes precedence over unchecked packages."""
         return VULNERABLE if self.flaws else UNCHECKED if self.unchecked else SOUND
 
     @property
     def summary(self) -> str:
-        """One line that cannot be taken for another."""
+        """One line, distinct for each kind of result."""
         found = f"{len(self.flaws)} known vulnerabilities in the {len(self.checked)} packages that were checked"
         if not self.unchecked:
             return f"audit: {found}"
@@ -55,7 +55,7 @@ def pinned(requirements: str) -> set[str]:
 
 
 def judge(answer: str, names: Collection[str]) -> Audit:
-    """Read pip-audit's JSON: a package counts as checked only where the advisory service answered for it."""
+    """Read pip-audit's JSON; a package is checked only if the advisory service returned a result for it."""
     packages = {_normal(package["name"]): package for package in _packages(answer)}
     checked = {name for name in names if isinstance(packages.get(name, {}).get("vulns"), list)}
     flaws = [_line(packages[name], flaw) for name in sorted(checked) for flaw in packages[name]["vulns"]]
@@ -65,7 +65,7 @@ def judge(answer: str, names: Collection[str]) -> Audit:
 def _packages(answer: str) -> list[dict[str, Any]]:
     try:
         packages: list[dict[str, Any]] = json.loads(answer)["dependencies"]
-    except (ValueError, KeyError, TypeError):  # it prints no JSON where it did not get to the end
+    except (ValueError, KeyError, TypeError):  # it prints no JSON if it was interrupted
         return []
     return packages
 
@@ -75,11 +75,11 @@ def _normal(name: str) -> str:
 
 
 def _line(package: dict[str, Any], flaw: dict[str, Any]) -> str:
-    return f"{package['name']} {package['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version yet'}"
+    return f"{package['name']} {package['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'no version yet'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what was found; answer the exit code."""
+    """Print the result; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tolerate-unchecked", action="store_true")
     given = parser.parse_args(arguments)

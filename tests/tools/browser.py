@@ -1,8 +1,8 @@
-"""Find a Chromium for the console's tests, and what they take from npm.
+"""Find a Chromium for the console's tests, and install their npm packages.
 
-    python -m tools.browser [--require]   say which Chromium there is; with --require, fail where there is none
+    python -m tools.browser [--require]   print the Chromium that is used; with --require, fail if there is none
 
-A Chromium of the system comes first; where there is none but Node is, one comes from npm, inside a package. Nothing else is downloaded.
+A Chromium of the system is preferred; without one, and with Node, an npm package provides it. Nothing else is downloaded.
 """
 
 import argparse
@@ -20,7 +20,7 @@ MAC = (
     Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
 )
 ARGUMENTS = (
-    "--no-sandbox",  # the pages that it opens are ours, and a container lets nobody make one
+    "--no-sandbox",  # it opens only our own pages, and containers do not allow a sandbox
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -29,15 +29,15 @@ ARGUMENTS = (
     "--disable-sync",
 )
 
-MISSING = "!!! NO CHROMIUM: the browser tests of the console are left out. Install one (apt-get install chromium), or Node with npm."
+MISSING = "!!! NO CHROMIUM: the browser tests of the console are skipped. Install one (apt-get install chromium), or Node with npm."
 
 REQUIRED = "TENANTMAIL_BROWSER_REQUIRED"
-"""Set by .ci/run: without a browser the tests fail then, and are not left out."""
+"""Set by .ci/run: the tests then fail without a browser instead of being skipped."""
 
 
 @cache
 def chromium() -> str | None:
-    """Return the path of a Chromium; None where there is none."""
+    """Return the path of a Chromium, or None."""
     if found := next(filter(None, map(shutil.which, NAMES)), None):
         return found
     return next((str(path) for path in MAC if path.exists()), None) or _from_npm()
@@ -55,7 +55,7 @@ def _from_npm() -> str | None:
 
 @cache
 def axe() -> str | None:
-    """Return the source of axe-core, which checks pages for accessibility; None where npm cannot bring it."""
+    """Return the source of axe-core, which checks pages for accessibility; None if npm cannot install it."""
     source = PACKAGES / "node_modules/axe-core/axe.min.js"
     if not source.exists():
         npm_ci("--omit=optional")
@@ -63,20 +63,20 @@ def axe() -> str | None:
 
 
 def npm_ci(option: str) -> bool:
-    """Lay down the pinned packages; say whether they lie there."""
+    """Install the pinned packages; return whether that succeeded."""
     npm = shutil.which("npm")
     command = [npm or "npm", "ci", option, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     return bool(npm) and subprocess.run(command, cwd=PACKAGES, stdout=sys.stderr, check=False).returncode == 0
 
 
 def is_required() -> bool:
-    """Say whether tests fail where there is no browser."""
+    """Return whether the tests fail without a browser."""
     return bool(os.environ.get(REQUIRED))
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--require", action="store_true", help="fail where there is none, or no axe-core")
+    parser.add_argument("--require", action="store_true", help="fail without one, or without axe-core")
     required = parser.parse_args(arguments).require or is_required()
     found = chromium()
     sys.stderr.write(f"browser tests: {found}\n" if found else f"{MISSING}\n")

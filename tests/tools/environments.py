@@ -1,9 +1,9 @@
-"""Make the virtual environments from the pinned requirements, and pin them anew.
+"""Create the virtual environments from the pinned requirements, and update the pins.
 
-    python3 tests/tools/environments.py setup [NAME…]   install what changed since the last time
+    python3 tests/tools/environments.py setup [NAME…]   install what has changed since the last run
     python3 tests/tools/environments.py lock [--upgrade]  resolve pyproject.toml into the requirement files
 
-Runs on any Python from 3.9 with nothing installed: it finds (or has uv fetch) Python 3.13 and bootstraps a pinned uv by itself.
+Runs on any Python from 3.9 with nothing installed: it finds Python 3.13, or downloads it with uv, and bootstraps a pinned uv.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PINS = Path("tests/requirements")
 PYTHON = "3.13"
 GROUPS = ("tests", "sam", "ministack", "checkov", "runtime", "uv")
-# What an environment holds; the app's pins come first so that the tests run on exactly what ships.
+# Requirement files of each environment; the app's pins come first, so that the tests run on exactly what ships.
 ENVIRONMENTS = {
     ".venv": (Path("src/requirements.txt"), PINS / "tests.txt"),
     ".venv-sam": (PINS / "sam.txt",),
@@ -31,7 +31,7 @@ ENVIRONMENTS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; answer the exit code."""
+    """Run one command; return the exit code."""
     os.chdir(ROOT)
     command, *names = arguments or ["setup"]
     if command == "setup":
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def setup(name: str) -> None:
-    """Bring one environment to its pins; a no-op when its stamp says that nothing changed."""
+    """Install the pins of one environment; a no-op if its stamp matches them."""
     pins = ENVIRONMENTS[name]
     stamp = Path(name, "requirements.sha256")
     wanted = digest(pins)
@@ -62,7 +62,7 @@ def setup(name: str) -> None:
 
 
 def lock(*, upgrade: bool) -> None:
-    """Pin the app, then each group of tools; the tests' tools must agree with the app's pins."""
+    """Pin the app, then each group of tools; those of the tests are constrained by the app's pins."""
     uv = bootstrapped_uv()
     common = ["pip", "compile", "--quiet", "--universal", "--python-version", PYTHON, "--generate-hashes", "--no-annotate"]
     common += ["--no-emit-index-url", "--no-emit-find-links", "--custom-compile-command", "make lock", *(["--upgrade"] if upgrade else [])]
@@ -73,7 +73,7 @@ def lock(*, upgrade: bool) -> None:
 
 
 def bootstrapped_uv() -> str:
-    """Answer the path of our own pinned uv, installed by the pip of whichever Python is here."""
+    """Return the path of our pinned uv, installed with the pip of the available Python."""
     uv, stamp, pins = Path(".venv-uv/bin/uv"), Path(".venv-uv/requirements.sha256"), PINS / "uv.txt"
     if not (uv.exists() and stamp.is_file() and stamp.read_text() == digest([pins])):
         run(python() or sys.executable, "-m", "venv", "--clear", ".venv-uv")
@@ -84,7 +84,7 @@ def bootstrapped_uv() -> str:
 
 
 def python() -> str | None:
-    """Find an interpreter of the wanted version; None leaves it to uv to fetch one."""
+    """Return an interpreter of the required version; None if uv must download one."""
     for candidate in candidates():
         version = "import sys; print('%d.%d' % sys.version_info[:2])"
         try:
@@ -97,7 +97,7 @@ def python() -> str | None:
 
 
 def candidates() -> Iterator[str]:
-    """List where a Python of the wanted version may be: this one, PATH, pyenv's versions."""
+    """Yield where a Python of the required version may be: this one, PATH, pyenv's versions."""
     yield sys.executable
     if found := shutil.which(f"python{PYTHON}"):
         yield found
@@ -111,7 +111,7 @@ def digest(files: list[Path] | tuple[Path, ...]) -> str:
 
 
 def run(*command: str, advice: str = "") -> None:
-    """Run a program; end this one with its exit code if it fails, and with a sentence that says what to do."""
+    """Run a program; if it fails, print the advice and exit with its code."""
     code = subprocess.run(command, check=False).returncode
     if code:
         if advice:

@@ -1,4 +1,4 @@
-"""Takes one condition at a time away from a copy of the source, and runs the tests that must notice."""
+"""Mutation testing of conditions: remove one at a time from a copy of the source, and run the tests that must fail."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from mailer.domain.delivery import RULES, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300
-"""More than a run takes that finds nothing."""
+"""Longer than a run in which no test fails."""
 
 DELIVERY = "src/mailer/domain/delivery.py"
 MESSAGES = "src/mailer/adapters/dynamodb/messages_table.py"
@@ -30,7 +30,7 @@ TESTS = {
     PROVIDERS: ("tests/functional/test_provider_table.py", "tests/functional/test_provider_effect.py"),
     PACING: ("tests/functional/test_pacing_table.py",),
 }
-"""What is run for a mutant of each file, the quickest first; the first test that fails ends it."""
+"""Tests of each file's mutants, the fastest first; a run stops at the first failure."""
 
 CLAUSES = {
     MESSAGES: (
@@ -78,12 +78,12 @@ CLAUSES = {
         "#revision = :before",
     ),
 }
-"""Each clause of each condition expression; what stands behind a `|` only tells which of two is meant."""
+"""Each clause of each condition expression; the text after a `|` only identifies one of two occurrences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One condition that does not count any more."""
+    """One disabled condition."""
 
     name: str
     path: str
@@ -93,14 +93,14 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a mutant; `caught_by` is the first test that failed, None where all passed."""
+    """Result for a mutant; `caught_by` is the first test that failed, None if all passed."""
 
     mutant: Mutant
     caught_by: str | None
 
 
 def mutants() -> Iterator[Mutant]:
-    """Make every mutant: rules without a guard, rules from any status, and expressions without a clause."""
+    """Yield every mutant: rules without a guard, rules from any status, and expressions without a clause."""
     for rule in RULES.values():
         for guard in sorted(rule.guards):
             change = f'object.__setattr__(RULES["{rule.name}"], "guards", RULES["{rule.name}"].guards - {{Guard.{guard.name}}})'
@@ -114,7 +114,7 @@ def mutants() -> Iterator[Mutant]:
 
 
 def _without(path: str, clause: str) -> Iterator[Mutant]:
-    """Make a clause always true, and always false where another stands beside it with OR."""
+    """Make a clause always true, and always false if it is combined with another by OR."""
     clause, _, rest = clause.partition(" |")
     key = "account" if path == PACING else "tenantId"
     name = f"{Path(path).stem}: {clause}{rest and f' …{rest}'}"

@@ -1,4 +1,4 @@
-"""An audit that could not be made is never taken for one that found nothing."""
+"""An incomplete audit is never reported as a clean one."""
 
 import json
 import subprocess
@@ -36,20 +36,20 @@ def answer(*packages: dict[str, Any]) -> str:
         ('{"dependencies": [', UNCHECKED, "NOT CHECKED: the advisory service"),
     ],
 )
-def test_only_what_was_answered_for_counts_as_checked(text: str, code: int, says: str) -> None:
-    """Skipped, left out, or no answer at all: each says so, and none is a success."""
+def test_only_packages_with_a_result_count_as_checked(text: str, code: int, says: str) -> None:
+    """Skipped packages, missing packages and no response at all are each reported, and none is a success."""
     found = judge(text, NAMES)
     assert found.exit_code == code
     assert says in found.summary
 
 
-def test_a_vulnerability_is_named_with_what_mends_it() -> None:
-    """The advisory's id, and the first versions without it."""
-    assert judge(answer({**BOTO3, "vulns": [FLAW]}, CORE), NAMES).flaws == ["boto3 1.0: PYSEC-1, mended in 1.1"]
+def test_a_vulnerability_is_reported_with_the_fixed_versions() -> None:
+    """The advisory's id, and the versions that fix it."""
+    assert judge(answer({**BOTO3, "vulns": [FLAW]}, CORE), NAMES).flaws == ["boto3 1.0: PYSEC-1, fixed in 1.1"]
 
 
-def test_every_package_that_ships_is_asked_about() -> None:
-    """The pins are read from what the functions are built of, whatever the auditor makes of that file."""
+def test_every_shipped_package_is_checked() -> None:
+    """The pins are read from the functions' own requirements file, independently of the auditor."""
     names = pinned(audit.REQUIREMENTS.read_text())
     assert {"boto3", "pydantic-core", "aws-encryption-sdk", "urllib3"} <= names
     assert len(names) == audit.REQUIREMENTS.read_text().count("==")
@@ -57,10 +57,10 @@ def test_every_package_that_ships_is_asked_about() -> None:
 
 @pytest.mark.parametrize(("arguments", "code"), [([], UNCHECKED), (["--tolerate-unchecked"], SOUND)])
 @pytest.mark.parametrize("hangs", [False, True])
-def test_an_audit_that_was_not_made_fails_unless_that_is_tolerated(
+def test_an_incomplete_audit_fails_unless_that_is_tolerated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, *, hangs: bool
 ) -> None:
-    """It says so in both cases, as the last line."""
+    """The last line reports it in both cases."""
 
     def run(*_: object, **__: object) -> Any:
         if hangs:

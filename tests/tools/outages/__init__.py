@@ -1,7 +1,7 @@
-"""What becomes of one request when one service fails in one way: every pair of them, over the wire, through the real functions.
+"""Test one request against every pair of service and fault, over the wire, through the real functions.
 
-cells.py    the pairs, and how each must end
-matrix.py   plays them side by side, each with a worker and a fault proxy of its own, and then lets all of them heal
+cells.py    the pairs, and the expected result of each
+matrix.py   runs them in parallel, each with its own worker and fault proxy, then removes the faults
 
 python -m tools.outages       prints the matrix in Markdown
 """

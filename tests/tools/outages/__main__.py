@@ -1,4 +1,4 @@
-"""Play the matrix on a local AWS of its own and print it; the exit code says whether every cell ended as it must."""
+"""Run the matrix on its own local AWS and print it; exit with 1 if a cell ended otherwise than expected."""
 
 import sys
 import tempfile
@@ -10,13 +10,13 @@ from tools.outages.matrix import Matrix
 
 
 def main() -> int:
-    """Play and print."""
+    """Run and print."""
     with tempfile.TemporaryDirectory() as folder, local_aws(Path(folder)) as aws:
         matrix = Matrix(aws, Path(folder))
-        matrix.play()
+        matrix.run()
     print(matrix.table())
     others = {cell: str(seen.course) for cell, seen in matrix.results.items() if seen.course != EXPECTED[cell[0]][cell[1]]}
-    print(others or "each ended as it must")
+    print(others or "every cell ended as expected")
     return 1 if others else 0
 
 

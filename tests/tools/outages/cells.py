@@ -1,4 +1,4 @@
-"""Name every pair of a place and a fault, and say how it must end."""
+"""Every pair of a call and a fault, and the expected result of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from typing import Any, Literal
 Outage = Literal["refuse", "hang", "reset", "truncate", "slow"]
 
 OUTAGES: tuple[Outage, ...] = ("hang", "refuse", "reset", "truncate", "slow")
-"""In the order in which they are begun: those that hang take longest and cost least."""
+"""In starting order: calls that hang take longest and use the least CPU."""
 
-SLOW = 2.5  # seconds over which a slow answer is spread
+SLOW = 2.5  # seconds over which a slow response is spread
 OWN, ATTEMPTS = frozenset({"dynamodb", "sqs", "s3"}), 3
-"""Services of our own, and how often one call to them is tried: what hangs does so for one call, for all would take a minute."""
+"""Services of the stack, and the attempts of one call to them. Only one call hangs; if all did, a cell would take a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Place:
 
     service: str
     rule: Mapping[str, Any] = field(default_factory=dict)
-    """Which of the service's calls, where not all."""
+    """Which of the service's calls; empty: all."""
     by_role: bool = False
     """Whether the tenant gave a role instead of a key."""
     message: Literal["plain", "scheduled", "with a file", "large"] = "plain"
@@ -40,12 +40,12 @@ PLACES: Mapping[str, Place] = {
 }
 
 FILES = {"with a file": 8, "large": 8_000_000}
-"""Bytes of what is attached; in base64 the larger one makes a mail that SES v1 does not take."""
+"""Bytes of the attachment; in base64 the larger one exceeds the limit of SES v1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a request fared: the record when the function had answered, and at the end; how often SES had accepted it by then."""
+    """Result of one request: the record when the function has returned and at the end, and how often SES had accepted it by then."""
 
     first: str
     accepted_first: int
@@ -65,11 +65,11 @@ UNKNOWN = "unknown: outcome_unknown"
 
 _AT_ONCE = Course(SENT, 1, SENT, 1)
 _LATER = Course(DEFERRED, 0, SENT, 1)
-_COMES_BACK = Course(NO_RECORD, 0, SENT, 1)
-_PROOF_TRAVELS = Course("sending", 1, SENT, 1)
+_REDELIVERED = Course(NO_RECORD, 0, SENT, 1)
+_RECONCILED = Course("sending", 1, SENT, 1)
 
 EXPECTED: Mapping[str, Mapping[Outage, Course]] = {
-    # After the request is written nobody can know; that it was not is proven by the connection alone.
+    # Once the request is written the outcome is unknown; only the connection proves that it was not written.
     "SES": {
         "refuse": _LATER,
         "hang": Course(UNKNOWN, 0, UNKNOWN, 0),
@@ -84,29 +84,29 @@ EXPECTED: Mapping[str, Mapping[Outage, Course]] = {
         "truncate": Course(UNKNOWN, 1, UNKNOWN, 1),
         "slow": _AT_ONCE,
     },
-    # However far it came: without its last byte SES has no mail of it.
+    # Without its last byte SES has no mail, however much was uploaded.
     "SES, its upload": {"hang": _LATER, "reset": _LATER},
-    # Each cell has a new process: without KMS it can sign no message.
-    "KMS": {"refuse": _COMES_BACK, "hang": _COMES_BACK, "reset": _COMES_BACK, "truncate": _COMES_BACK, "slow": _AT_ONCE},
+    # Each cell has a new process, which needs KMS to sign messages.
+    "KMS": {"refuse": _REDELIVERED, "hang": _REDELIVERED, "reset": _REDELIVERED, "truncate": _REDELIVERED, "slow": _AT_ONCE},
     "STS": {"refuse": _LATER, "hang": _LATER, "reset": _LATER, "truncate": _LATER, "slow": _AT_ONCE},
-    # Without the table nothing can be written; the message waits on the queue alone.
-    "DynamoDB": {"refuse": _COMES_BACK, "hang": _LATER, "reset": _COMES_BACK, "truncate": _COMES_BACK, "slow": _AT_ONCE},
-    # The fence may be passed although nobody was told: the proof that SES was not called travels along the queue.
-    "DynamoDB: the fence": {"hang": _COMES_BACK, "reset": _COMES_BACK, "truncate": Course("sending", 0, SENT, 1), "slow": _AT_ONCE},
-    "DynamoDB: the result": {"hang": _PROOF_TRAVELS, "reset": _PROOF_TRAVELS, "truncate": _AT_ONCE, "slow": _AT_ONCE},
-    # What cannot be copied stays on the queue, and SQS hands it out again.
+    # Without the table nothing can be written; only the queue has the message.
+    "DynamoDB": {"refuse": _REDELIVERED, "hang": _LATER, "reset": _REDELIVERED, "truncate": _REDELIVERED, "slow": _AT_ONCE},
+    # The fence may be passed although the response is lost: the queue message carries the proof that SES was not called.
+    "DynamoDB: the fence": {"hang": _REDELIVERED, "reset": _REDELIVERED, "truncate": Course("sending", 0, SENT, 1), "slow": _AT_ONCE},
+    "DynamoDB: the result": {"hang": _RECONCILED, "reset": _RECONCILED, "truncate": _AT_ONCE, "slow": _AT_ONCE},
+    # A message that cannot be requeued stays on the queue, and SQS delivers it again.
     "SQS": {
-        "refuse": _COMES_BACK,
+        "refuse": _REDELIVERED,
         "hang": _LATER,
-        "reset": _COMES_BACK,
-        "truncate": _COMES_BACK,
+        "reset": _REDELIVERED,
+        "truncate": _REDELIVERED,
         "slow": Course("deferred", 0, SENT, 1),
     },
     "S3": {"refuse": _LATER, "hang": _LATER, "reset": _LATER, "truncate": _LATER, "slow": _AT_ONCE},
 }
-"""Only all of a service can be refused, not one of its operations."""
+"""A connection can be refused for a whole service only, not for one of its operations."""
 
 VERIFY: Mapping[str, Mapping[Outage, int]] = {
     service: {"refuse": 503, "hang": 503, "reset": 503, "truncate": 503, "slow": 200} for service in ("KMS", "STS")
 }
-"""What `POST …/provider/verify` answers meanwhile."""
+"""Status of `POST …/provider/verify` during the fault."""

@@ -1,4 +1,4 @@
-"""Play every cell: a worker of its own behind a fault proxy of its own, so that they fail side by side and none disturbs another."""
+"""Run every cell in parallel, each with its own worker and fault proxy, so that no cell disturbs another."""
 
 import json
 import re
@@ -20,31 +20,31 @@ from tools.local_aws.server import endpoints
 from tools.local_aws.tenants import Tenant
 from tools.outages.cells import ATTEMPTS, EXPECTED, FILES, NO_RECORD, OUTAGES, OWN, PLACES, SLOW, VERIFY, Course, Outage
 
-SIDE_BY_SIDE = 8
-"""As many as hang at a time; more of those that do not would wait for a processor until their calls time out."""
+PARALLEL = 8
+"""As many as there are cells that hang; with more of the others, calls would time out for lack of CPU."""
 
-DONE = 75.0  # seconds after which a function has been ended by its timeout
+DONE = 75.0  # seconds after which a function has reached its timeout
 SCHEDULED = timedelta(seconds=20)
-"""Far enough ahead that no worker is begun after it; the message that waits until then is what takes SQS."""
+"""Far enough ahead that no worker starts after it; a message that waits until then needs SQS."""
 
-RATE = 500  # recipients per second and account: pacing is not what is tested here
-HEALED = 60.0  # seconds within which a request ends once all is well
+RATE = 500  # recipients per second and account: high, because pacing is not tested here
+HEALED = 60.0  # seconds within which a request ends after the fault
 
 Cell = tuple[str, Outage]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was seen in one cell."""
+    """Result of one cell."""
 
     course: Course
     calls: int
-    """How many calls the failing place saw."""
+    """Calls that the failing service received."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What `verify` answered in one cell."""
+    """Response of `verify` in one cell."""
 
     status: int
     media_type: str
@@ -53,7 +53,7 @@ class Verified:
 
 
 class Matrix:
-    """All cells on one running local AWS, whose own SendFunction is paused while they fail."""
+    """All cells on one local AWS, whose own SendFunction is paused during the faults."""
 
     def __init__(self, aws: LocalAws, folder: Path) -> None:
         self._aws, self._folder = aws, folder
@@ -62,38 +62,38 @@ class Matrix:
         self.results: dict[Cell, Result] = {}
         self.verified: dict[Cell, Verified] = {}
 
-    def play(self) -> None:
-        """Play all cells, then let what waits go out."""
+    def run(self) -> None:
+        """Run all cells, then remove the faults and wait for the results."""
         cells: list[Cell] = [(place, outage) for outage in OUTAGES for place in PLACES if outage in EXPECTED[place]]
         calls: list[Cell] = [(place, outage) for outage in OUTAGES for place in VERIFY]
         self._operate("pause")
         try:
-            with ses_alone(self._folder / "nobody", self._fronts(cells, calls)) as wire, ThreadPoolExecutor(SIDE_BY_SIDE) as side_by_side:
-                first = dict(zip(cells, side_by_side.map(lambda cell: self._send(wire, cell), cells), strict=True))
-                self.verified = dict(zip(calls, side_by_side.map(lambda cell: self._verify(wire, cell), calls), strict=True))
-                asked = {cell: len(wire.control.requests(service=_front(cell))) for cell in cells}
+            with ses_alone(self._folder / "ses", self._fronts(cells, calls)) as wire, ThreadPoolExecutor(PARALLEL) as pool:
+                first = dict(zip(cells, pool.map(lambda cell: self._send(wire, cell), cells), strict=True))
+                self.verified = dict(zip(calls, pool.map(lambda cell: self._verify(wire, cell), calls), strict=True))
+                calls_of = {cell: len(wire.control.requests(service=_front(cell))) for cell in cells}
         finally:
             self._operate("resume")
         for cell, (record, accepted) in first.items():
             self._aws.api.wait_for(self._tenant(cell).tenant_id, _request_id(cell), seconds=HEALED)
-            self.results[cell] = Result(Course(_shown(record), accepted, _shown(self._record(cell)), self._accepted(cell)), asked[cell])
+            self.results[cell] = Result(Course(_shown(record), accepted, _shown(self._record(cell)), self._accepted(cell)), calls_of[cell])
 
     def table(self) -> str:
-        """Write what was seen in Markdown."""
+        """Return the results as a Markdown table."""
         names: list[Outage] = sorted(OUTAGES)
         lines = [f"| | {' | '.join(names)} |", f"|---{'|---' * len(names)}|"]
         for place in PLACES:
             seen = [str(self.results[place, outage].course) if (place, outage) in self.results else "–" for outage in names]
             lines.append(f"| {place} | {' | '.join(seen)} |")
         for place in VERIFY:
-            told = [self.verified[place, outage] for outage in names]
-            lines.append(f"| {place}, under `verify` | {' | '.join(f'{one.status} after {one.seconds:.0f} s' for one in told)} |")
+            responses = [self.verified[place, outage] for outage in names]
+            lines.append(f"| {place}, in `verify` | {' | '.join(f'{one.status} after {one.seconds:.0f} s' for one in responses)} |")
         return "\n".join(lines)
 
     # -- the cells -------------------------------------------------------------------------------------------------------
 
     def _send(self, wire: Alone, cell: Cell) -> tuple[Delivery | None, int]:
-        """Give a worker the request while the place fails; what it could not make safe goes back on the queue, as by SQS."""
+        """Pass the request to a worker during the fault; put it back on the queue, as SQS does, if the worker reports it as failed."""
         body = self._body(cell)
         self._break(wire, cell)
         env = self._env["SendFunction"] | _endpoints(wire, cell)
@@ -113,7 +113,7 @@ class Matrix:
         return Verified(status, media_type, body, time.monotonic() - began)
 
     def _fronts(self, cells: Iterable[Cell], calls: Iterable[Cell]) -> dict[str, tuple[str, int]]:
-        """Name a proxy for each cell, and the service behind it."""
+        """Return a proxy for each cell, by its name, and the service behind it."""
         fronts = [(cell, False) for cell in cells] + [(cell, True) for cell in calls]
         return {_front(cell, verify=verify): self._address(PLACES[cell[0]].service) for cell, verify in fronts}
 
@@ -157,7 +157,11 @@ class Matrix:
 
     def _body(self, cell: Cell) -> str:
         place, tenant = PLACES[cell[0]], self._tenant(cell)
-        message: dict[str, Any] = {"to": [{"email": f"{_request_id(cell)}@customer.example"}], "subject": "In spite of it", "text": "Hello"}
+        message: dict[str, Any] = {
+            "to": [{"email": f"{_request_id(cell)}@customer.example"}],
+            "subject": "In an outage",
+            "text": "Hello",
+        }
         request: dict[str, Any] = {"tenantId": tenant.tenant_id, "requestId": _request_id(cell), "message": message}
         if place.message == "scheduled":
             request["sendAt"] = f"{datetime.now(UTC) + SCHEDULED:%Y-%m-%dT%H:%M:%SZ}"
@@ -193,7 +197,7 @@ def _request_id(cell: Cell) -> str:
 
 
 def _endpoints(wire: Alone, cell: Cell, *, verify: bool = False) -> dict[str, str]:
-    """Send the calls of the service that fails past the cell's own proxy."""
+    """Route the calls of the failing service through the cell's proxy."""
     return endpoints({PLACES[cell[0]].service: wire.urls[_front(cell, verify=verify)]})
 
 
