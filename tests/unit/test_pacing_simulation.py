@@ -1,4 +1,4 @@
-"""A short run of the simulation that `make bench` does in full: its promises, in numbers that do not depend on the machine."""
+"""A short run of the simulation of `make bench`, with limits that do not depend on the machine."""
 
 from datetime import timedelta
 from functools import cache
@@ -12,55 +12,55 @@ SHORT = Scenario(flood=1_000, flood_at=20.0, ends_at=100.0)
 
 
 @cache
-def played(*, is_known: bool, flood: int) -> tuple[Scenario, Tally]:
+def simulated(*, is_known: bool, flood: int) -> tuple[Scenario, Tally]:
     scenario = Scenario(is_known=is_known, flood=flood, flood_at=SHORT.flood_at, ends_at=SHORT.ends_at)
     return scenario, Simulation(scenario).run()
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "learned"])
-def test_a_flood_does_not_delay_the_quiet(is_known: bool) -> None:  # noqa: FBT001  # a parameter of the test
+def test_a_flood_does_not_delay_quiet_tenants(is_known: bool) -> None:  # noqa: FBT001  # a parameter of the test
     """Their p99 is at most twice what it is without the flood."""
-    alone, beside = (
+    without, with_flood = (
         tally.waits(quiet_tenants(scenario), SHORT.flood_at)
-        for scenario, tally in (played(is_known=is_known, flood=flood) for flood in (0, SHORT.flood))
+        for scenario, tally in (simulated(is_known=is_known, flood=flood) for flood in (0, SHORT.flood))
     )
-    assert len(alone) == len(beside)
-    assert percentile(beside, 0.99) <= 2 * percentile(alone, 0.99)
+    assert len(without) == len(with_flood)
+    assert percentile(with_flood, 0.99) <= 2 * percentile(without, 0.99)
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "learned"])
 def test_every_message_is_sent_and_few_are_throttled(is_known: bool) -> None:  # noqa: FBT001  # a parameter of the test
-    """Less than one throttle for a thousand messages sent, none at all where the rate is known."""
-    _, tally = played(is_known=is_known, flood=SHORT.flood)
+    """Less than one throttle per thousand sent messages; none if the rate is known."""
+    _, tally = simulated(is_known=is_known, flood=SHORT.flood)
     assert len(tally.of(FLOODER)) == SHORT.flood
-    assert tally.missed == 0  # what the simulation does not model does not happen
+    assert tally.missed == 0  # this case is not modelled
     assert tally.throttled_share < (1e-9 if is_known else 1e-3)
 
 
 def test_a_known_rate_is_used_up() -> None:
-    """At least 93 percent of the quota; the learned rate is measured in the full run."""
-    scenario, tally = played(is_known=True, flood=SHORT.flood)
+    """At least 93 percent of the quota is used; the learned rate is measured in the full run."""
+    scenario, tally = simulated(is_known=True, flood=SHORT.flood)
     assert tally.share_of_quota(FLOODER, scenario.quota) >= 0.93
 
 
 def test_writes_are_few() -> None:
-    """At most half a write a message for pacing, besides fence and outcome, and about one requeue for each message that had to wait."""
-    _, tally = played(is_known=True, flood=SHORT.flood)
+    """At most half a write per message for pacing, besides fence and outcome, and about one requeue per message that had to wait."""
+    _, tally = simulated(is_known=True, flood=SHORT.flood)
     assert tally.writes_a_message <= 2.5
     assert tally.generations[FLOODER] <= 1.1 * SHORT.flood
 
 
-def test_a_backlog_comes_back_within_minutes_and_delays_nobody() -> None:
-    """As fast as one processor makes the writes; other tenants' mail, resumed or due, does not wait for more than it would without."""
-    tally = backlog.Play(backlog.Scenario(backlog=24_000)).run()
+def test_a_backlog_is_released_within_minutes_and_delays_no_other_tenant() -> None:
+    """The release is as fast as one CPU can write; other tenants' mail, resumed or due, waits no longer than without it."""
+    tally = backlog.Simulation(backlog.Scenario(backlog=24_000)).run()
     assert tally.pointers == 24_000
     assert tally.a_back < timedelta(minutes=2)
     assert tally.c_back < timedelta(seconds=1)
     assert tally.b_late < timedelta(minutes=1)
 
 
-def test_a_run_comes_out_the_same_every_time() -> None:
-    """A seed tells the whole story."""
+def test_runs_with_the_same_seed_are_identical() -> None:
+    """The simulation has no other source of randomness."""
     scenario = Scenario(flood=100, flood_at=2.0, quiet_tenants=5, ends_at=10.0)
     first, second = (Simulation(scenario).run() for _ in range(2))
     assert [(m.tenant, m.sent) for m in first.messages] == [(m.tenant, m.sent) for m in second.messages]

@@ -1,6 +1,6 @@
-"""Measure FeedbackFunction against the little AWS of the sending benchmark: CPU and writes an event, events a second of one function.
+"""Measure FeedbackFunction against the fake AWS of the sending benchmark: CPU and writes per event, events per second of one function.
 
-Two events a mail, as most mail has: SES accepted it, and its one recipient has it.
+Each mail has two events, as most mail does: SES accepted it, and it was delivered to its one recipient.
 """
 
 import json
@@ -26,11 +26,11 @@ from mailer.handlers import feedback
 from support.aws.api_calls import Context
 from support.ses_events import ACCOUNT, REGION, envelopes
 from tools.bench.send.stage import staged
-from tools.bench.send.timing import clocked
+from tools.bench.send.timing import measured
 from tools.local_aws.ses_events import RecipientOutcome
 
 MAILS, BATCHES = 50, 20
-"""Of one batch of a hundred events; batches after one that opens what must be opened."""
+"""Mails of one batch of a hundred events; batches after a first one that opens connections and loads caches."""
 
 REQUEST = Request(
     tenant_id="acme",
@@ -43,7 +43,7 @@ REQUEST = Request(
 
 
 def send(number: int) -> list[dict[str, Any]]:
-    """Make the record of a mail that was sent; return what SES tells of it."""
+    """Create the record of a sent mail; return SES's events of it."""
     now, request = datetime.now(UTC), replace(REQUEST, request_id=f"invoice-{number}")
     sent_by = SentBy("ses", 1, ACCOUNT, REGION)
     wiring.messages_table().apply(changes.begin(request, now, owner="w", deadline=now, sent_by=sent_by))
@@ -53,30 +53,30 @@ def send(number: int) -> list[dict[str, Any]]:
 
 
 def batch_of(start: int) -> Mapping[str, Any]:
-    """Make a batch as Lambda hands it over."""
-    bodies = [json.dumps(told) for number in range(start, start + MAILS) for told in send(number)]
+    """Return a batch in the form of a Lambda event."""
+    bodies = [json.dumps(envelope) for number in range(start, start + MAILS) for envelope in send(number)]
     sent_at = str(int(datetime.now(UTC).timestamp() * 1000))
     return {"Records": [{"messageId": f"{n}", "body": body, "attributes": {"SentTimestamp": sent_at}} for n, body in enumerate(bodies)]}
 
 
-def asked(control: str) -> Counter[str]:
-    """Return what was asked of the little AWS so far."""
+def call_counts(control: str) -> Counter[str]:
+    """Return the calls to the fake AWS so far, by operation."""
     return Counter(json.loads(urllib3.request("GET", control).data))
 
 
 def handle(batch: Mapping[str, Any]) -> None:
-    """Hand a batch to the function, whose log lines nobody reads here."""
+    """Invoke the function with a batch; discard its log lines."""
     with redirect_stdout(StringIO()):
         assert feedback.handler(batch, Context()) == {"batchItemFailures": []}
 
 
 def measure(control: str) -> Mapping[str, float]:
-    """Return the figures of an event: seconds of CPU and of wall, writes and reads."""
+    """Return the figures per event: seconds of CPU and of wall time, writes and reads."""
     batches: Sequence[Mapping[str, Any]] = [batch_of(MAILS * number) for number in range(BATCHES + 1)]
     handle(batches[0])
-    before = asked(control)
-    taken = [clocked(lambda batch=batch: handle(batch)) for batch in batches[1:]]  # type: ignore[misc]  # bound now
-    calls, events = asked(control) - before, 2 * MAILS
+    before = call_counts(control)
+    taken = [measured(lambda batch=batch: handle(batch)) for batch in batches[1:]]  # type: ignore[misc]  # bound now
+    calls, events = call_counts(control) - before, 2 * MAILS
     return {
         "cpu": statistics.median(one.cpu for one in taken) / events,
         "wall": statistics.median(one.wall for one in taken) / events,
@@ -90,8 +90,8 @@ def main() -> None:
         os.environ.update({**stage.environment, "FEEDBACK_TABLE": "feedback"})
         figures = measure(stage.control)
     print(
-        f"an event: {figures['cpu'] * 1000:.2f} ms of CPU, {figures['writes']:.2f} writes and {figures['reads']:.2f} reads of DynamoDB;"
-        f" {1 / figures['wall']:.0f} events a second of one function with one processor, DynamoDB at 5 ms"
+        f"per event: {figures['cpu'] * 1000:.2f} ms of CPU, {figures['writes']:.2f} DynamoDB writes and {figures['reads']:.2f} reads;"
+        f" {1 / figures['wall']:.0f} events per second of one function with one CPU, DynamoDB at 5 ms"
     )
 
 

@@ -1,7 +1,7 @@
-"""Compare the composer with Python's `EmailMessage` and with nodemailer: messages a second, and the peak of memory.
+"""Compare the composer with Python's `EmailMessage` and with nodemailer: messages per second and peak memory.
 
-Each contender composes the same messages from the same JSON, in turns of a quarter of a second; medians of seven turns. nodemailer takes
-part where Node is present.
+Each contender composes the same messages from the same JSON, in turns of a quarter of a second; figures are medians of seven turns.
+nodemailer is included if Node is installed.
 """
 
 import base64
@@ -35,7 +35,7 @@ MEMORY_GOAL = 3.0  # times the message
 
 
 def fields(size: int) -> dict[str, Any]:
-    """Give a usual invoice mail, with a file of so many octets."""
+    """Return the fields of a typical invoice mail, with a file of `size` bytes."""
     made: dict[str, Any] = {
         "to": [{"email": "jo@example.com", "name": "Jo Ünger"}],
         "subject": "Ihre Rechnung für März",
@@ -47,45 +47,45 @@ def fields(size: int) -> dict[str, Any]:
     return made
 
 
-def ours(ordered: EmailMessage) -> int:
-    return len(compose(ordered, SENDER, date=DATE).mime)
+def ours(content: EmailMessage) -> int:
+    return len(compose(content, SENDER, date=DATE).mime)
 
 
-def standard_library(ordered: EmailMessage) -> int:
-    """Compose as a plain program does."""
+def standard_library(content: EmailMessage) -> int:
+    """Compose with the standard library, in the usual way."""
     mail = PlainMessage(policy=SMTP)
     mail["From"] = formataddr((SENDER.name, SENDER.email))
-    mail["To"] = ", ".join(formataddr((box.name or "", box.email)) for box in ordered.to)
-    mail["Subject"] = ordered.subject
+    mail["To"] = ", ".join(formataddr((box.name or "", box.email)) for box in content.to)
+    mail["Subject"] = content.subject
     mail["Date"] = format_datetime(DATE)
-    mail.set_content(ordered.text)
-    mail.add_alternative(ordered.html, subtype="html")
-    for file in ordered.attachments:
+    mail.set_content(content.text)
+    mail.add_alternative(content.html, subtype="html")
+    for file in content.attachments:
         octets = base64.b64decode(file.content or "")
         mail.add_attachment(octets, maintype="application", subtype="pdf", filename=file.filename)
     return len(mail.as_bytes())
 
 
-def rate(contender: Callable[[EmailMessage], int], ordered: EmailMessage) -> float:
-    """Give messages a second over one turn."""
+def rate(contender: Callable[[EmailMessage], int], content: EmailMessage) -> float:
+    """Return messages per second over one turn."""
     count, begin = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begin) < SECONDS or not count:
-        contender(ordered)
+        contender(content)
         count += 1
     return count / elapsed
 
 
-def memory(contender: Callable[[EmailMessage], int], ordered: EmailMessage) -> float:
-    """Give the peak of what composing allocates, as a multiple of the message; what was there before is not counted."""
+def memory(contender: Callable[[EmailMessage], int], content: EmailMessage) -> float:
+    """Return the peak of what composing allocates, as a multiple of the message; earlier allocations are not counted."""
     tracemalloc.start()
-    size = contender(ordered)
+    size = contender(content)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak / size
 
 
 def nodemailer(cases: Path, name: str) -> float | None:
-    """Give messages a second over one turn of nodemailer, None where there is no Node."""
+    """Return messages per second over one turn of nodemailer; None without Node."""
     if shutil.which("node") is None:
         return None
     command = ["node", str(HERE / "nodemailer.mjs"), str(cases), name, str(SECONDS)]
@@ -107,8 +107,8 @@ def main() -> None:
         print(f"peak memory at 5 MB, {contender.__name__}: {memory(contender, message(**made['5 MB'])):.1f} × the message{goal}")
 
 
-def compare(name: str, ordered: EmailMessage, cases: Path) -> None:
-    turns = [(rate(ours, ordered), rate(standard_library, ordered), nodemailer(cases, name)) for _ in range(TURNS)]
+def compare(name: str, content: EmailMessage, cases: Path) -> None:
+    turns = [(rate(ours, content), rate(standard_library, content), nodemailer(cases, name)) for _ in range(TURNS)]
     mine, python = (statistics.median(turn[at] for turn in turns) for at in (0, 1))
     node = [turn[2] for turn in turns if turn[2]]
     against = statistics.median(mine_now / python_now for mine_now, python_now, _ in turns)

@@ -1,4 +1,4 @@
-"""Run the simulation with and without the flood, at a known and at a learned rate, and a backlog's return: figures, and the docs' plot."""
+"""Run the simulation with and without the flood, at a known and at a learned rate, and the release of a backlog; plot for the docs."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ def main() -> None:
     print(table(tallies))
     draw(tallies, PLOT)
     print(f"plotted in {PLOT.name}")
-    print(returned())
+    print(released())
 
 
-def returned() -> str:
-    """Tell how a backlog comes back that its account could send within minutes."""
+def released() -> str:
+    """Return figures of the release of a backlog that its account could send within minutes."""
     scenario = backlog.Scenario()
-    tally = backlog.Play(scenario).run()
+    tally = backlog.Simulation(scenario).run()
     return (
-        f"{scenario.backlog} parked requests of a resumed tenant are back on the queue after {tally.a_back.total_seconds():.0f} s"
-        f" ({tally.runs} runs), ten of another one after {tally.c_back.total_seconds():.1f} s;"
-        f" what else was due waited for {tally.b_late.total_seconds():.0f} s at most"
+        f"{scenario.backlog} parked requests of a resumed tenant are requeued within {tally.a_back.total_seconds():.0f} s"
+        f" ({tally.runs} runs), ten of another one within {tally.c_back.total_seconds():.1f} s;"
+        f" other due requests waited for {tally.b_late.total_seconds():.0f} s at most"
     )
 
 

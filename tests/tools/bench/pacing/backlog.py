@@ -1,7 +1,6 @@
-"""Play how a large backlog comes back once its tenant is resumed: the real sweeper and line, on a clock that runs by calls.
+"""Simulate the release of a large backlog after its tenant is resumed: the real sweeper and pacing, on a clock advanced by their calls.
 
-What a run gets done is what its processor gets done: each write, each call of the queue and each page read costs the time that it keeps
-one processor of Lambda busy.
+CPU limits what one run can do: each write, queue call and page read advances the clock by the time that it keeps one Lambda CPU busy.
 """
 
 import json
@@ -19,15 +18,15 @@ from support.fakes.ports import NOON, FakeClock, a_config, a_provider
 from support.fakes.sending import Bench, FakeReleases, a_record
 
 WRITE = timedelta(milliseconds=2)
-"""Of an UpdateItem, measured: 4.1 ms for two, made by threads that block."""
+"""CPU time of an UpdateItem; measured: 4.1 ms for two, on blocking threads."""
 QUEUE_CALL = timedelta(milliseconds=3)
-"""Of a SendMessageBatch of 10."""
+"""CPU time of a SendMessageBatch of 10."""
 PAGE_READ = timedelta(milliseconds=10)
-"""Of a query and the BatchGetItem of the 100 records that it names."""
+"""CPU time of a query and of the BatchGetItem for its 100 records."""
 
 MINUTE = timedelta(minutes=1)
 RUN = timedelta(seconds=50)
-"""SweepFunction's timeout, less what it keeps for what is under way."""
+"""SweepFunction's timeout, less its reserve for work in progress."""
 
 BATCH = 100
 ACCOUNTS = {"A": "111111111111", "B": "222222222222", "C": "333333333333"}
@@ -35,33 +34,33 @@ ACCOUNTS = {"A": "111111111111", "B": "222222222222", "C": "333333333333"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is played."""
+    """Parameters of the simulation."""
 
     backlog: int = 100_000
-    """Parked requests of tenant A, which is resumed at the start; so is tenant C, with ten."""
+    """Parked requests of tenant A, which is resumed at the start, as is tenant C with ten."""
     rate: float = 500.0
-    """Recipients a second that each account may send."""
+    """Recipients per second that each account may send to."""
     due_a_minute: int = 20
-    """Parked requests of tenant B that become due in each minute."""
+    """Parked requests of tenant B that become due per minute."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of it, each counted from the resume, or from when it was due."""
+    """Results; times are counted from the resume, or from when a request was due."""
 
     a_back: timedelta = timedelta()
-    """Until the last of A's backlog was on the queue."""
+    """Until the last of A's backlog was requeued."""
     c_back: timedelta = timedelta()
     b_late: timedelta = timedelta()
     """The longest that a due request of B waited for the sweeper."""
     runs: int = 0
     pointers: int = 0
     fed: list[int] = field(default_factory=list)
-    """Requests of A that each run sent for."""
+    """Requests of A that each run requeued."""
 
 
-class Play:
-    """The world: a run of the sweeper each minute, a send path that books slots for what it is sent."""
+class Simulation:
+    """A run of the sweeper each minute, and a send path that reserves slots for the requeued messages."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -79,11 +78,11 @@ class Play:
         clock: FakeClock = bench.clock
         bench.messages.after = lambda _: clock.advance(WRITE)
         self._read = bench.messages.waiting_for_provider
-        bench.messages.waiting_for_provider = self._pages  # type: ignore[method-assign]  # reading costs, too
-        bench.queue.send = self._take  # type: ignore[method-assign]  # so does sending
+        bench.messages.waiting_for_provider = self._pages  # type: ignore[method-assign]  # reading takes time, too
+        bench.queue.send = self._take  # type: ignore[method-assign]  # as does sending
 
     def run(self) -> Tally:
-        """Play until A's backlog is on the queue."""
+        """Run until A's backlog is requeued."""
         began = self.bench.clock.now()
         while "A" in self.marked:
             start = began + self.tally.runs * MINUTE
@@ -103,7 +102,7 @@ class Play:
             yield record
 
     def _fall_due(self, now: datetime) -> None:
-        """Let B's mail of the last minute be due, each at its own time."""
+        """Add B's requests that became due in the last minute, each with its own time."""
         for number in range(self.scenario.due_a_minute):
             at = now - MINUTE * number / self.scenario.due_a_minute
             record = _parked("B", f"{self.tally.runs}-{number}", waits_for=WaitsFor.TIME, due_at=at, sweep_at=at)
@@ -126,7 +125,7 @@ class Play:
         return []
 
     def _book(self) -> None:
-        """Have the send path reserve a slot for everything that came, and bring it to its end."""
+        """Reserve a slot for every requeued message, as the send path does, and remove its record."""
         for some in batched((request_id for tenant_id, request_id in self._on_queue if tenant_id == "A"), BATCH, strict=False):
             weights, carried = [1] * len(some), [None] * len(some)
             self._pacing.reserve(f"{ACCOUNTS['A']}/eu-west-1", self._source, weights, carried, self.bench.clock.now())

@@ -1,4 +1,4 @@
-"""Draw the simulation: tenant A's rate, and how long everybody's mail waits, beside what it would be without A."""
+"""Plot the simulation: tenant A's rate, and the waiting time of the other tenants' mail with and without A."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from tools.bench.pacing.simulation import FLOODER, START, Scenario, Tally, perce
 Results = Mapping[tuple[bool, int], tuple[Scenario, Tally]]
 
 BUCKET = 5
-"""Seconds that one point of a rate curve covers."""
+"""Seconds per point of a rate curve."""
 
 COLOURS = {True: "#1f6f8b", False: "#d1603d"}
 NAMES = {True: "rate known", False: "rate learned"}

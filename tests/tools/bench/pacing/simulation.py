@@ -1,8 +1,8 @@
-"""Simulate what the pacing is for: one tenant's flood beside many quiet tenants, on the real pacing code and models of what surrounds it.
+"""Simulate pacing: one tenant's flood and many quiet tenants, with the real pacing code and models of its environment.
 
-Real: `mailer.domain.pacing`, `mailer.services.pacing.pacing` and `mailer.services.sending.slots`, and the limiter of the SES
-proxy. Modelled, as discrete events in a seeded order: a fair SQS queue, the event source with its pollers and
-batches, the functions with their workers, and how long each call takes.
+Real: `mailer.domain.pacing`, `mailer.services.pacing.pacing`, `mailer.services.sending.slots`, and the rate limiter of the SES
+proxy. Modelled, as discrete events in a seeded order: a fair SQS queue, the event source with its pollers and batches, the functions
+with their workers, and the duration of each call.
 """
 
 import heapq
@@ -26,20 +26,20 @@ from support.fakes.sending import Bench, a_body
 from tools.local_aws.ses import Allowance, RefusedError
 
 START = 1_800_000_000.0
-"""When the simulation begins, in seconds since 1970."""
+"""Start of the simulation, in seconds since 1970."""
 
 TABLE_CALL = 0.005
-"""Seconds of a DynamoDB call; FACTS measured 1.5 to 5 ms warm."""
+"""Seconds of a DynamoDB call; measured: 1.5 to 5 ms warm."""
 SES_CALL = 0.06
 """Median seconds of an SES call."""
 QUEUE_CALL = 0.015
 """Seconds of a SendMessageBatch of 10."""
 OPENING = 0.02
-"""Seconds from the start of an invocation until its provider rows are read and its messages are rendered."""
+"""Seconds from the start of an invocation until its provider rows are read and its messages are composed."""
 
 NOISY_SHARE = 0.1
 NOISY_LEAST = 30
-"""A message group counts as noisy with more than this share of the messages in flight and at least so many of its own (SQS
+"""A message group is noisy with more than this share of the messages in flight and at least this many of its own (SQS
 developer guide, "How Amazon SQS fair queues work")."""
 
 SWEEP = 60.0
@@ -48,25 +48,25 @@ SWEEP = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is simulated; rates in recipients per second, times in seconds."""
+    """Parameters of the simulation; rates in recipients per second, times in seconds."""
 
     seed: int = 7
     flood: int = 5_000
-    """Messages that tenant A sends at once; 0: it is not there."""
+    """Messages that tenant A sends at once; 0: there is no tenant A."""
     flood_at: float = 60.0
     quiet_tenants: int = 99
     quiet_rate: float = 1.0
     quota: float = 14.0
-    """What SES allows each account."""
+    """Rate that SES allows each account."""
     is_known: bool = True
-    """Whether the quota is known, or must be learned."""
+    """Whether the quota is known; otherwise it is learned."""
     functions: int = 10
     workers: int = 40
-    """Messages under way at once in all functions together."""
+    """Messages in progress at once, in all functions together."""
     batch_size: int = 100
     batch_window: float = 1.0
     ends_at: float = 460.0
-    """Until then the quiet tenants send; the simulation goes on until all mail is sent."""
+    """End of the quiet tenants' sending; the simulation runs until all mail is sent."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,45 +81,45 @@ class Message:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of it."""
+    """Results."""
 
     messages: list[Message] = field(default_factory=list)
     throttles: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """When SES refused a message, by tenant."""
+    """Times at which SES throttled a message, by tenant."""
     generations: Counter[str] = field(default_factory=Counter)
     forfeited: int = 0
     missed: int = 0
-    """Slots that went by while all workers of their function were busy."""
+    """Slots that passed while all workers of their function were busy."""
     parked: int = 0
     record_writes: int = 0
     hop_writes: int = 0
-    """Those of them that note a generation."""
+    """Those that record a generation."""
     pacing_writes: int = 0
     pacing_reads: int = 0
     invocations: int = 0
 
     def of(self, tenant: str) -> list[Message]:
-        """Return a tenant's messages in the order in which SES took them."""
+        """Return a tenant's messages in the order in which SES accepted them."""
         return sorted((m for m in self.messages if m.tenant == tenant), key=lambda m: m.sent)
 
     def share_of_quota(self, tenant: str, quota: float) -> float:
-        """Return at which share of its quota a tenant sent, from its first message's arrival to its last one's sending."""
+        """Return the share of its quota that a tenant used, from the arrival of its first message to the sending of its last."""
         messages = self.of(tenant)
         return len(messages) / (messages[-1].sent - min(m.born for m in messages)) / quota
 
     def waits(self, tenants: Iterable[str], since: float = 0.0) -> list[float]:
-        """Return how long the tenants' messages that came after `since` took from the queue to SES, shortest first."""
+        """Return how long the tenants' messages that arrived after `since` took from the queue to SES, shortest first."""
         wanted = set(tenants)
         return sorted(m.sent - m.born for m in self.messages if m.tenant in wanted and m.born >= START + since)
 
     @property
     def writes_a_message(self) -> float:
-        """Return DynamoDB writes for each sent message, without the one for each generation."""
+        """Return DynamoDB writes per sent message, without the one per generation."""
         return (self.record_writes + self.pacing_writes - self.hop_writes) / len(self.messages)
 
     @property
     def throttled_share(self) -> float:
-        """Return throttles for each sent message."""
+        """Return throttles per sent message."""
         return sum(map(len, self.throttles.values())) / len(self.messages)
 
 
@@ -127,7 +127,7 @@ FLOODER = "A"
 
 
 def _account(tenant: str) -> str:
-    """Return the key of the rate of a tenant, each with an AWS account of its own."""
+    """Return the key of a tenant's rate; each tenant has its own AWS account."""
     return account_key(tenant, "eu-west-1", None)
 
 
@@ -142,7 +142,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 class FairQueue:
-    """A standard SQS queue with message groups: noisy groups are served when the quiet ones have been."""
+    """A standard SQS queue with message groups: noisy groups are served after the quiet ones."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[tuple[int, Message]]] = {}
@@ -175,7 +175,7 @@ class FairQueue:
 
 @dataclass(slots=True)
 class Function:
-    """One execution environment with the poller that feeds it; `workers` are the times at which its workers are free."""
+    """One execution environment with its poller; `workers` are the times at which its workers become free."""
 
     pacing: Pacing
     workers: list[float]
@@ -184,12 +184,12 @@ class Function:
 
 
 class Simulation:
-    """The world, driven by a heap of events."""
+    """Discrete-event simulation, driven by a heap of events."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.tally = Tally()
-        self._random = Random(scenario.seed)  # noqa: S311  # a simulation wants to be repeated
+        self._random = Random(scenario.seed)  # noqa: S311  # seeded, so that runs can be repeated
         self._now = START
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = count()
@@ -203,7 +203,7 @@ class Simulation:
         self._functions = [Function(Pacing(self._table, functions=scenario.functions), [0.0] * workers) for _ in range(scenario.functions)]
 
     def _job(self, tenant: str) -> Job:
-        """Return the job that all messages of a tenant are like."""
+        """Return the template of a tenant's jobs."""
         queue_message = QueueMessage(body=a_body(tenant_id=tenant), tenant_id=tenant, created_at=moment(START))
         job = read(Received("", queue_message, 1), self._bench.deps)
         assert isinstance(job, Job)
@@ -224,7 +224,7 @@ class Simulation:
     # -- messages arrive
 
     def _plan_arrivals(self) -> None:
-        # A generator of its own, so that the quiet tenants send the very same with and without the flood.
+        # Its own generator, so that the quiet tenants' messages are the same with and without the flood.
         arrivals = Random(self.scenario.seed + 1)  # noqa: S311
         for tenant in quiet_tenants(self.scenario):
             time = arrivals.expovariate(self.scenario.quiet_rate)
@@ -251,7 +251,7 @@ class Simulation:
             self._at(self._now + self.scenario.batch_window, self._invoke, function, function.batch)
 
     def _invoke(self, function: Function, batch: list[Message]) -> None:
-        if function.batch is not batch:  # it was full before its window ended
+        if function.batch is not batch:  # it filled up before its window ended
             return
         function.batch, function.is_running = [], True
         self.tally.invocations += 1
@@ -272,7 +272,7 @@ class Simulation:
         self._at(max(function.workers), self._finish, function)
 
     def _prepared(self, number: int, message: Message) -> PreparedSend:
-        """Return what the send path makes of a message once its provider is open."""
+        """Return a message as the send path has it when its provider is created."""
         queue_message = QueueMessage(body="", tenant_id=message.tenant, created_at=moment(message.born), slot=message.slot)
         job = replace(self._jobs[message.tenant], received=Received(str(number), queue_message, 1))
         return PreparedSend(job=job, row=None, config=self._config, provider=self._bench.provider)
@@ -286,7 +286,7 @@ class Simulation:
         if isinstance(plan, Exception):
             raise plan
         if isinstance(plan, Slot):
-            # The send path would give such a slot up for a new one, which is not modelled.
+            # The send path would replace such a slot by a new one; that is not modelled.
             self.tally.missed += begins - plan.at.timestamp() > FORGIVEN
             called = max(begins, plan.at.timestamp()) + TABLE_CALL
             answered = called + SES_CALL * self._random.lognormvariate(0.0, 0.3)
@@ -299,7 +299,7 @@ class Simulation:
         heapq.heappush(function.workers, ends)
 
     def _decide(self, message: Message, function: Function, answered: float) -> None:
-        """Let SES take or refuse a message, in the order in which the calls reach it."""
+        """Accept or throttle a message as SES does, in the order in which the calls reach it."""
         self.tally.record_writes += 2  # the fence and the outcome
         self._queue.delete(message)
         try:
@@ -315,7 +315,7 @@ class Simulation:
         function.pacing.throttled(_account(message.tenant), moment(self._now))
         self._copy(message, None, self._now + THROTTLE_SETTLES)
         self.tally.generations[message.tenant] += 1
-        # No write for this generation: it is part of the outcome's.
+        # No write for this generation: the write of the outcome includes it.
 
     def _wait(self, message: Message, plan: RetryAt, now: float) -> None:
         self.tally.generations[message.tenant] += 1

@@ -1,4 +1,4 @@
-"""Measure sending against what one would otherwise take, and write `docs/benchmarks.md` with its picture."""
+"""Measure sending against the alternatives, and write `docs/benchmarks.md` with its plots."""
 
 import os
 import tempfile

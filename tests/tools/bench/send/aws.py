@@ -1,9 +1,9 @@
-"""A little AWS of one process: as much of six services as sending asks for, over TLS, each with a set latency.
+"""A fake AWS in one process: the operations of six services that sending uses, over TLS, each with a fixed latency.
 
     python -m tools.bench.send.aws CERTIFICATE
 
-prints its addresses as one line of JSON and serves until its standard input ends. It checks no signature and no condition: every request
-of the benchmark is new, and what is measured is what calling costs. `GET /` on the plain address `control` tells the counts so far.
+prints its addresses as one line of JSON and serves until its standard input is closed. It checks no signature and no condition: every
+request of the benchmark is new, and only the cost of the calls is measured. `GET /` on the plain HTTP address `control` returns the counts.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from support.servers import certificates
 from tools.bench.send.workload import octets
 
 LATENCY = {"dynamodb": 0.005, "kms": 0.010, "ses": 0.050, "s3": 0.020, "sqs": 0.010, "events": 0.010, "control": 0.0}
-"""Seconds between a request's last byte and its answer."""
+"""Seconds between a request's last byte and its response."""
 
 HOST = "127.0.0.1"
 KEY_ARN = "arn:aws:kms:eu-central-1:000000000000:key/00000000-0000-4000-8000-000000000000"
@@ -35,7 +35,7 @@ KEYS = {
     "suppressions": ["tenantId", "email"],
     "feedback": ["pk", "sk"],
 }
-"""The attributes that name an item of each table."""
+"""The key attributes of each table."""
 
 ACCEPTED = (
     '<SendRawEmailResponse xmlns="http://ses.amazonaws.com/doc/2010-12-01/"><SendRawEmailResult><MessageId>{id}</MessageId>'
@@ -47,7 +47,7 @@ Item = dict[str, Any]
 
 @dataclass
 class Tables:
-    """DynamoDB's items, and the four operations that sending uses."""
+    """DynamoDB's items and the four operations that sending uses."""
 
     items: dict[tuple[str, ...], Item] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ SETS = re.compile(r"(\S+) = (if_not_exists\(\S+, \S+\)|[^,\s]+)(?: \+ (:\w+))?(?
 
 
 def update(item: Item, request: Item) -> None:
-    """Apply an update expression of the kind `SET a = :b, c = if_not_exists(c, :d) + :e REMOVE f`."""
+    """Apply an update expression of the form `SET a = :b, c = if_not_exists(c, :d) + :e REMOVE f`."""
     sets, _, removes = request["UpdateExpression"].removeprefix("SET ").partition(" REMOVE ")
     names, values, before = request.get("ExpressionAttributeNames", {}), request.get("ExpressionAttributeValues", {}), dict(item)
 
@@ -101,14 +101,14 @@ def update(item: Item, request: Item) -> None:
 
 @dataclass
 class Aws:
-    """The services, and what was asked of them."""
+    """The services, and the counts of their calls."""
 
     tables: Tables = field(default_factory=Tables)
     counts: Counter[str] = field(default_factory=Counter)
     ids: Callable[[], int] = count(1).__next__
 
     def answer(self, service: str, head: str, body: bytes) -> tuple[str, bytes]:
-        """Answer one request: the content's type and the content."""
+        """Return the response to one request: content type and content."""
         operation = self._operation(head)
         self.counts[f"{service}.{operation}"] += 1
         answered: bytes | str | Item = ANSWERS[service](self, head.split(" ", 2)[1] if service == "s3" else operation, body)
@@ -127,7 +127,7 @@ class Aws:
         return answered
 
     def kms(self, operation: str, body: bytes) -> Item:
-        """Give out data keys whose ciphertext is the key itself."""
+        """Return data keys whose ciphertext is the key itself."""
         if operation == "Decrypt":
             return {"KeyId": KEY_ARN, "Plaintext": json.loads(body)["CiphertextBlob"], "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
         key = base64.b64encode(hashlib.sha256(str(self.ids()).encode()).digest()).decode()
@@ -138,11 +138,11 @@ class Aws:
         return {"MessageId": message_id} if operation == "SendEmail" else ACCEPTED.format(id=message_id)
 
     def s3(self, target: str, _: bytes) -> bytes:
-        """Give a file of as many bytes as its key ends with."""
+        """Return a file of the size that its key ends with."""
         return octets(int(target.partition("?")[0].rpartition("/")[2]))
 
     def sqs(self, _: str, body: bytes) -> Item:
-        """Take every entry of a SendMessageBatch."""
+        """Accept every entry of a SendMessageBatch."""
         return {"Successful": [_queued(entry) for entry in json.loads(body)["Entries"]]}
 
     def events(self, _: str, body: bytes) -> Item:
@@ -165,7 +165,7 @@ def _queued(entry: Item) -> Item:
 
 
 class Connection(asyncio.Protocol):
-    """One connection; its requests come one after the other."""
+    """One connection; its requests are sequential."""
 
     def __init__(self, aws: Aws, service: str) -> None:
         self._aws = aws
@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(certificate: Path) -> None:
-    """Open a port for each service, tell them, and serve until standard input ends."""
+    """Open a port for each service, print the addresses, and serve until standard input is closed."""
     loop, aws, tls = asyncio.get_running_loop(), Aws(), certificates.server_context(certificate)
     addresses: dict[str, str] = {}
     for service in LATENCY:

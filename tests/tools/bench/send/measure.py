@@ -1,4 +1,4 @@
-"""Measure every row of the table: contenders in turns, so that what else the machine does hits all of them alike; medians of the turns."""
+"""Measure every row of the table: contenders take turns, so that other load on the machine affects all alike; medians of the turns."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ STARTS = 5
 SEEN = 1000  # tenants
 SENDS, OVER = 1000, 200  # messages, tenants
 MB = 1_000_000
-RAW = LARGEST_FILE * 78 // 57  # bytes of its base64 in lines; the bodies are a thousandth of it
+RAW = LARGEST_FILE * 78 // 57  # bytes of its base64 in lines; the bodies add a thousandth
 
 Turn = Mapping[str, Mapping[str, float] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table; `goal` is what `reached` is held against."""
+    """One line of the table; `is_reached` says whether the figure meets the goal."""
 
     what: str
     goal: str
@@ -32,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What was measured."""
+    """All measurements."""
 
     rows: Sequence[Row]
     turns: Sequence[Turn]
@@ -42,13 +42,13 @@ class Results:
 
 
 def on_node(stage: Stage, **options: int) -> dict[str, float] | None:
-    """Measure nodemailer with the same tenants and the same mail."""
+    """Measure nodemailer with the same tenants and mail."""
     configs = {tenant.tenant_id: tenant.config for tenant in EVERYONE}
     return stage.node(configs=configs, content=message(), **{"size": BATCH, "count": 5, "file": 0, **options})
 
 
 def measure(stage: Stage, folder: Path) -> Results:
-    """Measure all of it."""
+    """Run all measurements."""
     turns = [
         {
             "ours": stage.run("ours", "batch", count=3),
@@ -84,7 +84,7 @@ def measure(stage: Stage, folder: Path) -> Results:
 
 
 def median(turns: Sequence[Turn], of: Callable[[Any], float]) -> float:
-    """Give the median of the turns; of ratios, each is taken within one turn."""
+    """Return the median of the turns; each ratio is taken within one turn."""
     return statistics.median(of(turn) for turn in turns)
 
 
@@ -105,7 +105,7 @@ def batch_rows(turns: Sequence[Turn]) -> Sequence[Row]:
 
 
 def first_rows(stage: Stage) -> Sequence[Row]:
-    """Compare a process's first message, for which all is made and connected, with the batch after it."""
+    """Compare a process's first message, which includes creating clients and connections, with the batch after it."""
     turns = [{"ours": stage.run("ours", "first_message")} for _ in range(TURNS)]
     ratio = median(turns, lambda t: t["ours"]["first"] / t["ours"]["batch"])
     first = median(turns, lambda t: t["ours"]["first"]) * 1000
@@ -139,7 +139,7 @@ def large_rows(turns: Sequence[Turn]) -> Sequence[Row]:
 
 
 def v2_turns(stage: Stage, size: int) -> Sequence[Turn]:
-    """Measure a mail of so many bytes, which goes by SES v2, and nodemailer with the same."""
+    """Measure a mail of `size` bytes, sent by SES v2, and nodemailer with the same mail."""
     file = file_of(size)
     return [
         {"ours": stage.run("ours", "large", count=3, size=file), "node": on_node(stage, size=1, file=file, count=3)} for _ in range(TURNS)
@@ -147,7 +147,7 @@ def v2_turns(stage: Stage, size: int) -> Sequence[Turn]:
 
 
 def v2_rows(by_size: Mapping[int, Sequence[Turn]]) -> Iterator[Row]:
-    """Compare a mail that goes by SES v2 with nodemailer's."""
+    """Compare mail sent by SES v2 with nodemailer's."""
     for size, turns in by_size.items():
         for what, field in (("CPU", "cpu"), ("wall", "wall")):
             yield _v2_row(f"a mail of {size // MB} MB, by SES v2, render + send", what, turns, field)
@@ -162,7 +162,7 @@ def _v2_row(mail: str, what: str, turns: Sequence[Turn], field: str) -> Row:
 
 
 def v2_memory_rows(stage: Stage) -> Iterator[Row]:
-    """Measure what a mail that goes by SES v2 takes of memory."""
+    """Measure the memory for a mail sent by SES v2."""
     size = LARGE_MAILS[-1]
     one = stage.run("ours", "largest", count=1, file=file_of(size), memory=512)
     times = (one["peak"] - one["before"]) / size
@@ -171,7 +171,7 @@ def v2_memory_rows(stage: Stage) -> Iterator[Row]:
 
 
 def resource_rows(stage: Stage) -> Sequence[Row]:
-    """Count what sending takes of AWS and of memory."""
+    """Count the AWS calls and the memory that sending takes."""
     grown = stage.run("ours", "memory_of_tenants", tenants=SEEN)["bytes"] / MB
     many = stage.run("ours", "many_tenants", tenants=OVER, sends=SENDS)
     one = stage.run("ours", "largest", count=1, memory=512)
@@ -203,7 +203,7 @@ def resource_rows(stage: Stage) -> Sequence[Row]:
 
 
 def start_rows(stage: Stage, folder: Path) -> Sequence[Row]:
-    """Compare what ships with what a plain `sam build` makes of the same code."""
+    """Compare the shipped package with that of a plain `sam build` of the same code."""
     packed = package.pack(folder)
     shipped, plain = (package.starts(stage, packed[name], STARTS) for name in (package.SHIPPED, package.PLAIN))
     ratio, unzipped = plain["init"] / shipped["init"], package.size(packed[package.SHIPPED]) / MB

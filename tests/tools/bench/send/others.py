@@ -1,4 +1,4 @@
-"""What one would otherwise take: a loop around boto3, Powertools' batch around that; and the floor under anything in Python."""
+"""The alternatives: a loop around boto3, and Powertools' batch around that; and the floor for anything in Python."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tools.bench.send.timing import answer, batches, repeated
+from tools.bench.send.timing import batches, repeated, run_named
 from tools.bench.send.workload import EVERYONE, LARGE, REGION, TENANTS, message, octets
 
 CONFIGS = {tenant.tenant_id: tenant.config for tenant in EVERYONE}
 
 
 class Plain:
-    """What one writes in an afternoon: a client a tenant, a claim, a mail by Python's `email`, a mark."""
+    """The simplest implementation: one client per tenant, a claim, a mail composed with Python's `email`, a mark."""
 
     def __init__(self) -> None:
         self._dynamodb = boto3.client("dynamodb")
@@ -41,7 +41,7 @@ class Plain:
             Item={**key, "status": {"S": "sending"}, "createdAt": {"S": datetime.now(UTC).isoformat()}},
             ConditionExpression="attribute_not_exists(tenantId)",
         )
-        message_id = self.hand_over(request["tenantId"], request["message"])
+        message_id = self.send_mail(request["tenantId"], request["message"])
         self._dynamodb.update_item(
             TableName="messages",
             Key=key,
@@ -50,9 +50,9 @@ class Plain:
             ExpressionAttributeValues={":sent": {"S": "sent"}, ":id": {"S": message_id}},
         )
 
-    def hand_over(self, tenant_id: str, content: Mapping[str, Any], file: bytes | None = None) -> str:
+    def send_mail(self, tenant_id: str, content: Mapping[str, Any], file: bytes | None = None) -> str:
         config = CONFIGS[tenant_id]
-        mail = composed_plainly(config, content, file)
+        mail = compose(config, content, file)
         recipients = [box["email"] for box in content["to"]]
         answer = self._client(tenant_id, config).send_raw_email(
             Source=config["fromAddress"], Destinations=recipients, RawMessage={"Data": mail.as_bytes()}
@@ -70,7 +70,7 @@ class Plain:
         return self._clients[tenant_id]
 
 
-def composed_plainly(config: Mapping[str, Any], content: Mapping[str, Any], file: bytes | None) -> EmailMessage:
+def compose(config: Mapping[str, Any], content: Mapping[str, Any], file: bytes | None) -> EmailMessage:
     mail = EmailMessage(policy=SMTP)
     mail["From"] = formataddr((config["fromName"], config["fromAddress"]))
     mail["To"] = ", ".join(formataddr((box["name"], box["email"])) for box in content["to"])
@@ -83,19 +83,19 @@ def composed_plainly(config: Mapping[str, Any], content: Mapping[str, Any], file
 
 
 def loop(*, count: int = 1) -> dict[str, float]:
-    """Send one after the other."""
+    """Send messages sequentially."""
     sender = Plain()
     return batches(lambda batch: list(map(sender.send, batch["Records"])), count, warm_up=TENANTS)
 
 
 def loop_large(*, count: int = 5) -> dict[str, float]:
-    """Render and send a message with a file that is in memory."""
+    """Compose and send a message with a file that is in memory."""
     sender, content, file = Plain(), message(), octets(LARGE)
-    return repeated(lambda: sender.hand_over("tenant-0", content, file), count)
+    return repeated(lambda: sender.send_mail("tenant-0", content, file), count)
 
 
 def powertools(*, count: int = 1) -> dict[str, float]:
-    """Send one after the other, under Powertools' BatchProcessor."""
+    """Send messages sequentially, with Powertools' BatchProcessor."""
     sender, processor = Plain(), BatchProcessor(event_type=EventType.SQS)
 
     def handle(batch: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ def powertools(*, count: int = 1) -> dict[str, float]:
 
 
 class Floor:
-    """Three requests by urllib3, signed by botocore's signer, and nothing else: what any code over these two libraries takes."""
+    """Three requests by urllib3, signed by botocore's signer, and nothing else: the minimum for any code that uses these two libraries."""
 
     def __init__(self) -> None:
         threads = int(os.environ["SEND_THREADS"])
@@ -147,10 +147,10 @@ class Floor:
 
 
 def floor(*, count: int = 5) -> dict[str, float]:
-    """Send side by side with the least that these libraries allow."""
+    """Send in parallel with the minimum that these libraries allow."""
     bare, workers = Floor(), ThreadPoolExecutor(int(os.environ["SEND_THREADS"]))
     return batches(lambda batch: list(workers.map(bare.send, batch["Records"])), count)
 
 
 if __name__ == "__main__":
-    answer(loop, loop_large, powertools, floor)
+    run_named(loop, loop_large, powertools, floor)

@@ -1,4 +1,4 @@
-"""Pack SendFunction twice and start it under AWS's Runtime Interface Emulator: as it ships, and as a plain `sam build` would pack it."""
+"""Package SendFunction twice, as shipped and as by a plain `sam build`, and start it under AWS's Runtime Interface Emulator."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SHIPPED, PLAIN = "shipped", "plain"
 
 
 def pack(folder: Path) -> Mapping[str, tuple[Path, Path]]:
-    """Build function and layer as `make build` does; return them, and a copy without compiled modules, as (function, layer)."""
+    """Build function and layer as `make build` does; return them, and a copy without compiled modules, each as (function, layer)."""
     architecture = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     for target in ("SendFunction", "Dependencies"):
         artifacts = folder / SHIPPED / target
@@ -34,12 +34,12 @@ def pack(folder: Path) -> Mapping[str, tuple[Path, Path]]:
 
 
 def size(package: tuple[Path, Path]) -> int:
-    """Give its bytes, unzipped."""
+    """Return the bytes of a package, unzipped."""
     return sum(path.stat().st_size for part in package for path in part.rglob("*") if path.is_file())
 
 
 def starts(stage: Stage, package: tuple[Path, Path], times: int) -> dict[str, float]:
-    """Start a package so many times; give the seconds that init and the first message took."""
+    """Start a package `times` times; return the median seconds of init and of the first message."""
     taken = [_start(stage, package, n) for n in range(times)]
     return {"init": statistics.median(t[0] for t in taken), "first": statistics.median(t[1] for t in taken)}
 

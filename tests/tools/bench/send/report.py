@@ -1,4 +1,4 @@
-"""Write down what was measured: a Markdown page, and the picture in it."""
+"""Report the results: a Markdown page and its plots."""
 
 import os
 import platform
@@ -23,19 +23,19 @@ NAMES = {
     "ours": "ours",
     "floor": "floor",
 }
-"""The contenders, the slowest first."""
+"""Contenders, slowest first."""
 
 OURS, FLOOR, OTHERS = "#1f6f8b", "#9aa5ab", "#d1603d"
 COLOURS = {"ours": OURS, "send only": OURS, "floor": FLOOR}
 VERDICTS = {True: "reached", False: "**not reached**", None: "–"}
 SMALL = 0.015
-"""Shares of the profile that are left out."""
+"""Smaller shares of the profile are omitted."""
 
 
 def page(results: Results, template: str) -> str:
-    """Fill the page's template."""
+    """Render the page's template."""
     return template.format(
-        date=date.today().isoformat(),  # noqa: DTZ011  # the day where the machine stands
+        date=date.today().isoformat(),  # noqa: DTZ011  # the local date of the machine
         machine=_machine(),
         turns=TURNS,
         goals=goals(results.rows),
@@ -47,7 +47,7 @@ def page(results: Results, template: str) -> str:
 
 
 def goals(rows: Sequence[Row]) -> str:
-    """Return the goals, and what became of them, as a Markdown table."""
+    """Return goals and results as a Markdown table."""
     return _table(["figure", "goal", "measured", ""], [[row.what, row.goal, row.figure, VERDICTS[row.is_reached]] for row in rows])
 
 
@@ -73,7 +73,7 @@ def _present(turns: Sequence[Turn]) -> Sequence[str]:
 
 
 def _of(turns: Sequence[Turn], name: str, field: str) -> float:
-    """Give a contender's figure in milliseconds."""
+    """Return a contender's figure in milliseconds."""
     return median(turns, lambda turn: turn[name][field]) * 1000
 
 
@@ -84,11 +84,11 @@ def _machine() -> str:
     return f"{os.cpu_count()} × {names[0] if names else platform.machine()}, {platform.system()}, Python {platform.python_version()}"
 
 
-# ── the picture ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the plots ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write the picture as a PNG file."""
+    """Write the plots as a PNG file."""
     mpl.rcParams.update({"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=110)
     (walls, cpus), (threads, sizes) = figure.subplots(2, 2)

@@ -1,4 +1,4 @@
-"""Fill the little AWS: provider rows with configs that the real cipher has sealed."""
+"""Seed the fake AWS with provider rows whose configs are encrypted by the real cipher."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Tell which packages the time of a profile went to."""
+"""Sum up the time of a profile by package."""
 
 from collections import Counter
 from cProfile import Profile
@@ -10,7 +10,7 @@ WAITING = ("~", 0, "<method 'read' of '_ssl._SSLSocket' objects>")
 
 
 def shares(profiler: Profile) -> dict[str, float]:
-    """Sum the time up by package; what is built in counts for who called it."""
+    """Return the time by package; built-in functions count for their callers."""
     spent: Counter[str] = Counter()
     stats: Any = Stats(profiler)
     for where, (_, _, own, _, callers) in stats.stats.items():
@@ -25,7 +25,7 @@ def shares(profiler: Profile) -> dict[str, float]:
 
 
 def package(file: str) -> str:
-    """Name the package that a file is of."""
+    """Return the package of a file."""
     parts = Path(file).parts
     if "site-packages" in parts:
         return parts[parts.index("site-packages") + 1]

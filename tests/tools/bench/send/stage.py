@@ -1,4 +1,4 @@
-"""The stage of the benchmark: the little AWS in a process of its own, and one process for each measurement against it."""
+"""Processes of the benchmark: one for the fake AWS, and one for each measurement."""
 
 import json
 import os
@@ -27,7 +27,7 @@ MEMORY = 1769  # MB, as template.yaml has it
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the little AWS listens, and the environment that leads to it."""
+    """Address of the fake AWS, and the environment variables that point to it."""
 
     folder: Path
     control: str
@@ -36,12 +36,12 @@ class Stage:
     def run(
         self, module: str, name: str, *, package: str = "tools.bench.send", threads: int = THREADS, memory: int = MEMORY, **options: int
     ) -> dict[str, float]:
-        """Measure one contender in a process of its own."""
+        """Measure one contender in its own process."""
         command = [sys.executable, "-m", f"{package}.{module}", name]
         return self._run(command, options, {"SEND_THREADS": str(threads), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory)})
 
     def node(self, **options: Any) -> dict[str, float] | None:
-        """Measure nodemailer on Node; None where there is none."""
+        """Measure nodemailer on Node; return None if Node is not installed."""
         if shutil.which("node") is None or shutil.which("npm") is None:
             return None
         if not (HERE / "node_modules").exists():
@@ -57,16 +57,16 @@ class Stage:
         return figures
 
     def _check(self) -> None:
-        """Make sure that every message was sent: one that waits would count as very fast."""
+        """Assert that every message was sent: a deferred one would count as very fast."""
         counts: dict[str, int] = json.loads(urllib3.request("GET", self.control).data)
         assert {name for name in counts if name.startswith("status.")} <= {"status.sent"}, counts
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Stage]:
-    """Run the little AWS until the block ends."""
+    """Run the fake AWS until the block ends."""
     pem, trusted = certificates.make(folder, HOST), folder / "trusted.pem"
-    # What botocore parses on AWS, and our own authority.
+    # The bundle that botocore parses on AWS, plus our own CA.
     trusted.write_text(Path(DEFAULT_CA_BUNDLE).read_text(encoding="utf-8") + pem.read_text(encoding="ascii"), encoding="utf-8")
     paths = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
     command = [sys.executable, "-m", "tools.bench.send.aws", str(pem)]
@@ -75,7 +75,7 @@ def staged(folder: Path) -> Iterator[Stage]:
         assert server.stdout
         try:
             confine(server.pid, 0)
-            confine(0, -1)  # and with this process all that it starts
+            confine(0, -1)  # child processes inherit it
             addresses = json.loads(server.stdout.readline())
             yield Stage(
                 folder,
@@ -87,13 +87,13 @@ def staged(folder: Path) -> Iterator[Stage]:
 
 
 def confine(pid: int, which: int) -> None:
-    """Keep a process on one processor, as a function of 1769 MB has one; where the system does not take that, it goes without."""
+    """Pin a process to one CPU, as a function of 1769 MB has one; on Linux only."""
     if sys.platform == "linux":
         os.sched_setaffinity(pid, [PROCESSORS[which]])
 
 
 def environment(addresses: Mapping[str, str], trusted: Path) -> dict[str, str]:
-    """Give a function the variables that Lambda and the template give it."""
+    """Return the environment variables that Lambda and the template set."""
     endpoints = {f"AWS_ENDPOINT_URL_{service.upper()}": url for service, url in addresses.items() if service != "control"}
     return {
         **NO_OWN_SETUP,

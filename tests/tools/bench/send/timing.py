@@ -1,8 +1,8 @@
-"""What every contender's process does: batches, clocked, and the figures in a file.
+"""Time the batches of a contender in its own process, and write the figures to a file.
 
     python -m tools.bench.send.ours batch RESULT '{"count": 5}'
 
-writes its figures to the file RESULT as JSON; what the code under measure logs goes to standard output, as in Lambda.
+writes the figures to the file RESULT as JSON; the logs of the measured code go to standard output, as in Lambda.
 """
 
 import json
@@ -23,37 +23,37 @@ Handle = Callable[[Mapping[str, Any]], object]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Seconds that one batch took."""
+    """Seconds that one call took."""
 
     wall: float
     cpu: float
 
 
-def clocked(work: Callable[[], object]) -> Figures:
-    """Run and measure."""
+def measured(work: Callable[[], object]) -> Figures:
+    """Run it and return its times."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Figures(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def batches(handle: Handle, count: int, *, size: int = BATCH, warm_up: int = BATCH) -> dict[str, float]:
-    """Measure so many batches after one that opens what must be opened; give a batch's wall and a message's CPU, in seconds."""
+    """Measure `count` batches after one to warm up; return the wall time per batch and the CPU per message, in seconds."""
     requests = Requests(f"{os.getpid()}")
     handle(event(requests.take(EVERYONE, warm_up)))
     events = [event(requests.take(EVERYONE, size)) for _ in range(count)]
-    figures = [clocked(partial(handle, batch)) for batch in events]
+    figures = [measured(partial(handle, batch)) for batch in events]
     return {"wall": statistics.median(f.wall for f in figures), "cpu": statistics.median(f.cpu for f in figures) / size}
 
 
 def repeated(send: Callable[[], object], count: int) -> dict[str, float]:
-    """Measure one message so many times, once it is warm; give its wall and its CPU in seconds."""
+    """Measure one message `count` times after one to warm up; return its wall time and its CPU, in seconds."""
     send()
-    figures = [clocked(send) for _ in range(count)]
+    figures = [measured(send) for _ in range(count)]
     return {"wall": statistics.median(f.wall for f in figures), "cpu": statistics.median(f.cpu for f in figures)}
 
 
-def answer(*contenders: Callable[..., dict[str, float]]) -> None:
-    """Run the one of them that the command line names."""
+def run_named(*contenders: Callable[..., dict[str, float]]) -> None:
+    """Run the contender named on the command line."""
     name, result, options = sys.argv[1:]
     measure = {contender.__name__: contender for contender in contenders}[name]
     Path(result).write_text(json.dumps(measure(**json.loads(options))), encoding="utf-8")

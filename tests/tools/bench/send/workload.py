@@ -1,4 +1,4 @@
-"""What is sent: made-up tenants, an invoice mail each, and SQS's events of them; the same for every contender."""
+"""The workload, the same for every contender: fictitious tenants, an invoice mail each, and their SQS events."""
 
 import json
 import random
@@ -9,11 +9,11 @@ from functools import cache
 from typing import Any
 
 REGION = "eu-central-1"
-BATCH = 100  # messages, as the template takes them
-TENANTS = 20  # of one batch
+BATCH = 100  # messages, as in the template
+TENANTS = 20  # per batch
 LARGE = 5_000_000  # bytes of a large file
-LARGEST_FILE = 7_640_000  # bytes of a file that, beside the bodies, fits into the 10 485 760 that SES v1 takes
-LARGE_MAILS = (20_000_000, 38_000_000)  # bytes of raw message, by SES v2
+LARGEST_FILE = 7_640_000  # bytes of a file that, with the bodies, fits into the 10 485 760 of SES v1
+LARGE_MAILS = (20_000_000, 38_000_000)  # bytes of the raw message, for SES v2
 
 TEXT = "Guten Tag,\n\nanbei finden Sie Ihre Rechnung für März.\n\nMit freundlichen Grüßen\nIhre Buchhaltung\n\n" * 15
 HTML = '<p>Guten Tag,</p>\n<p>anbei finden Sie Ihre <a href="https://acme.example/i?id=42">Rechnung</a> für März.</p>\n' * 25
@@ -21,7 +21,7 @@ HTML = '<p>Guten Tag,</p>\n<p>anbei finden Sie Ihre <a href="https://acme.exampl
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One of them, with its access key."""
+    """One tenant, with its access key."""
 
     number: int
 
@@ -31,7 +31,7 @@ class Tenant:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What its provider config holds."""
+        """Return its provider config."""
         return {
             "accessKeyId": f"AKIA{self.number:016d}",
             "secretAccessKey": f"{self.number:040d}",
@@ -46,7 +46,7 @@ EVERYONE = [Tenant(n) for n in range(TENANTS)]
 
 
 def message(*attachments: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an invoice mail of 5 KB, and what is attached to it."""
+    """Return an invoice mail of 5 KB with the given attachments."""
     return {
         "to": [{"email": "jo@example.com", "name": "Jo Ünger"}],
         "subject": "Ihre Rechnung für März",
@@ -58,22 +58,22 @@ def message(*attachments: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def octets(size: int) -> bytes:
-    """Give a file of so many octets, the same each time."""
-    return random.Random(size).randbytes(size)  # noqa: S311  # nobody is to be kept from guessing it
+    """Return a file of `size` bytes, the same each time."""
+    return random.Random(size).randbytes(size)  # noqa: S311  # it need not be secret
 
 
 def uploaded(tenant_id: str, size: int) -> dict[str, Any]:
-    """Give an attachment of so many bytes that was uploaded before: the bucket holds a file under each key that names a size."""
+    """Return an uploaded attachment of `size` bytes: the bucket holds a file under every key that ends with a size."""
     return {"filename": "Rechnung.pdf", "s3": {"key": f"{tenant_id}/{size}"}}
 
 
 def file_of(mail: int) -> int:
-    """Give the bytes of a file that makes a mail of about so many, bodies and all."""
+    """Return the bytes of a file that makes a mail of about `mail` bytes, bodies included."""
     return (mail - 10_000) * 57 // 78
 
 
 def event(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give what SQS hands the function for some send requests."""
+    """Return the Lambda event for some send requests."""
     now = str(int(time.time() * 1000))
     return {
         "Records": [
@@ -90,13 +90,13 @@ def event(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @dataclass
 class Requests:
-    """Makes send requests that nobody has made before."""
+    """Factory of new send requests."""
 
     prefix: str
     made: int = 0
 
     def take(self, tenants: Sequence[Tenant], size: int = BATCH, content: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Give so many requests, of the tenants in turn."""
+        """Return `size` requests, of the tenants in rotation."""
         self.made += size
         mail = content or message()
         return [

@@ -1,4 +1,4 @@
-"""Measure what looking up suppressions costs a batch of 100 messages: CPU, wall and calls, with and without a list, small and large."""
+"""Measure the suppression look-up of a batch of 100 messages: CPU, wall time and calls, with no list, a small one and a large one."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

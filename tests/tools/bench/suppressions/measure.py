@@ -1,4 +1,4 @@
-"""One process that looks up the recipients of batches, against the stand-in for DynamoDB with its latency of 5 ms.
+"""Look up the recipients of batches, in one process, against the fake DynamoDB with a latency of 5 ms.
 
 python -m tools.bench.suppressions.measure look_ups RESULT '{"recipients": 1, "listed": 10}'
 """
@@ -20,14 +20,14 @@ from mailer.ports import QueueMessage
 from mailer.services.sending.jobs import Job, Received
 from mailer.services.sending.suppressed import look_up, suppressed_of
 from support.fakes.ports import a_provider
-from tools.bench.send.timing import answer, clocked
+from tools.bench.send.timing import measured, run_named
 
 BATCH, TURNS = 100, 15
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 def look_ups(*, recipients: int, listed: int) -> dict[str, float]:
-    """Measure batches after one that opens the connections; give a message's CPU and a batch's wall, in seconds, and its calls."""
+    """Measure batches after one to warm up; return the CPU per message and the wall time per batch, in seconds, and the calls per batch."""
     deps = Mock(suppressions=wiring.suppressions_table(), workers=wiring.workers())
     list(deps.workers.map(_suppress, range(listed)))
     rows = {"acme": a_provider(has_suppressions=bool(listed))}
@@ -40,7 +40,7 @@ def look_ups(*, recipients: int, listed: int) -> dict[str, float]:
 
     once()
     before = _calls()
-    figures = [clocked(once) for _ in range(TURNS)]
+    figures = [measured(once) for _ in range(TURNS)]
     return {
         "cpu": statistics.median(figure.cpu for figure in figures) / BATCH,
         "wall": statistics.median(figure.wall for figure in figures),
@@ -58,7 +58,7 @@ def _address(number: int) -> str:
 
 
 def _job(number: int, recipients: int) -> Job:
-    """Make a message a tenth of whose recipients, in the whole batch, is suppressed where the list is long enough."""
+    """Return a message; a tenth of the batch's recipients is suppressed, if the list is long enough."""
     to = [{"email": _address(number * recipients + at)} for at in range(recipients)]
     body: dict[str, Any] = {"tenantId": "acme", "requestId": f"r{number}", "message": {"to": to, "subject": "Hi", "text": "Hello."}}
     send = parse_request(json.dumps(body))
@@ -72,4 +72,4 @@ def _calls() -> int:
 
 
 if __name__ == "__main__":
-    answer(look_ups)
+    run_named(look_ups)
