@@ -57,7 +57,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _contenders(turns: Sequence[Turn]) -> str:
     rows = [[NAMES[name], f"{_of(turns, name, 'wall'):.0f} ms", f"{_of(turns, name, 'cpu'):.1f} ms"] for name in _present(turns)]
-    return _table(["", "wall of the batch", "CPU of a message"], rows)
+    return _table(["", "wall time of the batch", "CPU per message"], rows)
 
 
 def _sweep(what: str, sweep: Sweep, size: int | None) -> str:
@@ -65,7 +65,7 @@ def _sweep(what: str, sweep: Sweep, size: int | None) -> str:
     for number, figures in sweep.items():
         wall, cpu = figures["wall"] * 1000, figures["cpu"] * 1000
         rows.append([str(number), f"{wall:.0f} ms", f"{wall / (size or number):.1f} ms", f"{cpu:.1f} ms"])
-    return _table([what, "wall of a batch", "wall of a message", "CPU of a message"], rows)
+    return _table([what, "wall time per batch", "wall time per message", "CPU per message"], rows)
 
 
 def _present(turns: Sequence[Turn]) -> Sequence[str]:
@@ -93,7 +93,7 @@ def draw(results: Results, path: Path) -> None:
     figure = Figure(figsize=(9, 6.5), layout="constrained", dpi=110)
     (walls, cpus), (threads, sizes) = figure.subplots(2, 2)
     _bars(walls, results.turns, "wall", "a batch of 100: wall, ms")
-    _bars(cpus, results.turns, "cpu", "CPU of a message, ms")
+    _bars(cpus, results.turns, "cpu", "CPU per message, ms")
     _curve(threads, results.threads, BATCH, "threads, with batches of 100")
     _curve(sizes, results.sizes, None, "messages in a batch, with 32 threads")
     figure.savefig(path, metadata={"Software": None})
@@ -112,4 +112,4 @@ def _curve(axes: Axes, sweep: Sweep, size: int | None, what: str) -> None:
     axes.plot([str(number) for number in sweep], walls, "o-", color=OURS)
     for at, wall in enumerate(walls):
         axes.annotate(f"{wall:.1f}", (at, wall), textcoords="offset points", xytext=(0, 6), ha="center")
-    axes.set(title="wall of a message, ms", xlabel=what, ylim=(0, max(walls) * 1.2))
+    axes.set(title="wall time per message, ms", xlabel=what, ylim=(0, max(walls) * 1.2))
