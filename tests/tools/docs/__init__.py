@@ -1,1 +1,1 @@
-"""Pages and tables of docs/ that are made from the code."""
+"""Pages and tables of docs/ that are generated from the code."""

@@ -1,4 +1,4 @@
-"""What docs/api.md is made of from the code, and docs/openapi.json: `python -m tools.docs.api_reference` writes them."""
+"""Generate the tables of docs/api.md, and docs/openapi.json, from the code: `python -m tools.docs.api_reference` writes them."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,10 +21,10 @@ RECORD = ("StatusRecord", "Error", "Feedback", "RecipientFeedbackRecord", "Resol
 PROVIDER = ("ProviderRecord",)
 STATISTICS = ("StatisticsAnswer", "StatisticsBucket", "AccountStatistics")
 SHOWN = {*REQUEST, *RECORD, *STATISTICS, *PROVIDER}
-"""Schemas that have a table, each under a heading of its name; the first of each group stands under that of the group."""
+"""Schemas with a table, each under a heading with its name; the first of a group is under the heading of the group."""
 
 ANSWERED = {*RECORD, *STATISTICS, *PROVIDER}
-"""What callers read: a field that is always there is not one that they must give."""
+"""Schemas of responses: a field that is always present is not a required one."""
 
 CONFIGS = {"AccessKeyConfig": "with an access key", "RoleConfig": "with a role"}
 
@@ -46,18 +46,18 @@ Row = tuple[str, ...]
 
 
 def tables(names: Iterable[str]) -> str:
-    """The tables of schemas: the first without a heading, each further one under its name."""
+    """Return the tables of schemas: the first without a heading, the others under their names."""
     first, *others = names
     return "\n\n".join([fields_table(first), *(f"### {name}\n\n{fields_table(name)}" for name in others)])
 
 
 def fields_table(name: str) -> str:
-    """Every field of a schema."""
+    """Return the table of a schema's fields."""
     return _table(("field", "type", "what it is"), fields(name))
 
 
 def fields(name: str) -> Iterator[Row]:
-    """Each field of a schema: its name, its type with its limits, what it is."""
+    """Yield a row per field of a schema: name, type with limits, description."""
     schema = dict(described_bodies(api_document()))[name]
     for field, kind in schema["properties"].items():
         needed = field in schema.get("required", [])
@@ -66,7 +66,7 @@ def fields(name: str) -> Iterator[Row]:
 
 
 def configs_table() -> str:
-    """Both kinds of SES config in one table: what they share, then what is of one kind alone."""
+    """Return one table for both kinds of SES config: the common fields, then those of one kind."""
     kinds = {name: dict.fromkeys(fields(name)) for name in CONFIGS}
     shared = [row for row in kinds["AccessKeyConfig"] if row in kinds["RoleConfig"]]
     own = [(row[0].replace("(required)", f"({CONFIGS[name]})"), *row[1:]) for name in CONFIGS for row in kinds[name] if row not in shared]
@@ -74,7 +74,7 @@ def configs_table() -> str:
 
 
 def _type(field: Mapping[str, Any]) -> str:
-    # A field's own description stands beside it; its allowed values are told in the words of its pattern.
+    # The description is another column; allowed values are described by the text of the pattern.
     own = {**field, "description": field["description"].partition(_ALLOWED)[2].removesuffix(".")}
     kinds = field.get("anyOf", [own])
     said = " or ".join(_one_type(kind) for kind in kinds if kind != {"type": "null"})
@@ -95,7 +95,7 @@ def _one_type(kind: Mapping[str, Any]) -> str:
 
 
 def _limits(kind: Mapping[str, Any]) -> str:
-    """Give the words of a pattern, which say more than its length, or else the limits."""
+    """Return the description of a pattern, which is more specific than a length, or else the limits."""
     if kind.get("description") and "properties" not in kind:
         return str(kind["description"])
     return ", ".join(text.format(_number(kind[limit])) for limit, text in _LIMITS.items() if limit in kind)
@@ -109,7 +109,7 @@ def _number(value: float) -> str:
 
 
 def routes_table() -> str:
-    """Every route: what it does, and what it may answer beside what all routes may."""
+    """Return the table of routes: what each does, and its status codes besides those of all routes."""
     operations = [(f"{method.upper()} {path}", o) for path, methods in api_document()["paths"].items() for method, o in methods.items()]
     return _table(("call", "does", "answers"), [(f"`{call}`", o["summary"], _statuses(o)) for call, o in operations])
 
@@ -124,7 +124,7 @@ def _json(value: Any) -> str:
 
 
 def _laid_out(value: Any, indent: int = 0) -> str:
-    """Write JSON with each object and list on one line that fits there."""
+    """Format JSON with each object and list on one line if it fits."""
     line = json.dumps(value, ensure_ascii=False)
     if len(line) + indent <= _WIDTH or not isinstance(value, dict | list):
         return line
@@ -154,22 +154,22 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "smtp config": lambda: fields_table("SmtpConfig"),
     "provider record": lambda: tables(PROVIDER),
 }
-"""What stands between the marks of docs/api.md."""
+"""Generated sections of docs/api.md, by the name of their markers."""
 
 
 def filled(page: str) -> str:
-    """Return the page with every section generated between its marks."""
+    """Return the page with every section generated between its markers."""
     for name, made in SECTIONS.items():
         begin, end = f"<!-- {name}: made by tests/tools/docs/api_reference.py -->", f"<!-- {name} end -->"
         head, _, rest = page.partition(begin)
         _, found, tail = rest.partition(end)
-        assert found, f"{PAGE} lacks the marks of {name}"
+        assert found, f"{PAGE} lacks the markers of {name}"
         page = f"{head}{begin}\n\n{made()}\n\n{end}{tail}"
     return page
 
 
 def openapi_json() -> str:
-    """The OpenAPI document as it is committed."""
+    """Return the OpenAPI document as it is committed."""
     return json.dumps(api_document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

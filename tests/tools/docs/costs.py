@@ -1,9 +1,9 @@
-"""What a mail costs: its calls counted on the stack in moto, and priced, as docs/deploy.md tells it.
+"""Costs of a mail: count its calls on the stack in moto, and price them; docs/deploy.md has the table.
 
-    PYTHONPATH=src:tests python -m tools.docs.costs   writes the table there
+    PYTHONPATH=src:tests python -m tools.docs.costs   writes the table
 
-Counted: every call that the functions make, DynamoDB's units by the sizes of the items and of their entries in the indexes, KMS and S3.
-Assumed: what Lambda's poller asks of SQS, and how long a function runs (`SECONDS`). Prices are those of `PRICES`.
+Counted: every call of the functions, DynamoDB's units by the sizes of items and index entries, KMS and S3.
+Assumed: the calls of Lambda's poller to SQS, and how long a function runs (`SECONDS`). Prices are those of `PRICES`.
 """
 
 import json
@@ -41,10 +41,10 @@ HTML = "<p>" + "Thank you for your order. " * 40
 ATTACHMENT = [{"filename": "invoice.pdf", "content": "A" * 136_000}]
 """A file of 100 KB, in base64."""
 MAILS = 10
-"""Of one batch. The event source waits a second for up to 100 (template.yaml); larger batches cost less a mail."""
+"""Mails of one batch. The event source waits a second for up to 100 (template.yaml); larger batches cost less per mail."""
 
 PRICES = {
-    "SQS requests": 0.50e-6,  # 0.40 a million, and 0.10 for those that name a message group (fair queues)
+    "SQS requests": 0.50e-6,  # 0.40 per million, and 0.10 for messages with a message group (fair queues)
     "DynamoDB write units": 0.625e-6,
     "DynamoDB read units": 0.125e-6,
     "KMS requests": 3e-6,
@@ -56,18 +56,18 @@ PRICES = {
     "Lambda requests": 0.20e-6,
     "Lambda GB-seconds": 13.3334e-6,  # arm64
 }
-"""US dollars a unit, us-east-1, list prices without free tier or discount, read in 2026; see docs/deploy.md."""
+"""US dollars per unit, us-east-1, list prices of 2026 without free tier or discount; see docs/deploy.md."""
 
 SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "PublishFunction": 0.1, "FeedbackFunction": 0.2}
-"""Billed seconds of one invocation, assumed: of a batch of `MAILS`, or of all that SES tells of them, of one API call, of a run
-that moves on or tells of `MAILS`."""
+"""Assumed billed seconds of one invocation: a batch of `MAILS` or of their SES events, one API call, a run that requeues or
+publishes `MAILS`."""
 
 LOG_EVENT = 26
 """Bytes that CloudWatch adds to each line."""
 
 
 class Bill:
-    """Units used so far, counted from any thread."""
+    """Units used so far; thread-safe."""
 
     def __init__(self) -> None:
         self._units: Counter[str] = Counter()
@@ -81,7 +81,7 @@ class Bill:
         self._units.clear()
 
     def of_a_million(self) -> dict[str, float]:
-        """Return the units of a million mails."""
+        """Return the units per million mails."""
         return {unit: self._units[unit] / MAILS * 1_000_000 for unit in PRICES}
 
 
@@ -110,11 +110,11 @@ SIZES: Mapping[str, Callable[[Any], int]] = {
     "L": lambda inner: 3 + len(inner) + sum(map(_size_of, inner)),
     "SS": lambda texts: sum(len(text.encode()) for text in texts),
 }
-"""Bytes of a value, by its type."""
+"""Size of a value in bytes, by its type."""
 
 
 def write_units(table: Mapping[str, Any], before: Item, after: Item) -> int:
-    """Return what one write costs: of the table, and of each index whose entry comes, goes, moves or changes."""
+    """Return the units of one write: of the table, and of each index whose entry is added, removed, moved or changed."""
     units = ceil(max(size(before), size(after), 1) / 1024)
     for index in table.get("GlobalSecondaryIndexes", []):
         old, new = (_entry(table, index, item) for item in (before, after))
@@ -127,7 +127,7 @@ def write_units(table: Mapping[str, Any], before: Item, after: Item) -> int:
 
 
 def read_units(operation: str, parsed: Mapping[str, Any]) -> float:
-    """Return what one read costs: consistent of items, eventually consistent of an index."""
+    """Return the units of one read: consistent for items, eventually consistent for an index."""
     if operation == "Query":
         return max(1, ceil(sum(map(size, parsed["Items"])) / 4096)) / 2
     items = [parsed.get("Item", {})] if operation == "GetItem" else [item for found in parsed["Responses"].values() for item in found]
@@ -147,18 +147,18 @@ def _keys(index: Mapping[str, Any], entry: Item) -> list[Any]:
     return [entry.get(key["AttributeName"]) for key in index["KeySchema"]]
 
 
-# ── the stack, and who counts its calls ─────────────────────────────────────────────────────────────────────────────────
+# ── the stack, and the count of its calls ─────────────────────────────────────────────────────────────────────────────────
 
 
-class Unhurried(Context):
-    """An invocation whose time does not run out: moto is slower than AWS."""
+class LongContext(Context):
+    """Lambda context with ten minutes left: moto is slower than AWS."""
 
     def get_remaining_time_in_millis(self) -> int:
         return 600_000
 
 
 class Stack:
-    """The functions over moto, in one place with their bill."""
+    """The functions on moto, and the bill of their calls."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.bill = Bill()
@@ -173,25 +173,25 @@ class Stack:
             made._make_api_call = self._counted(made._make_api_call)
 
     def _counted(self, make: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
-        """Count the calls that a client makes, directly or by botocore."""
+        """Count a client's calls, whether our code or botocore makes them."""
 
-        def make_and_count(operation: str, asked: dict[str, Any]) -> Any:
-            before = self._item(operation, asked) if operation in ("UpdateItem", "PutItem") else {}
+        def make_and_count(operation: str, request: dict[str, Any]) -> Any:
+            before = self._item(operation, request) if operation in ("UpdateItem", "PutItem") else {}
             try:
-                answer = make(operation, asked)
+                answer = make(operation, request)
             except ClientError:
                 if operation in ("UpdateItem", "PutItem"):
-                    self._count(operation, asked, before, {})  # a write that is refused costs too
+                    self._count(operation, request, before, {})  # a rejected write costs too
                 raise
-            self._count(operation, asked, before, answer)
+            self._count(operation, request, before, answer)
             return answer
 
         return make_and_count
 
-    def _count(self, operation: str, asked: Mapping[str, Any], before: Item, answer: Mapping[str, Any]) -> None:
+    def _count(self, operation: str, request: Mapping[str, Any], before: Item, answer: Mapping[str, Any]) -> None:
         match operation:
             case "UpdateItem" | "PutItem":
-                self.bill.add("DynamoDB write units", write_units(self._table(asked), before, self._item(operation, asked)))
+                self.bill.add("DynamoDB write units", write_units(self._table(request), before, self._item(operation, request)))
             case "GetItem" | "BatchGetItem" | "Query":
                 self.bill.add("DynamoDB read units", read_units(operation, answer))
             case "Decrypt" | "GenerateDataKey" | "GenerateMac":
@@ -199,28 +199,28 @@ class Stack:
             case "PutObject" | "GetObject":
                 self.bill.add("S3 PUT" if operation == "PutObject" else "S3 GET", 1)
             case "PutEvents":
-                self.bill.add("EventBridge events", len(asked["Entries"]))
+                self.bill.add("EventBridge events", len(request["Entries"]))
             case "SendMessage" | "SendMessageBatch":
-                self.bill.add("SQS requests", chunks(*(entry["MessageBody"] for entry in asked.get("Entries", [asked]))))
+                self.bill.add("SQS requests", chunks(*(entry["MessageBody"] for entry in request.get("Entries", [request]))))
 
-    def _table(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        table: Mapping[str, Any] = tables.template()["Resources"][self._tables[asked["TableName"]]]["Properties"]
+    def _table(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        table: Mapping[str, Any] = tables.template()["Resources"][self._tables[request["TableName"]]]["Properties"]
         return table
 
-    def _item(self, operation: str, asked: Mapping[str, Any]) -> Item:
-        whole = asked["Key"] if operation == "UpdateItem" else asked["Item"]
-        key: Any = {part["AttributeName"]: whole[part["AttributeName"]] for part in self._table(asked)["KeySchema"]}
-        found: Item = self._look.get_item(TableName=asked["TableName"], Key=key).get("Item", {})
+    def _item(self, operation: str, request: Mapping[str, Any]) -> Item:
+        whole = request["Key"] if operation == "UpdateItem" else request["Item"]
+        key: Any = {part["AttributeName"]: whole[part["AttributeName"]] for part in self._table(request)["KeySchema"]}
+        found: Item = self._look.get_item(TableName=request["TableName"], Key=key).get("Item", {})
         return found
 
-    def ask(self, *names: str) -> None:
-        """Call the providers API, which no bill of a mail counts."""
+    def call_providers(self, *names: str) -> None:
+        """Call the providers API; the bill of a mail does not include it."""
         for name in names:
             assert call(providers.handler, event(f"provider-{name}"), tenant="acme").status == 200
         self.bill.forget()
 
-    def put_on_queue(self, more: Mapping[str, Any]) -> None:
-        """As producers do: one SendMessage a mail."""
+    def enqueue(self, more: Mapping[str, Any]) -> None:
+        """Send one SQS message per mail, as producers do."""
         for number in range(MAILS):
             message = {"to": [{"email": "jo@customer.example", "name": "Jo"}], "subject": "Your invoice", "html": HTML, **more}
             body = json.dumps({"tenantId": "acme", "requestId": f"invoice-2026-{number:04}", "message": message})
@@ -228,7 +228,7 @@ class Stack:
             self.bill.add("SQS requests", chunks(body))
 
     def submit(self) -> None:
-        """One API call a mail."""
+        """Make one API call per mail."""
         message = {"to": [{"email": "jo@customer.example", "name": "Jo"}], "subject": "Your invoice", "html": HTML}
         for number in range(MAILS):
             body = {"requestId": f"invoice-2026-{number:04}", "message": message}
@@ -237,8 +237,8 @@ class Stack:
             self.bill.add("API calls", 1)
             self._ran("MessagesFunction")
 
-    def work(self) -> None:
-        """Hand SendFunction what is on the queue in one batch; Lambda's poller receives and deletes ten at a time."""
+    def send(self) -> None:
+        """Invoke SendFunction with all queued messages in one batch; Lambda's poller receives and deletes ten at a time."""
         records = []
         while got := self._sqs.receive_message(
             QueueUrl=self._queue, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["All"]
@@ -248,19 +248,19 @@ class Stack:
                 self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
             records += [as_record(message) for message in got]
         with patch("mailer.services.sending.send.FENCE_SPAN", timedelta(minutes=10)):  # moto is slower than AWS
-            assert send.handler({"Records": records}, Unhurried()) == {"batchItemFailures": []}
+            assert send.handler({"Records": records}, LongContext()) == {"batchItemFailures": []}
         self._ran("SendFunction")
 
-    def tell(self) -> None:
-        """Hand FeedbackFunction what SES tells of each mail that it delivers: that it accepted it, and that the recipient has it."""
-        bodies = [json.dumps(told) for item in self._sent() for told in envelopes(TO_JO, **_as_sent(item))]
+    def report(self) -> None:
+        """Invoke FeedbackFunction with SES's two events of each mail: accepted and delivered."""
+        bodies = [json.dumps(envelope) for item in self._sent() for envelope in envelopes(TO_JO, **_as_sent(item))]
         for start in range(0, len(bodies), 10):
             some = bodies[start : start + 10]  # Lambda's poller receives and deletes ten at a time; EventBridge sends one by one
             self.bill.add("SQS requests", sum(map(chunks, some)) + chunks(*some) + 1)
         now = str(int(wiring.clock().now().timestamp() * 1000))
         records = [{"messageId": str(number), "body": body, "attributes": {"SentTimestamp": now}} for number, body in enumerate(bodies)]
         with patch.object(wiring, "workers", AtOnce):  # moto's tables are not safe to share between threads
-            assert feedback.handler({"Records": records}, Unhurried()) == {"batchItemFailures": []}
+            assert feedback.handler({"Records": records}, LongContext()) == {"batchItemFailures": []}
         assert all(item["feedback"]["M"]["delivered"] == {"N": "1"} for item in self._sent())
         self._ran("FeedbackFunction")
 
@@ -269,16 +269,16 @@ class Stack:
 
     def sweep(self) -> None:
         """Run the sweeper once."""
-        sweep.handler({}, Unhurried())
+        sweep.handler({}, LongContext())
         self._ran("SweepFunction")
 
     def publish(self) -> None:
-        """Hand PublishFunction what was written, in one batch; Lambda's reads of a stream are free."""
-        assert publish.handler({"Records": read_stream(self._messages)}, Unhurried())["published"] >= MAILS
+        """Invoke PublishFunction with the stream records in one batch; Lambda's reads of a stream are free."""
+        assert publish.handler({"Records": read_stream(self._messages)}, LongContext())["published"] >= MAILS
         self._ran("PublishFunction")
 
     def has_sent_all(self) -> bool:
-        """Say whether every mail went out."""
+        """Return whether every mail was sent."""
         found = self._look.scan(TableName=settings().messages_table)["Items"]
         return [item["status"]["S"] for item in found] == ["sent"] * MAILS
 
@@ -292,7 +292,7 @@ TO_JO = {"jo@customer.example": RecipientOutcome.DELIVERED}
 
 
 def _as_sent(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what SES knows of a mail, from its record."""
+    """Return the arguments of a mail's SES events, from its record."""
     names = {"request_id": "requestId", "message_id": "messageId", "account": "account", "region": "region"}
     known = {name: item[attribute]["S"] for name, attribute in names.items()}
     return {
@@ -303,50 +303,50 @@ def _as_sent(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chunks(*bodies: str) -> int:
-    """Return what SQS bills for one request: a request each 64 KiB."""
+    """Return the requests that SQS bills for one call: one per 64 KiB."""
     return max(1, ceil(sum(map(len, bodies)) / 65536))
 
 
 def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a received message as the event source does."""
+    """Return a received message as a record of a Lambda event."""
     attributes = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
-    told = {"messageId": message["MessageId"], "body": message["Body"], "attributes": message["Attributes"]}
-    return {**told, "messageAttributes": attributes}
+    record = {"messageId": message["MessageId"], "body": message["Body"], "attributes": message["Attributes"]}
+    return {**record, "messageAttributes": attributes}
 
 
-# ── what happens to a mail ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── scenarios ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def from_the_queue(stack: Stack, **more: Any) -> None:
-    stack.put_on_queue(more)
-    stack.work()
+    stack.enqueue(more)
+    stack.send()
 
 
 def by_the_api(stack: Stack) -> None:
     stack.submit()
-    stack.work()
+    stack.send()
 
 
 def waits_for_its_tenant(stack: Stack) -> None:
-    stack.ask("disable")
-    stack.put_on_queue({})
-    stack.work()
+    stack.call_providers("disable")
+    stack.enqueue({})
+    stack.send()
     waiting = stack.bill
     stack.bill = Bill()
-    stack.ask("enable")
+    stack.call_providers("enable")
     stack.bill = waiting
     stack.sweep()
-    stack.work()
+    stack.send()
 
 
-def told_of(stack: Stack) -> None:
+def with_feedback(stack: Stack) -> None:
     from_the_queue(stack)
-    stack.tell()
+    stack.report()
 
 
 SCENARIOS: Mapping[str, Callable[[Stack], None]] = {
     "queue": from_the_queue,
-    "queue, with feedback": told_of,
+    "queue, with feedback": with_feedback,
     "API": by_the_api,
     "100 KB attached": lambda stack: from_the_queue(stack, attachments=ATTACHMENT),
     "waits for its tenant": waits_for_its_tenant,
@@ -354,26 +354,26 @@ SCENARIOS: Mapping[str, Callable[[Stack], None]] = {
 
 
 def bill_of(scenario: Callable[[Stack], None], log: StringIO) -> dict[str, float]:
-    """Return the units of a million mails to which this happens; `log` is where the functions write."""
+    """Return the units per million mails of a scenario; `log` receives the functions' output."""
     with mock_aws():
         os.environ.update(tables.create_stack_resources())
         forget_caches()
         boto3.client("ses", region_name="eu-west-1").verify_email_identity(EmailAddress=FROM)
         stack = Stack(os.environ)
-        wiring.signer().fetch_key()  # once a process, as the configs that the next line leaves decrypted are for minutes
-        stack.ask("put", "verify")
+        wiring.signer().fetch_key()  # once per process; the next line caches the decrypted configs for minutes
+        stack.call_providers("put", "verify")
         log.seek(0)
         log.truncate()
         scenario(stack)
         assert stack.has_sent_all()
         stack.publish()
     written = sum(len(line) + LOG_EVENT for line in log.getvalue().splitlines())
-    stack.bill.add("log bytes", ceil(written / MAILS / 200) * 200 * MAILS)  # lines vary by some bytes, as times and counters do
+    stack.bill.add("log bytes", ceil(written / MAILS / 200) * 200 * MAILS)  # lines vary by some bytes, with times and counters
     return stack.bill.of_a_million()
 
 
 def forget_caches() -> None:
-    """Empty what the process keeps between calls."""
+    """Clear the caches of the process."""
     settings.cache_clear()
     for built in vars(wiring).values():
         if hasattr(built, "cache_clear"):
@@ -384,7 +384,7 @@ def forget_caches() -> None:
 
 
 def table(bills: Mapping[str, Mapping[str, float]]) -> str:
-    """Write units of a million mails, and what they cost."""
+    """Return the table of units per million mails, and their costs."""
     rows = [["", *bills, "price"], ["---", *("---:" for _ in bills), "---:"]]
     for unit, price in PRICES.items():
         of = f"${price * 1e9:.2f} a GB" if unit == "log bytes" else f"${price * 1e6:.4g} a million"
@@ -395,14 +395,14 @@ def table(bills: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def amount(unit: str, count: float) -> str:
-    """Write a count."""
+    """Format a count."""
     if not count:
         return "–"
     return f"{count / 1e9:.1f} GB" if unit == "log bytes" else f"{count / 1e6:.3g} M"
 
 
 def filled(page: str, bills: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the page with the table generated between its marks."""
+    """Return the page with the table generated between its markers."""
     begin, end = "<!-- costs: made by tests/tools/docs/costs.py -->", "<!-- costs end -->"
     head, found, rest = page.partition(begin)
     _, found_too, tail = rest.partition(end)

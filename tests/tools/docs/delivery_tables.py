@@ -1,4 +1,4 @@
-"""The table of docs/delivery.md, made of the rules themselves: `python -m tools.docs.delivery_tables` writes it there."""
+"""Generate the table of docs/delivery.md from the rules: `python -m tools.docs.delivery_tables` writes it."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ BEGIN, END = "<!-- rules: made by tests/tools/docs/delivery_tables.py -->", "<!-
 
 
 def rules_table() -> str:
-    """Every rule: from where to where, and under which conditions."""
+    """Return the table of rules: source, target and conditions of each."""
     rows = [("rule", "from", "to", "only if"), ("---",) * 4, *(_row(rule) for rule in RULES.values())]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
@@ -21,10 +21,10 @@ def _row(rule: Rule) -> tuple[str, ...]:
 
 
 def filled(page: str) -> str:
-    """Return the page with the table generated between its marks."""
+    """Return the page with the table generated between its markers."""
     head, _, rest = page.partition(BEGIN)
     _, found, tail = rest.partition(END)
-    assert found, f"{PAGE} lacks its marks"
+    assert found, f"{PAGE} lacks its markers"
     return f"{head}{BEGIN}\n\n{rules_table()}\n\n{END}{tail}"
 
 

@@ -1,4 +1,4 @@
-"""The table of error codes, made of the codes; docs/api.md has it (tests/tools/docs/api_reference.py writes it there)."""
+"""Generate the table of error codes from the code; tests/tools/docs/api_reference.py writes it to docs/api.md."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ ON_RECORDS = {
     ErrorClass.UNKNOWN: "`unknown`",
     ErrorClass.API: "–",
 }
-"""What becomes of a request, by the kind of its error."""
+"""Status of a request, by the class of its error."""
 
 OTHERWISE = {
     "provider_not_configured": "`failed`",
@@ -24,11 +24,11 @@ OTHERWISE = {
     "reputation_at_risk": "`deferred` while the provider is suspended",
     "processing_crashed": "open as before; its message is in the dead-letter queue",
 }
-"""Codes whose requests fare otherwise than their kind says."""
+"""Codes whose requests are an exception to that."""
 
 
 def codes_table() -> str:
-    """Every code: what becomes of a request that has it, the statuses of answers that have it, and its hint."""
+    """Return the table of codes: status of a request with it, statuses of responses with it, hint."""
     rows = [("code", "on a record", "in an answer", "hint"), ("---",) * 4]
     rows += [
         (f"`{code}`", OTHERWISE.get(code, ON_RECORDS[row.error_class]), ", ".join(_answers(code)) or "–", row.hint)
@@ -38,14 +38,14 @@ def codes_table() -> str:
 
 
 def _answers(code: str) -> Iterator[str]:
-    """Yield the statuses of answers with a code: ours, API Gateway's own, and those of what the tenant's account said to a verify."""
+    """Yield the statuses of responses with a code: those of our handlers, of verify, and of API Gateway itself."""
     met_by_verify = {fault.code for fault in provider_matrix.FAULTS}
     ours = {STATUS.get(code, HTTPStatus.UNPROCESSABLE_ENTITY).value} if code in STATUS or code in met_by_verify else set()
     yield from map(str, sorted(ours | {status for status, given in _by_the_gateway() if given == code}))
 
 
 def _by_the_gateway() -> set[tuple[int, str]]:
-    """Return each status that API Gateway itself answers, with the code that the template gives it."""
+    """Return each status that API Gateway itself returns, with its code in the template."""
     responses = tables.template()["Resources"]["Api"]["Properties"]["GatewayResponses"].values()
     return {
         (

@@ -1,4 +1,4 @@
-"""The tables of docs/providers.md, made by the code they tell about: `python -m tools.docs.provider_matrix` writes them there."""
+"""Generate the tables of docs/providers.md by running the code: `python -m tools.docs.provider_matrix` writes them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ CREDENTIALS = {"access key": KEY, "role": ROLE}
 
 @dataclass(frozen=True)
 class Fault:
-    """What AWS says to a verify, as the adapters read it: a refusal to open the config, or what became of the test mail."""
+    """An error of AWS in a verify, as the adapters return it: the provider cannot be created, or the test mail is not accepted."""
 
     said: str
     found: NotSentError | DependencyError | NotSent | MaybeSent
@@ -52,7 +52,7 @@ def by_sts() -> Fault:
         roles.session(RoleAssumption("acme", 1, ROLE["config"]["roleArn"], "external-id-1"))
     except NotSentError as refusal:
         return Fault("STS: `AccessDenied`", refusal, "role")
-    raise AssertionError("STS let us in")
+    raise AssertionError("STS allowed the role")
 
 
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: billing@acme.example"
@@ -74,7 +74,7 @@ FAULTS = (
     by_ses("InternalFailure", status=500),
     by_ses("SomethingNew"),
 )
-"""Every code that a verify may meet."""
+"""Every error code of a verify."""
 
 WHAT_MAIL_DOES = {
     ErrorClass.TENANT: "waits; goes out after a passing verify",
@@ -85,7 +85,7 @@ WHAT_MAIL_DOES = {
 
 
 def states() -> Mapping[str, Provider | None]:
-    """Every state that a tenant's row can be in."""
+    """Return every state of a tenant's row."""
     scene = stored(KEY)
     unverified = scene.row
     active = lifecycle.verify(unverified, 1, VerificationResult(at=NOON))
@@ -113,7 +113,7 @@ def stored(body: Mapping[str, object]) -> Scene:
 
 
 def calls_table() -> str:
-    """What each call makes of each state."""
+    """Return the table of the state after each call in each state."""
     heads = ("tenant's provider", "mail", "PUT", "verify passes", "verify fails", "disable", "enable", "DELETE")
     return _table(heads, [[name, _mail(row), *(_after(row, act) for act in CALLS.values())] for name, row in states().items()])
 
@@ -157,7 +157,7 @@ def _after(row: Provider | None, act: Callable[[Provider | None], Provider]) -> 
 
 
 def faults_table() -> str:
-    """What each fault does at verify and in sending, for each kind of credentials."""
+    """Return the table of the effects of each fault, in verify and in sending, for each kind of credentials."""
     heads = ("AWS says", "fault", "credentials", "verify answers", "record after it", "after 3 failing requests", "mail", "hint of verify")
     return _table(heads, [_fault_row(fault, kind) for fault in FAULTS for kind in CREDENTIALS if fault.only_of in ("", kind)])
 
@@ -177,7 +177,7 @@ def _fault_row(fault: Fault, kind: str) -> list[str]:
 
 
 def in_state(name: str, kind: str) -> Scene:
-    """A tenant with a config of this kind, in this state."""
+    """Return a scene with a config of this kind, in this state."""
     scene = stored(CREDENTIALS[kind])
     if name != "unverified":
         verify_provider("acme", scene.deps)
@@ -202,11 +202,11 @@ def _verify(scene: Scene, fault: Fault) -> tuple[int, str]:
         return 422, failure.error.hint
     except DependencyError as failure:
         return problem(failure.error).status_code, failure.error.hint
-    raise AssertionError(f"{fault.code} passed for a sound config")
+    raise AssertionError(f"{fault.code} passed as a success")
 
 
 def _after_requests(code: str, kind: str) -> str:
-    """Count the fault as sending does: errors of the tenant's kind, in three requests."""
+    """Record the fault for three requests, as sending does for errors of the tenant's account; return the status."""
     rows = FakeProvidersTable(in_state("active", kind).row)
     if CODES[code].error_class is ErrorClass.TENANT:
         for request in ("r1", "r2", "r3"):
@@ -224,7 +224,7 @@ def _table(heads: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 def filled(page: str) -> str:
-    """Return the page with each table generated between its marks."""
+    """Return the page with each table generated between its markers."""
     for name, make in TABLES.items():
         begin, end = f"<!-- {name}: made by tests/tools/docs/provider_matrix.py -->", f"<!-- {name} ends -->"
         head, found, rest = page.partition(begin)
