@@ -36,6 +36,7 @@ WHOLE = Entry(
         why="asked by phone",
         may_have_complained=True,
     ),
+    told=Suppression(reason=Reason.SOFT_BOUNCES, at=NOON, request_id="r0"),
     soft_bounces={"r1": NOON, "r:2.x": NOON + MINUTE},
     delivered_at=NOON - MINUTE,
     lifted=Lifting(NOON - 2 * MINUTE, None, "mailbox is back"),

@@ -261,6 +261,31 @@ def test_a_word_without_end_replaces_what_ends() -> None:
     assert suppress_manually(entry, WORD, NOON + DAY).suppression == WORD
 
 
+@pytest.mark.parametrize("told", [[hard(subtype="Suppressed")], softs(SOFT_BOUNCES)])
+def test_two_words_do_not_shorten_what_ses_told(told: Sequence[Report]) -> None:
+    """The first outlasts it, the second ends: what SES told is still there beneath."""
+    before = after(*told)
+    now = NOON + 5 * DAY
+    entry = suppress_manually(before, replace(WORD, at=now), now)
+    assert entry.suppression == replace(WORD, at=now)
+    entry = suppress_manually(entry, replace(WORD, at=now, expires_at=now + DAY), now)
+    assert (entry.suppression, entry.told) == (before.suppression, None)
+
+
+def test_what_ses_tells_beneath_a_word_stands_once_the_word_ends() -> None:
+    """A weaker report is not lost because a caller's word stands."""
+    now = NOON + DAY
+    entry = after(hard(subtype="Suppressed", at=now), entry=suppress_manually(BLANK, WORD, NOON))
+    assert entry.suppression == WORD
+    assert suppress_manually(entry, replace(WORD, expires_at=now + MINUTE), now).in_force(now + 13 * DAY) is not None
+
+
+def test_a_word_forgets_no_soft_bounces() -> None:
+    """A minute's suppression by hand would start the count anew."""
+    entry = suppress_manually(after(*softs(SOFT_BOUNCES - 1)), replace(WORD, at=NOON + 4 * DAY, expires_at=NOON + 5 * DAY), NOON + 4 * DAY)
+    assert after(soft("r9", NOON + 4 * DAY), entry=entry).in_force(NOON + 6 * DAY) is not None
+
+
 def test_a_word_replaces_what_has_expired_whatever_it_was() -> None:
     """What is over is not in its way."""
     entry = after(hard(subtype="Suppressed"))
@@ -272,6 +297,33 @@ def test_a_hard_bounce_outlasts_a_word_that_ends() -> None:
     """After that Friday it would be mailed again."""
     entry = suppress_manually(BLANK, replace(WORD, expires_at=NOON + 3 * DAY), NOON)
     assert after(hard(at=NOON + 2 * DAY), entry=entry).in_force(NOON + 10 * DAY) is not None
+
+
+MOMENTS = st.integers(0, 60).map(lambda days: NOON + days * DAY)
+REQUESTS = st.sampled_from([f"r{n}" for n in range(7)])
+REPORTS = st.one_of(
+    st.builds(soft, REQUESTS, MOMENTS),
+    st.builds(lambda r, at: hard(request_id=r, at=at), REQUESTS, MOMENTS),
+    st.builds(lambda r, at: hard(request_id=r, at=at, subtype="Suppressed"), REQUESTS, MOMENTS),
+    st.builds(lambda r, at: a_report("complaint", request_id=r, at=at), REQUESTS, MOMENTS),
+    st.builds(delivery, MOMENTS, REQUESTS),
+)
+WORDS = st.builds(lambda at, days: replace(WORD, at=at, expires_at=days and at + days * DAY), MOMENTS, st.none() | st.integers(1, 30))
+
+
+@given(st.lists(st.one_of(REPORTS, WORDS), max_size=12))
+def test_whatever_callers_say_what_ses_told_is_left_out_as_long(told: Sequence[Report | Suppression]) -> None:
+    """Only DELETE lifts: an address is suppressed at every moment at which it would be if no caller had said a word."""
+    with_words, reports_alone = BLANK, BLANK
+    for one in told:
+        if isinstance(one, Report):
+            with_words, reports_alone = judge(with_words, one), judge(reports_alone, one)
+        else:
+            with_words = suppress_manually(with_words, one, one.at)
+    assert with_words.told_by_ses == reports_alone.suppression
+    assert with_words.soft_bounces == reports_alone.soft_bounces
+    moments = [NOON + days * DAY for days in range(120)]
+    assert [m for m in moments if reports_alone.in_force(m) and not with_words.in_force(m)] == []
 
 
 # ── lifting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,6 +347,16 @@ def test_what_happens_while_an_address_is_lifted_stands() -> None:
     assert entry.suppression == meanwhile.suppression
     assert entry.soft_bounces == meanwhile.soft_bounces
     assert entry.lifted == LIFTING
+
+
+@pytest.mark.parametrize("later", ["word", "told"])
+def test_what_is_later_than_the_lifting_stands_beneath_or_above(later: str) -> None:
+    """A caller's word and what SES told are each lifted or not by their own time."""
+    word = replace(WORD, at=LIFTING.at + MINUTE if later == "word" else NOON)
+    told = hard(subtype="Suppressed", at=LIFTING.at + MINUTE if later == "told" else NOON)
+    entry = lift(after(told, entry=suppress_manually(BLANK, word, word.at)), LIFTING)
+    assert entry.told is None
+    assert entry.suppression == (word if later == "word" else after(told).suppression)
 
 
 def test_what_bounces_again_after_the_lifting_is_suppressed_again() -> None:

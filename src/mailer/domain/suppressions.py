@@ -163,6 +163,10 @@ class Suppression:
     may_have_complained: bool = False
     """Whether the complaint may be of another recipient at the same domain."""
 
+    def is_in_force(self, now: datetime) -> bool:
+        """Whether it has not expired."""
+        return self.expires_at is None or self.expires_at > now
+
 
 @dataclass(frozen=True, slots=True)
 class Lifting:
@@ -181,6 +185,9 @@ class Entry:
     email: str = field(repr=False)
     """As `suppression_key` gives it."""
     suppression: Suppression | None = None
+    """The strongest; a caller's word only where that lasts at least as long as all that SES told."""
+    told: Suppression | None = None
+    """What SES told, where a caller's word stands above it: another word replaces that one alone."""
     soft_bounces: Mapping[str, datetime] = field(default_factory=dict)
     """Requests that bounced softly since the last delivery, and when; fewer than SOFT_BOUNCES."""
     delivered_at: datetime | None = None
@@ -191,8 +198,12 @@ class Entry:
 
     def in_force(self, now: datetime) -> Suppression | None:
         """Return its suppression, unless that has expired."""
-        s = self.suppression
-        return s if s is not None and (s.expires_at is None or s.expires_at > now) else None
+        return self.suppression if self.suppression is not None and self.suppression.is_in_force(now) else None
+
+    @property
+    def told_by_ses(self) -> Suppression | None:
+        """The strongest that SES told, whatever callers said."""
+        return self.told if self.suppression is None or self.suppression.reason is Reason.MANUAL else self.suppression
 
     @property
     def forget_at(self) -> datetime | None:
@@ -230,7 +241,7 @@ def _delivered(entry: Entry, at: datetime) -> Entry:
 
 
 def _counted(entry: Entry, report: Report) -> Entry:
-    suppressed_at = entry.suppression.at if entry.suppression else None
+    suppressed_at = entry.told_by_ses.at if entry.told_by_ses else None
     known = (entry.delivered_at, suppressed_at, entry.soft_bounces.get(report.request_id))
     if any(moment is not None and report.at <= moment for moment in known):
         return entry
@@ -254,9 +265,13 @@ def _suppression(verdict: Verdict, report: Report) -> Suppression:
 
 
 def _suppressed(entry: Entry, suppression: Suppression) -> Entry:
-    if entry.suppression is not None and _strength(suppression) <= _strength(entry.suppression):
+    """Add what SES told to what stands."""
+    told, word = entry.told_by_ses, entry.suppression
+    if told is not None and _strength(suppression) <= _strength(told):
         return entry
-    return replace(entry, suppression=suppression, soft_bounces={})
+    if word is not None and word.reason is Reason.MANUAL and _strength(word) > _strength(suppression):
+        return replace(entry, told=suppression, soft_bounces={})
+    return replace(entry, suppression=suppression, told=None, soft_bounces={})
 
 
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -274,11 +289,14 @@ def _strength(suppression: Suppression) -> tuple[datetime, int, bool, float, str
 
 
 def suppress_manually(entry: Entry, suppression: Suppression, now: datetime) -> Entry:
-    """Return the entry after a caller's word; it replaces an earlier word, but nothing stronger that SES told."""
-    stands = entry.in_force(now)
-    if stands is not None and stands.reason is not Reason.MANUAL:
-        return _suppressed(entry, suppression)
-    return replace(entry, suppression=suppression, soft_bounces={})
+    """Return the entry after a caller's word; it replaces an earlier word, and what SES told only where it outlasts that.
+
+    What it outlasts is kept beneath it, so that a later word with an end does not end what SES told.
+    """
+    told = entry.told_by_ses
+    if told is None or not told.is_in_force(now) or _strength(suppression) > _strength(told):
+        return replace(entry, suppression=suppression, told=told)
+    return entry if entry.suppression is told else replace(entry, suppression=told, told=None)
 
 
 def lift(entry: Entry, lifting: Lifting) -> Entry:
@@ -286,6 +304,7 @@ def lift(entry: Entry, lifting: Lifting) -> Entry:
 
     What happened after the lifting was asked for stands: SES is asked in between, and may tell of a bounce meanwhile.
     """
-    stands = entry.suppression if entry.suppression and entry.suppression.at > lifting.at else None
+    later = [one for one in (entry.suppression, entry.told) if one is not None and one.at > lifting.at]
+    stands, told = [*later, None, None][:2]
     soft = {request_id: at for request_id, at in entry.soft_bounces.items() if at > lifting.at}
-    return replace(entry, suppression=stands, soft_bounces=soft, delivered_at=None, lifted=lifting)
+    return replace(entry, suppression=stands, told=told, soft_bounces=soft, delivered_at=None, lifted=lifting)
