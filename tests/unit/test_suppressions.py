@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mailer.domain.addresses import AddressError, ascii_address
 from mailer.domain.suppressions import (
     LIFTING_KEPT,
+    MOST_SOFT_BOUNCES,
     SOFT_BOUNCES,
     SOFT_BOUNCES_KEPT,
     SUPPRESSED_BY_SES,
@@ -196,6 +197,60 @@ def test_a_delivery_lifts_no_suppression() -> None:
     """A mail that was under way may arrive all the same."""
     entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 50 * DAY))
     assert entry.in_force(NOON + 51 * DAY) is not None
+
+
+def test_a_delivery_between_that_is_told_late_takes_the_suppression_back() -> None:
+    """The fifth soft bounce was processed before it; by the times of the events there were never five without a delivery between."""
+    entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 2.5 * DAY))
+    assert entry.suppression is None
+    assert entry == after(*softs(3), delivery(NOON + 2.5 * DAY), *softs(SOFT_BOUNCES)[3:])
+
+
+def test_a_late_delivery_leaves_what_else_suppresses() -> None:
+    """A caller's word, or more soft bounces after it."""
+    word = suppress_manually(after(*softs(SOFT_BOUNCES)), WORD, NOON + 9 * DAY)
+    assert after(delivery(NOON + DAY), entry=word).suppression == WORD
+    assert after(delivery(NOON + DAY), entry=word).told is None
+    six_more = after(*softs(SOFT_BOUNCES + 3), delivery(NOON + 2.5 * DAY))
+    assert six_more.suppression == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 7 * DAY, request_id="r7")
+    assert after(*softs(SOFT_BOUNCES), hard(at=NOON), delivery(NOON + DAY)).in_force(NOON + DAY) is not None
+
+
+@given(st.permutations(softs(SOFT_BOUNCES + 2)))
+def test_soft_bounces_count_by_their_own_times(shuffled: list[Report]) -> None:
+    """Whatever order they are processed in, the fifth suppresses."""
+    assert after(*shuffled) == after(*softs(SOFT_BOUNCES + 2))
+    assert after(*shuffled).suppression == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 4 * DAY, request_id="r4")
+
+
+@given(st.permutations([*softs(4), *softs(8)[4:], delivery(NOON + 3.5 * DAY), delivery(NOON + 1.5 * DAY)]))
+def test_deliveries_between_count_by_their_own_times_once_the_last_soft_bounce_is_known(shuffled: list[Report]) -> None:
+    """Told again after all else, as SES may, they leave the same count whatever came first."""
+    deliveries = [delivery(NOON + 3.5 * DAY), delivery(NOON + 1.5 * DAY)]
+    assert set(after(*shuffled, *deliveries).soft_bounces) == {"r4", "r5", "r6", "r7"}
+    assert after(*shuffled, *deliveries).suppression is None
+
+
+def test_a_delivery_that_is_processed_before_any_soft_bounce_is_not_known_to_those_before_it() -> None:
+    """Noting each delivery would cost a write a mail; the next delivery clears what was counted."""
+    counted = after(delivery(NOON + 20 * DAY), soft("r0", NOON))
+    assert set(counted.soft_bounces) == {"r0"}
+    assert after(delivery(NOON + 21 * DAY), entry=counted).soft_bounces == {}
+
+
+def test_much_mail_under_way_does_not_make_an_entry_grow() -> None:
+    """What is known by then suppresses."""
+    many = after(*softs(MOST_SOFT_BOUNCES + 3))
+    assert len(many.soft_bounces) == MOST_SOFT_BOUNCES
+    assert after(soft("late", NOON + 99 * DAY), entry=many) is many
+    assert "early" in after(soft("early", NOON - DAY), entry=many).soft_bounces
+
+
+def test_soft_bounces_after_a_lifting_count_among_themselves() -> None:
+    """The lifting was asked for while they came; those before it do not count."""
+    lifted = lift(after(*softs(2 * SOFT_BOUNCES)), Lifting(NOON + 4.5 * DAY, None, None))
+    assert lifted.suppression == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 9 * DAY, request_id="r9")
+    assert lift(after(*softs(2 * SOFT_BOUNCES - 1)), Lifting(NOON + 4.5 * DAY, None, None)).suppression is None
 
 
 # ── in any order, any number of times ───────────────────────────────────────────────────────────────────────────────────

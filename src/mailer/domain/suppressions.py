@@ -20,6 +20,9 @@ SOFT_BOUNCES = 5
 SUPPRESSED_BY_SES = timedelta(days=14)
 """How long an address is suppressed that is on SES's own list of all accounts: SES forgets it by then."""
 
+MOST_SOFT_BOUNCES = 4 * SOFT_BOUNCES
+"""Soft bounces that an entry keeps, the first ones: much mail may be under way to an address."""
+
 SOFT_BOUNCES_KEPT = timedelta(days=180)
 """How long soft bounces are counted after the last one: a monthly letter shows a mailbox that is full for good."""
 
@@ -189,9 +192,9 @@ class Entry:
     told: Suppression | None = None
     """What SES told, where a caller's word stands above it: another word replaces that one alone."""
     soft_bounces: Mapping[str, datetime] = field(default_factory=dict)
-    """Requests that bounced softly since the last delivery, and when; fewer than SOFT_BOUNCES."""
+    """Requests that bounced softly since the last delivery, and when; SOFT_BOUNCES of them suppress, and are kept then."""
     delivered_at: datetime | None = None
-    """The last delivery, where there were soft bounces to clear."""
+    """The last delivery that cleared soft bounces."""
     lifted: Lifting | None = None
     revision: int = 0
     """Counts the writes: whoever replaces the entry must have read the latest."""
@@ -233,24 +236,45 @@ def judge(entry: Entry, report: Report) -> Entry:
 
 
 def _delivered(entry: Entry, at: datetime) -> Entry:
-    """Forget the soft bounces before a delivery; where none were counted nothing is noted, as most addresses have none."""
-    if not entry.soft_bounces or (entry.delivered_at is not None and at <= entry.delivered_at):
+    """Forget the soft bounces before a delivery, and the suppression if it was told late that one came between them.
+
+    Where none were counted nothing is noted, as most addresses have none; a delivery after the last that it takes lifts nothing.
+    """
+    enough = _of_soft_bounces(entry.soft_bounces)
+    if not entry.soft_bounces or (entry.delivered_at and at <= entry.delivered_at) or (enough and at >= enough.at):
         return entry
-    left = {request_id: moment for request_id, moment in entry.soft_bounces.items() if moment > at}
-    return replace(entry, soft_bounces=left, delivered_at=at)
+    return _recounted(replace(entry, delivered_at=at), {name: moment for name, moment in entry.soft_bounces.items() if moment > at})
 
 
 def _counted(entry: Entry, report: Report) -> Entry:
-    suppressed_at = entry.told_by_ses.at if entry.told_by_ses else None
-    known = (entry.delivered_at, suppressed_at, entry.soft_bounces.get(report.request_id))
+    known = (entry.delivered_at, entry.soft_bounces.get(report.request_id))
     if any(moment is not None and report.at <= moment for moment in known):
         return entry
-    counted = {**entry.soft_bounces, report.request_id: report.at}
-    if len(counted) < SOFT_BOUNCES:
-        return replace(entry, soft_bounces=counted)
-    last = max(counted, key=lambda request_id: (counted[request_id], request_id))
-    enough = Suppression(reason=Reason.SOFT_BOUNCES, at=counted[last], request_id=last)
-    return _suppressed(replace(entry, soft_bounces={}), enough)
+    counted = _by_time({**entry.soft_bounces, report.request_id: report.at})[:MOST_SOFT_BOUNCES]
+    return entry if dict(counted) == entry.soft_bounces else _recounted(entry, dict(counted))
+
+
+def _recounted(entry: Entry, soft_bounces: Mapping[str, datetime]) -> Entry:
+    """Replace the soft bounces, and what followed from those before."""
+    if entry.told_by_ses is not None and entry.told_by_ses.reason is Reason.SOFT_BOUNCES:
+        word = entry.suppression if entry.suppression and entry.suppression.reason is Reason.MANUAL else None
+        entry = replace(entry, suppression=word, told=None)
+    entry = replace(entry, soft_bounces=soft_bounces)
+    enough = _of_soft_bounces(soft_bounces)
+    return _suppressed(entry, enough) if enough else entry
+
+
+def _of_soft_bounces(soft_bounces: Mapping[str, datetime]) -> Suppression | None:
+    """Return what follows from soft bounces without a delivery between: a suppression by the first that makes them enough."""
+    first = _by_time(soft_bounces)[:SOFT_BOUNCES]
+    if len(first) < SOFT_BOUNCES:
+        return None
+    request_id, at = first[-1]
+    return Suppression(reason=Reason.SOFT_BOUNCES, at=at, request_id=request_id)
+
+
+def _by_time(soft_bounces: Mapping[str, datetime]) -> Sequence[tuple[str, datetime]]:
+    return sorted(soft_bounces.items(), key=lambda one: (one[1], one[0]))
 
 
 def _suppression(verdict: Verdict, report: Report) -> Suppression:
@@ -270,8 +294,8 @@ def _suppressed(entry: Entry, suppression: Suppression) -> Entry:
     if told is not None and _strength(suppression) <= _strength(told):
         return entry
     if word is not None and word.reason is Reason.MANUAL and _strength(word) > _strength(suppression):
-        return replace(entry, told=suppression, soft_bounces={})
-    return replace(entry, suppression=suppression, told=None, soft_bounces={})
+        return replace(entry, told=suppression)
+    return replace(entry, suppression=suppression, told=None)
 
 
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -307,4 +331,4 @@ def lift(entry: Entry, lifting: Lifting) -> Entry:
     later = [one for one in (entry.suppression, entry.told) if one is not None and one.at > lifting.at]
     stands, told = [*later, None, None][:2]
     soft = {request_id: at for request_id, at in entry.soft_bounces.items() if at > lifting.at}
-    return replace(entry, suppression=stands, told=told, soft_bounces=soft, delivered_at=None, lifted=lifting)
+    return _recounted(replace(entry, suppression=stands, told=told, delivered_at=None, lifted=lifting), soft)
