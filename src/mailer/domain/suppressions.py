@@ -116,17 +116,28 @@ class Row:
         )
 
 
+_SENDER = r"5\.1\.[78]|5\.7\.2\d"
+"""The sender's address or domain (RFC 3463), its authentication (RFC 7372), its null MX (RFC 7505), or how much it sends."""
+
+_MESSAGE = r"5\.2\.3|5\.3\.4|5\.6\.\d{1,3}"
+"""The message is too large, or its content is not taken (RFC 3463)."""
+
+_NO_MAILBOX = r"5\.1\.(?![59]$)\d{1,3}|5\.4\.4"
+"""No such mailbox, no such domain. 5.1.5 and 5.1.9 say that the address is valid."""
+
 TABLE: Sequence[Row] = (
     Row(Verdict.SES_LIST, "bounce", "Permanent", "OnAccountSuppressionList"),
     Row(Verdict.HARD_FOR_A_TIME, "bounce", "Permanent", "Suppressed"),
+    # The sender was at fault, not the address: a domain without DMARC must not empty a tenant's list of customers.
+    Row(Verdict.NOTHING, "bounce", status=_SENDER),
     Row(Verdict.HARD, "bounce", "Permanent"),
     # The message was at fault, not the address.
     Row(Verdict.NOTHING, "bounce", "Transient", "MessageTooLarge"),
     Row(Verdict.NOTHING, "bounce", "Transient", "ContentRejected"),
     Row(Verdict.NOTHING, "bounce", "Transient", "AttachmentRejected"),
-    # SES takes these for transient at times: no such mailbox, no such domain.
-    Row(Verdict.HARD, "bounce", "Transient", status=r"5\.1\.\d{1,3}"),
-    Row(Verdict.HARD, "bounce", "Transient", status=r"5\.4\.4"),
+    Row(Verdict.NOTHING, "bounce", "Transient", status=_MESSAGE),
+    # SES takes these for transient at times.
+    Row(Verdict.HARD, "bounce", "Transient", status=_NO_MAILBOX),
     # Out-of-office replies and their like are reported as bounces, after the delivery.
     Row(Verdict.NOTHING, "bounce", "Transient", "General", has_dsn=False),
     Row(Verdict.SOFT, "bounce", "Transient", "MailboxFull"),
