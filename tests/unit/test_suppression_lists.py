@@ -184,6 +184,35 @@ def test_what_is_lifted_is_mailed_again_and_says_who_and_why() -> None:
     assert desk.entry().lifted == Lifting(NOON, "arn:caller", "mailbox is back")
 
 
+@pytest.mark.parametrize("reason", [Reason.MANUAL, Reason.HARD_BOUNCE])
+def test_an_address_that_is_suppressed_again_meanwhile_is_not_said_to_be_lifted(reason: Reason) -> None:
+    """By another caller or a bounce, while SES is asked; a second call lifts that too."""
+    desk = Desk(FakeSuppressionsTable(an_entry()))
+    again = Suppression(reason=reason, at=NOON + timedelta(seconds=1))
+
+    def interrupt(entry: Entry) -> None:
+        desk.suppressions.before = lambda _: None
+        desk.suppressions.entries["acme", JO] = replace(entry, suppression=again, lifted=None, revision=entry.revision + 1)
+
+    desk.suppressions.before = interrupt
+    with pytest.raises(RequestError) as refusal:
+        desk.lift()
+    assert refusal.value.code == "suppressed_again"
+    assert desk.entry().in_force(NOON) == again
+    desk.clock.advance(DAY)
+    assert desk.lift().suppression == again
+    assert desk.entry().in_force(NOON + DAY) is None
+
+
+def test_what_a_clock_ahead_of_ours_has_written_is_lifted_all_the_same() -> None:
+    """The caller has seen it before it asked."""
+    ahead = NOON + timedelta(milliseconds=500)
+    told = Suppression(reason=Reason.HARD_BOUNCE, at=ahead + timedelta(milliseconds=1), expires_at=NOON + DAY)
+    desk = Desk(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL, at=ahead), told=told)))
+    assert desk.lift().suppression.at == ahead
+    assert desk.entry().in_force(NOON) is None
+
+
 def test_where_ses_is_cleared_nothing_is_left_to_do() -> None:
     """The tenant lets us."""
     desk = Desk(FakeSuppressionsTable(an_entry()))

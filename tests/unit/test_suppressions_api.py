@@ -13,6 +13,7 @@ from mailer import wiring
 from mailer.domain.delivery import Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.handlers import messages, providers
+from mailer.domain.suppressions import Entry
 from mailer.services.suppressions.lists import SuppressionDependencies
 from support.aws.tables import template
 from support.fakes.messages import fake_deps, serve_from
@@ -87,6 +88,23 @@ def test_an_address_is_suppressed_shown_and_lifted(api: Gateway, table: FakeSupp
     entry = table.entries["acme", JO]
     assert entry.lifted is not None
     assert (entry.lifted.by, entry.lifted.why) == ("arn:aws:iam::111111111111:user/ann", "mailbox is back")
+
+
+def test_a_lifting_that_another_call_undoes_meanwhile_is_a_conflict(api: Gateway, table: FakeSuppressionsTable) -> None:
+    """Never a 200 for an address that is suppressed."""
+    ask(api, "PUT", JO, {"why": "asked by phone"})
+    before = table.before
+
+    def interrupt(_: Entry) -> None:
+        table.before = before
+        wiring.suppression_dependencies().clock.advance(timedelta(seconds=1))  # type: ignore[attr-defined]  # the fake's
+        assert ask(api, "PUT", JO, {"why": "asked again"}).status == 200
+
+    table.before = interrupt
+    answer = ask(api, "DELETE", JO)
+    assert answer.is_problem(409, "suppressed_again")
+    assert JO not in answer.text
+    assert ask(api, "GET", JO).json["why"] == "asked again"
 
 
 def test_an_end_is_shown_and_must_be_ahead(api: Gateway) -> None:

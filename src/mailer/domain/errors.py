@@ -135,6 +135,11 @@ CODES: dict[str, Code] = {
     "not_found": Code(ErrorClass.API, "Caller: nothing of this name exists under this tenant."),
     "not_cancellable": Code(ErrorClass.API, "Caller: only queued and deferred requests can be cancelled."),
     "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be resolved, and sent again only while its body is kept."),
+    "suppressed_again": Code(
+        ErrorClass.API,
+        "Caller: the address was suppressed again while it was being lifted; GET …/suppressions/{email} tells why, and another DELETE lifts"
+        " that too.",
+    ),
     "too_many_requests": Code(ErrorClass.API, "Caller: wait as Retry-After says, then try again with jitter."),
     "internal_error": Code(
         ErrorClass.API, "Operator: internal error of this service; the log has the details under the call's request id."

@@ -78,7 +78,7 @@ def put(tenant_id: TenantInPath, email: AddressInPath, body: PutBody) -> Respons
     "/tenants/<tenantId>/suppressions/<email>",
     summary="Let an address be mailed again",
     operation_id="deleteSuppression",
-    responses=responses(200, "It is not suppressed any more; what SES's own list may hold", 400),
+    responses=responses(200, "It is not suppressed any more; what SES's own list may hold", 400, 409),
 )
 def delete(tenant_id: TenantInPath, email: AddressInPath, why: Annotated[Note | None, Query()] = None) -> Response[LiftedSuppression]:
     """Lift a suppression, whatever its reason; at SES too, where the tenant lets us."""

@@ -22,6 +22,7 @@ STATUS = {
     "request_id_reused": HTTPStatus.CONFLICT,
     "not_cancellable": HTTPStatus.CONFLICT,
     "not_resolvable": HTTPStatus.CONFLICT,
+    "suppressed_again": HTTPStatus.CONFLICT,
     "provider_not_configured": HTTPStatus.CONFLICT,
     "provider_not_active": HTTPStatus.CONFLICT,
     "provider_deleted": HTTPStatus.CONFLICT,

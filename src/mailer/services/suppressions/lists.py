@@ -181,15 +181,21 @@ def lift_suppression(tenant_id: str, email: str, deps: SuppressionDependencies, 
     SES comes first: after a crash in between, the call is made again, and tells it again.
 
     Raises:
-        RequestError: not_found: it is not suppressed.
+        RequestError: not_found: it is not suppressed; suppressed_again: something suppressed it meanwhile, which stands.
         DependencyError: it is not certain to be lifted.
     """
-    lifting = Lifting(deps.clock.now(), by, why)
     entry = _read(tenant_id, email, deps)
     suppression = _in_force(entry, deps)
+    lifting = Lifting(max(deps.clock.now(), *_times(entry)), by, why)
     ses_list = _clear_at_ses(tenant_id, email, deps)
-    change_entry(entry, deps, lambda read: lift(read, lifting))
+    if change_entry(entry, deps, lambda read: lift(read, lifting)).in_force(deps.clock.now()):
+        raise RequestError([Problem("email", "was suppressed again meanwhile, and is not lifted")], "suppressed_again")
     return Lifted(suppression, ses_list)
+
+
+def _times(entry: Entry) -> Sequence[datetime]:
+    """Return when what is lifted began: another clock may be ahead of ours."""
+    return [one.at for one in (entry.suppression, entry.told) if one is not None]
 
 
 def _clear_at_ses(tenant_id: str, email: str, deps: SuppressionDependencies) -> SesList:
