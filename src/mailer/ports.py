@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -47,6 +47,17 @@ class AccountFacts:
     """Recipients in 24 hours."""
 
 
+class Cleared(Enum):
+    """What is known of an address that was to be taken off the suppression list of an account."""
+
+    GONE = auto()
+    """Removed, or the account has no such list."""
+    NOT_FOUND = auto()
+    """In that spelling."""
+    UNKNOWN = auto()
+    """The account does not let us, or does not answer."""
+
+
 class EmailProvider(Protocol):
     """Sends one tenant's mail, with that tenant's credentials."""
 
@@ -68,8 +79,8 @@ class EmailProvider(Protocol):
         """Query the account about itself, within a few seconds; never raises."""
         ...
 
-    def clear_suppression(self, email: str) -> bool:
-        """Take an address off the account's own suppression list, within a few seconds; tell whether it is certain not to stand there.
+    def clear_suppression(self, email: str) -> Cleared:
+        """Take an address, spelled as it is, off the account's own suppression list, within a few seconds.
 
         Never raises where the account does not let us, or does not answer.
         """

@@ -35,6 +35,7 @@ WHOLE = Entry(
         by="arn:aws:iam::111111111111:user/ann",
         why="asked by phone",
         may_have_complained=True,
+        spelling="Jo+X@xn--bcher-kva.example",
     ),
     told=Suppression(reason=Reason.SOFT_BOUNCES, at=NOON, request_id="r0"),
     soft_bounces={"r1": NOON, "r:2.x": NOON + MINUTE},

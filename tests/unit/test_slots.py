@@ -10,7 +10,7 @@ import pytest
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.pacing import FORGIVEN, LONGEST_WAIT, RetryAt, Slot
 from mailer.domain.provider import Provider, StoredConfig
-from mailer.ports import AccountFacts, QueueMessage
+from mailer.ports import AccountFacts, Cleared, QueueMessage
 from mailer.services.pacing.pacing import Pacing
 from mailer.services.sending.send import CALL_SPAN
 from support.fakes.pacing import FakePacingTable
@@ -68,7 +68,7 @@ def test_ses_is_asked_for_its_quota_only_where_it_told_verify(bench: Bench) -> N
     """A call that the tenant's policy denies would be one for nothing, again and again."""
 
     class Telling(ScriptedProvider):
-        def clear_suppression(self, email: str) -> bool:
+        def clear_suppression(self, email: str) -> Cleared:
             raise NotImplementedError
 
         def account_facts(self) -> AccountFacts:

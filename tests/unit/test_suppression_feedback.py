@@ -109,6 +109,16 @@ def test_a_complaint_where_several_are_at_the_domain_says_so() -> None:
     assert marks == [True, True]
 
 
+def test_an_entry_keeps_the_spelling_that_ses_puts_on_its_list() -> None:
+    """The entry itself is of all spellings."""
+    story = Story()
+    story.tell(*envelopes({"Jo@Example.com": RecipientOutcome.BOUNCED}))
+    bounced = story.bench.suppressions.entries["acme", JO].suppression
+    assert bounced is not None
+    assert bounced.spelling == "Jo@Example.com"
+    assert "Example" not in repr(bounced)
+
+
 def test_a_hard_bounce_is_not_mailed_again_once_its_event_was_acknowledged() -> None:
     """The next request to that address ends, and SES is not asked."""
     story = Story()

@@ -1,6 +1,6 @@
 """What callers add to a tenant's suppressions, see of them and lift."""
 
-import shlex
+import subprocess
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from mailer.domain.delivery import Sent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError
 from mailer.domain.provider import Provider
 from mailer.domain.suppressions import Entry, Lifting, Reason, Suppression
-from mailer.ports import EmailProvider
+from mailer.ports import Cleared, EmailProvider
 from mailer.services.suppressions import lists
 from mailer.services.suppressions.lists import ASK_BY, Suppressed, SuppressionDependencies, Word
 from support.fakes.ports import NOON, AtOnce, FakeClock, a_config, a_provider
@@ -20,7 +20,7 @@ from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable, an_entr
 
 DAY = timedelta(days=1)
 JO, ANN = "jo@example.com", "ann@example.com"
-COMMAND = f"aws sesv2 delete-suppressed-destination --email-address {JO} --region eu-west-1"
+COMMAND = f"aws sesv2 delete-suppressed-destination --email-address={JO} --region eu-west-1"
 
 
 @dataclass
@@ -216,9 +216,46 @@ def test_what_a_clock_ahead_of_ours_has_written_is_lifted_all_the_same() -> None
 def test_where_ses_is_cleared_nothing_is_left_to_do() -> None:
     """The tenant lets us."""
     desk = Desk(FakeSuppressionsTable(an_entry()))
-    desk.account.clears = True
+    desk.account.clears = {JO: Cleared.GONE}
     assert desk.lift().ses_list == lists.SesList(may_hold=False, command=None)
     assert desk.account.cleared == [JO]
+
+
+@pytest.mark.parametrize(
+    ("clears", "asked", "may_hold"),
+    [
+        ({"Jo@Example.com": Cleared.GONE}, ["Jo@Example.com"], False),
+        ({"Jo@Example.com": Cleared.NOT_FOUND, JO: Cleared.GONE}, ["Jo@Example.com", JO], False),
+        ({"Jo@Example.com": Cleared.NOT_FOUND, JO: Cleared.NOT_FOUND}, ["Jo@Example.com", JO], False),
+        ({"Jo@Example.com": Cleared.NOT_FOUND}, ["Jo@Example.com", JO], True),
+        ({JO: Cleared.GONE}, ["Jo@Example.com"], True),
+    ],
+)
+def test_ses_is_asked_for_the_spelling_that_it_keeps(clears: dict[str, Cleared], asked: list[str], may_hold: bool) -> None:  # noqa: FBT001 - a case's answer
+    """Its list has the address as the mail had it, and compares upper and lower case."""
+    desk = Desk(FakeSuppressionsTable(an_entry(spelling="Jo@Example.com")))
+    desk.account.clears = clears
+    lifted = desk.lift().ses_list
+    assert desk.account.cleared == asked
+    assert lifted.may_hold is may_hold
+    assert lifted.command == (COMMAND.replace(JO, "Jo@Example.com") if may_hold else None)
+
+
+def test_the_spelling_beneath_a_caller_s_word_is_asked_for_too() -> None:
+    """SES put it on its list, whatever was said here since."""
+    bounced = an_entry(spelling="JO@example.com").suppression
+    desk = Desk(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL), told=bounced)))
+    desk.account.clears = {"JO@example.com": Cleared.GONE}
+    assert not desk.lift().ses_list.may_hold
+
+
+@pytest.mark.parametrize("reason", [Reason.MANUAL, Reason.SES_LIST, Reason.SOFT_BOUNCES, Reason.HARD_BOUNCE])
+def test_what_ses_does_not_find_may_stand_there_in_another_spelling(reason: Reason) -> None:
+    """Only what SES put on its list for this mail is known as it stands there; older entries do not have it."""
+    spelling = None if reason in (Reason.MANUAL, Reason.HARD_BOUNCE) else JO
+    desk = Desk(FakeSuppressionsTable(an_entry(reason=reason, spelling=spelling)))
+    desk.account.clears = {JO: Cleared.NOT_FOUND}
+    assert desk.lift().ses_list == lists.SesList(may_hold=True, command=COMMAND)
 
 
 def test_where_ses_does_not_let_us_the_command_is_told() -> None:
@@ -239,7 +276,7 @@ def test_a_config_that_cannot_be_used_keeps_nothing_from_being_lifted(refusal: E
 def test_ses_is_not_asked_where_little_time_is_left() -> None:
     """API Gateway answers the caller after 29 s, whatever we do then."""
     desk = Desk(FakeSuppressionsTable(an_entry()))
-    desk.account.clears = True
+    desk.account.clears = {JO: Cleared.GONE}
     desk.factory.takes = ASK_BY + timedelta(seconds=1)
     assert desk.lift().ses_list.may_hold
     assert not desk.account.cleared
@@ -249,7 +286,7 @@ def test_ses_is_not_asked_where_little_time_is_left() -> None:
 def test_a_tenant_without_a_config_has_no_region_to_name(row: Provider | None) -> None:
     """The command goes to the one that its reader's own config names."""
     lifted = Desk(FakeSuppressionsTable(an_entry()), row).lift()
-    assert lifted.ses_list.command == f"aws sesv2 delete-suppressed-destination --email-address {JO}"
+    assert lifted.ses_list.command == f"aws sesv2 delete-suppressed-destination --email-address={JO}"
 
 
 def test_a_candidate_s_account_is_asked_where_there_is_no_other() -> None:
@@ -259,13 +296,14 @@ def test_a_candidate_s_account_is_asked_where_there_is_no_other() -> None:
     assert desk.account.cleared == [JO]
 
 
-def test_the_command_is_safe_to_paste() -> None:
-    """An address may hold what a shell takes for something else."""
-    nasty = "o'neil`$(x)`&|!*@example.com".replace("(", "{").replace(")", "}")
+@pytest.mark.parametrize("nasty", ["o'neil`${x}`&|!*@example.com", "--debug@example.com", "{a,b}#~=?@example.com"])
+def test_the_command_is_safe_to_paste(nasty: str) -> None:
+    """An address may hold what a shell takes for something else, or the command for an option."""
     desk = Desk(FakeSuppressionsTable(an_entry(nasty)))
     command = desk.lift(nasty).ses_list.command
     assert command is not None
-    assert shlex.split(command)[4] == nasty
+    shown = subprocess.run(["/bin/sh", "-c", command.replace("aws", "printf '%s\\n'", 1)], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines() == ["sesv2", "delete-suppressed-destination", f"--email-address={nasty}", "--region", "eu-west-1"]
 
 
 def test_ses_comes_first_so_that_a_lost_answer_can_be_asked_for_again() -> None:

@@ -12,8 +12,8 @@ import pytest
 from mailer import wiring
 from mailer.domain.delivery import Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
-from mailer.handlers import messages, providers
 from mailer.domain.suppressions import Entry
+from mailer.handlers import messages, providers
 from mailer.services.suppressions.lists import SuppressionDependencies
 from support.aws.tables import template
 from support.fakes.messages import fake_deps, serve_from

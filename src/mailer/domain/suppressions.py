@@ -69,6 +69,8 @@ class Report:
     kind: Literal["delivery", "bounce", "complaint"]
     at: datetime
     request_id: str
+    spelling: str | None = field(default=None, repr=False)
+    """The address as the mail had it."""
     type: str = ""
     """Of a bounce its bounceType, of a complaint its complaintFeedbackType."""
     subtype: str = ""
@@ -176,6 +178,8 @@ class Suppression:
     why: str | None = None
     may_have_complained: bool = False
     """Whether the complaint may be of another recipient at the same domain."""
+    spelling: str | None = field(default=None, repr=False)
+    """The address as the mail had it that SES told of: SES's own list keeps upper and lower case apart."""
 
     def is_in_force(self, now: datetime) -> bool:
         """Whether it has not expired."""
@@ -296,6 +300,7 @@ def _suppression(verdict: Verdict, report: Report) -> Suppression:
         request_id=report.request_id,
         expires_at=report.at + SUPPRESSED_BY_SES if verdict is Verdict.HARD_FOR_A_TIME else None,
         may_have_complained=reason is Reason.COMPLAINT and report.is_one_of_several,
+        spelling=report.spelling,
     )
 
 

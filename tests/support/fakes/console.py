@@ -249,7 +249,7 @@ class FakeApi:
             return _missing()
         if method == "DELETE":
             mine.remove(found)
-            command = f"aws sesv2 delete-suppressed-destination --email-address {email}"
+            command = f"aws sesv2 delete-suppressed-destination --email-address={email}"
             return Answer({"sesList": {"mayHold": True, "command": command}})
         return Answer(found)
 

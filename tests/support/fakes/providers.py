@@ -15,7 +15,7 @@ from mailer.domain.delivery import Outcome, Sent
 from mailer.domain.errors import ErrorInfo, NotSentError
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredConfig
-from mailer.ports import AccountFacts, ProviderPage
+from mailer.ports import AccountFacts, Cleared, ProviderPage
 from mailer.services.providers.providers import ProviderDependencies
 from support.fakes.ports import PLATFORM, FakeClock, FakeTelemetry
 
@@ -89,8 +89,8 @@ class FakeAccount:
     tags: list[Mapping[str, str]] = field(default_factory=list)
     """Those of each mail."""
     asked: int = 0
-    clears: bool = False
-    """Whether it lets addresses be taken off its suppression list."""
+    clears: Mapping[str, Cleared] = field(default_factory=dict)
+    """What comes of taking an address off its suppression list; any other is UNKNOWN."""
     cleared: list[str] = field(default_factory=list)
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
@@ -98,9 +98,9 @@ class FakeAccount:
         self.tags.append(tags)
         return self.outcome
 
-    def clear_suppression(self, email: str) -> bool:
+    def clear_suppression(self, email: str) -> Cleared:
         self.cleared.append(email)
-        return self.clears
+        return self.clears.get(email, Cleared.UNKNOWN)
 
     def account_facts(self) -> AccountFacts:
         self.asked += 1

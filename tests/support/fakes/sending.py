@@ -12,7 +12,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import content_hash, parse_request
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import StoredConfig
-from mailer.ports import AccountFacts, QueueMessage
+from mailer.ports import AccountFacts, Cleared, QueueMessage
 from mailer.services.sending.byte_budget import ByteBudget
 from mailer.services.sending.jobs import Received, SendDependencies
 from mailer.services.sending.send import send_batch
@@ -63,7 +63,7 @@ class ScriptedProvider:
         outcome = self.outcomes.pop(0) if self.outcomes else Sent(f"m{len(self.mails)}")
         return outcome() if callable(outcome) else outcome
 
-    def clear_suppression(self, email: str) -> bool:
+    def clear_suppression(self, email: str) -> Cleared:
         raise NotImplementedError
 
     def account_facts(self) -> AccountFacts:

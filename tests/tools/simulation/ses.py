@@ -8,7 +8,7 @@ from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import StoredConfig
-from mailer.ports import AccountFacts
+from mailer.ports import AccountFacts, Cleared
 from tools.simulation.faults import Fault
 from tools.simulation.tasks import Killed
 from tools.simulation.world import World
@@ -78,7 +78,7 @@ class SimSes:
         self.ledger[request_id].append(f"m{sum(map(len, self.ledger.values())) + 1}")
         return Sent(self.ledger[request_id][-1])
 
-    def clear_suppression(self, email: str) -> bool:
+    def clear_suppression(self, email: str) -> Cleared:
         raise NotImplementedError
 
     def account_facts(self) -> AccountFacts:

@@ -115,6 +115,7 @@ def _from_suppression(suppression: Suppression) -> Mapping[str, Any]:
         "by": suppression.by,
         "why": suppression.why,
         "mayHaveComplained": suppression.may_have_complained or None,
+        "spelling": suppression.spelling,
     }
 
 
@@ -154,6 +155,7 @@ def _to_suppression(value: Item) -> Suppression:
         by=codec.optional(fields, "by", codec.text),
         why=codec.optional(fields, "why", codec.text),
         may_have_complained="mayHaveComplained" in fields and codec.flag(fields["mayHaveComplained"]),
+        spelling=codec.optional(fields, "spelling", codec.text),
     )
 
 

@@ -21,7 +21,7 @@ from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.large_mail import upload_time
 from mailer.domain.mime import Mail, Sender
-from mailer.ports import AccountFacts
+from mailer.ports import AccountFacts, Cleared
 
 _NEVER_BUILT = (ParamValidationError, NotActingError)
 
@@ -57,12 +57,12 @@ class SesProvider:
         except (NotSentError, DependencyError):
             return AccountFacts()
 
-    def clear_suppression(self, email: str) -> bool:
+    def clear_suppression(self, email: str) -> Cleared:
         """Take an address off the account's own suppression list, where its policy lets us; see `ports.EmailProvider`."""
         try:
             return self.questions.clear_suppression(email, self.credentials.current())
         except (NotSentError, DependencyError):
-            return False
+            return Cleared.UNKNOWN
 
     def _attempt(self, mail: Mail, tags: Mapping[str, str], credentials: ReadOnlyCredentials) -> "Outcome | _ExpiredSession":
         operation = operation_for(mail)

@@ -9,7 +9,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 
 from mailer.adapters.providers.acting import TenantClients, acting_as
-from mailer.ports import AccountFacts
+from mailer.ports import AccountFacts, Cleared
 
 SANDBOX_QUOTA, SANDBOX_RATE = 200, 1
 """Recipients in 24 hours and per second: the quota of every account in the sandbox, and of no other."""
@@ -33,32 +33,33 @@ class AccountQuestions:
             facts = self._from_account() or self._from_quota() or AccountFacts()
             return replace(facts, account=self.account or self._identity())
 
-    def clear_suppression(self, email: str, credentials: ReadOnlyCredentials) -> bool:
-        """Take an address off the account's list, or see that it is not there; False where it is, or cannot be seen."""
+    def clear_suppression(self, email: str, credentials: ReadOnlyCredentials) -> Cleared:
+        """Take an address off the account's list, or see that it is not there; `email` is compared with upper and lower case."""
         with acting_as(credentials):
             client = self.clients.sesv2(self.region)
-            return any(
-                self._is_gone(operation, call)
-                for operation, call in (
-                    ("DeleteSuppressedDestination", lambda: client.delete_suppressed_destination(EmailAddress=email)),
-                    ("GetSuppressedDestination", lambda: client.get_suppressed_destination(EmailAddress=email)),
-                )
+            deleted = self._shown_by(
+                "DeleteSuppressedDestination", lambda: client.delete_suppressed_destination(EmailAddress=email), success=Cleared.GONE
+            )
+            if deleted is not Cleared.UNKNOWN:
+                return deleted
+            return self._shown_by(
+                "GetSuppressedDestination", lambda: client.get_suppressed_destination(EmailAddress=email), success=Cleared.UNKNOWN
             )
 
-    def _is_gone(self, operation: str, call: Callable[[], Mapping[str, Any]]) -> bool:
-        """Whether a call shows that an address is on the list no more: one to delete by success, both by not finding it."""
+    def _shown_by(self, operation: str, call: Callable[[], Mapping[str, Any]], *, success: Cleared) -> Cleared:
+        """Return what a call shows of an address on the list."""
         if operation in self._denied:
-            return False
+            return Cleared.UNKNOWN
         try:
             call()
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code")
             if code in _DENIED:
                 self._denied.add(operation)
-            return code == "NotFoundException"
+            return Cleared.NOT_FOUND if code == "NotFoundException" else Cleared.UNKNOWN
         except Exception:  # noqa: BLE001  # what an account does not tell is never worth an error
-            return False
-        return operation == "DeleteSuppressedDestination"
+            return Cleared.UNKNOWN
+        return success
 
     def _from_account(self) -> AccountFacts | None:
         """Ask SES v2, which knows for certain."""

@@ -20,7 +20,7 @@ from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.mime import Mail, Sender
 from mailer.domain.provider import SmtpConfig
-from mailer.ports import AccountFacts
+from mailer.ports import AccountFacts, Cleared
 
 TIMEOUT = 10.0
 """Seconds for each step of the conversation."""
@@ -70,9 +70,9 @@ class SmtpProvider:
         except (OSError, smtplib.SMTPException) as error:
             return NotSent(ErrorInfo("dependency_unavailable", f"the SMTP server was not reached ({type(error).__name__})", _CHECK_SERVER))
 
-    def clear_suppression(self, email: str) -> bool:  # noqa: ARG002  # the Protocol's
+    def clear_suppression(self, email: str) -> Cleared:  # noqa: ARG002  # the Protocol's
         """Tell that an SMTP server has no such list."""
-        return True
+        return Cleared.GONE
 
     def account_facts(self) -> AccountFacts:
         """Return no facts: an SMTP server has none."""

@@ -191,7 +191,8 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "SuppressionRecord": _SUPPRESSION,
     "LiftedSuppression": {**_SUPPRESSION, "sesList": "What may stand in the way at SES."},
     "SesListState": {
-        "mayHold": "Whether the account's own suppression list at SES may still hold the address; SES would not send to it then.",
+        "mayHold": "Whether the account's own suppression list at SES may still hold the address, in this spelling or another; SES would"
+        " not send to it then.",
         "command": "What takes it off there, to be run in the tenant's account; null where nothing is left to do.",
     },
     "SuppressionList": {
@@ -545,7 +546,7 @@ ANSWERS: Mapping[str, Any] = {
         **_BOUNCED,
         "sesList": {
             "mayHold": True,
-            "command": "aws sesv2 delete-suppressed-destination --email-address jo@example.com --region eu-central-1",
+            "command": "aws sesv2 delete-suppressed-destination --email-address=jo@example.com --region eu-central-1",
         },
     },
     "putSuppressions": [

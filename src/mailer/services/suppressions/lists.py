@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from mailer.domain.errors import DependencyError, NotSentError, Problem, RequestError
 from mailer.domain.provider import StoredConfig
 from mailer.domain.suppressions import Entry, Lifting, Reason, Suppression, lift, suppress_manually
-from mailer.ports import Clock, ProviderFactory, ProviderStore, SuppressionMarks, SuppressionPage, SuppressionsTable
+from mailer.ports import Cleared, Clock, ProviderFactory, ProviderStore, SuppressionMarks, SuppressionPage, SuppressionsTable
 from mailer.services.suppressions.entries import change_entry, mark, read_entries
 
 ASK_BY = timedelta(seconds=10)
@@ -187,7 +187,7 @@ def lift_suppression(tenant_id: str, email: str, deps: SuppressionDependencies, 
     entry = _read(tenant_id, email, deps)
     suppression = _in_force(entry, deps)
     lifting = Lifting(max(deps.clock.now(), *_times(entry)), by, why)
-    ses_list = _clear_at_ses(tenant_id, email, deps)
+    ses_list = _clear_at_ses(entry, deps)
     if change_entry(entry, deps, lambda read: lift(read, lifting)).in_force(deps.clock.now()):
         raise RequestError([Problem("email", "was suppressed again meanwhile, and is not lifted")], "suppressed_again")
     return Lifted(suppression, ses_list)
@@ -198,20 +198,34 @@ def _times(entry: Entry) -> Sequence[datetime]:
     return [one.at for one in (entry.suppression, entry.told) if one is not None]
 
 
-def _clear_at_ses(tenant_id: str, email: str, deps: SuppressionDependencies) -> SesList:
-    row = deps.providers.get(tenant_id)
+def _clear_at_ses(entry: Entry, deps: SuppressionDependencies) -> SesList:
+    """Take an address off the account's own list, where its policy lets us, in every spelling that it may stand there in."""
+    row = deps.providers.get(entry.tenant_id)
     config = (row.active or row.candidate) if row else None
-    if config is not None and _is_cleared(tenant_id, email, config, deps):
+    # SES puts on its list what bounced for good or complained, spelled as the mail had it.
+    told = [one.spelling for one in (entry.suppression, entry.told) if one and one.spelling and one.reason in _LISTED_BY_SES]
+    spellings = list(dict.fromkeys([*told, entry.email]))
+    if config is not None and _is_cleared(spellings, entry.tenant_id, config, deps, knows_all=bool(told)):
         return SesList(may_hold=False, command=None)
     region = f" --region {config.region}" if config and config.region else ""
-    return SesList(may_hold=True, command=f"aws sesv2 delete-suppressed-destination --email-address {shlex.quote(email)}{region}")
+    # One word, so that an address that begins with a hyphen is no option.
+    address = shlex.quote(f"--email-address={spellings[0]}")
+    return SesList(may_hold=True, command=f"aws sesv2 delete-suppressed-destination {address}{region}")
 
 
-def _is_cleared(tenant_id: str, email: str, config: StoredConfig, deps: SuppressionDependencies) -> bool:
-    """Take an address off the account's own list, where its policy lets us; tell whether it is certain not to stand there."""
+_LISTED_BY_SES = (Reason.HARD_BOUNCE, Reason.COMPLAINT)
+"""What SES told of an address when it put it on its list; `ses_list` says that it was there, in whatever spelling."""
+
+
+def _is_cleared(spellings: Sequence[str], tenant_id: str, config: StoredConfig, deps: SuppressionDependencies, *, knows_all: bool) -> bool:
+    """Tell whether it is certain that the list does not hold an address; where no spelling was found, only if `knows_all` of them."""
     started = deps.clock.now()
     try:
         provider = deps.provider_factory.create(tenant_id, config)
     except (NotSentError, DependencyError):
         return False
-    return deps.clock.now() - started <= ASK_BY and provider.clear_suppression(email)
+    for spelling in spellings:
+        cleared = provider.clear_suppression(spelling) if deps.clock.now() - started <= ASK_BY else Cleared.UNKNOWN
+        if cleared is not Cleared.NOT_FOUND:
+            return cleared is Cleared.GONE
+    return knows_all

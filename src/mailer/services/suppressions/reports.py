@@ -52,6 +52,7 @@ def _reports(event: SesEvent, kind: _Kind, request_id: str) -> Iterator[tuple[st
                 kind=kind,
                 at=event.at,
                 request_id=request_id,
+                spelling=told.email,
                 type=event.type,
                 subtype=event.subtype,
                 status=told.fact.smtp_status,
