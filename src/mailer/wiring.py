@@ -269,6 +269,7 @@ def provider_dependencies() -> ProviderDependencies:
     """Return the dependencies of the provider API."""
     return ProviderDependencies(
         store=providers_table(),
+        statistics=statistics_table(),
         config_cipher=config_cipher(),
         provider_factory=provider_factory(),
         trust=assumed_roles(),

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -15,8 +16,10 @@ from mailer.domain.errors import ErrorInfo
 from mailer.domain.events import provider_changed
 from mailer.domain.lifecycle import SANDBOX_MAY_BE
 from mailer.domain.provider import Provider, parse_config
+from mailer.domain.statistics import Bucket, Counts, floor
 from mailer.handlers.providers import handler
 from mailer.observability import logger
+from mailer.ports import Counted
 from mailer.services.providers import providers as service
 from support.aws.api_calls import Answer, call, event
 
@@ -179,6 +182,22 @@ def test_a_provider_whose_reputation_is_at_risk_is_resumed_with_a_reason() -> No
     word = resumed["resumption"]
     assert (word["by"], word["why"]) == ("sam", "the bought list is gone")
     assert word["principal"] == event("provider-enable")["requestContext"]["identity"]["userArn"]
+
+
+def test_a_resumption_keeps_what_was_counted_by_then() -> None:
+    """The guard judges what comes after it, in the same hour too."""
+    put()
+    ask("verify")
+    assert wiring.providers_table().suspend_at_risk("acme", ErrorInfo("reputation_at_risk", "30 bounces of 200"), row())
+    hour = floor(wiring.clock().now())
+    counts = {hour + number * timedelta(hours=1): Counts(sent=200, bounced=30 + number) for number in (-1, 0, 1)}  # the clock may pass one
+    for of_one, number in counts.items():
+        wiring.statistics_table().add(Bucket("acme", of_one), "s", [Counted("1", number)])
+    answer = ask("enable", body={"by": "sam", "why": "the bought list is gone"})
+    assert "answered" not in answer.json["resumption"]
+    resumption = row().resumption
+    assert resumption is not None
+    assert resumption.answered == counts[floor(resumption.at)]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED, DynamoProvi
 from mailer.domain import lifecycle
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.provider import Provider, ProviderStatus, Resumption, Simulation, StoredConfig
+from mailer.domain.statistics import NOTHING, Counts
 from support.aws import tables
 from support.fakes.ports import NOON, FakeClock, a_config, a_provider
 
@@ -60,6 +61,7 @@ def row_of(table: DynamoProvidersTable, tenant_id: str = "acme") -> Provider:
     return row
 
 
+NEWER = Resumption("sam", "mended", NOON, answered=NOTHING)
 FULL = a_provider(
     status=ProviderStatus.SUSPENDED,
     versions=9,
@@ -84,13 +86,15 @@ FULL = a_provider(
     warnings=("one", "two"),
     error=DENIED,
     faulty_requests=frozenset({"r1", "r2", "r3"}),
-    resumption=Resumption("sam", "mended", NOON, "arn:aws:iam::123456789012:user/sam"),
+    resumption=Resumption("sam", "mended", NOON, "arn:aws:iam::123456789012:user/sam", Counts(sent=200, bounced=20)),
     release_at=NOON,
     has_suppressions=True,
 )
 
 
-@pytest.mark.parametrize("row", [a_provider(), FULL], ids=["plain", "full"])
+@pytest.mark.parametrize(
+    "row", [a_provider(), FULL, replace(FULL, resumption=Resumption("s", "x", NOON, answered=NOTHING))], ids=["plain", "full", "nothing"]
+)
 def test_reads_what_it_wrote(table: DynamoProvidersTable, row: Provider) -> None:
     """Every field survives, and the revision counts the write."""
     assert stored(table, row) == replace(row, revision=1)

@@ -85,11 +85,35 @@ def test_mail_of_more_than_a_day_ago_is_judged_no_more() -> None:
 
 
 def test_what_somebody_has_answered_for_is_judged_no_more() -> None:
-    """Mail of the hour of the resumption and before; mail after it is judged by itself."""
+    """Mail of the hours before the resumption, and what was counted of its own; mail after it is judged by itself."""
     hours = {NOON - HOUR: Counts(sent=1000, bounced=500), NOON: Counts(sent=200, bounced=20)}
-    assert judge(hours, LIMITS, [NOON], NOW, since=NOON + timedelta(minutes=1)) == []
-    [finding] = judge(hours, LIMITS, [NOON], NOW, since=NOON - timedelta(minutes=1))
+    assert judge(hours, LIMITS, [NOON], NOW, resumed(NOON + timedelta(minutes=1))) == []
+    [finding] = judge(hours, LIMITS, [NOON], NOW, resumed(NOON - timedelta(minutes=1)))
     assert finding.counts == Counts(sent=200, bounced=20)
+
+
+def resumed(at: datetime, answered: Counts | None = None) -> Resumption:
+    return Resumption("sam", "mended", at, answered=answered)
+
+
+@pytest.mark.parametrize(
+    ("sent", "bounced", "expected"),
+    [(399, 60, []), (400, 49, []), (400, 50, [PAUSE_HOUR]), (200, 50, []), (100, 10, [])],
+)
+def test_what_comes_in_the_hour_of_the_resumption_after_it_is_judged(sent: int, bounced: int, expected: list[str]) -> None:
+    """By what has been added: the guard is not blind until the hour is over."""
+    answered = resumed(NOON + timedelta(minutes=20), Counts(sent=200, bounced=30))
+    hours = {NOON - HOUR: Counts(sent=1000, bounced=900), NOON: Counts(sent=sent, bounced=bounced)}
+    findings = judge(hours, LIMITS, [NOON], NOW, answered)
+    assert [f"{finding.limit.action} {finding.limit.hours} {finding.limit.signal}" for finding in findings] == expected
+    assert all(finding.counts == Counts(sent=200, bounced=20) for finding in findings)
+
+
+def test_the_hour_of_the_resumption_counts_towards_the_day_after_it() -> None:
+    """With what came after it."""
+    answered = resumed(NOON - timedelta(minutes=20), Counts(sent=200, bounced=30))
+    hours = {NOON - HOUR: Counts(sent=700, bounced=60), NOON: Counts(sent=500, bounced=20)}
+    assert [finding.counts for finding in judge(hours, LIMITS, [NOON], NOW, answered)] == [Counts(sent=1000, bounced=50)] * 2
 
 
 def test_an_error_tells_the_numbers() -> None:
@@ -258,6 +282,14 @@ def test_who_was_resumed_is_not_suspended_for_the_same_mail() -> None:
     deps = a_guard("pause", a_provider(resumption=Resumption("sam", "mended", NOON + timedelta(minutes=10))))
     guard([bounce()], deps)
     assert done(deps) == []
+
+
+def test_who_was_resumed_is_suspended_for_what_comes_then() -> None:
+    """In the same hour too."""
+    row = a_provider(resumption=resumed(NOON + timedelta(minutes=10), Counts(sent=200, bounced=30)))
+    deps = a_guard("pause", row, acme={NOON: Counts(sent=400, bounced=60)})
+    guard([bounce()], deps)
+    assert done(deps) == ["at risk", "suspended"]
 
 
 def test_a_resumption_in_between_stands() -> None:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from mailer.domain.errors import ErrorInfo, Problem, RequestError
 from mailer.domain.message import Address, DisplayName
 from mailer.domain.regions import SES_REGIONS, partition_of
+from mailer.domain.statistics import Counts
 from mailer.domain.wire import WireModel, fault, load_object, matching, parse
 
 ProviderType = Literal["ses", "smtp"]
@@ -287,13 +288,15 @@ class StoredConfig:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """How a provider that the reputation guard had suspended was resumed: the guard judges no mail of that hour and before."""
+    """How a provider that the reputation guard had suspended was resumed: the guard judges what comes after it."""
 
     by: str
     why: str
     at: datetime
     principal: str | None = None
     """The ARN of the IAM identity that called, which `by` need not be."""
+    answered: Counts | None = None
+    """What was counted in that hour by then; None where it is not known, and the whole hour is answered for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal, cast
 
 from mailer.domain.errors import ErrorInfo
+from mailer.domain.provider import Resumption
 from mailer.domain.statistics import Counts, floor, total
 
 GuardMode = Literal["off", "warn", "pause"]
@@ -86,15 +87,19 @@ def first_hour(limits: Iterable[Limit], hour: datetime) -> datetime:
 
 
 def judge(
-    hours: Mapping[datetime, Counts], limits: Sequence[Limit], told_of: Iterable[datetime], now: datetime, since: datetime | None = None
+    hours: Mapping[datetime, Counts],
+    limits: Sequence[Limit],
+    told_of: Iterable[datetime],
+    now: datetime,
+    resumption: Resumption | None = None,
 ) -> Sequence[Finding]:
     """Return the limits that mail has reached in any run of hours with one that was told of, each with the worst of its runs.
 
-    `told_of` are the hours whose mail bounced or was complained about; those longer ago than LATE are not judged. `since` leaves out mail
-    of that hour and before: an operator has answered for it.
+    `told_of` are the hours whose mail bounced or was complained about; those longer ago than LATE are not judged. A resumption leaves out
+    what was counted by then: an operator has answered for it.
     """
     judged = [hour for hour in set(told_of) if floor(now) - hour <= LATE]
-    kept = {hour: counts for hour, counts in hours.items() if since is None or hour > floor(since)}
+    kept = _unanswered(hours, resumption) if resumption else hours
     findings = []
     for limit in limits:
         ends = {hour + timedelta(hours=later) for hour in judged for later in range(limit.hours)}
@@ -102,6 +107,14 @@ def judge(
         reached = [run for run in runs if limit.reached_by(run.counts)]
         findings += [max(reached, key=lambda run: _number(run.limit.signal, run.counts) / run.counts.sent)] if reached else []
     return findings
+
+
+def _unanswered(hours: Mapping[datetime, Counts], resumption: Resumption) -> Mapping[datetime, Counts]:
+    """Return what was counted since a resumption: of its own hour what has been added, of earlier ones nothing."""
+    resumed, later = floor(resumption.at), {hour: counts for hour, counts in hours.items() if hour > floor(resumption.at)}
+    if resumption.answered is None or resumed not in hours:
+        return later
+    return {**later, resumed: (hours[resumed] - resumption.answered).shown}
 
 
 def _run(hours: Mapping[datetime, Counts], end: datetime, length: int) -> Counts:

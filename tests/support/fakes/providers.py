@@ -18,6 +18,7 @@ from mailer.domain.provider import Provider, ProviderStatus, RoleConfig, StoredC
 from mailer.ports import AccountFacts, Cleared, ProviderPage
 from mailer.services.providers.providers import ProviderDependencies
 from support.fakes.ports import PLATFORM, FakeClock, FakeTelemetry
+from support.fakes.statistics import FakeStatisticsTable
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 SENDER = {"region": "eu-west-1", "fromAddress": "billing@acme.example", "fromName": "Acme"}
@@ -184,6 +185,7 @@ def a_scene(*rows: Provider, allow_smtp: bool = False) -> Scene:
     )
     deps = ProviderDependencies(
         store=store,
+        statistics=FakeStatisticsTable(),
         config_cipher=FakeConfigCipher(),
         provider_factory=provider_factory,
         trust=trust,

@@ -8,6 +8,7 @@ conditions name the version at fault, which raise `revision` too. Times are epoc
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from mailer.adapters.dynamodb.codec import optional as _optional
 from mailer.domain.cursors import LISTED_PROVIDER, from_cursor, to_cursor
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Resumption, Simulation, StoredConfig
+from mailer.domain.statistics import COLUMNS, Counts
 from mailer.ports import Clock, ProviderPage
 
 if TYPE_CHECKING:
@@ -326,14 +328,25 @@ def from_item(item: Mapping[str, Any]) -> Provider:
 
 
 def _from_resumption(resumption: Resumption) -> Mapping[str, Any]:
-    fields = {"by": resumption.by, "why": resumption.why, "at": resumption.at, "principal": resumption.principal}
+    fields = {
+        "by": resumption.by,
+        "why": resumption.why,
+        "at": resumption.at,
+        "principal": resumption.principal,
+        "answered": None if resumption.answered is None else asdict(resumption.answered),
+    }
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _to_resumption(value: Item) -> Resumption:
     fields = value["M"]
     principal = _optional(fields, "principal", codec.text)
-    return Resumption(codec.text(fields["by"]), codec.text(fields["why"]), codec.moment(fields["at"]), principal)
+    answered = _optional(fields, "answered", _to_counts)
+    return Resumption(codec.text(fields["by"]), codec.text(fields["why"]), codec.moment(fields["at"]), principal, answered)
+
+
+def _to_counts(value: Item) -> Counts:
+    return Counts(**{name: codec.integer(value["M"][name]) for name in COLUMNS if name in value["M"]})
 
 
 def _from_config(config: StoredConfig) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ Each change reads the row, decides, and replaces what it read; if another write 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from mailer.domain import lifecycle
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
@@ -33,7 +34,18 @@ from mailer.domain.provider import (
     parse_put,
 )
 from mailer.domain.remediation import Disclosed, add_remediation
-from mailer.ports import Clock, ConfigCipher, ProviderFactory, ProviderPage, ProviderStore, Telemetry, TemplateStore, TrustProbe
+from mailer.domain.statistics import NOTHING, Counts, floor
+from mailer.ports import (
+    Clock,
+    ConfigCipher,
+    ProviderFactory,
+    ProviderPage,
+    ProviderStore,
+    StatisticsTable,
+    Telemetry,
+    TemplateStore,
+    TrustProbe,
+)
 
 MAX_BODY = 16 * 1024
 """Characters of a config's JSON; the longest that the rules allow has about 5 000."""
@@ -47,6 +59,7 @@ class ProviderDependencies:
     """What the provider API depends on."""
 
     store: ProviderStore
+    statistics: StatisticsTable
     config_cipher: ConfigCipher
     provider_factory: ProviderFactory
     trust: TrustProbe
@@ -215,8 +228,17 @@ def enable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | Non
 
     Raises:
         RequestError: not_found; provider_not_active if only a verify helps, or a reason.
+        DependencyError: the counts that are answered for could not be read, or the row not written.
     """
+    if resumption is not None:
+        resumption = replace(resumption, answered=_counted_by(tenant_id, resumption, deps))
     return change(tenant_id, deps, lambda row: lifecycle.enable(row, deps.clock.now(), resumption), by=by)
+
+
+def _counted_by(tenant_id: str, resumption: Resumption, deps: ProviderDependencies) -> Counts:
+    """Return what was counted of the hour of a resumption before it."""
+    hour = floor(resumption.at)
+    return deps.statistics.read(tenant_id, hour, hour + timedelta(hours=1)).get(hour, NOTHING)
 
 
 def delete_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> None:

@@ -46,8 +46,7 @@ def _guard(tenant_id: str, told_of: frozenset[datetime], deps: GuardDependencies
     row = deps.providers.get(tenant_id)
     if row is None or row.status is not ProviderStatus.ACTIVE:
         return  # it is no news while it sends nothing
-    since = row.resumption.at if row.resumption else None
-    findings = judge(hours, deps.limits, told_of, now, since)
+    findings = judge(hours, deps.limits, told_of, now, row.resumption)
     for finding in findings:
         deps.telemetry.at_risk(tenant_id, finding.limit.signal, finding.error.message)
     _pause(row, [finding for finding in findings if finding.limit.action == "pause"], deps)
