@@ -1,4 +1,7 @@
-"""The composition root: each dependency is built once per process, on first use. Nothing else creates a client."""
+"""The composition root: each dependency is built once per process, on first use. Nothing else creates a client.
+
+What only some of the functions use is imported where it is built: each function pays for its modules alone when it starts.
+"""
 
 import secrets
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -15,39 +18,19 @@ from mailer.adapters.botocore_patches.json_objects import require_json_objects
 from mailer.adapters.botocore_patches.payload_loggers import silence_payload_loggers
 from mailer.adapters.botocore_patches.signing import sign_fast
 from mailer.adapters.clock import SystemClock
-from mailer.adapters.dynamodb.feedback_table import DynamoFeedbackTable
 from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable
 from mailer.adapters.dynamodb.pacing_table import DynamoPacingTable
-from mailer.adapters.dynamodb.provider_feedback import DynamoProviderFeedback
 from mailer.adapters.dynamodb.providers_table import DynamoProvidersTable
-from mailer.adapters.dynamodb.statistics_table import DynamoStatisticsTable
 from mailer.adapters.dynamodb.suppressions_table import DynamoSuppressionsTable
-from mailer.adapters.dynamodb.trials import DynamoTrials
-from mailer.adapters.event_source import LambdaEventSource
-from mailer.adapters.events import EventBridgeBus
-from mailer.adapters.producer_rules import SsmProducerRules
 from mailer.adapters.s3.attachments import S3Attachments
-from mailer.adapters.s3.onboarding_templates import S3OnboardingTemplates
 from mailer.adapters.s3.parked_bodies import S3ParkedBodies
 from mailer.adapters.sqs.send_queue import SqsSendQueue
 from mailer.adapters.sqs.signer import Signer
 from mailer.adapters.transport import formats
 from mailer.adapters.transport.direct_calls import call_directly
 from mailer.domain.onboarding import Platform
-from mailer.domain.reputation import read_limits
 from mailer.observability import LogTelemetry, logger
 from mailer.ports import ConfigCipher, ProviderFactory
-from mailer.services.api.messages import MessagesDependencies
-from mailer.services.feedback.matching import FeedbackDependencies
-from mailer.services.feedback.proving import ProviderListener
-from mailer.services.pacing.pacing import Pacing
-from mailer.services.providers.providers import ProviderDependencies
-from mailer.services.sending.byte_budget import ByteBudget
-from mailer.services.sending.jobs import SendDependencies
-from mailer.services.statistics.guard import GuardDependencies
-from mailer.services.suppressions.lists import SuppressionDependencies
-from mailer.services.suppressions.reports import ReportDependencies, take_event
-from mailer.services.sweeping.sweep import SweepDependencies
 from mailer.settings import settings
 
 if TYPE_CHECKING:
@@ -57,7 +40,22 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
 
+    from mailer.adapters.dynamodb.feedback_table import DynamoFeedbackTable
+    from mailer.adapters.dynamodb.provider_feedback import DynamoProviderFeedback
+    from mailer.adapters.dynamodb.statistics_table import DynamoStatisticsTable
+    from mailer.adapters.dynamodb.trials import DynamoTrials
+    from mailer.adapters.events import EventBridgeBus
+    from mailer.adapters.producer_rules import SsmProducerRules
     from mailer.adapters.providers.credentials import AssumedRoles
+    from mailer.services.api.messages import MessagesDependencies
+    from mailer.services.feedback.matching import FeedbackDependencies
+    from mailer.services.pacing.pacing import Pacing
+    from mailer.services.providers.providers import ProviderDependencies
+    from mailer.services.sending.jobs import SendDependencies
+    from mailer.services.statistics.guard import GuardDependencies
+    from mailer.services.suppressions.lists import SuppressionDependencies
+    from mailer.services.suppressions.reports import ReportDependencies
+    from mailer.services.sweeping.sweep import SweepDependencies
 
 # ── our own AWS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -140,8 +138,10 @@ def messages_table() -> DynamoMessagesTable:
 
 
 @cache
-def feedback_table() -> DynamoFeedbackTable:
+def feedback_table() -> "DynamoFeedbackTable":
     """Return what SES told, by recipient."""
+    from mailer.adapters.dynamodb.feedback_table import DynamoFeedbackTable
+
     return DynamoFeedbackTable(dynamodb(), settings().feedback_table)
 
 
@@ -176,8 +176,10 @@ def suppressions_table() -> DynamoSuppressionsTable:
 
 
 @cache
-def provider_feedback() -> DynamoProviderFeedback:
+def provider_feedback() -> "DynamoProviderFeedback":
     """Return the marks that show whether SES's events arrive."""
+    from mailer.adapters.dynamodb.provider_feedback import DynamoProviderFeedback
+
     return DynamoProviderFeedback(dynamodb(), settings().providers_table)
 
 
@@ -200,7 +202,6 @@ def workers() -> Executor:
 
 
 # ── acting as tenants ───────────────────────────────────────────────────────────────────────────────────────────────────
-# Imported on first use: the encryption SDK and its dependencies would add half a second to each cold start of the other functions.
 
 
 # `verify` has to answer within API Gateway's 29 s; sending is retried later anyway.
@@ -222,7 +223,7 @@ def sts() -> "STSClient":
 @cache
 def config_cipher() -> ConfigCipher:
     """Return the cipher for configs."""
-    from mailer.adapters.providers.encryption import KmsConfigCipher  # noqa: PLC0415  # see above
+    from mailer.adapters.providers.encryption import KmsConfigCipher
 
     return KmsConfigCipher(settings().provider_key_arn, kms())
 
@@ -230,7 +231,7 @@ def config_cipher() -> ConfigCipher:
 @cache
 def assumed_roles() -> "AssumedRoles":
     """Return the sessions with tenants' roles."""
-    from mailer.adapters.providers.credentials import AssumedRoles  # noqa: PLC0415  # see above
+    from mailer.adapters.providers.credentials import AssumedRoles
 
     return AssumedRoles(sts, own_account=platform().account, platform=platform().name, clock=clock())
 
@@ -244,8 +245,8 @@ def platform() -> Platform:
 @cache
 def provider_factory() -> ProviderFactory:
     """Return the factory of tenants' providers."""
-    from mailer.adapters.providers.acting import TenantClients  # noqa: PLC0415  # see above
-    from mailer.adapters.providers.provider_factory import TenantProviderFactory  # noqa: PLC0415  # see above
+    from mailer.adapters.providers.acting import TenantClients
+    from mailer.adapters.providers.provider_factory import TenantProviderFactory
 
     ca_bundle = settings().ca_bundle
     clients = TenantClients(width=settings().send_threads, ca_bundle=ca_bundle)
@@ -265,8 +266,11 @@ def provider_factory() -> ProviderFactory:
 
 
 @cache
-def provider_dependencies() -> ProviderDependencies:
+def provider_dependencies() -> "ProviderDependencies":
     """Return the dependencies of the provider API."""
+    from mailer.adapters.s3.onboarding_templates import S3OnboardingTemplates
+    from mailer.services.providers.providers import ProviderDependencies
+
     return ProviderDependencies(
         store=providers_table(),
         statistics=statistics_table(),
@@ -283,8 +287,10 @@ def provider_dependencies() -> ProviderDependencies:
 
 
 @cache
-def suppression_dependencies() -> SuppressionDependencies:
+def suppression_dependencies() -> "SuppressionDependencies":
     """Return everything that the suppressions API needs."""
+    from mailer.services.suppressions.lists import SuppressionDependencies
+
     return SuppressionDependencies(
         suppressions=suppressions_table(),
         marks=providers_table(),
@@ -299,26 +305,35 @@ def suppression_dependencies() -> SuppressionDependencies:
 
 
 @cache
-def pacer() -> Pacing:
+def pacer() -> "Pacing":
     """Return the pacer of the sending accounts."""
+    from mailer.services.pacing.pacing import Pacing
+
     return Pacing(pacing_table(), functions=settings().send_concurrency)
 
 
 @cache
-def trials() -> DynamoTrials:
+def trials() -> "DynamoTrials":
     """Return the marks of messages that are tried alone."""
+    from mailer.adapters.dynamodb.trials import DynamoTrials
+
     return DynamoTrials(dynamodb(), settings().messages_table)
 
 
 @cache
-def producer_rules() -> SsmProducerRules:
+def producer_rules() -> "SsmProducerRules":
     """Return the rules for producers."""
+    from mailer.adapters.producer_rules import SsmProducerRules
+
     return SsmProducerRules(lambda: _client("ssm"), settings().producer_tenants_parameter, clock().now, telemetry().failed)
 
 
 @cache
-def send_dependencies() -> SendDependencies:
+def send_dependencies() -> "SendDependencies":
     """Return the dependencies of sending."""
+    from mailer.services.sending.byte_budget import ByteBudget
+    from mailer.services.sending.jobs import SendDependencies
+
     return SendDependencies(
         providers=providers_table(),
         suppressions=suppressions_table(),
@@ -343,8 +358,10 @@ def send_dependencies() -> SendDependencies:
 
 
 @cache
-def messages_dependencies() -> MessagesDependencies:
+def messages_dependencies() -> "MessagesDependencies":
     """Return the dependencies of the messages API."""
+    from mailer.services.api.messages import MessagesDependencies
+
     return MessagesDependencies(
         providers=providers_table(),
         suppressions=suppressions_table(),
@@ -365,8 +382,11 @@ def messages_dependencies() -> MessagesDependencies:
 
 
 @cache
-def sweep_dependencies() -> SweepDependencies:
+def sweep_dependencies() -> "SweepDependencies":
     """Return the dependencies of the sweeper."""
+    from mailer.adapters.event_source import LambdaEventSource
+    from mailer.services.sweeping.sweep import SweepDependencies
+
     return SweepDependencies(
         releases=providers_table(),
         providers=providers_table(),
@@ -386,8 +406,12 @@ def sweep_dependencies() -> SweepDependencies:
 
 
 @cache
-def feedback_dependencies() -> FeedbackDependencies:
+def feedback_dependencies() -> "FeedbackDependencies":
     """Return everything that feedback needs."""
+    from mailer.services.feedback.matching import FeedbackDependencies
+    from mailer.services.feedback.proving import ProviderListener
+    from mailer.services.suppressions.reports import take_event
+
     return FeedbackDependencies(
         messages=messages_table(),
         feedback=feedback_table(),
@@ -400,8 +424,10 @@ def feedback_dependencies() -> FeedbackDependencies:
 
 
 @cache
-def report_dependencies() -> ReportDependencies:
+def report_dependencies() -> "ReportDependencies":
     """Return everything that suppressing what SES reports needs."""
+    from mailer.services.suppressions.reports import ReportDependencies
+
     return ReportDependencies(suppressions=suppressions_table(), marks=providers_table())
 
 
@@ -409,8 +435,10 @@ def report_dependencies() -> ReportDependencies:
 
 
 @cache
-def event_bus() -> EventBridgeBus:
+def event_bus() -> "EventBridgeBus":
     """Return the event bus that other systems subscribe to."""
+    from mailer.adapters.events import EventBridgeBus
+
     return EventBridgeBus(_client("events"), settings().event_bus)
 
 
@@ -418,14 +446,19 @@ def event_bus() -> EventBridgeBus:
 
 
 @cache
-def statistics_table() -> DynamoStatisticsTable:
+def statistics_table() -> "DynamoStatisticsTable":
     """Return the statistics."""
+    from mailer.adapters.dynamodb.statistics_table import DynamoStatisticsTable
+
     return DynamoStatisticsTable(dynamodb(), settings().statistics_table)
 
 
 @cache
-def guard_dependencies() -> GuardDependencies:
+def guard_dependencies() -> "GuardDependencies":
     """Return everything that the reputation guard needs."""
+    from mailer.domain.reputation import read_limits
+    from mailer.services.statistics.guard import GuardDependencies
+
     mode: Any = settings().reputation_guard
     return GuardDependencies(
         mode=mode,

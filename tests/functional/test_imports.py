@@ -16,3 +16,12 @@ def test_no_handler_loads_the_tracer() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True, check=True).stdout.split()
     assert set(HANDLERS) <= set(loaded)
     assert not [name for name in loaded if name.startswith("aws_xray_sdk")]
+
+
+def test_send_loads_nothing_of_the_other_functions() -> None:
+    """Wiring builds for each function; its modules come with what is built."""
+    code = "import sys\nimport mailer.handlers.send\nprint(*sys.modules)"
+    shell = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tables.ROOT / "src")}
+    loaded = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True, check=True).stdout.split()
+    theirs = ("api", "feedback", "operations", "providers", "statistics", "suppressions", "sweeping")
+    assert not [name for name in loaded if name.startswith(tuple(f"mailer.services.{service}" for service in theirs))]

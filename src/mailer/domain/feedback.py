@@ -173,7 +173,8 @@ _Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
 class _Ses(BaseModel):
     """Part of an event; SES may tell more at any time."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, hide_input_in_errors=True)
+    # Built on the first event: other functions import this module for its names alone.
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, hide_input_in_errors=True, defer_build=True)
 
 
 class _Mail(_Ses):
