@@ -58,6 +58,11 @@ def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
     raise NoConsoleError(log.read_text().strip())
 
 
+def pid(directory: Path) -> int:
+    """Return the id of the console's process."""
+    return int(json.loads((directory / "console.json").read_text())["pid"])
+
+
 def stop(directory: Path) -> None:
     """Stop the console, if one runs."""
     noted = directory / "console.json"
