@@ -78,7 +78,7 @@ FAULTS = (
 
 WHAT_MAIL_DOES = {
     ErrorClass.TENANT: "waits; goes out after a passing verify",
-    ErrorClass.DEFERRED: "waits; goes out by itself",
+    ErrorClass.DEFERRED: "waits; is retried automatically",
     ErrorClass.FAILED: "fails",
     ErrorClass.UNKNOWN: "`unknown`; held or sent again, as the caller chose",
 }
