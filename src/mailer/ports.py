@@ -372,6 +372,10 @@ class FeedbackTable(Protocol):
         """Read the facts of a request; none where there are none, or they have been forgotten."""
         ...
 
+    def forget(self, tenant_id: str, request_id: str, now: datetime) -> None:
+        """Take all facts of a request away again."""
+        ...
+
     def find(self, account: str, region: str, message_id: str) -> MailRef | None:
         """Return which mail a messageId of SES is."""
         ...

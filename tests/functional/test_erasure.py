@@ -11,8 +11,9 @@ import boto3
 import pytest
 
 from mailer import wiring
+from mailer.adapters.dynamodb.feedback_table import DynamoFeedbackTable
 from mailer.domain import changes
-from mailer.domain.changes import Request, SentBy
+from mailer.domain.changes import Fence, Request, SentBy
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.facts import Fact, Facts, RecipientStatus
@@ -20,7 +21,8 @@ from mailer.domain.feedback import MailRef
 from mailer.domain.message import parse_request
 from mailer.domain.provider import ProviderStatus
 from mailer.domain.suppressions import Entry
-from mailer.ports import QueueMessage, RefusedError
+from mailer.handlers import feedback
+from mailer.ports import MergedFacts, QueueMessage, RefusedError
 from mailer.services.providers.providers import onboard, put_config
 from mailer_ops.adapters import dead_letters
 from mailer_ops.adapters.address_erasure import DynamoAddressEraser
@@ -28,6 +30,7 @@ from mailer_ops.adapters.dead_letters import SqsDeadLetters
 from mailer_ops.adapters.erasure import AwsEraser
 from mailer_ops.operations import erasure
 from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError, erase_address, erase_request, erase_tenant
+from support.aws.api_calls import Context, event
 from support.fakes.ports import NOON, FakeClock, FakeTelemetry, a_config, a_provider
 from support.fakes.sending import a_body
 from support.fakes.suppressions import an_entry
@@ -120,6 +123,9 @@ class Office:
     def feedback(self) -> list[str]:
         return sorted(item["pk"]["S"] for item in boto3.client("dynamodb").scan(TableName=self._aws["FEEDBACK_TABLE"])["Items"])
 
+    def name(self, table: str) -> str:
+        return self._aws[table]
+
     def dead(self) -> list[str]:
         taken = list(self.dead_letters.receive_all())
         self.dead_letters.put_back(taken)
@@ -133,6 +139,27 @@ def office(aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Office:
 
 
 # ── a request ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_event_that_is_written_down_meanwhile_leaves_no_address(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FeedbackFunction has read the record before it was erased, and writes the facts after the erasure was through."""
+    sent_by = SentBy("ses", 1, "111122223333", "eu-central-1")
+    request = replace(office.request(), request_id="invoice-2026-0001")
+    monkeypatch.setattr(wiring, "clock", lambda: FakeClock(NOON + timedelta(minutes=1)))
+    wiring.messages_table().apply(changes.begin(request, NOON, owner="w1", deadline=NOON, sent_by=sent_by))
+    wiring.messages_table().apply(changes.accept(request, NOON, Fence(1, "w1"), "0100019391a1b2c3-example"))
+    merge = DynamoFeedbackTable.merge
+
+    def erase_first(*arguments: Any) -> MergedFacts:
+        assert erase_request("acme", "invoice-2026-0001", office.deps, cancel=False)
+        return merge(*arguments)
+
+    monkeypatch.setattr(DynamoFeedbackTable, "merge", erase_first)
+    [failure] = feedback.handler(event("feedback-bounced"), Context())["batchItemFailures"]
+    assert failure["itemIdentifier"] == event("feedback-bounced")["Records"][0]["messageId"]
+    for table in ("FEEDBACK_TABLE", "MESSAGES_TABLE", "SUPPRESSIONS_TABLE"):
+        assert "jo@example.com" not in repr(boto3.client("dynamodb").scan(TableName=office.name(table))["Items"])
+    assert "messageId" not in office.item("MESSAGES_TABLE", tenantId="acme", requestId="invoice-2026-0001")
 
 
 def test_of_a_request_its_ids_and_its_status_stay_while_a_message_may_come(office: Office) -> None:

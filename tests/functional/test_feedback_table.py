@@ -100,6 +100,25 @@ def test_items_are_forgotten_35_days_after_the_last_event(dynamo: DynamoFeedback
     }
 
 
+def test_facts_are_taken_away_again(table: FeedbackTable) -> None:
+    """Of that request alone; what is told later is kept anew."""
+    table.merge("acme", "r1", BOUNCED)
+    table.merge("acme", "r2", BOUNCED)
+    table.forget("acme", "r1", NOON)
+    table.forget("acme", "r3", NOON)
+    assert (table.facts("acme", "r1"), table.facts("acme", "r3"), table.facts("acme", "r2")) == (NO_FACTS, NO_FACTS, BOUNCED)
+    assert table.merge("acme", "r1", told()) == MergedFacts(NO_FACTS, told())
+
+
+def test_an_item_without_facts_is_due_for_deletion(dynamo: DynamoFeedbackTable) -> None:
+    """No function may delete items."""
+    dynamo.merge("acme", "r1", BOUNCED)
+    dynamo.forget("acme", "r1", NOON)
+    [item] = items(dynamo)
+    assert "example.com" not in repr(item)
+    assert int(item["ttl"]["N"]) == int(NOON.timestamp())
+
+
 def test_addresses_stand_only_in_the_facts(dynamo: DynamoFeedbackTable) -> None:
     """Keys turn up in traces and errors."""
     dynamo.merge("acme", "r1", BOUNCED)

@@ -199,6 +199,7 @@ def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
         suppressed=1,
         message_id="m",
         accepted_attempt=2,
+        confirmed_by="059f36b4-87a3-44ab-83d2-661980000001",
         sent_at=NOON,
         feedback=FeedbackCounts(
             delivered=1, delayed=2, bounced=3, soft_bounced=4, complained=5, rejected=6, first_at=NOON, last_at=NOON + MS, rank=70

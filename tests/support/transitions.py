@@ -7,7 +7,19 @@ from typing import Any
 
 from mailer.domain import changes
 from mailer.domain.changes import Deferral, Fence, Request, SentBy
-from mailer.domain.delivery import RULES, WORKER_DEAD_MARGIN, Change, Delivery, EarlierAttempt, Guard, Resolution, Rule, Status, WaitsFor
+from mailer.domain.delivery import (
+    ERASED_CONTENT,
+    RULES,
+    WORKER_DEAD_MARGIN,
+    Change,
+    Delivery,
+    EarlierAttempt,
+    Guard,
+    Resolution,
+    Rule,
+    Status,
+    WaitsFor,
+)
 from mailer.domain.errors import ErrorInfo
 from mailer.domain.facts import FeedbackCounts
 from support.fakes.ports import NOON, a_delivery
@@ -60,7 +72,7 @@ CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "time_out": lambda seen: changes.time_out(seen, NOON, LOST),
     "resend": lambda seen: changes.resend(seen, NOON, TIMEOUT),
     "resolve_resend": lambda seen: changes.resolve_resend(seen, NOON, TIMEOUT, WORD, NOON + timedelta(hours=24)),
-    "confirm": lambda seen: changes.confirm(seen, NOON, attempt=2, message_id="m-1", accepted_at=NOON - MS),
+    "confirm": lambda seen: changes.confirm(seen, NOON, attempt=2, message_id="m-1", accepted_at=NOON - MS, by="e-1"),
     "cancel": lambda seen: changes.cancel(seen, NOON),
     "annotate": lambda _: changes.annotate(REQUEST, NOON, generation=4, parked="parked/acme/r1/2.json"),
     "reschedule": lambda seen: changes.reschedule(seen, NOON, due_at=NOON),
@@ -94,6 +106,7 @@ BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
         {"feedback": replace(COUNTS, rank=9, first_at=NOON - MS, last_at=COUNTS.last_at + MS)},
         frozenset({Guard.NEW_FEEDBACK}),
     ),
+    "erased": ({"content_hash": ERASED_CONTENT}, frozenset({Guard.NOT_ERASED})),
     "feedback of less, at the same times": ({"feedback": replace(COUNTS, delivered=0, rank=5)}, frozenset()),
     "the same feedback, last told of a moment before": ({"feedback": replace(COUNTS, last_at=COUNTS.last_at - MS)}, frozenset()),
     "the same feedback, first told of a moment later": ({"feedback": replace(COUNTS, first_at=NOON + MS)}, frozenset()),

@@ -224,7 +224,7 @@ def test_an_earlier_attempt_of_an_unknown_account_was_made_all_the_same() -> Non
 def test_the_id_of_a_mail_is_that_of_the_attempt_that_was_accepted() -> None:
     """Also where a later attempt has begun; an operator's word is not SES's."""
     record = seen(RULES["confirm"], Status.SENDING)
-    sent = delivery.apply(changes.confirm(record, NOON, attempt=1, message_id="m-1", accepted_at=NOON), record)
+    sent = delivery.apply(changes.confirm(record, NOON, attempt=1, message_id="m-1", accepted_at=NOON, by="e-1"), record)
     assert (sent.message_id_of(1), sent.message_id_of(2)) == ("m-1", None)
     assert replace(sent, accepted_attempt=None).message_id_of(2) == "m-1"
     told = delivery.apply(changes.resolve_sent(record, NOON, "m-9", replace(WORD, outcome="sent")), record)
@@ -257,6 +257,24 @@ def test_a_result_of_another_attempt_is_not_this_one_s() -> None:
     """The owner alone does not make it done where the attempt differs."""
     done = replace(seen(RULES["accept"], Status.SENT), attempt=3)
     assert not delivery.already_done(CHANGES["accept"](done), done)
+
+
+def test_a_proof_whose_reply_was_lost_is_known_by_its_event() -> None:
+    """A copy of the event, which came on another message, has proven nothing itself."""
+    record = seen(RULES["confirm"], Status.UNKNOWN)
+    change = CHANGES["confirm"](record)
+    done = delivery.apply(change, record)
+    assert delivery.already_done(change, done)
+    assert not delivery.already_done(change, replace(done, confirmed_by="e-2"))
+    assert not delivery.already_done(change, replace(done, status=Status.UNKNOWN))
+    accepted = delivery.apply(CHANGES["accept"](record), record)
+    assert not delivery.already_done(change, accepted)
+
+
+def test_a_worker_has_not_written_what_an_event_proved_before_it() -> None:
+    """The attempt is its own, and the end is told by whoever wrote it."""
+    record = seen(RULES["confirm"], Status.SENDING)
+    assert not delivery.already_done(CHANGES["accept"](record), delivery.apply(CHANGES["confirm"](record), record))
 
 
 def test_a_change_without_an_owner_is_never_already_done() -> None:

@@ -72,6 +72,11 @@ class Inbox:
         batch = [ReceivedEvent(str(number), json.dumps(event), sent_at or self.clock.now()) for number, event in enumerate(events)]
         return receive_batch(batch, self.deps, AtOnce(), ends_at=self.clock.now() + left)
 
+    def erase(self, _: Any = None) -> None:
+        """Erase the request as `make erase` does: first the record, then the facts."""
+        self.messages.records["acme", "r1"] = replace(self.record, content_hash=ERASED_CONTENT, feedback=None)
+        self.table.of_request.clear()
+
     @property
     def record(self) -> Delivery:
         return self.messages.records["acme", "r1"]
@@ -79,6 +84,10 @@ class Inbox:
     @property
     def refusals(self) -> list[Refusal]:
         return [arguments[0] for name, arguments in self.telemetry.entries if name == "feedback refused"]
+
+    @property
+    def recorded(self) -> list[Delivery]:
+        return [arguments[0] for name, arguments in self.telemetry.entries if name == "recorded"]
 
     @property
     def counted(self) -> list[tuple[RecipientStatus, timedelta | None]]:
@@ -178,7 +187,7 @@ def test_any_event_of_an_attempt_proves_that_ses_accepted_it(status: Status, kin
     sent = inbox.record
     assert (sent.status, sent.message_id, sent.sent_at, sent.due_at) == (Status.SENT, MESSAGE_ID, NOON, None)
     assert inbox.parked.bodies == {}
-    assert ("recorded", (replace(sent, feedback=None),)) in inbox.telemetry.entries
+    assert inbox.recorded == [sent]
     begin = changes.begin(changes.request_of(sent), NOON, owner="w2", deadline=NOON, sent_by=changes.SentBy("ses", 7))
     assert not delivery.allows(begin, sent)
 
@@ -195,6 +204,42 @@ def test_a_body_that_was_parked_meanwhile_goes_too() -> None:
     inbox.messages.before = hold
     assert inbox.take(an_envelope()) == []
     assert (inbox.record.status, inbox.parked.bodies) == (Status.SENT, {})
+
+
+@pytest.mark.parametrize("where", ["confirm", "facts", "counts", "reaction"])
+def test_a_proof_is_told_once_whatever_fails_after_it(where: str) -> None:
+    """Its own reply that is lost, or a later step: the event comes again, and reports and deletes then what the first try left."""
+    inbox = Inbox(a_sent(Status.UNKNOWN, parked="parked/acme/r1/0.json"))
+    inbox.parked.bodies["parked/acme/r1/0.json"] = "{}"
+    deps = inbox.deps
+    match where:
+        case "confirm" | "counts":
+            rule = delivery.CONFIRM if where == "confirm" else delivery.NOTE_FEEDBACK
+            inbox.messages.after = lambda change: _lost(change) if change.rule is rule else None
+        case "facts":
+            inbox.table.after = _lost
+        case _:
+            inbox.deps = replace(inbox.deps, reactions=[_lost])
+    assert inbox.take(an_envelope()) == ["0"]
+    assert inbox.recorded == []
+    inbox.messages.after = inbox.table.after = lambda _: None
+    inbox.deps = deps
+    assert inbox.take(an_envelope()) == []
+    assert (inbox.recorded, inbox.parked.bodies) == ([inbox.record], {})
+
+
+def test_a_proof_is_told_once_however_many_copies_come() -> None:
+    """One of them has proven it, also where another one had read the record before that."""
+    inbox = Inbox(a_sent(Status.UNKNOWN))
+
+    def copy(_: Any) -> None:
+        inbox.messages.before = lambda _: None
+        assert receive_batch([ReceivedEvent("copy", json.dumps(an_envelope()), NOON)], inbox.deps, AtOnce(), ends_at=NOON + MINUTE) == []
+
+    inbox.clock.time = NOON
+    inbox.messages.before = copy
+    assert inbox.take(an_envelope(), an_envelope("Send")) == []
+    assert (inbox.recorded, inbox.record.confirmed_by) == ([inbox.record], "copy")
 
 
 def test_an_event_of_an_earlier_attempt_proves_as_much() -> None:
@@ -368,6 +413,43 @@ def test_a_request_that_was_erased_has_no_record() -> None:
     inbox = Inbox(a_sent(content_hash=ERASED_CONTENT))
     assert inbox.take(an_envelope(), sent_at=inbox.clock.now() - RECORD_EXPECTED) == []
     assert (inbox.refusals, inbox.table.of_request) == ([Refusal.NO_RECORD], {})
+
+
+@pytest.mark.parametrize("known", [None, FeedbackCounts(complained=1, first_at=NOON - MINUTE, last_at=NOON + MINUTE, rank=12)])
+def test_a_request_that_is_erased_meanwhile_keeps_no_address(known: FeedbackCounts | None) -> None:
+    """The erasure has passed when the facts are written: the record is looked at once more after that, also if its counts stay."""
+    inbox = Inbox(a_sent(feedback=known))
+    inbox.table.before = inbox.erase
+    assert inbox.take(BOUNCE) == ["0"]
+    assert (inbox.table.of_request, inbox.record.feedback, inbox.reacted, inbox.counted) == ({}, None, [], [])
+
+
+def test_a_record_that_is_gone_meanwhile_leaves_no_address() -> None:
+    """It was erased more than 15 days after its end."""
+    inbox = Inbox(a_sent())
+    inbox.table.after = lambda _: inbox.messages.records.clear()
+    assert inbox.take(BOUNCE) == ["0"]
+    assert inbox.table.of_request == {}
+
+
+def test_an_unknown_that_is_erased_meanwhile_stays_what_it_was() -> None:
+    """An erased record is proven to be nothing."""
+    inbox = Inbox(a_sent(Status.UNKNOWN))
+    inbox.messages.before = inbox.erase
+    assert inbox.take(an_envelope()) == ["0"]
+    assert (inbox.record.status, inbox.record.message_id, inbox.table.of_request) == (Status.UNKNOWN, None, {})
+
+
+def test_facts_that_a_crash_left_of_an_erased_request_go_when_its_event_comes_again() -> None:
+    """The function died between the facts and the look at the record."""
+    inbox = Inbox(a_sent())
+    inbox.table.before = inbox.erase
+    inbox.messages.before = _lost
+    assert inbox.take(an_envelope()) == ["0"]
+    assert inbox.table.of_request
+    inbox.table.before = inbox.messages.before = lambda _: None
+    assert inbox.take(an_envelope(), sent_at=inbox.clock.now() - RECORD_EXPECTED) == []
+    assert (inbox.table.of_request, inbox.refusals) == ({}, [Refusal.NO_RECORD])
 
 
 @pytest.mark.parametrize(("age", "refusals"), [(timedelta(days=35), []), (timedelta(days=35, seconds=1), [Refusal.TOO_OLD])])

@@ -39,6 +39,16 @@ def test_acceptance_always_wins(status: Status) -> None:
     assert (bench.record().status, bench.record().message_id) == (Status.SENT, "m-1")
 
 
+def test_what_an_event_has_proven_first_is_not_counted_again() -> None:
+    """SES's event of the mail was faster than the worker's own write: RequestSent is one."""
+    bench = Bench()
+    proven = {"status": Status.SENT, "message_id": "m-1", "accepted_attempt": 1, "confirmed_by": "e-1"}
+    bench.provider.outcomes = [meanwhile(bench, **proven)(Sent("m-1"))]
+    assert bench.receive(a_queue_message()) == []
+    assert bench.record().confirmed_by == "e-1"
+    assert [record for name, record in bench.telemetry.entries if name == "recorded"] == []
+
+
 @pytest.mark.parametrize("outcome", [REJECTED, THROTTLED, VANISHED])
 @pytest.mark.parametrize("fields", [{"status": Status.SENT}, {"attempt": 2, "owner": "next"}])
 def test_a_result_that_comes_too_late_changes_nothing(outcome: Outcome, fields: dict[str, Any]) -> None:

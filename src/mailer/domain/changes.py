@@ -267,9 +267,16 @@ def _with_last_attempt(record: Delivery) -> tuple[EarlierAttempt, ...]:
     return (*earlier, EarlierAttempt(record.attempt, record.account, record.region))[-MAX_EARLIER_ATTEMPTS:]
 
 
-def confirm(record: Delivery, now: datetime, *, attempt: int, message_id: str, accepted_at: datetime) -> Change:
-    """Record that SES accepted an attempt, as its own event shows; `accepted_at` is SES's time."""
-    sets = {**_NO_TIMERS, "message_id": message_id, "accepted_attempt": attempt, "sent_at": accepted_at, "error": None}
+def confirm(record: Delivery, now: datetime, *, attempt: int, message_id: str, accepted_at: datetime, by: str) -> Change:
+    """Record that SES accepted an attempt, as its own event shows; `accepted_at` is SES's time, `by` the event's SQS message."""
+    sets = {
+        **_NO_TIMERS,
+        "message_id": message_id,
+        "accepted_attempt": attempt,
+        "sent_at": accepted_at,
+        "error": None,
+        "confirmed_by": by,
+    }
     return _change(delivery.CONFIRM, request_of(record), now, attempt=attempt, sets=sets)
 
 

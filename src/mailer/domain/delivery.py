@@ -149,6 +149,8 @@ class Delivery:
     message_id: str | None = None
     accepted_attempt: int | None = None
     """The attempt that `message_id` is of; None: the last one."""
+    confirmed_by: str | None = None
+    """The SQS message of the event that proved it sent; None where its worker or an operator said so."""
     sent_at: datetime | None = None
     feedback: FeedbackCounts | None = None
     """What became of the mail that was sent, as SES told it."""
@@ -164,6 +166,11 @@ class Delivery:
     def ended(self) -> bool:
         """Whether nothing more will be tried: an `unknown` has not ended if it will be sent again."""
         return self.status in END_STATUSES and not (self.status is Status.UNKNOWN and self.on_unknown == "resend")
+
+    @property
+    def erased(self) -> bool:
+        """Whether only its ids and its status are left."""
+        return self.content_hash == ERASED_CONTENT
 
     @property
     def shown_error(self) -> ErrorInfo | None:
@@ -225,6 +232,7 @@ class Guard(StrEnum):
     RESEND_CHOSEN = "the caller chose onUnknown: resend"
     ATTEMPT_MADE = "the attempt was made: the record's is not below it"
     NEW_FEEDBACK = "the record's feedback knows of less"
+    NOT_ERASED = "the request has not been erased"
 
 
 Source = Status | None
@@ -261,13 +269,13 @@ MARK_UNKNOWN = _rule("mark_unknown", {Status.SENDING}, Status.UNKNOWN, Guard.SAM
 TIME_OUT = _rule("time_out", {Status.SENDING}, Status.UNKNOWN, Guard.SAME_ATTEMPT, Guard.DEADLINE_PASSED)
 RESEND = _rule("resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD, Guard.RESEND_CHOSEN)
 RESOLVE_RESEND = _rule("resolve_resend", {Status.UNKNOWN}, Status.QUEUED, Guard.SAME_ATTEMPT, Guard.WORKER_DEAD)
-CONFIRM = _rule("confirm", {*_OPEN, Status.SENDING, Status.UNKNOWN}, Status.SENT, Guard.ATTEMPT_MADE)
+CONFIRM = _rule("confirm", {*_OPEN, Status.SENDING, Status.UNKNOWN}, Status.SENT, Guard.ATTEMPT_MADE, Guard.NOT_ERASED)
 CANCEL = _rule("cancel", _OPEN, Status.CANCELLED, Guard.NOT_MAYBE_SENT)
 # These two leave the status alone: the newest generation, where the body is parked, when the sweeper looks again.
 ANNOTATE = _rule("annotate", {*_OPEN, Status.SENDING, Status.UNKNOWN}, None, Guard.SAME_CONTENT, Guard.NEWEST_GENERATION)
 RESCHEDULE = _rule("reschedule", _OPEN, None, Guard.NEWEST_GENERATION)
 # The time of the end stays, so that the same events give the same record whenever they come.
-NOTE_FEEDBACK = _rule("note_feedback", {Status.SENT}, None, Guard.NEW_FEEDBACK, sets_updated_at=False)
+NOTE_FEEDBACK = _rule("note_feedback", {Status.SENT}, None, Guard.NEW_FEEDBACK, Guard.NOT_ERASED, sets_updated_at=False)
 
 RULES: Mapping[str, Rule] = {
     rule.name: rule
@@ -359,6 +367,7 @@ HOLDS: Mapping[Guard, Callable[[Change, Delivery], bool]] = {
     Guard.RESEND_CHOSEN: lambda _, current: current.on_unknown == "resend",
     Guard.ATTEMPT_MADE: lambda change, current: current.attempt >= (change.attempt or 0),
     Guard.NEW_FEEDBACK: lambda change, current: change.feedback is not None and change.feedback.replaces(current.feedback),
+    Guard.NOT_ERASED: lambda _, current: not current.erased,
 }
 """The condition of each guard."""
 
@@ -380,4 +389,7 @@ def already_done(change: Change, current: Delivery | None) -> bool:
         return False
     if change.rule is BEGIN:
         return current.owner == change.owner
+    if change.rule is CONFIRM or current.confirmed_by is not None:
+        # What an event has proven was no worker's write, whoever's attempt it is.
+        return change.rule is CONFIRM and current.confirmed_by == change.sets["confirmed_by"]
     return change.owner is not None and (current.attempt, current.owner) == (change.attempt, change.owner)

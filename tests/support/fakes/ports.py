@@ -119,6 +119,9 @@ class FakeFeedbackTable:
     def facts(self, tenant_id: str, request_id: str) -> Facts:
         return self.of_request.get((tenant_id, request_id), NO_FACTS)
 
+    def forget(self, tenant_id: str, request_id: str, now: datetime) -> None:  # noqa: ARG002 - at once
+        self.of_request.pop((tenant_id, request_id), None)
+
     def find(self, account: str, region: str, message_id: str) -> MailRef | None:
         return self.of_message.get((account, region, message_id))
 

@@ -67,6 +67,12 @@ class DynamoFeedbackTable:
         """Read the facts of a request."""
         return facts_of(self._get(facts_key(tenant_id, request_id)))
 
+    def forget(self, tenant_id: str, request_id: str, now: datetime) -> None:
+        """Take all facts of a request away again: write that there are none, as no function may delete items; DynamoDB does, by `ttl`."""
+        item = _item(tenant_id, request_id, NO_FACTS, expires_at=now)
+        with dependency_errors("DynamoDB", "PutItem"):
+            self._client.put_item(TableName=self._table, Item=item)
+
     def find(self, account: str, region: str, message_id: str) -> MailRef | None:
         """Return which mail a messageId of SES is."""
         item = self._get(message_key(account, region, message_id))
@@ -105,15 +111,19 @@ def message_key(account: str, region: str, message_id: str) -> Item:
 
 def item_of(tenant_id: str, request_id: str, facts: Facts) -> Item:
     """Write the facts of a request, of which there are some."""
-    written = {email: {"M": {status.value: _fact(fact) for status, fact in of_one.items()}} for email, of_one in facts.items()}
     last_at = max(fact.at for of_one in facts.values() for fact in of_one.values())
+    return _item(tenant_id, request_id, facts, expires_at=last_at + FACT_RETENTION)
+
+
+def _item(tenant_id: str, request_id: str, facts: Facts, *, expires_at: datetime) -> Item:
+    written = {email: {"M": {status.value: _fact(fact) for status, fact in of_one.items()}} for email, of_one in facts.items()}
     return {
         **facts_key(tenant_id, request_id),
         "tenantId": {"S": tenant_id},
         "requestId": {"S": request_id},
         "facts": {"M": written},
         "digest": {"S": hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()},
-        "ttl": codec.expiry(last_at + FACT_RETENTION),
+        "ttl": codec.expiry(expires_at),
     }
 
 

@@ -21,6 +21,7 @@ from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
 from mailer.domain.delivery import (
     BEGIN,
     END_STATUSES,
+    ERASED_CONTENT,
     RECORD_RETENTION,
     WORKER_DEAD_MARGIN,
     Change,
@@ -255,6 +256,7 @@ FIELDS: Mapping[str, _Codec] = {
     "suppressed": _integer("suppressed"),
     "message_id": _text("messageId"),
     "accepted_attempt": _integer("acceptedAttempt"),
+    "confirmed_by": _text("confirmedBy"),
     "sent_at": _time("sentAt"),
     "feedback": ("feedback", _feedback, _from_feedback),
     "error": ("error", lambda e: encode(codec.error_fields(e)), codec.error),
@@ -315,6 +317,7 @@ _CONDITIONS: Mapping[Guard, str] = {
     Guard.NEW_FEEDBACK: (
         "(attribute_not_exists(feedback) OR feedback.#rank < :rank OR feedback.lastAt < :lastAt OR feedback.firstAt > :firstAt)"
     ),
+    Guard.NOT_ERASED: "contentHash <> :erased",
 }
 """Each guard as a condition expression; `domain.delivery.HOLDS` has the same in Python, and a test compares the two."""
 
@@ -332,6 +335,7 @@ _OPERANDS: Mapping[str, Callable[[Change], Item]] = {
     ":rank": lambda change: encode(_counts(change).rank),
     ":lastAt": lambda change: encode(_counts(change).last_at),
     ":firstAt": lambda change: encode(_counts(change).first_at),
+    ":erased": lambda _: {"S": ERASED_CONTENT},
 }
 """The values of the conditions' placeholders."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mailer.domain.delivery import ERASED_CONTENT, RECORD_RETENTION, Delivery
+from mailer.domain.delivery import RECORD_RETENTION, Delivery
 from mailer.domain.feedback import EventKind, MailRef, Refusal, SesEvent
 from mailer.ports import Clock, FeedbackListener, FeedbackTable, MessagesTable, ParkedBodies, Telemetry
 
@@ -20,6 +20,8 @@ class AcceptedEvent:
     mail: MailRef
     record: Delivery
     """As it was read; as it stands after the event, for reactions."""
+    told_by: str
+    """The SQS message that brought the event; a copy of the event has another."""
 
 
 Reaction = Callable[[AcceptedEvent], None]
@@ -39,7 +41,7 @@ class FeedbackDependencies:
     reactions: Sequence[Reaction] = ()
 
 
-def match(event: SesEvent, deps: FeedbackDependencies) -> AcceptedEvent | Refusal:
+def match(event: SesEvent, told_by: str, deps: FeedbackDependencies) -> AcceptedEvent | Refusal:
     """Return what an event is about, or why it changes nothing.
 
     Raises:
@@ -49,9 +51,13 @@ def match(event: SesEvent, deps: FeedbackDependencies) -> AcceptedEvent | Refusa
     if mail is None:
         return Refusal.NO_RECORD if event.kind is EventKind.DELIVERY_DELAY else Refusal.UNTAGGED
     record = deps.messages.get(mail.tenant_id, mail.request_id)
-    if record is None or record.content_hash == ERASED_CONTENT:
+    if record is None:
         return Refusal.NO_RECORD
-    return fault(event, mail, record) or AcceptedEvent(event, mail, record)
+    if record.erased:
+        # It may have been erased while an earlier try of this event wrote, which then crashed.
+        deps.feedback.forget(mail.tenant_id, mail.request_id, deps.clock.now())
+        return Refusal.NO_RECORD
+    return fault(event, mail, record) or AcceptedEvent(event, mail, record, told_by)
 
 
 def is_out_of_time(event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from mailer.domain.feedback import Refusal, SesEvent, VerifyRef, parse_event, unreadable_fields
 from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencies, is_out_of_time, match
-from mailer.services.feedback.recording import record_event
+from mailer.services.feedback.recording import close_confirmed, record_event
 
 EVENT_SPAN = timedelta(seconds=25)
 """The longest that an event may take: one of its calls hangs, and is given up after three tries of 2 s (connect) and 5 s (read) and the
@@ -61,7 +61,7 @@ def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackD
     if deps.clock.now() + EVENT_SPAN > ends_at:
         return False
     try:
-        refusal = event if isinstance(event, Refusal) else _take(event, deps)
+        refusal = event if isinstance(event, Refusal) else _take(event, received.sqs_message_id, deps)
         fields = unreadable_fields(received.body) if event is Refusal.UNREADABLE else ()
     except Exception as failure:  # noqa: BLE001  # a bug must not hold up the rest of the batch
         deps.telemetry.failed("feedback", None, failure)
@@ -73,7 +73,7 @@ def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackD
     return True
 
 
-def _take(event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
+def _take(event: SesEvent, told_by: str, deps: FeedbackDependencies) -> Refusal | None:
     """Write an event down, and tell those who react to it; return why it changed nothing.
 
     Raises:
@@ -83,13 +83,14 @@ def _take(event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
         return refusal
     if isinstance(event.ref, VerifyRef):
         return _take_verify(event.ref, event, deps)
-    matched = match(event, deps)
+    matched = match(event, told_by, deps)
     recorded = record_event(matched, deps) if isinstance(matched, AcceptedEvent) else matched
     if isinstance(recorded, Refusal):
         if recorded is Refusal.CONTRADICTION and isinstance(matched, AcceptedEvent):
             _react(matched, deps)  # the record stays as it is, but whoever bounced or complained must not be written to again
         return recorded
     _tell(recorded, deps)
+    close_confirmed(recorded, deps)
     return None
 
 

@@ -27,9 +27,23 @@ def record_event(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Accepte
     if is_asked_for_by_id(accepted.event, facts.after):
         event = accepted.event
         deps.feedback.remember(event.account, event.region, event.message_id, accepted.mail, event.told_at)
-    record = _with_counts(record, facts.after, deps)
+    noted = _with_counts(record, facts, deps)
+    if noted is None or noted.erased:
+        # An erasure takes the record first and the facts after it: those that were written since would stay.
+        deps.feedback.forget(record.tenant_id, record.request_id, deps.clock.now())
+        return Refusal.NO_RECORD
     _count_news(accepted.event, facts, deps)
-    return replace(accepted, record=record)
+    return replace(accepted, record=noted)
+
+
+def close_confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
+    """Report a mail that this event has proven sent, and delete its parked body.
+
+    Last of all: the event comes again until all before it is done, and does then what an earlier try has left.
+    """
+    if accepted.record.confirmed_by == accepted.told_by:
+        deps.telemetry.recorded(accepted.record)
+        discard(accepted.record.parked, deps)
 
 
 def _confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Delivery | Refusal:
@@ -38,20 +52,22 @@ def _confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Delivery 
     if record.status is Status.SENT:
         return record
     change = changes.confirm(
-        record, deps.clock.now(), attempt=accepted.mail.attempt, message_id=event.message_id, accepted_at=event.accepted_at
+        record,
+        deps.clock.now(),
+        attempt=accepted.mail.attempt,
+        message_id=event.message_id,
+        accepted_at=event.accepted_at,
+        by=accepted.told_by,
     )
     try:
-        confirmed = deps.messages.apply(change)
+        return deps.messages.apply(change)
     except RefusedError as refusal:
-        if refusal.current is None:
+        if refusal.current is None or refusal.current.erased:
             return Refusal.NO_RECORD
         if refusal.current.status is not Status.SENT:
             return Refusal.CONTRADICTION
         discard(refusal.current.parked, deps)
         return refusal.current
-    deps.telemetry.recorded(confirmed)
-    discard(confirmed.parked, deps)
-    return confirmed
 
 
 def _merged(accepted: AcceptedEvent, deps: FeedbackDependencies) -> MergedFacts:
@@ -65,15 +81,17 @@ def is_asked_for_by_id(event: SesEvent, facts: Facts) -> bool:
     return event.ref is not None and (event.kind is EventKind.SEND or not settled.issuperset(event.destinations))
 
 
-def _with_counts(record: Delivery, facts: Facts, deps: FeedbackDependencies) -> Delivery:
-    """Write the counts of the facts to the record, unless it knows of more."""
-    counts = counts_of(facts)
-    if counts is None or not counts.replaces(record.feedback):
+def _with_counts(record: Delivery, facts: MergedFacts, deps: FeedbackDependencies) -> Delivery | None:
+    """Write the counts of the facts to the record, unless it knows of more; return it as it stands after the facts were written."""
+    counts = counts_of(facts.after)
+    if counts is None:
         return record
+    if not counts.replaces(record.feedback):
+        return record if facts.after == facts.before else deps.messages.get(record.tenant_id, record.request_id)
     try:
         return deps.messages.apply(changes.note_feedback(record, deps.clock.now(), counts))
     except RefusedError as refusal:
-        return refusal.current or record
+        return refusal.current
 
 
 def _count_news(event: SesEvent, facts: MergedFacts, deps: FeedbackDependencies) -> None:
