@@ -5,11 +5,16 @@ from collections import Counter
 
 import pytest
 
+from tools.simulation.__main__ import compared, play_some
 from tools.simulation.check import figures, wrongs
 from tools.simulation.story import Story
 
 STORIES = 3000
 CHUNK = 250
+TOLD = 250
+"""Stories that are played without SES's events and with them."""
+
+AGAIN = "accepted again, as onUnknown: resend allows"
 
 SEED = os.environ.get("SEED")
 """Replays one story: `SEED=123 pytest tests/unit/test_simulation.py`, or `python -m tools.simulation 123`."""
@@ -24,6 +29,23 @@ def test_no_story_loses_doubles_or_misreports_a_request(first: int) -> None:
             pytest.fail("\n".join([f"story {seed}:", *trace, *found]), pytrace=False)
 
 
+@pytest.fixture(scope="module")
+def both() -> tuple[Counter[str], Counter[str]]:
+    """The figures of the same stories without feedback, and with it."""
+    (without, _), (with_feedback, bad) = (play_some(range(TOLD), has_feedback=has_feedback) for has_feedback in (False, True))
+    assert bad == [], f"replay one: python -m tools.simulation SEED --feedback\n{'\n'.join(bad)}"
+    return without, with_feedback
+
+
+def test_what_ses_tells_ends_as_sent_and_is_sent_no_second_time(both: tuple[Counter[str], Counter[str]]) -> None:
+    """Every request of which an event comes, whatever befalls FeedbackFunction; the same stories without events send more mails twice."""
+    without, with_feedback = both
+    print(compared(without, with_feedback))
+    assert with_feedback["unknowns that an event settled"] > 0
+    for what in (AGAIN, "ended as unknown"):
+        assert with_feedback[what] < without[what], what
+
+
 def test_stories_tell_of_what_they_are_to_try() -> None:
     """Crashes, messages that wait for a slot of their account, and those that find none."""
     told = sum((figures(Story(seed).play()) for seed in range(50)), Counter[str]())
@@ -31,6 +53,8 @@ def test_stories_tell_of_what_they_are_to_try() -> None:
         assert told[what] > 10, what
 
 
-def test_a_story_comes_out_the_same_every_time() -> None:
+@pytest.mark.parametrize("has_feedback", [False, True])
+def test_a_story_comes_out_the_same_every_time(has_feedback: bool) -> None:  # noqa: FBT001
     """Without this no seed could be replayed."""
-    assert Story(7, traced=True).play().world.trace == Story(7, traced=True).play().world.trace
+    once, again = (Story(7, traced=True, has_feedback=has_feedback).play().world.trace for _ in range(2))
+    assert once == again

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from mailer.domain.delivery import Delivery, Status
+from mailer.domain.facts import counts_of
 from mailer.domain.provider import ProviderStatus
 from tools.simulation.story import ACME, Story
 
@@ -14,7 +15,9 @@ DEATHS = 3
 
 def wrongs(story: Story) -> list[str]:
     """List what went wrong in a story that was played; nothing, as it should be."""
-    found: Iterable[str] = chain(story.world.wrongs, *(_request(story, request_id) for request_id in story.queue.asked), _leftovers(story))
+    found: Iterable[str] = chain(
+        story.world.wrongs, *(_request(story, request_id) for request_id in story.queue.asked), _leftovers(story), _feedback(story)
+    )
     return list(dict.fromkeys(found))
 
 
@@ -25,6 +28,8 @@ def figures(story: Story) -> Counter[str]:
     counted += Counter(f"ended as {record.status}" for record in records)
     counted["accepted by SES"] += sum(map(len, story.ses.ledger.values()))
     counted["accepted again, as onUnknown: resend allows"] += sum(len(ids) - 1 for ids in story.ses.ledger.values() if ids)
+    counted["unknowns that an event settled"] += story.world.confirmed[Status.UNKNOWN]
+    counted["second mails that an event prevented"] += story.world.confirmed[Status.QUEUED] + story.world.confirmed[Status.DEFERRED]
     counted["messages that carried a slot"] += story.queue.slots
     counted["messages that found no slot"] += story.account_rates.promises
     counted["copies among the dead letters"] += len(story.queue.dead_letters)
@@ -84,6 +89,19 @@ def _may_expire(story: Story, request_id: str) -> bool:
     dead_letters = any(f'"{request_id}"' in dead_letter.queue_message.body for dead_letter in story.queue.dead_letters)
     is_on = story.providers.rows[ACME].status is ProviderStatus.ACTIVE and not story.troubled
     return is_short or dead_letters or not is_on
+
+
+def _feedback(story: Story) -> Iterator[str]:
+    """What SES has told is believed, and counted right, whatever failed on the way."""
+    if story.feedback is None:
+        return
+    yield from story.feedback.telemetry.found
+    yield from (f"event {one.number} of {one.request_id} was never taken" for one in story.feedback.waiting.values())
+    for record in story.table.records.values():
+        if record.request_id in story.feedback.told and record.status is not Status.SENT:
+            yield f"{record.request_id}: {record.status} though an event of SES tells that it was accepted"
+        if record.feedback != counts_of(story.feedback.table.facts(record.tenant_id, record.request_id)):
+            yield f"{record.request_id}: its counts are not those of what SES told"
 
 
 def _leftovers(story: Story) -> Iterator[str]:

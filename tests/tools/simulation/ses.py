@@ -1,7 +1,7 @@
 """An SES with a ledger of its own: what it accepted stands there, whatever anybody was told."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
@@ -38,6 +38,8 @@ class SimSes:
         """The messageIds that were accepted for each request, whose id is the local part of its recipient."""
         self.moody = world.rng.choice((0.0, 0.0, 0.15, 0.5))
         """How often it refuses."""
+        self.accepted: Callable[[str, str, Mail, Mapping[str, str]], None] = lambda *_: None
+        """Called with each mail that was accepted: its request, its messageId, its tags."""
         self.kills = world.rng.randrange(1, 9) if world.rng.random() < 0.08 else 0
         """How many workers die when they open the config."""
 
@@ -54,7 +56,7 @@ class SimSes:
             raise Killed
         return self if world.rng.random() < 0.8 else world.call("KMS", "decrypt", lambda: self)
 
-    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:  # noqa: ARG002 - as the port has it
+    def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
         request_id = mail.recipients[0].partition("@")[0]
         world = self._world
         fault = world.faults.next("SES")
@@ -62,6 +64,8 @@ class SimSes:
         if fault is Fault.KILLED_BEFORE:
             raise world.killed(f"SES {request_id}")
         outcome = self._answer(request_id)
+        if isinstance(outcome, Sent):
+            self.accepted(request_id, outcome.message_id, mail, tags)
         world.say(f"SES {request_id}: {type(outcome).__name__} {fault.name}")
         world.pass_time(Fault.NONE, timedelta(milliseconds=world.rng.randrange(1, 500)), "SES")
         if fault is Fault.KILLED_AFTER:

@@ -12,6 +12,7 @@ from typing import Any
 from mailer.domain.delivery import Delivery, Resolution, Status
 from mailer.domain.errors import MailerError
 from mailer.domain.message import parse_request
+from mailer.domain.mime import Mail
 from mailer.domain.pacing import AccountRate, RateSource
 from mailer.domain.provider import ProviderStatus
 from mailer.ports import QueueMessage
@@ -25,6 +26,8 @@ from mailer.services.sweeping.sweep import SweepDependencies, sweep
 from support.fakes.ports import NOON, AtOnce, FakeEventSource, FakeFeedbackTable, FakeProducerRules, a_config, a_provider
 from support.fakes.suppressions import FakeSuppressionsTable
 from tools.simulation.faults import Faults
+from tools.simulation.feedback import MAX_RECEIVES, VISIBILITY, Quiet, SimFeedback, Waiting
+from tools.simulation.feedback import TIMEOUT as FEEDBACK_TIMEOUT
 from tools.simulation.ses import MALLORY, SimSes
 from tools.simulation.tasks import NEVER, Task
 from tools.simulation.world import (
@@ -58,20 +61,14 @@ DEADLY = ("read", "prepare", "render")
 """Where a request may kill its worker; each is the id of such a request."""
 
 
-@dataclass
-class Quiet:
-    """A telemetry that nobody reads."""
-
-    def __getattr__(self, _: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-
 @dataclass(eq=False)
 class Story:
     """Everything of one seed, before, while and after it is played."""
 
     seed: int
     traced: bool = False
+    has_feedback: bool = False
+    """Whether SES's events of what it accepts come back."""
     events: list[tuple[datetime, int, Callable[[], None]]] = field(default_factory=list)
     """What happens from outside, and when."""
     chosen_again: set[str] = field(default_factory=set)
@@ -87,6 +84,11 @@ class Story:
         self.providers = SimProviders(world, *(a_provider(tenant_id, active=config) for tenant_id in (ACME, MALLORY)))
         self.ses = SimSes(world)
         self.table.accepted = self.ses.ledger
+        self.feedback: SimFeedback | None = None
+        if self.has_feedback:
+            chances = Random(f"feedback of {self.seed}")  # noqa: S311 - as above
+            self.feedback = SimFeedback(world, self.table, self.bucket, chances, ACCOUNT)
+            self.ses.accepted = self._tell
         self.wild = self.rng.random() < 0.2
         """Clocks are minutes off and no process is ever killed for its age: nothing may rest on time."""
         owners = count(1)
@@ -237,6 +239,22 @@ class Story:
 
     def _happen(self) -> None:
         self.events.pop(0)[2]()
+
+    def _tell(self, request_id: str, message_id: str, mail: Mail, tags: Mapping[str, str]) -> None:
+        """Let SES's events of a mail come, each at its time."""
+        assert self.feedback is not None
+        for one in self.feedback.events(request_id, message_id, mail, tags):
+            self._at(one.sent_at - NOON, self._receive_event, one)
+            self.world.time.horizon = min(self.world.time.horizon, one.sent_at)
+
+    def _receive_event(self, one: Waiting) -> None:
+        """Hand an event to FeedbackFunction, and again after the visibility timeout unless it is acknowledged by then."""
+        time, feedback = self.world.time, self.feedback
+        if feedback is None or one.number not in feedback.waiting or one.receives == MAX_RECEIVES:
+            return
+        one.receives += 1
+        self._at(time.now + VISIBILITY - NOON, self._receive_event, one)
+        time.start(Task(f"feedback-{one.number}", time.now, time.now + FEEDBACK_TIMEOUT), partial(feedback.take, one))
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
         time = self.world.time

@@ -11,7 +11,7 @@ from typing import Any
 
 from mailer.adapters.dynamodb.providers_table import RELEASE_MARKED
 from mailer.domain import delivery
-from mailer.domain.delivery import BEGIN, TIME_OUT, Change, Delivery, Status
+from mailer.domain.delivery import BEGIN, CONFIRM, NOTE_FEEDBACK, TIME_OUT, Change, Delivery, Status
 from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
 from mailer.domain.message import S3Object
 from mailer.domain.pacing import AccountRate, Booking
@@ -52,6 +52,10 @@ class World:
         """Whether clocks are off, so that `sending` may count as overdue too early."""
         self.leftovers_excused = False
         """A fault hit a call of the bucket: a body may be left for its lifecycle."""
+        self.confirmed: Counter[Status] = Counter()
+        """Records that an event proved sent, by what they were."""
+        self.feedback_chances: tuple[Random, Faults] | None = None
+        """Feedback's own, where there is feedback."""
 
     def say(self, line: str) -> None:
         if self.trace is not None:
@@ -60,14 +64,15 @@ class World:
 
     def call[T](self, service: str, what: str, effect: Callable[[], T], *, fence: str | None = None) -> T:
         """Make one call: it takes a while, then it works or fails as the story's faults say."""
-        fault = self.faults.next(service, self.time.now - NOON)
+        rng, faults = self._chances()
+        fault = faults.next(service, self.time.now - NOON)
         if fault is not Fault.NONE:
             self.say(f"{service} {what}: {fault.name}")
-            # A message comes back and deletes what its first worker left; operators and the sweeper do not.
-            self.leftovers_excused |= service == "S3" or not self.task.name.startswith("send")
+            # A message or an event comes back and deletes what its first worker left; operators and the sweeper do not.
+            self.leftovers_excused |= service == "S3" or not self.task.name.startswith(("send", "feedback"))
             # Neither does a record know of a body that was parked just before this write of it failed.
             self.leftovers_excused |= what in ("defer_attempt", "annotate")
-        self.pass_time(fault, timedelta(milliseconds=self.rng.randrange(1, 400)), f"{service} {what}", effect, fence)
+        self.pass_time(fault, timedelta(milliseconds=rng.randrange(1, 400)), f"{service} {what}", effect, fence)
         if fault is Fault.KILLED_BEFORE:
             raise self.killed(what)
         if fault is Fault.REFUSED:
@@ -87,16 +92,24 @@ class World:
         self, fault: Fault, took: timedelta, what: str, effect: Callable[[], object] = lambda: None, fence: str | None = None
     ) -> None:
         """Let time go by; a process whose time is over dies, and what it had on the wire may still arrive."""
-        task = self.task
+        task, rng = self.task, self._chances()[0]
         if fault is Fault.SLOW:
-            took = timedelta(seconds=self.rng.choice((12, 25, 50, 90)))
+            took = timedelta(seconds=rng.choice((12, 25, 50, 90)))
             self.stirred |= task.window | ({fence} if fence else set())
         self.time.wait(self.time.now + took)
         if self.time.now >= task.dies_at:
-            if self.rng.random() < 0.5:
+            if rng.random() < 0.5:
                 with suppress(RefusedError):
                     effect()
             raise self.killed(f"{what}: out of time")
+
+    @property
+    def _is_feedback(self) -> bool:
+        return self.task.name.startswith("feedback")
+
+    def _chances(self) -> tuple[Random, Faults]:
+        """Return the chances of the running process."""
+        return self.feedback_chances if self.feedback_chances and self._is_feedback else (self.rng, self.faults)
 
     def excuse(self, *, but: str | None = None) -> None:
         """Note that a fault hit the running process: what it has handed over may become unknown."""
@@ -106,8 +119,8 @@ class World:
     def killed(self, what: str) -> Killed:
         """Make the death of the running process."""
         self.excuse()
-        self.leftovers_excused = True
-        self.deaths += 1
+        self.leftovers_excused |= not self._is_feedback  # its event comes again
+        self.deaths += not self._is_feedback
         self.say(f"dies at {what}")
         return Killed()
 
@@ -176,7 +189,9 @@ class SimTable(FakeMessagesTable):
 
     def _judge(self, before: Delivery | None, after: Delivery, change: Change) -> None:
         world, request_id = self._world, after.request_id
-        if before is not None and before.status in (Status.SENT, Status.FAILED, Status.CANCELLED):
+        if change.rule is CONFIRM and before is not None:
+            world.confirmed[before.status] += 1
+        if before is not None and before.status in (Status.SENT, Status.FAILED, Status.CANCELLED) and change.rule is not NOTE_FEEDBACK:
             world.wrongs.append(f"{request_id}: {change.rule.name} moved it from its end {before.status} to {after.status}")
         if after.status is Status.UNKNOWN and (before is None or before.status is not Status.UNKNOWN):
             by_the_clock = world.is_skewed and (change.rule is TIME_OUT or after.maybe_sent)
