@@ -115,11 +115,11 @@ def test_a_letter_is_previewed_sent_and_withdrawn(site: Site) -> None:
     assert "Jo Ünger" in words(preview.text)
     [frame] = tags(preview.text, "iframe")
     assert b"<b>Hi</b>" in site.get(str(frame["src"])).body
-    assert "It is accepted" in words(site.follow(site.post("/compose", {**letter, "action": "send"})).text)
+    assert "The request is accepted" in words(site.follow(site.post("/compose", {**letter, "action": "send"})).text)
     assert "mine-1" in words(site.get("/messages?tenant=acme&status=queued").text)
-    assert "It is withdrawn" in words(site.follow(site.post("/tenants/acme/messages/mine-1/cancel")).text)
+    assert "The request is cancelled" in words(site.follow(site.post("/tenants/acme/messages/mine-1/cancel")).text)
     again = words(site.follow(site.post("/tenants/acme/messages/mine-1/cancel")).text)
-    assert "Withdrawn" in again
+    assert "Cancelled" in again
 
 
 def test_problems_of_a_letter_are_listed(site: Site) -> None:
@@ -140,7 +140,7 @@ def test_a_suppression_comes_and_goes(site: Site) -> None:
     assert "Lift" in words(found.text)
     lifted = words(site.follow(site.post(page, {"email": "Gone+x@example.com", "why": "asked again", "action": "lift"})).text)
     assert "is off the list" in lifted
-    assert "Nobody is suppressed" in words(site.get(page).text)
+    assert "No address is suppressed" in words(site.get(page).text)
 
 
 @pytest.mark.parametrize("span", ["day", "week", "month"])

@@ -62,14 +62,14 @@ class Operator:
         self.page.get_by_text("More: other recipients").click()
         self.page.get_by_label("requestId", exact=True).fill(request_id)
         self.press("Send")
-        self.see("It is accepted")
+        self.see("The request is accepted")
         return request_id
 
     def lift(self, tenant: Tenant, address: str) -> None:
         """Let a suppressed address be mailed again."""
         self.open(f"/tenants/{tenant.tenant_id}/suppressions?email={address}")
         self.page.get_by_label(f"Lift {address}").click()
-        self.page.get_by_label("Why mail may go there again").fill("asked again")
+        self.page.get_by_label("Why it may get mail again").fill("asked again")
         self.press(f"Lift {address}")
         self.see("is off the list")
 
@@ -100,7 +100,7 @@ def test_a_tenant_is_onboarded_and_its_first_mail_seen(operator: Operator, aws: 
     operator.open("/tenants")
     page.get_by_text("Onboard a tenant").click()
     page.get_by_label("Its id").fill(tenant.tenant_id)
-    operator.press("Go on")
+    operator.press("Continue")
     operator.see("Trust policy" if "by=role" in page.url else "In the tenant's AWS account")
     operator.store_key(tenant)
     operator.press("Verify")
@@ -156,7 +156,7 @@ def test_a_suppressed_address_is_lifted(operator: Operator, tenant: Tenant) -> N
     """Before that its mail fails, after that it goes out; the account's own list is told about."""
     address = f"gone@{tenant.tenant_id}.test"
     operator.open(f"/tenants/{tenant.tenant_id}/suppressions")
-    operator.see("Nobody is suppressed")
+    operator.see("No address is suppressed")
     operator.page.get_by_label("Address", exact=True).fill(address)
     operator.page.get_by_label("Why", exact=True).fill("asked by phone")
     operator.press("Suppress")
@@ -214,8 +214,8 @@ def test_an_unknown_is_settled(operator: Operator, aws: LocalAws, tenant: Tenant
     operator.open("/find?q=lost-1")
     operator.page.get_by_label("It was sent").check()
     operator.page.get_by_label("Why").fill("found in the SES events")
-    operator.press("Settle")
-    operator.see("It counts as sent.")
+    operator.press("Resolve")
+    operator.see("The request counts as sent.")
     operator.see("Resolved: it was sent")
     operator.see_status("sent")
 

@@ -1,5 +1,5 @@
-"""The console: a server on this machine alone, that shows its operator what API, CloudWatch and SQS tell, with the operator's own rights.
+"""Operators' web console: a local server that shows data from the API, CloudWatch and SQS, with the operator's own credentials.
 
-`server` starts it, `app` puts it together. `sources` ask AWS, each answering with what it found or with why not; `views` turn that into
-what is shown, and ask nobody; `pages` answer the browser; `web` and `safety` are what all pages share.
+`server` starts it and `app` wires it. `sources` call AWS, each returning a value or its trouble; `views` convert that for display and are
+pure; `pages` handle the browser's requests; all pages share `web` and `safety`.
 """

@@ -1,4 +1,4 @@
-"""Put the console together: its routes, each with the page that answers it."""
+"""Wire the console: its routes and their pages."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,11 +23,11 @@ type Act = Callable[[Request, Form, Console], Response]
 
 
 def create_app(sources: Sources, port: int) -> ASGIApp:
-    """Make the console for one stack, to be served on a port of 127.0.0.1."""
+    """Create the console of one stack, to be served on a port of 127.0.0.1."""
     console = Console(sources, Token())
     app = Starlette(
         routes=[*_pages(console), *_forms(console), Mount("/static", StaticFiles(directory=STATIC))],
-        exception_handlers={HTTPException: _sorry(console), Exception: _broken(console)},
+        exception_handlers={HTTPException: _error_page(console), Exception: _failure_page(console)},
     )
     return Guard(app, port)
 
@@ -87,18 +87,18 @@ def _bound(act: Act, console: Console) -> Callable[[Request, Form], Response]:
     return lambda request, form: act(request, form, console)
 
 
-def _sorry(console: Console) -> Callable[[Request, Exception], Response]:
+def _error_page(console: Console) -> Callable[[Request, Exception], Response]:
     def answer(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        text = "There is no such page." if status == HTTPStatus.NOT_FOUND else "That cannot be asked of this page."
-        return console.page(request, "sorry.html", http_status=status, text=text)
+        text = "There is no such page." if status == HTTPStatus.NOT_FOUND else "This page does not support that method."
+        return console.page(request, "error.html", http_status=status, text=text)
 
     return answer
 
 
-def _broken(console: Console) -> Callable[[Request, Exception], Response]:
+def _failure_page(console: Console) -> Callable[[Request, Exception], Response]:
     def answer(request: Request, _: Exception) -> Response:
-        text = "The console itself failed; its terminal shows where. Nothing was sent that this page does not say."
-        return console.page(request, "sorry.html", http_status=500, text=text)
+        text = "The console itself failed; the traceback is in its terminal."
+        return console.page(request, "error.html", http_status=500, text=text)
 
     return answer

@@ -1,4 +1,4 @@
-"""What keeps others out: the pages of other sites in the operator's browser, and what a mail or an id brings along."""
+"""Protection against other sites in the operator's browser, and against hostile content of mails and ids."""
 
 import hmac
 import secrets
@@ -12,10 +12,10 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; frame-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""What a page of ours may load: its own style and script, and frames that hold a mail."""
+"""For the console's pages: their own style and script, and frames that show a mail."""
 
 MAIL_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; font-src data:; img-src data:{images}; frame-ancestors 'self'"
-"""What a mail may do in its frame: look like itself. No script, no form, no request to anybody, unless its images are asked for."""
+"""For a mail in its frame: inline styles only. No scripts, no forms, no remote requests, except images if the operator loads them."""
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -27,17 +27,17 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-DNS-Prefetch-Control": "off",
 }
-"""On every answer that does not bring its own."""
+"""Headers of every response that does not set its own."""
 
 
 class Token:
-    """A secret of this process that every form carries: another site's page can send a form, but cannot read this."""
+    """CSRF token of this process, carried by every form: another site can submit a form, but cannot read the token."""
 
     def __init__(self) -> None:
         self.text = secrets.token_urlsafe(32)
 
     def fits(self, given: str) -> bool:
-        """Compare without telling by the time how much of it fits."""
+        """Compare in constant time."""
         return hmac.compare_digest(given.encode(), self.text.encode())
 
 
@@ -48,14 +48,14 @@ def mail_headers(*, remote_images: bool) -> Mapping[str, str]:
 
 
 class Guard:
-    """Answers only what this very site's pages ask, under one of this machine's own names, and puts the headers on."""
+    """Middleware that rejects requests of other sites and under other host names, and adds the security headers."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self._app = app
         self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -72,10 +72,10 @@ class Guard:
 
     def _refuse(self, method: str, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
-        if host not in self._hosts:  # a name that another site has pointed at this machine (DNS rebinding)
-            return PlainTextResponse("This console answers under its own address only.", 421)
+        if host not in self._hosts:  # DNS rebinding: a foreign name that resolves to this machine
+            return PlainTextResponse("The console accepts requests under its own address only.", 421)
         if method in ("GET", "HEAD"):
             foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
         else:
             foreign = headers.get("origin") != f"http://{host}"
-        return PlainTextResponse("Another site's page may not ask this.", 403) if foreign else None
+        return PlainTextResponse("The console rejects requests of other sites.", 403) if foreign else None

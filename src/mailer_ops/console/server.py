@@ -1,4 +1,4 @@
-"""Serve the console on 127.0.0.1, and nowhere else, for the stack that `stack.use_stack` has found."""
+"""Serve the console on 127.0.0.1 only, for the stack that `stack.use_stack` has found."""
 
 import os
 import socket
@@ -47,7 +47,7 @@ def serve(stack: str, *, port: int = PORT, opens_browser: bool = True) -> None:
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=2)
         )
-        sys.stdout.write(f"The console of {stack}: {address}\nCtrl-C ends it.\n")
+        sys.stdout.write(f"The console of {stack}: {address}\nCtrl-C stops it.\n")
         sys.stdout.flush()
         if opens_browser:
             threading.Timer(0.3, webbrowser.open, [address]).start()
@@ -62,12 +62,12 @@ def _listen(port: int) -> socket.socket:
         listener.bind((HOST, port))
     except OSError:
         listener.close()
-        raise CommandError(f"Port {port} is taken: name another with CONSOLE_PORT=….") from None
+        raise CommandError(f"Port {port} is taken: choose another with CONSOLE_PORT=….") from None
     return listener
 
 
 def sources(stack: str) -> Sources:
-    """Open everything that the console asks, with the credentials that the AWS SDK finds."""
+    """Create all sources, with the credentials that the AWS SDK finds."""
     made = resources(stack)
     groups = [made[name] for name in RECORDING if name in made]
     queues = {name: made[queue] for name, queue in _QUEUES.items() if queue in made}

@@ -1,4 +1,4 @@
-"""What all pages share: rendering, forms, notices, and words for times and sizes."""
+"""Shared by all pages: rendering, forms, notices, and formats of times and sizes."""
 
 import json
 from collections import OrderedDict
@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from mailer_ops.console.safety import Token
 from mailer_ops.console.sources.answers import Answer, Trouble
 from mailer_ops.console.sources.api import Api, path_of
-from mailer_ops.console.sources.dead_letters import DeadLetterDesk
+from mailer_ops.console.sources.dead_letters import DeadLetterSource
 from mailer_ops.console.sources.health import Health
 from mailer_ops.console.sources.mails import Mails
 from mailer_ops.console.sources.requests import RequestLog
@@ -27,15 +27,15 @@ from mailer_ops.console.views.charts import bars
 
 HERE = Path(__file__).parent
 MAX_FORM = 16 * 1024 * 1024
-"""Bytes of a form: a mail of 10 MB in base64, and what goes with it."""
+"""Most bytes of a form: a mail of 10 MB in base64, and the other fields."""
 
 NOTICES = 100
-"""Notices that are kept at once; each is shown by the page that an action leads to."""
+"""Most notices in memory; each is shown by the page to which an action redirects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Which stack the console looks at, and as whom."""
+    """The stack that the console shows, and the caller's identity."""
 
     stack: str
     region: str
@@ -46,15 +46,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where pages get what they show."""
+    """The pages' sources of data."""
 
     place: Place
     api: Api
     health: Health
     requests: RequestLog
-    dead_letters: DeadLetterDesk
+    dead_letters: DeadLetterSource
     mails: Mails | None
-    """None on AWS, where nobody can see what SES took."""
+    """None on AWS, where SES does not show its mail."""
     runbook: str
     """The text of docs/runbook.md."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -62,7 +62,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What an action came to: a sentence, or its trouble, and what else its page wants to show."""
+    """Result of an action: a sentence or a trouble, and further data for its page."""
 
     text: str = ""
     trouble: Trouble | None = None
@@ -73,7 +73,7 @@ type Form = Mapping[str, str]
 
 
 class Console:
-    """What the pages work with: sources, templates, notices, and the forms' token."""
+    """Dependencies of the pages: sources, templates, notices, and the forms' token."""
 
     def __init__(self, sources: Sources, token: Token) -> None:
         self.sources = sources
@@ -98,7 +98,7 @@ class Console:
         return HTMLResponse(text, http_status)
 
     def go(self, url: str, notice: Notice | None = None) -> RedirectResponse:
-        """Lead on to another page of ours, which shows the notice."""
+        """Redirect to another page of the console, which shows the notice."""
         if notice:
             key = uuid4().hex
             self._notices[key] = notice
@@ -109,30 +109,32 @@ class Console:
         return RedirectResponse(url, 303)
 
     def outcome(self, answer: Answer[Any], text: str) -> Notice:
-        """Say what an action came to."""
+        """Return the notice of an action's result."""
         return Notice(trouble=answer.trouble) if answer.trouble else Notice(text, value=answer.value)
 
     def form(self, act: Callable[[Request, Form], Response]) -> Callable[[Request], Any]:
-        """Make the endpoint of a form: it is read whole, and must carry the token."""
+        """Return the endpoint of a form, which reads it and checks its token."""
 
         async def endpoint(request: Request) -> Response:
             body = bytearray()
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_FORM:
-                    return self._sorry(request, 413, "That is more than a form may hold.")
+                    return self._error_page(request, 413, "The form is too large.")
             try:
                 form = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100))
-            except ValueError:  # no UTF-8, or too many fields
-                return self._sorry(request, 400, "That form cannot be read.")
+            except ValueError:  # invalid UTF-8, or too many fields
+                return self._error_page(request, 400, "The form cannot be read.")
             if not self.token.fits(form.pop("token", "")):
-                return self._sorry(request, 403, "This form is of an earlier run of the console: load its page again, and repeat it.")
+                return self._error_page(
+                    request, 403, "The console was restarted since this form was loaded: reload its page and repeat it."
+                )
             return await run_in_threadpool(act, request, form)
 
         return endpoint
 
-    def _sorry(self, request: Request, status: int, text: str) -> HTMLResponse:
-        return self.page(request, "sorry.html", http_status=status, text=text)
+    def _error_page(self, request: Request, status: int, text: str) -> HTMLResponse:
+        return self.page(request, "error.html", http_status=status, text=text)
 
 
 @cache
@@ -153,13 +155,13 @@ def _templates() -> Environment:
 
 
 def query_with(params: Mapping[str, str], **changes: Any) -> str:
-    """Return the query of the page with some fields changed; an empty value leaves a field out."""
+    """Return the query of the page with some fields changed; an empty value removes a field."""
     kept = {name: value for name, value in {**params, **changes}.items() if value not in (None, "") and name != "said"}
     return f"?{urlencode(kept)}" if kept else "?"
 
 
 def moment(text: Any) -> datetime | None:
-    """Read a time of the API's; None where it is none."""
+    """Parse a time from the API; return None if it is not one."""
     if isinstance(text, datetime):
         return text
     try:
@@ -170,7 +172,7 @@ def moment(text: Any) -> datetime | None:
 
 
 def clock(value: Any) -> str:
-    """Write a moment in UTC."""
+    """Format a time in UTC."""
     read = moment(value)
     return f"{read.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if read else str(value or "")
 
@@ -179,7 +181,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def ago(value: Any, now: datetime) -> str:
-    """Write how long ago a moment was, or how far ahead it is."""
+    """Format a time relative to `now`, past or future."""
     read = moment(value)
     if read is None:
         return ""
@@ -191,7 +193,7 @@ def ago(value: Any, now: datetime) -> str:
 
 
 def size(number: int) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes."""
     for unit, name in ((1024 * 1024, "MB"), (1024, "KB")):
         if number >= unit:
             return f"{number / unit:.1f} {name}"
@@ -199,11 +201,11 @@ def size(number: int) -> str:
 
 
 def external(url: Any) -> str:
-    """Return an address of another site if it is one that a browser may open, else nothing."""
+    """Return an external URL if a browser may open it, else an empty text."""
     return str(url) if str(url).startswith("https://") else ""
 
 
 def hint_parts(hint: Any) -> tuple[str, str]:
-    """Part a hint into who must act and what that is; `Nobody:` is somebody too."""
+    """Split a hint into who must act and what to do; `Nobody:` counts as one."""
     who, colon, what = str(hint or "").partition(": ")
     return (who, what) if colon and who in ("Caller", "Tenant", "Operator", "Nobody") else ("", str(hint or ""))

@@ -3,7 +3,7 @@
 import pytest
 
 from mailer_ops.console.sources.answers import Trouble
-from mailer_ops.console.sources.dead_letters import Chosen
+from mailer_ops.console.sources.dead_letters import Selection
 from support.console_site import PAGES, Site, elements, tags, words
 from support.fakes.console import FakeApi, Platform, error
 
@@ -32,7 +32,7 @@ FIRST_STEPS = {
     "/inbox": "make tenant NAME=acme",
     "/tenants/newco": "Onboard newco",
     "/messages?tenant=newco": "Compose a mail",
-    "/tenants/newco/suppressions": "Nobody is suppressed",
+    "/tenants/newco/suppressions": "No address is suppressed",
     "/tenants/newco/statistics": "Compose a mail",
 }
 
@@ -163,7 +163,7 @@ def test_a_story_without_the_log_still_tells_what_the_record_knows(busy: Site) -
     busy.platform.log.trouble = DENIED
     said = words(busy.get("/tenants/acme/messages/invoice-2026-0117").text)
     assert "SES accepted it" in said
-    assert "Without the steps in between" in said
+    assert "Without the intermediate steps" in said
 
 
 def test_a_page_of_something_open_looks_again(busy: Site) -> None:
@@ -258,7 +258,7 @@ def test_a_suppression_is_put_and_lifted(busy: Site) -> None:
 
 def test_a_request_is_cancelled(busy: Site) -> None:
     """One that waits."""
-    assert "It is withdrawn" in words(busy.follow(busy.post("/tenants/hooli/messages/welcome-88213/cancel")).text)
+    assert "The request is cancelled" in words(busy.follow(busy.post("/tenants/hooli/messages/welcome-88213/cancel")).text)
 
 
 @pytest.mark.parametrize(("outcome", "sent"), [("sent", True), ("resend", False)])
@@ -274,7 +274,7 @@ def test_dead_letters_are_redriven_with_what_became_of_each(busy: Site) -> None:
     """Only those that were chosen."""
     desk_page = busy.post("/dead-letters/redrive", {"tenant": "acme", "reason": "processing_crashed"})
     page = busy.follow(desk_page)
-    while "At it" in words(page.text):
+    while "In progress" in words(page.text):
         page = busy.follow(desk_page)
     assert "Done: 1 redriven." in words(page.text)
     assert len(busy.platform.letters.lying) == 3
@@ -284,7 +284,7 @@ def test_a_drop_must_name_what_it_drops(busy: Site) -> None:
     """Not the whole queue by a slip."""
     assert "Nothing was dropped" in words(busy.follow(busy.post("/dead-letters/drop")).text)
     assert len(busy.platform.letters.lying) == 4
-    assert Chosen(reason=" ".strip()).everything
+    assert Selection(reason=" ".strip()).everything
 
 
 # ── compose and inbox ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -365,7 +365,7 @@ def test_a_file_comes_as_a_download_whatever_it_claims_to_be(busy: Site) -> None
 def test_on_aws_there_is_no_inbox() -> None:
     """And the menu has none."""
     site = Site(Platform(mails=None, is_local=False))
-    assert "local AWS alone" in words(site.get("/inbox").text)
+    assert "Only the local AWS has an inbox" in words(site.get("/inbox").text)
     assert "/inbox" not in {attributes.get("href") for attributes in tags(site.get("/now").text, "a")}
 
 

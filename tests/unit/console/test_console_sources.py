@@ -18,7 +18,7 @@ from mailer_ops.adapters.outcome_log import CloudWatchLog
 from mailer_ops.console.sources import requests
 from mailer_ops.console.sources.answers import ask
 from mailer_ops.console.sources.api import SignedApi, path_of, query_of
-from mailer_ops.console.sources.dead_letters import Chosen, StackDeadLetters
+from mailer_ops.console.sources.dead_letters import Selection, StackDeadLetters
 from mailer_ops.console.sources.health import OUTCOMES, AwsHealth, Window
 from mailer_ops.console.sources.requests import CloudWatchRequestLog
 from mailer_ops.operations.dead_letters import DeadLetterDependencies
@@ -165,7 +165,7 @@ def test_queues_are_counted_by_what_their_messages_do() -> None:
     kinds = {"": "3", "NotVisible": "2", "Delayed": "1"}
     client = Client(attributes={f"ApproximateNumberOfMessages{kind}": count for kind, count in kinds.items()})
     [queue] = health(client).queues().value or []
-    assert (queue.waiting, queue.under_way, queue.delayed) == (3, 2, 1)
+    assert (queue.waiting, queue.in_flight, queue.delayed) == (3, 2, 1)
 
 
 def test_alarms_that_are_on_are_listed_with_their_section_of_the_runbook() -> None:
@@ -239,7 +239,7 @@ def test_work_goes_on_by_itself_and_tells_its_end() -> None:
     platform = Platform()
     platform.letters.lying = [dead_letter("acme", f"r{number}", None, handle=str(number)) for number in range(3)]
     desk = platform.sources().dead_letters
-    work = desk.start("redrive", Chosen(tenant="acme"))
+    work = desk.start("redrive", Selection(tenant="acme"))
     wait_for(work)
     assert work.counts == [("redriven", 3)]
     assert desk.work(work.id) is work
@@ -262,7 +262,7 @@ def test_work_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         raise client_error("AccessDenied")
         yield
 
-    work = StackDeadLetters("tenantmail", denied).start("drop", Chosen(tenant="acme"))
+    work = StackDeadLetters("tenantmail", denied).start("drop", Selection(tenant="acme"))
     wait_for(work)
     assert work.trouble
     assert "lack a right" in work.trouble.text

@@ -16,8 +16,8 @@ from mailer_ops.console.pages.compose import request_of
 from mailer_ops.console.sources.health import Window
 from mailer_ops.console.views import rates, runbook, samples
 from mailer_ops.console.views.charts import HEIGHT, bars, round_up
-from mailer_ops.console.views.mail import subject_of, take_apart
-from mailer_ops.console.views.story import is_open, tell
+from mailer_ops.console.views.mail import parse_mail, subject_of
+from mailer_ops.console.views.timeline import is_open, timeline
 from mailer_ops.console.web import ago, clock, external, hint_parts, query_with, size
 from mailer_ops.operations.request_log import LoggedState
 from support.fakes.console import NOW, error, record, written
@@ -76,7 +76,7 @@ def state(status: str, minutes: float, **more: Any) -> LoggedState:
 
 
 def titles(shown: Any, states: list[LoggedState] | None = None, recipients: list[Any] | None = None) -> list[str]:
-    return [event.title for event in tell(shown, states or [], recipients or [])]
+    return [event.title for event in timeline(shown, states or [], recipients or [])]
 
 
 def test_what_ses_answered_and_what_was_recorded_is_one_event() -> None:
@@ -88,7 +88,7 @@ def test_what_ses_answered_and_what_was_recorded_is_one_event() -> None:
 def test_the_same_deferral_again_and_again_is_counted() -> None:
     """Another reason begins anew."""
     waits = [state("deferred", minutes, code="throttled") for minutes in (1, 2, 3)] + [state("deferred", 4, code="daily_quota_exceeded")]
-    events = tell(record("acme", "r", "deferred", timedelta()), waits, [])
+    events = timeline(record("acme", "r", "deferred", timedelta()), waits, [])
     assert [(event.text, event.times) for event in events[1:]] == [("throttled", 3), ("daily_quota_exceeded", 1)]
 
 
@@ -96,23 +96,23 @@ def test_what_is_to_come_stands_last() -> None:
     """The next try of what is deferred, and of an unknown that is sent again."""
     later = written(NOW + timedelta(hours=1))
     deferred = record("acme", "r", "deferred", timedelta(), dueAt=later, error=error("throttled"))
-    assert titles(deferred) == ["Accepted", "Deferred", "It is tried again"]
-    assert titles(record("acme", "r", "unknown", timedelta(), dueAt=later))[-1] == "It is sent again, as onUnknown asks"
+    assert titles(deferred) == ["Accepted", "Deferred", "Retry"]
+    assert titles(record("acme", "r", "unknown", timedelta(), dueAt=later))[-1] == "Resend, by onUnknown"
 
 
 def test_a_resolution_and_a_withdrawal_name_who_did_it() -> None:
     """The name given, and the IAM identity."""
     word = {"outcome": "resend", "by": "ann", "why": "nothing came", "at": written(NOW), "principal": "arn:x"}
-    resolved = tell(record("acme", "r", "queued", timedelta(hours=1), resolution=word), [], [])
+    resolved = timeline(record("acme", "r", "queued", timedelta(hours=1), resolution=word), [], [])
     assert (resolved[-1].title, resolved[-1].who, resolved[-1].text) == ("Resolved: send it again", "ann (arn:x)", "nothing came")
-    withdrawn = tell(record("acme", "r", "cancelled", timedelta(), cancelledBy="arn:y"), [], [])
+    withdrawn = timeline(record("acme", "r", "cancelled", timedelta(), cancelledBy="arn:y"), [], [])
     assert withdrawn[-1].who == "arn:y"
 
 
 def test_what_was_left_out_is_said() -> None:
     """Suppressed recipients."""
-    [accepted, *_] = tell(record("acme", "r", "sent", timedelta(), recipients=3, suppressed=1), [], [])
-    assert accepted.text == "3 recipients; 1 of them left out: suppressed"
+    [accepted, *_] = timeline(record("acme", "r", "sent", timedelta(), recipients=3, suppressed=1), [], [])
+    assert accepted.text == "3 recipients; 1 suppressed"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_mail_is_taken_apart() -> None:
     """Its text, HTML, files and decoded headers."""
     mail = a_mail()
     mail.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="Rechnung ä.pdf")
-    shown = take_apart(mail.as_bytes())
+    shown = parse_mail(mail.as_bytes())
     assert (shown.subject, shown.text, shown.remote) == ("Grüße", "the text\n", True)
     assert [(file.filename, file.content) for file in shown.files] == [("Rechnung ä.pdf", b"%PDF")]
     assert subject_of(mail.as_bytes().replace(b"\n", b"\r\n")) == "Grüße"
@@ -150,7 +150,7 @@ def test_images_that_a_mail_brings_are_put_into_its_html() -> None:
     mail = a_mail()
     [_, html] = list(mail.iter_parts())
     html.add_related(b"\x89PNG", maintype="image", subtype="png", cid="<logo>")
-    assert 'src="data:image/png;base64,iVBORw=="' in str(take_apart(mail.as_bytes()).html)
+    assert 'src="data:image/png;base64,iVBORw=="' in str(parse_mail(mail.as_bytes()).html)
 
 
 def test_no_other_type_gets_into_the_html() -> None:
@@ -158,7 +158,7 @@ def test_no_other_type_gets_into_the_html() -> None:
     mail = a_mail()
     [_, html] = list(mail.iter_parts())
     html.add_related(b"<svg/>", maintype="image", subtype="svg+xml", cid="<logo>")
-    assert "data:" not in str(take_apart(mail.as_bytes()).html)
+    assert "data:" not in str(parse_mail(mail.as_bytes()).html)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_what_would_be_loaded_from_elsewhere_is_seen(html: str, is_so: bool) -> 
     """A link is not loaded."""
     mail = EmailMessage()
     mail.set_content(html, subtype="html")
-    assert take_apart(mail.as_bytes()).remote is is_so
+    assert parse_mail(mail.as_bytes()).remote is is_so
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_would_be_loaded_from_elsewhere_is_seen(html: str, is_so: bool) -> 
 )
 def test_a_mail_that_is_none_is_shown_all_the_same(raw: bytes) -> None:
     """As far as it goes."""
-    assert take_apart(raw).subject == ""
+    assert parse_mail(raw).subject == ""
 
 
 # ── rates ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

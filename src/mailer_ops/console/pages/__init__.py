@@ -1,1 +1,1 @@
-"""The screens, a module each."""
+"""The pages, one module per screen."""

@@ -1,4 +1,4 @@
-"""Compose: write a request, see the mail that it becomes, send it as a tenant, and take the call home as code."""
+"""Compose: write a request, preview its mail, send it as a tenant, and copy the call as code."""
 
 import json
 from collections import OrderedDict
@@ -13,11 +13,11 @@ from starlette.responses import Response
 from mailer_ops.console.sources.answers import Answer, Trouble
 from mailer_ops.console.sources.api import Json, path_of
 from mailer_ops.console.views import samples
-from mailer_ops.console.views.mail import Shown, take_apart
+from mailer_ops.console.views.mail import ParsedMail, parse_mail
 from mailer_ops.console.web import Console, Form, Notice
 
 KEPT = 20
-"""Previews whose frames can still be loaded."""
+"""Most previews in memory; older ones can no longer be loaded."""
 
 FIELDS = ("tenant", "requestId", "to", "cc", "bcc", "replyTo", "subject", "text", "html", "sendAt", "onUnknown", "files", "json")
 
@@ -25,26 +25,26 @@ EXAMPLE = {"subject": "Hello from the console", "text": "Hello,\n\nthis is a tes
 
 
 class Previews:
-    """The mails that were previewed last, for the frames that show their HTML."""
+    """The latest previews, for the frames that show their HTML."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Shown] = OrderedDict()
+        self._kept: OrderedDict[str, ParsedMail] = OrderedDict()
 
-    def keep(self, shown: Shown) -> str:
-        """Keep a mail; return the id that its frame asks for."""
+    def keep(self, shown: ParsedMail) -> str:
+        """Store a mail; return its id, which the URL of its frame contains."""
         key = uuid4().hex
         self._kept[key] = shown
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return key
 
-    def get(self, key: str) -> Shown | None:
-        """Return a mail that is still kept."""
+    def get(self, key: str) -> ParsedMail | None:
+        """Return a stored mail; None if it was dropped."""
         return self._kept.get(key)
 
 
 def compose(request: Request, console: Console) -> Response:
-    """Show the form, for a tenant if one is named: its mail goes to its own from-address, until somebody else is named."""
+    """Show the form; if a tenant is given, the default recipient is its from-address."""
     tenant_id = request.query_params.get("tenant", "").strip()
     typed = {**dict.fromkeys(FIELDS, ""), **EXAMPLE, "tenant": tenant_id}
     if tenant_id:
@@ -54,7 +54,7 @@ def compose(request: Request, console: Console) -> Response:
 
 
 def submit(request: Request, form: Form, console: Console, previews: Previews) -> Response:
-    """Preview what was written, or send it."""
+    """Preview the mail, or send it."""
     typed = {name: form.get(name, "") for name in FIELDS}
     tenant_id = typed["tenant"].strip()
     try:
@@ -65,7 +65,7 @@ def submit(request: Request, form: Form, console: Console, previews: Previews) -
         wanted = {"requestId": f"console-{uuid4().hex[:12]}", **wanted}
         answer = console.sources.api.call("POST", path_of(tenant_id, "messages"), wanted)
         if answer.value:
-            return console.go(path_of(tenant_id, "messages", answer.value["requestId"]), Notice("It is accepted."))
+            return console.go(path_of(tenant_id, "messages", answer.value["requestId"]), Notice("The request is accepted."))
         return console.page(
             request, "compose.html", http_status=400, typed=typed, trouble=answer.trouble, **_code(console, tenant_id, wanted)
         )
@@ -84,7 +84,7 @@ def submit(request: Request, form: Form, console: Console, previews: Previews) -
 
 
 def _code(console: Console, tenant_id: str, wanted: Json) -> Json:
-    """Return the call in every form that somebody may want to take along; files are shortened for reading, in none that is copied."""
+    """Return the call as JSON, as a curl command and as Python."""
     api, region = console.sources.api, console.sources.api.region
     return {
         "request_json": json.dumps(wanted, indent=2, ensure_ascii=False),
@@ -93,16 +93,16 @@ def _code(console: Console, tenant_id: str, wanted: Json) -> Json:
     }
 
 
-def _shown(answer: Answer[Any]) -> Shown | None:
+def _shown(answer: Answer[Any]) -> ParsedMail | None:
     mime = (answer.value or {}).get("mime")
-    return take_apart(mime.encode()) if mime else None
+    return parse_mail(mime.encode()) if mime else None
 
 
 def request_of(typed: Form) -> Json:
-    """Make the request that a form stands for; what the API would refuse is left for it to refuse.
+    """Build the request of a form; the API validates it.
 
     Raises:
-        ValueError: a field cannot be read at all; the text says which.
+        ValueError: a field cannot be parsed; the text names it.
     """
     if typed["json"].strip():
         return _object(typed["json"], "The JSON")
@@ -121,16 +121,16 @@ def _object(text: str, what: str) -> Json:
     except ValueError as fault:
         raise ValueError(f"{what} cannot be read: {fault}.") from None
     if not isinstance(read, dict):
-        raise ValueError(f"{what} must be an object.")  # noqa: TRY004 - one kind of fault for a form
+        raise ValueError(f"{what} must be an object.")  # noqa: TRY004 - one error type for a form
     return read
 
 
 def _mailboxes(line: str) -> list[Json]:
-    """Read a line of addresses as a mail program takes them: `Jo Ünger <jo@example.com>, ann@example.com`."""
+    """Parse a line of addresses as mail programs do: `Jo Ünger <jo@example.com>, ann@example.com`."""
     found = getaddresses([line], strict=False)
     return [{"email": email, **({"name": name} if name else {})} for name, email in found if email or name]
 
 
 def written(boxes: list[Json]) -> str:
-    """Write addresses as a mail program does."""
+    """Format addresses as mail programs do."""
     return ", ".join(str(Address(box.get("name", ""), addr_spec=box["email"])) for box in boxes)

@@ -1,4 +1,4 @@
-"""Dead letters: what lies there by reason and tenant, and what became of each that was redriven or dropped."""
+"""Dead letters by reason and tenant, and the results of a redrive or drop."""
 
 from collections import Counter
 from typing import cast
@@ -6,27 +6,27 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mailer_ops.console.sources.dead_letters import Action, Chosen
+from mailer_ops.console.sources.dead_letters import Action, Selection
 from mailer_ops.console.web import Console, Form, Notice
 
 LISTED = 200
 
 REASONS = {
-    "invalid_request": "It cannot be read, and not even its ids can. Tell the producer, then drop it.",
-    "request_id_reused": "Other content came under an id that is taken. Tell the producer, then drop it; the first is untouched.",
-    "producer_not_allowed": "A producer asked for a tenant that ProducerTenants denies it. Drop it, or correct that and redrive.",
-    "processing_crashed": "The worker died or failed on it again and again. Find the cause in the logs, deploy the fix, redrive.",
+    "invalid_request": "Neither the request nor its ids can be read. Tell the producer, then drop it.",
+    "request_id_reused": "Its id was already used with other content. Tell the producer, then drop it; the first request is not affected.",
+    "producer_not_allowed": "Its producer may not send for this tenant (ProducerTenants). Drop it, or correct the parameter and redrive.",
+    "processing_crashed": "The worker crashed on it repeatedly. Find the cause in the logs, deploy the fix, redrive.",
     "moved_by_sqs": "SQS moved it after its last receive, as in a long outage. Redrive.",
 }
-"""What each reason means, and what to do: docs/runbook.md, in a line."""
+"""Meaning of each reason and what to do; a short form of docs/runbook.md."""
 
 
 def dead_letters(request: Request, console: Console) -> Response:
-    """List what lies there."""
-    chosen = Chosen(**{name: request.query_params.get(name, "").strip() for name in ("tenant", "reason", "request")})
+    """List the dead letters."""
+    chosen = Selection(**{name: request.query_params.get(name, "").strip() for name in ("tenant", "reason", "request")})
     answer = console.sources.dead_letters.read()
     letters, cut = answer.value or ([], False)
-    fitting = [letter for letter in letters if chosen(letter)]
+    matching = [letter for letter in letters if chosen(letter)]
     groups = Counter((letter.reason, letter.tenant_id) for letter in letters)
     return console.page(
         request,
@@ -35,24 +35,24 @@ def dead_letters(request: Request, console: Console) -> Response:
         chosen=chosen,
         total=len(letters),
         groups=sorted(groups.items(), key=lambda group: (-group[1], group[0])),
-        letters=fitting[:LISTED],
-        fitting=len(fitting),
+        letters=matching[:LISTED],
+        matching=len(matching),
         cut=cut,
         meanings=REASONS,
     )
 
 
 def start(_: Request, form: Form, console: Console, action: str) -> Response:
-    """Begin to redrive or drop what was chosen, and go to the page that follows it."""
-    chosen = Chosen(**{name: form.get(name, "").strip() for name in ("tenant", "reason", "request")})
+    """Start a redrive or drop of the selection, and redirect to its progress page."""
+    chosen = Selection(**{name: form.get(name, "").strip() for name in ("tenant", "reason", "request")})
     if action == "drop" and chosen.everything:
-        return console.go("/dead-letters", Notice("Nothing was dropped: choose a tenant, a reason or a request first."))
+        return console.go("/dead-letters", Notice("Nothing was dropped: select a tenant, a reason or a request first."))
     return console.go(f"/dead-letters/work/{console.sources.dead_letters.start(cast(Action, action), chosen).id}")
 
 
 def work(request: Request, console: Console) -> Response:
-    """Show how far work has come; it goes on without its page."""
+    """Show the progress of a redrive or drop, which goes on if its page is closed."""
     found = console.sources.dead_letters.work(request.path_params["work"])
     if found is None:
-        return console.page(request, "sorry.html", http_status=404, text="There is no such work: the console was started anew since.")
+        return console.page(request, "error.html", http_status=404, text="This redrive or drop is unknown: the console was restarted.")
     return console.page(request, "work.html", work=found, results=list(found.results))

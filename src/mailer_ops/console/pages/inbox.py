@@ -1,4 +1,4 @@
-"""Inbox: the mails that the local SES has accepted, newest first; and any mail's HTML in a frame that can do nothing."""
+"""Inbox: the mails that the local SES has accepted, newest first, and their HTML in a sandboxed frame."""
 
 from urllib.parse import quote
 
@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, Response
 from mailer_ops.console.pages.compose import Previews
 from mailer_ops.console.safety import mail_headers
 from mailer_ops.console.sources.mails import AcceptedMail
-from mailer_ops.console.views.mail import Shown, subject_of, take_apart
+from mailer_ops.console.views.mail import ParsedMail, parse_mail, subject_of
 from mailer_ops.console.web import Console
 
 PAGE = 50
@@ -16,14 +16,14 @@ VIEWS = ("rendered", "text", "headers", "source")
 
 
 def inbox(request: Request, console: Console) -> Response:
-    """List the mails; the list looks again by itself."""
+    """List the mails; the list refreshes automatically."""
     if console.sources.mails is None:
         return console.page(request, "no_inbox.html")
     wanted = request.query_params.get("q", "").strip().lower()
     try:
         found = console.sources.mails.newest()
     except OSError:
-        return console.page(request, "sorry.html", http_status=502, text="The local AWS does not answer: `make up` starts it.")
+        return console.page(request, "error.html", http_status=502, text="The local AWS does not answer: `make up` starts it.")
     listed = []
     for mail in found:
         subject = _subject(mail)
@@ -60,40 +60,40 @@ def mail(request: Request, console: Console) -> Response:
     )
 
 
-def _find(request: Request, console: Console) -> tuple[AcceptedMail | None, Shown | None]:
+def _find(request: Request, console: Console) -> tuple[AcceptedMail | None, ParsedMail | None]:
     number = request.path_params["number"]
     try:
         mails = console.sources.mails.newest() if console.sources.mails else []
         accepted = next((mail for mail in mails if mail.number == number), None)
-        return accepted, take_apart(accepted.raw()) if accepted else None
+        return accepted, parse_mail(accepted.raw()) if accepted else None
     except OSError:
         return None, None
 
 
 def _gone(request: Request, console: Console) -> Response:
-    return console.page(request, "sorry.html", http_status=404, text="There is no such mail: the local AWS was started anew since.")
+    return console.page(request, "error.html", http_status=404, text="There is no such mail: the local AWS was restarted.")
 
 
 def mail_html(request: Request, console: Console) -> Response:
-    """Give a mail's HTML to its frame."""
+    """Return a mail's HTML for its frame."""
     _, shown = _find(request, console)
     return framed(request, shown)
 
 
 def preview_html(request: Request, previews: Previews) -> Response:
-    """Give a preview's HTML to its frame."""
+    """Return a preview's HTML for its frame."""
     return framed(request, previews.get(request.path_params["key"]))
 
 
-def framed(request: Request, shown: Shown | None) -> Response:
-    """Answer a mail's HTML as it came, with a policy that lets it do nothing."""
+def framed(request: Request, shown: ParsedMail | None) -> Response:
+    """Return a mail's HTML unchanged, with a Content-Security-Policy that blocks all its actions."""
     if shown is None or shown.html is None:
         return HTMLResponse("", 404)
     return HTMLResponse(shown.html, headers=dict(mail_headers(remote_images="images" in request.query_params)))
 
 
 def attachment(request: Request, console: Console) -> Response:
-    """Give an attachment as a download, whatever type it claims."""
+    """Return an attachment as a download, regardless of its type."""
     _, shown = _find(request, console)
     number = request.path_params["file"]
     file = next((file for file in shown.files if file.number == number), None) if shown else None
@@ -104,7 +104,7 @@ def attachment(request: Request, console: Console) -> Response:
 
 
 def source(request: Request, console: Console) -> Response:
-    """Give the very bytes as a download."""
+    """Return the raw mail as a download."""
     accepted, _ = _find(request, console)
     if accepted is None:
         return _gone(request, console)

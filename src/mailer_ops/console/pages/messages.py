@@ -1,4 +1,4 @@
-"""Messages: those of a tenant by status, all tenants' by the log, one request's story, and what may be done about it."""
+"""Messages of a tenant by status, of all tenants from the log, one request's timeline, and its actions."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +12,21 @@ from mailer.domain.delivery import Status
 from mailer_ops.console.sources.answers import Answer
 from mailer_ops.console.sources.api import Json, path_of
 from mailer_ops.console.sources.requests import Logged
-from mailer_ops.console.views.story import is_open, tell
+from mailer_ops.console.views.timeline import is_open, timeline
 from mailer_ops.console.web import Console, Form, Notice, moment
 from mailer_ops.operations.request_log import LoggedState, read_log
 
 PAGE = 50
 HOURS = (1, 3, 12, 24, 72)
 SEARCHED = timedelta(days=3)
-"""How far back the log is searched for an id without a tenant."""
+"""Span of the log that is searched for an id without a tenant."""
 
 AFTER = timedelta(minutes=5)
-"""Log lines may be this much later than the record's last change."""
+"""Most delay of log lines after the record's last change."""
 
 
 def messages(request: Request, console: Console) -> Response:
-    """List a tenant's requests, newest first; without a tenant, what the log knows of everybody's."""
+    """List a tenant's requests, newest first; without a tenant, those of all tenants from the log."""
     params = request.query_params
     tenant_id, status = params.get("tenant", "").strip(), params.get("status", "")
     shown: Json = {"tenant": tenant_id, "status": status, "statuses": list(Status)}
@@ -40,14 +40,14 @@ def messages(request: Request, console: Console) -> Response:
 
 
 def _newest(log: Answer[Logged], status: str) -> list[LoggedState]:
-    """Return the newest state of each request, the latest first."""
+    """Return the newest state of each request, newest first."""
     newest = read_log(log.value.lines).newest.values() if log.value else []
     fitting = [state for state in newest if status in ("", state.status)]
     return sorted(fitting, key=lambda state: state.at, reverse=True)[: PAGE * 4]
 
 
 def message(request: Request, console: Console) -> Response:
-    """Tell one request's story."""
+    """Show one request and its timeline."""
     tenant_id, request_id, api = request.path_params["tenant"], request.path_params["request"], console.sources.api
     path = path_of(tenant_id, "messages", request_id)
     with ThreadPoolExecutor(3) as together:
@@ -66,7 +66,7 @@ def message(request: Request, console: Console) -> Response:
         request_id=request_id,
         answer=found.result(),
         record=record,
-        events=tell(record, states, recipients) if record else [],
+        events=timeline(record, states, recipients) if record else [],
         recipients=recipients,
         feedback=feedback.result(),
         log=log,
@@ -93,26 +93,30 @@ def _accepted(record: Json | None, console: Console) -> int | None:
         return None
 
 
-SAID: Mapping[str, str] = {"cancel": "It is withdrawn.", "sent": "It counts as sent.", "resend": "It is sent again."}
+RESULTS: Mapping[str, str] = {
+    "cancel": "The request is cancelled.",
+    "sent": "The request counts as sent.",
+    "resend": "It is sent again.",
+}
 
 
 def act(request: Request, form: Form, console: Console, action: str) -> Response:
-    """Withdraw a request, or resolve an unknown."""
+    """Cancel a request, or resolve an unknown."""
     path = path_of(request.path_params["tenant"], "messages", request.path_params["request"])
     if action == "cancel":
-        answer, said = console.sources.api.call("POST", f"{path}/cancel"), SAID["cancel"]
+        answer, said = console.sources.api.call("POST", f"{path}/cancel"), RESULTS["cancel"]
     else:
         names = ("outcome", "by", "why", *(["messageId"] if form.get("outcome") == "sent" else []))
         word = {name: form[name].strip() for name in names if form.get(name, "").strip()}
-        answer, said = console.sources.api.call("POST", f"{path}/resolve", word), SAID.get(form.get("outcome", ""), "")
+        answer, said = console.sources.api.call("POST", f"{path}/resolve", word), RESULTS.get(form.get("outcome", ""), "")
     return console.go(f"{path}#outcome", console.outcome(answer, said))
 
 
-# ── the search in the head of every page ────────────────────────────────────────────────────────────────────────────────
+# ── the search in the header of every page ────────────────────────────────────────────────────────────────────────────────
 
 
 def find(request: Request, console: Console) -> Response:
-    """Go to what an id names: tenant/request, a tenant, a requestId or SES's messageId."""
+    """Redirect to the page of an id: tenant/request, a tenant, a requestId or SES's messageId."""
     wanted = request.query_params.get("q", "").strip()
     if page := _named(wanted, request.query_params.get("tenant", ""), console):
         return console.go(page)
@@ -126,7 +130,7 @@ def find(request: Request, console: Console) -> Response:
 
 
 def _named(wanted: str, tenant_id: str, console: Console) -> str:
-    """Return the page of what is named outright; nothing where the log has to be searched."""
+    """Return the page of an unambiguous id; empty if the log must be searched."""
     if not wanted:
         return "/messages"
     if tenant_id:
@@ -138,7 +142,7 @@ def _named(wanted: str, tenant_id: str, console: Console) -> str:
 
 
 def _search(console: Console, wanted: str) -> Answer[Logged]:
-    """Look for a requestId first, which the log's own filter finds, then for a messageId among all lines."""
+    """Search for a requestId first, with the log's own filter, then for a messageId in all lines."""
     since = console.sources.now() - SEARCHED
     named = '"' not in wanted and "\\" not in wanted
     log = console.sources.requests.read(since, request_id=wanted) if named else Answer(Logged([], [], cut=False))

@@ -1,4 +1,4 @@
-"""Now: what waits, goes out, fails and bounces, the alarms that are on, and whose mail does not go out."""
+"""Now: queues, outcomes, active alarms, and tenants whose mail does not go out."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +21,10 @@ NAMES = {"sent": Status.SENT, "failed": Status.FAILED, "deferred": Status.DEFERR
 
 
 def now(request: Request, console: Console) -> Response:
-    """Show how things are."""
+    """Show the current state of the stack."""
     sources, hours = console.sources, _hours(request)
     window = Window.of(hours, sources.now())
-    with ThreadPoolExecutor(4) as together:  # four services, asked at once
+    with ThreadPoolExecutor(4) as together:  # four services in parallel
         queues = together.submit(sources.health.queues)
         alarms = together.submit(sources.health.alarms)
         counted = together.submit(sources.health.counts, window)
@@ -51,7 +51,7 @@ def _hours(request: Request) -> int:
 
 
 def _counts(counted: Answer[Counts], log: Answer[Logged], window: Window) -> Answer[Counts]:
-    """Return what the metrics count, or the log where they have nothing: an emulator makes no metrics of what functions log."""
+    """Return counts from the metrics, or from the log if there are none: an emulator creates no metrics from logs."""
     if log.value and log.value.states and (counted.value is None or counted.value.empty):
         return Answer(_counted_from(log.value, window))
     return counted

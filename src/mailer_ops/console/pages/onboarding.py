@@ -1,4 +1,4 @@
-"""The onboarding of a tenant: what it sets up in its own AWS account, the config, and the test mail."""
+"""Onboarding of a tenant: the setup of its AWS account, the config, and the test mail."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,18 +10,18 @@ from mailer_ops.console.sources.api import path_of
 from mailer_ops.console.web import Console, Form, Notice
 
 SECRETS = frozenset({"secretAccessKey", "password"})
-"""Fields that are passed on and shown to nobody."""
+"""Fields that are passed to the API and never shown."""
 
 FIELDS = {
     "role": ("roleArn", "region", "fromAddress", "fromName", "configurationSet", "maxSendRate"),
     "key": ("accessKeyId", "secretAccessKey", "region", "fromAddress", "fromName", "configurationSet", "maxSendRate"),
     "smtp": ("host", "port", "username", "password", "fromAddress", "fromName", "tls"),
 }
-"""The fields of a config, by the credentials that it brings."""
+"""Fields of a config, by kind of credentials."""
 
 
 def onboarding(request: Request, console: Console) -> Response:
-    """Show the steps, and how far this tenant has come."""
+    """Show the steps and the tenant's progress."""
     tenant_id, api = request.path_params["tenant"], console.sources.api
     with ThreadPoolExecutor(2) as together:
         steps = together.submit(api.call, "GET", path_of(tenant_id, "provider", "onboarding"))
@@ -48,7 +48,7 @@ def _kind(provider: dict[str, Any] | None) -> str:
 
 
 def template(request: Request, console: Console) -> Response:
-    """Give the CloudFormation template as a file."""
+    """Return the CloudFormation template as a download."""
     tenant_id = request.path_params["tenant"]
     answer = console.sources.api.call("GET", path_of(tenant_id, "provider", "onboarding"))
     if answer.value is None:
@@ -59,7 +59,7 @@ def template(request: Request, console: Console) -> Response:
 
 
 def store(request: Request, form: Form, console: Console) -> Response:
-    """Pass a config on to the API; what was typed comes back for correction, but for its secrets."""
+    """Pass a config to the API; on an error the form keeps its values, except secrets."""
     tenant_id, by = request.path_params["tenant"], form.get("by", "")
     page = f"{path_of(tenant_id)}/onboarding?by={by if by in FIELDS else 'role'}"
     config = _config(form, FIELDS.get(by, FIELDS["role"]))
@@ -77,7 +77,7 @@ def _config(form: Form, fields: tuple[str, ...]) -> dict[str, Any]:
         try:
             config |= {name: read(config[name])} if name in config else {}
         except ValueError:
-            continue  # the API says what is wrong with it
+            continue  # the API reports the error
     if "tls" in fields:
         config.setdefault("tls", "none")
     return config

@@ -1,4 +1,4 @@
-"""Tenants: all of them; and of one its provider, statistics and suppressions."""
+"""List of tenants, and the provider, statistics and suppressions of one."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +14,10 @@ from mailer_ops.console.web import Console, Form, Notice, moment
 
 PAGE = 25
 LOOKED_THROUGH = 10
-"""Pages of a hundred that a search looks through."""
+"""Pages of a hundred tenants that a search reads."""
 
 TOGETHER = 4
-"""Calls for rates at once: more would only wait for the API's own functions."""
+"""Parallel calls for rates: more would only wait for the API's functions."""
 
 STATUSES = ("active", "suspended", "disabled", "unverified")
 REASONS = ("hard_bounce", "soft_bounces", "complaint", "manual", "ses_list")
@@ -31,7 +31,7 @@ VERDICTS = {"verify": "The test mail went out: the config is active.", "disable"
 
 
 def tenants(request: Request, console: Console) -> Response:
-    """List the tenants, or those whose id or from-address holds the search's words."""
+    """List the tenants, or those whose id or from-address contains the search text."""
     params = request.query_params
     wanted, status = params.get("q", "").strip(), params.get("status", "")
     answer, cut = _search(console, wanted, status) if wanted else (_page(console, status, PAGE, params.get("cursor")), False)
@@ -58,7 +58,7 @@ def _page(console: Console, status: str, limit: int, cursor: str | None) -> Answ
 
 
 def _search(console: Console, wanted: str, status: str) -> tuple[Answer[Json], bool]:
-    """Look through the pages; tell whether there are more than were looked through."""
+    """Return the matching tenants of the first pages, and whether there are more pages."""
     found: list[Json] = []
     cursor: str | None = None
     for _ in range(LOOKED_THROUGH):
@@ -77,7 +77,7 @@ def _fits(tenant: Json, wanted: str) -> bool:
 
 
 def _rates(console: Console, tenant_ids: list[str]) -> dict[str, Json]:
-    """Return the sums of a week for each tenant that has any."""
+    """Return the sums of a week, by tenant."""
     with ThreadPoolExecutor(TOGETHER) as together:
         answers = together.map(lambda tenant_id: _statistics(console, tenant_id, "week"), tenant_ids)
         return {
@@ -105,7 +105,7 @@ def _statistics(console: Console, tenant_id: str, span: str) -> Answer[Json]:
 
 
 def tenant(request: Request, console: Console) -> Response:
-    """Show a tenant's provider, what may be done with it, and its latest mail."""
+    """Show a tenant's provider with its actions, and its latest mail."""
     tenant_id, api = request.path_params["tenant"], console.sources.api
     with ThreadPoolExecutor(3) as together:
         provider = together.submit(api.call, "GET", path_of(tenant_id, "provider"))
@@ -125,7 +125,7 @@ def tenant(request: Request, console: Console) -> Response:
 
 
 def act(request: Request, form: Form, console: Console, action: str) -> Response:
-    """Verify, disable, enable or remove a provider, and say what it came to."""
+    """Verify, disable, enable or remove a provider, and report the result."""
     tenant_id, api = request.path_params["tenant"], console.sources.api
     back = f"{path_of(tenant_id)}{'/onboarding' if form.get('back') == 'onboarding' else ''}"
     if action == "delete":
@@ -139,18 +139,18 @@ def _delete(console: Console, tenant_id: str, form: Form) -> Response:
     if form.get("confirm") != tenant_id:
         return console.go(path_of(tenant_id), Notice("Nothing was removed: type the tenant's id to confirm it."))
     answer = console.sources.api.call("DELETE", path_of(tenant_id, "provider"))
-    return console.go(path_of(tenant_id), console.outcome(answer, "The provider was removed; what waited has failed as provider_deleted."))
+    return console.go(path_of(tenant_id), console.outcome(answer, "The provider was removed; waiting mail fails (provider_deleted)."))
 
 
 def statistics(request: Request, console: Console) -> Response:
-    """Show what became of a tenant's mail, by time."""
+    """Show the outcomes of a tenant's mail, by time."""
     tenant_id, span = request.path_params["tenant"], request.query_params.get("span", "week")
     span = span if span in SPANS else "week"
     answer = _statistics(console, tenant_id, span)
     buckets = sorted((answer.value or {}).get("buckets", []), key=lambda bucket: str(bucket["from"]))
     starts, series = rates.series(buckets, ("delivered", "sent", "softBounced", "bounced", "complained", "failed", "unknown", "suppressed"))
     sums = rates.totals(buckets)
-    series["sent"] = [max(0, sent - heard) for sent, heard in zip(series["sent"], map(_heard, buckets), strict=True)]
+    series["sent"] = [max(0, sent - heard) for sent, heard in zip(series["sent"], map(_reported, buckets), strict=True)]
     return console.page(
         request,
         "statistics.html",
@@ -169,10 +169,10 @@ def statistics(request: Request, console: Console) -> Response:
 
 
 _SHOWN = {"softBounced": "soft"}
-"""Series by the name that their colour has."""
+"""Series by the name of their colour."""
 
 
-def _heard(bucket: Json) -> int:
+def _reported(bucket: Json) -> int:
     return sum(int(bucket.get(name, 0)) for name in ("delivered", "bounced", "softBounced", "complained"))
 
 
@@ -180,7 +180,7 @@ def _heard(bucket: Json) -> int:
 
 
 def suppressions(request: Request, console: Console) -> Response:
-    """List the addresses that a tenant's mail does not go to, or look one up."""
+    """List a tenant's suppressed addresses, or look one up."""
     tenant_id, params = request.path_params["tenant"], request.query_params
     reason, email = params.get("reason", ""), params.get("email", "").strip()
     path = path_of(tenant_id, "suppressions")
@@ -205,24 +205,24 @@ def suppressions(request: Request, console: Console) -> Response:
 
 
 def suppress(request: Request, form: Form, console: Console) -> Response:
-    """Put an address on the list, or take it off."""
+    """Suppress an address, or lift its suppression."""
     tenant_id, email = request.path_params["tenant"], form.get("email", "").strip()
     path, page = f"{path_of(tenant_id, 'suppressions')}/{_quoted(email)}", path_of(tenant_id, "suppressions")
     if form.get("action") == "lift":
         answer = console.sources.api.call("DELETE", path, why=form.get("why", ""))
-        return console.go(f"{page}#outcome", console.outcome(answer, f"{email} is off the list: mail goes there again."))
+        return console.go(f"{page}#outcome", console.outcome(answer, f"{email} is off the list: it gets mail again."))
     expires = moment(form.get("expiresAt"))
     body = {"why": form.get("why", ""), **({"expiresAt": expires.isoformat().replace("+00:00", "Z")} if expires else {})}
     answer = console.sources.api.call("PUT", path, body)
-    return console.go(f"{page}#outcome", console.outcome(answer, f"{email} is on the list: no mail of this tenant goes there."))
+    return console.go(f"{page}#outcome", console.outcome(answer, f"{email} is on the list: it gets no more mail of this tenant."))
 
 
 def _quoted(email: str) -> str:
-    """Write an address as a step of a path; `.` and `..` would be no steps."""
+    """Quote an address as a path segment, including `.` and `..`."""
     return path_of("x", email).rpartition("/")[2] if email.strip(".") else "%20"
 
 
 def onboard(request: Request, console: Console) -> Response:
-    """Lead to the wizard of the tenant that was named."""
+    """Redirect to the onboarding page of a tenant."""
     tenant_id = request.query_params.get("tenant", "").strip()
     return console.go(f"{path_of(tenant_id)}/onboarding" if tenant_id else f"/tenants{query_of({})}")

@@ -1,1 +1,1 @@
-"""What the console asks: each source answers with a value, or with the trouble that it had."""
+"""Sources of data: each returns a value or its trouble."""

@@ -1,4 +1,4 @@
-"""An answer: what a source found, or the trouble that it had, in a sentence for the page."""
+"""The result of a source: a value, or a trouble with a sentence for the page."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ type Kind = Literal["denied", "missing", "refused", "unreached"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why there is nothing to show: IAM denies it, there is no such thing, it was refused, or nobody answered."""
+    """Why there is no value: denied by IAM, not found, rejected, or not reachable."""
 
     kind: Kind
     text: str
     code: str = ""
     hint: str = ""
     faults: Sequence[tuple[str, str]] = ()
-    """The path of each field at fault, and what is wrong with it."""
+    """Path and problem of each invalid field."""
 
     @property
     def title(self) -> str:
@@ -33,14 +33,14 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Answer[T]:
-    """A value, or the trouble in its place."""
+    """A value or a trouble."""
 
     value: T | None = None
     trouble: Trouble | None = None
 
 
 def ask[T](call: Callable[[], T], stack: str, *, what: str = "") -> Answer[T]:
-    """Make a call to AWS or the API; `what` it was for stands in the sentence about a denial."""
+    """Make a call to AWS or the API; the sentence about a denial contains `what`."""
     try:
         return Answer(call())
     except ApiError as refusal:

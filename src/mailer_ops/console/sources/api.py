@@ -1,4 +1,4 @@
-"""The API, called as the operator: signed with the credentials that the AWS SDK finds."""
+"""Client of the REST API, signed with the credentials that the AWS SDK finds."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -21,12 +21,12 @@ class Api(Protocol):
     region: str
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer[Any]:
-        """Call a route; its JSON, or the trouble."""
+        """Call a route; return its JSON or the trouble."""
         ...
 
 
 class SignedApi:
-    """The API under the credentials of the AWS SDK's session."""
+    """The API, with the credentials of a boto3 session."""
 
     def __init__(self, url: str, stack: str, session: botocore.session.Session | None = None) -> None:
         session = session or botocore.session.get_session()
@@ -39,7 +39,7 @@ class SignedApi:
         )
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer[Any]:
-        """Call a route; its JSON, or the trouble."""
+        """Call a route; return its JSON or the trouble."""
         return ask(lambda: self._call(method, path + query_of(query), body), self._stack, what=f"{method} {path}")
 
     def _call(self, method: str, path: str, body: Any) -> Any:
@@ -49,18 +49,18 @@ class SignedApi:
 
 
 def path_of(tenant_id: str, *steps: str) -> str:
-    """Return the path of something of a tenant's."""
+    """Return the path of a tenant's resource."""
     return "/".join(["/tenants", *(quote(step, safe=":") for step in (tenant_id, *steps))])
 
 
 def query_of(query: Mapping[str, Any]) -> str:
-    """Return a query with what is set, or nothing."""
+    """Return a query of the set parameters, or an empty text."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
     return f"?{urlencode(given)}" if given else ""
 
 
 def without_route(answer: Answer[Any], what: str) -> Answer[Any]:
-    """Say of a list that is not there that the deployed version does not have it: a list is never missing, only empty."""
+    """Report a missing list as unsupported by the deployed version: a list that exists may be empty, but is never missing."""
     if answer.trouble and answer.trouble.kind == "missing":
         text = f"The deployed version of the service has no {what}."
         return Answer(trouble=Trouble(kind="missing", text=text, hint="Operator: deploy a later version."))

@@ -1,4 +1,4 @@
-"""How the stack is: its queues, the alarms that are on, and what went out and what did not, by time."""
+"""Health of the stack: queues, active alarms, and outcomes by time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from mailer_ops.console.sources.answers import Answer, ask
 
 OUTCOMES = ("sent", "failed", "deferred", "unknown", "bounced", "complained")
-"""What is counted, in the order that it is shown."""
+"""Counted outcomes, in display order."""
 
 METRICS = {
     "sent": "RequestSent",
@@ -22,17 +22,17 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How many messages are on a queue: to be taken, taken and not settled, and due later."""
+    """Message counts of a queue: visible, in flight, delayed."""
 
     name: str
     waiting: int
-    under_way: int
+    in_flight: int
     delayed: int
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """An alarm that is on; `section` is the runbook's, by its anchor."""
+    """An active alarm; `section` is the anchor of its section in the runbook."""
 
     name: str
     text: str
@@ -43,7 +43,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span of time in equal steps."""
+    """A time span in equal steps."""
 
     start: datetime
     step: timedelta
@@ -51,7 +51,7 @@ class Window:
 
     @classmethod
     def of(cls, hours: int, now: datetime, steps: int = 48) -> "Window":
-        """Return the last hours, ending with the step that `now` is in."""
+        """Return the last hours, ending with the step that contains `now`."""
         step = timedelta(minutes=max(1, hours * 60 // steps))
         count = int(timedelta(hours=hours) / step)
         latest = datetime.fromtimestamp(now.timestamp() // step.total_seconds() * step.total_seconds(), UTC)
@@ -59,18 +59,18 @@ class Window:
 
     @property
     def starts(self) -> list[datetime]:
-        """Return where each step starts."""
+        """Return the start of each step."""
         return [self.start + self.step * number for number in range(self.steps)]
 
     def index(self, at: datetime) -> int | None:
-        """Return the step that a moment is in."""
+        """Return the step that contains a time."""
         number = int((at - self.start) // self.step)
         return number if 0 <= number < self.steps else None
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many requests reached an outcome in each step of a window."""
+    """Requests per outcome and step of a window."""
 
     window: Window
     series: Mapping[str, Sequence[int]]
@@ -78,28 +78,28 @@ class Counts:
 
     @property
     def empty(self) -> bool:
-        """Tell whether nothing was counted."""
+        """Return whether nothing was counted."""
         return not any(any(values) for values in self.series.values())
 
 
 class Health(Protocol):
-    """What AWS tells of the stack."""
+    """Health of a stack."""
 
     def queues(self) -> Answer[list[Queue]]:
-        """Count what is on the queues."""
+        """Return the message counts of the queues."""
         ...
 
     def alarms(self) -> Answer[list[Alarm]]:
-        """List the alarms that are on."""
+        """List the active alarms."""
         ...
 
     def counts(self, window: Window) -> Answer[Counts]:
-        """Count outcomes by time."""
+        """Return outcomes by time."""
         ...
 
 
 class AwsHealth:
-    """What CloudWatch and SQS tell of one stack."""
+    """Health of a stack, from CloudWatch and SQS."""
 
     def __init__(self, stack: str, queues: Mapping[str, str], client: Callable[[str], Any]) -> None:
         self._stack = stack
@@ -107,7 +107,7 @@ class AwsHealth:
         self._sqs, self._cloudwatch = client("sqs"), client("cloudwatch")
 
     def queues(self) -> Answer[list[Queue]]:
-        """Count what is on the queues, as well as SQS knows."""
+        """Return SQS's approximate message counts of the queues."""
         return ask(lambda: [self._queue(name, url) for name, url in self._queues.items()], self._stack)
 
     def _queue(self, name: str, url: str) -> Queue:
@@ -117,7 +117,7 @@ class AwsHealth:
         return Queue(name, *(int(told.get(each, 0)) for each in names))
 
     def alarms(self) -> Answer[list[Alarm]]:
-        """List the alarms of this stack that are on, the latest first."""
+        """List the active alarms of this stack, newest first."""
         return ask(self._alarms, self._stack)
 
     def _alarms(self) -> list[Alarm]:
@@ -128,7 +128,7 @@ class AwsHealth:
         return sorted(found, key=lambda alarm: alarm.since, reverse=True)
 
     def counts(self, window: Window) -> Answer[Counts]:
-        """Count outcomes by the service's own metrics."""
+        """Return outcomes by time, from the service's own metrics."""
         return ask(lambda: self._counts(window), self._stack)
 
     def _counts(self, window: Window) -> Counts:
@@ -151,7 +151,7 @@ def _query(number: int, metric: str, stack: str, window: Window) -> dict[str, An
 
 
 def _alarm(alarm: Mapping[str, Any], stack: str) -> Alarm:
-    """Read an alarm; its description ends with the runbook's address."""
+    """Parse an alarm, whose description ends with the URL of the runbook."""
     text, _, link = alarm.get("AlarmDescription", "").rpartition(" ")
     name = alarm["AlarmName"].removeprefix(f"{stack}-").partition("-")[0]
     section = link.rpartition("#")[2] if "#" in link else ""

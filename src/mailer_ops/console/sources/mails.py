@@ -1,4 +1,4 @@
-"""The mails that the local AWS's SES has accepted; on AWS itself nobody can see them."""
+"""Mails that the SES of the local AWS has accepted; real SES does not show them."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 SECONDS = 5.0
-"""That the local AWS may take to answer."""
+"""Timeout of a call to the local AWS."""
 
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 _ESCAPED = {"__": "_", "_d": ".", "_c": ":"}
@@ -19,7 +19,7 @@ _ESCAPED = {"__": "_", "_d": ".", "_c": ":"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedMail:
-    """One mail as SES took it: the envelope, and where its bytes are."""
+    """One accepted mail: its envelope, and the file with its bytes."""
 
     number: int
     message_id: str
@@ -32,19 +32,19 @@ class AcceptedMail:
 
     @property
     def request(self) -> tuple[str, str] | None:
-        """Return the tenantId and the requestId of the request that it was, where its tags tell."""
+        """Return tenantId and requestId of its request, from its tags; None without them."""
         if "tenantmail-request" not in self.tags:
             return None
         request_id = re.sub("__|_d|_c", lambda found: _ESCAPED[found[0]], self.tags["tenantmail-request"])
         return self.tags.get("tenantmail-tenant", ""), request_id
 
     def raw(self) -> bytes:
-        """Read its bytes."""
+        """Return its bytes."""
         return self.file.read_bytes()
 
 
 class Mails(Protocol):
-    """What a local SES has accepted."""
+    """Accepted mails of a local SES."""
 
     def newest(self) -> list[AcceptedMail]:
         """List the mails, newest first.
@@ -56,7 +56,7 @@ class Mails(Protocol):
 
 
 class LocalMails:
-    """The ledger of the local AWS (`make up`), by its control port."""
+    """The ledger of the local AWS (`make up`), read from its control port."""
 
     def __init__(self, url: str) -> None:
         if urlsplit(url).hostname not in _LOCAL:
@@ -74,20 +74,20 @@ class LocalMails:
             connection.request("GET", "/mails")
             found: list[dict[str, Any]] = json.loads(connection.getresponse().read())
         except http.client.HTTPException as error:
-            raise OSError("the local AWS answered something else") from error
+            raise OSError("the local AWS sent an invalid response") from error
         finally:
             connection.close()
         return [_mail(mail) for mail in reversed(found)]
 
 
-def _mail(told: Mapping[str, Any]) -> AcceptedMail:
+def _mail(entry: Mapping[str, Any]) -> AcceptedMail:
     return AcceptedMail(
-        number=told["number"],
-        message_id=told["message_id"],
-        at=datetime.fromtimestamp(told["time"], UTC),
-        source=told["source"],
-        destinations=tuple(told["destinations"]),
-        size=told["size"],
-        tags=told["tags"],
-        file=Path(told["eml"]),
+        number=entry["number"],
+        message_id=entry["message_id"],
+        at=datetime.fromtimestamp(entry["time"], UTC),
+        source=entry["source"],
+        destinations=tuple(entry["destinations"]),
+        size=entry["size"],
+        tags=entry["tags"],
+        file=Path(entry["eml"]),
     )

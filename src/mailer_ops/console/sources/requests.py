@@ -1,4 +1,4 @@
-"""What the functions' logs tell of requests: the newest state of each, and every state of one."""
+"""States of requests, from the functions' logs."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,12 +12,12 @@ from mailer_ops.operations.request_log import STATE_MESSAGES, LoggedState, parse
 
 LINES = 20_000
 SECONDS = 4.0
-"""At most so many lines are read for one page, and for so long."""
+"""Most lines and seconds of reading for one page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """States of requests, oldest first; `cut` where there are more than one page reads."""
+    """States of requests, oldest first; `cut` if there are more than one page reads."""
 
     states: list[LoggedState]
     lines: list[str]
@@ -25,22 +25,22 @@ class Logged:
 
 
 class RequestLog(Protocol):
-    """The log, as far as it tells what became of requests."""
+    """The functions' log lines about requests."""
 
     def read(self, since: datetime, *, until: datetime | None = None, request_id: str | None = None) -> Answer[Logged]:
-        """Read the states that were reached in a span of time, of all requests or one."""
+        """Read the states reached in a time span, of all requests or of one."""
         ...
 
 
 class CloudWatchRequestLog:
-    """The log groups of the functions that write records."""
+    """Log groups of the functions that write records."""
 
     def __init__(self, stack: str, log: CloudWatchLog) -> None:
         self._stack = stack
         self._log = log
 
     def read(self, since: datetime, *, until: datetime | None = None, request_id: str | None = None) -> Answer[Logged]:
-        """Read the states that were reached in a span of time, of all requests or one."""
+        """Read the states reached in a time span, of all requests or of one."""
         about: Mapping[str, str] = {"request_id": request_id} if request_id else {}
         return ask(lambda: _bounded(self._log.lines(STATE_MESSAGES, since, until=until, about=about)), self._stack)
 

@@ -1,4 +1,4 @@
-// Copy buttons, lists that look again, the search key, files of a mail. Every page works without it.
+// Copy buttons, refreshing lists, the search key, files of a mail. Every page works without it.
 "use strict";
 
 document.addEventListener("click", async (event) => {
@@ -26,13 +26,13 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// An element with data-live asks for its page again every so many seconds, one with data-late asks once for another address;
-// what comes with the same id takes its place. Whoever is typing or reading in it is left alone.
+// An element with data-live reloads its page every so many seconds, one with data-late loads another URL once; the element with the
+// same id replaces it. It is not replaced while the user types, selects text or has details open in it.
 function busy(element) {
   return element.contains(document.activeElement) || Boolean(element.querySelector("details[open]")) || !getSelection().isCollapsed;
 }
 
-async function again(element, address) {
+async function reload(element, address) {
   const answer = await fetch(address, { headers: { Accept: "text/html" } });
   if (!answer.ok) return element;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -46,23 +46,23 @@ async function again(element, address) {
   return fresh;
 }
 
-function follow(element) {
+function refresh(element) {
   setTimeout(async () => {
     let next = element;
     if (!document.hidden && !busy(element)) {
-      try { next = await again(element, location.href); } catch { /* the console was stopped, or starts anew: look again */ }
+      try { next = await reload(element, location.href); } catch { /* the console is stopped or restarting: try again */ }
     }
-    if (next.dataset.live) follow(next);
+    if (next.dataset.live) refresh(next);
     else if (next !== element) location.reload();
   }, Number(element.dataset.live) * 1000);
 }
 
 addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll("[data-live]").forEach(follow);
-  document.querySelectorAll("[data-late]").forEach((element) => again(element, element.dataset.late).catch(() => {}));
+  document.querySelectorAll("[data-live]").forEach(refresh);
+  document.querySelectorAll("[data-late]").forEach((element) => reload(element, element.dataset.late).catch(() => {}));
 });
 
-// Files go along as base64 in the form, as the API takes them.
+// Files are sent as base64 in the form, in the format of the API.
 document.addEventListener("change", async (event) => {
   const input = event.target.closest("[data-files]");
   if (!input) return;

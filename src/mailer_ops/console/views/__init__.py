@@ -1,1 +1,1 @@
-"""From what was found to what is shown; pure."""
+"""Convert data for display; pure functions."""

@@ -1,4 +1,4 @@
-"""Draw counts by time as SVG: stacked bars, without a style or a script of their own, as the pages' policy asks for."""
+"""Draw counts by time as SVG: stacked bars without inline styles or scripts, which the pages' Content-Security-Policy forbids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ WIDTH, HEIGHT = 960, 180
 LEFT, BOTTOM, TOP = 44, 22, 10
 TICKS = 3
 GAP = 0.18
-"""The share of a step that is left free between two bars."""
+"""Share of a step that separates two bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class _Scale:
 
 
 def bars(starts: Sequence[datetime], series: Mapping[str, Sequence[int]], title: str) -> Markup:
-    """Draw one bar for each step, parted by name; a table beside it holds the numbers."""
+    """Draw one bar per step, stacked by name; the page has a table with the numbers."""
     totals = [sum(values) for values in zip(*series.values(), strict=True)] or [0]
     scale = _Scale((WIDTH - LEFT) / max(1, len(starts)), HEIGHT - TOP - BOTTOM, round_up(max(totals)))
     parts = [*_grid(scale), *_stacks(starts, series, scale), *_times(starts, scale)]
@@ -33,7 +33,7 @@ def bars(starts: Sequence[datetime], series: Mapping[str, Sequence[int]], title:
 
 
 def round_up(highest: int) -> int:
-    """Return the top of an axis: an even number that is not far above, and round."""
+    """Return the top of an axis: a round, even number just above `highest`."""
     power = 1
     while True:
         for digits in (2, 4, 6, 8, 10, 12, 16):
@@ -59,7 +59,7 @@ def _stacks(starts: Sequence[datetime], series: Mapping[str, Sequence[int]], sca
             if values[number]:
                 top, bottom = scale.y(base + values[number]), scale.y(base)
                 x, width = LEFT + scale.step * (number + GAP / 2), scale.step * (1 - GAP)
-                height = max(bottom - top, 1.5)  # one among ten thousand is still to be seen
+                height = max(bottom - top, 1.5)  # one among ten thousand stays visible
                 shown.append(
                     Markup('<rect class="is-{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
                         name, x, bottom - height, width, height

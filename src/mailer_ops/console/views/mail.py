@@ -1,4 +1,4 @@
-"""Take a raw mail apart for showing: its text, its HTML with the images it brings, its headers and its files."""
+"""Parse a raw mail for display: text, HTML with its inline images, headers and files."""
 
 import base64
 import re
@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 
 LARGEST_INLINE = 4 * 1024 * 1024
-"""Bytes of the images that a mail's HTML is shown with."""
+"""Most bytes of inline images shown in a mail's HTML."""
 
 _CID = re.compile(r"""(["'(])cid:([^"')\s]+)""", re.IGNORECASE | re.ASCII)
 _REMOTE = re.compile(r"""(?:\bsrc(?:set)?\s*=\s*["']?|\bbackground\s*=\s*["']?|url\(\s*["']?)\s*(?:https?:)?//""", re.IGNORECASE | re.ASCII)
@@ -28,8 +28,8 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A mail as its pages show it; `html` and `text` are None where it has none."""
+class ParsedMail:
+    """A mail for display; `html` and `text` are None if it has no such part."""
 
     subject: str
     sender: str
@@ -40,16 +40,16 @@ class Shown:
     html: str | None
     files: Sequence[File]
     remote: bool
-    """Whether the HTML would load something from elsewhere."""
+    """Whether the HTML refers to remote content."""
 
 
-def take_apart(raw: bytes) -> Shown:
-    """Take a mail apart; what a mail claims is text and nothing else."""
+def parse_mail(raw: bytes) -> ParsedMail:
+    """Parse a mail; all its content is untrusted text."""
     message = BytesParser(policy=policy.default).parsebytes(raw)
     bodies = {part.get_content_type(): part for part in message.walk() if not part.is_multipart() and not _is_file(part)}
     files = [_file(number, part) for number, part in enumerate(filter(_is_file, message.walk()))]
     html = _text(bodies.get("text/html"))
-    return Shown(
+    return ParsedMail(
         subject=_header(message, "subject"),
         sender=_header(message, "from"),
         to=_header(message, "to"),
@@ -63,7 +63,7 @@ def take_apart(raw: bytes) -> Shown:
 
 
 def subject_of(raw: bytes) -> str:
-    """Return a mail's subject without reading the rest."""
+    """Return a mail's subject without parsing the rest."""
     head = BytesParser(policy=policy.default).parsebytes(raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", headersonly=True)
     return _header(head, "subject")
 
@@ -85,7 +85,7 @@ def _text(part: EmailMessage | None) -> str | None:
     charset = part.get_content_charset("utf-8")
     try:
         return bytes(content).decode(charset, "replace") if isinstance(content, bytes) else None
-    except LookupError:  # a charset that nobody knows
+    except LookupError:  # unknown charset
         return bytes(content).decode("latin-1") if isinstance(content, bytes) else None
 
 
@@ -97,7 +97,7 @@ def _file(number: int, part: EmailMessage) -> File:
 
 
 def _with_images(html: str, message: EmailMessage) -> str:
-    """Put the images that the mail brings along into its HTML; the frame that shows it can ask for none."""
+    """Embed the mail's inline images in its HTML as data URLs; its frame cannot load any."""
     images: dict[str, str] = {}
     room = LARGEST_INLINE
     for part in message.walk():

@@ -1,4 +1,4 @@
-"""Add up statistics, and tell how near an account is to what AWS takes action on."""
+"""Sum up statistics, and compare an account's rates with the limits at which AWS acts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ COLUMNS = ("sent", "delivered", "bounced", "softBounced", "complained", "failed"
 
 REVIEW = {"bounced": 0.05, "complained": 0.001}
 PAUSE = {"bounced": 0.10, "complained": 0.005}
-"""The shares of bounces and complaints at which AWS reviews an account, and at which it pauses one."""
+"""Bounce and complaint rates at which AWS reviews and pauses an account."""
 
 FEW = 20
-"""With less mail than this a rate says nothing."""
+"""Fewest mails for a meaningful rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of what was sent; `level` is good, review or pause, or few."""
+    """A share of the sent mail; `level` is good, review, pause, or few."""
 
     share: float
     level: str
 
 
 def totals(buckets: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Add the buckets up."""
+    """Sum the buckets."""
     read = list(buckets)
     return {column: sum(int(bucket.get(column, 0)) for bucket in read) for column in COLUMNS}
 
 
 def rate(sums: Mapping[str, int], of: str) -> Rate | None:
-    """Return the share that bounced or complained; None where nothing was sent."""
+    """Return the bounce or complaint rate; None if nothing was sent."""
     sent = sums.get("sent", 0)
     if not sent:
         return None
@@ -41,7 +41,7 @@ def rate(sums: Mapping[str, int], of: str) -> Rate | None:
 
 
 def series(buckets: Iterable[Mapping[str, Any]], names: Iterable[str]) -> tuple[list[datetime], dict[str, list[int]]]:
-    """Return the buckets as a chart takes them."""
+    """Return the buckets as series for a chart."""
     read = list(buckets)
     starts = [datetime.fromisoformat(str(bucket["from"])) for bucket in read]
     return starts, {name: [int(bucket.get(name, 0)) for bucket in read] for name in names}

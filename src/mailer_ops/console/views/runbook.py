@@ -1,4 +1,4 @@
-"""Find what the runbook says is to be done about an alarm."""
+"""Find the runbook's step for an alarm."""
 
 import re
 
@@ -6,7 +6,7 @@ _WORD = re.compile(r"[^a-z0-9 -]")
 
 
 def steps(text: str, section: str) -> str:
-    """Return what the section with this anchor says from `Do:` on, as plain text; nothing where it says none."""
+    """Return the paragraph that starts with `Do:` in the section with this anchor, as plain text; empty if there is none."""
     for part in text.split("\n## ")[1:]:
         title, _, body = part.partition("\n")
         if anchor(title) == section:
@@ -16,11 +16,11 @@ def steps(text: str, section: str) -> str:
 
 
 def anchor(title: str) -> str:
-    """Return the anchor that GitHub gives a title."""
+    """Return GitHub's anchor of a title."""
     return _WORD.sub("", title.strip().lower()).replace(" ", "-")
 
 
 def _plain(markdown: str) -> str:
-    """Return a paragraph without marks; links keep their words."""
+    """Return a paragraph without Markdown; links keep their text."""
     words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", markdown)
     return " ".join(words.replace("`", "").replace("**", "").split())

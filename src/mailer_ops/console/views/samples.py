@@ -1,4 +1,4 @@
-"""Write the call that a form stands for: as JSON, as a curl command, as Python."""
+"""Code samples for the call of a form: a curl command and a Python program."""
 
 import json
 import shlex
@@ -9,7 +9,7 @@ _END = "END"
 
 
 def curl(url: str, region: str, tenant_id: str, request: Mapping[str, Any]) -> str:
-    """Return a command that sends the request, signed by curl itself (7.75 or later)."""
+    """Return a curl command that sends the request and signs it (curl 7.75 or later)."""
     body = json.dumps(request, indent=2, ensure_ascii=False)
     return (
         f"curl {shlex.quote(f'{url}/tenants/{tenant_id}/messages')} \\\n"
@@ -21,7 +21,7 @@ def curl(url: str, region: str, tenant_id: str, request: Mapping[str, Any]) -> s
 
 
 def python(url: str, tenant_id: str, request: Mapping[str, Any]) -> str:
-    """Return a program that sends the request with the callers' client."""
+    """Return a Python program that sends the request with `mailer_client`."""
     return (
         "from mailer_client import MailClient\n\n"
         f"request = {_literal(request)}\n"
@@ -32,7 +32,7 @@ def python(url: str, tenant_id: str, request: Mapping[str, Any]) -> str:
 
 
 def _literal(value: Any, indent: int = 0) -> str:
-    """Write JSON as Python does: None, True and False in the place of null, true and false."""
+    """Format JSON as a Python literal."""
     inner = "    " * (indent + 1)
     if isinstance(value, Mapping) and value:
         lines = [f"{inner}{key!r}: {_literal(each, indent + 1)},\n" for key, each in value.items()]

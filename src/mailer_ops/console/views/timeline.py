@@ -1,4 +1,4 @@
-"""Tell a request's story: what its record, its log lines and SES's events say, in the order in which it happened."""
+"""Build a request's timeline from its record, its log lines and SES's events."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ ENDS = frozenset({"sent", "failed", "unknown", "cancelled"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One thing that happened, or will; `kind` is a status, of a request or of a recipient."""
+    """One past or upcoming event; `kind` is the status of a request or a recipient."""
 
     at: datetime
     kind: str
@@ -34,28 +34,28 @@ _TITLES = {
     "sent": "SES accepted it",
     "failed": "Failed",
     "unknown": "SES may have accepted it",
-    "cancelled": "Withdrawn",
+    "cancelled": "Cancelled",
 }
 _RECIPIENTS = {
     "delivered": "Delivered",
     "delayed": "Delivery is delayed",
     "bounced": "Bounced",
-    "soft_bounced": "Bounced for now",
+    "soft_bounced": "Soft bounce",
     "complained": "Marked as spam",
     "rejected": "Rejected by SES",
 }
 
 
-def tell(record: Json, states: Iterable[LoggedState], recipients: Sequence[Json]) -> list[Event]:
-    """Return what happened, oldest first, and last what is still to come."""
-    logged = [_logged(state) for state in _once(states)]
-    happened = [_accepted(record), *logged, *_recorded(record, {event.kind for event in logged}), *map(_heard, recipients)]
+def timeline(record: Json, states: Iterable[LoggedState], recipients: Sequence[Json]) -> list[Event]:
+    """Return past events, oldest first, then upcoming ones."""
+    logged = [_logged(state) for state in _deduplicate(states)]
+    happened = [_accepted(record), *logged, *_recorded(record, {event.kind for event in logged}), *map(_recipient_event, recipients)]
     happened.sort(key=lambda event: (event.at, event.kind != "queued"))
-    return [*_together(happened), *_ahead(record)]
+    return [*_merge_repeats(happened), *_upcoming(record)]
 
 
-def _once(states: Iterable[LoggedState]) -> Iterator[LoggedState]:
-    """Leave out what was logged twice: SES's answer, and the record that says the same."""
+def _deduplicate(states: Iterable[LoggedState]) -> Iterator[LoggedState]:
+    """Drop states that were logged twice: once for SES's response, once for the record."""
     seen: set[tuple[Status, int]] = set()
     for state in states:
         known = (state.status, state.attempt)
@@ -68,7 +68,7 @@ def _accepted(record: Json) -> Event:
     recipients = record["recipients"]
     text = f"{recipients} recipient{'' if recipients == 1 else 's'}"
     if record.get("suppressed"):
-        text += f"; {record['suppressed']} of them left out: suppressed"
+        text += f"; {record['suppressed']} suppressed"
     return Event(at=_moment(record["createdAt"]), kind="queued", title="Accepted", text=text)
 
 
@@ -77,48 +77,48 @@ def _logged(state: LoggedState) -> Event:
     if state.status is Status.SENT and state.message_id:
         text = state.message_id
     if state.status is Status.DEFERRED and not state.code:
-        text = "for its time to be sent, or for its slot"
+        text = "until its sendAt or its slot"
     return Event(at=state.at, kind=state.status, title=_TITLES[state.status], text=text, hint=state.hint or "")
 
 
 def _recorded(record: Json, known: set[str]) -> list[Event]:
-    """Tell what the record says that no log line does: the log may be gone, denied, or not there yet."""
+    """Return events of the record that are not in the log, which may be expired, denied or late."""
     status, error = record["status"], record["error"] or {}
     events = []
     at = record["sentAt"] if status == "sent" else record["updatedAt"]
     if status not in known and status != "queued":
         text = (record["messageId"] or "") if status == "sent" else ": ".join(filter(None, (error.get("code"), error.get("message"))))
         events.append(Event(at=_moment(at), kind=status, title=_TITLES[status], text=text, hint=error.get("hint", "")))
-    if word := record.get("resolution"):
-        title = "Resolved: it was sent" if word["outcome"] == "sent" else "Resolved: send it again"
-        who = f"{word['by']} ({word['principal']})" if word.get("principal") else word["by"]
-        events.append(Event(at=_moment(word["at"]), kind="resolved", title=title, text=word["why"], who=who))
+    if resolution := record.get("resolution"):
+        title = "Resolved: it was sent" if resolution["outcome"] == "sent" else "Resolved: send it again"
+        who = f"{resolution['by']} ({resolution['principal']})" if resolution.get("principal") else resolution["by"]
+        events.append(Event(at=_moment(resolution["at"]), kind="resolved", title=title, text=resolution["why"], who=who))
     if record.get("cancelledBy"):
-        events.append(Event(at=_moment(record["updatedAt"]), kind="cancelled", title="Withdrawn by", who=record["cancelledBy"]))
+        events.append(Event(at=_moment(record["updatedAt"]), kind="cancelled", title="Cancelled by", who=record["cancelledBy"]))
     return events
 
 
-def _heard(recipient: Json) -> Event:
+def _recipient_event(recipient: Json) -> Event:
     text = " ".join(filter(None, (recipient.get("smtpStatus"), recipient.get("diagnostic"))))
     title = _RECIPIENTS.get(recipient["status"], str(recipient["status"]))
     return Event(at=_moment(recipient["at"]), kind=recipient["status"], title=title, who=recipient["email"], text=text)
 
 
-def _together(events: Sequence[Event]) -> list[Event]:
-    """Count what happened again and again as one."""
-    told: list[Event] = []
+def _merge_repeats(events: Sequence[Event]) -> list[Event]:
+    """Merge consecutive repeats of an event into one."""
+    merged: list[Event] = []
     for event in events:
-        last = told[-1] if told else None
+        last = merged[-1] if merged else None
         if last and (last.kind, last.title, last.text, last.who) == (event.kind, event.title, event.text, event.who):
-            told[-1] = replace(event, times=last.times + 1)
+            merged[-1] = replace(event, times=last.times + 1)
         else:
-            told.append(event)
-    return told
+            merged.append(event)
+    return merged
 
 
-def _ahead(record: Json) -> list[Event]:
+def _upcoming(record: Json) -> list[Event]:
     if record.get("dueAt") and record["status"] in ("deferred", "unknown"):
-        title = "It is tried again" if record["status"] == "deferred" else "It is sent again, as onUnknown asks"
+        title = "Retry" if record["status"] == "deferred" else "Resend, by onUnknown"
         return [Event(at=_moment(record["dueAt"]), kind="ahead", title=title, ahead=True)]
     return []
 
@@ -129,5 +129,5 @@ def _moment(text: str) -> datetime:
 
 
 def is_open(record: Json) -> bool:
-    """Tell whether more becomes of a request by itself: its page then looks again."""
+    """Return whether the request may still change without an operator; its page then refreshes."""
     return record["status"] not in ENDS or bool(record.get("dueAt"))
