@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -127,17 +128,28 @@ def test_an_error_tells_the_numbers() -> None:
 def test_the_template_s_limits_are_those_that_were_asked_for() -> None:
     """As the parameter writes them."""
     assert [
-        Limit("warn", 24, "bounces", 5, 1, 1000),
-        Limit("warn", 24, "complaints", 0.1, 1, 1000),
-        Limit("pause", 1, "bounces", 10, 20, 200),
-        Limit("pause", 24, "bounces", 5, 50, 1000),
-        Limit("pause", 24, "complaints", 0.3, 10, 1000),
+        Limit("warn", 24, "bounces", Decimal(5), 1, 1000),
+        Limit("warn", 24, "complaints", Decimal("0.1"), 1, 1000),
+        Limit("pause", 1, "bounces", Decimal(10), 20, 200),
+        Limit("pause", 24, "bounces", Decimal(5), 50, 1000),
+        Limit("pause", 24, "complaints", Decimal("0.3"), 10, 1000),
     ] == LIMITS
     assert first_hour(LIMITS, NOON) == NOON - 23 * HOUR
     assert read_limits("") == []
 
 
-@pytest.mark.parametrize("text", ["stop/1/bounces/10/20/200", "pause/1/opens/10/20/200", "pause/1/bounces/10/20", "pause/x/bounces/1/1/1"])
+def test_each_limit_counts_itself() -> None:
+    """Whatever share it is: a hundredth of a percent is one recipient of ten thousand, and one of ten thousand and one is below."""
+    for hundredths in range(1, 10_000):
+        [limit] = read_limits(f"pause/1/bounces/{hundredths // 100}.{hundredths % 100:02}/1/10000")
+        assert limit.reached_by(Counts(sent=10_000, bounced=hundredths))
+        assert not limit.reached_by(Counts(sent=10_001, bounced=hundredths))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["stop/1/bounces/10/20/200", "pause/1/opens/10/20/200", "pause/1/bounces/10/20", "pause/x/bounces/1/1/1", "pause/1/bounces/x/1/1"],
+)
 def test_what_is_no_limit_is_refused(text: str) -> None:
     """A typing error must not be taken for a guard."""
     with pytest.raises((ValueError, TypeError)):

@@ -7,6 +7,7 @@ also asks for so many bounces or complaints, of so much mail.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Literal, cast
 
 from mailer.domain.errors import ErrorInfo
@@ -29,8 +30,8 @@ class Limit:
     hours: int
     """Clock hours whose mail is counted together, up to the one in question."""
     signal: Signal
-    percent: float
-    """Least share of what was sent."""
+    percent: Decimal
+    """Least share of what was sent; exact, so that the limit itself counts."""
     least: int
     """Least number of bounces or complaints."""
     volume: int
@@ -78,7 +79,11 @@ def read_limits(text: str) -> Sequence[Limit]:
 def _limit(action: str, hours: str, signal: str, percent: str, least: str, volume: str) -> Limit:
     if action not in ("warn", "pause") or signal not in ("bounces", "complaints"):
         raise ValueError("limit")
-    return Limit(cast("Action", action), int(hours), cast("Signal", signal), float(percent), int(least), int(volume))
+    try:
+        share = Decimal(percent)
+    except InvalidOperation:
+        raise ValueError("percent") from None
+    return Limit(cast("Action", action), int(hours), cast("Signal", signal), share, int(least), int(volume))
 
 
 def first_hour(limits: Iterable[Limit], hour: datetime) -> datetime:
