@@ -247,6 +247,26 @@ def test_enable_alone_does_not_lift_it() -> None:
     assert lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER, ANSWERED).status is ACTIVE
 
 
+@pytest.mark.parametrize("row", [at_risk(), lifecycle.disable(at_risk(), NOON)], ids=["suspended", "disabled"])
+def test_no_new_provider_lifts_it(row: Provider) -> None:
+    """Deleted, stored anew and verified, its mail waits as before; only a word lifts that."""
+    stored = lifecycle.store(lifecycle.delete(row, LATER), a_config(version=2), LATER)
+    assert stored.status is UNVERIFIED
+    assert refused(lambda: lifecycle.enable(stored, LATER, ANSWERED)) == "provider_not_active"
+    verified = lifecycle.verify(stored, 2, PASSED)
+    assert (verified.status, verified.error, verified.release_at) == (SUSPENDED, AT_RISK, LATER)
+    assert sending_state(verified, LATER + timedelta(hours=1)) == Blocked(AT_RISK, waits=True)
+    assert refused(lambda: lifecycle.enable(verified, LATER)) == "provider_not_active"
+    assert lifecycle.enable(verified, LATER, ANSWERED).status is ACTIVE
+
+
+def test_what_was_answered_for_stays_so_when_the_provider_is_deleted() -> None:
+    """The guard would judge the old mail again with a bounce that comes late."""
+    resumed = lifecycle.enable(at_risk(), LATER, ANSWERED)
+    assert lifecycle.delete(resumed, LATER).resumption == ANSWERED
+    assert lifecycle.delete(suspended(), LATER).error is None
+
+
 def test_a_reason_lifts_nothing_but_that() -> None:
     """A tenant's faulty account takes a verify, whatever is said; where nothing is at risk no word is kept."""
     assert refused(lambda: lifecycle.enable(suspended(), LATER, ANSWERED)) == "provider_not_active"

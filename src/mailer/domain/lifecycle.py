@@ -5,6 +5,7 @@
     active ──SUSPEND_AFTER faulty requests──▶ suspended ──verify──▶ active
     active ──the reputation guard──▶ suspended ──enable, with who and why──▶ active
     any ──disable──▶ disabled ──verify──▶ disabled      any ──delete──▶ deleted (the tombstone)
+    suspended by the reputation guard ──delete──▶ deleted ──store──▶ unverified ──verify──▶ suspended
 
 A function returns the same row if nothing changes.
 """
@@ -85,8 +86,8 @@ def verify(row: Provider | None, version: int, passed: VerificationResult) -> Pr
     """
     row = existing(row)
     tested = _tested(row, version)
-    stays = row.status is ProviderStatus.DISABLED or row.at_risk
-    status = row.status if stays else ProviderStatus.ACTIVE
+    status = ProviderStatus.SUSPENDED if row.at_risk else ProviderStatus.ACTIVE
+    status = row.status if row.status is ProviderStatus.DISABLED else status
     # If the account does not tell now, an earlier answer does not count: the account may have left the sandbox since.
     sandbox: Sandbox = "unknown" if passed.sandbox is None else "true" if passed.sandbox else "false"
     return replace(
@@ -164,12 +165,22 @@ def _lifted_by(row: Provider) -> str:
 
 
 def delete(row: Provider, now: datetime) -> Provider:
-    """Leave the tombstone: the version counter and the ExternalId, and when it was deleted."""
+    """Leave the tombstone: the version counter and the ExternalId, when it was deleted, and what the reputation guard goes by.
+
+    A tenant that is at risk is so whatever config it stores next: nobody has answered for its mail.
+    """
     if row.status is ProviderStatus.DELETED:
         return row
     blank = reserve(row.tenant_id, row.encrypted_external_id, now)
     return replace(
-        blank, versions=row.versions, deleted_at=now, release_at=now, has_suppressions=row.has_suppressions, revision=row.revision
+        blank,
+        versions=row.versions,
+        deleted_at=now,
+        release_at=now,
+        has_suppressions=row.has_suppressions,
+        error=row.error if row.at_risk else None,
+        resumption=row.resumption,
+        revision=row.revision,
     )
 
 

@@ -333,7 +333,7 @@ class Provider:
 
     @property
     def at_risk(self) -> bool:
-        """Whether the reputation guard has suspended it and nobody has answered for that; also while it is disabled."""
+        """Whether the reputation guard has suspended it and nobody has answered for that; also while it is disabled or deleted."""
         return self.error is not None and self.error.code == AT_RISK
 
 
