@@ -40,7 +40,7 @@ from mailer.domain.message import REQUEST_ID, TENANT_ID
 from mailer_client import ApiError
 from mailer_client.connection import Connection
 from mailer_ops.adapters.address_erasure import DynamoAddressEraser
-from mailer_ops.adapters.erasure import AwsEraser
+from mailer_ops.adapters.erasure import AwsEraser, Tables
 from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
 from mailer_ops.operations import dead_letters, erasure
 from mailer_ops.operations.dead_letters import Selector
@@ -330,14 +330,17 @@ def _read(name: str) -> str:
 
 @contextmanager
 def _erasure(stack: str) -> Iterator[ErasureDependencies]:
-    settings = os.environ
+    settings, made = os.environ, resources(stack)
     eraser = AwsEraser(
         wiring.dynamodb(),
         wiring.s3(),
-        messages=settings["MESSAGES_TABLE"],
-        providers=settings["PROVIDERS_TABLE"],
-        pacing=resources(stack)["PacingTable"],
-        feedback=resources(stack)["FeedbackTable"],
+        Tables(
+            messages=settings["MESSAGES_TABLE"],
+            providers=settings["PROVIDERS_TABLE"],
+            pacing=made["PacingTable"],
+            feedback=made["FeedbackTable"],
+            statistics=made["StatisticsTable"],
+        ),
         bucket=settings["ATTACHMENTS_BUCKET"],
     )
     with open_telemetry(stack) as telemetry, open_dead_letters() as letters:
@@ -346,7 +349,7 @@ def _erasure(stack: str) -> Iterator[ErasureDependencies]:
             addresses=DynamoAddressEraser(
                 wiring.dynamodb(),
                 suppressions=settings["SUPPRESSIONS_TABLE"],
-                feedback=resources(stack)["FeedbackTable"],
+                feedback=made["FeedbackTable"],
                 providers=settings["PROVIDERS_TABLE"],
             ),
             providers=wiring.providers_table(),

@@ -100,6 +100,14 @@ class Eraser(Protocol):
         """
         ...
 
+    def erase_statistics(self, tenant_id: str) -> int:
+        """Delete the counts of a tenant; return how many items were deleted.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
     def erase_account_rate(self, account: str) -> bool:
         """Delete an account's rate; return whether there was one.
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import boto3
@@ -20,14 +21,15 @@ from mailer.domain.facts import Fact, Facts, RecipientStatus
 from mailer.domain.feedback import MailRef
 from mailer.domain.message import parse_request
 from mailer.domain.provider import ProviderStatus
+from mailer.domain.statistics import Bucket, Counts, account_series
 from mailer.domain.suppressions import Entry
 from mailer.handlers import feedback
-from mailer.ports import MergedFacts, QueueMessage, RefusedError
+from mailer.ports import Counted, MergedFacts, QueueMessage, RefusedError
 from mailer.services.providers.providers import onboard, put_config
 from mailer_ops.adapters import dead_letters
 from mailer_ops.adapters.address_erasure import DynamoAddressEraser
 from mailer_ops.adapters.dead_letters import SqsDeadLetters
-from mailer_ops.adapters.erasure import AwsEraser
+from mailer_ops.adapters.erasure import AwsEraser, Tables
 from mailer_ops.operations import erasure
 from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError, erase_address, erase_request, erase_tenant
 from support.aws.api_calls import Context, event
@@ -50,10 +52,13 @@ class Office:
         self.eraser = AwsEraser(
             wiring.dynamodb(),
             wiring.s3(),
-            messages=aws["MESSAGES_TABLE"],
-            providers=aws["PROVIDERS_TABLE"],
-            pacing=aws["PACING_TABLE"],
-            feedback=aws["FEEDBACK_TABLE"],
+            Tables(
+                messages=aws["MESSAGES_TABLE"],
+                providers=aws["PROVIDERS_TABLE"],
+                pacing=aws["PACING_TABLE"],
+                feedback=aws["FEEDBACK_TABLE"],
+                statistics=aws["STATISTICS_TABLE"],
+            ),
             bucket=self.bucket,
         )
         self.deps = ErasureDependencies(
@@ -458,6 +463,17 @@ def test_an_event_in_between_is_not_overwritten(two_tenants: Office, monkeypatch
     with pytest.raises(DependencyError):
         erase_address("jo@example.com", two_tenants.deps)
     assert "bob@example.com" in wiring.feedback_table().facts("acme", "both")
+
+
+def test_a_tenant_s_counts_go_with_the_tenant(two_tenants: Office) -> None:
+    """Of every hour and shard; neither another's nor those of the account."""
+    table = wiring.statistics_table()
+    series = ("acme", "globex", account_series("111122223333", "eu-west-1"))
+    for name, hours, shard in product(series, range(3), ("a", "b")):
+        table.add(Bucket(name, NOON + timedelta(hours=hours)), shard, [Counted("1", Counts(sent=1))])
+    assert erase_tenant("acme", two_tenants.deps, cancel=False)[erasure.STATISTICS] == 6
+    left = {name: len(table.read(name, NOON, NOON + timedelta(days=1))) for name in series}
+    assert left == {"acme": 0, "globex": 3, series[2]: 3}
 
 
 def test_a_tenant_s_suppressions_go_with_the_tenant(two_tenants: Office) -> None:

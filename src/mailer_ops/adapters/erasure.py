@@ -1,6 +1,7 @@
 """Delete the data of a request or a tenant from tables and bucket: the record, every version of an object, an account's rate."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched
 from typing import TYPE_CHECKING, Any
@@ -21,24 +22,30 @@ _BATCH = 1000
 """Keys in one DeleteObjects (S3's limit)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """Names of the tables that are erased from."""
+
+    messages: str
+    feedback: str
+    providers: str
+    pacing: str
+    statistics: str
+
+
 class AwsEraser:
     """`ports.Eraser` on DynamoDB and S3."""
 
-    def __init__(
-        self, dynamodb: "DynamoDBClient", s3: "S3Client", *, messages: str, feedback: str, providers: str, pacing: str, bucket: str
-    ) -> None:
+    def __init__(self, dynamodb: "DynamoDBClient", s3: "S3Client", tables: Tables, bucket: str) -> None:
         self._dynamodb = dynamodb
         self._s3 = s3
-        self._messages = messages
-        self._feedback = feedback
-        self._providers = providers
-        self._pacing = pacing
+        self._tables = tables
         self._bucket = bucket
 
     def records(self, tenant_id: str) -> Iterator[Delivery]:
         """Yield a tenant's records that are not erased yet, read consistently."""
         pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._messages,
+            TableName=self._tables.messages,
             KeyConditionExpression="tenantId = :tenant",
             FilterExpression="contentHash <> :erased",
             ExpressionAttributeValues={":tenant": {"S": tenant_id}, ":erased": {"S": ERASED_CONTENT}},
@@ -62,10 +69,10 @@ class AwsEraser:
         try:
             if keep_until is None:
                 with dependency_errors("DynamoDB", "DeleteItem"):
-                    self._dynamodb.delete_item(TableName=self._messages, Key=key, **unchanged)
+                    self._dynamodb.delete_item(TableName=self._tables.messages, Key=key, **unchanged)
             else:
                 with dependency_errors("DynamoDB", "PutItem"):
-                    self._dynamodb.put_item(TableName=self._messages, Item=_stub(record, keep_until), **unchanged)
+                    self._dynamodb.put_item(TableName=self._tables.messages, Item=_stub(record, keep_until), **unchanged)
         except self._dynamodb.exceptions.ConditionalCheckFailedException as refusal:
             stands: Any = refusal.response.get("Item")
             raise RefusedError(from_item(stands) if stands else None) from None
@@ -104,7 +111,7 @@ class AwsEraser:
     def erase_all_feedback(self, tenant_id: str) -> int:
         """Delete the facts of a tenant's requests and the messageIds of its mail."""
         pages = self._dynamodb.get_paginator("scan").paginate(
-            TableName=self._feedback,
+            TableName=self._tables.feedback,
             FilterExpression="tenantId = :tenant",
             ProjectionExpression="pk, sk",
             ExpressionAttributeValues={":tenant": {"S": tenant_id}},
@@ -115,20 +122,34 @@ class AwsEraser:
         return sum(map(self._erase_fed_back, keys))
 
     def _erase_fed_back(self, key: Any) -> int:
+        return self._erase_item(self._tables.feedback, key)
+
+    def _erase_item(self, table: str, key: Any) -> int:
         with dependency_errors("DynamoDB", "DeleteItem"):
-            gone = self._dynamodb.delete_item(TableName=self._feedback, Key=key, ReturnValues="ALL_OLD")
+            gone = self._dynamodb.delete_item(TableName=table, Key=key, ReturnValues="ALL_OLD")
         return int(bool(gone.get("Attributes")))
+
+    def erase_statistics(self, tenant_id: str) -> int:
+        """Delete the counts of a tenant; those of its account are all tenants' together, and name none."""
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._tables.statistics,
+            KeyConditionExpression="series = :series",
+            ProjectionExpression="series, hourShard",
+            ExpressionAttributeValues={":series": {"S": tenant_id}},
+            ConsistentRead=True,
+        )
+        with dependency_errors("DynamoDB", "Query"):
+            keys = [item for page in pages for item in page["Items"]]
+        return sum(self._erase_item(self._tables.statistics, key) for key in keys)
 
     def erase_account_rate(self, account: str) -> bool:
         """Delete an account's rate; return whether there was one."""
-        with dependency_errors("DynamoDB", "DeleteItem"):
-            gone = self._dynamodb.delete_item(TableName=self._pacing, Key={"account": {"S": account}}, ReturnValues="ALL_OLD")
-        return bool(gone.get("Attributes"))
+        return bool(self._erase_item(self._tables.pacing, {"account": {"S": account}}))
 
     def shares_account(self, tenant_id: str, account: str) -> bool:
         """Tell whether another tenant's config sends through an AWS account."""
         pages = self._dynamodb.get_paginator("scan").paginate(
-            TableName=self._providers,
+            TableName=self._tables.providers,
             FilterExpression="tenantId <> :tenant AND (active.account = :account OR candidate.account = :account)",
             ProjectionExpression="tenantId",
             ExpressionAttributeValues={":tenant": {"S": tenant_id}, ":account": {"S": account}},

@@ -26,6 +26,7 @@ CANCELLED, RECORDS, REDUCED = "requests cancelled", "records deleted", "records 
 DEAD_LETTERS, BODIES, UPLOADS = "dead letters", "versions of parked bodies", "versions of uploads"
 SUPPRESSIONS, FACTS = "suppressions", "requests with feedback of the address"
 CONFIG, ACCOUNT_RATES, FEEDBACK = "provider", "account rates", "items of feedback"
+STATISTICS = "items of statistics"
 
 
 class StillOpenError(Exception):
@@ -84,6 +85,7 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
     erased[FEEDBACK] = deps.eraser.erase_all_feedback(tenant_id)
     erased[SUPPRESSIONS] = deps.addresses.erase_suppressions_of(tenant_id)
     erased[ACCOUNT_RATES] = sum(deps.eraser.erase_account_rate(account) for account in account_rates)
+    erased[STATISTICS] = deps.eraser.erase_statistics(tenant_id)
     erased[CONFIG] |= _change_provider(tenant_id, deps, lifecycle.erase)
     return +erased
 
