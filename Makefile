@@ -29,7 +29,7 @@ BENCHMARKS := $(patsubst tests/tools/bench/%/__main__.py,tools.bench.%,$(wildcar
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help setup demo up tenant down invoke test test-aws bench prove lint audit format build client deploy lock upgrade render pictures \
-    console dlq trouble ask pause resume erase replay
+    console dlq trouble ask pause resume erase mark replay
 
 help: ## List the targets
 	@if [ -t 1 ] && [ -z "$${NO_COLOR-}" ]; then bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); fi; \
@@ -98,6 +98,9 @@ resume: setup ## Let SendFunction go on
 
 erase: setup ## Delete what is kept (DO="request acme invoice-1"; docs/deploy.md)
 	@$(OPERATE) erase $(DO)
+
+mark: setup ## Mark tenants with suppressions, once their rows were restored
+	@$(OPERATE) mark
 
 replay: setup ## Mend a restored messages table (SINCE=2026-11-24T08:00:00Z)
 	@$(OPERATE) replay --since "$(SINCE)" $(if $(LOG),"$(LOG)")

@@ -7,6 +7,7 @@ ask METHOD PATH [NAME=VALUE …] call the API, signed
 erase request|tenant|address   delete the data of a request, a tenant or an address
 console [--port N]             serve the console, on this machine alone
 replay --since MOMENT [FILE]   write lost outcomes into a restored messages table
+mark                           mark tenants that have suppressions, after rows of the providers table were restored
 """
 
 import signal
@@ -42,11 +43,13 @@ from mailer_client.connection import Connection
 from mailer_ops.adapters.address_erasure import DynamoAddressEraser
 from mailer_ops.adapters.erasure import AwsEraser, Tables
 from mailer_ops.adapters.outcome_restore import DynamoOutcomeRestore
+from mailer_ops.adapters.suppression_marks import DynamoUnmarkedTenants
 from mailer_ops.operations import dead_letters, erasure
 from mailer_ops.operations.dead_letters import Selector
 from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError
 from mailer_ops.operations.replay import MARGIN, ReplayDependencies, replay
 from mailer_ops.operations.request_log import STATE_MESSAGES
+from mailer_ops.operations.suppression_marks import mark_again
 from mailer_ops.operations.trouble import find_trouble
 from mailer_ops.stack import (
     CommandError,
@@ -114,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "file", nargs="?", help="lines of the functions' logs, one JSON object each; - for standard input; default: CloudWatch"
     )
     again.set_defaults(run=_replay)
+    commands.add_parser("mark", help="mark tenants with suppressions in restored rows of the providers table").set_defaults(run=_mark)
     return parser
 
 
@@ -420,6 +424,17 @@ def _replay(arguments: argparse.Namespace) -> int:
     for what, count in sorted(done.items()):
         _print(str(count), what)
     return 1 if done.keys() & {"unreadable", "changed meanwhile"} else 0
+
+
+def _mark(_: argparse.Namespace) -> int:
+    unmarked = DynamoUnmarkedTenants(
+        wiring.dynamodb(), providers=os.environ["PROVIDERS_TABLE"], suppressions=os.environ["SUPPRESSIONS_TABLE"]
+    )
+    marked = mark_again(unmarked, wiring.providers_table())
+    for tenant_id in marked:
+        _print(tenant_id)
+    _print(f"{len(marked)} tenants marked, whose suppressions were not looked for")
+    return 0
 
 
 # ── the console ─────────────────────────────────────────────────────────────────────────────────────────────────────────

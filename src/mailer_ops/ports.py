@@ -141,6 +141,18 @@ class AddressEraser(Protocol):
         ...
 
 
+class UnmarkedTenants(Protocol):
+    """Finds tenants whose suppressions sending would not look for."""
+
+    def unmarked(self) -> Iterator[str]:
+        """Yield each tenant that has suppressions and whose provider row does not say so.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message on the dead-letter queue, held until it is deleted or put back."""

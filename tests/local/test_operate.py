@@ -76,6 +76,7 @@ COMMANDS = [
     ("erase", "request", "acme", "r1"),
     ("erase", "tenant", "acme"),
     ("replay", "--since", "2026-11-24T08:00:00Z"),
+    ("mark",),
 ]
 FAULTS = {
     "no credentials": ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no AWS credentials"),
@@ -218,7 +219,7 @@ def test_a_replay_waits_for_the_intake_to_be_paused(env: dict[str, str]) -> None
     assert "`make pause` first" in refused.stderr
 
 
-@pytest.mark.parametrize("target", ["dlq", "trouble", "ask", "pause", "resume", "erase", "replay", "help"])
+@pytest.mark.parametrize("target", ["dlq", "trouble", "ask", "pause", "resume", "erase", "mark", "replay", "help"])
 def test_each_command_works_with_what_make_up_prints(env: dict[str, str], target: str) -> None:
     """And nothing else; no line has escape codes or is wider than 80 columns."""
     variables = {"ask": ['DO=GET "/tenants/none/provider"'], "erase": ["DO=request none r1"], "replay": ["SINCE=2026-11-24T08:00:00Z"]}
