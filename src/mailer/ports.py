@@ -552,6 +552,49 @@ class EventSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPart:
+    """What one of several invocations of the sweeper does, which run at the same time."""
+
+    shards: Sequence[int]
+    """The shards of the sweep index that it sweeps."""
+    parts: int
+    """How many of them run: each releases its share of what a sending account can take."""
+    ends_at: datetime
+
+
+class SweepInvocations(Protocol):
+    """Further invocations of the sweeper."""
+
+    def begin(self, part: SweepPart) -> None:
+        """Start one; it may be late, and it may be started twice.
+
+        Raises:
+            DependencyError: Lambda did not take it.
+        """
+        ...
+
+
+class SweepLeases(Protocol):
+    """Who sweeps a shard: one run at a time."""
+
+    def take(self, shard: int, owner: str, now: datetime, until: datetime) -> bool:
+        """Take a shard until a moment at most; False while another run has it.
+
+        Raises:
+            DependencyError: DynamoDB did not answer; the shard may be taken.
+        """
+        ...
+
+    def give_back(self, shard: int, owner: str) -> None:
+        """Let the next run have a shard at once, unless another has it already.
+
+        Raises:
+            DependencyError: DynamoDB did not answer.
+        """
+        ...
+
+
 class ProducerRules(Protocol):
     """Which producers may send for which tenants."""
 

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+ALIAS = "live"
+"""Of each function, as the template's `AutoPublishAlias` names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -40,6 +43,10 @@ class Settings:
     """Bytes of raw messages that one invocation may have in memory at once, derived from the function's memory: see `_bytes_under_way`."""
     send_concurrency: int
     """How many SendFunctions may run at once: they share what may be sent without a booking in the pacing table."""
+    own_function: str
+    """The name of this function with its alias: what SweepFunction invokes further ones by."""
+    sweep_concurrency: int
+    """How many SweepFunctions may run at once."""
     reputation_guard: str
     """`off`, `warn` or `pause`; StatisticsFunction's alone."""
     reputation_limits: str
@@ -73,6 +80,8 @@ class Settings:
             send_threads=int(env.get("SEND_THREADS", "32")),
             send_bytes=_bytes_under_way(int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),
             send_concurrency=int(env.get("SEND_CONCURRENCY", "10")),
+            own_function=f"{env.get('AWS_LAMBDA_FUNCTION_NAME', '')}:{ALIAS}",
+            sweep_concurrency=int(env.get("SWEEP_CONCURRENCY", "1")),
             reputation_guard=env.get("REPUTATION_GUARD", "off"),
             reputation_limits=env.get("REPUTATION_LIMITS", ""),
             ca_bundle=env.get("AWS_CA_BUNDLE", ""),

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from mailer.services.statistics.guard import GuardDependencies
     from mailer.services.suppressions.lists import SuppressionDependencies
     from mailer.services.suppressions.reports import ReportDependencies
-    from mailer.services.sweeping.sweep import SweepDependencies
+    from mailer.services.sweeping.dependencies import SweepDependencies
 
 # ── our own AWS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -384,21 +384,28 @@ def messages_dependencies() -> "MessagesDependencies":
 @cache
 def sweep_dependencies() -> "SweepDependencies":
     """Return the dependencies of the sweeper."""
+    from mailer.adapters.dynamodb.sweep_leases import DynamoSweepLeases
     from mailer.adapters.event_source import LambdaEventSource
-    from mailer.services.sweeping.sweep import SweepDependencies
+    from mailer.adapters.sweep_invocations import LambdaSweepInvocations
+    from mailer.services.sweeping.dependencies import SweepDependencies
 
+    functions = _client("lambda")
     return SweepDependencies(
         releases=providers_table(),
         providers=providers_table(),
         account_rates=pacing_table(),
         messages=messages_table(),
         queue=send_queue(),
-        event_source=LambdaEventSource(_client("lambda"), settings().send_event_source),
+        event_source=LambdaEventSource(functions, settings().send_event_source),
         parked=parked_bodies(),
         telemetry=telemetry(),
         clock=clock(),
         workers=workers(),
+        invocations=LambdaSweepInvocations(functions, settings().own_function),
+        leases=DynamoSweepLeases(dynamodb(), settings().pacing_table),
+        new_owner=lambda: uuid4().hex,
         shards=SWEEP_SHARDS,
+        concurrency=settings().sweep_concurrency,
     )
 
 

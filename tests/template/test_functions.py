@@ -9,7 +9,7 @@ import pytest
 
 from mailer.domain.delivery import END_STATUSES, Status
 from mailer.domain.statistics import counted
-from mailer.settings import Settings
+from mailer.settings import ALIAS, Settings
 from support.aws import tables
 from support.fakes.ports import a_delivery
 
@@ -135,6 +135,13 @@ def test_runs_of_the_sweeper_do_not_meet() -> None:
     assert event["Properties"]["Schedule"] == "rate(1 minute)"
     assert sweeper["Timeout"] < 60
     assert sweeper["EventInvokeConfig"]["MaximumRetryAttempts"] == 0
+    assert sweeper["EventInvokeConfig"]["MaximumEventAgeInSeconds"] == 60  # those that it starts itself, too
+
+
+def test_the_sweeper_calls_itself_by_its_alias() -> None:
+    """Which its settings name, and whose retries the template turns off."""
+    assert tables.template()["Globals"]["Function"]["AutoPublishAlias"] == ALIAS
+    assert function("SweepFunction")["Environment"]["Variables"]["SWEEP_CONCURRENCY"] == {"Ref": "SweepConcurrency"}
 
 
 def streams() -> dict[str, dict[str, Any]]:

@@ -177,7 +177,7 @@ def test_nobody_sends_from_our_own_account() -> None:
         ),
         ("MessagesTable", {"FeedbackFunction", "MessagesFunction", "SendFunction", "SweepFunction"}),
         ("FeedbackTable", {"FeedbackFunction"}),
-        ("PacingTable", {"SendFunction"}),
+        ("PacingTable", {"SendFunction", "SweepFunction"}),
         ("SuppressionsTable", {"FeedbackFunction", "ProvidersFunction"}),
         ("StatisticsTable", {"StatisticsFunction"}),
     ],
@@ -213,9 +213,11 @@ def test_only_sending_takes_from_the_queue() -> None:
 
 
 def test_only_the_sweeper_looks_at_the_intake() -> None:
-    """It may look, and nothing more: pausing is for operators."""
+    """It may look, and call itself, and nothing more: pausing is for operators."""
     mine = {function: {grant.action for grant in grants(function) if grant.action.startswith("lambda:")} for function in FUNCTIONS}
-    assert mine == {function: set() for function in FUNCTIONS} | {"SweepFunction": {"lambda:GetEventSourceMapping"}}
+    sweeper = {"lambda:GetEventSourceMapping", "lambda:InvokeFunction"}
+    assert mine == {function: set() for function in FUNCTIONS} | {"SweepFunction": sweeper}
+    assert who_may("lambda:InvokeFunction", "SweepFunction:live") == {"SweepFunction"}
 
 
 def test_only_sending_buries_requests() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
+from mailer.adapters.dynamodb.sweep_leases import LONGEST
 from mailer.domain import delivery
 from mailer.domain.changes import Fence
 from mailer.domain.cursors import CREATED_KEY, from_cursor, to_cursor
@@ -22,7 +23,7 @@ from mailer.domain.pacing import RateSource, RetryAt, Slot
 from mailer.domain.producers import Producers
 from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, StoredConfig
 from mailer.domain.uploads import Upload, UploadRequest
-from mailer.ports import LargerFileError, MergedFacts, Page, QueueMessage, RefusedError, Stage, Step, Trial
+from mailer.ports import LargerFileError, MergedFacts, Page, QueueMessage, RefusedError, Stage, Step, SweepPart, Trial
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 OUR_ROLES = ("arn:aws:iam::111111111111:role/mail-eu-west-1-send", "arn:aws:iam::111111111111:role/mail-eu-west-1-providers")
@@ -60,6 +61,8 @@ class FakeMessagesTable:
     def __init__(self, *deliveries: Delivery) -> None:
         self.records = {(d.tenant_id, d.request_id): d for d in deliveries}
         self.changes: list[Change] = []
+        self.shard_of: Callable[[Delivery], int] = lambda _: 0
+        """In which shard of the sweep index a record is."""
         self.before: Callable[[Change], None] = nothing
         self.after: Callable[[Change], None] = nothing
 
@@ -87,8 +90,8 @@ class FakeMessagesTable:
         return Page([mine[k] for k in keys[:limit]], to_cursor(tenant_id, status or "", keys[limit - 1]) if more else None)
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
-        """Keep every record in shard 0."""
-        found = [(d.sweep_at, d) for d in self.records.values() if shard == 0 and d.sweep_at is not None and d.sweep_at <= now]
+        of_shard = [d for d in self.records.values() if self.shard_of(d) == shard]
+        found = [(d.sweep_at, d) for d in of_shard if d.sweep_at is not None and d.sweep_at <= now]
         return [d for _, d in sorted(found, key=lambda pair: pair[0])][:limit]
 
     def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
@@ -259,6 +262,45 @@ class FakeEventSource:
         if self.broken:
             raise DependencyError("Lambda", "GetEventSourceMapping")
         return self.since
+
+
+@dataclass
+class FakeSweepInvocations:
+    """Keeps the parts that invocations were started for; `refuses` picks those that Lambda does not take."""
+
+    begun: list[SweepPart] = field(default_factory=list)
+    refuses: Callable[[SweepPart], bool] = lambda _: False
+
+    def begin(self, part: SweepPart) -> None:
+        if self.refuses(part):
+            raise DependencyError("Lambda", "Invoke")
+        self.begun.append(part)
+
+
+@dataclass
+class FakeSweepLeases:
+    """Who has which shard, and until when; `broken` makes every call fail."""
+
+    taken: dict[int, tuple[str, datetime]] = field(default_factory=dict)
+    ever: list[int] = field(default_factory=list)
+    """Shards in the order in which they were taken."""
+    broken: bool = False
+
+    def take(self, shard: int, owner: str, now: datetime, until: datetime) -> bool:
+        if self.broken:
+            raise DependencyError("DynamoDB", "UpdateItem")
+        holder, ends = self.taken.get(shard, (owner, now))
+        if holder != owner and now < ends <= now + LONGEST:
+            return False
+        self.taken[shard] = owner, until
+        self.ever.append(shard)
+        return True
+
+    def give_back(self, shard: int, owner: str) -> None:
+        if self.broken:
+            raise DependencyError("DynamoDB", "UpdateItem")
+        if self.taken.get(shard, ("", NOON))[0] == owner:
+            del self.taken[shard]
 
 
 @dataclass

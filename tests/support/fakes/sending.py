@@ -16,7 +16,7 @@ from mailer.ports import AccountFacts, Cleared, QueueMessage
 from mailer.services.sending.byte_budget import ByteBudget
 from mailer.services.sending.jobs import Received, SendDependencies
 from mailer.services.sending.send import send_batch
-from mailer.services.sweeping.sweep import SweepDependencies
+from mailer.services.sweeping.dependencies import SweepDependencies
 from support.fakes.pacing import FakePacingTable
 from support.fakes.ports import (
     NOON,
@@ -30,6 +30,8 @@ from support.fakes.ports import (
     FakeProducerRules,
     FakeProvidersTable,
     FakeSendQueue,
+    FakeSweepInvocations,
+    FakeSweepLeases,
     FakeTelemetry,
     FakeTrials,
     a_delivery,
@@ -105,6 +107,8 @@ class Bench:
         self.event_source = FakeEventSource()
         self.trials = FakeTrials()
         self.account_rates = FakePacingTable()
+        self.invocations = FakeSweepInvocations()
+        self.leases = FakeSweepLeases()
         owners = count(1)
         self.deps = SendDependencies(
             providers=self.providers,
@@ -135,7 +139,11 @@ class Bench:
             telemetry=self.telemetry,
             clock=self.clock,
             workers=AtOnce(),
+            invocations=self.invocations,
+            leases=self.leases,
+            new_owner=lambda: f"run-{next(owners)}",
             shards=1,
+            concurrency=1,
         )
 
     def receive(self, *received: Received | QueueMessage, time_left: timedelta = SEND_TIMEOUT) -> list[str]:

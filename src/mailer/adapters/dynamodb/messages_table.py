@@ -42,8 +42,9 @@ from mailer.ports import Page, RefusedError
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-SWEEP_SHARDS = 16
-"""Partitions of the sweep index: each takes about 1 000 writes a second (DynamoDB's limit), and a message makes two or three."""
+SWEEP_SHARDS = 64
+"""Partitions of the sweep index. Each takes 1 000 write units a second (DynamoDB's limit); a request takes two when it is put back on the
+queue, and three more until it has been sent."""
 
 _PAGE = 100
 """Index entries per query: as many as BatchGetItem takes keys (DynamoDB's limit)."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from typing import Protocol
 
 from mailer.domain.errors import DependencyError
@@ -19,7 +20,9 @@ class ReleaseBudget:
 
     account_rate: AccountRate
     remaining: int
-    """Recipients that find a slot."""
+    """Recipients that find a slot, and are this run's share of those that do."""
+    parts: int = 1
+    """How many runs release this account's mail at the same time."""
 
     def take(self, recipients: int) -> bool:
         """Spend budget on a message, if any is left."""
@@ -31,8 +34,9 @@ class ReleaseBudget:
     def retry_at(self, recipients: int, now: datetime) -> datetime:
         """Return about when a message over budget may be released: each one later than the one before."""
         time = now.timestamp()
-        self.account_rate = self.account_rate.after(self.account_rate.promise([recipients], time))
-        return self.account_rate.retry_at(self.account_rate.promised - recipients, time).at
+        weight = recipients * self.parts  # the other runs count theirs by themselves, from the same place
+        self.account_rate = self.account_rate.after(self.account_rate.promise([weight], time))
+        return self.account_rate.retry_at(self.account_rate.promised - weight, time).at
 
 
 class RateDependencies(Protocol):
@@ -60,10 +64,14 @@ class RateDependencies(Protocol):
 
 
 class ReleaseBudgets:
-    """The budgets of one run; tenants on one account share theirs, and each is looked up once."""
+    """The budgets of one run; tenants on one account share theirs, and each is looked up once.
 
-    def __init__(self, deps: RateDependencies) -> None:
+    Of several runs at the same time each has its share: requests are spread evenly over the shards that they sweep.
+    """
+
+    def __init__(self, deps: RateDependencies, parts: int = 1) -> None:
         self._deps = deps
+        self._parts = parts
         self._tenants: dict[str, ReleaseBudget | Blocked | DependencyError | None] = {}
         self._accounts: dict[str, ReleaseBudget | DependencyError] = {}
 
@@ -104,4 +112,4 @@ class ReleaseBudgets:
         except DependencyError as failure:
             return failure
         account_rate = known or AccountRate.initial(rate_source([config]), now)
-        return ReleaseBudget(account_rate, account_rate.capacity(now))
+        return ReleaseBudget(account_rate, ceil(account_rate.capacity(now) / self._parts), self._parts)

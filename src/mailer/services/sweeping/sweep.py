@@ -1,11 +1,11 @@
 """Sweep the open records: end expired requests, requeue parked bodies that are due, release the mail of resumed tenants.
 
-Bounded per run and idempotent: the next run does what a run has left, and corrects what a crash made it do twice.
+Bounded per run and idempotent: the next run does what a run has left, and corrects what a crash made it do twice. Where much is due, a run
+has further invocations do part of it (`parts`).
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -15,25 +15,13 @@ from mailer.domain import changes
 from mailer.domain.delivery import OVERDUE_AFTER, Change, Delivery, Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError, UnreadableError
 from mailer.domain.provider import Blocked
-from mailer.ports import (
-    AccountRates,
-    Clock,
-    EventSource,
-    MessagesTable,
-    ParkedBodies,
-    ProvidersTable,
-    RefusedError,
-    Releases,
-    SendQueue,
-    Telemetry,
-)
+from mailer.ports import RefusedError, SweepPart
 from mailer.services.requests.ending import WORKER_LOST, end_unsent
 from mailer.services.requests.parked_bodies import discard
 from mailer.services.requests.queue_messages import pointer_to
+from mailer.services.sweeping.dependencies import PAGE, SweepDependencies
+from mailer.services.sweeping.parts import leased, share_out
 from mailer.services.sweeping.release_budgets import ReleaseBudget, ReleaseBudgets
-
-PAGE = 100
-"""Records read at once from one shard of the index, or of one tenant whose mail is released."""
 
 SENT_TOGETHER = 10
 """Pointers in one call of the queue: SQS's limit of a batch; the calls run concurrently."""
@@ -41,24 +29,6 @@ SENT_TOGETHER = 10
 LOOK_AGAIN = timedelta(minutes=5)
 """When a released record is swept again: long after SendFunction has normally taken its pointer, which changes that time; soon enough for
 the few pointers that a crash of the sweeper has lost."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepDependencies:
-    """What the sweeper depends on."""
-
-    releases: Releases
-    providers: ProvidersTable
-    account_rates: AccountRates
-    messages: MessagesTable
-    queue: SendQueue
-    event_source: EventSource
-    parked: ParkedBodies
-    telemetry: Telemetry
-    clock: Clock
-    workers: Executor
-    shards: int
-    """Partitions of the sweep index."""
 
 
 @dataclass(slots=True)
@@ -71,15 +41,40 @@ class SweepStats:
 
 
 def sweep(deps: SweepDependencies, *, ends_at: datetime) -> SweepStats:
-    """Do one run, until nothing is due or the time is up."""
-    stats, budgets, is_consumed = SweepStats(), ReleaseBudgets(deps), cache(lambda: _is_consumed(deps))
-    shards = set(range(deps.shards))
-    while shards and deps.clock.now() < ends_at:
-        pages = dict(zip(shards, deps.workers.map(lambda shard: _read_due(deps, shard), shards), strict=True))
-        shards = {shard for shard, page in pages.items() if _move(page, budgets, is_consumed, deps, stats) and len(page) == PAGE}
+    """Do the run of a minute, until nothing is due or the time is up; where much is due, a part of it."""
+    kept, parts = share_out(_read_pages(deps, range(deps.shards)), deps, ends_at)
+    stats, budgets = SweepStats(), ReleaseBudgets(deps, parts)
+    _sweep_shards(kept, budgets, deps, stats, ends_at)
     _release_all(budgets, deps, stats, ends_at)
     deps.telemetry.swept(overdue=stats.overdue, lag=stats.lag)
     return stats
+
+
+def sweep_part(deps: SweepDependencies, part: SweepPart) -> SweepStats:
+    """Do a part of a run, until nothing is due in its shards or the time is up."""
+    stats = SweepStats()
+    if deps.clock.now() < part.ends_at:
+        _sweep_shards(_read_pages(deps, part.shards), ReleaseBudgets(deps, part.parts), deps, stats, part.ends_at)
+    deps.telemetry.swept(overdue=stats.overdue, lag=stats.lag)
+    return stats
+
+
+def _sweep_shards(
+    pages: Mapping[int, Sequence[Delivery]], budgets: ReleaseBudgets, deps: SweepDependencies, stats: SweepStats, ends_at: datetime
+) -> None:
+    """Move on what is due in the shards that no other run sweeps, a page of each at a time, from those that are read already."""
+    is_consumed = cache(lambda: _is_consumed(deps))
+    with leased([shard for shard, page in pages.items() if page], deps, ends_at) as shards:
+        pages = {shard: pages[shard] for shard in shards}
+        while pages and deps.clock.now() < ends_at:
+            moved = _move(list(chain.from_iterable(pages.values())), budgets, is_consumed, deps, stats)
+            # If nothing of a page could be moved, the same page would come again.
+            left = [shard for shard, page in pages.items() if len(page) == PAGE and not moved.isdisjoint(map(_key, page))]
+            pages = _read_pages(deps, left)
+
+
+def _read_pages(deps: SweepDependencies, shards: Collection[int]) -> Mapping[int, Sequence[Delivery]]:
+    return dict(zip(shards, deps.workers.map(lambda shard: _read_due(deps, shard), shards), strict=True))
 
 
 def _read_due(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
@@ -90,24 +85,33 @@ def _read_due(deps: SweepDependencies, shard: int) -> Sequence[Delivery]:
         return []
 
 
+_Key = tuple[str, str]
+
+
+def _key(of: Delivery | Change) -> _Key:
+    return of.tenant_id, of.request_id
+
+
 def _move(
-    page: Sequence[Delivery], budgets: ReleaseBudgets, is_consumed: Callable[[], bool], deps: SweepDependencies, stats: SweepStats
-) -> bool:
-    """Move each record of a page on; False if none could be, because the same page would come again then."""
+    records: Sequence[Delivery], budgets: ReleaseBudgets, is_consumed: Callable[[], bool], deps: SweepDependencies, stats: SweepStats
+) -> set[_Key]:
+    """Move each record on; return the keys of those that were."""
     now = deps.clock.now()
-    for record in page:
+    for record in records:
         stats.lag = max(stats.lag, now - (record.sweep_at or now))
         stats.overdue += is_overdue(record, now)
-    ended = [record for record in page if must_end(record, now)]
-    waiting = [record for record in page if not must_end(record, now)]
-    moved = sum(deps.workers.map(lambda record: _end(record, deps), ended))
+    ended = [record for record in records if must_end(record, now)]
+    waiting = [record for record in records if not must_end(record, now)]
     parked = [record for record in waiting if record.parked]
-    on_queue = [record for record in parked if was_requeued(record)]
-    left = on_queue if on_queue and not is_consumed() else []
-    moved += _requeue_within_budget([record for record in parked if record not in left], budgets, deps)
-    moved += _apply_all([changes.reschedule(record, now) for record in waiting if not record.parked or record in left], deps)
-    stats.moved += moved
-    return moved > 0
+    left = [record for record in parked if was_requeued(record)]
+    if left and is_consumed():
+        left = []
+    kept = set(map(_key, left))
+    moved = {_key(record) for record, is_ended in zip(ended, deps.workers.map(lambda r: _end(r, deps), ended), strict=True) if is_ended}
+    moved |= _requeue_within_budget([record for record in parked if _key(record) not in kept], budgets, deps)
+    moved |= _apply_all([changes.reschedule(record, now) for record in waiting if not record.parked or _key(record) in kept], deps)
+    stats.moved += len(moved)
+    return moved
 
 
 def is_overdue(record: Delivery, now: datetime) -> bool:
@@ -153,13 +157,13 @@ def _end(record: Delivery, deps: SweepDependencies) -> bool:
     return True
 
 
-def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: SweepDependencies) -> int:
+def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets, deps: SweepDependencies) -> set[_Key]:
     """Requeue what the accounts can send; reschedule the rest, which would only be received and parked again."""
     try:
         budget_of = budgets.of({record.tenant_id for record in records})
     except DependencyError as failure:
         deps.telemetry.failed("sweep", None, failure)
-        return 0
+        return set()
     for tenant_id, budget in budget_of.items():
         if isinstance(budget, DependencyError):
             deps.telemetry.failed("sweep", tenant_id, budget)
@@ -176,10 +180,10 @@ def _requeue_within_budget(records: Sequence[Delivery], budgets: ReleaseBudgets,
                 pass
             case _:
                 within.append(record)
-    return _requeue_parked(within, deps) + _apply_all(over, deps)
+    return _requeue_parked(within, deps) | _apply_all(over, deps)
 
 
-def _requeue_parked(records: Sequence[Delivery], deps: SweepDependencies) -> int:
+def _requeue_parked(records: Sequence[Delivery], deps: SweepDependencies) -> set[_Key]:
     """Send a pointer to each parked body, then reschedule its record: after a crash in between a duplicate is sent, and dropped later."""
     missed = _send_pointers(records, deps)
     return _apply_all([changes.reschedule(record, deps.clock.now()) for record in records if record not in missed], deps)
@@ -268,8 +272,10 @@ def _make_due(record: Delivery, deps: SweepDependencies) -> Delivery | Dependenc
 # -- writes --------------------------------------------------------------------------------------------------------------
 
 
-def _apply_all(wanted: Sequence[Change], deps: SweepDependencies) -> int:
-    return sum(deps.workers.map(lambda change: _applied(change, deps) is not None, wanted))
+def _apply_all(wanted: Sequence[Change], deps: SweepDependencies) -> set[_Key]:
+    """Apply changes; return the keys of the records that have changed."""
+    applied = deps.workers.map(lambda change: _applied(change, deps), wanted)
+    return {_key(record) for record in applied if record is not None}
 
 
 def _applied(change: Change, deps: SweepDependencies) -> Delivery | None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,9 +47,11 @@ Item = dict[str, Any]
 
 @dataclass
 class Tables:
-    """DynamoDB's items and the four operations that sending uses."""
+    """DynamoDB's items, and the operations that sending and sweeping use."""
 
     items: dict[tuple[str, ...], Item] = field(default_factory=dict)
+    shards: defaultdict[str, deque[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(deque))
+    """The keys that stand in the sweep index, in the order in which they came there."""
 
     def _key(self, table: str, item: Item) -> tuple[str, ...]:
         return (table, *(item[name]["S"] for name in KEYS[table]))
@@ -70,9 +72,28 @@ class Tables:
         return {}
 
     def update_item(self, request: Item) -> Item:
-        item = self.items.setdefault(self._key(request["TableName"], request["Key"]), dict(request["Key"]))
+        key = self._key(request["TableName"], request["Key"])
+        item = self.items.setdefault(key, dict(request["Key"]))
+        was_due = "sweepShard" in item
         update(item, request)
+        if "sweepShard" in item and not was_due:
+            self.shards[item["sweepShard"]["S"]].append(key)
         return {"Attributes": item} if request.get("ReturnValues") == "ALL_NEW" else {}
+
+    def query(self, request: Item) -> Item:
+        """Answer what is due in a shard, and forget of the index what is not due any more: here nothing becomes due twice."""
+        values, limit = request["ExpressionAttributeValues"], request["Limit"]
+        shard, now = self.shards[values[":shard"]["S"]], int(values[":now"]["N"])
+        found = []
+        for _ in range(len(shard)):
+            key = shard.popleft()
+            if "sweepAt" in (item := self.items[key]) and int(item["sweepAt"]["N"]) <= now:
+                found.append(key)
+            if len(found) == limit:
+                break
+        shard.extendleft(reversed(found))
+        names = KEYS[request["TableName"]]
+        return {"Items": [{name: self.items[key][name] for name in names} for key in found]}
 
 
 SETS = re.compile(r"(\S+) = (if_not_exists\(\S+, \S+\)|[^,\s]+)(?: \+ (:\w+))?(?:, |$)")
@@ -127,9 +148,11 @@ class Aws:
         return answered
 
     def kms(self, operation: str, body: bytes) -> Item:
-        """Return data keys whose ciphertext is the key itself."""
+        """Return data keys whose ciphertext is the key itself, and a key to sign with."""
         if operation == "Decrypt":
             return {"KeyId": KEY_ARN, "Plaintext": json.loads(body)["CiphertextBlob"], "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
+        if operation == "GenerateMac":
+            return {"KeyId": KEY_ARN, "Mac": base64.b64encode(bytes(32)).decode(), "MacAlgorithm": "HMAC_SHA_256"}
         key = base64.b64encode(hashlib.sha256(str(self.ids()).encode()).digest()).decode()
         return {"KeyId": KEY_ARN, "Plaintext": key, "CiphertextBlob": key}
 
@@ -153,7 +176,13 @@ class Aws:
         return {**self.counts, **{f"status.{status}": n for status, n in statuses.items()}}
 
 
-OPERATIONS = {"GetItem": "get_item", "BatchGetItem": "batch_get_item", "PutItem": "put_item", "UpdateItem": "update_item"}
+OPERATIONS = {
+    "GetItem": "get_item",
+    "BatchGetItem": "batch_get_item",
+    "PutItem": "put_item",
+    "UpdateItem": "update_item",
+    "Query": "query",
+}
 
 
 ANSWERS: Mapping[str, Callable[[Aws, str, bytes], Any]] = {service: getattr(Aws, service) for service in LATENCY}

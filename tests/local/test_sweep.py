@@ -1,0 +1,56 @@
+"""SweepFunction calls itself, on the deployed stack, where one invocation would take too long."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count, islice
+
+from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable, sweep_shard
+from mailer.domain import changes
+from mailer.domain.delivery import Status
+from mailer.services.sweeping.dependencies import PAGE
+from tools.local_aws import worker
+from tools.local_aws.running import LocalAws
+
+TENANT = "swept"
+SOON = timedelta(seconds=10)
+"""Until all of it is due at once, for the schedule's runs come when they come."""
+IN_TIME = 150.0
+"""Seconds: the schedule's next run but one."""
+
+
+def test_two_full_shards_are_swept_by_two_invocations(aws: LocalAws) -> None:
+    """Each by one of them: what has expired there comes to its end."""
+    env = worker.environment(aws, "SweepFunction")
+    table = DynamoMessagesTable(aws.client("dynamodb"), env["MESSAGES_TABLE"])
+    requests = [*of_shard("7", PAGE), *of_shard("11", PAGE)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(expire, table, datetime.now(UTC) + SOON), requests))
+    until = time.monotonic() + IN_TIME
+    while any(found.status is not Status.FAILED for request in requests if (found := table.get(TENANT, request))):
+        assert time.monotonic() < until, "they are still open"
+        time.sleep(1)
+    assert owner(aws, env, 7) != owner(aws, env, 11)
+
+
+def of_shard(shard: str, wanted: int) -> Iterator[str]:
+    """Yield ids of requests that stand in a shard of the index."""
+    ids = (f"r{number}" for number in count())
+    return islice((request_id for request_id in ids if sweep_shard(TENANT, request_id) == shard), wanted)
+
+
+def expire(table: DynamoMessagesTable, at: datetime, request_id: str) -> None:
+    """Write the record of a request that expires at a moment, and of whose message nobody knows."""
+    created = at - timedelta(days=1)
+    request = changes.Request(
+        tenant_id=TENANT, request_id=request_id, content_hash="-", created_at=created, expires_at=at, recipients=1, generation=1
+    )
+    table.apply(changes.defer(request, created, changes.Deferral(until=at, generation=1)))
+
+
+def owner(aws: LocalAws, env: dict[str, str], shard: int) -> str:
+    """Tell which run had a shard last."""
+    item = aws.client("dynamodb").get_item(TableName=env["PACING_TABLE"], Key={"account": {"S": f"sweep/{shard}"}})["Item"]
+    return item["owner"]["S"]
