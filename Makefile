@@ -1,5 +1,4 @@
-# Every target sets up what it needs by itself, from pins with hashes, and only when the pins changed.
-# `make help` lists the targets.
+# Every target installs what it needs, from hashed pins, and only if the pins have changed. `make help` lists the targets.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -38,13 +37,13 @@ help: ## List the targets
 setup: ## Install everything into .venv* (and Python 3.13 if there is none)
 	@python3 tests/tools/environments.py setup
 
-demo: setup ## On a local AWS: deploy, send for four tenants, show each .eml
+demo: setup ## Deploy to a local AWS, send for four tenants, show each .eml
 	@$(BIN)/python -m tools.local_aws demo
 
-up: setup ## Keep a local AWS running (PORT=4566, SMTP=host:port of an inbox)
+up: setup ## Start a local AWS (PORT=4566, SMTP=host:port of an inbox)
 	@$(BIN)/python -m tools.local_aws up --port "$(PORT)" --smtp "$(SMTP)"
 
-tenant: setup ## Set up a tenant there that can send (NAME=acme)
+tenant: setup ## Create a tenant there that can send (NAME=acme)
 	@$(BIN)/python -m tools.local_aws tenant "$(NAME)"
 
 down: setup ## Stop the local AWS
@@ -61,10 +60,10 @@ test: setup ## Run the unit, functional, template and local tests
 test-aws: setup ## Run the tests on a real SES sandbox (tests/aws/conftest.py)
 	@$(PYTEST) tests/aws
 
-bench: setup ## Measure
+bench: setup ## Run the benchmarks
 	@$(foreach bench,$(BENCHMARKS),$(BIN)/python -m $(bench);)
 
-prove: setup ## Run what takes minutes: mutations, storms, other programs
+prove: setup ## Run the tests that take minutes: mutations, storms, fuzzing
 	@$(PYTEST) tests/prove
 
 lint: setup ## Check style, types, layers, security and dependencies
@@ -75,41 +74,41 @@ lint: setup ## Check style, types, layers, security and dependencies
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
 	@$(BIN)/python tests/tools/audit.py --tolerate-unchecked
 
-audit: setup ## Known vulnerabilities of what ships; fails if not all is checked
+audit: setup ## Check shipped packages for vulnerabilities; fails if incomplete
 	@$(BIN)/python tests/tools/audit.py
 
-console: setup ## Open the operators' console, on this machine (CONSOLE_PORT=4567)
+console: setup ## Open the operators' console on this machine (CONSOLE_PORT=4567)
 	@$(OPERATE) console --port "$(CONSOLE_PORT)"
 
-dlq: setup ## Dead letters (DO="list|redrive|drop --tenant T --reason C")
+dlq: setup ## Manage dead letters (DO="list|redrive|drop --tenant T --reason C")
 	@$(OPERATE) dlq $(DO)
 
-trouble: setup ## Whose mail does not go out, why, who must do what (HOURS=1)
+trouble: setup ## List tenants whose mail does not go out, and why (HOURS=1)
 	@$(OPERATE) trouble --hours "$(HOURS)"
 
 ask: setup ## Call the API (DO="GET /tenants/acme/provider" BODY=file)
 	@$(OPERATE) ask $(DO) $(if $(BODY),--body "$(BODY)")
 
-pause: setup ## Stop SendFunction from taking requests off the queue
+pause: setup ## Stop SendFunction from receiving requests
 	@$(OPERATE) pause
 
-resume: setup ## Let SendFunction go on
+resume: setup ## Resume SendFunction
 	@$(OPERATE) resume
 
-erase: setup ## Delete what is kept (DO="request acme invoice-1"; docs/deploy.md)
+erase: setup ## Erase stored data (DO="request acme invoice-1"; docs/deploy.md)
 	@$(OPERATE) erase $(DO)
 
-mark: setup ## Mark tenants with suppressions, once their rows were restored
+mark: setup ## Mark tenants with suppressions, after a restore of their rows
 	@$(OPERATE) mark
 
-replay: setup ## Mend a restored messages table (SINCE=2026-11-24T08:00:00Z)
+replay: setup ## Repair a restored messages table (SINCE=2026-11-24T08:00:00Z)
 	@$(OPERATE) replay --since "$(SINCE)" $(if $(LOG),"$(LOG)")
 
-format: setup ## Let ruff format and mend what it can
+format: setup ## Format and fix the code with ruff
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-build: setup ## Pack the functions for AWS (ARCHITECTURE=arm64)
+build: setup ## Build the functions' packages (ARCHITECTURE=arm64)
 	@sam build --parameter-overrides Architecture=$(ARCHITECTURE)
 
 client: setup ## Build the callers' client as a wheel, into dist/
@@ -118,7 +117,7 @@ client: setup ## Build the callers' client as a wheel, into dist/
 deploy: build ## Deploy to your AWS account; asks before it changes anything
 	@sam deploy --parameter-overrides Architecture=$(ARCHITECTURE)
 
-lock: ## Pin pyproject.toml's dependencies; keeps the pins that fit
+lock: ## Pin pyproject.toml's dependencies; keeps pins that still fit
 	@python3 tests/tools/environments.py lock
 
 upgrade: ## Pin the newest versions
