@@ -3,14 +3,17 @@
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import quote, urlencode
 
+import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ConnectionError as ConnectError
 from botocore.exceptions import HTTPClientError
+from botocore.httpsession import URLLib3Session
 
 from mailer_client.models import ProblemDocument, parse
 
@@ -89,6 +92,20 @@ class Connection:
             self.sleep(_wait(attempt, answer.headers.get("Retry-After")))
         return _content(self._send(method, path, data))
 
+    def pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
+        """Yield the JSON of each page of a list, as they are taken.
+
+        Raises:
+            ApiError, HTTPClientError, ConnectionError: as `call`.
+        """
+        wanted = {"limit": "100", **query}
+        while True:
+            page = self.call("GET", f"{path}?{urlencode(wanted)}")
+            yield page
+            if page["cursor"] is None:
+                return
+            wanted["cursor"] = page["cursor"]
+
     def put(self, url: str, body: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Put a file to a presigned URL and return the headers of the answer.
 
@@ -106,6 +123,34 @@ class Connection:
         SigV4Auth(self.credentials.get_frozen_credentials(), "execute-api", self.region).add_auth(request)
         answer: Answer = self.transport.send(request.prepare())
         return answer
+
+
+class ApiClient:
+    """The API, for one caller."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        region: str | None = None,
+        session: botocore.session.Session | None = None,
+        transport: Transport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Call the API at `url` (the stack's output `ApiUrl`) with the session's credentials, by default those of the environment."""
+        session = session or botocore.session.get_session()
+        self._api = Connection(
+            url=url.rstrip("/"),
+            region=region or session.get_config_variable("region"),
+            credentials=session.get_credentials(),
+            transport=transport or URLLib3Session(timeout=30),
+            sleep=sleep,
+        )
+
+
+def tenant_path(tenant_id: str, *steps: str) -> str:
+    """Return the path below a tenant, each step percent-encoded."""
+    return "/".join(["/tenants", *(quote(step, safe=":") for step in (tenant_id, *steps))])
 
 
 def _wait(attempt: int, retry_after: str | None) -> float:

@@ -2,15 +2,11 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
-from urllib.parse import quote, urlencode
 from uuid import uuid4
 
-import botocore.session
-from botocore.httpsession import URLLib3Session
-
-from mailer_client.connection import Connection, Transport
+from mailer_client.connection import ApiClient, tenant_path
 from mailer_client.models import BatchAnswer, PreviewAnswer, Status, StatusPage, StatusRecord, UploadAnswer, parse
 
 Request = Mapping[str, Any]
@@ -19,28 +15,8 @@ Request = Mapping[str, Any]
 _FIRST_LOOK, _LONGEST_LOOK = 0.2, 3.0  # seconds between two looks at a record
 
 
-class MailClient:
+class MailClient(ApiClient):
     """The messages API, for one caller; every method takes the tenant it is about."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        region: str | None = None,
-        session: botocore.session.Session | None = None,
-        transport: Transport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Call the API at `url` (the stack's output `ApiUrl`) with the session's credentials, by default those of the environment."""
-        session = session or botocore.session.get_session()
-        self._sleep = sleep
-        self._api = Connection(
-            url=url.rstrip("/"),
-            region=region or session.get_config_variable("region"),
-            credentials=session.get_credentials(),
-            transport=transport or URLLib3Session(timeout=30),
-            sleep=sleep,
-        )
 
     def send(self, tenant_id: str, request: Request) -> StatusRecord:
         """Enqueue one request.
@@ -48,26 +24,21 @@ class MailClient:
         Raises:
             ApiError: `invalid_request`, `request_id_reused`, `provider_not_configured` and so on.
         """
-        return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages"), _with_id(request)))
+        return parse(StatusRecord, self._api.call("POST", tenant_path(tenant_id, "messages"), _with_id(request)))
 
     def send_batch(self, tenant_id: str, requests: Sequence[Request]) -> list[BatchAnswer]:
         """Enqueue up to 100 requests, each accepted or refused by itself; the answers are in the same order."""
         body = [_with_id(request) for request in requests]
-        return [parse(BatchAnswer, answer) for answer in self._api.call("POST", _path(tenant_id, "messages", "batch"), body)]
+        return [parse(BatchAnswer, answer) for answer in self._api.call("POST", tenant_path(tenant_id, "messages", "batch"), body)]
 
     def get(self, tenant_id: str, request_id: str) -> StatusRecord:
         """Return what became of a request."""
-        return parse(StatusRecord, self._api.call("GET", _path(tenant_id, "messages", request_id)))
+        return parse(StatusRecord, self._api.call("GET", tenant_path(tenant_id, "messages", request_id)))
 
     def list(self, tenant_id: str, *, status: Status | None = None) -> Iterator[StatusRecord]:
         """Yield a tenant's records, newest first, page by page as they are taken."""
-        query = {"limit": "100"} | ({"status": status} if status else {})
-        while True:
-            page = parse(StatusPage, self._api.call("GET", f"{_path(tenant_id, 'messages')}?{urlencode(query)}"))
-            yield from page.messages
-            if page.cursor is None:
-                return
-            query["cursor"] = page.cursor
+        for page in self._api.pages(tenant_path(tenant_id, "messages"), {"status": status} if status else {}):
+            yield from parse(StatusPage, page).messages
 
     def wait(self, tenant_id: str, request_id: str, *, timeout: float = 60) -> StatusRecord:
         """Poll until a request has ended, and return its record; an `unknown` that will be sent again has not ended.
@@ -79,7 +50,7 @@ class MailClient:
         while not (record := self.get(tenant_id, request_id)).ended:
             if time.monotonic() + pause > ends_at:
                 raise TimeoutError(f"{request_id} is still {record.status}")
-            self._sleep(pause)
+            self._api.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_LOOK)
         return record
 
@@ -89,11 +60,11 @@ class MailClient:
         Raises:
             ApiError: `not_cancellable`.
         """
-        return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "cancel")))
+        return parse(StatusRecord, self._api.call("POST", tenant_path(tenant_id, "messages", request_id, "cancel")))
 
     def preview(self, tenant_id: str, request: Request) -> PreviewAnswer:
         """Build a message as it would be sent, or list the problems."""
-        return parse(PreviewAnswer, self._api.call("POST", _path(tenant_id, "messages", "preview"), dict(request)))
+        return parse(PreviewAnswer, self._api.call("POST", tenant_path(tenant_id, "messages", "preview"), dict(request)))
 
     def resolve(
         self, tenant_id: str, request_id: str, outcome: Literal["sent", "resend"], *, by: str, why: str, message_id: str | None = None
@@ -104,13 +75,13 @@ class MailClient:
             ApiError: `not_resolvable`.
         """
         word = {"outcome": outcome, "by": by, "why": why} | ({"messageId": message_id} if message_id else {})
-        return parse(StatusRecord, self._api.call("POST", _path(tenant_id, "messages", request_id, "resolve"), word))
+        return parse(StatusRecord, self._api.call("POST", tenant_path(tenant_id, "messages", request_id, "resolve"), word))
 
     def upload_attachment(self, tenant_id: str, filename: str, content: bytes, *, content_type: str | None = None) -> dict[str, Any]:
         """Upload a file and return the attachment that refers to it, ready for `message.attachments`."""
         wanted = {"filename": filename, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         wanted |= {"contentType": content_type} if content_type else {}
-        answer = parse(UploadAnswer, self._api.call("POST", _path(tenant_id, "attachments"), wanted))
+        answer = parse(UploadAnswer, self._api.call("POST", tenant_path(tenant_id, "attachments"), wanted))
         version = self._api.put(answer.upload.url, content, answer.upload.headers).get("x-amz-version-id")
         s3 = {"key": answer.s3.key} | ({"versionId": version} if version else {})
         return {"filename": filename, "contentType": answer.upload.headers["Content-Type"], "s3": s3}
@@ -118,7 +89,3 @@ class MailClient:
 
 def _with_id(request: Request) -> dict[str, Any]:
     return {"requestId": str(uuid4()), **request}
-
-
-def _path(tenant_id: str, *steps: str) -> str:
-    return "/".join(["/tenants", *(quote(step, safe=":") for step in (tenant_id, *steps))])

@@ -165,6 +165,148 @@ class UploadAnswer:
     s3: UploadedAs
 
 
+SuppressionReason = Literal["hard_bounce", "soft_bounces", "complaint", "manual", "ses_list"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuppressionRecord:
+    """Why an address is left out of a tenant's mail."""
+
+    email: str = field(repr=False)
+    reason: SuppressionReason
+    request_id: str | None = None
+    at: datetime
+    expires_at: datetime | None = None
+    by: str | None = None
+    why: str | None = None
+    may_have_complained: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuppressionList:
+    """A page of suppressed addresses, newest first; `cursor` leads to the next one and is None on the last."""
+
+    suppressions: list[SuppressionRecord]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SesListState:
+    """Whether the account's own list at SES may still hold the address, and the command that takes it off."""
+
+    may_hold: bool
+    command: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiftedSuppression(SuppressionRecord):
+    """A suppression that was lifted, as it was."""
+
+    ses_list: SesListState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuppressionBatchAnswer:
+    """What `put` would have answered for one address of a batch: its status with the record, or with the problem."""
+
+    status: int
+    record: SuppressionRecord | None = None
+    problem: ProblemDocument | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsBucket:
+    """Recipients by what became of their mail, of the hour or day that begins at `from_`."""
+
+    from_: datetime
+    sent: int
+    delivered: int
+    bounced: int
+    soft_bounced: int
+    complained: int
+    failed: int
+    unknown: int
+    suppressed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountStatistics:
+    """What all tenants together sent from the tenant's AWS account, in one region."""
+
+    account: str
+    region: str
+    buckets: list[StatisticsBucket]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsAnswer:
+    """A tenant's counts, and those of its account, which SES judges; `account` is None where that is not known."""
+
+    buckets: list[StatisticsBucket]
+    account: AccountStatistics | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationRecord:
+    """A bounce and a complaint that `verify` had SES simulate, and when SES's events of them came."""
+
+    started_at: datetime
+    bounce_reported_at: datetime | None
+    complaint_reported_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumptionRecord:
+    """Who resumed a provider after its reputation had been at risk, and why."""
+
+    by: str
+    why: str
+    at: datetime
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One version of a provider's config, without what is secret in it."""
+
+    provider: Literal["ses", "smtp"]
+    version: int
+    region: str | None
+    from_address: str
+    from_name: str
+    credentials: Mapping[str, str] = field(repr=False)
+    configuration_set: str | None
+    max_send_rate: float | None
+    feedback: Literal["off", "unproven", "proven", "silent"]
+    last_feedback_at: datetime | None
+    feedback_hint: str | None
+    simulation: SimulationRecord | None
+    error: Error | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantRecord(Config):
+    """A tenant and its provider: the active config, and beside it one that is not verified yet; `error` is why it was suspended."""
+
+    tenant_id: str
+    status: Literal["unverified", "active", "disabled", "suspended"]
+    sandbox: Literal["true", "false", "unknown"]
+    verified_at: datetime | None
+    updated_at: datetime
+    updated_by: str | None
+    warnings: list[str]
+    candidate: Config | None
+    resumption: ResumptionRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPage:
+    """A page of tenants; `cursor` leads to the next one and is None on the last."""
+
+    tenants: list[TenantRecord]
+    cursor: str | None
+
+
 def parse(model: type[Model], answer: Any) -> Model:
     """Make a model of an answer's JSON object.
 

@@ -15,7 +15,7 @@ import pytest
 
 import mailer_client.models
 from mailer.domain.delivery import END_STATUSES, Status
-from mailer.handlers.rest import models
+from mailer.handlers.rest import models, provider_models, suppression_models
 from mailer_client.models import json_name
 from support.aws import tables
 
@@ -85,7 +85,7 @@ def test_the_client_keeps_to_the_python_that_callers_may_have(path: Path) -> Non
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_client_knows_every_field_that_the_api_answers(name: str) -> None:
     """Under the same name, required where the API always answers it."""
-    served: Any = getattr(models, name)
+    served: Any = next(getattr(module, name) for module in (models, provider_models, suppression_models) if hasattr(module, name))
     answered = {field.alias or key: field.is_required() for key, field in served.model_fields.items()}
     read = {json_name(field.name): field.default is MISSING for field in fields(getattr(mailer_client.models, name))}
     assert read == answered

@@ -54,9 +54,13 @@ def test_the_request_leads_to_the_record(acme: LocalAws) -> None:
 
 def test_every_python_sample_runs(acme: LocalAws) -> None:
     """And sends what it says."""
-    from_sqs, from_api = samples("python")
+    from_sqs, from_api, lists = samples("python")
     assert run(acme, from_sqs) == ""
     assert run(acme, from_api) == "sent\n"
+    listed, command, bounced = run(acme, lists).splitlines()
+    assert listed == "['sam@example.com']"
+    assert "--email-address=sam@example.com" in command
+    assert bounced == "0 bounced today"
     for sample in (from_sqs, from_api):
         [request_id] = re.findall(r'"requestId": "([^"]+)"', sample)
         assert acme.api.wait_for("acme", request_id)["status"] == "sent"

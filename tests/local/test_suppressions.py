@@ -4,7 +4,14 @@ import time
 from typing import Any
 from urllib.parse import quote
 
+import botocore.session
+import pytest
+
+from mailer_client import SuppressionsClient
 from tools.local_aws.running import LocalAws
+from tools.local_aws.server import REGION
+from tools.local_aws.stack import platform_session
+from tools.local_aws.tenants import Tenant
 
 SIMULATOR = "simulator.amazonses.com"
 WAIT = 30.0  # seconds
@@ -50,6 +57,18 @@ def test_what_bounced_or_complained_is_left_out_until_it_is_lifted(aws: LocalAws
     assert lifted.status == 200
     assert "sesList" in lifted.body
     assert send(aws, tenant_id, "fourth", bounced)["status"] == "sent"
+
+
+@pytest.mark.parametrize("address", ["jo+news@example.com", "o'neil&a=b#{c}@example.com"])
+def test_the_client_signs_any_address(aws: LocalAws, tenant: Tenant, address: str) -> None:
+    """It stands in the path percent-encoded, which the signature covers."""
+    keys, session = platform_session().get_credentials(), botocore.session.Session()
+    assert keys
+    session.set_credentials(keys.access_key, keys.secret_key)
+    client = SuppressionsClient(aws.stack.api_url, region=REGION, session=session)
+    assert client.put(tenant.tenant_id, address, why="asked by phone").email == address
+    assert [entry.email for entry in client.list(tenant.tenant_id)] == [address]
+    assert client.delete(tenant.tenant_id, address, why="asked & answered").email == address
 
 
 def test_a_list_is_brought_along_and_another_tenant_s_stays_its_own(aws: LocalAws) -> None:
