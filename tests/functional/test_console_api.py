@@ -1,6 +1,8 @@
 """The console's pages on the API's real functions, over the stack in moto."""
 
+import socket
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from mailer.handlers import messages, providers
 from mailer_client.connection import Connection
+from mailer_ops.console.server import _listen
 from mailer_ops.console.sources.answers import Answer, ask
 from mailer_ops.console.sources.api import query_of
 from support.console_site import Site, elements, tags, words
@@ -157,3 +160,9 @@ def test_an_id_that_is_none_is_refused_in_words(site: Site, tenant: str) -> None
         answered = site.get(f"/tenants/{tenant}{page}")
         assert answered.status in (200, 404)
         assert "Traceback" not in answered.text
+
+
+def test_a_browser_that_is_faster_than_the_server_waits_for_it() -> None:
+    """The address is printed before the server runs: who follows it at once is not refused."""
+    with closing(_listen(0)) as listener, socket.create_connection(listener.getsockname()[:2], timeout=1) as browser:
+        browser.sendall(b"GET /now HTTP/1.1\r\n\r\n")

@@ -60,6 +60,7 @@ def _listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # now, so that a browser that is faster than the server waits for it
     except OSError:
         listener.close()
         raise CommandError(f"Port {port} is taken: choose another with CONSOLE_PORT=….") from None
