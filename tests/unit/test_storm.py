@@ -10,7 +10,7 @@ from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo
 from tools.local_aws.control import SeenRequest, SentMail
 from tools.storm.mail import Asked
-from tools.storm.verdict import Verdict, judge, met, struck
+from tools.storm.verdict import Group, Verdict, judge, met, struck
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ASKED = Asked("acme", "storm-000001", "hold", copies=1, is_withdrawn=False, send_at=None)
@@ -88,6 +88,26 @@ def test_an_unknown_needs_an_excuse() -> None:
     unknown = replace(RECORD, status=Status.UNKNOWN, error=ErrorInfo("outcome_unknown", "lost"))
     assert ruling(unknown).unexplained == [ASKED.request_id]
     assert ruling(unknown, excused={ASKED.request_id}).is_clean
+
+
+def test_what_ses_told_of_may_not_stay_unknown() -> None:
+    """A mail that it accepted, of a tenant whose events come back; of another tenant, and without a mail, nobody can know."""
+    unknown = replace(RECORD, status=Status.UNKNOWN, error=ErrorInfo("outcome_unknown", "lost"))
+    records = {ASKED.request_id: unknown}
+    verdicts = [
+        judge([ASKED], records, mails, {}, {ASKED.request_id}, told)
+        for mails, told in (([MAIL], {"acme"}), ([MAIL], {"b"}), ([], {"acme"}))
+    ]
+    assert [(verdict.unsettled, verdict.is_clean) for verdict in verdicts] == [([ASKED.request_id], False), ([], True), ([], True)]
+
+
+def test_tenants_whose_events_come_back_are_counted_apart() -> None:
+    """To compare how many mails went out twice."""
+    other = replace(ASKED, tenant_id="globex", request_id="storm-000002", on_unknown="resend")
+    records = {ASKED.request_id: RECORD, other.request_id: replace(RECORD, request_id=other.request_id, attempt=2)}
+    theirs = [replace(mail, destinations=["storm-000002@customer.example"]) for mail in (MAIL, AGAIN)]
+    verdict = judge([ASKED, other], records, [MAIL, *theirs], {}, set(), {"acme"})
+    assert (verdict.told, verdict.untold) == (Group(requests=1, accepted=1), Group(requests=1, accepted=2, resent=1))
 
 
 def test_a_fault_excuses_those_alone_whose_call_it_hit_in_the_window() -> None:

@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import botocore.session
@@ -82,12 +83,20 @@ class LocalAws:
         assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
         return tenant
 
-    def tenant_with_feedback(self, tenant_id: str = "", *, by_role: bool = False, feedback: str = "all", **account: Any) -> Tenant:
-        """Open an account, launch onboarding's template in it, store the config with its configuration set, and verify it."""
+    def tenant_with_feedback(
+        self,
+        tenant_id: str = "",
+        *,
+        by_role: bool = False,
+        feedback: str = "all",
+        config: Mapping[str, Any] = MappingProxyType({}),
+        **account: Any,
+    ) -> Tenant:
+        """Open an account, launch onboarding's template in it, store the config with its configuration set and more, and verify it."""
         tenant = self.tenants.open(tenant_id, **account)
         template = self.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"]
         made = self.tenants.launch(tenant, template, CreateRole=str(by_role).lower(), Feedback=feedback)
-        own = {"configurationSet": made["ConfigurationSet"]}
+        own = {**config, "configurationSet": made["ConfigurationSet"]}
         provider = tenant.provider_by_role(made["RoleArn"], **own) if by_role else tenant.provider(**own)
         stored = self.api.put_provider(tenant.tenant_id, provider)
         verified = self.api.verify(tenant.tenant_id)

@@ -7,4 +7,6 @@ storm.py    the course of a storm: feed, kill, let it calm down, drain
 verdict.py  what became of each request, by SES's own ledger
 
 python -m tools.storm --requests 10000 --kills 1000 --seed 1
+
+Of half of the tenants SES's events come back, so that both can be compared: `--told 0` for none.
 """

@@ -19,6 +19,8 @@ def main() -> int:
     parser.add_argument("--deadly", type=float, default=0.5, help="how likely a worker is killed in a batch (default: %(default)s)")
     parser.add_argument("--speed", type=float, default=1.0, help="how fast time passes for the records (default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=15, help="visibility timeout in seconds (default: %(default)s)")
+    parser.add_argument("--tenants", type=int, default=4)
+    parser.add_argument("--told", type=int, default=2, help="tenants of them whose events come back from SES (default: %(default)s)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, local_aws(Path(folder)) as aws:
         report = Storm(aws, Plan(**vars(given))).run()

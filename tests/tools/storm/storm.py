@@ -13,6 +13,7 @@ from typing import Any
 from mailer.adapters.dynamodb.messages_table import from_item
 from mailer.domain.delivery import Delivery
 from tools.local_aws import worker
+from tools.local_aws.control import PublishedEvent
 from tools.local_aws.running import LocalAws
 from tools.local_aws.tenants import Tenant
 from tools.local_aws.worker import Pace
@@ -27,6 +28,7 @@ RATE = 500  # recipients per second and account
 LOOK = 1.0  # seconds between two looks at the records: they tell nobody when they change
 REDRIVE_EVERY = 5.0  # seconds; an operator takes longer
 COMMAND = 30.0  # seconds that an operator's command may take
+EVENTS_HIDDEN = 180  # seconds, as in template.yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Plan:
     """At least."""
     seed: int = 1
     tenants: int = 4
+    told: int = 0
+    """Tenants of them whose account tells us of its mail: SES's events come back, doubled and in reverse order."""
     workers: int = 3
     deadly: float = 0.7
     """How likely it is that a SendFunction is killed in a batch."""
@@ -64,6 +68,8 @@ class ReportFailure:
     """What the API answered to each cancel."""
     redriven: int = 0
     """Rounds in which an operator put dead letters back."""
+    events: int = 0
+    """Events of SES, copies too."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def table(self) -> str:
@@ -83,14 +89,29 @@ class ReportFailure:
             "doubled": f"{len(verdict.doubled)}",
             "wrong ends": f"{len(verdict.wrong)}",
             "unknown without a fault or a death in the window": f"{len(verdict.unexplained)}",
+            **self._told_rows(),
             "time": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items()),
         }
         return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+    def _told_rows(self) -> dict[str, str]:
+        """Compare the tenants whose events come back with the others; nothing where there are none."""
+        if not self.plan.told:
+            return {}
+        groups = {"with feedback": self.verdict.told, "without": self.verdict.untold}
+        return {
+            "events of SES": f"{self.events}, of {self.plan.told} tenants",
+            **{f"mails of tenants {what}": f"{one.accepted} of {one.requests} requests" for what, one in groups.items()},
+            **{f"second mails of tenants {what}": f"{one.resent}" for what, one in groups.items()},
+            **{f"ended as unknown, of tenants {what}": f"{one.unknown}" for what, one in groups.items()},
+            "unknown though SES told of the mail": f"{len(self.verdict.unsettled)}",
+        }
 
     def wrongs(self) -> dict[str, Sequence[str]]:
         """Name the requests whose promise was broken, the first few of each kind."""
         verdict = self.verdict
         found = {"lost": verdict.lost, "doubled": verdict.doubled, "wrong": verdict.wrong, "unexplained": verdict.unexplained}
+        found["unsettled"] = verdict.unsettled
         return {name: ids[:10] for name, ids in found.items() if ids}
 
 
@@ -102,18 +123,25 @@ class Storm:
         self._dice = random.Random(plan.seed)  # noqa: S311  # a seeded story
         self._env = worker.environment(aws, "SendFunction")
         self._log = aws.directory / "storm.log"
-        self._tenants = {tenant.tenant_id: tenant for tenant in (self._open_tenant() for _ in range(plan.tenants))}
+        opened = [self._open_tenant(is_told=number < plan.told) for number in range(plan.tenants)]
+        self._tenants = {tenant.tenant_id: tenant for tenant in opened}
+        self._told = opened[: plan.told]
         self._asked = ask(plan.requests, list(self._tenants), self._dice)
         self._withdrawn: dict[str, int] = {}
         self._fed: set[str] = set()
         self._redriven = 0
 
-    def _open_tenant(self) -> Tenant:
+    def _open_tenant(self, *, is_told: bool) -> Tenant:
         """Open one whose account is known to send fast: an unknown rate would be learned from one a second upwards."""
-        tenant = self._aws.tenants.open()
-        stored = self._aws.api.put_provider(tenant.tenant_id, tenant.provider(maxSendRate=RATE))
-        verified = self._aws.api.verify(tenant.tenant_id)
-        assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
+        if is_told:
+            tenant = self._aws.tenant_with_feedback(config={"maxSendRate": RATE})
+            for action, more in (("duplicate", {"copies": 2}), ("reorder", {})):
+                self._aws.control.inject_event_fault(action, account=tenant.account, **more)
+        else:
+            tenant = self._aws.tenants.open()
+            stored = self._aws.api.put_provider(tenant.tenant_id, tenant.provider(maxSendRate=RATE))
+            verified = self._aws.api.verify(tenant.tenant_id)
+            assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
         bucket, key = self._aws.stack.outputs["AttachmentsBucketName"], f"attachments/{file_of(tenant.tenant_id)}"
         self._aws.client("s3").put_object(Bucket=bucket, Key=key, Body=bytes(FILE))
         return tenant
@@ -125,6 +153,7 @@ class Storm:
         with contextlib.ExitStack() as afterwards:
             afterwards.callback(self._clean_up)
             self._operate("pause")
+            self._hide_events(self._plan.hidden)
             began = time.monotonic()
             weather = Weather(self._aws.control, self._dice)
             afterwards.callback(weather.clear)
@@ -148,7 +177,13 @@ class Storm:
             for queue in ("SendQueueUrl", "DeadLetterQueueUrl"):
                 self._aws.client("sqs").purge_queue(QueueUrl=self._aws.stack.outputs[queue])
         finally:
+            self._hide_events(EVENTS_HIDDEN)
             self._operate("resume")
+
+    def _hide_events(self, seconds: int) -> None:
+        """Say after how long an event comes again that FeedbackFunction could not write down."""
+        url, attributes = self._aws.stack.outputs["FeedbackQueueUrl"], {"VisibilityTimeout": str(seconds)}
+        self._aws.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
 
     # -- feeding ---------------------------------------------------------------------------------------------------------
 
@@ -200,7 +235,17 @@ class Storm:
         records = self._records()
         open_ones = Counter(record.status.value for record in records.values() if not record.ended)
         nowhere = {"without a record": self._plan.requests - len(records), "on the queue": self._depth("SendQueueUrl")}
+        nowhere |= {"mails without their events": self._untold(), "events on the queue": self._depth("FeedbackQueueUrl")}
         return +(open_ones + Counter(nowhere))
+
+    def _untold(self) -> int:
+        """Count mails that SES has accepted and has not told of yet: each has a Send and a Delivery."""
+        accounts = [tenant.account for tenant in self._told]
+        told = Counter(event.message_id for account in accounts for kind in ("Send", "Delivery") for event in self._once(account, kind))
+        return sum(told[mail.message_id] < 2 for account in accounts for mail in self._aws.control.mails(account=account))
+
+    def _once(self, account: str, kind: str) -> Iterable[PublishedEvent]:
+        return {event.message_id: event for event in self._aws.control.events(account=account, kind=kind)}.values()
 
     def _described(self) -> str:
         """Tell what an open record waits for."""
@@ -246,6 +291,8 @@ class Storm:
         wire = self._aws.control.requests()
         mails = [mail for tenant in self._tenants.values() for mail in self._aws.control.mails(account=tenant.account)]
         excused = crowd.deaths.hit | struck(wire) | met(crowd.spans, weather.refusals)
-        verdict = judge(self._asked, self._records(), mails, self._withdrawn, excused)
+        told = {tenant.tenant_id for tenant in self._told}
+        verdict = judge(self._asked, self._records(), mails, self._withdrawn, excused, told)
         faults = sum(1 for call in wire if call.faults)
-        return ReportFailure(self._plan, crowd.deaths, verdict, len(wire), faults, self._withdrawn, self._redriven, seconds)
+        events = sum(len(self._aws.control.events(account=tenant.account)) for tenant in self._told)
+        return ReportFailure(self._plan, crowd.deaths, verdict, len(wire), faults, self._withdrawn, self._redriven, events, seconds)

@@ -1,7 +1,7 @@
 """Judge a storm by what SES accepted: its own ledger, against what each request's record says."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mailer.domain.delivery import Delivery, Status
@@ -14,8 +14,19 @@ WINDOW = frozenset({"SendRawEmail", "SendEmail", "UpdateItem"})
 
 
 @dataclass(slots=True)
+class Group:
+    """What became of the requests of some tenants."""
+
+    requests: int = 0
+    accepted: int = 0
+    resent: int = 0
+    """Acceptances beyond the first."""
+    unknown: int = 0
+
+
+@dataclass(slots=True)
 class Verdict:
-    """What became of the requests. The four lists hold ids and must be empty."""
+    """What became of the requests. The five lists hold ids and must be empty."""
 
     accepted: int = 0
     resent: int = 0
@@ -30,10 +41,16 @@ class Verdict:
     unexplained: list[str] = field(default_factory=list)
     """`unknown`, though no worker died with it and no fault hit its call or the write of its result."""
 
+    unsettled: list[str] = field(default_factory=list)
+    """`unknown`, though SES accepted it and its events came back."""
+    told: Group = field(default_factory=Group)
+    """Tenants whose events come back."""
+    untold: Group = field(default_factory=Group)
+
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.lost or self.doubled or self.wrong or self.unexplained)
+        return not (self.lost or self.doubled or self.wrong or self.unexplained or self.unsettled)
 
 
 def judge(
@@ -42,18 +59,33 @@ def judge(
     mails: Iterable[SentMail],
     withdrawn: Mapping[str, int],
     struck: set[str],
+    told: Collection[str] = (),
 ) -> Verdict:
-    """Compare; `withdrawn` is what the API answered to a cancel, `struck` the requests that a death or a fault in the window hit."""
+    """Compare; `withdrawn` is what the API answered to a cancel, `struck` the requests that a death or a fault in the window hit.
+
+    `told` are the tenants whose events come back.
+    """
     message_ids: dict[str, list[str]] = {}
     for mail in mails:
         message_ids.setdefault(mail.destinations[0].partition("@")[0], []).append(mail.message_id)
     verdict = Verdict()
     for one in asked:
-        _judge(one, records.get(one.request_id), message_ids.get(one.request_id, []), withdrawn.get(one.request_id), verdict)
-        record = records.get(one.request_id)
-        if record and record.status is Status.UNKNOWN and one.request_id not in struck:
+        record, accepted = records.get(one.request_id), message_ids.get(one.request_id, [])
+        _judge(one, record, accepted, withdrawn.get(one.request_id), verdict)
+        is_unknown = record is not None and record.status is Status.UNKNOWN
+        if is_unknown and one.request_id not in struck:
             verdict.unexplained.append(one.request_id)
+        if is_unknown and accepted and one.tenant_id in told:
+            verdict.unsettled.append(one.request_id)
+        _count(accepted, verdict.told if one.tenant_id in told else verdict.untold, is_unknown=is_unknown)
     return verdict
+
+
+def _count(accepted: Sequence[str], group: Group, *, is_unknown: bool) -> None:
+    group.requests += 1
+    group.accepted += len(accepted)
+    group.resent += max(0, len(accepted) - 1)
+    group.unknown += is_unknown
 
 
 def _judge(one: Asked, record: Delivery | None, accepted: Sequence[str], cancel_answer: int | None, verdict: Verdict) -> None:
