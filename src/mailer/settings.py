@@ -27,6 +27,9 @@ class Settings:
     """Id of the event source that delivers the queue's messages to SendFunction."""
     queue_key_arn: str
     provider_key_arn: str
+    sessions_table: str
+    cache_key_arn: str
+    """KMS key that derives the keys of SendFunction's caches; empty: what KMS and STS answer is not cached for long."""
     acting_roles: tuple[str, ...]
     """ARNs of the functions' roles that act as tenants; for ProvidersFunction only, which shows them to tenants."""
     attachments_bucket: str
@@ -41,6 +44,7 @@ class Settings:
     """How many messages one invocation sends concurrently; also the size of its connection pools."""
     send_bytes: int
     """Bytes of raw messages that one invocation may have in memory at once, derived from the function's memory: see `_bytes_under_way`."""
+    cache_sizes: "CacheSizes"
     send_concurrency: int
     """How many SendFunctions may run at once: they share what may be sent without a booking in the pacing table."""
     own_function: str
@@ -71,6 +75,8 @@ class Settings:
             send_event_source=env.get("SEND_EVENT_SOURCE", ""),
             queue_key_arn=env.get("QUEUE_KEY_ARN", ""),
             provider_key_arn=env.get("PROVIDER_KEY_ARN", ""),
+            sessions_table=env.get("SESSIONS_TABLE", ""),
+            cache_key_arn=env.get("CACHE_KEY_ARN", ""),
             acting_roles=tuple(filter(None, (env.get("SEND_ROLE_ARN"), env.get("PROVIDERS_ROLE_ARN")))),
             attachments_bucket=env.get("ATTACHMENTS_BUCKET", ""),
             event_bus=env.get("EVENT_BUS", ""),
@@ -78,7 +84,8 @@ class Settings:
             producer_tenants_parameter=env.get("PRODUCER_TENANTS_PARAMETER", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
             send_threads=int(env.get("SEND_THREADS", "32")),
-            send_bytes=_bytes_under_way(int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),
+            send_bytes=_bytes_under_way(memory := int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),
+            cache_sizes=CacheSizes.of(memory),
             send_concurrency=int(env.get("SEND_CONCURRENCY", "10")),
             own_function=f"{env.get('AWS_LAMBDA_FUNCTION_NAME', '')}:{ALIAS}",
             sweep_concurrency=int(env.get("SWEEP_CONCURRENCY", "1")),
@@ -99,7 +106,32 @@ _COPIES = 4
 
 def _bytes_under_way(memory: int) -> int:
     """Return how many bytes of raw messages fit into a function of so many MiB; at least enough for one message."""
-    return max(memory - _TAKEN, _TAKEN // 8) * _MIB // _COPIES
+    return max(memory - _TAKEN - _cached(memory), _TAKEN // 8) * _MIB // _COPIES
+
+
+def _cached(memory: int) -> int:
+    """Return the MiB of a function's memory that are for caches: some of what is above a GiB."""
+    return max(memory - 1024, 0) * 3 // 14
+
+
+_CACHED_ANYWAY = 8
+"""MiB for them out of the slack."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSizes:
+    """Bytes that the caches of tenants' secrets may take."""
+
+    configs: int
+    """Encrypted configs."""
+    sessions: int
+    """Sessions with roles."""
+
+    @classmethod
+    def of(cls, memory: int) -> "CacheSizes":
+        """Share out what a function of so many MiB has."""
+        fifth = (_cached(memory) + _CACHED_ANYWAY) * _MIB // 5
+        return cls(configs=2 * fifth, sessions=3 * fifth)
 
 
 @cache

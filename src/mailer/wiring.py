@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from mailer.adapters.dynamodb.trials import DynamoTrials
     from mailer.adapters.events import EventBridgeBus
     from mailer.adapters.producer_rules import SsmProducerRules
+    from mailer.adapters.providers.cache_keys import CacheKeys
+    from mailer.adapters.providers.config_cache import ConfigReader
     from mailer.adapters.providers.credentials import AssumedRoles
+    from mailer.adapters.providers.shared_cache import SharedCache
     from mailer.services.api.messages import MessagesDependencies
     from mailer.services.feedback.matching import FeedbackDependencies
     from mailer.services.pacing.pacing import Pacing
@@ -229,11 +232,43 @@ def config_cipher() -> ConfigCipher:
 
 
 @cache
+def cache_keys() -> "CacheKeys | None":
+    """Return the keys of what is cached of tenants; None for a function that caches nothing for long."""
+    from mailer.adapters.providers.cache_keys import CacheKeys
+
+    return CacheKeys(kms, settings().cache_key_arn, clock().now) if settings().cache_key_arn else None
+
+
+@cache
+def shared_cache() -> "SharedCache | None":
+    """Return what the function's sandboxes share."""
+    from mailer.adapters.dynamodb.sessions_table import DynamoSessionsTable
+    from mailer.adapters.providers.shared_cache import SharedCache
+
+    keys, table = cache_keys(), settings().sessions_table
+    return SharedCache(DynamoSessionsTable(dynamodb(), table), keys, clock().now, telemetry().failed) if keys else None
+
+
+@cache
+def config_reader() -> "ConfigReader":
+    """Return what decrypts the configs of rows."""
+    from mailer.adapters.providers.config_cache import ConfigCache, UncachedConfigs
+
+    keys = cache_keys()
+    if keys is None:
+        return UncachedConfigs(config_cipher())
+    size = settings().cache_sizes.configs
+    return ConfigCache(config_cipher(), keys, clock().now, shared=shared_cache(), size=size, report=telemetry().failed)
+
+
+@cache
 def assumed_roles() -> "AssumedRoles":
     """Return the sessions with tenants' roles."""
     from mailer.adapters.providers.credentials import AssumedRoles
 
-    return AssumedRoles(sts, own_account=platform().account, platform=platform().name, clock=clock())
+    us = platform()
+    size = settings().cache_sizes.sessions
+    return AssumedRoles(sts, own_account=us.account, platform=us.name, clock=clock(), shared=shared_cache(), size=size)
 
 
 @cache
@@ -252,7 +287,7 @@ def provider_factory() -> ProviderFactory:
     clients = TenantClients(width=settings().send_threads, ca_bundle=ca_bundle)
     inquiries = TenantClients(width=1, ca_bundle=ca_bundle, connect_timeout=2, read_timeout=3)  # seconds; `verify` answers within 29
     return TenantProviderFactory(
-        config_cipher(),
+        config_reader(),
         assumed_roles(),
         clients,
         inquiries,

@@ -1,4 +1,4 @@
-"""What docs/deploy.md says of costs is what the functions do."""
+"""What docs/deploy.md and docs/scale.md say of costs is what the functions do."""
 
 import os
 import subprocess
@@ -8,13 +8,13 @@ from support.aws import tables
 from tools.docs import costs
 
 
-def test_the_table_of_costs_is_true() -> None:
-    """Counted again; if this fails, `PYTHONPATH=src:tests python -m tools.docs.costs` writes it."""
+def test_the_tables_of_costs_are_true() -> None:
+    """Counted again; if this fails, `PYTHONPATH=src:tests python -m tools.docs.costs` writes them."""
     # In a process of its own: what the functions log there is counted too.
     path = os.pathsep.join(str(tables.ROOT / folder) for folder in ("src", "tests"))
     command = [sys.executable, tables.ROOT / "tests/tools/docs/costs.py", "--print"]
     made = subprocess.run(command, env={"PATH": os.environ["PATH"], "PYTHONPATH": path}, capture_output=True, text=True, check=True)
-    assert costs.PAGE.read_text(encoding="utf-8").splitlines() == made.stdout.splitlines()
+    assert "".join(page.read_text(encoding="utf-8") for page in costs.PAGES).splitlines() == made.stdout.splitlines()
 
 
 TABLE = {

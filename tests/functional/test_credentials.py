@@ -1,7 +1,9 @@
 """The credentials of a tenant: its key as it is, or sessions of its role, asked for once and never of our own account."""
 
+import gc
 import json
 import threading
+import tracemalloc
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutErr
 from moto import mock_aws
 
 from mailer.adapters.providers.credentials import SESSION_POLICY, AssumedRoles, RoleAssumption, RoleCredentials, StaticCredentials
+from mailer.adapters.providers.shared_cache import SharedEntry
 from mailer.domain.errors import DependencyError, NotSentError
 from support import tenants
 
@@ -35,6 +38,8 @@ class Clock:
 class Sts:
     """Roles by ARN with the ExternalId that each trust policy asks for (None: it asks for none)."""
 
+    token = "canary-session-token"
+
     def __init__(self, clock: Clock, trust: Mapping[str, str | None] | None = None) -> None:
         self.clock, self.trust = clock, trust or {tenants.ROLE_ARN: TRUSTED.external_id}
         self.calls: list[dict[str, Any]] = []
@@ -55,7 +60,7 @@ class Sts:
             "Credentials": {
                 "AccessKeyId": f"ASIA{number}",
                 "SecretAccessKey": "canary-session-secret",
-                "SessionToken": "canary-session-token",
+                "SessionToken": f"{self.token}-{number}",
                 "Expiration": ends,
             }
         }
@@ -79,9 +84,15 @@ def sts(clock: Clock) -> Sts:
     return Sts(clock)
 
 
+def made(sts: Sts, clock: Clock, shared: Any = None, size: int = 1_000_000) -> AssumedRoles:
+    """Start a sandbox."""
+    client: Any = sts
+    return AssumedRoles(lambda: client, own_account=OWN_ACCOUNT, platform="Lead metrics", clock=clock, shared=shared, size=size)
+
+
 @pytest.fixture
 def roles(sts: Sts, clock: Clock) -> AssumedRoles:
-    return AssumedRoles(lambda: sts, own_account=OWN_ACCOUNT, platform="Lead metrics", clock=clock)  # type: ignore[arg-type, return-value]
+    return made(sts, clock)
 
 
 # ── access keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,6 +146,9 @@ def test_a_batch_assumes_a_role_once(roles: AssumedRoles, sts: Sts) -> None:
     with ThreadPoolExecutor(32) as pool:
         sessions = list(pool.map(lambda _: roles.session(TRUSTED), range(200)))
     assert len(set(sessions)) == len(sts.calls) == 1
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda _: roles.prepare(TRUSTED), range(200)))
+    assert len(sts.calls) == 1
 
 
 def test_tenants_and_versions_never_share_a_session(roles: AssumedRoles, sts: Sts) -> None:
@@ -156,6 +170,132 @@ def test_a_session_is_replaced_five_minutes_before_it_ends(roles: AssumedRoles, 
     assert roles.session(TRUSTED) == first
     clock.time = NOON + timedelta(minutes=55)
     assert roles.session(TRUSTED) != first
+
+
+def test_a_session_is_renewed_early_by_who_prepares_and_by_one_alone(roles: AssumedRoles, sts: Sts, clock: Clock) -> None:
+    """In time for the next call, not after the fence; the moment differs from sandbox to sandbox."""
+    roles.prepare(TRUSTED)
+    clock.time = NOON + timedelta(minutes=50) - timedelta(microseconds=1)
+    roles.prepare(TRUSTED)
+    clock.time = NOON + timedelta(minutes=54)
+    first = roles.session(TRUSTED)
+    assert len(sts.calls) == 1
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda _: roles.prepare(TRUSTED), range(200)))
+    assert len(sts.calls) == 2
+    assert roles.session(TRUSTED) != first
+
+
+def test_early_renewals_are_spread(sts: Sts, clock: Clock) -> None:
+    """What was begun at one moment is not all renewed at one moment."""
+    moments = set()
+    for number in range(50):
+        roles = made(sts, clock)
+        roles.prepare(TRUSTED)
+        [kept] = roles._sessions._kept.values()
+        moments.add(kept.renew_at)
+        assert timedelta(minutes=50) <= kept.renew_at - NOON <= timedelta(minutes=54), number
+    assert len(moments) == 50
+
+
+def test_a_session_in_hand_is_used_while_sts_is_away(roles: AssumedRoles, sts: Sts, clock: Clock) -> None:
+    """The minutes between the first try and the end are for that."""
+    roles.prepare(TRUSTED)
+    sts.failure = failed("Throttling")
+    clock.time = NOON + timedelta(minutes=54, seconds=59)
+    for _ in range(10):
+        roles.prepare(TRUSTED)
+    assert roles.session(TRUSTED).access_key == "ASIA1"
+    assert len(sts.calls) == 2
+    clock.time = NOON + timedelta(minutes=55)
+    with pytest.raises(DependencyError):
+        roles.prepare(TRUSTED)
+
+
+def test_a_session_weighs_what_it_takes(sts: Sts, clock: Clock) -> None:
+    """The bound is of true bytes, of tokens as long as AWS's."""
+    roles = made(sts, clock, size=3_000_000)
+    sts.trust = dict.fromkeys([tenants.ROLE_ARN, *(f"{tenants.ROLE_ARN}{n}" for n in range(2000))])
+    sts.token = "x" * 900
+    roles.prepare(TRUSTED)
+    gc.collect()
+    tracemalloc.start()
+    before = roles._sessions.weight
+    for n in range(1500):
+        roles.prepare(RoleAssumption(f"tenant-{n}", 1, f"{tenants.ROLE_ARN}{n}", TRUSTED.external_id))
+        sts.calls.clear()
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.7 < taken / (roles._sessions.weight - before) <= 1
+    for n in range(1500, 2000):
+        roles.prepare(RoleAssumption(f"tenant-{n}", 1, f"{tenants.ROLE_ARN}{n}", TRUSTED.external_id))
+    assert 2_990_000 < roles._sessions.weight <= 3_000_000
+
+
+# ── shared ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Shared:
+    """What the sandboxes share: entries by kind and context."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, bytes], SharedEntry] = {}
+
+    def find(self, kind: str, context: bytes) -> SharedEntry | None:
+        return self.entries.get((kind, context))
+
+    def keep(self, kind: str, context: bytes, plaintext: bytes, until: datetime) -> None:
+        self.entries[kind, context] = SharedEntry(plaintext, until)
+
+
+def test_one_sandbox_asks_sts_for_all(sts: Sts, clock: Clock) -> None:
+    """A session that another one began is as good as one's own: one AssumeRole in most of an hour, however many sandboxes there are."""
+    shared = Shared()
+    sandboxes = [made(sts, clock, shared) for _ in range(10)]
+    for sandbox in sandboxes:
+        sandbox.prepare(TRUSTED)
+    assert {sandbox.session(TRUSTED) for sandbox in sandboxes} == {sandboxes[0].session(TRUSTED)}
+    assert len(sts.calls) == 1
+    clock.time = NOON + timedelta(minutes=54)
+    for sandbox in sandboxes:
+        sandbox.prepare(TRUSTED)
+    assert {sandbox.session(TRUSTED).access_key for sandbox in sandboxes} == {"ASIA2"}
+    assert len(sts.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RoleAssumption("other", 3, tenants.ROLE_ARN, TRUSTED.external_id),
+        RoleAssumption("acme", 4, tenants.ROLE_ARN, TRUSTED.external_id),
+        RoleAssumption("acme", 3, f"{tenants.ROLE_ARN}2", TRUSTED.external_id),
+        RoleAssumption("acme", 3, tenants.ROLE_ARN, "changed"),
+    ],
+    ids=["tenant", "version", "role", "ExternalId"],
+)
+def test_a_session_is_shared_for_exactly_what_it_was_begun_for(sts: Sts, clock: Clock, other: RoleAssumption) -> None:
+    """A changed ExternalId counts at once, and no tenant gets another's session."""
+    shared = Shared()
+    sts.trust = dict.fromkeys([tenants.ROLE_ARN, f"{tenants.ROLE_ARN}2"])
+    roles = made(sts, clock, shared)
+    roles.prepare(TRUSTED)
+    for sandbox in (roles, made(sts, clock, shared)):
+        sandbox.prepare(other)
+        assert sandbox.session(other) != roles.session(TRUSTED)
+    assert [call["ExternalId"] for call in sts.calls] == [TRUSTED.external_id, other.external_id]
+
+
+def test_after_the_fence_nothing_is_looked_up(sts: Sts, clock: Clock) -> None:
+    """A session that ended since it was prepared, or that SES refuses, is replaced by STS alone: the call has its seconds."""
+    shared = Shared()
+    roles = made(sts, clock, shared)
+    roles.prepare(TRUSTED)
+    shared.entries.clear()
+    clock.time = NOON + timedelta(minutes=55)
+    second = roles.session(TRUSTED)
+    assert roles.renewed(TRUSTED, second) != second
+    assert (len(sts.calls), shared.entries) == (3, {})
 
 
 def test_an_expired_session_is_replaced_once_for_all_threads(roles: AssumedRoles, sts: Sts) -> None:

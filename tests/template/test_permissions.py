@@ -116,6 +116,17 @@ def test_those_who_put_messages_on_the_queue_sign_them() -> None:
     }
 
 
+def test_what_sending_caches_is_opened_by_sending_alone() -> None:
+    """Sessions with tenants' roles lie in a table that operators may read: the key's own policy lets nobody else derive what opens them."""
+    key = tables.template()["Resources"]["CacheKey"]["Properties"]
+    assert (key["KeySpec"], key["KeyUsage"]) == ("HMAC_256", "GENERATE_VERIFY_MAC")
+    administration, deriving = key_statements("Allow", "CacheKey")
+    assert not [action for action in administration["Action"] if re.match(r"kms:(\*|Generate|Verify|Create)", action)]
+    assert deriving["Action"] == "kms:GenerateMac"
+    assert deriving["Principal"] == {"AWS": {"Fn::GetAtt": ["SendFunctionRole", "Arn"]}}
+    assert who_may("dynamodb:GetItem", "SessionsTable") == {"SendFunction"}
+
+
 def test_no_role_has_rights_on_keys_besides_the_key_policy() -> None:
     """One place says who may open what."""
     assert not [grant for function in FUNCTIONS for grant in grants(function) if grant.action.startswith("kms:")]
@@ -178,6 +189,7 @@ def test_nobody_sends_from_our_own_account() -> None:
         ("MessagesTable", {"FeedbackFunction", "MessagesFunction", "SendFunction", "SweepFunction"}),
         ("FeedbackTable", {"FeedbackFunction"}),
         ("PacingTable", {"SendFunction", "SweepFunction"}),
+        ("SessionsTable", {"SendFunction"}),
         ("SuppressionsTable", {"FeedbackFunction", "ProvidersFunction"}),
         ("StatisticsTable", {"StatisticsFunction"}),
     ],
@@ -306,6 +318,7 @@ def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str)
     told &= set(tables.template()["Resources"]) - TOLD_TO_TENANTS
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
+    by_key_policy |= {"CacheKey"} if function == "SendFunction" else set()
     by_key_policy |= {"QueueKey"} if function in who_may("sqs:SendMessage", "SendQueue") else set()
     assert told == (may_use | by_key_policy) - {f"{function}Logs", "FeedbackQueue"}  # whose messages Lambda itself takes
 

@@ -30,6 +30,7 @@ def indexes(table: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
         ("ProvidersTable", ["tenantId"]),
         ("MessagesTable", ["tenantId", "requestId"]),
         ("PacingTable", ["account"]),
+        ("SessionsTable", ["name"]),
         ("StatisticsTable", ["series", "hourShard"]),
         ("FeedbackTable", ["pk", "sk"]),
         ("SuppressionsTable", ["tenantId", "email"]),
@@ -75,7 +76,7 @@ def test_no_index_holds_a_sealed_config() -> None:
 
 def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
     """The adapters set it: on records once they have ended, on paces and on what SES told when they no longer matter."""
-    for table in ("MessagesTable", "PacingTable", "StatisticsTable", "FeedbackTable", "SuppressionsTable"):
+    for table in ("MessagesTable", "PacingTable", "SessionsTable", "StatisticsTable", "FeedbackTable", "SuppressionsTable"):
         assert resource(table)["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
     assert "TimeToLiveSpecification" not in resource("ProvidersTable")["Properties"]
 

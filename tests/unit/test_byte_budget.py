@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mailer.adapters.providers.provider_factory import PROVIDER_BYTES
 from mailer.domain.delivery import Sent, Status
 from mailer.domain.large_mail import LARGE_BYTES, SMALL_BYTES
 from mailer.domain.message import MAX_RAW_BYTES, S3Object, parse_request
@@ -248,7 +249,17 @@ def test_the_templates_function_sends_the_largest_small_mails_on_all_its_threads
     """The budget binds only large mails, of which it takes some beside each other, unless somebody makes the function smaller."""
     settings = of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1769")
     assert settings.send_bytes >= settings.send_threads * SMALL_BYTES
-    assert settings.send_bytes // LARGE_BYTES == 9
+    assert settings.send_bytes // LARGE_BYTES == 8
+
+
+@pytest.mark.parametrize("memory", [128, 512, 1024, 1769, 3008, 10_240])
+def test_mails_and_caches_fit_into_the_functions_memory(memory: int) -> None:
+    """Four times the mails, the caches, and what the interpreter and a batch's bodies take; a function too small for one mail apart."""
+    settings, mib = of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory)), 1024 * 1024
+    sizes = settings.cache_sizes
+    cached = PROVIDER_BYTES + sizes.configs + sizes.sessions
+    assert max(memory, 400) * mib >= 4 * settings.send_bytes + cached + 240 * mib
+    assert (cached > 150 * mib) == (memory > 1700)
 
 
 @pytest.mark.parametrize(("memory", "small", "large"), [("1024", 17, 4), ("512", 4, 1), ("128", 1, 0)])

@@ -5,18 +5,21 @@ decides. The session's name appears in the tenant's CloudTrail.
 """
 
 import json
+import random
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mailer.adapters.aws import UNREADABLE
+from mailer.adapters.providers.shared_cache import SharedCache
 from mailer.adapters.single_flight_cache import SingleFlightCache
 from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError
 from mailer.domain.provider import AccessKeyConfig, RoleConfig
@@ -29,7 +32,13 @@ SESSION_SECONDS = 3600
 """AWS's limit for a role that is assumed by a role."""
 
 RENEW_BEFORE = timedelta(minutes=5)
-"""How long before its expiry a session is replaced: no call may last longer."""
+"""How long before its expiry a session is used no more: no call may last longer."""
+
+RENEW_EARLY = timedelta(minutes=10)
+"""From when on before its expiry a session may be renewed by one thread, while the others still use it. The moment is random, for each
+sandbox and tenant another: the first sandbox asks STS, the others find its session shared."""
+
+_LAST_EARLY = timedelta(minutes=6)
 
 SESSION_POLICY = json.dumps(
     {
@@ -52,11 +61,19 @@ SESSION_POLICY = json.dumps(
     separators=(",", ":"),
 )
 
-_SESSIONS_KEPT = 5000  # about 2 KB each
+_OVERHEAD = 700
+"""Bytes of a cached session besides its texts. A test measures it."""
+
+_A_FEW = 4 * 1024 * 1024
+"""Bytes for the sessions of a function that need not have many."""
 
 
 class CredentialSource(Protocol):
     """The credentials of one version of a tenant's config."""
+
+    def prepare(self) -> None:
+        """Get credentials before they are needed, and others for those that expire soon. Raises as `current`."""
+        ...
 
     def current(self) -> ReadOnlyCredentials:
         """Return credentials that are good for some minutes.
@@ -78,6 +95,9 @@ class StaticCredentials:
 
     config: AccessKeyConfig
 
+    def prepare(self) -> None:
+        """Do nothing: the key is there."""
+
     def current(self) -> ReadOnlyCredentials:
         """Return the access key, its secret revealed for signing."""
         return ReadOnlyCredentials(self.config.access_key_id, self.config.secret_access_key.get_secret_value(), None)
@@ -96,6 +116,35 @@ class RoleAssumption:
     role_arn: str = field(repr=False)
     external_id: str = field(repr=False)
 
+    digest: bytes = field(init=False, repr=False)
+    """Of all of it: a session is for exactly that."""
+
+    def __post_init__(self) -> None:
+        parts = (self.tenant_id, self.version, self.role_arn, self.external_id)
+        object.__setattr__(self, "digest", sha256(json.dumps(parts).encode()).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A session with a role."""
+
+    credentials: ReadOnlyCredentials = field(repr=False)
+    until: datetime
+    renew_at: datetime
+
+    @classmethod
+    def of(cls, begun: Mapping[str, str], until: datetime) -> "_Session":
+        """Make one of STS's words for it."""
+        early = RENEW_EARLY - random.random() * (RENEW_EARLY - _LAST_EARLY)  # noqa: S311  # it spreads calls
+        return cls(ReadOnlyCredentials(*(begun[name] for name in _PARTS)), until, until - early)
+
+    def shown(self) -> bytes:
+        """Return its secrets, to be encrypted."""
+        return json.dumps(dict(zip(_PARTS, self.credentials, strict=False))).encode()
+
+
+_PARTS = ("AccessKeyId", "SecretAccessKey", "SessionToken")
+
 
 @dataclass(frozen=True, slots=True)
 class RoleCredentials:
@@ -104,8 +153,12 @@ class RoleCredentials:
     roles: "AssumedRoles"
     assumption: RoleAssumption
 
+    def prepare(self) -> None:
+        """Have a session."""
+        self.roles.prepare(self.assumption)
+
     def current(self) -> ReadOnlyCredentials:
-        """Return the session's credentials; of a new session if the old one expires soon."""
+        """Return the session's credentials; of a new session if there is none that a call cannot outlive."""
         return self.roles.session(self.assumption)
 
     def renewed(self, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
@@ -116,33 +169,65 @@ class RoleCredentials:
 class AssumedRoles:
     """Assumes tenants' roles, once per tenant and version even if many threads ask, and caches the sessions until they expire."""
 
-    def __init__(self, sts: Callable[[], "STSClient"], *, own_account: str, platform: str, clock: Clock) -> None:
-        """`sts` returns a client of the function's own region: sessions of a regional endpoint are valid in every region."""
+    def __init__(
+        self,
+        sts: Callable[[], "STSClient"],
+        *,
+        own_account: str,
+        platform: str,
+        clock: Clock,
+        shared: SharedCache | None = None,
+        size: int = _A_FEW,
+    ) -> None:
+        """`sts` returns a client of the function's own region: sessions of a regional endpoint are valid in every region.
+
+        `shared` has the sessions that other sandboxes have begun; `size` is the memory that sessions may take, in bytes.
+        """
         self._sts = sts
         self._own_account = own_account
         self._platform = platform
-        self._sessions: SingleFlightCache[RoleAssumption, tuple[ReadOnlyCredentials, datetime]] = SingleFlightCache(
-            _SESSIONS_KEPT, clock.now
-        )
+        self._clock = clock
+        self._shared = shared
+        self._sessions: SingleFlightCache[bytes, _Session] = SingleFlightCache(size, clock.now, _weight)
 
-    def session(self, assumption: RoleAssumption) -> ReadOnlyCredentials:
-        """Return the credentials of a session with the role.
+    def prepare(self, assumption: RoleAssumption) -> None:
+        """Have a session ready for a call: one that another sandbox has begun, or a new one, also where the old one expires soon.
 
         Raises:
             NotSentError: role_not_assumable.
             DependencyError: STS did not do its part.
         """
-        return self._session(assumption)[0]
+        self._sessions.get(assumption.digest, lambda: self._shared_or_new(assumption), _usable_until, lambda session: session.renew_at)
 
-    def _session(self, assumption: RoleAssumption) -> tuple[ReadOnlyCredentials, datetime]:
-        return self._sessions.get(assumption, lambda: self._begin(assumption), lambda begun: begun[1] - RENEW_BEFORE)
+    def session(self, assumption: RoleAssumption) -> ReadOnlyCredentials:
+        """Return the credentials of the session that is ready; begins one if there is none, without a look at the shared ones.
+
+        Raises:
+            NotSentError: role_not_assumable.
+            DependencyError: STS did not do its part.
+        """
+        return self._ready(assumption).credentials
+
+    def _ready(self, assumption: RoleAssumption) -> _Session:
+        ready = self._sessions.find(assumption.digest)
+        return ready or self._sessions.get(assumption.digest, lambda: self._begin(assumption), _usable_until)
 
     def renewed(self, assumption: RoleAssumption, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
         """Return the credentials of another session than the expired one; raises as `session`."""
-        kept = self._session(assumption)
-        if kept[0] == expired:
-            self._sessions.forget(assumption, kept)
-        return self.session(assumption)
+        ready = self._ready(assumption)
+        if ready.credentials == expired:
+            self._sessions.forget(assumption.digest, ready)
+        return self._ready(assumption).credentials
+
+    def _shared_or_new(self, assumption: RoleAssumption) -> _Session:
+        if self._shared is None:
+            return self._begin(assumption)
+        found = self._shared.find(_SHARED, assumption.digest)
+        if found and found.until - RENEW_EARLY > self._clock.now():
+            return _Session.of(json.loads(found.plaintext), found.until)
+        begun = self._begin(assumption)
+        self._shared.keep(_SHARED, assumption.digest, begun.shown(), begun.until)
+        return begun
 
     def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
         """Return whether the role's trust policy refuses both a wrong ExternalId and none; else anyone could make us send as this tenant.
@@ -162,7 +247,7 @@ class AssumedRoles:
             return True
         return False
 
-    def _begin(self, assumption: RoleAssumption) -> tuple[ReadOnlyCredentials, datetime]:
+    def _begin(self, assumption: RoleAssumption) -> _Session:
         self._refuse_own(assumption.role_arn)
         name = f"{self._platform}-{assumption.tenant_id}-v{assumption.version}"
         return self._assume(assumption.role_arn, name, {"ExternalId": assumption.external_id})
@@ -172,7 +257,7 @@ class AssumedRoles:
         if role_arn.split(":")[4] == self._own_account:
             raise NotSentError(ErrorInfo("role_not_assumable", "the role is one of this service's own AWS account"))
 
-    def _assume(self, role_arn: str, session_name: str, claim: Mapping[str, str]) -> tuple[ReadOnlyCredentials, datetime]:
+    def _assume(self, role_arn: str, session_name: str, claim: Mapping[str, str]) -> _Session:
         with _sts_errors():
             answer = self._sts().assume_role(
                 RoleArn=role_arn,
@@ -182,7 +267,18 @@ class AssumedRoles:
                 **claim,  # type: ignore[arg-type]  # ExternalId, a str, or nothing at all
             )
             begun = answer["Credentials"]
-            return ReadOnlyCredentials(begun["AccessKeyId"], begun["SecretAccessKey"], begun["SessionToken"]), begun["Expiration"]
+            return _Session.of({name: begun[name] for name in _PARTS}, begun["Expiration"])  # type: ignore[literal-required]  # see _PARTS
+
+
+_SHARED = "session"
+
+
+def _usable_until(session: _Session) -> datetime:
+    return session.until - RENEW_BEFORE
+
+
+def _weight(_: bytes, session: _Session) -> int:
+    return _OVERHEAD + len(session.shown())
 
 
 _DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service control policy", re.IGNORECASE | re.ASCII)

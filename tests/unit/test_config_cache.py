@@ -1,0 +1,326 @@
+"""What is cached of tenants' configs: encrypted, for exactly the row that was read, and for no longer than KMS answers."""
+
+import gc
+import os
+import threading
+import tracemalloc
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from mailer.adapters.providers.cache_keys import ASK_AGAIN_AFTER, GOOD_FOR, CacheKeys
+from mailer.adapters.providers.config_cache import _OVERHEAD, KMS_GOOD_FOR, SHARED_FOR, ConfigCache
+from mailer.adapters.providers.provider_factory import KEPT_FOR
+from mailer.adapters.providers.shared_cache import SharedCache
+from mailer.adapters.sealed_entry import SealedEntry
+from mailer.domain.errors import DependencyError
+from mailer.domain.provider import StoredConfig
+from support import tenants
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    time = NOON
+
+    def __call__(self) -> datetime:
+        return self.time
+
+
+class Kms:
+    """Opens configs, by their row's ciphertext, and derives keys; counts both."""
+
+    def __init__(self) -> None:
+        self.texts: dict[bytes, bytes] = {}
+        self.decrypted: list[str] = []
+        self.derived: list[bytes] = []
+        self.fails = False
+        self.derives = True
+
+    def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
+        raise NotImplementedError
+
+    def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
+        self.decrypted.append(f"{tenant_id} {provider} {version}")
+        if self.fails:
+            raise DependencyError("KMS", "Decrypt")
+        return self.texts[ciphertext]
+
+    def generate_mac(self, **request: Any) -> Mapping[str, bytes]:
+        self.derived.append(request["Message"])
+        if self.fails or not self.derives:
+            raise EndpointConnectionError(endpoint_url="https://kms")
+        return {"Mac": sha256(request["KeyId"].encode() + request["Message"]).digest()}
+
+
+class Table:
+    """Holds the entries of all sandboxes."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, SealedEntry] = {}
+        self.fails = False
+        self.reads = 0
+
+    def find(self, name: str) -> SealedEntry | None:
+        self.reads += 1
+        if self.fails:
+            raise DependencyError("DynamoDB", "GetItem")
+        return self.entries.get(name)
+
+    def keep(self, name: str, entry: SealedEntry) -> None:
+        if self.fails:
+            raise DependencyError("DynamoDB", "PutItem")
+        self.entries[name] = entry
+
+
+class Stack:
+    """What sandboxes have in common, and a way to start one."""
+
+    def __init__(self) -> None:
+        self.clock, self.kms, self.table = Clock(), Kms(), Table()
+        self.reported: list[str] = []
+
+    def keys(self, key: str = "key") -> CacheKeys:
+        client: Any = self.kms
+        return CacheKeys(lambda: client, key, self.clock)
+
+    def sandbox(self, size: int = 1_000_000) -> ConfigCache:
+        keys = self.keys()
+        shared = SharedCache(self.table, keys, self.clock, self.report)
+        return ConfigCache(self.kms, keys, self.clock, shared=shared, size=size, report=self.report)
+
+    def warm(self, size: int = 1_000_000) -> ConfigCache:
+        """Start a sandbox that has sent for another tenant: its very first config is not cached."""
+        sandbox = self.sandbox(size)
+        sandbox.open("first", self.row(tenants.access_key(), "first"))
+        self.kms.decrypted.clear()
+        return sandbox
+
+    def report(self, step: str, _: str | None, error: Exception) -> None:
+        self.reported.append(f"{step}: {error}")
+
+    def row(self, config: Any, name: str = "acme", version: int = 1) -> StoredConfig:
+        ciphertext = f"{name} {version}".encode()
+        self.kms.texts[ciphertext] = config.plaintext()
+        shown = config.shown()
+        return StoredConfig(
+            provider="ses", version=version, ciphertext=ciphertext, region="", from_address="", from_name="", credentials=shown
+        )
+
+
+@pytest.fixture
+def stack() -> Stack:
+    return Stack()
+
+
+def test_kms_decrypts_a_config_once_while_it_keeps_answering(stack: Stack) -> None:
+    """Hours later the config is still at hand, and KMS was asked for one config every few minutes."""
+    sandbox, rows = stack.warm(), [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(50)]
+    for minute in range(120):
+        stack.clock.time = NOON + timedelta(minutes=minute)
+        for tenant_id, row in rows:
+            assert sandbox.open(tenant_id, row).plaintext == stack.kms.texts[row.ciphertext]
+    assert len(stack.kms.decrypted) == 50 + 120 // 4 - 1
+
+
+def test_a_key_that_kms_no_longer_gives_stops_working_within_five_minutes(stack: Stack) -> None:
+    """Not one cached config is used then, however it was cached; together with the minute that a provider lives it is five."""
+    sandbox, rows = stack.warm(), [("acme", stack.row(tenants.access_key())), ("globex", stack.row(tenants.role(), "globex"))]
+    for tenant_id, row in rows:
+        sandbox.open(tenant_id, row)
+    stack.kms.fails = True
+    stack.clock.time = NOON + KMS_GOOD_FOR - timedelta(microseconds=1)
+    for tenant_id, row in rows:
+        assert sandbox.open(tenant_id, row).plaintext
+    stack.clock.time = NOON + KMS_GOOD_FOR
+    for tenant_id, row in rows:
+        with pytest.raises(DependencyError):
+            sandbox.open(tenant_id, row)
+    assert timedelta(minutes=5) >= KMS_GOOD_FOR + KEPT_FOR
+
+
+def test_the_key_of_the_cache_is_asked_for_again_too(stack: Stack) -> None:
+    """A process has it for minutes only: what a sandbox holds is of no use to it without KMS."""
+    sandbox, row = stack.warm(), stack.row(tenants.access_key())
+    sandbox.open("acme", row)
+    stack.kms.derives = False
+    stack.clock.time = NOON + GOOD_FOR
+    assert sandbox.open("acme", row).by_kms
+    assert len(stack.kms.derived) == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"version": 2}, {"ciphertext": b"other 1"}, {"provider": "smtp"}],
+    ids=["version", "ciphertext", "provider"],
+)
+def test_a_row_that_changed_is_never_in_the_cache(stack: Stack, changed: dict[str, Any]) -> None:
+    """A new version counts at once, and so does a row that was restored or tampered with under the same version."""
+    sandbox, row = stack.warm(), stack.row(tenants.access_key())
+    sandbox.open("acme", row)
+    stack.kms.texts[b"other 1"] = b"another"
+    assert not sandbox.open("acme", row).by_kms
+    assert sandbox.open("acme", replace(row, **changed)).by_kms
+
+
+def test_another_tenants_config_is_never_in_the_cache(stack: Stack) -> None:
+    """Also where its row has the same ciphertext: KMS is asked, and refuses."""
+    sandbox, row = stack.warm(), stack.row(tenants.role())
+    sandbox.open("acme", row)
+    assert sandbox.open("globex", row).by_kms
+    assert stack.kms.decrypted == ["acme ses 1", "globex ses 1"]
+
+
+def test_nothing_is_in_memory_in_clear(stack: Stack) -> None:
+    """A secret cannot be found in what a sandbox keeps, nor its key beside it after it has been asked for again."""
+    sandbox, row = stack.warm(), stack.row(tenants.access_key())
+    sandbox.open("acme", row)
+    kept = b"".join(entry.value for entry in sandbox._sealed._kept.values())
+    assert kept
+    assert tenants.SECRET.encode() not in kept
+    assert tenants.SECRET not in repr(sandbox.open("acme", row))
+
+
+def test_a_cold_start_waits_for_one_call_of_kms(stack: Stack) -> None:
+    """The first config of a process is decrypted, and nothing else."""
+    stack.sandbox().open("acme", stack.row(tenants.access_key()))
+    assert (len(stack.kms.decrypted), stack.kms.derived, stack.table.reads) == (1, [], 0)
+
+
+def test_the_memory_is_bounded_and_the_least_recently_used_goes_first(stack: Stack) -> None:
+    """Bytes count, not configs."""
+    sandbox = stack.warm(size=10 * 800)
+    rows = [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(30)]
+    for tenant_id, row in rows:
+        sandbox.open(tenant_id, row)
+    assert 5 * 800 < sandbox._sealed.weight <= 10 * 800
+    assert not sandbox.open(*rows[-1]).by_kms
+    assert sandbox.open(*rows[0]).by_kms
+
+
+def test_an_entry_weighs_what_it_takes(stack: Stack) -> None:
+    """The bound is of true bytes: what was allocated for ten thousand entries is what they count as, or somewhat less."""
+    cache = stack.warm(size=100_000_000)._sealed
+    gc.collect()
+    tracemalloc.start()
+    before = cache.weight
+    for _ in range(10_000):
+        cache.keep(os.urandom(32), os.urandom(400))
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.7 < taken / (cache.weight - before) <= 1
+    assert cache.weight - before == 10_000 * (400 + _OVERHEAD)
+
+
+def test_threads_share_one_call_for_the_key(stack: Stack) -> None:
+    """A batch of new tenants derives the key once."""
+    sandbox, together = stack.warm(), threading.Barrier(8)
+    rows = [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(8)]
+
+    def open_it(one: tuple[str, StoredConfig]) -> bytes:
+        together.wait()
+        return sandbox.open(*one).plaintext
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(open_it, rows))
+    assert len(stack.kms.derived) == 1
+
+
+# ── what sandboxes share ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_roles_config_is_shared_for_an_hour(stack: Stack) -> None:
+    """The second sandbox asks KMS for one config, as it must, and finds the other."""
+    row = stack.row(tenants.role())
+    stack.warm().open("acme", row)
+    second = stack.warm()
+    assert second.open("acme", row).plaintext == stack.kms.texts[row.ciphertext]
+    assert stack.kms.decrypted == []
+    stack.clock.time = NOON + SHARED_FOR
+    third = stack.warm()
+    assert third.open("acme", row).by_kms
+
+
+def test_an_access_key_is_never_shared(stack: Stack) -> None:
+    """Also where its row says that it is a role's: what counts is what was decrypted."""
+    row = stack.row(tenants.access_key())
+    sandbox = stack.warm()
+    sandbox.open("acme", row)
+    sandbox.open("globex", replace(row, credentials={"type": "role"}))
+    assert stack.table.entries == {}
+    before = stack.table.reads
+    sandbox.open("initech", row)
+    assert stack.table.reads == before
+
+
+@pytest.mark.parametrize("text", [b"no json", b"[]", b'{"roleArn": "x", "secretAccessKey": "y"}'])
+def test_what_is_no_config_of_a_role_is_not_shared(stack: Stack, text: bytes) -> None:
+    """It is returned as it is: who reads it says what is wrong with it."""
+    row = stack.row(tenants.role())
+    stack.kms.texts[row.ciphertext] = text
+    assert stack.warm().open("acme", row).plaintext == text
+    assert stack.table.entries == {}
+
+
+def test_an_entry_is_good_for_its_name_and_end_alone(stack: Stack) -> None:
+    """Who writes to the table can neither put one tenant's entry in another's place nor prolong one, nor make one."""
+    row = stack.row(tenants.role())
+    stack.warm().open("acme", row)
+    [(name, entry)] = stack.table.entries.items()
+    for forged in (
+        {name: SealedEntry(entry.content, entry.until + timedelta(seconds=1))},
+        {name: SealedEntry(entry.content[:-1] + bytes([entry.content[-1] ^ 1]), entry.until)},
+        {name: SealedEntry(b"short", entry.until)},
+    ):
+        stack.table.entries = dict(forged)
+        assert stack.warm().open("acme", row).by_kms
+    shared = SharedCache(stack.table, stack.keys(), stack.clock)
+    shared.keep("config", b"acme", b"text", NOON + SHARED_FOR)
+    stack.table.entries["config#" + b"globex".hex()] = stack.table.entries["config#" + b"acme".hex()]
+    assert shared.find("config", b"globex") is None
+    assert shared.find("config", b"acme") is not None
+
+
+def test_without_the_key_nothing_that_is_shared_opens(stack: Stack) -> None:
+    """The table alone is of no use: a copy of it opens under no other key of KMS."""
+    SharedCache(stack.table, stack.keys(), stack.clock).keep("config", b"acme", b"canary", NOON + SHARED_FOR)
+    assert SharedCache(stack.table, stack.keys("another"), stack.clock).find("config", b"acme") is None
+    assert b"canary" not in b"".join(entry.content for entry in stack.table.entries.values())
+
+
+def test_a_key_opens_one_hours_entries(stack: Stack) -> None:
+    """One that leaked is of no use for what is shared later."""
+    shared = SharedCache(stack.table, stack.keys(), stack.clock)
+    for hours in (1, 2, 3):
+        shared.keep("session", str(hours).encode(), b"x", NOON + timedelta(hours=hours))
+    assert len(set(stack.kms.derived)) == 3
+
+
+@pytest.mark.parametrize("broken", ["table", "key"])
+def test_what_fails_at_the_cache_costs_a_call_and_no_mail(stack: Stack, broken: str) -> None:
+    """Reported, and KMS is asked for the config itself."""
+    sandbox, row = stack.warm(), stack.row(tenants.role())
+    stack.table.fails, stack.kms.derives = broken == "table", broken != "key"
+    assert sandbox.open("acme", row).plaintext == stack.kms.texts[row.ciphertext]
+    assert stack.reported
+    assert tenants.ROLE_ARN not in str(stack.reported)
+
+
+def test_mails_do_not_each_wait_for_a_key_that_kms_does_not_give(stack: Stack) -> None:
+    """After one failure KMS is asked again some seconds later."""
+    sandbox = stack.warm()
+    stack.kms.derives = False
+    for number in range(10):
+        sandbox.open(f"t{number}", stack.row(tenants.access_key(), f"t{number}"))
+    assert len(stack.kms.derived) == 1
+    stack.clock.time = NOON + ASK_AGAIN_AFTER
+    stack.kms.derives = True
+    last = stack.row(tenants.access_key(), "last")
+    sandbox.open("last", last)
+    assert not sandbox.open("last", last).by_kms
