@@ -1,6 +1,7 @@
 """The roles and the key of the template hold against a server that evaluates them."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,6 +137,28 @@ def test_only_those_who_put_messages_on_the_queue_sign_for_us(aws: LocalAws) -> 
     request = {"KeyId": aws.stack.outputs["QueueKeyArn"], "MacAlgorithm": "HMAC_SHA_256", "Message": b"tenantmail"}
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").generate_mac, **request)}
     assert refused == set(FUNCTIONS) - {"MessagesFunction", "SendFunction", "SweepFunction"}
+
+
+def test_only_sending_derives_the_keys_of_its_cache(aws: LocalAws, administrator: Callable[[Any], Any]) -> None:
+    """Not even an operator gets one, with all the rights that IAM can give."""
+    request = {"KeyId": physical(aws, "CacheKey"), "MacAlgorithm": "HMAC_SHA_256", "Message": b"tenantmail"}
+    allowed = {function for function in FUNCTIONS if not is_denied(acting_as(aws, function, "kms").generate_mac, **request)}
+    assert allowed == {"SendFunction"}
+    assert is_denied(administrator("kms").generate_mac, **request)
+
+
+def test_a_session_is_shared_and_read_by_nobody(aws: LocalAws) -> None:
+    """Mail of a tenant with a role leaves a session in the table, in which nothing can be read but its name and end."""
+    tenant = aws.tenant_with_feedback(by_role=True)
+    message = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hello"}
+    for number in (1, 2):
+        aws.api.submit(tenant.tenant_id, {"requestId": f"invoice-{number}", "message": message})
+        assert aws.api.wait_for(tenant.tenant_id, f"invoice-{number}")["status"] == "sent"
+    items = aws.client("dynamodb").scan(TableName=physical(aws, "SessionsTable"))["Items"]
+    assert any(item["name"]["S"].startswith("session#") for item in items)
+    for item in items:
+        assert item.keys() == {"name", "sealed", "ttl"}
+        assert not re.search(rb"ASIA|roleArn|SecretAccessKey", item["sealed"]["B"])
 
 
 def test_only_the_sweeper_looks_at_the_intake(aws: LocalAws) -> None:

@@ -32,6 +32,7 @@ KEYS = {
     "providers": ["tenantId"],
     "messages": ["tenantId", "requestId"],
     "pacing": ["account"],
+    "sessions": ["name"],
     "suppressions": ["tenantId", "email"],
     "feedback": ["pk", "sk"],
 }

@@ -125,6 +125,8 @@ def environment(addresses: Mapping[str, str], trusted: Path) -> dict[str, str]:
         "SEND_QUEUE_URL": f"{addresses['sqs']}/0/send",
         "DEAD_LETTER_QUEUE_URL": f"{addresses['sqs']}/0/dead",
         "PROVIDER_KEY_ARN": KEY_ARN,
+        "SESSIONS_TABLE": "sessions",
+        "CACHE_KEY_ARN": KEY_ARN,
         "QUEUE_KEY_ARN": KEY_ARN,
         "EVENT_BUS": "outcomes",
         "SEND_THREADS": str(THREADS),
