@@ -19,7 +19,7 @@ from mailer.domain.mime import Sender
 from mailer.domain.provider import SmtpConfig
 from support import tenants
 from support.servers import certificates
-from tools.local_aws.proxy import hold_port
+from tools.local_aws.proxy import reserve_port
 
 USER, PASSWORD = "jo", "canary-password"
 
@@ -62,7 +62,7 @@ class Logins(list[bool]):
 @contextmanager
 def serving(inbox: Inbox, **options: Any) -> Iterator[int]:
     """Serve the inbox on a free port."""
-    with hold_port() as held:
+    with reserve_port() as held:
         port: int = held.getsockname()[1]
         controller = Controller(inbox, hostname="127.0.0.1", port=port, ready_timeout=30, **options)
         controller.start()

@@ -184,7 +184,7 @@ def test_a_revoked_key_is_found_and_mended(operator: Operator, aws: LocalAws, te
     operator.see(re.compile("Make a new key"))
     iam = aws.tenants.owner(tenant.account).client("iam", endpoint_url=aws.addresses.aws)
     key = iam.create_access_key(UserName="mail")["AccessKey"]
-    aws.control.tell_account(key["AccessKeyId"], tenant.account)
+    aws.control.set_account(key["AccessKeyId"], tenant.account)
     operator.store_key(tenant, **{"Access key id": key["AccessKeyId"], "Secret access key": key["SecretAccessKey"]})
     operator.press("Verify")
     operator.see("The test mail went out: the config is active.")

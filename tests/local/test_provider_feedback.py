@@ -71,6 +71,6 @@ def test_a_tenant_that_sends_and_hears_nothing_is_silent_until_it_hears_again(aw
     for name in (tenant.account, f"mail-{tenant.tenant_id}"):
         assert name in record["feedbackHint"]
     assert aws.control.event_fault_hits(lost) > 0
-    aws.control.calm()
+    aws.control.reset_all()
     assert aws.api.verify(tenant.tenant_id).status == 200
     assert wait_until(aws, tenant, "proven")["feedbackHint"] is None

@@ -21,10 +21,10 @@ from aiosmtpd.controller import Controller
 from botocore.config import Config
 
 from tools.local_aws import wire
-from tools.local_aws.alone import Alone, ses_alone
 from tools.local_aws.control import ControlError, PublishedEvent
-from tools.local_aws.proxy import Listener, hold_port
+from tools.local_aws.proxy import Listener, reserve_port
 from tools.local_aws.ses import Bandwidth, RefusedError
+from tools.local_aws.standalone import StandaloneSes, standalone_ses
 
 FROM, TO = "billing@acme.example", "jo@example.com"
 MAIL = f"From: {FROM}\r\nTo: {TO}\r\nSubject: Invoice\r\n\r\nHello\r\n".encode()
@@ -32,16 +32,16 @@ KEY = "AKIATENANT0000000001"
 
 
 @pytest.fixture(scope="module")
-def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
-    with ses_alone(tmp_path_factory.mktemp("mail")) as alone:
+def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneSes]:
+    with standalone_ses(tmp_path_factory.mktemp("mail")) as alone:
         yield alone
 
 
 @pytest.fixture
-def ses(proxies: Alone) -> Iterator[Alone]:
+def ses(proxies: StandaloneSes) -> Iterator[StandaloneSes]:
     """One SES for the module, without a memory between its tests."""
     yield proxies
-    proxies.control.calm()
+    proxies.control.reset_all()
     proxies.control.forget_mails()
     proxies.control.forget_requests()
 
@@ -67,7 +67,7 @@ def refusal(call: Callable[[], object]) -> tuple[str, str]:
 # The ledger
 
 
-def test_the_ledger_keeps_the_very_bytes(ses: Alone) -> None:
+def test_the_ledger_keeps_the_very_bytes(ses: StandaloneSes) -> None:
     """Every byte value, bare line ends and base64's two signs arrive as they were given."""
     raw = MAIL + bytes(range(256)) + b"\n\r>?>?" * 50
     message_id = send(client_for(ses.url), raw)
@@ -76,9 +76,9 @@ def test_the_ledger_keeps_the_very_bytes(ses: Alone) -> None:
     assert mail.eml.with_suffix(".json").exists()
 
 
-def test_the_ledger_keeps_the_envelope(ses: Alone) -> None:
+def test_the_ledger_keeps_the_envelope(ses: StandaloneSes) -> None:
     """Who sent to whom is recorded from the call, not from the headers."""
-    ses.control.tell_account(KEY, "222222222222")
+    ses.control.set_account(KEY, "222222222222")
     tags = [{"Name": "campaign", "Value": "spring"}]
     send(client_for(ses.url), to=("a@x.example", "b@x.example"), ConfigurationSetName="news", Tags=tags)
     [mail] = ses.control.mails(account="222222222222")
@@ -86,7 +86,7 @@ def test_the_ledger_keeps_the_envelope(ses: Alone) -> None:
     assert (mail.access_key, mail.region, mail.configuration_set, mail.tags) == (KEY, "eu-central-1", "news", {"campaign": "spring"})
 
 
-def test_without_destinations_the_headers_decide(ses: Alone) -> None:
+def test_without_destinations_the_headers_decide(ses: StandaloneSes) -> None:
     """SES takes To, Cc and Bcc where the call names nobody."""
     raw = b"From: a@x.example\r\nTo: B <b@x.example>,\r\n c@x.example\r\nBcc: d@x.example\r\n\r\n."
     client_for(ses.url).send_raw_email(RawMessage={"Data": raw})
@@ -94,7 +94,7 @@ def test_without_destinations_the_headers_decide(ses: Alone) -> None:
     assert mail.destinations == ["b@x.example", "c@x.example", "d@x.example"]
 
 
-def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: Alone) -> None:
+def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: StandaloneSes) -> None:
     """A relay gets the same bytes under the same envelope."""
     inbox: list[Any] = []
 
@@ -103,7 +103,7 @@ def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: Alone) -> None:
             inbox.append(envelope)
             return "250 OK"
 
-    with hold_port() as held:
+    with reserve_port() as held:
         smtp = Controller(Inbox(), hostname="127.0.0.1", port=held.getsockname()[1], ready_timeout=30)
         smtp.start()
         try:
@@ -130,13 +130,13 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("raw", "to", "text"), REFUSALS.values(), ids=REFUSALS)
-def test_a_malformed_message_is_refused_as_ses_refuses_it(ses: Alone, raw: bytes, to: tuple[str, ...], text: str) -> None:
+def test_a_malformed_message_is_refused_as_ses_refuses_it(ses: StandaloneSes, raw: bytes, to: tuple[str, ...], text: str) -> None:
     """A refused message gets SES's code and wording and leaves nothing in the ledger."""
     assert refusal(lambda: send(client_for(ses.url), raw, to)) == ("InvalidParameterValue", text)
     assert ses.control.mails() == []
 
 
-def test_the_limits_themselves_are_allowed(ses: Alone) -> None:
+def test_the_limits_themselves_are_allowed(ses: StandaloneSes) -> None:
     """10485760 bytes, 50 recipients and a line of 998 bytes pass."""
     raw = MAIL + (b"x" * 998 + b"\r\n") * 10_485
     raw += b"x" * (10_485_760 - len(raw))
@@ -145,7 +145,7 @@ def test_the_limits_themselves_are_allowed(ses: Alone) -> None:
     assert (mail.size, len(mail.destinations)) == (10_485_760, 50)
 
 
-def test_a_sending_rate_counts_recipients_and_allows_debt(ses: Alone) -> None:
+def test_a_sending_rate_counts_recipients_and_allows_debt(ses: StandaloneSes) -> None:
     """One message may overdraw the rate; the next one waits until the debt is paid."""
     ses.control.limit("333333333333", max_send_rate=4)
     client = client_for(ses.url, "333333333333")
@@ -156,7 +156,7 @@ def test_a_sending_rate_counts_recipients_and_allows_debt(ses: Alone) -> None:
     assert second.time - first.time >= 0.95  # 3 recipients of debt and the next one, at 4 a second
 
 
-def test_another_account_is_not_throttled(ses: Alone) -> None:
+def test_another_account_is_not_throttled(ses: StandaloneSes) -> None:
     """Limits are an account's own."""
     ses.control.limit("333333333334", max_send_rate=1)
     send(client_for(ses.url, "333333333334"))
@@ -164,7 +164,7 @@ def test_another_account_is_not_throttled(ses: Alone) -> None:
     assert send(client_for(ses.url, "333333333335"))
 
 
-def test_a_daily_quota_counts_recipients(ses: Alone) -> None:
+def test_a_daily_quota_counts_recipients(ses: StandaloneSes) -> None:
     """The message that would pass the quota is refused, a smaller one still fits; the code is the rate's, the text is not."""
     ses.control.limit("444444444444", max_24_hour_send=3)
     client = client_for(ses.url, "444444444444")
@@ -185,7 +185,7 @@ def lines(size: int) -> bytes:
     return (MAIL + (b"x" * 76 + b"\r\n") * (size // 78 + 1))[:size]
 
 
-def test_v2_takes_a_raw_message_with_its_envelope_and_tags(ses: Alone) -> None:
+def test_v2_takes_a_raw_message_with_its_envelope_and_tags(ses: StandaloneSes) -> None:
     """It stands in the ledger as any other, byte for byte."""
     tags = [{"Name": "campaign", "Value": "spring"}]
     message_id = client_for(ses.url, service="sesv2").send_email(
@@ -201,7 +201,7 @@ def test_v2_takes_a_raw_message_with_its_envelope_and_tags(ses: Alone) -> None:
     assert ses.control.requests(operation="SendEmail")
 
 
-def test_v2_refuses_what_v1_refuses_in_its_own_words(ses: Alone) -> None:
+def test_v2_refuses_what_v1_refuses_in_its_own_words(ses: StandaloneSes) -> None:
     """Another code, the same texts; and four times the size."""
     client = client_for(ses.url, service="sesv2", read_timeout=60)
     for raw, to, text in REFUSALS.values():
@@ -224,7 +224,7 @@ def test_large_mails_count_towards_a_bandwidth_and_small_ones_do_not() -> None:
     bandwidth.take(10_485_760, 102.5)
 
 
-def test_v2_is_throttled_by_a_code_of_its_own(ses: Alone) -> None:
+def test_v2_is_throttled_by_a_code_of_its_own(ses: StandaloneSes) -> None:
     """Both operations count towards the same limits."""
     ses.control.limit("555555555555", max_send_rate=1)
     send(client_for(ses.url, "555555555555"))
@@ -238,7 +238,7 @@ def test_v2_is_throttled_by_a_code_of_its_own(ses: Alone) -> None:
 CUT = (botocore.exceptions.ConnectionClosedError, botocore.exceptions.HTTPClientError, botocore.exceptions.EndpointConnectionError)
 
 
-def test_an_injected_error_has_the_code_status_and_text_asked_for(ses: Alone) -> None:
+def test_an_injected_error_has_the_code_status_and_text_asked_for(ses: StandaloneSes) -> None:
     """Any refusal can be had, for exactly as many requests as asked."""
     fault = ses.control.inject("error", code="Throttling", message="Maximum <sending> rate", status=400, times=2)
     client = client_for(ses.url)
@@ -248,7 +248,7 @@ def test_an_injected_error_has_the_code_status_and_text_asked_for(ses: Alone) ->
 
 
 @pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
-def test_a_5xx_may_hide_an_accepted_mail(ses: Alone, when: str, accepted: int) -> None:
+def test_a_5xx_may_hide_an_accepted_mail(ses: StandaloneSes, when: str, accepted: int) -> None:
     """The same 500 comes with the mail accepted and without."""
     ses.control.inject("error", when=when, status=500, code="InternalFailure")
     assert refusal(lambda: send(client_for(ses.url)))[0] == "InternalFailure"
@@ -256,7 +256,7 @@ def test_a_5xx_may_hide_an_accepted_mail(ses: Alone, when: str, accepted: int) -
 
 
 @pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
-def test_a_hang_is_one_request_that_is_never_answered(ses: Alone, when: str, accepted: int) -> None:
+def test_a_hang_is_one_request_that_is_never_answered(ses: StandaloneSes, when: str, accepted: int) -> None:
     """The client runs into its read timeout; SES has seen one request."""
     ses.control.inject("hang", when=when)
     with pytest.raises(botocore.exceptions.ReadTimeoutError):
@@ -267,7 +267,7 @@ def test_a_hang_is_one_request_that_is_never_answered(ses: Alone, when: str, acc
 
 @pytest.mark.parametrize(("when", "accepted"), [("connect", 0), ("head", 0), ("before", 0), ("after", 1)])
 @pytest.mark.parametrize("action", ["reset", "close"])
-def test_a_connection_may_end_at_any_moment(ses: Alone, action: str, when: str, accepted: int) -> None:
+def test_a_connection_may_end_at_any_moment(ses: StandaloneSes, action: str, when: str, accepted: int) -> None:
     """The client only sees the connection end; whether the mail was accepted depends on the moment."""
     ses.control.inject(action, when=when)
     with pytest.raises(CUT):
@@ -275,7 +275,7 @@ def test_a_connection_may_end_at_any_moment(ses: Alone, action: str, when: str, 
     assert len(ses.control.mails()) == accepted
 
 
-def test_a_request_cut_off_at_its_head_still_tells_whose_it_was(ses: Alone) -> None:
+def test_a_request_cut_off_at_its_head_still_tells_whose_it_was(ses: StandaloneSes) -> None:
     """Its client has written the whole, and knows no more than of one that was cut off later."""
     ses.control.mark("billing")
     ses.control.inject("reset", when="head")
@@ -285,7 +285,7 @@ def test_a_request_cut_off_at_its_head_still_tells_whose_it_was(ses: Alone) -> N
     assert (request.operation, request.marks) == ("SendRawEmail", ["billing"])
 
 
-def test_a_reset_is_a_reset(ses: Alone) -> None:
+def test_a_reset_is_a_reset(ses: StandaloneSes) -> None:
     """`reset` sends a TCP RST, not an orderly end."""
     ses.control.inject("reset")
     with socket.create_connection(address_of(ses.url)) as sock:
@@ -295,7 +295,7 @@ def test_a_reset_is_a_reset(ses: Alone) -> None:
 
 
 @pytest.mark.parametrize("action", ["truncate", "garbage"])
-def test_an_unreadable_200_may_hide_an_accepted_mail(ses: Alone, action: str) -> None:
+def test_an_unreadable_200_may_hide_an_accepted_mail(ses: StandaloneSes, action: str) -> None:
     """The answer says success and cannot be read; the mail is accepted."""
     ses.control.inject(action, when="after")
     with pytest.raises((*CUT, botocore.parsers.ResponseParserError)):
@@ -303,7 +303,7 @@ def test_an_unreadable_200_may_hide_an_accepted_mail(ses: Alone, action: str) ->
     assert len(ses.control.mails()) == 1
 
 
-def test_a_delay_keeps_the_answer_whole(ses: Alone) -> None:
+def test_a_delay_keeps_the_answer_whole(ses: StandaloneSes) -> None:
     """A delayed request is answered as ever."""
     ses.control.inject("delay", seconds=0.2)
     began = time.monotonic()
@@ -311,13 +311,13 @@ def test_a_delay_keeps_the_answer_whole(ses: Alone) -> None:
     assert time.monotonic() - began >= 0.2
 
 
-def test_a_slow_answer_arrives_whole(ses: Alone) -> None:
+def test_a_slow_answer_arrives_whole(ses: StandaloneSes) -> None:
     """An answer in small pieces keeps each read short and is complete in the end."""
     ses.control.inject("slow", when="after", seconds=1.5)
     assert send(client_for(ses.url, read_timeout=1.0))
 
 
-def test_a_fault_hits_one_caller_alone(ses: Alone) -> None:
+def test_a_fault_hits_one_caller_alone(ses: StandaloneSes) -> None:
     """A fault for one access key leaves the others in peace."""
     ses.control.inject("reset", access_key=KEY)
     assert send(client_for(ses.url, "AKIAOTHER"))
@@ -325,22 +325,22 @@ def test_a_fault_hits_one_caller_alone(ses: Alone) -> None:
         send(client_for(ses.url))
 
 
-def test_a_fault_hits_one_account_alone(ses: Alone) -> None:
+def test_a_fault_hits_one_account_alone(ses: StandaloneSes) -> None:
     """A fault for an account hits all of its keys, and no other account's."""
-    ses.control.tell_account("ASIATEMPORARY", "555555555555")
+    ses.control.set_account("ASIATEMPORARY", "555555555555")
     ses.control.inject("error", code="X", account="555555555555")
     assert refusal(lambda: send(client_for(ses.url, "ASIATEMPORARY")))[0] == "X"
     assert send(client_for(ses.url, "555555555556"))
 
 
-def test_a_fault_may_let_the_first_ones_through(ses: Alone) -> None:
+def test_a_fault_may_let_the_first_ones_through(ses: StandaloneSes) -> None:
     """`skip` places a fault at the n-th request."""
     ses.control.inject("error", code="X", skip=2, times=1)
     client = client_for(ses.url)
     assert [sends(client) for _ in range(4)] == [True, True, False, True]
 
 
-def test_a_seeded_probability_repeats_itself(ses: Alone) -> None:
+def test_a_seeded_probability_repeats_itself(ses: StandaloneSes) -> None:
     """The same seed strikes the same requests."""
     client = client_for(ses.url)
 
@@ -355,7 +355,7 @@ def test_a_seeded_probability_repeats_itself(ses: Alone) -> None:
     assert {True, False} == set(first)
 
 
-def test_clearing_the_faults_ends_what_hangs(ses: Alone) -> None:
+def test_clearing_the_faults_ends_what_hangs(ses: StandaloneSes) -> None:
     """A cleared hang ends its connection at once, so nobody waits for a timeout."""
     ses.control.inject("hang")
     with ThreadPoolExecutor(1) as pool:
@@ -369,20 +369,20 @@ def test_clearing_the_faults_ends_what_hangs(ses: Alone) -> None:
 @pytest.mark.parametrize(
     "rule", [{"action": "explode"}, {"action": "truncate", "when": "before"}, {"action": "reset", "when": "connect", "access_key": KEY}]
 )
-def test_a_fault_that_means_nothing_is_refused(ses: Alone, rule: dict[str, str]) -> None:
+def test_a_fault_that_means_nothing_is_refused(ses: StandaloneSes, rule: dict[str, str]) -> None:
     """A test learns of its mistake where it makes it."""
     with pytest.raises(ControlError):
         ses.control.inject(**rule)
 
 
-def test_a_fault_can_be_meant_for_what_a_request_says(ses: Alone) -> None:
+def test_a_fault_can_be_meant_for_what_a_request_says(ses: StandaloneSes) -> None:
     """Only for requests whose body contains its text."""
     ses.control.inject("error", text="blue", code="Throttling", message="slow down")
     assert send(client_for(ses.url), to=("red@customer.example",))
     assert refusal(lambda: send(client_for(ses.url), to=("blue@customer.example",)))[0] == "Throttling"
 
 
-def test_the_log_tells_whose_request_it_was_where_a_test_asked_for_that(ses: Alone) -> None:
+def test_the_log_tells_whose_request_it_was_where_a_test_asked_for_that(ses: StandaloneSes) -> None:
     """By what its body says; nothing of a body is noted down otherwise."""
     send(client_for(ses.url), to=("r-17@customer.example",))
     ses.control.mark(r"r-\d+")
@@ -390,7 +390,7 @@ def test_the_log_tells_whose_request_it_was_where_a_test_asked_for_that(ses: Alo
     assert [call.marks for call in ses.control.requests()] == [[], ["r-18"]]
 
 
-def test_connections_can_be_refused_and_accepted_again(ses: Alone) -> None:
+def test_connections_can_be_refused_and_accepted_again(ses: StandaloneSes) -> None:
     """A refused connection never carries a request; afterwards the same address works as before."""
     ses.control.set_listening("ses", "refuse")
     with pytest.raises(botocore.exceptions.EndpointConnectionError):
@@ -400,7 +400,7 @@ def test_connections_can_be_refused_and_accepted_again(ses: Alone) -> None:
     assert len(ses.control.requests()) == 1
 
 
-def test_a_deaf_listener_makes_the_connect_time_out(ses: Alone) -> None:
+def test_a_deaf_listener_makes_the_connect_time_out(ses: StandaloneSes) -> None:
     """A connect timeout is its own failure: no request was written."""
     ses.control.set_listening("ses", "ignore")
     with pytest.raises(botocore.exceptions.ConnectTimeoutError):
@@ -463,14 +463,14 @@ def test_a_listener_that_failed_to_close_can_be_told_again(monkeypatch: pytest.M
     assert asyncio.run(fail_once()) == b"hello"
 
 
-def test_a_port_stays_ours_while_nobody_listens_there(ses: Alone) -> None:
+def test_a_port_stays_ours_while_nobody_listens_there(ses: StandaloneSes) -> None:
     """Or some connection that anybody opens meanwhile might be given it."""
     ses.control.set_listening("ses", "refuse")
     with socket.socket() as another, pytest.raises(OSError, match="in use"):
         another.bind(address_of(ses.url))
 
 
-def test_a_command_that_breaks_is_answered(ses: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_breaks_is_answered(ses: StandaloneSes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gave it learns of it, and the next one is heard."""
 
     async def break_down(*_: object) -> None:
@@ -481,15 +481,15 @@ def test_a_command_that_breaks_is_answered(ses: Alone, monkeypatch: pytest.Monke
         with pytest.raises(ControlError, match="no more sockets"):
             ses.control.set_listening("ses", "refuse")
         with pytest.raises(ControlError, match="still take no connection"):
-            ses.control.calm()
-    ses.control.calm()
+            ses.control.reset_all()
+    ses.control.reset_all()
     assert send(client_for(ses.url))
 
 
 # Speed and other services
 
 
-def test_a_storm_is_recorded_to_the_last_mail(ses: Alone) -> None:
+def test_a_storm_is_recorded_to_the_last_mail(ses: StandaloneSes) -> None:
     """Many threads at once lose no mail and share connections."""
     client = client_for(ses.url)
     with ThreadPoolExecutor(32) as pool:
@@ -516,11 +516,11 @@ class Echo(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def echo(tmp_path: Path) -> Iterator[Alone]:
+def echo(tmp_path: Path) -> Iterator[StandaloneSes]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    with ses_alone(tmp_path, {"s3": ("127.0.0.1", server.server_port)}) as alone:
+    with standalone_ses(tmp_path, {"s3": ("127.0.0.1", server.server_port)}) as alone:
         yield alone
     server.shutdown()
     thread.join()
@@ -536,12 +536,12 @@ def put(url: str, headers: dict[str, str] | None = None) -> bytes:
         connection.close()
 
 
-def test_any_service_is_forwarded_unchanged(echo: Alone) -> None:
+def test_any_service_is_forwarded_unchanged(echo: StandaloneSes) -> None:
     """The Host header comes through as it was signed, chunked answers with trailers too, and `Expect: 100-continue` is met."""
     assert put(echo.urls["s3"], {"Host": "signed.example", "Expect": "100-continue"}) == b"signed.example None data"
 
 
-def test_any_service_can_fail(echo: Alone) -> None:
+def test_any_service_can_fail(echo: StandaloneSes) -> None:
     """A fault for one service and operation is worded as that service words it, and hits no other."""
     echo.control.inject("error", service="s3", operation="PUT", path="/bucket/", status=503, code="SlowDown")
     assert b"<Error><Code>SlowDown</Code>" in put(echo.urls["s3"])
@@ -569,7 +569,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
         assert time.monotonic() < deadline, "it did not come to pass in time"
 
 
-def test_mail_built_by_the_standard_library_is_accepted(ses: Alone) -> None:
+def test_mail_built_by_the_standard_library_is_accepted(ses: StandaloneSes) -> None:
     """Nothing that a sound builder makes is refused."""
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = FROM, TO, "Grüße"
@@ -584,7 +584,7 @@ SIMULATOR = "simulator.amazonses.com"
 TAGS = [{"Name": "tenantmail-tenant", "Value": "acme"}, {"Name": "tenantmail-request", "Value": "invoice-1"}]
 
 
-def told(ses: Alone, *to: str, at_least: int, **wanted: Any) -> list[PublishedEvent]:
+def told(ses: StandaloneSes, *to: str, at_least: int, **wanted: Any) -> list[PublishedEvent]:
     """Send a mail of a configuration set, and return what SES tells of it."""
     message_id = send(client_for(ses.url), to=to or (TO,), ConfigurationSetName="news", Tags=TAGS)
     return ses.control.wait_for_events(at_least, message_id=message_id, **wanted)
@@ -594,9 +594,9 @@ def kinds(events: list[PublishedEvent]) -> list[str]:
     return [event.kind for event in events]
 
 
-def test_ses_tells_first_that_it_sends_and_then_what_became_of_it(ses: Alone) -> None:
+def test_ses_tells_first_that_it_sends_and_then_what_became_of_it(ses: StandaloneSes) -> None:
     """In EventBridge's envelope: who sent is told outside, what was sent inside."""
-    ses.control.tell_account(KEY, "222222222222")
+    ses.control.set_account(KEY, "222222222222")
     sent, delivered = told(ses, at_least=2)
     assert (sent.kind, sent.envelope["detail-type"]) == ("Send", "Email Sent")
     envelope = delivered.envelope
@@ -627,7 +627,7 @@ def test_ses_tells_first_that_it_sends_and_then_what_became_of_it(ses: Alone) ->
         ("Complaint+Label", ["Send", "Delivery", "Complaint"]),
     ],
 )
-def test_the_simulator_s_addresses_do_what_they_do_at_ses(ses: Alone, local: str, expected: list[str]) -> None:
+def test_the_simulator_s_addresses_do_what_they_do_at_ses(ses: StandaloneSes, local: str, expected: list[str]) -> None:
     """With a label or without, whatever the case."""
     address = f"{local}@{SIMULATOR}"
     events = told(ses, address, at_least=len(expected))
@@ -642,7 +642,7 @@ def test_the_simulator_s_addresses_do_what_they_do_at_ses(ses: Alone, local: str
     assert [one if isinstance(one, str) else one["emailAddress"] for one in last[part][name]] == [address]
 
 
-def test_a_hard_bounce_is_permanent_and_an_out_of_office_reply_is_not(ses: Alone) -> None:
+def test_a_hard_bounce_is_permanent_and_an_out_of_office_reply_is_not(ses: StandaloneSes) -> None:
     """With status and diagnostic code where a server answered."""
     bounce = told(ses, f"bounce@{SIMULATOR}", at_least=2)[1].envelope["detail"]["bounce"]
     assert (bounce["bounceType"], bounce["bounceSubType"], bounce["bouncedRecipients"][0]["status"]) == ("Permanent", "General", "5.1.1")
@@ -653,7 +653,7 @@ def test_a_hard_bounce_is_permanent_and_an_out_of_office_reply_is_not(ses: Alone
     assert "status" not in reply["bouncedRecipients"][0]
 
 
-def test_each_recipient_of_a_mail_has_an_outcome_of_its_own(ses: Alone) -> None:
+def test_each_recipient_of_a_mail_has_an_outcome_of_its_own(ses: StandaloneSes) -> None:
     """Domains are reported apart; a complaint names all of its domain to whom the mail went."""
     to = (f"bounce@{SIMULATOR}", f"complaint@{SIMULATOR}", f"success@{SIMULATOR}", TO)
     details = [event.envelope["detail"] for event in told(ses, *to, at_least=5)]
@@ -662,7 +662,7 @@ def test_each_recipient_of_a_mail_has_an_outcome_of_its_own(ses: Alone) -> None:
     assert [one["emailAddress"] for one in details[4]["complaint"]["complainedRecipients"]] == [to[1], to[2]]
 
 
-def test_a_test_may_say_what_becomes_of_mail_to_an_address(ses: Alone) -> None:
+def test_a_test_may_say_what_becomes_of_mail_to_an_address(ses: StandaloneSes) -> None:
     """What the simulator has no address for. A delay shows none of the sender's tags: SES's own sample has none."""
     for name, outcome in {"slow": "delayed", "full": "mailbox full", "virus": "rejected"}.items():
         ses.control.set_outcome(f"{name}@x.example", outcome)
@@ -674,16 +674,16 @@ def test_a_test_may_say_what_becomes_of_mail_to_an_address(ses: Alone) -> None:
     assert kinds(told(ses, "virus@x.example", TO, at_least=2)) == ["Send", "Reject"]
 
 
-def test_without_a_configuration_set_ses_tells_nothing(ses: Alone) -> None:
+def test_without_a_configuration_set_ses_tells_nothing(ses: StandaloneSes) -> None:
     """The mail after it is told of, this one not."""
     silent = send(client_for(ses.url))
     told(ses, at_least=2)
     assert ses.control.events(message_id=silent) == []
 
 
-def test_events_are_lost_doubled_and_late_on_command(ses: Alone) -> None:
+def test_events_are_lost_doubled_and_late_on_command(ses: StandaloneSes) -> None:
     """For one account, kind and recipient, so often as was said."""
-    ses.control.tell_account(KEY, "222222222222")
+    ses.control.set_account(KEY, "222222222222")
     lost = ses.control.inject_event_fault("lose", account="222222222222", kind="Send", times=1)
     ses.control.inject_event_fault("lose", account="333333333333")
     twice = ses.control.inject_event_fault("duplicate", kind="Delivery", copies=3, recipient=TO)
@@ -695,15 +695,15 @@ def test_events_are_lost_doubled_and_late_on_command(ses: Alone) -> None:
     assert [ses.control.event_fault_hits(fault) for fault in (lost, twice, late)] == [1, 2, 2]
 
 
-def test_events_of_a_mail_come_in_reverse_order_on_command(ses: Alone) -> None:
+def test_events_of_a_mail_come_in_reverse_order_on_command(ses: StandaloneSes) -> None:
     """As they may at SES."""
     ses.control.inject_event_fault("reorder")
     assert kinds(told(ses, f"complaint@{SIMULATOR}", at_least=3)) == ["Complaint", "Delivery", "Send"]
 
 
-def test_events_of_others_are_made_on_command(ses: Alone) -> None:
+def test_events_of_others_are_made_on_command(ses: StandaloneSes) -> None:
     """Another account's under the tags of ours, and ours under the tags of another's."""
-    ses.control.tell_account(KEY, "222222222222")
+    ses.control.set_account(KEY, "222222222222")
     foreign = ses.control.inject_event_fault("foreign account", kind="Send", as_account="444444444444", times=1)
     forged = ses.control.inject_event_fault("forged tags", kind="Delivery", tags={"tenantmail-tenant": "globex"}, times=1)
     sent, delivered = told(ses, at_least=2)
@@ -713,16 +713,16 @@ def test_events_of_others_are_made_on_command(ses: Alone) -> None:
     assert mail["tags"]["tenantmail-request"] == ["invoice-1"]
 
 
-def test_calm_ends_what_was_said_of_events(ses: Alone) -> None:
+def test_calm_ends_what_was_said_of_events(ses: StandaloneSes) -> None:
     """Faults and outcomes."""
     ses.control.inject_event_fault("lose")
     ses.control.set_outcome(TO, "bounced")
-    ses.control.calm()
+    ses.control.reset_all()
     assert [(event.kind, event.lost) for event in told(ses, at_least=2)] == [("Send", False), ("Delivery", False)]
 
 
 @pytest.mark.parametrize("rule", [{"action": "eat"}, {"action": "lose", "colour": "red"}])
-def test_a_fault_of_events_that_means_nothing_is_refused(ses: Alone, rule: dict[str, Any]) -> None:
+def test_a_fault_of_events_that_means_nothing_is_refused(ses: StandaloneSes, rule: dict[str, Any]) -> None:
     """A mistyped fault would spoil a test silently."""
     with pytest.raises(ControlError):
         ses.control.inject_event_fault(**rule)

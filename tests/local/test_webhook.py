@@ -17,7 +17,7 @@ import pytest
 import urllib3
 
 from support.aws import tables
-from tools.local_aws.proxy import hold_port
+from tools.local_aws.proxy import reserve_port
 from tools.local_aws.running import LocalAws
 from tools.local_aws.server import ROOT, is_taken
 from tools.local_aws.tenants import Tenant
@@ -79,7 +79,7 @@ def remove_webhook(aws: LocalAws) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with hold_port() as held:
+    with reserve_port() as held:
         yield int(held.getsockname()[1])
 
 

@@ -1,15 +1,15 @@
-"""Run a command of the local AWS: `python -m tools.local_aws up | tenant | down | demo | invoke`; `--help` after each tells its options."""
+"""Run a command of the local AWS: `python -m tools.local_aws up | tenant | down | demo | invoke`; each has `--help`."""
 
 import signal
 
-if __name__ == "__main__":  # while modules are being imported Ctrl-C ends the process as signals do, without a traceback
+if __name__ == "__main__":  # during imports Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import importlib
 import sys
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells use it."""
+"""Shells' exit code after Ctrl-C."""
 
 COMMANDS = {
     "up": ("tools.local_aws.up", "up"),

@@ -1,4 +1,4 @@
-"""Call the REST API as a client does: every request signed with AWS Signature Version 4."""
+"""Client of the REST API: every request is signed with AWS Signature Version 4."""
 
 import json
 import time
@@ -16,13 +16,13 @@ from tools.local_aws.server import REGION
 from tools.local_aws.stack import platform_session
 
 END_STATUSES = frozenset({"sent", "failed", "unknown", "cancelled"})
-POLL = 0.05  # seconds between two looks at a record: the API has nothing to wait on
+POLL = 0.05  # seconds between two polls of a record
 WAIT = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the API answered; `body` is parsed JSON, None where there is none."""
+    """A response of the API; `body` is parsed JSON, None if there is none."""
 
     status: int
     headers: Mapping[str, str]
@@ -30,7 +30,7 @@ class Answer:
 
 
 class Api:
-    """Signs with one session's credentials, the platform's own by default; safe to share between threads."""
+    """Signs with one session's credentials, by default the platform's; thread-safe."""
 
     def __init__(self, url: str, session: boto3.Session | None = None) -> None:
         self._url = url
@@ -38,7 +38,7 @@ class Api:
         self._pool = urllib3.PoolManager(maxsize=32, timeout=60, retries=False)
 
     def call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None, *, signed: bool = True) -> Answer:
-        """Send one request; a `body` of bytes goes as it is, anything else as JSON."""
+        """Send one request; a `body` of bytes is sent unchanged, anything else as JSON."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         url = self._url + path
         request = AWSRequest(method, url, headers={"Content-Type": "application/json", **(headers or {})}, data=data)
@@ -58,7 +58,7 @@ class Api:
         return self.call("POST", f"/tenants/{tenant_id}/provider/verify", {"simulate": True} if simulate else None)
 
     def wait_for_provider(self, tenant_id: str, reached: Callable[[dict[str, Any]], bool], seconds: float = WAIT) -> dict[str, Any]:
-        """Look at a tenant's provider record until `reached` likes it."""
+        """Poll a tenant's provider record until `reached` is true for it."""
         deadline = time.monotonic() + seconds
         while True:
             record: dict[str, Any] = self.provider(tenant_id).body
@@ -80,7 +80,7 @@ class Api:
     def wait_for(
         self, tenant_id: str, request_id: str, reached: Callable[[dict[str, Any]], bool] | None = None, seconds: float = WAIT
     ) -> dict[str, Any]:
-        """Look at a request's record until it has ended, or until `reached` likes it; answer the record, or the last look's problem."""
+        """Poll a request's record until it has ended or `reached` is true for it; return the record, or the last error response."""
         deadline = time.monotonic() + seconds
         while True:
             answer = self.status(tenant_id, request_id)

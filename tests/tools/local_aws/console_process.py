@@ -1,4 +1,4 @@
-"""Keep the console of a local AWS running beside it, as long as that runs."""
+"""Run the console of a local AWS, as long as that runs."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from tools.local_aws.server import NO_OWN_SETUP, ROOT, is_taken
 
 PORT = 4567
 WAIT = 20.0  # seconds
-POLL = 0.05  # seconds; the console tells its address in its log
+POLL = 0.05  # seconds; the console writes its address to its log
 
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
-"""The consoles that this process has started, and must reap."""
+"""Consoles that this process has started and must reap."""
 
 
 class NoConsoleError(Exception):
-    """The console did not start; the text is what it said."""
+    """The console did not start; the text is its output."""
 
 
 def start(directory: Path, exports: Mapping[str, str]) -> str:
-    """Start the console with the code that is there now, in the place of one that runs; return its address."""
+    """Start the console with the current code, replacing a running one; return its address."""
     stop(directory)
     log = directory / "console.log"
     port = 0 if is_taken(PORT) else PORT
@@ -64,7 +64,7 @@ def pid(directory: Path) -> int:
 
 
 def stop(directory: Path) -> None:
-    """Stop the console, if one runs."""
+    """Stop the console if it runs."""
     noted = directory / "console.json"
     if noted.exists():
         Process(**json.loads(noted.read_text())).stop()

@@ -1,6 +1,6 @@
-"""Command the proxies from a test: faults in, what happened out.
+"""Control the proxies from a test: inject faults, read what happened.
 
-`ControlServer` runs beside the proxies on a port of its own; `Control` is its client, for use from any thread or process:
+`ControlServer` runs in the process of the proxies, on its own port; `Control` is its client, for any thread or process:
 
     control.inject("hang", operation="SendRawEmail", access_key=tenant.access_key, times=1)
     …
@@ -28,7 +28,7 @@ from tools.local_aws.ses import SesGate
 from tools.local_aws.ses_events import RecipientOutcome
 from tools.local_aws.wire import Request, Response
 
-WAIT = 20.0  # seconds that a wait_for_… lasts at most
+WAIT = 20.0  # longest wait_for_…, in seconds
 
 
 class ControlServer:
@@ -63,7 +63,7 @@ class ControlServer:
             return _json(await handler(**data))
         except (TypeError, ValueError, KeyError) as error:
             return _json({"error": str(error)}, status=400)
-        except Exception as error:  # whoever asked shall learn of it
+        except Exception as error:  # the client gets it as a 500
             logging.getLogger(__name__).exception("%s %s failed", request.method, request.path)
             return _json({"error": f"{type(error).__name__}: {error}"}, status=500)
 
@@ -77,33 +77,33 @@ class ControlServer:
         self._wire.faults.clear(**wanted)
         self._wire.release()
 
-    async def _post_calm(self) -> Any:
+    async def _post_reset(self) -> Any:
         await self._delete_faults()
         self._ses.limits.clear()
         self._ses.feedback.clear()
         self._ses.relay = self._wire.mark = None
-        # Each of them, whatever becomes of the others.
+        # Each of them, even if another fails.
         failures = await asyncio.gather(*(proxy.set_listening("accept") for proxy in self._proxies.values()), return_exceptions=True)
         if failed := [failure for failure in failures if failure]:
-            raise BaseExceptionGroup("services that still take no connection", failed)
+            raise BaseExceptionGroup("services that still accept no connections", failed)
 
     async def _get_requests(self, at_least: str = "0", seconds: str = "0", **wanted: str) -> Any:
-        def fitting() -> list[Any]:
+        def matching() -> list[Any]:
             return [entry.to_json() for entry in self._wire.log if _fits(entry, wanted)]
 
-        return await self._when_enough(fitting, int(at_least), float(seconds))
+        return await self._when_enough(matching, int(at_least), float(seconds))
 
     async def _delete_requests(self) -> Any:
         self._wire.log.clear()
 
     async def _get_mails(self, at_least: str = "0", seconds: str = "0", **wanted: str) -> Any:
-        def fitting() -> list[Any]:
+        def matching() -> list[Any]:
             return [mail.to_json() for mail in self._ses.ledger.shown(**wanted)]
 
-        return await self._when_enough(fitting, int(at_least), float(seconds))
+        return await self._when_enough(matching, int(at_least), float(seconds))
 
     async def _delete_mails(self) -> Any:
-        self._ses.ledger.turn_page()
+        self._ses.ledger.forget()
 
     async def _post_eventfaults(self, **rule: Any) -> Any:
         return asdict(self._ses.feedback.add(EventFault.from_json(rule)))
@@ -115,16 +115,16 @@ class ControlServer:
         self._ses.feedback.outcomes[address.lower()] = RecipientOutcome(outcome)
 
     async def _get_events(self, at_least: str = "0", seconds: str = "0", **wanted: str) -> Any:
-        def fitting() -> list[Any]:
+        def matching() -> list[Any]:
             return [event.to_json() for event in self._ses.feedback.published if _fits(event, wanted)]
 
-        return await self._when_enough(fitting, int(at_least), float(seconds))
+        return await self._when_enough(matching, int(at_least), float(seconds))
 
     async def _put_limits(self, account: str, max_send_rate: float = 0, max_24_hour_send: float = 0) -> Any:
         self._ses.limit(account, max_send_rate, max_24_hour_send)
 
     async def _put_accounts(self, access_key: str, account: str) -> Any:
-        self._wire.accounts.tell(access_key, account)
+        self._wire.accounts.set(access_key, account)
 
     async def _put_mark(self, pattern: str = "") -> Any:
         self._wire.mark = re.compile(pattern.encode()) if pattern else None
@@ -167,7 +167,7 @@ class SentMail:
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """One request that reached a proxy; `outcome` is open, answered, hung, reset, closed or truncated."""
+    """One request received by a proxy; `outcome` is open, answered, hung, reset, closed or truncated."""
 
     number: int
     time: float
@@ -186,7 +186,7 @@ class SeenRequest:
 
 @dataclass(frozen=True, slots=True)
 class PublishedEvent:
-    """One event of SES: put on a queue where it is `routed` to one and not `lost`; `account` sent, whatever the envelope says."""
+    """One event of SES. It was put on a queue if it is `routed` and not `lost`; `account` is the real sender, not the envelope's."""
 
     number: int
     time: float
@@ -200,37 +200,37 @@ class PublishedEvent:
 
 
 class ControlError(Exception):
-    """The control server refused a command; the text says why."""
+    """The control server rejected a command; the text has the reason."""
 
 
 class Control:
-    """Inject faults, set limits, and see what was asked and what was sent. Filters are fields of the answers."""
+    """Inject faults, set limits, and list requests and mails. Filters are fields of the results."""
 
     def __init__(self, url: str) -> None:
         self._address = urlsplit(url).netloc
 
     def inject(self, action: str, **rule: str | float) -> int:
-        """Add a fault (the fields of `faults.Fault`); answer its id."""
+        """Add a fault (the fields of `faults.Fault`); return its id."""
         answer = self._call("POST", "faults", body={"action": action, **rule})
         return int(answer["id"])
 
     def hits(self, fault: int) -> int:
-        """Say how many requests a fault has hit."""
+        """Return how many requests a fault has affected."""
         return next((int(rule["hits"]) for rule in self._call("GET", "faults") if rule["id"] == fault), 0)
 
     def clear_faults(self, **wanted: str | int) -> None:
-        """Forget faults, all or those with these fields, and end the connections that hang."""
+        """Remove faults, all or those with these fields, and end the hanging connections."""
         self._call("DELETE", "faults", query=wanted)
 
-    def calm(self) -> None:
-        """Take back every fault, outcome, limit, relay and closed listener, and end the connections that hang."""
-        self._call("POST", "calm")
+    def reset_all(self) -> None:
+        """Remove every fault, outcome, limit and relay, reopen the listeners, and end the hanging connections."""
+        self._call("POST", "reset")
 
     def requests(self, **wanted: str | float) -> list[SeenRequest]:
         return [SeenRequest(**entry) for entry in self._call("GET", "requests", query=wanted)]
 
     def wait_for_requests(self, at_least: int, *, seconds: float = WAIT, **wanted: str | float) -> list[SeenRequest]:
-        """List the fitting requests as soon as there are this many, or what there is when the time is over."""
+        """List the matching requests as soon as there are `at_least`, or those received before the timeout."""
         return self.requests(at_least=at_least, seconds=seconds, **wanted)
 
     def forget_requests(self) -> None:
@@ -240,23 +240,23 @@ class Control:
         return [SentMail(**{**mail, "eml": Path(mail["eml"])}) for mail in self._call("GET", "mails", query=wanted)]
 
     def wait_for_mails(self, at_least: int, *, seconds: float = WAIT, **wanted: str | float) -> list[SentMail]:
-        """List the accepted mails as soon as there are this many, or what there is when the time is over."""
+        """List the accepted mails as soon as there are `at_least`, or those accepted before the timeout."""
         return self.mails(at_least=at_least, seconds=seconds, **wanted)
 
     def forget_mails(self) -> None:
-        """List only later mails from now on; the files stay."""
+        """Omit the mails so far from later lists; their files stay."""
         self._call("DELETE", "mails")
 
     def inject_event_fault(self, action: str, **rule: Any) -> int:
-        """Add a fault of SES's events (the fields of `feedback.EventFault`); answer its id."""
+        """Add a fault of SES's events (the fields of `feedback.EventFault`); return its id."""
         return int(self._call("POST", "eventfaults", body={"action": action, **rule})["id"])
 
     def event_fault_hits(self, fault: int) -> int:
-        """Say how many events a fault has hit."""
+        """Return how many events a fault has affected."""
         return next((int(rule["hits"]) for rule in self._call("GET", "eventfaults") if rule["id"] == fault), 0)
 
     def set_outcome(self, address: str, outcome: str) -> None:
-        """Say what becomes of mail to an address, in the place of what SES would do (`ses_events.RecipientOutcome`)."""
+        """Set the outcome of mail to an address (`ses_events.RecipientOutcome`)."""
         self._call("PUT", "outcomes", body={"address": address, "outcome": outcome})
 
     def events(self, **wanted: str | float) -> list[PublishedEvent]:
@@ -264,27 +264,27 @@ class Control:
         return [PublishedEvent(**event) for event in self._call("GET", "events", query=wanted)]
 
     def wait_for_events(self, at_least: int, *, seconds: float = WAIT, **wanted: str | float) -> list[PublishedEvent]:
-        """List the fitting events as soon as there are this many, or what there is when the time is over."""
+        """List the matching events as soon as there are `at_least`, or those published before the timeout."""
         return self.events(at_least=at_least, seconds=seconds, **wanted)
 
     def limit(self, account: str, *, max_send_rate: float = 0, max_24_hour_send: float = 0) -> None:
-        """Give an account sending limits in recipients, per second and per 24 hours; 0 is none."""
+        """Set an account's sending limits in recipients, per second and per 24 hours; 0 is none."""
         self._call("PUT", "limits", body={"account": account, "max_send_rate": max_send_rate, "max_24_hour_send": max_24_hour_send})
 
-    def tell_account(self, access_key: str, account: str) -> None:
-        """Say which account an access key belongs to."""
+    def set_account(self, access_key: str, account: str) -> None:
+        """Set the account of an access key."""
         self._call("PUT", "accounts", body={"access_key": access_key, "account": account})
 
     def mark(self, pattern: str = "") -> None:
-        """Note down from now on what of each request's body fits a pattern, as the request's `marks`."""
+        """Record from now on the parts of each request's body that match a pattern, as the request's `marks`."""
         self._call("PUT", "mark", body={"pattern": pattern})
 
     def relay_to(self, host: str = "", port: int = 0) -> None:
-        """Pass every accepted mail on to an SMTP server too; without a host, to none."""
+        """Relay every accepted mail to an SMTP server too; without a host, to none."""
         self._call("PUT", "relay", body={"host": host, "port": port})
 
     def set_listening(self, service: str, mode: str) -> None:
-        """Let new connections be accepted (`accept`), refused (`refuse`), or time out (`ignore`); open ones are reset."""
+        """Accept new connections (`accept`), refuse them (`refuse`), or let them time out (`ignore`); open ones are reset."""
         self._call("PUT", "listening", body={"service": service, "mode": mode})
 
     def _call(self, method: str, route: str, *, query: dict[str, Any] | None = None, body: dict[str, Any] | None = None) -> Any:

@@ -1,8 +1,8 @@
-"""Show the main job: tenants' mail goes out through the tenants' own SES, and every request gets an outcome.
+"""Demonstrate the main case: tenants' mail is sent through their own SES, and every request gets an outcome.
 
     make demo
 
-Deploys the real template to a local AWS of its own, opens four tenants' AWS accounts, and sends through the queue and the API.
+Deploys the real template to its own local AWS, creates four tenants' AWS accounts, and sends through the queue and the API.
 """
 
 import argparse
@@ -36,7 +36,7 @@ PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pag
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what was asked, by which way, and what became of it."""
+    """One line of the table: the case, how it was sent, and its outcome."""
 
     case: str
     way: str
@@ -47,14 +47,14 @@ class Row:
 
 
 class Demo:
-    """Plays the cases against a local AWS."""
+    """Runs the cases on a local AWS."""
 
     def __init__(self, aws: LocalAws) -> None:
         self._aws = aws
         self._count = 0
 
     def open_tenants(self) -> dict[str, Tenant]:
-        """Open the accounts: one with production access, one in the sandbox, one whose secret will be mistyped, one that gives no key."""
+        """Create the accounts: one with production access, one in the sandbox, one with a wrong secret, one that gives a role."""
         tenants = self._aws.tenants
         return {
             "acme": tenants.open("acme"),
@@ -76,12 +76,12 @@ class Demo:
         return Row(case, "API", tenant.tenant_id, "active", "", self._eml(verified.body["messageId"]))
 
     def verify_role(self, tenant: Tenant) -> Row:
-        """Have the tenant launch the template that onboarding gives, store the role that it makes, and verify it."""
+        """Launch the onboarding template in the tenant's account, store its role, and verify it."""
         role = self._aws.tenants.launch_role(tenant, self._aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"])
         return self._verified("launch the role's template and verify", tenant, tenant.provider_by_role(role))
 
     def verify_with_feedback(self, tenant: Tenant) -> Row:
-        """Have the tenant launch the template that brings SES's events, store its key with the configuration set, and verify it."""
+        """Launch the template for feedback in the tenant's account, store its key with the configuration set, and verify it."""
         template = self._aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"]
         made = self._aws.tenants.launch(tenant, template, CreateRole="false")
         row = self._verified(
@@ -91,7 +91,7 @@ class Demo:
         return replace(row, said=f"feedback: {record['feedback']}")
 
     def reported(self, case: str, tenant: Tenant, message: dict[str, Any], status: str) -> Row:
-        """Send, and wait for what SES tells after it has accepted the mail."""
+        """Send, and wait for SES's events after it has accepted the mail."""
         request = self._request(tenant, message)
         self._aws.enqueue_request(request)
         sent = self._ended(case, "SQS", request)
@@ -106,7 +106,7 @@ class Demo:
         try:
             self._aws.mail.send(tenant.tenant_id, request)
         except ApiError as refusal:
-            if refusal.problem is None:  # not the API's own answer
+            if refusal.problem is None:  # not from our API
                 raise
             return self._refused(case, tenant.tenant_id, refusal.status, asdict(refusal.problem))
         return self._ended(case, "API", request)
@@ -117,7 +117,7 @@ class Demo:
         return self._ended(case, "SQS", request)
 
     def with_revoked_key(self, case: str, tenant: Tenant, message: dict[str, Any]) -> Row:
-        """Send after the tenant has deleted its access key: the mail waits, it does not fail."""
+        """Send after the tenant has deleted its access key: the mail is deferred and does not fail."""
         self._aws.tenants.revoke_key(tenant)
         return self.by_queue(case, tenant, message)
 
@@ -148,8 +148,8 @@ class Demo:
         return mails[0].eml if mails else None
 
 
-def play(aws: LocalAws) -> Iterator[Row]:
-    """Play every case; each row comes when its outcome stands."""
+def run(aws: LocalAws) -> Iterator[Row]:
+    """Run every case; yield each row when its outcome is known."""
     demo = Demo(aws)
     tenants = demo.open_tenants()
     acme, globex, initech, umbrella = tenants.values()
@@ -158,7 +158,7 @@ def play(aws: LocalAws) -> Iterator[Row]:
     yield demo.verify(initech, secretAccessKey="mistyped")
     yield demo.verify_role(umbrella)
     yield demo.reported("plain text, delivered", acme, mail_to(STRANGER, "Your invoice", text="Thank you."), "delivered")
-    yield demo.reported("a mailbox that is not there", acme, mail_to(f"bounce@{SIMULATOR}", "Hello", text="Hello"), "bounced")
+    yield demo.reported("a mailbox that does not exist", acme, mail_to(f"bounce@{SIMULATOR}", "Hello", text="Hello"), "bounced")
     yield demo.reported("a recipient who complains", acme, mail_to(f"complaint@{SIMULATOR}", "Hello", text="Hello"), "complained")
     html = "<p>Vielen Dank für Ihre <b>Bestellung</b>."
     yield demo.by_queue("HTML and text, German", acme, mail_to(STRANGER, "Grüße aus Köln – Ihre Rechnung über 1.250 €", html=html))
@@ -166,10 +166,10 @@ def play(aws: LocalAws) -> Iterator[Row]:
         "HTML and text, Japanese", acme, mail_to(STRANGER, "請求書のお知らせ", html="<p>ありがとうございます", text="ありがとうございます")
     )
     yield demo.by_api("a PDF and an inline image", acme, with_files(mail_to(STRANGER, "With files", html='<p><img src="cid:logo">')))
-    yield demo.by_queue("sent by a role, no key", umbrella, mail_to(STRANGER, "Hello", text="Hello"))
+    yield demo.by_queue("sent with a role, no key", umbrella, mail_to(STRANGER, "Hello", text="Hello"))
     yield demo.by_queue("sandbox, verified recipient", globex, mail_to(FRIEND, "Hello", text="Hello"))
     yield demo.by_api("sandbox, unverified recipient", globex, mail_to(STRANGER, "Hello", text="Hello"))
-    yield demo.by_queue("a tenant that was never verified", initech, mail_to(STRANGER, "Hello", text="Hello"))
+    yield demo.by_queue("a tenant that is not verified", initech, mail_to(STRANGER, "Hello", text="Hello"))
     yield demo.with_revoked_key("a key that the tenant revoked", globex, mail_to(FRIEND, "Hello", text="Hello"))
     yield demo.by_api("a malformed request", acme, {"to": [{"email": "nobody"}], "subject": "two\r\nlines", "colour": "red"})
     yield demo.garbage()
@@ -186,7 +186,7 @@ def with_files(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def png(width: int, height: int) -> bytes:
-    """Draw a plain orange picture."""
+    """Draw a plain orange image."""
     rows = (b"\0" + b"\xff\x99\x00" * width) * height
     chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
     body = b"".join(
@@ -196,7 +196,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def show(console: Console, row: Row) -> None:
-    """Print what was asked, what became of it, and where the mail is; nothing is wider than the terminal but the paths."""
+    """Print the case, its outcome, and the path of the mail; only paths may be wider than the terminal."""
     style = "green" if row.outcome in ("sent", "active", "delivered") else "yellow"
     console.print(f"[{style}]{row.outcome:<12}[/]{row.case} [dim]({row.tenant}, {row.way})[/]", soft_wrap=True)
     indent = " " * 12
@@ -209,7 +209,7 @@ def show(console: Console, row: Row) -> None:
 
 @contextmanager
 def timed(console: Console, doing: str) -> Iterator[None]:
-    """Show what is being done, then how long it took."""
+    """Show the current step, then its duration."""
     began = time.monotonic()
     with console.status(f"{doing} …"):
         yield
@@ -217,17 +217,17 @@ def timed(console: Console, doing: str) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    argparse.ArgumentParser(prog="local_aws demo", description="Show the main job on a local AWS.").parse_args(arguments)
+    argparse.ArgumentParser(prog="local_aws demo", description="Demonstrate the main case on a local AWS.").parse_args(arguments)
     screen = console()
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     began = time.monotonic()
     try:
         with local_aws(DIRECTORY, front=(), step=lambda doing: timed(screen, doing)) as aws:
-            screen.print("What was asked, and what became of it:\n")
-            for row in play(aws):
+            screen.print("Cases and their outcomes:\n")
+            for row in run(aws):
                 show(screen, row)
     except (SamError, NotStartedError, TimeoutError) as error:
         screen.print(str(error), style="red", markup=False)
         return 1
-    screen.print(f"\nDone in {time.monotonic() - began:.0f} s; each .eml has its envelope beside it in a .json.")
+    screen.print(f"\nDone in {time.monotonic() - began:.0f} s; the .json next to each .eml has its envelope.")
     return 0

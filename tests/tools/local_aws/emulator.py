@@ -1,11 +1,12 @@
-"""Run MiniStack with what AWS does differently: `python -P emulator.py`, under MiniStack's own interpreter.
+"""Run MiniStack, patched where AWS behaves differently: `python -P emulator.py`, under MiniStack's own interpreter.
 
-`aws:PrincipalArn` of a role's session is the ARN of the role (IAM user guide, global condition keys); MiniStack gives the session's.
-One event source mapping is read, updated and deleted by rights of their own (service authorization reference, AWS Lambda); MiniStack asks
-the right to list them for the first and none for the others. A raw message that goes by SES v2's SendEmail takes ses:SendRawEmail, as AWS's
-refusals show (github.com/nodemailer/nodemailer/issues/1734); MiniStack asks for ses:SendEmail, and nothing here sends any other by v2.
+`aws:PrincipalArn` of a role's session is the ARN of the role (IAM user guide, global condition keys); MiniStack returns the session's.
+Reading, updating and deleting one event source mapping each require their own right (service authorization reference, AWS Lambda);
+MiniStack requires the right to list them for the first and none for the others. A raw message sent by SES v2's SendEmail requires
+ses:SendRawEmail, as AWS's error messages show (github.com/nodemailer/nodemailer/issues/1734); MiniStack requires ses:SendEmail. Only raw
+messages are sent by v2 here.
 
-A function's code is unpacked once, not again for each of its processes: these are 60 MB in 3,000 files, and took most of a cold start.
+A function's code is unpacked once instead of once per process: its 60 MB in 3,000 files took most of a cold start.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ LOOKED_AT = 65_536  # characters of base64, a multiple of four
 
 
 def resolve(key: str, context: Any) -> Any:
-    """Answer a condition key as AWS does."""
+    """Resolve a condition key as AWS does."""
     value = _resolve(key, context)
     if key.lower() == "aws:principalarn" and isinstance(value, str) and ":assumed-role/" in value:
         _, partition, _, _, account, session = value.split(":", 5)
@@ -57,9 +58,9 @@ def rest_action(service: str, *call: Any) -> Any:
 
 
 def parse_raw_mime(raw: Any) -> Any:
-    """Parse a raw message's first part alone, which has its header: parsing 40 MB takes two seconds, in which the emulator answers nobody.
+    """Parse only the first part of a raw message, with its header: parsing 40 MB would block the emulator for two seconds.
 
-    Nothing of what follows is asked of it; the proxy in front keeps the bytes.
+    The rest is not needed; the proxy in front keeps the bytes.
     """
     return _parse_raw_mime(raw[:LOOKED_AT])
 
@@ -69,14 +70,14 @@ _unpacking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class SharedZip(zipfile.ZipFile):
-    """A package of code that all processes of a function read from one folder, as none of them writes there (on AWS none can)."""
+    """A code package that all processes of a function read from one folder; none writes there (on AWS it is read-only)."""
 
     def namelist(self) -> list[str]:
-        """List the files, unless they have been checked and unpacked already."""
+        """List the files, unless they are already checked and unpacked."""
         return [] if self._digest() in _unpacked else super().namelist()
 
     def extractall(self, path: Any = None, *_: Any, **__: Any) -> None:
-        """Put a link to the unpacked files in the place of an empty folder."""
+        """Replace an empty folder by a link to the unpacked files."""
         digest = self._digest()
         with _unpacking[digest]:
             if digest not in _unpacked:

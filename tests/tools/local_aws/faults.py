@@ -1,11 +1,11 @@
-"""Say what goes wrong on the wire: for whom, at which moment, how often.
+"""Network faults: for which caller, at which moment, how often.
 
-A fault is data, so that it travels as JSON from a test to the proxy. The moments of one request:
+A fault is data, so that a test can send it as JSON to the proxy. The moments of one request:
 
-    connect ─ accepted, nothing read        (fits no caller: nobody has said who they are yet)
-    head    ─ headers read, body not        (the caller is known by the access key)
-    before  ─ whole request read, service not asked
-    after   ─ the service has answered: what it did is done, only the answer suffers
+    connect ─ accepted, nothing read        (the caller is not known yet)
+    head    ─ headers read, body not        (the access key identifies the caller)
+    before  ─ whole request read, service not called
+    after   ─ the service has responded: its effect stays, only the response is affected
 """
 
 import json
@@ -29,14 +29,14 @@ class When(StrEnum):
 
 
 class Action(StrEnum):
-    ERROR = "error"  # answer `status`, `code` and `message`, worded as the service words errors
-    HANG = "hang"  # never answer; the connection stays open until the client or `clear` ends it
+    ERROR = "error"  # respond with `status`, `code` and `message`, in the service's error format
+    HANG = "hang"  # never respond; the connection stays open until the client or `clear` ends it
     RESET = "reset"  # TCP RST
-    CLOSE = "close"  # end the connection without an answer
-    TRUNCATE = "truncate"  # half of the answer's body, then the end of the connection
-    GARBAGE = "garbage"  # a 200 that no parser takes
-    DELAY = "delay"  # wait `seconds`, then go on; other faults may still apply
-    SLOW = "slow"  # the answer in pieces, spread over `seconds`
+    CLOSE = "close"  # end the connection without a response
+    TRUNCATE = "truncate"  # half of the response's body, then the end of the connection
+    GARBAGE = "garbage"  # a 200 that cannot be parsed
+    DELAY = "delay"  # wait `seconds`, then continue; other faults may still apply
+    SLOW = "slow"  # the response in pieces, spread over `seconds`
 
 
 MOMENTS = {
@@ -53,9 +53,9 @@ MOMENTS = {
 
 @dataclass(slots=True)
 class Fault:
-    """One rule. Fields left empty fit everyone; `text` must be found in the request's body.
+    """One rule. Empty fields match every request; `text` must occur in the request's body.
 
-    `times` 0 means until cleared; `skip` lets the first ones through.
+    `times` 0 means until cleared; `skip` exempts the first ones.
     """
 
     action: Action
@@ -80,15 +80,15 @@ class Fault:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read a rule from a control request.
+        """Parse a rule from a control request.
 
-        Raises: `ValueError` for a combination that means nothing.
+        Raises: `ValueError` for an invalid combination.
         """
         fault = cls(**{**data, "action": Action(data["action"]), "when": When(data.get("when", "before"))})
         if fault.when not in MOMENTS[fault.action]:
             raise ValueError(f"{fault.action} cannot happen at the moment {fault.when}")
         if fault.when is When.CONNECT and (fault.operation or fault.access_key or fault.account or fault.path or fault.text):
-            raise ValueError("at the moment connect nobody knows who is calling")
+            raise ValueError("at the moment connect the caller is not known")
         fault._dice.seed(fault.seed)
         return fault
 
@@ -99,8 +99,8 @@ class Fault:
     def spent(self) -> bool:
         return bool(self.times) and self.hits >= self.times
 
-    def strikes(self) -> bool:
-        """Count one fitting request and say whether this one is hit."""
+    def applies(self) -> bool:
+        """Count one matching request, and return whether the fault applies to it."""
         if self.skip:
             self.skip -= 1
             return False
@@ -112,7 +112,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls what, as far as it is known at a moment."""
+    """Caller and operation, as far as they are known at a moment."""
 
     service: str
     operation: str = ""
@@ -123,7 +123,7 @@ class Caller:
 
 
 class Faults:
-    """The rules in force, in the order in which they were given."""
+    """Active rules, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._rules: list[Fault] = []
@@ -138,14 +138,14 @@ class Faults:
         return fault
 
     def clear(self, **wanted: str) -> None:
-        """Forget the rules whose fields are as given; all of them by default."""
+        """Remove the rules with these fields, by default all."""
         self._rules = [rule for rule in self._rules if any(str(getattr(rule, name)) != value for name, value in wanted.items())]
 
     def take(self, when: When, caller: Caller) -> list[Fault]:
-        """Find what befalls this request now: any delays, and the first other fault."""
+        """Return the faults of this request at this moment: all delays, and the first other fault."""
         taken: list[Fault] = []
         for rule in self._rules:
-            if rule.when is when and not rule.spent and _fits(rule, caller) and rule.strikes():
+            if rule.when is when and not rule.spent and _fits(rule, caller) and rule.applies():
                 taken.append(rule)
                 if rule.action is not Action.DELAY:
                     break
@@ -158,7 +158,7 @@ def _fits(rule: Fault, caller: Caller) -> bool:
 
 
 def error_response(request: Request, status: int, code: str, message: str) -> Response:
-    """Word an error as the called service does: JSON, the query protocol's XML, or S3's."""
+    """Return an error in the format of the service: JSON, the query protocol's XML, or S3's."""
     content_type = request.headers.get("content-type", "")
     if request.headers.get("x-amz-target") or "json" in content_type:
         body = json.dumps({"__type": code, "message": message})

@@ -1,8 +1,8 @@
-"""Bring SES's events to where the rules lead: from the tenant's configuration set by its rule to our bus, and from there onto a queue.
+"""Route SES's events: from the tenant's configuration set, by the tenant's rule, to our bus, and from there to a queue.
 
-The emulator keeps event destinations and publishes nothing, lets nobody put events of `aws.ses`, and drops what goes from one account to
-another. So this asks it what is set up (`EventBridgeRules`), and puts each event onto the queue to which the last rule would bring it. What
-goes wrong on the way is data, as the faults on the wire are.
+The emulator stores event destinations but publishes nothing, rejects events of `aws.ses`, and drops events between accounts. So this module
+reads the configured rules (`EventBridgeRules`), and puts each event on the queue of the last rule. Faults on the way are data, like network
+faults.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ from tools.local_aws.proxy import Changes
 from tools.local_aws.ses_events import AcceptedMail, Event, RecipientOutcome, events_of
 
 CACHED = 5.0
-"""Seconds for which queues that were found are not looked up again; where there were none, each event looks."""
+"""Seconds for which found queues are cached; without any, each event looks them up."""
 
 
 class EventAction(StrEnum):
-    """What may go wrong with an event between SES and us."""
+    """Faults of an event between SES and us."""
 
     LOSE = "lose"
-    DUPLICATE = "duplicate"  # `copies` of it in all
-    DELAY = "delay"  # comes `seconds` later
-    REORDER = "reorder"  # the events of one mail come in reverse order
+    DUPLICATE = "duplicate"  # `copies` of it in total
+    DELAY = "delay"  # arrives `seconds` later
+    REORDER = "reorder"  # the events of one mail arrive in reverse order
     FOREIGN_ACCOUNT = "foreign account"  # the envelope names `as_account`
-    FORGED_TAGS = "forged tags"  # `tags` stand in the place of the mail's own
+    FORGED_TAGS = "forged tags"  # `tags` replace those of the mail
 
 
 @dataclass(slots=True)
 class EventFault:
-    """One rule; fields left empty fit every event, `times` 0 means until cleared."""
+    """One rule; empty fields match every event, `times` 0 means until cleared."""
 
     action: EventAction
     account: str = ""
@@ -55,14 +55,14 @@ class EventFault:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read a rule from a control request.
+        """Parse a rule from a control request.
 
-        Raises: `ValueError` for an action that nobody knows.
+        Raises: `ValueError` for an unknown action.
         """
         return cls(**{**data, "action": EventAction(data["action"])})
 
-    def strikes(self, event: Event) -> bool:
-        """Count an event that this rule fits, and say whether it is hit."""
+    def applies(self, event: Event) -> bool:
+        """Count a matching event, and return whether the fault applies to it."""
         told = event.envelope["detail"]["mail"]
         fits = self.account in ("", event.envelope["account"]) and self.kind in ("", event.kind)
         if not fits or (self.recipient and self.recipient not in told["destination"]) or (self.times and self.hits >= self.times):
@@ -73,7 +73,7 @@ class EventFault:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One event as it was put on the queue; `routed` says whether destination and rules bring it to one, `lost` that a fault took it."""
+    """One event as it was put on the queue; `routed`: destination and rules lead to a queue; `lost`: a fault dropped it."""
 
     number: int
     time: float
@@ -90,22 +90,22 @@ class Published:
 
 
 class Routing(Protocol):
-    """Where the events of a configuration set arrive."""
+    """Destination queues of a configuration set's events."""
 
     def queues(self, event: Event) -> list[str]:
-        """Return the ARNs of the queues that an event reaches."""
+        """Return the ARNs of an event's queues."""
 
     def put(self, queue: str, bodies: list[str]) -> None:
         """Put events on a queue, at most ten at a time."""
 
 
 class Feedback:
-    """Publish the events of each accepted mail, in a task of its own."""
+    """Publish the events of accepted mails, each mail's in its own task."""
 
     def __init__(self, routing: Routing, changes: Changes) -> None:
         self.faults: list[EventFault] = []
         self.outcomes: dict[str, RecipientOutcome] = {}
-        """What becomes of mail to these addresses, whatever SES would do."""
+        """Outcomes set for addresses, which override the mailbox simulator's."""
         self.published: list[Published] = []
         self._routing = routing
         self._changes = changes
@@ -122,14 +122,14 @@ class Feedback:
         self.outcomes.clear()
 
     def accepted(self, mail: AcceptedMail) -> None:
-        """Begin to publish the events of a mail; without a configuration set SES has none."""
+        """Start publishing the events of a mail; without a configuration set there are none."""
         if mail.configuration_set:
             task = asyncio.create_task(self._run(mail))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def stop(self) -> None:
-        """Publish no more."""
+        """Stop publishing."""
         for task in self._tasks:
             task.cancel()
 
@@ -143,12 +143,12 @@ class Feedback:
             for after in sorted({after for after, _ in due}):
                 await asyncio.sleep(max(0.0, began + after - time.monotonic()))
                 await self._publish([item for when, item in due if when == after], queues)
-        except Exception:  # a test waits for it in vain: let its log say why
+        except Exception:  # a test would wait in vain; the log has the reason
             logging.getLogger(__name__).exception("the events of %s were not published", mail.message_id)
 
     def _scheduled(self, event: Event, span: float) -> Iterable[tuple[float, "_Delivery"]]:
-        """Yield when an event comes, each time that it does; `span` less its time is when it comes in reverse order."""
-        hit = [fault for fault in self.faults if fault.strikes(event)]
+        """Yield the times at which an event arrives; in reverse order its time is `span` minus its own."""
+        hit = [fault for fault in self.faults if fault.applies(event)]
         actions = {fault.action: fault for fault in hit}
         after = span - event.after if EventAction.REORDER in actions else event.after
         after += sum(fault.seconds for fault in hit if fault.action is EventAction.DELAY)
@@ -192,7 +192,7 @@ def _changed(envelope: dict[str, Any], actions: Mapping[EventAction, EventFault]
 
 
 class NoRouting:
-    """`Routing` of a SES that stands alone: every event is published, and reaches nobody."""
+    """`Routing` of a standalone SES: events are published and reach no queue."""
 
     def queues(self, _event: Event) -> list[str]:
         return ["nowhere"]
@@ -202,7 +202,7 @@ class NoRouting:
 
 
 class EventBridgeRules:
-    """`Routing` by what stands in the emulator: event destinations, rules and their targets."""
+    """`Routing` by the emulator's event destinations, rules and targets."""
 
     def __init__(self, aws: str) -> None:
         self._aws = aws
@@ -238,7 +238,7 @@ class EventBridgeRules:
                 yield from (arn for arn in ends if arn.split(":")[2] == "sqs")
 
     def _publishes(self, kind: str, account: str, region: str, configuration_set: str) -> bool:
-        """Say whether a destination of the set is that account's default bus, and takes events of a kind."""
+        """Return whether the set has a destination for this kind of event that is the account's default bus."""
         sesv2 = _client("sesv2", account, region, self._aws)
         wanted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).upper()
         default = f":{region}:{account}:event-bus/default"
@@ -250,7 +250,7 @@ class EventBridgeRules:
         )
 
     def _targets(self, bus: str, account: str, region: str, event: Event, *, with_role: bool = False) -> Iterable[str]:
-        """Yield the targets of those rules of a bus whose pattern an event fits; what goes to another account takes a role."""
+        """Yield the targets of a bus's rules that match an event; a target in another account needs a role."""
         events = _client("events", account, region, self._aws)
         for rule in events.list_rules(EventBusName=bus)["Rules"]:
             pattern = rule.get("EventPattern")
@@ -264,5 +264,5 @@ class EventBridgeRules:
 
 @cache
 def _client(service: Any, account: str, region: str, aws: str) -> Any:
-    """Make a client of an account's root, as the emulator knows it."""
+    """Return a client with the credentials of an account's root user."""
     return boto3.Session(account, "root", region_name=region).client(service, endpoint_url=aws)

@@ -1,9 +1,9 @@
-"""Fixtures of one local AWS for a whole test run: the real template under `AUTH=true`, a fault proxy before every service.
+"""Fixtures of one local AWS per test run: the real template under `AUTH=true`, with a fault proxy in front of every service.
 
     def test_…(aws: LocalAws) -> None:                    everything: api, control, tenants, client("sqs"), enqueue, dead_letters
-    def test_…(aws: LocalAws, tenant: Tenant) -> None:    and a tenant of this test alone: verified, active, out of the sandbox
+    def test_…(aws: LocalAws, tenant: Tenant) -> None:    and a tenant for this test only: verified, active, not in the sandbox
 
-Tests keep apart by their tenants: each has an AWS account of its own, so `aws.control.mails(account=tenant.account)` are its mails only.
+Tests are isolated by their tenants: each has its own AWS account, so `aws.control.mails(account=tenant.account)` are its mails only.
 """
 
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ def running_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 
 @pytest.fixture
 def aws(running_aws: LocalAws) -> Iterator[LocalAws]:
-    """The local AWS, with no fault in force at the start and the end of a test."""
-    running_aws.control.calm()
+    """The local AWS, without faults at the start and the end of a test."""
+    running_aws.control.reset_all()
     yield running_aws
-    running_aws.control.calm()
+    running_aws.control.reset_all()
 
 
 @pytest.fixture
 def tenant(aws: LocalAws) -> Tenant:
-    """A tenant whose config is stored, verified and active."""
+    """A tenant with a verified, active config."""
     return aws.active_tenant()

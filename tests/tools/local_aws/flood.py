@@ -1,6 +1,6 @@
-"""Flood the stack with tenants' mail whose accounts SES holds to a rate, and tell at which rate each account's mail went out.
+"""Flood the stack with mail of tenants whose accounts SES limits, and measure the rate at which each account's mail is sent.
 
-A rate counts recipients, and so does SES: a few mails to many keep an account busy without keeping the emulator busy.
+Rates count recipients: a few mails to many recipients use up an account's rate without loading the emulator.
 """
 
 import json
@@ -18,10 +18,10 @@ from tools.local_aws.tenants import Tenant
 from tools.local_aws.worker import Pace, Worker
 
 RATE = 5.0
-"""Recipients a second that SES allows each account. Its forgiveness, a second's worth, is wide enough for the emulator's jitter."""
+"""Recipients per second that SES allows each account. Its burst of one second's worth covers the emulator's jitter."""
 
 HIDDEN = 60
-"""Visibility timeout in seconds of what a poller of ours receives."""
+"""Visibility timeout in seconds of messages received by our pollers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,13 @@ def pollers(aws: LocalAws, count: int) -> Iterator[None]:
         with ExitStack() as running:
             for _ in range(count):
                 poller = running.enter_context(worker.start(worker.poll, Pace(), HIDDEN, env=env))
-                Thread(target=_hear_out, args=(poller,), daemon=True).start()
+                Thread(target=_drain, args=(poller,), daemon=True).start()
             yield
     finally:
         _operate("resume", env)
 
 
-def _hear_out(poller: Worker) -> None:
+def _drain(poller: Worker) -> None:
     """Take what a poller tells, for it would wait for that, until it is killed."""
     with suppress(EOFError, OSError):
         while True:

@@ -2,8 +2,8 @@
 
     make invoke FUNCTION=SendFunction EVENT=events/send.json
 
-The function runs from what `sam build` made, with its own environment, role and layer. The tenant of the event is opened, stored and
-verified first where the local AWS does not know it. Prints the answer, Lambda's report (with the time that init took), and the log.
+The function runs from the output of `sam build`, with its own environment, role and layer. The tenant of the event is created and verified
+first if the local AWS does not have it. Prints the response, Lambda's report (with the duration of init), and the log.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import urllib3
 from rich.console import Console
 
-from tools.local_aws.proxy import HOST, hold_port
+from tools.local_aws.proxy import HOST, reserve_port
 from tools.local_aws.running import LocalAws, NotStartedError
 from tools.local_aws.server import NO_OWN_SETUP, REGION, ROOT, endpoints
 from tools.local_aws.stack import ARCHITECTURES, SamError, build
@@ -32,14 +32,14 @@ from tools.local_aws.up import PORT, bring_up
 PYTHON = ROOT / ".venv-runtime/bin/python"
 EMULATORS = ROOT / ".venv-sam/lib/python3.13/site-packages/samcli/local/rapid"  # aws-sam-cli ships it
 START = 10.0  # seconds
-POLL = 0.02  # seconds; the emulator tells nobody that it listens
+POLL = 0.02  # seconds; the emulator does not signal that it listens
 EMULATOR_LINE = re.compile(r"\[\w+\] \(rapid\)|^(START|END|REPORT) RequestId")
-INIT = re.compile(r"INIT REPORT\(durationMs: ([\d.]+)\)")  # the REPORT line's own init time is not the true one
+INIT = re.compile(r"INIT REPORT\(durationMs: ([\d.]+)\)")  # the init time in the REPORT line is wrong
 INVOKE = re.compile(r"INVOKE RTDONE\(.*duration: ([\d.]+)ms\)")
 
 
 def environment(aws: LocalAws, function: str, task_root: Path) -> dict[str, str]:
-    """Give a function what Lambda gives it: its variables, its role's credentials, its code and layer."""
+    """Return the environment that Lambda gives a function: its variables, its role's credentials, its code and layer."""
     name = aws.stack.function_name(aws.addresses.aws, function)
     configured = aws.client("lambda").get_function_configuration(FunctionName=name)
     keys = aws.client("sts").assume_role(RoleArn=configured["Role"], RoleSessionName="invoke")["Credentials"]
@@ -67,8 +67,8 @@ def environment(aws: LocalAws, function: str, task_root: Path) -> dict[str, str]
 
 @contextmanager
 def emulated(variables: Mapping[str, str], log: Path) -> Iterator[str]:
-    """Run a function under the emulator until the block ends; yields the address that takes invocations."""
-    held = [hold_port(), hold_port()]
+    """Run a function under the emulator until the block ends; yield the URL for invocations."""
+    held = [reserve_port(), reserve_port()]
     address, runtime = (f"{HOST}:{port.getsockname()[1]}" for port in held)
     emulator = str(EMULATORS / f"aws-lambda-rie-{ARCHITECTURES[platform.machine().lower()]}")
     options = ["--runtime-interface-emulator-address", address, "--runtime-api-address", runtime, "--log-level", "info"]
@@ -86,7 +86,7 @@ def emulated(variables: Mapping[str, str], log: Path) -> Iterator[str]:
 
 
 def invoke(url: str, event: bytes) -> Any:
-    """Post an event as soon as the emulator listens; answer what the function answered."""
+    """Post an event as soon as the emulator listens; return the function's response."""
     pool, deadline = urllib3.PoolManager(retries=False), time.monotonic() + START
     while True:
         try:
@@ -97,8 +97,8 @@ def invoke(url: str, event: bytes) -> Any:
             time.sleep(POLL)
 
 
-def know_tenants(aws: LocalAws, event: Mapping[str, Any]) -> None:
-    """Open, store and verify the tenants that an event names, if they are unknown."""
+def ensure_tenants(aws: LocalAws, event: Mapping[str, Any]) -> None:
+    """Create and verify the tenants named in an event if they do not exist."""
     named = {(event.get("pathParameters") or {}).get("tenantId")}
     named |= {record.get("attributes", {}).get("MessageGroupId") for record in event.get("Records", [])}
     for tenant_id in filter(None, named):
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     screen = console()
     if sys.platform != "linux":
-        screen.print("AWS ships its emulator for Linux alone; with Docker: sam local invoke", style="red")
+        screen.print("AWS's emulator runs on Linux only; with Docker: sam local invoke", style="red")
         return 1
     try:
         aws = bring_up(screen, given.port)
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
         screen.print(str(error), style="red", markup=False)
         return 1
     event = given.event.read_bytes()
-    know_tenants(aws, json.loads(event))
+    ensure_tenants(aws, json.loads(event))
     log = aws.directory / "invoke.log"
     with emulated(environment(aws, given.function, build().parent / given.function), log) as url:
         answer = invoke(url, event)

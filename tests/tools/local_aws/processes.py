@@ -1,4 +1,4 @@
-"""Start and stop processes by their identity: a pid alone may meanwhile be someone else's."""
+"""Stop processes by pid and start time: a pid alone may have been reused."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ POLL = 0.02  # seconds; there is no portable way to wait for a process that is n
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as it was when it was noted down."""
+    """A process, identified when it was recorded."""
 
     pid: int
     started: str
@@ -25,7 +25,7 @@ class Process:
         return bool(self.started) and _started(self.pid) == self.started
 
     def stop(self, *, group: bool = False, seconds: float = 10.0) -> None:
-        """End it, politely first; with `group`, the process group that it leads too."""
+        """Terminate it, then kill it; with `group`, also the process group that it leads."""
         if not self.runs():
             return
         kill = os.killpg if group else os.kill
@@ -41,7 +41,7 @@ class Process:
 
 
 def _started(pid: int) -> str:
-    """Ask when a process started; empty for none and for a zombie."""
+    """Return when a process started; empty for none and for a zombie."""
     answer = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, started = answer.stdout.strip().partition(" ")
     return "" if state.startswith("Z") else started.strip()

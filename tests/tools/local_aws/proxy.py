@@ -1,7 +1,7 @@
-"""Stand between an AWS client and a service, forward every byte as it came, and let the wire fail on command.
+"""Proxy between an AWS client and a service that forwards every byte unchanged and injects network faults.
 
 One `FaultProxy` fronts one service (SES, KMS, STS, DynamoDB, SQS, S3, …) under one URL, which the client gets as `AWS_ENDPOINT_URL_…`.
-The Host header is forwarded as it came, so signatures stay valid. A `Gate` may look at requests and answers between the two sides.
+The Host header is forwarded unchanged, so signatures stay valid. A `Gate` may process requests and responses in between.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ type Forward = Callable[[Request], Awaitable[Response]]
 
 
 class Gate(Protocol):
-    """What a service's own proxy adds: it answers a request, mostly by way of `forward`."""
+    """Behaviour added by a service's proxy: it responds to a request, usually through `forward`."""
 
     async def answer(self, request: Request, account: str, forward: Forward) -> Response: ...
 
 
 @dataclass(slots=True)
 class LogEntry:
-    """One request as the wire saw it; `outcome` is open, answered, hung, reset, closed or truncated."""
+    """One request at the proxy; `outcome` is open, answered, hung, reset, closed or truncated."""
 
     number: int
     time: float
@@ -56,12 +56,12 @@ class LogEntry:
         return asdict(self)
 
 
-GLIMPSE = 1.0
-"""Seconds to wait for the first bytes of a body that is not read to its end."""
+PARTIAL_BODY = 1.0
+"""Seconds to wait for the first bytes of a body that is not read completely."""
 
 
 class Changes:
-    """Wakes those who wait for something to happen on the wire."""
+    """Wakes waiters when something happens at a proxy."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
@@ -73,7 +73,7 @@ class Changes:
         self._waiters.clear()
 
     async def until[T](self, found: Callable[[], T | None], seconds: float) -> T | None:
-        """Answer what `found` finds, as soon as it does; None when the time is over."""
+        """Return the result of `found` as soon as it is true; None after the timeout."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (result := found()) is None:
@@ -85,17 +85,17 @@ class Changes:
 
 
 class Accounts:
-    """Which AWS account an access key belongs to; asked once where it was not told."""
+    """AWS accounts of access keys; looked up once, unless set."""
 
     def __init__(self, lookup: Callable[[str], str] | None = None) -> None:
         self._known: dict[str, str] = {"": ""}
         self._lookup = lookup
 
-    def tell(self, access_key: str, account: str) -> None:
+    def set(self, access_key: str, account: str) -> None:
         self._known[access_key] = account
 
     async def of(self, access_key: str) -> str:
-        if re.fullmatch(r"\d{12}", access_key):  # an emulated account's root
+        if re.fullmatch(r"\d{12}", access_key):  # root user of an emulated account
             return access_key
         if access_key not in self._known:
             self._known[access_key] = await asyncio.to_thread(self._lookup, access_key) if self._lookup else ""
@@ -103,7 +103,7 @@ class Accounts:
 
 
 class Wire:
-    """What the proxies of one process share: the faults in force, the accounts, the log."""
+    """State shared by the proxies of one process: active faults, accounts, log."""
 
     def __init__(self, accounts: Accounts | None = None) -> None:
         self.faults = Faults()
@@ -112,7 +112,7 @@ class Wire:
         self.log: deque[LogEntry] = deque(maxlen=LOG_LENGTH)
         self.released = asyncio.Event()
         self.mark: re.Pattern[bytes] | None = None
-        """What to note down of each request's body: the ids by which a test knows whose request it was."""
+        """Pattern of the ids to record from each request's body, by which a test identifies the request."""
         self._count = 0
 
     def record(self, service: str, request: Request) -> LogEntry:
@@ -122,34 +122,34 @@ class Wire:
         return entry
 
     def note(self, entry: LogEntry, request: Request) -> None:
-        """Write down what the body of a request says."""
+        """Record the matches in the body of a request."""
         entry.operation, entry.size = request.operation, len(request.body)
         if self.mark:
             entry.marks = sorted({found.decode() for found in self.mark.findall(request.body)})
         self.changes.notify()
 
     def release(self) -> None:
-        """End every connection that hangs."""
+        """End every hanging connection."""
         self.released.set()
         self.released = asyncio.Event()
 
 
 class Upstream:
-    """The service behind a proxy, over kept-alive connections."""
+    """The service behind a proxy, over keep-alive connections."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def send(self, request: Request) -> Response:
-        """Forward a request as it came.
+        """Forward a request unchanged.
 
-        Raises: `OSError` or `asyncio.IncompleteReadError` where the service did not answer.
+        Raises: `OSError` or `asyncio.IncompleteReadError` if the service did not respond.
         """
         while self._idle:
             reader, writer = self._idle.pop()
             if not reader.at_eof() and not writer.is_closing():
-                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # it was closed while it idled
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # it was closed while idle
                     return await self._exchange(request, reader, writer)
         return await self._exchange(request, *await asyncio.open_connection(*self._address, limit=STREAM_LIMIT))
 
@@ -203,30 +203,30 @@ class FaultProxy:
             self._upstream.close()
 
     async def set_listening(self, mode: str) -> None:
-        """Let new connections be accepted (`accept`), refused (`refuse`) or never answered (`ignore`)."""
+        """Accept new connections (`accept`), refuse them (`refuse`) or never answer them (`ignore`)."""
         assert self._listener
         await self._listener.switch(mode, self.port)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nobody = LogEntry(0, time.time(), self.service, "", "")
-        await Misfortune(self._wire, nobody, reader, writer).befall(When.CONNECT)
+        await FaultInjector(self._wire, nobody, reader, writer).apply(When.CONNECT)
         while await self._serve(reader, writer):
             pass
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Serve one request; say whether the connection goes on."""
+        """Serve one request; return whether the connection stays open."""
         request = await wire.read_head(reader)
         entry = self._wire.record(self.service, request)
         entry.account = await self._wire.accounts.of(request.access_key)
-        misfortune = Misfortune(self._wire, entry, reader, writer, request)
+        injector = FaultInjector(self._wire, entry, reader, writer, request)
         try:
-            await misfortune.befall(When.HEAD)
+            await injector.apply(When.HEAD)
             await wire.read_body(request, reader, writer)
             self._wire.note(entry, request)
-            response = await misfortune.befall(When.BEFORE)
+            response = await injector.apply(When.BEFORE)
             if response is None:
                 answered = await self._answer(request, entry.account)
-                response = await misfortune.befall(When.AFTER, answered) or answered
+                response = await injector.apply(When.AFTER, answered) or answered
         except SeveredError as outcome:
             entry.outcome = str(outcome)
             self._wire.changes.notify()
@@ -244,15 +244,15 @@ class FaultProxy:
 
     async def _forward(self, request: Request) -> Response:
         if self._upstream is None:
-            return error_response(request, 501, "NotImplemented", "no service stands behind this proxy")
+            return error_response(request, 501, "NotImplemented", "this proxy has no upstream")
         try:
             return await self._upstream.send(request)
         except (OSError, asyncio.IncompleteReadError):
-            return error_response(request, 502, "BadGateway", "the service behind this proxy did not answer")
+            return error_response(request, 502, "BadGateway", "the service behind this proxy did not respond")
 
 
-class Misfortune:
-    """Does to one request what the faults in force say."""
+class FaultInjector:
+    """Applies the active faults to one request."""
 
     def __init__(
         self,
@@ -268,10 +268,10 @@ class Misfortune:
         self._writer = writer
         self._request = request
 
-    async def befall(self, when: When, answered: Response | None = None) -> Response | None:
-        """Apply what fits this moment; answer the response that replaces the service's own, if any.
+    async def apply(self, when: When, answered: Response | None = None) -> Response | None:
+        """Apply the matching faults of this moment; return the response that replaces the service's, if any.
 
-        Raises: `SeveredError` where the fault has ended the connection.
+        Raises: `SeveredError` if the fault has ended the connection.
         """
         request = self._request
         operation = request.operation if request else ""
@@ -291,7 +291,7 @@ class Misfortune:
 
     async def _sever(self, fault: Fault, answered: Response | None) -> None:
         if self._request and fault.when is When.HEAD and self._wire.mark:
-            await self._glimpse(self._request)
+            await self._record_partial_body(self._request)
         if fault.action is Action.HANG:
             self._entry.outcome = "hung"
             self._wire.changes.notify()
@@ -304,28 +304,28 @@ class Misfortune:
             self._writer.write(answered.head + answered.raw_body[: len(answered.raw_body) // 2])
             raise SeveredError("truncated")
         if answered and fault.action is Action.SLOW:
-            await self._dribble(answered, fault.seconds)
+            await self._send_slowly(answered, fault.seconds)
             raise SeveredError("answered")
         raise SeveredError("closed")
 
     async def _hang(self, *, reads: bool) -> None:
-        """Keep silent until the faults are cleared or, where we read, until the client gives up."""
+        """Send nothing until the faults are cleared or, with `reads`, the client closes."""
         released = asyncio.ensure_future(self._wire.released.wait())
         gone = asyncio.ensure_future(self._reader.read()) if reads else None
         _, pending = await asyncio.wait({task for task in (released, gone) if task}, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         if gone and gone.done() and not gone.cancelled():
-            gone.exception()  # a reset by the client is no error of ours
+            gone.exception()  # a reset by the client is not an error
 
-    async def _glimpse(self, request: Request) -> None:
-        """Note down whose request it was, as far as the beginning of its body says so: the client may have written the whole."""
+    async def _record_partial_body(self, request: Request) -> None:
+        """Record the ids in the first bytes of the body: the client may have written all of it."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GLIMPSE):
+            async with asyncio.timeout(PARTIAL_BODY):
                 request.body = await self._reader.read(STREAM_LIMIT)
         self._wire.note(self._entry, request)
 
-    async def _dribble(self, answered: Response, seconds: float) -> None:
+    async def _send_slowly(self, answered: Response, seconds: float) -> None:
         whole = answered.head + answered.raw_body
         step = max(1, len(whole) // SLOW_PIECES)
         for start in range(0, len(whole), step):
@@ -334,8 +334,8 @@ class Misfortune:
             await asyncio.sleep(seconds / SLOW_PIECES)
 
 
-def hold_port(port: int = 0) -> socket.socket:
-    """Keep a port, any free one by default, without listening there: nobody else is given it, and whoever knows it may listen."""
+def reserve_port(port: int = 0) -> socket.socket:
+    """Reserve a port, by default any free one, without listening: no other process gets it, and one that knows it may listen."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -347,26 +347,26 @@ def hold_port(port: int = 0) -> socket.socket:
 
 
 class Listener:
-    """Accept connections on the loopback interface, and stop accepting them in the ways in which real ones do."""
+    """Accept connections on the loopback interface, and stop accepting them as real servers do."""
 
     def __init__(self, converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
         self._converse = converse
         self._server: asyncio.Server | None = None
-        self._deaf: list[socket.socket] = []
+        self._full_backlog: list[socket.socket] = []
         self._held: socket.socket | None = None
         self._mode = "accept"
         self._switching = asyncio.Lock()
         self._open: set[asyncio.StreamWriter] = set()
 
     async def listen(self, port: int) -> int:
-        """Listen from now on; answer the port, which stays ours until `stop`."""
-        self._held = self._held or hold_port(port)
+        """Start listening; return the port, which stays reserved until `stop`."""
+        self._held = self._held or reserve_port(port)
         port = int(self._held.getsockname()[1])
         self._server = await asyncio.start_server(self._on_connection, HOST, port, limit=STREAM_LIMIT, backlog=BACKLOG)
         return port
 
     async def switch(self, mode: str, port: int) -> None:
-        """Accept, refuse or ignore from now on; one that failed is made up for by the next."""
+        """Accept, refuse or ignore connections from now on; a later call repairs a failed one."""
         if mode not in ("accept", "refuse", "ignore"):
             raise ValueError(f"no such mode: {mode}")
         async with self._switching:
@@ -377,11 +377,11 @@ class Listener:
             if mode == "accept":
                 await self.listen(port)
             elif mode == "ignore":
-                self._be_deaf(port)
+                self._listen_with_full_backlog(port)
             self._mode = mode
 
     async def stop(self) -> None:
-        """Take no new connection and reset the open ones."""
+        """Accept no new connections and reset the open ones."""
         await self._close()
         if self._held:
             self._held.close()
@@ -393,13 +393,13 @@ class Listener:
             self._server = None
         for writer in list(self._open):
             wire.reset(writer)
-        for sock in self._deaf:
+        for sock in self._full_backlog:
             sock.close()
-        self._deaf.clear()
-        await asyncio.sleep(0)  # lets the aborted connections' tasks end
+        self._full_backlog.clear()
+        await asyncio.sleep(0)  # so that the aborted connections' tasks can end
 
-    def _be_deaf(self, port: int) -> None:
-        """Listen with a queue that is already full: the kernel then drops every further SYN."""
+    def _listen_with_full_backlog(self, port: int) -> None:
+        """Listen with a full backlog: the kernel then drops every further SYN."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
@@ -408,7 +408,7 @@ class Listener:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex((HOST, port))
-        self._deaf = [listener, *fillers]
+        self._full_backlog = [listener, *fillers]
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._server is None:  # accepted just before it was closed

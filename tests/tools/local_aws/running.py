@@ -1,4 +1,4 @@
-"""A running local AWS with the stack in it: what tests, the demo and `make up` hold in their hands."""
+"""A running local AWS with the deployed stack, for tests, the demo and `make up`."""
 
 import json
 import os
@@ -27,11 +27,11 @@ type Step = Callable[[str], AbstractContextManager[object]]
 
 
 class NotStartedError(Exception):
-    """The local AWS did not come up; the text says where to look."""
+    """The local AWS did not start; the text names the logs."""
 
 
 class LocalAws:
-    """The addresses, and a client for everything that a test wants to ask or command."""
+    """Addresses and clients of a local AWS."""
 
     def __init__(self, directory: Path, addresses: Addresses, stack: Stack) -> None:
         self.directory = directory
@@ -43,32 +43,32 @@ class LocalAws:
         keys = platform_session().get_credentials()
         assert keys
         self.mail = self.mail_client(keys.access_key, keys.secret_key)
-        """The messages API as other systems use it, with the platform's own credentials: it may ask for any tenant."""
+        """Client of the messages API, with the platform's credentials, which may use any tenant."""
         self._clients: dict[str, Any] = {}
 
     def mail_client(self, access_key: str, secret_key: str) -> MailClient:
-        """Make a client of the messages API for an access key."""
+        """Return a client of the messages API with an access key."""
         session = botocore.session.Session()
         session.set_credentials(access_key, secret_key)
         return MailClient(self.stack.api_url, region=REGION, session=session)
 
     def client(self, service: Any) -> Any:
-        """Make (once) the platform's own client of a service, past every fault proxy."""
+        """Return the platform's client of a service, which bypasses the fault proxies; cached."""
         if service not in self._clients:
             self._clients[service] = platform_session().client(service, endpoint_url=self.addresses.aws)
         return self._clients[service]
 
     def enqueue(self, body: str, **more: Any) -> str:
-        """Put a message on the send queue, as other systems do; answer SQS's message id."""
+        """Put a message on the send queue, as producers do; return SQS's message id."""
         answer = self.client("sqs").send_message(QueueUrl=self.stack.outputs["SendQueueUrl"], MessageBody=body, **more)
         return str(answer["MessageId"])
 
     def enqueue_request(self, request: dict[str, Any], **more: Any) -> str:
-        """Put a send request on the queue as the documentation asks for it: ASCII JSON, in the tenant's message group."""
+        """Put a send request on the queue as documented: ASCII JSON, in the tenant's message group."""
         return self.enqueue(json.dumps(request), MessageGroupId=request["tenantId"], **more)
 
     def dead_letters(self, at_least: int = 1, seconds: float = 20.0) -> list[dict[str, Any]]:
-        """Take messages off the dead-letter queue until there are enough or the time is over."""
+        """Receive and delete messages of the dead-letter queue until there are `at_least` or the time is over."""
         deadline = time.monotonic() + seconds
         letters: list[dict[str, Any]] = []
         while len(letters) < at_least and (left := deadline - time.monotonic()) > 0:
@@ -76,7 +76,7 @@ class LocalAws:
         return letters
 
     def active_tenant(self, tenant_id: str = "", **account: Any) -> Tenant:
-        """Open an account, store its config through the API and verify it."""
+        """Create an account, store its config through the API and verify it."""
         tenant = self.tenants.open(tenant_id, **account)
         stored = self.api.put_provider(tenant.tenant_id, tenant.provider())
         verified = self.api.verify(tenant.tenant_id)
@@ -92,7 +92,7 @@ class LocalAws:
         config: Mapping[str, Any] = MappingProxyType({}),
         **account: Any,
     ) -> Tenant:
-        """Open an account, launch onboarding's template in it, store the config with its configuration set and more, and verify it."""
+        """Create an account, launch the onboarding template in it, store the config with its configuration set and `config`, and verify it."""
         tenant = self.tenants.open(tenant_id, **account)
         template = self.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"]
         made = self.tenants.launch(tenant, template, CreateRole=str(by_role).lower(), Feedback=feedback)
@@ -117,7 +117,7 @@ class LocalAws:
 def local_aws(directory: Path, front: tuple[str, ...] = ALL_SERVICES, step: Step = lambda _: nullcontext()) -> Iterator[LocalAws]:
     """Run a local AWS on free ports with the stack deployed, until the block ends or this process dies.
 
-    `step` is entered with the name of each stage, to show progress.
+    `step` is called with the name of each stage, to show progress.
     """
     server = start_server(directory, front=front, with_parent=True)
     try:
@@ -135,7 +135,7 @@ def local_aws(directory: Path, front: tuple[str, ...] = ALL_SERVICES, step: Step
 
 
 def start_server(directory: Path, *, port: int = 0, front: tuple[str, ...] = (), with_parent: bool = False) -> subprocess.Popen[bytes]:
-    """Start the server process; it lives as long as this one (`with_parent`) or until it is stopped by its id."""
+    """Start the server process; it runs as long as this one (`with_parent`) or until it is stopped by its pid."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "server.json").unlink(missing_ok=True)
     options = ["--directory", str(directory), "--port", str(port), "--front", ",".join(front), *(["--with-parent"] if with_parent else [])]
@@ -152,7 +152,7 @@ def start_server(directory: Path, *, port: int = 0, front: tuple[str, ...] = (),
 
 
 def wait_for_server(directory: Path, server: subprocess.Popen[bytes]) -> Addresses:
-    """Wait until the server has said where it is."""
+    """Wait until the server has written its addresses."""
     deadline = time.monotonic() + START
     while not (addresses := Addresses.read(directory)):
         if server.poll() is not None or time.monotonic() > deadline:

@@ -1,9 +1,9 @@
-"""Run the local AWS until told to stop: MiniStack as a child, the proxies in this process.
+"""Run the local AWS until it is stopped: MiniStack as a child, the proxies in this process.
 
     python -m tools.local_aws.server --directory .local/up --port 4566 [--front kms,sts,dynamodb,sqs,s3] [--with-parent]
 
-Writes `server.json` into the directory once everything answers: the addresses, and the processes to stop. Ends with SIGTERM or SIGINT,
-or, with `--with-parent`, when its standard input closes, so that a killed test run leaves nothing behind.
+Writes `server.json` into the directory once everything responds: the addresses, and the processes to stop. Stops on SIGTERM or SIGINT, or,
+with `--with-parent`, when its standard input is closed, so that a killed test run leaves no processes behind.
 """
 
 import argparse
@@ -27,23 +27,23 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tools.local_aws.control import ControlServer
 from tools.local_aws.feedback import EventBridgeRules, Feedback
 from tools.local_aws.processes import Process
-from tools.local_aws.proxy import HOST, Accounts, FaultProxy, Wire, hold_port
+from tools.local_aws.proxy import HOST, Accounts, FaultProxy, Wire, reserve_port
 from tools.local_aws.ses import Ledger, SesGate
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = ROOT / ".venv-ministack/bin/python"
 REGION = "us-east-1"
-START = 30.0  # seconds that MiniStack may take to answer
-POLL = 0.05  # seconds; MiniStack tells nobody that it is ready
-# Who a client is when it is the platform itself: MiniStack takes this key as the root of its first account.
+START = 30.0  # seconds that MiniStack may take to start
+POLL = 0.05  # seconds; MiniStack does not signal that it is ready
+# Credentials of the platform: for MiniStack this key is the root user of its first account.
 PLATFORM = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
-# Nothing of the developer's own AWS setup may get in.
+# Excludes the developer's own AWS setup.
 NO_OWN_SETUP = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a running local AWS is found, and what to stop."""
+    """Addresses of a running local AWS, and the processes to stop."""
 
     aws: str
     control: str
@@ -54,7 +54,7 @@ class Addresses:
 
     @classmethod
     def read(cls, directory: Path) -> "Addresses | None":
-        """Read what a server wrote; None where none runs."""
+        """Read the file of a running server; None if none runs."""
         try:
             data: dict[str, Any] = json.loads((directory / "server.json").read_text())
         except FileNotFoundError:
@@ -65,10 +65,10 @@ class Addresses:
 
 
 async def serve(directory: Path, port: int, front: list[str], stop: asyncio.Event) -> None:
-    """Serve from everything answering until `stop` is set or MiniStack ends."""
+    """Serve until `stop` is set or MiniStack ends."""
     if port and is_taken(port):
         raise SystemExit(f"port {port} is taken")
-    held = hold_port(port)  # until MiniStack listens there
+    held = reserve_port(port)  # until MiniStack listens there
     port = int(held.getsockname()[1])
     aws = f"http://{HOST}:{port}"
     shared = Wire(Accounts(functools.partial(_account_of, aws)))
@@ -99,7 +99,7 @@ async def serve(directory: Path, port: int, front: list[str], stop: asyncio.Even
 
 
 async def _start_ministack(directory: Path, port: int, urls: dict[str, str], log: IO[bytes]) -> asyncio.subprocess.Process:
-    """Start the emulator in an environment made from nothing: its functions inherit all of it."""
+    """Start the emulator in a minimal environment, which its functions inherit."""
     temporary = directory / "tmp"
     temporary.mkdir(exist_ok=True)
     environment = {
@@ -120,7 +120,7 @@ async def _start_ministack(directory: Path, port: int, urls: dict[str, str], log
     }
     return await asyncio.create_subprocess_exec(
         PYTHON,
-        "-P",  # its own folder holds modules of other names than it may expect
+        "-P",  # its own folder must not be on sys.path
         Path(__file__).with_name("emulator.py"),
         env=environment,
         cwd=temporary,
@@ -139,17 +139,17 @@ async def _until_it_answers(port: int, ended: asyncio.Future[int]) -> None:
                 writer.close()
                 return
             await asyncio.sleep(POLL)
-    raise RuntimeError("MiniStack ended before it answered; see ministack.log")
+    raise RuntimeError("MiniStack ended before it was ready; see ministack.log")
 
 
 def endpoints(urls: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that lead the SDK's clients to the fault proxies, by the names that botocore's service ids give them."""
+    """Return the variables that point the SDK's clients to the fault proxies, named by botocore's service ids."""
     variables = {"ses": ("SES", "SESV2"), "events": ("EVENTBRIDGE",)}
     return {f"AWS_ENDPOINT_URL_{variable}": url for name, url in urls.items() for variable in variables.get(name, (name.upper(),))}
 
 
 def is_taken(port: int) -> bool:
-    """Say whether somebody listens on a port."""
+    """Return whether a process listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
@@ -175,7 +175,7 @@ async def _main(directory: Path, port: int, front: list[str], *, with_parent: bo
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if with_parent:
-        loop.add_reader(sys.stdin, stop.set)  # nothing is ever written there: readable means closed
+        loop.add_reader(sys.stdin, stop.set)  # nothing is written there, so readable means closed
     await serve(directory, port, front, stop)
 
 

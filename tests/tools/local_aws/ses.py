@@ -1,8 +1,8 @@
-"""Be the parts of Amazon SES that the emulator lacks: its limits, its sending rates, and a ledger of the very bytes that it accepted.
+"""The parts of Amazon SES that the emulator lacks: limits, sending rates, and a ledger of the accepted bytes.
 
-`SesGate` sits in a `FaultProxy`. It checks what SES checks of a raw message, lets the emulator decide on signature, policy, identities
-and sandbox, and writes down each accepted mail: `NNNNNN-messageId.eml` (byte-exact) beside `NNNNNN-messageId.json` (the envelope).
-Without an emulator behind it, it accepts every well-formed mail by itself: an SES for benchmarks and for tests of one adapter.
+`SesGate` is the gate of a `FaultProxy`. It makes SES's checks of a raw message, leaves signature, policy, identities and sandbox to the
+emulator, and stores each accepted mail: `NNNNNN-messageId.eml` (byte-exact) and `NNNNNN-messageId.json` (the envelope).
+Without an emulator it accepts every well-formed mail: an SES for benchmarks and for tests of one adapter.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ MAX_MESSAGE = {"SendRawEmail": 10_485_760, "SendEmail": 41_943_040}  # bytes of 
 BAD_INPUT = {"SendRawEmail": "InvalidParameterValue", "SendEmail": "BadRequestException"}
 THROTTLED = {"SendRawEmail": "Throttling", "SendEmail": "TooManyRequestsException"}
 BANDWIDTH_FROM = 10_485_760  # bytes; larger mails count towards the bandwidth
-BANDWIDTH = 40_000_000.0  # bytes of larger mails a second: https://docs.aws.amazon.com/ses/latest/dg/quotas.html
+BANDWIDTH = 40_000_000.0  # bytes of larger mails per second: https://docs.aws.amazon.com/ses/latest/dg/quotas.html
 MAX_RECIPIENTS = 50
-MAX_LINE = 998  # bytes without CRLF, RFC 5322; SES asks for it too
+MAX_LINE = 998  # bytes without CRLF, RFC 5322; SES requires it too
 DAY = 86_400.0  # seconds
-# https://docs.aws.amazon.com/ses/latest/dg/header-fields.html, and the fields that RFC 5322 §3.6 allows once
+# https://docs.aws.amazon.com/ses/latest/dg/header-fields.html, and the fields that RFC 5322 §3.6 allows only once
 _ONCE = """
     accept-language acceptlanguage archived-at auto-submitted bounces-to comments content-alternative content-base content-class
     content-description content-disposition content-duration content-id content-language content-length content-location content-md5
@@ -54,7 +54,7 @@ _MESSAGE_ID = re.compile(rb"(?:<MessageId>|\"MessageId\": *\")([^<@\"]+)")  # th
 
 
 class RefusedError(Exception):
-    """SES refuses this message; the arguments are its code and its text."""
+    """SES rejects this message; the arguments are its error code and text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ class RawSend:
 
     @classmethod
     def _of_v2(cls, document: bytes) -> "RawSend":
-        """Raises: `RefusedError` for content that is not raw, which the service never sends."""
+        """Parse a v2 request. Raises: `RefusedError` for content that is not raw, which the service never sends."""
         try:
             asked = json.loads(document)
             raw = base64.b64decode(asked["Content"]["Raw"]["Data"], validate=True)
         except (ValueError, KeyError) as error:
-            raise RefusedError("BadRequestException", "Content.Raw.Data is not base64, or not there") from error
+            raise RefusedError("BadRequestException", "Content.Raw.Data is missing or not base64") from error
         listed = asked.get("Destination", {})
         destinations = [address for name in ("ToAddresses", "CcAddresses", "BccAddresses") for address in listed.get(name, [])]
         tags = {tag["Name"]: tag["Value"] for tag in asked.get("EmailTags", [])}
@@ -101,7 +101,7 @@ class RawSend:
         return cls("SendRawEmail", raw, *envelope, text.get("ConfigurationSetName", ""), tags)
 
     def check(self) -> None:
-        """Refuse what SES refuses before it looks at identities, in its own words.
+        """Reject what SES rejects before it checks identities, with its own texts.
 
         Raises: `RefusedError`
         """
@@ -130,7 +130,7 @@ class RawSend:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One accepted mail: its envelope and where its bytes lie."""
+    """One accepted mail: its envelope, and the file with its bytes."""
 
     number: int
     message_id: str
@@ -150,7 +150,7 @@ class Mail:
 
 
 class Ledger:
-    """Keep every accepted mail, in the order of acceptance; nothing is ever taken out."""
+    """All accepted mails, in the order of acceptance; none is ever removed."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,16 +170,16 @@ class Ledger:
         return mail
 
     def shown(self, **wanted: str) -> list[Mail]:
-        """List the mails since the last `turn_page`, for one access key or account if named."""
+        """List the mails since the last `forget`, of one access key or account if given."""
         return [mail for mail in self.mails[self._shown_from :] if all(getattr(mail, name) == value for name, value in wanted.items())]
 
-    def turn_page(self) -> None:
+    def forget(self) -> None:
         self._shown_from = len(self.mails)
 
 
 @dataclass(slots=True)
 class Allowance:
-    """An account's sending limits; 0 means none. A message to many recipients may run the rate into debt, as on SES."""
+    """An account's sending limits; 0 means none. As on SES, a message to many recipients may exceed the rate and delay later ones."""
 
     max_send_rate: float = 0.0  # recipients per second
     max_24_hour_send: float = 0.0  # recipients
@@ -191,7 +191,7 @@ class Allowance:
         self.tokens = max(1.0, self.max_send_rate)
 
     def take(self, recipients: int, now: float) -> tuple[float, int]:
-        """Count a message, or refuse it; answer what `give_back` takes.
+        """Count a message, or reject it; return the argument of `refund`.
 
         Raises: `RefusedError`
         """
@@ -204,8 +204,8 @@ class Allowance:
         self.sent.append((now, recipients))
         return self.sent[-1]
 
-    def give_back(self, taken: tuple[float, int]) -> None:
-        """Undo a `take` for a message that the emulator then refused."""
+    def refund(self, taken: tuple[float, int]) -> None:
+        """Undo a `take` for a message that the emulator then rejected."""
         self.tokens += taken[1]
         self.sent.remove(taken)
 
@@ -222,12 +222,12 @@ class Allowance:
 
 @dataclass(slots=True)
 class Bandwidth:
-    """What an account's large mails use of its bandwidth; a second's worth is forgiven."""
+    """Bandwidth limit of an account's large mails, with a burst of one second's worth."""
 
     used_until: float = 0.0
 
     def take(self, size: int, now: float) -> None:
-        """Count a mail, or refuse it.
+        """Count a mail, or reject it.
 
         Raises: `RefusedError`
         """
@@ -239,7 +239,7 @@ class Bandwidth:
 
 
 class SesGate:
-    """Answer SES requests: check, let the emulator decide, write down what was accepted, tell what becomes of it, relay it if asked to."""
+    """Handle SES requests: check, forward to the emulator, store the accepted mail, publish its events, relay it if configured."""
 
     def __init__(self, ledger: Ledger, feedback: Feedback, *, standalone: bool = False) -> None:
         self.ledger = ledger
@@ -276,7 +276,7 @@ class SesGate:
         response = await self._ask(request, forward)
         found = _MESSAGE_ID.search(response.body)
         if response.status != 200 or not found:
-            allowance.give_back(taken)
+            allowance.refund(taken)
             return response
         mail = self.ledger.add(send, request, account, found[1].decode())
         self.feedback.accepted(_told(mail, send))
@@ -288,12 +288,12 @@ class SesGate:
             return await forward(request)
         if request.operation in MAX_MESSAGE:
             return _accepted(request.operation, str(uuid4()))
-        return error_response(request, 403, "AccessDenied", "This SES lets its callers send and do nothing else.")
+        return error_response(request, 403, "AccessDenied", "This SES supports sending only.")
 
     def _quota(self, account: str) -> Response:
         allowance = self.limits[account]
         numbers = {
-            "Max24HourSend": allowance.max_24_hour_send or -1.0,  # SES's word for unlimited
+            "Max24HourSend": allowance.max_24_hour_send or -1.0,  # SES's value for unlimited
             "MaxSendRate": allowance.max_send_rate,
             "SentLast24Hours": float(allowance.used(time.monotonic())),
         }
@@ -307,7 +307,7 @@ class SesGate:
 
 
 def _told(mail: Mail, send: RawSend) -> AcceptedMail:
-    """Return what the events of a mail tell of it."""
+    """Return the data of a mail's events."""
     return AcceptedMail(
         message_id=mail.message_id,
         account=mail.account,
@@ -325,7 +325,7 @@ def _deliver(relay: tuple[str, int], mail: Mail, raw: bytes) -> None:
     try:
         with smtplib.SMTP(*relay, timeout=10) as smtp:
             smtp.sendmail(mail.source, mail.destinations, raw)
-    except OSError as error:  # SMTPException is one
+    except OSError as error:  # SMTPException is an OSError
         logging.getLogger(__name__).warning("mail %s was not relayed: %s", mail.message_id, error)
 
 
@@ -343,7 +343,7 @@ def _query_answer(operation: str, inner: str) -> Response:
 
 
 def _decode(data: bytes) -> bytes:
-    """Undo the form's escaping and the base64; the replacements spare a slow walk over millions of `%2B` and `%2F`."""
+    """Decode the form's escaping and the base64; the replacements avoid slow decoding of millions of `%2B` and `%2F`."""
     data = data.replace(b"%2B", b"+").replace(b"%2F", b"/").replace(b"%3D", b"=")
     try:
         return base64.b64decode(unquote_to_bytes(data) if b"%" in data else data, validate=True)

@@ -1,7 +1,7 @@
-"""Write the events by which SES tells what became of a mail, in the envelope of EventBridge.
+"""Create SES's events of a mail, in EventBridge envelopes.
 
-SES's mailbox simulator decides by the address (developer guide, "Using the mailbox simulator"). Mail to any other address is delivered,
-unless a test says otherwise.
+The addresses of SES's mailbox simulator determine the outcome (developer guide, "Using the mailbox simulator"). Mail to any other address
+is delivered, unless a test sets another outcome.
 """
 
 import re
@@ -29,16 +29,16 @@ DETAIL_TYPES = {
 
 
 class RecipientOutcome(StrEnum):
-    """What becomes of a mail for one recipient."""
+    """Outcome of a mail for one recipient."""
 
     DELIVERED = "delivered"
-    BOUNCED = "bounced"  # the mailbox is not there
-    SUPPRESSED = "suppressed"  # on a suppression list: SES accepts, and sends nothing
+    BOUNCED = "bounced"  # the mailbox does not exist
+    SUPPRESSED = "suppressed"  # on a suppression list: SES accepts it and does not send it
     MAILBOX_FULL = "mailbox full"  # a soft bounce
     COMPLAINED = "complained"  # delivered, then marked as spam
-    OUT_OF_OFFICE = "out of office"  # delivered, then answered by a machine, which SES reports as a soft bounce
-    DELAYED = "delayed"  # the recipient's server takes nothing for now; delivered in the end
-    REJECTED = "rejected"  # a virus: SES accepts, and sends nothing to anybody
+    OUT_OF_OFFICE = "out of office"  # delivered, then answered automatically, which SES reports as a soft bounce
+    DELAYED = "delayed"  # the recipient's server is temporarily unavailable; delivered in the end
+    REJECTED = "rejected"  # a virus: SES accepts it and sends it to no recipient
 
 
 AT_THE_SIMULATOR = {
@@ -56,15 +56,15 @@ BOUNCES = {
     RecipientOutcome.SUPPRESSED: ("Permanent", "Suppressed", "5.1.1", "Amazon SES has suppressed sending to this address"),
     RecipientOutcome.MAILBOX_FULL: ("Transient", "MailboxFull", "4.2.2", "smtp; 452 4.2.2 mailbox full"),
 }
-"""Type, subtype, status and diagnostic code of each kind of bounce that comes in place of a delivery."""
+"""Type, subtype, status and diagnostic code of each kind of bounce that replaces a delivery."""
 
 STEP = 0.3
-"""Seconds between a mail's acceptance, the event that tells of it, its delivery, and what comes after that."""
+"""Seconds from a mail's acceptance to its send event, its delivery, and later events."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedMail:
-    """What the events of a mail tell of it."""
+    """Data of a mail's events."""
 
     message_id: str
     account: str
@@ -79,7 +79,7 @@ class AcceptedMail:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event, so many seconds after the mail was accepted."""
+    """One event, `after` seconds after the mail was accepted."""
 
     kind: str
     after: float
@@ -87,18 +87,18 @@ class Event:
 
 
 type _Report = tuple[str, float, dict[str, Any]]
-"""Kind, seconds after the acceptance, and the object that is the kind's own."""
+"""Kind, seconds after the acceptance, and the object of the kind."""
 
 
 def outcome_at_ses(address: str) -> RecipientOutcome:
-    """Say what becomes of a mail to an address where no test says otherwise."""
+    """Return the outcome of a mail to an address if no test sets another."""
     local, _, domain = address.lower().rpartition("@")
     known = AT_THE_SIMULATOR if domain == SIMULATOR else {}
     return known.get(local.partition("+")[0], RecipientOutcome.DELIVERED)
 
 
 def events_of(mail: AcceptedMail, instead: Mapping[str, RecipientOutcome]) -> list[Event]:
-    """List what SES tells of a mail, in the order in which it happens; `instead` gives addresses another outcome."""
+    """List SES's events of a mail, in order; `instead` sets other outcomes of addresses."""
     outcomes = {address: instead.get(address.lower(), outcome_at_ses(address)) for address in _bare(mail.destinations)}
     reports: list[_Report] = [("Send", STEP, {"send": {}})]
     if RecipientOutcome.REJECTED in outcomes.values():
@@ -122,7 +122,7 @@ def _bounces(outcomes: Mapping[str, RecipientOutcome]) -> Iterator[_Report]:
 
 
 def _deliveries(outcomes: Mapping[str, RecipientOutcome]) -> Iterator[_Report]:
-    """Report each domain once: its server takes a mail for all recipients there together."""
+    """Report each domain once: its server accepts a mail for all its recipients together."""
     for addresses in _by_domain(_addresses_with(outcomes, *DELIVERABLE)).values():
         late = any(outcomes[address] is RecipientOutcome.DELAYED for address in addresses)
         reply = {"recipients": addresses, "smtpResponse": "250 2.6.0 Message received", "remoteMtaIp": "192.0.2.25"}
@@ -130,7 +130,7 @@ def _deliveries(outcomes: Mapping[str, RecipientOutcome]) -> Iterator[_Report]:
 
 
 def _later_reports(outcomes: Mapping[str, RecipientOutcome]) -> Iterator[_Report]:
-    """Report complaints and automatic replies. A complaint names all recipients at the domain, as SES is not told which of them it was."""
+    """Report complaints and automatic replies. A complaint names all recipients at the domain, because SES does not know which it was."""
     for addresses in _by_domain(_addresses_with(outcomes, *DELIVERABLE)).values():
         if any(outcomes[address] is RecipientOutcome.COMPLAINED for address in addresses):
             who = [{"emailAddress": address} for address in addresses]
@@ -157,7 +157,7 @@ def _envelope(mail: AcceptedMail, kind: str, after: float, detail: dict[str, Any
 
 
 def _dated(name: str, part: dict[str, Any], at: str) -> dict[str, Any]:
-    """Add the times and ids that SES gives each kind of report."""
+    """Add the times and ids of each kind of report."""
     more: dict[str, Any] = {"timestamp": at} if name not in ("send", "reject") else {}
     if name in ("bounce", "complaint"):
         more["feedbackId"] = str(uuid4())
@@ -187,7 +187,7 @@ def _mail_object(mail: AcceptedMail, kind: str) -> dict[str, Any]:
 
 
 def _tags(mail: AcceptedMail, kind: str) -> dict[str, list[str]]:
-    """Return the tags of an event; SES's sample of a DeliveryDelay has none of the sender's."""
+    """Return the tags of an event; a DeliveryDelay has none of the sender's, as in SES's sample."""
     own = {"ses:configuration-set": [mail.configuration_set]}
     if kind == "DeliveryDelay":
         return own

@@ -1,4 +1,4 @@
-"""Build the real template and deploy it to the local AWS, as `sam build` and `sam deploy` do for the real one."""
+"""Build the real template and deploy it to the local AWS, with `sam build` and `sam deploy`."""
 
 import contextlib
 import fcntl
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 NAME = "tenantmail"
 BUILDS = ROOT / ".local/builds"
-KEPT_BUILDS = 8  # a deploy reads its build without the lock, so builds outlive several newer ones
+KEPT_BUILDS = 8  # a deploy reads its build without the lock, so several builds are kept
 SAM = ROOT / ".venv-sam/bin/sam"
-# What the local stack is given beyond the template's defaults.
+# Parameters of the local stack that differ from the template's defaults.
 PARAMETERS = {"AllowSmtp": "true", "LogLevel": "DEBUG"}
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 
 
 class SamError(Exception):
-    """`sam` failed; the text is what it printed."""
+    """`sam` failed; the text is its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Stack:
 
     outputs: Mapping[str, str]
     api_url: str
-    """Where the local AWS serves the API, in place of the output's amazonaws.com address."""
+    """URL of the API on the local AWS, instead of the output's amazonaws.com URL."""
 
     def function_name(self, aws: str, logical_id: str) -> str:
-        """Find the name that CloudFormation gave a function."""
+        """Return the name that CloudFormation gave a function."""
         answer = (
             platform_session()
             .client("cloudformation", endpoint_url=aws)
@@ -57,12 +57,12 @@ class Stack:
 
 
 def platform_session() -> boto3.Session:
-    """Make a session of the account that the service itself runs in."""
+    """Return a session of the platform's account."""
     return boto3.Session(PLATFORM["AWS_ACCESS_KEY_ID"], PLATFORM["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
 
 
 def build() -> Path:
-    """Build what is in the work tree, unless it was built before; answer the built template."""
+    """Build the work tree, unless it was built before; return the built template."""
     BUILDS.mkdir(parents=True, exist_ok=True)
     with _locked(BUILDS / "lock"):
         folder = BUILDS / _digest()
@@ -92,7 +92,7 @@ def deploy(addresses: Addresses, template: Path) -> Stack:
 
 
 def _give_numbers(addresses: Addresses) -> None:
-    """Set the event source's concurrency again: MiniStack keeps a parameter of type Number as text, and its poller then stops."""
+    """Set the event source's concurrency again: MiniStack stores a parameter of type Number as text, which stops its poller."""
     functions = platform_session().client("lambda", endpoint_url=addresses.aws)
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         if most := mapping.get("ScalingConfig", {}).get("MaximumConcurrency"):
@@ -100,7 +100,7 @@ def _give_numbers(addresses: Addresses) -> None:
 
 
 def _give_answers(addresses: Addresses) -> None:
-    """Give the API its gateway responses: MiniStack knows them, but does not read them from the API's definition, where SAM puts them."""
+    """Set the API's gateway responses: MiniStack does not read them from the API's definition, where SAM puts them."""
     api = platform_session().client("apigateway", endpoint_url=addresses.aws)
     found = _cloudformation(addresses).describe_stack_resource(StackName=NAME, LogicalResourceId="Api")
     api_id = found["StackResourceDetail"]["PhysicalResourceId"]
@@ -116,7 +116,7 @@ def _give_answers(addresses: Addresses) -> None:
 
 
 def deployed(addresses: Addresses) -> Stack | None:
-    """Find the stack as it stands; None before the first deploy."""
+    """Return the deployed stack; None before the first deploy."""
     try:
         [stack] = _cloudformation(addresses).describe_stacks(StackName=NAME)["Stacks"]
     except ClientError:
@@ -131,13 +131,13 @@ def _cloudformation(addresses: Addresses) -> "CloudFormationClient":
 
 
 def local_api_url(aws: str, url: str) -> str:
-    """Say where the local AWS serves `https://{apiId}.execute-api.…/{stage}`."""
+    """Return the local URL of `https://{apiId}.execute-api.…/{stage}`."""
     parts = urlsplit(url)
     return f"{aws}/_aws/execute-api/{parts.netloc.partition('.')[0]}{parts.path}"
 
 
 def sam_environment(endpoint: str = "") -> dict[str, str]:
-    """Let `sam` find Python 3.13 with pip, the local AWS, and nobody's AWS setup."""
+    """Return an environment in which `sam` finds Python 3.13 with pip and the local AWS, and no AWS setup of the user."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
     local = {"AWS_ENDPOINT_URL": endpoint, **PLATFORM} if endpoint else {"AWS_DEFAULT_REGION": REGION}
     return {
@@ -146,13 +146,13 @@ def sam_environment(endpoint: str = "") -> dict[str, str]:
         **NO_OWN_SETUP,
         "PATH": f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
         "SAM_CLI_TELEMETRY": "0",
-        "SAM_CLI_POLL_DELAY": "0.3",  # seconds between two looks at a deployment; 5 by default
+        "SAM_CLI_POLL_DELAY": "0.3",  # seconds between two polls of a deployment; 5 by default
     }
 
 
 def _sam(command: str, *arguments: str, endpoint: str = "") -> None:
     config = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local"]
-    # In a session of its own: Ctrl-C reaches it through us, so that it and what it has started are gone when we are.
+    # In its own session: we pass Ctrl-C on, so that it and its children have ended before we do.
     with subprocess.Popen(
         [SAM, command, *config, *arguments],
         cwd=ROOT,
@@ -172,7 +172,7 @@ def _sam(command: str, *arguments: str, endpoint: str = "") -> None:
 
 
 def _interrupt(sam: subprocess.Popen[str]) -> None:
-    """End a program with all that it has started; it is given time to take its temporary files away."""
+    """End a program and its children, with time to remove its temporary files."""
     with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
         os.killpg(sam.pid, signal.SIGINT)
         sam.wait(5)
@@ -196,7 +196,7 @@ def _digest() -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes of this work tree respect."""
+    """Hold a lock shared by all processes of this work tree."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

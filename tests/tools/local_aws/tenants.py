@@ -1,4 +1,4 @@
-"""Make tenants as they come in real life: each with an AWS account of its own, and an IAM user that may send and do nothing else."""
+"""Create realistic tenants: each with its own AWS account, and an IAM user that may only send."""
 
 import json
 import secrets
@@ -27,7 +27,7 @@ class Tenant:
     region: str = REGION
 
     def provider(self, **changes: Any) -> dict[str, Any]:
-        """Write the body of `PUT …/provider`; `changes` replace or add fields of the config."""
+        """Return the body of `PUT …/provider`; `changes` replace or add fields of the config."""
         config = {
             "accessKeyId": self.access_key,
             "secretAccessKey": self.secret_key,
@@ -38,14 +38,14 @@ class Tenant:
         return {"provider": "ses", "config": {**config, **changes}}
 
     def provider_by_role(self, role_arn: str, **changes: Any) -> dict[str, Any]:
-        """Write the body of `PUT …/provider` for a role of the tenant's account, instead of a key; `changes` as for `provider`."""
+        """Return the body of `PUT …/provider` with a role of the tenant's account instead of a key; `changes` as for `provider`."""
         config = self.provider()["config"]
         own = {name: config[name] for name in ("region", "fromAddress", "fromName")}
         return {"provider": "ses", "config": {"roleArn": role_arn, **own, **changes}}
 
 
 class Tenants:
-    """Opens AWS accounts in the local AWS."""
+    """Creates AWS accounts in the local AWS."""
 
     def __init__(self, addresses: Addresses) -> None:
         self._aws = addresses.aws
@@ -54,7 +54,7 @@ class Tenants:
     def open(
         self, tenant_id: str = "", *, sandbox: bool = False, verified: Iterable[str] = (), policy: dict[str, Any] | None = None
     ) -> Tenant:
-        """Open an account: an IAM user under `policy`, the from-address and `verified` as identities, in the sandbox or out of it."""
+        """Create an account: an IAM user with `policy`, the from-address and `verified` as identities, in the sandbox or not."""
         tenant_id = tenant_id or f"t-{secrets.token_hex(5)}"
         account = str(secrets.randbelow(9 * 10**11) + 10**11)
         owner = self.owner(account)
@@ -62,18 +62,18 @@ class Tenants:
         iam.create_user(UserName="mail")
         iam.put_user_policy(UserName="mail", PolicyName="mail", PolicyDocument=json.dumps(policy or MAY_SEND))
         key = iam.create_access_key(UserName="mail")["AccessKey"]
-        self._control.tell_account(key["AccessKeyId"], account)
+        self._control.set_account(key["AccessKeyId"], account)
         from_address = f"billing@{tenant_id.lower().replace('_', '-')}.example"
         self.verify_identities(account, [from_address, *verified])
         self.set_sandbox(account, sandbox=sandbox)
         return Tenant(tenant_id, account, key["AccessKeyId"], key["SecretAccessKey"], from_address, f"{tenant_id} Billing")
 
     def revoke_key(self, tenant: Tenant) -> None:
-        """Delete the access key that a tenant gave away."""
+        """Delete the access key of a tenant's config."""
         self.owner(tenant.account).client("iam", endpoint_url=self._aws).delete_access_key(UserName="mail", AccessKeyId=tenant.access_key)
 
     def launch(self, tenant: Tenant, template: str, **parameters: str) -> dict[str, str]:
-        """Make a stack in the tenant's account of the CloudFormation template that onboarding gives; return its outputs."""
+        """Create a stack of the onboarding template in the tenant's account; return its outputs."""
         cloudformation = self.owner(tenant.account).client("cloudformation", endpoint_url=self._aws)
         cloudformation.create_stack(
             StackName="mail",
@@ -86,11 +86,11 @@ class Tenants:
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
     def launch_role(self, tenant: Tenant, template: str, **parameters: str) -> str:
-        """Make the role in the tenant's account, by the template that onboarding gives; return its ARN."""
+        """Create the role in the tenant's account, with the onboarding template; return its ARN."""
         return self.launch(tenant, template, **parameters)["RoleArn"]
 
     def owner(self, account: str) -> boto3.Session:
-        """Make a session of an account's root."""
+        """Return a session of an account's root user."""
         return boto3.Session(account, "root", region_name=REGION)
 
     def verify_identities(self, account: str, identities: Iterable[str]) -> None:
@@ -102,7 +102,7 @@ class Tenants:
                 ses.verify_domain_identity(Domain=identity)
 
     def set_sandbox(self, account: str, *, sandbox: bool) -> None:
-        """Put an account's SES into the sandbox, or give it production access."""
+        """Put an account's SES into the sandbox, or grant it production access."""
         self.owner(account).client("sesv2", endpoint_url=self._aws).put_account_details(
             MailType="TRANSACTIONAL", WebsiteURL="https://example.com", ProductionAccessEnabled=not sandbox
         )

@@ -1,4 +1,4 @@
-"""Print for people: no escape codes where nobody looks at a terminal, or where NO_COLOR says so (no-color.org)."""
+"""Terminal output: without escape codes if the output is not a terminal or NO_COLOR is set (no-color.org)."""
 
 import os
 import sys
@@ -7,6 +7,6 @@ from rich.console import Console
 
 
 def console() -> Console:
-    """Make the console of a command."""
+    """Return the terminal console of a command."""
     is_plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
     return Console(highlight=False, force_terminal=False if is_plain else None)

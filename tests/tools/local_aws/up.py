@@ -1,10 +1,10 @@
-"""Keep a local AWS running: `make up`, and again after a change to deploy it; `make tenant NAME=acme`; `make down` ends it.
+"""Keep a local AWS running: `make up`, again after a change to deploy it; `make tenant NAME=acme`; `make down` stops it.
 
     python -m tools.local_aws up [--port 4566] [--smtp HOST:PORT]
     python -m tools.local_aws tenant NAME
     python -m tools.local_aws down
 
-It lies in `.local/up`, apart from those that tests start. With `--smtp`, accepted mail also goes to that inbox (Mailpit and its like).
+Its files are in `.local/up`, separate from those of the tests. With `--smtp`, accepted mail also goes to that inbox (for example Mailpit).
 """
 
 import argparse
@@ -31,7 +31,7 @@ PORT = 4566
 
 
 def bring_up(console: Console, port: int = PORT) -> LocalAws:
-    """Start the local AWS unless it runs, deploy what is in the work tree unless it stands there; what fails leaves no server behind."""
+    """Start the local AWS unless it runs, and deploy the work tree unless it is deployed; on a failure, stop a server started here."""
     addresses = Addresses.read(DIRECTORY)
     server = None
     if not addresses:
@@ -58,25 +58,25 @@ def _bring_up(console: Console, addresses: Addresses | None, server: subprocess.
 
 
 def stop() -> bool:
-    """Stop the local AWS; say whether one ran."""
+    """Stop the local AWS; return whether it ran."""
     addresses = Addresses.read(DIRECTORY)
     if not addresses:
         return False
     console_process.stop(DIRECTORY)
     addresses.server.stop()
-    addresses.ministack.stop(group=True)  # should its parent have been killed
+    addresses.ministack.stop(group=True)  # if its parent was killed
     return True
 
 
 def running() -> LocalAws | None:
-    """Find the local AWS that `make up` has started, with the stack in it."""
+    """Return the local AWS that `make up` has started, with its stack."""
     addresses = Addresses.read(DIRECTORY)
     stack = deployed(addresses) if addresses else None
     return LocalAws(DIRECTORY, addresses, stack) if addresses and stack else None
 
 
 def exports(aws: LocalAws) -> dict[str, str]:
-    """Return what a shell needs for every command of the Makefile, the AWS CLI, the SDKs and the README's samples."""
+    """Return the variables for the Makefile's commands, the AWS CLI, the SDKs and the README's samples."""
     return {
         **PLATFORM,
         "AWS_ENDPOINT_URL": aws.addresses.aws,
@@ -87,7 +87,7 @@ def exports(aws: LocalAws) -> dict[str, str]:
 
 
 def describe(console: Console, aws: LocalAws, page: str) -> None:
-    """Print what to paste into a shell, and where the rest is."""
+    """Print the exports to paste into a shell, the next commands, and the paths of mails and logs."""
     console.print("The local AWS is up. Paste this into the shell that you work in:\n")
     for name, value in exports(aws).items():
         _line(console, f"export {name}={shlex.quote(value)}")
@@ -128,7 +128,7 @@ HELLO = """{
 
 
 def set_up_tenant(aws: LocalAws, tenant_id: str) -> Tenant | None:
-    """Open an AWS account for a tenant, store its config and verify it; None where it can send already."""
+    """Create an AWS account for a tenant, store its config and verify it; return None if it can send already."""
     known = aws.api.provider(tenant_id)
     if known.status == 200 and known.body["status"] == "active":
         return None
@@ -136,7 +136,7 @@ def set_up_tenant(aws: LocalAws, tenant_id: str) -> Tenant | None:
 
 
 def describe_tenant(console: Console, aws: LocalAws, tenant_id: str, tenant: Tenant | None) -> None:
-    """Print how to send a mail of the tenant, and where it is then."""
+    """Print how to send a mail of the tenant, and where to find it."""
     if tenant:
         console.print(f"{tenant_id} can send: its config is stored, verified and active.\n", soft_wrap=True, markup=False)
         _line(console, f"AWS account   {tenant.account}, the IAM user mail in it may ses:SendRawEmail")

@@ -1,7 +1,6 @@
-"""Read and write HTTP/1.1 messages on asyncio streams without changing one byte of them.
+"""Read and write HTTP/1.1 messages on asyncio streams without changing a byte.
 
-A signature covers the headers as they came, so a message keeps its raw head and its raw (perhaps chunked) body beside what was parsed
-out of them.
+A signature covers the headers as sent, so a message keeps its raw head and its raw (possibly chunked) body in addition to the parsed data.
 """
 
 import asyncio
@@ -12,22 +11,22 @@ import struct
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-HEAD_LIMIT = 1 << 18  # bytes; far above what any AWS client sends
+HEAD_LIMIT = 1 << 18  # bytes; far more than any AWS client sends
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/]+)/([^/]+)/aws4_request")
 _ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
 NO_BODY = frozenset({204, 304})
 SES_V2 = {("POST", "/v2/email/outbound-emails"): "SendEmail", ("GET", "/v2/email/account"): "GetAccount"}
-"""The calls of SES v2 that the service makes, by method and path."""
+"""SES v2 operations of the service, by method and path."""
 
 
 class ClosedError(Exception):
-    """The peer closed the connection where no message was under way."""
+    """The peer closed the connection between two messages."""
 
 
 @dataclass(slots=True)
 class Request:
-    """One request: what came, and what the signature says about the caller."""
+    """One request, with the caller's data from its signature."""
 
     head: bytes
     method: str
@@ -42,7 +41,7 @@ class Request:
 
     @property
     def access_key(self) -> str:
-        """The access key id that signed it, from the header or the presigned query; empty where unsigned."""
+        """Access key id of its signature, from the header or the presigned query; empty if unsigned."""
         return self._credential()[0]
 
     @property
@@ -51,7 +50,7 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """`SendRawEmail`, `PutItem`, …; of S3 the method. Form posts name it in the body alone, SES v2 in path and method."""
+        """`SendRawEmail`, `PutItem`, …; for S3 the method. Form posts name it in the body only, SES v2 by path and method."""
         if target := self.headers.get("x-amz-target"):
             return target.rpartition(".")[2]
         if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded") and (found := _ACTION.search(self.body)):
@@ -70,7 +69,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer; `head` and `raw_body` are what goes on the wire."""
+    """One response; `head` and `raw_body` are the bytes on the wire."""
 
     status: int
     head: bytes
@@ -80,7 +79,7 @@ class Response:
 
     @classmethod
     def make(cls, status: int, body: bytes, content_type: str, **headers: str) -> "Response":
-        """Write an answer of our own; underscores in header names become hyphens."""
+        """Create a response; underscores in header names become hyphens."""
         fields = {"content-type": content_type, "content-length": str(len(body)), **{k.replace("_", "-"): v for k, v in headers.items()}}
         lines = [f"HTTP/1.1 {status} {'OK' if status == 200 else 'Error'}", *(f"{k}: {v}" for k, v in fields.items())]
         return cls(status, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), fields, body, body)
@@ -94,7 +93,7 @@ class Response:
 async def read_head(reader: asyncio.StreamReader) -> Request:
     """Read a request up to the empty line.
 
-    Raises: `ClosedError` where the client went away between two requests.
+    Raises: `ClosedError` if the client closed the connection between two requests.
     """
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -106,17 +105,17 @@ async def read_head(reader: asyncio.StreamReader) -> Request:
 
 
 async def read_body(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read the rest of a request, first telling a client that waits for it to go on."""
+    """Read the rest of a request; first send 100 Continue if the client waits for it."""
     if request.headers.get("expect", "").lower() == "100-continue":
         writer.write(CONTINUE)
-        request.head = re.sub(rb"(?i)\r\nexpect:[^\r\n]*", b"", request.head)  # SDKs leave it out of the signature
+        request.head = re.sub(rb"(?i)\r\nexpect:[^\r\n]*", b"", request.head)  # SDKs do not sign it
     request.raw_body, request.body = await _read_body(request.headers, reader)
 
 
 async def read_response(reader: asyncio.StreamReader, *, to_head_request: bool) -> Response:
-    """Read one final answer; interim ones (1xx) are passed over.
+    """Read one final response; skip interim ones (1xx).
 
-    Raises: `asyncio.IncompleteReadError` where the server closed before the answer was whole.
+    Raises: `asyncio.IncompleteReadError` if the server closed before the response was complete.
     """
     response = await _read_response_head(reader)
     while response.status < 200:
@@ -132,7 +131,7 @@ async def read_response(reader: asyncio.StreamReader, *, to_head_request: bool) 
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Drop a connection with a TCP RST; whatever was not yet sent is lost. One that is closed already stays closed."""
+    """Drop a connection with a TCP RST; unsent data is lost. A closed one stays closed."""
     if sock := writer.get_extra_info("socket"):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

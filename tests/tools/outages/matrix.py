@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from mailer.adapters.dynamodb.messages_table import from_item
 from mailer.domain.delivery import Delivery, Status
 from tools.local_aws import worker
-from tools.local_aws.alone import Alone, ses_alone
 from tools.local_aws.running import LocalAws
 from tools.local_aws.server import endpoints
+from tools.local_aws.standalone import StandaloneSes, standalone_ses
 from tools.local_aws.tenants import Tenant
 from tools.outages.cells import ATTEMPTS, EXPECTED, FILES, NO_RECORD, OUTAGES, OWN, PLACES, SLOW, VERIFY, Course, Outage
 
@@ -68,7 +68,7 @@ class Matrix:
         calls: list[Cell] = [(place, outage) for outage in OUTAGES for place in VERIFY]
         self._operate("pause")
         try:
-            with ses_alone(self._folder / "ses", self._fronts(cells, calls)) as wire, ThreadPoolExecutor(PARALLEL) as pool:
+            with standalone_ses(self._folder / "ses", self._fronts(cells, calls)) as wire, ThreadPoolExecutor(PARALLEL) as pool:
                 first = dict(zip(cells, pool.map(lambda cell: self._send(wire, cell), cells), strict=True))
                 self.verified = dict(zip(calls, pool.map(lambda cell: self._verify(wire, cell), calls), strict=True))
                 calls_of = {cell: len(wire.control.requests(service=_front(cell))) for cell in cells}
@@ -92,7 +92,7 @@ class Matrix:
 
     # -- the cells -------------------------------------------------------------------------------------------------------
 
-    def _send(self, wire: Alone, cell: Cell) -> tuple[Delivery | None, int]:
+    def _send(self, wire: StandaloneSes, cell: Cell) -> tuple[Delivery | None, int]:
         """Pass the request to a worker during the fault; put it back on the queue, as SQS does, if the worker reports it as failed."""
         body = self._body(cell)
         self._break(wire, cell)
@@ -104,7 +104,7 @@ class Matrix:
             self._aws.enqueue(body)
         return seen
 
-    def _verify(self, wire: Alone, cell: Cell) -> Verified:
+    def _verify(self, wire: StandaloneSes, cell: Cell) -> Verified:
         self._break(wire, cell, verify=True)
         env = self._env["ProvidersFunction"] | _endpoints(wire, cell, verify=True)
         began = time.monotonic()
@@ -123,7 +123,7 @@ class Matrix:
         assert url.port
         return url.hostname, url.port
 
-    def _break(self, wire: Alone, cell: Cell, *, verify: bool = False) -> None:
+    def _break(self, wire: StandaloneSes, cell: Cell, *, verify: bool = False) -> None:
         place, outage = PLACES[cell[0]], cell[1]
         front = _front(cell, verify=verify)
         rule: dict[str, Any] = {} if verify else dict(place.rule)
@@ -196,7 +196,7 @@ def _request_id(cell: Cell) -> str:
     return re.sub(r"[^A-Za-z]+", "-", f"{cell[0]} {cell[1]}")
 
 
-def _endpoints(wire: Alone, cell: Cell, *, verify: bool = False) -> dict[str, str]:
+def _endpoints(wire: StandaloneSes, cell: Cell, *, verify: bool = False) -> dict[str, str]:
     """Route the calls of the failing service through the cell's proxy."""
     return endpoints({PLACES[cell[0]].service: wire.urls[_front(cell, verify=verify)]})
 

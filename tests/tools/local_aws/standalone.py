@@ -1,10 +1,10 @@
-"""Run the proxies in a thread of the calling process, with no emulator behind SES: for tests of one adapter, and for benchmarks.
+"""Run the proxies in a thread of the calling process, without an emulator behind SES: for tests of one adapter, and for benchmarks.
 
-    with ses_alone(tmp_path) as ses:
+    with standalone_ses(tmp_path) as ses:
         client = session.client("ses", endpoint_url=ses.url)
         ses.control.inject("hang", times=1)
 
-This SES knows no identities and checks no signature: what it is given well-formed, it accepts.
+This SES has no identities and checks no signature: it accepts every well-formed mail.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ from tools.local_aws.ses import Ledger, SesGate
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
-    """Where the proxies are found."""
+class StandaloneSes:
+    """URLs and control client of the proxies."""
 
     urls: Mapping[str, str]
     control: Control
 
     @property
     def url(self) -> str:
-        """SES's address."""
+        """URL of SES."""
         return self.urls["ses"]
 
 
 @contextmanager
-def ses_alone(directory: Path, upstreams: Mapping[str, tuple[str, int]] | None = None) -> Iterator[Alone]:
+def standalone_ses(directory: Path, upstreams: Mapping[str, tuple[str, int]] | None = None) -> Iterator[StandaloneSes]:
     """Serve SES, and a fault proxy in front of each other server given as (host, port), until the block ends."""
-    started: asyncio.Future[Alone]
+    started: asyncio.Future[StandaloneSes]
     loop = asyncio.new_event_loop()
     started, stop = loop.create_future(), asyncio.Event()
     ready = threading.Event()
@@ -52,7 +52,9 @@ def ses_alone(directory: Path, upstreams: Mapping[str, tuple[str, int]] | None =
         loop.close()
 
 
-async def _serve(directory: Path, upstreams: Mapping[str, tuple[str, int]], started: asyncio.Future[Alone], stop: asyncio.Event) -> None:
+async def _serve(
+    directory: Path, upstreams: Mapping[str, tuple[str, int]], started: asyncio.Future[StandaloneSes], stop: asyncio.Event
+) -> None:
     shared = Wire()
     feedback = Feedback(NoRouting(), shared.changes)
     gate = SesGate(Ledger(directory), feedback, standalone=True)
@@ -63,7 +65,7 @@ async def _serve(directory: Path, upstreams: Mapping[str, tuple[str, int]], star
         for proxy in proxies.values():
             await proxy.start()
         url = f"http://{HOST}:{await control.start()}"
-        started.set_result(Alone({name: proxy.url for name, proxy in proxies.items()}, Control(url)))
+        started.set_result(StandaloneSes({name: proxy.url for name, proxy in proxies.items()}, Control(url)))
         await stop.wait()
     except BaseException as error:
         if not started.done():
