@@ -12,7 +12,7 @@ from mailer import wiring
 from mailer.domain.delivery import Status
 from mailer.handlers import providers, send
 from support.aws.api_calls import SendContext, call, event
-from support.crashing import Died
+from support.crashing import WorkerCrash
 from support.fakes.ports import AtOnce, FakeClock
 
 FROM, SES_REGION = "billing@acme.example", "eu-west-1"
@@ -38,7 +38,7 @@ def enqueue(url: str) -> None:
     for number in range(MESSAGES):
         message: dict[str, Any] = {"to": [{"email": "jo@customer.example"}], "subject": "Hi", "text": "Hello"}
         if number == 0:
-            message["attachments"] = [{"filename": "a.txt", "s3": {"key": "acme/deadly"}}]
+            message["attachments"] = [{"filename": "a.txt", "s3": {"key": "acme/poison"}}]
         body = json.dumps({"tenantId": "acme", "requestId": f"r{number}", "message": message})
         boto3.client("sqs").send_message(QueueUrl=url, MessageBody=body, MessageGroupId="acme")
 
@@ -64,14 +64,14 @@ def record(message: Any) -> Mapping[str, Any]:
 
 def work(url: str, clock: FakeClock) -> int:
     """Hand out batches until the queue is empty; return how many workers died."""
-    deaths = 0
+    crashes = 0
     for _ in range(BATCHES):
         if not (batch := receive(url)):
-            return deaths
+            return crashes
         try:
             answer = send.handler({"Records": [record(message) for message in batch]}, SendContext())
-        except Died:
-            deaths += 1
+        except WorkerCrash:
+            crashes += 1
         else:
             returned = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
             for message in batch:
@@ -86,12 +86,12 @@ def test_of_a_batch_only_what_kills_its_worker_is_kept(aws: Mapping[str, str]) -
     activate()
     enqueue(aws["SEND_QUEUE_URL"])
     clock = FakeClock(datetime.now(UTC))
-    deadly = patch.multiple(wiring.attachments(), version=lambda *_: "1", fetch=Mock(side_effect=Died))
+    deadly = patch.multiple(wiring.attachments(), version=lambda *_: "1", fetch=Mock(side_effect=WorkerCrash))
     # In one thread, so that with the worker everything dies that it was at.
     with deadly, patch.multiple(wiring, clock=lambda: clock, workers=AtOnce):
         wiring.send_dependencies.cache_clear()
-        deaths = work(aws["SEND_QUEUE_URL"], clock)
-    assert deaths <= 3
+        crashes = work(aws["SEND_QUEUE_URL"], clock)
+    assert crashes <= 3
     kept = receive(aws["DEAD_LETTER_QUEUE_URL"])
     assert [json.loads(message["Body"])["requestId"] for message in kept] == ["r0"]
     records = [wiring.messages_table().get("acme", f"r{number}") for number in range(MESSAGES)]

@@ -6,7 +6,7 @@ import pytest
 from botocore.credentials import ReadOnlyCredentials
 
 from mailer.adapters.providers import acting
-from support.isolation import Witness, no_mix_up_among, sending
+from support.isolation import VerifyingSes, no_mix_up_among, sending
 
 
 def test_no_send_is_ever_signed_for_another_tenant() -> None:
@@ -33,7 +33,7 @@ class ForAllThreads:
 def test_the_witness_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials that all threads share are mixed up within a few hundred sends, and the check above sees it."""
     monkeypatch.setattr(acting, "_ACTING", ForAllThreads(acting._ACTING))
-    witness = Witness()
-    with sending(witness) as send:
+    ses = VerifyingSes()
+    with sending(ses) as send:
         send(500)
-    assert witness.mixed_up
+    assert ses.mixed_up

@@ -1,1 +1,1 @@
-"""What tests share: fakes, servers, and what stands in for AWS."""
+"""Shared by tests: fakes, servers, and stand-ins for AWS."""

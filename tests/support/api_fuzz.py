@@ -1,6 +1,6 @@
-"""The whole REST API in process, over stand-ins for two tenants, for machines that try everything the OpenAPI document allows or forbids.
+"""The REST API in process, over fakes for two tenants, for fuzzers that try everything the OpenAPI document allows or forbids.
 
-What the document cannot know is told to the generator: ids of tenants and requests that exist, and bodies that are accepted.
+The generator is given what the document does not contain: ids of existing tenants and requests, and accepted bodies.
 """
 
 from collections import Counter
@@ -35,10 +35,10 @@ from support.servers.gateway import Gateway
 TENANTS = ("acme", "bravo")
 
 SHARED_IDS = [f"shared-{status}" for status in Status]
-"""Both tenants have a request under each of these ids, one of every status."""
+"""Request ids of both tenants, one of every status."""
 
 SUPPRESSED = ["jo@example.com", "ann@example.com"]
-"""Addresses that both tenants have suppressed."""
+"""Suppressed addresses of both tenants."""
 
 LEFT_OUT = [
     checks.positive_data_acceptance,  # no schema says what an address or a host is: guesses at them may be refused
@@ -46,7 +46,7 @@ LEFT_OUT = [
 ]
 
 ANSWERED_INSIDE = {"sendBatch", "previewMessage", "putSuppressions"}
-"""Operations that tell in a success what is wrong with what was sent."""
+"""Operations that report problems of the request in a success response."""
 
 EXAMPLES: dict[str, Any] = {
     "sendMessage": a_body(None),
@@ -58,25 +58,25 @@ EXAMPLES: dict[str, Any] = {
     "putSuppression": {"why": "asked by phone"},
     "putSuppressions": [{"email": "jo@example.com", "why": "asked by phone"}],
 }
-"""Bodies that are accepted, by operationId."""
+"""Accepted bodies, by operationId."""
 
 
 def canary(tenant: str) -> str:
-    """Return what stands in every record and provider of a tenant, and may be seen by that tenant alone."""
+    """Return a text in every record and provider of a tenant, which only that tenant may see."""
     return f"canary-of-{tenant}"
 
 
 class Api:
-    """The API as a WSGI app, and what went wrong inside."""
+    """The API as a WSGI app, and its internal failures."""
 
     def __init__(self) -> None:
         self._gateway = Gateway(messages.handler, providers.handler)
         self.calls: Counter[tuple[str, int]] = Counter()
-        """How often each operation answered which status."""
+        """Count of responses by operation and status."""
 
     @contextmanager
     def up(self) -> Iterator[None]:
-        """Stand behind the handlers in the place of AWS."""
+        """Replace AWS behind the handlers."""
         with pytest.MonkeyPatch.context() as self._patch:
             self.reset()
             yield
@@ -106,7 +106,7 @@ class Api:
 
     @property
     def failures(self) -> list[Any]:
-        """What our own code failed at, whatever it answered."""
+        """Return the failures of our own code, regardless of the responses."""
         telemetry: Any = self.deps.telemetry
         return [arguments for event, arguments in telemetry.entries if event == "failed"]
 
@@ -114,14 +114,14 @@ class Api:
         return self._gateway(environ, start_response)
 
     def validate(self, case: Case[Any], response: Response) -> None:
-        """Hold an answer against the document, against our own failures, and against what the tenant may see."""
+        """Check a response against the document, for internal failures, and for data of the other tenant."""
         name = case.operation.definition.raw["operationId"]
         self.calls[name, response.status_code] += 1
         inside = [checks.negative_data_rejection] if name in ANSWERED_INSIDE else []
         case.validate_response(response, additional_checks=[self.check], excluded_checks=[*LEFT_OUT, *inside])
 
     def check(self, _context: CheckContext, response: Response, case: Case[Any]) -> None:
-        """Fail where our code did, or where a tenant sees what is another's."""
+        """Fail if our code failed, or if a tenant sees another's data."""
         assert not self.failures
         asked = (case.path_parameters or {}).get("tenantId")
         for tenant in TENANTS if asked else ():  # the list of all tenants is the one call that is about none
@@ -134,9 +134,9 @@ class Api:
         return schema
 
     def state_machine(self, paths: str = ".*") -> type[APIStateMachine]:
-        """Return a machine that feeds what it was answered into the calls that come after, for two tenants that exist.
+        """Return a state machine that feeds responses into later calls, for two existing tenants.
 
-        It calls the operations alone whose path matches the regular expression.
+        It calls only operations whose path matches the regular expression.
         """
         api, schema = self, accepted().include(path_regex=paths)
         schema.app = self
@@ -159,7 +159,7 @@ def documented() -> OpenApiSchema:
 
 
 def accepted() -> OpenApiSchema:
-    """Return the document as a generator reads it whose calls get somewhere: of known tenants and requests, with good bodies mostly."""
+    """Return the document for a generator of mostly successful calls: known tenants and requests, mostly valid bodies."""
     schema = schemathesis.openapi.from_dict(with_known_ids(with_examples(api_document())))
     schema.config.generation.modes = [GenerationMode.POSITIVE]
     schema.hook("before_generate_body")(_mostly_accepted)
@@ -172,7 +172,7 @@ def _that_exist(_context: HookContext, parameters: dict[str, Any] | None) -> dic
 
 
 def _is_plain(value: Any) -> bool:
-    """Tell ids apart from what was generated as an invalid one: another type, other characters."""
+    """Return whether this is an id and no invalid value of another type or with other characters."""
     return (
         isinstance(value, str) and value.isalnum() and value.isascii() and not value.isdecimal() and value not in ("null", "true", "false")
     )
@@ -183,7 +183,7 @@ def _one_of(known: Sequence[str], value: str) -> str:
 
 
 def _mostly_accepted(context: HookContext, strategy: SearchStrategy[Any]) -> SearchStrategy[Any]:
-    """Generate bodies that get somewhere: what they are refused for is tried enough elsewhere."""
+    """Generate mostly accepted bodies; rejected ones are tested elsewhere."""
     assert context.operation is not None
     name = context.operation.definition.raw["operationId"]
     return one_of(just(EXAMPLES[name]), just(EXAMPLES[name]), strategy) if name in EXAMPLES else strategy
@@ -201,7 +201,7 @@ def _verified(tenant: str) -> Provider:
 
 
 def with_examples(described: dict[str, Any]) -> dict[str, Any]:
-    """Add a body of each kind that is accepted; take away the signatures, which API Gateway checks before the functions."""
+    """Add an accepted body of each kind; remove the signatures, which API Gateway checks before the functions."""
     told = deepcopy(described)
     del told["security"]
     _take_away_slow_patterns(told)
@@ -213,7 +213,7 @@ def with_examples(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_away_slow_patterns(node: Any) -> None:
-    """Take away patterns that begin with a lookahead: to find text that matches one takes a generator minutes."""
+    """Remove patterns that begin with a lookahead: a generator needs minutes to match them."""
     if isinstance(node, dict):
         if str(node.get("pattern")).startswith("^(?:(?="):
             del node["pattern"]
@@ -223,7 +223,7 @@ def _take_away_slow_patterns(node: Any) -> None:
 
 
 def with_known_ids(described: dict[str, Any]) -> dict[str, Any]:
-    """Let tenants and requests be those that exist."""
+    """Restrict tenants and requests to existing ones."""
     known = {"tenantId": [*TENANTS], "requestId": SHARED_IDS, "email": [*SUPPRESSED, "new@example.com"]}
     for operation in _operations(described):
         for parameter in operation.get("parameters", []):

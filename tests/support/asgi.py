@@ -1,4 +1,4 @@
-"""Ask an ASGI app in this very thread, without a socket."""
+"""Call an ASGI app in this thread, without a socket."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What an app answered."""
+    """A response of the app."""
 
     status: int
     headers: Mapping[str, str]
@@ -21,7 +21,7 @@ class Answered:
 
 
 def ask(app: Any, method: str, url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None) -> Answered:
-    """Send one request; a `form` goes as a browser sends it."""
+    """Send one request; encode a `form` as a browser does."""
     split = urlsplit(url)
     body = urlencode(form or {}).encode()
     given = {
@@ -48,7 +48,7 @@ def ask(app: Any, method: str, url: str, *, headers: Mapping[str, str] | None = 
     asked = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> Any:
-        return next(asked, None) or await asyncio.Event().wait()  # nobody hangs up
+        return next(asked, None) or await asyncio.Event().wait()  # the client stays connected
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -10,7 +10,7 @@ from tools.browser import ARGUMENTS, MISSING, chromium, is_required
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start the Chromium that is on the machine; without one the test is left out, or fails where a browser is required."""
+    """Start the installed Chromium; without one the test is skipped, or fails if a browser is required."""
     path = chromium()
     if path is None:
         if is_required():

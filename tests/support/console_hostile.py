@@ -1,4 +1,4 @@
-"""A platform whose every text is hostile, for the console to show as text."""
+"""Console data in which every text is hostile."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ KEPT = {
 
 
 def poisoned(value: Any, name: str = "") -> Any:
-    """Put hostile text behind each text that is not one of a few words or a time."""
+    """Append hostile text to each text that is not an enumeration value or a time."""
     if isinstance(value, dict):
         return {key: poisoned(each, key) for key, each in value.items()}
     if isinstance(value, list):

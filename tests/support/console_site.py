@@ -1,4 +1,4 @@
-"""What the tests of the console's pages share: a platform in memory, and its pages asked without a socket."""
+"""Test client of the console's pages, over data in memory and without sockets."""
 
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
@@ -95,7 +95,7 @@ def tags(html: str, name: str) -> Iterator[dict[str, str | None]]:
 
 
 def words(html: str) -> str:
-    """Return what a page says, without marks."""
+    """Return the text of a page."""
     parser = _Elements()
     parser.feed(html)
     return " ".join("".join(parser.words).split())

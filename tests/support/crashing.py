@@ -1,4 +1,4 @@
-"""SQS and workers that some messages kill: what is left of a hundred neighbours."""
+"""SQS with poison messages, which crash the worker that handles them, among a hundred others."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,22 +14,22 @@ from support.fakes.sending import Bench, ScriptedProvider, a_queue_message
 
 VISIBILITY = timedelta(seconds=360)
 MAX_RECEIVES = 10
-WHERE = ("read", "prepare", "render")
-"""Where a message may kill its worker."""
+STEPS = ("read", "prepare", "render")
+"""Steps at which a message may crash its worker."""
 
 
-class Died(BaseException):
-    """A worker's end: no code may catch it, as none can catch `kill -9`."""
+class WorkerCrash(BaseException):
+    """The end of a worker: no code may catch it, as with `kill -9`."""
 
 
-class DeadlyBody(str):
-    """A body that kills the worker that parses it."""
+class CrashingBody(str):
+    """A body that crashes the worker when it is parsed."""
 
     __slots__ = ()
 
     def startswith(self, *_: Any) -> bool:
-        """Be looked at by `json.loads`."""
-        raise Died
+        """Called by `json.loads`."""
+        raise WorkerCrash
 
 
 @dataclass
@@ -44,65 +44,65 @@ class Message:
 
 @dataclass
 class Queue:
-    """A batch of one tenant's mail with some that kill, and a worker after the other that takes it on."""
+    """One tenant's mail with some poison messages, and successive workers that receive it."""
 
-    killers: int
+    poison: int
     seed: int
     messages: int = 100
     batch: int = 10
-    where: str | None = None
-    """Where all killers kill; None for anywhere."""
-    deaths: int = 0
+    step: str | None = None
+    """Step at which all poison messages crash; None: random."""
+    crashes: int = 0
     moved: list[str] = field(default_factory=list)
-    """Requests that SQS itself moved to the dead letters."""
+    """Requests that SQS itself moved to the dead-letter queue."""
 
     def __post_init__(self) -> None:
-        self.rng = Random(self.seed)  # noqa: S311 - a story must come out the same every time
+        self.rng = Random(self.seed)  # noqa: S311 - seeded, so that runs can be repeated
         self.bench = bench = Bench()
-        bench.attachments.files["acme/deadly"] = b"x"
+        bench.attachments.files["acme/poison"] = b"x"
         bench.attachments.fetch = self._fetch  # type: ignore[method-assign]
         bench.provider_factory.create = self._open  # type: ignore[method-assign]
         bench.providers.rows["mallory"] = bench.providers.rows["acme"]
-        self.deadly = {str(n): self.where or self.rng.choice(WHERE) for n in self.rng.sample(range(self.messages), self.killers)}
+        self.poison_steps = {str(n): self.step or self.rng.choice(STEPS) for n in self.rng.sample(range(self.messages), self.poison)}
         self.waiting: list[Message] = []
         self.count = 0
         for number in range(self.messages):
             self._put(self._copy(str(number)), timedelta())
 
     def _copy(self, request_id: str) -> QueueMessage:
-        where = self.deadly.get(request_id)
-        queue_message = a_queue_message(request_id, tenant_id="mallory" if where == "prepare" else "acme")
+        step = self.poison_steps.get(request_id)
+        queue_message = a_queue_message(request_id, tenant_id="mallory" if step == "prepare" else "acme")
         body = json.loads(queue_message.body)
-        if where == "render":
-            body["message"]["attachments"] = [{"filename": "a.txt", "s3": {"key": "acme/deadly"}}]
+        if step == "render":
+            body["message"]["attachments"] = [{"filename": "a.txt", "s3": {"key": "acme/poison"}}]
         text = json.dumps(body)
         return QueueMessage(
-            body=DeadlyBody(text) if where == "read" else text, tenant_id=queue_message.tenant_id, created_at=queue_message.created_at
+            body=CrashingBody(text) if step == "read" else text, tenant_id=queue_message.tenant_id, created_at=queue_message.created_at
         )
 
     def _fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:  # noqa: ARG002 - as the port has it
-        raise Died
+        raise WorkerCrash
 
     def _open(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:  # noqa: ARG002 - as the port has it
         if tenant_id == "mallory":
-            raise Died
+            raise WorkerCrash
         return self.bench.provider
 
     def _put(self, queue_message: QueueMessage, delay: timedelta) -> None:
         self.count += 1
         self.waiting.append(Message(self.count, queue_message, self.bench.clock.now() + delay))
 
-    def play(self) -> "Queue":
-        """Hand the messages out until none is left."""
+    def run(self) -> "Queue":
+        """Deliver the messages until none is left."""
         while self.waiting:
             now = max(self.bench.clock.now(), min(message.visible_at for message in self.waiting))
             self.bench.clock.time = now
             visible = [message for message in self.waiting if message.visible_at <= now]
             self.rng.shuffle(visible)
-            self._hand_out(visible[: self.batch])
+            self._deliver(visible[: self.batch])
         return self
 
-    def _hand_out(self, batch: list[Message]) -> None:
+    def _deliver(self, batch: list[Message]) -> None:
         for message in batch:
             message.receives += 1
             message.visible_at = self.bench.clock.now() + VISIBILITY
@@ -111,8 +111,8 @@ class Queue:
         batch = [message for message in batch if message.receives <= MAX_RECEIVES]
         try:
             returned = self.bench.receive(*(Received(str(message.number), message.queue_message, message.receives) for message in batch))
-        except Died:
-            self.deaths += 1
+        except WorkerCrash:
+            self.crashes += 1
         else:
             self.waiting = [message for message in self.waiting if message not in batch or str(message.number) in returned]
         for queue_message, delay in self.bench.queue.sent:
@@ -121,14 +121,14 @@ class Queue:
 
     @property
     def dead_letters(self) -> list[str]:
-        """Return the requests that were kept for an operator."""
+        """Return the requests on the dead-letter queue."""
         return [
             _named(dead_letter.queue_message) for dead_letter in self.bench.queue.dead_letters if dead_letter.reason == "processing_crashed"
         ]
 
     @property
     def sent(self) -> set[str]:
-        """Return the requests that went out."""
+        """Return the requests that were sent."""
         return {record.request_id for record in self.bench.messages.records.values() if record.message_id}
 
 

@@ -1,4 +1,4 @@
-"""Bodies that cost as much as their size allows, and what reading them costs.
+"""Bodies that are as expensive as their size allows, and the measured cost of parsing them.
 
 Every field is filled to its limit or far beyond it with expensive input: encoded-words, tags, references, names, numbers, nesting.
 """
@@ -28,14 +28,14 @@ BYTES = 32 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call took: CPU seconds of the cheapest of four tries, bytes at the peak."""
+    """Cost of a call: CPU seconds of the fastest of four tries, peak bytes."""
 
     seconds: float
     bytes: int
 
 
 def cost(call: Callable[[], object]) -> Cost:
-    """Measure a call, refused or not; what seems to exceed the budget is tried again, relative to machine speed then."""
+    """Measure a call, successful or not; if it seems to exceed the budget, repeat it relative to the machine's current speed."""
     seconds = _seconds(call)
     for _ in range(3):
         if seconds > SECONDS:
@@ -55,7 +55,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _slowness() -> float:
-    """Return how many times as long as the reference machine this one takes at the moment; at least 1."""
+    """Return the current slowdown relative to the reference machine, at least 1."""
     return max(1.0, _seconds(_reference) / REFERENCE_SECONDS)
 
 
@@ -116,17 +116,17 @@ PIECES: Mapping[str, str] = {
     "percent signs": "%41",
     "separators": "[{,",
 }
-"""What a text is made of, over and over."""
+"""Repeated pieces of texts, by kind."""
 
 
 def text(name: str, size: int) -> str:
-    """Give a text of so many characters, of one kind."""
+    """Return a text of `size` characters, of one kind."""
     piece = PIECES[name]
     return (piece * (size // len(piece) + 1))[:size]
 
 
 def numbered(before: str, after: str, size: int) -> str:
-    """Give a text in which no piece is like another."""
+    """Return a text whose pieces are all different."""
     pieces: list[str] = []
     length = 0
     for number in range(size):
@@ -149,7 +149,7 @@ TEXTS: Mapping[str, Callable[[int], str]] = {
     "cid URLs of their own": lambda size: numbered("cid:%41", " ", size),
     "one tag": lambda size: "<a " + "x" * (size - 3),
 }
-"""Makes a text of at most so many characters."""
+"""Returns a text of at most that many characters."""
 
 
 # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,18 +180,18 @@ LIMITS: Mapping[str, int] = {
     "mailto": MAX_WRITTEN + 501,
     "mailto query": 500,
 }
-"""The most characters of each text that a request has."""
+"""Maximum length of each text of a request."""
 
 BOX = {"email": "jo@example.com"}
 
 
 def request(**fields: Any) -> dict[str, Any]:
-    """Give a request that is valid but for these fields of its message."""
+    """Return a request that is valid except for these fields of its message."""
     return {"tenantId": "acme", "requestId": "r-1", "message": {"to": [BOX], "subject": "s", "html": "<p>Hi", **fields}}
 
 
 def with_text(field: str, text: str) -> dict[str, Any]:
-    """Give a request with a text in the place of one of its texts."""
+    """Return a request with one of its texts replaced."""
     file: dict[str, Any] = {"filename": "a.txt", "content": ""}
     upload: dict[str, Any] = {"filename": "a.txt"}
     if field in ("tenantId", "requestId", "sendAt"):
@@ -218,20 +218,20 @@ def with_text(field: str, text: str) -> dict[str, Any]:
 
 
 def filling(name: str, markup: int, size: int) -> str:
-    """Give a text of at most so many bytes in UTF-8 and so many tags and references."""
+    """Return a text of at most `size` bytes in UTF-8 and `markup` tags and references."""
     whole = within(TEXTS[name], size)
     each = (whole[:1_000].count("<") + whole[:1_000].count("&")) / len(whole[:1_000])
     return whole if not each else whole[: int(markup / each * 0.99)]
 
 
 def within(make: Callable[[int], str], size: int) -> str:
-    """Give a text of at most so many bytes in UTF-8."""
+    """Return a text of at most `size` bytes in UTF-8."""
     widest = max(len(character.encode()) for character in make(64))
     return make(size // widest)
 
 
 def everywhere(make: Callable[[int], str], size: int = MIB) -> dict[str, Any]:
-    """Give a request of about so many bytes with one kind of text in all its texts, each at its limit as far as the size allows."""
+    """Return a request of about `size` bytes with one kind of text everywhere, each at its limit as far as the size allows."""
     share = size // 16
     made = with_free_texts(make, size)
     message = made["message"]
@@ -242,7 +242,7 @@ def everywhere(make: Callable[[int], str], size: int = MIB) -> dict[str, Any]:
 
 
 def with_free_texts(make: Callable[[int], str], size: int = MIB) -> dict[str, Any]:
-    """Give a request with one kind of text wherever almost any text may stand; with many kinds it is valid."""
+    """Return a request with one kind of text in every field that accepts almost any text; it is valid with many kinds."""
     share = size // 16
 
     def short(limit: int) -> str:
@@ -296,7 +296,7 @@ LISTS = ("to", "cc", "bcc", "replyTo", "attachments", "headers", "tags", "unknow
 
 
 def structures(size: int = MIB) -> Iterator[tuple[str, str]]:
-    """Give JSON of so many bytes in which the number, the depth or the names of its values are what costs, each with its name."""
+    """Return JSON of `size` bytes that is expensive by number, depth or names of its values, each with its name."""
     for field in LISTS:
         for value in VALUES:
             yield f"{field}: a list of {value}", _raw(f'"{field}":{_list(value, size)}')
@@ -329,7 +329,7 @@ def structures(size: int = MIB) -> Iterator[tuple[str, str]]:
 
 
 def composing(body: str) -> Callable[[], object] | None:
-    """Return a call that composes the mail of a request, or None where the request is refused."""
+    """Return a call that composes the mail of a request, or None if the request is rejected."""
     try:
         message = parse_request(body).message
     except RequestError:

@@ -1,4 +1,4 @@
-"""Many tenants, many threads, one client, and a SES that knows whose key, signature, sender and payload belong together."""
+"""Tenant isolation: many tenants and threads, one client, and an SES that checks that key, signature, sender and payload match."""
 
 import hashlib
 import hmac
@@ -31,11 +31,11 @@ def address_of(number: int) -> str:
     return f"mail@tenant-{number}.example"
 
 
-class Witness:
-    """A SES that knows every tenant's secret and looks at who signs, who sends and what is in the mail."""
+class VerifyingSes:
+    """An SES that has every tenant's secret and checks signature, sender and content of each mail."""
 
     def __init__(self) -> None:
-        self.seen: list[int] = []  # by appending, which threads may do side by side
+        self.seen: list[int] = []  # appending is thread-safe
         self.mixed_up: list[str] = []
 
     def __call__(self, request: Request) -> Reaction:
@@ -75,9 +75,9 @@ def keys_of(number: int) -> StaticCredentials:
 
 
 @contextmanager
-def sending(witness: Witness) -> Iterator[Callable[[int], list[tuple[int, Outcome]]]]:
-    """Give a function that sends so many mails, of all tenants in turn, over all threads and one client."""
-    with SesServer(witness) as server, pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(THREADS) as pool:
+def sending(ses: VerifyingSes) -> Iterator[Callable[[int], list[tuple[int, Outcome]]]]:
+    """Yield a function that sends mails of all tenants in rotation, over all threads and one client."""
+    with SesServer(ses) as server, pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(THREADS) as pool:
         patch.setenv("AWS_ENDPOINT_URL_SES", server.url)
         clients = TenantClients(width=THREADS)
         providers = [tenants.ses(clients, keys_of(number)) for number in range(TENANTS)]
@@ -87,7 +87,7 @@ def sending(witness: Witness) -> Iterator[Callable[[int], list[tuple[int, Outcom
             return number, providers[number].send(tenants.mail(body_of(number), mail_from=address_of(number)), tags={})
 
         between = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)  # seconds: threads take turns within a call, not between calls alone
+        sys.setswitchinterval(1e-6)  # seconds: switch threads within calls too
         try:
             yield lambda count: list(pool.map(send, range(count)))
         finally:
@@ -95,10 +95,10 @@ def sending(witness: Witness) -> Iterator[Callable[[int], list[tuple[int, Outcom
 
 
 def no_mix_up_among(sends: int) -> None:
-    """Assert that each mail is signed by its own tenant's key, and each answer comes back to the one who asked."""
-    witness = Witness()
-    with sending(witness) as send:
+    """Assert that each mail is signed with its own tenant's key, and each response returned to its own caller."""
+    ses = VerifyingSes()
+    with sending(ses) as send:
         outcomes = send(sends)
-    assert witness.mixed_up == []
-    assert len(witness.seen) == sends
+    assert ses.mixed_up == []
+    assert len(ses.seen) == sends
     assert all(outcome == Sent(f"id-of-{number}") for number, outcome in outcomes)

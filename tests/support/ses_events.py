@@ -1,4 +1,4 @@
-"""Events of SES as FeedbackQueue holds them, made by what the local AWS publishes."""
+"""SES events in the form of FeedbackQueue's messages, created by the code of the local AWS."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def envelopes(
     tags: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Return every event of a mail of tenant acme whose recipients have these outcomes; without `tags` it has ours."""
+    """Return every event of a mail of tenant acme whose recipients have these outcomes; by default with our tags."""
     mail = AcceptedMail(
         **{
             "message_id": MESSAGE_ID,
@@ -39,13 +39,13 @@ def envelopes(
 
 
 def an_envelope(kind: str = "Delivery", outcome: RecipientOutcome = RecipientOutcome.DELIVERED, **fields: Any) -> dict[str, Any]:
-    """Return the last event of a kind of a mail to jo@example.com."""
+    """Return the last event of a kind, of a mail to jo@example.com."""
     found = [one for one in envelopes({"jo@example.com": outcome}, **fields) if one["detail"]["eventType"] == kind]
     return found[-1]
 
 
 def replaced(document: Any, at: Sequence[str | int], value: Any) -> Any:
-    """Return a document with another value in one place."""
+    """Return a document with one value replaced."""
     if not at:
         return value
     first, *rest = at
@@ -57,7 +57,7 @@ def replaced(document: Any, at: Sequence[str | int], value: Any) -> Any:
 
 
 def read(envelope: dict[str, Any]) -> SesEvent:
-    """Read an event that can be read."""
+    """Parse a valid event."""
     event = parse_event(json.dumps(envelope))
     assert isinstance(event, SesEvent), event
     return event

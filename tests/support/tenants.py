@@ -1,4 +1,4 @@
-"""Made-up tenants: their configs, credentials and mail."""
+"""Fictitious tenants: configs, credentials and mail."""
 
 from botocore.credentials import ReadOnlyCredentials
 
@@ -34,7 +34,7 @@ def role(role_arn: str = ROLE_ARN) -> AssumableRole:
 
 
 def session(access_key_id: str) -> ReadOnlyCredentials:
-    """A session of a role."""
+    """Return a session of a role."""
     return ReadOnlyCredentials(access_key_id, "x", "token")
 
 

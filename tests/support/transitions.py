@@ -1,4 +1,4 @@
-"""Every rule of the delivery machine against records that keep its guards, and that break them one at a time."""
+"""Every rule of the delivery state machine against records that satisfy its guards, and records that break one each."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from support.fakes.ports import NOON, a_delivery
 MS = timedelta(milliseconds=1)
 TIMEOUT = timedelta(seconds=60)
 DEAD = NOON - TIMEOUT - WORKER_DEAD_MARGIN
-"""A deadline before this means that the worker is dead at noon."""
+"""With a deadline before this, the worker counts as dead at noon."""
 
 ERROR = ErrorInfo("throttled", "Maximum sending rate exceeded.")
 LOST = ErrorInfo("outcome_unknown", "nobody knows", "look it up")
@@ -78,7 +78,7 @@ CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "reschedule": lambda seen: changes.reschedule(seen, NOON, due_at=NOON),
     "note_feedback": lambda seen: changes.note_feedback(seen, NOON, COUNTS),
 }
-"""How each rule's change is made; some are made from the record as it was seen."""
+"""How to create each rule's change; some need the record as it was read."""
 
 BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
     "as it was seen": ({}, frozenset()),
@@ -111,12 +111,12 @@ BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
     "the same feedback, last told of a moment before": ({"feedback": replace(COUNTS, last_at=COUNTS.last_at - MS)}, frozenset()),
     "the same feedback, first told of a moment later": ({"feedback": replace(COUNTS, first_at=NOON + MS)}, frozenset()),
 }
-"""Ways in which the stored record may differ from one that keeps every guard, and the guards that each breaks."""
+"""Differences of the stored record from one that satisfies every guard, and the guards that each breaks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One change that meets one record."""
+    """One change applied to one record."""
 
     rule: Rule
     change: Change
@@ -125,19 +125,19 @@ class Case:
 
     @property
     def allowed(self) -> bool:
-        """Whether the rule lets it happen, by the tables in this module."""
+        """Whether the rule allows it, by the tables in this module."""
         source = self.record.status if self.record else None
         holds = self.record is None or not self.broken & self.rule.guards
         return source in self.rule.sources and (holds or _is_due_anyway(self))
 
 
 def _is_due_anyway(case: Case) -> bool:
-    """Whether only `dueAt` is against it, which binds a deferred record alone."""
+    """Return whether only `dueAt` breaks it, which applies to deferred records only."""
     return case.broken == {Guard.DUE} and case.record is not None and case.record.status is not Status.DEFERRED
 
 
 def seen(rule: Rule, status: Status) -> Delivery:
-    """Make a record that keeps every guard of a rule, at noon."""
+    """Return a record that satisfies every guard of a rule, at noon."""
     return a_delivery(
         status=status,
         content_hash=REQUEST.content_hash,
@@ -161,7 +161,7 @@ def seen(rule: Rule, status: Status) -> Delivery:
 
 
 def cases() -> Iterator[tuple[str, Case]]:
-    """Yield each rule against no record, and against each status with each break."""
+    """Yield each rule with no record, and with each status and each break."""
     for name, rule in RULES.items():
         source = next(s for s in sorted(rule.sources, key=str) if s is not None or rule.sources == {None})
         change = CHANGES[name](seen(rule, source or Status.QUEUED))

@@ -1,1 +1,1 @@
-"""The stack's resources in moto or a local AWS, and answers of AWS that a test makes up."""
+"""The stack's resources in moto or a local AWS, and canned responses of AWS."""

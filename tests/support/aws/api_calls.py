@@ -16,7 +16,7 @@ Handler = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 
 @dataclass
 class Context:
-    """What the functions look at of Lambda's context."""
+    """The parts of Lambda's context that the functions use."""
 
     aws_request_id: str = "6bc28136-xmpl"
     function_name: str = "function"
@@ -30,14 +30,14 @@ class Context:
 
 @dataclass
 class SendContext(Context):
-    """Of SendFunction, which has 60 s: with 28 it puts off whatever it cannot begin within a second, as on a busy machine."""
+    """Context of SendFunction, which has 60 s: with 28 it would requeue messages that it cannot start within a second."""
 
     seconds_left: int = 60
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What API Gateway would pass on."""
+    """The response that API Gateway would pass on."""
 
     status: int
     headers: Mapping[str, str]
@@ -55,7 +55,7 @@ def event(name: str) -> dict[str, Any]:
 
 
 def call(handler: Handler, event: Mapping[str, Any], *, tenant: str | None = None, body: object = None) -> Answer:
-    """Send an event, for another tenant or with another body (text as it is, anything else as JSON) where these are given."""
+    """Send an event, optionally for another tenant or with another body (text unchanged, anything else as JSON)."""
     sent = copy.deepcopy(dict(event))
     if tenant is not None:
         sent["path"] = sent["path"].replace(sent["pathParameters"]["tenantId"], tenant, 1)

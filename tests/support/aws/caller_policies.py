@@ -1,4 +1,4 @@
-"""The IAM policies that the documentation gives to callers, and the routes that each of them is for."""
+"""The documented IAM policies of callers, and the routes that each allows."""
 
 import json
 import re
@@ -45,17 +45,17 @@ MAY: Mapping[str, set[str]] = {
     },
 }
 OVERVIEW = {"GET /tenants"}
-"""What is about all tenants: whoever may call it sees every tenant's provider, and by it alone nothing of their mail."""
+"""Routes for all tenants: their callers see every tenant's provider, but none of their mail."""
 
 
 def policy(name: str) -> dict[str, Any]:
-    """Read a policy out of docs/api.md."""
+    """Return a policy from docs/api.md."""
     page = (tables.ROOT / "docs/api.md").read_text(encoding="utf-8")
     return _json(page.partition(f"<!-- policy: {name} -->")[2])
 
 
 def policy_of_the_readme() -> dict[str, Any]:
-    """Read the one policy for callers that the README shows."""
+    """Return the README's policy for callers."""
     page = (tables.ROOT / "README.md").read_text(encoding="utf-8")
     [shown] = [block for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "execute-api:Invoke" in block]
     document: dict[str, Any] = json.loads(shown)

@@ -1,4 +1,4 @@
-"""Answers of AWS that a test makes up, for a client's `before-send` event."""
+"""Canned responses of AWS, for a client's `before-send` event."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from botocore.compat import HTTPHeaders
 
 
 class _Body:
-    """The body of an answer, as botocore reads it."""
+    """The body of a response, as botocore reads it."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -17,5 +17,5 @@ class _Body:
 
 
 def answer(request: AWSPreparedRequest, status: int, body: bytes) -> AWSResponse:
-    """Answer a request without sending it."""
+    """Return the response to a request without sending it."""
     return AWSResponse(request.url, status, HTTPHeaders(), _Body(body))

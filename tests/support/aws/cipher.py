@@ -1,4 +1,4 @@
-"""A cipher over moto's KMS, and every way to damage what it sealed."""
+"""A cipher with moto's KMS, and ways to damage its ciphertexts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +31,6 @@ def flips(sealed: bytes, bits: Iterator[int] | range) -> Iterator[bytes]:
 
 
 def truncations(sealed: bytes, lengths: range) -> Iterator[bytes]:
-    """Yield the ciphertext cut off at each length."""
+    """Yield the ciphertext truncated at each length."""
     for length in lengths:
         yield sealed[:length]

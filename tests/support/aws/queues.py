@@ -1,4 +1,4 @@
-"""What lies on a queue in moto, and the records that Lambda's event source makes of it."""
+"""Messages of a queue in moto, and their records in a Lambda event."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import boto3
 
 
 def taken(url: str) -> list[dict[str, Any]]:
-    """Receive what is on a queue, as Lambda's event source does."""
+    """Receive all messages of a queue, as Lambda's event source does."""
     found: Any = boto3.client("sqs").receive_message(
         QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
     )
@@ -15,7 +15,7 @@ def taken(url: str) -> list[dict[str, Any]]:
 
 
 def record(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a received message into the record that Lambda hands to the function."""
+    """Return a received message as a record of a Lambda event."""
     attributes = message.get("MessageAttributes", {}).items()
     return {
         "messageId": message["MessageId"],

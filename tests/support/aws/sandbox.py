@@ -1,4 +1,4 @@
-"""What the original's integration tests asked of an SES account in the sandbox, for any account: the local one or a real one."""
+"""Integration tests with an SES account in the sandbox, local or real; the original service had the same."""
 
 import base64
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Sandbox:
     recipient: str
 
     def provider(self, from_address: str = "", **changes: str) -> SesProvider:
-        """Open the account, with some of its config changed."""
+        """Return a provider for the account, with changes of its config."""
         config = {
             "accessKeyId": self.access_key_id,
             "secretAccessKey": self.secret_access_key,
@@ -51,13 +51,13 @@ class Sandbox:
 
 
 def send_in_a_sandboxed_account(sandbox: Sandbox) -> Sent:
-    """A verified recipient gets the mail."""
+    """Assert that mail to a verified recipient is accepted."""
     provider = sandbox.provider()
     return _sent(provider.send(sandbox.mail(provider), tags={}))
 
 
 def send_an_attachment(sandbox: Sandbox, content: bytes) -> Sent:
-    """A mail with a file is accepted."""
+    """Assert that a mail with a file is accepted."""
     provider = sandbox.provider()
     attachment = {"filename": "data.pdf", "contentType": "application/pdf", "content": base64.b64encode(content).decode()}
     return _sent(provider.send(sandbox.mail(provider, attachments=[attachment]), tags={}))

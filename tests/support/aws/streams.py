@@ -1,4 +1,4 @@
-"""A table's stream as Lambda hands it over: made of items, or read from a table in moto."""
+"""Records of a table's stream in a Lambda event, created from items or read from a table in moto."""
 
 import base64
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ _numbers = count(1)
 
 
 def stream_record(new: Mapping[str, Any], old: Mapping[str, Any] | None = None, *, event_id: str | None = None) -> dict[str, Any]:
-    """Make the record of one write, in which an item's binary values are base64."""
+    """Return the record of one write, with an item's binary values in base64."""
     keys = {name: new[name] for name in ("tenantId", "requestId", "email") if name in new}
     images = {"Keys": keys, "NewImage": _json(new), **({"OldImage": _json(old)} if old else {})}
     return {"eventID": event_id or f"e-{next(_numbers)}", "eventName": "MODIFY" if old else "INSERT", "dynamodb": images}
 
 
 def read_stream(table: str) -> list[dict[str, Any]]:
-    """Read all that was written to a table in moto, deletions left out as the template's filters do."""
+    """Return all writes to a table in moto except deletions, which the template's filters exclude."""
     # An account's own endpoint, which botocore takes from the ARN, is none that moto answers for.
     streams: Any = boto3.client("dynamodbstreams", config=Config(account_id_endpoint_mode="disabled"))
     arn = boto3.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"]
@@ -30,7 +30,7 @@ def read_stream(table: str) -> list[dict[str, Any]]:
 
 
 def _unless_bare(images: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """Return an image; moto makes two writes of an UpdateItem that creates its item, the first one of its key alone."""
+    """Return an image; in moto an UpdateItem that creates an item makes two writes, the first with only the key."""
     image: Mapping[str, Any] = images.get(name, {})
     return image if len(image) > len(images["Keys"]) else None
 

@@ -1,4 +1,4 @@
-"""Make what `template.yaml` declares, in moto or any other local AWS, so that schema and environment are written down once."""
+"""Create the resources of `template.yaml` in moto or any other local AWS, so that schema and environment are defined once."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -106,7 +106,7 @@ def _create_bus(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _name_role(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
-    """Give a role's ARN; nothing here acts as a function."""
+    """Return a role's ARN; no role is assumed here."""
     return logical_id, f"arn:aws:iam::{boto3.client('sts').get_caller_identity()['Account']}:role/{logical_id}"
 
 
@@ -121,7 +121,7 @@ CREATORS = {
 
 
 def variables(function: str) -> dict[str, Any]:
-    """Return a function's environment as the template writes it, with what `Globals` gives to all."""
+    """Return a function's environment in the template, including that of `Globals`."""
     shared: dict[str, Any] = template()["Globals"]["Function"]["Environment"]["Variables"]
     own: dict[str, Any] = template()["Resources"][function]["Properties"].get("Environment", {}).get("Variables", {})
     return shared | own

@@ -1,1 +1,1 @@
-"""In-memory stand-ins for the ports, and the services' dependencies made of them."""
+"""In-memory fakes of the ports, and the services' dependencies built from them."""

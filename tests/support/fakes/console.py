@@ -1,4 +1,4 @@
-"""What the console asks, in memory: a platform with some tenants, their mail, and what went wrong with it."""
+"""Fakes of the console's sources: some tenants, their mail and its errors."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def error(code: str, message: str = "told by SES") -> Json:
 
 
 def provider(tenant_id: str, **changes: Any) -> Json:
-    """Make a provider record as GET …/provider answers it."""
+    """Return a provider record as GET …/provider does."""
     return {
         "tenantId": tenant_id,
         "provider": "ses",
@@ -66,7 +66,7 @@ def provider(tenant_id: str, **changes: Any) -> Json:
 
 
 def record(tenant_id: str, request_id: str, status: str, ago: timedelta, **changes: Any) -> Json:
-    """Make a status record as GET …/messages answers it."""
+    """Return a status record as GET …/messages does."""
     at = NOW - ago
     sent = {"messageId": f"0100019{crc32(request_id.encode()):010}-7c1e", "sentAt": written(at + timedelta(seconds=1))}
     return {
@@ -91,7 +91,7 @@ def record(tenant_id: str, request_id: str, status: str, ago: timedelta, **chang
 
 @dataclass(slots=True)
 class FakeApi:
-    """The REST API on dictionaries; `denied` are patterns of `METHOD path` that IAM denies, `absent` those that a version lacks."""
+    """The REST API on dictionaries; `denied`: patterns of `METHOD path` that IAM denies; `absent`: those that a version lacks."""
 
     providers: dict[str, Json] = field(default_factory=dict)
     records: list[Json] = field(default_factory=list)
@@ -99,7 +99,7 @@ class FakeApi:
     suppressions: dict[str, list[Json]] = field(default_factory=dict)
     buckets: dict[str, list[Json]] = field(default_factory=dict)
     verdicts: dict[str, Json] = field(default_factory=dict)
-    """The error that a tenant's verify meets."""
+    """Error of a tenant's verify."""
     denied: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     called: list[tuple[str, str, Any]] = field(default_factory=list)
@@ -263,7 +263,7 @@ def _refused(code: str, text: str, faults: Sequence[tuple[str, str]] = (), hint:
 
 
 def mail_of(message: Json) -> bytes:
-    """Build a mail as the service would, near enough."""
+    """Build a mail similar to the service's."""
     mail = EmailMessage()
     mail["From"] = "Acme Billing <billing@acme.example>"
     mail["To"] = ", ".join(box["email"] for box in message["to"])
@@ -278,7 +278,7 @@ def mail_of(message: Json) -> bytes:
 
 @dataclass(slots=True)
 class FakeHealth:
-    """Queues, alarms and counts as they are set; a trouble stands in the place of each where one is set."""
+    """Queues, alarms and counts as set, or a trouble if one is set."""
 
     shown: list[Queue] = field(default_factory=lambda: [Queue("Send queue", 0, 0, 0), Queue("Dead letters", 0, 0, 0)])
     on: list[Alarm] = field(default_factory=list)
@@ -301,7 +301,7 @@ class FakeHealth:
 
 @dataclass(slots=True)
 class FakeRequestLog:
-    """Log lines as the functions write them."""
+    """Log lines in the format of the functions."""
 
     lines: list[str] = field(default_factory=list)
     trouble: Trouble | None = None
@@ -363,7 +363,7 @@ class FakeMails:
 
 @dataclass(slots=True)
 class Platform:
-    """All of it, to be changed before a page is asked."""
+    """All sources; tests change them before they request a page."""
 
     mails: FakeMails | None = None
     api: FakeApi = field(default_factory=FakeApi)

@@ -1,4 +1,4 @@
-"""A platform in the middle of a working day, for the console to show: most mail goes out, some tenants are in trouble."""
+"""Console data of a typical working day: most mail is sent, some tenants are in trouble."""
 
 import json
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from support.fakes.console import NOW, FakeApi, FakeMails, Json, Platform, error
 
 
 def busy_platform(folder: Path) -> Platform:
-    """Make a platform in the middle of a working day: most mail goes out, some tenants are in trouble."""
+    """Return sources with a typical working day."""
     platform = Platform(mails=FakeMails(folder))
     _tenants_of(platform.api)
     _mail_of(platform)
@@ -51,7 +51,7 @@ def _tenants_of(api: FakeApi) -> None:
 
 
 def bucket(start: datetime, number: int, bounced: int) -> Json:
-    """Make one bucket of statistics."""
+    """Return one bucket of statistics."""
     sent = 1240 + 170 * ((number * 5) % 4)
     counts = {"sent": sent, "delivered": sent - bounced - 9, "bounced": bounced, "softBounced": 6, "complained": 1 if number == 3 else 0}
     return {"from": written(start), **counts, "failed": number % 3, "unknown": 0, "suppressed": 2 * number}
@@ -134,7 +134,7 @@ def _trouble_of(platform: Platform) -> None:
 
 
 def dead_letter(tenant_id: str | None, request_id: str, reason: str | None, detail: str = "", handle: str = "h") -> DeadLetter:
-    """Make a dead letter; without a tenant it cannot be read."""
+    """Return a dead letter; one without a tenant is unreadable."""
     message = {"to": [{"email": "jo@example.com"}], "subject": "hi", "text": "hi"}
     body = json.dumps({"tenantId": tenant_id, "requestId": request_id, "message": message}) if tenant_id else "{"
     return DeadLetter(QueueMessage(body=body, tenant_id=tenant_id, created_at=NOW), reason, detail, handle)

@@ -1,4 +1,4 @@
-"""The messages API over fakes, and send requests for it."""
+"""The messages API with fakes, and send requests for it."""
 
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,7 @@ SEND_TIMEOUT = timedelta(seconds=60)
 
 
 def fake_deps(**ports: Any) -> MessagesDependencies:
-    """Make fake dependencies, with an active provider for tenant acme."""
+    """Return fake dependencies, with an active provider for tenant acme."""
     fakes: dict[str, Any] = {
         "providers": FakeProvidersTable(a_provider()),
         "suppressions": FakeSuppressionsTable(),
@@ -48,7 +48,7 @@ def fake_deps(**ports: Any) -> MessagesDependencies:
 
 
 def serve_from(deps: MessagesDependencies, patch: pytest.MonkeyPatch) -> None:
-    """Let the handler of the messages API work on fake dependencies."""
+    """Patch the handler of the messages API to use fake dependencies."""
     patch.setattr(wiring, "messages_dependencies", lambda: deps)
     patch.setattr(wiring, "clock", lambda: deps.clock)
     patch.setattr(wiring, "telemetry", lambda: deps.telemetry)
@@ -57,12 +57,12 @@ def serve_from(deps: MessagesDependencies, patch: pytest.MonkeyPatch) -> None:
 
 
 def a_body(request_id: str | None = "r1", **fields: Any) -> dict[str, Any]:
-    """Make a send request as a caller writes it; `message` is laid over a plain one."""
+    """Return the body of a send request; `message` is merged into a plain one."""
     message = {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hello, Jo.", **fields.pop("message", {})}
     ids = {"requestId": request_id} if request_id else {}
     return {**ids, "message": message, **fields}
 
 
 def a_send(request_id: str = "r1", **fields: Any) -> SendRequest:
-    """Make a valid send request of tenant acme."""
+    """Return a valid send request of tenant acme."""
     return read_request(a_body(request_id, **fields), tenant_id="acme")

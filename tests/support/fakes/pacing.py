@@ -1,4 +1,4 @@
-"""A pacing table in memory that keeps the promises of `mailer.ports.PacingTable` and counts what DynamoDB would bill."""
+"""In-memory pacing table that follows the contract of `mailer.ports.PacingTable` and counts billed reads and writes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,13 +9,13 @@ from mailer.ports import RateConflictError
 
 
 class FakePacingTable:
-    """rates in memory; `meanwhile`, if set, is called before each write: what another function does just then."""
+    """Rates in memory; `meanwhile`, if set, is called before each write, to simulate a concurrent function."""
 
     def __init__(self) -> None:
         self.account_rates: dict[str, AccountRate] = {}
         self.reads = 0
         self.writes = 0
-        """Refused ones too: DynamoDB bills them all the same."""
+        """Including rejected ones, which DynamoDB bills too."""
         self.meanwhile: Callable[[], None] | None = None
 
     def get(self, account: str) -> AccountRate | None:

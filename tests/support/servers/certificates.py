@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make(folder: Path, host: str = "localhost") -> Path:
-    """Write key and certificate into one PEM file: what a server shows, and what a client is to trust."""
+    """Write key and certificate to one PEM file, for the server to use and clients to trust."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
@@ -39,7 +39,7 @@ def _named(host: str) -> x509.GeneralName:
 
 
 def server_context(pem: Path) -> ssl.SSLContext:
-    """Make the TLS side of a server that shows the certificate."""
+    """Return a server's TLS context with the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     return context

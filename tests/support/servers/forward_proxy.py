@@ -1,4 +1,4 @@
-"""A little HTTP proxy on loopback: it tunnels (CONNECT) and forwards, and cuts a connection where a test wants it cut."""
+"""HTTP proxy on loopback that tunnels (CONNECT) and forwards, and cuts connections on request of a test."""
 
 import socket
 import struct
@@ -12,17 +12,17 @@ Cut = Literal["close", "reset"]
 
 @dataclass
 class ForwardProxy:
-    """Passes bytes on to the one server behind it, whatever host its clients name."""
+    """Forwards bytes to one server, regardless of the host that clients name."""
 
     upstream: tuple[str, int]
     refusal: bytes = b""
-    """What every client is answered instead of being passed on."""
+    """Response to every client instead of forwarding."""
     greets: Cut | None = None
-    """How a connection ends as soon as it is accepted."""
+    """How a connection is ended right after it is accepted."""
     tunnels: bool = True
-    """Whether a tunnel stays open once it is granted."""
+    """Whether a tunnel stays open after it is granted."""
     limit: int | None = None
-    """Bytes of a client that are passed on, before its connection is reset."""
+    """Bytes of a client that are forwarded before its connection is reset."""
     asked: list[str] = field(default_factory=list)
     """The first line of each connection."""
 
@@ -88,18 +88,18 @@ def _read_head(client: socket.socket) -> bytes:
 
 
 def _pass_on(source: socket.socket, target: socket.socket, limit: int | None = None) -> None:
-    """Pass on what comes until the source ends, or up to a limit, at which the source's connection is reset."""
+    """Forward data until the source ends, or up to a limit, at which the source's connection is reset."""
     with suppress(OSError):
         while (limit is None or limit > 0) and (got := source.recv(65_536 if limit is None else min(limit, 65_536))):
             target.sendall(got)
             limit = None if limit is None else limit - len(got)
         if limit == 0:
-            _end(source, "reset")  # before the server sees the end of what it got, and answers
+            _end(source, "reset")  # before the server sees the end of the data and responds
         target.shutdown(socket.SHUT_WR)
 
 
 def _end(client: socket.socket, how: Cut) -> None:
-    """End a connection; a thread that waits for it is woken."""
+    """End a connection, and wake a thread that waits for it."""
     with suppress(OSError):
         if how == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

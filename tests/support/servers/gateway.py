@@ -1,6 +1,6 @@
-"""API Gateway in a few lines: turns an HTTP request into the REST proxy event that a function gets, in process.
+"""A minimal in-process API Gateway: converts an HTTP request to the REST proxy event of a function.
 
-Path and query arrive as a REST API hands them over: the path still percent-encoded, the query decoded, every header twice.
+Path and query have the form of a REST API's: the path is still percent-encoded, the query decoded, every header present twice.
 """
 
 import base64
@@ -20,7 +20,7 @@ STAGE = "v1"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the caller sees."""
+    """The response to the caller."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,11 +32,11 @@ class Answer:
 
     @property
     def paths(self) -> list[str]:
-        """Return where the faults of a refusal are."""
+        """Return the paths of the errors of a rejection."""
         return [error["path"] for error in self.json["errors"]]
 
     def is_problem(self, status: int, code: str) -> bool:
-        """Tell whether this is problem+json of that status and code."""
+        """Return whether this is problem+json with that status and code."""
         problem = self.json if self.headers["Content-Type"] == "application/problem+json" else {}
         return (self.status, problem.get("status"), problem.get("code")) == (status, status, code)
 
@@ -44,9 +44,9 @@ class Answer:
 def proxy_event(
     method: str, target: str, body: str | bytes | None = None, headers: Iterable[tuple[str, str]] = (), **fields: Any
 ) -> dict[str, Any]:
-    """Make an event of a catch-all resource; `target` is the path under the stage with its query, percent-encoded.
+    """Return an event of a catch-all resource; `target` is the path under the stage with its query, percent-encoded.
 
-    `fields` replace what was made.
+    `fields` replace those of the event.
     """
     path, query = urlsplit(target).path, urlsplit(target).query
     pairs, lines = parse_qsl(query, keep_blank_values=True), list(headers)
@@ -96,7 +96,7 @@ def _operations() -> Sequence[tuple[str, re.Pattern[str], set[int]]]:
 
 
 def must_be_documented(event: Mapping[str, Any], status: int) -> None:
-    """Fail where a route answers what the OpenAPI document does not tell of; the 500 of a fault of ours stands for itself."""
+    """Fail if a response is not in the OpenAPI document, except a 500."""
     method, path = event["httpMethod"], event["path"]
     for name, pattern, told in _operations():
         if name == method and pattern.fullmatch(path):
@@ -108,14 +108,14 @@ def _is_for_providers(path: str) -> bool:
 
 
 class Gateway:
-    """The functions behind one address, callable and as a WSGI app; every answer must be one that the OpenAPI document tells of."""
+    """The functions behind one URL, callable and as a WSGI app; every response must be in the OpenAPI document."""
 
     def __init__(self, messages: Handler, providers: Handler | None = None) -> None:
         self._messages = messages
         self._providers = providers
 
     def call(self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None, **fields: Any) -> Answer:
-        """Call a route; a body that is neither text nor bytes is sent as JSON."""
+        """Call a route; encode a body that is neither text nor bytes as JSON."""
         raw = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
         return self.handle(proxy_event(method, target, raw, (headers or {}).items(), **fields))
 
@@ -127,7 +127,7 @@ class Gateway:
         return Answer(status, headers, answer.get("body") or "")
 
     def __call__(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        """Answer a WSGI request."""
+        """Handle a WSGI request."""
         headers = [(name[5:].replace("_", "-").title(), value) for name, value in environ.items() if name.startswith("HTTP_")]
         if environ.get("CONTENT_TYPE"):
             headers.append(("Content-Type", environ["CONTENT_TYPE"]))

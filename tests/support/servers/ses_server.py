@@ -1,4 +1,4 @@
-"""A little SES on loopback: real sockets, one thread a connection, an answer or a mishap for each request."""
+"""A scripted SES on loopback: real sockets, one thread per connection, a response or a fault for each request."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ REFUSED = (
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came: the headers' names in lower case, the form's fields once each."""
+    """One request: header names in lower case, the form's fields once each."""
 
     headers: dict[str, str]
     body: bytes
@@ -43,7 +43,7 @@ class Request:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What SES v2 is asked, without the message."""
+        """Document of an SES v2 request, without the message."""
         document: dict[str, Any] = json.loads(self.body)
         del document["Content"]
         return document
@@ -57,15 +57,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """Bytes to write, and whether the connection lives on."""
+    """Bytes to write, and whether the connection stays open."""
 
     body: str
     status: int = 200
     length: int | None = None
-    """The Content-Length that is claimed, where it is not the true one."""
+    """A false Content-Length, if set."""
     close: bool = False
     swallow_next: int = 0
-    """Of the next request on this connection, read that many bytes and reset it."""
+    """Read that many bytes of the next request on this connection, then reset it."""
 
     def encoded(self) -> bytes:
         content = self.body.encode()
@@ -74,7 +74,7 @@ class Answer:
 
 
 class Close:
-    """Ends the connection, politely and without an answer."""
+    """Ends the connection in an orderly way, without a response."""
 
 
 class Reset:
@@ -82,7 +82,7 @@ class Reset:
 
 
 class Hang:
-    """Never answers."""
+    """Never responds."""
 
 
 Reaction = Answer | Close | Reset | Hang
@@ -110,7 +110,7 @@ def _accept_all(_: Request) -> Reaction:
 
 @dataclass
 class SesServer:
-    """Answers by `react`; what came is in `requests`, `connections` counts what was opened."""
+    """Responds by `react`; `requests` has the requests, `connections` counts the connections."""
 
     react: Callable[[Request], Reaction] = _accept_all
     requests: list[Request] = field(default_factory=list)
@@ -119,11 +119,11 @@ class SesServer:
     swallow: int | None = None
     """Read that many bytes of a connection, then react without a request."""
     pause: float = 0.0
-    """Seconds between two reads of what is swallowed."""
+    """Seconds between two reads of discarded data."""
     scheme: str | None = None
     """What clients take it for, where it is not what it does."""
     keep: bool = True
-    """Whether to remember the requests; else their bodies are thrown away as they come."""
+    """Whether to store the requests; otherwise their bodies are discarded."""
 
     def __post_init__(self) -> None:
         self._open: set[socket.socket] = set()

@@ -52,7 +52,7 @@ def broken(operation: str, params: Mapping[str, Any]) -> Iterator[str]:
 
 
 def value_faults(value: Item, depth: int = 1) -> Iterator[str]:
-    """Yield what is wrong with an attribute value."""
+    """Yield the errors of an attribute value."""
     if len(value) != 1:
         yield f"has {len(value)} types"
         return
@@ -96,7 +96,7 @@ def _set_faults(kind: str, members: Any) -> Iterator[str]:
 
 
 def size_of(value: Item) -> int:
-    """Return about how many bytes a value takes in an item."""
+    """Return the approximate size of a value in an item, in bytes."""
     [(kind, content)] = value.items()
     return _SIZES[kind](content)
 
@@ -120,7 +120,7 @@ _SIZES: Mapping[str, Callable[[Any], int]] = {
 
 @cache
 def key_attributes() -> Mapping[str, str]:
-    """Return the attributes that a table or an index of ours has for a key, and whether they partition or sort."""
+    """Return the key attributes of our tables and indexes, and whether each is a partition or sort key."""
     found: dict[str, str] = {}
     for table in tables.resources("AWS::DynamoDB::Table").values():
         schemas = [table["Properties"], *table["Properties"].get("GlobalSecondaryIndexes", [])]
@@ -189,7 +189,7 @@ def _placeholders(params: Mapping[str, Any], used: set[str]) -> Iterator[str]:
 
 
 def _update(params: Mapping[str, Any]) -> Iterator[str]:
-    """Check what an update sets: each attribute once, keys of indexes as keys, all of it within an item's size."""
+    """Check the values that an update sets: each attribute once, keys of indexes as keys, all within an item's size."""
     update = params.get("UpdateExpression", "")
     names, values = params.get("ExpressionAttributeNames", {}), params.get("ExpressionAttributeValues", {})
     for path, value in _ASSIGNED.findall(update):

@@ -1,4 +1,4 @@
-"""Take every request that a client of this process makes off the wire, by botocore or directly, and hold it against its service's rules."""
+"""Capture every request of this process's clients, from botocore or direct, and check it against its service's rules."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ _NUMBERS = {"integer": int, "long": int, "float": float, "double": float}
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A call that its service would refuse."""
+    """A call that its service would reject."""
 
     call: str
     rule: str
@@ -40,7 +40,7 @@ class Breach:
 
 
 def breaches_of(operation: OperationModel, params: Mapping[str, Any]) -> list[Breach]:
-    """Return the rules that a call breaks; those of a service are asked only where the call is whole."""
+    """Return the rules that a call breaks; a service's own are checked only if the call satisfies the model."""
     service = operation.service_model.service_name
     found = list(model.broken(params, operation.input_shape))
     if not found and service in _RULES:
@@ -50,7 +50,7 @@ def breaches_of(operation: OperationModel, params: Mapping[str, Any]) -> list[Br
 
 @contextmanager
 def watched() -> Iterator[list[Breach]]:
-    """Note down every breach inside the block; the calls go on as they would."""
+    """Record every breach inside the block; the calls are made as usual."""
     breaches: list[Breach] = []
     client: Any = BaseClient
     send, build, send_directly = Endpoint.make_request, client._emit_api_params, DirectCall.send
@@ -67,7 +67,7 @@ def watched() -> Iterator[list[Breach]]:
 
     def emit_api_params(self: BaseClient, api_params: Any, operation_model: OperationModel, context: Any) -> Any:
         built = build(self, api_params, operation_model, context)
-        if _protocol(operation_model).startswith("rest"):  # their parameters lie in path, query and headers; presigned URLs come by here
+        if _protocol(operation_model).startswith("rest"):  # their parameters are in path, query and headers; presigned URLs pass here too
             breaches.extend(breaches_of(operation_model, built))
         return built
 
@@ -84,7 +84,7 @@ def _protocol(operation: OperationModel) -> str:
 
 
 def _read(operation: OperationModel, body: Any) -> Mapping[str, Any] | None:
-    """Read a serialized request; None for the protocols that spread it over path, query and headers."""
+    """Parse a serialized request; return None for protocols that use path, query and headers."""
     match _protocol(operation):
         case "json":
             read: Mapping[str, Any] = json.loads(body or b"{}")
@@ -115,7 +115,7 @@ def _is_given(key: str, fields: Mapping[str, str]) -> bool:
 
 
 def _value(shape: Shape, key: str, fields: Mapping[str, str]) -> Any:
-    """Read one value of the query protocol, in which `Tags.member.1.Name` stands for the name in the first of the tags."""
+    """Parse one value of the query protocol, in which `Tags.member.1.Name` is the name of the first tag."""
     described: Any = shape
     match shape.type_name:
         case "structure":

@@ -8,7 +8,7 @@ from typing import Any
 MAX_METRICS = 100  # of one directive
 MAX_VALUES = 100  # of one metric
 MAX_DIMENSIONS = 30  # of one set
-MAX_NAME = 1024  # characters, of a dimension's value too
+MAX_NAME = 1024  # characters, also of a dimension's value
 MAX_DIMENSION_NAME = 250  # characters
 MAX_VALUE = 2.0**360
 MAX_LINE = 1024 * 1024  # bytes

@@ -1,4 +1,4 @@
-"""Check a call's parameters against botocore's description of it, which botocore itself holds to types and required members alone."""
+"""Check a call's parameters against botocore's model; botocore itself checks only types and required members."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ from botocore.validate import ParamValidator
 
 _NUMBERS = ("integer", "long", "float", "double")
 _UNREADABLE = re.compile(r"\\p\{|\\u10000-\\u10FFFF|\\uD800\\uDC00")
-"""Signs that a pattern is one of Java's or of UTF-16, which `re` reads in another way or not at all."""
+"""Marks of patterns for Java or UTF-16, which `re` interprets differently or not at all."""
 
 
 def broken(params: Mapping[str, Any], shape: Shape | None) -> Iterator[str]:
-    """Yield what the description of a call does not allow."""
+    """Yield the violations of an operation's model."""
     if shape is None:
         return
     report = ParamValidator().validate(params, shape)
@@ -55,5 +55,5 @@ def _faults(value: Any, shape: Shape) -> Iterator[str]:
 
 @cache
 def compiled(pattern: str) -> re.Pattern[str] | None:
-    """Compile a pattern as the services read it, whole; None for one that Python reads otherwise."""
+    """Compile a pattern for a full match, as the services use it; return None if Python interprets it differently."""
     return None if _UNREADABLE.search(pattern) else re.compile(pattern)

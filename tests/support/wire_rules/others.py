@@ -1,4 +1,4 @@
-"""The rules of the services that take few kinds of calls."""
+"""Rules of the services with few operations."""
 
 import json
 import re
@@ -9,10 +9,10 @@ from typing import Any
 # S3: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html and …/UsingMetadata.html
 MAX_OBJECT_KEY = 1024  # bytes
 MAX_METADATA = 2048  # bytes, names and values together
-# EventBridge: botocore's description of PutEvents; how an entry is measured stands in the user guide
+# EventBridge: botocore's model of PutEvents; the user guide has how an entry is measured
 MAX_EVENTS = 10
 MAX_EVENTS_SIZE = 1_000_000  # bytes; "less than 1MB", read as the smaller of the two
-TIME_SIZE = 14  # bytes that an entry's time counts for
+TIME_SIZE = 14  # bytes of an entry's time
 MAX_EVENT_NESTING = 1000
 # SES: https://docs.aws.amazon.com/ses/latest/dg/quotas.html, and the API reference of MessageTag
 MAX_MAIL = 10_485_760  # bytes
@@ -20,7 +20,7 @@ MAX_LARGE_MAIL = 41_943_040  # bytes, SES v2
 MAX_RECIPIENTS = 50
 MAX_TAGS = 50
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,256}")
-# KMS does not document how long an encryption context may be. Ours are a hundredth of this, which other SDKs name.
+# KMS does not document a limit for encryption contexts. Ours are a hundredth of this one, which other SDKs use.
 MAX_CONTEXT = 8192  # characters
 # STS: the API reference of AssumeRole
 MAX_SESSION_POLICY = 2048  # characters
@@ -103,7 +103,7 @@ def ses(operation: str, params: Mapping[str, Any]) -> Iterator[str]:
 
 
 def sesv2(operation: str, params: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the rules that a call of SES v2 breaks: those of v1, with more room."""
+    """Yield the rules that a call of SES v2 breaks: those of v1, with larger limits."""
     if operation != "SendEmail":
         return
     content, destination = params["Content"], params.get("Destination", {})

@@ -85,7 +85,7 @@ def _attribute(name: str, value: Mapping[str, Any]) -> Iterator[str]:
 
 
 def size_of(message: Mapping[str, Any]) -> int:
-    """Return the bytes that count of a message: its body, and name, type and value of each attribute."""
+    """Return the billed bytes of a message: its body, and name, type and value of each attribute."""
     size = len(message.get("MessageBody", "").encode("utf-8", "surrogatepass"))
     for name, value in message.get("MessageAttributes", {}).items():
         size += len(name.encode()) + len(value["DataType"].encode())
