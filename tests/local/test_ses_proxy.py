@@ -1,4 +1,4 @@
-"""The proxy in front of SES: it changes nothing, refuses what SES refuses, and fails exactly as it is told to."""
+"""The proxy in front of SES: it forwards unchanged, rejects what SES rejects, and injects faults exactly as configured."""
 
 import asyncio
 import socket
@@ -39,7 +39,7 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneSes]
 
 @pytest.fixture
 def ses(proxies: StandaloneSes) -> Iterator[StandaloneSes]:
-    """One SES for the module, without a memory between its tests."""
+    """One SES for the module, reset between tests."""
     yield proxies
     proxies.control.reset_all()
     proxies.control.forget_mails()
@@ -47,7 +47,7 @@ def ses(proxies: StandaloneSes) -> Iterator[StandaloneSes]:
 
 
 def client_for(url: str, access_key: str = KEY, *, service: str = "ses", read_timeout: float = 5.0, connect_timeout: float = 5.0) -> Any:
-    """Make a client that asks once, so that a test sees each request that it caused."""
+    """Return a client without retries, so that a test sees each request that it caused."""
     config = Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout, connect_timeout=connect_timeout, max_pool_connections=50)
     session = boto3.Session(access_key, "secret", region_name="eu-central-1")
     return session.client(service, endpoint_url=url, config=config)  # type: ignore[call-overload]  # the service is a variable
@@ -58,7 +58,7 @@ def send(client: Any, raw: bytes = MAIL, to: tuple[str, ...] = (TO,), **more: An
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, str]:
-    """Answer the code and text with which SES refuses."""
+    """Return the code and text of SES's error."""
     with pytest.raises(botocore.exceptions.ClientError) as caught:
         call()
     return caught.value.response["Error"]["Code"], caught.value.response["Error"]["Message"]
@@ -67,8 +67,8 @@ def refusal(call: Callable[[], object]) -> tuple[str, str]:
 # The ledger
 
 
-def test_the_ledger_keeps_the_very_bytes(ses: StandaloneSes) -> None:
-    """Every byte value, bare line ends and base64's two signs arrive as they were given."""
+def test_the_ledger_stores_the_exact_bytes(ses: StandaloneSes) -> None:
+    """Every byte value, bare line ends and base64's `+` and `/` arrive unchanged."""
     raw = MAIL + bytes(range(256)) + b"\n\r>?>?" * 50
     message_id = send(client_for(ses.url), raw)
     [mail] = ses.control.mails()
@@ -76,8 +76,8 @@ def test_the_ledger_keeps_the_very_bytes(ses: StandaloneSes) -> None:
     assert mail.eml.with_suffix(".json").exists()
 
 
-def test_the_ledger_keeps_the_envelope(ses: StandaloneSes) -> None:
-    """Who sent to whom is recorded from the call, not from the headers."""
+def test_the_ledger_stores_the_envelope(ses: StandaloneSes) -> None:
+    """Sender and recipients come from the call, not from the headers."""
     ses.control.set_account(KEY, "222222222222")
     tags = [{"Name": "campaign", "Value": "spring"}]
     send(client_for(ses.url), to=("a@x.example", "b@x.example"), ConfigurationSetName="news", Tags=tags)
@@ -87,15 +87,15 @@ def test_the_ledger_keeps_the_envelope(ses: StandaloneSes) -> None:
 
 
 def test_without_destinations_the_headers_decide(ses: StandaloneSes) -> None:
-    """SES takes To, Cc and Bcc where the call names nobody."""
+    """SES uses To, Cc and Bcc if the call names no recipients."""
     raw = b"From: a@x.example\r\nTo: B <b@x.example>,\r\n c@x.example\r\nBcc: d@x.example\r\n\r\n."
     client_for(ses.url).send_raw_email(RawMessage={"Data": raw})
     [mail] = ses.control.mails()
     assert mail.destinations == ["b@x.example", "c@x.example", "d@x.example"]
 
 
-def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: StandaloneSes) -> None:
-    """A relay gets the same bytes under the same envelope."""
+def test_accepted_mail_is_relayed_to_an_smtp_inbox_if_configured(ses: StandaloneSes) -> None:
+    """The relay gets the same bytes with the same envelope."""
     inbox: list[Any] = []
 
     class Inbox:
@@ -115,7 +115,7 @@ def test_accepted_mail_reaches_an_smtp_inbox_when_asked(ses: StandaloneSes) -> N
     assert (inbox[0].mail_from, inbox[0].rcpt_tos, inbox[0].content) == (FROM, [TO], MAIL)
 
 
-# What SES refuses
+# What SES rejects
 
 REFUSALS = {
     "no From": (b"To: a@x.example\r\n\r\n.", (TO,), "Missing required header 'From'."),
@@ -130,8 +130,8 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("raw", "to", "text"), REFUSALS.values(), ids=REFUSALS)
-def test_a_malformed_message_is_refused_as_ses_refuses_it(ses: StandaloneSes, raw: bytes, to: tuple[str, ...], text: str) -> None:
-    """A refused message gets SES's code and wording and leaves nothing in the ledger."""
+def test_a_malformed_message_is_rejected_as_by_ses(ses: StandaloneSes, raw: bytes, to: tuple[str, ...], text: str) -> None:
+    """With SES's code and text, and without an entry in the ledger."""
     assert refusal(lambda: send(client_for(ses.url), raw, to)) == ("InvalidParameterValue", text)
     assert ses.control.mails() == []
 
@@ -146,18 +146,18 @@ def test_the_limits_themselves_are_allowed(ses: StandaloneSes) -> None:
 
 
 def test_a_sending_rate_counts_recipients_and_allows_debt(ses: StandaloneSes) -> None:
-    """One message may overdraw the rate; the next one waits until the debt is paid."""
+    """One message may exceed the rate; the next one is throttled until that is made up for."""
     ses.control.limit("333333333333", max_send_rate=4)
     client = client_for(ses.url, "333333333333")
     send(client, to=tuple(f"r{n}@x.example" for n in range(7)))
     assert refusal(lambda: send(client)) == ("Throttling", "Maximum sending rate exceeded.")
     wait_until(lambda: sends(client))
     first, second = ses.control.mails()
-    assert second.time - first.time >= 0.95  # 3 recipients of debt and the next one, at 4 a second
+    assert second.time - first.time >= 0.95  # 3 recipients of debt and the next one, at 4 per second
 
 
 def test_another_account_is_not_throttled(ses: StandaloneSes) -> None:
-    """Limits are an account's own."""
+    """Each account has its own limits."""
     ses.control.limit("333333333334", max_send_rate=1)
     send(client_for(ses.url, "333333333334"))
     assert refusal(lambda: send(client_for(ses.url, "333333333334")))[0] == "Throttling"
@@ -165,7 +165,7 @@ def test_another_account_is_not_throttled(ses: StandaloneSes) -> None:
 
 
 def test_a_daily_quota_counts_recipients(ses: StandaloneSes) -> None:
-    """The message that would pass the quota is refused, a smaller one still fits; the code is the rate's, the text is not."""
+    """A message that would exceed the quota is rejected, a smaller one still fits; only the text differs from the rate's error."""
     ses.control.limit("444444444444", max_24_hour_send=3)
     client = client_for(ses.url, "444444444444")
     send(client, to=("a@x.example", "b@x.example"))
@@ -181,12 +181,12 @@ def send_large(client: Any, raw: bytes, to: tuple[str, ...] = (TO,)) -> str:
 
 
 def lines(size: int) -> bytes:
-    """A mail of so many bytes."""
+    """Return a mail of `size` bytes."""
     return (MAIL + (b"x" * 76 + b"\r\n") * (size // 78 + 1))[:size]
 
 
-def test_v2_takes_a_raw_message_with_its_envelope_and_tags(ses: StandaloneSes) -> None:
-    """It stands in the ledger as any other, byte for byte."""
+def test_v2_accepts_a_raw_message_with_its_envelope_and_tags(ses: StandaloneSes) -> None:
+    """It is in the ledger like any other, byte for byte."""
     tags = [{"Name": "campaign", "Value": "spring"}]
     message_id = client_for(ses.url, service="sesv2").send_email(
         FromEmailAddress=FROM,
@@ -201,8 +201,8 @@ def test_v2_takes_a_raw_message_with_its_envelope_and_tags(ses: StandaloneSes) -
     assert ses.control.requests(operation="SendEmail")
 
 
-def test_v2_refuses_what_v1_refuses_in_its_own_words(ses: StandaloneSes) -> None:
-    """Another code, the same texts; and four times the size."""
+def test_v2_rejects_what_v1_rejects_with_its_own_code(ses: StandaloneSes) -> None:
+    """Another code and the same texts, with four times the size."""
     client = client_for(ses.url, service="sesv2", read_timeout=60)
     for raw, to, text in REFUSALS.values():
         if len(raw) < 1_000_000:
@@ -214,7 +214,7 @@ def test_v2_refuses_what_v1_refuses_in_its_own_words(ses: StandaloneSes) -> None
 
 
 def test_large_mails_count_towards_a_bandwidth_and_small_ones_do_not() -> None:
-    """Forty megabytes a second of an account, of which a second's worth is forgiven."""
+    """Forty megabytes per second and account, with a burst of one second's worth."""
     bandwidth = Bandwidth()
     for now in (100.0, 100.06, 102.0):
         bandwidth.take(41_943_040, now)
@@ -224,7 +224,7 @@ def test_large_mails_count_towards_a_bandwidth_and_small_ones_do_not() -> None:
     bandwidth.take(10_485_760, 102.5)
 
 
-def test_v2_is_throttled_by_a_code_of_its_own(ses: StandaloneSes) -> None:
+def test_v2_is_throttled_with_its_own_code(ses: StandaloneSes) -> None:
     """Both operations count towards the same limits."""
     ses.control.limit("555555555555", max_send_rate=1)
     send(client_for(ses.url, "555555555555"))
@@ -232,14 +232,14 @@ def test_v2_is_throttled_by_a_code_of_its_own(ses: StandaloneSes) -> None:
     assert refusal(lambda: send_large(client, MAIL)) == ("TooManyRequestsException", "Maximum sending rate exceeded.")
 
 
-# Faults on the wire
+# Network faults
 
-# A reset right after the accept may come before the client believes that it is connected.
+# A reset right after the accept may arrive before the client sees the connection as established.
 CUT = (botocore.exceptions.ConnectionClosedError, botocore.exceptions.HTTPClientError, botocore.exceptions.EndpointConnectionError)
 
 
-def test_an_injected_error_has_the_code_status_and_text_asked_for(ses: StandaloneSes) -> None:
-    """Any refusal can be had, for exactly as many requests as asked."""
+def test_an_injected_error_has_the_given_code_status_and_text(ses: StandaloneSes) -> None:
+    """Any error can be injected, for an exact number of requests."""
     fault = ses.control.inject("error", code="Throttling", message="Maximum <sending> rate", status=400, times=2)
     client = client_for(ses.url)
     assert [refusal(lambda: send(client)) for _ in range(2)] == [("Throttling", "Maximum <sending> rate")] * 2
@@ -249,7 +249,7 @@ def test_an_injected_error_has_the_code_status_and_text_asked_for(ses: Standalon
 
 @pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
 def test_a_5xx_may_hide_an_accepted_mail(ses: StandaloneSes, when: str, accepted: int) -> None:
-    """The same 500 comes with the mail accepted and without."""
+    """The same 500 is returned whether the mail is accepted or not."""
     ses.control.inject("error", when=when, status=500, code="InternalFailure")
     assert refusal(lambda: send(client_for(ses.url)))[0] == "InternalFailure"
     assert len(ses.control.mails()) == accepted
@@ -257,7 +257,7 @@ def test_a_5xx_may_hide_an_accepted_mail(ses: StandaloneSes, when: str, accepted
 
 @pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
 def test_a_hang_is_one_request_that_is_never_answered(ses: StandaloneSes, when: str, accepted: int) -> None:
-    """The client runs into its read timeout; SES has seen one request."""
+    """The client's read timeout ends it; SES has received one request."""
     ses.control.inject("hang", when=when)
     with pytest.raises(botocore.exceptions.ReadTimeoutError):
         send(client_for(ses.url, read_timeout=0.2))
@@ -268,15 +268,15 @@ def test_a_hang_is_one_request_that_is_never_answered(ses: StandaloneSes, when: 
 @pytest.mark.parametrize(("when", "accepted"), [("connect", 0), ("head", 0), ("before", 0), ("after", 1)])
 @pytest.mark.parametrize("action", ["reset", "close"])
 def test_a_connection_may_end_at_any_moment(ses: StandaloneSes, action: str, when: str, accepted: int) -> None:
-    """The client only sees the connection end; whether the mail was accepted depends on the moment."""
+    """The client only sees the end of the connection; whether the mail is accepted depends on the moment."""
     ses.control.inject(action, when=when)
     with pytest.raises(CUT):
         send(client_for(ses.url))
     assert len(ses.control.mails()) == accepted
 
 
-def test_a_request_cut_off_at_its_head_still_tells_whose_it_was(ses: StandaloneSes) -> None:
-    """Its client has written the whole, and knows no more than of one that was cut off later."""
+def test_a_request_cut_off_after_its_head_is_still_recorded_with_its_ids(ses: StandaloneSes) -> None:
+    """Its client has written all of it, and cannot distinguish this from a later cut."""
     ses.control.mark("billing")
     ses.control.inject("reset", when="head")
     with pytest.raises(CUT):
@@ -286,7 +286,7 @@ def test_a_request_cut_off_at_its_head_still_tells_whose_it_was(ses: StandaloneS
 
 
 def test_a_reset_is_a_reset(ses: StandaloneSes) -> None:
-    """`reset` sends a TCP RST, not an orderly end."""
+    """`reset` sends a TCP RST, not a FIN."""
     ses.control.inject("reset")
     with socket.create_connection(address_of(ses.url)) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
@@ -296,52 +296,52 @@ def test_a_reset_is_a_reset(ses: StandaloneSes) -> None:
 
 @pytest.mark.parametrize("action", ["truncate", "garbage"])
 def test_an_unreadable_200_may_hide_an_accepted_mail(ses: StandaloneSes, action: str) -> None:
-    """The answer says success and cannot be read; the mail is accepted."""
+    """The response has a success status and cannot be parsed; the mail is accepted."""
     ses.control.inject(action, when="after")
     with pytest.raises((*CUT, botocore.parsers.ResponseParserError)):
         send(client_for(ses.url))
     assert len(ses.control.mails()) == 1
 
 
-def test_a_delay_keeps_the_answer_whole(ses: StandaloneSes) -> None:
-    """A delayed request is answered as ever."""
+def test_a_delayed_response_is_complete(ses: StandaloneSes) -> None:
+    """A delay changes nothing else."""
     ses.control.inject("delay", seconds=0.2)
     began = time.monotonic()
     assert send(client_for(ses.url))
     assert time.monotonic() - began >= 0.2
 
 
-def test_a_slow_answer_arrives_whole(ses: StandaloneSes) -> None:
-    """An answer in small pieces keeps each read short and is complete in the end."""
+def test_a_slow_response_is_complete(ses: StandaloneSes) -> None:
+    """It arrives in small pieces, so each read is short."""
     ses.control.inject("slow", when="after", seconds=1.5)
     assert send(client_for(ses.url, read_timeout=1.0))
 
 
-def test_a_fault_hits_one_caller_alone(ses: StandaloneSes) -> None:
-    """A fault for one access key leaves the others in peace."""
+def test_a_fault_may_affect_one_caller_only(ses: StandaloneSes) -> None:
+    """A fault for one access key does not affect others."""
     ses.control.inject("reset", access_key=KEY)
     assert send(client_for(ses.url, "AKIAOTHER"))
     with pytest.raises(CUT):
         send(client_for(ses.url))
 
 
-def test_a_fault_hits_one_account_alone(ses: StandaloneSes) -> None:
-    """A fault for an account hits all of its keys, and no other account's."""
+def test_a_fault_may_affect_one_account_only(ses: StandaloneSes) -> None:
+    """A fault for an account affects all of its keys, and no other account's."""
     ses.control.set_account("ASIATEMPORARY", "555555555555")
     ses.control.inject("error", code="X", account="555555555555")
     assert refusal(lambda: send(client_for(ses.url, "ASIATEMPORARY")))[0] == "X"
     assert send(client_for(ses.url, "555555555556"))
 
 
-def test_a_fault_may_let_the_first_ones_through(ses: StandaloneSes) -> None:
-    """`skip` places a fault at the n-th request."""
+def test_a_fault_may_skip_the_first_requests(ses: StandaloneSes) -> None:
+    """With `skip` a fault starts at the n-th request."""
     ses.control.inject("error", code="X", skip=2, times=1)
     client = client_for(ses.url)
     assert [sends(client) for _ in range(4)] == [True, True, False, True]
 
 
-def test_a_seeded_probability_repeats_itself(ses: StandaloneSes) -> None:
-    """The same seed strikes the same requests."""
+def test_a_seeded_probability_is_reproducible(ses: StandaloneSes) -> None:
+    """The same seed affects the same requests."""
     client = client_for(ses.url)
 
     def pattern() -> list[bool]:
@@ -355,8 +355,8 @@ def test_a_seeded_probability_repeats_itself(ses: StandaloneSes) -> None:
     assert {True, False} == set(first)
 
 
-def test_clearing_the_faults_ends_what_hangs(ses: StandaloneSes) -> None:
-    """A cleared hang ends its connection at once, so nobody waits for a timeout."""
+def test_clearing_the_faults_ends_hanging_connections(ses: StandaloneSes) -> None:
+    """At once, so that no test waits for a timeout."""
     ses.control.inject("hang")
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(send, client_for(ses.url, read_timeout=60))
@@ -369,21 +369,21 @@ def test_clearing_the_faults_ends_what_hangs(ses: StandaloneSes) -> None:
 @pytest.mark.parametrize(
     "rule", [{"action": "explode"}, {"action": "truncate", "when": "before"}, {"action": "reset", "when": "connect", "access_key": KEY}]
 )
-def test_a_fault_that_means_nothing_is_refused(ses: StandaloneSes, rule: dict[str, str]) -> None:
-    """A test learns of its mistake where it makes it."""
+def test_an_invalid_fault_is_rejected(ses: StandaloneSes, rule: dict[str, str]) -> None:
+    """A mistake in a test is reported at once."""
     with pytest.raises(ControlError):
         ses.control.inject(**rule)
 
 
-def test_a_fault_can_be_meant_for_what_a_request_says(ses: StandaloneSes) -> None:
+def test_a_fault_may_depend_on_the_request_body(ses: StandaloneSes) -> None:
     """Only for requests whose body contains its text."""
     ses.control.inject("error", text="blue", code="Throttling", message="slow down")
     assert send(client_for(ses.url), to=("red@customer.example",))
     assert refusal(lambda: send(client_for(ses.url), to=("blue@customer.example",)))[0] == "Throttling"
 
 
-def test_the_log_tells_whose_request_it_was_where_a_test_asked_for_that(ses: StandaloneSes) -> None:
-    """By what its body says; nothing of a body is noted down otherwise."""
+def test_the_log_has_the_marks_of_a_request_if_configured(ses: StandaloneSes) -> None:
+    """Matches of the pattern in its body; without a pattern nothing of a body is recorded."""
     send(client_for(ses.url), to=("r-17@customer.example",))
     ses.control.mark(r"r-\d+")
     send(client_for(ses.url), to=("r-18@customer.example",))
@@ -391,7 +391,7 @@ def test_the_log_tells_whose_request_it_was_where_a_test_asked_for_that(ses: Sta
 
 
 def test_connections_can_be_refused_and_accepted_again(ses: StandaloneSes) -> None:
-    """A refused connection never carries a request; afterwards the same address works as before."""
+    """A refused connection carries no request; afterwards the same address works again."""
     ses.control.set_listening("ses", "refuse")
     with pytest.raises(botocore.exceptions.EndpointConnectionError):
         send(client_for(ses.url))
@@ -400,16 +400,16 @@ def test_connections_can_be_refused_and_accepted_again(ses: StandaloneSes) -> No
     assert len(ses.control.requests()) == 1
 
 
-def test_a_deaf_listener_makes_the_connect_time_out(ses: StandaloneSes) -> None:
-    """A connect timeout is its own failure: no request was written."""
+def test_an_ignoring_listener_makes_the_connect_time_out(ses: StandaloneSes) -> None:
+    """After a connect timeout no request was written."""
     ses.control.set_listening("ses", "ignore")
     with pytest.raises(botocore.exceptions.ConnectTimeoutError):
         send(client_for(ses.url, connect_timeout=0.3))
     assert ses.control.requests() == []
 
 
-def test_resetting_what_is_closed_already_does_no_harm() -> None:
-    """Its client may have gone a moment before: the socket is closed, and what waits for it to be told so has not run yet."""
+def test_resetting_a_closed_connection_does_nothing() -> None:
+    """Its client may have just closed it: the socket is closed, and its task has not run yet."""
 
     async def both_at_once() -> None:
         connected: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
@@ -426,8 +426,8 @@ def test_resetting_what_is_closed_already_does_no_harm() -> None:
     asyncio.run(both_at_once())
 
 
-def test_a_listener_that_failed_to_close_can_be_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What went wrong once leaves no service away for those who come after."""
+def test_a_listener_that_failed_to_close_can_be_switched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One failure does not leave the service unavailable for later tests."""
 
     async def fail_once() -> bytes:
         listener = Listener(greet)
@@ -463,15 +463,15 @@ def test_a_listener_that_failed_to_close_can_be_told_again(monkeypatch: pytest.M
     assert asyncio.run(fail_once()) == b"hello"
 
 
-def test_a_port_stays_ours_while_nobody_listens_there(ses: StandaloneSes) -> None:
-    """Or some connection that anybody opens meanwhile might be given it."""
+def test_a_port_stays_reserved_while_nothing_listens(ses: StandaloneSes) -> None:
+    """Otherwise another socket could get it."""
     ses.control.set_listening("ses", "refuse")
     with socket.socket() as another, pytest.raises(OSError, match="in use"):
         another.bind(address_of(ses.url))
 
 
-def test_a_command_that_breaks_is_answered(ses: StandaloneSes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever gave it learns of it, and the next one is heard."""
+def test_a_failing_command_returns_its_error(ses: StandaloneSes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets it, and the next command works."""
 
     async def break_down(*_: object) -> None:
         raise OSError("no more sockets")
@@ -480,7 +480,7 @@ def test_a_command_that_breaks_is_answered(ses: StandaloneSes, monkeypatch: pyte
         patched.setattr(Listener, "switch", break_down)
         with pytest.raises(ControlError, match="no more sockets"):
             ses.control.set_listening("ses", "refuse")
-        with pytest.raises(ControlError, match="still take no connection"):
+        with pytest.raises(ControlError, match="still accept no connections"):
             ses.control.reset_all()
     ses.control.reset_all()
     assert send(client_for(ses.url))
@@ -489,8 +489,8 @@ def test_a_command_that_breaks_is_answered(ses: StandaloneSes, monkeypatch: pyte
 # Speed and other services
 
 
-def test_a_storm_is_recorded_to_the_last_mail(ses: StandaloneSes) -> None:
-    """Many threads at once lose no mail and share connections."""
+def test_a_load_of_parallel_mails_is_recorded_completely(ses: StandaloneSes) -> None:
+    """Many threads lose no mail and share connections."""
     client = client_for(ses.url)
     with ThreadPoolExecutor(32) as pool:
         ids = set(pool.map(lambda _: send(client), range(1000)))
@@ -499,7 +499,7 @@ def test_a_storm_is_recorded_to_the_last_mail(ses: StandaloneSes) -> None:
 
 
 class Echo(BaseHTTPRequestHandler):
-    """A service that answers each request with what it got."""
+    """A service that responds with the request."""
 
     protocol_version = "HTTP/1.1"
 
@@ -537,12 +537,12 @@ def put(url: str, headers: dict[str, str] | None = None) -> bytes:
 
 
 def test_any_service_is_forwarded_unchanged(echo: StandaloneSes) -> None:
-    """The Host header comes through as it was signed, chunked answers with trailers too, and `Expect: 100-continue` is met."""
+    """Including the signed Host header, chunked responses with trailers, and `Expect: 100-continue`."""
     assert put(echo.urls["s3"], {"Host": "signed.example", "Expect": "100-continue"}) == b"signed.example None data"
 
 
 def test_any_service_can_fail(echo: StandaloneSes) -> None:
-    """A fault for one service and operation is worded as that service words it, and hits no other."""
+    """An error of one service and operation has that service's format, and affects no other."""
     echo.control.inject("error", service="s3", operation="PUT", path="/bucket/", status=503, code="SlowDown")
     assert b"<Error><Code>SlowDown</Code>" in put(echo.urls["s3"])
     assert send(client_for(echo.url))
@@ -570,7 +570,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 def test_mail_built_by_the_standard_library_is_accepted(ses: StandaloneSes) -> None:
-    """Nothing that a sound builder makes is refused."""
+    """No valid mail is rejected."""
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = FROM, TO, "Grüße"
     message.set_content("text")
@@ -584,8 +584,8 @@ SIMULATOR = "simulator.amazonses.com"
 TAGS = [{"Name": "tenantmail-tenant", "Value": "acme"}, {"Name": "tenantmail-request", "Value": "invoice-1"}]
 
 
-def told(ses: StandaloneSes, *to: str, at_least: int, **wanted: Any) -> list[PublishedEvent]:
-    """Send a mail of a configuration set, and return what SES tells of it."""
+def events_of(ses: StandaloneSes, *to: str, at_least: int, **wanted: Any) -> list[PublishedEvent]:
+    """Send a mail with a configuration set, and return its events."""
     message_id = send(client_for(ses.url), to=to or (TO,), ConfigurationSetName="news", Tags=TAGS)
     return ses.control.wait_for_events(at_least, message_id=message_id, **wanted)
 
@@ -594,10 +594,10 @@ def kinds(events: list[PublishedEvent]) -> list[str]:
     return [event.kind for event in events]
 
 
-def test_ses_tells_first_that_it_sends_and_then_what_became_of_it(ses: StandaloneSes) -> None:
-    """In EventBridge's envelope: who sent is told outside, what was sent inside."""
+def test_ses_publishes_a_send_event_and_then_the_outcome(ses: StandaloneSes) -> None:
+    """In EventBridge's envelope: the account is outside, the mail inside."""
     ses.control.set_account(KEY, "222222222222")
-    sent, delivered = told(ses, at_least=2)
+    sent, delivered = events_of(ses, at_least=2)
     assert (sent.kind, sent.envelope["detail-type"]) == ("Send", "Email Sent")
     envelope = delivered.envelope
     assert {name: envelope[name] for name in ("version", "detail-type", "source", "account", "region")} == {
@@ -627,10 +627,10 @@ def test_ses_tells_first_that_it_sends_and_then_what_became_of_it(ses: Standalon
         ("Complaint+Label", ["Send", "Delivery", "Complaint"]),
     ],
 )
-def test_the_simulator_s_addresses_do_what_they_do_at_ses(ses: StandaloneSes, local: str, expected: list[str]) -> None:
-    """With a label or without, whatever the case."""
+def test_the_simulator_s_addresses_behave_as_at_ses(ses: StandaloneSes, local: str, expected: list[str]) -> None:
+    """With a label or without, in any case."""
     address = f"{local}@{SIMULATOR}"
-    events = told(ses, address, at_least=len(expected))
+    events = events_of(ses, address, at_least=len(expected))
     assert kinds(events) == expected
     last = events[-1].envelope["detail"]
     who = {
@@ -643,86 +643,86 @@ def test_the_simulator_s_addresses_do_what_they_do_at_ses(ses: StandaloneSes, lo
 
 
 def test_a_hard_bounce_is_permanent_and_an_out_of_office_reply_is_not(ses: StandaloneSes) -> None:
-    """With status and diagnostic code where a server answered."""
-    bounce = told(ses, f"bounce@{SIMULATOR}", at_least=2)[1].envelope["detail"]["bounce"]
+    """With status and diagnostic code if a server responded."""
+    bounce = events_of(ses, f"bounce@{SIMULATOR}", at_least=2)[1].envelope["detail"]["bounce"]
     assert (bounce["bounceType"], bounce["bounceSubType"], bounce["bouncedRecipients"][0]["status"]) == ("Permanent", "General", "5.1.1")
-    listed = told(ses, f"suppressionlist@{SIMULATOR}", at_least=2)[1].envelope["detail"]["bounce"]
+    listed = events_of(ses, f"suppressionlist@{SIMULATOR}", at_least=2)[1].envelope["detail"]["bounce"]
     assert (listed["bounceType"], listed["bounceSubType"]) == ("Permanent", "Suppressed")
-    reply = told(ses, f"ooto@{SIMULATOR}", at_least=3)[2].envelope["detail"]["bounce"]
+    reply = events_of(ses, f"ooto@{SIMULATOR}", at_least=3)[2].envelope["detail"]["bounce"]
     assert reply["bounceType"] == "Transient"
     assert "status" not in reply["bouncedRecipients"][0]
 
 
-def test_each_recipient_of_a_mail_has_an_outcome_of_its_own(ses: StandaloneSes) -> None:
-    """Domains are reported apart; a complaint names all of its domain to whom the mail went."""
+def test_each_recipient_of_a_mail_has_its_own_outcome(ses: StandaloneSes) -> None:
+    """Domains are reported separately; a complaint names all recipients of the mail at its domain."""
     to = (f"bounce@{SIMULATOR}", f"complaint@{SIMULATOR}", f"success@{SIMULATOR}", TO)
-    details = [event.envelope["detail"] for event in told(ses, *to, at_least=5)]
+    details = [event.envelope["detail"] for event in events_of(ses, *to, at_least=5)]
     assert [detail["eventType"] for detail in details] == ["Send", "Bounce", "Delivery", "Delivery", "Complaint"]
     assert [detail["delivery"]["recipients"] for detail in details[2:4]] == [[to[1], to[2]], [TO]]
     assert [one["emailAddress"] for one in details[4]["complaint"]["complainedRecipients"]] == [to[1], to[2]]
 
 
-def test_a_test_may_say_what_becomes_of_mail_to_an_address(ses: StandaloneSes) -> None:
-    """What the simulator has no address for. A delay shows none of the sender's tags: SES's own sample has none."""
+def test_a_test_may_set_the_outcome_of_an_address(ses: StandaloneSes) -> None:
+    """Also outcomes without a simulator address. A delay has none of the sender's tags, as in SES's sample."""
     for name, outcome in {"slow": "delayed", "full": "mailbox full", "virus": "rejected"}.items():
         ses.control.set_outcome(f"{name}@x.example", outcome)
-    slow = told(ses, "Slow@x.example", at_least=3)
+    slow = events_of(ses, "Slow@x.example", at_least=3)
     assert kinds(slow) == ["Send", "DeliveryDelay", "Delivery"]
     assert slow[1].envelope["detail"]["mail"]["tags"] == {"ses:configuration-set": ["news"]}
-    full = told(ses, "full@x.example", at_least=2)
+    full = events_of(ses, "full@x.example", at_least=2)
     assert full[1].envelope["detail"]["bounce"]["bounceSubType"] == "MailboxFull"
-    assert kinds(told(ses, "virus@x.example", TO, at_least=2)) == ["Send", "Reject"]
+    assert kinds(events_of(ses, "virus@x.example", TO, at_least=2)) == ["Send", "Reject"]
 
 
-def test_without_a_configuration_set_ses_tells_nothing(ses: StandaloneSes) -> None:
-    """The mail after it is told of, this one not."""
+def test_without_a_configuration_set_there_are_no_events(ses: StandaloneSes) -> None:
+    """Only the next mail, which has one, has events."""
     silent = send(client_for(ses.url))
-    told(ses, at_least=2)
+    events_of(ses, at_least=2)
     assert ses.control.events(message_id=silent) == []
 
 
-def test_events_are_lost_doubled_and_late_on_command(ses: StandaloneSes) -> None:
-    """For one account, kind and recipient, so often as was said."""
+def test_events_can_be_lost_duplicated_and_delayed(ses: StandaloneSes) -> None:
+    """For one account, kind and recipient, a given number of times."""
     ses.control.set_account(KEY, "222222222222")
     lost = ses.control.inject_event_fault("lose", account="222222222222", kind="Send", times=1)
     ses.control.inject_event_fault("lose", account="333333333333")
     twice = ses.control.inject_event_fault("duplicate", kind="Delivery", copies=3, recipient=TO)
     late = ses.control.inject_event_fault("delay", kind="Complaint", seconds=0.7)
-    events = told(ses, f"complaint@{SIMULATOR}", TO, at_least=8)
+    events = events_of(ses, f"complaint@{SIMULATOR}", TO, at_least=8)
     assert [(event.kind, event.lost) for event in events] == [("Send", True), *[("Delivery", False)] * 6, ("Complaint", False)]
-    *_, delivered, complained = told(ses, f"complaint@{SIMULATOR}", at_least=3)
+    *_, delivered, complained = events_of(ses, f"complaint@{SIMULATOR}", at_least=3)
     assert complained.time - delivered.time > 0.7
     assert [ses.control.event_fault_hits(fault) for fault in (lost, twice, late)] == [1, 2, 2]
 
 
-def test_events_of_a_mail_come_in_reverse_order_on_command(ses: StandaloneSes) -> None:
-    """As they may at SES."""
+def test_events_of_a_mail_can_arrive_in_reverse_order(ses: StandaloneSes) -> None:
+    """As they may from SES."""
     ses.control.inject_event_fault("reorder")
-    assert kinds(told(ses, f"complaint@{SIMULATOR}", at_least=3)) == ["Complaint", "Delivery", "Send"]
+    assert kinds(events_of(ses, f"complaint@{SIMULATOR}", at_least=3)) == ["Complaint", "Delivery", "Send"]
 
 
-def test_events_of_others_are_made_on_command(ses: StandaloneSes) -> None:
-    """Another account's under the tags of ours, and ours under the tags of another's."""
+def test_events_of_other_accounts_can_be_forged(ses: StandaloneSes) -> None:
+    """Another account's with our tags, and ours with another's tags."""
     ses.control.set_account(KEY, "222222222222")
     foreign = ses.control.inject_event_fault("foreign account", kind="Send", as_account="444444444444", times=1)
     forged = ses.control.inject_event_fault("forged tags", kind="Delivery", tags={"tenantmail-tenant": "globex"}, times=1)
-    sent, delivered = told(ses, at_least=2)
+    sent, delivered = events_of(ses, at_least=2)
     assert (sent.envelope["account"], sent.account, sent.faults) == ("444444444444", "222222222222", [foreign])
     mail = delivered.envelope["detail"]["mail"]
     assert (delivered.envelope["account"], mail["tags"]["tenantmail-tenant"], delivered.faults) == ("222222222222", ["globex"], [forged])
     assert mail["tags"]["tenantmail-request"] == ["invoice-1"]
 
 
-def test_calm_ends_what_was_said_of_events(ses: StandaloneSes) -> None:
-    """Faults and outcomes."""
+def test_a_reset_removes_faults_and_outcomes_of_events(ses: StandaloneSes) -> None:
+    """Later events are as at SES."""
     ses.control.inject_event_fault("lose")
     ses.control.set_outcome(TO, "bounced")
     ses.control.reset_all()
-    assert [(event.kind, event.lost) for event in told(ses, at_least=2)] == [("Send", False), ("Delivery", False)]
+    assert [(event.kind, event.lost) for event in events_of(ses, at_least=2)] == [("Send", False), ("Delivery", False)]
 
 
 @pytest.mark.parametrize("rule", [{"action": "eat"}, {"action": "lose", "colour": "red"}])
-def test_a_fault_of_events_that_means_nothing_is_refused(ses: StandaloneSes, rule: dict[str, Any]) -> None:
-    """A mistyped fault would spoil a test silently."""
+def test_an_invalid_fault_of_events_is_rejected(ses: StandaloneSes, rule: dict[str, Any]) -> None:
+    """A mistyped fault would invalidate a test silently."""
     with pytest.raises(ControlError):
         ses.control.inject_event_fault(**rule)

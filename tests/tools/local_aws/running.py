@@ -92,7 +92,7 @@ class LocalAws:
         config: Mapping[str, Any] = MappingProxyType({}),
         **account: Any,
     ) -> Tenant:
-        """Create an account, launch the onboarding template in it, store the config with its configuration set and `config`, and verify it."""
+        """Create an account, launch the onboarding template in it, store a config with its configuration set and `config`, verify it."""
         tenant = self.tenants.open(tenant_id, **account)
         template = self.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"]
         made = self.tenants.launch(tenant, template, CreateRole=str(by_role).lower(), Feedback=feedback)
