@@ -53,6 +53,8 @@ def test_reads_are_counted_as_dynamodb_bills_them() -> None:
     assert costs.read_units("GetItem", {}) == 1
     assert costs.read_units("BatchGetItem", {"Responses": {"t": [item(), large]}}) == 3
     assert costs.read_units("Query", {"Items": [item()]}) == 0.5
+    assert costs.read_units("Query", {"Items": [item()]}, {"ConsistentRead": True}) == 1
+    assert costs.read_units("BatchGetItem", {"Responses": {"t": [large]}}, {"RequestItems": {"t": {"Keys": [{}, {}, {}]}}}) == 4
 
 
 def test_sqs_bills_each_64_kib() -> None:

@@ -17,6 +17,7 @@ from io import StringIO
 from math import ceil
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -26,7 +27,7 @@ from moto import mock_aws
 
 from mailer import wiring
 from mailer.domain.moments import from_millis
-from mailer.handlers import feedback, messages, providers, publish, send, sweep
+from mailer.handlers import feedback, messages, providers, publish, send, statistics, sweep
 from mailer.settings import settings
 from support.aws import tables
 from support.aws.api_calls import Context, call, event
@@ -59,9 +60,16 @@ PRICES = {
 }
 """US dollars per unit, us-east-1, list prices of 2026 without free tier or discount; see docs/deploy.md."""
 
-SECONDS = {"SendFunction": 0.3, "MessagesFunction": 0.05, "SweepFunction": 0.3, "PublishFunction": 0.1, "FeedbackFunction": 0.2}
-"""Assumed billed seconds of one invocation: a batch of `MAILS` or of their SES events, one API call, a run that requeues or
-publishes `MAILS`."""
+SECONDS = {
+    "SendFunction": 0.3,
+    "MessagesFunction": 0.05,
+    "SweepFunction": 0.3,
+    "PublishFunction": 0.1,
+    "FeedbackFunction": 0.2,
+    "StatisticsFunction": 0.1,
+}
+"""Assumed billed seconds of one invocation: a batch of `MAILS` or of their SES events, one API call, a run that requeues, publishes or
+counts `MAILS`."""
 
 LOG_EVENT = 26
 """Bytes that CloudWatch adds to each line."""
@@ -127,12 +135,13 @@ def write_units(table: Mapping[str, Any], before: Item, after: Item) -> int:
     return units
 
 
-def read_units(operation: str, parsed: Mapping[str, Any]) -> float:
-    """Return the units of one read: consistent for items, eventually consistent for an index."""
+def read_units(operation: str, parsed: Mapping[str, Any], request: Mapping[str, Any] = MappingProxyType({})) -> float:
+    """Return the units of one read: consistent for items, also for each that is not there; half of that for an index."""
     if operation == "Query":
-        return max(1, ceil(sum(map(size, parsed["Items"])) / 4096)) / 2
+        return max(1, ceil(sum(map(size, parsed["Items"])) / 4096)) / (1 if request.get("ConsistentRead") else 2)
     items = [parsed.get("Item", {})] if operation == "GetItem" else [item for found in parsed["Responses"].values() for item in found]
-    return sum(max(1, ceil(size(item) / 4096)) for item in items)
+    asked = sum(len(wanted["Keys"]) for wanted in request.get("RequestItems", {}).values())
+    return sum(max(1, ceil(size(item) / 4096)) for item in items) + max(0, asked - len(items))
 
 
 def _entry(table: Mapping[str, Any], index: Mapping[str, Any], item: Item) -> Item:
@@ -166,9 +175,9 @@ class Stack:
         self._queue = environment["SEND_QUEUE_URL"]
         self._sqs = boto3.client("sqs")
         self._look = boto3.client("dynamodb")
-        names = ("messages", "providers", "pacing", "feedback")
+        names = ("messages", "providers", "pacing", "feedback", "suppressions", "statistics")
         self._tables = {environment[f"{name.upper()}_TABLE"]: f"{name.capitalize()}Table" for name in names}
-        self._messages = environment["MESSAGES_TABLE"]
+        self._messages, self._suppressions = environment["MESSAGES_TABLE"], environment["SUPPRESSIONS_TABLE"]
         for client in (wiring.dynamodb(), wiring.sqs(), wiring.kms(), wiring.s3(), wiring._client("events")):
             made: Any = client
             made._make_api_call = self._counted(made._make_api_call)
@@ -194,7 +203,7 @@ class Stack:
             case "UpdateItem" | "PutItem":
                 self.bill.add("DynamoDB write units", write_units(self._table(request), before, self._item(operation, request)))
             case "GetItem" | "BatchGetItem" | "Query":
-                self.bill.add("DynamoDB read units", read_units(operation, answer))
+                self.bill.add("DynamoDB read units", read_units(operation, answer, request))
             case "Decrypt" | "GenerateDataKey" | "GenerateMac":
                 self.bill.add("KMS requests", 1)
             case "PutObject" | "GetObject":
@@ -220,17 +229,17 @@ class Stack:
             assert call(providers.handler, event(f"provider-{name}"), tenant="acme").status == 200
         self.bill.forget()
 
-    def enqueue(self, more: Mapping[str, Any]) -> None:
-        """Send one SQS message per mail, as producers do."""
+    def enqueue(self, more: Mapping[str, Any], to: Callable[[int], str] = lambda _: JO) -> None:
+        """Send one SQS message per mail, as producers do; `to` gives the recipient of each."""
         for number in range(MAILS):
-            message = {"to": [{"email": "jo@customer.example", "name": "Jo"}], "subject": "Your invoice", "html": HTML, **more}
+            message = {"to": [{"email": to(number), "name": "Jo"}], "subject": "Your invoice", "html": HTML, **more}
             body = json.dumps({"tenantId": "acme", "requestId": f"invoice-2026-{number:04}", "message": message})
             self._sqs.send_message(QueueUrl=self._queue, MessageBody=body, MessageGroupId="acme")
             self.bill.add("SQS requests", chunks(body))
 
     def submit(self) -> None:
         """Make one API call per mail."""
-        message = {"to": [{"email": "jo@customer.example", "name": "Jo"}], "subject": "Your invoice", "html": HTML}
+        message = {"to": [{"email": JO, "name": "Jo"}], "subject": "Your invoice", "html": HTML}
         for number in range(MAILS):
             body = {"requestId": f"invoice-2026-{number:04}", "message": message}
             answer = call(messages.handler, event("messages-submit"), tenant="acme", body=body)
@@ -252,9 +261,18 @@ class Stack:
             assert send.handler({"Records": records}, LongContext()) == {"batchItemFailures": []}
         self._ran("SendFunction")
 
-    def report(self) -> None:
-        """Invoke FeedbackFunction with SES's two events of each mail: accepted and delivered."""
-        bodies = [json.dumps(envelope) for item in self._sent() for envelope in envelopes(TO_JO, **_as_sent(item))]
+    def mark_suppressions(self) -> None:
+        """Let the tenant have suppressions, so that its mail is sent with a look; the bill of a mail does not include it."""
+        assert wiring.providers_table().mark_suppressions("acme")
+        self.bill.forget()
+
+    def report(self, outcome: RecipientOutcome, to: Callable[[int], str] = lambda _: JO) -> None:
+        """Invoke FeedbackFunction with SES's two events of each mail: accepted, and delivered or bounced."""
+        bodies = [
+            json.dumps(envelope)
+            for item in self._sent()
+            for envelope in envelopes({to(int(item["requestId"]["S"][-4:])): outcome}, **_as_sent(item))
+        ]
         for start in range(0, len(bodies), 10):
             some = bodies[start : start + 10]  # Lambda's poller receives and deletes ten at a time; EventBridge sends one by one
             self.bill.add("SQS requests", sum(map(chunks, some)) + chunks(*some) + 1)
@@ -262,7 +280,7 @@ class Stack:
         records = [{"messageId": str(number), "body": body, "attributes": {"SentTimestamp": now}} for number, body in enumerate(bodies)]
         with patch.object(wiring, "workers", AtOnce):  # moto's tables are not safe to share between threads
             assert feedback.handler({"Records": records}, LongContext()) == {"batchItemFailures": []}
-        assert all(item["feedback"]["M"]["delivered"] == {"N": "1"} for item in self._sent())
+        assert all(item["feedback"]["M"][outcome.value] == {"N": "1"} for item in self._sent())
         self._ran("FeedbackFunction")
 
     def _sent(self) -> list[Any]:
@@ -274,9 +292,16 @@ class Stack:
         self._ran("SweepFunction")
 
     def publish(self) -> None:
-        """Invoke PublishFunction with the stream records in one batch; Lambda's reads of a stream are free."""
-        assert publish.handler({"Records": read_stream(self._messages)}, LongContext())["published"] >= MAILS
+        """Invoke the functions behind the streams, each with its records in one batch; Lambda's reads of a stream are free."""
+        written = read_stream(self._messages)
+        assert publish.handler({"Records": written}, LongContext())["published"] >= MAILS
         self._ran("PublishFunction")
+        numbered = [{**one, "dynamodb": {**one["dynamodb"], "SequenceNumber": str(number)}} for number, one in enumerate(written)]
+        statistics.handler({"Records": numbered, "shardId": "shardId-1"}, LongContext())
+        self._ran("StatisticsFunction")
+        if suppressed := read_stream(self._suppressions):
+            assert publish.handler({"Records": suppressed}, LongContext())["published"] == MAILS
+            self._ran("PublishFunction")
 
     def has_sent_all(self) -> bool:
         """Return whether every mail was sent."""
@@ -289,7 +314,7 @@ class Stack:
         self.bill.add("Lambda GB-seconds", SECONDS[function] * memory["MemorySize"] / 1024)
 
 
-TO_JO = {"jo@customer.example": RecipientOutcome.DELIVERED}
+JO = "jo@customer.example"
 
 
 def _as_sent(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,12 +367,25 @@ def waits_for_its_tenant(stack: Stack) -> None:
 
 def with_feedback(stack: Stack) -> None:
     from_the_queue(stack)
-    stack.report()
+    stack.report(RecipientOutcome.DELIVERED)
+
+
+def bounces(stack: Stack) -> None:
+    """Each to a recipient of its own, of a tenant that has suppressions."""
+
+    def to(number: int) -> str:
+        return f"jo{number}@customer.example"
+
+    stack.mark_suppressions()
+    stack.enqueue({}, to)
+    stack.send()
+    stack.report(RecipientOutcome.BOUNCED, to)
 
 
 SCENARIOS: Mapping[str, Callable[[Stack], None]] = {
     "queue": from_the_queue,
     "queue, with feedback": with_feedback,
+    "queue, bounces": bounces,
     "API": by_the_api,
     "100 KB attached": lambda stack: from_the_queue(stack, attachments=ATTACHMENT),
     "waits for its tenant": waits_for_its_tenant,
