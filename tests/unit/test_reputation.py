@@ -165,11 +165,13 @@ class FakeStatistics:
 
     hours: Mapping[str, Mapping[datetime, Counts]] = field(default_factory=dict)
     failure: Exception | None = None
+    reads: list[tuple[datetime, datetime]] = field(default_factory=list)
 
     def add(self, bucket: Bucket, shard: str, counted: Sequence[Counted]) -> None:
         raise NotImplementedError
 
     def read(self, series: str, since: datetime, until: datetime) -> Mapping[datetime, Counts]:
+        self.reads.append((since, until))
         if self.failure and series == "acme":
             raise self.failure
         return {hour: counts for hour, counts in self.hours.get(series, {}).items() if since <= hour < until}
@@ -260,6 +262,19 @@ def test_only_bounces_and_complaints_are_judged(write: RecordWrite) -> None:
     guard([write], deps)
     assert done(deps) == []
     assert received_badly([(write.old, write.new)]) == {}
+
+
+def test_a_bounce_of_mail_of_weeks_ago_has_nothing_read_for_it() -> None:
+    """It is judged no more; with one of today, only today and the day before are read."""
+    deps = a_guard("pause", acme={NOON: Counts(sent=200, bounced=30)})
+    fake: Any = deps.statistics
+    old = bounce()
+    late = replace(old, old=old.old and replace(old.old, sent_at=NOON - 500 * HOUR), new=replace(old.new, sent_at=NOON - 500 * HOUR))
+    guard([late], deps)
+    assert (fake.reads, done(deps)) == ([], [])
+    guard([late, bounce()], deps)
+    assert fake.reads == [(NOON - 23 * HOUR, NOW + HOUR)]
+    assert done(deps) == ["at risk", "suspended"]
 
 
 def test_a_complaint_is_judged_too() -> None:

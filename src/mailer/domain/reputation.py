@@ -91,6 +91,11 @@ def first_hour(limits: Iterable[Limit], hour: datetime) -> datetime:
     return hour - timedelta(hours=max((limit.hours for limit in limits), default=1) - 1)
 
 
+def in_time(told_of: Iterable[datetime], now: datetime) -> Sequence[datetime]:
+    """Return the hours whose mail is still judged, the first one first."""
+    return sorted(hour for hour in set(told_of) if floor(now) - hour <= LATE)
+
+
 def judge(
     hours: Mapping[datetime, Counts],
     limits: Sequence[Limit],
@@ -103,7 +108,7 @@ def judge(
     `told_of` are the hours whose mail bounced or was complained about; those longer ago than LATE are not judged. A resumption leaves out
     what was counted by then: an operator has answered for it.
     """
-    judged = [hour for hour in set(told_of) if floor(now) - hour <= LATE]
+    judged = in_time(told_of, now)
     kept = _unanswered(hours, resumption) if resumption else hours
     findings = []
     for limit in limits:

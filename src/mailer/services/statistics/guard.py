@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from mailer.domain.errors import DependencyError
 from mailer.domain.provider import Provider, ProviderStatus
-from mailer.domain.reputation import Finding, GuardMode, Limit, first_hour, judge
+from mailer.domain.reputation import Finding, GuardMode, Limit, first_hour, in_time, judge
 from mailer.domain.statistics import received_badly
 from mailer.ports import Clock, GuardedProviders, RecordWrite, StatisticsTable, Telemetry
 
@@ -40,7 +40,10 @@ def guard(writes: Iterable[RecordWrite], deps: GuardDependencies) -> None:
 
 def _guard(tenant_id: str, told_of: frozenset[datetime], deps: GuardDependencies) -> None:
     now = deps.clock.now()
-    hours = deps.statistics.read(tenant_id, first_hour(deps.limits, min(told_of)), now + timedelta(hours=1))
+    judged = in_time(told_of, now)
+    if not judged:
+        return
+    hours = deps.statistics.read(tenant_id, first_hour(deps.limits, judged[0]), now + timedelta(hours=1))
     if not judge(hours, deps.limits, told_of, now):
         return
     row = deps.providers.get(tenant_id)
