@@ -1,0 +1,220 @@
+"""From bounces to mail that leaves them out, with workers that die anywhere: a thousand random stories of one tenant.
+
+Mail is sent, SES's events come late, doubled and in any order, workers die or fail at any write, others act between any two writes,
+callers suppress addresses for a time and lift them. What bounced for good or complained is mailed by no batch that begins after its event
+was acknowledged, until somebody lifts it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from mailer.domain.delivery import Status
+from mailer.domain.errors import DependencyError, RequestError
+from mailer.domain.feedback import EventKind, SesEvent, parse_event
+from mailer.services.feedback.matching import FeedbackDependencies
+from mailer.services.feedback.receive import EVENT_SPAN, ReceivedEvent, receive_batch
+from mailer.services.suppressions import lists
+from mailer.services.suppressions.lists import SuppressionDependencies, Word
+from mailer.services.suppressions.reports import ReportDependencies, take_event
+from support.fakes.ports import AtOnce, FakeFeedbackTable, a_config, a_provider
+from support.fakes.providers import FakeAccount, FakeProviderFactory, FakeStore
+from support.fakes.sending import Bench, a_queue_message
+from support.ses_events import ACCOUNT, REGION, envelopes
+from tools.local_aws.ses_events import RecipientOutcome
+
+STORIES, STEPS = 1600, 16
+OUTCOMES = {
+    "fine@a.example": RecipientOutcome.DELIVERED,
+    "gone@b.example": RecipientOutcome.BOUNCED,
+    "Gone@C.example": RecipientOutcome.BOUNCED,
+    "angry@d.example": RecipientOutcome.COMPLAINED,
+    "listed@f.example": RecipientOutcome.SUPPRESSED,
+    "full@e.example": RecipientOutcome.MAILBOX_FULL,
+}
+LEFT_OUT = {"gone@b.example", "gone@c.example", "angry@d.example", "listed@f.example"}
+"""Addresses, as they are listed, that one event suppresses, for longer than a story takes."""
+
+
+class Died(BaseException):
+    """A worker's end, which no code may catch."""
+
+
+@dataclass
+class Story:
+    """One tenant's mail, and what it comes to; the seed decides everything."""
+
+    seed: int
+    happened: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.rng = Random(self.seed)  # noqa: S311 - a story must come out the same every time
+        self.addresses = self.rng.sample(sorted(OUTCOMES), self.rng.randint(1, 3))
+        """Few, so that what is done is about the same ones."""
+        self.bench = bench = Bench()
+        bench.providers.rows["acme"] = a_provider(active=a_config(account=ACCOUNT, region=REGION))
+        self.queue: list[str] = []
+        """Events that are not acknowledged, each as often as SES told it."""
+        self.told: dict[str, list[datetime]] = {email: [] for email in LEFT_OUT}
+        """When what was acknowledged of an address happened."""
+        self.faulty = self.between = False
+        facts = FakeFeedbackTable()
+        for table in (bench.messages, facts, bench.suppressions):
+            table.before = table.after = lambda _: self.at_a_write()  # type: ignore[attr-defined]
+        reports = ReportDependencies(suppressions=bench.suppressions, marks=self)
+        self.feedback = FeedbackDependencies(
+            messages=bench.messages,
+            feedback=facts,
+            parked=bench.parked,
+            telemetry=bench.telemetry,
+            clock=bench.clock,
+            reactions=[lambda accepted: take_event(accepted.event, accepted.mail, reports)],
+        )
+        self.callers = SuppressionDependencies(
+            suppressions=bench.suppressions,
+            marks=self,
+            providers=FakeStore(),
+            provider_factory=FakeProviderFactory(FakeAccount(None)),  # type: ignore[arg-type]  # it is not asked
+            clock=bench.clock,
+            workers=AtOnce(),
+        )
+
+    # -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+    def at_a_write(self) -> None:
+        """Before and after each write: the worker may die, DynamoDB may not answer, or another worker acts."""
+        if not self.faulty:
+            return
+        chance = self.rng.random()
+        if chance < 0.07:
+            self.happened["died"] += 1
+            raise Died
+        if chance < 0.14:
+            self.happened["failed"] += 1
+            raise DependencyError("DynamoDB", "PutItem")
+        if chance < 0.24 and not self.between:
+            self.between = True
+            self.happened["acted in between"] += 1
+            self.act(self.rng.choice([self.tell, self.put, self.lift, self.send]))
+            self.between = False
+
+    def mark_suppressions(self, tenant_id: str) -> bool:
+        """Be the table of provider rows that sending reads."""
+        self.at_a_write()
+        rows = self.bench.providers.rows
+        rows[tenant_id] = replace(rows[tenant_id], has_suppressions=True)
+        self.at_a_write()
+        return True
+
+    def act(self, deed: Callable[[], None]) -> None:
+        """Let a worker do something, and perhaps die of it."""
+        faulty, between = self.faulty, self.between
+        self.faulty = deed != self.send and self.rng.random() < 0.8
+        try:
+            deed()
+        except (Died, DependencyError):
+            self.happened[f"{deed.__name__} did not end"] += 1
+        finally:
+            self.faulty, self.between = faulty, between
+
+    # -- what the workers and callers do -----------------------------------------------------------------------------------
+
+    def send(self) -> None:
+        """Send a mail to some; whom it must leave out is what was acknowledged before the batch began."""
+        left_out = {email for email in LEFT_OUT if self.must_be_left_out(email)}
+        number = self.happened["asked for"]
+        self.happened["asked for"] += 1
+        to = self.rng.sample(self.addresses, self.rng.randint(1, len(self.addresses)))
+        message = {"to": [{"email": address} for address in to], "subject": "Hi", "text": "Hello."}
+        mails = len(self.bench.provider.mails)
+        assert self.bench.receive(a_queue_message(f"r{number}", message=message)) == []
+        record = self.bench.record(f"r{number}")
+        self.happened["left out"] += record.suppressed
+        if record.status is not Status.SENT:
+            assert record.error is not None
+            assert record.error.code == "recipient_suppressed"
+            self.happened["all left out"] += 1
+            return
+        [mail] = self.bench.provider.mails[mails:]
+        mailed = {address.lower() for address in mail.recipients}
+        assert not mailed & left_out, f"story {self.seed}: {mailed & left_out} mailed again"
+        self.publish(record, mail.recipients)
+
+    def publish(self, record: Any, recipients: tuple[str, ...]) -> None:
+        outcomes = {address: OUTCOMES[next(one for one in OUTCOMES if one.lower() == address.lower())] for address in recipients}
+        events = envelopes(
+            outcomes, request_id=record.request_id, message_id=record.message_id, accepted_at=self.bench.clock.now().timestamp()
+        )
+        for event in events:
+            self.queue += [json.dumps(event)] * self.rng.choice([1, 1, 1, 3])
+
+    def tell(self) -> None:
+        """Hand some events to FeedbackFunction; what it does not acknowledge, or dies of, comes again."""
+        self.bench.clock.advance(timedelta(seconds=2))
+        self.rng.shuffle(self.queue)
+        batch, now = self.queue[:4], self.bench.clock.now()
+        received = [ReceivedEvent(str(number), body, now) for number, body in enumerate(batch)]
+        left = receive_batch(received, self.feedback, AtOnce(), ends_at=now + EVENT_SPAN)
+        for number, body in enumerate(batch):
+            if str(number) not in left and body in self.queue:
+                self.queue.remove(body)
+                self.acknowledge(body)
+
+    def acknowledge(self, body: str) -> None:
+        event = parse_event(body)
+        assert isinstance(event, SesEvent)
+        if event.kind in (EventKind.BOUNCE, EventKind.COMPLAINT):
+            for told in event.recipients:
+                if told.email.lower() in LEFT_OUT:
+                    self.told[told.email.lower()].append(event.at)
+
+    def put(self) -> None:
+        """Suppress an address by hand, often for a moment only: what SES told must outlast it."""
+        ends = self.bench.clock.now() + timedelta(seconds=5) if self.rng.random() < 0.7 else None
+        lists.suppress("acme", Word(self.an_address(), "asked by phone", ends), self.callers)
+        self.happened["put"] += 1
+
+    def lift(self) -> None:
+        with suppress(RequestError):
+            lists.lift_suppression("acme", self.an_address(), self.callers, by=None, why="mailbox is back")
+            self.happened["lifted"] += 1
+
+    def an_address(self) -> str:
+        return self.rng.choice(self.addresses).lower()
+
+    def must_be_left_out(self, email: str) -> bool:
+        """Whether something was acknowledged of an address that happened after it was last lifted, if only by a call that failed."""
+        entry = self.bench.suppressions.entries.get(("acme", email))
+        lifted = entry.lifted.at if entry and entry.lifted else None
+        return any(lifted is None or at > lifted for at in self.told[email])
+
+    def run(self) -> None:
+        """Live through it; at the end every event is acknowledged, and a mail to each address goes out or not as it must."""
+        for _ in range(STEPS):
+            self.act(self.rng.choices([self.send, self.tell, self.put, self.lift], [3, 6, 4, 1])[0])
+        while self.queue:
+            self.tell()
+        for _ in range(3):
+            self.bench.clock.advance(timedelta(seconds=6))  # what was suppressed for a moment is not any more
+            self.send()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_what_bounced_is_not_mailed_again_once_that_was_acknowledged(part: int) -> None:
+    """Whatever dies, fails, comes twice or happens in between."""
+    happened: Counter[str] = Counter()
+    for seed in range(part, STORIES, 4):
+        story = Story(seed)
+        story.run()
+        happened += story.happened
+    print(", ".join(f"{count} {what}" for what, count in sorted(happened.items())))
+    # Or the stories would prove nothing.
+    least = {"left out": 500, "all left out": 100, "died": 300, "failed": 300, "acted in between": 300, "lifted": 50, "put": 100}
+    assert {what: happened[what] for what, number in least.items() if happened[what] < number} == {}
