@@ -114,10 +114,15 @@ class LocalAws:
 
 
 @contextmanager
-def local_aws(directory: Path, front: tuple[str, ...] = ALL_SERVICES, step: Step = lambda _: nullcontext()) -> Iterator[LocalAws]:
+def local_aws(
+    directory: Path,
+    front: tuple[str, ...] = ALL_SERVICES,
+    step: Step = lambda _: nullcontext(),
+    parameters: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[LocalAws]:
     """Run a local AWS on free ports with the stack deployed, until the block ends or this process dies.
 
-    `step` is called with the name of each stage, to show progress.
+    `step` is called with the name of each stage, to show progress; `parameters` are given to the stack beside `stack.PARAMETERS`.
     """
     server = start_server(directory, front=front, with_parent=True)
     try:
@@ -126,7 +131,7 @@ def local_aws(directory: Path, front: tuple[str, ...] = ALL_SERVICES, step: Step
         with step("starting the local AWS"):
             addresses = wait_for_server(directory, server)
         with step("deploying (sam deploy)"):
-            stack = deploy(addresses, template)
+            stack = deploy(addresses, template, parameters)
         yield LocalAws(directory, addresses, stack)
     finally:
         assert server.stdin

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -81,9 +82,10 @@ def build() -> Path:
     return template
 
 
-def deploy(addresses: Addresses, template: Path) -> Stack:
-    """Create or update the stack from a built template."""
-    _sam("deploy", "--template-file", str(template), "--parameter-overrides", *_parameters(), endpoint=addresses.aws)
+def deploy(addresses: Addresses, template: Path, parameters: Mapping[str, str] = MappingProxyType({})) -> Stack:
+    """Create or update the stack from a built template, with parameters beside `PARAMETERS`."""
+    given = [*_parameters(), *(f"{name}={value}" for name, value in parameters.items())]
+    _sam("deploy", "--template-file", str(template), "--parameter-overrides", *given, endpoint=addresses.aws)
     _give_numbers(addresses)
     _give_answers(addresses)
     stack = deployed(addresses)
