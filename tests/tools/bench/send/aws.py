@@ -3,7 +3,8 @@
     python -m tools.bench.send.aws CERTIFICATE
 
 prints its addresses as one line of JSON and serves until its standard input is closed. It checks no signature and no condition: every
-request of the benchmark is new, and only the cost of the calls is measured. `GET /` on the plain HTTP address `control` returns the counts.
+request of the benchmark is new, and only the cost of the calls is measured. `GET /` on the plain HTTP address `control` returns the counts;
+`POST /` there lists suppressed addresses (`Tables.list_addresses`).
 """
 
 import asyncio
@@ -51,11 +52,26 @@ class Tables:
     """DynamoDB's items, and the operations that sending and sweeping use."""
 
     items: dict[tuple[str, ...], Item] = field(default_factory=dict)
+    listed: Item = field(default_factory=dict)
+    """The item of every listed address, but for the address."""
+    addresses: set[str] = field(default_factory=set)
+    """Listed addresses, all of one tenant: of a million of them only the keys are kept."""
     shards: defaultdict[str, deque[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(deque))
     """The keys that stand in the sweep index, in the order in which they came there."""
 
     def _key(self, table: str, item: Item) -> tuple[str, ...]:
         return (table, *(item[name]["S"] for name in KEYS[table]))
+
+    def list_addresses(self, item: Item, pattern: str, step: int, count: int) -> None:
+        """List so many addresses of one tenant, made of every `step`th number, in place of those before; each answers as `item` does."""
+        self.listed, self.addresses = item, {pattern.format(number * step) for number in range(count)}
+
+    def _found(self, key: tuple[str, ...]) -> Item | None:
+        if key in self.items:
+            return self.items[key]
+        if key[0] == "suppressions" and key[2] in self.addresses and self.listed["tenantId"]["S"] == key[1]:
+            return {**self.listed, "email": {"S": key[2]}}
+        return None
 
     def get_item(self, request: Item) -> Item:
         found = self.items.get(self._key(request["TableName"], request["Key"]))
@@ -63,7 +79,7 @@ class Tables:
 
     def batch_get_item(self, request: Item) -> Item:
         found = {
-            table: [self.items[key] for wanted in asked["Keys"] if (key := self._key(table, wanted)) in self.items]
+            table: [item for wanted in asked["Keys"] if (item := self._found(self._key(table, wanted)))]
             for table, asked in request["RequestItems"].items()
         }
         return {"Responses": found, "UnprocessedKeys": {}}
@@ -172,7 +188,9 @@ class Aws:
     def events(self, _: str, body: bytes) -> Item:
         return {"FailedEntryCount": 0, "Entries": [{"EventId": "e"} for _ in json.loads(body)["Entries"]]}
 
-    def control(self, *_: object) -> Item:
+    def control(self, _: str, body: bytes) -> Item:
+        if body:
+            self.tables.list_addresses(**json.loads(body))
         statuses = Counter(item["status"]["S"] for key, item in self.tables.items.items() if key[0] == "messages")
         return {**self.counts, **{f"status.{status}": n for status, n in statuses.items()}}
 

@@ -9,7 +9,9 @@ CASES = (
     ("no list", {"recipients": 1, "listed": 0}),
     ("10 suppressed, 1 recipient a message", {"recipients": 1, "listed": 10}),
     ("10 000 suppressed, 1 recipient a message", {"recipients": 1, "listed": 10_000}),
+    ("1 000 000 suppressed, 1 recipient a message", {"recipients": 1, "listed": 1_000_000}),
     ("10 000 suppressed, 50 recipients a message", {"recipients": 50, "listed": 10_000}),
+    ("1 000 000 suppressed, 50 recipients a message", {"recipients": 50, "listed": 1_000_000}),
 )
 
 

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import urllib3
 
 from mailer import wiring
+from mailer.adapters.dynamodb.suppressions_table import to_item
 from mailer.domain.changes import Request
 from mailer.domain.message import parse_request
 from mailer.domain.suppressions import Entry, Reason, Suppression
@@ -29,7 +30,7 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 def look_ups(*, recipients: int, listed: int) -> dict[str, float]:
     """Measure batches after one to warm up; return the CPU per message and the wall time per batch, in seconds, and the calls per batch."""
     deps = Mock(suppressions=wiring.suppressions_table(), workers=wiring.workers())
-    list(deps.workers.map(_suppress, range(listed)))
+    _list(listed)
     rows = {"acme": a_provider(has_suppressions=bool(listed))}
     jobs = [_job(number, recipients) for number in range(BATCH)]
 
@@ -48,9 +49,12 @@ def look_ups(*, recipients: int, listed: int) -> dict[str, float]:
     }
 
 
-def _suppress(number: int) -> None:
-    suppression = Suppression(reason=Reason.HARD_BOUNCE, at=NOW, request_id=f"earlier-{number}")
-    wiring.suppressions_table().replace(Entry(tenant_id="acme", email=_address(number * 10), suppression=suppression))
+def _list(count: int) -> None:
+    """Have the fake list so many addresses: every tenth, so that a tenth of a batch is suppressed."""
+    suppression = Suppression(reason=Reason.HARD_BOUNCE, at=NOW, request_id="earlier")
+    item = to_item(Entry(tenant_id="acme", email=_address(0), suppression=suppression))
+    wanted = {"item": item, "pattern": "somebody-{}@example.com", "step": 10, "count": count}
+    assert urllib3.request("POST", os.environ["CONTROL"], json=wanted, timeout=60).status == 200
 
 
 def _address(number: int) -> str:
