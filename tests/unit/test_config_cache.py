@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from mailer.adapters.providers.cache_keys import ASK_AGAIN_AFTER, GOOD_FOR, CacheKeys
-from mailer.adapters.providers.config_cache import _OVERHEAD, KMS_GOOD_FOR, SHARED_FOR, ConfigCache
+from mailer.adapters.providers.config_cache import _OVERHEAD, CHECK_AGAIN_AFTER, CHECK_BEFORE, KMS_GOOD_FOR, SHARED_FOR, ConfigCache
 from mailer.adapters.providers.provider_factory import KEPT_FOR
 from mailer.adapters.providers.shared_cache import SharedCache
 from mailer.adapters.sealed_entry import SealedEntry
@@ -126,7 +126,7 @@ def test_kms_decrypts_a_config_once_while_it_keeps_answering(stack: Stack) -> No
         stack.clock.time = NOON + timedelta(minutes=minute)
         for tenant_id, row in rows:
             assert sandbox.open(tenant_id, row).plaintext == stack.kms.texts[row.ciphertext]
-    assert len(stack.kms.decrypted) == 50 + 120 // 4 - 1
+    assert len(stack.kms.decrypted) == 50 + 120 // 3 - 1
 
 
 def test_a_key_that_kms_no_longer_gives_stops_working_within_five_minutes(stack: Stack) -> None:
@@ -143,6 +143,27 @@ def test_a_key_that_kms_no_longer_gives_stops_working_within_five_minutes(stack:
         with pytest.raises(DependencyError):
             sandbox.open(tenant_id, row)
     assert timedelta(minutes=5) >= KMS_GOOD_FOR + KEPT_FOR
+
+
+def test_a_kms_that_fails_for_a_moment_defers_no_mail(stack: Stack) -> None:
+    """It is asked a minute before it has to answer, now and then and by one mail, while the others go out."""
+    sandbox, rows = stack.warm(), [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(20)]
+    for tenant_id, row in rows:
+        sandbox.open(tenant_id, row)
+    stack.kms.decrypted.clear()
+    stack.kms.fails = True
+    for seconds in range(180, 240):
+        stack.clock.time = NOON + timedelta(seconds=seconds)
+        for tenant_id, row in rows:
+            assert sandbox.open(tenant_id, row).plaintext
+    assert len(stack.kms.decrypted) == 60 // 15
+    stack.kms.fails = False
+    sandbox.open(*rows[0])
+    stack.clock.time += CHECK_AGAIN_AFTER
+    sandbox.open(*rows[0])
+    stack.kms.fails = True
+    stack.clock.time += KMS_GOOD_FOR - CHECK_BEFORE - timedelta(seconds=1)
+    assert not sandbox.open(*rows[1]).by_kms
 
 
 def test_the_key_of_the_cache_is_asked_for_again_too(stack: Stack) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GOOD_FOR = timedelta(minutes=4)
 """How long a process has a key before it asks KMS again."""
 
+RENEW_BEFORE = timedelta(minutes=1)
+"""How long before that one thread asks already: if KMS fails for some seconds, the cache is used all the same."""
+
 ASK_AGAIN_AFTER = timedelta(seconds=5)
 """While KMS does not answer, the mails of a batch do not each wait for it."""
 
@@ -64,7 +67,7 @@ class CacheKeys:
 
     def _key(self, name: str) -> AESGCM:
         good_until = self._now() + GOOD_FOR
-        return self._keys.get(name, lambda: AESGCM(self._ask(name)), lambda _: good_until)
+        return self._keys.get(name, lambda: AESGCM(self._ask(name)), lambda _: good_until, lambda _: good_until - RENEW_BEFORE)
 
     def _ask(self, name: str) -> bytes:
         if self._failed_until and self._now() < self._failed_until:

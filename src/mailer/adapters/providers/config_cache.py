@@ -29,6 +29,12 @@ from mailer.ports import ConfigCipher
 KMS_GOOD_FOR = timedelta(minutes=4)
 """How long after KMS decrypted a config others are taken from the cache."""
 
+CHECK_BEFORE = timedelta(minutes=1)
+"""How long before that end one thread has KMS decrypt again: if KMS fails for some seconds, no mail is deferred."""
+
+CHECK_AGAIN_AFTER = timedelta(seconds=15)
+"""How soon that is tried again."""
+
 SHARED_FOR = timedelta(hours=1)
 """How long a role's config is shared."""
 
@@ -90,17 +96,25 @@ class ConfigCache:
         self._report = report
         self._own_key = f"sandbox {secrets.token_hex(16)}"
         self._sealed: SingleFlightCache[bytes, bytes] = SingleFlightCache(size, now, lambda _, sealed: len(sealed) + _OVERHEAD)
-        self._good_until = datetime.min.replace(tzinfo=UTC)
+        self._good_until = self._check_at = datetime.min.replace(tzinfo=UTC)
         self._is_first = True
 
     def open(self, tenant_id: str, config: StoredConfig) -> OpenedConfig:
         """See `ConfigReader.open`."""
         context = _context(tenant_id, config)
         now = self._now()
-        if now < self._good_until and (plaintext := self._cached(tenant_id, config, context)) is not None:
-            return OpenedConfig(plaintext, by_kms=False)
-        plaintext = self._cipher.decrypt(tenant_id, config.provider, config.version, config.ciphertext)
-        self._good_until = now + KMS_GOOD_FOR
+        cached = self._cached(tenant_id, config, context) if now < self._good_until else None
+        if cached is not None and now < self._check_at:
+            return OpenedConfig(cached, by_kms=False)
+        self._check_at = now + CHECK_AGAIN_AFTER  # the other threads go on with what is cached
+        try:
+            plaintext = self._cipher.decrypt(tenant_id, config.provider, config.version, config.ciphertext)
+        except DependencyError as failure:
+            if cached is None:
+                raise
+            self._report("check that KMS still decrypts", tenant_id, failure)
+            return OpenedConfig(cached, by_kms=True)
+        self._good_until, self._check_at = now + KMS_GOOD_FOR, now + KMS_GOOD_FOR - CHECK_BEFORE
         if self._is_first:  # a cold start waits for one call of KMS, not for two
             self._is_first = False
         else:
