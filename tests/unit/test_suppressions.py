@@ -266,6 +266,13 @@ def test_much_mail_under_way_does_not_make_an_entry_grow() -> None:
     assert "early" in after(soft("early", NOON - DAY), entry=many).soft_bounces
 
 
+def test_a_suppression_whose_soft_bounces_are_not_known_stands() -> None:
+    """Its count was not kept with it, as by an earlier version: nothing can show that it was wrong."""
+    told = Suppression(reason=Reason.SOFT_BOUNCES, at=NOON, request_id="r4")
+    entry = after(soft("r5", NOON + DAY), delivery(NOON + 2 * DAY), entry=replace(BLANK, suppression=told))
+    assert entry.suppression == told
+
+
 def test_soft_bounces_after_a_lifting_count_among_themselves() -> None:
     """The lifting was asked for while they came; those before it do not count."""
     lifted = lift(after(*softs(2 * SOFT_BOUNCES)), Lifting(NOON + 4.5 * DAY, None, None))

@@ -10,7 +10,7 @@ from mailer.domain.errors import ErrorInfo
 from mailer.domain.facts import RecipientStatus
 from mailer.domain.moments import rfc3339
 from mailer.domain.provider import Provider, ProviderStatus, StoredConfig
-from mailer.domain.suppressions import Entry, digest
+from mailer.domain.suppressions import Entry, Suppression, digest
 
 VERSION = "1"
 """Version of the details: raised when a field changes its meaning or is removed, not when one is added."""
@@ -162,8 +162,9 @@ def suppression_changed(event_id: str, old: Entry | None, new: Entry) -> Event |
     suppression = new.suppression or before
     if suppression is None or new.suppression == before:
         return None
-    lifting = new.lifted if new.suppression is None else None
-    at, principal = (lifting.at, lifting.by) if lifting else (suppression.at, suppression.by)
+    at, principal = suppression.at, suppression.by
+    if new.suppression is None:
+        at, principal = _lifted(old, new, suppression)
     detail = {
         "version": VERSION,
         "id": event_id,
@@ -177,6 +178,13 @@ def suppression_changed(event_id: str, old: Entry | None, new: Entry) -> Event |
         "principal": principal,
     }
     return Event(id=event_id, detail_type="Suppression Changed", at=at, detail=detail)
+
+
+def _lifted(old: Entry | None, new: Entry, suppression: Suppression) -> tuple[datetime, str | None]:
+    """Return when a suppression was lifted and by whom: by a call, or by nobody, as a delivery that was told late had come before it."""
+    if new.lifted and (old is None or new.lifted != old.lifted):
+        return new.lifted.at, new.lifted.by
+    return max(suppression.at, new.delivered_at or suppression.at), None
 
 
 def what_changed(old: Provider | None, new: Provider) -> ProviderChange | None:

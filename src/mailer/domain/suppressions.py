@@ -271,7 +271,7 @@ def _counted(entry: Entry, report: Report) -> Entry:
 
 def _recounted(entry: Entry, soft_bounces: Mapping[str, datetime]) -> Entry:
     """Replace the soft bounces, and what followed from those before."""
-    if entry.told_by_ses is not None and entry.told_by_ses.reason is Reason.SOFT_BOUNCES:
+    if entry.told_by_ses is not None and entry.told_by_ses == _of_soft_bounces(entry.soft_bounces):
         word = entry.suppression if entry.suppression and entry.suppression.reason is Reason.MANUAL else None
         entry = replace(entry, suppression=word, told=None)
     entry = replace(entry, soft_bounces=soft_bounces)
