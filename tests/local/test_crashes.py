@@ -24,7 +24,7 @@ def body(tenant: Tenant) -> str:
 def handle(env: dict[str, str], body: str, receives: int = 1) -> Any:
     """Let a worker handle a batch of one to its end."""
     with worker.start(worker.handle, worker.sqs_event(body, receives=receives), env=env) as process:
-        return process.told(60)
+        return process.next_result(60)
 
 
 def kill_while(aws: LocalAws, env: dict[str, str], body: str, fault: int) -> None:

@@ -1,4 +1,4 @@
-"""A storm's judge: what it must not overlook."""
+"""The verdict of a storm finds every violation."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,14 +9,14 @@ import pytest
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo
 from tools.local_aws.control import SeenRequest, SentMail
-from tools.storm.mail import Asked
-from tools.storm.verdict import Group, Verdict, judge, met, struck
+from tools.storm.requests import PlannedRequest
+from tools.storm.verdict import Group, Verdict, hit_by_faults, judge, overlapping
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ASKED = Asked("acme", "storm-000001", "hold", copies=1, is_withdrawn=False, send_at=None)
+PLANNED = PlannedRequest("acme", "storm-000001", "hold", copies=1, is_cancelled=False, send_at=None)
 RECORD = Delivery(
     tenant_id="acme",
-    request_id=ASKED.request_id,
+    request_id=PLANNED.request_id,
     status=Status.SENT,
     content_hash="sha256-v1:1",
     created_at=NOON,
@@ -31,14 +31,18 @@ AGAIN = replace(MAIL, number=2, message_id="m-2")
 
 
 def ruling(
-    record: Delivery | None, *mails: SentMail, asked: Asked = ASKED, cancel_answer: int | None = None, excused: set[str] | None = None
+    record: Delivery | None,
+    *mails: SentMail,
+    planned: PlannedRequest = PLANNED,
+    cancel_answer: int | None = None,
+    excused: set[str] | None = None,
 ) -> Verdict:
     records = {record.request_id: record} if record else {}
-    return judge([asked], records, mails, {asked.request_id: cancel_answer} if cancel_answer else {}, excused or set())
+    return judge([planned], records, mails, {planned.request_id: cancel_answer} if cancel_answer else {}, excused or set())
 
 
-def test_a_request_that_was_sent_once_is_well() -> None:
-    """As it is with almost all of them."""
+def test_a_request_sent_once_is_clean() -> None:
+    """The usual case."""
     verdict = ruling(RECORD, MAIL)
     assert verdict.is_clean
     assert (verdict.accepted, verdict.resent, verdict.ends) == (1, 0, {"sent": 1})
@@ -48,16 +52,16 @@ def test_a_request_that_was_sent_once_is_well() -> None:
     "record", [None, replace(RECORD, status=Status.SENDING), replace(RECORD, status=Status.UNKNOWN, on_unknown="resend"), RECORD]
 )
 def test_without_an_end_or_without_its_mail_it_is_lost(record: Delivery | None) -> None:
-    """No record, an open one, an `unknown` that is still to be sent again, a `sent` that SES knows nothing of."""
-    assert ruling(record).lost == [ASKED.request_id]
+    """No record, an open one, an `unknown` before its resend, a `sent` without a mail at SES."""
+    assert ruling(record).lost == [PLANNED.request_id]
 
 
-def test_a_second_mail_is_one_too_many() -> None:
-    """Unless the caller allows it, and no more often than it was tried."""
-    assert ruling(RECORD, MAIL, AGAIN).doubled == [ASKED.request_id]
-    asked = replace(ASKED, on_unknown="resend")
-    assert ruling(replace(RECORD, on_unknown="resend"), MAIL, AGAIN, asked=asked).doubled == [ASKED.request_id]
-    allowed = ruling(replace(RECORD, on_unknown="resend", attempt=2), MAIL, AGAIN, asked=asked)
+def test_a_second_mail_is_a_violation() -> None:
+    """Unless onUnknown is resend, and no more often than attempted."""
+    assert ruling(RECORD, MAIL, AGAIN).doubled == [PLANNED.request_id]
+    planned = replace(PLANNED, on_unknown="resend")
+    assert ruling(replace(RECORD, on_unknown="resend"), MAIL, AGAIN, planned=planned).doubled == [PLANNED.request_id]
+    allowed = ruling(replace(RECORD, on_unknown="resend", attempt=2), MAIL, AGAIN, planned=planned)
     assert (allowed.doubled, allowed.resent) == ([], 1)
 
 
@@ -73,51 +77,51 @@ def test_a_second_mail_is_one_too_many() -> None:
         (Status.UNKNOWN, [], 200),
     ],
 )
-def test_an_end_that_belies_what_happened_is_wrong(status: Status, mails: list[SentMail], cancel_answer: int | None) -> None:
-    """Failed though nothing was wrong with it, cancelled but sent or never withdrawn, withdrawn but not cancelled, another mail's id."""
-    assert ruling(replace(RECORD, status=status), *mails, cancel_answer=cancel_answer).wrong == [ASKED.request_id]
+def test_a_status_that_contradicts_the_mails_is_wrong(status: Status, mails: list[SentMail], cancel_answer: int | None) -> None:
+    """Failed although valid, cancelled but sent or without a cancel call, sent in spite of a successful cancel, another mail's id."""
+    assert ruling(replace(RECORD, status=status), *mails, cancel_answer=cancel_answer).wrong == [PLANNED.request_id]
 
 
-def test_a_withdrawn_request_is_well() -> None:
-    """Cancelled on its caller's word, and SES has no mail of it."""
+def test_a_cancelled_request_is_clean() -> None:
+    """Cancelled by its caller, without a mail at SES."""
     assert ruling(replace(RECORD, status=Status.CANCELLED), cancel_answer=200).is_clean
 
 
 def test_an_unknown_needs_an_excuse() -> None:
-    """A worker that died with it, or a fault on its way to SES or on the record of the result."""
+    """A worker terminated with it, or a fault of its SES call or of the write of its result."""
     unknown = replace(RECORD, status=Status.UNKNOWN, error=ErrorInfo("outcome_unknown", "lost"))
-    assert ruling(unknown).unexplained == [ASKED.request_id]
-    assert ruling(unknown, excused={ASKED.request_id}).is_clean
+    assert ruling(unknown).unexplained == [PLANNED.request_id]
+    assert ruling(unknown, excused={PLANNED.request_id}).is_clean
 
 
-def test_what_ses_told_of_may_not_stay_unknown() -> None:
-    """A mail that it accepted, of a tenant whose events come back; of another tenant, and without a mail, nobody can know."""
+def test_a_mail_with_feedback_may_not_stay_unknown() -> None:
+    """If SES accepted it; without feedback or without a mail it may."""
     unknown = replace(RECORD, status=Status.UNKNOWN, error=ErrorInfo("outcome_unknown", "lost"))
-    records = {ASKED.request_id: unknown}
+    records = {PLANNED.request_id: unknown}
     verdicts = [
-        judge([ASKED], records, mails, {}, {ASKED.request_id}, told)
+        judge([PLANNED], records, mails, {}, {PLANNED.request_id}, told)
         for mails, told in (([MAIL], {"acme"}), ([MAIL], {"b"}), ([], {"acme"}))
     ]
-    assert [(verdict.unsettled, verdict.is_clean) for verdict in verdicts] == [([ASKED.request_id], False), ([], True), ([], True)]
+    assert [(verdict.unresolved, verdict.is_clean) for verdict in verdicts] == [([PLANNED.request_id], False), ([], True), ([], True)]
 
 
-def test_tenants_whose_events_come_back_are_counted_apart() -> None:
-    """To compare how many mails went out twice."""
-    other = replace(ASKED, tenant_id="globex", request_id="storm-000002", on_unknown="resend")
-    records = {ASKED.request_id: RECORD, other.request_id: replace(RECORD, request_id=other.request_id, attempt=2)}
+def test_tenants_with_feedback_are_counted_separately() -> None:
+    """To compare how many mails are sent twice."""
+    other = replace(PLANNED, tenant_id="globex", request_id="storm-000002", on_unknown="resend")
+    records = {PLANNED.request_id: RECORD, other.request_id: replace(RECORD, request_id=other.request_id, attempt=2)}
     theirs = [replace(mail, destinations=["storm-000002@customer.example"]) for mail in (MAIL, AGAIN)]
-    verdict = judge([ASKED, other], records, [MAIL, *theirs], {}, set(), {"acme"})
-    assert (verdict.told, verdict.untold) == (Group(requests=1, accepted=1), Group(requests=1, accepted=2, resent=1))
+    verdict = judge([PLANNED, other], records, [MAIL, *theirs], {}, set(), {"acme"})
+    assert (verdict.with_feedback, verdict.without_feedback) == (Group(requests=1, accepted=1), Group(requests=1, accepted=2, resent=1))
 
 
-def test_a_fault_excuses_those_alone_whose_call_it_hit_in_the_window() -> None:
-    """Not one on another call, and not one on another request's."""
+def test_a_fault_excuses_only_the_requests_of_calls_in_the_window() -> None:
+    """Not those of another operation, nor of a call without a fault."""
     call = SeenRequest(1, 0.0, "ses", "POST", "/", "SendRawEmail", "AKIA", "1", 1, "reset", 0, [7], ["storm-000001"])
     others = [replace(call, faults=[], marks=["storm-000002"]), replace(call, operation="GetItem", marks=["storm-000003"])]
-    assert struck([call, *others]) == {"storm-000001"}
+    assert hit_by_faults([call, *others]) == {"storm-000001"}
 
 
-def test_an_outage_excuses_those_alone_who_were_under_way() -> None:
-    """In whose hands they were before or after it does not count."""
+def test_an_outage_excuses_only_requests_in_progress() -> None:
+    """Not those processed before or after it."""
     spans = {"before": [(0.0, 1.0)], "during": [(5.0, 6.0)], "into": [(0.0, 1.0), (2.0, 4.5)], "after": [(8.0, 9.0)]}
-    assert met(spans, [(4.0, 7.0)]) == {"during", "into"}
+    assert overlapping(spans, [(4.0, 7.0)]) == {"during", "into"}

@@ -26,7 +26,7 @@ HIDDEN = 60
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """What is sent: each tenant's mails at once, each to so many recipients."""
+    """Parameters of a flood: each tenant's mails are sent at once."""
 
     tenants: int
     mails: int
@@ -34,11 +34,11 @@ class Flood:
 
     @property
     def seconds(self) -> float:
-        """How long an account needs for its mails, from the first to the last."""
+        """Return how long an account needs for its mails, from the first to the last."""
         return (self.mails - 1) * self.recipients / RATE
 
     def send(self, aws: LocalAws) -> list[Tenant]:
-        """Open the accounts, and put everything on the queue, tenant by tenant."""
+        """Create the accounts, and enqueue all mails, tenant by tenant."""
         tenants = [limited_tenant(aws) for _ in range(self.tenants)]
         for tenant in tenants:
             enqueue(aws, tenant.tenant_id, self.mails, self.recipients)
@@ -46,7 +46,7 @@ class Flood:
 
 
 def limited_tenant(aws: LocalAws) -> Tenant:
-    """Make an active tenant whose account SES holds to RATE, as its config tells."""
+    """Create an active tenant whose account SES limits to RATE, as in its config."""
     tenant = aws.tenants.open()
     activate(aws, tenant.tenant_id, tenant)
     aws.control.limit(tenant.account, max_send_rate=RATE)
@@ -54,14 +54,14 @@ def limited_tenant(aws: LocalAws) -> Tenant:
 
 
 def activate(aws: LocalAws, tenant_id: str, account: Tenant) -> None:
-    """Let a tenant send through an account."""
+    """Store and verify a config of a tenant for an account."""
     stored = aws.api.put_provider(tenant_id, account.provider(maxSendRate=RATE))
     verified = aws.api.verify(tenant_id)
     assert (stored.status, verified.status) == (200, 200), (stored.body, verified.body)
 
 
 def enqueue(aws: LocalAws, tenant_id: str, mails: int, recipients: int) -> None:
-    """Put mails on the queue as a producer does, in the tenant's message group."""
+    """Enqueue mails as a producer does, in the tenant's message group."""
     entries = [_entry(tenant_id, number, recipients) for number in range(mails)]
     for start in range(0, mails, 10):
         answer = aws.client("sqs").send_message_batch(QueueUrl=aws.stack.outputs["SendQueueUrl"], Entries=entries[start : start + 10])
@@ -70,7 +70,7 @@ def enqueue(aws: LocalAws, tenant_id: str, mails: int, recipients: int) -> None:
 
 @contextmanager
 def pollers(aws: LocalAws, count: int) -> Iterator[None]:
-    """Take the queue over from the emulator's poller, which comes by when it finds the time: a slot is missed by a second and a bit."""
+    """Replace the emulator's poller, which polls too irregularly: a slot is forfeited after about a second."""
     env = worker.environment(aws, "SendFunction")
     _operate("pause", env)
     try:
@@ -84,16 +84,16 @@ def pollers(aws: LocalAws, count: int) -> Iterator[None]:
 
 
 def _drain(poller: Worker) -> None:
-    """Take what a poller tells, for it would wait for that, until it is killed."""
+    """Read a poller's results until it is killed; it would block otherwise."""
     with suppress(EOFError, OSError):
         while True:
             with suppress(TimeoutError):
-                poller.told(WAIT)
+                poller.next_result(WAIT)
 
 
 def _operate(command: str, env: dict[str, str]) -> None:
     with worker.start(worker.operate, command, env=env) as operator:
-        assert operator.told(WAIT) == 0
+        assert operator.next_result(WAIT) == 0
 
 
 def _entry(tenant_id: str, number: int, recipients: int) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _entry(tenant_id: str, number: int, recipients: int) -> dict[str, Any]:
 
 
 def flooded(aws: LocalAws, account: str, mails: int, seconds: float, *, tenants: int = 1) -> Sequence[SentMail]:
-    """Return an account's mails of the flood as soon as there are so many, or what there is when the time is over."""
+    """Return an account's mails of the flood as soon as there are `mails`, or those accepted before the timeout."""
     ends_at, at_least = time.monotonic() + seconds, mails + tenants  # each tenant was verified by one
     found: Sequence[SentMail] = ()
     while len(found) < at_least and (left := ends_at - time.monotonic()) > 0:
@@ -117,5 +117,5 @@ def rate(mails: Sequence[SentMail]) -> float:
 
 
 def throttles(aws: LocalAws, account: str) -> int:
-    """Count the sends that SES refused."""
+    """Return the number of sends that SES throttled."""
     return len(aws.control.requests(service="ses", operation="SendRawEmail", account=account, status=400))

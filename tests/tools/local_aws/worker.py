@@ -1,11 +1,11 @@
-"""A function in a process of its own that may be killed at any moment: the real handler, the real environment, the local AWS.
+"""A function in its own process, which may be killed at any moment: the real handler and environment on the local AWS.
 
     process = worker.start(worker.handle, sqs_event(body), env=environment(aws, "SendFunction"))
-    process.told(60.0)          what the function answered
+    process.next_result(60.0)   the function's return value
     process.kill()              kill -9
 
-Processes are forked off one that has imported everything, and importing opens nothing: a killed worker is replaced within milliseconds
-by one as new as any. MiniStack's own workers cannot be killed without taking the server's books along.
+Processes are forked from one that has imported everything, and imports open no connections: a killed worker is replaced by a new one
+within milliseconds. MiniStack's own workers cannot be killed without damaging the server's state.
 """
 
 import contextlib
@@ -38,32 +38,32 @@ from tools.local_aws.server import NO_OWN_SETUP, PLATFORM, ROOT, endpoints
 from tools.local_aws.stack import platform_session
 
 BATCH = 10
-"""Messages of one ReceiveMessage (SQS's limit)."""
+"""Messages per ReceiveMessage (SQS's limit)."""
 
 SWEEP = timedelta(seconds=1)
-"""Between two runs of the sweeper, a minute on AWS."""
+"""Interval between two runs of the sweeper; a minute on AWS."""
 
-Tell = Callable[[Any], None]
+Publish = Callable[[Any], None]
 Work = Callable[..., None]
 
 
 # -- the processes -------------------------------------------------------------------------------------------------------
 
 _FORKS = multiprocessing.get_context("forkserver")
-# What wiring imports only where it is built.
+# Modules that wiring imports lazily.
 _FORKS.set_forkserver_preload(
     [__name__, "mailer.adapters.providers.acting", "mailer.adapters.providers.encryption", "mailer.adapters.providers.provider_factory"]
 )
 
 
 class Worker:
-    """A running process, and what it tells."""
+    """A running process and its results."""
 
     def __init__(self, work: Work, arguments: Sequence[Any], env: Mapping[str, str], log: Path | None) -> None:
-        self._told, tells = _FORKS.Pipe(duplex=False)
-        self._process = _FORKS.Process(target=_be, args=(work, arguments, dict(env), log or Path(os.devnull), tells), daemon=True)
+        self._results, connection = _FORKS.Pipe(duplex=False)
+        self._process = _FORKS.Process(target=_run, args=(work, arguments, dict(env), log or Path(os.devnull), connection), daemon=True)
         self._process.start()
-        tells.close()
+        connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -71,42 +71,42 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def told(self, seconds: float) -> Any:
-        """Return the next thing that it tells.
+    def next_result(self, seconds: float) -> Any:
+        """Return its next result.
 
         Raises:
-            TimeoutError: it told nothing in time.
-            EOFError: it is dead.
+            TimeoutError: it sent none in time.
+            EOFError: it has ended.
         """
-        if not self._told.poll(seconds):
+        if not self._results.poll(seconds):
             raise TimeoutError(f"nothing in {seconds} s")
         try:
-            return self._told.recv()
-        except OSError:  # killed in the middle of a word
+            return self._results.recv()
+        except OSError:  # killed while writing
             raise EOFError from None
 
     def kill(self) -> None:
-        """End it as nothing can prevent, and wait until it is gone."""
+        """Kill it with SIGKILL, and wait for its end."""
         self._process.kill()
         self._process.join()
 
 
 def start(work: Work, *arguments: Any, env: Mapping[str, str], log: Path | None = None) -> Worker:
-    """Start one of the works below; `log` takes what it prints."""
+    """Start one of the tasks below; its output goes to `log`."""
     return Worker(work, arguments, env, log)
 
 
-def _be(work: Work, arguments: Sequence[Any], env: Mapping[str, str], log: Path, tells: Connection) -> None:
+def _run(work: Work, arguments: Sequence[Any], env: Mapping[str, str], log: Path, connection: Connection) -> None:
     os.environ.clear()
     os.environ.update(env)
     with log.open("ab") as file:
         for standard in (1, 2):
             os.dup2(file.fileno(), standard)
-    work(tells.send, *arguments)
+    work(connection.send, *arguments)
 
 
 def environment(aws: LocalAws, function: str, **more: str) -> dict[str, str]:
-    """Return the environment of a deployed function, for a process on this machine; its calls pass the fault proxies."""
+    """Return the environment of a deployed function, for a local process; its calls go through the fault proxies."""
     name = aws.stack.function_name(aws.addresses.aws, function)
     variables = aws.client("lambda").get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     local = {"AWS_ENDPOINT_URL": aws.addresses.aws, **endpoints(aws.addresses.services)}
@@ -115,7 +115,7 @@ def environment(aws: LocalAws, function: str, **more: str) -> dict[str, str]:
 
 
 def session_of(aws: LocalAws, function: str) -> dict[str, str]:
-    """Return credentials of a function's role, as variables of a process: what trusts that role trusts them."""
+    """Return credentials of a function's role, as environment variables."""
     name = aws.stack.function_name(aws.addresses.aws, function)
     role = aws.client("lambda").get_function_configuration(FunctionName=name)["Role"]
     begun = aws.client("sts").assume_role(RoleArn=role, RoleSessionName=function)["Credentials"]
@@ -131,21 +131,21 @@ def session_of(aws: LocalAws, function: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How time passes for the records and on the queue; the wire's timeouts stay what they are.
+    """Speed of the records' and the queue's clock; network timeouts are not affected.
 
-    A record waits up to two and a half minutes for its worker to be dead; a storm of one minute lets them pass faster.
+    A record waits up to two and a half minutes until its worker counts as dead, too long for a storm of one minute.
     """
 
     speed: float = 1.0
     began: float = 0.0
-    """When it was the same time everywhere, in seconds of the machine's clock."""
+    """Time at which all clocks were equal, in seconds of the machine's clock."""
     skew: float = 0.0
     """Seconds by which this worker's clock is ahead."""
 
 
 @dataclass(frozen=True)
 class PacedClock(SystemClock):
-    """`ports.Clock` at a pace."""
+    """`ports.Clock` with a pace."""
 
     pace: Pace
 
@@ -158,7 +158,7 @@ class PacedClock(SystemClock):
 
 
 class PacedQueue(SqsSendQueue):
-    """`ports.SendQueue` whose delays pass at a pace."""
+    """`ports.SendQueue` with delays scaled by a pace."""
 
     speed = 1.0
 
@@ -168,7 +168,7 @@ class PacedQueue(SqsSendQueue):
 
 @contextlib.contextmanager
 def paced(pace: Pace) -> Any:
-    """Let what wiring builds live at a pace."""
+    """Patch wiring to use the clock and queue of a pace."""
 
     @cache
     def queue() -> PacedQueue:
@@ -182,7 +182,7 @@ def paced(pace: Pace) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What Lambda tells of an invocation."""
+    """Lambda's context of an invocation."""
 
     seconds: float
     speed: float = 1.0
@@ -194,7 +194,7 @@ class Context:
 
 @contextlib.contextmanager
 def invocation(pace: Pace) -> Any:
-    """Give an invocation its context, and kill the process when its time is over, as Lambda does."""
+    """Yield the context of an invocation, and kill the process at its timeout, as Lambda does."""
     seconds = settings().send_timeout_seconds
     signal.setitimer(signal.ITIMER_REAL, seconds / pace.speed)
     try:
@@ -203,34 +203,34 @@ def invocation(pace: Pace) -> Any:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-# -- what they do --------------------------------------------------------------------------------------------------------
+# -- tasks --------------------------------------------------------------------------------------------------------
 
 
-def handle(publish: Tell, event: Mapping[str, Any]) -> None:
-    """Let SendFunction handle one event, and tell its answer."""
+def handle(publish: Publish, event: Mapping[str, Any]) -> None:
+    """Invoke SendFunction with one event; publish its return value."""
     with invocation(Pace()) as context:
         publish(send(event, context))
 
 
-def operate(publish: Tell, *arguments: str) -> None:
-    """Run an operator's command, and tell its exit code."""
+def operate(publish: Publish, *arguments: str) -> None:
+    """Run an operator's command; publish its exit code."""
     publish(operate_main(arguments))
 
 
-def redrive(publish: Tell, hidden: int) -> None:
-    """Let an operator put back all dead letters, and tell the exit code; one whose receipt is lost is seen again after `hidden` seconds."""
+def redrive(publish: Publish, hidden: int) -> None:
+    """Redrive all dead letters; publish the exit code. One whose receipt is lost is visible again after `hidden` seconds."""
     with patch.object(dead_letters, "_HIDDEN_SECONDS", hidden):
         publish(operate_main(("dlq", "redrive")))
 
 
-def verify(publish: Tell, tenant_id: str) -> None:
-    """Let ProvidersFunction answer `POST …/provider/verify`, and tell status, media type and body."""
+def verify(publish: Publish, tenant_id: str) -> None:
+    """Call `POST …/provider/verify` of ProvidersFunction; publish status, media type and body."""
     got = api_calls.call(providers, api_calls.event("provider-verify"), tenant=tenant_id)
     publish((got.status, got.headers["Content-Type"], got.json))
 
 
-def sweep_on(publish: Tell, pace: Pace) -> None:
-    """Let SweepFunction run again and again."""
+def sweep_forever(publish: Publish, pace: Pace) -> None:
+    """Run SweepFunction in a loop."""
     with paced(pace):
         while True:
             publish([])
@@ -239,12 +239,12 @@ def sweep_on(publish: Tell, pace: Pace) -> None:
             time.sleep(SWEEP / timedelta(seconds=1))
 
 
-def poll(publish: Tell, pace: Pace, hidden: int) -> None:
-    """Take batches off the queue as Lambda's poller does, and tell which messages a batch holds before and after SendFunction got it.
+def poll(publish: Publish, pace: Pace, hidden: int) -> None:
+    """Receive batches as Lambda's poller does; publish the bodies in progress before and after SendFunction handles a batch.
 
-    What is received is hidden from others for `hidden` seconds.
+    `hidden` is the visibility timeout in seconds.
     """
-    # The poller is Lambda's, not ours: it meets no fault.
+    # The poller is Lambda's, so it has no faults.
     sqs = platform_session().client("sqs", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     url = os.environ["SEND_QUEUE_URL"]
     asked: Any = {"MaxNumberOfMessages": BATCH, "WaitTimeSeconds": 1, "VisibilityTimeout": hidden}
@@ -260,13 +260,13 @@ def poll(publish: Tell, pace: Pace, hidden: int) -> None:
             kept = {failure["itemIdentifier"] for failure in failed}
             for message in messages:
                 if message["MessageId"] not in kept:
-                    with contextlib.suppress(sqs.exceptions.ReceiptHandleIsInvalid):  # it has been handed out to another meanwhile
+                    with contextlib.suppress(sqs.exceptions.ReceiptHandleIsInvalid):  # it was delivered again meanwhile
                         sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
             publish([])
 
 
 def _record(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a message as the event source does."""
+    """Return a message as a record of a Lambda event."""
     attributes = message.get("MessageAttributes", {})
     return {
         "messageId": message["MessageId"],
@@ -277,7 +277,7 @@ def _record(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sqs_event(*bodies: str, receives: int = 1) -> dict[str, Any]:
-    """Make the event of a batch, as SQS gives it to a function."""
+    """Return the Lambda event of a batch."""
     now = str(int(time.time() * 1000))
     return {
         "Records": [

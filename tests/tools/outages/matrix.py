@@ -98,7 +98,7 @@ class Matrix:
         self._break(wire, cell)
         env = self._env["SendFunction"] | _endpoints(wire, cell)
         with worker.start(worker.handle, worker.sqs_event(body), env=env, log=self._folder / "worker.log") as process:
-            answer = process.told(DONE)
+            answer = process.next_result(DONE)
         seen = (self._record(cell), self._accepted(cell))
         if answer["batchItemFailures"]:
             self._aws.enqueue(body)
@@ -109,7 +109,7 @@ class Matrix:
         env = self._env["ProvidersFunction"] | _endpoints(wire, cell, verify=True)
         began = time.monotonic()
         with worker.start(worker.verify, self._tenant(cell).tenant_id, env=env, log=self._folder / "worker.log") as process:
-            status, media_type, body = process.told(DONE)
+            status, media_type, body = process.next_result(DONE)
         return Verified(status, media_type, body, time.monotonic() - began)
 
     def _fronts(self, cells: Iterable[Cell], calls: Iterable[Cell]) -> dict[str, tuple[str, int]]:
@@ -185,7 +185,7 @@ class Matrix:
 
     def _operate(self, *arguments: str) -> None:
         with worker.start(worker.operate, *arguments, env=worker.environment(self._aws, "SendFunction")) as process:
-            assert process.told(DONE) == 0
+            assert process.next_result(DONE) == 0
 
 
 def _front(cell: Cell, *, verify: bool = False) -> str:

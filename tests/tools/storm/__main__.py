@@ -1,4 +1,4 @@
-"""Run one storm on a local AWS of its own and print its figures; the exit code says whether every promise was kept."""
+"""Run one storm on its own local AWS and print its figures; exit with 1 if a guarantee was violated."""
 
 import argparse
 import sys
@@ -10,23 +10,23 @@ from tools.storm.storm import Plan, Storm
 
 
 def main() -> int:
-    """Read the arguments and let it rage."""
+    """Parse the arguments and run the storm."""
     parser = argparse.ArgumentParser(prog="python -m tools.storm", description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=1_000, help="at least (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--deadly", type=float, default=0.5, help="how likely a worker is killed in a batch (default: %(default)s)")
-    parser.add_argument("--speed", type=float, default=1.0, help="how fast time passes for the records (default: %(default)s)")
+    parser.add_argument("--kill-probability", type=float, default=0.5, help="per batch (default: %(default)s)")
+    parser.add_argument("--speed", type=float, default=1.0, help="speed of the records' clock (default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=15, help="visibility timeout in seconds (default: %(default)s)")
     parser.add_argument("--tenants", type=int, default=4)
-    parser.add_argument("--told", type=int, default=2, help="tenants of them whose events come back from SES (default: %(default)s)")
+    parser.add_argument("--with-feedback", type=int, default=2, help="of the tenants (default: %(default)s)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, local_aws(Path(folder)) as aws:
         report = Storm(aws, Plan(**vars(given))).run()
     print(report.table())
-    print(report.wrongs() or "nothing was lost, nothing went out twice, nothing ended wrongly")
-    return 0 if report.verdict.is_clean and report.deaths.killed >= given.kills else 1
+    print(report.violations() or "nothing lost, nothing sent twice, no wrong end")
+    return 0 if report.verdict.is_clean and report.terminations.killed >= given.kills else 1
 
 
 if __name__ == "__main__":

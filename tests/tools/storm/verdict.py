@@ -1,4 +1,4 @@
-"""Judge a storm by what SES accepted: its own ledger, against what each request's record says."""
+"""Judge a storm: compare SES's ledger of accepted mail with the requests' records."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 from mailer.domain.delivery import Delivery, Status
 from tools.local_aws.control import SeenRequest, SentMail
-from tools.storm.mail import Asked
-from tools.storm.weather import Span
+from tools.storm.faults import Span
+from tools.storm.requests import PlannedRequest
 
 WINDOW = frozenset({"SendRawEmail", "SendEmail", "UpdateItem"})
-"""The calls between the fence and the record of the result: a fault elsewhere excuses no `unknown`."""
+"""Operations between the fence and the write of the result; only a fault of these explains an `unknown`."""
 
 
 @dataclass(slots=True)
 class Group:
-    """What became of the requests of some tenants."""
+    """Figures of a group of tenants."""
 
     requests: int = 0
     accepted: int = 0
@@ -26,58 +26,58 @@ class Group:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of the requests. The five lists hold ids and must be empty."""
+    """Outcomes of the requests. The five lists contain request ids and must be empty."""
 
     accepted: int = 0
     resent: int = 0
-    """Acceptances beyond the first, of requests that allow to be sent again."""
+    """Acceptances beyond the first, of requests with onUnknown resend."""
     ends: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
-    """No end, or `sent` without SES knowing of it."""
+    """Not ended, or `sent` without a mail at SES."""
     doubled: list[str] = field(default_factory=list)
-    """Accepted more often than once, or than it was tried where the caller allows to send again."""
+    """Accepted more than once, or with onUnknown resend more often than attempted."""
     wrong: list[str] = field(default_factory=list)
-    """An end that is not what happened: `failed` (nothing was wrong with any of them), accepted and `cancelled`, and so on."""
+    """Ended with a wrong status: `failed` (all requests were valid), `cancelled` although accepted, and so on."""
     unexplained: list[str] = field(default_factory=list)
-    """`unknown`, though no worker died with it and no fault hit its call or the write of its result."""
+    """`unknown`, although no worker was terminated with it and neither its SES call nor the write of its result had a fault."""
 
-    unsettled: list[str] = field(default_factory=list)
-    """`unknown`, though SES accepted it and its events came back."""
-    told: Group = field(default_factory=Group)
-    """Tenants whose events come back."""
-    untold: Group = field(default_factory=Group)
+    unresolved: list[str] = field(default_factory=list)
+    """`unknown`, although SES accepted it and its events arrived."""
+    with_feedback: Group = field(default_factory=Group)
+    """Tenants with feedback."""
+    without_feedback: Group = field(default_factory=Group)
 
     @property
     def is_clean(self) -> bool:
-        """Whether every promise was kept."""
-        return not (self.lost or self.doubled or self.wrong or self.unexplained or self.unsettled)
+        """Return whether every guarantee was kept."""
+        return not (self.lost or self.doubled or self.wrong or self.unexplained or self.unresolved)
 
 
 def judge(
-    asked: Iterable[Asked],
+    planned: Iterable[PlannedRequest],
     records: Mapping[str, Delivery],
     mails: Iterable[SentMail],
-    withdrawn: Mapping[str, int],
-    struck: set[str],
-    told: Collection[str] = (),
+    cancels: Mapping[str, int],
+    excused: set[str],
+    with_feedback: Collection[str] = (),
 ) -> Verdict:
-    """Compare; `withdrawn` is what the API answered to a cancel, `struck` the requests that a death or a fault in the window hit.
+    """Compare; `cancels` are the statuses of cancel calls, `excused` the requests with a termination or a fault in the window.
 
-    `told` are the tenants whose events come back.
+    `with_feedback` are the tenants with feedback.
     """
     message_ids: dict[str, list[str]] = {}
     for mail in mails:
         message_ids.setdefault(mail.destinations[0].partition("@")[0], []).append(mail.message_id)
     verdict = Verdict()
-    for one in asked:
+    for one in planned:
         record, accepted = records.get(one.request_id), message_ids.get(one.request_id, [])
-        _judge(one, record, accepted, withdrawn.get(one.request_id), verdict)
+        _judge(one, record, accepted, cancels.get(one.request_id), verdict)
         is_unknown = record is not None and record.status is Status.UNKNOWN
-        if is_unknown and one.request_id not in struck:
+        if is_unknown and one.request_id not in excused:
             verdict.unexplained.append(one.request_id)
-        if is_unknown and accepted and one.tenant_id in told:
-            verdict.unsettled.append(one.request_id)
-        _count(accepted, verdict.told if one.tenant_id in told else verdict.untold, is_unknown=is_unknown)
+        if is_unknown and accepted and one.tenant_id in with_feedback:
+            verdict.unresolved.append(one.request_id)
+        _count(accepted, verdict.with_feedback if one.tenant_id in with_feedback else verdict.without_feedback, is_unknown=is_unknown)
     return verdict
 
 
@@ -88,7 +88,7 @@ def _count(accepted: Sequence[str], group: Group, *, is_unknown: bool) -> None:
     group.unknown += is_unknown
 
 
-def _judge(one: Asked, record: Delivery | None, accepted: Sequence[str], cancel_answer: int | None, verdict: Verdict) -> None:
+def _judge(one: PlannedRequest, record: Delivery | None, accepted: Sequence[str], cancel_answer: int | None, verdict: Verdict) -> None:
     verdict.accepted += len(accepted)
     if record is None or not record.ended:
         verdict.lost.append(one.request_id)
@@ -116,11 +116,11 @@ def _is_wrong(record: Delivery, accepted: Sequence[str], cancel_answer: int | No
             return True
 
 
-def struck(wire: Iterable[SeenRequest]) -> set[str]:
-    """Say whose calls in the window a fault hit."""
+def hit_by_faults(wire: Iterable[SeenRequest]) -> set[str]:
+    """Return the requests whose calls in the window had a fault."""
     return {mark for call in wire if call.faults and call.operation in WINDOW for mark in call.marks}
 
 
-def met(spans: Mapping[str, Sequence[Span]], refusals: Sequence[Span]) -> set[str]:
-    """Say who was in a worker's hands while a service refused everyone."""
+def overlapping(spans: Mapping[str, Sequence[Span]], refusals: Sequence[Span]) -> set[str]:
+    """Return the requests that were in progress while a service refused all connections."""
     return {one for one, held in spans.items() if any(a <= d and c <= b for a, b in held for c, d in refusals)}

@@ -1,4 +1,4 @@
-"""Let the wire fail: each service a little all the time, and now and then one of them altogether."""
+"""Fault schedule of a storm: random single faults of each service all the time, and occasional outages of one service."""
 
 import random
 import threading
@@ -43,56 +43,56 @@ FAULTS: Mapping[str, list[tuple[str, float, dict[str, Any]]]] = {
         ("reset", 0.03, {"when": "after"}),
     ],
 }
-"""What strikes how likely, for each service."""
+"""Faults of each service with their probabilities."""
 
 Span = tuple[float, float]
-"""From when to when, by the monotonic clock."""
+"""Start and end, by the monotonic clock."""
 
-SQUALL_EVERY = (4.0, 9.0)  # seconds from one to the next
-SQUALL_LASTS = (0.3, 2.0)  # seconds
+OUTAGE_EVERY = (4.0, 9.0)  # seconds from one to the next
+OUTAGE_LASTS = (0.3, 2.0)  # seconds
 
 
-class Weather:
-    """Faults by chance, the same ones for the same dice and order of calls."""
+class FaultSchedule:
+    """Random faults, reproducible for the same random generator and order of calls."""
 
     def __init__(self, control: Control, dice: random.Random) -> None:
         self._control = control
         self._dice = dice
         self._over = threading.Event()
         self.refusals: list[Span] = []
-        """When a service refused every connection, having reset those that were open; nobody can say whose calls that hit."""
-        self._squalls = threading.Thread(target=self._blow)
+        """Spans in which a service refused all connections, after resetting the open ones; the affected requests are not known."""
+        self._thread = threading.Thread(target=self._run)
         self._rules = [
             control.inject(action, service=service, probability=likely, seed=dice.randrange(1 << 30), **rest)
             for service, rules in FAULTS.items()
             for action, likely, rest in rules
         ]
-        self._squalls.start()
+        self._thread.start()
 
     def clear(self) -> None:
-        """Let it be calm from now on, and bring back what was away; more than once does no harm."""
+        """Remove all faults and make all services available; may be called more than once."""
         self._over.set()
-        self._squalls.join()
+        self._thread.join()
         for service in FAULTS:
             self._control.set_listening(service, "accept")
         while self._rules:
             self._control.clear_faults(id=self._rules.pop())
 
-    def _blow(self) -> None:
-        while not self._over.wait(self._dice.uniform(*SQUALL_EVERY)):
+    def _run(self) -> None:
+        while not self._over.wait(self._dice.uniform(*OUTAGE_EVERY)):
             service = self._dice.choice(list(FAULTS))
             if self._dice.random() < 0.5:
                 self._refuse(service)
             else:
                 rule = self._control.inject("reset", service=service, when=self._dice.choice(["before", "after"]), probability=0.8)
-                self._over.wait(self._dice.uniform(*SQUALL_LASTS))
+                self._over.wait(self._dice.uniform(*OUTAGE_LASTS))
                 self._control.clear_faults(id=rule)
 
     def _refuse(self, service: str) -> None:
         began = time.monotonic()
         try:
             self._control.set_listening(service, "refuse")
-            self._over.wait(self._dice.uniform(*SQUALL_LASTS))
+            self._over.wait(self._dice.uniform(*OUTAGE_LASTS))
         finally:
             self._control.set_listening(service, "accept")
             self.refusals.append((began, time.monotonic()))
