@@ -1,4 +1,4 @@
-"""Which call of a story fails, and how."""
+"""Faults of a scenario's calls."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -7,14 +7,14 @@ from random import Random
 
 
 class Fault(Enum):
-    """What can befall one call."""
+    """Fault of one call."""
 
     NONE = auto()
-    REFUSED = auto()  # an error, and nothing was done
-    LOST = auto()  # an error, but it was done
-    KILLED_BEFORE = auto()  # the process dies before the call
-    KILLED_AFTER = auto()  # the process dies when it was done
-    SLOW = auto()  # it takes longer than anybody waits for
+    REFUSED = auto()  # an error without effect
+    LOST = auto()  # an error, but with effect
+    KILLED_BEFORE = auto()  # the process is killed before the call
+    KILLED_AFTER = auto()  # the process is killed after the call
+    SLOW = auto()  # it takes longer than any timeout
 
 
 SERVICES = ("DynamoDB", "SQS", "S3", "KMS", "providers")
@@ -24,26 +24,26 @@ KINDS = (Fault.REFUSED, Fault.LOST, Fault.KILLED_BEFORE, Fault.KILLED_AFTER, Fau
 
 @dataclass
 class Faults:
-    """The faults of one story: none, exactly one at any call, or many; and outages of single services."""
+    """The faults of one scenario: none, exactly one at some call, or many; and outages of single services."""
 
     rng: Random
     rate: float
     only: int | None
     kinds: tuple[Fault, ...]
     left: int
-    """Faults cease after so many: then every request must come to its end."""
+    """Remaining faults: after them every request must end."""
     outages: dict[str, tuple[timedelta, timedelta]]
     calls: int = 0
     done: int = 0
 
     @classmethod
     def draw(cls, rng: Random) -> "Faults":
-        """Choose how bad the day is."""
-        manner = rng.random()
+        """Draw the faults of a scenario."""
+        mode = rng.random()
         rate, only = 0.0, None
-        if manner < 0.35:
+        if mode < 0.35:
             only = rng.randrange(60)
-        elif manner < 0.95:
+        elif mode < 0.95:
             rate = rng.choice((0.03, 0.1, 0.25, 0.5))
         outages = {}
         if rng.random() < 0.25:
@@ -53,7 +53,7 @@ class Faults:
         return cls(rng, rate, only, kinds, rng.randrange(1, 25), outages)
 
     def next(self, service: str, age: timedelta = timedelta()) -> Fault:
-        """Say what befalls the next call of a service; `age` is that of the story."""
+        """Return the fault of the next call of a service; `age` is that of the scenario."""
         self.calls += 1
         fault = self._choose(service, age)
         self.done += fault is not Fault.NONE

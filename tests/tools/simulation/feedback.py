@@ -1,6 +1,6 @@
-"""SES's events of what it accepted, and FeedbackFunction: events get lost, come twice, late and in any order, and the tables fail.
+"""SES's events of accepted mail, and FeedbackFunction: events are lost, duplicated, late and reordered, and the tables fail.
 
-It has chances and faults of its own, so that the rest of a story goes as it does without feedback, until an event changes something.
+It has its own random generator and faults, so that a scenario runs as without feedback until an event changes something.
 """
 
 import json
@@ -29,21 +29,21 @@ MAX_RECEIVES = 100
 OUTCOMES = (RecipientOutcome.DELIVERED,) * 6 + (RecipientOutcome.BOUNCED, RecipientOutcome.COMPLAINED, RecipientOutcome.DELAYED)
 
 
-class Quiet:
-    """A telemetry that nobody reads."""
+class SilentTelemetry:
+    """Telemetry that discards everything."""
 
     def __getattr__(self, _: str) -> Callable[..., None]:
         return lambda *_, **__: None
 
 
-class Complaints(Quiet):
-    """A telemetry that keeps what may not happen: SES's own events are not refused, and nothing raises what is no outage."""
+class CheckedTelemetry(SilentTelemetry):
+    """Telemetry that records violations: SES's own events must not be rejected, and only outages may raise."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
 
     def feedback_refused(self, refusal: Refusal, event: SesEvent | None, fields: Any = ()) -> None:  # noqa: ARG002 - as the port has it
-        # A delay that has no tags finds its mail by an event before it, which may be lost or late.
+        # A delay without tags finds its mail by an earlier event, which may be lost or late.
         if refusal is not Refusal.NO_RECORD or event is None or event.kind is not EventKind.DELIVERY_DELAY:
             self.found.append(f"an event was refused as {refusal}: {event and event.ref}")
 
@@ -53,7 +53,7 @@ class Complaints(Quiet):
 
 
 class SimFeedbackTable(FakeFeedbackTable):
-    """What SES told; every call may fail."""
+    """The feedback table; every call may fail."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class SimFeedbackTable(FakeFeedbackTable):
 
 
 @dataclass(eq=False)
-class Waiting:
+class QueuedEvent:
     """An event on FeedbackQueue."""
 
     number: int
@@ -83,27 +83,27 @@ class Waiting:
 
 
 class SimFeedback:
-    """The events of a story."""
+    """The events of a scenario."""
 
     def __init__(self, world: World, table: SimTable, parked: SimParkedBodies, rng: Random, account: str) -> None:
         self._world, self._account, self._rng = world, account, rng
         world.feedback_chances = (rng, Faults.draw(rng))
         self.table = SimFeedbackTable(world)
-        self.telemetry = Complaints()
-        self.waiting: dict[int, Waiting] = {}
-        """Events that are on the queue, or on their way there."""
-        self.told: set[str] = set()
-        """Requests of which an event was taken that names them."""
+        self.telemetry = CheckedTelemetry()
+        self.waiting: dict[int, QueuedEvent] = {}
+        """Events on the queue or on their way there."""
+        self.delivered: set[str] = set()
+        """Requests with a processed event that names them."""
         self._lost = rng.choice((0.0, 0.1, 0.1, 0.5))
-        """How likely an event gets lost on the way: SES's are best effort."""
+        """Probability that an event is lost: SES's delivery of events is best effort."""
         self._clock = SimClock(world)
-        # The fakes have what the ports ask for, and `Complaints` answers to any name.
+        # The fakes implement the ports; `CheckedTelemetry` has any attribute.
         telemetry: Any = self.telemetry
         self._deps = FeedbackDependencies(messages=table, feedback=self.table, parked=parked, telemetry=telemetry, clock=self._clock)
         self._count = 0
 
-    def events(self, request_id: str, message_id: str, mail: Mail, tags: Mapping[str, str]) -> list[Waiting]:
-        """Return the events of a mail that SES accepts now, each with the moment at which it comes."""
+    def events(self, request_id: str, message_id: str, mail: Mail, tags: Mapping[str, str]) -> list[QueuedEvent]:
+        """Return the events of a mail accepted now, each with its time of arrival."""
         rng, now = self._rng, self._world.time.now
         accepted = AcceptedMail(
             message_id=message_id,
@@ -123,14 +123,16 @@ class SimFeedback:
                 if rng.random() >= self._lost:
                     after = timedelta(seconds=event.after + rng.choice((1, 1, 2, 5, 5, 20, rng.randrange(600), rng.randrange(20_000))))
                     self._count += 1
-                    found.append(Waiting(self._count, json.dumps(event.envelope), request_id, event.kind != "DeliveryDelay", now + after))
+                    found.append(
+                        QueuedEvent(self._count, json.dumps(event.envelope), request_id, event.kind != "DeliveryDelay", now + after)
+                    )
         self.waiting |= {one.number: one for one in found}
         return found
 
-    def take(self, one: Waiting) -> None:
-        """Let FeedbackFunction take an event, in a process of its own; what it does not acknowledge stays on the queue."""
-        self._world.say(f"takes event {one.number} of {one.request_id}, time {one.receives}")
+    def deliver(self, one: QueuedEvent) -> None:
+        """Invoke FeedbackFunction with an event, in its own process; an unacknowledged one stays on the queue."""
+        self._world.log(f"processes event {one.number} of {one.request_id}, time {one.receives}")
         received = ReceivedEvent(str(one.number), one.body, one.sent_at)
         if not receive_batch([received], self._deps, AtOnce(), ends_at=self._clock.now() + TIMEOUT):
             self.waiting.pop(one.number, None)
-            self.told |= {one.request_id} if one.is_tagged else set()
+            self.delivered |= {one.request_id} if one.is_tagged else set()

@@ -1,4 +1,4 @@
-"""An SES with a ledger of its own: what it accepted stands there, whatever anybody was told."""
+"""SES with a ledger of all accepted mail, independent of its responses."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from tools.simulation.tasks import Killed
 from tools.simulation.world import World
 
 MALLORY = "mallory"
-"""A tenant whose config may kill whoever opens it."""
+"""A tenant whose config may crash the worker that creates its provider."""
 
 VANISHED = MaybeSent(ErrorInfo("outcome_unknown", "the connection was lost"))
 REFUSALS = (
@@ -27,7 +27,7 @@ REFUSALS = (
 
 
 class SimSes:
-    """Provider and provider factory in one: accepts, refuses, hangs up, or kills its caller."""
+    """Provider and provider factory in one: accepts, rejects, disconnects, or kills its caller."""
 
     name = "ses"
     sender = Sender("hello@acme.example", "Acme")
@@ -35,24 +35,24 @@ class SimSes:
     def __init__(self, world: World) -> None:
         self._world = world
         self.ledger: dict[str, list[str]] = defaultdict(list)
-        """The messageIds that were accepted for each request, whose id is the local part of its recipient."""
-        self.moody = world.rng.choice((0.0, 0.0, 0.15, 0.5))
-        """How often it refuses."""
+        """Accepted messageIds by request, whose id is the local part of its recipient."""
+        self.refusal_rate = world.rng.choice((0.0, 0.0, 0.15, 0.5))
+        """Share of rejected calls."""
         self.accepted: Callable[[str, str, Mail, Mapping[str, str]], None] = lambda *_: None
-        """Called with each mail that was accepted: its request, its messageId, its tags."""
+        """Called with each accepted mail: its request, messageId and tags."""
         self.kills = world.rng.randrange(1, 9) if world.rng.random() < 0.08 else 0
-        """How many workers die when they open the config."""
+        """Number of workers to kill while they create the provider."""
 
     def create(self, tenant_id: str, config: StoredConfig) -> "SimSes":  # noqa: ARG002 - as the port has it
         world = self._world
         if tenant_id == MALLORY:
-            for request_id in sorted(world.deadly):
+            for request_id in sorted(world.poison):
                 if request_id.startswith("prepare"):
-                    world.meet(request_id, "prepare")
+                    world.crash_on(request_id, "prepare")
         if self.kills:
             self.kills -= 1
             world.leftovers_excused = True
-            world.say("dies while it opens the config")
+            world.log("killed while it creates the provider")
             raise Killed
         return self if world.rng.random() < 0.8 else world.call("KMS", "decrypt", lambda: self)
 
@@ -66,7 +66,7 @@ class SimSes:
         outcome = self._answer(request_id)
         if isinstance(outcome, Sent):
             self.accepted(request_id, outcome.message_id, mail, tags)
-        world.say(f"SES {request_id}: {type(outcome).__name__} {fault.name}")
+        world.log(f"SES {request_id}: {type(outcome).__name__} {fault.name}")
         world.pass_time(Fault.NONE, timedelta(milliseconds=world.rng.randrange(1, 500)), "SES")
         if fault is Fault.KILLED_AFTER:
             raise world.killed(f"SES {request_id}")
@@ -76,8 +76,8 @@ class SimSes:
         return outcome
 
     def _answer(self, request_id: str) -> Outcome:
-        """Accept or refuse; a call that vanishes afterwards may have had either end."""
-        if self._world.rng.random() < self.moody:
+        """Accept or reject; a call whose response is lost may have had either result."""
+        if self._world.rng.random() < self.refusal_rate:
             return self._world.rng.choice(REFUSALS)
         self.ledger[request_id].append(f"m{sum(map(len, self.ledger.values())) + 1}")
         return Sent(self.ledger[request_id][-1])

@@ -1,4 +1,4 @@
-"""Simulated time and processes: real code in threads, of which exactly one runs at a time, switched where it calls out."""
+"""Simulated time and processes: real code in threads, of which exactly one runs at a time, switched at its calls."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Killed(BaseException):
-    """Raised where a process dies: no code may catch it, as none can catch `kill -9`."""
+    """Raised to end a process: no code may catch it, as with `kill -9`."""
 
 
 @dataclass(eq=False)
@@ -19,21 +19,21 @@ class Task:
     name: str
     wake_at: datetime
     dies_at: datetime
-    """When the platform kills it."""
+    """Time of its timeout."""
     skew: timedelta = timedelta()
-    """How far its clock is off."""
+    """Skew of its clock."""
     window: set[str] = field(default_factory=set)
-    """Requests that it has handed over, or is about to, and whose result is not safe yet."""
+    """Requests that it has sent or is about to send, and whose result is not stored yet."""
     alone: str | None = None
-    """The request that it is trying by itself."""
+    """The only request that it is processing, if it is a suspect."""
     bug: BaseException | None = None
     lane: "Lane | None" = None
 
 
 class Lane:
-    """A thread that runs one task after another; threads are expensive to create, and stories are short."""
+    """A reusable thread: threads are expensive to create, and scenarios are short."""
 
-    idle: "list[Lane]" = []  # noqa: RUF012 - shared by all stories of the process
+    idle: "list[Lane]" = []  # noqa: RUF012 - shared by all scenarios of the process
 
     def __init__(self) -> None:
         self.go = Lock()
@@ -52,29 +52,29 @@ class Lane:
 
 
 class Timeline:
-    """The clock of a story and everything that is under way in it."""
+    """The clock of a scenario and its running tasks."""
 
     def __init__(self, start: datetime) -> None:
         self.now = start
         self.tasks: list[Task] = []
         self.current: Task | None = None
         self.horizon = NEVER
-        """When something else happens: until then the current task may go on without a switch."""
-        self.died_alone: set[str] = set()
-        """Requests that a process was trying by itself when it died."""
+        """Time of the next other event: until then the current task runs without a switch."""
+        self.crashed_alone: set[str] = set()
+        """Requests that a process was processing alone when it was killed."""
         self._back = Lock()
         self._back.acquire()
 
     def start(self, task: Task, work: Callable[[], None]) -> None:
-        """Let a task begin at its `wake_at`."""
+        """Start a task at its `wake_at`."""
         lane = task.lane = Lane.take()
 
         def run() -> None:
             try:
                 work()
             except Killed:
-                self.died_alone |= {task.alone} if task.alone else set()
-            except BaseException as bug:  # noqa: BLE001 - told by whoever checks the story
+                self.crashed_alone |= {task.alone} if task.alone else set()
+            except BaseException as bug:  # noqa: BLE001 - raised by the caller
                 task.bug = bug
             self.tasks.remove(task)
             Lane.idle.append(lane)

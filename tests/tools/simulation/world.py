@@ -1,4 +1,4 @@
-"""Queue, table, bucket and provider rows that live in simulated time: each call takes a while, lets others run, and may fail."""
+"""Queue, table, bucket and provider rows in simulated time: each call takes time, lets other tasks run, and may fail."""
 
 import json
 from collections import Counter
@@ -28,49 +28,49 @@ VISIBILITY = timedelta(seconds=360)
 MAX_RECEIVES = 10
 
 RESULTS = frozenset({"accept", "defer_attempt", "fail_rejected", "mark_unknown"})
-"""Rules that write down what became of an attempt."""
+"""Rules that store the result of an attempt."""
 
 
 class World:
-    """What all simulated services share: time, chance, faults, and what the story's judge must know."""
+    """State shared by all simulated services: time, randomness, faults, and data for the checks."""
 
     def __init__(self, rng: Random, faults: Faults, *, traced: bool = False) -> None:
         self.rng = rng
         self.faults = faults
         self.time = Timeline(NOON)
         self.trace: list[str] | None = [] if traced else None
-        self.wrongs: list[str] = []
-        self.deaths = 0
-        self.deadly: set[str] = set()
-        """Requests that kill every process at a given step, until the story fixes them."""
-        self.killed_by: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self.crashes = 0
+        self.poison: set[str] = set()
+        """Poison requests, until the scenario fixes their cause."""
+        self.crashed_by: Counter[str] = Counter()
         self.excused: set[str] = set()
-        """Requests whose call, or the write of its result, was hit by a fault: these may be `unknown`."""
-        self.stirred: set[str] = set()
-        """Requests that a slow process, a clock or a lost fence may show as `unknown` for a while."""
+        """Requests with a fault of their call or of the write of its result: these may be `unknown`."""
+        self.transient: set[str] = set()
+        """Requests that may be `unknown` for a while because of a slow process, clock skew or a lost fence."""
         self.is_skewed = False
-        """Whether clocks are off, so that `sending` may count as overdue too early."""
+        """Whether clocks are skewed, so that `sending` may count as overdue too early."""
         self.leftovers_excused = False
-        """A fault hit a call of the bucket: a body may be left for its lifecycle."""
+        """Whether a call of the bucket had a fault: a body may then be left to the lifecycle rule."""
         self.confirmed: Counter[Status] = Counter()
-        """Records that an event proved sent, by what they were."""
+        """Count of records that an event proved sent, by their earlier status."""
         self.feedback_chances: tuple[Random, Faults] | None = None
-        """Feedback's own, where there is feedback."""
+        """Random generator and faults of feedback, if there is feedback."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         if self.trace is not None:
             who = self.time.current.name if self.time.current else "-"
             self.trace.append(f"{self.time.now:%d %H:%M:%S.%f} {who:<12} {line}")
 
     def call[T](self, service: str, what: str, effect: Callable[[], T], *, fence: str | None = None) -> T:
-        """Make one call: it takes a while, then it works or fails as the story's faults say."""
+        """Make one call: it takes time, then succeeds or fails by the scenario's faults."""
         rng, faults = self._chances()
         fault = faults.next(service, self.time.now - NOON)
         if fault is not Fault.NONE:
-            self.say(f"{service} {what}: {fault.name}")
-            # A message or an event comes back and deletes what its first worker left; operators and the sweeper do not.
+            self.log(f"{service} {what}: {fault.name}")
+            # A redelivered message or event cleans up after its first worker; operators and the sweeper are not retried.
             self.leftovers_excused |= service == "S3" or not self.task.name.startswith(("send", "feedback"))
-            # Neither does a record know of a body that was parked just before this write of it failed.
+            # A record does not have the key of a body that was parked just before its write failed.
             self.leftovers_excused |= what in ("defer_attempt", "annotate")
         self.pass_time(fault, timedelta(milliseconds=rng.randrange(1, 400)), f"{service} {what}", effect, fence)
         if fault is Fault.KILLED_BEFORE:
@@ -84,18 +84,18 @@ class World:
             if fault is Fault.KILLED_AFTER:
                 raise self.killed(what)
             if fault is Fault.LOST:
-                # Whoever has no answer to its fence has not called yet, and can prove it.
+                # A worker without a response to its fence has not called SES, and can prove it.
                 self.excuse(but=fence)
                 raise DependencyError(service, what)
 
     def pass_time(
         self, fault: Fault, took: timedelta, what: str, effect: Callable[[], object] = lambda: None, fence: str | None = None
     ) -> None:
-        """Let time go by; a process whose time is over dies, and what it had on the wire may still arrive."""
+        """Advance the time; a process past its timeout is killed, and its request may still take effect."""
         task, rng = self.task, self._chances()[0]
         if fault is Fault.SLOW:
             took = timedelta(seconds=rng.choice((12, 25, 50, 90)))
-            self.stirred |= task.window | ({fence} if fence else set())
+            self.transient |= task.window | ({fence} if fence else set())
         self.time.wait(self.time.now + took)
         if self.time.now >= task.dies_at:
             if rng.random() < 0.5:
@@ -108,27 +108,27 @@ class World:
         return self.task.name.startswith("feedback")
 
     def _chances(self) -> tuple[Random, Faults]:
-        """Return the chances of the running process."""
+        """Return random generator and faults of the running process."""
         return self.feedback_chances if self.feedback_chances and self._is_feedback else (self.rng, self.faults)
 
     def excuse(self, *, but: str | None = None) -> None:
-        """Note that a fault hit the running process: what it has handed over may become unknown."""
+        """Record a fault of the running process: its requests in the window may become unknown."""
         self.excused |= self.task.window - {but}
-        self.stirred |= self.task.window
+        self.transient |= self.task.window
 
     def killed(self, what: str) -> Killed:
-        """Make the death of the running process."""
+        """Return the exception that kills the running process."""
         self.excuse()
-        self.leftovers_excused |= not self._is_feedback  # its event comes again
-        self.deaths += not self._is_feedback
-        self.say(f"dies at {what}")
+        self.leftovers_excused |= not self._is_feedback  # its event is redelivered
+        self.crashes += not self._is_feedback
+        self.log(f"killed at {what}")
         return Killed()
 
-    def meet(self, request_id: str, where: str) -> None:
-        """Come to where a request is deadly."""
-        if request_id in self.deadly and self.time.current is not None:
-            self.killed_by[request_id] += 1
-            raise self.killed(f"{where} of {request_id}")
+    def crash_on(self, request_id: str, step: str) -> None:
+        """Kill the running process if the request is poison."""
+        if request_id in self.poison and self.time.current is not None:
+            self.crashed_by[request_id] += 1
+            raise self.killed(f"{step} of {request_id}")
 
     @property
     def task(self) -> Task:
@@ -138,7 +138,7 @@ class World:
 
 
 class SimClock:
-    """The clock as the running process sees it."""
+    """The clock of the running process, with its skew."""
 
     def __init__(self, world: World) -> None:
         self._time = world.time
@@ -153,7 +153,7 @@ class SimClock:
 
 
 class SimTable(FakeMessagesTable):
-    """The status table; every write is judged as it happens."""
+    """The status table; every write is checked immediately."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class SimTable(FakeMessagesTable):
         if written is not before:
             self.records[key] = written
             self._judge(before, written, change)
-            self._world.say(f"{change.rule.name} {key[1]} → {written.status} generation {written.generation} attempt {written.attempt}")
+            self._world.log(f"{change.rule.name} {key[1]} → {written.status} generation {written.generation} attempt {written.attempt}")
             if written.sweep_at is not None:
                 self._world.time.horizon = min(self._world.time.horizon, max(written.sweep_at, self._world.time.now))
         return written
@@ -192,13 +192,13 @@ class SimTable(FakeMessagesTable):
         if change.rule is CONFIRM and before is not None:
             world.confirmed[before.status] += 1
         if before is not None and before.status in (Status.SENT, Status.FAILED, Status.CANCELLED) and change.rule is not NOTE_FEEDBACK:
-            world.wrongs.append(f"{request_id}: {change.rule.name} moved it from its end {before.status} to {after.status}")
+            world.violations.append(f"{request_id}: {change.rule.name} moved it from its end {before.status} to {after.status}")
         if after.status is Status.UNKNOWN and (before is None or before.status is not Status.UNKNOWN):
             by_the_clock = world.is_skewed and (change.rule is TIME_OUT or after.maybe_sent)
-            if request_id not in world.excused | world.stirred and not by_the_clock:
-                world.wrongs.append(f"{request_id}: {change.rule.name} made it unknown though no fault hit its call")
+            if request_id not in world.excused | world.transient and not by_the_clock:
+                world.violations.append(f"{request_id}: {change.rule.name} made it unknown without a fault of its call")
         if after.status in (Status.FAILED, Status.CANCELLED) and self.accepted.get(request_id):
-            world.wrongs.append(f"{request_id}: {after.status} though SES accepted it")
+            world.violations.append(f"{request_id}: {after.status} though SES accepted it")
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
         return self._world.call("DynamoDB", "due", lambda: super(SimTable, self).due(shard, now, limit))
@@ -207,7 +207,7 @@ class SimTable(FakeMessagesTable):
         yield from self._world.call("DynamoDB", "query", lambda: list(super(SimTable, self).waiting_for_provider(tenant_id)))
 
     def next_look(self) -> datetime:
-        """Return when the sweeper next has something to do."""
+        """Return the time of the sweeper's next due record."""
         return min((d.sweep_at for d in self.records.values() if d.sweep_at is not None), default=NEVER)
 
 
@@ -227,7 +227,7 @@ class Message:
     queue_message: QueueMessage
     visible_at: datetime
     is_raw: bool = False
-    """Sent by a producer, without our travel attributes: its time is that of the queue."""
+    """Whether a producer sent it, without our message attributes: its time is then SQS's SentTimestamp."""
     receives: int = 0
 
 
@@ -249,15 +249,15 @@ class SimQueue:
         self.dead_letters: list[DeadLetter] = []
         self._count = 0
         self.fresh: Counter[str] = Counter()
-        """Messages for each request that are tried beside others at first."""
+        """Messages by request that are first processed with others."""
         self.names: dict[str, str] = {}
-        """The request that each message is about, by its number."""
+        """Request ids by message number."""
         self.slots = 0
-        """Messages that brought a slot along."""
-        self.asked: dict[str, list[str]] = {}
-        """The bodies that came for each request; what is here has been accepted."""
-        self.sloppy = world.rng.random() < 0.3
-        """Whether SQS hands a message out twice now and then, and forgets deletions."""
+        """Count of messages with a slot."""
+        self.bodies: dict[str, list[str]] = {}
+        """Bodies by request; all of these were enqueued."""
+        self.redelivers = world.rng.random() < 0.3
+        """Whether SQS occasionally delivers a message twice and loses deletions."""
 
     def send(self, queue_messages: Iterable[tuple[QueueMessage, timedelta]]) -> Sequence[QueueMessage]:
         queue_messages = list(queue_messages)
@@ -290,20 +290,20 @@ class SimQueue:
         self.slots += queue_message.slot is not None
         time.horizon = min(time.horizon, message.visible_at)
         if '"message":' in queue_message.body:
-            self.asked.setdefault(_named(queue_message), []).append(str(queue_message.body))
-        self._world.say(
+            self.bodies.setdefault(_named(queue_message), []).append(str(queue_message.body))
+        self._world.log(
             f"queue takes #{message.number} generation {queue_message.generation} for {delay}{' with proof' if queue_message.proof else ''}"
         )
 
     def dead_letter(self, queue_message: QueueMessage, *, reason: str, detail: str) -> None:  # noqa: ARG002 - as the port has it
         def take() -> None:
             self.dead_letters.append(DeadLetter(queue_message, reason))
-            self._world.say(f"dead letter: {reason}")
+            self._world.log(f"dead letter: {reason}")
 
         self._world.call("SQS", "dead letter", take)
 
     def receive(self, at_most: int) -> list[Message]:
-        """Hand out what is visible, as SQS does: a message received too often goes to the dead-letter queue instead."""
+        """Receive visible messages, as from SQS: one received too often is moved to the dead-letter queue instead."""
         rng, now = self._world.rng, self._world.time.now
         visible = [message for message in self.messages if message.visible_at <= now]
         rng.shuffle(visible)
@@ -312,18 +312,18 @@ class SimQueue:
             if message.receives >= MAX_RECEIVES:
                 self.messages.remove(message)
                 self.dead_letters.append(DeadLetter(message.queue_message, None, message.is_raw))
-                self._world.say(f"SQS moves #{message.number} to the dead letters")
+                self._world.log(f"SQS moves #{message.number} to the dead letters")
                 continue
             message.receives += 1
-            if not (self.sloppy and rng.random() < 0.2):
+            if not (self.redelivers and rng.random() < 0.2):
                 message.visible_at = now + VISIBILITY
             taken.append(message)
         return taken
 
     def delete(self, messages: Iterable[Message]) -> None:
-        """Take what was dealt with off the queue; now and then SQS hands it out once more."""
+        """Delete messages; occasionally SQS delivers one again."""
         for message in messages:
-            if message in self.messages and not (self.sloppy and self._world.rng.random() < 0.1):
+            if message in self.messages and not (self.redelivers and self._world.rng.random() < 0.1):
                 self.messages.remove(message)
 
     def next_visible(self) -> datetime:
@@ -331,7 +331,7 @@ class SimQueue:
 
 
 def _named(queue_message: QueueMessage) -> str:
-    """Return the requestId of a body, or the body where it is none."""
+    """Return the requestId of a body, or the body if it has none."""
     try:
         request_id: str = json.loads(str(queue_message.body))["requestId"]
     except ValueError:
@@ -339,39 +339,39 @@ def _named(queue_message: QueueMessage) -> str:
     return request_id
 
 
-class DeadlyBody(str):
-    """A body that kills the worker that parses it."""
+class PoisonBody(str):
+    """A body that crashes the worker when it is parsed."""
 
     __slots__ = ("request_id", "world")
     world: World
     request_id: str
 
     @classmethod
-    def of(cls, body: str, request_id: str, world: World) -> "DeadlyBody":
+    def of(cls, body: str, request_id: str, world: World) -> "PoisonBody":
         made = cls(body)
         made.world, made.request_id = world, request_id
         return made
 
     def startswith(self, *prefix: Any) -> bool:
-        """Be looked at by `json.loads`."""
-        self.world.meet(self.request_id, "read")
+        """Called by `json.loads`."""
+        self.world.crash_on(self.request_id, "read")
         return super().startswith(*prefix)
 
 
 class SimAttachments(FakeAttachments):
-    """Uploads that anybody may name; the key of a deadly one ends with its request's id."""
+    """Uploads under any key; that of a poison one ends with its request's id."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
         self._world = world
 
     def fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:  # noqa: ARG002 - as the port has it
-        self._world.meet(ref.key.rpartition("/")[2], "render")
+        self._world.crash_on(ref.key.rpartition("/")[2], "render")
         return b"uploaded"
 
 
 class SimTrials(FakeTrials):
-    """The marks of messages that are tried by themselves; it knows whom each stands for."""
+    """Trials of suspects, with the requests of the messages."""
 
     def __init__(self, world: World, queue: SimQueue) -> None:
         super().__init__()
@@ -385,7 +385,7 @@ class SimTrials(FakeTrials):
         def begin() -> Trial | None:
             trial = super(SimTrials, self).begin(sqs_message_id, by, now)
             self._world.task.alone = self._queue.names[sqs_message_id] if trial is None else None
-            self._world.say(f"tries #{sqs_message_id} by itself: {trial.stage if trial else 'first'}")
+            self._world.log(f"tries #{sqs_message_id} alone: {trial.stage if trial else 'first'}")
             return trial
 
         try:
@@ -405,7 +405,7 @@ class SimTrials(FakeTrials):
         self._over("clear trial", lambda: super(SimTrials, self).clear(sqs_message_id))
 
     def _over(self, what: str, write: Callable[[], None]) -> None:
-        """Write that a try is over; until then a death is one of the try."""
+        """Record the end of a trial; a crash before that counts as one of the trial."""
         try:
             self._world.call("DynamoDB", what, write)
         except DependencyError:
@@ -415,7 +415,7 @@ class SimTrials(FakeTrials):
 
 
 class SimPacingTable(FakePacingTable):
-    """The lines of the sending accounts."""
+    """Rates of the sending accounts."""
 
     def __init__(self, world: World, account_rates: Mapping[str, AccountRate]) -> None:
         super().__init__()
@@ -432,7 +432,7 @@ class SimPacingTable(FakePacingTable):
 
     def book(self, account: str, booking: Booking, now: datetime) -> AccountRate:
         def book() -> AccountRate:
-            self._world.say(f"{booking.end} {booking.count} on {account}")
+            self._world.log(f"{booking.end} {booking.count} on {account}")
             self.promises += booking.count if booking.end == "promised" else 0
             return super(SimPacingTable, self).book(account, booking, now)
 
@@ -460,7 +460,7 @@ class SimParkedBodies(FakeParkedBodies):
 
 
 class SimProviders(FakeProvidersTable):
-    """The provider rows, and the tenants whose mail is to be set free."""
+    """Provider rows, and the tenants whose parked mail is to be released."""
 
     def __init__(self, world: World, *rows: Provider) -> None:
         super().__init__(*rows)
@@ -479,14 +479,14 @@ class SimProviders(FakeProvidersTable):
         self._world.call("providers", "clear faults", lambda: super(SimProviders, self).clear_faults(tenant_id, version))
 
     def change(self, tenant_id: str, status: ProviderStatus) -> None:
-        """Bring a row to a status from outside, and mark its mail to be set free as the provider API does."""
+        """Change the status of a row, and mark its tenant for release, as the provider API does."""
         now, row = self._world.time.now, self.rows[tenant_id]
         if status is ProviderStatus.DELETED:
             row = replace(row, active=None, deleted_at=now)
         self.rows[tenant_id] = replace(row, status=status, faulty_requests=frozenset())
         if status in (ProviderStatus.ACTIVE, ProviderStatus.DELETED):
             self.marks[tenant_id] = now
-        self._world.say(f"provider of {tenant_id} is {status}")
+        self._world.log(f"provider of {tenant_id} is {status}")
 
     def releasing(self) -> Sequence[str]:
         return self._world.call("providers", "releasing", lambda: list(self.marks))

@@ -1,4 +1,4 @@
-"""One seed, one story: requests, duplicates, a moody SES, tenants that are switched off, operators, crashes, and what came of it."""
+"""One scenario per seed: requests, duplicates, SES's errors, disabled tenants, operators, crashes, and the results."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -36,14 +36,14 @@ from support.fakes.ports import (
 )
 from support.fakes.suppressions import FakeSuppressionsTable
 from tools.simulation.faults import Faults
-from tools.simulation.feedback import MAX_RECEIVES, VISIBILITY, Quiet, SimFeedback, Waiting
+from tools.simulation.feedback import MAX_RECEIVES, VISIBILITY, QueuedEvent, SilentTelemetry, SimFeedback
 from tools.simulation.feedback import TIMEOUT as FEEDBACK_TIMEOUT
 from tools.simulation.ses import MALLORY, SimSes
 from tools.simulation.tasks import NEVER, Task
 from tools.simulation.world import (
     DeadLetter,
-    DeadlyBody,
     Message,
+    PoisonBody,
     SimAttachments,
     SimClock,
     SimPacingTable,
@@ -58,23 +58,23 @@ from tools.simulation.world import (
 SEND_TIMEOUT = timedelta(seconds=60)
 SWEEP_EVERY = timedelta(minutes=1)
 SWEPT_TWICE = 0.1
-"""Share of the runs in which two sweepers are in the same shard: a schedule fires twice, and no lease keeps them apart."""
+"""Share of the runs with two sweepers in the same shard: the schedule fires twice, and there is no lease."""
 WORKERS = 3
 TOO_LONG = timedelta(days=60)
 TOO_MANY = 20_000
-"""Calls after which a story that has not come to an end counts as one that never will."""
+"""Calls after which a scenario counts as endless."""
 
 ACME = "acme"
 ACCOUNT, RATE = "123456789012", 1.0
-"""The tenant's AWS account, which others send through too, and its recipients per second."""
+"""The tenant's AWS account, which other tenants use too, and its rate in recipients per second."""
 
 
-DEADLY = ("read", "prepare", "render")
-"""Where a request may kill its worker; each is the id of such a request."""
+POISON_STEPS = ("read", "prepare", "render")
+"""Steps at which a poison request crashes its worker; each is also the id of such a request."""
 
 
 class LostLeases:
-    """Leases that keep nobody out: mail must be safe without them."""
+    """Leases that are always granted: mail must be safe without them."""
 
     def take(self, shard: int, owner: str, now: datetime, until: datetime) -> bool:  # noqa: ARG002 - as the port has it
         return True
@@ -84,20 +84,20 @@ class LostLeases:
 
 
 @dataclass(eq=False)
-class Story:
-    """Everything of one seed, before, while and after it is played."""
+class Scenario:
+    """All state of one scenario."""
 
     seed: int
     traced: bool = False
     has_feedback: bool = False
-    """Whether SES's events of what it accepts come back."""
+    """Whether there are SES events."""
     events: list[tuple[datetime, int, Callable[[], None]]] = field(default_factory=list)
-    """What happens from outside, and when."""
-    chosen_again: set[str] = field(default_factory=set)
-    """Requests that an operator sent again."""
+    """External events by time."""
+    resent_by_operator: set[str] = field(default_factory=set)
+    """Requests that an operator resent."""
 
     def __post_init__(self) -> None:
-        self.rng = Random(self.seed)  # noqa: S311 - a story must come out the same every time
+        self.rng = Random(self.seed)  # noqa: S311 - seeded, so that scenarios can be replayed
         self.world = world = World(self.rng, Faults.draw(self.rng), traced=self.traced)
         self.table = SimTable(world)
         self.queue = SimQueue(world)
@@ -110,15 +110,15 @@ class Story:
         if self.has_feedback:
             chances = Random(f"feedback of {self.seed}")  # noqa: S311 - as above
             self.feedback = SimFeedback(world, self.table, self.bucket, chances, ACCOUNT)
-            self.ses.accepted = self._tell
-        self.wild = self.rng.random() < 0.2
-        """Clocks are minutes off and no process is ever killed for its age: nothing may rest on time."""
+            self.ses.accepted = self._schedule_events
+        self.has_loose_clocks = self.rng.random() < 0.2
+        """Clocks are minutes off and no process has a timeout: correctness must not depend on time."""
         owners = count(1)
         shared: dict[str, Any] = {
             "messages": self.table,
             "queue": self.queue,
             "parked": self.bucket,
-            "telemetry": Quiet(),
+            "telemetry": SilentTelemetry(),
             "clock": SimClock(world),
             "workers": AtOnce(),
         }
@@ -149,21 +149,21 @@ class Story:
             **shared,
         )
         self.troubled = False
-        """Whether the provider is switched off for a while."""
+        """Whether the provider is disabled for a while."""
         self._names = count(1)
         self._swept_at = NOON
         self._read_letters = 0
         self._read_unknowns: set[tuple[str, int]] = set()
-        self._write()
+        self._plan()
 
     def _account_rate(self) -> AccountRate:
-        """Let others' mail stand before this tenant's: none, some seconds' worth of it, or more than finds a slot."""
+        """Return a rate with bookings of other tenants: none, some seconds' worth, or more than there are slots."""
         account_rate = AccountRate.initial(RateSource(configured=RATE), NOON.timestamp())
         return replace(account_rate, revision=1, booked=self.rng.choice((0.0, 0.0, 2.0, 50.0, 850.0, 2000.0)))
 
-    # -- what is to happen -----------------------------------------------------------------------------------------------
+    # -- planning -----------------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
+    def _plan(self) -> None:
         rng = self.rng
         for number in range(1, rng.choice((2, 2, 3, 4))):
             body = self._body(f"r{number}")
@@ -178,12 +178,12 @@ class Story:
                 other = {**body, "onUnknown": "resend" if body["onUnknown"] == "hold" else "hold"}
                 self._at(moment + timedelta(seconds=rng.randrange(1, 1800)), self._produce, other)
         if rng.random() < 0.1:
-            self._at(timedelta(seconds=rng.randrange(600)), self._put_raw, '{"tenantId": "acme", "requestId": "poison"}')
-            self._at(timedelta(seconds=rng.randrange(600)), self._put_raw, "poison")
+            self._at(timedelta(seconds=rng.randrange(600)), self._put_raw, '{"tenantId": "acme", "requestId": "malformed"}')
+            self._at(timedelta(seconds=rng.randrange(600)), self._put_raw, "malformed")
         if rng.random() < 0.3:
-            self._trouble()
+            self._plan_outage()
         if rng.random() < 0.15:
-            self._at(timedelta(seconds=rng.randrange(600)), self._produce_deadly, rng.choice(DEADLY))
+            self._at(timedelta(seconds=rng.randrange(600)), self._produce_poison, rng.choice(POISON_STEPS))
 
     def _body(self, request_id: str) -> dict[str, Any]:
         rng = self.rng
@@ -195,7 +195,7 @@ class Story:
             body["expiresAt"] = _wire(NOON + timedelta(days=1, seconds=rng.choice((60, 1000, 20_000))))
         return body
 
-    def _trouble(self) -> None:
+    def _plan_outage(self) -> None:
         rng = self.rng
         self.troubled = True
         begin, end = timedelta(seconds=rng.randrange(1200)), timedelta(seconds=rng.randrange(1200, 40_000))
@@ -216,43 +216,43 @@ class Story:
     def _produce(self, body: Mapping[str, Any]) -> None:
         self._put_raw(json.dumps(body))
 
-    def _produce_deadly(self, where: str) -> None:
-        """Ask for a mail that kills each worker that comes so far with it."""
-        body = self._body(where)
-        self.world.deadly.add(where)
-        if where == "prepare":
+    def _produce_poison(self, step: str) -> None:
+        """Enqueue a request that crashes every worker at a step."""
+        body = self._body(step)
+        self.world.poison.add(step)
+        if step == "prepare":
             body["tenantId"] = MALLORY
-        if where == "render":
-            body["message"]["attachments"] = [{"filename": "a.txt", "s3": {"key": f"{ACME}/{where}"}}]
+        if step == "render":
+            body["message"]["attachments"] = [{"filename": "a.txt", "s3": {"key": f"{ACME}/{step}"}}]
         text = json.dumps(body)
-        self._put_raw(DeadlyBody.of(text, where, self.world) if where == "read" else text)
+        self._put_raw(PoisonBody.of(text, step, self.world) if step == "read" else text)
 
     def _put_raw(self, body: str) -> None:
         self.queue.put(QueueMessage(body=body, tenant_id=ACME, created_at=self.world.time.now), timedelta(), is_raw=True)
 
     def _call_api(self, body: Mapping[str, Any]) -> None:
-        self._start("api", partial(_tolerate, lambda: accept(parse_request(json.dumps(body)), self.messages_deps)))
+        self._start("api", partial(_ignore_errors, lambda: accept(parse_request(json.dumps(body)), self.messages_deps)))
 
     def _cancel(self, request_id: str) -> None:
-        self._start("cancel", partial(_tolerate, lambda: cancel(ACME, request_id, self.messages_deps)))
+        self._start("cancel", partial(_ignore_errors, lambda: cancel(ACME, request_id, self.messages_deps)))
 
-    # -- how it is played ------------------------------------------------------------------------------------------------
+    # -- running ------------------------------------------------------------------------------------------------
 
-    def play(self) -> "Story":
-        """Play it to its end, when nothing is left that could happen."""
+    def run(self) -> "Scenario":
+        """Run until no event is left."""
         time = self.world.time
         while self.world.faults.calls < TOO_MANY and time.now < NOON + TOO_LONG:
             moments: list[tuple[datetime, Callable[[], None]]] = [(task.wake_at, partial(self._resume, task)) for task in time.tasks]
-            moments += [(self.events[0][0], self._happen)] if self.events else []
+            moments += [(self.events[0][0], self._run_event)] if self.events else []
             moments += [(self._next_batch(), self._receive), (self._next_sweep(), self._sweep)]
             moment, act = min(moments, key=lambda pair: pair[0])
             if moment == NEVER:
                 break
             time.now = max(time.now, moment)
             act()
-            self._watch()
+            self._act_as_operator()
         else:
-            self.world.wrongs.append("it does not come to an end")
+            self.world.violations.append("it does not end")
         return self
 
     def _resume(self, task: Task) -> None:
@@ -263,30 +263,30 @@ class Story:
         if task.bug is not None:
             raise task.bug
 
-    def _happen(self) -> None:
+    def _run_event(self) -> None:
         self.events.pop(0)[2]()
 
-    def _tell(self, request_id: str, message_id: str, mail: Mail, tags: Mapping[str, str]) -> None:
-        """Let SES's events of a mail come, each at its time."""
+    def _schedule_events(self, request_id: str, message_id: str, mail: Mail, tags: Mapping[str, str]) -> None:
+        """Schedule SES's events of a mail."""
         assert self.feedback is not None
         for one in self.feedback.events(request_id, message_id, mail, tags):
             self._at(one.sent_at - NOON, self._receive_event, one)
             self.world.time.horizon = min(self.world.time.horizon, one.sent_at)
 
-    def _receive_event(self, one: Waiting) -> None:
-        """Hand an event to FeedbackFunction, and again after the visibility timeout unless it is acknowledged by then."""
+    def _receive_event(self, one: QueuedEvent) -> None:
+        """Deliver an event to FeedbackFunction, and again after the visibility timeout unless it is acknowledged."""
         time, feedback = self.world.time, self.feedback
         if feedback is None or one.number not in feedback.waiting or one.receives == MAX_RECEIVES:
             return
         one.receives += 1
         self._at(time.now + VISIBILITY - NOON, self._receive_event, one)
-        time.start(Task(f"feedback-{one.number}", time.now, time.now + FEEDBACK_TIMEOUT), partial(feedback.take, one))
+        time.start(Task(f"feedback-{one.number}", time.now, time.now + FEEDBACK_TIMEOUT), partial(feedback.deliver, one))
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
         time = self.world.time
-        minutes = 400 if self.wild else 20
+        minutes = 400 if self.has_loose_clocks else 20
         skew = timedelta(seconds=self.rng.randrange(-minutes, minutes)) if self.rng.random() < 0.3 else timedelta()
-        dies_at = NEVER if self.wild else time.now + SEND_TIMEOUT
+        dies_at = NEVER if self.has_loose_clocks else time.now + SEND_TIMEOUT
         self.world.is_skewed |= bool(skew)
         time.start(Task(f"{name}-{next(self._names)}", time.now, dies_at, skew), work)
 
@@ -304,14 +304,14 @@ class Story:
     def _send(self, taken: Sequence[Message]) -> None:
         now = self.send_deps.clock.now()
         batch = [Received(str(message.number), message.queue_message, message.receives) for message in taken]
-        self.world.say(f"receives {[(message.number, message.receives) for message in taken]}")
+        self.world.log(f"receives {[(message.number, message.receives) for message in taken]}")
         self.world.task.window |= {request_id for message in taken if (request_id := self._proven(message.queue_message))}
         deps = replace(self.send_deps, pacer=self.rng.choice(self.pacers))
         returned = send_batch(batch, deps, ends_at=now + SEND_TIMEOUT)
         self.queue.delete(message for message in taken if str(message.number) not in returned)
 
     def _proven(self, queue_message: QueueMessage) -> str | None:
-        """Tell which request a message brings the result of, if it is not written yet: its worker holds that result now."""
+        """Return the request whose unwritten result a message carries as a proof."""
         for (_, request_id), record in self.table.records.items():
             if queue_message.proof and f'"{record.owner}"' in queue_message.proof and record.status in (Status.SENDING, Status.UNKNOWN):
                 return request_id
@@ -327,47 +327,49 @@ class Story:
         self._swept_at = self.world.time.now
         ends_at = self.world.time.now + timedelta(seconds=50)
         for _ in range(2 if self.rng.random() < SWEPT_TWICE else 1):
-            self._start("sweep", partial(_tolerate, lambda: sweep(self.sweep_deps, ends_at=ends_at)))
+            self._start("sweep", partial(_ignore_errors, lambda: sweep(self.sweep_deps, ends_at=ends_at)))
 
     # -- operators -------------------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """Let operators see to dead letters and unknowns, some hours later."""
+    def _act_as_operator(self) -> None:
+        """Schedule operators' actions on dead letters and unknowns, some hours later."""
         for dead_letter in self.queue.dead_letters[self._read_letters :]:
             if dead_letter.reason in (None, "processing_crashed"):
-                self._later(600, 20_000, self._put_back, dead_letter)
+                self._later(600, 20_000, self._redrive, dead_letter)
         self._read_letters = len(self.queue.dead_letters)
         for record in self.table.records.values():
             attempt = record.request_id, record.attempt
             if record.status is Status.UNKNOWN and attempt not in self._read_unknowns:
                 self._read_unknowns.add(attempt)
                 if self.rng.random() < 0.3:
-                    self._later(1000, 20_000, self._settle, record)
+                    self._later(1000, 20_000, self._resolve_unknown, record)
 
-    def _put_back(self, dead_letter: DeadLetter) -> None:
-        """Redrive a dead letter as SQS does: the same body and attributes, but the queue's own time is new."""
+    def _redrive(self, dead_letter: DeadLetter) -> None:
+        """Redrive a dead letter as SQS does: with the same body and attributes, but a new SentTimestamp."""
         queue_message = (
             replace(dead_letter.queue_message, created_at=self.world.time.now) if dead_letter.is_raw else dead_letter.queue_message
         )
-        self.world.deadly.clear()  # what made a message kill has been mended
+        self.world.poison.clear()  # the cause of the crashes is fixed
         self.queue.put(queue_message, timedelta(), is_raw=dead_letter.is_raw)
 
-    def _settle(self, record: Delivery) -> None:
-        """Resolve an unknown truthfully: as sent where SES's own events show it."""
+    def _resolve_unknown(self, record: Delivery) -> None:
+        """Resolve an unknown correctly: as sent if SES accepted it."""
         accepted = self.ses.ledger[record.request_id]
-        word = Resolution("sent" if accepted else "resend", "ops", "looked it up", self.world.time.now)
-        self.world.say(f"operator resolves {record.request_id}: {word.outcome}")
+        resolution = Resolution("sent" if accepted else "resend", "ops", "found in the SES events", self.world.time.now)
+        self.world.log(f"operator resolves {record.request_id}: {resolution.outcome}")
         if not accepted:
-            self.chosen_again.add(record.request_id)
+            self.resent_by_operator.add(record.request_id)
         message_id = accepted[0] if accepted else None
         self._start(
             "operator",
-            partial(_tolerate, lambda: resolve(record.tenant_id, record.request_id, word, self.messages_deps, message_id=message_id)),
+            partial(
+                _ignore_errors, lambda: resolve(record.tenant_id, record.request_id, resolution, self.messages_deps, message_id=message_id)
+            ),
         )
 
 
-def _tolerate(call: Callable[[], object]) -> None:
-    """Make a call whose caller lives with a refusal."""
+def _ignore_errors(call: Callable[[], object]) -> None:
+    """Make a call and ignore its errors."""
     try:
         call()
     except MailerError:
