@@ -23,8 +23,8 @@ from support.fakes.ports import NOON, a_delivery, a_provider
 from support.fakes.sending import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a_body, a_queue_message
 from tools.model import worker
 from tools.model.records import Record
-from tools.model.world import Move, MoveKind, Setup, World, canonical, handed_back, without_copy, without_write
-from tools.model.world import QueueMessage as ModelMessage
+from tools.model.state import Move, MoveKind, Setup, State, canonical, redelivered, without_message, without_write
+from tools.model.state import QueueMessage as ModelMessage
 
 MINE = content_hash(parse_request(a_body()))
 OTHER = MINE[:-1] + ("0" if MINE[-1] != "0" else "1")
@@ -174,7 +174,7 @@ COURSES: Mapping[str, Course] = {
 }
 
 
-def left_by_the_services(record: Record | None, course: Course) -> World:
+def left_by_the_services(record: Record | None, course: Course) -> State:
     """Run the real send path, and return what it leaves, as the model writes it down."""
     bench = Bench(*([_stored(record)] if record else []), outcomes=[course.outcome])
     bench.clock.advance(course.at)
@@ -184,7 +184,7 @@ def left_by_the_services(record: Record | None, course: Course) -> World:
     left = bench.messages.records.get(("acme", "r1"))
     queue = [*bench.queue.messages, *([received] if returned else [])]
     return canonical(
-        World(
+        State(
             record=_reduced(left) if left else None,
             queue=tuple(_reduced_message(queued, left) for queued in queue),
             accepted=("v1:a",) * (len(bench.provider.mails) if isinstance(course.outcome, Sent) else 0),
@@ -223,24 +223,24 @@ def _class_of(outcome: Outcome) -> Any:
 
 
 @cache
-def left_by_the_model(record: Record | None, *, faults: bool = True) -> Mapping[World, str]:
-    """Walk every way of one worker with one message to where it rests; return the worlds there, and a way to each.
+def left_by_the_model(record: Record | None, *, faults: bool = True) -> Mapping[State, str]:
+    """Walk every way of one worker with one message to where it rests; return the states there, and a way to each.
 
     Whether there is time for another resend is a number in the model; both are walked.
     """
-    todo = [(_setup(record, resends), World(record=record, queue=(MESSAGE,)), "is received") for resends in (0, 1)]
-    seen: set[tuple[int, World]] = set()
-    rests: dict[World, str] = {}
+    todo = [(_setup(record, resends), State(record=record, queue=(MESSAGE,)), "is received") for resends in (0, 1)]
+    seen: set[tuple[int, State]] = set()
+    rests: dict[State, str] = {}
     while todo:
-        setup, world, way = todo.pop()
-        if (setup.resends, world) in seen or len(world.queue) > LONGEST:
+        setup, state, way = todo.pop()
+        if (setup.resends, state) in seen or len(state.queue) > LONGEST:
             continue
-        seen.add((setup.resends, world))
-        if not world.pending and (faults or MESSAGE not in world.queue):
-            rests.setdefault(_at_rest(world), way)
-        for pending in world.pending if faults else ():  # it is handed out again where nothing is safe, as after a death
-            rests.setdefault(_at_rest(handed_back(without_write(world, pending), pending.queue_message)), f"{way} → is given back")
-        todo += [(setup, after, f"{way} → {name}") for name, after, kind in _next(setup, world) if faults or kind is not MoveKind.FAULT]
+        seen.add((setup.resends, state))
+        if not state.pending and (faults or MESSAGE not in state.queue):
+            rests.setdefault(_at_rest(state), way)
+        for pending in state.pending if faults else ():  # it is handed out again where nothing is safe, as after a death
+            rests.setdefault(_at_rest(redelivered(without_write(state, pending), pending.queue_message)), f"{way} → is given back")
+        todo += [(setup, after, f"{way} → {name}") for name, after, kind in _next(setup, state) if faults or kind is not MoveKind.FAULT]
     return rests
 
 
@@ -249,18 +249,18 @@ def _setup(record: Record | None, resends: int) -> Setup:
     return Setup(contents=("v1:a", "v1:b"), on_unknown=record.on_unknown if record else "hold", resends=resends)
 
 
-def _at_rest(world: World) -> World:
-    return canonical(world._replace(resent=0, is_excused=False))
+def _at_rest(state: State) -> State:
+    return canonical(state._replace(resent=0, is_excused=False))
 
 
-def _next(setup: Setup, world: World) -> Iterator[Move]:
+def _next(setup: Setup, state: State) -> Iterator[Move]:
     """Go on with what the worker is about to write; a message that it goes on with by itself is the one in hand, on the queue."""
-    for pending in dict.fromkeys(world.pending):
+    for pending in dict.fromkeys(state.pending):
         assert pending.queue_message is not None
-        yield from worker.write(setup, without_write(world, pending), pending, pending.queue_message)
-    if not world.pending:
-        for queued in {queued for queued in world.queue if queued.generation == GENERATION}:
-            yield from worker.receive(setup, without_copy(world, queued), queued)
+        yield from worker.write(setup, without_write(state, pending), pending, pending.queue_message)
+    if not state.pending:
+        for queued in {queued for queued in state.queue if queued.generation == GENERATION}:
+            yield from worker.receive(setup, without_message(state, queued), queued)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=str)
@@ -275,4 +275,4 @@ def test_the_services_do_what_the_model_does(record: Record | None) -> None:
 def test_the_model_does_what_the_services_do(record: Record | None) -> None:
     """Where nothing fails, each end that the model allows is one that some course leads to."""
     seen = {left_by_the_services(record, course) for course in COURSES.values()}
-    assert not {way for world, way in left_by_the_model(record, faults=False).items() if world not in seen}
+    assert not {way for state, way in left_by_the_model(record, faults=False).items() if state not in seen}

@@ -1,12 +1,12 @@
-"""An exhaustive model of the delivery machine: every order of steps, every crash, every lost reply, ruled by the table that the code obeys.
+"""Model checker of the delivery state machine: every order of steps, every crash, every lost response, with the rules of the code.
 
-    records.py   the record, reduced to what decides its future; the real rules and changes applied to it
-    world.py     everything that is at one moment: record, messages on the queue, writes that are about to be made, what SES accepted
-    worker.py    what a worker may do next
-    others.py    what API, caller, sweeper and operator may do
-    moves.py     both, and the queue's and the crashes' own moves
-    explore.py   walks every state that can be reached, and checks each promise in it
-    setups.py    the worlds that are walked, and machines that are broken on purpose
+    records.py   the record, reduced to the fields that matter; the real rules and changes applied to it
+    state.py     a state: record, messages on the queue, pending writes, mail accepted by SES
+    worker.py    moves of a worker
+    others.py    moves of API, caller, sweeper, operator and SES's events
+    moves.py     all moves, including those of the queue and crashes
+    explore.py   explores all reachable states, and checks the invariants in each
+    setups.py    the models to explore, and deliberately wrong machines
 
-`python -m tools.model` walks them all and prints how many states each has.
+`python -m tools.model` explores them all and prints the number of states of each.
 """

@@ -1,4 +1,4 @@
-"""Walk every world, on all processors, and print how many states each has and how long it took."""
+"""Explore every model on all CPUs, and print its number of states and the time."""
 
 import os
 import sys
@@ -12,21 +12,21 @@ SETUPS = {**QUICK, **THOROUGH}
 
 
 def timed(name: str) -> tuple[Walk, float]:
-    """Walk one world; return what was found, and the seconds it took."""
+    """Explore one model; return the result and the seconds."""
     began = time.perf_counter()
     return walk(SETUPS[name]), time.perf_counter() - began
 
 
 def main() -> int:
-    """Walk those that are named, or all; the exit code says whether every promise holds."""
+    """Explore the named models, or all; return 1 if an invariant is violated."""
     names = sys.argv[1:] or list(SETUPS)
     bad = 0
     with ProcessPoolExecutor(os.cpu_count()) as processes:
         for name, (found, seconds) in zip(names, processes.map(timed, names), strict=True):
-            print(f"{name}: {found.worlds:,} states, {found.moves:,} moves, {seconds:.0f} s", flush=True)
-            if found.broken:
+            print(f"{name}: {found.states:,} states, {found.moves:,} moves, {seconds:.0f} s", flush=True)
+            if found.violation:
                 bad += 1
-                print("\n".join([f"    {found.broken}:", *(f"        {step}" for step in found.way)]))
+                print("\n".join([f"    {found.violation}:", *(f"        {step}" for step in found.path)]))
     return bool(bad)
 
 

@@ -1,38 +1,38 @@
-"""Everything that anybody may do next."""
+"""All moves from a state."""
 
 from collections.abc import Iterator
 
 from tools.model import others, worker
-from tools.model.world import Move, MoveKind, Setup, World, canonical, excused, handed_back, queued, without_copy, without_write
+from tools.model.state import Move, MoveKind, Setup, State, canonical, excused, queued, redelivered, without_message, without_write
 
 
-def moves(setup: Setup, world: World) -> Iterator[Move]:
-    """Yield every move that leads into a world of the setup's size."""
-    for name, after, kind in _moves(setup, world):
+def moves(setup: Setup, state: State) -> Iterator[Move]:
+    """Yield every move to a state within the bounds of the setup."""
+    for name, after, kind in _moves(setup, state):
         if kind is not MoveKind.FAULT or _is_small(setup, after):
             yield name, canonical(after), kind
 
 
-def _moves(setup: Setup, world: World) -> Iterator[Move]:
-    is_worker_free = sum(pending.queue_message is not None for pending in world.pending) < setup.workers
-    for queue_message in dict.fromkeys(world.queue):
+def _moves(setup: Setup, state: State) -> Iterator[Move]:
+    is_worker_free = sum(pending.queue_message is not None for pending in state.pending) < setup.workers
+    for queue_message in dict.fromkeys(state.queue):
         if is_worker_free:
-            yield from worker.receive(setup, without_copy(world, queue_message), queue_message)
-        yield "a message is delivered twice", queued(world, queue_message), MoveKind.FAULT
-    for pending in dict.fromkeys(world.pending):
-        rest = without_write(world, pending)
-        yield f"dies before it writes {pending.deed}", excused(handed_back(rest, pending.queue_message), pending), MoveKind.FAULT
+            yield from worker.receive(setup, without_message(state, queue_message), queue_message)
+        yield "a message is delivered twice", queued(state, queue_message), MoveKind.FAULT
+    for pending in dict.fromkeys(state.pending):
+        rest = without_write(state, pending)
+        yield f"crashes before it writes {pending.operation}", excused(redelivered(rest, pending.queue_message), pending), MoveKind.FAULT
         if pending.queue_message is None:
             yield from others.write(setup, rest, pending)
         else:
             yield from worker.write(setup, rest, pending, pending.queue_message)
-    yield from others.others(setup, world)
+    yield from others.others(setup, state)
 
 
-def _is_small(setup: Setup, world: World) -> bool:
-    """Keep the walk finite: faults breed no more messages, and lead no message further ahead of the record, than the setup allows."""
-    held = [pending.queue_message for pending in world.pending if pending.queue_message is not None]
-    generation = world.record.generation if world.record else 0
-    return len(world.queue) + len(held) <= setup.queue_messages and all(
-        queue_message.generation <= generation + setup.ahead for queue_message in (*world.queue, *held)
+def _is_small(setup: Setup, state: State) -> bool:
+    """Return whether a state is within the setup's bounds of messages and of generations ahead of the record."""
+    held = [pending.queue_message for pending in state.pending if pending.queue_message is not None]
+    generation = state.record.generation if state.record else 0
+    return len(state.queue) + len(held) <= setup.queue_messages and all(
+        queue_message.generation <= generation + setup.ahead for queue_message in (*state.queue, *held)
     )

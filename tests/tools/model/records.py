@@ -1,4 +1,4 @@
-"""The record as the model sees it, and the real rules and changes applied to it."""
+"""The record of the model, and the real rules and changes applied to it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,23 +14,23 @@ from mailer.domain.facts import FeedbackCounts
 from support.fakes.ports import NOON, a_delivery
 
 LATE = NOON + timedelta(hours=1)
-"""After every deadline and dueAt, and after every worker is dead; noon is before all of them."""
+"""After every deadline and dueAt, when every worker counts as dead; noon is before all of them."""
 
 SECONDS = timedelta(seconds=20)
 DUE = NOON + timedelta(minutes=1)
 KEY = "parked/acme/r1/1.json"
-WORD = Resolution("resend", "ops", "asked", NOON)
+RESOLUTION = Resolution("resend", "ops", "asked", NOON)
 ERROR = ErrorInfo("recipient_rejected", "no")
 LATER = ErrorInfo("throttled", "later")
 LOST = ErrorInfo("outcome_unknown", "nobody knows")
 COUNTS = FeedbackCounts(delivered=1, first_at=NOON, last_at=NOON, rank=3)
 TO_COME = 3
 LATEST, EARLIER, NEXT = Fence(2, "w2"), Fence(1, "w1"), "w3"
-"""Attempts have no numbers here: all that can matter of a fence is whether it is the record's latest."""
+"""Attempts are not numbered: it only matters whether a fence is the record's latest."""
 
 
 class Record(NamedTuple):
-    """What of a record decides its future; times are reduced to whether they are set."""
+    """The fields of a record that matter; times are reduced to whether they are set."""
 
     status: Status
     content: str
@@ -44,9 +44,9 @@ class Record(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One conditional write that somebody wants to make; `generation` is that of the message in hand, or of the record as it was read."""
+    """One conditional write; `generation` is that of the processed message, or of the record as it was read."""
 
-    deed: str
+    operation: str
     content: str
     on_unknown: OnUnknown
     generation: int = 0
@@ -107,8 +107,8 @@ CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "mark unknown for good": lambda w: changes.mark_unknown(w.request, w.now, w.fence, LOST, for_good=True),
     "time out": lambda w: changes.time_out(w.seen, w.now, LOST),
     "resend": lambda w: changes.resend(w.seen, w.now, SECONDS),
-    "resolve: resend": lambda w: changes.resolve_resend(w.seen, w.now, SECONDS, WORD, NOON + timedelta(days=1)),
-    "resolve: sent": lambda w: changes.resolve_sent(w.seen, w.now, "m-1", WORD),
+    "resolve: resend": lambda w: changes.resolve_resend(w.seen, w.now, SECONDS, RESOLUTION, NOON + timedelta(days=1)),
+    "resolve: sent": lambda w: changes.resolve_sent(w.seen, w.now, "m-1", RESOLUTION),
     "confirm": lambda w: changes.confirm(w.seen, w.now, attempt=w.fence.attempt, message_id="m-1", accepted_at=NOON, by="e-1"),
     "confirm an attempt to come": lambda w: changes.confirm(w.seen, w.now, attempt=TO_COME, message_id="m-1", accepted_at=NOON, by="e-1"),
     "note feedback": lambda w: changes.note_feedback(w.seen, w.now, COUNTS),
@@ -118,18 +118,18 @@ CHANGES: Mapping[str, Callable[[Write], Change]] = {
     "hold": lambda w: changes.hold(w.seen, w.now, KEY),
     "reschedule": lambda w: changes.reschedule(w.seen, w.now, due_at=w.now),
 }
-"""Every write that the services make, made by the builders that the services use."""
+"""Every write of the services, created by their own builders."""
 
 
 class Answer(NamedTuple):
-    """What the table says: the record as it stands then, and whether the change is made."""
+    """The table's response: the record after the write, and whether the change was made."""
 
     record: Record | None
     is_done: bool
 
 
 class Machine:
-    """The delivery machine; a broken one has other rules than `domain.delivery.RULES`, or forgets its record on some of them."""
+    """The delivery state machine; a wrong one has other rules than `domain.delivery.RULES`, or deletes its record on some of them."""
 
     def __init__(self, rules: Mapping[str, Rule] = RULES, *, forgets: frozenset[str] = frozenset()) -> None:
         self._rules = rules
@@ -138,7 +138,7 @@ class Machine:
 
     def _apply(self, write: Write, record: Record | None) -> Answer:
         current = _delivery(record) if record else None
-        change = CHANGES[write.deed](write)
+        change = CHANGES[write.operation](write)
         rule = self._rules[change.rule.name]
         if not delivery.allows(replace(change, rule=rule), current):
             return Answer(record, is_done=delivery.already_done(change, current))
