@@ -1,4 +1,4 @@
-"""Measure the console's screens on the local AWS: what a page takes, and what of that the console itself does, without the API's time."""
+"""Measure the console's pages on the local AWS: wall time, and the console's own CPU without the API's."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ from tools.local_aws.up import exports
 
 TURNS = 9
 MESSAGES = 50
-"""Requests that the tenant has: more than a page lists."""
+"""Requests of the tenant; more than a page lists."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def screens(aws: LocalAws) -> Sequence[str]:
-    """Send some mail and return what there is to look at then."""
+    """Send some mail and return the pages to measure."""
     tenant = aws.active_tenant("acme")
     for number in range(MESSAGES):
         message = {"to": [{"email": f"jo-{number}@example.com"}], "subject": f"Invoice {number}", "text": "Hello"}
@@ -46,9 +46,9 @@ def screens(aws: LocalAws) -> Sequence[str]:
 
 
 def measure(url: str, process: int) -> tuple[float, float]:
-    """Load a page some times; return its median wall time and its CPU time, in seconds."""
+    """Load a page several times; return its median wall time and CPU time, in seconds."""
     http = urllib3.PoolManager(maxsize=1, retries=False)
-    load(http, url)  # templates are compiled by the first
+    load(http, url)  # the first one compiles templates
     began, walls = cpu_of(process), []
     for _ in range(TURNS):
         at = time.perf_counter()
@@ -64,7 +64,7 @@ def load(http: urllib3.PoolManager, url: str) -> None:
 
 
 def cpu_of(process: int) -> float:
-    """Return the CPU seconds that a process has used."""
+    """Return the CPU seconds of a process."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

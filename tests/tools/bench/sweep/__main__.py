@@ -1,4 +1,4 @@
-"""Measure what one invocation of the sweeper puts back on the queue, and work out what all of them do."""
+"""Measure how many requests one invocation of the sweeper requeues, and calculate the rate of all of them."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ AT_ONCE = int(template()["Parameters"]["SweepConcurrency"]["Default"])
 ROUNDS = 5
 RECORDS = 4000
 SHARD_UNITS = 1000
-"""Write units a second that DynamoDB gives one partition of an index."""
+"""Write units per second of one partition of a DynamoDB index."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One process that sweeps its part of what is due, against the stand-in for AWS: 5 ms for DynamoDB, 10 ms for SQS.
+"""Sweep one part of the due requests, in one process, against the fake AWS: 5 ms for DynamoDB, 10 ms for SQS.
 
 python -m tools.bench.sweep.measure part RESULT '{"shards": 4, "records": 4000, "turn": 0}'
 """
@@ -15,7 +15,7 @@ from mailer.domain.message import content_hash, parse_request
 from mailer.ports import SweepPart
 from mailer.services.sweeping.sweep import sweep_part
 from support.fakes.sending import a_body
-from tools.bench.send.timing import answer, clocked
+from tools.bench.send.timing import measured, run_named
 from tools.bench.send.workload import EVERYONE
 
 PARTS = 16
@@ -23,12 +23,12 @@ WARM_UP = 200
 
 
 def part(*, shards: int, records: int, turn: int) -> dict[str, float]:
-    """Measure a part after one that opens the connections; give a record's CPU and wall, in seconds."""
+    """Measure a part after one to warm up; return CPU and wall time per record, in seconds."""
     due = _due(shards, turn)
     figures = []
     for size in (WARM_UP, records):
         list(wiring.workers().map(_park, islice(due, size)))
-        figures.append(clocked(partial(_sweep, shards, size)))
+        figures.append(measured(partial(_sweep, shards, size)))
     return {"cpu": figures[-1].cpu / records, "wall": figures[-1].wall / records}
 
 
@@ -38,7 +38,7 @@ def _sweep(shards: int, wanted: int) -> None:
 
 
 def _due(shards: int, turn: int) -> Iterator[tuple[str, str]]:
-    """Yield ids of requests that stand in the first shards."""
+    """Yield ids of requests in the first shards."""
     for number in count():
         tenant_id, request_id = EVERYONE[number % len(EVERYONE)].tenant_id, f"turn-{turn}-{number}"
         if int(sweep_shard(tenant_id, request_id)) < shards:
@@ -46,7 +46,7 @@ def _due(shards: int, turn: int) -> Iterator[tuple[str, str]]:
 
 
 def _park(of: tuple[str, str]) -> None:
-    """Write the record of a request that was to be sent a minute ago."""
+    """Write the record of a request that was due a minute ago."""
     tenant_id, request_id = of
     body = parse_request(a_body(request_id, tenant_id))
     due = wiring.clock().now() - timedelta(minutes=1)
@@ -63,4 +63,4 @@ def _park(of: tuple[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    answer(part)
+    run_named(part)
