@@ -133,6 +133,16 @@ def test_any_address_can_stand_in_a_path_once_it_is_percent_encoded(api: Gateway
     assert list(table.entries) == [("acme", address.lower())]
 
 
+@pytest.mark.parametrize("address", ["o'neil&a=b#{c}@example.com", "a?b`c@example.com", "#%41@example.com"])
+def test_an_address_is_found_where_the_gateway_has_decoded_the_path(api: Gateway, table: FakeSuppressionsTable, address: str) -> None:
+    """Whatever it holds that no path can; it is not decoded twice."""
+    parameters = {"tenantId": "acme", "email": address}
+    body, headers = json.dumps({"why": "x"}), [("Content-Type", "application/json")]
+    given = {**proxy_event("PUT", ROOT, body, headers, resource=RESOURCE, pathParameters=parameters), "path": f"{ROOT}/{address}"}
+    assert api.handle(given).status == 200
+    assert list(table.entries) == [("acme", address.lower())]
+
+
 def test_a_plus_that_is_not_encoded_is_one_too(api: Gateway) -> None:
     """Only in queries would it stand for a blank."""
     ask(api, "PUT", "jo+news@example.com", {"why": "x"})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
@@ -145,7 +145,17 @@ def _path(event: Mapping[str, Any]) -> str:
     steps = path.rstrip("/").split("/")[-len(pattern) :]
     if len(steps) < len(pattern) or not all(_is_matched(*one, parameters) for one in zip(steps, pattern, strict=True)):
         return _NO_ROUTE
-    return "/" + "/".join(steps)
+    return "/" + "/".join(_encoded(*one, parameters) for one in zip(steps, pattern, strict=True))
+
+
+_PATH_STEP = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]*")
+"""What a step of a path may hold as it is sent (RFC 3986 §3.3)."""
+
+
+def _encoded(given: str, step: str, parameters: Mapping[str, str]) -> str:
+    """Return a step of the path percent-encoded where the gateway has decoded it: the router finds no route for some characters."""
+    is_decoded = given == parameters.get(step[1:-1]) and not _PATH_STEP.fullmatch(given)
+    return quote(given, safe="") if is_decoded else given
 
 
 def _is_matched(given: str, step: str, parameters: Mapping[str, str]) -> bool:
