@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from mailer.adapters.providers.cache_keys import ASK_AGAIN_AFTER, GOOD_FOR, CacheKeys
+from mailer.adapters.providers.cache_keys import ASK_AGAIN_AFTER, GOOD_FOR, RENEW_BEFORE, CacheKeys
 from mailer.adapters.providers.config_cache import _OVERHEAD, CHECK_AGAIN_AFTER, CHECK_BEFORE, KMS_GOOD_FOR, SHARED_FOR, ConfigCache
 from mailer.adapters.providers.provider_factory import KEPT_FOR
 from mailer.adapters.providers.shared_cache import SharedCache
@@ -41,14 +41,14 @@ class Kms:
         self.decrypted: list[str] = []
         self.derived: list[bytes] = []
         self.fails = False
-        self.derives = True
+        self.derives = self.decrypts = True
 
     def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
         raise NotImplementedError
 
     def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
         self.decrypted.append(f"{tenant_id} {provider} {version}")
-        if self.fails:
+        if self.fails or not self.decrypts:
             raise DependencyError("KMS", "Decrypt")
         return self.texts[ciphertext]
 
@@ -130,11 +130,11 @@ def test_kms_decrypts_a_config_once_while_it_keeps_answering(stack: Stack) -> No
 
 
 def test_a_key_that_kms_no_longer_gives_stops_working_within_five_minutes(stack: Stack) -> None:
-    """Not one cached config is used then, however it was cached; together with the minute that a provider lives it is five."""
+    """Not one cached config is used then, though the key of the cache is at hand; with the minute that a provider lives it is five."""
     sandbox, rows = stack.warm(), [("acme", stack.row(tenants.access_key())), ("globex", stack.row(tenants.role(), "globex"))]
     for tenant_id, row in rows:
         sandbox.open(tenant_id, row)
-    stack.kms.fails = True
+    stack.kms.decrypts = False
     stack.clock.time = NOON + KMS_GOOD_FOR - timedelta(microseconds=1)
     for tenant_id, row in rows:
         assert sandbox.open(tenant_id, row).plaintext
@@ -171,9 +171,23 @@ def test_the_key_of_the_cache_is_asked_for_again_too(stack: Stack) -> None:
     sandbox, row = stack.warm(), stack.row(tenants.access_key())
     sandbox.open("acme", row)
     stack.kms.derives = False
+    stack.clock.time = NOON + KMS_GOOD_FOR - CHECK_BEFORE
+    sandbox.open("acme", row)  # KMS decrypts it again, but gives no key
+    assert not sandbox.open("acme", row).by_kms
     stack.clock.time = NOON + GOOD_FOR
     assert sandbox.open("acme", row).by_kms
+
+
+def test_the_key_is_asked_for_before_it_is_needed(stack: Stack) -> None:
+    """A minute early: when KMS gives none for a moment, the cache is used all the same."""
+    sandbox, row = stack.warm(), stack.row(tenants.access_key())
+    sandbox.open("acme", row)
+    stack.clock.time = NOON + GOOD_FOR - RENEW_BEFORE
+    sandbox.open("acme", row)
     assert len(stack.kms.derived) == 2
+    stack.kms.derives = False
+    stack.clock.time = NOON + GOOD_FOR
+    assert not sandbox.open("acme", row).by_kms
 
 
 @pytest.mark.parametrize(
@@ -263,6 +277,9 @@ def test_a_roles_config_is_shared_for_an_hour(stack: Stack) -> None:
     second = stack.warm()
     assert second.open("acme", row).plaintext == stack.kms.texts[row.ciphertext]
     assert stack.kms.decrypted == []
+    reads = stack.table.reads
+    assert not second.open("acme", row).by_kms
+    assert stack.table.reads == reads  # from then on it has its own
     stack.clock.time = NOON + SHARED_FOR
     third = stack.warm()
     assert third.open("acme", row).by_kms
@@ -331,6 +348,15 @@ def test_what_fails_at_the_cache_costs_a_call_and_no_mail(stack: Stack, broken: 
     assert sandbox.open("acme", row).plaintext == stack.kms.texts[row.ciphertext]
     assert stack.reported
     assert tenants.ROLE_ARN not in str(stack.reported)
+
+
+@pytest.mark.parametrize("answer", [{}, {"Mac": b""}, {"Mac": None}, {"Mac": b"short"}])
+def test_an_answer_that_is_no_key_is_an_outage_of_kms(stack: Stack, answer: Any) -> None:
+    """The config is decrypted by KMS itself."""
+    sandbox, row = stack.warm(), stack.row(tenants.access_key())
+    stack.kms.generate_mac = lambda **_: answer  # type: ignore[method-assign]
+    assert sandbox.open("acme", row).plaintext == stack.kms.texts[row.ciphertext]
+    assert stack.reported == ["cache config: KMS did not complete GenerateMac (unreadable answer)"]
 
 
 def test_mails_do_not_each_wait_for_a_key_that_kms_does_not_give(stack: Stack) -> None:

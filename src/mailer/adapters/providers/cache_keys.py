@@ -67,16 +67,16 @@ class CacheKeys:
 
     def _key(self, name: str) -> AESGCM:
         good_until = self._now() + GOOD_FOR
-        return self._keys.get(name, lambda: AESGCM(self._ask(name)), lambda _: good_until, lambda _: good_until - RENEW_BEFORE)
+        return self._keys.get(name, lambda: self._ask(name), lambda _: good_until, lambda _: good_until - RENEW_BEFORE)
 
-    def _ask(self, name: str) -> bytes:
+    def _ask(self, name: str) -> AESGCM:
         if self._failed_until and self._now() < self._failed_until:
             raise DependencyError("KMS", "GenerateMac")
         try:
             with dependency_errors("KMS", "GenerateMac"):
                 answer = self._client().generate_mac(KeyId=self._key_arn, MacAlgorithm="HMAC_SHA_256", Message=(_PURPOSE + name).encode())
             with readable("KMS", "GenerateMac"):
-                return answer["Mac"]
+                return AESGCM(answer["Mac"])
         except DependencyError:
             self._failed_until = self._now() + ASK_AGAIN_AFTER
             raise
