@@ -1,4 +1,4 @@
-"""The console's pages on the API's real functions, over the stack in moto."""
+"""The console's pages with the API's real functions, on the stack in moto."""
 
 import socket
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ CONFIG = {**KEY, "region": SES_REGION, "fromAddress": FROM, "fromName": "Acme"}
 
 @dataclass(frozen=True)
 class Came:
-    """What botocore's transport gives back."""
+    """A response of botocore's transport."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -36,11 +36,11 @@ class Came:
 
 
 class ToFunctions:
-    """Carries a signed request to the functions, in this process."""
+    """Passes a signed request to the functions, in this process."""
 
     def __init__(self) -> None:
         self._gateway = Gateway(messages.handler, providers.handler)
-        self._one_at_a_time = Lock()  # as Lambda has it
+        self._one_at_a_time = Lock()  # as in Lambda
 
     def send(self, request: Any) -> Came:
         split = urlsplit(request.url)
@@ -52,7 +52,7 @@ class ToFunctions:
 
 
 class RealApi(FakeApi):
-    """The API's own functions in the place of the dictionaries."""
+    """The API's own functions instead of the fake API."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class RealApi(FakeApi):
 
 @pytest.fixture
 def site(aws: Mapping[str, str]) -> Site:  # noqa: ARG001 - the stack has to be there
-    """The console, with the tenant's from-address verified in its SES."""
+    """The console, with the tenant's from-address verified in SES."""
     boto3.client("ses", region_name=SES_REGION).verify_email_identity(EmailAddress=FROM)
     return Site(Platform(api=RealApi()))
 
@@ -80,7 +80,7 @@ def onboarded(site: Site) -> Site:
 
 
 def test_a_tenant_is_onboarded(site: Site) -> None:
-    """Policies and template, the config, the test mail; then it is in the list."""
+    """Policies and template, the config, the test mail; then the tenant is in the list."""
     first = site.get("/tenants/acme/onboarding?by=role")
     assert {"trust-policy", "iam-policy", "template", "external-id"} <= {field.get("id") for _, field in elements(first.text)}
     assert b"AWSTemplateFormatVersion" in site.get("/tenants/acme/onboarding/template").body
@@ -95,7 +95,7 @@ def test_a_tenant_is_onboarded(site: Site) -> None:
 
 
 def test_what_the_api_refuses_is_shown_by_field(site: Site) -> None:
-    """With the code, the path and what is allowed there."""
+    """With the code, the path and the allowed values."""
     said = words(site.follow(site.post("/tenants/acme/provider", {**CONFIG, "region": "nowhere", "maxSendRate": "-1"})).text)
     assert "invalid_request" in said
     assert "config.region" in said
@@ -103,7 +103,7 @@ def test_what_the_api_refuses_is_shown_by_field(site: Site) -> None:
 
 
 def test_the_doctor_s_answer_is_shown(site: Site) -> None:
-    """As a real verify gives it: the address is not verified in that region."""
+    """As from a real verify: the address is not verified in that region."""
     site.post("/tenants/acme/provider", {**CONFIG, "fromAddress": "nobody@acme.example"})
     said = words(site.follow(site.post("/tenants/acme/provider/verify")).text)
     assert "from_address_not_verified" in said
@@ -111,7 +111,7 @@ def test_the_doctor_s_answer_is_shown(site: Site) -> None:
 
 
 def test_a_letter_is_previewed_sent_and_withdrawn(site: Site) -> None:
-    """By the API's own preview, under the id that was given."""
+    """With the API's own preview, and the given id."""
     letter = {"tenant": "acme", "to": "Jo Ünger <jo@example.com>", "subject": "Grüße", "html": "<b>Hi</b>", "requestId": "mine-1"}
     onboarded(site)
     preview = site.post("/compose", {**letter, "action": "preview"})
@@ -134,7 +134,7 @@ def test_problems_of_a_letter_are_listed(site: Site) -> None:
 
 
 def test_a_suppression_comes_and_goes(site: Site) -> None:
-    """With its reason, by its address, and with what SES's own list may hold."""
+    """With its reason, by its address, and with the note on SES's own list."""
     page = "/tenants/acme/suppressions"
     onboarded(site).post(page, {"email": "Gone+x@example.com", "why": "asked by phone", "expiresAt": "2099-12-24"})
     listed = words(site.get(page).text)
@@ -148,14 +148,14 @@ def test_a_suppression_comes_and_goes(site: Site) -> None:
 
 @pytest.mark.parametrize("span", ["day", "week", "month"])
 def test_statistics_are_asked_for_as_the_api_takes_them(site: Site, span: str) -> None:
-    """Each span; a tenant that has sent nothing yet is told what to do."""
+    """Each span; a tenant without mail gets advice."""
     page = onboarded(site).get(f"/tenants/acme/statistics?span={span}")
     assert "Nothing in this span" in words(page.text)
 
 
 @pytest.mark.parametrize("tenant", ["no.such", "x" * 65, "..", "%2E%2E", "a%2Fb", "%00", "ü"])
 def test_an_id_that_is_none_is_refused_in_words(site: Site, tenant: str) -> None:
-    """Whatever is typed into the address."""
+    """For any URL."""
     for page in ("", "/onboarding", "/suppressions", "/statistics", "/messages/r1", "/messages/%00"):
         answered = site.get(f"/tenants/{tenant}{page}")
         assert answered.status in (200, 404)

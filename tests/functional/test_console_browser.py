@@ -1,4 +1,4 @@
-"""The console in a real browser, on a platform in memory: hostile content, accessibility, keyboard, narrow, pictures for the docs."""
+"""The console in a real browser, with fake data: hostile content, accessibility, keyboard, narrow windows, screenshots for the docs."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ from tools import browser as tools
 __all__ = ["browser"]
 
 PICTURES = Path(os.environ.get("TENANTMAIL_PICTURES", ""))
-"""Where pictures for the docs go; unset: nowhere that stays."""
+"""Folder of the docs' screenshots; unset: a temporary one."""
 
 SCREENS = {
     "now": "/now",
@@ -34,7 +34,7 @@ SCREENS = {
 
 
 class Served:
-    """A console on a port of this machine, until it is closed."""
+    """A console on a local port, until it is closed."""
 
     def __init__(self, platform: Platform) -> None:
         config: dict[str, Any] = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 1}
@@ -77,7 +77,7 @@ def looking(browser: Browser, *, width: int = 1280, dark: bool = False, **more: 
 
 
 def test_hostile_content_runs_nowhere(browser: Browser, hostile: Served) -> None:
-    """Not on any page, and not in a mail's frame; nor does a mail ask anybody for anything, nor a long text break a narrow page."""
+    """Neither on any page nor in a mail's frame; a mail makes no remote request, and a long text does not overflow a narrow page."""
     context = looking(browser, width=390)
     page, elsewhere, wide = context.new_page(), [], {}
     page.expose_function("canary", lambda: elsewhere.append("the canary was called"))
@@ -104,7 +104,7 @@ AXE = "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 
 
 
 def faults_of(page: Page) -> set[str]:
-    """Ask axe-core what is seriously wrong with a page."""
+    """Return axe-core's serious findings on a page."""
     found = page.evaluate(AXE)["violations"]
     serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
     return {f"{fault['id']}: {fault['nodes'][0]['html'][:160]}" for fault in serious}
@@ -115,7 +115,7 @@ def test_nobody_is_shut_out(browser: Browser, busy: Served, first_day: Served) -
     source = tools.axe()
     if source is None:
         (pytest.fail if tools.is_required() else pytest.skip)("axe-core could not be had from npm")
-    context = looking(browser, bypass_csp=True)  # or the page's own policy would keep axe-core out
+    context = looking(browser, bypass_csp=True)  # otherwise the page's own policy would block axe-core
     page, faults = context.new_page(), {}
     for url in [*(busy.url + url for url in VISITED), *(first_day.url + url for url in ("/now", "/tenants", "/messages", "/inbox"))]:
         page.goto(url)
@@ -128,7 +128,7 @@ def test_nobody_is_shut_out(browser: Browser, busy: Served, first_day: Served) -
 
 
 def test_nothing_sticks_out_at_390_pixels_and_no_page_breaks_its_own_policy(browser: Browser, busy: Served) -> None:
-    """Long ids wrap, tables fold; and no script of ours fails."""
+    """Long ids wrap, tables fold, and no script fails."""
     context = looking(browser, width=390)
     page, said, wide = context.new_page(), [], {}
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
@@ -137,13 +137,13 @@ def test_nothing_sticks_out_at_390_pixels_and_no_page_breaks_its_own_policy(brow
         page.goto(busy.url + url)
         wide[url] = page.evaluate("document.documentElement.scrollWidth")
     assert {url: width for url, width in wide.items() if width > 390} == {}
-    assert [text for text in said if "track.example" not in text] == []  # what a mail asks for is refused, and said to be
+    assert [text for text in said if "track.example" not in text] == []  # requests of a mail are blocked and reported
     assert any("track.example" in text for text in said)
     context.close()
 
 
 def test_it_works_by_keyboard(browser: Browser, busy: Served) -> None:
-    """The slash finds, Tab reaches, Enter opens, Escape closes."""
+    """The slash focuses the search, Tab moves, Enter opens, Escape closes."""
     context = looking(browser)
     page = context.new_page()
     page.goto(f"{busy.url}/tenants/acme")
@@ -164,7 +164,7 @@ def test_it_works_by_keyboard(browser: Browser, busy: Served) -> None:
 
 
 def test_rates_come_after_the_list(browser: Browser, busy: Served) -> None:
-    """They take a call for each tenant; the list does not wait for them."""
+    """They take a call per tenant; the list does not wait for them."""
     context = looking(browser)
     page = context.new_page()
     page.goto(f"{busy.url}/tenants")
@@ -173,7 +173,7 @@ def test_rates_come_after_the_list(browser: Browser, busy: Served) -> None:
 
 
 def test_what_is_copied_is_what_is_shown(browser: Browser, busy: Served) -> None:
-    """And the button says that it was done."""
+    """The button confirms it."""
     context = looking(browser, permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.goto(f"{busy.url}/tenants/acme/onboarding?by=key")
@@ -184,7 +184,7 @@ def test_what_is_copied_is_what_is_shown(browser: Browser, busy: Served) -> None
 
 
 def test_a_file_goes_along_with_a_letter(browser: Browser, busy: Served) -> None:
-    """It is read by the page, and seen in the preview."""
+    """The page reads it, and the preview shows it."""
     context = looking(browser)
     page = context.new_page()
     page.goto(f"{busy.url}/compose?tenant=acme")
@@ -197,7 +197,7 @@ def test_a_file_goes_along_with_a_letter(browser: Browser, busy: Served) -> None
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_pictures_of_the_screens(browser: Browser, busy: Served, tmp_path: Path, name: str) -> None:
-    """For docs/console.md, where TENANTMAIL_PICTURES says where to put them: `make pictures`."""
+    """For docs/console.md, in the folder TENANTMAIL_PICTURES: `make pictures`."""
     folder = PICTURES if PICTURES.name else tmp_path
     context = looking(browser, dark=name == "inbox")
     page = context.new_page()

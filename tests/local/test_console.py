@@ -1,4 +1,4 @@
-"""What operators do in the console, in a real browser on the deployed template."""
+"""Operators' tasks in the console, in a real browser on the deployed template."""
 
 import json
 import re
@@ -20,11 +20,11 @@ from tools.local_aws.up import exports
 __all__ = ["browser"]
 
 SLOW = 90_000
-"""Milliseconds that a page may take to show what the functions do: the sweeper looks once a minute."""
+"""Milliseconds until a page must show the functions' results: the sweeper runs once a minute."""
 
 
 class Operator:
-    """Somebody with the console open."""
+    """A user of the console."""
 
     def __init__(self, page: Page, address: str, aws: LocalAws) -> None:
         self.page = page
@@ -41,7 +41,7 @@ class Operator:
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def store_key(self, tenant: Tenant, **changes: str) -> None:
-        """Fill in the wizard's form for an access key."""
+        """Fill in the onboarding form for an access key."""
         self.open(f"/tenants/{tenant.tenant_id}/onboarding?by=key")
         fields = {"Access key id": tenant.access_key, "Secret access key": tenant.secret_key, "SES region": tenant.region}
         fields |= {"From address": tenant.from_address, "From name": tenant.from_name, **changes}
@@ -54,7 +54,7 @@ class Operator:
             self.page.get_by_label(label).fill(value)
 
     def send(self, tenant: Tenant, to: str, *, subject: str = "Hello", request_id: str = "") -> str:
-        """Compose a mail and send it; return its requestId, whose page is open then."""
+        """Compose a mail and send it; return its requestId; its page is then open."""
         request_id = request_id or f"console-{secrets.token_hex(4)}"
         self.open(f"/compose?tenant={tenant.tenant_id}")
         self.page.get_by_label("To", exact=True).fill(to)
@@ -66,7 +66,7 @@ class Operator:
         return request_id
 
     def lift(self, tenant: Tenant, address: str) -> None:
-        """Let a suppressed address be mailed again."""
+        """Lift the suppression of an address."""
         self.open(f"/tenants/{tenant.tenant_id}/suppressions?email={address}")
         self.page.get_by_label(f"Lift {address}").click()
         self.page.get_by_label("Why it may get mail again").fill("asked again")
@@ -94,7 +94,7 @@ def operator(browser: Browser, console: str, aws: LocalAws) -> Iterator[Operator
 
 
 def test_a_tenant_is_onboarded_and_its_first_mail_seen(operator: Operator, aws: LocalAws) -> None:
-    """Through the wizard, by composing, to the inbox."""
+    """From onboarding and composing to the inbox."""
     tenant = aws.tenants.open()
     page = operator.page
     operator.open("/tenants")
@@ -116,7 +116,7 @@ def test_a_tenant_is_onboarded_and_its_first_mail_seen(operator: Operator, aws: 
 
 
 def test_a_tenant_is_onboarded_with_a_role(operator: Operator, aws: LocalAws) -> None:
-    """By the template that the wizard hands out, launched in the tenant's account."""
+    """With the onboarding template, launched in the tenant's account."""
     tenant = aws.tenants.open()
     operator.open(f"/tenants/{tenant.tenant_id}/onboarding?by=role")
     with operator.page.expect_download() as download:
@@ -133,7 +133,7 @@ def test_a_tenant_is_onboarded_with_a_role(operator: Operator, aws: LocalAws) ->
 
 
 def test_a_bounce_is_told_and_its_suppression_lifted(operator: Operator, aws: LocalAws) -> None:
-    """SES's event tells what the other side said and suppresses the address; once that is lifted, mail goes there again."""
+    """SES's event has the response of the receiving server and suppresses the address; after lifting it gets mail again."""
     tenant, address = aws.tenant_with_feedback(), "bounce@simulator.amazonses.com"
     request_id = operator.send(tenant, address)
     operator.see_status("sent")
@@ -153,7 +153,7 @@ def test_a_bounce_is_told_and_its_suppression_lifted(operator: Operator, aws: Lo
 
 
 def test_a_suppressed_address_is_lifted(operator: Operator, tenant: Tenant) -> None:
-    """Before that its mail fails, after that it goes out; the account's own list is told about."""
+    """Mail fails before and is sent after; the page mentions the account's own list."""
     address = f"gone@{tenant.tenant_id}.test"
     operator.open(f"/tenants/{tenant.tenant_id}/suppressions")
     operator.see("No address is suppressed")
@@ -170,7 +170,7 @@ def test_a_suppressed_address_is_lifted(operator: Operator, tenant: Tenant) -> N
 
 
 def test_a_revoked_key_is_found_and_mended(operator: Operator, aws: LocalAws, tenant: Tenant) -> None:
-    """The mail waits, the page says who must do what, and with a new key what waited goes out."""
+    """The mail waits, the page says who must do what, and after a new key the waiting mail is sent."""
     aws.tenants.revoke_key(tenant)
     waiting = [operator.send(tenant, f"jo@{tenant.tenant_id}.test") for _ in range(3)]
     operator.see_status("deferred")
@@ -195,7 +195,7 @@ def test_a_revoked_key_is_found_and_mended(operator: Operator, aws: LocalAws, te
 
 
 def test_a_dead_letter_is_redriven(operator: Operator, aws: LocalAws, tenant: Tenant) -> None:
-    """From the list by reason and tenant to the mail that went out."""
+    """From the list by reason and tenant to the sent mail."""
     message = {"to": [{"email": "jo@example.com"}], "subject": "late", "text": "late"}
     body = json.dumps({"tenantId": tenant.tenant_id, "requestId": "late-1", "message": message})
     aws.client("sqs").send_message(QueueUrl=aws.stack.outputs["DeadLetterQueueUrl"], MessageBody=body)
@@ -206,8 +206,8 @@ def test_a_dead_letter_is_redriven(operator: Operator, aws: LocalAws, tenant: Te
     operator.see_status("sent")
 
 
-def test_an_unknown_is_settled(operator: Operator, aws: LocalAws, tenant: Tenant) -> None:
-    """With who said so, and why, in its story."""
+def test_an_unknown_is_resolved(operator: Operator, aws: LocalAws, tenant: Tenant) -> None:
+    """With who and why in its timeline."""
     aws.control.inject("reset", operation="SendRawEmail", access_key=tenant.access_key, times=1)
     operator.send(tenant, f"jo@{tenant.tenant_id}.test", request_id="lost-1")
     operator.see_status("unknown")
@@ -221,7 +221,7 @@ def test_an_unknown_is_settled(operator: Operator, aws: LocalAws, tenant: Tenant
 
 
 def test_what_iam_denies_is_shown_as_denied(browser: Browser, aws: LocalAws, tenant: Tenant, tmp_path: Path) -> None:
-    """For an operator who may see the stack and call nothing."""
+    """For an operator who may read the stack and call no route."""
     iam, name = aws.client("iam"), f"guest-{secrets.token_hex(4)}"
     iam.create_user(UserName=name)
     see = {"Effect": "Allow", "Action": ["cloudformation:DescribeStacks", "cloudformation:ListStackResources"], "Resource": "*"}

@@ -1,4 +1,4 @@
-"""Platforms for the console's pages: a busy one, and one on its first day."""
+"""Sites of the console: a busy one, and an empty one."""
 
 from pathlib import Path
 

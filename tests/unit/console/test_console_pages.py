@@ -1,4 +1,4 @@
-"""The console's pages: each screen on a busy platform, on an empty one, without rights, and without answers."""
+"""The console's pages: with data, without data, without rights, and without responses."""
 
 import pytest
 
@@ -12,7 +12,7 @@ DENIED = Trouble(kind="denied", text="These credentials lack a right: logs:Filte
 
 @pytest.mark.parametrize("url", PAGES)
 def test_every_page_answers_on_a_busy_platform(busy: Site, url: str) -> None:
-    """With one headline of its own."""
+    """With one heading."""
     page = busy.get(url)
     assert page.status == 200
     assert len(list(tags(page.text, "h1"))) == 1
@@ -20,7 +20,7 @@ def test_every_page_answers_on_a_busy_platform(busy: Site, url: str) -> None:
 
 @pytest.mark.parametrize("url", ["/now", "/tenants", "/messages", "/dead-letters", "/compose", "/inbox"])
 def test_every_screen_answers_on_its_first_day(empty: Site, url: str) -> None:
-    """Nothing is broken where nothing is."""
+    """No page fails without data."""
     assert empty.get(url).status == 200
 
 
@@ -45,7 +45,7 @@ def test_an_empty_page_says_what_to_do_first(empty: Site, url: str) -> None:
 
 @pytest.mark.parametrize("url", PAGES)
 def test_what_iam_denies_is_shown_as_denied(busy: Site, url: str) -> None:
-    """Each part that asks for it says so; nothing breaks, and nothing looks empty that is denied."""
+    """Each affected part shows the denial; no page fails, and denied data is not shown as empty."""
     busy.platform.api.denied = ["."]
     busy.platform.health.trouble = busy.platform.log.trouble = DENIED
     page = busy.get(url)
@@ -60,7 +60,7 @@ ROUTES = {"/tenants": "list of tenants", "/tenants/acme/statistics": "statistics
 
 @pytest.mark.parametrize("url", ROUTES)
 def test_a_version_without_a_route_is_said_in_a_sentence(busy: Site, url: str) -> None:
-    """The console may be newer than what is deployed."""
+    """The console may be newer than the deployed stack."""
     busy.platform.api.absent = ["GET /tenants$", "statistics", "suppressions"]
     page = busy.get(url)
     assert page.status == 200
@@ -71,12 +71,12 @@ def test_a_version_without_a_route_is_said_in_a_sentence(busy: Site, url: str) -
     "url", ["/nothing", "/tenants/acme/nothing", "/inbox/99", "/inbox/99/html", "/inbox/3/files/9", "/dead-letters/work/x"]
 )
 def test_what_is_not_there_is_a_404(busy: Site, url: str) -> None:
-    """With a page of ours."""
+    """With an error page of the console."""
     assert busy.get(url).status == 404
 
 
 def test_now_shows_queues_alarms_outcomes_and_trouble(busy: Site) -> None:
-    """The alarm with its step of the runbook, the trouble with who must do what."""
+    """The alarm with its step of the runbook, the troubles with who must do what."""
     said = words(busy.get("/now").text)
     for expected in (
         "Send queue 19",
@@ -89,14 +89,14 @@ def test_now_shows_queues_alarms_outcomes_and_trouble(busy: Site) -> None:
 
 
 def test_a_chart_has_a_table_of_its_numbers(busy: Site) -> None:
-    """For whoever cannot see it."""
+    """For screen readers."""
     page = busy.get("/now?hours=1").text
     assert any(attributes.get("role") == "img" and attributes.get("aria-label") for attributes in tags(page, "svg"))
     assert words(page).count("2026-11-24 09:5") >= 10
 
 
 def test_without_metrics_outcomes_are_counted_from_the_log(busy: Site) -> None:
-    """As on the local AWS, which makes no metrics of what functions log."""
+    """As on the local AWS, which creates no metrics from logs."""
     busy.platform.health.series = {}
     said = words(busy.get("/now").text)
     assert "Counted by the functions' logs" in said
@@ -104,7 +104,7 @@ def test_without_metrics_outcomes_are_counted_from_the_log(busy: Site) -> None:
 
 
 def test_filters_are_in_the_address(busy: Site) -> None:
-    """So a list can be sent to somebody, and the page's own links keep what was chosen."""
+    """So a list can be shared, and the page's own links keep the filters."""
     page = busy.get("/tenants?status=suspended").text
     assert "hooli" in words(page)
     assert "globex" not in words(page)
@@ -113,7 +113,7 @@ def test_filters_are_in_the_address(busy: Site) -> None:
 
 
 def test_a_list_goes_on_at_its_cursor(busy: Site) -> None:
-    """With the filter that it had."""
+    """With the same filter."""
     busy.platform.api.records = [{**busy.platform.api.records[1], "requestId": f"r{number}"} for number in range(60)]
     first = busy.get("/messages?tenant=acme&status=sent").text
     [older] = [attributes["href"] for attributes in tags(first, "a") if attributes.get("rel") == "next"]
@@ -144,7 +144,7 @@ def test_an_id_is_found_at_once(busy: Site, wanted: str) -> None:
 
 
 def test_a_request_s_story_is_told_in_order(busy: Site) -> None:
-    """Accepted, deferred and why, sent, delivered, bounced with what the other side said."""
+    """Accepted, deferred and why, sent, delivered, bounced with the response of the receiving server."""
     said = words(busy.get("/tenants/acme/messages/invoice-2026-0117").text)
     steps = [
         "Accepted",
@@ -159,7 +159,7 @@ def test_a_request_s_story_is_told_in_order(busy: Site) -> None:
 
 
 def test_a_story_without_the_log_still_tells_what_the_record_knows(busy: Site) -> None:
-    """And says what is missing."""
+    """The page says what is missing."""
     busy.platform.log.trouble = DENIED
     said = words(busy.get("/tenants/acme/messages/invoice-2026-0117").text)
     assert "SES accepted it" in said
@@ -167,7 +167,7 @@ def test_a_story_without_the_log_still_tells_what_the_record_knows(busy: Site) -
 
 
 def test_a_page_of_something_open_looks_again(busy: Site) -> None:
-    """And one of something ended does not."""
+    """The page of an ended request does not."""
     assert any("data-live" in attributes for attributes in tags(busy.get("/tenants/hooli/messages/welcome-88213").text, "div"))
     ended = busy.get("/tenants/acme/messages/invoice-2026-0116").text
     assert not any("data-live" in attributes for attributes in tags(ended, "div"))
@@ -189,7 +189,7 @@ def test_a_verify_shows_the_doctor_s_answer(busy: Site) -> None:
 
 
 def test_a_verify_can_ask_for_a_simulation(busy: Site) -> None:
-    """Only where the box was ticked."""
+    """Only if the box is checked."""
     busy.post("/tenants/acme/provider/verify", {"simulate": "1"})
     assert last_call(busy.platform.api, "POST")[2] == {"simulate": True}
     busy.post("/tenants/acme/provider/verify")
@@ -198,14 +198,14 @@ def test_a_verify_can_ask_for_a_simulation(busy: Site) -> None:
 
 @pytest.mark.parametrize(("action", "status"), [("disable", "disabled"), ("enable", "active")])
 def test_a_provider_is_switched(busy: Site, action: str, status: str) -> None:
-    """And its page says so."""
+    """The page confirms it."""
     page = busy.follow(busy.post(f"/tenants/acme/provider/{action}"))
     assert busy.platform.api.providers["acme"]["status"] == status
     assert "Sending is" in words(page.text)
 
 
 def test_a_provider_is_removed_when_its_name_was_typed(busy: Site) -> None:
-    """And not by a slip."""
+    """Not by mistake."""
     assert "Nothing was removed" in words(busy.follow(busy.post("/tenants/acme/provider/delete", {"confirm": "acm"})).text)
     assert "acme" in busy.platform.api.providers
     busy.post("/tenants/acme/provider/delete", {"confirm": "acme"})
@@ -216,7 +216,7 @@ KEY = {"by": "key", "accessKeyId": "AKIAIOSFODNN7EXAMPLE", "secretAccessKey": " 
 
 
 def test_a_secret_goes_to_the_api_and_nowhere_else(busy: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """As it was typed; no page shows it, also not where the config was refused, and no log has it."""
+    """Unchanged; no page and no log has it, even if the config is rejected."""
     caplog.set_level("DEBUG")
     refused = busy.follow(busy.post("/tenants/newco/provider", {**KEY, "fromAddress": "nobody"}))
     assert "must be an address" in words(refused.text)
@@ -230,7 +230,7 @@ def test_a_secret_goes_to_the_api_and_nowhere_else(busy: Site, caplog: pytest.Lo
 
 
 def test_numbers_of_a_config_go_as_numbers(busy: Site) -> None:
-    """What is no number is left for the API to refuse."""
+    """The API rejects anything that is not a number."""
     busy.post("/tenants/newco/provider", {**KEY, "fromAddress": "n@newco.example", "maxSendRate": "14"})
     assert last_call(busy.platform.api, "PUT")[2]["config"]["maxSendRate"] == 14.0  # type: ignore[index]
     busy.post("/tenants/newco/provider", {**KEY, "fromAddress": "n@newco.example", "maxSendRate": "many"})
@@ -238,14 +238,14 @@ def test_numbers_of_a_config_go_as_numbers(busy: Site) -> None:
 
 
 def test_the_template_comes_as_a_file(busy: Site) -> None:
-    """To be launched by hand."""
+    """For a manual launch."""
     answered = busy.get("/tenants/acme/onboarding/template")
     assert answered.headers["content-disposition"] == 'attachment; filename="mail-acme.json"'
     assert b"AWSTemplateFormatVersion" in answered.body
 
 
 def test_a_suppression_is_put_and_lifted(busy: Site) -> None:
-    """With the reason that was given; after that the page says what SES's own list may hold."""
+    """With the given reason; then the page says that SES's own list may contain the address."""
     page = "/tenants/acme/suppressions"
     busy.post(page, {"email": "new+tag@example.com", "why": "asked", "expiresAt": "2026-12-24"})
     put = last_call(busy.platform.api, "PUT")
@@ -257,13 +257,13 @@ def test_a_suppression_is_put_and_lifted(busy: Site) -> None:
 
 
 def test_a_request_is_cancelled(busy: Site) -> None:
-    """One that waits."""
+    """A waiting one."""
     assert "The request is cancelled" in words(busy.follow(busy.post("/tenants/hooli/messages/welcome-88213/cancel")).text)
 
 
 @pytest.mark.parametrize(("outcome", "sent"), [("sent", True), ("resend", False)])
 def test_an_unknown_is_settled(busy: Site, outcome: str, sent: bool) -> None:  # noqa: FBT001 - a case
-    """With a messageId only where it was sent: the API refuses any other."""
+    """With a messageId only if it was sent: the API rejects it otherwise."""
     word = {"outcome": outcome, "by": "ops", "why": "found it", "messageId": "0100-x"}
     busy.post("/tenants/acme/messages/reminder-0042/resolve", word)
     body = last_call(busy.platform.api, "POST")[2]
@@ -271,7 +271,7 @@ def test_an_unknown_is_settled(busy: Site, outcome: str, sent: bool) -> None:  #
 
 
 def test_dead_letters_are_redriven_with_what_became_of_each(busy: Site) -> None:
-    """Only those that were chosen."""
+    """Only the selected ones."""
     desk_page = busy.post("/dead-letters/redrive", {"tenant": "acme", "reason": "processing_crashed"})
     page = busy.follow(desk_page)
     while "In progress" in words(page.text):
@@ -281,7 +281,7 @@ def test_dead_letters_are_redriven_with_what_became_of_each(busy: Site) -> None:
 
 
 def test_a_drop_must_name_what_it_drops(busy: Site) -> None:
-    """Not the whole queue by a slip."""
+    """Not the whole queue by mistake."""
     assert "Nothing was dropped" in words(busy.follow(busy.post("/dead-letters/drop")).text)
     assert len(busy.platform.letters.lying) == 4
     assert Selection(reason=" ".strip()).everything
@@ -308,7 +308,7 @@ def test_a_preview_shows_the_mail_and_the_code_that_sends_it(busy: Site) -> None
     for expected in ("--aws-sigv4", "from mailer_client import MailClient", "MIME source", '"name": "Jo Ünger"'):
         assert expected in said
     [frame] = tags(page.text, "iframe")
-    assert frame["sandbox"] is None  # the attribute is there and allows nothing
+    assert frame["sandbox"] is None  # the attribute is present and empty
     assert b"<b>Hi</b>" in busy.get(str(frame["src"])).body
 
 
@@ -319,14 +319,14 @@ def test_a_preview_with_problems_lists_them(busy: Site) -> None:
 
 
 def test_a_letter_is_sent_and_its_page_opened(busy: Site) -> None:
-    """Under an id of the console's unless one was given."""
+    """With a generated id unless one is given."""
     answered = busy.post("/compose", {**LETTER, "requestId": "mine-1", "action": "send"})
     assert answered.headers["location"].startswith("/tenants/acme/messages/mine-1?")
     assert busy.post("/compose", {**LETTER, "action": "send"}).headers["location"].startswith("/tenants/acme/messages/console-")
 
 
 def test_what_is_refused_comes_back_as_it_was_written(busy: Site) -> None:
-    """With the reason, to be mended."""
+    """With the reason, for correction."""
     page = busy.post("/compose", {**LETTER, "tenant": "newco", "action": "send"})
     assert page.status == 400
     assert "provider_not_configured" in words(page.text)
@@ -334,7 +334,7 @@ def test_what_is_refused_comes_back_as_it_was_written(busy: Site) -> None:
 
 
 def test_a_whole_request_can_be_given_as_json(busy: Site) -> None:
-    """In the place of the fields; what cannot be read is said."""
+    """Instead of the fields; unreadable JSON is reported."""
     busy.post("/compose", {**LETTER, "json": '{"message": {"to": [], "subject": "x", "calendar": {}}}', "action": "preview"})
     assert "calendar" in last_call(busy.platform.api, "POST")[2]["message"]  # type: ignore[index]
     assert "The JSON cannot be read" in words(busy.post("/compose", {**LETTER, "json": "{", "action": "preview"}).text)
@@ -342,35 +342,35 @@ def test_a_whole_request_can_be_given_as_json(busy: Site) -> None:
 
 
 def test_files_go_along_as_the_api_takes_them(busy: Site) -> None:
-    """In base64, as the page's script has put them into the form."""
+    """In base64, as the page's script encodes them."""
     files = '[{"filename": "a.txt", "content": "YQ=="}]'
     busy.post("/compose", {**LETTER, "files": files, "action": "preview"})
     assert last_call(busy.platform.api, "POST")[2]["message"]["attachments"] == [{"filename": "a.txt", "content": "YQ=="}]  # type: ignore[index]
 
 
 def test_a_mail_tells_which_request_it_was(busy: Site) -> None:
-    """By its tags; without any, by its messageId in the log."""
+    """By its tags; without tags, by its messageId in the log."""
     hrefs = {attributes.get("href") for attributes in tags(busy.get("/inbox/3").text, "a")}
     assert "/tenants/acme/messages/invoice-2026-0117" in hrefs
     assert "/find?q=0100-verify" in {attributes.get("href") for attributes in tags(busy.get("/inbox/1").text, "a")}
 
 
 def test_a_file_comes_as_a_download_whatever_it_claims_to_be(busy: Site) -> None:
-    """A browser opens none of them here."""
+    """A browser does not render them in the console."""
     answered = busy.get("/inbox/3/files/0")
     assert answered.headers["content-type"] == "application/octet-stream"
     assert answered.headers["content-disposition"].startswith("attachment;")
 
 
 def test_on_aws_there_is_no_inbox() -> None:
-    """And the menu has none."""
+    """Nor a link to it in the menu."""
     site = Site(Platform(mails=None, is_local=False))
     assert "Only the local AWS has an inbox" in words(site.get("/inbox").text)
     assert "/inbox" not in {attributes.get("href") for attributes in tags(site.get("/now").text, "a")}
 
 
 def test_pages_carry_no_script_and_no_style_of_their_own(busy: Site) -> None:
-    """The policy would refuse them; so nothing depends on one."""
+    """The Content-Security-Policy blocks them."""
     for url in PAGES:
         for tag, attributes in elements(busy.get(url).text):
             assert tag != "style"

@@ -1,4 +1,4 @@
-"""What keeps others out of the console: other sites' pages, other machines, and what mails and ids bring along."""
+"""Protection of the console against other sites, other machines, and hostile content of mails and ids."""
 
 from pathlib import Path
 from urllib.parse import quote
@@ -28,17 +28,17 @@ FORMS = routes_of_forms()
 
 @pytest.mark.parametrize("host", ["evil.example:4567", "127.0.0.1", "127.0.0.1:80", "localhost.evil.example:4567", "", "[::1]:4567"])
 def test_another_host_name_is_refused(busy: Site, host: str) -> None:
-    """A name that another site has pointed at this machine gets no page (DNS rebinding)."""
+    """A foreign name that resolves to this machine gets no page (DNS rebinding)."""
     assert busy.get("/now", host=host).status == 421
 
 
 def test_it_answers_under_both_of_its_own_names(busy: Site) -> None:
-    """As a number, and as localhost."""
+    """As an IP address, and as localhost."""
     assert [busy.get("/now", host=f"{name}:4567").status for name in ("127.0.0.1", "localhost")] == [200, 200]
 
 
 def test_it_listens_on_this_machine_alone() -> None:
-    """No argument names another address."""
+    """No argument can change the address."""
     assert HOST == "127.0.0.1"
 
 
@@ -55,21 +55,21 @@ def test_a_form_of_another_site_does_nothing(busy: Site, form: str, origin: str)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("token", ["", "guess", "é"])
 def test_a_form_without_the_token_does_nothing(busy: Site, form: str, token: str) -> None:
-    """Every form is tried: they are read from the app's own routes."""
+    """Every form of the app's routes is tested."""
     assert busy.post(form, token=token).status == 403
     assert not [call for call in busy.platform.api.called if call[0] != "GET"]
     assert len(busy.platform.letters.lying) == 4
 
 
 def test_each_run_has_a_token_of_its_own() -> None:
-    """And it is long enough not to be guessed."""
+    """It is long enough not to be guessed."""
     assert len({Token().text for _ in range(100)}) == 100
     assert len(Token().text) >= 40
 
 
 @pytest.mark.parametrize("url", FORMS)
 def test_a_form_is_no_page(busy: Site, url: str) -> None:
-    """What changes something is never asked by GET."""
+    """Changes are never made by GET."""
     before = [dict(row) for row in busy.platform.api.records]
     busy.get(url)
     assert not [call for call in busy.platform.api.called if call[0] != "GET"]
@@ -77,20 +77,20 @@ def test_a_form_is_no_page(busy: Site, url: str) -> None:
 
 
 def test_a_form_is_bounded(busy: Site) -> None:
-    """In bytes and in fields; nothing of it is passed on."""
+    """In bytes and in fields; nothing is passed on."""
     assert busy.post("/compose", {"text": "x" * MAX_FORM}).status == 413
     assert busy.post("/compose", {f"f{number}": "" for number in range(200)}).status == 400
 
 
 def test_another_site_may_link_here_and_load_nothing(busy: Site) -> None:
-    """Whether an image or a script of ours loads would tell it who is there."""
+    """Otherwise it could detect a running console by loading an image or a script."""
     assert busy.get("/now", sec_fetch_site="cross-site", sec_fetch_mode="navigate").status == 200
     assert busy.get("/static/console.js", sec_fetch_site="cross-site", sec_fetch_mode="no-cors").status == 403
 
 
 @pytest.mark.parametrize("url", ["/now", "/nothing", "/static/console.css", "/inbox/3/source"])
 def test_every_answer_has_the_policy(busy: Site, url: str) -> None:
-    """Scripts and styles of ours alone, no frame around us, nothing kept."""
+    """Only our own scripts and styles, no framing, no caching."""
     headers = busy.get(url).headers
     policy = headers["content-security-policy"]
     assert {"default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(
@@ -101,7 +101,7 @@ def test_every_answer_has_the_policy(busy: Site, url: str) -> None:
 
 
 def test_a_mail_s_html_can_do_nothing(busy: Site) -> None:
-    """No script, no form, no request to anybody."""
+    """No scripts, no forms, no remote requests."""
     policy = set(busy.get("/inbox/3/html").headers["content-security-policy"].split("; "))
     assert policy == {
         "sandbox",
@@ -115,14 +115,14 @@ def test_a_mail_s_html_can_do_nothing(busy: Site) -> None:
 
 
 def test_images_from_elsewhere_are_loaded_when_asked_for(busy: Site) -> None:
-    """And nothing else is let in by that."""
+    """Nothing else is allowed by that."""
     policy = busy.get("/inbox/3/html?images=1").headers["content-security-policy"]
     assert "img-src data: https: http:" in policy
     assert policy.startswith("sandbox; default-src 'none'")
 
 
 def test_the_inbox_asks_this_machine_alone() -> None:
-    """Whatever the environment says."""
+    """Regardless of the environment."""
     with pytest.raises(ValueError, match="not on this machine"):
         LocalMails("http://evil.example:1025")
 
@@ -132,7 +132,7 @@ def test_the_inbox_asks_this_machine_alone() -> None:
 
 @pytest.mark.parametrize("url", list(hostile_urls()))
 def test_hostile_content_is_text(tmp_path: Path, url: str) -> None:
-    """On every page, wherever it comes from: the API, the logs, alarms, dead letters, mails, and the address itself."""
+    """On every page, from every source: the API, the logs, alarms, dead letters, mails, and the URL."""
     site = Site(hostile_platform(tmp_path))
     page = site.get(url)
     page = site.follow(page) if page.status == 303 else page
@@ -157,13 +157,13 @@ SHOWING = [
 
 @pytest.mark.parametrize("url", SHOWING)
 def test_hostile_content_is_shown_as_it_is(tmp_path: Path, url: str) -> None:
-    """Nothing is cut out of what somebody has to see; and no template runs in it."""
+    """Nothing is removed from the data, and no template in it is evaluated."""
     said = words(Site(hostile_platform(tmp_path)).get(url).text)
     assert "<script>canary()</script>{{7*7}}" in said
 
 
 def test_hostile_forms_come_back_as_text(tmp_path: Path) -> None:
-    """What was typed is shown again, and runs nothing."""
+    """Typed text is shown again, escaped."""
     site = Site(hostile_platform(tmp_path))
     for action in ("preview", "send"):
         for tenant in ("acme", HOSTILE):
@@ -174,7 +174,7 @@ def test_hostile_forms_come_back_as_text(tmp_path: Path) -> None:
 
 
 def test_a_redirect_stays_here(busy: Site) -> None:
-    """Whatever an id looks like."""
+    """For any id."""
     for wanted in ("//evil.example/x", "/\\evil.example/x", "https://evil.example/x", "evil.example//x"):
         answered = busy.get(f"/find?q={quote(wanted, safe='')}")
         assert answered.status == 200 or answered.headers["location"].startswith("/tenants/"), answered.headers

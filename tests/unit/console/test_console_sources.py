@@ -1,4 +1,4 @@
-"""What the console asks, and what it makes of answers and of failures."""
+"""The console's sources: their calls, and how they handle responses and failures."""
 
 import json
 import threading
@@ -50,7 +50,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_a_failure_becomes_a_sentence(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
-    """Each of its own kind; the page goes on with what else it has."""
+    """Each has its own kind; the page shows its other data."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     failure, kind = FAILURES[case]
 
@@ -88,7 +88,7 @@ def test_the_faults_of_a_refusal_are_kept() -> None:
 
 
 class Transport:
-    """Answers each request, and keeps it."""
+    """Responds to each request, and stores it."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -109,7 +109,7 @@ def signed_api(monkeypatch: pytest.MonkeyPatch, *, keys: bool = True) -> tuple[S
 
 
 def test_calls_are_signed_as_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By SigV4, for execute-api, with what was asked in the query."""
+    """With SigV4, for execute-api, including the query."""
     api, transport = signed_api(monkeypatch)
     assert api.call("GET", path_of("acme", "messages"), status="sent", cursor=None).value == {"a": 1}
     [request] = transport.sent
@@ -119,7 +119,7 @@ def test_calls_are_signed_as_the_operator(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_credentials_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the page says what to do."""
+    """The page says what to do."""
     monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
     api, transport = signed_api(monkeypatch, keys=False)
     answer = api.call("GET", "/tenants")
@@ -129,7 +129,7 @@ def test_without_credentials_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_paths_and_queries_are_escaped() -> None:
-    """What has no value is left out."""
+    """Parameters without a value are omitted."""
     assert path_of("a/b", "messages", "x:1?#") == "/tenants/a%2Fb/messages/x:1%3F%23"
     assert query_of({"a": "ü&", "b": "", "c": None, "d": 0}) == "?a=%C3%BC%26&d=0"
 
@@ -138,7 +138,7 @@ def test_paths_and_queries_are_escaped() -> None:
 
 
 class Client:
-    """An AWS client whose answers are given, and whose questions are kept."""
+    """An AWS client with canned responses that stores its calls."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
@@ -161,7 +161,7 @@ def health(client: Client) -> AwsHealth:
 
 
 def test_queues_are_counted_by_what_their_messages_do() -> None:
-    """Waiting, under way, delayed."""
+    """Visible, in flight, delayed."""
     kinds = {"": "3", "NotVisible": "2", "Delayed": "1"}
     client = Client(attributes={f"ApproximateNumberOfMessages{kind}": count for kind, count in kinds.items()})
     [queue] = health(client).queues().value or []
@@ -169,7 +169,7 @@ def test_queues_are_counted_by_what_their_messages_do() -> None:
 
 
 def test_alarms_that_are_on_are_listed_with_their_section_of_the_runbook() -> None:
-    """The latest first; those of other stacks and those that are off are not among them."""
+    """Newest first, without inactive ones and those of other stacks."""
     alarm = {"AlarmDescription": "It waits. https://x/runbook.md#unknown", "StateValue": "ALARM", "StateUpdatedTimestamp": NOW}
     older = {**alarm, "AlarmName": "tenantmail-SweepLagAlarm-X1", "StateUpdatedTimestamp": NOW - timedelta(hours=1)}
     quiet = {**alarm, "AlarmName": "tenantmail-QuietAlarm-X3", "StateValue": "OK"}
@@ -208,7 +208,7 @@ def log(*lines: str) -> tuple[CloudWatchRequestLog, Client]:
 
 
 def test_the_log_is_asked_about_one_request_alone() -> None:
-    """By CloudWatch's own filter; an emulator that has none is asked for more than that and sorted out here."""
+    """With CloudWatch's own filter; the result of an emulator without it is filtered here."""
     read, client = log(json.dumps(LINE), json.dumps({**LINE, "request_id": "r2"}), "no JSON", json.dumps({"message": "request recorded"}))
     found = read.read(NOW - timedelta(hours=1), until=NOW, request_id="r1").value
     assert found
@@ -219,7 +219,7 @@ def test_the_log_is_asked_about_one_request_alone() -> None:
 
 
 def test_a_long_log_is_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page answers in time."""
+    """So that a page responds in time."""
     monkeypatch.setattr(requests, "LINES", 2)
     read, _ = log(*[json.dumps(LINE)] * 3)
     found = read.read(NOW - timedelta(hours=1)).value
@@ -235,7 +235,7 @@ def test_a_long_log_is_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_work_goes_on_by_itself_and_tells_its_end() -> None:
-    """Its page may be left; what AWS refuses is told there."""
+    """Its page may be closed; AWS's errors are shown there."""
     platform = Platform()
     platform.letters.lying = [dead_letter("acme", f"r{number}", None, handle=str(number)) for number in range(3)]
     desk = platform.sources().dead_letters
@@ -254,7 +254,7 @@ def wait_for(work: Any) -> None:
 
 
 def test_work_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is over."""
+    """And it is done."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
     @contextmanager
@@ -269,7 +269,7 @@ def test_work_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_reader_at_a_time() -> None:
-    """Each hides what it reads from the others: two pages at once would each see half."""
+    """Received messages are invisible to others: two concurrent pages would each see half."""
     platform = Platform()
     platform.letters.lying = [dead_letter("acme", "r", None)]
     inside, most = 0, 0

@@ -1,4 +1,4 @@
-"""From what was found to what is shown: charts, stories, mails, rates, the runbook, code to take along."""
+"""Conversion of data for display: charts, timelines, mails, rates, the runbook, code samples."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def drawn(series: Mapping[str, list[int]]) -> list[dict[str, str]]:
 
 
 def test_a_bar_is_as_high_as_its_number() -> None:
-    """And parts of one bar stand on each other."""
+    """The parts of one bar are stacked."""
     low, high = drawn({"sent": [50, 0, 0, 0], "failed": [100, 0, 0, 0]})
     assert float(high["height"]) == pytest.approx(2 * float(low["height"]), abs=0.2)
     assert float(high["y"]) + float(high["height"]) == pytest.approx(float(low["y"]), abs=0.2)
@@ -48,18 +48,18 @@ def test_one_among_ten_thousand_is_still_to_be_seen() -> None:
 
 
 def test_nothing_is_drawn_for_nothing() -> None:
-    """And a chart of zeros has an axis all the same."""
+    """A chart of zeros has an axis too."""
     assert drawn({"sent": [0, 0, 0, 0]}) == []
 
 
 @pytest.mark.parametrize(("highest", "top"), [(0, 2), (2, 2), (3, 4), (9, 10), (11, 12), (223, 400), (1500, 1600), (2001, 4000)])
 def test_an_axis_ends_at_a_round_number(highest: int, top: int) -> None:
-    """Half of which is whole."""
+    """Half of it is an integer."""
     assert round_up(highest) == top
 
 
 def test_a_window_ends_with_the_step_that_is_now() -> None:
-    """And counts what is in it alone."""
+    """And counts only what is in it."""
     window = Window.of(3, NOW)
     assert len(window.starts) == window.steps
     assert window.index(NOW) == window.steps - 1
@@ -80,20 +80,20 @@ def titles(shown: Any, states: list[LoggedState] | None = None, recipients: list
 
 
 def test_what_ses_answered_and_what_was_recorded_is_one_event() -> None:
-    """The log has a line of each."""
+    """The log has a line for each."""
     sent = record("acme", "r", "sent", timedelta())
     assert titles(sent, [state("sent", 1, attempt=1), state("sent", 1.01, attempt=1)]) == ["Accepted", "SES accepted it"]
 
 
 def test_the_same_deferral_again_and_again_is_counted() -> None:
-    """Another reason begins anew."""
+    """Another reason starts a new entry."""
     waits = [state("deferred", minutes, code="throttled") for minutes in (1, 2, 3)] + [state("deferred", 4, code="daily_quota_exceeded")]
     events = timeline(record("acme", "r", "deferred", timedelta()), waits, [])
     assert [(event.text, event.times) for event in events[1:]] == [("throttled", 3), ("daily_quota_exceeded", 1)]
 
 
 def test_what_is_to_come_stands_last() -> None:
-    """The next try of what is deferred, and of an unknown that is sent again."""
+    """The retry of a deferred request, and the resend of an unknown one."""
     later = written(NOW + timedelta(hours=1))
     deferred = record("acme", "r", "deferred", timedelta(), dueAt=later, error=error("throttled"))
     assert titles(deferred) == ["Accepted", "Deferred", "Retry"]
@@ -119,7 +119,7 @@ def test_what_was_left_out_is_said() -> None:
     ("status", "due", "is_so"), [("queued", None, True), ("sent", None, False), ("unknown", None, False), ("unknown", "x", True)]
 )
 def test_what_is_still_open(status: str, due: str | None, is_so: bool) -> None:  # noqa: FBT001 - a case
-    """An unknown that is sent again is."""
+    """An unknown that will be resent is open."""
     assert is_open(record("acme", "r", status, timedelta(), dueAt=due)) is is_so
 
 
@@ -146,7 +146,7 @@ def test_a_mail_is_taken_apart() -> None:
 
 
 def test_images_that_a_mail_brings_are_put_into_its_html() -> None:
-    """Those of its own; its frame can ask for none."""
+    """Only its own; its frame cannot load any."""
     mail = a_mail()
     [_, html] = list(mail.iter_parts())
     html.add_related(b"\x89PNG", maintype="image", subtype="png", cid="<logo>")
@@ -154,7 +154,7 @@ def test_images_that_a_mail_brings_are_put_into_its_html() -> None:
 
 
 def test_no_other_type_gets_into_the_html() -> None:
-    """An SVG may hold a script: it stays a file."""
+    """An SVG may contain a script, so it stays a file."""
     mail = a_mail()
     [_, html] = list(mail.iter_parts())
     html.add_related(b"<svg/>", maintype="image", subtype="svg+xml", cid="<logo>")
@@ -181,7 +181,7 @@ def test_what_would_be_loaded_from_elsewhere_is_seen(html: str, is_so: bool) -> 
     "raw", [b"", b"\r\n\r\n", b"no header at all", b"Content-Type: text/plain; charset=no-such\r\n\r\nx", b"\xff\xfe\x00"]
 )
 def test_a_mail_that_is_none_is_shown_all_the_same(raw: bytes) -> None:
-    """As far as it goes."""
+    """As far as possible."""
     assert parse_mail(raw).subject == ""
 
 
@@ -192,14 +192,14 @@ def test_a_mail_that_is_none_is_shown_all_the_same(raw: bytes) -> None:
     ("sent", "bounced", "level"), [(100, 4, "good"), (100, 5, "review"), (100, 10, "pause"), (19, 19, "few"), (1000, 0, "good")]
 )
 def test_a_rate_says_how_near_it_is_to_what_aws_does(sent: int, bounced: int, level: str) -> None:
-    """One bounce of thirteen mails says nothing."""
+    """One bounce of thirteen mails is not meaningful."""
     found = rates.rate({"sent": sent, "bounced": bounced}, "bounced")
     assert found
     assert (found.share, found.level) == (bounced / sent, level)
 
 
 def test_nothing_sent_has_no_rate() -> None:
-    """And complaints have limits of their own."""
+    """Complaints have their own limits."""
     assert rates.rate({"sent": 0}, "bounced") is None
     found = rates.rate(rates.totals([{"sent": 500}, {"sent": 500, "complained": 1}]), "complained")
     assert found
@@ -210,7 +210,7 @@ def test_nothing_sent_has_no_rate() -> None:
 
 
 def test_every_alarm_has_a_step_in_the_runbook() -> None:
-    """The template links to its section; what the console shows of it begins with what to do."""
+    """The template links to its section; the console shows its step from `Do:` on."""
     text = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
     sections = set(re.findall(r"\$\{RunbookUrl\}#([a-z-]+)", (ROOT / "template.yaml").read_text(encoding="utf-8")))
     assert len(sections) > 10
@@ -219,7 +219,7 @@ def test_every_alarm_has_a_step_in_the_runbook() -> None:
 
 
 def test_a_step_is_plain_text() -> None:
-    """Its links keep their words; an unknown section has none."""
+    """Links keep their text; an unknown section has no step."""
     text = "# R\n\n## Dead letters\n\nx\n\nDo: `make dlq`, see\n[deploy.md](deploy.md#x).\n\n```sh\nmake\n```\n"
     assert runbook.steps(text, "dead-letters") == "make dlq, see deploy.md."
     assert runbook.steps(text, "none") == ""
@@ -233,7 +233,7 @@ REQUEST = {
 
 
 def test_the_python_sends_the_same_request() -> None:
-    """It is run against a client that keeps what it was given."""
+    """It is run with a client that stores its arguments."""
     program = samples.python("https://x/v1", "acme", REQUEST)
     given: dict[str, Any] = {}
     exec(program.partition("mail = ")[0].replace("from mailer_client import MailClient", ""), given)  # noqa: S102 - our own
@@ -241,7 +241,7 @@ def test_the_python_sends_the_same_request() -> None:
 
 
 def test_the_curl_command_sends_the_same_body() -> None:
-    """No shell expands anything in it."""
+    """The shell expands nothing in it."""
     command = samples.curl("https://x/v1", "eu-west-1", "acme", REQUEST)
     body = command.partition("<<'END'\n")[2].removesuffix("\nEND")
     assert json.loads(body) == REQUEST
@@ -249,7 +249,7 @@ def test_the_curl_command_sends_the_same_body() -> None:
 
 
 def test_a_form_says_no_more_than_was_typed() -> None:
-    """Empty fields are left out, and the API's defaults stand."""
+    """Empty fields are omitted, so the API's defaults apply."""
     typed = dict.fromkeys(("tenant", "requestId", "to", "cc", "bcc", "replyTo", "text", "html", "sendAt", "onUnknown", "files", "json"), "")
     assert request_of({**typed, "subject": ""}) == {"message": {"subject": ""}}
     with pytest.raises(ValueError, match="list of files cannot be read"):
@@ -268,7 +268,7 @@ def test_times_are_told_from_now(seconds: int, said: str) -> None:
 
 
 def test_times_are_in_utc_and_what_is_none_stays_as_it_is() -> None:
-    """Whatever offset they came with."""
+    """With any offset."""
     assert clock("2026-11-24T12:00:00+02:00") == "2026-11-24 10:00:00"
     assert clock("yesterday") == "yesterday"
     assert ago("yesterday", datetime.now(UTC)) == ""
