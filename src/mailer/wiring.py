@@ -137,7 +137,7 @@ def clock() -> SystemClock:
 @cache
 def messages_table() -> DynamoMessagesTable:
     """Return the status table."""
-    return DynamoMessagesTable(dynamodb(), settings().messages_table, telemetry().failed)
+    return DynamoMessagesTable(dynamodb(), settings().messages_table, telemetry().failed, workers())
 
 
 @cache

@@ -13,6 +13,7 @@ import pytest
 
 from mailer import wiring
 from mailer.adapters.dynamodb.feedback_table import DynamoFeedbackTable
+from mailer.adapters.dynamodb.messages_table import record_key, tenant_shard
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Request, SentBy
 from mailer.domain.delivery import Delivery, Status
@@ -164,7 +165,9 @@ def test_an_event_that_is_written_down_meanwhile_leaves_no_address(office: Offic
     assert failure["itemIdentifier"] == event("feedback-bounced")["Records"][0]["messageId"]
     for table in ("FEEDBACK_TABLE", "MESSAGES_TABLE", "SUPPRESSIONS_TABLE"):
         assert "jo@example.com" not in repr(boto3.client("dynamodb").scan(TableName=office.name(table))["Items"])
-    assert "messageId" not in office.item("MESSAGES_TABLE", tenantId="acme", requestId="invoice-2026-0001")
+    assert "messageId" not in office.item(
+        "MESSAGES_TABLE", tenantShard=tenant_shard("acme", "invoice-2026-0001"), requestId="invoice-2026-0001"
+    )
 
 
 def test_of_a_request_its_ids_and_its_status_stay_while_a_message_may_come(office: Office) -> None:
@@ -174,10 +177,10 @@ def test_of_a_request_its_ids_and_its_status_stay_while_a_message_may_come(offic
         office.dead_letter(request_id)
     erased = erase_request("acme", "r1", office.deps, cancel=False)
     assert erased == {erasure.REDUCED: 1, erasure.BODIES: 2, erasure.DEAD_LETTERS: 1}
-    item = office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")
+    item = office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")
     assert (item["tenantId"], item["requestId"], item["status"]) == ("acme", "r1", "failed")
     assert int(item["ttl"]) == int((NOON + erasure.COPIES_LAST).timestamp())
-    assert not item.keys() & {"messageId", "error", "correlationId", "resolution", "parked", "createdKey", "tenantStatus", "sweepShard"}
+    assert not item.keys() & {"messageId", "error", "correlationId", "resolution", "parked", "createdKey", "statusShard", "sweepShard"}
     assert [key.split("/")[2] for key in office.versions("parked/")] == ["r10", "r10"]
     assert office.dead() == [a_body("r10")]
     listed = wiring.messages_table().list("acme", status=None, limit=10, cursor=None).deliveries
@@ -190,7 +193,7 @@ def test_what_ses_told_of_a_request_goes_with_it(office: Office) -> None:
     office.failed("r1", parked=False)
     boto3.client("dynamodb").update_item(
         TableName=wiring.settings().messages_table,
-        Key={"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}},
+        Key=record_key("acme", "r1"),
         UpdateExpression="SET account = :account, #region = :region, messageId = :id",
         ExpressionAttributeNames={"#region": "region"},
         ExpressionAttributeValues={":account": {"S": sent["account"]}, ":region": {"S": sent["region"]}, ":id": {"S": sent["message_id"]}},
@@ -229,7 +232,7 @@ def test_a_request_that_ended_long_ago_is_gone(office: Office) -> None:
     """No message of it can be on the queue any more."""
     office.failed(at=LONG_AGO)
     assert erase_request("acme", "r1", office.deps, cancel=False)[erasure.RECORDS] == 1
-    assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1") == {}
+    assert office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1") == {}
 
 
 def test_an_open_request_is_erased_only_once_it_is_cancelled(office: Office) -> None:
@@ -240,7 +243,7 @@ def test_an_open_request_is_erased_only_once_it_is_cancelled(office: Office) -> 
     assert len(office.versions()) == 1
     erased = erase_request("acme", "r1", office.deps, cancel=True)
     assert erased == {erasure.CANCELLED: 1, erasure.REDUCED: 1, erasure.BODIES: 2}
-    assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")["status"] == "cancelled"
+    assert office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")["status"] == "cancelled"
     assert office.versions() == []
 
 
@@ -249,7 +252,7 @@ def test_a_request_that_may_be_at_ses_cannot_be_cancelled(office: Office) -> Non
     wiring.messages_table().apply(changes.begin(office.request(), NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1)))
     with pytest.raises(StillOpenError, match="1 sending may be at SES now"):
         erase_request("acme", "r1", office.deps, cancel=True)
-    assert office.item("MESSAGES_TABLE", tenantId="acme", requestId="r1")["owner"] == "w1"
+    assert office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")["owner"] == "w1"
 
 
 def test_only_the_uploads_that_are_named_go_with_a_request(office: Office) -> None:

@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from mailer import wiring
+from mailer.adapters.dynamodb.messages_table import record_key
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Request, SentBy
 from mailer.domain.delivery import Status
@@ -165,7 +166,7 @@ def test_feedback_of_others_is_not_found() -> None:
         assert api.call("GET", path).is_problem(404, "not_found")
     wiring.messages_table()._client.update_item(
         TableName=wiring.settings().messages_table,
-        Key={"tenantId": {"S": "acme"}, "requestId": {"S": "invoice-2026-0001"}},
+        Key=record_key("acme", "invoice-2026-0001"),
         UpdateExpression="SET contentHash = :erased",
         ExpressionAttributeValues={":erased": {"S": "erased-v1:"}},
     )

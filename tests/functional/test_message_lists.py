@@ -1,9 +1,11 @@
 """Lists of records: the status table on DynamoDB and the fake of it give the same pages and take the same cursors."""
 
 import base64
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -11,7 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable
+from mailer.adapters.dynamodb.messages_table import (
+    TENANT_SHARDS,
+    DynamoMessagesTable,
+    tenant_shard,
+    tenant_shards,
+)
 from mailer.domain import changes
 from mailer.domain.changes import SentBy
 from mailer.domain.cursors import to_cursor
@@ -46,11 +53,11 @@ def queued(request_id: str, minutes: int, tenant_id: str = "acme") -> Change:
     return changes.queue(replace(REQUEST, tenant_id=tenant_id, request_id=request_id, generation=0, created_at=came), came)
 
 
-def pages(table: MessagesTable, status: Status | None = None) -> list[list[str]]:
-    """Read acme's list two by two."""
+def pages(table: MessagesTable, status: Status | None = None, limit: int = 2) -> list[list[str]]:
+    """Read acme's list page by page."""
     found, cursor = [], None
     while True:
-        page = table.list("acme", status=status, limit=2, cursor=cursor)
+        page = table.list("acme", status=status, limit=limit, cursor=cursor)
         found.append([d.request_id for d in page.deliveries])
         if (cursor := page.cursor) is None:
             return found
@@ -65,6 +72,39 @@ def cursor_of(table: MessagesTable, tenant_id: str, status: Status | None) -> st
 def test_a_list_is_newest_first_and_goes_on_at_its_cursor(table: MessagesTable) -> None:
     """Page by page, each record once, the tenant's own alone."""
     assert pages(table) == [["r0", "r1"], ["r2", "r3"], ["r4"]]
+
+
+@given(
+    minutes=st.lists(st.integers(0, 4), max_size=14),
+    sending=st.sets(st.integers(0, 13)),
+    limit=st.integers(1, 15),
+    status=st.sampled_from([None, Status.QUEUED, Status.SENDING]),
+)
+@settings(max_examples=15, deadline=None)
+def test_pages_of_all_shards_make_one_list(minutes: list[int], sending: set[int], limit: int, status: Status | None) -> None:
+    """Whatever shard a record is in, and however many came in the same moment: newest first, each once, the same as from the fake."""
+    with mock_aws():
+        client = boto3.client("dynamodb", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+        name = tables.create_tables(client, {logical: f"{logical}-{uuid4()}" for logical in tables.resources("AWS::DynamoDB::Table")})
+        both = DynamoMessagesTable(client, name["MessagesTable"]), FakeMessagesTable()
+        found = []
+        for made in both:
+            for number, came in enumerate(minutes):
+                made.apply(queued(f"r{number}", came))
+                if number in sending:
+                    of_request = replace(REQUEST, request_id=f"r{number}")
+                    made.apply(changes.begin(of_request, NOON, owner="w", deadline=NOON, sent_by=SentBy("ses", 1)))
+            found.append([request_id for page in pages(made, status, limit) for request_id in page])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == len(found[0])
+
+
+def test_a_tenant_s_records_are_spread_over_its_shards() -> None:
+    """Evenly, and each where its id says; no shard is another tenant's."""
+    counts = Counter(tenant_shard("acme", f"r{number}") for number in range(200 * TENANT_SHARDS))
+    assert counts.keys() == set(tenant_shards("acme"))
+    assert min(counts.values()) > 120
+    assert not counts.keys() & set(tenant_shards("acme-1"))
 
 
 def test_a_list_of_one_status_has_no_other(table: MessagesTable) -> None:

@@ -8,6 +8,7 @@ import boto3
 import pytest
 
 from mailer import wiring
+from mailer.adapters.dynamodb.messages_table import record_key
 from mailer.domain.delivery import Status
 from mailer.handlers import messages
 from mailer.handlers.send import _received as received
@@ -146,7 +147,7 @@ def test_an_unknown_can_be_settled(api: Gateway) -> None:
 def make_unknown(tenant_id: str, request_id: str) -> None:
     boto3.client("dynamodb").update_item(
         TableName=wiring.settings().messages_table,
-        Key={"tenantId": {"S": tenant_id}, "requestId": {"S": request_id}},
+        Key=record_key(tenant_id, request_id),
         UpdateExpression="SET #status = :unknown, attempt = :one, #owner = :owner",
         ExpressionAttributeNames={"#status": "status", "#owner": "owner"},
         ExpressionAttributeValues={":unknown": {"S": Status.UNKNOWN}, ":one": {"N": "1"}, ":owner": {"S": "w1"}},

@@ -14,7 +14,15 @@ from moto import mock_aws
 from mailer.adapters.botocore_patches.connections import use_own_connections
 from mailer.adapters.botocore_patches.json_objects import require_json_objects
 from mailer.adapters.dynamodb import batch_get, messages_table
-from mailer.adapters.dynamodb.messages_table import FIELDS, SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
+from mailer.adapters.dynamodb.messages_table import (
+    FIELDS,
+    SWEEP_SHARDS,
+    DynamoMessagesTable,
+    record_key,
+    status_attribute,
+    sweep_shard,
+    tenant_shard,
+)
 from mailer.adapters.transport.direct_calls import call_directly
 from mailer.adapters.transport.formats import DYNAMODB
 from mailer.domain import changes, delivery
@@ -69,13 +77,12 @@ def store(table: DynamoMessagesTable, record: Delivery, **attributes: Any) -> No
     """Put a record there as if it had come to be."""
     fields = {name: getattr(record, name) for name in FIELDS}
     item = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items() if value not in (None, False)}
-    table._client.put_item(TableName=table._table, Item={**item, **attributes})
+    table._client.put_item(TableName=table._table, Item={**record_key(record.tenant_id, record.request_id), **item, **attributes})
 
 
 def item(table: DynamoMessagesTable, request_id: str = "r1") -> dict[str, Any]:
     """Read the raw item."""
-    key = {"tenantId": {"S": "acme"}, "requestId": {"S": request_id}}
-    found: dict[str, Any] = table._client.get_item(TableName=table._table, Key=key)["Item"]
+    found: dict[str, Any] = table._client.get_item(TableName=table._table, Key=record_key("acme", request_id))["Item"]
     return found
 
 
@@ -223,7 +230,7 @@ def test_there_is_nothing_where_there_is_nothing(table: DynamoMessagesTable) -> 
 
 def each_rule(table: DynamoMessagesTable) -> Iterator[tuple[Rule, Change]]:
     """Bring the record to where each rule may be applied, one after another, and yield the rule and its change."""
-    key = {"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}}
+    key = record_key("acme", "r1")
     for name, rule in RULES.items():
         source = next((s for s in sorted(rule.sources, key=str) if s is not None), None)
         table._client.delete_item(TableName=table._table, Key=key)
@@ -271,9 +278,9 @@ def test_the_sweep_index_is_sparse(table: DynamoMessagesTable) -> None:
 def test_the_status_index_follows_the_status(table: DynamoMessagesTable) -> None:
     """The list of one status finds it where it is now."""
     table.apply(queued("r1"))
-    assert item(table)["tenantStatus"] == {"S": "acme#queued"}
+    assert {"statusShard": item(table)["statusShard"]} == status_attribute("acme", "r1", Status.QUEUED)
     table.apply(changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1)))
-    assert item(table)["tenantStatus"] == {"S": "acme#sending"}
+    assert {"statusShard": item(table)["statusShard"]} == status_attribute("acme", "r1", Status.SENDING)
 
 
 def test_the_time_it_came_stays_in_the_sort_key(table: DynamoMessagesTable) -> None:
@@ -346,7 +353,7 @@ def test_what_is_due_is_found_in_its_shard(table: DynamoMessagesTable) -> None:
 def test_the_longest_overdue_comes_first_and_no_more_than_asked_for(table: DynamoMessagesTable) -> None:
     """A run is bounded, and fair to what waits longest."""
     shard = sweep_shard("acme", "r0")
-    ids = [f"r{n}" for n in range(200) if sweep_shard("acme", f"r{n}") == shard][:4]
+    ids = [f"r{n}" for n in range(1000) if sweep_shard("acme", f"r{n}") == shard][:4]
     for age, request_id in enumerate(ids):
         table.apply(replace(queued(request_id), sets={"sweep_at": NOON - age * MS}))
     assert [d.request_id for d in table.due(int(shard), NOON, 3)] == ids[:0:-1]
@@ -369,6 +376,16 @@ def test_more_waits_than_one_page_holds(table: DynamoMessagesTable, monkeypatch:
     for number in range(7):
         table.apply(changes.defer(replace(REQUEST, request_id=f"r{number}"), NOON, DEFERRAL))
     assert [d.request_id for d in table.waiting_for_provider("acme")] == [f"r{n}" for n in range(7)]
+
+
+def test_more_of_one_shard_waits_than_one_page_holds(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shard goes on where its page ended, in order with the others."""
+    monkeypatch.setattr(messages_table, "_PAGE", 2)
+    crowded = [f"r{n}" for n in range(100) if tenant_shard("acme", f"r{n}") == "acme#3"][:5]
+    for minutes, request_id in enumerate(["r0", *crowded, "r1"]):
+        request = replace(REQUEST, request_id=request_id, created_at=NOON + timedelta(minutes=minutes))
+        table.apply(changes.defer(request, NOON, DEFERRAL))
+    assert [d.request_id for d in table.waiting_for_provider("acme")] == ["r0", *crowded, "r1"]
 
 
 def test_a_refused_fence_shows_the_record(table: DynamoMessagesTable) -> None:

@@ -9,6 +9,7 @@ import boto3
 import pytest
 
 from mailer import wiring
+from mailer.adapters.dynamodb.messages_table import TENANT_SHARDS, record_key
 from mailer.adapters.providers.acting import TenantClients
 from mailer.adapters.providers.credentials import AssumedRoles, RoleAssumption, RoleCredentials
 from mailer.adapters.providers.encryption import KmsConfigCipher
@@ -130,9 +131,9 @@ def test_an_item_that_is_not_there_is_none(says: Says) -> None:
 
 def test_keys_that_are_never_processed_are_a_failure(says: Says) -> None:
     """Of a table that is throttled; asking again at once, over and over, would only use up the function's time."""
-    keys = {"MessagesTable": {"Keys": [{"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}}], "ConsistentRead": True}}
-    item = json.dumps({"Items": [{"tenantId": {"S": "acme"}, "requestId": {"S": "r1"}}]})
-    says(item, json.dumps({"Responses": {}, "UnprocessedKeys": keys}))
+    keys: Any = {"MessagesTable": {"Keys": [record_key("acme", "r1")], "ConsistentRead": True}}
+    item = json.dumps({"Items": [{**record_key("acme", "r1"), "createdKey": {"S": "2026-11-24T12:00:00.000+00:00#r1"}}]})
+    says(*['{"Items": []}'] * (TENANT_SHARDS - 1), item, json.dumps({"Responses": {}, "UnprocessedKeys": keys}))
     with pytest.raises(DependencyError, match="throttled"):
         wiring.messages_table().list("acme", status=None, limit=5, cursor=None)
 

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from mailer import wiring
+from mailer.adapters.dynamodb.messages_table import record_key
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Request, SentBy
 from mailer.domain.delivery import Delivery
@@ -180,7 +181,7 @@ def test_a_bus_that_is_down_leaves_the_batch_on_the_stream(aws: Mapping[str, str
 def test_a_write_that_cannot_be_read_holds_up_no_other(aws: Mapping[str, str], bus: MagicMock, caplog: pytest.LogCaptureFixture) -> None:
     """It is reported with its tenant; those behind it are told."""
     end_some()
-    foreign = stream_record({"tenantId": {"S": "globex"}, "requestId": {"S": "r1"}, "status": {"S": "lost"}})
+    foreign = stream_record({**record_key("globex", "r1"), "tenantId": {"S": "globex"}, "status": {"S": "lost"}})
     assert publish.handler({"Records": [foreign, *read_stream(aws["MESSAGES_TABLE"])]}, Context()) == {"published": 1}
     assert [detail["tenantId"] for detail in details(bus)] == ["acme"]
     assert [(line.step, line.tenant_id) for line in caplog.records if line.levelname == "ERROR"] == [("publish", "globex")]  # type: ignore[attr-defined]

@@ -146,7 +146,7 @@ class Backup:
     def restore(self) -> None:
         client = boto3.client("dynamodb")
         for item in client.scan(TableName="MessagesTable")["Items"]:
-            client.delete_item(TableName="MessagesTable", Key={name: item[name] for name in ("tenantId", "requestId")})
+            client.delete_item(TableName="MessagesTable", Key={name: item[name] for name in ("tenantShard", "requestId")})
         for item in self._items:
             client.put_item(TableName="MessagesTable", Item=item)
 

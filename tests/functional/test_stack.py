@@ -11,7 +11,7 @@ from mailer.settings import settings
 def test_each_table_has_the_keys_and_indexes_of_the_template(aws: Mapping[str, str]) -> None:
     """The functional tests run against the very schema that is deployed."""
     table = boto3.client("dynamodb").describe_table(TableName=aws["MESSAGES_TABLE"])["Table"]
-    assert [k["AttributeName"] for k in table["KeySchema"]] == ["tenantId", "requestId"]
+    assert [k["AttributeName"] for k in table["KeySchema"]] == ["tenantShard", "requestId"]
     assert {i["IndexName"] for i in table["GlobalSecondaryIndexes"]} == {"byCreated", "byStatus", "bySweep"}
 
 

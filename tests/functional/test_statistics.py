@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from mailer import wiring
 from mailer.adapters.dynamodb import messages_table
 from mailer.adapters.dynamodb.codec import encode_all
+from mailer.adapters.dynamodb.messages_table import record_key
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import DependencyError
 from mailer.domain.facts import FeedbackCounts
@@ -208,7 +209,7 @@ def test_any_cuts_repeats_and_crashes_count_each_write_once() -> None:
 
 def test_a_write_that_cannot_be_read_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
     """It is reported with its tenant; those behind it are counted."""
-    foreign = stream_record({"tenantId": {"S": "globex"}, "requestId": {"S": "r1"}, "status": {"S": "lost"}})
+    foreign = stream_record({**record_key("globex", "r1"), "tenantId": {"S": "globex"}, "status": {"S": "lost"}})
     foreign["dynamodb"]["SequenceNumber"] = "96"
     hand_over([foreign, sent(2)])
     assert counts() == Counts(sent=1)

@@ -63,7 +63,7 @@ def test_a_mark_is_no_record(aws: Mapping[str, str]) -> None:
     table = DynamoMessagesTable(client, aws["MESSAGES_TABLE"])
     assert all(not table.due(shard, NOON + timedelta(days=99), 100) for shard in range(16))
     [item] = client.scan(TableName=aws["MESSAGES_TABLE"])["Items"]
-    assert item.keys() == {"tenantId", "requestId", "stage", "by", "at", "ttl"}
+    assert item.keys() == {"tenantShard", "requestId", "stage", "by", "at", "ttl"}
     assert int(item["ttl"]["N"]) == int((NOON + timedelta(days=15)).timestamp())
 
 

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from mailer import wiring
-from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable, sweep_shard
+from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable, record_key, sweep_shard
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import Delivery, Status
@@ -44,11 +44,11 @@ ROW_DAMAGES: Mapping[str, Any] = {
 }
 
 
-def damage(table: str, key: Mapping[str, str], attribute: str, value: Any) -> None:
+def damage(table: str, key: Mapping[str, Any], attribute: str, value: Any) -> None:
     """Change an item over everybody's head."""
     boto3.client("dynamodb").update_item(
         TableName=table,
-        Key={name: {"S": text} for name, text in key.items()},
+        Key=dict(key),
         UpdateExpression="REMOVE #name" if value is None else "SET #name = :value",
         ExpressionAttributeNames={"#name": attribute},
         **({} if value is None else {"ExpressionAttributeValues": {":value": value}}),
@@ -73,7 +73,7 @@ def bad(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
     """Store two records, of which one cannot be read; return its id."""
     queue("good", NOON)
     queue("bad", NOON + timedelta(seconds=1))
-    damage(aws["MESSAGES_TABLE"], {"tenantId": "acme", "requestId": "bad"}, *DAMAGES[request.param])
+    damage(aws["MESSAGES_TABLE"], record_key("acme", "bad"), *DAMAGES[request.param])
     return "bad"
 
 
@@ -100,11 +100,11 @@ def test_an_answer_about_it_says_whose_turn_it_is(bad: str) -> None:
 def test_the_sweeper_gets_to_what_stands_behind_it(aws: Mapping[str, str]) -> None:
     """However many cannot be read: a page of them does not hide what is due after it."""
     now = NOON + timedelta(hours=1)
-    shard = [f"r{n}" for n in range(200) if sweep_shard("acme", f"r{n}") == "3"][:6]
+    shard = [f"r{n}" for n in range(1000) if sweep_shard("acme", f"r{n}") == "3"][:6]
     for number, request_id in enumerate(shard):
         queue(request_id, NOON + timedelta(seconds=number))
     for request_id in shard[:4]:
-        damage(aws["MESSAGES_TABLE"], {"tenantId": "acme", "requestId": request_id}, "status", NO_SUCH)
+        damage(aws["MESSAGES_TABLE"], record_key("acme", request_id), "status", NO_SUCH)
     assert SWEEP_SHARDS > 3
     assert [record.request_id for record in wiring.messages_table().due(3, now, 2)] == shard[4:]
 
@@ -130,7 +130,7 @@ def vars_of(record: Delivery) -> dict[str, Any]:
 def bad_row(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
     """Store the row of a tenant that cannot be read; return the tenant."""
     wiring.providers_table().replace(a_provider("bravo"))
-    damage(aws["PROVIDERS_TABLE"], {"tenantId": "bravo"}, *ROW_DAMAGES[request.param])
+    damage(aws["PROVIDERS_TABLE"], {"tenantId": {"S": "bravo"}}, *ROW_DAMAGES[request.param])
     return "bravo"
 
 
@@ -169,7 +169,7 @@ def test_a_post_for_such_a_tenant_is_answered_clearly(bad_row: str) -> None:
 def test_what_is_written_over_it_is_told(aws: Mapping[str, str]) -> None:
     """What stood before could not be read, what stands now can; one that cannot be read holds up nobody."""
     table = aws["MESSAGES_TABLE"]
-    key = {"tenantId": "acme", "requestId": "r1"}
+    key = record_key("acme", "r1")
     queue("r1")
     damage(table, key, "status", NO_SUCH)
     damage(table, key, "status", {"S": "failed"})
@@ -185,7 +185,7 @@ def test_what_is_written_over_it_is_told(aws: Mapping[str, str]) -> None:
 def test_a_code_of_a_later_version_does_not_spoil_a_row(aws: Mapping[str, str]) -> None:
     """A provider that is suspended for it is shown as such."""
     wiring.providers_table().replace(a_provider("acme", ProviderStatus.SUSPENDED, error=ErrorInfo("of_a_later_version", "x")))
-    damage(aws["PROVIDERS_TABLE"], {"tenantId": "acme"}, "new", {"S": "field"})
+    damage(aws["PROVIDERS_TABLE"], {"tenantId": {"S": "acme"}}, "new", {"S": "field"})
     row = wiring.providers_table().get("acme")
     assert row is not None
     assert row.error is not None

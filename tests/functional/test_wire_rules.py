@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from botocore.model import ServiceModel
 
 from mailer import wiring
+from mailer.adapters.dynamodb.messages_table import record_key
 from support.wire_rules import Breach, breaches_of, metrics, model
 
 REGION = "eu-central-1"
@@ -148,8 +149,8 @@ BAD |= {
     "a long key": ("dynamodb", "GetItem", {"TableName": "t", "Key": {**KEY, "requestId": {"S": "é" * 513}}}, "more than 1024 bytes"),
     "a long partition key": ("dynamodb", "GetItem", {"TableName": "t", "Key": {"account": {"S": "a" * 2049}}}, "more than 2048 bytes"),
     "a key of another type": ("dynamodb", "GetItem", {"TableName": "t", "Key": {**KEY, "requestId": {"BOOL": True}}}, "neither string"),
-    "an empty key of an index": (*put(tenantStatus={"S": ""}), "tenantStatus: is empty"),
-    "an index's key that is set empty": (*update("SET tenantStatus = :a", a={"S": ""}), "tenantStatus: is empty"),
+    "an empty key of an index": (*put(statusShard={"S": ""}), "statusShard: is empty"),
+    "an index's key that is set empty": (*update("SET statusShard = :a", a={"S": ""}), "statusShard: is empty"),
     "a page that begins nowhere": ("dynamodb", "Query", {"TableName": "t", "ExclusiveStartKey": {"requestId": {"S": ""}}}, "is empty"),
     "a large item": (*put(a={"S": "x" * 400 * 1024}), "the item takes"),
     "large values": (*update("SET a = :a", a={"B": b64encode(b"x" * 410_000).decode()}), "the values take"),
@@ -273,7 +274,7 @@ def test_every_pattern_of_a_call_of_ours_is_one_that_can_be_checked(service: str
 @pytest.mark.parametrize(
     ("service", "call", "rule"),
     [
-        ("dynamodb", lambda it: it.get_item(TableName="MessagesTable", Key={"tenantId": {"S": ""}, "requestId": {"S": "r"}}), "is empty"),
+        ("dynamodb", lambda it: it.get_item(TableName="MessagesTable", Key={**record_key("a", "r"), "requestId": {"S": ""}}), "is empty"),
         ("sqs", lambda it: it.send_message(QueueUrl="http://q", MessageBody="\uffff"), "a character"),
         ("sts", lambda it: it.assume_role(RoleArn=ROLE["RoleArn"], RoleSessionName="a b"), "does not match"),
         ("s3", lambda it: it.put_object(Bucket="bucket", Key="k" * 1025, Body=b""), "1025"),
@@ -293,7 +294,7 @@ def test_every_protocol_is_read(breaches: list[Breach], service: str, call: Any,
 @pytest.mark.usefixtures("aws")
 def test_what_bypasses_botocore_is_read_too(breaches: list[Breach]) -> None:
     """UpdateItem and SendRawEmail go out as we write them ourselves, and only the first of each by way of botocore's endpoint."""
-    update = {"TableName": "MessagesTable", "Key": KEY, "UpdateExpression": "SET a = :a"}
+    update = {"TableName": "MessagesTable", "Key": record_key("acme", "r1"), "UpdateExpression": "SET a = :a"}
     wiring.dynamodb().update_item(**update, ExpressionAttributeValues={":a": {"N": "1"}})
     with patch.object(Endpoint, "make_request", side_effect=AssertionError("by botocore")):
         wiring.dynamodb().update_item(**update, ExpressionAttributeValues={":a": {"N": "inf"}})

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mailer.adapters.dynamodb.messages_table import record_key
 from tools.local_aws import worker
 from tools.local_aws.running import LocalAws
 from tools.local_aws.tenants import Tenant
@@ -47,7 +48,7 @@ def let_the_deadline_pass(aws: LocalAws, tenant: Tenant) -> None:
     """Put the record's clock back, instead of waiting for it."""
     aws.client("dynamodb").update_item(
         TableName=aws.stack.outputs["MessagesTableName"],
-        Key={"tenantId": {"S": tenant.tenant_id}, "requestId": {"S": "crash"}},
+        Key=record_key(tenant.tenant_id, "crash"),
         UpdateExpression="SET deadline = :past",
         ExpressionAttributeValues={":past": {"N": "1"}},
     )

@@ -28,7 +28,7 @@ def indexes(table: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
     ("table", "keys"),
     [
         ("ProvidersTable", ["tenantId"]),
-        ("MessagesTable", ["tenantId", "requestId"]),
+        ("MessagesTable", ["tenantShard", "requestId"]),
         ("PacingTable", ["account"]),
         ("SessionsTable", ["name"]),
         ("StatisticsTable", ["series", "hourShard"]),
@@ -45,8 +45,8 @@ def test_each_table_has_its_key(table: str, keys: list[str]) -> None:
 def test_the_messages_table_has_the_indexes_that_listing_and_sweeping_need() -> None:
     """By time, by status and time, and by when somebody must look; the last one sparse and sharded."""
     assert indexes("MessagesTable") == {
-        "byCreated": (["tenantId", "createdKey"], {"ProjectionType": "KEYS_ONLY"}),
-        "byStatus": (["tenantStatus", "createdKey"], {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["waitsFor", "parked"]}),
+        "byCreated": (["tenantShard", "createdKey"], {"ProjectionType": "KEYS_ONLY"}),
+        "byStatus": (["statusShard", "createdKey"], {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["waitsFor", "parked"]}),
         "bySweep": (["sweepShard", "sweepAt"], {"ProjectionType": "KEYS_ONLY"}),
     }
 

@@ -53,7 +53,7 @@ CLAUSES = {
         "feedback.#rank < :rank",
         "feedback.lastAt < :lastAt",
         "feedback.firstAt > :firstAt",
-        "attribute_not_exists(tenantId)",
+        "attribute_not_exists(tenantShard)",
         "#status IN ({', '.join(names)})",
     ),
     PROVIDERS: (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mailer.adapters.aws import dependency_errors, readable
 from mailer.adapters.dynamodb.codec import expiry
 from mailer.adapters.dynamodb.feedback_table import facts_key, message_key
-from mailer.adapters.dynamodb.messages_table import FIELDS, from_item
+from mailer.adapters.dynamodb.messages_table import FIELDS, from_item, record_key, tenant_shards
 from mailer.domain.delivery import ERASED_CONTENT, Delivery
 from mailer.domain.errors import DependencyError
 from mailer.ports import RefusedError
@@ -44,18 +44,19 @@ class AwsEraser:
 
     def records(self, tenant_id: str) -> Iterator[Delivery]:
         """Yield a tenant's records that are not erased yet, read consistently."""
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._tables.messages,
-            KeyConditionExpression="tenantId = :tenant",
-            FilterExpression="contentHash <> :erased",
-            ExpressionAttributeValues={":tenant": {"S": tenant_id}, ":erased": {"S": ERASED_CONTENT}},
-            ConsistentRead=True,
-        )
-        with dependency_errors("DynamoDB", "Query"):
-            for page in pages:
-                with readable("DynamoDB", "Query"):
-                    records = [from_item(item) for item in page["Items"]]
-                yield from records
+        for shard in tenant_shards(tenant_id):
+            pages = self._dynamodb.get_paginator("query").paginate(
+                TableName=self._tables.messages,
+                KeyConditionExpression="tenantShard = :shard",
+                FilterExpression="contentHash <> :erased",
+                ExpressionAttributeValues={":shard": {"S": shard}, ":erased": {"S": ERASED_CONTENT}},
+                ConsistentRead=True,
+            )
+            with dependency_errors("DynamoDB", "Query"):
+                for page in pages:
+                    with readable("DynamoDB", "Query"):
+                        records = [from_item(item) for item in page["Items"]]
+                    yield from records
 
     def erase_record(self, record: Delivery, *, keep_until: datetime | None) -> None:
         """Delete an ended record, or all of it but its ids and its status; see `ports.Eraser.erase_record`."""
@@ -65,7 +66,7 @@ class AwsEraser:
             "ExpressionAttributeValues": {f":{name}": FIELDS[name][1](getattr(record, name)) for name in ("status", "updated_at")},
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        key = {"tenantId": {"S": record.tenant_id}, "requestId": {"S": record.request_id}}
+        key = record_key(record.tenant_id, record.request_id)
         try:
             if keep_until is None:
                 with dependency_errors("DynamoDB", "DeleteItem"):
@@ -159,7 +160,7 @@ class AwsEraser:
 
 
 def _stub(record: Delivery, keep_until: datetime) -> dict[str, Any]:
-    """Return the attributes that stay of a record; without the indexes' keys, so that no list shows it."""
+    """Return the attributes that stay of a record; without the indexes' sort keys, so that no list shows it."""
     fields: dict[str, Any] = {
         "tenant_id": record.tenant_id,
         "request_id": record.request_id,
@@ -171,4 +172,5 @@ def _stub(record: Delivery, keep_until: datetime) -> dict[str, Any]:
         "recipients": 0,
         "generation": record.generation,
     }
-    return {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()} | {"ttl": expiry(keep_until)}
+    encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items()}
+    return record_key(record.tenant_id, record.request_id) | encoded | {"ttl": expiry(keep_until)}

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors
 from mailer.adapters.dynamodb.codec import expiry
-from mailer.adapters.dynamodb.messages_table import FIELDS, created_key_attribute, from_item, sweep_shard
+from mailer.adapters.dynamodb.messages_table import (
+    FIELDS,
+    created_key_attribute,
+    from_item,
+    record_key,
+    status_attribute,
+    sweep_shard,
+)
 from mailer.domain.delivery import LOST_CONTENT, RECORD_RETENTION, Delivery, Status
 from mailer.domain.errors import CODES, ErrorInfo
 from mailer.ports import RefusedError
@@ -34,7 +41,7 @@ class DynamoOutcomeRestore:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(
                     TableName=self._table,
-                    Key={"tenantId": {"S": outcome.tenant_id}, "requestId": {"S": outcome.request_id}},
+                    Key=record_key(outcome.tenant_id, outcome.request_id),
                     ConditionExpression=_ACCEPTED if outcome.status is Status.SENT else _NEWER,
                     UpdateExpression=f"SET {', '.join(assigned)} REMOVE {', '.join(f'#{name}' for name in gone)}",
                     ExpressionAttributeNames=names,
@@ -46,7 +53,7 @@ class DynamoOutcomeRestore:
 
     def reopen(self, record: Delivery, over: Delivery | None) -> None:
         """Write an open record; see `ports.OutcomeRestore.reopen`."""
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantId)"}
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantShard)"}
         if over is not None:
             condition = {
                 "ConditionExpression": "#status = :status AND updatedAt = :updated_at AND generation = :generation",
@@ -64,7 +71,8 @@ class DynamoOutcomeRestore:
 def _item(record: Delivery) -> dict[str, Any]:
     """Write a whole record, with what the indexes and DynamoDB's TTL need."""
     fields = {attribute: _field(name, record) for name, (attribute, _, _) in FIELDS.items() if getattr(record, name) is not None}
-    derived = {"tenantStatus": {"S": f"{record.tenant_id}#{record.status}"}} | created_key_attribute(record.created_at, record.request_id)
+    derived = status_attribute(record.tenant_id, record.request_id, record.status)
+    derived |= record_key(record.tenant_id, record.request_id) | created_key_attribute(record.created_at, record.request_id)
     if record.sweep_at is not None:
         derived["sweepShard"] = {"S": sweep_shard(record.tenant_id, record.request_id)}
     if record.forget_at is not None:
@@ -102,11 +110,13 @@ def _sets(outcome: FinalOutcome) -> dict[str, Any]:
     if outcome.code in CODES:
         fields |= {"error": ErrorInfo(outcome.code or "", "read from the log after a restore of the table")}
     encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items() if value is not None}
-    return encoded | {"tenantStatus": {"S": f"{outcome.tenant_id}#{outcome.status}"}, "ttl": expiry(outcome.at + RECORD_RETENTION)}
+    status = status_attribute(outcome.tenant_id, outcome.request_id, outcome.status)
+    return encoded | status | {"ttl": expiry(outcome.at + RECORD_RETENTION)}
 
 
 def _initial_attributes(outcome: FinalOutcome) -> dict[str, Any]:
     fields: dict[str, Any] = {
+        "tenant_id": outcome.tenant_id,
         "content_hash": LOST_CONTENT,
         "created_at": outcome.at,
         "expires_at": outcome.at,

@@ -13,7 +13,8 @@ _numbers = count(1)
 
 def stream_record(new: Mapping[str, Any], old: Mapping[str, Any] | None = None, *, event_id: str | None = None) -> dict[str, Any]:
     """Return the record of one write, with an item's binary values in base64."""
-    keys = {name: new[name] for name in ("tenantId", "requestId", "email") if name in new}
+    names = ("tenantShard", "requestId") if "tenantShard" in new else ("tenantId", "email")
+    keys = {name: new[name] for name in names if name in new}
     images = {"Keys": keys, "NewImage": _json(new), **({"OldImage": _json(old)} if old else {})}
     return {"eventID": event_id or f"e-{next(_numbers)}", "eventName": "MODIFY" if old else "INSERT", "dynamodb": images}
 

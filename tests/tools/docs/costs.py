@@ -32,6 +32,7 @@ from mailer.settings import settings
 from support.aws import tables
 from support.aws.api_calls import Context, call, event
 from support.aws.streams import read_stream
+from support.aws.write_units import Item, partition_writes, size
 from support.fakes.ports import AtOnce
 from support.ses_events import envelopes
 from tools.local_aws.ses_events import RecipientOutcome
@@ -94,45 +95,12 @@ class Bill:
         return {unit: self._units[unit] / MAILS * 1_000_000 for unit in PRICES}
 
 
-# ── DynamoDB's units (DynamoDB developer guide, "Read and write operations", "Item sizes and formats") ──────────────────────
-
-Item = Mapping[str, Mapping[str, Any]]
-
-
-def size(item: Item) -> int:
-    """Return the size of an item in bytes."""
-    return sum(len(name.encode()) + _size_of(value) for name, value in item.items())
-
-
-def _size_of(value: Mapping[str, Any]) -> int:
-    [(kind, content)] = value.items()
-    return SIZES[kind](content)
-
-
-SIZES: Mapping[str, Callable[[Any], int]] = {
-    "S": lambda text: len(text.encode()),
-    "N": lambda digits: ceil(len(digits) / 2) + 1,
-    "B": len,
-    "BOOL": lambda _: 1,
-    "NULL": lambda _: 1,
-    "M": lambda inner: 3 + len(inner) + size(inner),
-    "L": lambda inner: 3 + len(inner) + sum(map(_size_of, inner)),
-    "SS": lambda texts: sum(len(text.encode()) for text in texts),
-}
-"""Size of a value in bytes, by its type."""
+# ── DynamoDB's units ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def write_units(table: Mapping[str, Any], before: Item, after: Item) -> int:
     """Return the units of one write: of the table, and of each index whose entry is added, removed, moved or changed."""
-    units = ceil(max(size(before), size(after), 1) / 1024)
-    for index in table.get("GlobalSecondaryIndexes", []):
-        old, new = (_entry(table, index, item) for item in (before, after))
-        moves = _keys(index, old) != _keys(index, new)
-        if moves:
-            units += sum(ceil(size(entry) / 1024) for entry in (old, new) if entry)
-        elif old != new:
-            units += ceil(max(size(old), size(new)) / 1024)
-    return units
+    return sum(write.units for write in partition_writes(table, before, after))
 
 
 def read_units(operation: str, parsed: Mapping[str, Any], request: Mapping[str, Any] = MappingProxyType({})) -> float:
@@ -142,19 +110,6 @@ def read_units(operation: str, parsed: Mapping[str, Any], request: Mapping[str, 
     items = [parsed.get("Item", {})] if operation == "GetItem" else [item for found in parsed["Responses"].values() for item in found]
     asked = sum(len(wanted["Keys"]) for wanted in request.get("RequestItems", {}).values())
     return sum(max(1, ceil(size(item) / 4096)) for item in items) + max(0, asked - len(items))
-
-
-def _entry(table: Mapping[str, Any], index: Mapping[str, Any], item: Item) -> Item:
-    own = [key["AttributeName"] for key in index["KeySchema"]]
-    if not all(name in item for name in own):
-        return {}  # the index is sparse
-    base = [key["AttributeName"] for key in table["KeySchema"]]
-    more = index["Projection"].get("NonKeyAttributes", [])
-    return {name: item[name] for name in {*own, *base, *more} if name in item}
-
-
-def _keys(index: Mapping[str, Any], entry: Item) -> list[Any]:
-    return [entry.get(key["AttributeName"]) for key in index["KeySchema"]]
 
 
 # ── the stack, and the count of its calls ─────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mailer.adapters.dynamodb.messages_table import from_item
+from mailer.adapters.dynamodb.messages_table import from_item, record_key
 from mailer.domain.delivery import Delivery, Status
 from tools.local_aws import worker
 from tools.local_aws.running import LocalAws
@@ -175,7 +175,7 @@ class Matrix:
         return json.dumps(request)
 
     def _record(self, cell: Cell) -> Delivery | None:
-        key = {"tenantId": {"S": self._tenant(cell).tenant_id}, "requestId": {"S": _request_id(cell)}}
+        key = record_key(self._tenant(cell).tenant_id, _request_id(cell))
         found = self._aws.client("dynamodb").get_item(TableName=self._aws.stack.outputs["MessagesTableName"], Key=key, ConsistentRead=True)
         return from_item(found["Item"]) if "Item" in found else None
 

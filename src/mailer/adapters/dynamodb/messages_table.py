@@ -1,16 +1,22 @@
 """The status table: one item per send request, every change one conditional write compiled from the transition table.
 
-Keys and indexes (template.yaml): tenantId + requestId; `byCreated` tenantId + createdKey; `byStatus` tenantStatus + createdKey;
+Keys and indexes (template.yaml): tenantShard + requestId; `byCreated` tenantShard + createdKey; `byStatus` statusShard + createdKey;
 `bySweep` sweepShard + sweepAt, sparse: it only has records that the sweeper must look at.
+A tenant's records are spread over TENANT_SHARDS partitions by their requestId; lists merge them.
 Times are epoch milliseconds, `ttl` epoch seconds.
 """
 
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from heapq import merge
+from itertools import batched
+from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from mailer.adapters.aws import UNREADABLE, ReportFailure, dependency_errors, readable, report_nothing
@@ -46,6 +52,10 @@ SWEEP_SHARDS = 64
 """Partitions of the sweep index. Each takes 1 000 write units a second (DynamoDB's limit); a request takes two when it is put back on the
 queue, and three more until it has been sent."""
 
+TENANT_SHARDS = 16
+"""Partitions of one tenant's records, in the table and in each index. A partition takes 1 000 write units a second (DynamoDB's limit) and
+a message up to five of each, so one tenant can send some thousands of messages a second."""
+
 _PAGE = 100
 """Index entries per query: as many as BatchGetItem takes keys (DynamoDB's limit)."""
 
@@ -53,15 +63,18 @@ _PAGE = 100
 class DynamoMessagesTable:
     """`ports.MessagesTable` on DynamoDB."""
 
-    def __init__(self, client: "DynamoDBClient", table: str, report: ReportFailure = report_nothing) -> None:
+    def __init__(
+        self, client: "DynamoDBClient", table: str, report: ReportFailure = report_nothing, workers: Executor | None = None
+    ) -> None:
         self._client = client
         self._table = table
         self._report = report
+        self._map: Callable[..., Iterable[Any]] = workers.map if workers else map
 
     def get(self, tenant_id: str, request_id: str) -> Delivery | None:
         """Read one record, consistently."""
         with dependency_errors("DynamoDB", "GetItem"):
-            found = self._client.get_item(TableName=self._table, Key=_key(tenant_id, request_id), ConsistentRead=True)
+            found = self._client.get_item(TableName=self._table, Key=record_key(tenant_id, request_id), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
             return _record(found["Item"]) if "Item" in found else None
 
@@ -71,7 +84,7 @@ class DynamoMessagesTable:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 written = self._client.update_item(
                     TableName=self._table,
-                    Key=_key(change.tenant_id, change.request_id),
+                    Key=record_key(change.tenant_id, change.request_id),
                     ReturnValues="ALL_NEW",
                     # Shows without a second read whether this write had succeeded and its reply was lost.
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -87,19 +100,21 @@ class DynamoMessagesTable:
             return _record(written["Attributes"])
 
     def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """List a tenant's records, newest first."""
-        index, name, value = ("byStatus", "tenantStatus", f"{tenant_id}#{status}") if status else ("byCreated", "tenantId", tenant_id)
-        query: dict[str, Any] = _equals(name, value)
-        if cursor is not None:
-            created_key = from_cursor(cursor, tenant_id, status or "", key=CREATED_KEY)
-            start = {**_key(tenant_id, created_key.partition("#")[2]), "createdKey": {"S": created_key}, name: {"S": value}}
-            query["ExclusiveStartKey"] = start
-        with dependency_errors("DynamoDB", "Query"):
-            page = self._client.query(TableName=self._table, IndexName=index, ScanIndexForward=False, Limit=limit, **query)
-        deliveries = [d for d in self._read(page) if status in (None, d.status)]
-        last = page.get("LastEvaluatedKey")
+        """List a tenant's records, newest first: the newest of all its shards."""
+        before = from_cursor(cursor, tenant_id, status or "", key=CREATED_KEY) if cursor is not None else None
+        pages = list(self._map(lambda shard: self._newest(_in_shard(tenant_id, status, shard), limit, before), range(TENANT_SHARDS)))
         with readable("DynamoDB", "Query"):
-            return Page(deliveries, to_cursor(tenant_id, status or "", last["createdKey"]["S"]) if last else None)
+            entries = sorted((entry for page in pages for entry in page["Items"]), key=_created_key, reverse=True)
+            is_last = len(entries) <= limit and not any("LastEvaluatedKey" in page for page in pages)
+            last = None if is_last else _created_key(entries[:limit][-1])
+        deliveries = [d for d in self._read(entries[:limit]) if status in (None, d.status)]
+        return Page(deliveries, to_cursor(tenant_id, status or "", last) if last else None)
+
+    def _newest(self, of: "_Partition", limit: int, before: str | None) -> Any:
+        """Return the newest entries of one partition of an index, of those before a key."""
+        query = of.query() if before is None else of.query(" AND createdKey < :before", {":before": {"S": before}})
+        with dependency_errors("DynamoDB", "Query"):
+            return self._client.query(TableName=self._table, IndexName=of.index, ScanIndexForward=False, Limit=limit, **query)
 
     def due(self, shard: int, now: datetime, limit: int) -> Sequence[Delivery]:
         """Return open records of one shard whose `sweepAt` has passed, longest overdue first; records that cannot be read are left out."""
@@ -115,7 +130,9 @@ class DynamoMessagesTable:
                     Limit=limit - len(found),
                     **query,
                 )
-            found += [d for d in self._read(page) if d.sweep_at and d.sweep_at <= now]
+            with readable("DynamoDB", "Query"):
+                entries = page["Items"]
+            found += [d for d in self._read(entries) if d.sweep_at and d.sweep_at <= now]
             if "LastEvaluatedKey" not in page:
                 break
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
@@ -123,29 +140,36 @@ class DynamoMessagesTable:
 
     def waiting_for_provider(self, tenant_id: str) -> Iterator[Delivery]:
         """Yield a tenant's parked records that wait for its provider, oldest first, read as they are taken."""
-        query: dict[str, Any] = _equals("tenantStatus", f"{tenant_id}#{Status.DEFERRED}")
-        query["ExpressionAttributeValues"][":waits"] = {"S": WaitsFor.PROVIDER}
+        partitions = [_in_shard(tenant_id, Status.DEFERRED, shard) for shard in range(TENANT_SHARDS)]
+        firsts = list(self._map(self._oldest_waiting, partitions))
+        entries = merge(*map(self._all_waiting, partitions, firsts), key=itemgetter(0))
+        for some in batched(entries, _PAGE, strict=False):
+            yield from (d for d in self._read([entry for _, entry in some]) if d.waits_for is WaitsFor.PROVIDER)
+
+    def _all_waiting(self, of: "_Partition", page: Mapping[str, Any]) -> Iterator[tuple[str, Item]]:
+        """Yield the entries of one partition that wait for the provider, from its first page on, oldest first, each after its key."""
         while True:
-            with dependency_errors("DynamoDB", "Query"):
-                page = self._client.query(
-                    TableName=self._table,
-                    IndexName="byStatus",
-                    FilterExpression="waitsFor = :waits",
-                    Limit=_PAGE,
-                    **query,
-                )
-            yield from (d for d in self._read(page) if d.waits_for is WaitsFor.PROVIDER)
+            with readable("DynamoDB", "Query"):
+                entries = [(_created_key(entry), entry) for entry in page["Items"]]
+            yield from entries
             if "LastEvaluatedKey" not in page:
                 return
-            query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+            page = self._oldest_waiting(of, ExclusiveStartKey=page["LastEvaluatedKey"])
 
-    def _read(self, page: Mapping[str, Any]) -> Sequence[Delivery]:
-        """Read the whole records of a page of index entries, in their order; those that are gone or cannot be read are left out."""
+    def _oldest_waiting(self, of: "_Partition", **start: Any) -> Any:
+        query = of.query("", {":waits": {"S": WaitsFor.PROVIDER}})
+        with dependency_errors("DynamoDB", "Query"):
+            return self._client.query(
+                TableName=self._table, IndexName=of.index, FilterExpression="waitsFor = :waits", Limit=_PAGE, **query, **start
+            )
+
+    def _read(self, entries: Sequence[Mapping[str, Any]]) -> Sequence[Delivery]:
+        """Read the whole records of index entries, in their order; those that are gone or cannot be read are left out."""
         with readable("DynamoDB", "Query"):
-            wanted = [(i["tenantId"]["S"], i["requestId"]["S"]) for i in page["Items"]]
-        whole = batch_get(self._client, self._table, [_key(*key) for key in wanted])
+            wanted = [(entry["tenantShard"]["S"], entry["requestId"]["S"]) for entry in entries]
+        whole = batch_get(self._client, self._table, [_table_key(*key) for key in wanted])
         with readable("DynamoDB", "BatchGetItem"):
-            found = {(d.tenant_id, d.request_id): d for d in self._readable(whole)}
+            found = {(tenant_shard(d.tenant_id, d.request_id), d.request_id): d for d in self._readable(whole)}
         return [found[k] for k in wanted if k in found]
 
     def _readable(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Delivery]:
@@ -290,16 +314,60 @@ def _ids(item: Mapping[str, Any]) -> Sequence[str]:
     return [item.get(name, {}).get("S", "?") for name in ("tenantId", "requestId")]
 
 
-def _key(tenant_id: str, request_id: str) -> Item:
-    return {"tenantId": {"S": tenant_id}, "requestId": {"S": request_id}}
+def record_key(tenant_id: str, request_id: str) -> dict[str, Any]:
+    """Return the key of a record in the table."""
+    return _table_key(tenant_shard(tenant_id, request_id), request_id)
 
 
-def _equals(name: str, value: str) -> dict[str, Any]:
-    return {
-        "KeyConditionExpression": "#key = :key",
-        "ExpressionAttributeNames": {"#key": name},
-        "ExpressionAttributeValues": {":key": {"S": value}},
-    }
+def _table_key(shard: str, request_id: str) -> Item:
+    return {"tenantShard": {"S": shard}, "requestId": {"S": request_id}}
+
+
+def tenant_shard(tenant_id: str, request_id: str) -> str:
+    """Return the partition of a record: `acme#7`."""
+    return f"{tenant_id}#{_shard_number(request_id)}"
+
+
+def tenant_shards(tenant_id: str) -> Sequence[str]:
+    """Return all partitions of a tenant's records."""
+    return [f"{tenant_id}#{number}" for number in range(TENANT_SHARDS)]
+
+
+def status_attribute(tenant_id: str, request_id: str, status: Status) -> Item:
+    """Return the partition of a record in the index by status: `acme#sent#7`."""
+    return {"statusShard": {"S": f"{tenant_id}#{status}#{_shard_number(request_id)}"}}
+
+
+def _shard_number(request_id: str) -> int:
+    return zlib.crc32(request_id.encode()) % TENANT_SHARDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Partition:
+    """One partition of one index by time."""
+
+    index: str
+    attribute: str
+    value: str
+
+    def query(self, more: str = "", operands: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """Return the members of a query; `more` is appended to its condition."""
+        return {
+            "KeyConditionExpression": f"#partition = :partition{more}",
+            "ExpressionAttributeNames": {"#partition": self.attribute},
+            "ExpressionAttributeValues": {":partition": {"S": self.value}, **operands},
+        }
+
+
+def _in_shard(tenant_id: str, status: Status | None, number: int) -> _Partition:
+    """Return where the index entries of one of a tenant's shards are."""
+    if status is None:
+        return _Partition("byCreated", "tenantShard", f"{tenant_id}#{number}")
+    return _Partition("byStatus", "statusShard", f"{tenant_id}#{status}#{number}")
+
+
+def _created_key(entry: Mapping[str, Any]) -> str:
+    return codec.text(entry["createdKey"])
 
 
 # -- a change and its expressions ----------------------------------------------------------------------------------------
@@ -362,7 +430,7 @@ def _condition(rule: Rule) -> _Condition:
     names = {f":from{i}": {"S": str(status)} for i, status in enumerate(sorted(source for source in rule.sources if source is not None))}
     alternatives = []
     if None in rule.sources:
-        alternatives.append("attribute_not_exists(tenantId)")
+        alternatives.append("attribute_not_exists(tenantShard)")
     if names:
         guards = [_CONDITIONS[guard] for guard in sorted(rule.guards)]
         alternatives.append(" AND ".join([f"#status IN ({', '.join(names)})", *guards]))
@@ -416,7 +484,7 @@ def _written(change: Change) -> dict[str, Item | None]:
     target = change.rule.target
     derived: dict[str, Item | None] = {}
     if target is not None:
-        derived["tenantStatus"] = {"S": f"{change.tenant_id}#{target}"}
+        derived |= status_attribute(change.tenant_id, change.request_id, target)
         derived["ttl"] = codec.expiry(change.now + RECORD_RETENTION) if target in END_STATUSES else None
     if "sweep_at" in fields:
         derived["sweepShard"] = {"S": sweep_shard(change.tenant_id, change.request_id)} if fields["sweep_at"] else None
@@ -431,7 +499,7 @@ def _initial_attributes(change: Change) -> Item:
         return {}
     initial_fields = {"generation": 0, **change.initial_fields}
     encoded = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in initial_fields.items() if value is not None}
-    return encoded | created_key_attribute(initial_fields["created_at"], change.request_id)
+    return encoded | {"tenantId": {"S": change.tenant_id}} | created_key_attribute(initial_fields["created_at"], change.request_id)
 
 
 def created_key_attribute(created_at: datetime, request_id: str) -> Item:

@@ -46,7 +46,9 @@ def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, A
 
 def tenant_of(record: Mapping[str, Any]) -> str | None:
     """Return the tenant of the row or record that was written, if it is known."""
-    tenant_id: str | None = record.get("dynamodb", {}).get("Keys", {}).get("tenantId", {}).get("S")
+    written = record.get("dynamodb", {})
+    whole = {**written.get("NewImage", {}), **written.get("Keys", {})}
+    tenant_id: str | None = whole.get("tenantId", {}).get("S")
     return tenant_id
 
 

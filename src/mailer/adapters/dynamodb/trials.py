@@ -1,6 +1,6 @@
 """The marks of messages that are tried alone: items of the status table beside its records.
 
-Their tenantId is one that no tenant can have, their requestId SQS's message id; they stand in no index. Times are epoch milliseconds,
+Their tenant is one that no tenant can be, their requestId SQS's message id; they stand in no index. Times are epoch milliseconds,
 `ttl` epoch seconds.
 """
 
@@ -84,7 +84,7 @@ class DynamoTrials:
 
 
 def _key(sqs_message_id: str) -> dict[str, Any]:
-    return {"tenantId": {"S": TENANT}, "requestId": {"S": sqs_message_id}}
+    return {"tenantShard": {"S": TENANT}, "requestId": {"S": sqs_message_id}}
 
 
 def _from_item(item: Mapping[str, Any]) -> Trial | None:

@@ -31,7 +31,7 @@ HOST = "127.0.0.1"
 KEY_ARN = "arn:aws:kms:eu-central-1:000000000000:key/00000000-0000-4000-8000-000000000000"
 KEYS = {
     "providers": ["tenantId"],
-    "messages": ["tenantId", "requestId"],
+    "messages": ["tenantShard", "requestId"],
     "pacing": ["account"],
     "sessions": ["name"],
     "suppressions": ["tenantId", "email"],

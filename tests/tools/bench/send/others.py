@@ -35,11 +35,11 @@ class Plain:
     def send(self, record: Any) -> None:
         body = record["body"] if isinstance(record, Mapping) else record.body
         request = json.loads(body)
-        key = {"tenantId": {"S": request["tenantId"]}, "requestId": {"S": request["requestId"]}}
+        key = {"tenantShard": {"S": request["tenantId"]}, "requestId": {"S": request["requestId"]}}
         self._dynamodb.put_item(
             TableName="messages",
             Item={**key, "status": {"S": "sending"}, "createdAt": {"S": datetime.now(UTC).isoformat()}},
-            ConditionExpression="attribute_not_exists(tenantId)",
+            ConditionExpression="attribute_not_exists(tenantShard)",
         )
         message_id = self.send_mail(request["tenantId"], request["message"])
         self._dynamodb.update_item(
@@ -120,11 +120,11 @@ class Floor:
     def send(self, record: Mapping[str, Any]) -> None:
         request = json.loads(record["body"])
         config = CONFIGS[request["tenantId"]]
-        key = {"tenantId": {"S": request["tenantId"]}, "requestId": {"S": request["requestId"]}}
+        key = {"tenantShard": {"S": request["tenantId"]}, "requestId": {"S": request["requestId"]}}
         claim = {
             "TableName": "messages",
             "Item": {**key, "status": {"S": "sending"}},
-            "ConditionExpression": "attribute_not_exists(tenantId)",
+            "ConditionExpression": "attribute_not_exists(tenantShard)",
         }
         self._write("PutItem", claim)
         mime = b64encode(request["message"]["html"].encode() + request["message"]["text"].encode())
