@@ -1,4 +1,4 @@
-"""The template as written (`tables.template()`), and as CloudFormation sees it."""
+"""The template as written (`tables.template()`), and with SAM's resources expanded."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def stack(expanded: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def stack_with_canaries(expanded_with_canaries: Path) -> dict[str, dict[str, Any]]:
-    """Return the expanded resources of a stack that rolls versions out by and by."""
+    """Return the expanded resources of a stack with canary deployments."""
     return resources(expanded_with_canaries)
 
 

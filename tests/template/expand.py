@@ -1,4 +1,4 @@
-"""Print `template.yaml` as CloudFormation sees it, SAM's resources expanded; runs on the Python of `.venv-sam` for its translator.
+"""Print `template.yaml` with SAM's resources expanded; needs the Python of `.venv-sam` for its translator.
 
 expand.py template.yaml [Parameter=value …]
 """

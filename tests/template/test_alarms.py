@@ -1,4 +1,4 @@
-"""What wakes somebody up leads to what to do, and watches what the code really writes."""
+"""Each alarm links to its step of the runbook and watches a metric that the code writes."""
 
 import json
 import re
@@ -23,13 +23,13 @@ def alarm(name: str) -> dict[str, Any]:
 
 
 def anchors() -> set[str]:
-    """Return the anchors of the runbook's headings, as GitHub makes them."""
+    """Return GitHub's anchors of the runbook's headings."""
     return {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)}
 
 
 @pytest.fixture(scope="module")
 def written() -> list[Metric]:
-    """Every metric that the telemetry can write."""
+    """All metrics of the telemetry."""
     with a_telemetry() as (telemetry, everything):
         write_everything(telemetry)
     return everything.metrics
@@ -40,13 +40,13 @@ def dimensions(name: str) -> dict[str, str]:
 
 
 def test_what_must_not_go_unseen_raises_an_alarm() -> None:
-    """Mail in the dark, mail that waits for somebody, services of ours that fail."""
+    """Dead letters and unknowns, mail that waits for an action, failures of the stack's services."""
     assert {f"{name}Alarm" for name in EXPECTED} <= set(ALARMS)
 
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_each_alarm_links_to_its_part_of_the_runbook(name: str) -> None:
-    """Its text ends with the link, and that part speaks of it by name."""
+    """Its text ends with the link, and that section names it."""
     text, _, anchor = alarm(name)["AlarmDescription"]["Fn::Sub"].rpartition(" ${RunbookUrl}#")
     assert text
     assert anchor in anchors()
@@ -56,14 +56,14 @@ def test_each_alarm_links_to_its_part_of_the_runbook(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ALARMS if alarm(name)["Namespace"] == NAMESPACE])
 def test_each_alarm_watches_what_the_code_writes(name: str, written: list[Metric]) -> None:
-    """Namespace, name and all dimensions: CloudWatch takes any other set for another metric, which has no data."""
+    """Namespace, name and all dimensions: for CloudWatch any other set is another metric, without data."""
     watched = alarm(name)["Namespace"], alarm(name)["MetricName"], dimensions(name)
     assert watched in [(metric.namespace, metric.name, metric.dimensions) for metric in written]
 
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_each_alarm_tells_the_topic(name: str) -> None:
-    """Also when it is over; without a topic nobody is told."""
+    """Also when it is over; without a topic there is no notification."""
     for actions in ("AlarmActions", "OKActions"):
         assert alarm(name)[actions]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
 
@@ -76,25 +76,25 @@ def test_each_alarm_tells_the_topic(name: str) -> None:
     ],
 )
 def test_one_is_enough_where_somebody_has_to_act(name: str) -> None:
-    """No such case passes by itself."""
+    """No such case resolves itself."""
     assert (alarm(name)["ComparisonOperator"], alarm(name)["Threshold"]) == ("GreaterThanThreshold", 0)
     assert (alarm(name)["EvaluationPeriods"], alarm(name)["TreatMissingData"]) == (1, "notBreaching")
 
 
 def test_a_sweeper_that_does_not_run_is_late() -> None:
-    """It says how it is doing every minute; silence is no good sign, from it alone."""
+    """It writes its metric every minute; only for it missing data is an alarm."""
     assert {name for name in ALARMS if alarm(name)["TreatMissingData"] != "notBreaching"} == {"SweepLagAlarm"}
     assert alarm("SweepLagAlarm")["TreatMissingData"] == "breaching"
 
 
 def test_the_functions_write_under_the_name_of_the_stack() -> None:
-    """Two stacks in one account do not set off each other's alarms."""
+    """Two stacks in one account do not trigger each other's alarms."""
     shared = tables.template()["Globals"]["Function"]["Environment"]["Variables"]
     assert (shared["POWERTOOLS_SERVICE_NAME"], shared["POWERTOOLS_METRICS_NAMESPACE"]) == ({"Ref": "AWS::StackName"}, NAMESPACE)
 
 
 def test_the_runbook_lists_every_metric() -> None:
-    """With what it is counted by too."""
+    """With its dimensions."""
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|\s*(?:`(\w+)`)?\s*\| [^|]+ \|$", RUNBOOK.partition("## Metrics")[2], re.MULTILINE)
     assert dict(rows) == {name: next(iter(own), "") for name, own in METRICS.items()}
 
@@ -104,20 +104,20 @@ def test_the_runbook_lists_every_metric() -> None:
 
 def widgets(kind: str | None = None) -> list[dict[str, Any]]:
     body, variables = tables.template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-    for name, value in variables.items():  # as in a stack that has all there is
+    for name, value in variables.items():  # as in a stack with all options
         body = body.replace(f"${{{name}}}", value["Fn::If"][1]["Fn::Sub"])
     found: list[dict[str, Any]] = json.loads(body)["widgets"]
     return [widget for widget in found if kind in (None, widget["type"])]
 
 
 def test_the_dashboard_shows_every_alarm() -> None:
-    """The first line tells which of them are on."""
+    """The first row shows which of them are active."""
     [shown] = widgets("alarm")
     assert sorted(shown["properties"]["alarms"]) == [f"${{{name}.Arn}}" for name in ALARMS]
 
 
 def test_the_widgets_lie_side_by_side() -> None:
-    """Twenty-four columns wide, none upon another."""
+    """Twenty-four columns wide, without overlaps."""
     taken: set[tuple[int, int]] = set()
     for widget in widgets():
         cells = {
@@ -129,7 +129,7 @@ def test_the_widgets_lie_side_by_side() -> None:
 
 
 def test_the_dashboard_shows_what_the_code_writes(written: list[Metric]) -> None:
-    """Each of our own metrics on it has data."""
+    """Each of its metrics has data."""
     rows = [row for widget in widgets("metric") for row in widget["properties"]["metrics"]]
     named = {row[1] for row in rows if row[0] == NAMESPACE}
     searched = {
@@ -145,7 +145,7 @@ def test_the_dashboard_shows_what_the_code_writes(written: list[Metric]) -> None
 
 
 def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
-    """Its queries go by messages and fields that the log lines have."""
+    """Its queries use messages and fields of the log lines."""
     with a_telemetry() as (telemetry, written):
         write_everything(telemetry)
     for widget in widgets("log"):
@@ -161,7 +161,7 @@ def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
 
 
 def test_the_dashboard_forgets_what_has_been_settled() -> None:
-    """Of each request its last line counts: one that was sent, or resolved, is in no trouble any more."""
+    """Only a request's last line counts: one that was sent or resolved is no longer in trouble."""
     [_, _, _, _, message, latest, standing, counted, *_] = widgets("log")[0]["properties"]["query"].split(" | ")
     assert message == "filter message in ['provider answered', 'request recorded'] and ispresent(status)"
     assert latest.startswith("stats latest(status) as now, latest(code) as why, latest(hint) as todo")

@@ -1,4 +1,4 @@
-"""The API has the routes of the contract, lets nobody in unsigned, and answers its own errors as the service would."""
+"""The API has the routes of the contract, requires signatures, and returns its own errors in the service's format."""
 
 import json
 from http import HTTPStatus
@@ -37,7 +37,7 @@ ROUTES = {
     "GET /tenants/{tenantId}/statistics": "MessagesFunction",
     "GET /openapi.json": "MessagesFunction",
 }
-"""Every route, and the function that answers it."""
+"""Every route and its function."""
 
 ANSWERS = {
     "BAD_REQUEST_BODY": 400,
@@ -55,7 +55,7 @@ ANSWERS = {
     "DEFAULT_4XX": 403,
     "DEFAULT_5XX": 500,
 }
-"""What API Gateway answers by itself, and with which status."""
+"""API Gateway's own responses, with their statuses."""
 
 
 def operations(stack: Stack) -> dict[str, dict[str, Any]]:
@@ -64,7 +64,7 @@ def operations(stack: Stack) -> dict[str, dict[str, Any]]:
 
 
 def test_the_routes_are_those_of_the_contract(stack: Stack) -> None:
-    """None is missing, none is there that nobody was promised, and each leads to its function's live version."""
+    """No more and no fewer, and each calls its function's live version."""
     leads_to = {
         route: operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].partition("functions/${")[2].partition("Aliaslive}")[0]
         for route, operation in operations(stack).items()
@@ -73,7 +73,7 @@ def test_the_routes_are_those_of_the_contract(stack: Stack) -> None:
 
 
 def test_every_route_asks_for_a_signature(stack: Stack) -> None:
-    """AWS_IAM on each, and no way around it."""
+    """AWS_IAM on each, without exceptions."""
     assert {json.dumps(operation["security"]) for operation in operations(stack).values()} == {'[{"AWS_IAM": []}]'}
     [scheme] = stack["Api"]["Properties"]["Body"]["components"]["securitySchemes"].values()
     assert scheme["x-amazon-apigateway-authtype"] == "awsSigv4"
@@ -93,7 +93,7 @@ def test_only_this_api_may_invoke_the_functions_behind_it(stack: Stack) -> None:
 
 
 def test_the_one_stage_is_throttled(stack: Stack) -> None:
-    """The parameters bound all callers together; requests above meet 429."""
+    """The parameters limit all callers together; requests above get 429."""
     [stage] = [r["Properties"] for r in stack.values() if r["Type"] == "AWS::ApiGateway::Stage"]
     [settings] = stage["MethodSettings"]
     assert stage["StageName"] == "v1"
@@ -108,13 +108,13 @@ def gateway_responses() -> dict[str, dict[str, Any]]:
 
 
 def test_each_error_of_the_gateway_has_its_answer() -> None:
-    """With the status that says whose turn it is."""
+    """With a status that shows who must act."""
     assert {kind: response["StatusCode"] for kind, response in gateway_responses().items()} == ANSWERS
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_each_answer_is_a_problem_like_the_service_writes_them(kind: str) -> None:
-    """RFC 9457, with a code of the error table and its hint, whatever API Gateway puts into the message."""
+    """RFC 9457, with a code of the error table and its hint, for any message of API Gateway."""
     response = gateway_responses()[kind]
     body = response["ResponseTemplates"]["application/json"].replace("$context.error.messageString", json.dumps('said "no"'))
     problem = json.loads(body)
@@ -136,7 +136,7 @@ def test_callers_that_should_come_again_are_told_when(kind: str) -> None:
 
 
 def test_the_api_logs_who_called_what(stack: Stack) -> None:
-    """Unless somebody turns it off: the authenticated identity, the route and the answer, and nothing that a query or a body could hold."""
+    """Unless it is disabled: the authenticated identity, the route and the status, and no data of queries or bodies."""
     [stage] = [resource for resource in stack.values() if resource["Type"] == "AWS::ApiGateway::Stage"]
     condition, setting, _ = stage["Properties"]["AccessLogSetting"]["Fn::If"]
     assert tables.template()["Conditions"][condition] == {"Fn::Equals": [{"Ref": "ApiAccessLogs"}, "true"]}
@@ -159,7 +159,7 @@ def test_the_api_logs_who_called_what(stack: Stack) -> None:
 
 
 def test_the_role_for_logs_outlives_the_stack(stack: Stack) -> None:
-    """It is the account's: other APIs log with it, and a stack that is deleted must not take it from them. The API's stage waits for it."""
+    """It is account-wide: other APIs log with it, so deleting the stack must not delete it. The API's stage depends on it."""
     account = stack["ApiGatewayAccount"]
     role = stack[account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]]
     assert account["DeletionPolicy"] == role["DeletionPolicy"] == "Retain"

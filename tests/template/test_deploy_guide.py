@@ -1,4 +1,4 @@
-"""What docs/deploy.md says of the template is what stands in it."""
+"""docs/deploy.md agrees with the template."""
 
 import json
 import re
@@ -12,16 +12,16 @@ from support.aws import tables
 
 PAGE = (tables.ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 SERVICES = {"Serverless": "lambda", "ApiGateway": "apigateway"}
-"""Names of IAM that differ from CloudFormation's."""
+"""IAM's service names that differ from CloudFormation's."""
 
 
 def part(name: str) -> str:
-    """Return what stands between a pair of marks."""
+    """Return the text between two markers."""
     return PAGE.partition(f"<!-- {name} -->")[2].partition(f"<!-- {name} end -->")[0]
 
 
 def test_each_parameter_stands_in_the_guide_with_its_default() -> None:
-    """All of them, in the order of the template or not, and none that is gone."""
+    """All of them, in any order, and no removed one."""
     told = dict(re.findall(r"^ +\| `(\w+)` \| (\S+) \|", part("parameters"), re.MULTILINE))
     parameters = tables.template()["Parameters"]
     assert told == {name: f"`{parameter['Default']}`" if parameter["Default"] != "" else "none" for name, parameter in parameters.items()}
@@ -29,7 +29,7 @@ def test_each_parameter_stands_in_the_guide_with_its_default() -> None:
 
 @pytest.mark.parametrize("canaries", [False, True], ids=["at once", "canaries"])
 def test_the_deployer_s_policy_covers_each_service_of_the_stack(request: pytest.FixtureRequest, *, canaries: bool) -> None:
-    """A new kind of resource does not fail in production first."""
+    """So that a new kind of resource does not fail first in production."""
     stack: dict[str, dict[str, Any]] = request.getfixturevalue("stack_with_canaries" if canaries else "stack")
     policy = json.loads(part("deployer").strip().removeprefix("```json").removesuffix("```"))
     allowed = {action.partition(":")[0] for statement in policy["Statement"] for action in [statement["Action"]] if isinstance(action, str)}
@@ -38,7 +38,7 @@ def test_the_deployer_s_policy_covers_each_service_of_the_stack(request: pytest.
 
 
 def test_every_resource_that_a_command_names_is_in_the_stack(stack: dict[str, dict[str, Any]]) -> None:
-    """A renamed one would be missed in the middle of a restore."""
+    """A renamed one would be noticed only during a restore."""
     named = set(re.findall(r"\$\(resource (\w+)\)", PAGE))
     assert {"MessagesTable", "SendFunction", "SweepFunctionEveryMinute"} <= named
     assert named <= set(stack)
@@ -46,20 +46,20 @@ def test_every_resource_that_a_command_names_is_in_the_stack(stack: dict[str, di
 
 
 def test_every_log_that_tells_of_ends_is_replayed() -> None:
-    """Of each function that writes records."""
+    """The log of each function that writes records."""
     writers = [name for name in tables.resources("AWS::Serverless::Function") if "MESSAGES_TABLE" in tables.variables(name)]
     assert sorted(RECORDING) == sorted(f"{name}Logs" for name in writers)
 
 
 def test_the_guide_says_which_lines_a_replay_from_a_file_needs() -> None:
-    """All of what `make replay` asks for by itself: where a `sent` is missing, its request goes out again."""
+    """All lines that `make replay` queries itself: without its `sent` line a request would be sent again."""
     [told] = re.findall(r"`LOG=lines\.json`.*?second\s+time", PAGE, re.DOTALL)
     assert set(re.findall(r"\w+Function\b", told)) == {name.removesuffix("Logs") for name in RECORDING}
     assert f"{MARGIN.total_seconds() / 60:g} minutes before the moment" in told
 
 
 def test_every_command_of_make_in_the_guides_is_there() -> None:
-    """With variables that it knows."""
+    """With its variables."""
     makefile = (tables.ROOT / "Makefile").read_text(encoding="utf-8")
     pages = [PAGE, *((tables.ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/runbook.md"))]
     used = {command for page in pages for command in re.findall(r"(?:^|`)make ([a-z][a-z-]*(?: [A-Z]+=)?)", page, re.MULTILINE)}

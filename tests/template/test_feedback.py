@@ -1,4 +1,4 @@
-"""What SES tells comes in by one bus, which takes nothing else, and goes out to whom the stack's owner named."""
+"""SES's events arrive on one bus, which accepts nothing else, and are forwarded to the webhook of the stack's owner."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def resource(name: str) -> dict[str, Any]:
 
 
 def bus_statements() -> dict[str, dict[str, Any]]:
-    """Return the statements of the bus's policy by the condition under which each stands."""
+    """Return the statements of the bus's policy by their conditions."""
     found = {}
     for statement in resource("FeedbackBus")["Policy"]["Statement"]:
         condition, inner, otherwise = statement["Fn::If"]
@@ -31,7 +31,7 @@ def bus_statements() -> dict[str, dict[str, Any]]:
 
 
 def test_only_events_of_ses_get_onto_the_bus() -> None:
-    """Whoever may put: nothing of another source, and nothing without one. Nobody but AWS can name `aws.ses` as the source."""
+    """For every account: no other source, and none without a source. Only AWS can use `aws.ses` as the source."""
     for statement in bus_statements().values():
         assert (statement["Effect"], statement["Action"]) == ("Allow", "events:PutEvents")
         assert statement["Resource"]["Fn::Sub"] == BUS
@@ -40,7 +40,7 @@ def test_only_events_of_ses_get_onto_the_bus() -> None:
 
 
 def test_parameters_narrow_who_may_put_events() -> None:
-    """To an organization, to accounts, or to both; any account may only where neither is named."""
+    """To an organization, to accounts, or to both; without either, every account may."""
     statements = bus_statements()
     assert set(statements) == {"TakesFeedbackOfAll", "HasFeedbackOrganization", "HasFeedbackAccounts"}
     narrower = {
@@ -72,7 +72,7 @@ def test_parameters_narrow_who_may_put_events() -> None:
     ],
 )
 def test_a_parameter_that_would_open_too_much_is_refused(parameter: str, value: str, fits: bool) -> None:  # noqa: FBT001
-    """No wildcard, no plain HTTP, no name where CloudFormation needs an ARN."""
+    """No wildcard, no plain HTTP, no name instead of an ARN."""
     assert bool(re.fullmatch(tables.template()["Parameters"][parameter]["AllowedPattern"], value)) is fits
 
 
@@ -86,7 +86,7 @@ def test_the_accounts_that_a_parameter_can_name_fit_into_the_policy() -> None:
 
 
 def test_the_rule_queues_every_kind_of_event_that_we_read() -> None:
-    """Opens and clicks, which a tenant's own destination may tell too, cost us nothing; what cannot be queued is kept."""
+    """Opens and clicks, which a tenant's destination may publish too, are not queued; events that cannot be queued are kept."""
     rule = resource("FeedbackRule")
     assert rule["EventBusName"] == {"Ref": "FeedbackBus"}
     assert rule["EventPattern"] == {"source": ["aws.ses"], "detail-type": list(DETAIL_TYPES.values())}
@@ -101,14 +101,14 @@ def test_the_rule_queues_every_kind_of_event_that_we_read() -> None:
     [("FeedbackQueue", "FeedbackRule"), ("FeedbackDeadLetterQueue", "FeedbackRule"), ("WebhookDeadLetterQueue", "WebhookRule")],
 )
 def test_only_its_rule_puts_events_on_a_queue(queue: str, rule: str) -> None:
-    """EventBridge is one for all accounts: the rule's ARN says that it is ours."""
+    """EventBridge is shared by all accounts: the condition on the rule's ARN restricts it to ours."""
     _, allowed = resource(f"{queue}Policy")["PolicyDocument"]["Statement"]
     assert (allowed["Principal"], allowed["Action"]) == ({"Service": "events.amazonaws.com"}, "sqs:SendMessage")
     assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": [rule, "Arn"]}}}
 
 
 def test_an_event_outlives_a_long_outage() -> None:
-    """DynamoDB away for five hours dead-letters nothing."""
+    """Five hours without DynamoDB dead-letter nothing."""
     queue = resource("FeedbackQueue")
     assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["FeedbackDeadLetterQueue", "Arn"]}
     assert queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"] >= 5 * 3600
@@ -127,7 +127,7 @@ WEBHOOK = {
 
 
 def test_there_is_no_webhook_unless_an_address_is_named() -> None:
-    """Nor anything of it; an address without a secret is refused."""
+    """Nor any of its resources; a URL without a secret is rejected."""
     conditional = {name for name, one in tables.template()["Resources"].items() if one.get("Condition") == "HasWebhook"}
     assert conditional == WEBHOOK | {"WebhookDeadLettersAlarm"}
     rule = tables.template()["Rules"]["WebhookNeedsSecret"]
@@ -136,7 +136,7 @@ def test_there_is_no_webhook_unless_an_address_is_named() -> None:
 
 
 def test_the_webhook_posts_every_event_with_the_secret() -> None:
-    """The secret is read from Secrets Manager when the stack is deployed, and stands neither here nor in a parameter."""
+    """The secret is read from Secrets Manager at deployment, and is neither in the template nor in a parameter."""
     destination, connection = resource("WebhookDestination"), resource("WebhookConnection")
     assert (destination["HttpMethod"], destination["InvocationEndpoint"]) == ("POST", {"Ref": "WebhookUrl"})
     assert destination["ConnectionArn"] == {"Fn::GetAtt": ["WebhookConnection", "Arn"]}
@@ -148,7 +148,7 @@ def test_the_webhook_posts_every_event_with_the_secret() -> None:
 
 
 def test_what_the_receiver_does_not_take_is_posted_again_for_a_day_and_then_kept() -> None:
-    """EventBridge's most: 24 hours and 185 tries."""
+    """EventBridge's maximum: 24 hours and 185 attempts."""
     [target] = resource("WebhookRule")["Targets"]
     assert target["Arn"] == {"Fn::GetAtt": ["WebhookDestination", "Arn"]}
     assert target["RetryPolicy"] == {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185}

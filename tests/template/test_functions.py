@@ -1,4 +1,4 @@
-"""The functions are what the code expects them to be."""
+"""The functions have the properties that the code expects."""
 
 import importlib
 import json
@@ -18,13 +18,13 @@ POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERT
 
 
 def function(name: str) -> dict[str, Any]:
-    """Return a function's properties over those of `Globals`."""
+    """Return a function's properties merged with those of `Globals`."""
     properties: dict[str, Any] = tables.template()["Resources"][name]["Properties"]
     return {**tables.template()["Globals"]["Function"], **properties}
 
 
 class Asked(dict[str, str]):
-    """An environment that notes which names are read from it."""
+    """An environment that records the names read from it."""
 
     def get(self, key: str, default: Any = None) -> Any:
         self[key] = ""
@@ -37,7 +37,7 @@ def names_that_settings_read() -> set[str]:
 
 
 def test_there_are_few_functions() -> None:
-    """A reader keeps them in mind."""
+    """Few enough to remember."""
     assert FUNCTIONS == [
         "FeedbackFunction",
         "MessagesFunction",
@@ -51,14 +51,14 @@ def test_there_are_few_functions() -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_handler_can_be_imported(name: str) -> None:
-    """The path in the template leads to a function."""
+    """The path in the template is a function."""
     module, _, attribute = function(name)["Handler"].rpartition(".")
     assert callable(getattr(importlib.import_module(module), attribute))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_runs_the_python_of_the_project(name: str) -> None:
-    """On the processor that the parameter names, with the packages of the layer."""
+    """On the architecture of the parameter, with the packages of the layer."""
     version = (tables.ROOT / ".python-version").read_text().strip()
     assert function(name)["Runtime"] == f"python{version}"
     assert function(name)["Architectures"] == [{"Ref": "Architecture"}]
@@ -67,7 +67,7 @@ def test_each_function_runs_the_python_of_the_project(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_has_a_role_and_a_log_group_of_its_own(name: str) -> None:
-    """No function borrows another's rights; logs end."""
+    """No function shares another's rights, and logs expire."""
     assert function(name)["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
     assert function(name)["LoggingConfig"] == {"LogGroup": {"Ref": f"{name}Logs"}}
     assert tables.template()["Resources"][f"{name}Logs"]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
@@ -75,19 +75,19 @@ def test_each_function_has_a_role_and_a_log_group_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_variable_is_one_that_the_code_reads(name: str) -> None:
-    """A variable that nobody reads is a mistake in one of the two; so is a value that is not a string."""
+    """An unused variable is a mistake, as is a value that is not a string."""
     assert set(tables.variables(name)) <= names_that_settings_read() | POWERTOOLS
     assert all(isinstance(value, (str, dict)) for value in tables.variables(name).values())
 
 
 def test_each_setting_is_given_to_some_function() -> None:
-    """No setting rests on its default without anybody noticing."""
+    """No setting keeps its default by mistake."""
     given = {variable for name in FUNCTIONS for variable in tables.variables(name)}
     assert given >= names_that_settings_read() | POWERTOOLS
 
 
 def test_all_know_the_timeout_of_the_send_function() -> None:
-    """It decides when a worker is dead; a wrong one would send mail twice."""
+    """It decides when a worker counts as dead; a wrong one would send mail twice."""
     told = {name: tables.variables(name).get("SEND_TIMEOUT_SECONDS") for name in FUNCTIONS}
     expected = str(function("SendFunction")["Timeout"])
     who_must_know = ("SendFunction", "MessagesFunction", "SweepFunction")
@@ -95,18 +95,18 @@ def test_all_know_the_timeout_of_the_send_function() -> None:
 
 
 def test_a_message_stays_invisible_for_six_times_the_timeout() -> None:
-    """AWS's rule for event sources: or a message could come back while its first worker is still on it."""
+    """AWS's recommendation: otherwise a message could be redelivered while its first worker still runs."""
     queue = tables.resources("AWS::SQS::Queue")["SendQueue"]["Properties"]
     assert queue["VisibilityTimeout"] >= 6 * function("SendFunction")["Timeout"]
 
 
 def test_the_send_function_may_call_itself_through_its_queue() -> None:
-    """Mail that waits comes back as a new message; Lambda would drop it after 16 rounds."""
+    """Waiting mail is requeued; Lambda's loop detection would drop it after 16 rounds."""
     assert function("SendFunction")["RecursiveLoop"] == "Allow"
 
 
 def test_one_bad_message_does_not_return_its_batch() -> None:
-    """The event source asks which messages failed, and is bounded."""
+    """The event source uses batch item failures and has a concurrency limit."""
     [event] = function("SendFunction")["Events"].values()
     source = event["Properties"]
     assert event["Type"] == "SQS"
@@ -116,20 +116,20 @@ def test_one_bad_message_does_not_return_its_batch() -> None:
 
 
 def test_the_send_function_knows_how_many_of_it_run() -> None:
-    """They share what may be sent without a booking: one that took itself for alone would let them overrun the account together."""
+    """They share the sends without a booking: with a wrong number they would together exceed the account's rate."""
     [event] = function("SendFunction")["Events"].values()
     assert tables.variables("SendFunction")["SEND_CONCURRENCY"] == event["Properties"]["ScalingConfig"]["MaximumConcurrency"]
 
 
 def test_a_large_batch_has_the_window_that_sqs_asks_for() -> None:
-    """Without it the event source could not be made."""
+    """Without it the event source could not be created."""
     [event] = function("SendFunction")["Events"].values()
     assert event["Properties"]["BatchSize"] == 100
     assert event["Properties"]["MaximumBatchingWindowInSeconds"] == 1
 
 
 def test_runs_of_the_sweeper_do_not_meet() -> None:
-    """Each ends before the next minute begins, and a failed one is not tried again."""
+    """Each ends before the next minute, and a failed one is not retried."""
     sweeper = function("SweepFunction")
     [event] = sweeper["Events"].values()
     assert event["Properties"]["Schedule"] == "rate(1 minute)"
@@ -151,7 +151,7 @@ def streams() -> dict[str, dict[str, Any]]:
 
 
 def test_telling_misses_no_write() -> None:
-    """From the first one on, tried until it is told: no bound on tries or age, and each write with what stood there before."""
+    """From the first write on, without limits of retries or age, and with old images."""
     assert set(streams()) == {"MessagesTable", "ProvidersTable", "SuppressionsTable"}
     for table, source in streams().items():
         assert source["StartingPosition"] == "TRIM_HORIZON"
@@ -165,7 +165,7 @@ def patterns(table: str) -> list[dict[str, Any]]:
 
 
 def test_telling_is_called_for_ends_alone() -> None:
-    """What goes on costs no invocation, and what time forgets is no news."""
+    """Open requests cause no invocation, nor do expired records."""
     [pattern] = patterns("MessagesTable")
     assert set(pattern["dynamodb"]["NewImage"]["status"]["S"]) == {status.value for status in END_STATUSES}
     assert pattern["eventName"] == ["INSERT", "MODIFY"]
@@ -173,7 +173,7 @@ def test_telling_is_called_for_ends_alone() -> None:
 
 
 def test_counting_misses_no_write_and_knows_the_shard() -> None:
-    """Writes are counted once by their order within a shard: one invocation a shard at a time, and a window, for which Lambda names it."""
+    """Writes are deduplicated by their order in a shard: one invocation per shard, and a window, with which Lambda passes its id."""
     [event] = function("StatisticsFunction")["Events"].values()
     source = event["Properties"]
     assert (event["Type"], source["Stream"]) == ("DynamoDB", {"Fn::GetAtt": ["MessagesTable", "StreamArn"]})
@@ -183,7 +183,7 @@ def test_counting_misses_no_write_and_knows_the_shard() -> None:
 
 
 def test_counting_hears_of_every_record_that_was_or_is_counted() -> None:
-    """What ends, and what had ended and goes on after all."""
+    """Requests that end, and ended requests that are sent again."""
     [event] = function("StatisticsFunction")["Events"].values()
     ends, ended = [json.loads(one["Pattern"]) for one in event["Properties"]["FilterCriteria"]["Filters"]]
     everything = {status.value for status in Status if of_a_record(status)}
@@ -197,7 +197,7 @@ def of_a_record(status: Status) -> object:
 
 @pytest.mark.parametrize("name", ["MessagesFunction", "ProvidersFunction"])
 def test_functions_behind_the_api_end_before_it_gives_up(name: str) -> None:
-    """API Gateway answers 504 after 29 s, whatever the function would still do."""
+    """API Gateway returns 504 after 29 s, even if the function still runs."""
     assert function(name)["Timeout"] < 29
 
 
@@ -209,7 +209,7 @@ def test_tracing_is_off_unless_the_parameter_says_otherwise(name: str) -> None:
 
 
 def test_each_parameter_is_described_and_bounded() -> None:
-    """A wrong value is refused before anything is deployed."""
+    """A wrong value is rejected before the deployment."""
     bounds = {"AllowedPattern", "AllowedValues", "MinValue"}
     for name, parameter in tables.template()["Parameters"].items():
         assert parameter["Description"], name
@@ -219,11 +219,11 @@ def test_each_parameter_is_described_and_bounded() -> None:
 
 @pytest.mark.parametrize("value", ["", "arn:aws:iam::111122223333:root", "arn:aws:iam::111122223333:role/shop/producer"])
 def test_producers_are_named_by_arn_or_not_at_all(value: str) -> None:
-    """Without producers the stack deploys as well."""
+    """The stack can be deployed without producers."""
     assert re.fullmatch(tables.template()["Parameters"]["ProducerArns"]["AllowedPattern"], value)
 
 
 @pytest.mark.parametrize("value", ["*", "111122223333", "arn:aws:iam::111122223333:role/*"])
 def test_nobody_in_general_is_a_producer(value: str) -> None:
-    """A wildcard would let any AWS account send through every tenant."""
+    """A wildcard would allow any AWS account to send as every tenant."""
     assert not re.fullmatch(tables.template()["Parameters"]["ProducerArns"]["AllowedPattern"], value)

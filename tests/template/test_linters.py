@@ -1,4 +1,4 @@
-"""The template passes the linters of its trade; what it skips stands beside the resource with its reason."""
+"""The template passes its linters; each skipped rule has its reason next to the resource."""
 
 import os
 import re
@@ -18,29 +18,29 @@ def run(*command: str | Path) -> None:
 
 
 def test_cfn_lint_with_the_serverless_rules_finds_nothing() -> None:
-    """Names, types and values are CloudFormation's, and the serverless good practices are kept."""
+    """Names, types and values are valid, and serverless best practices are followed."""
     run(Path(sys.executable).with_name("cfn-lint"), "--template", TEMPLATE, "--append-rules", "cfn_lint_serverless.rules")
 
 
 def test_cfn_lint_finds_nothing_in_the_expanded_template(expanded: Path, expanded_with_canaries: Path) -> None:
-    """What SAM makes of the template is valid too, with and without canaries; that parameter it uses up by itself (W2001)."""
+    """SAM's output is valid too, with and without canaries; SAM itself consumes that parameter (W2001)."""
     for path in (expanded, expanded_with_canaries):
         run(Path(sys.executable).with_name("cfn-lint"), "--template", path, "--ignore-checks", "W2001")
 
 
 def test_sam_takes_the_template_for_valid() -> None:
-    """`sam build && sam deploy` will not stumble over the template."""
+    """`sam build && sam deploy` accept the template."""
     run(tables.ROOT / ".venv-sam/bin/sam", "validate", "--lint", "--template", TEMPLATE)
 
 
 def test_checkov_finds_nothing() -> None:
-    """No known misconfiguration is left without a reason."""
+    """Every known misconfiguration has a reason."""
     checkov = tables.ROOT / ".venv-checkov/bin/checkov"
     run(checkov, "--file", TEMPLATE, "--framework", "cloudformation", "--compact", "--quiet", "--skip-download")
 
 
 def test_each_skip_has_its_reason_beside_it() -> None:
-    """A reader sees why a rule does not hold."""
+    """A reader sees why a rule is skipped."""
     lines = TEMPLATE.read_text().splitlines()
     assert not [line for line in lines if re.search(r"checkov:skip=\w+(?!\w*:\S)", line)]
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""The stack tells what the contract promises."""
+"""The stack has the outputs of the contract."""
 
 from support.aws import tables
 
@@ -20,7 +20,7 @@ OUTPUTS = {
 
 
 def test_the_outputs_are_those_of_the_contract() -> None:
-    """Callers and operators find what they need without the console."""
+    """Callers and operators do not need the AWS console for them."""
     assert set(tables.template()["Outputs"]) == OUTPUTS
     assert all(output["Description"] for output in tables.template()["Outputs"].values())
 

@@ -1,4 +1,4 @@
-"""What `sam build` packs starts fast and lacks nothing."""
+"""The packages of `sam build` start fast and are complete."""
 
 import os
 import platform
@@ -13,9 +13,9 @@ import pytest
 from support.aws import tables
 
 ARCHITECTURE = {"x86_64": "x86_64", "amd64": "x86_64"}.get(platform.machine().lower(), "arm64")
-UNCHECKED_HASH = 0b01  # the flags of PEP 552: named by hash, and the source is not looked at
+UNCHECKED_HASH = 0b01  # flags of PEP 552: unchecked hash-based
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
-BUDGET = 62_000_000  # bytes; Lambda's limit is 250 MB, and each is read at a cold start
+BUDGET = 62_000_000  # bytes; Lambda's limit is 250 MB, and a cold start reads all of them
 
 
 def make(target: str, artifacts: Path, architecture: str = ARCHITECTURE, checkout: Path = tables.ROOT) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def python(package: dict[str, Path], code: str) -> str:
-    """Run code on what was packed and nothing else."""
+    """Run code with only the packages."""
     path = f"import sys; sys.path[1:1] = [{str(package['function'])!r}, {str(package['layer'])!r}]; sys.dont_write_bytecode = True\n"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", path + code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -49,7 +49,7 @@ def handler_module(function: str) -> str:
 
 @pytest.mark.parametrize("part", ["layer", "function"])
 def test_every_module_is_compiled(package: dict[str, Path], part: str) -> None:
-    """Nothing is left to compile at a cold start, and nothing compares the times that zip archives change."""
+    """Nothing is compiled at a cold start, and file times, which zip archives change, are not compared."""
     sources = list(package[part].rglob("*.py"))
     assert sources
     for source in sources:
@@ -59,23 +59,23 @@ def test_every_module_is_compiled(package: dict[str, Path], part: str) -> None:
 
 
 def test_modules_know_the_paths_that_they_will_have(package: dict[str, Path]) -> None:
-    """The same sources give the same package on every machine, so that an unchanged layer is not uploaded again."""
+    """Packages are reproducible, so an unchanged layer is not uploaded again."""
     for compiled in package["function"].rglob("*.pyc"):
         assert str(package["function"]).encode() not in compiled.read_bytes()
 
 
 def test_a_function_holds_our_code_alone(package: dict[str, Path]) -> None:
-    """The packages are uploaded once, in the layer; neither the callers' client nor the operators' programs are for functions."""
+    """Dependencies are in the layer; neither the callers' client nor the operators' programs are included."""
     assert [path.name for path in package["function"].iterdir()] == ["mailer"]
 
 
 def test_the_package_is_small(package: dict[str, Path]) -> None:
-    """Most of what botocore brings describes services that nobody here calls."""
+    """Most of botocore's data is for services that are not called."""
     assert sum(path.stat().st_size for folder in package.values() for path in folder.rglob("*") if path.is_file()) < BUDGET
 
 
 def test_every_package_keeps_its_licence(package: dict[str, Path]) -> None:
-    """Whatever is left out: who passes a package on passes its terms on."""
+    """Licences must be distributed with the packages."""
     for metadata in package["layer"].glob("*.dist-info/METADATA"):
         if licences := re.findall(r"^License-File: (.+)$", metadata.read_text(encoding="utf-8"), re.MULTILINE):
             kept = {path.name for path in metadata.parent.rglob("*")}
@@ -83,7 +83,7 @@ def test_every_package_keeps_its_licence(package: dict[str, Path]) -> None:
 
 
 def test_every_service_that_the_code_calls_is_packed(package: dict[str, Path]) -> None:
-    """A description that the makefile leaves out would be missed at the first call only."""
+    """A missing model would fail only at the first call."""
     sources = "\n".join(module.read_text() for module in (tables.ROOT / "src/mailer").rglob("*.py"))
     opened = set(re.findall(r'client\(\s*"([a-z0-9]+)"', sources))
     typed = set(re.findall(r"from mypy_boto3_([a-z0-9]+) import", sources))
@@ -94,17 +94,17 @@ def test_every_service_that_the_code_calls_is_packed(package: dict[str, Path]) -
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_handler_starts_on_what_is_packed(package: dict[str, Path], name: str) -> None:
-    """And on nothing that only the tests' environment has."""
+    """Without packages of the tests' environment."""
     module = handler_module(name)
     loaded = python(package, f"import {module}\nprint({module}.__file__)")
     assert loaded.startswith(str(package["function"]))
 
 
 def test_a_checkout_may_lie_in_a_path_with_spaces(package: dict[str, Path], tmp_path: Path) -> None:
-    """Make takes such a path for several names."""
+    """Make treats such a path as several names."""
     checkout = tmp_path / "my own  checkout"
     checkout.mkdir()
-    for name in ("src", ".aws-sam"):  # what was packed there is not fetched again
+    for name in ("src", ".aws-sam"):  # the built packages are reused
         (checkout / name).symlink_to(tables.ROOT / name)
     for target in ("Dependencies", "SendFunction"):
         built = make(target, tmp_path / "built here" / target, checkout=checkout)
@@ -114,7 +114,7 @@ def test_a_checkout_may_lie_in_a_path_with_spaces(package: dict[str, Path], tmp_
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
-    """Better than wheels for another processor."""
+    """Instead of installing wheels for another one."""
     built = make("Dependencies", tmp_path / "built", "sparc")
     assert built.returncode != 0
     assert "cannot tell the architecture" in built.stderr
