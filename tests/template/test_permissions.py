@@ -1,4 +1,4 @@
-"""Each function may do what it has to, and nothing else."""
+"""Each function has exactly the rights that it needs."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from support.aws import tables
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 ACTING_ROLES = {"SendFunctionRole", "ProvidersFunctionRole"}
 TOLD_TO_TENANTS = {*ACTING_ROLES, "FeedbackBus"}
-"""What ProvidersFunction knows by name for tenants' policies and rules alone."""
+"""Resources whose names ProvidersFunction needs only for tenants' policies and rules."""
 WRITES = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:TransactWriteItems"}
 
 
 @dataclass(frozen=True)
 class Grant:
-    """One action on one resource, as a statement of a role allows or denies it."""
+    """One action on one resource, allowed or denied by a statement of a role."""
 
     effect: str
     action: str
@@ -33,7 +33,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def text(resource: Any) -> str:
-    """Write an ARN expression as one string: `MessagesTable`, `MessagesTable/index/bySweep`, `MessagesTable stream`, `arn:…`, `*`."""
+    """Return an ARN expression as one string: `MessagesTable`, `MessagesTable/index/bySweep`, `MessagesTable stream`, `arn:…`, `*`."""
     match resource:
         case {"Fn::GetAtt": [name, "Arn"]}:
             return str(name)
@@ -74,7 +74,7 @@ def who_may(action: str, resource: str) -> set[str]:
 
 
 def named(value: Any) -> Iterator[str]:
-    """Yield what an expression refers to."""
+    """Yield the references of an expression."""
     match value:
         case {"Ref": name} | {"Fn::GetAtt": [name, _]}:
             yield name
@@ -92,7 +92,7 @@ def key_statements(effect: str, key: str = "ProviderKey") -> list[dict[str, Any]
 
 
 def test_only_sending_and_verifying_may_open_a_config() -> None:
-    """The key's own policy names them; for everybody else in the account the key cannot be used at all."""
+    """The key's own policy names them; no other principal of the account can use the key."""
     may: dict[str, set[str]] = {}
     for statement in key_statements("Allow"):
         principal = statement["Principal"]["AWS"]
@@ -106,7 +106,7 @@ def test_only_sending_and_verifying_may_open_a_config() -> None:
 
 
 def test_those_who_put_messages_on_the_queue_sign_them() -> None:
-    """No other function gets the key; operators by IAM, so it is made for signing alone."""
+    """No other function may use the key; operators may by IAM, so it is for signing only."""
     key = tables.template()["Resources"]["QueueKey"]["Properties"]
     assert (key["KeySpec"], key["KeyUsage"]) == ("HMAC_256", "GENERATE_VERIFY_MAC")
     _, signing = key_statements("Allow", "QueueKey")
@@ -128,12 +128,12 @@ def test_what_sending_caches_is_opened_by_sending_alone() -> None:
 
 
 def test_no_role_has_rights_on_keys_besides_the_key_policy() -> None:
-    """One place says who may open what."""
+    """Only the key policy decides who may decrypt."""
     assert not [grant for function in FUNCTIONS for grant in grants(function) if grant.action.startswith("kms:")]
 
 
 def test_the_key_is_of_no_use_without_a_tenant() -> None:
-    """A data key can neither be made nor opened unless the call names the tenant that it is for."""
+    """A data key can be created or decrypted only by a call that names its tenant."""
     [denial] = key_statements("Deny")
     assert denial["Principal"] == "*"
     assert {"kms:GenerateDataKey*", "kms:Decrypt"} <= set(denial["Action"])
@@ -141,13 +141,13 @@ def test_the_key_is_of_no_use_without_a_tenant() -> None:
 
 
 def test_only_sending_and_verifying_act_as_tenants() -> None:
-    """The others could not assume a tenant's role if they were told to."""
+    """Other functions cannot assume a tenant's role."""
     anyone = "arn:aws:iam::*:role/*"
     assert who_may("sts:AssumeRole", anyone) == {"SendFunction", "ProvidersFunction"}
 
 
 def test_tenants_let_in_the_two_roles_that_act_as_tenants_by_names_that_stay() -> None:
-    """Every tenant's trust policy has their ARNs: if they, or the stack, are created again, the ARNs have to be the same."""
+    """Every tenant's trust policy has their ARNs, which must be the same after the roles or the stack are created again."""
     told = {name: value for name, value in tables.variables("ProvidersFunction").items() if name.endswith("_ROLE_ARN")}
     assert told == {
         "SEND_ROLE_ARN": {"Fn::GetAtt": ["SendFunctionRole", "Arn"]},
@@ -156,23 +156,26 @@ def test_tenants_let_in_the_two_roles_that_act_as_tenants_by_names_that_stay() -
     for role in ACTING_ROLES:
         name = tables.template()["Resources"][role]["Properties"]["RoleName"]["Fn::Sub"]
         assert len(name.replace("${AWS::StackName}", "tenantmail").replace("${AWS::Region}", "ap-southeast-2")) <= 64
-        assert set(re.findall(r"\$\{(.+?)\}", name)) == {"AWS::StackName", "AWS::Region"}  # two stacks, or one in two regions, stay apart
+        assert set(re.findall(r"\$\{(.+?)\}", name)) == {
+            "AWS::StackName",
+            "AWS::Region",
+        }  # distinct for two stacks, and for one stack in two regions
 
 
 @pytest.mark.parametrize("function", ["SendFunction", "ProvidersFunction"])
 def test_sessions_with_tenants_roles_are_named_after_the_platform(function: str) -> None:
-    """A tenant's CloudTrail shows who came, whichever function it was."""
+    """A tenant's CloudTrail shows the platform, for either function."""
     assert tables.variables(function)["PLATFORM_NAME"] == {"Ref": "PlatformName"}
 
 
 @pytest.mark.parametrize("function", ["SendFunction", "ProvidersFunction"])
 def test_no_role_of_our_own_account_can_be_assumed(function: str) -> None:
-    """A tenant who stores the ARN of one of our own roles gets nothing."""
+    """A tenant that stores the ARN of one of our roles gets no access."""
     assert Grant("Deny", "sts:AssumeRole", "arn:aws:iam::AWS::AccountId:role/*") in grants(function)
 
 
 def test_nobody_sends_from_our_own_account() -> None:
-    """Mail goes out with a tenant's credentials or not at all."""
+    """Mail is sent only with a tenant's credentials."""
     assert not [grant for function in FUNCTIONS for grant in grants(function) if grant.action.startswith("ses:")]
 
 
@@ -195,18 +198,18 @@ def test_nobody_sends_from_our_own_account() -> None:
     ],
 )
 def test_each_table_has_its_writers(table: str, writers: set[str]) -> None:
-    """The API for messages cannot touch a provider, the one for providers no record."""
+    """The messages API cannot write providers, the providers API cannot write records."""
     assert set().union(*(who_may(action, table) for action in WRITES)) == writers
 
 
 def test_nothing_deletes_rows_or_reads_whole_tables() -> None:
-    """Records end by time; no bug and no intruder can empty a table or copy it."""
+    """Records expire; neither a bug nor an intruder can empty or copy a table."""
     for action in ("dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:Scan", "dynamodb:ExportTableToPointInTime"):
         assert not [function for function in FUNCTIONS if allowed(function, action)]
 
 
 def test_addresses_that_are_suppressed_are_read_by_those_who_ask_for_them_and_listed_by_the_api_alone() -> None:
-    """Sending and previews look recipients up by name; only an operator sees the list."""
+    """Sending and previews look recipients up by key; only operators can list them."""
     assert who_may("dynamodb:BatchGetItem", "SuppressionsTable") == {
         "SendFunction",
         "MessagesFunction",
@@ -218,48 +221,48 @@ def test_addresses_that_are_suppressed_are_read_by_those_who_ask_for_them_and_li
 
 
 def test_only_sending_takes_from_the_queue() -> None:
-    """It may also give a message back early, which SAM's ready-made policy leaves out."""
+    """It may also change a message's visibility, which SAM's policy does not include."""
     for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"):
         assert who_may(action, "SendQueue") == {"SendFunction"}
         assert who_may(action, "DeadLetterQueue") == set()
 
 
 def test_only_the_sweeper_looks_at_the_intake() -> None:
-    """It may look, and call itself, and nothing more: pausing is for operators."""
+    """It may read it, and invoke itself; pausing is for operators."""
     mine = {function: {grant.action for grant in grants(function) if grant.action.startswith("lambda:")} for function in FUNCTIONS}
     sweeper = {"lambda:GetEventSourceMapping", "lambda:InvokeFunction"}
     assert mine == {function: set() for function in FUNCTIONS} | {"SweepFunction": sweeper}
     assert who_may("lambda:InvokeFunction", "SweepFunction:live") == {"SweepFunction"}
 
 
-def test_only_sending_buries_requests() -> None:
+def test_only_sending_dead_letters_requests() -> None:
     """The others only put requests on the send queue."""
     assert who_may("sqs:SendMessage", "SendQueue") == {"SendFunction", "MessagesFunction", "SweepFunction"}
     assert who_may("sqs:SendMessage", "DeadLetterQueue") == {"SendFunction"}
 
 
 def test_bodies_that_wait_are_parked_by_sending_alone() -> None:
-    """Others release or drop them; uploads come through the API alone."""
+    """Others release or delete them; uploads are created through the API only."""
     assert who_may("s3:PutObject", "AttachmentsBucket/parked/*") == {"SendFunction"}
     assert who_may("s3:PutObject", "AttachmentsBucket/attachments/*") == {"MessagesFunction"}
     assert who_may("s3:DeleteObject", "AttachmentsBucket/attachments/*") == set()
 
 
 def test_the_onboarding_template_is_published_by_the_providers_api_alone() -> None:
-    """It reads it for tenants' consoles by addresses that it signs; of mail it may read nothing."""
+    """It signs URLs to read it for tenants' consoles; it may read nothing of mail."""
     assert who_may("s3:PutObject", "AttachmentsBucket/onboarding/*") == {"ProvidersFunction"}
     assert allowed("ProvidersFunction", "s3:GetObject") == {"AttachmentsBucket/onboarding/*"}
 
 
 @pytest.mark.parametrize("function", ["SendFunction", "MessagesFunction"])
 def test_what_is_missing_can_be_told_from_what_is_forbidden(function: str) -> None:
-    """S3 answers 403 for a key that is not there to those who may not list; that would read as a fault of ours."""
+    """Without the right to list, S3 returns 403 for a missing key, which would look like our own fault."""
     assert allowed(function, "s3:ListBucket") == {"AttachmentsBucket"}
     assert allowed(function, "s3:ListBucketVersions") == {"AttachmentsBucket"}
 
 
 def test_a_version_of_an_upload_is_read_where_the_upload_is() -> None:
-    """A request is pinned to a version when it is accepted, and sent with that one: each takes a right of its own."""
+    """A request is pinned to a version when it is accepted and sent with that one; each needs its own right."""
     for action in ("s3:GetObject", "s3:GetObjectVersion"):
         assert who_may(action, "AttachmentsBucket/attachments/*") == {"SendFunction", "MessagesFunction"}
 
@@ -274,14 +277,14 @@ def test_versions_outlive_every_wait() -> None:
 
 
 def test_publishing_changes_nothing_but_a_mark_on_a_row() -> None:
-    """It updates rows, which makes none and takes none away, and reads no table but by its stream."""
+    """It updates rows, without creating or deleting any, and reads tables only through their streams."""
     assert {grant.action for grant in grants("PublishFunction") if grant.resource == "ProvidersTable"} == {"dynamodb:UpdateItem"}
     for action in ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:BatchGetItem"):
         assert allowed("PublishFunction", action) == set()
 
 
 def test_feedback_can_do_nothing_but_write_down_what_ses_told() -> None:
-    """Whatever an event makes of it: it sends nothing, opens no config, acts as nobody."""
+    """Even with a hostile event it can neither send, decrypt a config nor assume a role."""
     assert {(grant.action, grant.resource) for grant in grants("FeedbackFunction") if grant.resource != "*"} == {
         *(("sqs:" + action, "FeedbackQueue") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")),
         *(("dynamodb:" + action, "MessagesTable") for action in ("GetItem", "UpdateItem")),
@@ -294,7 +297,7 @@ def test_feedback_can_do_nothing_but_write_down_what_ses_told() -> None:
 
 
 def test_addresses_are_read_by_the_api_and_feedback_alone() -> None:
-    """No other function knows what SES told of a recipient."""
+    """No other function can read SES's events of a recipient."""
     assert who_may("dynamodb:GetItem", "FeedbackTable") == {"FeedbackFunction", "MessagesFunction"}
     for action in ("dynamodb:Query", "dynamodb:Scan", "dynamodb:BatchGetItem"):
         assert who_may(action, "FeedbackTable") == set()
@@ -305,7 +308,7 @@ def test_addresses_are_read_by_the_api_and_feedback_alone() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_rights_name_their_resources(function: str) -> None:
-    """Only X-Ray, which has none, and tenants' roles, which nobody knows beforehand, are named by a pattern."""
+    """Patterns are used only for X-Ray, which has no resources, and tenants' roles, which are not known in advance."""
     wide = {grant.action for grant in grants(function) if grant.effect == "Allow" and (grant.resource == "*" or ":*:" in grant.resource)}
     assert wide <= {"xray:PutTraceSegments", "xray:PutTelemetryRecords", "sts:AssumeRole"}
     assert {grant.action for grant in grants(function) if "*" in grant.action} <= {"sqs:SendMessage*"}
@@ -313,18 +316,18 @@ def test_rights_name_their_resources(function: str) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str) -> None:
-    """A name without a right fails at three in the morning; a right without a name is one too many."""
+    """A name without a right would fail in production; a right without a name is superfluous."""
     told = {name for value in tables.variables(function).values() for name in named(value)}
     told &= set(tables.template()["Resources"]) - TOLD_TO_TENANTS
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
     by_key_policy |= {"CacheKey"} if function == "SendFunction" else set()
     by_key_policy |= {"QueueKey"} if function in who_may("sqs:SendMessage", "SendQueue") else set()
-    assert told == (may_use | by_key_policy) - {f"{function}Logs", "FeedbackQueue"}  # whose messages Lambda itself takes
+    assert told == (may_use | by_key_policy) - {f"{function}Logs", "FeedbackQueue"}  # whose messages Lambda itself receives
 
 
 def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
-    """AWS's ready-made policies name every queue and every log group."""
+    """AWS's managed policies include every queue and every log group."""
     for function in FUNCTIONS:
         role = tables.template()["Resources"][f"{function}Role"]["Properties"]
         [trust] = role["AssumeRolePolicyDocument"]["Statement"]
@@ -333,7 +336,7 @@ def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
 
 
 def test_only_telling_and_counting_read_the_streams_and_only_telling_speaks_on_the_bus() -> None:
-    """It changes nothing but the mark on a row that the tenant sent. A shard bears two readers at most."""
+    """It changes only the mark of the tenant's row. A shard supports two readers at most."""
     readers = {
         "MessagesTable": {"PublishFunction", "StatisticsFunction"},
         "ProvidersTable": {"PublishFunction"},

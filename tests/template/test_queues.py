@@ -1,4 +1,4 @@
-"""The queues take what the contract allows and lose nothing."""
+"""The queues accept what the contract allows and lose nothing."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,19 +26,19 @@ def policy(queue_name: str) -> list[dict[str, Any]]:
 
 
 def test_each_queue_takes_bodies_of_one_mebibyte_and_keeps_them_fourteen_days() -> None:
-    """A request waits on the queue for as long as SQS can keep it, in the send queue and after."""
+    """Both on the send queue and on the dead-letter queue, for SQS's maximum retention."""
     for name in tables.resources("AWS::SQS::Queue"):
         assert queue(name)["MaximumMessageSize"] == MIB
         assert queue(name)["MessageRetentionPeriod"] == 14 * DAYS
 
 
 def test_each_queue_is_encrypted() -> None:
-    """Bodies hold customers' mail."""
+    """Bodies contain customers' mail."""
     assert all(queue(name)["SqsManagedSseEnabled"] is True for name in tables.resources("AWS::SQS::Queue"))
 
 
 def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
-    """SQS's redelivery is for crashes alone, and it ends; but what only stands beside a crasher is sent as a new message before."""
+    """SQS's redelivery is for crashes only, and limited; the others of a poison message's batch are requeued before the limit."""
     assert queue("SendQueue")["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
         "maxReceiveCount": MAX_RECEIVES,
@@ -47,21 +47,21 @@ def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
 
 
 def test_an_outage_of_half_a_day_moves_nothing_to_the_dead_letters() -> None:
-    """Though each message is handed out and back at once whenever it can be seen."""
+    """Although each message is received and returned whenever it is visible."""
     ordinary = timedelta(seconds=queue("SendQueue")["VisibilityTimeout"])
     waits = [hidden_for(receives) or ordinary for receives in range(1, MAX_RECEIVES + 1)]
     assert sum(waits, timedelta()) >= timedelta(hours=12)
-    assert max(waits) <= timedelta(hours=12)  # SQS hides a message no longer
+    assert max(waits) <= timedelta(hours=12)  # SQS's maximum visibility timeout
 
 
 def test_a_batch_leaves_time_to_try_what_may_have_killed_a_worker() -> None:
-    """With less than that left it is put off: a shorter timeout would put it off for ever."""
+    """With less time left a suspect is requeued; with a shorter timeout it would be requeued forever."""
     timeout = tables.resources("AWS::Serverless::Function")["SendFunction"]["Properties"]["Timeout"]
     assert timeout >= TRIAL_SPAN.total_seconds() + 15
 
 
 def test_only_the_send_queue_may_redrive_into_the_dead_letter_queue() -> None:
-    """What waits there is ours."""
+    """Its messages are from this stack only."""
     allowed = queue("DeadLetterQueue")["RedriveAllowPolicy"]
     assert allowed["redrivePermission"] == "byQueue"
     [source] = allowed["sourceQueueArns"]
@@ -69,12 +69,12 @@ def test_only_the_send_queue_may_redrive_into_the_dead_letter_queue() -> None:
 
 
 def test_the_send_queue_is_a_standard_queue() -> None:
-    """Message groups on a standard queue make it fair; a FIFO queue would stop a tenant at its first delay."""
+    """Message groups make a standard queue fair; a FIFO queue would block a tenant at its first delay."""
     assert "FifoQueue" not in queue("SendQueue")
 
 
 def test_no_queue_answers_plain_http() -> None:
-    """Each queue's policy denies everybody every action that comes without TLS."""
+    """Each queue's policy denies every action without TLS."""
     for name in tables.resources("AWS::SQS::Queue"):
         denial = policy(name)[0]
         assert (denial["Effect"], denial["Principal"], denial["Action"]) == ("Deny", "*", "sqs:*")
@@ -82,7 +82,7 @@ def test_no_queue_answers_plain_http() -> None:
 
 
 def test_each_statement_of_a_queue_policy_names_one_queue() -> None:
-    """SQS refuses a statement that names two."""
+    """SQS rejects a statement that names two."""
     for name in tables.resources("AWS::SQS::Queue"):
         for statement in policy(name):
             inner = statement.get("Fn::If", [None, statement])[1]
@@ -90,7 +90,7 @@ def test_each_statement_of_a_queue_policy_names_one_queue() -> None:
 
 
 def test_producers_may_send_and_nothing_else() -> None:
-    """The principals of ProducerArns, and only where the parameter names some."""
+    """The principals of ProducerArns, if the parameter names any."""
     condition, producers, otherwise = policy("SendQueue")[1]["Fn::If"]
     assert (condition, otherwise) == ("HasProducers", {"Ref": "AWS::NoValue"})
     assert (producers["Action"], producers["Principal"]) == ("sqs:SendMessage", {"AWS": {"Ref": "ProducerArns"}})

@@ -1,4 +1,4 @@
-"""What is written down is kept for as long as it is promised, and no longer."""
+"""Data is kept for as long as documented, and no longer."""
 
 import re
 from typing import Any
@@ -37,13 +37,13 @@ def indexes(table: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
     ],
 )
 def test_each_table_has_its_key(table: str, keys: list[str]) -> None:
-    """One row a tenant, one record a request of a tenant, one pace a sending account."""
+    """One row per tenant, one record per request, one rate per sending account."""
     schema = resource(table)["Properties"]["KeySchema"]
     assert [key["AttributeName"] for key in schema] == keys
 
 
 def test_the_messages_table_has_the_indexes_that_listing_and_sweeping_need() -> None:
-    """By time, by status and time, and by when somebody must look; the last one sparse and sharded."""
+    """By time, by status and time, and by the time of the next check; the last one is sparse and sharded."""
     assert indexes("MessagesTable") == {
         "byCreated": (["tenantShard", "createdKey"], {"ProjectionType": "KEYS_ONLY"}),
         "byStatus": (["statusShard", "createdKey"], {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["waitsFor", "parked"]}),
@@ -60,7 +60,7 @@ def test_the_providers_table_has_the_indexes_of_tenants_to_release_and_of_all() 
 
 
 def test_the_suppressions_table_has_the_indexes_that_listing_needs() -> None:
-    """By time, and by reason and time; both hold keys alone."""
+    """By time, and by reason and time; both contain keys only."""
     assert indexes("SuppressionsTable") == {
         "byAt": (["tenantId", "listKey"], {"ProjectionType": "KEYS_ONLY"}),
         "byReason": (["tenantReason", "listKey"], {"ProjectionType": "KEYS_ONLY"}),
@@ -68,14 +68,14 @@ def test_the_suppressions_table_has_the_indexes_that_listing_needs() -> None:
 
 
 def test_no_index_holds_a_sealed_config() -> None:
-    """Ciphertexts stand in one place."""
+    """Ciphertexts are stored once."""
     projections = [projection for table in tables.resources("AWS::DynamoDB::Table") for _, projection in indexes(table).values()]
     assert projections
     assert all(projection["ProjectionType"] != "ALL" for projection in projections)
 
 
 def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
-    """The adapters set it: on records once they have ended, on paces and on what SES told when they no longer matter."""
+    """The adapters set it: on ended records, and on rates and SES's events that no longer matter."""
     for table in ("MessagesTable", "PacingTable", "SessionsTable", "StatisticsTable", "FeedbackTable", "SuppressionsTable"):
         assert resource(table)["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
     assert "TimeToLiveSpecification" not in resource("ProvidersTable")["Properties"]
@@ -91,7 +91,7 @@ def test_tables_of_record_can_be_restored_and_are_encrypted(table: str) -> None:
 
 
 def test_addresses_are_encrypted_with_a_key_that_works_through_dynamodb_alone() -> None:
-    """Nobody outside this account, and no other service, opens what is known of recipients."""
+    """No other account and no other service can decrypt data of recipients."""
     key = resource("AddressesKey")
     for table in ("FeedbackTable", "SuppressionsTable"):
         assert resource(table)["Properties"]["SSESpecification"] == {
@@ -110,7 +110,7 @@ def test_addresses_are_encrypted_with_a_key_that_works_through_dynamodb_alone() 
 
 
 def test_no_backup_keeps_an_address_for_longer_than_a_week() -> None:
-    """What SES told is not backed up; what is suppressed can be restored, or all that bounced would be mailed again."""
+    """SES's events are not backed up; suppressions can be restored, because otherwise bounced addresses would be mailed again."""
     feedback, suppressions = resource("FeedbackTable"), resource("SuppressionsTable")
     assert "PointInTimeRecoverySpecification" not in feedback["Properties"]
     assert feedback["DeletionPolicy"] == "Delete"
@@ -121,13 +121,13 @@ def test_no_backup_keeps_an_address_for_longer_than_a_week() -> None:
 
 @pytest.mark.parametrize("name", PRECIOUS)
 def test_what_cannot_be_made_again_outlives_the_stack(name: str) -> None:
-    """Deleting the stack by mistake loses no tenant's config and no request."""
+    """Deleting the stack by mistake loses no config and no request."""
     assert resource(name)["DeletionPolicy"] == "RetainExceptOnCreate"
     assert resource(name)["UpdateReplacePolicy"] == "Retain"
 
 
 def test_bodies_are_kept_until_no_operator_may_send_them_again() -> None:
-    """A request waits at most 14 days and can be resent for 35 more; also where a newer version hides it."""
+    """A request waits at most 14 days and can be resent for 35 more; this also holds for older versions."""
     [forget] = [
         rule for rule in resource("AttachmentsBucket")["Properties"]["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule
     ]
@@ -139,7 +139,7 @@ def test_bodies_are_kept_until_no_operator_may_send_them_again() -> None:
 
 
 def test_the_bucket_is_private_encrypted_and_versioned() -> None:
-    """Nothing in it can be made public, and nothing overwritten is lost at once."""
+    """Its objects cannot be made public, and overwritten ones are kept for a while."""
     properties = resource("AttachmentsBucket")["Properties"]
     assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(properties["PublicAccessBlockConfiguration"]) == 4
@@ -150,7 +150,7 @@ def test_the_bucket_is_private_encrypted_and_versioned() -> None:
 
 
 def test_the_bucket_answers_no_plain_http() -> None:
-    """Presigned uploads too go over TLS."""
+    """Presigned uploads use TLS too."""
     [statement] = resource("AttachmentsBucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
     assert statement["Condition"]["Bool"]["aws:SecureTransport"] == "false"

@@ -1,4 +1,4 @@
-"""Everybody calls a version that stays as it is; the next one takes over at once, or by and by."""
+"""All callers use an immutable version; the next one replaces it at once, or gradually."""
 
 import json
 import re
@@ -13,7 +13,7 @@ Stack = dict[str, dict[str, Any]]
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 NOT_THE_FUNCTIONS_OWN = {"DeploymentPreference", "Events", "VersionDescription"}
-"""Properties of the SAM resource that say nothing of what a version is made of."""
+"""Properties of the SAM resource that are not part of a version."""
 
 
 def of_type(stack: Stack, kind: str) -> Stack:
@@ -41,7 +41,7 @@ def parameters_in(value: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_has_an_alias_that_moves_to_new_versions(stack: Stack, name: str) -> None:
-    """Old versions stay, to go back to."""
+    """Old versions are kept for rollbacks."""
     alias = stack[f"{name}Aliaslive"]["Properties"]
     version = stack[alias["FunctionVersion"]["Fn::GetAtt"][0]]
     assert version["Properties"]["FunctionName"] == {"Ref": name}
@@ -49,7 +49,7 @@ def test_each_function_has_an_alias_that_moves_to_new_versions(stack: Stack, nam
 
 
 def test_the_queue_and_the_schedule_call_the_alias(stack: Stack) -> None:
-    """A call of the function itself would run what no rollback takes back."""
+    """A call of the function itself would bypass a rollback."""
     sources = of_type(stack, "AWS::Lambda::EventSourceMapping")
     assert sources["SendFunctionSendQueue"]["Properties"]["FunctionName"] == {"Ref": "SendFunctionAliaslive"}
     assert all(source["Properties"]["FunctionName"]["Ref"].endswith("Aliaslive") for source in sources.values())
@@ -65,14 +65,14 @@ def test_only_aliases_may_be_called_from_outside(stack: Stack) -> None:
 
 
 def described(function: str) -> tuple[str, dict[str, Any]]:
-    """Return the text of a version's description, and what it has values of its own for."""
+    """Return the text of a version's description, and its own substitutions."""
     sub = properties(function)["VersionDescription"]["Fn::Sub"]
     return (sub, {}) if isinstance(sub, str) else (sub[0], sub[1])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_version_is_described_by_the_parameters_that_it_is_made_with(name: str) -> None:
-    """Without one of them, changing it would leave the alias at the old version; with one too many, Lambda finds nothing to publish."""
+    """With a missing one, changing it would not move the alias; with a superfluous one, Lambda would have nothing to publish."""
     makes = {key: value for key, value in properties(name).items() if key not in NOT_THE_FUNCTIONS_OWN}
     text, variables = described(name)
     parameters = [parameter for part in re.findall(r"\$\{(\w+)\}", text) for parameter in parameters_in(variables.get(part, {"Ref": part}))]
@@ -81,13 +81,13 @@ def test_a_version_is_described_by_the_parameters_that_it_is_made_with(name: str
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_changed_package_makes_a_new_version(name: str) -> None:
-    """A security fix in `requirements.txt` alone must not rest in a layer that no version uses."""
+    """A fix in `requirements.txt` alone must not end up in a layer that no version uses."""
     assert properties(name)["AutoPublishAliasAllProperties"] is True
     assert tables.template()["Resources"]["Dependencies"]["Properties"]["PublishLambdaVersion"] is True
 
 
 def test_nothing_but_lambda_is_needed_without_canaries(stack: Stack) -> None:
-    """The local AWS has no CodeDeploy, nor may every deployer use it."""
+    """The local AWS has no CodeDeploy, and not every deployer may use it."""
     assert not [name for name, resource in stack.items() if resource["Type"].startswith("AWS::CodeDeploy")]
     assert "UpdatePolicy" not in json.dumps(stack)
     assert tables.template()["Parameters"]["CanaryDeployments"]["Default"] == "false"
@@ -95,7 +95,7 @@ def test_nothing_but_lambda_is_needed_without_canaries(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_canary_has_a_tenth_of_the_work_until_it_is_trusted(stack_with_canaries: Stack, name: str) -> None:
-    """And is taken back by itself where functions fail."""
+    """It is rolled back automatically if functions fail."""
     update = stack_with_canaries[f"{name}Aliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
     group = stack_with_canaries[update["DeploymentGroupName"]["Ref"]]["Properties"]
     assert group["DeploymentConfigName"]["Fn::Sub"][1] == {"ConfigName": "Canary10Percent10Minutes"}
@@ -104,7 +104,7 @@ def test_a_canary_has_a_tenth_of_the_work_until_it_is_trusted(stack_with_canarie
 
 
 def test_canaries_change_nothing_but_how_aliases_move(stack: Stack, stack_with_canaries: Stack) -> None:
-    """Turning them on makes no new version and touches no function."""
+    """Enabling them creates no new version and changes no function."""
     without_policies = {
         name: {key: value for key, value in resource.items() if key != "UpdatePolicy"}
         for name, resource in stack_with_canaries.items()
@@ -115,7 +115,7 @@ def test_canaries_change_nothing_but_how_aliases_move(stack: Stack, stack_with_c
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_failure_of_a_function_is_an_alarm(name: str) -> None:
-    """One is enough: with a tenth of the work, a bad version may not fail more often in its ten minutes."""
+    """One failure is enough: with a tenth of the traffic, a bad version may fail only once in its ten minutes."""
     alarm = tables.resources("AWS::CloudWatch::Alarm")[name.replace("Function", "ErrorsAlarm")]["Properties"]
     assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/Lambda", "Errors")
     assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": name}}]
