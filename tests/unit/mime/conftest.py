@@ -1,4 +1,4 @@
-"""Some hundred examples for each property; `make prove` runs the same with ten thousand."""
+"""A few hundred examples per property; `make prove` runs ten thousand."""
 
 from hypothesis import HealthCheck, settings
 

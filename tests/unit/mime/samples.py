@@ -1,4 +1,4 @@
-"""Make messages, and read mails with parsers that share nothing with the composer."""
+"""Create messages, and parse mails with parsers that share no code with the composer."""
 
 import base64
 import email
@@ -18,7 +18,7 @@ SENDER = Sender("no-reply@acme.example", "Acme")
 
 
 def message(**fields: Any) -> EmailMessage:
-    """Make a message from fields as they stand on the wire; what is not given is the least that is valid."""
+    """Return a message with these fields of a request; missing ones have minimal valid values."""
     return parse(EmailMessage, {"to": [{"email": "jo@example.com"}], "subject": "Hello", "text": "Hi", **fields})
 
 
@@ -37,18 +37,18 @@ def read(mime: bytes) -> ParsedMessage:
 
 
 def raw_header(mime: bytes, name: str) -> str:
-    """Give a header's value unfolded, as a reader of the bytes finds it; exactly one must be there."""
+    """Return a header's raw value, unfolded; exactly one must be present."""
     [value] = email.message_from_bytes(mime, policy=email.policy.compat32).get_all(name, [])
     return str(value).replace("\r\n", "")
 
 
 def header_text(mime: bytes, name: str) -> str:
-    """Give a header's value decoded by RFC 2047, by the older of the two decoders that Python has."""
+    """Return a header's value decoded by RFC 2047, with Python's older decoder."""
     return str(make_header(decode_header(raw_header(mime, name))))
 
 
 def boxes(mime: bytes, name: str) -> list[tuple[str, str]]:
-    """Give (display name, address) of all mailboxes in a field."""
+    """Return (display name, address) of all mailboxes in a field."""
     found = getaddresses([raw_header(mime, name)], strict=True)
     return [(str(make_header(decode_header(shown))), address) for shown, address in found]
 
@@ -62,5 +62,5 @@ def b64(octets: bytes) -> str:
 
 
 def with_line_ends(text: str) -> str:
-    """Give text as mail carries it: lines end in CRLF, a lone CR is no line end."""
+    """Return text as in a mail: lines end in CRLF, a lone CR is not a line end."""
     return text.replace("\r\n", "\n").replace("\n", "\r\n")

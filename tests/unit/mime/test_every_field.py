@@ -1,4 +1,4 @@
-"""Nothing that a caller may say of a mail is taken and then left out of it."""
+"""No accepted field of a request is missing from the mail."""
 
 from typing import Any
 
@@ -26,10 +26,10 @@ SAID: dict[str, Any] = {
     "headers": {"X-Campaign": "42"},
     "attachments": [{"filename": "a.txt", "content": "YQ=="}],
 }
-"""Something said in each field that goes into the mail."""
+"""An example of each field that affects the mail."""
 
 BESIDE_THE_MAIL = {"tags"}
-"""Handed to the provider with it (`EmailProvider.send`)."""
+"""Fields passed to the provider with the mail (`EmailProvider.send`)."""
 
 
 def mail(said: dict[str, Any]) -> tuple[tuple[str, ...], list[bytes]]:
@@ -39,7 +39,7 @@ def mail(said: dict[str, Any]) -> tuple[tuple[str, ...], list[bytes]]:
 
 
 def test_every_field_has_an_example() -> None:
-    """A new field fails here until somebody says what it does to the mail."""
+    """A new field fails here until its effect on the mail is defined."""
     names = {field.alias for field in EmailMessage.model_fields.values()}
     assert names == set(SAID) | BESIDE_THE_MAIL
 
@@ -51,14 +51,14 @@ def test_what_is_said_in_a_field_changes_the_mail(name: str) -> None:
 
 
 def names_written(said: dict[str, Any]) -> set[str]:
-    """Compose a mail; return the names in its top header block, but those of the caller's own headers."""
+    """Compose a mail; return the names in its top header block, except those of the caller's own headers."""
     mime = compose(EmailMessage.model_validate(said), SENDER, date=NOON, message_id="<1@acme.example>").mime
     head = mime.partition(b"\r\n\r\n")[0].decode().replace("\r\n ", " ")
     return {line.partition(":")[0] for line in head.split("\r\n")} - set(said.get("headers", {}))
 
 
 def that_a_caller_may_set() -> set[str]:
-    """Return the names that the service writes into some mail, and a caller could set in the same one."""
+    """Return the header names that the service writes and a caller could set in the same mail."""
     mails = [PLAIN, {**PLAIN, **SAID}, *({**PLAIN, name: value} for name, value in SAID.items())]
     return {name for said in mails for name in names_written(said) if is_taken({**said, "headers": {name: "x"}})}
 
@@ -72,17 +72,17 @@ def is_taken(said: dict[str, Any]) -> bool:
 
 
 def test_every_header_that_the_service_writes_is_reserved() -> None:
-    """A caller's own beside it would be a duplicate; who adds a header reserves its name in `header_text`."""
+    """A caller's own would be a duplicate; the name of a new header must be reserved in `header_text`."""
     assert that_a_caller_may_set() == set()
 
 
 def test_a_new_header_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guard of the guard."""
+    """A check of the check above."""
     fields = composer._fields
     monkeypatch.setattr(composer, "_fields", lambda *given: [*fields(*given), "X-Mailer: us"])
     assert that_a_caller_may_set() == {"X-Mailer"}
 
 
 def test_a_mail_is_composed_alike_each_time() -> None:
-    """The guard of the guard: what differs above differs for the field."""
+    """A check of the check above: the difference is caused by the field."""
     assert mail(PLAIN) == mail(PLAIN)

@@ -30,7 +30,7 @@ def test_the_date_is_written_in_utc() -> None:
 
 
 def test_a_message_id_is_written_only_where_one_is_given() -> None:
-    """SES writes a Message-ID of its own; a relay is given one."""
+    """SES sets its own Message-ID; for a relay one is added."""
     with_id = compose(message(), SENDER, date=DATE, message_id="<a.b@acme.example>").mime
     assert raw_header(with_id, "Message-ID") == "<a.b@acme.example>"
     assert b"Message-ID" not in mail().mime
@@ -56,7 +56,7 @@ def test_a_malformed_message_id_is_refused(message_id: str) -> None:
     ],
 )
 def test_a_display_name_is_plain_quoted_or_encoded(name: str, written: str) -> None:
-    """A name is written in the plainest form that RFC 5322 and RFC 2047 allow for it."""
+    """A name has the simplest form that RFC 5322 and RFC 2047 allow."""
     assert raw_header(mail(to=[{"email": "jo@example.com", "name": name}]).mime, "To") == written
 
 
@@ -69,7 +69,7 @@ def test_a_long_name_is_encoded_and_never_folded_inside_quotes(name: str) -> Non
 
 
 def test_many_recipients_are_folded_between_addresses() -> None:
-    """Fifty recipients make lines of at most 78 characters."""
+    """With fifty recipients lines have at most 78 characters."""
     to = [{"email": f"recipient-{at}@department.example.com", "name": f"Recipient No. {at}"} for at in range(50)]
     mime = mail(to=to).mime
     assert boxes(mime, "To") == [(box["name"], box["email"]) for box in to]
@@ -77,7 +77,7 @@ def test_many_recipients_are_folded_between_addresses() -> None:
 
 
 def test_encoded_words_hold_whole_characters_in_75_octets() -> None:
-    """Every encoded-word can be decoded by itself, is at most 75 long, and its line at most 76 (RFC 2047 §2, §5)."""
+    """Every encoded-word can be decoded separately, has at most 75 characters, and its line at most 76 (RFC 2047 §2, §5)."""
     mime = mail(subject="💌ü" * 200).mime
     words = re.findall(r"=\?utf-8\?[bq]\?[^?]+\?=", raw_header(mime, "Subject"))
     assert len(words) > 1
@@ -92,27 +92,27 @@ def test_encoded_words_hold_whole_characters_in_75_octets() -> None:
     [" leading", "trailing ", "two  blanks", "x" * 500, "a" * 70 + " b", "=?utf-8?q?hi?=", "a =? b", "", " ", "ü" + " " * 200 + "ü"],
 )
 def test_a_subject_that_readers_would_change_is_encoded(subject: str) -> None:
-    """Blanks at the ends, runs of blanks, long words and what looks encoded come back as they were."""
+    """Leading, trailing and repeated spaces, long words and text that looks encoded are preserved."""
     mime = mail(subject=subject).mime
     assert header_text(mime, "Subject") == subject
     assert max(map(len, header_lines(mime))) <= 78
 
 
 def test_a_plain_subject_stays_readable() -> None:
-    """ASCII is not encoded, only folded at its blanks."""
+    """ASCII is not encoded, only folded at spaces."""
     mime = mail(subject="word " * 40 + "end").mime
     assert raw_header(mime, "Subject") == "word " * 40 + "end"
     assert max(map(len, header_lines(mime))) <= 76
 
 
 def test_no_line_ends_in_a_blank() -> None:
-    """An empty subject leaves no blank behind that a relay may strip."""
+    """An empty subject has no trailing space that a relay may strip."""
     assert "Subject:" in header_lines(mail(subject="").mime)
 
 
 @pytest.mark.parametrize("name", ["References", "In-Reply-To", "List-Id", "list-help", "Feedback-ID", "Auto-Submitted"])
 def test_a_structured_header_is_never_encoded(name: str) -> None:
-    """Machines read these headers: words stay as they are, even longer ones than a line should be."""
+    """Programs read these headers: words are not changed, even if longer than a line should be."""
     value = " ".join(["<" + "x" * 90 + f"{at}@example.com>" for at in range(5)] + ["<" + "y" * 900 + "@example.com>"])
     mime = mail(headers={name: value}).mime
     assert raw_header(mime, name) == value
@@ -122,19 +122,19 @@ def test_a_structured_header_is_never_encoded(name: str) -> None:
 
 @pytest.mark.parametrize("value", ["ü", "=?utf-8?q?a?=", "x" * 998, " ", ""])
 def test_what_a_structured_header_cannot_hold_is_refused(value: str) -> None:
-    """Text that would need encoding, or a line over 998, has no place there."""
+    """Text that needs encoding, or a line over 998, is rejected."""
     with pytest.raises(RequestError, match=r"headers\.References: must be"):
         message(headers={"References": value})
 
 
 def test_the_longest_structured_word_fits_its_line() -> None:
-    """A word of 997 characters goes behind the colon's fold."""
+    """A word of 997 characters is on the line after the name."""
     mime = mail(headers={"References": "x" * 997}).mime
     assert max(map(len, header_lines(mime))) == 998
 
 
 def test_a_url_to_unsubscribe_is_neither_folded_nor_encoded() -> None:
-    """RFC 8058 readers find the URL and the post field as they must be."""
+    """RFC 8058 readers find the URL and the post field unchanged."""
     url = "https://acme.example/u?token=" + "x" * 900
     mime = mail(listUnsubscribe={"url": url, "mailto": "unsub+a=b@acme.example?subject=leave", "oneClick": True}).mime
     assert raw_header(mime, "List-Unsubscribe") == f"<{url}>, <mailto:unsub+a%3Db@acme.example?subject=leave>"
@@ -143,12 +143,12 @@ def test_a_url_to_unsubscribe_is_neither_folded_nor_encoded() -> None:
 
 
 def test_without_one_click_there_is_no_post_field() -> None:
-    """List-Unsubscribe-Post stands only where the caller promised one-click."""
+    """List-Unsubscribe-Post is present only if the caller supports one-click."""
     assert b"List-Unsubscribe-Post" not in mail(listUnsubscribe={"mailto": "u@acme.example"}).mime
 
 
 def test_a_header_with_a_long_name_is_still_written() -> None:
-    """A name of 76 characters leaves its value to the next line."""
+    """The value of a name with 76 characters is on the next line."""
     name = "X-" + "n" * 74
     mime = mail(headers={name: "Grüße"}).mime
     assert header_text(mime, name).strip() == "Grüße"
@@ -164,7 +164,7 @@ def test_idn_domains_go_out_in_punycode_in_header_and_envelope() -> None:
 
 
 def test_a_sender_that_cannot_be_written_is_refused_by_its_own_path() -> None:
-    """The tenant's address and name pass the same checks as everybody's."""
+    """The tenant's address and name pass the same checks as all others."""
     with pytest.raises(RequestError) as refusal:
         compose(message(), Sender("no address", "x\r\nBcc: y@z.example"), date=DATE)
     assert [problem.path for problem in refusal.value.problems] == ["fromAddress", "fromName"]
@@ -175,7 +175,7 @@ HEAD = b"From: a@b.example\r\nTo: Jo <jo@b.example>,\r\n k@b.example\r\nSubject:
 
 
 def test_the_check_passes_what_was_asked_for() -> None:
-    """A header with these names and addresses is sound."""
+    """A header with these names and addresses is valid."""
     check(HEAD, NAMES, {"From": ["a@b.example"], "To": ["jo@b.example", "k@b.example"]})
 
 
@@ -195,6 +195,6 @@ def test_the_check_passes_what_was_asked_for() -> None:
     ],
 )
 def test_the_check_refuses_any_other_header(head: bytes) -> None:
-    """One field, address, line end or octet that was not asked for, and nothing is sent."""
+    """With one unexpected field, address, line end or octet nothing is sent."""
     with pytest.raises(RequestError, match="cannot be written"):
         check(head, NAMES, {"From": ["a@b.example"], "To": ["jo@b.example", "k@b.example"]})

@@ -1,4 +1,4 @@
-"""The tree of parts: which levels there are, and what each part says of itself."""
+"""The tree of parts: its levels, and the headers of each part."""
 
 import email
 import email.policy
@@ -22,7 +22,7 @@ HTML = '<p>Hi <img src="cid:logo">'
 
 
 def shape(part: ParsedMessage) -> Any:
-    """Give the tree as nested lists of subtypes."""
+    """Return the tree as nested lists of subtypes."""
     if part.get_content_maintype() != "multipart":
         return part.get_content_subtype()
     return [part.get_content_subtype(), *map(shape, part.iter_parts())]
@@ -52,13 +52,13 @@ def shape(part: ParsedMessage) -> Any:
     ],
 )
 def test_each_level_stands_only_where_it_is_needed(fields: dict[str, Any], tree: Any) -> None:
-    """Mixed > alternative > related, and none of them for a single part; an image that no HTML shows is an attachment."""
+    """Mixed > alternative > related, and none of them for a single part; an image without a reference in the HTML is an attachment."""
     assert shape(parsed(**fields)) == tree
 
 
 @pytest.mark.parametrize("url", ["cid:a%40b", "CID:a@b", "cid:a&#64;b"])
 def test_an_image_is_found_however_its_url_is_written(url: str) -> None:
-    """cid: URLs may be percent-encoded (RFC 2392) and hold character references."""
+    """cid: URLs may be percent-encoded (RFC 2392) and contain character references."""
     content = parsed(html=f"<img src='{url}'>", attachments=[LOGO | {"contentId": "a@b"}])
     assert shape(content) == ["alternative", "plain", ["related", "html", "png"]]
     [image] = [part for part in content.walk() if part.get_content_type() == "image/png"]
@@ -73,14 +73,14 @@ def test_the_related_part_names_the_type_of_its_root() -> None:
 
 
 def test_the_calendar_part_has_the_method() -> None:
-    """Calendars find the method in the header (RFC 6047)."""
+    """Calendar programs read the method from the header (RFC 6047)."""
     [_, calendar] = parsed(calendar=INVITE).iter_parts()
     assert calendar["Content-Type"].params == {"charset": "utf-8", "method": "REQUEST"}
     assert calendar.get_content() == INVITE["content"].replace("\n", "\r\n")
 
 
 def test_where_html_says_nothing_the_subject_is_the_text() -> None:
-    """No mail goes out without a text part, unless that was asked for."""
+    """No mail is sent without a text part, unless requested."""
     [text, _] = parsed(subject="Look", text=None, html="<img src=x>").iter_parts()
     assert text.get_content() == "Look"
 
@@ -96,13 +96,13 @@ def test_where_html_says_nothing_the_subject_is_the_text() -> None:
     ],
 )
 def test_a_file_says_what_it_is_and_how_to_show_it(fields: dict[str, str], media_type: str, disposition: str) -> None:
-    """The type is the given one or follows from the name; a contentId means inline unless told otherwise."""
+    """The type is given or derived from the name; an attachment with a contentId is inline by default."""
     [part] = parsed(attachments=[{"content": "QQ==", **fields}]).iter_attachments()
     assert (part.get_content_type(), part.get_content_disposition()) == (media_type, disposition)
 
 
 def test_parameters_of_a_given_type_are_kept() -> None:
-    """A charset that the caller knows reaches the reader."""
+    """A charset given by the caller is in the header."""
     [part] = parsed(
         attachments=[{"filename": "a.csv", "contentType": 'text/csv; charset=utf-16; header="a b"', "content": ""}]
     ).iter_attachments()
@@ -110,7 +110,7 @@ def test_parameters_of_a_given_type_are_kept() -> None:
 
 
 def test_a_file_name_is_plain_where_every_reader_takes_it() -> None:
-    """Short ASCII names are quoted, others are RFC 2231's alone: beside it a plain form would win with some readers."""
+    """Short ASCII names are quoted, others use only RFC 2231: some readers would prefer a plain form if both were present."""
     mime = mail(attachments=[PDF, PDF | {"filename": "Größe.pdf"}, PDF | {"filename": 'a "b"\\c.pdf'}]).mime
     assert b'Content-Disposition: attachment; filename="invoice.pdf"\r\n' in mime
     assert b"Content-Disposition: attachment; filename*=utf-8''Gr%C3%B6%C3%9Fe.pdf\r\n" in mime
@@ -133,7 +133,7 @@ def test_a_mail_inside_the_mail_goes_as_it_is(octets: bytes) -> None:
 
 @pytest.mark.parametrize("octets", [EML + b"x" * 998 + b"\r\n" + b"y" * 998, b"X: " + b"x" * 995 + b"\r\n" + EML])
 def test_lines_of_998_are_carried(octets: bytes) -> None:
-    """As RFC 5322 has it, without their line ends; first, last or between."""
+    """The limit of RFC 5322, without line ends, for first, last and other lines."""
     [part] = parsed(attachments=[{"filename": "inner.eml", "content": b64(octets)}]).iter_attachments()
     assert part.get_content_type() == "message/rfc822"
 
@@ -154,14 +154,14 @@ def test_lines_of_998_are_carried(octets: bytes) -> None:
     ],
 )
 def test_a_mail_that_7_bits_cannot_carry_goes_as_a_file(octets: bytes) -> None:
-    """Its octets are kept to the last, under another type."""
+    """All its octets are preserved, with another type."""
     [part] = parsed(attachments=[{"filename": "inner.eml", "content": b64(octets)}]).iter_attachments()
     assert part.get_content_type() == "application/octet-stream"
     assert part.get_payload(decode=True) == octets
 
 
 def test_uploads_are_fetched_and_sent_byte_for_byte() -> None:
-    """An uploaded file is no different to the reader."""
+    """For the reader an uploaded file is the same."""
     fetched: list[S3Object] = []
 
     def load(ref: S3Object) -> bytes:
@@ -175,7 +175,7 @@ def test_uploads_are_fetched_and_sent_byte_for_byte() -> None:
 
 
 def test_an_upload_that_cannot_be_fetched_is_missing() -> None:
-    """Where there is no way to fetch, every such attachment is named."""
+    """Without a loader every such attachment is reported."""
     uploads = message(attachments=[{"filename": "a.bin", "s3": {"key": "acme/5f"}}, PDF, {"filename": "b.bin", "s3": {"key": "acme/60"}}])
     with pytest.raises(RequestError) as refusal:
         compose(uploads, SENDER, date=DATE)
@@ -184,7 +184,7 @@ def test_an_upload_that_cannot_be_fetched_is_missing() -> None:
 
 
 def test_no_more_is_fetched_once_the_message_is_too_large() -> None:
-    """A hundred large uploads are not loaded to be refused."""
+    """A hundred large uploads are rejected without loading them."""
     calls: list[S3Object] = []
 
     def load(ref: S3Object) -> bytes:
@@ -199,7 +199,7 @@ def test_no_more_is_fetched_once_the_message_is_too_large() -> None:
 
 
 def test_the_largest_message_is_taken_and_one_octet_more_is_not() -> None:
-    """The size is known before anything is joined, to the octet."""
+    """The exact size is known before the parts are joined."""
 
     def size(octets: int) -> int:
         return len(mail(load=lambda _: bytes(octets), attachments=[{"filename": "a.bin", "s3": {"key": "acme/5f"}}]).mime)
@@ -216,7 +216,7 @@ def test_the_largest_message_is_taken_and_one_octet_more_is_not() -> None:
 
 
 def test_bcc_is_in_the_envelope_alone_and_duplicates_once() -> None:
-    """Nobody reads of hidden recipients, and nobody gets two copies."""
+    """Hidden recipients are not in the mail, and no recipient gets two copies."""
     composed = mail(
         to=[{"email": "jo@example.com"}, {"email": "jo@EXAMPLE.com"}],
         cc=[{"email": "jo@example.com", "name": "Jo"}, {"email": "Jo@example.com"}],
@@ -228,19 +228,19 @@ def test_bcc_is_in_the_envelope_alone_and_duplicates_once() -> None:
 
 
 def test_a_mail_to_bcc_alone_has_no_to_field() -> None:
-    """SES refuses an empty group, and RFC 5322 wants no To field."""
+    """SES rejects an empty group, and RFC 5322 does not require a To field."""
     composed = mail(to=[], bcc=[{"email": "hidden@example.com"}])
     assert composed.recipients == ("hidden@example.com",)
     assert "To" not in read(composed.mime)
 
 
 def test_tags_are_not_in_the_mail() -> None:
-    """Tags are SES's, apart from the message."""
+    """Tags are passed to SES separately from the message."""
     assert b"spring" not in mail(tags={"campaign": "spring"}).mime
 
 
 def test_problems_are_told_all_at_once_without_composing() -> None:
-    """A preview shows what `compose` would refuse: the sender and the files."""
+    """A preview reports what `compose` would reject: the sender and the files."""
     broken = message(attachments=[{"filename": "a.bin", "s3": {"key": "acme/5f"}}])
     found = [problem.path for problem in problems(broken, Sender("nobody", "\n"))]
     assert found == ["fromAddress", "fromName", "message.attachments[0].s3"]
@@ -248,7 +248,7 @@ def test_problems_are_told_all_at_once_without_composing() -> None:
 
 
 def test_two_parsers_that_share_nothing_read_the_same() -> None:
-    """mail-parser and fast-mail-parser find subject, recipients, bodies and files as they were."""
+    """mail-parser and fast-mail-parser find subject, recipients, bodies and files unchanged."""
     mime = mail(
         to=[{"email": "jo@example.com", "name": "Ünger, Jo"}],
         subject="Ihre Rechnung für März 💌",
@@ -269,7 +269,7 @@ def test_two_parsers_that_share_nothing_read_the_same() -> None:
 
 
 def test_the_mail_is_one_that_python_would_write_the_same() -> None:
-    """A round through the standard library's own generator changes no meaning."""
+    """Generating it again with the standard library changes no meaning."""
     mime = mail(html=HTML, attachments=[LOGO, PDF]).mime
     again = email.message_from_bytes(read(mime).as_bytes(policy=email.policy.SMTP), policy=email.policy.default)
     assert isinstance(again, ParsedMessage)

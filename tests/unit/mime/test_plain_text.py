@@ -1,4 +1,4 @@
-"""The text that stands for an HTML page."""
+"""The text part derived from HTML."""
 
 import time
 
@@ -40,7 +40,7 @@ from mailer.domain.mime.plain_text import plain_text
     ],
 )
 def test_html_is_told_in_plain_text(html: str, text: str) -> None:
-    """Paragraphs, lists, rows, links, quotes and character references read as people expect them."""
+    """Paragraphs, lists, rows, links, quotes and character references are readable."""
     assert plain_text(html) == text
 
 
@@ -49,7 +49,7 @@ def test_html_is_told_in_plain_text(html: str, text: str) -> None:
     ["<a ", "<!--", '<a href="', "<a href=http://x>", "<script", "<script></scrip", "<", "<ul><li>", "<blockquote>", "<td>", " ", "&"],
 )
 def test_no_page_takes_more_than_its_length(unit: str) -> None:
-    """A hostile page of a megabyte takes seconds at most; a quadratic reader would take hours."""
+    """A hostile page of a megabyte takes seconds at most; with quadratic time it would take hours."""
     before = time.process_time()
     plain_text(unit * (1_000_000 // len(unit)))
     plain_text("<a " + unit * (1_000_000 // len(unit)) + ">")

@@ -1,4 +1,4 @@
-"""Whatever goes in comes out: any text and any bytes, as parsers that share nothing with the composer read them."""
+"""Round trips: parsers that share no code with the composer find any text and any bytes unchanged."""
 
 import re
 from typing import Any
