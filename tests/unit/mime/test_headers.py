@@ -30,7 +30,7 @@ def test_the_date_is_written_in_utc() -> None:
 
 
 def test_a_message_id_is_written_only_where_one_is_given() -> None:
-    """SES sets its own Message-ID; for a relay one is added."""
+    """SES sets its own Message-ID; other relays require one."""
     with_id = compose(message(), SENDER, date=DATE, message_id="<a.b@acme.example>").mime
     assert raw_header(with_id, "Message-ID") == "<a.b@acme.example>"
     assert b"Message-ID" not in mail().mime
