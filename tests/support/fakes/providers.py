@@ -1,6 +1,6 @@
-"""The provider API over stand-ins.
+"""The provider API with fakes.
 
-Rows in a dict, a cipher that only remembers what it was bound to, an account whose answers a test prepares.
+Rows in a dict, a cipher that only records its encryption context, an account with scripted responses.
 """
 
 import json
@@ -28,15 +28,15 @@ SMTP = {"provider": "smtp", "config": {"host": "localhost", "port": 1025, "fromA
 
 
 def with_config(body: Mapping[str, Any], **changes: Any) -> str:
-    """Write a body whose config has other fields; None takes one away."""
+    """Return a body with changed fields of its config; None removes one."""
     config = {name: value for name, value in {**body["config"], **changes}.items() if value is not None}
     return json.dumps({**body, "config": config})
 
 
 class FakeStore:
-    """Rows by tenant, and what each write made of which row.
+    """Rows by tenant, and the row before and after each write.
 
-    `before_write` is called once there is something to write, so that another writer can come first.
+    `before_write` is called once before a write, to simulate a concurrent writer.
     """
 
     def __init__(self, *rows: Provider) -> None:
@@ -66,7 +66,7 @@ class FakeStore:
 
 
 class FakeConfigCipher:
-    """Seals nothing, but opens only for the tenant, provider and version that it sealed for."""
+    """Does not encrypt, but decrypts only for the tenant, provider and version of the encryption."""
 
     def encrypt(self, tenant_id: str, provider: str, version: int, plaintext: bytes) -> bytes:
         return json.dumps([tenant_id, provider, version, b64encode(plaintext).decode()]).encode()
@@ -80,7 +80,7 @@ class FakeConfigCipher:
 
 @dataclass
 class FakeAccount:
-    """An opened provider: answers every mail with `outcome`, and keeps it."""
+    """A provider: returns `outcome` for every mail, and stores the mails."""
 
     outcome: Outcome
     facts: AccountFacts = field(default_factory=AccountFacts)
@@ -88,10 +88,10 @@ class FakeAccount:
     sender: Sender = field(default_factory=lambda: Sender("billing@acme.example", "Acme"))
     mails: list[Mail] = field(default_factory=list)
     tags: list[Mapping[str, str]] = field(default_factory=list)
-    """Those of each mail."""
+    """Tags of each mail."""
     asked: int = 0
     clears: Mapping[str, Cleared] = field(default_factory=dict)
-    """What comes of taking an address off its suppression list; any other is UNKNOWN."""
+    """Results of removing an address from its suppression list; UNKNOWN for others."""
     cleared: list[str] = field(default_factory=list)
 
     def send(self, mail: Mail, *, tags: Mapping[str, str]) -> Outcome:
@@ -110,7 +110,7 @@ class FakeAccount:
 
 @dataclass
 class FakeProviderFactory:
-    """Opens `account` for every config, once it could be decrypted; `refusal` is raised instead."""
+    """Returns `account` for every config that can be decrypted, or raises `refusal`."""
 
     account: FakeAccount
     refusal: Exception | None = None
@@ -126,7 +126,7 @@ class FakeProviderFactory:
 
 @dataclass
 class FakeTrust:
-    """A role's trust policy, sound unless told otherwise."""
+    """A role's trust policy, correct by default."""
 
     sound: bool = True
     tried: list[RoleConfig] = field(default_factory=list)
@@ -154,7 +154,7 @@ class FakeTemplates:
 
 @dataclass
 class Scene:
-    """The provider API's dependencies and everything behind them."""
+    """The provider API's dependencies and their fakes."""
 
     store: FakeStore
     account: FakeAccount
@@ -166,11 +166,11 @@ class Scene:
 
     @property
     def row(self) -> Provider:
-        """The row of tenant acme."""
+        """Return the row of tenant acme."""
         return self.store.rows["acme"]
 
     def set_row(self, **fields: Any) -> None:
-        """Change the row behind everyone's back, as another writer would."""
+        """Change the row, as a concurrent writer would."""
         self.store.rows["acme"] = replace(self.row, revision=self.row.revision + 1, **fields)
 
 

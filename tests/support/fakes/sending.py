@@ -1,4 +1,4 @@
-"""The send path over fakes, with a provider whose answers a test prepares."""
+"""The send path with fakes, and a provider with scripted outcomes."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +40,7 @@ from support.fakes.ports import (
 from support.fakes.suppressions import FakeSuppressionsTable
 
 SEND_TIMEOUT = timedelta(seconds=60)
-BUDGET = 1_000_000  # bytes under way, less than one message may have: such a one goes alone
+BUDGET = 1_000_000  # bytes in progress, less than one message may have: a larger one is sent alone
 
 THROTTLED = NotSent(ErrorInfo("throttled", "Maximum sending rate exceeded."))
 QUOTA = NotSent(ErrorInfo("daily_quota_exceeded", "Daily message quota exceeded."), timedelta(hours=3))
@@ -51,7 +51,7 @@ VANISHED = MaybeSent(ErrorInfo("outcome_unknown", "the connection was lost after
 
 @dataclass
 class ScriptedProvider:
-    """Answers each send with the next of its outcomes, and accepts when they have run out; keeps what it was handed."""
+    """Returns its outcomes in order, then accepts; stores the mails."""
 
     outcomes: list[Outcome | Callable[[], Outcome]] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
@@ -74,7 +74,7 @@ class ScriptedProvider:
 
 @dataclass
 class FakeProviderFactory:
-    """Opens the one provider, or fails as told."""
+    """Returns the one provider, or fails as configured."""
 
     provider: ScriptedProvider
     error: DependencyError | NotSentError | None = None
@@ -88,7 +88,7 @@ class FakeProviderFactory:
 
 
 class Bench:
-    """Fakes for every port of the send path, the dependencies made of them, and a way to play SQS."""
+    """Fakes of every port of the send path, the dependencies built from them, and methods that act as SQS."""
 
     def __init__(self, *records: Delivery, outcomes: Iterable[Outcome | Callable[[], Outcome]] = ()) -> None:
         self.clock = FakeClock()
@@ -152,23 +152,23 @@ class Bench:
         return send_batch(batch, self.deps, ends_at=self.clock.now() + time_left)
 
     def take(self) -> tuple[QueueMessage, timedelta]:
-        """Take the one message off the queue, with its delay."""
+        """Remove and return the only message of the queue, with its delay."""
         [taken] = self.queue.sent
         self.queue.sent.clear()
         return taken
 
     def record(self, request_id: str = "r1") -> Delivery:
-        """Return the record of a request of acme."""
+        """Return the record of a request of tenant acme."""
         return self.messages.records["acme", request_id]
 
     def events(self, name: str) -> list[tuple[Any, ...]]:
-        """Return what the telemetry was told under one name."""
+        """Return the telemetry's events of one name."""
         return [arguments for event, arguments in self.telemetry.entries if event == name]
 
 
 @dataclass
 class FakeReleases:
-    """Tenants whose waiting mail is to be set free; `young` are not taken off yet."""
+    """Tenants whose parked mail is to be released; marks of `young` ones are kept."""
 
     marked: list[str] = field(default_factory=list)
     young: bool = False
@@ -183,7 +183,7 @@ class FakeReleases:
 
 
 def a_body(request_id: str = "r1", tenant_id: str = "acme", **fields: Any) -> str:
-    """Write a valid request as its caller would."""
+    """Return the body of a valid request."""
     message = {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}
     return json.dumps({"tenantId": tenant_id, "requestId": request_id, "message": message, **fields})
 
@@ -191,7 +191,7 @@ def a_body(request_id: str = "r1", tenant_id: str = "acme", **fields: Any) -> st
 def a_queue_message(
     request_id: str = "r1", *, generation: int = 0, attributes: Mapping[str, Any] | None = None, **fields: Any
 ) -> QueueMessage:
-    """Make a message as it came from a producer at noon; `attributes` are fields of the message, the rest of the request."""
+    """Return a producer's message of noon; `attributes` are fields of the message, the others of the request."""
     first = QueueMessage(
         body=a_body(request_id, **fields), tenant_id=fields.get("tenant_id", "acme"), created_at=NOON, generation=generation
     )
@@ -199,12 +199,12 @@ def a_queue_message(
 
 
 def a_record(status: Status = Status.QUEUED, request_id: str = "r1", *, body: str | None = None, **fields: Any) -> Delivery:
-    """Make the record of the request that `a_queue_message` makes, or of another body's."""
+    """Return the record of the request of `a_queue_message`, or of another body."""
     request = parse_request(body or a_body(request_id))
     return a_delivery(request_id, status, **{"content_hash": content_hash(request), **fields})
 
 
 def under_way(status: Status = Status.SENDING, **fields: Any) -> Delivery:
-    """Make the record of a request that some worker handed over at noon."""
+    """Return the record of a request that a worker began to send at noon."""
     attempt = {"attempt": 1, "owner": "another", "deadline": NOON + timedelta(seconds=20)}
     return a_record(status, **{**attempt, **fields})

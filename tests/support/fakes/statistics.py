@@ -1,4 +1,4 @@
-"""The statistics table in memory: it keeps the promises of `mailer.ports.StatisticsTable`."""
+"""In-memory statistics table that follows the contract of `mailer.ports.StatisticsTable`."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from mailer.ports import Counted
 
 
 class FakeStatisticsTable:
-    """Counts by bucket, and of each bucket and shard the last write that it counts."""
+    """Counts by bucket, and the last counted write of each bucket and shard."""
 
     def __init__(self, hours: Mapping[Bucket, Counts] | None = None) -> None:
         self.hours = defaultdict(lambda: NOTHING, hours or {})

@@ -1,4 +1,4 @@
-"""The suppressions table and the tenants' marks in memory."""
+"""In-memory suppressions table and tenants' marks."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,11 +12,11 @@ from support.fakes.ports import NOON
 
 
 def nothing(_: Entry) -> None:
-    """Let a write pass."""
+    """Do nothing."""
 
 
 class FakeSuppressionsTable:
-    """Entries by tenant and address; `before` and `after` are called with each write, and may raise what a lost call would."""
+    """Entries by tenant and address; `before` and `after` are called with each write, and may raise like a lost call."""
 
     def __init__(self, *entries: Entry) -> None:
         self.entries: dict[Listed, Entry] = {(e.tenant_id, e.email): replace(e, revision=max(e.revision, 1)) for e in entries}
@@ -78,6 +78,6 @@ class FakeMarks:
 
 
 def an_entry(email: str = "jo@example.com", *, tenant_id: str = "acme", **suppression: Any) -> Entry:
-    """Make the entry of an address that is suppressed for good, by a hard bounce unless told otherwise."""
+    """Return the entry of a permanently suppressed address, by default after a hard bounce."""
     given = {"reason": Reason.HARD_BOUNCE, "at": NOON, "request_id": "r0", **suppression}
     return Entry(tenant_id=tenant_id, email=email, suppression=Suppression(**given))

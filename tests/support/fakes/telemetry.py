@@ -1,4 +1,4 @@
-"""The telemetry as operators read it: what it wrote, as parsed lines and metrics."""
+"""The telemetry's output, as parsed log lines and metrics."""
 
 import io
 import json
@@ -37,7 +37,7 @@ class Metric:
 
 @dataclass
 class Written:
-    """What a telemetry wrote: its log lines, and once the block is over its metrics."""
+    """Output of a telemetry: its log lines and, after the block, its metrics."""
 
     lines: io.StringIO = field(default_factory=io.StringIO)
     output: io.StringIO = field(default_factory=io.StringIO)
@@ -57,7 +57,7 @@ class Written:
 
 
 def metrics_of(blob: dict[str, Any]) -> Iterator[Metric]:
-    """Read one blob of the embedded metric format as CloudWatch does."""
+    """Parse one blob of the embedded metric format as CloudWatch does."""
     for directive in blob["_aws"]["CloudWatchMetrics"]:
         for names in directive["Dimensions"]:
             for metric in directive["Metrics"]:
@@ -66,7 +66,7 @@ def metrics_of(blob: dict[str, Any]) -> Iterator[Metric]:
 
 @contextmanager
 def a_telemetry() -> Iterator[tuple[LogTelemetry, Written]]:
-    """Make a telemetry; when the block is over its metrics are written."""
+    """Yield a telemetry; its metrics are written at the end of the block."""
     written = Written()
     log = Logger(service=f"telemetry-{next(_numbers)}", stream=written.lines)
     telemetry = LogTelemetry(log, lambda: EphemeralMetrics(namespace=NAMESPACE, service=STACK))
@@ -76,7 +76,7 @@ def a_telemetry() -> Iterator[tuple[LogTelemetry, Written]]:
 
 
 def write_everything(telemetry: LogTelemetry) -> None:
-    """Tell a telemetry of each thing that can happen."""
+    """Call every method of a telemetry."""
     second, error = timedelta(seconds=1), ErrorInfo("unclassified", "SES answered something new")
     for status in set(Status) - {Status.SENDING}:
         telemetry.recorded(a_delivery(status=status, error=error if status is Status.FAILED else None), {"queue": second, "total": second})
