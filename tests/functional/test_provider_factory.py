@@ -217,6 +217,20 @@ def test_a_role_is_assumed_when_the_provider_is_opened(config_cipher: ConfigCiph
     assert roles.calls[0]["ExternalId"] == "external-id-of-acme"
 
 
+def test_a_session_that_ends_soon_is_renewed_when_the_provider_is_opened(
+    config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles, clock: Clock
+) -> None:
+    """Before the message counts as handed over; once it does, the session that is there is used."""
+    subject, row = provider_factory(), stored(config_cipher, tenants.role())
+    subject.create("acme", row)
+    clock.time = NOON + timedelta(minutes=54)
+    provider = subject.create("acme", row)
+    assert len(roles.calls) == 2
+    assert isinstance(provider, SesProvider)
+    provider.credentials.current()
+    assert len(roles.calls) == 2
+
+
 def test_a_cached_provider_still_needs_a_session(
     config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles, clock: Clock
 ) -> None:
