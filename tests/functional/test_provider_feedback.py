@@ -1,6 +1,6 @@
 """The marks of whether SES's events come back, on the providers table in moto."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -252,6 +252,43 @@ def test_an_event_ends_the_silence_and_the_next_one_is_reported_again(table: Mar
     assert len(send_until(table, back + 3 * SILENT_AFTER, start=back + MINUTE)) == 1
     assert table.config.unheard_since is not None
     assert table.config.unheard_since > back + UNHEARD_AFTER
+
+
+def silent_after(table: Marks, meanwhile: Callable[[DynamoProviderFeedback], object], at: datetime) -> StoredConfig | None:
+    """Send a mail by a process that another one gets ahead of, once it has read that the version is unheard."""
+    process = table.another_process()
+    read = process._mark_unheard
+
+    def then_others(*arguments: Any) -> StoredConfig | None:
+        config = read(*arguments)
+        meanwhile(table.another_process())
+        return config
+
+    with patch.object(process, "_mark_unheard", then_others):
+        return process.sent("acme", 1, at)
+
+
+def test_an_event_that_comes_just_then_keeps_a_version_from_turning_silent(table: Marks) -> None:
+    """What was read before it does not count any more."""
+    late = NOON + SILENT_AFTER
+    table.store(unheard_since=NOON)
+    assert silent_after(table, lambda other: other.heard("acme", 1, late), late) is None
+    assert table.config == watched(feedback_at=late)
+
+
+def test_a_version_that_another_process_finds_silent_just_then_is_reported_once(table: Marks) -> None:
+    """By that process."""
+    late = NOON + SILENT_AFTER
+    table.store(unheard_since=NOON)
+    assert silent_after(table, lambda other: other.sent("acme", 1, late), late + MOMENT) is None
+    assert table.config.silent_since == late
+
+
+def test_an_event_makes_a_version_heard_however_recent_its_last_mark_is(table: Marks) -> None:
+    """The clock of the process that marked it as unheard may be ahead."""
+    table.store(feedback_at=NOON, unheard_since=NOON + MOMENT)
+    table.marks.heard("acme", 1, NOON + MINUTE)
+    assert table.config == watched(feedback_at=NOON + MINUTE)
 
 
 def test_events_that_another_process_hears_count_for_all(table: Marks) -> None:

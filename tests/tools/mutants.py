@@ -19,16 +19,23 @@ DELIVERY = "src/mailer/domain/delivery.py"
 MESSAGES = "src/mailer/adapters/dynamodb/messages_table.py"
 PROVIDERS = "src/mailer/adapters/dynamodb/providers_table.py"
 PACING = "src/mailer/adapters/dynamodb/pacing_table.py"
+FEEDBACK = "src/mailer/adapters/dynamodb/feedback_table.py"
+MARKS = "src/mailer/adapters/dynamodb/provider_feedback.py"
 
 TESTS = {
     DELIVERY: (
-        *(f"tests/unit/test_{name}.py" for name in ("delivery", "reconcile", "send", "sweep", "dead_letters", "intake", "outcomes")),
+        *(
+            f"tests/unit/test_{name}.py"
+            for name in ("delivery", "reconcile", "send", "sweep", "dead_letters", "intake", "outcomes", "feedback")
+        ),
         *(f"tests/unit/test_messages_{name}.py" for name in ("accept", "records", "resolve")),
         "tests/unit/test_model.py",
     ),
     MESSAGES: ("tests/functional/test_messages_table.py",),
     PROVIDERS: ("tests/functional/test_provider_table.py", "tests/functional/test_provider_effect.py"),
     PACING: ("tests/functional/test_pacing_table.py",),
+    FEEDBACK: ("tests/functional/test_feedback_table.py",),
+    MARKS: ("tests/functional/test_provider_feedback.py",),
 }
 """Tests of each file's mutants, the fastest first; a run stops at the first failure."""
 
@@ -53,6 +60,7 @@ CLAUSES = {
         "feedback.#rank < :rank",
         "feedback.lastAt < :lastAt",
         "feedback.firstAt > :firstAt",
+        "contentHash <> :erased",
         "attribute_not_exists(tenantShard)",
         "#status IN ({', '.join(names)})",
     ),
@@ -76,6 +84,17 @@ CLAUSES = {
         "#end > :start",
         "#end <= :latest",
         "#revision = :before",
+    ),
+    FEEDBACK: ("attribute_not_exists(pk)", "digest = :read"),
+    MARKS: (
+        "#config.feedbackAt <= :before",
+        "attribute_exists(#config.unheardSince)",
+        "#config.simulation.startedAt = :simulation",
+        "attribute_exists(#config.configurationSet)",
+        "#config.feedbackAt < :recently",
+        "#config.unheardSince <= :before",
+        "attribute_not_exists(#config.silentSince)",
+        "#config.version = :version",
     ),
 }
 """Each clause of each condition expression; the text after a `|` only identifies one of two occurrences."""
@@ -116,7 +135,7 @@ def mutants() -> Iterator[Mutant]:
 def _without(path: str, clause: str) -> Iterator[Mutant]:
     """Make a clause always true, and always false if it is combined with another by OR."""
     clause, _, rest = clause.partition(" |")
-    key = "account" if path == PACING else "tenantId"
+    key = {PACING: "account", FEEDBACK: "pk"}.get(path, "tenantId")
     name = f"{Path(path).stem}: {clause}{rest and f' …{rest}'}"
     always = f"(attribute_exists({key}) OR attribute_not_exists({key}) OR {clause})"
     yield Mutant(f"{name}: always true", path, clause + rest, always + rest)

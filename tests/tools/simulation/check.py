@@ -34,7 +34,9 @@ def figures(scenario: Scenario) -> Counter[str]:
     counted["accepted by SES"] += sum(map(len, scenario.ses.ledger.values()))
     counted["accepted again, as onUnknown: resend allows"] += sum(len(ids) - 1 for ids in scenario.ses.ledger.values() if ids)
     counted["unknowns that an event settled"] += scenario.world.confirmed[Status.UNKNOWN]
-    counted["second mails that an event prevented"] += scenario.world.confirmed[Status.QUEUED] + scenario.world.confirmed[Status.DEFERRED]
+    counted["settled when their resend was granted already"] += (
+        scenario.world.confirmed[Status.QUEUED] + scenario.world.confirmed[Status.DEFERRED]
+    )
     counted["messages that carried a slot"] += scenario.queue.slots
     counted["messages that found no slot"] += scenario.account_rates.promises
     counted["copies among the dead letters"] += len(scenario.queue.dead_letters)
