@@ -219,6 +219,21 @@ def test_all_parts_together_release_what_the_account_can_send() -> None:
     assert ROOM <= len(bench.queue.sent) <= ROOM + len(bench.invocations.begun)
 
 
+def test_a_run_that_is_shared_releases_a_resumed_tenant_as_one_that_is_not() -> None:
+    """No other part does, so a share of what the account can send would be too little."""
+    backlog = [
+        replace(record, tenant_id="beta", waits_for=WaitsFor.PROVIDER, due_at=record.expires_at, sweep_at=record.expires_at)
+        for record in due(0, 100)
+    ]
+    bench = a_bench(*(record for shard in range(SHARDS) for record in due(shard, 10)), *backlog)
+    bench.providers.rows["beta"] = a_provider("beta", active=a_config(account="123456789012", max_send_rate=0.1))
+    assert isinstance(bench.sweep_deps.releases, FakeReleases)
+    bench.sweep_deps.releases.marked.append("beta")
+    run(bench)
+    assert len(bench.invocations.begun) == 3
+    assert sum(message.tenant_id == "beta" for message in bench.queue.messages) == round(0.1 * HEADROOM * HORIZON)
+
+
 def test_a_slow_account_is_released_by_some_part() -> None:
     """A share is one message at least."""
     bench = paced(a_bench(*due(1, 3)))
