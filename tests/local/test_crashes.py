@@ -75,7 +75,7 @@ def test_killed_between_ses_and_the_status_write_the_mail_is_not_sent_again(
     """SES accepted it and nobody wrote that down: the record ends as unknown, with one mail in SES's ledger."""
     sent_before = len(aws.control.mails(account=tenant.account))
     hold_the_second_write = aws.control.inject(
-        "hang", service="dynamodb", operation="UpdateItem", text=f'"{tenant.tenant_id}"', skip=1, times=1
+        "hang", service="dynamodb", operation="UpdateItem", text=f'"{tenant.tenant_id}#', skip=1, times=1
     )
     kill_while(aws, env, body, hold_the_second_write)
     assert record_of(aws, tenant)["status"] == "sending"
