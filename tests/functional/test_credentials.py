@@ -15,6 +15,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from moto import mock_aws
 
+from mailer.adapters.providers import credentials
 from mailer.adapters.providers.credentials import SESSION_POLICY, AssumedRoles, RoleAssumption, RoleCredentials, StaticCredentials
 from mailer.adapters.providers.shared_cache import SharedEntry
 from mailer.domain.errors import DependencyError, NotSentError
@@ -296,6 +297,38 @@ def test_after_the_fence_nothing_is_looked_up(sts: Sts, clock: Clock) -> None:
     second = roles.session(TRUSTED)
     assert roles.renewed(TRUSTED, second) != second
     assert (len(sts.calls), shared.entries) == (3, {})
+
+
+def test_a_session_that_aws_called_expired_is_replaced_for_the_other_sandboxes_too(sts: Sts, clock: Clock) -> None:
+    """By the next mail, before its fence; and the new one is renewed early as any."""
+    shared = Shared()
+    roles = made(sts, clock, shared)
+    roles.prepare(TRUSTED)
+    second = roles.renewed(TRUSTED, roles.session(TRUSTED))
+    roles.prepare(TRUSTED)
+    fresh = made(sts, clock, shared)
+    fresh.prepare(TRUSTED)
+    assert (fresh.session(TRUSTED), len(sts.calls)) == (second, 2)
+    shared.entries.clear()
+    roles.prepare(TRUSTED)
+    assert not shared.entries  # it is shared once
+    clock.time = NOON + timedelta(minutes=54, seconds=30)
+    roles.prepare(TRUSTED)
+    assert len(sts.calls) == 3
+
+
+@pytest.mark.parametrize("changed", ["SESSION_POLICY", "platform"])
+def test_a_session_of_another_version_of_this_service_is_not_taken(
+    sts: Sts, clock: Clock, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """It may have other rights, or another name in the tenant's CloudTrail."""
+    shared = Shared()
+    made(sts, clock, shared).prepare(TRUSTED)
+    client: Any = sts
+    monkeypatch.setattr(credentials, "SESSION_POLICY", "{}" if changed == "SESSION_POLICY" else credentials.SESSION_POLICY)
+    platform = "Renamed" if changed == "platform" else "Lead metrics"
+    AssumedRoles(lambda: client, own_account=OWN_ACCOUNT, platform=platform, clock=clock, shared=shared).prepare(TRUSTED)
+    assert len(sts.calls) == 2
 
 
 def test_an_expired_session_is_replaced_once_for_all_threads(roles: AssumedRoles, sts: Sts) -> None:

@@ -15,8 +15,17 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from mailer.adapters.providers.cache_keys import ASK_AGAIN_AFTER, GOOD_FOR, RENEW_BEFORE, CacheKeys
-from mailer.adapters.providers.config_cache import _OVERHEAD, CHECK_AGAIN_AFTER, CHECK_BEFORE, KMS_GOOD_FOR, SHARED_FOR, ConfigCache
+from mailer.adapters.providers.config_cache import (
+    _OVERHEAD,
+    CHECK_AGAIN_AFTER,
+    CHECK_BEFORE,
+    IN_MEMORY_FOR,
+    KMS_GOOD_FOR,
+    SHARED_FOR,
+    ConfigCache,
+)
 from mailer.adapters.providers.provider_factory import KEPT_FOR
+from mailer.adapters.providers.shared_cache import ASK_AGAIN_AFTER as TABLE_AGAIN_AFTER
 from mailer.adapters.providers.shared_cache import SharedCache
 from mailer.adapters.sealed_entry import SealedEntry
 from mailer.domain.errors import DependencyError
@@ -338,6 +347,31 @@ def test_a_key_opens_one_hours_entries(stack: Stack) -> None:
     for hours in (1, 2, 3):
         shared.keep("session", str(hours).encode(), b"x", NOON + timedelta(hours=hours))
     assert len(set(stack.kms.derived)) == 3
+
+
+def test_a_table_that_fails_is_left_alone_for_a_moment(stack: Stack) -> None:
+    """Neither read nor written: each call may take seconds, and a batch has many tenants."""
+    shared = SharedCache(stack.table, stack.keys(), stack.clock, stack.report)
+    stack.table.fails = True
+    assert shared.find("session", b"acme") is None
+    stack.table.fails = False
+    shared.keep("session", b"acme", b"x", NOON + SHARED_FOR)
+    assert shared.find("session", b"acme") is None
+    assert (stack.table.reads, stack.table.entries, len(stack.reported)) == (1, {}, 1)
+    stack.clock.time = NOON + TABLE_AGAIN_AFTER
+    shared.keep("session", b"acme", b"x", NOON + SHARED_FOR)
+    assert shared.find("session", b"acme") is not None
+
+
+def test_a_config_is_in_memory_for_two_hours(stack: Stack) -> None:
+    """An access key that was replaced or erased is not there for the rest of a sandbox's life."""
+    row, sandbox = stack.row(tenants.access_key()), stack.warm()
+    sandbox.open("acme", row)
+    stack.clock.time = NOON + IN_MEMORY_FOR - timedelta(seconds=1)
+    sandbox.open("other", stack.row(tenants.access_key(), "other"))  # KMS answers
+    assert not sandbox.open("acme", row).by_kms
+    stack.clock.time = NOON + IN_MEMORY_FOR
+    assert sandbox.open("acme", row).by_kms
 
 
 @pytest.mark.parametrize("broken", ["table", "key"])

@@ -35,6 +35,9 @@ CHECK_BEFORE = timedelta(minutes=1)
 CHECK_AGAIN_AFTER = timedelta(seconds=15)
 """How soon that is tried again."""
 
+IN_MEMORY_FOR = timedelta(hours=2)
+"""How long a config stays in memory, encrypted; one that was replaced or erased is not used, and is gone by then."""
+
 SHARED_FOR = timedelta(hours=1)
 """How long a role's config is shared."""
 
@@ -115,7 +118,7 @@ class ConfigCache:
             self._report("check that KMS still decrypts", tenant_id, failure)
             return OpenedConfig(cached, by_kms=True)
         self._good_until, self._check_at = now + KMS_GOOD_FOR, now + KMS_GOOD_FOR - CHECK_BEFORE
-        if self._is_first:  # a cold start waits for one call of KMS, not for two
+        if self._is_first:  # to cache it would take a second call of KMS, and this is a cold start
             self._is_first = False
         else:
             self._keep(tenant_id, context, plaintext)
@@ -139,7 +142,7 @@ class ConfigCache:
 
     def _keep(self, tenant_id: str, context: bytes, plaintext: bytes) -> None:
         try:
-            self._sealed.keep(context, self._keys.seal(self._own_key, plaintext, context))
+            self._sealed.keep(context, self._keys.seal(self._own_key, plaintext, context), self._now() + IN_MEMORY_FOR)
         except DependencyError as failure:
             self._report("cache config", tenant_id, failure)
 

@@ -189,6 +189,8 @@ class AssumedRoles:
         self._clock = clock
         self._shared = shared
         self._sessions: SingleFlightCache[bytes, _Session] = SingleFlightCache(size, clock.now, _weight)
+        self._replaced: set[bytes] = set()
+        """Digests whose shared session AWS has called expired: the one in its place is still to be shared."""
 
     def prepare(self, assumption: RoleAssumption) -> None:
         """Have a session ready for a call: one that another sandbox has begun, or a new one, also where the old one expires soon.
@@ -197,7 +199,10 @@ class AssumedRoles:
             NotSentError: role_not_assumable.
             DependencyError: STS did not do its part.
         """
-        self._sessions.get(assumption.digest, lambda: self._shared_or_new(assumption), _usable_until, lambda session: session.renew_at)
+        session = self._sessions.get(assumption.digest, lambda: self._shared_or_new(assumption), _usable_until, _renew_at)
+        if self._shared and assumption.digest in self._replaced:
+            self._replaced.discard(assumption.digest)
+            self._shared.keep(_SHARED, self._shared_as(assumption), session.shown(), session.until)
 
     def session(self, assumption: RoleAssumption) -> ReadOnlyCredentials:
         """Return the credentials of the session that is ready; begins one if there is none, without a look at the shared ones.
@@ -210,24 +215,30 @@ class AssumedRoles:
 
     def _ready(self, assumption: RoleAssumption) -> _Session:
         ready = self._sessions.find(assumption.digest)
-        return ready or self._sessions.get(assumption.digest, lambda: self._begin(assumption), _usable_until)
+        return ready or self._sessions.get(assumption.digest, lambda: self._begin(assumption), _usable_until, _renew_at)
 
     def renewed(self, assumption: RoleAssumption, expired: ReadOnlyCredentials) -> ReadOnlyCredentials:
         """Return the credentials of another session than the expired one; raises as `session`."""
         ready = self._ready(assumption)
         if ready.credentials == expired:
             self._sessions.forget(assumption.digest, ready)
+            if self._shared:
+                self._replaced.add(assumption.digest)
         return self._ready(assumption).credentials
 
     def _shared_or_new(self, assumption: RoleAssumption) -> _Session:
         if self._shared is None:
             return self._begin(assumption)
-        found = self._shared.find(_SHARED, assumption.digest)
+        found = self._shared.find(_SHARED, self._shared_as(assumption))
         if found and found.until - RENEW_EARLY > self._clock.now():
             return _Session.of(json.loads(found.plaintext), found.until)
         begun = self._begin(assumption)
-        self._shared.keep(_SHARED, assumption.digest, begun.shown(), begun.until)
+        self._shared.keep(_SHARED, self._shared_as(assumption), begun.shown(), begun.until)
         return begun
+
+    def _shared_as(self, assumption: RoleAssumption) -> bytes:
+        """Return what a shared session is bound to: its rights and name too, which may be others in another version of this service."""
+        return sha256(b"\0".join((assumption.digest, self._platform.encode(), SESSION_POLICY.encode()))).digest()
 
     def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
         """Return whether the role's trust policy refuses both a wrong ExternalId and none; else anyone could make us send as this tenant.
@@ -275,6 +286,10 @@ _SHARED = "session"
 
 def _usable_until(session: _Session) -> datetime:
     return session.until - RENEW_BEFORE
+
+
+def _renew_at(session: _Session) -> datetime:
+    return session.renew_at
 
 
 def _weight(_: bytes, session: _Session) -> int:
