@@ -558,8 +558,8 @@ class SweepPart:
 
     shards: Sequence[int]
     """The shards of the sweep index that it sweeps."""
-    parts: int
-    """How many of them run: each releases its share of what a sending account can take."""
+    share: float
+    """Of all that is due, and so of what a sending account can take: above 0, 1 at most."""
     ends_at: datetime
 
 

@@ -29,7 +29,7 @@ from support.fakes.sending import a_body
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RUN = timedelta(seconds=50)
-PART = SweepPart(shards=[3, 19], parts=4, ends_at=NOON + RUN)
+PART = SweepPart(shards=[3, 19], share=0.25, ends_at=NOON + RUN)
 
 
 # -- leases --------------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_a_run_that_is_shared_out_puts_back_each_request_once(aws: Mapping[str, 
 
 def test_a_part_ends_with_its_function_s_time(due: list[str], sweeper: Lambda) -> None:
     """However late the run that started it may end."""
-    event = to_event(SweepPart(shards=range(SWEEP_SHARDS), parts=1, ends_at=wiring.clock().now() + timedelta(minutes=5)))
+    event = to_event(SweepPart(shards=range(SWEEP_SHARDS), share=1.0, ends_at=wiring.clock().now() + timedelta(minutes=5)))
     assert sweep.handler(event, Context(seconds_left=5))["moved"] == 0
     assert sweep.handler(event, Context(seconds_left=55))["moved"] == len(due)
     assert sweeper.events == []

@@ -74,7 +74,7 @@ def test_full_shards_are_dealt_out_among_as_many_runs_as_there_may_be() -> None:
     given = [part.shards for part in bench.invocations.begun]
     assert [len(shards) for shards in given] == [2, 2]
     assert sorted([*map(int, set(sent_for(bench))), *given[0], *given[1]]) == list(range(8))
-    assert {(part.parts, part.ends_at) for part in bench.invocations.begun} == {(3, NOON + RUN)}
+    assert {(part.share, part.ends_at) for part in bench.invocations.begun} == {(2 / 7, NOON + RUN)}
 
 
 def test_the_parts_do_the_rest() -> None:
@@ -115,7 +115,7 @@ def test_one_at_a_time_never_shares() -> None:
 def test_an_invocation_that_is_started_twice_finds_its_shards_taken() -> None:
     """Lambda and EventBridge promise at least once."""
     bench = a_bench(*due(1, 25), *due(2, 25))
-    part = SweepPart(shards=[1, 2], parts=2, ends_at=NOON + RUN)
+    part = SweepPart(shards=[1, 2], share=0.5, ends_at=NOON + RUN)
     twins: list[int] = []
 
     def start_again(_: Change) -> None:
@@ -130,7 +130,7 @@ def test_two_runs_in_one_shard_send_one_mail() -> None:
     """A lease that is lost costs work: of two pointers the fence refuses one."""
     bench = a_bench(*due(1, 1))
     bench.parked.bodies["parked/acme/1-0/1.json"] = a_body("1-0")
-    part = SweepPart(shards=[1], parts=2, ends_at=NOON + RUN)
+    part = SweepPart(shards=[1], share=0.5, ends_at=NOON + RUN)
 
     def start_again(_: Change) -> None:
         bench.messages.before = nothing
@@ -184,7 +184,7 @@ def test_idle_shards_are_not_leased() -> None:
 def test_a_part_that_comes_too_late_does_nothing() -> None:
     """Its shards belong to the next run."""
     bench = a_bench(*due(1, 25))
-    part = SweepPart(shards=[1], parts=2, ends_at=NOON)
+    part = SweepPart(shards=[1], share=0.5, ends_at=NOON)
     assert (sweep_part(bench.sweep_deps, part).moved, bench.leases.ever) == (0, [])
 
 
@@ -193,7 +193,7 @@ def test_a_part_releases_no_tenant_s_mail() -> None:
     bench = a_bench(*due(1, 1))
     assert isinstance(bench.sweep_deps.releases, FakeReleases)
     bench.sweep_deps.releases.marked.append("acme")
-    sweep_part(bench.sweep_deps, SweepPart(shards=[1], parts=2, ends_at=NOON + RUN))
+    sweep_part(bench.sweep_deps, SweepPart(shards=[1], share=0.5, ends_at=NOON + RUN))
     assert bench.sweep_deps.releases.marked == ["acme"]
     run(bench)
     assert bench.sweep_deps.releases.marked == []
@@ -219,6 +219,18 @@ def test_all_parts_together_release_what_the_account_can_send() -> None:
     assert ROOM <= len(bench.queue.sent) <= ROOM + len(bench.invocations.begun)
 
 
+@pytest.mark.parametrize("refused", [1, 3])
+def test_a_run_that_must_do_more_itself_has_more_of_what_the_account_can_send(refused: int) -> None:
+    """Else it would put off for days what no invocation could be started for, beyond its end."""
+    bench = paced(a_bench(*(record for shard in range(SHARDS) for record in due(shard, 200))))
+    refusals = iter([True] * refused + [False] * SHARDS)
+    bench.invocations.refuses = lambda _: next(refusals)
+    run(bench)
+    own = len(bench.queue.sent)
+    share = 1 - len(bench.invocations.begun) / 4
+    assert share * ROOM <= own <= share * ROOM + 1
+
+
 def test_a_run_that_is_shared_releases_a_resumed_tenant_as_one_that_is_not() -> None:
     """No other part does, so a share of what the account can send would be too little."""
     backlog = [
@@ -238,7 +250,7 @@ def test_a_slow_account_is_released_by_some_part() -> None:
     """A share is one message at least."""
     bench = paced(a_bench(*due(1, 3)))
     bench.providers.rows["acme"] = a_provider(active=a_config(account="123456789012", max_send_rate=0.005))
-    assert sweep_part(bench.sweep_deps, SweepPart(shards=[1], parts=16, ends_at=NOON + RUN)).moved == 3
+    assert sweep_part(bench.sweep_deps, SweepPart(shards=[1], share=0.0625, ends_at=NOON + RUN)).moved == 3
     assert len(bench.queue.sent) == 1
 
 
@@ -247,7 +259,7 @@ def test_what_finds_no_slot_is_spread_as_all_parts_together_can_send_it() -> Non
     times = []
     for many in (1, 16):
         bench = paced(a_bench(*due(1, 1200)))
-        sweep_part(bench.sweep_deps, SweepPart(shards=[1], parts=many, ends_at=NOON + RUN))
+        sweep_part(bench.sweep_deps, SweepPart(shards=[1], share=1 / many, ends_at=NOON + RUN))
         times.append(max(record.sweep_at for record in bench.messages.records.values() if record.sweep_at) - NOON)
     alone, shared = times
     assert shared > 12 * alone / 2

@@ -32,14 +32,14 @@ class _PartEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, alias_generator=to_camel)
 
     shards: list[int] = Field(min_length=1)
-    parts: int = Field(ge=1)
+    share: float = Field(gt=0, le=1)
     ends_at: int
     """Epoch milliseconds."""
 
 
 def to_event(part: SweepPart) -> Mapping[str, Any]:
     """Write the event that an invocation gets."""
-    return {"sweep": {"shards": list(part.shards), "parts": part.parts, "endsAt": to_millis(part.ends_at)}}
+    return {"sweep": {"shards": list(part.shards), "share": part.share, "endsAt": to_millis(part.ends_at)}}
 
 
 def read_part(event: Mapping[str, Any]) -> SweepPart | None:
@@ -51,4 +51,4 @@ def read_part(event: Mapping[str, Any]) -> SweepPart | None:
     if "sweep" not in event:
         return None
     read = _PartEvent.model_validate(event["sweep"])
-    return SweepPart(shards=read.shards, parts=read.parts, ends_at=from_millis(read.ends_at))
+    return SweepPart(shards=read.shards, share=read.share, ends_at=from_millis(read.ends_at))

@@ -19,17 +19,19 @@ Pages = Mapping[int, Sequence[Delivery]]
 """What is due, by shard: at most a page of each."""
 
 
-def share_out(pages: Pages, deps: SweepDependencies, ends_at: datetime) -> tuple[Pages, int]:
-    """Start invocations for a part of the shards; return the pages of the others, and how many parts there are.
+def share_out(pages: Pages, deps: SweepDependencies, ends_at: datetime) -> tuple[Pages, float]:
+    """Start invocations for a part of the shards; return the pages of the others, and their share of what is due.
 
-    What no invocation could be started for is among the others.
+    What no invocation could be started for is among the others, and in their share.
     """
     busy = sorted((shard for shard, page in pages.items() if len(page) == PAGE), key=lambda shard: _longest_due(pages[shard]))
     parts = max(min(deps.concurrency, len(busy)), 1)
-    given = [SweepPart(shards=busy[number::parts], parts=parts, ends_at=ends_at) for number in range(1, parts)]
+    dealt = [busy[number::parts] for number in range(1, parts)]
+    given = [SweepPart(shards=shards, share=len(shards) / len(busy), ends_at=ends_at) for shards in dealt]
     begun = deps.workers.map(lambda part: _begin(part, deps), given)
     away = {shard for part, is_begun in zip(given, begun, strict=True) if is_begun for shard in part.shards}
-    return {shard: page for shard, page in pages.items() if shard not in away}, parts
+    share = 1 - len(away) / len(busy) if away else 1.0
+    return {shard: page for shard, page in pages.items() if shard not in away}, share
 
 
 def _longest_due(page: Sequence[Delivery]) -> datetime:

@@ -21,8 +21,8 @@ class ReleaseBudget:
     account_rate: AccountRate
     remaining: int
     """Recipients that find a slot, and are this run's share of those that do."""
-    parts: int = 1
-    """How many runs release this account's mail at the same time."""
+    share: float = 1.0
+    """This run's share of the account's mail that is due; other runs release the rest at the same time."""
 
     def take(self, recipients: int) -> bool:
         """Spend budget on a message, if any is left."""
@@ -34,7 +34,7 @@ class ReleaseBudget:
     def retry_at(self, recipients: int, now: datetime) -> datetime:
         """Return about when a message over budget may be released: each one later than the one before."""
         time = now.timestamp()
-        weight = recipients * self.parts  # the other runs count theirs by themselves, from the same place
+        weight = round(recipients / self.share)  # the other runs count theirs by themselves, from the same place
         self.account_rate = self.account_rate.after(self.account_rate.promise([weight], time))
         return self.account_rate.retry_at(self.account_rate.promised - weight, time).at
 
@@ -69,9 +69,9 @@ class ReleaseBudgets:
     Of several runs at the same time each has its share: requests are spread evenly over the shards that they sweep.
     """
 
-    def __init__(self, deps: RateDependencies, parts: int = 1) -> None:
+    def __init__(self, deps: RateDependencies, share: float = 1.0) -> None:
         self._deps = deps
-        self._parts = parts
+        self._share = share
         self._tenants: dict[str, ReleaseBudget | Blocked | DependencyError | None] = {}
         self._accounts: dict[str, ReleaseBudget | DependencyError] = {}
 
@@ -112,4 +112,4 @@ class ReleaseBudgets:
         except DependencyError as failure:
             return failure
         account_rate = known or AccountRate.initial(rate_source([config]), now)
-        return ReleaseBudget(account_rate, ceil(account_rate.capacity(now) / self._parts), self._parts)
+        return ReleaseBudget(account_rate, ceil(account_rate.capacity(now) * self._share), self._share)

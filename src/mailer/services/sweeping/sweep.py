@@ -42,11 +42,11 @@ class SweepStats:
 
 def sweep(deps: SweepDependencies, *, ends_at: datetime) -> SweepStats:
     """Do the run of a minute, until nothing is due or the time is up; where much is due, a part of it."""
-    kept, parts = share_out(_read_pages(deps, range(deps.shards)), deps, ends_at)
-    stats, budgets = SweepStats(), ReleaseBudgets(deps, parts)
+    kept, share = share_out(_read_pages(deps, range(deps.shards)), deps, ends_at)
+    stats, budgets = SweepStats(), ReleaseBudgets(deps, share)
     _sweep_shards(kept, budgets, deps, stats, ends_at)
     # This run alone releases the mail of resumed tenants, so it has all of what their accounts can send.
-    _release_all(budgets if parts == 1 else ReleaseBudgets(deps), deps, stats, ends_at)
+    _release_all(budgets if share == 1 else ReleaseBudgets(deps), deps, stats, ends_at)
     deps.telemetry.swept(overdue=stats.overdue, lag=stats.lag)
     return stats
 
@@ -55,7 +55,7 @@ def sweep_part(deps: SweepDependencies, part: SweepPart) -> SweepStats:
     """Do a part of a run, until nothing is due in its shards or the time is up."""
     stats = SweepStats()
     if deps.clock.now() < part.ends_at:
-        _sweep_shards(_read_pages(deps, part.shards), ReleaseBudgets(deps, part.parts), deps, stats, part.ends_at)
+        _sweep_shards(_read_pages(deps, part.shards), ReleaseBudgets(deps, part.share), deps, stats, part.ends_at)
     deps.telemetry.swept(overdue=stats.overdue, lag=stats.lag)
     return stats
 

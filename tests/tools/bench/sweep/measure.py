@@ -34,7 +34,7 @@ def part(*, shards: int, records: int, turn: int) -> dict[str, float]:
 
 def _sweep(shards: int, wanted: int) -> None:
     ends_at = wiring.clock().now() + timedelta(minutes=5)
-    assert sweep_part(wiring.sweep_dependencies(), SweepPart(shards=range(shards), parts=PARTS, ends_at=ends_at)).moved == wanted
+    assert sweep_part(wiring.sweep_dependencies(), SweepPart(shards=range(shards), share=1 / PARTS, ends_at=ends_at)).moved == wanted
 
 
 def _due(shards: int, turn: int) -> Iterator[tuple[str, str]]:
