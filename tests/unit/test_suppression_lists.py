@@ -224,7 +224,9 @@ def test_where_ses_is_cleared_nothing_is_left_to_do() -> None:
 @pytest.mark.parametrize(
     ("clears", "asked", "may_hold"),
     [
-        ({"Jo@Example.com": Cleared.GONE}, ["Jo@Example.com"], False),
+        ({"Jo@Example.com": Cleared.GONE, JO: Cleared.NOT_FOUND}, ["Jo@Example.com", JO], False),
+        ({"Jo@Example.com": Cleared.GONE, JO: Cleared.GONE}, ["Jo@Example.com", JO], False),
+        ({"Jo@Example.com": Cleared.GONE}, ["Jo@Example.com", JO], True),
         ({"Jo@Example.com": Cleared.NOT_FOUND, JO: Cleared.GONE}, ["Jo@Example.com", JO], False),
         ({"Jo@Example.com": Cleared.NOT_FOUND, JO: Cleared.NOT_FOUND}, ["Jo@Example.com", JO], False),
         ({"Jo@Example.com": Cleared.NOT_FOUND}, ["Jo@Example.com", JO], True),
@@ -245,7 +247,7 @@ def test_the_spelling_beneath_a_caller_s_word_is_asked_for_too() -> None:
     """SES put it on its list, whatever was said here since."""
     bounced = an_entry(spelling="JO@example.com").suppression
     desk = Desk(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL), told=bounced)))
-    desk.account.clears = {"JO@example.com": Cleared.GONE}
+    desk.account.clears = {"JO@example.com": Cleared.GONE, JO: Cleared.NOT_FOUND}
     assert not desk.lift().ses_list.may_hold
 
 

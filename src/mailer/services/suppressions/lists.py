@@ -224,8 +224,10 @@ def _is_cleared(spellings: Sequence[str], tenant_id: str, config: StoredConfig, 
         provider = deps.provider_factory.create(tenant_id, config)
     except (NotSentError, DependencyError):
         return False
+    found = False
     for spelling in spellings:
         cleared = provider.clear_suppression(spelling) if deps.clock.now() - started <= ASK_BY else Cleared.UNKNOWN
-        if cleared is not Cleared.NOT_FOUND:
-            return cleared is Cleared.GONE
-    return knows_all
+        if cleared is Cleared.UNKNOWN:
+            return False
+        found = found or cleared is Cleared.GONE
+    return found or knows_all
