@@ -5,13 +5,18 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache
 
 import pytest
 from moto import mock_aws
+from moto.kms import models as moto_keys
 
 from mailer.settings import settings
 from support.aws import tables
 from support.wire_rules import Breach, watched
+
+# moto makes an RSA key for each key of KMS, also for those that have none.
+moto_keys.generate_private_key = cache(moto_keys.generate_private_key)
 
 REGION = "eu-central-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_SESSION_TOKEN": "testing"}

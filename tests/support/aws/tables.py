@@ -39,6 +39,12 @@ _Loader.add_multi_constructor("!", _intrinsic)
 
 
 @cache
+def _client(service: Any) -> Any:
+    """Return the client by which a service's resources are made: to create one takes longer than a call of the emulator."""
+    return boto3.client(service)
+
+
+@cache
 def template() -> dict[str, Any]:
     """Return `template.yaml`, its short intrinsics in long form."""
     loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506 - a SafeLoader with CloudFormation's tags
@@ -65,7 +71,7 @@ def create_tables(client: "DynamoDBClient", names: Mapping[str, str] | None = No
 def create_stack_resources() -> dict[str, str]:
     """Create tables, queues, buckets, keys and buses with default clients; return the functions' environment, all of them merged."""
     references = {name: str(p["Default"]) for name, p in template().get("Parameters", {}).items() if "Default" in p}
-    references |= {"AWS::StackName": "tenantmail"} | create_tables(boto3.client("dynamodb"))
+    references |= {"AWS::StackName": "tenantmail"} | create_tables(_client("dynamodb"))
     references |= {name: name for name in _event_sources()}
     attributes: dict[str, str] = {}
     for kind, create in CREATORS.items():
@@ -81,14 +87,14 @@ def _event_sources() -> Iterator[str]:
 
 
 def _create_queue(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
-    sqs = boto3.client("sqs")
+    sqs = _client("sqs")
     attributes: Any = {name: str(properties[name]) for name in QUEUE_ATTRIBUTES if name in properties}
     url = sqs.create_queue(QueueName=logical_id, Attributes=attributes)["QueueUrl"]
     return url, sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
 
 def _create_bucket(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
-    s3, name = boto3.client("s3"), logical_id.lower()
+    s3, name = _client("s3"), logical_id.lower()
     region: Any = s3.meta.region_name
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"])
@@ -97,17 +103,22 @@ def _create_bucket(logical_id: str, properties: Mapping[str, Any]) -> tuple[str,
 
 def _create_key(logical_id: str, properties: Mapping[str, Any]) -> tuple[str, str]:
     kind: Any = {name: properties[name] for name in ("KeySpec", "KeyUsage") if name in properties}
-    metadata = boto3.client("kms").create_key(Description=logical_id, **kind)["KeyMetadata"]
+    metadata = _client("kms").create_key(Description=logical_id, **kind)["KeyMetadata"]
     return metadata["KeyId"], metadata["Arn"]
 
 
 def _create_bus(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
-    return logical_id, boto3.client("events").create_event_bus(Name=logical_id)["EventBusArn"]
+    return logical_id, _client("events").create_event_bus(Name=logical_id)["EventBusArn"]
+
+
+@cache
+def _account() -> str:
+    return str(_client("sts").get_caller_identity()["Account"])
 
 
 def _name_role(logical_id: str, _: Mapping[str, Any]) -> tuple[str, str]:
     """Return a role's ARN; no role is assumed here."""
-    return logical_id, f"arn:aws:iam::{boto3.client('sts').get_caller_identity()['Account']}:role/{logical_id}"
+    return logical_id, f"arn:aws:iam::{_account()}:role/{logical_id}"
 
 
 CREATORS = {
