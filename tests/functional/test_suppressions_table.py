@@ -38,6 +38,7 @@ WHOLE = Entry(
         spelling="Jo+X@xn--bcher-kva.example",
     ),
     told=Suppression(reason=Reason.SOFT_BOUNCES, at=NOON, request_id="r0"),
+    outlasted=(Suppression(reason=Reason.MANUAL, at=NOON, expires_at=NOON + MINUTE, by="ann", why="asked"),),
     soft_bounces={"r1": NOON, "r:2.x": NOON + MINUTE},
     delivered_at=NOON - MINUTE,
     lifted=Lifting(NOON - 2 * MINUTE, None, "mailbox is back"),

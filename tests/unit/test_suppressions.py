@@ -236,6 +236,46 @@ def test_a_late_delivery_leaves_what_else_suppresses() -> None:
     assert after(*softs(SOFT_BOUNCES), hard(at=NOON), delivery(NOON + DAY)).in_force(NOON + DAY) is not None
 
 
+WORD = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller", why="asked by phone")
+ENDING = hard(at=NOON, subtype="Suppressed")  # for 14 days
+UNTIL = replace(WORD, at=NOON, expires_at=NOON + 30 * DAY)
+
+
+@pytest.mark.parametrize("first", [0, 3, SOFT_BOUNCES])
+def test_what_ends_stands_again_once_a_late_delivery_takes_back_what_outlasted_it(first: int) -> None:
+    """Whenever it came: before the soft bounces, among them or after."""
+    before, later, late = softs(SOFT_BOUNCES)[:first], softs(SOFT_BOUNCES)[first:], delivery(NOON + 2.5 * DAY)
+    by_ses = after(*before, ENDING, *later, late)
+    assert by_ses.suppression == after(ENDING).suppression
+    said = suppress_manually(after(*before), UNTIL, NOON)
+    assert after(*later, entry=said).suppression == after(*softs(SOFT_BOUNCES)).suppression
+    assert after(*later, late, entry=said).suppression == UNTIL
+    both = after(*later, late, entry=suppress_manually(after(*before, ENDING), UNTIL, NOON))
+    assert (both.suppression, both.told, both.outlasted) == (UNTIL, after(ENDING).suppression, ())
+
+
+def test_beneath_soft_bounces_a_later_word_replaces_an_earlier_one() -> None:
+    """As it does without them."""
+    shorter = replace(UNTIL, expires_at=NOON + DAY)
+    entry = suppress_manually(suppress_manually(after(*softs(SOFT_BOUNCES)), UNTIL, NOON), shorter, NOON)
+    assert entry.outlasted == (shorter,)
+    assert after(delivery(NOON + 2.5 * DAY), entry=entry).suppression == shorter
+
+
+def test_lifting_takes_away_what_stands_beneath_too() -> None:
+    """Nothing of it stands again later."""
+    entry = suppress_manually(after(*softs(SOFT_BOUNCES), ENDING), UNTIL, NOON)
+    assert len(entry.outlasted) == 2
+    lifted = lift(entry, Lifting(NOON + 9 * DAY, None, None))
+    assert (lifted.suppression, lifted.outlasted) == (None, ())
+
+
+def test_what_is_stronger_than_soft_bounces_leaves_nothing_beneath() -> None:
+    """It has no end, and cannot be taken back."""
+    entry = after(hard(at=NOON), entry=suppress_manually(after(*softs(SOFT_BOUNCES)), UNTIL, NOON))
+    assert (entry.suppression and entry.suppression.reason, entry.outlasted) == (Reason.HARD_BOUNCE, ())
+
+
 @given(st.permutations(softs(SOFT_BOUNCES + 2)))
 def test_soft_bounces_count_by_their_own_times(shuffled: list[Report]) -> None:
     """Whatever order they are processed in, the fifth suppresses."""
@@ -317,8 +357,6 @@ def test_what_has_expired_is_replaced() -> None:
 
 
 # ── a caller's word ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-WORD = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller", why="asked by phone")
 
 
 def test_a_word_suppresses_and_a_later_one_replaces_it_even_by_a_shorter_time() -> None:

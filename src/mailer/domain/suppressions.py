@@ -206,6 +206,9 @@ class Entry:
     """The strongest; a caller's word only where that lasts at least as long as all that SES told."""
     told: Suppression | None = None
     """What SES told, where a caller's word stands above it: another word replaces that one alone."""
+    outlasted: tuple[Suppression, ...] = ()
+    """What has an end, where soft bounces suppress for ever: it stands again if a late delivery takes that back. At most one caller's word, and
+    one that SES told."""
     soft_bounces: Mapping[str, datetime] = field(default_factory=dict)
     """Requests that bounced softly since the last delivery, and when; SOFT_BOUNCES of them suppress, and are kept then."""
     delivered_at: datetime | None = None
@@ -271,12 +274,33 @@ def _counted(entry: Entry, report: Report) -> Entry:
 
 def _recounted(entry: Entry, soft_bounces: Mapping[str, datetime]) -> Entry:
     """Replace the soft bounces, and what followed from those before."""
-    if entry.told_by_ses is not None and entry.told_by_ses == _of_soft_bounces(entry.soft_bounces):
+    outlasted: Sequence[Suppression] = ()
+    if _is_of_soft_bounces(entry):
         word = entry.suppression if entry.suppression and entry.suppression.reason is Reason.MANUAL else None
-        entry = replace(entry, suppression=word, told=None)
+        outlasted, entry = entry.outlasted, replace(entry, suppression=word, told=None, outlasted=())
     entry = replace(entry, soft_bounces=soft_bounces)
+    for one in outlasted:
+        entry = suppress_manually(entry, one, one.at) if one.reason is Reason.MANUAL else _suppressed(entry, one)
     enough = _of_soft_bounces(soft_bounces)
     return _suppressed(entry, enough) if enough else entry
+
+
+def _is_of_soft_bounces(entry: Entry) -> bool:
+    """Whether the strongest that SES told follows from soft bounces, and may be taken back with them."""
+    return entry.told_by_ses is not None and entry.told_by_ses == _of_soft_bounces(entry.soft_bounces)
+
+
+def _with_outlasted(entry: Entry, *suppressions: Suppression | None) -> Entry:
+    """Keep what has an end beneath a suppression by soft bounces: the latest word of a caller, and the strongest that SES told."""
+    word = next((one for one in entry.outlasted if one.reason is Reason.MANUAL), None)
+    told = next((one for one in entry.outlasted if one.reason is not Reason.MANUAL), None)
+    for one in suppressions:
+        if one is not None and one.reason is Reason.MANUAL:
+            word = one
+        elif one is not None and (told is None or _strength(one) > _strength(told)):
+            told = one
+    outlasted = tuple(one for one in (word, told) if one is not None)
+    return entry if outlasted == entry.outlasted else replace(entry, outlasted=outlasted)
 
 
 def _of_soft_bounces(soft_bounces: Mapping[str, datetime]) -> Suppression | None:
@@ -306,12 +330,15 @@ def _suppression(verdict: Verdict, report: Report) -> Suppression:
 
 def _suppressed(entry: Entry, suppression: Suppression) -> Entry:
     """Add what SES told to what stands."""
-    told, word = entry.told_by_ses, entry.suppression
+    told, stands = entry.told_by_ses, entry.suppression
+    word = stands if stands is not None and stands.reason is Reason.MANUAL else None
     if told is not None and _strength(suppression) <= _strength(told):
-        return entry
-    if word is not None and word.reason is Reason.MANUAL and _strength(word) > _strength(suppression):
-        return replace(entry, told=suppression)
-    return replace(entry, suppression=suppression, told=None)
+        return _with_outlasted(entry, suppression) if _is_of_soft_bounces(entry) and suppression.expires_at else entry
+    if word is not None and _strength(word) > _strength(suppression):
+        entry = replace(entry, told=suppression)
+        return _with_outlasted(entry, told) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
+    entry = replace(entry, suppression=suppression, told=None)
+    return _with_outlasted(entry, word, told) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
 
 
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -336,7 +363,9 @@ def suppress_manually(entry: Entry, suppression: Suppression, now: datetime) -> 
     told = entry.told_by_ses
     if told is None or not told.is_in_force(now) or _strength(suppression) > _strength(told):
         return replace(entry, suppression=suppression, told=told)
-    return entry if entry.suppression is told else replace(entry, suppression=told, told=None)
+    if entry.suppression is not told:
+        entry = replace(entry, suppression=told, told=None)
+    return _with_outlasted(entry, suppression) if _is_of_soft_bounces(entry) else entry
 
 
 def lift(entry: Entry, lifting: Lifting) -> Entry:
@@ -347,4 +376,5 @@ def lift(entry: Entry, lifting: Lifting) -> Entry:
     later = [one for one in (entry.suppression, entry.told) if one is not None and one.at > lifting.at]
     stands, told = [*later, None, None][:2]
     soft = {request_id: at for request_id, at in entry.soft_bounces.items() if at > lifting.at}
-    return _recounted(replace(entry, suppression=stands, told=told, delivered_at=None, lifted=lifting), soft)
+    outlasted = tuple(one for one in entry.outlasted if one.at > lifting.at)
+    return _recounted(replace(entry, suppression=stands, told=told, outlasted=outlasted, delivered_at=None, lifted=lifting), soft)
