@@ -207,8 +207,8 @@ class Entry:
     told: Suppression | None = None
     """What SES told, where a caller's word stands above it: another word replaces that one alone."""
     outlasted: tuple[Suppression, ...] = ()
-    """What has an end, where soft bounces suppress for ever: it stands again if a late delivery takes that back. At most one caller's word, and
-    one that SES told."""
+    """What has an end, where soft bounces suppress for ever: it stands again if a late delivery takes that back. One word of a caller at
+    most, and one that SES told."""
     soft_bounces: Mapping[str, datetime] = field(default_factory=dict)
     """Requests that bounced softly since the last delivery, and when; SOFT_BOUNCES of them suppress, and are kept then."""
     delivered_at: datetime | None = None
