@@ -212,7 +212,7 @@ def test_an_unknown_is_resolved(operator: Operator, aws: LocalAws, tenant: Tenan
     operator.send(tenant, f"jo@{tenant.tenant_id}.test", request_id="lost-1")
     operator.see_status("unknown")
     operator.open("/find?q=lost-1")
-    operator.page.get_by_label("It was sent").check()
+    operator.page.get_by_role("radio", name="It was sent").check()
     operator.page.get_by_label("Why").fill("found in the SES events")
     operator.press("Resolve")
     operator.see("The request counts as sent.")
