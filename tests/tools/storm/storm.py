@@ -278,17 +278,11 @@ class Storm:
     # -- judging ---------------------------------------------------------------------------------------------------------
 
     def _records(self) -> dict[str, Delivery]:
-        pages = self._aws.client("dynamodb").get_paginator("query")
+        pages = self._aws.client("dynamodb").get_paginator("scan")
         return {
             record.request_id: record
-            for tenant_id in self._tenants
-            for page in pages.paginate(
-                TableName=self._aws.stack.outputs["MessagesTableName"],
-                ConsistentRead=True,
-                KeyConditionExpression="tenantId = :tenant",
-                ExpressionAttributeValues={":tenant": {"S": tenant_id}},
-            )
-            for record in map(from_item, page["Items"])
+            for page in pages.paginate(TableName=self._aws.stack.outputs["MessagesTableName"], ConsistentRead=True)
+            for record in map(from_item, (item for item in page["Items"] if item.get("tenantId", {}).get("S") in self._tenants))
         }
 
     def _report(self, pool: WorkerPool, schedule: FaultSchedule, seconds: dict[str, float]) -> Report:
