@@ -231,6 +231,10 @@ def _feedback(platform: Platform) -> PolicyDocument:
 
 
 def _parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
+    return {**_role_parameters(config), **_feedback_parameters()}
+
+
+def _role_parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
     narrower = f" For the config that is stored: {','.join(_resources(config))}" if config else ""
     return {
         "CreateRole": {
@@ -267,6 +271,11 @@ def _parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, Any]]:
             "AllowedValues": ["true", "false"],
             "Description": "Whether the role may also take addresses off this account's suppression list, when they are lifted on ours.",
         },
+    }
+
+
+def _feedback_parameters() -> Mapping[str, Mapping[str, Any]]:
+    return {
         "Feedback": {
             "Type": "String",
             "Default": "all",
