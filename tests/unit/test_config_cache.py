@@ -363,6 +363,15 @@ def test_a_table_that_fails_is_left_alone_for_a_moment(stack: Stack) -> None:
     assert shared.find("session", b"acme") is not None
 
 
+def test_a_table_that_takes_nothing_is_left_alone_too(stack: Stack) -> None:
+    """A write that failed tells as much as a read."""
+    shared = SharedCache(stack.table, stack.keys(), stack.clock, stack.report)
+    stack.table.fails = True
+    shared.keep("session", b"acme", b"x", NOON + SHARED_FOR)
+    assert shared.find("session", b"acme") is None
+    assert (stack.table.reads, len(stack.reported)) == (0, 1)
+
+
 def test_a_config_is_in_memory_for_two_hours(stack: Stack) -> None:
     """An access key that was replaced or erased is not there for the rest of a sandbox's life."""
     row, sandbox = stack.row(tenants.access_key()), stack.warm()

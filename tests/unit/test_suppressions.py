@@ -254,6 +254,13 @@ def test_what_ends_stands_again_once_a_late_delivery_takes_back_what_outlasted_i
     assert (both.suppression, both.told, both.outlasted) == (UNTIL, after(ENDING).suppression, ())
 
 
+def test_what_ends_stands_again_beneath_a_word_that_does_not_end() -> None:
+    """Soft bounces had outlasted it there too."""
+    said = suppress_manually(after(ENDING), WORD, NOON)
+    entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 2.5 * DAY), entry=said)
+    assert (entry.suppression, entry.told) == (WORD, after(ENDING).suppression)
+
+
 def test_beneath_soft_bounces_a_later_word_replaces_an_earlier_one() -> None:
     """As it does without them."""
     shorter = replace(UNTIL, expires_at=NOON + DAY)
