@@ -586,7 +586,7 @@ class SweepLeases(Protocol):
         """
         ...
 
-    def give_back(self, shard: int, owner: str) -> None:
+    def release(self, shard: int, owner: str) -> None:
         """Let the next run have a shard at once, unless another has it already.
 
         Raises:

@@ -42,11 +42,11 @@ def leases(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> SweepLease
 
 
 def test_a_shard_is_one_run_s_at_a_time(leases: SweepLeases) -> None:
-    """Until it is given back, or the run's time is over; each shard by itself."""
+    """Until it is released, or the run's time is over; each shard by itself."""
     assert leases.take(3, "one", NOON, NOON + RUN)
     assert not leases.take(3, "two", NOON + RUN - timedelta(milliseconds=1), NOON + 2 * RUN)
     assert leases.take(4, "two", NOON, NOON + RUN)
-    leases.give_back(3, "one")
+    leases.release(3, "one")
     assert leases.take(3, "two", NOON, NOON + RUN)
     assert leases.take(3, "three", NOON + RUN, NOON + 2 * RUN)
 
@@ -57,10 +57,10 @@ def test_who_has_a_shard_may_take_it_again(leases: SweepLeases) -> None:
     assert leases.take(3, "one", NOON, NOON + RUN)
 
 
-def test_only_who_has_a_shard_gives_it_back(leases: SweepLeases) -> None:
+def test_only_the_owner_of_a_lease_releases_it(leases: SweepLeases) -> None:
     """A run that is late must not end the next one's lease."""
     leases.take(3, "one", NOON, NOON + RUN)
-    leases.give_back(3, "late")
+    leases.release(3, "late")
     assert not leases.take(3, "two", NOON, NOON + RUN)
 
 

@@ -81,7 +81,7 @@ def test_what_fits_is_held_side_by_side(threads: Threads) -> None:
 
 
 def test_what_does_not_fit_waits(threads: Threads) -> None:
-    """It goes on when enough was given back."""
+    """It continues when enough was released."""
     a = threads.enter("a", 6)
     b = threads.enter("b", 5, waits=True)
     assert threads.entered == ["a"]

@@ -239,7 +239,7 @@ def left_by_the_model(record: Record | None, *, faults: bool = True) -> Mapping[
         if not state.pending and (faults or MESSAGE not in state.queue):
             rests.setdefault(_at_rest(state), way)
         for pending in state.pending if faults else ():  # it is handed out again where nothing is safe, as after a death
-            rests.setdefault(_at_rest(redelivered(without_write(state, pending), pending.queue_message)), f"{way} → is given back")
+            rests.setdefault(_at_rest(redelivered(without_write(state, pending), pending.queue_message)), f"{way} → is redelivered")
         todo += [(setup, after, f"{way} → {name}") for name, after, kind in _next(setup, state) if faults or kind is not MoveKind.FAULT]
     return rests
 

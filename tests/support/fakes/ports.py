@@ -296,7 +296,7 @@ class FakeSweepLeases:
         self.ever.append(shard)
         return True
 
-    def give_back(self, shard: int, owner: str) -> None:
+    def release(self, shard: int, owner: str) -> None:
         if self.broken:
             raise DependencyError("DynamoDB", "UpdateItem")
         if self.taken.get(shard, ("", NOON))[0] == owner:

@@ -79,7 +79,7 @@ class LostLeases:
     def take(self, shard: int, owner: str, now: datetime, until: datetime) -> bool:  # noqa: ARG002 - as the port has it
         return True
 
-    def give_back(self, shard: int, owner: str) -> None:
+    def release(self, shard: int, owner: str) -> None:
         """Nothing was taken."""
 
 

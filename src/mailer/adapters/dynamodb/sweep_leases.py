@@ -50,7 +50,7 @@ class DynamoSweepLeases:
             return False
         return True
 
-    def give_back(self, shard: int, owner: str) -> None:
+    def release(self, shard: int, owner: str) -> None:
         """End a lease that is still ours."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException), dependency_errors("DynamoDB", "UpdateItem"):
             self._client.update_item(

@@ -26,7 +26,7 @@ class ByteBudget:
         try:
             yield held
         finally:
-            self.give_back(held.weight)
+            self.release(held.weight)
 
     def _take(self, held: "Held") -> None:
         with self._changed:
@@ -36,7 +36,7 @@ class ByteBudget:
             self._left -= held.weight
             self._changed.notify_all()
 
-    def give_back(self, weight: int) -> None:
+    def release(self, weight: int) -> None:
         """Return bytes, and wake the threads that wait for them."""
         with self._changed:
             self._left += weight
@@ -55,5 +55,5 @@ class Held:
     def shrink(self, weight: int) -> None:
         """Return the bytes that are not needed."""
         if weight < self.weight:
-            self._budget.give_back(self.weight - weight)
+            self._budget.release(self.weight - weight)
             self.weight = weight

@@ -50,14 +50,14 @@ def _begin(part: SweepPart, deps: SweepDependencies) -> bool:
 
 @contextmanager
 def leased(shards: Collection[int], deps: SweepDependencies, ends_at: datetime) -> Iterator[Sequence[int]]:
-    """Take shards for a run, and give them back; yields those that no other run has."""
+    """Take shards for a run, and release them at its end; yield those that no other run has."""
     owner = deps.new_owner()
     taken = deps.workers.map(lambda shard: _take(shard, owner, deps, ends_at), shards)
     own = [shard for shard, is_taken in zip(shards, taken, strict=True) if is_taken]
     try:
         yield own
     finally:
-        list(deps.workers.map(lambda shard: _give_back(shard, owner, deps), own))
+        list(deps.workers.map(lambda shard: _release_lease(shard, owner, deps), own))
 
 
 def _take(shard: int, owner: str, deps: SweepDependencies, until: datetime) -> bool:
@@ -68,6 +68,6 @@ def _take(shard: int, owner: str, deps: SweepDependencies, until: datetime) -> b
         return False
 
 
-def _give_back(shard: int, owner: str, deps: SweepDependencies) -> None:
+def _release_lease(shard: int, owner: str, deps: SweepDependencies) -> None:
     with suppress(DependencyError):  # it ends by itself
-        deps.leases.give_back(shard, owner)
+        deps.leases.release(shard, owner)
