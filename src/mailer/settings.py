@@ -43,7 +43,7 @@ class Settings:
     send_threads: int
     """How many messages one invocation sends concurrently; also the size of its connection pools."""
     send_bytes: int
-    """Bytes of raw messages that one invocation may have in memory at once, derived from the function's memory: see `_bytes_under_way`."""
+    """Bytes of raw messages that one invocation may hold in memory, derived from the function's memory: see `_bytes_in_progress`."""
     cache_sizes: "CacheSizes"
     send_concurrency: int
     """How many SendFunctions may run at once: they share what may be sent without a booking in the pacing table."""
@@ -84,7 +84,7 @@ class Settings:
             producer_tenants_parameter=env.get("PRODUCER_TENANTS_PARAMETER", ""),
             send_timeout_seconds=int(env.get("SEND_TIMEOUT_SECONDS", "60")),
             send_threads=int(env.get("SEND_THREADS", "32")),
-            send_bytes=_bytes_under_way(memory := int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),
+            send_bytes=_bytes_in_progress(memory := int(env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"))),
             cache_sizes=CacheSizes.of(memory),
             send_concurrency=int(env.get("SEND_CONCURRENCY", "10")),
             own_function=f"{env.get('AWS_LAMBDA_FUNCTION_NAME', '')}:{ALIAS}",
@@ -98,13 +98,13 @@ class Settings:
 _MIB = 1024 * 1024
 
 _TAKEN = 320
-"""MiB that messages in flight cannot use: 130 for the interpreter and its libraries, 100 for the bodies of a batch, and slack."""
+"""MiB that messages in progress cannot use: 130 for the interpreter and its libraries, 100 for the bodies of a batch, and slack."""
 
 _COPIES = 4
-"""Memory of a message in flight, as a multiple of its raw size: its files, itself, and the request to SES in base64."""
+"""Memory of a message in progress, as a multiple of its raw size: its files, itself, and the request to SES in base64."""
 
 
-def _bytes_under_way(memory: int) -> int:
+def _bytes_in_progress(memory: int) -> int:
     """Return how many bytes of raw messages fit into a function of so many MiB; at least enough for one message."""
     return max(memory - _TAKEN - _cached(memory), _TAKEN // 8) * _MIB // _COPIES
 

@@ -33,7 +33,7 @@ def test_every_rule_has_a_change() -> None:
     assert CHANGES.keys() == RULES.keys()
 
 
-def test_nothing_takes_over_a_request_under_way() -> None:
+def test_nothing_takes_over_a_request_in_progress() -> None:
     """Safety needs no clock: from `sending` only its own worker, proof of acceptance and `unknown` lead on."""
     away = {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is not None}
     assert away == {"accept", "confirm", "defer_attempt", "fail_rejected", "mark_unknown", "time_out"}
@@ -56,7 +56,7 @@ def test_nothing_of_an_attempt_leads_on_from_a_request_that_waits(status: Status
     assert away == {"defer", "fail_unsent", "give_up", "begin", "accept", "confirm", "cancel", "annotate", "reschedule"}
 
 
-def test_who_moves_waiting_mail_does_not_touch_what_is_under_way() -> None:
+def test_changes_of_waiting_requests_do_not_touch_a_request_in_progress() -> None:
     """The sweeper has to look at it when its deadline has passed."""
     assert {name for name, rule in RULES.items() if Status.SENDING in rule.sources and rule.target is None} == {"annotate"}
 

@@ -14,7 +14,7 @@ from mailer.ports import QueueMessage
 from mailer.services.api.messages import SubmittedRequest, prepare_request
 from mailer.services.sending.jobs import Received
 from support.fakes.ports import NOON
-from support.fakes.sending import THROTTLED, Bench, a_body, a_queue_message, a_record, under_way
+from support.fakes.sending import THROTTLED, Bench, a_body, a_queue_message, a_record, attempted
 
 KEY = "parked/acme/r1/1.json"
 IDS = '{"tenantId": "acme", "requestId": "r1"}'
@@ -190,7 +190,7 @@ def test_a_maybe_sent_request_whose_body_is_gone_is_unknown() -> None:
 @pytest.mark.parametrize("status", [Status.SENT, Status.CANCELLED, Status.SENDING, Status.UNKNOWN])
 def test_a_late_pointer_to_a_deleted_body_changes_nothing(status: Status) -> None:
     """A worker has taken the request on, or it has ended."""
-    bench = Bench(under_way(status))
+    bench = Bench(attempted(status))
     assert bench.receive(pointer()) == []
     assert (bench.record().status, bench.queue.dead_letters) == (status, [])
 

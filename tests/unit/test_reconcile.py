@@ -13,7 +13,7 @@ from mailer.domain.message import SCHEMA
 from mailer.services.requests.ending import WORKER_LOST
 from mailer.services.sending.jobs import Received
 from support.fakes.ports import NOON
-from support.fakes.sending import SEND_TIMEOUT, Bench, a_body, a_queue_message, a_record, under_way
+from support.fakes.sending import SEND_TIMEOUT, Bench, a_body, a_queue_message, a_record, attempted
 
 SECOND = timedelta(seconds=1)
 KEY = "parked/acme/r1/1.json"
@@ -24,13 +24,13 @@ RESEND = a_body(onUnknown="resend")
 
 def resendable(**fields: Any) -> Delivery:
     """Make an unknown that its caller wants sent again."""
-    return under_way(Status.UNKNOWN, body=RESEND, on_unknown="resend", **fields)
+    return attempted(Status.UNKNOWN, body=RESEND, on_unknown="resend", **fields)
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED])
 def test_a_message_of_an_ended_request_is_done(status: Status) -> None:
     """It is acknowledged, and the body that may wait in the bucket is deleted."""
-    bench = Bench(under_way(status, parked=KEY))
+    bench = Bench(attempted(status, parked=KEY))
     bench.parked.bodies[KEY] = a_body()
     assert bench.receive(a_queue_message()) == []
     assert (bench.provider.mails, bench.queue.sent, bench.queue.dead_letters, bench.parked.bodies) == ([], [], [], {})
@@ -40,7 +40,7 @@ def test_a_message_of_an_ended_request_is_done(status: Status) -> None:
 @pytest.mark.parametrize("status", list(Status))
 def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> None:
     """Whatever became of the first request, it is untouched."""
-    first = under_way(status, body=RESEND)
+    first = attempted(status, body=RESEND)
     bench = Bench(first)
     assert bench.receive(a_queue_message()) == []
     assert [(dead_letters.reason, dead_letters.queue_message.body) for dead_letters in bench.queue.dead_letters] == [
@@ -98,7 +98,7 @@ def test_a_stale_message_that_expires_does_not_end_a_request_with_a_newer_one(st
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED, Status.SENDING, Status.UNKNOWN])
 def test_a_stale_message_is_acknowledged(status: Status) -> None:
     """A newer one is on its way: a receipt that was lost must not breed messages."""
-    bench = Bench(under_way(status, generation=2))
+    bench = Bench(attempted(status, generation=2))
     assert bench.receive(a_queue_message(generation=1)) == []
     assert (bench.queue.sent, bench.provider.mails, bench.record().status) == ([], [], status)
 
@@ -149,7 +149,7 @@ def test_of_many_messages_one_stands_for_what_was_lost() -> None:
 NOT_LOST = {
     "not overdue": (overdue(), OVERDUE_AFTER - SECOND),
     "left to an operator": (overdue(due_at=None), timedelta(hours=5)),
-    "under way": (under_way(generation=4, due_at=NOON), OVERDUE_AFTER),
+    "in progress": (attempted(generation=4, due_at=NOON), OVERDUE_AFTER),
     "resent by an operator": (overdue(status=Status.QUEUED, due_at=None), timedelta(hours=5)),
 }
 
@@ -246,13 +246,13 @@ def test_a_body_that_its_record_does_not_hear_of_is_the_bucket_s_to_delete() -> 
     assert ([step for step, *_ in bench.events("failed")], bench.queue.sent) == (["remember"], [])
 
 
-def test_a_body_that_was_parked_beside_a_worker_under_way_goes_with_its_request() -> None:
+def test_a_body_that_was_parked_during_an_attempt_is_deleted_with_its_request() -> None:
     """The message that looks again finds the request sent, and knows of the body that its record never heard of."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
 
     def begin(change: Change) -> None:
         if change.rule.name == "defer":
-            bench.messages.records["acme", "r1"] = under_way(body=a_body(sendAt=TOMORROW))
+            bench.messages.records["acme", "r1"] = attempted(body=a_body(sendAt=TOMORROW))
 
     bench.messages.before = begin
     bench.receive(a_queue_message(sendAt=TOMORROW))
@@ -280,9 +280,9 @@ def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
     assert bench.record() == other
 
 
-def test_a_message_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> None:
+def test_a_message_of_a_request_in_progress_is_requeued_to_its_deadline() -> None:
     """Nothing takes over `sending`."""
-    bench = Bench(under_way())
+    bench = Bench(attempted())
     bench.receive(a_queue_message())
     queue_message, delay = bench.take()
     assert (queue_message.generation, delay, bench.record().generation, bench.record().status) == (1, DEADLINE - NOON, 1, Status.SENDING)
@@ -290,7 +290,7 @@ def test_a_message_meets_a_worker_under_way_and_comes_back_at_its_deadline() -> 
 
 def test_at_its_deadline_a_worker_is_still_waited_for() -> None:
     """Only past it is it given up."""
-    bench = Bench(under_way())
+    bench = Bench(attempted())
     bench.clock.time = DEADLINE
     bench.receive(a_queue_message())
     assert bench.record().status is Status.SENDING
@@ -298,7 +298,7 @@ def test_at_its_deadline_a_worker_is_still_waited_for() -> None:
 
 def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
     """The message in hand keeps the body for an operator."""
-    bench = Bench(under_way())
+    bench = Bench(attempted())
     bench.clock.time = DEADLINE + SECOND
     bench.receive(a_queue_message())
     record = bench.record()
@@ -309,7 +309,7 @@ def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
 
 def test_a_result_that_comes_just_before_the_unknown_counts() -> None:
     """The write of `unknown` is refused, and the message does what the new state asks."""
-    bench = Bench(under_way())
+    bench = Bench(attempted())
     bench.clock.time = DEADLINE + SECOND
 
     def finish(change: Change) -> None:
@@ -323,14 +323,14 @@ def test_a_result_that_comes_just_before_the_unknown_counts() -> None:
 
 def test_a_held_unknown_keeps_the_body_that_it_has() -> None:
     """One object for one request."""
-    bench = Bench(under_way(Status.UNKNOWN, parked=KEY))
+    bench = Bench(attempted(Status.UNKNOWN, parked=KEY))
     bench.receive(a_queue_message())
     assert (bench.record().parked, bench.parked.bodies, bench.queue.sent) == (KEY, {}, [])
 
 
 def test_a_body_that_cannot_be_kept_keeps_its_message() -> None:
     """Without it an operator could not send the request again."""
-    bench = Bench(under_way(Status.UNKNOWN))
+    bench = Bench(attempted(Status.UNKNOWN))
     bench.parked.broken = True
     bench.receive(a_queue_message())
     assert bench.take()[0].generation == 1
@@ -338,7 +338,7 @@ def test_a_body_that_cannot_be_kept_keeps_its_message() -> None:
 
 def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
     """The proof of acceptance came while it was being parked."""
-    bench = Bench(under_way(Status.UNKNOWN))
+    bench = Bench(attempted(Status.UNKNOWN))
 
     def finish(change: Change) -> None:
         if change.rule.name == "annotate":
@@ -351,7 +351,7 @@ def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
 
 def test_a_newer_message_does_not_make_the_kept_body_unknown() -> None:
     """The record learns of it whatever its generation is by then."""
-    bench = Bench(under_way(Status.UNKNOWN))
+    bench = Bench(attempted(Status.UNKNOWN))
 
     def overtake(change: Change) -> None:
         if change.rule.name == "annotate" and bench.record().generation == 0:
@@ -364,7 +364,7 @@ def test_a_newer_message_does_not_make_the_kept_body_unknown() -> None:
 
 def test_a_message_that_held_too_early_goes_on_with_what_it_finds() -> None:
     """Proof came while it kept the body: the request waits again, and this message is the one that brings it back."""
-    bench = Bench(under_way(Status.UNKNOWN))
+    bench = Bench(attempted(Status.UNKNOWN))
 
     def prove(change: Change) -> None:
         if change.rule.name == "annotate" and bench.record().status is Status.UNKNOWN:
@@ -395,7 +395,7 @@ def test_an_unknown_is_resent_once_its_worker_is_dead() -> None:
 def test_an_unknown_that_expires_before_its_resend_has_ended(expires_at: datetime, now: datetime, parked: str | None) -> None:
     """It is known at once that nothing is sent again: the record says so, and an operator has the body."""
     asked = {"onUnknown": "resend", "expiresAt": expires_at.isoformat()}
-    bench = Bench(under_way(Status.UNKNOWN, body=a_body(**asked), on_unknown="resend", expires_at=expires_at, parked=parked))
+    bench = Bench(attempted(Status.UNKNOWN, body=a_body(**asked), on_unknown="resend", expires_at=expires_at, parked=parked))
     bench.clock.time = now
     bench.receive(a_queue_message(**asked))
     record = bench.record()
@@ -469,7 +469,7 @@ def test_a_message_is_never_delayed_longer_than_the_queue_can() -> None:
 
 def test_a_generation_that_cannot_be_written_costs_at_most_a_second_message() -> None:
     """The message is safe; that is what counts."""
-    bench = Bench(under_way())
+    bench = Bench(attempted())
 
     def lost(change: Change) -> None:
         if change.rule.name == "annotate":
@@ -482,14 +482,14 @@ def test_a_generation_that_cannot_be_written_costs_at_most_a_second_message() ->
 
 def test_a_message_that_cannot_be_made_gives_the_receipt_back() -> None:
     """SQS hands it out again."""
-    bench = Bench(under_way())
+    bench = Bench(attempted())
     bench.queue.broken = True
     assert bench.receive(Received("r", a_queue_message(), 1)) == ["r"]
 
 
 def test_the_clock_of_one_worker_cannot_make_two_mails() -> None:
     """A clock that runs ahead makes an `unknown` too early; the proof of acceptance still wins, and nothing is sent twice."""
-    bench = Bench(under_way())
+    bench = Bench(attempted())
     bench.clock.time = NOON + timedelta(hours=5)
     bench.receive(a_queue_message())
     assert bench.record().status is Status.UNKNOWN

@@ -25,7 +25,7 @@ from support.fakes.sending import (
     a_body,
     a_queue_message,
     a_record,
-    under_way,
+    attempted,
 )
 
 MINUTE = timedelta(minutes=1)
@@ -310,7 +310,7 @@ def test_a_message_whose_request_was_begun_while_its_body_was_parked_comes_back(
 
     def begun(change: Change) -> None:
         if change.rule.name == "defer":
-            bench.messages.records["acme", "r1"] = under_way(body=a_body(sendAt=tomorrow))
+            bench.messages.records["acme", "r1"] = attempted(body=a_body(sendAt=tomorrow))
 
     bench.messages.before = begun
     bench.receive(a_queue_message(sendAt=tomorrow))

@@ -13,7 +13,7 @@ from mailer.domain.delivery import Status
 from mailer.domain.suppressions import Entry, Reason, Suppression
 from mailer.services.sending.suppressed import AT_ONCE
 from support.fakes.ports import NOON, a_provider
-from support.fakes.sending import THROTTLED, VANISHED, Bench, a_queue_message, under_way
+from support.fakes.sending import THROTTLED, VANISHED, Bench, a_queue_message, attempted
 from support.fakes.suppressions import FakeSuppressionsTable, an_entry
 
 MINUTE = timedelta(minutes=1)
@@ -221,7 +221,7 @@ def test_a_redelivered_message_of_what_was_sent_changes_nothing() -> None:
 
 def test_a_resend_of_what_may_have_been_sent_ends_as_unknown_where_all_are_suppressed_by_then() -> None:
     """It cannot fail: the first attempt may have been accepted."""
-    resent = under_way(Status.QUEUED, on_unknown="resend", maybe_sent=True)
+    resent = attempted(Status.QUEUED, on_unknown="resend", maybe_sent=True)
     bench = a_bench(JO)
     bench.messages.records["acme", "r1"] = resent
     bench.receive(a_queue_message())

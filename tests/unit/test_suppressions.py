@@ -305,7 +305,7 @@ def test_a_delivery_that_is_processed_before_any_soft_bounce_is_not_known_to_tho
     assert after(delivery(NOON + 21 * DAY), entry=counted).soft_bounces == {}
 
 
-def test_much_mail_under_way_does_not_make_an_entry_grow() -> None:
+def test_much_mail_in_flight_does_not_make_an_entry_grow() -> None:
     """What is known by then suppresses."""
     many = after(*softs(MOST_SOFT_BOUNCES + 3))
     assert len(many.soft_bounces) == MOST_SOFT_BOUNCES

@@ -14,7 +14,7 @@ from mailer.services.sending.send import CALL_SPAN
 from mailer.services.sending.suspects import DEAD_LETTER_FROM, DIED, RAISED, REQUEUE_FROM, SUSPECT_FROM, TRIAL_SPAN
 from support.crashing import STEPS, CrashingBody, Queue, WorkerCrash
 from support.fakes.ports import NOON
-from support.fakes.sending import Bench, a_body, a_queue_message, a_record, under_way
+from support.fakes.sending import Bench, a_body, a_queue_message, a_record, attempted
 
 LONG_AGO = NOON - timedelta(seconds=360)
 
@@ -120,7 +120,7 @@ def test_a_redriven_poison_message_is_tried_again_alone() -> None:
 
 def test_a_poison_message_whose_request_was_sent_is_no_dead_letter() -> None:
     """After a crash behind the send nothing is left to do."""
-    bench = Bench(under_way(Status.SENT))
+    bench = Bench(attempted(Status.SENT))
     bench.receive(culprit(bench))
     assert (bench.queue.dead_letters, bench.queue.sent) == ([], [])
 
@@ -136,7 +136,7 @@ def test_an_unknown_due_for_its_resend_may_be_a_poison_message_too() -> None:
     """Its message becomes a dead letter and is not acknowledged as if it were in progress."""
     body = a_body(onUnknown="resend")
     lost = {"deadline": LONG_AGO, "updated_at": LONG_AGO}
-    bench = Bench(under_way(Status.UNKNOWN, body=body, on_unknown="resend", **lost))
+    bench = Bench(attempted(Status.UNKNOWN, body=body, on_unknown="resend", **lost))
     bench.receive(culprit(bench, a_queue_message(onUnknown="resend")))
     assert [reason for reason, _ in reasons(bench)] == ["processing_crashed"]
     assert bench.record().status is Status.DEFERRED

@@ -14,7 +14,7 @@ from mailer.services.sending.jobs import Received
 from mailer.services.sweeping import sweep as sweeping
 from mailer.services.sweeping.sweep import LOOK_AGAIN, SweepStats, sweep
 from support.fakes.ports import NOON, a_config, a_provider
-from support.fakes.sending import Bench, FakeReleases, a_body, a_queue_message, a_record, under_way
+from support.fakes.sending import Bench, FakeReleases, a_body, a_queue_message, a_record, attempted
 
 KEY = "parked/acme/r1/1.json"
 MINUTE = timedelta(minutes=1)
@@ -57,7 +57,7 @@ def down(*rules: str) -> Any:
 
 def test_an_attempt_past_its_deadline_is_unknown() -> None:
     """Its worker did not come back."""
-    bench = Bench(under_way(sweep_at=NOON + timedelta(seconds=20)))
+    bench = Bench(attempted(sweep_at=NOON + timedelta(seconds=20)))
     bench.clock.advance(timedelta(seconds=21))
     run(bench)
     record = bench.record()
@@ -66,7 +66,7 @@ def test_an_attempt_past_its_deadline_is_unknown() -> None:
 
 def test_an_attempt_before_its_deadline_is_left_alone() -> None:
     """A sweeper whose clock runs ahead asks for it too early, and is refused."""
-    bench = Bench(under_way(sweep_at=NOON))
+    bench = Bench(attempted(sweep_at=NOON))
     run(bench)
     assert bench.record().status is Status.SENDING
 
@@ -294,7 +294,7 @@ def test_a_page_that_cannot_be_moved_is_not_asked_for_again(monkeypatch: pytest.
 def test_a_table_that_does_not_answer_leaves_the_rest_to_the_next_run(rule: str) -> None:
     """Each record by itself; the run does not fail."""
     bench = Bench(
-        under_way(request_id="r1", sweep_at=NOON, deadline=NOON - MINUTE),
+        attempted(request_id="r1", sweep_at=NOON, deadline=NOON - MINUTE),
         a_record(request_id="r2", expires_at=NOON, sweep_at=NOON),
         waiting("r3"),
     )

@@ -21,7 +21,7 @@ SUPPRESSED_BY_SES = timedelta(days=14)
 """How long an address is suppressed that is on SES's own list of all accounts: SES forgets it by then."""
 
 MOST_SOFT_BOUNCES = 4 * SOFT_BOUNCES
-"""Soft bounces that an entry keeps, the first ones: much mail may be under way to an address."""
+"""Soft bounces that an entry keeps, the first ones: much mail may be in flight to an address."""
 
 SOFT_BOUNCES_KEPT = timedelta(days=180)
 """How long soft bounces are counted after the last one: a monthly letter shows a mailbox that is full for good."""

@@ -204,7 +204,7 @@ def a_record(status: Status = Status.QUEUED, request_id: str = "r1", *, body: st
     return a_delivery(request_id, status, **{"content_hash": content_hash(request), **fields})
 
 
-def under_way(status: Status = Status.SENDING, **fields: Any) -> Delivery:
-    """Return the record of a request that a worker began to send at noon."""
+def attempted(status: Status = Status.SENDING, **fields: Any) -> Delivery:
+    """Return the record of a request with one attempt, begun at noon by another worker."""
     attempt = {"attempt": 1, "owner": "another", "deadline": NOON + timedelta(seconds=20)}
     return a_record(status, **{**attempt, **fields})
