@@ -42,17 +42,17 @@ def test_only_events_of_ses_get_onto_the_bus() -> None:
 def test_parameters_narrow_who_may_put_events() -> None:
     """To an organization, to accounts, or to both; without either, every account may."""
     statements = bus_statements()
-    assert set(statements) == {"TakesFeedbackOfAll", "HasFeedbackOrganization", "HasFeedbackAccounts"}
+    assert set(statements) == {"AcceptsFeedbackOfAllAccounts", "HasFeedbackOrganization", "HasFeedbackAccounts"}
     narrower = {
         name: {k: v for k, v in one["Condition"]["StringEquals"].items() if k != "events:source"} for name, one in statements.items()
     }
     assert narrower == {
-        "TakesFeedbackOfAll": {},
+        "AcceptsFeedbackOfAllAccounts": {},
         "HasFeedbackOrganization": {"aws:PrincipalOrgID": {"Ref": "FeedbackOrganization"}},
         "HasFeedbackAccounts": {"aws:PrincipalAccount": {"Ref": "FeedbackAccounts"}},
     }
     named = [{"Condition": "HasFeedbackOrganization"}, {"Condition": "HasFeedbackAccounts"}]
-    assert tables.template()["Conditions"]["TakesFeedbackOfAll"] == {"Fn::Not": [{"Fn::Or": named}]}
+    assert tables.template()["Conditions"]["AcceptsFeedbackOfAllAccounts"] == {"Fn::Not": [{"Fn::Or": named}]}
 
 
 @pytest.mark.parametrize(
