@@ -13,7 +13,7 @@ from mailer.domain.delivery import Status
 from mailer.handlers import providers, send
 from support.aws.api_calls import SendContext, call, event
 from support.crashing import WorkerCrash
-from support.fakes.ports import AtOnce, FakeClock
+from support.fakes.ports import FakeClock, InlineExecutor
 
 FROM, SES_REGION = "billing@acme.example", "eu-west-1"
 MESSAGES = 12
@@ -88,7 +88,7 @@ def test_of_a_batch_only_what_kills_its_worker_is_kept(aws: Mapping[str, str]) -
     clock = FakeClock(datetime.now(UTC))
     deadly = patch.multiple(wiring.attachments(), version=lambda *_: "1", fetch=Mock(side_effect=WorkerCrash))
     # In one thread, so that with the worker everything dies that it was at.
-    with deadly, patch.multiple(wiring, clock=lambda: clock, workers=AtOnce):
+    with deadly, patch.multiple(wiring, clock=lambda: clock, workers=InlineExecutor):
         wiring.send_dependencies.cache_clear()
         crashes = work(aws["SEND_QUEUE_URL"], clock)
     assert crashes <= 3

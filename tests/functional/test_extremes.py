@@ -65,7 +65,7 @@ def largest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transitions, "ERROR", ERROR)
     monkeypatch.setattr(transitions, "LOST", ERROR)
     monkeypatch.setattr(transitions, "FENCE", Fence(10**6, OWNER))
-    monkeypatch.setattr(transitions, "WORD", Resolution("resend", LONG, LONG, NOON))
+    monkeypatch.setattr(transitions, "RESOLUTION", Resolution("resend", LONG, LONG, NOON))
     parked = f"parked/{TENANT}/{REQUEST}/{'0' * 16}.json"
     monkeypatch.setattr(transitions, "DEFERRAL", replace(transitions.DEFERRAL, error=ERROR, parked=parked))
 

@@ -6,12 +6,12 @@ import pytest
 from botocore.credentials import ReadOnlyCredentials
 
 from mailer.adapters.providers import acting
-from support.isolation import VerifyingSes, no_mix_up_among, sending
+from support.isolation import VerifyingSes, assert_no_mix_up, sending
 
 
 def test_no_send_is_ever_signed_for_another_tenant() -> None:
     """Not one mix-up; the same with ten times as many sends is part of `make prove`."""
-    no_mix_up_among(2_000)
+    assert_no_mix_up(2_000)
 
 
 class ForAllThreads:

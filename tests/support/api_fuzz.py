@@ -27,7 +27,7 @@ from mailer.services.providers.providers import put_config
 from mailer.services.providers.verify import verify_provider
 from mailer.services.suppressions.lists import SuppressionDependencies
 from support.fakes.messages import a_body, fake_deps, serve_from
-from support.fakes.ports import AtOnce, FakeMessagesTable, FakeProvidersTable, a_delivery
+from support.fakes.ports import FakeMessagesTable, FakeProvidersTable, InlineExecutor, a_delivery
 from support.fakes.providers import KEY, a_scene, with_config
 from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable, an_entry
 from support.servers.gateway import Gateway
@@ -41,8 +41,8 @@ SUPPRESSED = ["jo@example.com", "ann@example.com"]
 """Suppressed addresses of both tenants."""
 
 LEFT_OUT = [
-    checks.positive_data_acceptance,  # no schema says what an address or a host is: guesses at them may be refused
-    checks.unsupported_method,  # API Gateway answers methods that are none
+    checks.positive_data_acceptance,  # no schema defines addresses and hosts: generated ones may be rejected
+    checks.unsupported_method,  # API Gateway rejects unknown methods
 ]
 
 ANSWERED_INSIDE = {"sendBatch", "previewMessage", "putSuppressions"}
@@ -97,7 +97,7 @@ class Api:
             providers=scene.store,
             provider_factory=scene.provider_factory,
             clock=scene.clock,
-            workers=AtOnce(),
+            workers=InlineExecutor(),
         )
         self.deps = fake_deps(providers=rows, messages=FakeMessagesTable(*records))
         serve_from(self.deps, self._patch)
@@ -123,12 +123,12 @@ class Api:
     def check(self, _context: CheckContext, response: Response, case: Case[Any]) -> None:
         """Fail if our code failed, or if a tenant sees another's data."""
         assert not self.failures
-        asked = (case.path_parameters or {}).get("tenantId")
-        for tenant in TENANTS if asked else ():  # the list of all tenants is the one call that is about none
-            assert tenant == asked or canary(tenant) not in response.text, f"{asked} sees what is {tenant}'s"
+        own = (case.path_parameters or {}).get("tenantId")
+        for tenant in TENANTS if own else ():  # only the list of all tenants has no tenant
+            assert tenant == own or canary(tenant) not in response.text, f"{own} sees data of {tenant}"
 
     def schema(self) -> OpenApiSchema:
-        """Return the document as the generator reads it; of its valid paths most will be of tenants and requests that exist."""
+        """Return the document for the generator; most of its valid paths will name existing tenants and requests."""
         schema = documented()
         schema.app = self
         return schema
@@ -152,9 +152,9 @@ class Api:
 
 
 def documented() -> OpenApiSchema:
-    """Return the document as the generator reads it; of its valid paths most will be of tenants and requests that exist."""
+    """Return the document for the generator; most of its valid paths will name existing tenants and requests."""
     schema = schemathesis.openapi.from_dict(with_examples(api_document()))
-    schema.hook("map_path_parameters")(_that_exist)
+    schema.hook("map_path_parameters")(_with_existing_ids)
     return schema
 
 
@@ -166,13 +166,13 @@ def accepted() -> OpenApiSchema:
     return schema
 
 
-def _that_exist(_context: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+def _with_existing_ids(_context: HookContext, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
     known = {"tenantId": TENANTS, "requestId": (*SHARED_IDS, "never:seen"), "email": (*SUPPRESSED, "new@example.com")}
     return parameters and {name: _one_of(known[name], value) if _is_plain(value) else value for name, value in parameters.items()}
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether this is an id and no invalid value of another type or with other characters."""
+    """Return whether this is a possible id: not another type, no other characters."""
     return (
         isinstance(value, str) and value.isalnum() and value.isascii() and not value.isdecimal() and value not in ("null", "true", "false")
     )
@@ -202,24 +202,24 @@ def _verified(tenant: str) -> Provider:
 
 def with_examples(described: dict[str, Any]) -> dict[str, Any]:
     """Add an accepted body of each kind; remove the signatures, which API Gateway checks before the functions."""
-    told = deepcopy(described)
-    del told["security"]
-    _take_away_slow_patterns(told)
-    for operation in _operations(told):
+    changed = deepcopy(described)
+    del changed["security"]
+    _remove_slow_patterns(changed)
+    for operation in _operations(changed):
         if operation["operationId"] in EXAMPLES:
             content = operation["requestBody"]["content"]["application/json"]
             content["examples"] = {"accepted": {"value": EXAMPLES[operation["operationId"]]}}
-    return told
+    return changed
 
 
-def _take_away_slow_patterns(node: Any) -> None:
+def _remove_slow_patterns(node: Any) -> None:
     """Remove patterns that begin with a lookahead: a generator needs minutes to match them."""
     if isinstance(node, dict):
         if str(node.get("pattern")).startswith("^(?:(?="):
             del node["pattern"]
         node = list(node.values())
     for value in node if isinstance(node, list) else []:
-        _take_away_slow_patterns(value)
+        _remove_slow_patterns(value)
 
 
 def with_known_ids(described: dict[str, Any]) -> dict[str, Any]:

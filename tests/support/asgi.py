@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Response:
     """A response of the app."""
 
     status: int
@@ -20,11 +20,13 @@ class Answered:
         return self.body.decode()
 
 
-def ask(app: Any, method: str, url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None) -> Answered:
+def request(
+    app: Any, method: str, url: str, *, headers: Mapping[str, str] | None = None, form: Mapping[str, str] | None = None
+) -> Response:
     """Send one request; encode a `form` as a browser does."""
     split = urlsplit(url)
     body = urlencode(form or {}).encode()
-    given = {
+    sent_headers = {
         "host": "127.0.0.1:4567",
         **({"content-type": "application/x-www-form-urlencoded"} if form is not None else {}),
         **(headers or {}),
@@ -38,17 +40,17 @@ def ask(app: Any, method: str, url: str, *, headers: Mapping[str, str] | None = 
         "path": unquote(split.path),
         "raw_path": split.path.encode(),
         "query_string": split.query.encode(),
-        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "headers": [(name.lower().encode(), value.encode()) for name, value in sent_headers.items()],
         "server": ("127.0.0.1", 4567),
         "client": ("127.0.0.1", 1),
         "root_path": "",
     }
     sent: list[Any] = []
 
-    asked = iter([{"type": "http.request", "body": body, "more_body": False}])
+    incoming = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> Any:
-        return next(asked, None) or await asyncio.Event().wait()  # the client stays connected
+        return next(incoming, None) or await asyncio.Event().wait()  # the client stays connected
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -56,4 +58,4 @@ def ask(app: Any, method: str, url: str, *, headers: Mapping[str, str] | None = 
     asyncio.run(app(scope, receive, send))
     head = next(message for message in sent if message["type"] == "http.response.start")
     content = b"".join(message.get("body", b"") for message in sent if message["type"] == "http.response.body")
-    return Answered(head["status"], {name.decode().lower(): value.decode() for name, value in head["headers"]}, content)
+    return Response(head["status"], {name.decode().lower(): value.decode() for name, value in head["headers"]}, content)

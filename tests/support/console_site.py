@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from mailer_ops.console.app import create_app
-from support.asgi import Answered, ask
+from support.asgi import Response, request
 from support.fakes.console import Platform
 
 PORT = 4567
@@ -50,8 +50,8 @@ class Site:
         self._app = create_app(platform.sources(), PORT)
         self._token = ""
 
-    def get(self, url: str, **headers: str) -> Answered:
-        return ask(self._app, "GET", url, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    def get(self, url: str, **headers: str) -> Response:
+        return request(self._app, "GET", url, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     @property
     def token(self) -> str:
@@ -60,13 +60,13 @@ class Site:
             self._token = next(str(field["value"]) for field in fields if field.get("name") == "token")
         return self._token
 
-    def post(self, url: str, form: Mapping[str, str] | None = None, *, origin: str = ORIGIN, token: str | None = None) -> Answered:
-        given = {**(form or {}), "token": self.token if token is None else token}
-        return ask(self._app, "POST", url, headers={"origin": origin} if origin else {}, form=given)
+    def post(self, url: str, form: Mapping[str, str] | None = None, *, origin: str = ORIGIN, token: str | None = None) -> Response:
+        fields = {**(form or {}), "token": self.token if token is None else token}
+        return request(self._app, "POST", url, headers={"origin": origin} if origin else {}, form=fields)
 
-    def follow(self, answered: Answered) -> Answered:
-        assert answered.status == 303, answered.text
-        return self.get(answered.headers["location"].partition("#")[0])
+    def follow(self, response: Response) -> Response:
+        assert response.status == 303, response.text
+        return self.get(response.headers["location"].partition("#")[0])
 
 
 class _Elements(HTMLParser):

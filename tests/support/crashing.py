@@ -106,7 +106,7 @@ class Queue:
         for message in batch:
             message.receives += 1
             message.visible_at = self.bench.clock.now() + VISIBILITY
-        self.moved += [_named(message.queue_message) for message in batch if message.receives > MAX_RECEIVES]
+        self.moved += [_request_id(message.queue_message) for message in batch if message.receives > MAX_RECEIVES]
         self.waiting = [message for message in self.waiting if message.receives <= MAX_RECEIVES]
         batch = [message for message in batch if message.receives <= MAX_RECEIVES]
         try:
@@ -123,7 +123,9 @@ class Queue:
     def dead_letters(self) -> list[str]:
         """Return the requests on the dead-letter queue."""
         return [
-            _named(dead_letter.queue_message) for dead_letter in self.bench.queue.dead_letters if dead_letter.reason == "processing_crashed"
+            _request_id(dead_letter.queue_message)
+            for dead_letter in self.bench.queue.dead_letters
+            if dead_letter.reason == "processing_crashed"
         ]
 
     @property
@@ -132,6 +134,6 @@ class Queue:
         return {record.request_id for record in self.bench.messages.records.values() if record.message_id}
 
 
-def _named(queue_message: QueueMessage) -> str:
+def _request_id(queue_message: QueueMessage) -> str:
     request_id: str = json.loads(str(queue_message.body))["requestId"]
     return request_id

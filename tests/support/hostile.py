@@ -20,10 +20,10 @@ from mailer.domain.mime import Sender, compose
 MIB = 1024 * 1024
 
 SECONDS = 0.2
-"""CPU time that reading one request may take, or composing its mail, on a machine that takes REFERENCE_SECONDS for `_reference`."""
+"""Maximum CPU time to read one request, or to compose its mail, on a machine that takes REFERENCE_SECONDS for `_reference`."""
 REFERENCE_SECONDS = 0.01
 BYTES = 32 * MIB
-"""Memory that either may take at its peak, beside the request itself."""
+"""Maximum peak memory of either, without the request itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ def cost(call: Callable[[], object]) -> Cost:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    begin = time.thread_time()
+    start = time.thread_time()
     _run(call)
-    return time.thread_time() - begin
+    return time.thread_time() - start
 
 
 def _slowness() -> float:
@@ -85,20 +85,20 @@ PIECES: Mapping[str, str] = {
     "quotes": '"',
     "backslashes": "\\",
     "dots": "a.",
-    "dots at the begin of lines": ".\n",
+    "dots at the start of lines": ".\n",
     "short lines": "ab\n",
     "line ends": "\n",
     "lone CRs": "\r",
     "words": "a b ",
-    "begin of an encoded-word": "=?",
-    "begin of a word with its charset": "=?utf-8?q?",
+    "start of an encoded-word": "=?",
+    "start of a word with its charset": "=?utf-8?q?",
     "encoded-words": "=?utf-8?q?x?=",
     "encoded-words far apart": "=?utf-8?q?x?= ",
     "Q with escapes": "=?utf-8?q?=41=42=43=44?=",
     "base64 words": "=?gb18030?b?gTCBMIEwgTA=?=",
     "UTF-7 words": "=?utf-7?q?+AGEA-+AGEA-?=",
     "nested words": "=?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?=",
-    "as many words as there may be": "=?utf-7?q?+AGEA-+AGEA-+AGEA-+AGEA-?=",
+    "the maximum number of words": "=?utf-7?q?+AGEA-+AGEA-+AGEA-+AGEA-?=",
     "punycode": "=?punycode?q?abcdefghijklmnop-abcdefghijklmnop?=",
     "tags": "<b>",
     "links": '<a href="http://x">',
@@ -233,12 +233,12 @@ def within(make: Callable[[int], str], size: int) -> str:
 def everywhere(make: Callable[[int], str], size: int = MIB) -> dict[str, Any]:
     """Return a request of about `size` bytes with one kind of text everywhere, each at its limit as far as the size allows."""
     share = size // 16
-    made = with_free_texts(make, size)
-    message = made["message"]
+    built = with_free_texts(make, size)
+    message = built["message"]
     message["cc"] = [{"email": f"jo@{number}{make(60)}.example"} for number in range(MAX_LISTED // 2)]
     message["tags"] = {f"t{number}": make(min(256, share)) for number in range(MAX_TAGS)}
     message["listUnsubscribe"] = {"url": f"https://{make(min(900, share))}", "mailto": f"a@b.example?{make(min(500, share))}"}
-    return made
+    return built
 
 
 def with_free_texts(make: Callable[[int], str], size: int = MIB) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def with_free_texts(make: Callable[[int], str], size: int = MIB) -> dict[str, An
     boxes = [{"email": f"jo{number}@example.com", "name": short(header_text.MAX_DISPLAY_NAME)} for number in range(MAX_LISTED // 2)]
     values = {f"X-{number}": short(header_text.MAX_VALUE) for number in range(min(MAX_HEADERS, size // 4 // header_text.MAX_VALUE))}
     files = [{"filename": short(header_text.MAX_FILENAME), "content": "", "contentId": f"a{number}"} for number in range(MAX_PARTS - 3)]
-    made = request(
+    built = request(
         to=boxes,
         replyTo=boxes[:MAX_REPLY_TO],
         subject=short(header_text.MAX_SUBJECT),
@@ -259,9 +259,9 @@ def with_free_texts(make: Callable[[int], str], size: int = MIB) -> dict[str, An
         attachments=files,
         calendar={"method": "REQUEST", "content": f"BEGIN:VCALENDAR\n{short(share)}"},
     )
-    rest = size - len(json.dumps(made, ensure_ascii=False).encode())
-    made["message"]["html"] = "<p>Hi" + within(make, max(rest // 2, 64))
-    return made
+    rest = size - len(json.dumps(built, ensure_ascii=False).encode())
+    built["message"]["html"] = "<p>Hi" + within(make, max(rest // 2, 64))
+    return built
 
 
 def _raw(inner: str) -> str:
@@ -296,7 +296,7 @@ LISTS = ("to", "cc", "bcc", "replyTo", "attachments", "headers", "tags", "unknow
 
 
 def structures(size: int = MIB) -> Iterator[tuple[str, str]]:
-    """Return JSON of `size` bytes that is expensive by number, depth or names of its values, each with its name."""
+    """Yield descriptions and JSON of `size` bytes that is expensive by number, depth or names of its values."""
     for field in LISTS:
         for value in VALUES:
             yield f"{field}: a list of {value}", _raw(f'"{field}":{_list(value, size)}')
@@ -311,9 +311,9 @@ def structures(size: int = MIB) -> Iterator[tuple[str, str]]:
             yield f"{depth} of {opening} inside each other", _raw(f'"unknown":{opening * depth}1{closing * depth}')
             yield f"{depth} of {opening} inside each other, never closed", _raw(f'"unknown":{opening * depth}')
     deep = '{"a":' * 15 + "1" + "}" * 15
-    yield "many deep ones", _raw(f'"unknown":{_list(deep, size)}')
-    yield "a whole number of many digits", _raw(f'"unknown":{"9" * size}')
-    yield "whole numbers of many digits", _raw(f'"unknown":{_list("9" * 4300, size)}')
+    yield "many deep objects", _raw(f'"unknown":{_list(deep, size)}')
+    yield "an integer of many digits", _raw(f'"unknown":{"9" * size}')
+    yield "integers of many digits", _raw(f'"unknown":{_list("9" * 4300, size)}')
     yield "a number of many digits", _raw(f'"unknown":1.{"1" * size}')
     yield "numbers of many digits", _raw(f'"unknown":{_list("1." + "1" * 800, size)}')
     yield "escapes", _raw(f'"html":"{"\\u00fc" * (size // 6)}"')
@@ -321,8 +321,8 @@ def structures(size: int = MIB) -> Iterator[tuple[str, str]]:
     yield "escaped backslashes", _raw(f'"html":"{"\\\\" * (size // 2)}"')
     yield "blanks", " " * size
     yield "quotes", '"' * size
-    yield "nothing but opening", "[" * size
-    yield "nothing but commas", "[" + "," * size
+    yield "only opening brackets", "[" * size
+    yield "only commas", "[" + "," * size
 
 
 # ── the mail ────────────────────────────────────────────────────────────────────────────────────────────────────────────

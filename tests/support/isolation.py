@@ -57,7 +57,7 @@ def body_of(number: int) -> bytes:
 
 
 def signature(request: Request, secret: str) -> str:
-    """Sign the request again, as AWS does to check it (Signature Version 4)."""
+    """Sign the request again, as AWS does to verify it (Signature Version 4)."""
     _, scope_and_rest = request.headers["authorization"].split("Credential=")
     scope = scope_and_rest.split(",")[0].partition("/")[2]
     signed = scope_and_rest.split("SignedHeaders=")[1].split(",")[0]
@@ -94,7 +94,7 @@ def sending(ses: VerifyingSes) -> Iterator[Callable[[int], list[tuple[int, Outco
             sys.setswitchinterval(between)
 
 
-def no_mix_up_among(sends: int) -> None:
+def assert_no_mix_up(sends: int) -> None:
     """Assert that each mail is signed with its own tenant's key, and each response returned to its own caller."""
     ses = VerifyingSes()
     with sending(ses) as send:

@@ -27,15 +27,15 @@ from support.fakes.ports import NOON, a_delivery
 MS = timedelta(milliseconds=1)
 TIMEOUT = timedelta(seconds=60)
 DEAD = NOON - TIMEOUT - WORKER_DEAD_MARGIN
-"""With a deadline before this, the worker counts as dead at noon."""
+"""A worker with an earlier deadline counts as dead at noon."""
 
 ERROR = ErrorInfo("throttled", "Maximum sending rate exceeded.")
-LOST = ErrorInfo("outcome_unknown", "nobody knows", "look it up")
+LOST = ErrorInfo("outcome_unknown", "the outcome is not known", "look it up")
 FENCE = Fence(2, "w2")
 DEFERRAL = Deferral(
     until=NOON + timedelta(hours=3), generation=4, error=ERROR, waits_for=WaitsFor.PROVIDER, parked="parked/acme/r1/1.json", on_queue=False
 )
-WORD = Resolution("resend", "ops", "the tenant asked", NOON)
+RESOLUTION = Resolution("resend", "ops", "the tenant asked", NOON)
 REQUEST = Request(
     tenant_id="acme",
     request_id="r1",
@@ -50,7 +50,7 @@ REQUEST = Request(
 
 COUNTS = FeedbackCounts(delivered=1, bounced=1, first_at=NOON, last_at=NOON + timedelta(hours=1), rank=8)
 LESS = replace(COUNTS, delivered=0, rank=5, first_at=NOON + MS, last_at=NOON + timedelta(hours=1) - MS)
-"""What a record knew before."""
+"""An earlier state of the same feedback."""
 
 CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "queue": lambda _: changes.queue(REQUEST, NOON),
@@ -71,7 +71,7 @@ CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
     "mark_unknown": lambda _: changes.mark_unknown(REQUEST, NOON, FENCE, LOST),
     "time_out": lambda seen: changes.time_out(seen, NOON, LOST),
     "resend": lambda seen: changes.resend(seen, NOON, TIMEOUT),
-    "resolve_resend": lambda seen: changes.resolve_resend(seen, NOON, TIMEOUT, WORD, NOON + timedelta(hours=24)),
+    "resolve_resend": lambda seen: changes.resolve_resend(seen, NOON, TIMEOUT, RESOLUTION, NOON + timedelta(hours=24)),
     "confirm": lambda seen: changes.confirm(seen, NOON, attempt=2, message_id="m-1", accepted_at=NOON - MS, by="e-1"),
     "cancel": lambda seen: changes.cancel(seen, NOON),
     "annotate": lambda _: changes.annotate(REQUEST, NOON, generation=4, parked="parked/acme/r1/2.json"),
@@ -81,35 +81,35 @@ CHANGES: Mapping[str, Callable[[Delivery], Change]] = {
 """How to create each rule's change; some need the record as it was read."""
 
 BREAKS: Mapping[str, tuple[Mapping[str, Any], frozenset[Guard]]] = {
-    "as it was seen": ({}, frozenset()),
+    "unchanged": ({}, frozenset()),
     "other content": ({"content_hash": "sha256-v1:bb"}, frozenset({Guard.SAME_CONTENT})),
     "content hashed by another scheme": ({"content_hash": "sha256-v0:bb"}, frozenset()),
     "an older generation": ({"generation": 2}, frozenset()),
     "a newer generation": ({"generation": 4}, frozenset({Guard.NEWEST_GENERATION})),
     "due this moment": ({"due_at": NOON}, frozenset()),
     "due a moment later": ({"due_at": NOON + MS}, frozenset({Guard.DUE})),
-    "due at no time": ({"due_at": None}, frozenset()),
+    "without a due time": ({"due_at": None}, frozenset()),
     "another attempt": ({"attempt": 1}, frozenset({Guard.SAME_ATTEMPT, Guard.ATTEMPT_MADE})),
     "a later attempt": ({"attempt": 3}, frozenset({Guard.SAME_ATTEMPT})),
     "another owner": ({"owner": "w1"}, frozenset({Guard.SAME_ATTEMPT})),
     "no deadline": ({"deadline": None}, frozenset({Guard.DEADLINE_PASSED})),
     "a deadline this moment": ({"deadline": NOON}, frozenset({Guard.DEADLINE_PASSED, Guard.WORKER_DEAD})),
     "a deadline a moment ago": ({"deadline": NOON - MS}, frozenset({Guard.WORKER_DEAD})),
-    "a worker that may just live": ({"deadline": DEAD}, frozenset({Guard.WORKER_DEAD})),
-    "a worker just dead": ({"deadline": DEAD - MS}, frozenset()),
+    "a worker that may still run": ({"deadline": DEAD}, frozenset({Guard.WORKER_DEAD})),
+    "a worker that has just died": ({"deadline": DEAD - MS}, frozenset()),
     "maybe sent before": ({"maybe_sent": True}, frozenset({Guard.NOT_MAYBE_SENT})),
-    "surely not sent before": ({"maybe_sent": False}, frozenset({Guard.MAYBE_SENT})),
-    "its caller chose to hold": ({"on_unknown": "hold"}, frozenset({Guard.RESEND_CHOSEN})),
+    "not sent before": ({"maybe_sent": False}, frozenset({Guard.MAYBE_SENT})),
+    "onUnknown hold": ({"on_unknown": "hold"}, frozenset({Guard.RESEND_CHOSEN})),
     "no feedback yet": ({"feedback": None}, frozenset()),
     "the same feedback": ({"feedback": COUNTS}, frozenset({Guard.NEW_FEEDBACK})),
-    "feedback that knows of more": (
+    "newer feedback": (
         {"feedback": replace(COUNTS, rank=9, first_at=NOON - MS, last_at=COUNTS.last_at + MS)},
         frozenset({Guard.NEW_FEEDBACK}),
     ),
     "erased": ({"content_hash": ERASED_CONTENT}, frozenset({Guard.NOT_ERASED})),
-    "feedback of less, at the same times": ({"feedback": replace(COUNTS, delivered=0, rank=5)}, frozenset()),
-    "the same feedback, last told of a moment before": ({"feedback": replace(COUNTS, last_at=COUNTS.last_at - MS)}, frozenset()),
-    "the same feedback, first told of a moment later": ({"feedback": replace(COUNTS, first_at=NOON + MS)}, frozenset()),
+    "older feedback with the same times": ({"feedback": replace(COUNTS, delivered=0, rank=5)}, frozenset()),
+    "the same feedback, last event a moment earlier": ({"feedback": replace(COUNTS, last_at=COUNTS.last_at - MS)}, frozenset()),
+    "the same feedback, first event a moment later": ({"feedback": replace(COUNTS, first_at=NOON + MS)}, frozenset()),
 }
 """Differences of the stored record from one that satisfies every guard, and the guards that each breaks."""
 
@@ -161,13 +161,13 @@ def seen(rule: Rule, status: Status) -> Delivery:
 
 
 def cases() -> Iterator[tuple[str, Case]]:
-    """Yield each rule with no record, and with each status and each break."""
+    """Yield each rule with no record, and with each status and each difference."""
     for name, rule in RULES.items():
         source = next(s for s in sorted(rule.sources, key=str) if s is not None or rule.sources == {None})
         change = CHANGES[name](seen(rule, source or Status.QUEUED))
         yield f"{name}: no record", Case(rule, change, None, frozenset())
         for status in Status:
             stored = seen(rule, status)
-            for how, (fields, broken) in BREAKS.items():
-                if how == "as it was seen" or status in rule.sources:
-                    yield f"{name}: {status}, {how}", Case(rule, change, replace(stored, **fields), broken)
+            for difference, (fields, broken) in BREAKS.items():
+                if difference == "unchanged" or status in rule.sources:
+                    yield f"{name}: {status}, {difference}", Case(rule, change, replace(stored, **fields), broken)

@@ -44,7 +44,7 @@ def with_file(request_id: str, name: str = "large", **attributes: Any) -> QueueM
 
 
 def asked_for_bandwidth(bench: Bench) -> list[tuple[RateSource, list[int], list[float | None]]]:
-    return [(source, weights, carried) for account, source, weights, carried in bench.pacer.asked if account == LINE]
+    return [(source, weights, carried) for account, source, weights, carried in bench.pacer.requests if account == LINE]
 
 
 # -- slots ---------------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_a_large_mail_takes_a_slot_of_its_account_s_bandwidth_too(bench: Bench) 
     bench.receive(with_file("r1"))
     [mail] = bench.provider.mails
     assert asked_for_bandwidth(bench) == [(RateSource(configured=BANDWIDTH), [megabytes(len(mail.mime))], [None])]
-    assert [weights for account, _, weights, _ in bench.pacer.asked if account == ACCOUNT] == [[1]]
+    assert [weights for account, _, weights, _ in bench.pacer.requests if account == ACCOUNT] == [[1]]
 
 
 def test_a_small_mail_takes_none(bench: Bench) -> None:
@@ -69,7 +69,7 @@ def test_what_is_not_paced_takes_none(bench: Bench) -> None:
     """An SMTP server has no such limit."""
     bench.providers.rows = {"acme": a_provider(active=a_config(provider="smtp", region=""))}
     bench.receive(with_file("r1"))
-    assert (len(bench.provider.mails), bench.pacer.asked) == (1, [])
+    assert (len(bench.provider.mails), bench.pacer.requests) == (1, [])
 
 
 def test_a_near_slot_is_waited_for(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from mailer.domain import changes, delivery
 from mailer.domain.delivery import END_STATUSES, HOLDS, RULES, Guard, Status, WaitsFor, same_content
 from mailer.domain.errors import EXPIRED
 from support.fakes.ports import NOON, a_delivery
-from support.transitions import BREAKS, CHANGES, COUNTS, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, TIMEOUT, WORD, Case, cases, seen
+from support.transitions import BREAKS, CHANGES, COUNTS, DEFERRAL, ERROR, FENCE, LOST, MS, REQUEST, RESOLUTION, TIMEOUT, Case, cases, seen
 
 OPEN = {Status.QUEUED, Status.DEFERRED}
 
@@ -161,7 +161,7 @@ def test_an_operator_s_resend_gets_a_new_span_and_his_word() -> None:
     """Who and why stand on the record; it counts as maybe sent from now on."""
     record = seen(RULES["resolve_resend"], Status.UNKNOWN)
     queued = delivery.apply(CHANGES["resolve_resend"](record), record)
-    assert (queued.status, queued.maybe_sent, queued.resolution, queued.generation) == (Status.QUEUED, True, WORD, 4)
+    assert (queued.status, queued.maybe_sent, queued.resolution, queued.generation) == (Status.QUEUED, True, RESOLUTION, 4)
     assert queued.expires_at == NOON + timedelta(hours=24)
 
 
@@ -169,7 +169,7 @@ def test_what_was_given_up_can_be_sent_again_by_an_operator() -> None:
     """It has no worker that could still live."""
     record = replace(seen(RULES["give_up"], Status.DEFERRED), deadline=None)
     given_up = delivery.apply(changes.give_up(REQUEST, NOON, LOST), record)
-    assert delivery.allows(changes.resolve_resend(given_up, NOON, TIMEOUT, WORD, NOON), given_up)
+    assert delivery.allows(changes.resolve_resend(given_up, NOON, TIMEOUT, RESOLUTION, NOON), given_up)
 
 
 # -- what SES told -------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_the_id_of_a_mail_is_that_of_the_attempt_that_was_accepted() -> None:
     sent = delivery.apply(changes.confirm(record, NOON, attempt=1, message_id="m-1", accepted_at=NOON, by="e-1"), record)
     assert (sent.message_id_of(1), sent.message_id_of(2)) == ("m-1", None)
     assert replace(sent, accepted_attempt=None).message_id_of(2) == "m-1"
-    told = delivery.apply(changes.resolve_sent(record, NOON, "m-9", replace(WORD, outcome="sent")), record)
+    told = delivery.apply(changes.resolve_sent(record, NOON, "m-9", replace(RESOLUTION, outcome="sent")), record)
     assert (told.message_id, told.message_id_of(2)) == ("m-9", None)
 
 

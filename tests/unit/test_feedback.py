@@ -19,7 +19,16 @@ from mailer.domain.tags import tagged, verify_tags
 from mailer.services.feedback import receive
 from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencies
 from mailer.services.feedback.receive import EVENT_SPAN, RECORD_EXPECTED, ReceivedEvent, receive_batch
-from support.fakes.ports import NOON, AtOnce, FakeClock, FakeFeedbackTable, FakeMessagesTable, FakeParkedBodies, FakeTelemetry, a_delivery
+from support.fakes.ports import (
+    NOON,
+    FakeClock,
+    FakeFeedbackTable,
+    FakeMessagesTable,
+    FakeParkedBodies,
+    FakeTelemetry,
+    InlineExecutor,
+    a_delivery,
+)
 from support.ses_events import ACCOUNT, MESSAGE_ID, REGION, an_envelope, envelopes, replaced
 from tools.local_aws.ses_events import RecipientOutcome
 
@@ -70,7 +79,7 @@ class Inbox:
     def take(self, *events: dict[str, Any], sent_at: Any = None, left: timedelta = EVENT_SPAN) -> list[str]:
         """Take a batch in the time that is left; return the numbers of the events that are to come again."""
         batch = [ReceivedEvent(str(number), json.dumps(event), sent_at or self.clock.now()) for number, event in enumerate(events)]
-        return receive_batch(batch, self.deps, AtOnce(), ends_at=self.clock.now() + left)
+        return receive_batch(batch, self.deps, InlineExecutor(), ends_at=self.clock.now() + left)
 
     def erase(self, _: Any = None) -> None:
         """Erase the request as `make erase` does: first the record, then the facts."""
@@ -234,7 +243,10 @@ def test_a_proof_is_told_once_however_many_copies_come() -> None:
 
     def copy(_: Any) -> None:
         inbox.messages.before = lambda _: None
-        assert receive_batch([ReceivedEvent("copy", json.dumps(an_envelope()), NOON)], inbox.deps, AtOnce(), ends_at=NOON + MINUTE) == []
+        assert (
+            receive_batch([ReceivedEvent("copy", json.dumps(an_envelope()), NOON)], inbox.deps, InlineExecutor(), ends_at=NOON + MINUTE)
+            == []
+        )
 
     inbox.clock.time = NOON
     inbox.messages.before = copy

@@ -105,9 +105,9 @@ def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Excepti
 def test_neither_arn_nor_external_id_stands_in_the_row() -> None:
     """Whoever may read the table, or its stream, learns no more of a role than the account that it is of."""
     scene = a_scene_with(ROLE)
-    scene.trust.sound = False
+    scene.trust.is_correct = False
     failed_verify(scene)
-    scene.trust.sound = True
+    scene.trust.is_correct = True
     verify_provider("acme", scene.deps)
     put(scene, ROLE)
     rows = [row for _, row in scene.store.writes]
@@ -241,7 +241,7 @@ def test_verify_asks_the_account_only_after_the_mail_was_accepted() -> None:
     """A config that does not pass is asked nothing: a tenant grants no right beyond ses:SendRawEmail."""
     scene = a_scene_with()
     failed_verify(scene, with_outcome=NotSent(ErrorInfo("credentials_denied", "denied")))
-    assert scene.account.asked == 0
+    assert scene.account.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_a_slow_account_is_asked_nothing() -> None:
     scene.account.send = slowly  # type: ignore[method-assign]
     scene.account.facts = AccountFacts(sandbox=False)
     assert verify_provider("acme", scene.deps).row.sandbox == "unknown"
-    assert scene.account.asked == 0
+    assert scene.account.calls == 0
 
 
 # -- verify and feedback -------------------------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ def test_what_is_known_of_feedback_goes_with_the_config() -> None:
 def test_a_role_that_lets_strangers_in_is_not_activated() -> None:
     """The confused deputy: a trust policy without our ExternalId would let any tenant send as this one."""
     scene = a_scene_with(ROLE)
-    scene.trust.sound = False
+    scene.trust.is_correct = False
     error = failed_verify(scene)
     assert error.code == "role_not_assumable"
     policy = json.loads(error.hint[error.hint.index("{") :])

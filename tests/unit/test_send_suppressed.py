@@ -80,7 +80,7 @@ def test_where_all_are_suppressed_the_request_fails_and_ses_is_not_asked() -> No
     assert (record.status, record.error.code, record.suppressed, record.attempt) == (Status.FAILED, "recipient_suppressed", 2, 0)
     assert not record.error.retryable
     assert not bench.provider.mails
-    assert not bench.pacer.asked
+    assert not bench.pacer.requests
     assert JO not in record.error.message
 
 
@@ -89,7 +89,7 @@ def test_the_account_is_paced_by_those_who_are_left() -> None:
     bench = a_bench(ANN)
     bench.providers.rows["acme"] = replace(bench.providers.rows["acme"], has_suppressions=True)
     bench.receive(a_message(to=[JO, ANN, BOB]))
-    [(_, _, weights, _)] = bench.pacer.asked
+    [(_, _, weights, _)] = bench.pacer.requests
     assert weights == [2]
 
 

@@ -53,14 +53,14 @@ def bench() -> Bench:
 def test_each_account_is_asked_once_for_all_its_messages(bench: Bench) -> None:
     """Whichever tenants they are of; weighed by recipients, with the slots that they bring along."""
     bench.receive(of("acme", "r1", recipients=3), of("gamma", "r2"), of("beta", "r3", slot=7.5))
-    asked = [(account, weights, carried) for account, _, weights, carried in bench.pacer.asked]
+    asked = [(account, weights, carried) for account, _, weights, carried in bench.pacer.requests]
     assert asked == [(ACCOUNT, [3, 1], [None, 7.5]), ("tenant/gamma/eu-west-1", [1], [None])]
 
 
 def test_of_tenants_on_one_account_the_lowest_rate_counts(bench: Bench) -> None:
     """Who sets five a second must not be overrun by who shares the account."""
     bench.receive(of("acme", "r1"), of("beta", "r2"))
-    [(_, source, _, _)] = bench.pacer.asked
+    [(_, source, _, _)] = bench.pacer.requests
     assert source.configured == 5.0
 
 
@@ -77,7 +77,7 @@ def test_ses_is_asked_for_its_quota_only_where_it_told_verify(bench: Bench) -> N
     bench.provider_factory.provider = Telling()
     bench.providers.rows["gamma"] = a_tenant("gamma", quota_rate=14.0)
     bench.receive(of("acme", "r1"), of("gamma", "r2"))
-    [acme, gamma] = [source for _, source, _, _ in bench.pacer.asked]
+    [acme, gamma] = [source for _, source, _, _ in bench.pacer.requests]
     assert (acme.quota, acme.ask) == (None, None)
     assert gamma.quota == 14.0
     assert gamma.ask is not None
@@ -88,7 +88,7 @@ def test_smtp_is_not_paced(bench: Bench) -> None:
     """No quota of SES is at stake on a development stack; a refusal slows nobody down."""
     bench.provider.outcomes = [THROTTLED]
     bench.receive(of("delta", "r1"))
-    assert (bench.pacer.asked, bench.pacer.paced, len(bench.provider.mails)) == ([], [], 1)
+    assert (bench.pacer.requests, bench.pacer.paced, len(bench.provider.mails)) == ([], [], 1)
 
 
 def test_smtp_misses_no_slot(bench: Bench) -> None:
@@ -100,7 +100,7 @@ def test_smtp_misses_no_slot(bench: Bench) -> None:
 
     bench.provider.outcomes = [slow]
     bench.receive(of("delta", "r1"), of("delta", "r2"))
-    assert (bench.pacer.asked, len(bench.provider.mails)) == ([], 2)
+    assert (bench.pacer.requests, len(bench.provider.mails)) == ([], 2)
 
 
 def test_of_the_quotas_that_tenants_of_one_account_were_told_the_lowest_counts(bench: Bench) -> None:
@@ -108,7 +108,7 @@ def test_of_the_quotas_that_tenants_of_one_account_were_told_the_lowest_counts(b
     for tenant_id, quota in (("acme", 50.0), ("beta", 14.0)):
         bench.providers.rows[tenant_id] = a_tenant(tenant_id, account="123456789012", quota_rate=quota)
     bench.receive(of("acme", "r1"), of("beta", "r2"))
-    [(_, source, _, _)] = bench.pacer.asked
+    [(_, source, _, _)] = bench.pacer.requests
     assert source.quota == 14.0
 
 
@@ -116,13 +116,13 @@ def test_nothing_is_reserved_for_what_cannot_be_sent(bench: Bench) -> None:
     """A tenant that is switched off holds no slots."""
     bench.providers.rows = {}
     bench.receive(of("acme", "r1"))
-    assert bench.pacer.asked == []
+    assert bench.pacer.requests == []
 
 
 def test_nothing_is_reserved_with_too_little_time(bench: Bench) -> None:
     """A slot that the function has not the time to use would be wasted; the message comes back at once."""
     bench.receive(of("acme", "r1"), time_left=CALL_SPAN - SECOND)
-    assert bench.pacer.asked == []
+    assert bench.pacer.requests == []
     assert (bench.record().status, bench.record().due_at, bench.take()[1]) == (Status.DEFERRED, NOON, timedelta())
 
 
@@ -208,7 +208,7 @@ def test_a_slot_that_was_missed_here_is_reserved_anew(bench: Bench) -> None:
 
     bench.provider.outcomes = [slow]
     bench.receive(of("acme", "r1"), of("acme", "r2", recipients=2, slot=3.0))
-    assert [(weights, carried) for _, _, weights, carried in bench.pacer.asked] == [([1, 2], [None, 3.0]), ([2], [None])]
+    assert [(weights, carried) for _, _, weights, carried in bench.pacer.requests] == [([1, 2], [None, 3.0]), ([2], [None])]
     assert len(bench.provider.mails) == 1
     assert bench.take()[0].slot == 99.0
 
@@ -223,7 +223,7 @@ def test_a_slot_that_is_a_little_past_is_used(bench: Bench) -> None:
 
     bench.provider.outcomes = [slow]
     bench.receive(of("acme", "r1"), of("acme", "r2"))
-    assert (len(bench.pacer.asked), len(bench.provider.mails)) == (1, 2)
+    assert (len(bench.pacer.requests), len(bench.provider.mails)) == (1, 2)
 
 
 def test_a_mail_that_cannot_be_composed_ends_at_its_turn(bench: Bench) -> None:

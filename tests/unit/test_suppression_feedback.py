@@ -14,7 +14,7 @@ from mailer.domain.suppressions import Reason
 from mailer.services.feedback.matching import FeedbackDependencies
 from mailer.services.feedback.receive import EVENT_SPAN, ReceivedEvent, receive_batch
 from mailer.services.suppressions.reports import ReportDependencies, take_event
-from support.fakes.ports import NOON, AtOnce, FakeFeedbackTable, a_delivery
+from support.fakes.ports import NOON, FakeFeedbackTable, InlineExecutor, a_delivery
 from support.fakes.sending import Bench, a_queue_message
 from support.ses_events import ACCOUNT, MESSAGE_ID, REGION, an_envelope, envelopes
 from tools.local_aws.ses_events import RecipientOutcome
@@ -58,7 +58,7 @@ class Story:
     def tell(self, *events: dict[str, Any]) -> list[str]:
         """Hand events to FeedbackFunction; return those that are not acknowledged."""
         batch = [ReceivedEvent(str(number), json.dumps(event), self.bench.clock.now()) for number, event in enumerate(events)]
-        return receive_batch(batch, self.deps, AtOnce(), ends_at=self.deps.clock.now() + EVENT_SPAN)
+        return receive_batch(batch, self.deps, InlineExecutor(), ends_at=self.deps.clock.now() + EVENT_SPAN)
 
     def reasons(self) -> dict[str, Reason]:
         entries = self.bench.suppressions.entries.values()

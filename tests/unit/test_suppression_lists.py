@@ -14,7 +14,7 @@ from mailer.domain.suppressions import Entry, Lifting, Reason, Suppression
 from mailer.ports import Cleared, EmailProvider
 from mailer.services.suppressions import lists
 from mailer.services.suppressions.lists import ASK_BY, Suppressed, SuppressionDependencies, Word
-from support.fakes.ports import NOON, AtOnce, FakeClock, a_config, a_provider
+from support.fakes.ports import NOON, FakeClock, InlineExecutor, a_config, a_provider
 from support.fakes.providers import FakeAccount, FakeStore
 from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable, an_entry
 
@@ -57,7 +57,7 @@ class Desk:
             providers=FakeStore(*([self.row] if self.row else [])),
             provider_factory=self.factory,
             clock=self.clock,
-            workers=AtOnce(),
+            workers=InlineExecutor(),
         )
 
     def entry(self, email: str = JO) -> Entry:

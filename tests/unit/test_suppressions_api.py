@@ -17,7 +17,7 @@ from mailer.handlers import messages, providers
 from mailer.services.suppressions.lists import SuppressionDependencies
 from support.aws.tables import template
 from support.fakes.messages import fake_deps, serve_from
-from support.fakes.ports import AtOnce, FakeClock, FakeTelemetry, a_provider
+from support.fakes.ports import FakeClock, FakeTelemetry, InlineExecutor, a_provider
 from support.fakes.providers import FakeAccount, FakeProviderFactory, FakeStore
 from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable
 from support.servers.gateway import Gateway, proxy_event
@@ -37,7 +37,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> FakeSuppressionsTable:
         providers=store,
         provider_factory=FakeProviderFactory(FakeAccount(Sent("m")), NotSentError(ErrorInfo("config_unreadable", ""))),
         clock=clock,
-        workers=AtOnce(),
+        workers=InlineExecutor(),
     )
     monkeypatch.setattr(wiring, "suppression_dependencies", lambda: deps)
     monkeypatch.setattr(wiring, "telemetry", FakeTelemetry)

@@ -151,7 +151,7 @@ def test_a_first_pointer_is_sent_whether_or_not_the_intake_is_paused() -> None:
     bench = Bench(waiting())
     bench.event_source.since = None
     run(bench)
-    assert (len(bench.queue.sent), bench.event_source.asked) == (1, 0)
+    assert (len(bench.queue.sent), bench.event_source.calls) == (1, 0)
 
 
 def test_where_lambda_does_not_say_a_pointer_counts_as_lost_in_time() -> None:
@@ -170,7 +170,7 @@ def test_lambda_is_asked_once_a_run() -> None:
     bench.event_source.since = None
     bench.clock.advance(2 * MINUTE)
     run(bench)
-    assert (bench.event_source.asked, bench.queue.sent) == (1, [])
+    assert (bench.event_source.calls, bench.queue.sent) == (1, [])
 
 
 def test_a_paused_request_still_expires() -> None:

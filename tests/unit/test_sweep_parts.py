@@ -13,7 +13,7 @@ from mailer.ports import SweepPart
 from mailer.services.sweeping import parts
 from mailer.services.sweeping import sweep as sweeping
 from mailer.services.sweeping.sweep import SweepStats, sweep, sweep_part
-from support.fakes.ports import NOON, a_config, a_provider, nothing
+from support.fakes.ports import NOON, a_config, a_provider, do_nothing
 from support.fakes.sending import Bench, FakeReleases, a_body, a_record
 
 SHARDS = 8
@@ -119,7 +119,7 @@ def test_an_invocation_that_is_started_twice_finds_its_shards_taken() -> None:
     twins: list[int] = []
 
     def start_again(_: Change) -> None:
-        bench.messages.before = nothing
+        bench.messages.before = do_nothing
         twins.append(sweep_part(bench.sweep_deps, part).moved)
 
     bench.messages.before = start_again
@@ -133,7 +133,7 @@ def test_two_runs_in_one_shard_send_one_mail() -> None:
     part = SweepPart(shards=[1], share=0.5, ends_at=NOON + RUN)
 
     def start_again(_: Change) -> None:
-        bench.messages.before = nothing
+        bench.messages.before = do_nothing
         bench.leases.taken.clear()
         sweep_part(bench.sweep_deps, part)
 
@@ -164,7 +164,7 @@ def test_a_run_gives_back_its_shards() -> None:
     """Whatever becomes due a moment later is the next run's, however soon that comes."""
     bench = a_bench(*due(1, 5), *due(2, 5))
     run(bench)
-    assert (bench.leases.ever, bench.leases.taken) == ([1, 2], {})
+    assert (bench.leases.taken_shards, bench.leases.taken) == ([1, 2], {})
 
 
 def test_shards_whose_lease_nobody_answers_for_are_left_to_the_next_run() -> None:
@@ -178,14 +178,14 @@ def test_idle_shards_are_not_leased() -> None:
     """A quiet minute writes nothing."""
     bench = a_bench(*due(1, 1))
     run(bench)
-    assert bench.leases.ever == [1]
+    assert bench.leases.taken_shards == [1]
 
 
 def test_a_part_that_comes_too_late_does_nothing() -> None:
     """Its shards belong to the next run."""
     bench = a_bench(*due(1, 25))
     part = SweepPart(shards=[1], share=0.5, ends_at=NOON)
-    assert (sweep_part(bench.sweep_deps, part).moved, bench.leases.ever) == (0, [])
+    assert (sweep_part(bench.sweep_deps, part).moved, bench.leases.taken_shards) == (0, [])
 
 
 def test_a_part_releases_no_tenant_s_mail() -> None:

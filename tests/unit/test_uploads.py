@@ -69,9 +69,9 @@ def test_a_replay_is_the_same_request_whatever_lies_in_the_bucket_now() -> None:
     first = accept(send, deps).record
     assert first.content_hash == content_hash(send) == content_hash(parse_request(deps.queue.messages[0].body))
     files.files.clear()
-    files.asked.clear()
+    files.lookups.clear()
     assert accept(send, deps).replayed
-    assert (files.asked, len(deps.queue.messages)) == ([], 1)
+    assert (files.lookups, len(deps.queue.messages)) == ([], 1)
 
 
 def test_another_version_named_is_another_request() -> None:
@@ -110,7 +110,7 @@ def test_a_batch_looks_an_upload_up_once() -> None:
     files = FakeAttachments({"acme/a": b"first"})
     answers = accept_batch([a_send(f"r{n}", message=a_message()) for n in range(100)], fake_deps(attachments=files))
     assert not any(isinstance(answer, RequestError | DependencyError) for answer in answers)
-    assert files.asked == ["acme/a"]
+    assert files.lookups == ["acme/a"]
 
 
 def test_what_is_refused_anyway_is_not_looked_up() -> None:
@@ -119,7 +119,7 @@ def test_what_is_refused_anyway_is_not_looked_up() -> None:
     late = (NOON + timedelta(days=8)).isoformat()
     accept_batch([a_send(message=a_message(), sendAt=late)], fake_deps(attachments=files))
     accept_batch([a_send(message=a_message())], fake_deps(attachments=files, providers=FakeProvidersTable()))
-    assert files.asked == []
+    assert files.lookups == []
 
 
 def test_no_caller_pins_a_version() -> None:
@@ -196,7 +196,7 @@ def test_a_named_version_is_not_looked_up_before_it_is_fetched() -> None:
     bench = a_bench({})
     bench.attachments.kept["acme/a", "v1"] = b"first"
     bench.receive(a_queue_message(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})))
-    assert (bench.attachments.asked, upload_of(bench)) == ([], b"first")
+    assert (bench.attachments.lookups, upload_of(bench)) == ([], b"first")
 
 
 def test_a_file_that_is_not_there_fails_its_request() -> None:

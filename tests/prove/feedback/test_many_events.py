@@ -12,7 +12,16 @@ from mailer.domain.feedback import SesEvent, parse_event
 from mailer.domain.tags import tagged
 from mailer.services.feedback.matching import FeedbackDependencies
 from mailer.services.feedback.receive import EVENT_SPAN, RECORD_EXPECTED, ReceivedEvent, receive_batch
-from support.fakes.ports import NOON, AtOnce, FakeClock, FakeFeedbackTable, FakeMessagesTable, FakeParkedBodies, FakeTelemetry, a_delivery
+from support.fakes.ports import (
+    NOON,
+    FakeClock,
+    FakeFeedbackTable,
+    FakeMessagesTable,
+    FakeParkedBodies,
+    FakeTelemetry,
+    InlineExecutor,
+    a_delivery,
+)
 from support.ses_events import REGION, envelopes
 from tools.local_aws.ses_events import RecipientOutcome
 
@@ -60,7 +69,8 @@ class Inbox:
             for start in range(0, len(bodies), BATCH):
                 batch = [ReceivedEvent(str(n), body, QUEUED_AT) for n, body in enumerate(bodies[start : start + BATCH], start)]
                 again += [
-                    bodies[int(number)] for number in receive_batch(batch, self.deps, AtOnce(), ends_at=self.deps.clock.now() + EVENT_SPAN)
+                    bodies[int(number)]
+                    for number in receive_batch(batch, self.deps, InlineExecutor(), ends_at=self.deps.clock.now() + EVENT_SPAN)
                 ]
             bodies = again
             self.clock.advance(RECORD_EXPECTED)

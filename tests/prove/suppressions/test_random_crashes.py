@@ -24,7 +24,7 @@ from mailer.services.feedback.receive import EVENT_SPAN, ReceivedEvent, receive_
 from mailer.services.suppressions import lists
 from mailer.services.suppressions.lists import SuppressionDependencies, Word
 from mailer.services.suppressions.reports import ReportDependencies, take_event
-from support.fakes.ports import AtOnce, FakeFeedbackTable, a_config, a_provider
+from support.fakes.ports import FakeFeedbackTable, InlineExecutor, a_config, a_provider
 from support.fakes.providers import FakeAccount, FakeProviderFactory, FakeStore
 from support.fakes.sending import Bench, a_queue_message
 from support.ses_events import ACCOUNT, REGION, envelopes
@@ -83,7 +83,7 @@ class Story:
             providers=FakeStore(),
             provider_factory=FakeProviderFactory(FakeAccount(None)),  # type: ignore[arg-type]  # it is not asked
             clock=bench.clock,
-            workers=AtOnce(),
+            workers=InlineExecutor(),
         )
 
     # -- what goes wrong ---------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Story:
         self.rng.shuffle(self.queue)
         batch, now = self.queue[:4], self.bench.clock.now()
         received = [ReceivedEvent(str(number), body, now) for number, body in enumerate(batch)]
-        left = receive_batch(received, self.feedback, AtOnce(), ends_at=now + EVENT_SPAN)
+        left = receive_batch(received, self.feedback, InlineExecutor(), ends_at=now + EVENT_SPAN)
         for number, body in enumerate(batch):
             if str(number) not in left and body in self.queue:
                 self.queue.remove(body)

@@ -16,7 +16,7 @@ Handler = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 
 @dataclass
 class Context:
-    """The parts of Lambda's context that the functions use."""
+    """The attributes of Lambda's context that the functions use."""
 
     aws_request_id: str = "6bc28136-xmpl"
     function_name: str = "function"
@@ -62,7 +62,7 @@ def call(handler: Handler, event: Mapping[str, Any], *, tenant: str | None = Non
         sent["pathParameters"] = {"tenantId": tenant}
     if body is not None:
         sent["body"] = body if isinstance(body, str) else json.dumps(body)
-    got = handler(sent, Context())
-    must_be_documented(sent, got["statusCode"])
-    headers = {name: values[0] for name, values in got.get("multiValueHeaders", {}).items()}
-    return Answer(got["statusCode"], headers, got.get("body") or "")
+    response = handler(sent, Context())
+    must_be_documented(sent, response["statusCode"])
+    headers = {name: values[0] for name, values in response.get("multiValueHeaders", {}).items()}
+    return Answer(response["statusCode"], headers, response.get("body") or "")

@@ -21,16 +21,20 @@ def stream_record(new: Mapping[str, Any], old: Mapping[str, Any] | None = None, 
 
 def read_stream(table: str) -> list[dict[str, Any]]:
     """Return all writes to a table in moto except deletions, which the template's filters exclude."""
-    # An account's own endpoint, which botocore takes from the ARN, is none that moto answers for.
+    # moto does not serve account-based endpoints, which botocore derives from the ARN
     streams: Any = boto3.client("dynamodbstreams", config=Config(account_id_endpoint_mode="disabled"))
     arn = boto3.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"]
     [shard] = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
     start = streams.get_shard_iterator(StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     written = [record["dynamodb"] for record in streams.get_records(ShardIterator=start)["Records"] if record["eventName"] != "REMOVE"]
-    return [stream_record(images["NewImage"], _unless_bare(images, "OldImage")) for images in written if _unless_bare(images, "NewImage")]
+    return [
+        stream_record(images["NewImage"], _unless_keys_only(images, "OldImage"))
+        for images in written
+        if _unless_keys_only(images, "NewImage")
+    ]
 
 
-def _unless_bare(images: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+def _unless_keys_only(images: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """Return an image; in moto an UpdateItem that creates an item makes two writes, the first with only the key."""
     image: Mapping[str, Any] = images.get(name, {})
     return image if len(image) > len(images["Keys"]) else None

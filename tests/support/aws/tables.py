@@ -40,7 +40,7 @@ _Loader.add_multi_constructor("!", _intrinsic)
 
 @cache
 def _client(service: Any) -> Any:
-    """Return the client by which a service's resources are made: to create one takes longer than a call of the emulator."""
+    """Return a cached client of a service: creating one takes longer than a call of the emulator."""
     return boto3.client(service)
 
 
@@ -81,7 +81,7 @@ def create_stack_resources() -> dict[str, str]:
 
 
 def _event_sources() -> Iterator[str]:
-    """Yield the names that SAM gives event sources; moto has none that would call a function."""
+    """Yield the names that SAM gives event sources; moto has no event source mappings that call functions."""
     for function, resource in resources("AWS::Serverless::Function").items():
         yield from (f"{function}{name}" for name, event in resource["Properties"]["Events"].items() if event["Type"] == "SQS")
 
@@ -128,7 +128,7 @@ CREATORS = {
     "AWS::Events::EventBus": _create_bus,
     "AWS::IAM::Role": _name_role,
 }
-"""How to make one resource of a type, from its logical id and properties: answers what `Ref` and what `GetAtt Arn` stand for."""
+"""Creates one resource of a type, from its logical id and properties; returns the values of its `Ref` and `GetAtt Arn`."""
 
 
 def variables(function: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a write costs in DynamoDB, and which partitions of table and indexes take it.
+"""The write units of a write in DynamoDB, by partition of the table and its indexes.
 
 DynamoDB developer guide: "Read and write operations", "Item sizes and formats", "Global secondary indexes".
 """
@@ -36,7 +36,7 @@ SIZES: Mapping[str, Callable[[Any], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class PartitionWrite:
-    """What one partition takes of a write."""
+    """The part of a write in one partition."""
 
     index: str
     """Empty: the table itself."""
@@ -46,7 +46,7 @@ class PartitionWrite:
 
 
 def partition_writes(table: Mapping[str, Any], before: Item, after: Item) -> Iterator[PartitionWrite]:
-    """Yield what one write does to the table, and to each index whose entry is added, removed, moved or changed."""
+    """Yield the writes to the table, and to each index whose entry is added, removed, moved or changed."""
     yield PartitionWrite("", _partition(table, before or after), ceil(max(size(before), size(after), 1) / 1024))
     for index in table.get("GlobalSecondaryIndexes", []):
         old, new = (_entry(table, index, item) for item in (before, after))

@@ -1,1 +1,1 @@
-"""In-memory fakes of the ports, and the services' dependencies built from them."""
+"""In-memory fakes of the ports, and dependencies of the services built from them."""

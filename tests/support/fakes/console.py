@@ -35,7 +35,7 @@ def written(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
 
 
-def error(code: str, message: str = "told by SES") -> Json:
+def error(code: str, message: str = "from SES") -> Json:
     return {"code": code, "message": message, "retryable": False, "hint": CODES[code].hint if code in CODES else code}
 
 
@@ -91,7 +91,7 @@ def record(tenant_id: str, request_id: str, status: str, ago: timedelta, **chang
 
 @dataclass(slots=True)
 class FakeApi:
-    """The REST API on dictionaries; `denied`: patterns of `METHOD path` that IAM denies; `absent`: those that a version lacks."""
+    """The REST API on dictionaries; `denied`: patterns of `METHOD path` that IAM denies; `absent`: those of later versions."""
 
     providers: dict[str, Json] = field(default_factory=dict)
     records: list[Json] = field(default_factory=list)
@@ -226,10 +226,10 @@ class FakeApi:
         if action == "cancel":
             found |= {"status": "cancelled", "cancelledBy": "arn:aws:iam::111122223333:user/ops", "error": None}
         else:
-            word = {**body, "at": written(NOW), "principal": "arn:aws:iam::111122223333:user/ops"}
+            resolution = {**body, "at": written(NOW), "principal": "arn:aws:iam::111122223333:user/ops"}
             found |= {
                 "status": "sent" if body["outcome"] == "sent" else "queued",
-                "resolution": word,
+                "resolution": resolution,
                 "error": None,
                 "sentAt": written(NOW),
             }
@@ -294,7 +294,7 @@ class FakeHealth:
     def counts(self, window: Window) -> Answer[Counts]:
         if self.trouble:
             return Answer(trouble=self.trouble)
-        none: Callable[[int], int] = lambda _: 0  # noqa: E731 - as the others are
+        none: Callable[[int], int] = lambda _: 0  # noqa: E731 - a default for `series`
         series = {name: [self.series.get(name, none)(step) for step in range(window.steps)] for name in OUTCOMES}
         return Answer(Counts(window, series, "CloudWatch"))
 
@@ -326,13 +326,13 @@ class FakeRequestLog:
 class FakeDeadLetterQueue:
     """A dead-letter queue as a list."""
 
-    lying: list[DeadLetter] = field(default_factory=list)
+    messages: list[DeadLetter] = field(default_factory=list)
 
     def receive_all(self) -> Iterator[DeadLetter]:
-        yield from list(self.lying)
+        yield from list(self.messages)
 
     def delete(self, dead_letter: DeadLetter) -> None:
-        self.lying = [each for each in self.lying if each.handle != dead_letter.handle]
+        self.messages = [each for each in self.messages if each.handle != dead_letter.handle]
 
     def put_back(self, dead_letters: Any) -> None:
         pass
@@ -348,14 +348,14 @@ class FakeMails:
     def add(self, raw: bytes, *, message_id: str, tags: Mapping[str, str] | None = None, ago: timedelta = timedelta()) -> None:
         file = self.folder / f"{len(self.kept) + 1}.eml"
         file.write_bytes(raw)
-        told: Json = {
+        attributes: Json = {
             "source": "billing@acme.example",
             "destinations": ("jo@example.com",),
             "size": len(raw),
             "tags": tags or {},
             "file": file,
         }
-        self.kept.insert(0, AcceptedMail(number=len(self.kept) + 1, message_id=message_id, at=NOW - ago, **told))
+        self.kept.insert(0, AcceptedMail(number=len(self.kept) + 1, message_id=message_id, at=NOW - ago, **attributes))
 
     def newest(self) -> list[AcceptedMail]:
         return self.kept
@@ -369,7 +369,7 @@ class Platform:
     api: FakeApi = field(default_factory=FakeApi)
     health: FakeHealth = field(default_factory=FakeHealth)
     log: FakeRequestLog = field(default_factory=FakeRequestLog)
-    letters: FakeDeadLetterQueue = field(default_factory=FakeDeadLetterQueue)
+    dead_letters: FakeDeadLetterQueue = field(default_factory=FakeDeadLetterQueue)
     messages: FakeMessagesTable = field(default_factory=FakeMessagesTable)
     runbook: str = "# Runbook\n\n## Dead letters\n\nCopies.\n\nDo: list them, then `redrive` or drop.\n"
     is_local: bool = True
@@ -378,7 +378,7 @@ class Platform:
         @contextmanager
         def deps() -> Iterator[DeadLetterDependencies]:
             yield DeadLetterDependencies(
-                dead_letters=self.letters,
+                dead_letters=self.dead_letters,
                 messages=self.messages,
                 queue=FakeSendQueue(),
                 parked=FakeParkedBodies(),

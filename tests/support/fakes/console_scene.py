@@ -117,9 +117,9 @@ def _trouble_of(platform: Platform) -> None:
     text = "Requests that could not be read, or whose worker died again and again, wait for an operator."
     link = "https://github.com/example/tenantmail/blob/main/docs/runbook.md#dead-letters"
     platform.health.on = [Alarm("DeadLettersAlarm", text, "dead-letters", link, NOW - timedelta(minutes=22))]
-    wave = (9, 14, 21, 32, 30, 41, 38, 29)
+    rates = (9, 14, 21, 32, 30, 41, 38, 29)
     platform.health.series = {
-        "sent": lambda step: wave[step % 8] * 4 + step,
+        "sent": lambda step: rates[step % 8] * 4 + step,
         "failed": lambda step: 3 if step % 11 == 0 else 0,
         "deferred": lambda step: 40 - 2 * abs(step - 24) if abs(step - 24) < 10 else 0,
         "unknown": lambda step: 1 if step == 37 else 0,
@@ -130,7 +130,7 @@ def _trouble_of(platform: Platform) -> None:
         (("acme", None), ("acme", "processing_crashed"), ("hooli", "processing_crashed"), (None, "invalid_request"))
     ):
         detail = "RecursionError in compose" if reason == "processing_crashed" else ""
-        platform.letters.lying.append(dead_letter(tenant_id, f"report-{number:04}", reason, detail, handle=str(number)))
+        platform.dead_letters.messages.append(dead_letter(tenant_id, f"report-{number:04}", reason, detail, handle=str(number)))
 
 
 def dead_letter(tenant_id: str | None, request_id: str, reason: str | None, detail: str = "", handle: str = "h") -> DeadLetter:

@@ -9,7 +9,6 @@ from mailer import wiring
 from mailer.domain.message import SendRequest, read_request
 from mailer.services.api.messages import MessagesDependencies
 from support.fakes.ports import (
-    AtOnce,
     FakeAttachments,
     FakeClock,
     FakeFeedbackTable,
@@ -18,6 +17,7 @@ from support.fakes.ports import (
     FakeProvidersTable,
     FakeSendQueue,
     FakeTelemetry,
+    InlineExecutor,
     a_provider,
 )
 from support.fakes.statistics import FakeStatisticsTable
@@ -39,7 +39,7 @@ def fake_deps(**ports: Any) -> MessagesDependencies:
         "uploads": attachments,
         "telemetry": FakeTelemetry(),
         "clock": FakeClock(),
-        "workers": AtOnce(),
+        "workers": InlineExecutor(),
         "send_timeout": SEND_TIMEOUT,
     }
     if "attachments" in ports:

@@ -52,5 +52,5 @@ class FakePacingTable:
     def _write(self, _: datetime) -> None:
         self.writes += 1
         if self.meanwhile is not None:
-            happens, self.meanwhile = self.meanwhile, None
-            happens()
+            write_concurrently, self.meanwhile = self.meanwhile, None
+            write_concurrently()

@@ -1,4 +1,4 @@
-"""In-memory stand-ins for the ports: they keep the promises of `mailer.ports` and let a test break them on purpose."""
+"""In-memory fakes of the ports: they follow the contracts of `mailer.ports`, and a test can make them fail."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ PLATFORM = Platform("Leadmetrics", "aws", "111111111111", OUR_ROLES, OUR_BUS, "e
 
 
 class FakeClock:
-    """A clock that stands still until told to move."""
+    """A clock that moves only when a test or a wait moves it."""
 
     def __init__(self, now: datetime = NOON) -> None:
         self.time = now
@@ -47,24 +47,24 @@ class FakeClock:
         self.time += step
 
 
-def nothing(_: Any) -> None:
-    """Let a write pass."""
+def do_nothing(_: Any) -> None:
+    """Do nothing: the default hook."""
 
 
 class FakeMessagesTable:
-    """The status table, ruled by `domain.delivery` itself.
+    """The status table; `domain.delivery` decides each change.
 
     `before` and `after` are called with each change, before it is decided and after it was written;
-    a hook that raises DependencyError is a request, or a reply, that got lost.
+    a hook that raises DependencyError simulates a lost request or a lost reply.
     """
 
     def __init__(self, *deliveries: Delivery) -> None:
         self.records = {(d.tenant_id, d.request_id): d for d in deliveries}
         self.changes: list[Change] = []
         self.shard_of: Callable[[Delivery], int] = lambda _: 0
-        """In which shard of the sweep index a record is."""
-        self.before: Callable[[Change], None] = nothing
-        self.after: Callable[[Change], None] = nothing
+        """Returns the shard of the sweep index that a record is in."""
+        self.before: Callable[[Change], None] = do_nothing
+        self.after: Callable[[Change], None] = do_nothing
 
     def get(self, tenant_id: str, request_id: str) -> Delivery | None:
         return self.records.get((tenant_id, request_id))
@@ -104,13 +104,13 @@ class FakeMessagesTable:
 
 
 class FakeFeedbackTable:
-    """Facts and messageIds; `before` and `after` are called around each write, as with the status table."""
+    """Facts and messageIds; `before` and `after` are called around each write, as in the status table."""
 
     def __init__(self) -> None:
         self.of_request: dict[tuple[str, str], Facts] = {}
         self.of_message: dict[tuple[str, str, str], MailRef] = {}
-        self.before: Callable[[Any], None] = nothing
-        self.after: Callable[[Any], None] = nothing
+        self.before: Callable[[Any], None] = do_nothing
+        self.after: Callable[[Any], None] = do_nothing
 
     def merge(self, tenant_id: str, request_id: str, facts: Facts) -> MergedFacts:
         self.before(facts)
@@ -140,11 +140,11 @@ def _sort_key(record: Delivery) -> str:
 
 @dataclass
 class FakeTelemetry:
-    """Keeps what it was told as (event, arguments)."""
+    """Stores its calls as (event, arguments)."""
 
     entries: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     steps: list[dict[Step, timedelta]] = field(default_factory=list)
-    """Those of each `recorded`."""
+    """Steps of each `recorded`."""
 
     def answered(self, record: Delivery, outcome: Outcome, steps: Mapping[Step, timedelta]) -> None:
         fence = Fence(record.attempt, record.owner or "")
@@ -185,7 +185,7 @@ class FakeTelemetry:
         self.entries.append(("swept", (overdue, lag)))
 
     def flush(self) -> None:
-        """Keep everything."""
+        """Do nothing: the entries stay readable."""
 
 
 @dataclass
@@ -199,7 +199,7 @@ class FakeDeadLetter:
 
 @dataclass
 class FakeSendQueue:
-    """Records what was sent; `refuses` picks messages that SQS does not take, `broken` makes every call fail."""
+    """Stores sent messages; `refuses` selects messages that SQS rejects, `broken` makes every call fail."""
 
     sent: list[tuple[QueueMessage, timedelta]] = field(default_factory=list)
     dead_letters: list[FakeDeadLetter] = field(default_factory=list)
@@ -231,34 +231,34 @@ class FakeParkedBodies:
     broken: bool = False
 
     def park(self, tenant_id: str, request_id: str, body: str) -> str:
-        self._answer("PutObject")
+        self._fail_if_broken("PutObject")
         key = f"parked/{tenant_id}/{request_id}/{hashlib.sha256(body.encode()).hexdigest()[:16]}.json"
         self.bodies[key] = body
         return key
 
     def fetch(self, key: str) -> str:
-        self._answer("GetObject")
+        self._fail_if_broken("GetObject")
         return self.bodies[key]
 
     def discard(self, key: str) -> None:
-        self._answer("DeleteObject")
+        self._fail_if_broken("DeleteObject")
         self.bodies.pop(key, None)
 
-    def _answer(self, operation: str) -> None:
+    def _fail_if_broken(self, operation: str) -> None:
         if self.broken:
             raise DependencyError("S3", operation)
 
 
 @dataclass
 class FakeEventSource:
-    """What takes messages off the queue: since the day before unless told otherwise."""
+    """The event source mapping of the queue, enabled since the day before by default."""
 
     since: datetime | None = NOON - timedelta(days=1)
     broken: bool = False
-    asked: int = 0
+    calls: int = 0
 
     def running_since(self) -> datetime | None:
-        self.asked += 1
+        self.calls += 1
         if self.broken:
             raise DependencyError("Lambda", "GetEventSourceMapping")
         return self.since
@@ -266,7 +266,7 @@ class FakeEventSource:
 
 @dataclass
 class FakeSweepInvocations:
-    """Keeps the parts that invocations were started for; `refuses` picks those that Lambda does not take."""
+    """Stores the parts of started invocations; `refuses` selects those that Lambda rejects."""
 
     begun: list[SweepPart] = field(default_factory=list)
     refuses: Callable[[SweepPart], bool] = lambda _: False
@@ -279,11 +279,11 @@ class FakeSweepInvocations:
 
 @dataclass
 class FakeSweepLeases:
-    """Who has which shard, and until when; `broken` makes every call fail."""
+    """The owner of each shard, and the end of its lease; `broken` makes every call fail."""
 
     taken: dict[int, tuple[str, datetime]] = field(default_factory=dict)
-    ever: list[int] = field(default_factory=list)
-    """Shards in the order in which they were taken."""
+    taken_shards: list[int] = field(default_factory=list)
+    """All shards in the order in which they were taken."""
     broken: bool = False
 
     def take(self, shard: int, owner: str, now: datetime, until: datetime) -> bool:
@@ -293,7 +293,7 @@ class FakeSweepLeases:
         if holder != owner and now < ends <= now + LONGEST:
             return False
         self.taken[shard] = owner, until
-        self.ever.append(shard)
+        self.taken_shards.append(shard)
         return True
 
     def release(self, shard: int, owner: str) -> None:
@@ -305,7 +305,7 @@ class FakeSweepLeases:
 
 @dataclass
 class FakeProducerRules:
-    """Rules as a test sets them; `broken` makes them unreadable."""
+    """Rules set by a test; `broken` makes them unreadable."""
 
     rules: str = ""
     broken: bool = False
@@ -318,16 +318,16 @@ class FakeProducerRules:
 
 @dataclass
 class FakeAttachments:
-    """Uploaded files by key, in a bucket that keeps every version that was asked for; a key of another tenant is missing."""
+    """Uploaded files by key; each version that was looked up stays readable; a key of another tenant is missing."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     kept: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    lookups: list[str] = field(default_factory=list)
     """Keys whose version was looked up."""
     broken: bool = False
 
     def version(self, tenant_id: str, ref: S3Object) -> str | None:
-        self.asked.append(ref.key)
+        self.lookups.append(ref.key)
         if self.broken:
             raise DependencyError("S3", "HeadObject")
         file = self._file(tenant_id, ref)
@@ -346,7 +346,7 @@ class FakeAttachments:
         if ref.version and (file is None or hashlib.sha256(file).hexdigest()[:16] != ref.version):
             file = self.kept.get((ref.key, ref.version))
         if file is None or not ref.key.startswith(f"{tenant_id}/"):
-            raise RequestError([Problem("", f"attachment {ref.key} is not there")], "attachment_missing")
+            raise RequestError([Problem("", f"attachment {ref.key} does not exist")], "attachment_missing")
         return file
 
     def create_upload(self, tenant_id: str, request: UploadRequest) -> Upload:
@@ -355,83 +355,83 @@ class FakeAttachments:
         return Upload(key, f"https://bucket.example/{key}", {"Content-Type": request.media_type, "Content-Length": str(request.size)}, NOON)
 
 
-class AtOnce(Executor):
-    """Does what it is given at once, in the caller's thread."""
+class InlineExecutor(Executor):
+    """Runs each call at once, in the caller's thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001  # whoever asks for the result gets it
+        except Exception as error:  # noqa: BLE001  # raised by `result()`
             future.set_exception(error)
         return future
 
 
 @dataclass
 class FakeTrials:
-    """Keeps marks; `broken` makes every call fail."""
+    """Stores trials by message id; `broken` makes every call fail."""
 
     marks: dict[str, Trial] = field(default_factory=dict)
     broken: bool = False
 
     def find(self, sqs_message_id: str) -> Trial | None:
-        self._answer()
+        self._fail_if_broken()
         return self.marks.get(sqs_message_id)
 
     def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
-        self._answer()
+        self._fail_if_broken()
         made = Trial(Stage.READING, by, now)
-        stands = self.marks.setdefault(sqs_message_id, made)
-        return None if stands is made else stands
+        stored = self.marks.setdefault(sqs_message_id, made)
+        return None if stored is made else stored
 
     def reach(self, sqs_message_id: str, trial: Trial) -> None:
-        self._answer()
+        self._fail_if_broken()
         self.marks[sqs_message_id] = trial
 
     def clear(self, sqs_message_id: str) -> None:
-        self._answer()
+        self._fail_if_broken()
         self.marks.pop(sqs_message_id, None)
 
-    def _answer(self) -> None:
+    def _fail_if_broken(self) -> None:
         if self.broken:
             raise DependencyError("DynamoDB", "UpdateItem")
 
 
 @dataclass
 class FakePacer:
-    """Gives out the slots that a test prepares, and slots now when there are none left; notes what it was asked and told."""
+    """Returns the slots that a test prepares, then slots at once; stores its calls."""
 
     plans: list[Slot | RetryAt] = field(default_factory=list)
     failing: set[str] = field(default_factory=set)
-    """Accounts whose line cannot be read."""
-    asked: list[tuple[str, RateSource, list[int], list[float | None]]] = field(default_factory=list)
+    """Accounts whose rate cannot be read."""
+    requests: list[tuple[str, RateSource, list[int], list[float | None]]] = field(default_factory=list)
     paced: list[tuple[str, str]] = field(default_factory=list)
 
     def reserve(
         self, account: str, source: RateSource, weights: Sequence[int], carried: Sequence[float | None], now: datetime
     ) -> Sequence[Slot | RetryAt]:
-        self.asked.append((account, source, list(weights), list(carried)))
-        self._answer(account)
+        self.requests.append((account, source, list(weights), list(carried)))
+        self._fail_if_broken(account)
         return [self.plans.pop(0) if self.plans else Slot(now) for _ in weights]
 
     def throttled(self, account: str, now: datetime) -> datetime:
-        return self._note("throttled", account, now)
+        return self._store("throttled", account, now)
 
     def quota_exhausted(self, account: str, now: datetime) -> datetime:
-        return self._note("quota exhausted", account, now)
+        return self._store("quota exhausted", account, now)
 
-    def _note(self, what: str, account: str, now: datetime) -> datetime:
-        self.paced.append((what, account))
-        self._answer(account)
+    def _store(self, call: str, account: str, now: datetime) -> datetime:
+        self.paced.append((call, account))
+        self._fail_if_broken(account)
         return now
 
-    def _answer(self, account: str) -> None:
+    def _fail_if_broken(self, account: str) -> None:
         if account in self.failing:
             raise DependencyError("DynamoDB", "UpdateItem")
 
 
 class FakeProvidersTable:
-    """The provider rows; suspends as the real one does, after `SUSPEND_AFTER` distinct faulty requests."""
+    """The provider rows; suspends like the real table, after `SUSPEND_AFTER` distinct faulty requests."""
 
     def __init__(self, *providers: Provider) -> None:
         self.rows = {p.tenant_id: p for p in providers}
@@ -482,7 +482,7 @@ def a_config(**fields: Any) -> StoredConfig:
 
 
 def a_provider(tenant_id: str = "acme", status: ProviderStatus = ProviderStatus.ACTIVE, **fields: Any) -> Provider:
-    """Make a provider row: verified and active unless told otherwise."""
+    """Make a provider row, verified and active by default."""
     return Provider(
         **{
             "tenant_id": tenant_id,

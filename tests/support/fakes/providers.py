@@ -49,11 +49,11 @@ class FakeStore:
 
     def replace(self, row: Provider) -> bool:
         self.before_write(row)
-        stands = self.rows.get(row.tenant_id)
-        if (stands.revision if stands else 0) != row.revision:
+        stored = self.rows.get(row.tenant_id)
+        if (stored.revision if stored else 0) != row.revision:
             return False
         self.rows[row.tenant_id] = replace(row, revision=row.revision + 1)
-        self.writes.append((stands, self.rows[row.tenant_id]))
+        self.writes.append((stored, self.rows[row.tenant_id]))
         return True
 
     def list(self, *, status: ProviderStatus | None, limit: int, cursor: str | None) -> ProviderPage:
@@ -74,7 +74,7 @@ class FakeConfigCipher:
     def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:
         *bound, text = json.loads(ciphertext)
         if bound != [tenant_id, provider, version]:
-            raise NotSentError(ErrorInfo("config_unreadable", "sealed for another"))
+            raise NotSentError(ErrorInfo("config_unreadable", "encrypted for another"))
         return b64decode(text)
 
 
@@ -89,7 +89,7 @@ class FakeAccount:
     mails: list[Mail] = field(default_factory=list)
     tags: list[Mapping[str, str]] = field(default_factory=list)
     """Tags of each mail."""
-    asked: int = 0
+    calls: int = 0
     clears: Mapping[str, Cleared] = field(default_factory=dict)
     """Results of removing an address from its suppression list; UNKNOWN for others."""
     cleared: list[str] = field(default_factory=list)
@@ -104,7 +104,7 @@ class FakeAccount:
         return self.clears.get(email, Cleared.UNKNOWN)
 
     def account_facts(self) -> AccountFacts:
-        self.asked += 1
+        self.calls += 1
         return self.facts
 
 
@@ -128,12 +128,12 @@ class FakeProviderFactory:
 class FakeTrust:
     """A role's trust policy, correct by default."""
 
-    sound: bool = True
+    is_correct: bool = True
     tried: list[RoleConfig] = field(default_factory=list)
 
     def refuses_foreign_external_id(self, config: RoleConfig) -> bool:
         self.tried.append(config)
-        return self.sound
+        return self.is_correct
 
 
 def external_ids() -> Callable[[], str]:

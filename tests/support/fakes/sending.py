@@ -20,7 +20,6 @@ from mailer.services.sweeping.dependencies import SweepDependencies
 from support.fakes.pacing import FakePacingTable
 from support.fakes.ports import (
     NOON,
-    AtOnce,
     FakeAttachments,
     FakeClock,
     FakeEventSource,
@@ -34,6 +33,7 @@ from support.fakes.ports import (
     FakeSweepLeases,
     FakeTelemetry,
     FakeTrials,
+    InlineExecutor,
     a_delivery,
     a_provider,
 )
@@ -123,7 +123,7 @@ class Bench:
             pacer=self.pacer,
             producers=self.producers,
             trials=self.trials,
-            workers=AtOnce(),
+            workers=InlineExecutor(),
             budget=self.budget,
             new_owner=lambda: f"worker-{next(owners)}",
             send_timeout=SEND_TIMEOUT,
@@ -138,7 +138,7 @@ class Bench:
             parked=self.parked,
             telemetry=self.telemetry,
             clock=self.clock,
-            workers=AtOnce(),
+            workers=InlineExecutor(),
             invocations=self.invocations,
             leases=self.leases,
             new_owner=lambda: f"run-{next(owners)}",

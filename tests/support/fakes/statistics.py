@@ -16,9 +16,9 @@ class FakeStatisticsTable:
         self.last: dict[tuple[Bucket, str], int] = {}
 
     def add(self, bucket: Bucket, shard: str, counted: Sequence[Counted]) -> None:
-        new = [one for one in counted if int(one.sequence_number) > self.last.get((bucket, shard), -1)]
+        new = [write for write in counted if int(write.sequence_number) > self.last.get((bucket, shard), -1)]
         if new:
-            self.hours[bucket] += total(one.counts for one in new)
+            self.hours[bucket] += total(write.counts for write in new)
             self.last[bucket, shard] = int(new[-1].sequence_number)
 
     def read(self, series: str, since: datetime, until: datetime) -> Mapping[datetime, Counts]:

@@ -11,18 +11,18 @@ from mailer.ports import Listed, SuppressionPage
 from support.fakes.ports import NOON
 
 
-def nothing(_: Entry) -> None:
+def do_nothing(_: Entry) -> None:
     """Do nothing."""
 
 
 class FakeSuppressionsTable:
-    """Entries by tenant and address; `before` and `after` are called with each write, and may raise like a lost call."""
+    """Entries by tenant and address; `before` and `after` are called with each write, and may raise to simulate a lost call."""
 
     def __init__(self, *entries: Entry) -> None:
         self.entries: dict[Listed, Entry] = {(e.tenant_id, e.email): replace(e, revision=max(e.revision, 1)) for e in entries}
         self.reads: list[list[Listed]] = []
-        self.before: Callable[[Entry], None] = nothing
-        self.after: Callable[[Entry], None] = nothing
+        self.before: Callable[[Entry], None] = do_nothing
+        self.after: Callable[[Entry], None] = do_nothing
         self.broken: set[str] = set()
         """Addresses at which DynamoDB does not answer."""
         self.unreadable: set[str] = set()
@@ -37,8 +37,8 @@ class FakeSuppressionsTable:
 
     def replace(self, entry: Entry) -> bool:
         self.before(entry)
-        stands = self.entries.get((entry.tenant_id, entry.email))
-        if (stands.revision if stands else 0) != entry.revision:
+        stored = self.entries.get((entry.tenant_id, entry.email))
+        if (stored.revision if stored else 0) != entry.revision:
             return False
         self.entries[entry.tenant_id, entry.email] = replace(entry, revision=entry.revision + 1)
         self.after(entry)

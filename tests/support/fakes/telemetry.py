@@ -1,4 +1,4 @@
-"""The telemetry's output, as parsed log lines and metrics."""
+"""The telemetry's output as parsed log lines and metrics."""
 
 import io
 import json
@@ -51,7 +51,7 @@ class Written:
         return [metric for line in self.output.getvalue().splitlines() for metric in metrics_of(json.loads(line))]
 
     def values(self, name: str, **dimensions: str) -> list[float]:
-        """Return the values of a metric in just these dimensions besides the stack's."""
+        """Return the values of a metric with exactly these dimensions and the stack's."""
         wanted = {"service": STACK, **dimensions}
         return [value for metric in self.metrics if (metric.name, metric.dimensions) == (name, wanted) for value in metric.values]
 
@@ -89,8 +89,8 @@ def write_everything(telemetry: LogTelemetry) -> None:
     telemetry.failed("deliver", "acme", ZeroDivisionError())
     telemetry.config_requested(cached=True)
     telemetry.paced(second)
-    for became in RecipientStatus:
-        telemetry.feedback(became, second if became is RecipientStatus.DELIVERED else None)
+    for recipient_status in RecipientStatus:
+        telemetry.feedback(recipient_status, second if recipient_status is RecipientStatus.DELIVERED else None)
     for refusal in Refusal:
         telemetry.feedback_refused(refusal, None)
     telemetry.swept(overdue=0, lag=second)

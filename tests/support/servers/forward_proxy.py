@@ -81,18 +81,18 @@ class ForwardProxy:
 def _read_head(client: socket.socket) -> bytes:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        if not (got := client.recv(1)):
+        if not (received := client.recv(1)):
             raise ConnectionError
-        head += got
+        head += received
     return head
 
 
 def _pass_on(source: socket.socket, target: socket.socket, limit: int | None = None) -> None:
     """Forward data until the source ends, or up to a limit, at which the source's connection is reset."""
     with suppress(OSError):
-        while (limit is None or limit > 0) and (got := source.recv(65_536 if limit is None else min(limit, 65_536))):
-            target.sendall(got)
-            limit = None if limit is None else limit - len(got)
+        while (limit is None or limit > 0) and (received := source.recv(65_536 if limit is None else min(limit, 65_536))):
+            target.sendall(received)
+            limit = None if limit is None else limit - len(received)
         if limit == 0:
             _end(source, "reset")  # before the server sees the end of the data and responds
         target.shutdown(socket.SHUT_WR)

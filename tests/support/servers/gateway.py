@@ -98,9 +98,9 @@ def _operations() -> Sequence[tuple[str, re.Pattern[str], set[int]]]:
 def must_be_documented(event: Mapping[str, Any], status: int) -> None:
     """Fail if a response is not in the OpenAPI document, except a 500."""
     method, path = event["httpMethod"], event["path"]
-    for name, pattern, told in _operations():
+    for name, pattern, statuses in _operations():
         if name == method and pattern.fullmatch(path):
-            assert status in told, f"{method} {path} answers {status}, of which the OpenAPI document does not tell"
+            assert status in statuses, f"{method} {path} returns {status}, which the OpenAPI document does not have"
 
 
 def _is_for_providers(path: str) -> bool:

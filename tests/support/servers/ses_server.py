@@ -121,7 +121,7 @@ class SesServer:
     pause: float = 0.0
     """Seconds between two reads of discarded data."""
     scheme: str | None = None
-    """What clients take it for, where it is not what it does."""
+    """Scheme of its URL, if not the real one."""
     keep: bool = True
     """Whether to store the requests; otherwise their bodies are discarded."""
 
@@ -217,8 +217,8 @@ class SesServer:
 
 
 def _swallow(connection: socket.socket, left: int, pause: float = 0.0) -> None:
-    while left > 0 and (got := connection.recv(min(left, 65536))):
-        left -= len(got)
+    while left > 0 and (received := connection.recv(min(left, 65536))):
+        left -= len(received)
         time.sleep(pause)
 
 
@@ -232,6 +232,6 @@ def _read(reader: BufferedReader, *, discard: bool) -> Request | None:
     left = int(headers.get("content-length", "0"))
     if not discard:
         return Request(headers, reader.read(left), first.decode("latin-1"))
-    while left > 0 and (got := reader.read1(min(left, 65536))):
-        left -= len(got)
+    while left > 0 and (received := reader.read1(min(left, 65536))):
+        left -= len(received)
     return Request(headers, b"")

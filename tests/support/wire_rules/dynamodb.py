@@ -75,7 +75,7 @@ def value_faults(value: Item, depth: int = 1) -> Iterator[str]:
 
 def _number_faults(text: Any) -> Iterator[str]:
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
-        yield f"{text!r} is no finite number"
+        yield f"{text!r} is not a finite number"
         return
     number = Decimal(text)
     digits = "".join(map(str, number.as_tuple().digits)).strip("0")
@@ -89,7 +89,7 @@ def _set_faults(kind: str, members: Any) -> Iterator[str]:
     if not members:
         yield "is an empty set"
     if len(set(members)) != len(members):
-        yield "is a set that holds something twice"
+        yield "is a set with a duplicate"
     if kind == "NS":
         for member in members:
             yield from _number_faults(member)
@@ -219,11 +219,11 @@ def _reserved() -> frozenset[str]:
 
 
 def _batch_get(wanted: Mapping[str, Any]) -> Iterator[str]:
-    keys = [(table, key) for table, asked in wanted.items() for key in asked["Keys"]]
+    keys = [(table, key) for table, request in wanted.items() for key in request["Keys"]]
     if len(keys) > BATCH_GET:
         yield f"{len(keys)} keys, more than {BATCH_GET}"
     if len({(table, str(sorted(key.items()))) for table, key in keys}) < len(keys):
-        yield "a key is asked for twice"
+        yield "a key is requested twice"
     for _, key in keys:
         yield from _key(key)
 

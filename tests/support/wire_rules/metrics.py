@@ -21,16 +21,16 @@ _UNITS = re.compile(
 
 def broken(line: Mapping[str, Any]) -> Iterator[str]:
     """Yield the rules that a log line with metrics breaks."""
-    told = line.get("_aws", {})
-    if not isinstance(told.get("Timestamp"), int):
-        yield "the time is no number of milliseconds"
-    for directive in told.get("CloudWatchMetrics", []):
+    metadata = line.get("_aws", {})
+    if not isinstance(metadata.get("Timestamp"), int):
+        yield "the time is not in milliseconds"
+    for directive in metadata.get("CloudWatchMetrics", []):
         yield from _directive(directive, line)
 
 
 def _directive(directive: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[str]:
     if not _NAMESPACE.fullmatch(directive["Namespace"]):
-        yield f"{directive['Namespace']!r} is no namespace"
+        yield f"{directive['Namespace']!r} is not a namespace"
     if not 1 <= len(directive["Metrics"]) <= MAX_METRICS:
         yield f"{len(directive['Metrics'])} metrics"
     for dimensions in directive["Dimensions"]:
@@ -44,7 +44,7 @@ def _directive(directive: Mapping[str, Any], line: Mapping[str, Any]) -> Iterato
 
 def _dimension(name: str, value: Any) -> Iterator[str]:
     if not 1 <= len(name) <= MAX_DIMENSION_NAME or not name.isascii() or name.startswith(":"):
-        yield "is no name of a dimension"
+        yield "is not a dimension's name"
     if not isinstance(value, str) or not value.strip():
         yield "has no value"
     elif len(value) > MAX_NAME or not value.isascii() or not value.isprintable():
@@ -55,9 +55,9 @@ def _metric(metric: Mapping[str, Any], values: Any) -> Iterator[str]:
     if not 1 <= len(metric["Name"]) <= MAX_NAME:
         yield "has a name that is empty or too long"
     if not _UNITS.fullmatch(metric.get("Unit", "None")):
-        yield f"{metric['Unit']} is no unit"
+        yield f"{metric['Unit']} is not a unit"
     numbers = values if isinstance(values, list) else [values]
     if not 1 <= len(numbers) <= MAX_VALUES:
         yield f"{len(numbers)} values"
     if not all(isinstance(number, int | float) and isfinite(number) and abs(number) <= MAX_VALUE for number in numbers):
-        yield "has a value that is no finite number"
+        yield "has a value that is not a finite number"

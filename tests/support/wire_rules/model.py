@@ -41,15 +41,20 @@ def _walk(value: Any, shape: Shape, path: str) -> Iterator[str]:
 
 
 def _faults(value: Any, shape: Shape) -> Iterator[str]:
-    told = shape.metadata
+    constraints = shape.metadata
     size = len(value) if isinstance(value, str | bytes | list | dict) else value if shape.type_name in _NUMBERS else None
-    if size is not None and "min" in told and size < told["min"]:
-        yield f"{size} is less than {told['min']}"
-    if size is not None and "max" in told and size > told["max"]:
-        yield f"{size} is more than {told['max']}"
-    if "enum" in told and value not in told["enum"]:
-        yield "is not one of the values that are allowed"
-    if (pattern := told.get("pattern")) and shape.type_name == "string" and (fits := compiled(pattern)) and not fits.fullmatch(value):
+    if size is not None and "min" in constraints and size < constraints["min"]:
+        yield f"{size} is less than {constraints['min']}"
+    if size is not None and "max" in constraints and size > constraints["max"]:
+        yield f"{size} is more than {constraints['max']}"
+    if "enum" in constraints and value not in constraints["enum"]:
+        yield "is not an allowed value"
+    if (
+        (pattern := constraints.get("pattern"))
+        and shape.type_name == "string"
+        and (regex := compiled(pattern))
+        and not regex.fullmatch(value)
+    ):
         yield f"does not match {pattern}"
 
 

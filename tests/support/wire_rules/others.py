@@ -34,9 +34,9 @@ def s3(operation: str, params: Mapping[str, Any]) -> Iterator[str]:  # noqa: ARG
     if (size := sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())) > MAX_METADATA:
         yield f"Metadata: takes {size} bytes, more than {MAX_METADATA}"
     if not all(text.isascii() and text.isprintable() for pair in metadata.items() for text in pair):
-        yield "Metadata: is not printable ASCII, which headers hold"
+        yield "Metadata: is not printable ASCII, as headers must be"
     if not (given := params.get("ContentType", "a/b")).isascii() or not given.isprintable():
-        yield "ContentType: is not printable ASCII, which headers hold"
+        yield "ContentType: is not printable ASCII, as headers must be"
 
 
 def events(operation: str, params: Mapping[str, Any]) -> Iterator[str]:
@@ -63,16 +63,16 @@ def _detail(text: str) -> Iterator[str]:
     try:
         detail = json.loads(text, parse_constant=_no_number)
     except ValueError:
-        yield "Detail: is no JSON"
+        yield "Detail: is not JSON"
         return
     if not isinstance(detail, dict):
-        yield "Detail: is no JSON object"
+        yield "Detail: is not a JSON object"
     if _depth(detail) > MAX_EVENT_NESTING:
         yield "Detail: is nested too deep"
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON's")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _depth(value: Any) -> int:
@@ -122,10 +122,10 @@ def _tags(params: Mapping[str, Any], name: str) -> Iterator[str]:
     if len(tags) > MAX_TAGS:
         yield f"{name}: {len(tags)}, more than {MAX_TAGS}"
     if name in params and "ConfigurationSetName" not in params:
-        yield f"{name}: are published through a configuration set, and none is named"
+        yield f"{name}: need a configuration set, and none is named"
     for tag in tags:
         if not _TAG.fullmatch(tag["Name"]) or not _TAG.fullmatch(tag["Value"]):
-            yield f"{name}: {tag['Name']} or its value has other characters than SES takes"
+            yield f"{name}: {tag['Name']} or its value has characters that SES rejects"
     if len({tag["Name"] for tag in tags}) < len(tags):
         yield f"{name}: a name is given twice"
 
@@ -145,4 +145,4 @@ def sts(operation: str, params: Mapping[str, Any]) -> Iterator[str]:  # noqa: AR
         try:
             json.loads(params["Policy"])
         except ValueError:
-            yield "Policy: is no JSON"
+            yield "Policy: is not JSON"

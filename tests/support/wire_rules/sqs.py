@@ -46,7 +46,7 @@ def _batch(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     ids = [entry["Id"] for entry in entries]
     if len(set(ids)) < len(ids):
         yield "two entries have the same id"
-    yield from (f"{one!r} is no id of an entry" for one in ids if not _ENTRY_ID.fullmatch(one))
+    yield from (f"{one!r} is not an entry's id" for one in ids if not _ENTRY_ID.fullmatch(one))
     if (size := sum(map(size_of, entries))) > MAX_MESSAGE:
         yield f"the batch takes {size} bytes, more than {MAX_MESSAGE}"
 
@@ -56,12 +56,12 @@ def _message(message: Mapping[str, Any]) -> Iterator[str]:
     if not body:
         yield "the body is empty"
     if _FORBIDDEN.search(body):
-        yield "the body holds a character that SQS does not take"
+        yield "the body has a character that SQS rejects"
     if (size := size_of(message)) > MAX_MESSAGE:
         yield f"the message takes {size} bytes, more than {MAX_MESSAGE}"
     yield from _within("DelaySeconds", message, 0, MAX_DELAY)
     if (group := message.get("MessageGroupId")) is not None and not _GROUP.fullmatch(group):
-        yield f"{group!r} is no message group"
+        yield f"{group!r} is not a message group"
     if len(attributes) > MAX_ATTRIBUTES:
         yield f"{len(attributes)} attributes, more than {MAX_ATTRIBUTES}"
     for name, value in attributes.items():
@@ -70,18 +70,18 @@ def _message(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _attribute(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     if not _NAME.fullmatch(name):
-        yield "is no name of an attribute"
+        yield "is not an attribute's name"
     if not _TYPE.fullmatch(value["DataType"]):
-        yield f"{value['DataType']!r} is no type"
+        yield f"{value['DataType']!r} is not a type"
         return
     kind = value["DataType"].partition(".")[0]
     content = value.get("BinaryValue" if kind == "Binary" else "StringValue")
     if not content:
         yield "is empty"
     elif kind != "Binary" and _FORBIDDEN.search(content):
-        yield "holds a character that SQS does not take"
+        yield "has a character that SQS rejects"
     elif kind == "Number" and not _NUMBER.fullmatch(content):
-        yield "is no number"
+        yield "is not a number"
 
 
 def size_of(message: Mapping[str, Any]) -> int:
@@ -95,4 +95,4 @@ def size_of(message: Mapping[str, Any]) -> int:
 
 def _within(name: str, params: Mapping[str, Any], least: int, most: int) -> Iterator[str]:
     if (value := params.get(name)) is not None and not (isinstance(value, int) and least <= value <= most):
-        yield f"{name}: {value} is not within {least} and {most}"
+        yield f"{name}: {value} is not between {least} and {most}"

@@ -33,7 +33,7 @@ from support.aws import tables
 from support.aws.api_calls import Context, call, event
 from support.aws.streams import read_stream
 from support.aws.write_units import Item, partition_writes, size
-from support.fakes.ports import AtOnce
+from support.fakes.ports import InlineExecutor
 from support.ses_events import envelopes
 from tools.local_aws.ses_events import RecipientOutcome
 
@@ -233,7 +233,7 @@ class Stack:
             self.bill.add("SQS requests", sum(map(chunks, some)) + chunks(*some) + 1)
         now = str(int(wiring.clock().now().timestamp() * 1000))
         records = [{"messageId": str(number), "body": body, "attributes": {"SentTimestamp": now}} for number, body in enumerate(bodies)]
-        with patch.object(wiring, "workers", AtOnce):  # moto's tables are not safe to share between threads
+        with patch.object(wiring, "workers", InlineExecutor):  # moto's tables are not safe to share between threads
             assert feedback.handler({"Records": records}, LongContext()) == {"batchItemFailures": []}
         assert all(item["feedback"]["M"][outcome.value] == {"N": "1"} for item in self._sent())
         self._ran("FeedbackFunction")

@@ -17,7 +17,7 @@ from mailer.domain.mime import Mail
 from mailer.ports import MergedFacts
 from mailer.services.feedback.matching import FeedbackDependencies
 from mailer.services.feedback.receive import ReceivedEvent, receive_batch
-from support.fakes.ports import AtOnce, FakeFeedbackTable
+from support.fakes.ports import FakeFeedbackTable, InlineExecutor
 from tools.local_aws.ses_events import AcceptedMail, RecipientOutcome, events_of
 from tools.simulation.faults import Faults
 from tools.simulation.world import SimClock, SimParkedBodies, SimTable, World
@@ -133,6 +133,6 @@ class SimFeedback:
         """Invoke FeedbackFunction with an event, in its own process; an unacknowledged one stays on the queue."""
         self._world.log(f"processes event {one.number} of {one.request_id}, time {one.receives}")
         received = ReceivedEvent(str(one.number), one.body, one.sent_at)
-        if not receive_batch([received], self._deps, AtOnce(), ends_at=self._clock.now() + TIMEOUT):
+        if not receive_batch([received], self._deps, InlineExecutor(), ends_at=self._clock.now() + TIMEOUT):
             self.waiting.pop(one.number, None)
             self.delivered |= {one.request_id} if one.is_tagged else set()

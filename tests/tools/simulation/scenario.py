@@ -26,11 +26,11 @@ from mailer.services.sweeping.dependencies import SweepDependencies
 from mailer.services.sweeping.sweep import sweep
 from support.fakes.ports import (
     NOON,
-    AtOnce,
     FakeEventSource,
     FakeFeedbackTable,
     FakeProducerRules,
     FakeSweepInvocations,
+    InlineExecutor,
     a_config,
     a_provider,
 )
@@ -120,7 +120,7 @@ class Scenario:
             "parked": self.bucket,
             "telemetry": SilentTelemetry(),
             "clock": SimClock(world),
-            "workers": AtOnce(),
+            "workers": InlineExecutor(),
         }
         send = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
         front = {

@@ -277,13 +277,13 @@ def test_dead_letters_are_redriven_with_what_became_of_each(busy: Site) -> None:
     while "In progress" in words(page.text):
         page = busy.follow(desk_page)
     assert "Done: 1 redriven." in words(page.text)
-    assert len(busy.platform.letters.lying) == 3
+    assert len(busy.platform.dead_letters.messages) == 3
 
 
 def test_a_drop_must_name_what_it_drops(busy: Site) -> None:
     """Not the whole queue by mistake."""
     assert "Nothing was dropped" in words(busy.follow(busy.post("/dead-letters/drop")).text)
-    assert len(busy.platform.letters.lying) == 4
+    assert len(busy.platform.dead_letters.messages) == 4
     assert Selection(reason=" ".strip()).everything
 
 

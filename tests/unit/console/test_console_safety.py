@@ -58,7 +58,7 @@ def test_a_form_without_the_token_does_nothing(busy: Site, form: str, token: str
     """Every form of the app's routes is tested."""
     assert busy.post(form, token=token).status == 403
     assert not [call for call in busy.platform.api.called if call[0] != "GET"]
-    assert len(busy.platform.letters.lying) == 4
+    assert len(busy.platform.dead_letters.messages) == 4
 
 
 def test_each_run_has_a_token_of_its_own() -> None:

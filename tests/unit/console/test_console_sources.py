@@ -237,7 +237,7 @@ def test_a_long_log_is_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> No
 def test_work_goes_on_by_itself_and_tells_its_end() -> None:
     """Its page may be closed; AWS's errors are shown there."""
     platform = Platform()
-    platform.letters.lying = [dead_letter("acme", f"r{number}", None, handle=str(number)) for number in range(3)]
+    platform.dead_letters.messages = [dead_letter("acme", f"r{number}", None, handle=str(number)) for number in range(3)]
     desk = platform.sources().dead_letters
     work = desk.start("redrive", Selection(tenant="acme"))
     wait_for(work)
@@ -271,7 +271,7 @@ def test_work_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_reader_at_a_time() -> None:
     """Received messages are invisible to others: two concurrent pages would each see half."""
     platform = Platform()
-    platform.letters.lying = [dead_letter("acme", "r", None)]
+    platform.dead_letters.messages = [dead_letter("acme", "r", None)]
     inside, most = 0, 0
     sources = platform.sources()
     opened = sources.dead_letters._open  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from mailer.domain.message import parse_request
 from mailer.domain.mime import compose
 from mailer.domain.provider import StoredConfig
 from mailer.handlers.send import handler
-from support.fakes.ports import AtOnce
+from support.fakes.ports import InlineExecutor
 from tools.bench.send.shares import shares
 from tools.bench.send.timing import Handle, batches, measured, repeated, run_named
 from tools.bench.send.workload import BATCH, EVERYONE, LARGE, LARGEST_FILE, TENANTS, Requests, Tenant, event, message, octets, uploaded
@@ -146,7 +146,7 @@ def profile(*, count: int = 3) -> dict[str, float]:
     """Run batches in one thread under Python's profiler; return each package's share of the time that is not spent waiting."""
     handle, requests, deps = function(), Requests(f"{os.getpid()}"), wiring.send_dependencies()
     profiler = cProfile.Profile()
-    with patch.object(wiring, "send_dependencies", return_value=replace(deps, workers=AtOnce())):
+    with patch.object(wiring, "send_dependencies", return_value=replace(deps, workers=InlineExecutor())):
         handle(event(requests.take(EVERYONE)))
         for _ in range(count):
             profiler.runcall(handle, event(requests.take(EVERYONE, TENANTS)))
