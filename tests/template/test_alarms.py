@@ -30,17 +30,17 @@ def anchors() -> set[str]:
 @pytest.fixture(scope="module")
 def written() -> list[Metric]:
     """All metrics of the telemetry."""
-    with a_telemetry() as (telemetry, everything):
+    with a_telemetry() as (telemetry, output):
         write_everything(telemetry)
-    return everything.metrics
+    return output.metrics
 
 
 def dimensions(name: str) -> dict[str, str]:
     return {d["Name"]: STACK if d["Value"] == {"Ref": "AWS::StackName"} else d["Value"] for d in alarm(name)["Dimensions"]}
 
 
-def test_what_must_not_go_unseen_raises_an_alarm() -> None:
-    """Dead letters and unknowns, mail that waits for an action, failures of the stack's services."""
+def test_losses_and_failures_raise_alarms() -> None:
+    """Dead letters, unknowns, mail that waits for an action, and failures of the stack's services each have an alarm."""
     assert {f"{name}Alarm" for name in EXPECTED} <= set(ALARMS)
 
 
@@ -55,15 +55,15 @@ def test_each_alarm_links_to_its_part_of_the_runbook(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ALARMS if alarm(name)["Namespace"] == NAMESPACE])
-def test_each_alarm_watches_what_the_code_writes(name: str, written: list[Metric]) -> None:
+def test_each_alarm_watches_a_metric_that_the_code_writes(name: str, written: list[Metric]) -> None:
     """Namespace, name and all dimensions: for CloudWatch any other set is another metric, without data."""
     watched = alarm(name)["Namespace"], alarm(name)["MetricName"], dimensions(name)
     assert watched in [(metric.namespace, metric.name, metric.dimensions) for metric in written]
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_each_alarm_tells_the_topic(name: str) -> None:
-    """Also when it is over; without a topic there is no notification."""
+def test_each_alarm_notifies_the_topic(name: str) -> None:
+    """Also when it ends; without a topic there is no notification."""
     for actions in ("AlarmActions", "OKActions"):
         assert alarm(name)[actions]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
 
@@ -75,19 +75,19 @@ def test_each_alarm_tells_the_topic(name: str) -> None:
         *("FeedbackForgedAlarm", "FeedbackContradictionAlarm", "FeedbackDeadLettersAlarm", "FeedbackUnreadableAlarm"),
     ],
 )
-def test_one_is_enough_where_somebody_has_to_act(name: str) -> None:
-    """No such case resolves itself."""
+def test_one_case_that_needs_an_operator_raises_the_alarm(name: str) -> None:
+    """These cases do not resolve themselves."""
     assert (alarm(name)["ComparisonOperator"], alarm(name)["Threshold"]) == ("GreaterThanThreshold", 0)
     assert (alarm(name)["EvaluationPeriods"], alarm(name)["TreatMissingData"]) == (1, "notBreaching")
 
 
-def test_a_sweeper_that_does_not_run_is_late() -> None:
-    """It writes its metric every minute; only for it missing data is an alarm."""
+def test_missing_sweeper_metrics_raise_the_lag_alarm() -> None:
+    """The sweeper writes its metric every minute; only for it missing data raises an alarm."""
     assert {name for name in ALARMS if alarm(name)["TreatMissingData"] != "notBreaching"} == {"SweepLagAlarm"}
     assert alarm("SweepLagAlarm")["TreatMissingData"] == "breaching"
 
 
-def test_the_functions_write_under_the_name_of_the_stack() -> None:
+def test_metrics_have_the_name_of_the_stack() -> None:
     """Two stacks in one account do not trigger each other's alarms."""
     shared = tables.template()["Globals"]["Function"]["Environment"]["Variables"]
     assert (shared["POWERTOOLS_SERVICE_NAME"], shared["POWERTOOLS_METRICS_NAMESPACE"]) == ({"Ref": "AWS::StackName"}, NAMESPACE)
@@ -116,8 +116,8 @@ def test_the_dashboard_shows_every_alarm() -> None:
     assert sorted(shown["properties"]["alarms"]) == [f"${{{name}.Arn}}" for name in ALARMS]
 
 
-def test_the_widgets_lie_side_by_side() -> None:
-    """Twenty-four columns wide, without overlaps."""
+def test_the_widgets_do_not_overlap() -> None:
+    """The dashboard is 24 columns wide."""
     taken: set[tuple[int, int]] = set()
     for widget in widgets():
         cells = {
@@ -128,8 +128,8 @@ def test_the_widgets_lie_side_by_side() -> None:
         taken |= cells
 
 
-def test_the_dashboard_shows_what_the_code_writes(written: list[Metric]) -> None:
-    """Each of its metrics has data."""
+def test_the_dashboard_shows_metrics_that_the_code_writes(written: list[Metric]) -> None:
+    """Each metric of the dashboard has data."""
     rows = [row for widget in widgets("metric") for row in widget["properties"]["metrics"]]
     named = {row[1] for row in rows if row[0] == NAMESPACE}
     searched = {
@@ -144,8 +144,8 @@ def test_the_dashboard_shows_what_the_code_writes(written: list[Metric]) -> None
     assert {name for name, _ in searched} == {"RequestFailed", "RequestDeferred", "DependencyFailed", "FeedbackRefused"}
 
 
-def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
-    """Its queries use messages and fields of the log lines."""
+def test_the_dashboard_queries_match_the_log_lines() -> None:
+    """Its queries use only messages and fields that the code logs."""
     with a_telemetry() as (telemetry, written):
         write_everything(telemetry)
     for widget in widgets("log"):
@@ -155,16 +155,16 @@ def test_the_dashboard_tells_who_is_in_trouble_and_why() -> None:
         assert messages <= {line["message"] for line in written.log}
         fields = {name for line in written.log if line["message"] in messages for name in line}
         lists = re.findall(r"(?:by|fields) ([\w, @]+?)(?: \||$)", query)
-        asked = {name for some in lists for name in some.split(", ")} | set(re.findall(r"latest\((\w+)\)", query))
-        assert asked - set(re.findall(r" as (\w+)", query)) - {"@timestamp"} <= fields
+        used = {name for one_list in lists for name in one_list.split(", ")} | set(re.findall(r"latest\((\w+)\)", query))
+        assert used - set(re.findall(r" as (\w+)", query)) - {"@timestamp"} <= fields
         assert set(re.findall(r"\$\{(\w+)\}", query)) <= set(tables.resources("AWS::Logs::LogGroup"))
 
 
-def test_the_dashboard_forgets_what_has_been_settled() -> None:
+def test_the_dashboard_leaves_out_resolved_requests() -> None:
     """Only a request's last line counts: one that was sent or resolved is no longer in trouble."""
-    [_, _, _, _, message, latest, standing, counted, *_] = widgets("log")[0]["properties"]["query"].split(" | ")
+    [_, _, _, _, message, latest, unresolved, counted, *_] = widgets("log")[0]["properties"]["query"].split(" | ")
     assert message == "filter message in ['provider answered', 'request recorded'] and ispresent(status)"
     assert latest.startswith("stats latest(status) as now, latest(code) as why, latest(hint) as todo")
     assert latest.endswith("by tenant_id, request_id")
-    assert standing == "filter now in ['failed', 'deferred', 'unknown'] and ispresent(why)"
+    assert unresolved == "filter now in ['failed', 'deferred', 'unknown'] and ispresent(why)"
     assert counted.endswith("by tenant_id, now, why, todo")

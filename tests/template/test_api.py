@@ -39,7 +39,7 @@ ROUTES = {
 }
 """Every route and its function."""
 
-ANSWERS = {
+GATEWAY_RESPONSES = {
     "BAD_REQUEST_BODY": 400,
     "BAD_REQUEST_PARAMETERS": 400,
     "ACCESS_DENIED": 403,
@@ -63,23 +63,23 @@ def operations(stack: Stack) -> dict[str, dict[str, Any]]:
     return {f"{method.upper()} {path}": operation for path, methods in paths.items() for method, operation in methods.items()}
 
 
-def test_the_routes_are_those_of_the_contract(stack: Stack) -> None:
-    """No more and no fewer, and each calls its function's live version."""
-    leads_to = {
+def test_the_api_has_exactly_the_routes_of_the_contract(stack: Stack) -> None:
+    """Each route calls its function's live version."""
+    functions = {
         route: operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].partition("functions/${")[2].partition("Aliaslive}")[0]
         for route, operation in operations(stack).items()
     }
-    assert leads_to == ROUTES
+    assert functions == ROUTES
 
 
-def test_every_route_asks_for_a_signature(stack: Stack) -> None:
-    """AWS_IAM on each, without exceptions."""
+def test_every_route_requires_a_signature(stack: Stack) -> None:
+    """Each route has AWS_IAM authorization."""
     assert {json.dumps(operation["security"]) for operation in operations(stack).values()} == {'[{"AWS_IAM": []}]'}
     [scheme] = stack["Api"]["Properties"]["Body"]["components"]["securitySchemes"].values()
     assert scheme["x-amazon-apigateway-authtype"] == "awsSigv4"
 
 
-def test_the_api_invokes_the_functions_on_its_own_behalf(stack: Stack) -> None:
+def test_the_api_invokes_the_functions_with_its_own_rights(stack: Stack) -> None:
     """Callers need execute-api:Invoke and no right on Lambda."""
     assert not [route for route, operation in operations(stack).items() if "credentials" in operation["x-amazon-apigateway-integration"]]
 
@@ -107,18 +107,18 @@ def gateway_responses() -> dict[str, dict[str, Any]]:
     return responses
 
 
-def test_each_error_of_the_gateway_has_its_answer() -> None:
-    """With a status that shows who must act."""
-    assert {kind: response["StatusCode"] for kind, response in gateway_responses().items()} == ANSWERS
+def test_each_gateway_error_has_a_response() -> None:
+    """The status shows who must act."""
+    assert {kind: response["StatusCode"] for kind, response in gateway_responses().items()} == GATEWAY_RESPONSES
 
 
-@pytest.mark.parametrize("kind", ANSWERS)
-def test_each_answer_is_a_problem_like_the_service_writes_them(kind: str) -> None:
-    """RFC 9457, with a code of the error table and its hint, for any message of API Gateway."""
+@pytest.mark.parametrize("kind", GATEWAY_RESPONSES)
+def test_each_gateway_response_is_a_problem_document(kind: str) -> None:
+    """RFC 9457 problem+json with a code of the error table and its hint, for any message of API Gateway."""
     response = gateway_responses()[kind]
     body = response["ResponseTemplates"]["application/json"].replace("$context.error.messageString", json.dumps('said "no"'))
     problem = json.loads(body)
-    status = HTTPStatus(ANSWERS[kind])
+    status = HTTPStatus(GATEWAY_RESPONSES[kind])
     assert response["ResponseParameters"]["Headers"]["Content-Type"] == "'application/problem+json'"
     assert list(problem) == ["type", "title", "status", "code", "detail", "hint", "errors"]
     assert (problem["type"], problem["title"], problem["status"]) == ("about:blank", status.phrase, status.value)
@@ -127,7 +127,7 @@ def test_each_answer_is_a_problem_like_the_service_writes_them(kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["THROTTLED", "INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT"])
-def test_callers_that_should_come_again_are_told_when(kind: str) -> None:
+def test_retryable_responses_have_retry_after(kind: str) -> None:
     """Retry-After is in seconds."""
     assert int(gateway_responses()[kind]["ResponseParameters"]["Headers"]["Retry-After"].strip("'")) > 0
 
@@ -135,8 +135,8 @@ def test_callers_that_should_come_again_are_told_when(kind: str) -> None:
 # ── access logs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_api_logs_who_called_what(stack: Stack) -> None:
-    """Unless it is disabled: the authenticated identity, the route and the status, and no data of queries or bodies."""
+def test_the_access_log_has_caller_route_and_status(stack: Stack) -> None:
+    """Unless disabled, it has the authenticated identity, the route and the status, and no data of queries or bodies."""
     [stage] = [resource for resource in stack.values() if resource["Type"] == "AWS::ApiGateway::Stage"]
     condition, setting, _ = stage["Properties"]["AccessLogSetting"]["Fn::If"]
     assert tables.template()["Conditions"][condition] == {"Fn::Equals": [{"Ref": "ApiAccessLogs"}, "true"]}
@@ -158,7 +158,7 @@ def test_the_api_logs_who_called_what(stack: Stack) -> None:
     }
 
 
-def test_the_role_for_logs_outlives_the_stack(stack: Stack) -> None:
+def test_the_log_role_is_retained_when_the_stack_is_deleted(stack: Stack) -> None:
     """It is account-wide: other APIs log with it, so deleting the stack must not delete it. The API's stage depends on it."""
     account = stack["ApiGatewayAccount"]
     role = stack[account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]]

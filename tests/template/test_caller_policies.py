@@ -15,19 +15,19 @@ def allowed(name: str, tenant_id: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", MAY)
-def test_a_policy_allows_its_own_routes_alone(name: str) -> None:
-    """None of them for a tenant with the same prefix."""
+def test_a_policy_allows_only_its_own_routes(name: str) -> None:
+    """It allows no route of another tenant whose id has the same prefix."""
     assert allowed(name, "acme") == MAY[name]
     assert allowed(name, "acme2") == allowed(name, "acm") == set()
 
 
-def test_the_policy_for_all_tenants_allows_the_list_alone() -> None:
+def test_the_policy_for_all_tenants_allows_only_the_list() -> None:
     """No policy for a tenant allows it, not even one for all of its routes."""
     assert allowed("overview", "acme") == OVERVIEW
     assert not any(fnmatchcase(f"{EXAMPLE_API}/v1/GET/tenants", f"{EXAMPLE_API}/v1/*/tenants/{whose}/*") for whose in ("acme", "*"))
 
 
-def test_every_route_is_somebody_s() -> None:
+def test_every_route_has_documented_callers() -> None:
     """A new route fails here until its callers are documented; the API's own description contains no tenant data."""
     assert set().union(*MAY.values()) == routes()
     assert all_routes() - routes() == {*OVERVIEW, "GET /openapi.json"}

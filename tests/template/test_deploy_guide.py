@@ -20,16 +20,18 @@ def part(name: str) -> str:
     return PAGE.partition(f"<!-- {name} -->")[2].partition(f"<!-- {name} end -->")[0]
 
 
-def test_each_parameter_stands_in_the_guide_with_its_default() -> None:
-    """All of them, in any order, and no removed one."""
-    told = dict(re.findall(r"^ +\| `(\w+)` \| (\S+) \|", part("parameters"), re.MULTILINE))
+def test_the_guide_lists_each_parameter_with_its_default() -> None:
+    """The guide lists all parameters, in any order, and no removed one."""
+    documented = dict(re.findall(r"^ +\| `(\w+)` \| (\S+) \|", part("parameters"), re.MULTILINE))
     parameters = tables.template()["Parameters"]
-    assert told == {name: f"`{parameter['Default']}`" if parameter["Default"] != "" else "none" for name, parameter in parameters.items()}
+    assert documented == {
+        name: f"`{parameter['Default']}`" if parameter["Default"] != "" else "none" for name, parameter in parameters.items()
+    }
 
 
 @pytest.mark.parametrize("canaries", [False, True], ids=["at once", "canaries"])
 def test_the_deployer_s_policy_covers_each_service_of_the_stack(request: pytest.FixtureRequest, *, canaries: bool) -> None:
-    """So that a new kind of resource does not fail first in production."""
+    """A new kind of resource must not fail first in production."""
     stack: dict[str, dict[str, Any]] = request.getfixturevalue("stack_with_canaries" if canaries else "stack")
     policy = json.loads(part("deployer").strip().removeprefix("```json").removesuffix("```"))
     allowed = {action.partition(":")[0] for statement in policy["Statement"] for action in [statement["Action"]] if isinstance(action, str)}
@@ -45,21 +47,21 @@ def test_every_resource_that_a_command_names_is_in_the_stack(stack: dict[str, di
     assert set(re.findall(r"\$\(output (\w+)\)", PAGE)) <= set(tables.template()["Outputs"])
 
 
-def test_every_log_that_tells_of_ends_is_replayed() -> None:
-    """The log of each function that writes records."""
+def test_every_log_with_outcomes_is_replayed() -> None:
+    """The replay reads the log of each function that writes records."""
     writers = [name for name in tables.resources("AWS::Serverless::Function") if "MESSAGES_TABLE" in tables.variables(name)]
     assert sorted(RECORDING) == sorted(f"{name}Logs" for name in writers)
 
 
 def test_the_guide_says_which_lines_a_replay_from_a_file_needs() -> None:
     """All lines that `make replay` queries itself: without its `sent` line a request would be sent again."""
-    [told] = re.findall(r"`LOG=lines\.json`.*?second\s+time", PAGE, re.DOTALL)
-    assert set(re.findall(r"\w+Function\b", told)) == {name.removesuffix("Logs") for name in RECORDING}
-    assert f"{MARGIN.total_seconds() / 60:g} minutes before the moment" in told
+    [documented] = re.findall(r"`LOG=lines\.json`.*?second\s+time", PAGE, re.DOTALL)
+    assert set(re.findall(r"\w+Function\b", documented)) == {name.removesuffix("Logs") for name in RECORDING}
+    assert f"{MARGIN.total_seconds() / 60:g} minutes before the moment" in documented
 
 
-def test_every_command_of_make_in_the_guides_is_there() -> None:
-    """With its variables."""
+def test_every_make_command_of_the_guides_exists() -> None:
+    """Its variables exist too."""
     makefile = (tables.ROOT / "Makefile").read_text(encoding="utf-8")
     pages = [PAGE, *((tables.ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/runbook.md"))]
     used = {command for page in pages for command in re.findall(r"(?:^|`)make ([a-z][a-z-]*(?: [A-Z]+=)?)", page, re.MULTILINE)}

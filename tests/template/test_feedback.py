@@ -30,8 +30,8 @@ def bus_statements() -> dict[str, dict[str, Any]]:
 # ── in: FeedbackBus ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_events_of_ses_get_onto_the_bus() -> None:
-    """For every account: no other source, and none without a source. Only AWS can use `aws.ses` as the source."""
+def test_only_ses_events_may_be_put_on_the_bus() -> None:
+    """Every account may put events with the source `aws.ses`, which only AWS can use, and no others."""
     for statement in bus_statements().values():
         assert (statement["Effect"], statement["Action"]) == ("Allow", "events:PutEvents")
         assert statement["Resource"]["Fn::Sub"] == BUS
@@ -39,14 +39,14 @@ def test_only_events_of_ses_get_onto_the_bus() -> None:
         assert statement["Condition"]["Null"] == {"events:source": "false"}
 
 
-def test_parameters_narrow_who_may_put_events() -> None:
-    """To an organization, to accounts, or to both; without either, every account may."""
+def test_parameters_restrict_the_accounts_that_may_put_events() -> None:
+    """They allow an organization, accounts, or both; without either, every account."""
     statements = bus_statements()
     assert set(statements) == {"AcceptsFeedbackOfAllAccounts", "HasFeedbackOrganization", "HasFeedbackAccounts"}
-    narrower = {
+    restrictions = {
         name: {k: v for k, v in one["Condition"]["StringEquals"].items() if k != "events:source"} for name, one in statements.items()
     }
-    assert narrower == {
+    assert restrictions == {
         "AcceptsFeedbackOfAllAccounts": {},
         "HasFeedbackOrganization": {"aws:PrincipalOrgID": {"Ref": "FeedbackOrganization"}},
         "HasFeedbackAccounts": {"aws:PrincipalAccount": {"Ref": "FeedbackAccounts"}},
@@ -71,12 +71,12 @@ def test_parameters_narrow_who_may_put_events() -> None:
         ("WebhookSecretArn", "tenantmail/webhook", False),
     ],
 )
-def test_a_parameter_that_would_open_too_much_is_refused(parameter: str, value: str, fits: bool) -> None:  # noqa: FBT001
+def test_a_parameter_that_would_allow_too_much_is_refused(parameter: str, value: str, fits: bool) -> None:  # noqa: FBT001
     """No wildcard, no plain HTTP, no name instead of an ARN."""
     assert bool(re.fullmatch(tables.template()["Parameters"][parameter]["AllowedPattern"], value)) is fits
 
 
-def test_the_accounts_that_a_parameter_can_name_fit_into_the_policy() -> None:
+def test_the_longest_list_of_accounts_fits_into_the_policy() -> None:
     """A parameter has 4096 bytes, a bus's policy 10 240 characters."""
     accounts = [f"{number:012}" for number in range(310)]
     assert len(",".join(accounts)) <= 4096
@@ -85,7 +85,7 @@ def test_the_accounts_that_a_parameter_can_name_fit_into_the_policy() -> None:
     assert len(statement) + len(other) < 10_240
 
 
-def test_the_rule_queues_every_kind_of_event_that_we_read() -> None:
+def test_the_rule_queues_exactly_the_event_types_that_are_read() -> None:
     """Opens and clicks, which a tenant's destination may publish too, are not queued; events that cannot be queued are kept."""
     rule = resource("FeedbackRule")
     assert rule["EventBusName"] == {"Ref": "FeedbackBus"}
@@ -100,15 +100,15 @@ def test_the_rule_queues_every_kind_of_event_that_we_read() -> None:
     ("queue", "rule"),
     [("FeedbackQueue", "FeedbackRule"), ("FeedbackDeadLetterQueue", "FeedbackRule"), ("WebhookDeadLetterQueue", "WebhookRule")],
 )
-def test_only_its_rule_puts_events_on_a_queue(queue: str, rule: str) -> None:
+def test_only_the_queue_s_own_rule_puts_events_on_it(queue: str, rule: str) -> None:
     """EventBridge is shared by all accounts: the condition on the rule's ARN restricts it to ours."""
     _, allowed = resource(f"{queue}Policy")["PolicyDocument"]["Statement"]
     assert (allowed["Principal"], allowed["Action"]) == ({"Service": "events.amazonaws.com"}, "sqs:SendMessage")
     assert allowed["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": [rule, "Arn"]}}}
 
 
-def test_an_event_outlives_a_long_outage() -> None:
-    """Five hours without DynamoDB dead-letter nothing."""
+def test_events_survive_a_long_outage() -> None:
+    """Five hours without DynamoDB cause no dead letter."""
     queue = resource("FeedbackQueue")
     assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["FeedbackDeadLetterQueue", "Arn"]}
     assert queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"] >= 5 * 3600
@@ -126,8 +126,8 @@ WEBHOOK = {
 }
 
 
-def test_there_is_no_webhook_unless_an_address_is_named() -> None:
-    """Nor any of its resources; a URL without a secret is rejected."""
+def test_without_a_url_there_is_no_webhook() -> None:
+    """None of its resources are created; a URL without a secret is rejected."""
     conditional = {name for name, one in tables.template()["Resources"].items() if one.get("Condition") == "HasWebhook"}
     assert conditional == WEBHOOK | {"WebhookDeadLettersAlarm"}
     rule = tables.template()["Rules"]["WebhookNeedsSecret"]
@@ -147,7 +147,7 @@ def test_the_webhook_posts_every_event_with_the_secret() -> None:
     assert (rule["EventBusName"], rule["EventPattern"]) == ({"Ref": "EventBus"}, {"source": ["tenantmail"]})
 
 
-def test_what_the_receiver_does_not_take_is_posted_again_for_a_day_and_then_kept() -> None:
+def test_failed_webhook_posts_are_retried_for_a_day_and_then_dead_lettered() -> None:
     """EventBridge's maximum: 24 hours and 185 attempts."""
     [target] = resource("WebhookRule")["Targets"]
     assert target["Arn"] == {"Fn::GetAtt": ["WebhookDestination", "Arn"]}

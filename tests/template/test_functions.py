@@ -23,7 +23,7 @@ def function(name: str) -> dict[str, Any]:
     return {**tables.template()["Globals"]["Function"], **properties}
 
 
-class Asked(dict[str, str]):
+class RecordingEnvironment(dict[str, str]):
     """An environment that records the names read from it."""
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -32,12 +32,12 @@ class Asked(dict[str, str]):
 
 
 def names_that_settings_read() -> set[str]:
-    Settings.from_environment(asked := Asked())
-    return {name for name in asked if not name.startswith("AWS_")}  # Lambda's own, and the SDK's
+    Settings.from_environment(environment := RecordingEnvironment())
+    return {name for name in environment if not name.startswith("AWS_")}  # Lambda's own, and the SDK's
 
 
 def test_there_are_few_functions() -> None:
-    """Few enough to remember."""
+    """The list grows only on purpose."""
     assert FUNCTIONS == [
         "FeedbackFunction",
         "MessagesFunction",
@@ -74,38 +74,38 @@ def test_each_function_has_a_role_and_a_log_group_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_variable_is_one_that_the_code_reads(name: str) -> None:
+def test_each_variable_is_read_by_the_code(name: str) -> None:
     """An unused variable is a mistake, as is a value that is not a string."""
     assert set(tables.variables(name)) <= names_that_settings_read() | POWERTOOLS
     assert all(isinstance(value, (str, dict)) for value in tables.variables(name).values())
 
 
-def test_each_setting_is_given_to_some_function() -> None:
-    """No setting keeps its default by mistake."""
-    given = {variable for name in FUNCTIONS for variable in tables.variables(name)}
-    assert given >= names_that_settings_read() | POWERTOOLS
+def test_each_setting_is_set_for_some_function() -> None:
+    """No setting has its default by mistake."""
+    set_variables = {variable for name in FUNCTIONS for variable in tables.variables(name)}
+    assert set_variables >= names_that_settings_read() | POWERTOOLS
 
 
-def test_all_know_the_timeout_of_the_send_function() -> None:
-    """It decides when a worker counts as dead; a wrong one would send mail twice."""
-    told = {name: tables.variables(name).get("SEND_TIMEOUT_SECONDS") for name in FUNCTIONS}
+def test_functions_that_judge_workers_have_the_send_timeout() -> None:
+    """The timeout decides when a worker counts as dead; a wrong one would send mail twice."""
+    timeouts = {name: tables.variables(name).get("SEND_TIMEOUT_SECONDS") for name in FUNCTIONS}
     expected = str(function("SendFunction")["Timeout"])
-    who_must_know = ("SendFunction", "MessagesFunction", "SweepFunction")
-    assert told == dict.fromkeys(FUNCTIONS) | dict.fromkeys(who_must_know, expected)
+    users = ("SendFunction", "MessagesFunction", "SweepFunction")
+    assert timeouts == dict.fromkeys(FUNCTIONS) | dict.fromkeys(users, expected)
 
 
-def test_a_message_stays_invisible_for_six_times_the_timeout() -> None:
+def test_the_visibility_timeout_is_six_times_the_function_s_timeout() -> None:
     """AWS's recommendation: otherwise a message could be redelivered while its first worker still runs."""
     queue = tables.resources("AWS::SQS::Queue")["SendQueue"]["Properties"]
     assert queue["VisibilityTimeout"] >= 6 * function("SendFunction")["Timeout"]
 
 
-def test_the_send_function_may_call_itself_through_its_queue() -> None:
+def test_recursive_loop_detection_is_off_for_the_send_function() -> None:
     """Waiting mail is requeued; Lambda's loop detection would drop it after 16 rounds."""
     assert function("SendFunction")["RecursiveLoop"] == "Allow"
 
 
-def test_one_bad_message_does_not_return_its_batch() -> None:
+def test_a_failed_message_is_returned_alone() -> None:
     """The event source uses batch item failures and has a concurrency limit."""
     [event] = function("SendFunction")["Events"].values()
     source = event["Properties"]
@@ -115,31 +115,31 @@ def test_one_bad_message_does_not_return_its_batch() -> None:
     assert source["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "SendConcurrency"}}
 
 
-def test_the_send_function_knows_how_many_of_it_run() -> None:
-    """They share the sends without a booking: with a wrong number they would together exceed the account's rate."""
+def test_the_send_function_has_its_own_concurrency_limit_as_a_setting() -> None:
+    """The functions divide the unbooked sends by it: with a wrong number they would together exceed the account's rate."""
     [event] = function("SendFunction")["Events"].values()
     assert tables.variables("SendFunction")["SEND_CONCURRENCY"] == event["Properties"]["ScalingConfig"]["MaximumConcurrency"]
 
 
-def test_a_large_batch_has_the_window_that_sqs_asks_for() -> None:
+def test_a_large_batch_has_the_batching_window_that_lambda_requires() -> None:
     """Without it the event source could not be created."""
     [event] = function("SendFunction")["Events"].values()
     assert event["Properties"]["BatchSize"] == 100
     assert event["Properties"]["MaximumBatchingWindowInSeconds"] == 1
 
 
-def test_runs_of_the_sweeper_do_not_meet() -> None:
+def test_sweeper_runs_do_not_overlap() -> None:
     """Each ends before the next minute, and a failed one is not retried."""
     sweeper = function("SweepFunction")
     [event] = sweeper["Events"].values()
     assert event["Properties"]["Schedule"] == "rate(1 minute)"
     assert sweeper["Timeout"] < 60
     assert sweeper["EventInvokeConfig"]["MaximumRetryAttempts"] == 0
-    assert sweeper["EventInvokeConfig"]["MaximumEventAgeInSeconds"] == 60  # those that it starts itself, too
+    assert sweeper["EventInvokeConfig"]["MaximumEventAgeInSeconds"] == 60  # also invocations that it starts itself
 
 
-def test_the_sweeper_calls_itself_by_its_alias() -> None:
-    """Which its settings name, and whose retries the template turns off."""
+def test_the_sweeper_invokes_itself_by_its_alias() -> None:
+    """The settings name the alias, and the template disables its retries."""
     assert tables.template()["Globals"]["Function"]["AutoPublishAlias"] == ALIAS
     assert function("SweepFunction")["Environment"]["Variables"]["SWEEP_CONCURRENCY"] == {"Ref": "SweepConcurrency"}
 
@@ -150,8 +150,8 @@ def streams() -> dict[str, dict[str, Any]]:
     return {event["Properties"]["Stream"]["Fn::GetAtt"][0]: event["Properties"] for event in events.values()}
 
 
-def test_telling_misses_no_write() -> None:
-    """From the first write on, without limits of retries or age, and with old images."""
+def test_publishing_reads_every_write() -> None:
+    """It reads from the first write on, without limits of retries or age, and with old images."""
     assert set(streams()) == {"MessagesTable", "ProvidersTable", "SuppressionsTable"}
     for table, source in streams().items():
         assert source["StartingPosition"] == "TRIM_HORIZON"
@@ -164,16 +164,16 @@ def patterns(table: str) -> list[dict[str, Any]]:
     return [json.loads(filter_["Pattern"]) for filter_ in streams()[table]["FilterCriteria"]["Filters"]]
 
 
-def test_telling_is_called_for_ends_alone() -> None:
-    """Open requests cause no invocation, nor do expired records."""
+def test_publishing_is_invoked_for_final_statuses_only() -> None:
+    """Open requests and expired records cause no invocation."""
     [pattern] = patterns("MessagesTable")
     assert set(pattern["dynamodb"]["NewImage"]["status"]["S"]) == {status.value for status in END_STATUSES}
     assert pattern["eventName"] == ["INSERT", "MODIFY"]
     assert patterns("ProvidersTable") == [{"eventName": ["INSERT", "MODIFY"]}]
 
 
-def test_counting_misses_no_write_and_knows_the_shard() -> None:
-    """Writes are deduplicated by their order in a shard: one invocation per shard, and a window, with which Lambda passes its id."""
+def test_statistics_reads_every_write_and_the_shard_id() -> None:
+    """Writes are deduplicated by their order in a shard: one invocation per shard, and a tumbling window, in which Lambda passes its id."""
     [event] = function("StatisticsFunction")["Events"].values()
     source = event["Properties"]
     assert (event["Type"], source["Stream"]) == ("DynamoDB", {"Fn::GetAtt": ["MessagesTable", "StreamArn"]})
@@ -182,33 +182,37 @@ def test_counting_misses_no_write_and_knows_the_shard() -> None:
     assert not {"MaximumRetryAttempts", "MaximumRecordAgeInSeconds", "ParallelizationFactor"} & set(source)
 
 
-def test_counting_hears_of_every_record_that_was_or_is_counted() -> None:
-    """Requests that end, and ended requests that are sent again."""
+def test_statistics_is_invoked_for_every_counted_record() -> None:
+    """It is invoked for requests that end and for ended requests that are sent again."""
     [event] = function("StatisticsFunction")["Events"].values()
-    ends, ended = [json.loads(one["Pattern"]) for one in event["Properties"]["FilterCriteria"]["Filters"]]
-    everything = {status.value for status in Status if of_a_record(status)}
-    assert set(ends["dynamodb"]["NewImage"]["status"]["S"]) == set(ended["dynamodb"]["OldImage"]["status"]["S"]) == everything
-    assert (ends["eventName"], ended["eventName"]) == (["INSERT", "MODIFY"], ["MODIFY"])
+    now_counted, counted_before = [json.loads(one["Pattern"]) for one in event["Properties"]["FilterCriteria"]["Filters"]]
+    counted_statuses = {status.value for status in Status if is_counted(status)}
+    assert (
+        set(now_counted["dynamodb"]["NewImage"]["status"]["S"])
+        == set(counted_before["dynamodb"]["OldImage"]["status"]["S"])
+        == counted_statuses
+    )
+    assert (now_counted["eventName"], counted_before["eventName"]) == (["INSERT", "MODIFY"], ["MODIFY"])
 
 
-def of_a_record(status: Status) -> object:
+def is_counted(status: Status) -> object:
     return counted(a_delivery(status=status))
 
 
 @pytest.mark.parametrize("name", ["MessagesFunction", "ProvidersFunction"])
-def test_functions_behind_the_api_end_before_it_gives_up(name: str) -> None:
+def test_api_functions_time_out_before_api_gateway(name: str) -> None:
     """API Gateway returns 504 after 29 s, even if the function still runs."""
     assert function(name)["Timeout"] < 29
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_tracing_is_off_unless_the_parameter_says_otherwise(name: str) -> None:
+def test_tracing_is_off_by_default(name: str) -> None:
     """Tracing costs a third of a second at each cold start."""
     assert function(name)["Tracing"] == {"Fn::If": ["IsTraced", "Active", "PassThrough"]}
     assert tables.template()["Parameters"]["Tracing"]["Default"] == "off"
 
 
-def test_each_parameter_is_described_and_bounded() -> None:
+def test_each_parameter_has_a_description_and_a_constraint() -> None:
     """A wrong value is rejected before the deployment."""
     bounds = {"AllowedPattern", "AllowedValues", "MinValue"}
     for name, parameter in tables.template()["Parameters"].items():
@@ -218,12 +222,12 @@ def test_each_parameter_is_described_and_bounded() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "arn:aws:iam::111122223333:root", "arn:aws:iam::111122223333:role/shop/producer"])
-def test_producers_are_named_by_arn_or_not_at_all(value: str) -> None:
+def test_producer_arns_may_be_empty_or_arns(value: str) -> None:
     """The stack can be deployed without producers."""
     assert re.fullmatch(tables.template()["Parameters"]["ProducerArns"]["AllowedPattern"], value)
 
 
 @pytest.mark.parametrize("value", ["*", "111122223333", "arn:aws:iam::111122223333:role/*"])
-def test_nobody_in_general_is_a_producer(value: str) -> None:
+def test_producer_arns_with_wildcards_are_refused(value: str) -> None:
     """A wildcard would allow any AWS account to send as every tenant."""
     assert not re.fullmatch(tables.template()["Parameters"]["ProducerArns"]["AllowedPattern"], value)

@@ -28,7 +28,7 @@ def test_cfn_lint_finds_nothing_in_the_expanded_template(expanded: Path, expande
         run(Path(sys.executable).with_name("cfn-lint"), "--template", path, "--ignore-checks", "W2001")
 
 
-def test_sam_takes_the_template_for_valid() -> None:
+def test_sam_validates_the_template() -> None:
     """`sam build && sam deploy` accept the template."""
     run(tables.ROOT / ".venv-sam/bin/sam", "validate", "--lint", "--template", TEMPLATE)
 
@@ -39,8 +39,8 @@ def test_checkov_finds_nothing() -> None:
     run(checkov, "--file", TEMPLATE, "--framework", "cloudformation", "--compact", "--quiet", "--skip-download")
 
 
-def test_each_skip_has_its_reason_beside_it() -> None:
-    """A reader sees why a rule is skipped."""
+def test_each_skipped_rule_has_a_reason() -> None:
+    """The reason is next to the skipped rule."""
     lines = TEMPLATE.read_text().splitlines()
     assert not [line for line in lines if re.search(r"checkov:skip=\w+(?!\w*:\S)", line)]
     for number, line in enumerate(lines):

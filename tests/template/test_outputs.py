@@ -20,7 +20,7 @@ OUTPUTS = {
 
 
 def test_the_outputs_are_those_of_the_contract() -> None:
-    """Callers and operators do not need the AWS console for them."""
+    """Callers and operators find them without the AWS console."""
     assert set(tables.template()["Outputs"]) == OUTPUTS
     assert all(output["Description"] for output in tables.template()["Outputs"].values())
 

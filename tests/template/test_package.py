@@ -58,13 +58,13 @@ def test_every_module_is_compiled(package: dict[str, Path], part: str) -> None:
         assert head == MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little"), source
 
 
-def test_modules_know_the_paths_that_they_will_have(package: dict[str, Path]) -> None:
+def test_compiled_modules_have_their_final_paths(package: dict[str, Path]) -> None:
     """Packages are reproducible, so an unchanged layer is not uploaded again."""
     for compiled in package["function"].rglob("*.pyc"):
         assert str(package["function"]).encode() not in compiled.read_bytes()
 
 
-def test_a_function_holds_our_code_alone(package: dict[str, Path]) -> None:
+def test_a_function_package_has_only_our_code(package: dict[str, Path]) -> None:
     """Dependencies are in the layer; neither the callers' client nor the operators' programs are included."""
     assert [path.name for path in package["function"].iterdir()] == ["mailer"]
 
@@ -74,7 +74,7 @@ def test_the_package_is_small(package: dict[str, Path]) -> None:
     assert sum(path.stat().st_size for folder in package.values() for path in folder.rglob("*") if path.is_file()) < BUDGET
 
 
-def test_every_package_keeps_its_licence(package: dict[str, Path]) -> None:
+def test_every_package_has_its_licence(package: dict[str, Path]) -> None:
     """Licences must be distributed with the packages."""
     for metadata in package["layer"].glob("*.dist-info/METADATA"):
         if licences := re.findall(r"^License-File: (.+)$", metadata.read_text(encoding="utf-8"), re.MULTILINE):
@@ -82,7 +82,7 @@ def test_every_package_keeps_its_licence(package: dict[str, Path]) -> None:
             assert {Path(name).name for name in licences} <= kept, metadata
 
 
-def test_every_service_that_the_code_calls_is_packed(package: dict[str, Path]) -> None:
+def test_the_models_of_all_used_services_are_packaged(package: dict[str, Path]) -> None:
     """A missing model would fail only at the first call."""
     sources = "\n".join(module.read_text() for module in (tables.ROOT / "src/mailer").rglob("*.py"))
     opened = set(re.findall(r'client\(\s*"([a-z0-9]+)"', sources))
@@ -93,14 +93,14 @@ def test_every_service_that_the_code_calls_is_packed(package: dict[str, Path]) -
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_handler_starts_on_what_is_packed(package: dict[str, Path], name: str) -> None:
-    """Without packages of the tests' environment."""
+def test_every_handler_starts_with_the_packaged_modules(package: dict[str, Path], name: str) -> None:
+    """It runs without the packages of the tests' environment."""
     module = handler_module(name)
     loaded = python(package, f"import {module}\nprint({module}.__file__)")
     assert loaded.startswith(str(package["function"]))
 
 
-def test_a_checkout_may_lie_in_a_path_with_spaces(package: dict[str, Path], tmp_path: Path) -> None:
+def test_the_build_works_in_a_path_with_spaces(package: dict[str, Path], tmp_path: Path) -> None:
     """Make treats such a path as several names."""
     checkout = tmp_path / "my own  checkout"
     checkout.mkdir()
@@ -114,7 +114,7 @@ def test_a_checkout_may_lie_in_a_path_with_spaces(package: dict[str, Path], tmp_
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
-    """Instead of installing wheels for another one."""
+    """No wheels of another architecture are installed."""
     built = make("Dependencies", tmp_path / "built", "sparc")
     assert built.returncode != 0
     assert "cannot tell the architecture" in built.stderr

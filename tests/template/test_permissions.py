@@ -14,7 +14,7 @@ from support.aws import tables
 
 FUNCTIONS = sorted(tables.resources("AWS::Serverless::Function"))
 ACTING_ROLES = {"SendFunctionRole", "ProvidersFunctionRole"}
-TOLD_TO_TENANTS = {*ACTING_ROLES, "FeedbackBus"}
+NAMED_IN_TENANT_POLICIES = {*ACTING_ROLES, "FeedbackBus"}
 """Resources whose names ProvidersFunction needs only for tenants' policies and rules."""
 WRITES = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:TransactWriteItems"}
 
@@ -91,22 +91,22 @@ def key_statements(effect: str, key: str = "ProviderKey") -> list[dict[str, Any]
 # ── the tenants' secrets ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_sending_and_verifying_may_open_a_config() -> None:
+def test_only_sending_and_verifying_may_decrypt_a_config() -> None:
     """The key's own policy names them; no other principal of the account can use the key."""
-    may: dict[str, set[str]] = {}
+    allowed_actions: dict[str, set[str]] = {}
     for statement in key_statements("Allow"):
         principal = statement["Principal"]["AWS"]
         name = principal["Fn::GetAtt"][0] if "Fn::GetAtt" in principal else "account"
-        may[name] = set(as_list(statement["Action"]))
+        allowed_actions[name] = set(as_list(statement["Action"]))
     uses = {"kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey", "kms:ReEncrypt*", "kms:CreateGrant", "kms:*", "*"}
-    assert may["SendFunctionRole"] == {"kms:Decrypt"}
-    assert may["ProvidersFunctionRole"] == {"kms:GenerateDataKey", "kms:Decrypt"}
-    assert not may["account"] & uses
-    assert set(may) == {"SendFunctionRole", "ProvidersFunctionRole", "account"}
+    assert allowed_actions["SendFunctionRole"] == {"kms:Decrypt"}
+    assert allowed_actions["ProvidersFunctionRole"] == {"kms:GenerateDataKey", "kms:Decrypt"}
+    assert not allowed_actions["account"] & uses
+    assert set(allowed_actions) == {"SendFunctionRole", "ProvidersFunctionRole", "account"}
 
 
-def test_those_who_put_messages_on_the_queue_sign_them() -> None:
-    """No other function may use the key; operators may by IAM, so it is for signing only."""
+def test_functions_that_send_to_the_queue_may_sign_messages() -> None:
+    """No other function may use the key; IAM may allow operators, so it is for signing only."""
     key = tables.template()["Resources"]["QueueKey"]["Properties"]
     assert (key["KeySpec"], key["KeyUsage"]) == ("HMAC_256", "GENERATE_VERIFY_MAC")
     _, signing = key_statements("Allow", "QueueKey")
@@ -116,14 +116,14 @@ def test_those_who_put_messages_on_the_queue_sign_them() -> None:
     }
 
 
-def test_what_sending_caches_is_opened_by_sending_alone() -> None:
-    """Sessions with tenants' roles lie in a table that operators may read: the key's own policy lets nobody else derive what opens them."""
+def test_only_sending_may_decrypt_its_cached_sessions() -> None:
+    """Sessions with tenants' roles are in a table that operators may read; the key policy lets only SendFunction derive their key."""
     key = tables.template()["Resources"]["CacheKey"]["Properties"]
     assert (key["KeySpec"], key["KeyUsage"]) == ("HMAC_256", "GENERATE_VERIFY_MAC")
-    administration, deriving = key_statements("Allow", "CacheKey")
+    administration, derivation = key_statements("Allow", "CacheKey")
     assert not [action for action in administration["Action"] if re.match(r"kms:(\*|Generate|Verify|Create)", action)]
-    assert deriving["Action"] == "kms:GenerateMac"
-    assert deriving["Principal"] == {"AWS": {"Fn::GetAtt": ["SendFunctionRole", "Arn"]}}
+    assert derivation["Action"] == "kms:GenerateMac"
+    assert derivation["Principal"] == {"AWS": {"Fn::GetAtt": ["SendFunctionRole", "Arn"]}}
     assert who_may("dynamodb:GetItem", "SessionsTable") == {"SendFunction"}
 
 
@@ -132,7 +132,7 @@ def test_no_role_has_rights_on_keys_besides_the_key_policy() -> None:
     assert not [grant for function in FUNCTIONS for grant in grants(function) if grant.action.startswith("kms:")]
 
 
-def test_the_key_is_of_no_use_without_a_tenant() -> None:
+def test_the_key_requires_a_tenant_in_the_encryption_context() -> None:
     """A data key can be created or decrypted only by a call that names its tenant."""
     [denial] = key_statements("Deny")
     assert denial["Principal"] == "*"
@@ -146,10 +146,10 @@ def test_only_sending_and_verifying_act_as_tenants() -> None:
     assert who_may("sts:AssumeRole", anyone) == {"SendFunction", "ProvidersFunction"}
 
 
-def test_tenants_let_in_the_two_roles_that_act_as_tenants_by_names_that_stay() -> None:
+def test_the_roles_in_tenants_trust_policies_have_fixed_names() -> None:
     """Every tenant's trust policy has their ARNs, which must be the same after the roles or the stack are created again."""
-    told = {name: value for name, value in tables.variables("ProvidersFunction").items() if name.endswith("_ROLE_ARN")}
-    assert told == {
+    role_arns = {name: value for name, value in tables.variables("ProvidersFunction").items() if name.endswith("_ROLE_ARN")}
+    assert role_arns == {
         "SEND_ROLE_ARN": {"Fn::GetAtt": ["SendFunctionRole", "Arn"]},
         "PROVIDERS_ROLE_ARN": {"Fn::GetAtt": ["ProvidersFunctionRole", "Arn"]},
     }
@@ -174,7 +174,7 @@ def test_no_role_of_our_own_account_can_be_assumed(function: str) -> None:
     assert Grant("Deny", "sts:AssumeRole", "arn:aws:iam::AWS::AccountId:role/*") in grants(function)
 
 
-def test_nobody_sends_from_our_own_account() -> None:
+def test_no_function_may_send_from_our_own_account() -> None:
     """Mail is sent only with a tenant's credentials."""
     assert not [grant for function in FUNCTIONS for grant in grants(function) if grant.action.startswith("ses:")]
 
@@ -197,18 +197,18 @@ def test_nobody_sends_from_our_own_account() -> None:
         ("StatisticsTable", {"StatisticsFunction"}),
     ],
 )
-def test_each_table_has_its_writers(table: str, writers: set[str]) -> None:
+def test_each_table_has_only_its_writers(table: str, writers: set[str]) -> None:
     """The messages API cannot write providers, the providers API cannot write records."""
     assert set().union(*(who_may(action, table) for action in WRITES)) == writers
 
 
-def test_nothing_deletes_rows_or_reads_whole_tables() -> None:
+def test_no_function_may_delete_rows_or_scan_tables() -> None:
     """Records expire; neither a bug nor an intruder can empty or copy a table."""
     for action in ("dynamodb:DeleteItem", "dynamodb:BatchWriteItem", "dynamodb:Scan", "dynamodb:ExportTableToPointInTime"):
         assert not [function for function in FUNCTIONS if allowed(function, action)]
 
 
-def test_addresses_that_are_suppressed_are_read_by_those_who_ask_for_them_and_listed_by_the_api_alone() -> None:
+def test_suppressions_are_read_by_key_and_listed_only_by_the_api() -> None:
     """Sending and previews look recipients up by key; only operators can list them."""
     assert who_may("dynamodb:BatchGetItem", "SuppressionsTable") == {
         "SendFunction",
@@ -220,15 +220,15 @@ def test_addresses_that_are_suppressed_are_read_by_those_who_ask_for_them_and_li
         assert who_may("dynamodb:Query", f"SuppressionsTable/index/{index}") == {"ProvidersFunction"}
 
 
-def test_only_sending_takes_from_the_queue() -> None:
+def test_only_sending_receives_from_the_queue() -> None:
     """It may also change a message's visibility, which SAM's policy does not include."""
     for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ChangeMessageVisibility"):
         assert who_may(action, "SendQueue") == {"SendFunction"}
         assert who_may(action, "DeadLetterQueue") == set()
 
 
-def test_only_the_sweeper_looks_at_the_intake() -> None:
-    """It may read it, and invoke itself; pausing is for operators."""
+def test_only_the_sweeper_reads_the_event_source_mapping() -> None:
+    """It may also invoke itself; only operators may pause the mapping."""
     mine = {function: {grant.action for grant in grants(function) if grant.action.startswith("lambda:")} for function in FUNCTIONS}
     sweeper = {"lambda:GetEventSourceMapping", "lambda:InvokeFunction"}
     assert mine == {function: set() for function in FUNCTIONS} | {"SweepFunction": sweeper}
@@ -241,33 +241,33 @@ def test_only_sending_dead_letters_requests() -> None:
     assert who_may("sqs:SendMessage", "DeadLetterQueue") == {"SendFunction"}
 
 
-def test_bodies_that_wait_are_parked_by_sending_alone() -> None:
-    """Others release or delete them; uploads are created through the API only."""
+def test_only_sending_parks_bodies() -> None:
+    """Other functions release or delete them; uploads are created only through the API."""
     assert who_may("s3:PutObject", "AttachmentsBucket/parked/*") == {"SendFunction"}
     assert who_may("s3:PutObject", "AttachmentsBucket/attachments/*") == {"MessagesFunction"}
     assert who_may("s3:DeleteObject", "AttachmentsBucket/attachments/*") == set()
 
 
-def test_the_onboarding_template_is_published_by_the_providers_api_alone() -> None:
-    """It signs URLs to read it for tenants' consoles; it may read nothing of mail."""
+def test_only_the_providers_api_publishes_the_onboarding_template() -> None:
+    """It signs URLs to the template for tenants; it may not read mail."""
     assert who_may("s3:PutObject", "AttachmentsBucket/onboarding/*") == {"ProvidersFunction"}
     assert allowed("ProvidersFunction", "s3:GetObject") == {"AttachmentsBucket/onboarding/*"}
 
 
 @pytest.mark.parametrize("function", ["SendFunction", "MessagesFunction"])
-def test_what_is_missing_can_be_told_from_what_is_forbidden(function: str) -> None:
+def test_functions_that_read_objects_may_list_the_bucket(function: str) -> None:
     """Without the right to list, S3 returns 403 for a missing key, which would look like our own fault."""
     assert allowed(function, "s3:ListBucket") == {"AttachmentsBucket"}
     assert allowed(function, "s3:ListBucketVersions") == {"AttachmentsBucket"}
 
 
-def test_a_version_of_an_upload_is_read_where_the_upload_is() -> None:
+def test_readers_of_uploads_may_read_their_versions() -> None:
     """A request is pinned to a version when it is accepted and sent with that one; each needs its own right."""
     for action in ("s3:GetObject", "s3:GetObjectVersion"):
         assert who_may(action, "AttachmentsBucket/attachments/*") == {"SendFunction", "MessagesFunction"}
 
 
-def test_versions_outlive_every_wait() -> None:
+def test_old_versions_of_uploads_are_kept_while_a_request_may_wait() -> None:
     """Uploads are versioned; one that is replaced right after a 202 is kept as long as the request may wait: 7 + 7 days, and 35 more."""
     bucket = tables.template()["Resources"]["AttachmentsBucket"]["Properties"]
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
@@ -276,14 +276,14 @@ def test_versions_outlive_every_wait() -> None:
     assert min(kept) >= 2 * MAX_AHEAD.days + RECORD_RETENTION.days
 
 
-def test_publishing_changes_nothing_but_a_mark_on_a_row() -> None:
+def test_publishing_may_only_update_provider_rows() -> None:
     """It updates rows, without creating or deleting any, and reads tables only through their streams."""
     assert {grant.action for grant in grants("PublishFunction") if grant.resource == "ProvidersTable"} == {"dynamodb:UpdateItem"}
     for action in ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:BatchGetItem"):
         assert allowed("PublishFunction", action) == set()
 
 
-def test_feedback_can_do_nothing_but_write_down_what_ses_told() -> None:
+def test_feedback_may_only_record_ses_events() -> None:
     """Even with a hostile event it can neither send, decrypt a config nor assume a role."""
     assert {(grant.action, grant.resource) for grant in grants("FeedbackFunction") if grant.resource != "*"} == {
         *(("sqs:" + action, "FeedbackQueue") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")),
@@ -296,7 +296,7 @@ def test_feedback_can_do_nothing_but_write_down_what_ses_told() -> None:
     }
 
 
-def test_addresses_are_read_by_the_api_and_feedback_alone() -> None:
+def test_only_the_api_and_feedback_read_addresses() -> None:
     """No other function can read SES's events of a recipient."""
     assert who_may("dynamodb:GetItem", "FeedbackTable") == {"FeedbackFunction", "MessagesFunction"}
     for action in ("dynamodb:Query", "dynamodb:Scan", "dynamodb:BatchGetItem"):
@@ -315,18 +315,18 @@ def test_rights_name_their_resources(function: str) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_is_told_of_just_the_resources_that_it_may_use(function: str) -> None:
+def test_a_function_s_settings_name_exactly_its_resources(function: str) -> None:
     """A name without a right would fail in production; a right without a name is superfluous."""
-    told = {name for value in tables.variables(function).values() for name in named(value)}
-    told &= set(tables.template()["Resources"]) - TOLD_TO_TENANTS
+    referenced = {name for value in tables.variables(function).values() for name in named(value)}
+    referenced &= set(tables.template()["Resources"]) - NAMED_IN_TENANT_POLICIES
     may_use = {grant.resource.partition("/")[0] for grant in grants(function)} & set(tables.template()["Resources"])
     by_key_policy = {"ProviderKey"} if function in ("SendFunction", "ProvidersFunction") else set()
     by_key_policy |= {"CacheKey"} if function == "SendFunction" else set()
     by_key_policy |= {"QueueKey"} if function in who_may("sqs:SendMessage", "SendQueue") else set()
-    assert told == (may_use | by_key_policy) - {f"{function}Logs", "FeedbackQueue"}  # whose messages Lambda itself receives
+    assert referenced == (may_use | by_key_policy) - {f"{function}Logs", "FeedbackQueue"}  # whose messages Lambda itself receives
 
 
-def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
+def test_roles_are_only_for_lambda_and_have_no_managed_policies() -> None:
     """AWS's managed policies include every queue and every log group."""
     for function in FUNCTIONS:
         role = tables.template()["Resources"][f"{function}Role"]["Properties"]
@@ -335,8 +335,8 @@ def test_roles_are_for_lambda_alone_and_have_no_ready_made_policies() -> None:
         assert "ManagedPolicyArns" not in role
 
 
-def test_only_telling_and_counting_read_the_streams_and_only_telling_speaks_on_the_bus() -> None:
-    """It changes only the mark of the tenant's row. A shard supports two readers at most."""
+def test_only_publishing_and_statistics_read_streams_and_only_publishing_puts_events() -> None:
+    """A shard supports at most two readers; publishing may write only to the tenant's row."""
     readers = {
         "MessagesTable": {"PublishFunction", "StatisticsFunction"},
         "ProvidersTable": {"PublishFunction"},

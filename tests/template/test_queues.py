@@ -37,8 +37,8 @@ def test_each_queue_is_encrypted() -> None:
     assert all(queue(name)["SqsManagedSseEnabled"] is True for name in tables.resources("AWS::SQS::Queue"))
 
 
-def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
-    """SQS's redelivery is for crashes only, and limited; the others of a poison message's batch are requeued before the limit."""
+def test_neighbours_of_poison_messages_are_requeued_before_the_receive_limit() -> None:
+    """SQS's redelivery is only for crashes and limited; messages that share a poison message's batches are requeued before the limit."""
     assert queue("SendQueue")["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
         "maxReceiveCount": MAX_RECEIVES,
@@ -46,15 +46,15 @@ def test_sqs_moves_a_message_long_after_it_could_have_been_sent_again() -> None:
     assert REQUEUE_FROM <= MAX_RECEIVES // 2
 
 
-def test_an_outage_of_half_a_day_moves_nothing_to_the_dead_letters() -> None:
-    """Although each message is received and returned whenever it is visible."""
+def test_an_outage_of_half_a_day_dead_letters_nothing() -> None:
+    """Each message may be received and returned whenever it is visible."""
     ordinary = timedelta(seconds=queue("SendQueue")["VisibilityTimeout"])
     waits = [hidden_for(receives) or ordinary for receives in range(1, MAX_RECEIVES + 1)]
     assert sum(waits, timedelta()) >= timedelta(hours=12)
     assert max(waits) <= timedelta(hours=12)  # SQS's maximum visibility timeout
 
 
-def test_a_batch_leaves_time_to_try_what_may_have_killed_a_worker() -> None:
+def test_the_timeout_leaves_time_to_try_a_suspect() -> None:
     """With less time left a suspect is requeued; with a shorter timeout it would be requeued forever."""
     timeout = tables.resources("AWS::Serverless::Function")["SendFunction"]["Properties"]["Timeout"]
     assert timeout >= TRIAL_SPAN.total_seconds() + 15
@@ -73,7 +73,7 @@ def test_the_send_queue_is_a_standard_queue() -> None:
     assert "FifoQueue" not in queue("SendQueue")
 
 
-def test_no_queue_answers_plain_http() -> None:
+def test_every_queue_requires_tls() -> None:
     """Each queue's policy denies every action without TLS."""
     for name in tables.resources("AWS::SQS::Queue"):
         denial = policy(name)[0]
@@ -89,8 +89,8 @@ def test_each_statement_of_a_queue_policy_names_one_queue() -> None:
             assert inner["Resource"] == {"Fn::GetAtt": [name, "Arn"]}
 
 
-def test_producers_may_send_and_nothing_else() -> None:
-    """The principals of ProducerArns, if the parameter names any."""
+def test_producers_may_only_send() -> None:
+    """Producers are the principals of ProducerArns, if any."""
     condition, producers, otherwise = policy("SendQueue")[1]["Fn::If"]
     assert (condition, otherwise) == ("HasProducers", {"Ref": "AWS::NoValue"})
     assert (producers["Action"], producers["Principal"]) == ("sqs:SendMessage", {"AWS": {"Ref": "ProducerArns"}})

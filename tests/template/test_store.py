@@ -9,7 +9,7 @@ from mailer.domain.delivery import RECORD_RETENTION
 from support.aws import tables
 
 MAY_WAIT_DAYS = 14  # sendAt at most 7 days ahead, expiresAt at most 7 days after
-PRECIOUS = ("ProvidersTable", "MessagesTable", "SuppressionsTable", "ProviderKey", "AddressesKey", "AttachmentsBucket")
+IRREPLACEABLE = ("ProvidersTable", "MessagesTable", "SuppressionsTable", "ProviderKey", "AddressesKey", "AttachmentsBucket")
 
 
 def resource(name: str) -> dict[str, Any]:
@@ -67,14 +67,14 @@ def test_the_suppressions_table_has_the_indexes_that_listing_needs() -> None:
     }
 
 
-def test_no_index_holds_a_sealed_config() -> None:
+def test_no_index_has_an_encrypted_config() -> None:
     """Ciphertexts are stored once."""
     projections = [projection for table in tables.resources("AWS::DynamoDB::Table") for _, projection in indexes(table).values()]
     assert projections
     assert all(projection["ProjectionType"] != "ALL" for projection in projections)
 
 
-def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
+def test_records_and_rates_expire_by_ttl() -> None:
     """The adapters set it: on ended records, and on rates and SES's events that no longer matter."""
     for table in ("MessagesTable", "PacingTable", "SessionsTable", "StatisticsTable", "FeedbackTable", "SuppressionsTable"):
         assert resource(table)["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
@@ -82,15 +82,15 @@ def test_records_and_paces_are_forgotten_by_the_attribute_ttl() -> None:
 
 
 @pytest.mark.parametrize("table", ["ProvidersTable", "MessagesTable", "StatisticsTable"])
-def test_tables_of_record_can_be_restored_and_are_encrypted(table: str) -> None:
-    """To any second of the last 35 days."""
+def test_permanent_tables_have_point_in_time_recovery_and_encryption(table: str) -> None:
+    """They can be restored to any second of the last 35 days."""
     properties = resource(table)["Properties"]
     assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert properties["SSESpecification"] == {"SSEEnabled": True}
     assert properties["DeletionProtectionEnabled"] is True
 
 
-def test_addresses_are_encrypted_with_a_key_that_works_through_dynamodb_alone() -> None:
+def test_the_key_of_addresses_works_only_through_dynamodb() -> None:
     """No other account and no other service can decrypt data of recipients."""
     key = resource("AddressesKey")
     for table in ("FeedbackTable", "SuppressionsTable"):
@@ -119,14 +119,14 @@ def test_no_backup_keeps_an_address_for_longer_than_a_week() -> None:
     assert suppressions["Properties"]["DeletionProtectionEnabled"] is True
 
 
-@pytest.mark.parametrize("name", PRECIOUS)
-def test_what_cannot_be_made_again_outlives_the_stack(name: str) -> None:
+@pytest.mark.parametrize("name", IRREPLACEABLE)
+def test_irreplaceable_resources_are_retained_when_the_stack_is_deleted(name: str) -> None:
     """Deleting the stack by mistake loses no config and no request."""
     assert resource(name)["DeletionPolicy"] == "RetainExceptOnCreate"
     assert resource(name)["UpdateReplacePolicy"] == "Retain"
 
 
-def test_bodies_are_kept_until_no_operator_may_send_them_again() -> None:
+def test_parked_bodies_are_kept_while_they_can_be_resent() -> None:
     """A request waits at most 14 days and can be resent for 35 more; this also holds for older versions."""
     [forget] = [
         rule for rule in resource("AttachmentsBucket")["Properties"]["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule
@@ -149,15 +149,15 @@ def test_the_bucket_is_private_encrypted_and_versioned() -> None:
     assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
 
 
-def test_the_bucket_answers_no_plain_http() -> None:
+def test_the_bucket_requires_tls() -> None:
     """Presigned uploads use TLS too."""
     [statement] = resource("AttachmentsBucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
     assert statement["Condition"]["Bool"]["aws:SecureTransport"] == "false"
 
 
-def test_the_key_is_rotated_and_slow_to_delete() -> None:
-    """A key scheduled for deletion by mistake can be kept for 30 days."""
+def test_the_key_is_rotated_and_deleted_only_after_30_days() -> None:
+    """A deletion by mistake can be cancelled for 30 days."""
     properties = resource("ProviderKey")["Properties"]
     assert properties["EnableKeyRotation"] is True
     assert properties["PendingWindowInDays"] == 30

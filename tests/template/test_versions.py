@@ -40,7 +40,7 @@ def parameters_in(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_function_has_an_alias_that_moves_to_new_versions(stack: Stack, name: str) -> None:
+def test_each_function_has_an_alias_of_its_newest_version(stack: Stack, name: str) -> None:
     """Old versions are kept for rollbacks."""
     alias = stack[f"{name}Aliaslive"]["Properties"]
     version = stack[alias["FunctionVersion"]["Fn::GetAtt"][0]]
@@ -71,7 +71,7 @@ def described(function: str) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_version_is_described_by_the_parameters_that_it_is_made_with(name: str) -> None:
+def test_a_version_s_description_has_the_parameters_that_change_it(name: str) -> None:
     """With a missing one, changing it would not move the alias; with a superfluous one, Lambda would have nothing to publish."""
     makes = {key: value for key, value in properties(name).items() if key not in NOT_THE_FUNCTIONS_OWN}
     text, variables = described(name)
@@ -86,7 +86,7 @@ def test_a_changed_package_makes_a_new_version(name: str) -> None:
     assert tables.template()["Resources"]["Dependencies"]["Properties"]["PublishLambdaVersion"] is True
 
 
-def test_nothing_but_lambda_is_needed_without_canaries(stack: Stack) -> None:
+def test_without_canaries_codedeploy_is_not_needed(stack: Stack) -> None:
     """The local AWS has no CodeDeploy, and not every deployer may use it."""
     assert not [name for name, resource in stack.items() if resource["Type"].startswith("AWS::CodeDeploy")]
     assert "UpdatePolicy" not in json.dumps(stack)
@@ -94,7 +94,7 @@ def test_nothing_but_lambda_is_needed_without_canaries(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_canary_has_a_tenth_of_the_work_until_it_is_trusted(stack_with_canaries: Stack, name: str) -> None:
+def test_a_canary_gets_a_tenth_of_the_traffic_first(stack_with_canaries: Stack, name: str) -> None:
     """It is rolled back automatically if functions fail."""
     update = stack_with_canaries[f"{name}Aliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
     group = stack_with_canaries[update["DeploymentGroupName"]["Ref"]]["Properties"]
@@ -103,7 +103,7 @@ def test_a_canary_has_a_tenth_of_the_work_until_it_is_trusted(stack_with_canarie
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
 
 
-def test_canaries_change_nothing_but_how_aliases_move(stack: Stack, stack_with_canaries: Stack) -> None:
+def test_canaries_change_only_the_update_policy_of_aliases(stack: Stack, stack_with_canaries: Stack) -> None:
     """Enabling them creates no new version and changes no function."""
     without_policies = {
         name: {key: value for key, value in resource.items() if key != "UpdatePolicy"}
@@ -114,7 +114,7 @@ def test_canaries_change_nothing_but_how_aliases_move(stack: Stack, stack_with_c
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_failure_of_a_function_is_an_alarm(name: str) -> None:
+def test_one_function_error_raises_an_alarm(name: str) -> None:
     """One failure is enough: with a tenth of the traffic, a bad version may fail only once in its ten minutes."""
     alarm = tables.resources("AWS::CloudWatch::Alarm")[name.replace("Function", "ErrorsAlarm")]["Properties"]
     assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/Lambda", "Errors")

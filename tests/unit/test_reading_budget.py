@@ -60,7 +60,7 @@ def test_no_subject_of_a_megabyte_costs_more_than_the_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["links", "long references", "cid URLs of their own", "short lines", "dots at the begin of lines", "emoji"]
+    "kind", ["links", "long references", "cid URLs of their own", "short lines", "dots at the start of lines", "emoji"]
 )
 def test_no_mail_within_the_limits_costs_more_than_the_budget_to_compose(kind: str) -> None:
     """Text from HTML, references to images, headers and their folding, quoted-printable, base64; the most expensive kinds."""

@@ -41,15 +41,15 @@ FAILURES = {
     "IAM denies the route": (ApiError(403, None), "denied"),
     "IAM denies the service": (client_error("AccessDeniedException"), "denied"),
     "IAM denies behind an adapter": (DependencyError("CloudWatch Logs", "FilterLogEvents"), "unreached"),
-    "it is not there": (problem(404), "missing"),
-    "it is refused": (problem(409), "refused"),
-    "a proxy answered": (ApiError(502, None), "unreached"),
-    "nobody answers": (EndpointConnectionError(endpoint_url="http://x"), "unreached"),
+    "the resource is missing": (problem(404), "missing"),
+    "the request is rejected": (problem(409), "refused"),
+    "a proxy responds": (ApiError(502, None), "unreached"),
+    "no response": (EndpointConnectionError(endpoint_url="http://x"), "unreached"),
 }
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_a_failure_becomes_a_sentence(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_a_failure_has_a_kind_and_a_text(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """Each has its own kind; the page shows its other data."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     failure, kind = FAILURES[case]
@@ -76,8 +76,8 @@ def test_a_denial_behind_an_adapter_is_a_denial(monkeypatch: pytest.MonkeyPatch)
     assert answer.trouble.kind == "denied"
 
 
-def test_the_faults_of_a_refusal_are_kept() -> None:
-    """Path by path."""
+def test_the_problems_of_a_rejection_are_kept() -> None:
+    """Each problem keeps its path."""
 
     def fail() -> None:
         raise problem(400)
@@ -108,8 +108,8 @@ def signed_api(monkeypatch: pytest.MonkeyPatch, *, keys: bool = True) -> tuple[S
     return SignedApi("https://x.example/v1/", "tenantmail", session), transport
 
 
-def test_calls_are_signed_as_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With SigV4, for execute-api, including the query."""
+def test_calls_are_signed_with_the_operator_s_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signature is SigV4 for execute-api and includes the query."""
     api, transport = signed_api(monkeypatch)
     assert api.call("GET", path_of("acme", "messages"), status="sent", cursor=None).value == {"a": 1}
     [request] = transport.sent
@@ -118,7 +118,7 @@ def test_calls_are_signed_as_the_operator(monkeypatch: pytest.MonkeyPatch) -> No
     assert "/eu-central-1/execute-api/" in request.headers["Authorization"]
 
 
-def test_without_credentials_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_no_call_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page says what to do."""
     monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
     api, transport = signed_api(monkeypatch, keys=False)
@@ -142,17 +142,17 @@ class Client:
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
-        self.asked: list[dict[str, Any]] = []
+        self.calls: list[dict[str, Any]] = []
 
     def get_paginator(self, operation: str) -> Any:
-        def paginate(**asked: Any) -> list[Any]:
-            self.asked.append(asked)
+        def paginate(**call: Any) -> list[Any]:
+            self.calls.append(call)
             return list(self.answers[operation])
 
         return type("Paginator", (), {"paginate": staticmethod(paginate)})()
 
-    def get_queue_attributes(self, **asked: Any) -> Any:
-        self.asked.append(asked)
+    def get_queue_attributes(self, **call: Any) -> Any:
+        self.calls.append(call)
         return {"Attributes": self.answers["attributes"]}
 
 
@@ -160,37 +160,37 @@ def health(client: Client) -> AwsHealth:
     return AwsHealth("tenantmail", {"Send queue": "https://sqs/send"}, lambda _: client)
 
 
-def test_queues_are_counted_by_what_their_messages_do() -> None:
-    """Visible, in flight, delayed."""
+def test_queue_counts_are_split_by_message_state() -> None:
+    """The states are visible, in flight and delayed."""
     kinds = {"": "3", "NotVisible": "2", "Delayed": "1"}
     client = Client(attributes={f"ApproximateNumberOfMessages{kind}": count for kind, count in kinds.items()})
     [queue] = health(client).queues().value or []
     assert (queue.waiting, queue.in_flight, queue.delayed) == (3, 2, 1)
 
 
-def test_alarms_that_are_on_are_listed_with_their_section_of_the_runbook() -> None:
+def test_active_alarms_are_listed_with_their_runbook_section() -> None:
     """Newest first, without inactive ones and those of other stacks."""
     alarm = {"AlarmDescription": "It waits. https://x/runbook.md#unknown", "StateValue": "ALARM", "StateUpdatedTimestamp": NOW}
     older = {**alarm, "AlarmName": "tenantmail-SweepLagAlarm-X1", "StateUpdatedTimestamp": NOW - timedelta(hours=1)}
-    quiet = {**alarm, "AlarmName": "tenantmail-QuietAlarm-X3", "StateValue": "OK"}
-    client = Client(describe_alarms=[{"MetricAlarms": [older, {**alarm, "AlarmName": "tenantmail-UnknownAlarm-X2"}, quiet]}])
+    inactive = {**alarm, "AlarmName": "tenantmail-QuietAlarm-X3", "StateValue": "OK"}
+    client = Client(describe_alarms=[{"MetricAlarms": [older, {**alarm, "AlarmName": "tenantmail-UnknownAlarm-X2"}, inactive]}])
     found = health(client).alarms().value or []
     assert [alarm.name for alarm in found] == ["UnknownAlarm", "SweepLagAlarm"]
     assert (found[0].text, found[0].section) == ("It waits.", "unknown")
-    assert client.asked[0]["AlarmNamePrefix"] == "tenantmail-"
+    assert client.calls[0]["AlarmNamePrefix"] == "tenantmail-"
 
 
-def test_metrics_fall_into_the_steps_of_the_window() -> None:
-    """By their own names, for this stack."""
+def test_metrics_are_grouped_by_the_steps_of_the_window() -> None:
+    """Each outcome has its own query with this stack's dimension."""
     window = Window.of(1, NOW)
     result = {"Id": "m0", "Timestamps": [window.starts[2], window.starts[5]], "Values": [4.0, 1.0]}
     client = Client(get_metric_data=[{"MetricDataResults": [result]}])
     counts = health(client).counts(window).value
     assert counts
     assert [step for step, value in enumerate(counts.series["sent"]) if value] == [2, 5]
-    [asked] = client.asked
-    assert len(asked["MetricDataQueries"]) == len(OUTCOMES)
-    assert asked["MetricDataQueries"][0]["MetricStat"]["Metric"]["Dimensions"] == [{"Name": "service", "Value": "tenantmail"}]
+    [call] = client.calls
+    assert len(call["MetricDataQueries"]) == len(OUTCOMES)
+    assert call["MetricDataQueries"][0]["MetricStat"]["Metric"]["Dimensions"] == [{"Name": "service", "Value": "tenantmail"}]
 
 
 LINE = {
@@ -207,19 +207,19 @@ def log(*lines: str) -> tuple[CloudWatchRequestLog, Client]:
     return CloudWatchRequestLog("tenantmail", CloudWatchLog(client, ["group"])), client
 
 
-def test_the_log_is_asked_about_one_request_alone() -> None:
-    """With CloudWatch's own filter; the result of an emulator without it is filtered here."""
+def test_the_log_is_filtered_by_the_request() -> None:
+    """CloudWatch filters it; for emulators that ignore the filter the result is filtered again."""
     read, client = log(json.dumps(LINE), json.dumps({**LINE, "request_id": "r2"}), "no JSON", json.dumps({"message": "request recorded"}))
     found = read.read(NOW - timedelta(hours=1), until=NOW, request_id="r1").value
     assert found
     assert [state.request_id for state in found.states] == ["r1"]
-    [asked] = client.asked
-    assert '$.request_id = "r1"' in asked["filterPattern"]
-    assert asked["endTime"] == int(NOW.timestamp() * 1000)
+    [call] = client.calls
+    assert '$.request_id = "r1"' in call["filterPattern"]
+    assert call["endTime"] == int(NOW.timestamp() * 1000)
 
 
-def test_a_long_log_is_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a page responds in time."""
+def test_a_long_log_is_truncated_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page must respond in time."""
     monkeypatch.setattr(requests, "LINES", 2)
     read, _ = log(*[json.dumps(LINE)] * 3)
     found = read.read(NOW - timedelta(hours=1)).value
@@ -234,8 +234,8 @@ def test_a_long_log_is_cut_and_said_to_be(monkeypatch: pytest.MonkeyPatch) -> No
 # ── dead letters ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_work_goes_on_by_itself_and_tells_its_end() -> None:
-    """Its page may be closed; AWS's errors are shown there."""
+def test_work_runs_in_the_background_and_reports_its_result() -> None:
+    """The page may be closed meanwhile."""
     platform = Platform()
     platform.dead_letters.messages = [dead_letter("acme", f"r{number}", None, handle=str(number)) for number in range(3)]
     desk = platform.sources().dead_letters
@@ -253,8 +253,8 @@ def wait_for(work: Any) -> None:
     assert work.done
 
 
-def test_work_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it is done."""
+def test_failed_work_reports_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as done."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
     @contextmanager
@@ -268,22 +268,22 @@ def test_work_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lack a right" in work.trouble.text
 
 
-def test_one_reader_at_a_time() -> None:
+def test_the_dead_letter_queue_has_one_reader_at_a_time() -> None:
     """Received messages are invisible to others: two concurrent pages would each see half."""
     platform = Platform()
     platform.dead_letters.messages = [dead_letter("acme", "r", None)]
-    inside, most = 0, 0
+    readers, maximum = 0, 0
     sources = platform.sources()
     opened = sources.dead_letters._open  # type: ignore[attr-defined]
 
     @contextmanager
     def watched() -> Iterator[DeadLetterDependencies]:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
+        nonlocal readers, maximum
+        readers += 1
+        maximum = max(maximum, readers)
         with opened() as deps:
             yield deps
-        inside -= 1
+        readers -= 1
 
     desk = StackDeadLetters("tenantmail", watched)
     threads = [threading.Thread(target=desk.read) for _ in range(8)]
@@ -291,11 +291,11 @@ def test_one_reader_at_a_time() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == 1
+    assert maximum == 1
 
 
-def test_the_time_of_a_log_line_is_utc() -> None:
-    """As Powertools writes it."""
+def test_the_time_of_a_log_line_is_converted_to_utc() -> None:
+    """Powertools writes it with an offset."""
     read, _ = log(json.dumps({**LINE, "timestamp": "2026-11-24 12:00:00,000+0200"}))
     found = read.read(NOW).value
     assert found
