@@ -143,12 +143,12 @@ class LogTelemetry:
         self._log.error("provider suspended", extra={"tenant_id": tenant_id, "version": version, "code": error.code, "hint": error.hint})
 
     def feedback_silent(self, tenant_id: str, version: int, hint: str) -> None:
-        """Note that a tenant's mail has gone out for an hour without an event of SES."""
+        """Report that a tenant has sent mail for an hour without an SES event."""
         self._count("FeedbackSilent")
         self._log.error("feedback silent", extra={"tenant_id": tenant_id, "version": version, "hint": hint})
 
     def at_risk(self, tenant_id: str, signal: str, finding: str) -> None:
-        """Note that a tenant's mail has reached a limit of the reputation guard."""
+        """Report that a tenant's mail has reached a limit of the reputation guard."""
         self._count("ReputationAtRisk", by=signal)
         self._log.warning("reputation at risk", extra={"tenant_id": tenant_id, "signal": signal, "finding": finding})
 
@@ -170,15 +170,15 @@ class LogTelemetry:
         self._count("PacingWait", max(0, _milliseconds(wait)), MetricUnit.Milliseconds)
 
     def feedback(self, status: RecipientStatus, delivered_after: timedelta | None) -> None:
-        """Count a recipient of whom SES told something new."""
+        """Count a recipient whose reported status has changed."""
         self._count(f"Feedback{status.value.title().replace('_', '')}")
         if delivered_after is not None:
             self._count("FeedbackDelay", _milliseconds(delivered_after), MetricUnit.Milliseconds)
 
     def feedback_refused(self, refusal: Refusal, event: SesEvent | None, fields: Sequence[str] = ()) -> None:
-        """Count and log an event that changed nothing: by account, region and ids, never by recipients.
+        """Count and log a refused event: with account, region and ids, never with recipients.
 
-        `fields` are those for which it is unreadable.
+        `fields` are the unreadable ones.
         """
         self._count("FeedbackRefused", by=refusal.value)
         if refusal in FORGED:

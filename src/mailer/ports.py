@@ -191,10 +191,10 @@ class ProviderStore(Protocol):
 
 
 class SuppressionMarks(Protocol):
-    """The mark on a provider row that makes sending look into the tenant's suppressions."""
+    """The mark on a provider row that makes sending look up the tenant's suppressions."""
 
     def mark_suppressions(self, tenant_id: str) -> bool:
-        """Note that a tenant has suppressions; False where it has no row. Called before the first is written.
+        """Mark that a tenant has suppressions; False if it has no row. Called before the first is written.
 
         Raises:
             DependencyError: DynamoDB did not answer; the write may have happened.
@@ -203,14 +203,14 @@ class SuppressionMarks(Protocol):
 
 
 Listed = tuple[str, str]
-"""An address of a tenant as the suppressions table knows it: the tenant's id, and what `suppression_key` makes of the address."""
+"""The key of an address in the suppressions table: the tenant's id, and the address as `suppression_key` normalizes it."""
 
 
 class SuppressionsReader(Protocol):
     """The part of the suppressions table that sending needs."""
 
     def get_many(self, addresses: Collection[Listed]) -> Mapping[Listed, Entry | UnreadableError]:
-        """Return the entries that there are, read consistently; of one that cannot be read, why. Up to a hundred are read at once.
+        """Return the entries that exist, read consistently; for an unreadable one its error. Up to a hundred are read in one call.
 
         Raises:
             DependencyError: DynamoDB did not answer.
@@ -220,17 +220,17 @@ class SuppressionsReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SuppressionPage:
-    """One page of what a tenant has suppressed, newest first; `cursor` is None on the last."""
+    """One page of a tenant's suppressed addresses, newest first; `cursor` is None on the last."""
 
     entries: Sequence[Entry]
     cursor: str | None
 
 
 class SuppressionsTable(SuppressionsReader, Protocol):
-    """The addresses that tenants' mail leaves out."""
+    """Tenants' suppressed addresses."""
 
     def replace(self, entry: Entry) -> bool:
-        """Write an entry over the revision that it was read as (0: there was none); False when another write came first.
+        """Replace the revision that was read (0: there was no entry); False if another write came first.
 
         Raises:
             DependencyError: DynamoDB did not answer; the write may have happened.
@@ -238,9 +238,9 @@ class SuppressionsTable(SuppressionsReader, Protocol):
         ...
 
     def list(self, tenant_id: str, *, reason: Reason | None, limit: int, cursor: str | None) -> SuppressionPage:
-        """List what a tenant has suppressed, for any reason or for one, newest first; what has expired may be among it.
+        """List a tenant's suppressed addresses, for any reason or for one, newest first; expired ones may be included.
 
-        A cursor leads through the list that gave it: of this tenant, with this reason.
+        A cursor is valid for the list that gave it: of this tenant, with this reason.
 
         Raises:
             KeyError: the cursor is not one of this list's.
@@ -265,34 +265,34 @@ class Releases(Protocol):
 
 
 SimulatedEvent = Literal["bounce", "complaint"]
-"""What `verify` has SES's simulator make."""
+"""The events that `verify` has SES's simulator make."""
 
 
 class ProviderFeedback(Protocol):
-    """The marks of SES's events that came back; each is of one version of a tenant's config, and of no other.
+    """The marks that SES's events arrive, each on one version of a tenant's config.
 
-    Every method raises DependencyError where DynamoDB did not answer; the mark may then be there.
+    Every method raises DependencyError if DynamoDB does not answer; the mark may have been written.
     """
 
     def heard(self, tenant_id: str, version: int, at: datetime) -> None:
-        """Mark that an event of a version's mail came at this moment, once in HEARD_EVERY; nothing where the version is gone."""
+        """Mark that an event of a version's mail arrived at this time, once in HEARD_EVERY; no effect if the version is gone."""
         ...
 
     def simulated(self, tenant_id: str, version: int, simulation: datetime, kind: SimulatedEvent, at: datetime) -> None:
-        """Mark that an event of a simulation came; nothing where that is not the last one, or has such a mark."""
+        """Mark that an event of a simulation arrived; no effect if it is not the last simulation, or has such a mark."""
         ...
 
 
 class FeedbackWatch(Protocol):
-    """The marks of mail that went out and after which no event came."""
+    """The marks of mail that was sent and not followed by an event."""
 
     def sent(self, tenant_id: str, version: int, at: datetime) -> StoredConfig | None:
-        """Mark that a version sent a mail at this moment and nothing has come since, once in HEARD_EVERY.
+        """Mark that a version sent a mail at this time and no event has arrived since, once in HEARD_EVERY.
 
-        Return its config where this mail makes it silent; None where it does not, or has no configuration set.
+        Return its config if this mail makes it silent; None if not, or if it has no configuration set.
 
         Raises:
-            DependencyError: DynamoDB did not answer; the mark may be there.
+            DependencyError: DynamoDB did not answer; the mark may have been written.
         """
         ...
 
@@ -346,7 +346,7 @@ class EventBus(Protocol):
     """The event bus that other systems subscribe to."""
 
     def put(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Put events on the bus; return those that it did not take, or whose answer was lost."""
+        """Put events on the bus; return those that it did not accept, or whose response was lost."""
         ...
 
 
@@ -355,45 +355,45 @@ class EventBus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MergedFacts:
-    """The facts of a request before and after an event's were joined to them; equal where the event told nothing new."""
+    """The facts of a request before and after an event's facts were merged; equal if the event has nothing new."""
 
     before: Facts
     after: Facts
 
 
 class FeedbackTable(Protocol):
-    """What SES told, by recipient, and which of its messageIds is which mail. Every method may raise DependencyError."""
+    """SES's reports by recipient, and the mail of each SES messageId. Every method may raise DependencyError."""
 
     def merge(self, tenant_id: str, request_id: str, facts: Facts) -> MergedFacts:
-        """Join facts to those of a request, whatever else is joined at the same time."""
+        """Merge facts into those of a request; safe with concurrent merges."""
         ...
 
     def facts(self, tenant_id: str, request_id: str) -> Facts:
-        """Read the facts of a request; none where there are none, or they have been forgotten."""
+        """Read the facts of a request; empty if there are none, or they were removed."""
         ...
 
     def forget(self, tenant_id: str, request_id: str, now: datetime) -> None:
-        """Take all facts of a request away again."""
+        """Remove all facts of a request."""
         ...
 
     def find(self, account: str, region: str, message_id: str) -> MailRef | None:
-        """Return which mail a messageId of SES is."""
+        """Return the mail with an SES messageId."""
         ...
 
     def remember(self, account: str, region: str, message_id: str, mail: MailRef, told_at: datetime) -> None:
-        """Write down which mail a messageId of SES is, for as long as facts are kept."""
+        """Store which mail has an SES messageId, for as long as facts are kept."""
         ...
 
 
 class FeedbackListener(Protocol):
-    """Keeps what SES's events say about a tenant's provider: that they come at all. Every method may raise DependencyError."""
+    """Records that SES's events of a tenant's provider arrive. Every method may raise DependencyError."""
 
     def heard(self, tenant_id: str, version: int, at: datetime) -> None:
-        """Note that an event came, at this moment, of mail that a version of the tenant's config sent; called for each one accepted."""
+        """Note that an event of a config version's mail arrived at this time; called for each accepted event."""
         ...
 
     def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
-        """Note an event of a test mail, and return None; why not, where account and region are not those of that version."""
+        """Note an event of a test mail; return why it is refused, if account or region are not those of that version."""
         ...
 
 
@@ -675,11 +675,11 @@ class Telemetry(Protocol):
         ...
 
     def feedback_silent(self, tenant_id: str, version: int, hint: str) -> None:
-        """Note that a tenant's mail has gone out for an hour without an event of SES."""
+        """Report that a tenant has sent mail for an hour without an SES event."""
         ...
 
     def at_risk(self, tenant_id: str, signal: str, finding: str) -> None:
-        """Note that a tenant's mail has reached a limit of the reputation guard, and which."""
+        """Report which limit of the reputation guard a tenant's mail has reached."""
         ...
 
     def failed(self, step: str, tenant_id: str | None, error: Exception) -> None:
@@ -687,11 +687,11 @@ class Telemetry(Protocol):
         ...
 
     def feedback(self, status: RecipientStatus, delivered_after: timedelta | None) -> None:
-        """Count a recipient of whom SES told something new, and how long after its acceptance the mail was delivered."""
+        """Count a recipient whose reported status has changed, and the time from acceptance to delivery."""
         ...
 
     def feedback_refused(self, refusal: Refusal, event: SesEvent | None, fields: Sequence[str] = ()) -> None:
-        """Count and log an event that changed nothing; None: it could not be read."""
+        """Count and log a refused event; None: it could not be parsed."""
         ...
 
     def swept(self, *, overdue: int, lag: timedelta) -> None:
@@ -704,10 +704,10 @@ class Telemetry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecordWrite:
-    """One write of a record, as the messages table's stream tells of it."""
+    """One write of a record, from the messages table's stream."""
 
     sequence_number: str
-    """Digits that grow within a shard of the stream."""
+    """Digits that increase within a shard of the stream."""
     old: Delivery | None
     new: Delivery
 
@@ -721,14 +721,14 @@ class Counted:
 
 
 class StatisticsTable(Protocol):
-    """What became of recipients, by tenant or sending account and hour. Every method may raise DependencyError."""
+    """Counts of recipients by outcome, per hour and tenant or sending account. Every method may raise DependencyError."""
 
     def add(self, bucket: Bucket, shard: str, counted: Sequence[Counted]) -> None:
-        """Add what writes of one shard, in its order, change; those that were added before add nothing."""
+        """Add the counts of one shard's writes, given in its order; those that were added before add nothing."""
         ...
 
     def read(self, series: str, since: datetime, until: datetime) -> Mapping[datetime, Counts]:
-        """Return the counts of each hour from `since` on that begins before `until`, consistently; hours without any are left out."""
+        """Return the counts of each hour from `since` on that begins before `until`, consistently; hours without counts are left out."""
         ...
 
 
@@ -740,7 +740,7 @@ class GuardedProviders(Protocol):
         ...
 
     def suspend_at_risk(self, tenant_id: str, error: ErrorInfo, judged: Provider) -> bool:
-        """Suspend a provider that sends, unless somebody resumed it since it was read; True when this call did it."""
+        """Suspend an active provider, unless it was resumed since it was read; True if this call did it."""
         ...
 
 

@@ -32,7 +32,7 @@ class MailClient(ApiClient):
         return [parse(BatchAnswer, answer) for answer in self._api.call("POST", tenant_path(tenant_id, "messages", "batch"), body)]
 
     def get(self, tenant_id: str, request_id: str) -> StatusRecord:
-        """Return what became of a request."""
+        """Return the state of a request."""
         return parse(StatusRecord, self._api.call("GET", tenant_path(tenant_id, "messages", request_id)))
 
     def list(self, tenant_id: str, *, status: Status | None = None) -> Iterator[StatusRecord]:

@@ -51,7 +51,7 @@ class ResolutionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """What became of a mail that was sent, as SES told it: recipients, each counted once."""
+    """SES's reports of a sent mail: recipients by status, each counted once."""
 
     delivered: int
     delayed: int
@@ -65,7 +65,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRecord:
-    """What became of a request; `attempts` counts the times it was handed to SES."""
+    """The state of a request; `attempts` counts the times it was handed to SES."""
 
     tenant_id: str
     request_id: str
@@ -122,7 +122,7 @@ class ProblemDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchAnswer:
-    """What `send` would have answered for one request of a batch: its status with the record, or with the problem."""
+    """The response that `send` would have given for one request of a batch: its status with the record, or with the problem."""
 
     status: int
     replayed: bool = False
@@ -132,7 +132,7 @@ class BatchAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewAnswer:
-    """The raw message, cut at 1 MiB; None where one of the problems keeps it from being built. `size` is that of the whole message."""
+    """The raw message, truncated to 1 MiB; None if a problem prevents building it. `size` is that of the whole message."""
 
     mime: str | None
     truncated: bool
@@ -152,14 +152,14 @@ class UploadTo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadedAs:
-    """What goes into the attachment's `s3`, beside the `versionId` that the upload answers."""
+    """The value of the attachment's `s3`, without the `versionId` that the upload returns."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadAnswer:
-    """Where to upload a file, and how to refer to it then."""
+    """Where to upload a file, and how the message refers to it."""
 
     upload: UploadTo
     s3: UploadedAs
@@ -170,7 +170,7 @@ SuppressionReason = Literal["hard_bounce", "soft_bounces", "complaint", "manual"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuppressionRecord:
-    """Why an address is left out of a tenant's mail."""
+    """Why an address is suppressed for a tenant."""
 
     email: str = field(repr=False)
     reason: SuppressionReason
@@ -192,7 +192,7 @@ class SuppressionList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SesListState:
-    """Whether the account's own list at SES may still hold the address, and the command that takes it off."""
+    """Whether the address may still be on the account's own list at SES, and the command that removes it."""
 
     may_hold: bool
     command: str | None = field(repr=False)
@@ -207,7 +207,7 @@ class LiftedSuppression(SuppressionRecord):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuppressionBatchAnswer:
-    """What `put` would have answered for one address of a batch: its status with the record, or with the problem."""
+    """The response that `put` would have given for one address of a batch: its status with the record, or with the problem."""
 
     status: int
     record: SuppressionRecord | None = None
@@ -216,7 +216,7 @@ class SuppressionBatchAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsBucket:
-    """Recipients by what became of their mail, of the hour or day that begins at `from_`."""
+    """Recipients by outcome, of the hour or day that begins at `from_`."""
 
     from_: datetime
     sent: int
@@ -231,7 +231,7 @@ class StatisticsBucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountStatistics:
-    """What all tenants together sent from the tenant's AWS account, in one region."""
+    """The counts of all tenants that send from the tenant's AWS account, in one region."""
 
     account: str
     region: str
@@ -240,7 +240,7 @@ class AccountStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsAnswer:
-    """A tenant's counts, and those of its account, which SES judges; `account` is None where that is not known."""
+    """A tenant's counts, and those of its account, which SES judges; `account` is None if that is not known."""
 
     buckets: list[StatisticsBucket]
     account: AccountStatistics | None
@@ -248,7 +248,7 @@ class StatisticsAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationRecord:
-    """A bounce and a complaint that `verify` had SES simulate, and when SES's events of them came."""
+    """A bounce and a complaint that `verify` had SES simulate, and when SES's events of them arrived."""
 
     started_at: datetime
     bounce_reported_at: datetime | None
@@ -257,7 +257,7 @@ class SimulationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumptionRecord:
-    """Who resumed a provider after its reputation had been at risk, and why."""
+    """Who resumed a provider that the reputation guard suspended, and why."""
 
     by: str
     why: str
@@ -267,7 +267,7 @@ class ResumptionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One version of a provider's config, without what is secret in it."""
+    """One version of a provider's config, without its secrets."""
 
     provider: Literal["ses", "smtp"]
     version: int
@@ -286,7 +286,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantRecord(Config):
-    """A tenant and its provider: the active config, and beside it one that is not verified yet; `error` is why it was suspended."""
+    """A tenant and its provider: the active config, and a candidate that is not verified yet; `error` is why it was suspended."""
 
     tenant_id: str
     status: Literal["unverified", "active", "disabled", "suspended"]

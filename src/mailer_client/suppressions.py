@@ -17,10 +17,10 @@ from mailer_client.models import (
 
 
 class SuppressionsClient(ApiClient):
-    """The addresses that a tenant's mail leaves out, for one caller; every method takes the tenant it is about."""
+    """Tenants' suppressed addresses, for one caller; every method takes the tenant."""
 
     def list(self, tenant_id: str, *, reason: SuppressionReason | None = None) -> Iterator[SuppressionRecord]:
-        """Yield what is suppressed, newest first, page by page as they are taken."""
+        """Yield suppressed addresses, newest first; pages are fetched as needed."""
         for page in self._api.pages(tenant_path(tenant_id, "suppressions"), {"reason": reason} if reason else {}):
             yield from parse(SuppressionList, page).suppressions
 
@@ -28,33 +28,33 @@ class SuppressionsClient(ApiClient):
         """Return why an address is suppressed.
 
         Raises:
-            ApiError: `not_found`: it is not.
+            ApiError: `not_found`: it is not suppressed.
         """
         return parse(SuppressionRecord, self._api.call("GET", _path(tenant_id, email)))
 
     def put(self, tenant_id: str, email: str, *, why: str, expires_at: datetime | None = None) -> SuppressionRecord:
-        """Suppress an address, until `expires_at` or until it is lifted; return what stands, which is what SES told where that is stronger.
+        """Suppress an address, until `expires_at` or until it is lifted; return the suppression in force, SES's if that is stronger.
 
         Raises:
-            ApiError: `provider_not_configured`; `invalid_request`, also where `expires_at` has passed.
+            ApiError: `provider_not_configured`; `invalid_request`, also if `expires_at` has passed.
         """
         return parse(SuppressionRecord, self._api.call("PUT", _path(tenant_id, email), _word(why, expires_at)))
 
     def delete(self, tenant_id: str, email: str, *, why: str | None = None) -> LiftedSuppression:
-        """Let an address be mailed again; return what was lifted, and what SES's own list may hold.
+        """Lift the suppression of an address; return what was lifted, and whether the address may be on SES's own list.
 
         Raises:
-            ApiError: `suppressed_again`: something suppressed it meanwhile; `not_found`: it is not suppressed, as also after a call
-                that succeeded and whose answer was lost.
+            ApiError: `suppressed_again`: it was suppressed again meanwhile; `not_found`: it is not suppressed, also after a successful
+                call whose response was lost.
         """
         query = f"?{urlencode({'why': why})}" if why else ""
         return parse(LiftedSuppression, self._api.call("DELETE", _path(tenant_id, email) + query))
 
     def put_batch(self, tenant_id: str, addresses: Sequence[Mapping[str, Any]]) -> Sequence[SuppressionBatchAnswer]:
-        """Suppress up to 100 addresses, each as in JSON: `email`, `why`, `expiresAt`; the answers stand in their order.
+        """Suppress up to 100 addresses, each as in JSON: `email`, `why`, `expiresAt`; return the answers in the same order.
 
         Raises:
-            ApiError: `provider_not_configured`; `invalid_request`, where not one of them could be read as a whole list.
+            ApiError: `provider_not_configured`; `invalid_request`: the list as a whole cannot be read.
         """
         answers = self._api.call("POST", tenant_path(tenant_id, "suppressions", "batch"), [dict(one) for one in addresses])
         return [parse(SuppressionBatchAnswer, answer) for answer in answers]

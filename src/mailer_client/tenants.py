@@ -1,4 +1,4 @@
-"""The calls of the API that tell of tenants, by name."""
+"""The API's calls about tenants and statistics, by name."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,17 +10,17 @@ from mailer_client.models import StatisticsAnswer, TenantPage, TenantRecord, par
 
 
 class TenantsClient(ApiClient):
-    """All tenants with their providers, and what became of a tenant's mail, for one caller."""
+    """All tenants with their providers, and tenants' statistics, for one caller."""
 
     def list(self, *, status: Literal["unverified", "active", "disabled", "suspended"] | None = None) -> Iterator[TenantRecord]:
-        """Yield tenants, by status and then by name, page by page as they are taken; it takes a right of its own."""
+        """Yield tenants, by status and then by name; pages are fetched as needed. Callers need a separate right."""
         for page in self._api.pages("/tenants", {"status": status} if status else {}):
             yield from parse(TenantPage, page).tenants
 
     def statistics(
         self, tenant_id: str, *, since: datetime | None = None, until: datetime | None = None, by: Literal["hour", "day"] = "hour"
     ) -> StatisticsAnswer:
-        """Count recipients by what became of their mail, by hours or days of UTC; by default the last 24 hours, or 30 days.
+        """Return counts of recipients by outcome, by hours or days of UTC; by default of the last 24 hours, or 30 days.
 
         Raises:
             ApiError: `invalid_request`: `since` is not before `until`, or one of them is more than 90 days ago.

@@ -48,10 +48,10 @@ def test_it_turns_silent_once_when_it_has_sent_for_an_hour(fields: dict[str, Any
     ("fields", "begins", "names"),
     [
         ({"configuration_set": None}, "Tenant: ", "onboarding"),
-        ({"account": None}, "Caller: verify", "from the account that sent"),
-        ({"account": None, "silent_since": NOON}, "Caller: verify", "from the account that sent"),
+        ({"account": None}, "Caller: verify", "from the sending account"),
+        ({"account": None, "silent_since": NOON}, "Caller: verify", "from the sending account"),
         ({}, "Caller: verify", "a minute later"),
-        ({"silent_since": NOON}, "Tenant: ", "nothing came back"),
+        ({"silent_since": NOON}, "Tenant: ", "no event of it arrived"),
     ],
 )
 def test_each_state_that_brings_nothing_says_who_must_do_what(fields: dict[str, Any], begins: str, names: str) -> None:

@@ -281,7 +281,7 @@ def confirm(record: Delivery, now: datetime, *, attempt: int, message_id: str, a
 
 
 def note_feedback(record: Delivery, now: datetime, counts: FeedbackCounts) -> Change:
-    """Write down what became of a mail, unless the record knows of more."""
+    """Write a mail's feedback counts, unless the record has newer ones."""
     return _change(delivery.NOTE_FEEDBACK, request_of(record), now, feedback=counts, sets={"feedback": counts})
 
 

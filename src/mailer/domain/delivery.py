@@ -145,7 +145,7 @@ class Delivery:
     earlier_attempts: tuple[EarlierAttempt, ...] = ()
     """Those before it that SES may have accepted, the oldest first; at most MAX_EARLIER_ATTEMPTS."""
     suppressed: int = 0
-    """Recipients that the attempt left out of the mail."""
+    """Suppressed recipients, left out of the mail."""
     message_id: str | None = None
     accepted_attempt: int | None = None
     """The attempt that `message_id` is of; None: the last one."""
@@ -153,7 +153,7 @@ class Delivery:
     """The SQS message of the event that proved it sent; None where its worker or an operator said so."""
     sent_at: datetime | None = None
     feedback: FeedbackCounts | None = None
-    """What became of the mail that was sent, as SES told it."""
+    """SES's reports of the sent mail."""
     error: ErrorInfo | None = None
     correlation_id: str | None = None
     resolution: Resolution | None = None
@@ -231,7 +231,7 @@ class Guard(StrEnum):
     MAYBE_SENT = "an earlier attempt may have been accepted"
     RESEND_CHOSEN = "the caller chose onUnknown: resend"
     ATTEMPT_MADE = "the attempt was made: the record's is not below it"
-    NEW_FEEDBACK = "the record's feedback knows of less"
+    NEW_FEEDBACK = "the record's feedback is older"
     NOT_ERASED = "the request has not been erased"
 
 

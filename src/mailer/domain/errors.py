@@ -48,8 +48,8 @@ CODES: dict[str, Code] = {
     "recipient_rejected": Code(ErrorClass.FAILED, "Caller: SES refused an address of this message; correct it."),
     "recipient_suppressed": Code(
         ErrorClass.FAILED,
-        "Caller: every recipient has bounced, complained or been suppressed by hand; GET …/suppressions/{email} tells why. What should be"
-        " mailed again is lifted there (DELETE).",
+        "Caller: every recipient has bounced, complained or been suppressed manually; GET …/suppressions/{email} says why, and DELETE lifts"
+        " the suppression.",
     ),
     "sandbox_recipient_not_verified": Code(
         ErrorClass.FAILED,
@@ -105,8 +105,8 @@ CODES: dict[str, Code] = {
     ),
     "reputation_at_risk": Code(
         ErrorClass.TENANT,
-        "Operator: too much of the tenant's mail bounced or was complained about (GET …/statistics), so its mail waits. Have the tenant"
-        " mend its list, then resume with who and why (POST …/provider/enable).",
+        "Operator: the tenant's bounce or complaint rate is too high (GET …/statistics), so its mail waits. Have the tenant clean its list,"
+        " then resume with by and why (POST …/provider/enable).",
     ),
     # Passes by itself.
     "throttled": Code(ErrorClass.DEFERRED, "Nobody: SES's sending rate was reached; it goes out by itself."),
@@ -137,8 +137,7 @@ CODES: dict[str, Code] = {
     "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be resolved, and sent again only while its body is kept."),
     "suppressed_again": Code(
         ErrorClass.API,
-        "Caller: the address was suppressed again while it was being lifted; GET …/suppressions/{email} tells why, and another DELETE lifts"
-        " that too.",
+        "Caller: the address was suppressed again during the call; GET …/suppressions/{email} says why, and another DELETE lifts that too.",
     ),
     "too_many_requests": Code(ErrorClass.API, "Caller: wait as Retry-After says, then try again with jitter."),
     "internal_error": Code(

@@ -1,4 +1,4 @@
-"""Decide which writes to the tables become events, and their content: of requests, of their mail, of providers, of suppressions."""
+"""Decide which writes to the tables become events, and their content: outcomes, delivery reports, changes of providers and suppressions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ ProviderChange = Literal["stored", "verified", "verifyFailed", "disabled", "enab
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event as EventBridge carries it; the detail holds neither a recipient nor a body nor a secret."""
+    """One event as EventBridge carries it; the detail contains no recipient, body or secret."""
 
     id: str
     """The same however often the event is published: consumers deduplicate by it."""
@@ -41,7 +41,7 @@ class RequestWritten:
 
     @property
     def sent(self) -> bool:
-        """Whether it noted that SES accepted the mail."""
+        """Whether it recorded that SES accepted the mail."""
         return self.new.status is Status.SENT and (self.old is None or self.old.status is not Status.SENT)
 
 
@@ -67,7 +67,7 @@ Write = RequestWritten | RowWritten | EntryWritten
 
 
 def events_of(write: Write) -> Sequence[Event]:
-    """Return the events that a write gives rise to."""
+    """Return the events of a write."""
     match write:
         case RowWritten():
             change = provider_changed(write.event_id, write.old, write.new)
@@ -107,7 +107,7 @@ def request_ended(event_id: str, old: Delivery | None, new: Delivery) -> Event |
 def delivery_reported(event_id: str, old: Delivery | None, new: Delivery) -> Sequence[Event]:
     """Return an event for each status that more recipients have after a write than before it.
 
-    A recipient has one status: where a complaint follows the delivery, the one count rises and the other falls, which is not told.
+    A recipient has one status: if a complaint follows the delivery, one count rises and the other falls, which gives no event.
     """
     before, after = old and old.feedback, new.feedback
     if after is None or after == before:
@@ -157,7 +157,7 @@ def provider_changed(event_id: str, old: Provider | None, new: Provider) -> Even
 
 
 def suppression_changed(event_id: str, old: Entry | None, new: Entry) -> Event | None:
-    """Return the event of a write that suppressed an address, which it tells by its digest, or lifted it; None where it only counted."""
+    """Return the event of a write that suppressed an address, identified by its digest, or lifted it; None if it did neither."""
     before = old.suppression if old else None
     suppression = new.suppression or before
     if suppression is None or new.suppression == before:
@@ -181,7 +181,7 @@ def suppression_changed(event_id: str, old: Entry | None, new: Entry) -> Event |
 
 
 def _lifted(old: Entry | None, new: Entry, suppression: Suppression) -> tuple[datetime, str | None]:
-    """Return when a suppression was lifted and by whom: by a call, or by nobody, as a delivery that was told late had come before it."""
+    """Return when a suppression was lifted and by whom: by a call, or by nobody, if a late report of a delivery cancelled it."""
     if new.lifted and (old is None or new.lifted != old.lifted):
         return new.lifted.at, new.lifted.by
     return max(suppression.at, new.delivered_at or suppression.at), None

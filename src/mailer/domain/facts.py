@@ -1,6 +1,6 @@
-"""Keep what SES told of each recipient of a request, and count it.
+"""Merge and count what SES reported about each recipient of a request.
 
-Facts join like sets: `merged` is idempotent, commutative and associative, so the same events give the same facts whatever came first.
+Facts join like sets: `merged` is idempotent, commutative and associative, so the same events give the same facts in any order.
 """
 
 from collections import Counter
@@ -14,11 +14,11 @@ FACT_RETENTION = timedelta(days=35)
 """How long the facts of a request are kept after its last event."""
 
 MAX_RECIPIENTS = 50
-"""Recipients of one mail (SES's limit), and of a request's facts."""
+"""Maximum recipients of one mail (SES's limit), and of a request's facts."""
 
 
 class RecipientStatus(StrEnum):
-    """What became of a mail for one recipient; the most significant comes last, and counts."""
+    """The reported status of one recipient, the least significant first; the most significant one counts."""
 
     DELAYED = "delayed"
     SOFT_BOUNCED = "soft_bounced"  # also an out-of-office reply, which comes after the delivery
@@ -29,7 +29,7 @@ class RecipientStatus(StrEnum):
 
     @property
     def significance(self) -> int:
-        """How much it says; from 1."""
+        """Its rank, from 1."""
         return _SIGNIFICANCE[self]
 
 
@@ -38,25 +38,25 @@ _SIGNIFICANCE = {status: place for place, status in enumerate(RecipientStatus, s
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """The latest that SES told of a recipient in one status."""
+    """SES's latest report that a recipient has one status."""
 
     at: datetime
     smtp_status: str = ""
     """The enhanced status code (RFC 3463), such as 5.1.1; empty where SES gave none."""
     diagnostic: str = field(default="", repr=False)
-    """What the receiving server said, cut; it may hold the address."""
+    """The receiving server's response, truncated; it may contain the address."""
     unsent: bool = False
-    """Whether SES kept the mail back because the account's own list holds the address: SES leaves that out of the account's rates."""
+    """Whether SES did not send the mail because of the account's own list; SES does not count that in the account's rates."""
     first_at: datetime | None = None
-    """When the recipient was told to be in this status first; None: at `at`."""
+    """When this status was first reported; None: at `at`."""
 
     @property
     def since(self) -> datetime:
-        """When the recipient was told to be in this status first."""
+        """When this status was first reported."""
         return self.first_at or self.at
 
     def joined(self, other: "Fact") -> "Fact":
-        """Return the later of two facts, with the time of the first; if either is of a mail that was sent, so is the result."""
+        """Return the later of two facts, with the time of the first; it is `unsent` only if both are."""
         later, since = max(self, other, key=_lateness), min(self.since, other.since)
         return replace(later, first_at=since if since < later.at else None, unsent=self.unsent and other.unsent)
 
@@ -86,7 +86,7 @@ def _joined(one: Mapping[RecipientStatus, Fact], other: Mapping[RecipientStatus,
 
 @dataclass(frozen=True, slots=True)
 class RecipientFeedback:
-    """What became of a mail for one recipient, as it is shown: its most significant fact."""
+    """One recipient's feedback as the API shows it: the most significant fact."""
 
     email: str = field(repr=False)
     status: RecipientStatus
@@ -101,7 +101,7 @@ def recipients_of(facts: Facts) -> Sequence[RecipientFeedback]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackCounts:
-    """How many recipients are in which status, each counted once, and when SES's first and last word about them was."""
+    """Recipients by status, each counted once, and the times of SES's first and last report."""
 
     delivered: int = 0
     delayed: int = 0
@@ -110,21 +110,21 @@ class FeedbackCounts:
     complained: int = 0
     rejected: int = 0
     bounced_unsent: int = 0
-    """Of those bounced: kept back by SES because of the account's own list, outside the rates."""
+    """Of those bounced: not sent by SES because of the account's own list, outside the rates."""
     complained_unsent: int = 0
     """The same of those complained."""
     first_at: datetime
     last_at: datetime
     rank: int
-    """Twice the sum of the significances, less those unsent: it only grows, so that older counts never replace newer ones."""
+    """Twice the sum of the significances, minus those unsent: it only grows, so that older counts never replace newer ones."""
 
     def replaces(self, other: "FeedbackCounts | None") -> bool:
-        """Whether these counts know of more than others do."""
+        """Whether these counts include reports that the others do not."""
         return other is None or self.rank > other.rank or self.last_at > other.last_at or self.first_at < other.first_at
 
 
 def counts_of(facts: Facts) -> FeedbackCounts | None:
-    """Count the recipients by status; None where there are none."""
+    """Count the recipients by status; None if there are none."""
     shown = recipients_of(facts)
     if not shown:
         return None

@@ -1,6 +1,6 @@
-"""Read one of SES's events, as EventBridge queues it: what became of a mail, for which recipients, and whose mail it says it is.
+"""Parse an SES event as EventBridge queues it: the outcome of a mail by recipient, and the request that its tags name.
 
-The body may be anything: what is not one of SES's events, or tells of no mail of ours, is a `Refusal`, never an exception.
+The body may be anything: what is not an SES event, or is about no mail of ours, gives a `Refusal`, never an exception.
 """
 
 import re
@@ -23,18 +23,18 @@ from mailer.domain.tags import ATTEMPT, REQUEST, SIMULATION, TENANT, VERIFY, req
 from mailer.domain.wire import load
 
 ON_ACCOUNT_LIST = "OnAccountSuppressionList"
-"""Subtype of a bounce or complaint about a mail that SES did not send, because the account's own suppression list holds the address."""
+"""Subtype of a bounce or complaint about a mail that SES did not send, because the address is on the account's own suppression list."""
 
 MAX_DIAGNOSTIC = 500
-"""Bytes of what a receiving server said: 50 recipients with each kind of fact then fit into one item of DynamoDB (400 KB)."""
+"""Maximum bytes of a receiving server's response: 50 recipients with every kind of fact then fit into one DynamoDB item (400 KB)."""
 
 
 MAX_VALUES = 100_000
-"""JSON values of one event: more than fit into an entry of EventBridge, however many recipients a hostile server names."""
+"""Maximum JSON values of one event: more than fit into an EventBridge entry, however many recipients a hostile server names."""
 
 
 class EventKind(StrEnum):
-    """What SES tells of; `detail.eventType`."""
+    """The kind of an SES event, `detail.eventType`."""
 
     SEND = "Send"
     DELIVERY = "Delivery"
@@ -48,35 +48,35 @@ class Refusal(StrEnum):
     """Why an event changes nothing."""
 
     UNREADABLE = "unreadable"
-    """It is none of SES's events, or has changed: see `unreadable_fields`."""
+    """It is not an SES event, or SES changed its format: see `unreadable_fields`."""
     UNTAGGED = "untagged"
-    """It tells of mail that is not ours: the tenant uses the configuration set for other mail too."""
+    """It is about mail that is not ours: the tenant uses the configuration set for other mail too."""
     TOO_OLD = "too_old"
-    """The record it is about may have been forgotten."""
+    """The record of its request may have expired."""
     NO_RECORD = "no_record"
-    """There is no such request, after 15 minutes of waiting for it."""
+    """There is no record of its request, after retries for 15 minutes."""
     BAD_TAGS = "bad_tags"
-    """Its tags are none that we write."""
+    """Its tags are not as we write them."""
     FOREIGN_ACCOUNT = "foreign_account"
     """It comes from another account or region than the attempt was sent from."""
     UNKNOWN_ACCOUNT = "unknown_account"
-    """The account that the attempt was sent from is not known: the config was verified before accounts were kept, or more than ten
-    attempts of the request followed that may have been accepted."""
+    """The attempt's account is not known: the config was verified before accounts were stored, or more than ten later attempts of the
+    request may have been accepted."""
     NO_ATTEMPT = "no_attempt"
     """The attempt was never made, or SES cannot have accepted it."""
     WRONG_MESSAGE = "wrong_message"
-    """SES's id of the attempt's mail is another."""
+    """The attempt's mail has another SES messageId."""
     CONTRADICTION = "contradiction"
-    """It shows that SES accepted a mail whose request has ended as failed or cancelled."""
+    """It proves that SES accepted a mail whose request ended as failed or cancelled."""
 
 
 FORGED = frozenset({Refusal.BAD_TAGS, Refusal.FOREIGN_ACCOUNT, Refusal.NO_ATTEMPT, Refusal.WRONG_MESSAGE})
-"""What SES does not send of mail that we sent: somebody makes events up, or our records are wrong."""
+"""Refusals of events that SES does not emit for our mail: they are forged, or our records are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class MailRef:
-    """The mail that an event says it is about: one attempt of one request."""
+    """The mail that an event's tags name: one attempt of one request."""
 
     tenant_id: str
     request_id: str
@@ -85,17 +85,17 @@ class MailRef:
 
 @dataclass(frozen=True, slots=True)
 class VerifyRef:
-    """The test mail that an event says it is about: of one version of a tenant's config."""
+    """The test mail that an event's tags name: of one version of a tenant's config."""
 
     tenant_id: str
     version: int
     simulation: int | None = None
-    """The simulation that it plays in, where `verify` was asked to simulate."""
+    """The simulation that it belongs to, if `verify` was called with `simulate`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipientReport:
-    """What an event tells of one recipient."""
+    """What an event reports about one recipient."""
 
     email: str = field(repr=False)
     status: RecipientStatus
@@ -104,22 +104,22 @@ class RecipientReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SesEvent:
-    """One event. Account and region are the envelope's, which nobody can forge; times are aware, UTC, in whole milliseconds."""
+    """One event. Account and region are the envelope's, which cannot be forged; times are aware, UTC, in whole milliseconds."""
 
     kind: EventKind
     account: str
     region: str
     told_at: datetime
-    """When SES put it on the bus."""
+    """When SES put the event on the bus."""
     at: datetime
-    """When it happened."""
+    """When the reported outcome happened."""
     accepted_at: datetime
     """When SES accepted the mail."""
     message_id: str
     ref: MailRef | VerifyRef | None
-    """Whose mail it is; None where it has none of our tags, as a DeliveryDelay may have."""
+    """The mail that its tags name; None if it has none of our tags, as may be the case with a DeliveryDelay."""
     sending_account: str | None = None
-    """The account that SES says sent the mail."""
+    """The account that sent the mail, according to the event's body."""
     destinations: tuple[str, ...] = field(default=(), repr=False)
     recipients: tuple[RecipientReport, ...] = ()
     type: str = ""
@@ -131,7 +131,7 @@ class SesEvent:
 
     @property
     def facts(self) -> Facts:
-        """Return what it tells of each recipient."""
+        """Return its facts of each recipient."""
         return reduce(merged, ({report.email: {report.status: report.fact}} for report in self.recipients), NO_FACTS)
 
 
@@ -141,19 +141,19 @@ _MOMENT = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\
 
 
 def _moment(value: Any) -> datetime:
-    """Read a time, of this millennium; smaller than a millisecond is cut off, as the tables keep no more."""
+    """Parse a time of this millennium, truncated to milliseconds as in the tables."""
     if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         raise ValueError("must be a time")
     return from_millis(to_millis(datetime.fromisoformat(value).astimezone(UTC)))
 
 
 def _line(value: Any) -> str:
-    """Read what somebody's server may have written: cut, and without what UTF-8 cannot carry."""
+    """Read text that may come from any server: truncated, without what UTF-8 cannot encode."""
     return value[:MAX_DIAGNOSTIC].encode("utf-8", "replace")[:MAX_DIAGNOSTIC].decode("utf-8", "ignore") if isinstance(value, str) else ""
 
 
 def _at_most_ses_takes(value: Any) -> Any:
-    """Cut the recipients of a mail: SES takes no more, and one that had more would not be ours."""
+    """Truncate the recipients of a mail to SES's limit; a mail with more is not ours."""
     return value[:MAX_RECIPIENTS] if isinstance(value, list) else value
 
 
@@ -171,9 +171,9 @@ _Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
 
 
 class _Ses(BaseModel):
-    """Part of an event; SES may tell more at any time."""
+    """Part of an event; SES may add fields at any time."""
 
-    # Built on the first event: other functions import this module for its names alone.
+    # Built on the first event: other functions import this module only for its names.
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, hide_input_in_errors=True, defer_build=True)
 
 
@@ -191,13 +191,13 @@ class _Recipient(_Ses):
     diagnostic_code: _Line = ""
 
 
-# Those that are told of have no limit: a hostile server may name a thousand, which must not hide those that the mail was sent to.
+# Reported recipients have no limit: a hostile server may name a thousand, which must not hide those that the mail was sent to.
 _Recipients = tuple[_Recipient, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What the part of an event that is its kind's own tells."""
+    """What the kind-specific part of an event reports."""
 
     status: RecipientStatus | None = None
     recipients: tuple[_Recipient, ...] = ()
@@ -209,15 +209,15 @@ class _Report:
 
 
 class _Part(_Ses):
-    """The part of an event that is its kind's own; a Send tells no more than that SES accepted the mail."""
+    """The kind-specific part of an event; a Send reports only that SES accepted the mail."""
 
     def report(self, mail: _Mail) -> _Report:
-        """Say what it tells of which recipients."""
+        """Return what it reports about which recipients."""
         return _Report(at=mail.timestamp)
 
 
-def _of_each(addresses: Iterable[str], words: str) -> tuple[_Recipient, ...]:
-    return tuple(_Recipient.model_construct(email_address=address, diagnostic_code=words) for address in addresses)
+def _of_each(addresses: Iterable[str], diagnostic: str) -> tuple[_Recipient, ...]:
+    return tuple(_Recipient.model_construct(email_address=address, diagnostic_code=diagnostic) for address in addresses)
 
 
 class _Delivery(_Part):
@@ -238,8 +238,8 @@ class _Bounce(_Part):
 
     def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
         status = RecipientStatus.BOUNCED if self.bounce_type == "Permanent" else RecipientStatus.SOFT_BOUNCED
-        # What the notification said is given only where there was one.
-        has_dsn = bool(self.reporting_mta) or any(told.status or told.diagnostic_code for told in self.bounced_recipients)
+        # SES gives these fields only if there was a notification.
+        has_dsn = bool(self.reporting_mta) or any(one.status or one.diagnostic_code for one in self.bounced_recipients)
         return _Report(status, self.bounced_recipients, self.timestamp, self.bounce_type, self.bounce_sub_type, has_dsn)
 
 
@@ -250,7 +250,7 @@ class _Complaint(_Part):
     complained_recipients: _Recipients
 
     def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
-        # Some providers let their users say that it is no spam after all.
+        # Some mailbox providers let users report a mail as not spam.
         status = None if self.complaint_feedback_type == "not-spam" else RecipientStatus.COMPLAINED
         return _Report(status, self.complained_recipients, self.timestamp, self.complaint_feedback_type, self.complaint_sub_type)
 
@@ -290,11 +290,11 @@ class _Envelope(_Ses):
     detail: _Detail
 
 
-# ── what it tells ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── its content ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def parse_event(body: str) -> SesEvent | Refusal:
-    """Read an event off the queue."""
+    """Parse the body of a queued event."""
     try:
         document, _ = load(body, max_values=MAX_VALUES)
         envelope = _Envelope.model_validate(document, by_alias=True, by_name=False)
@@ -308,7 +308,7 @@ def parse_event(body: str) -> SesEvent | Refusal:
 
 
 def unreadable_fields(body: str) -> Sequence[str]:
-    """Name the fields for which an event is unreadable, and nothing of what they hold."""
+    """Name the fields that make an event unreadable, without their values."""
     try:
         document, _ = load(body, max_values=MAX_VALUES)
         envelope = _Envelope.model_validate(document, by_alias=True, by_name=False)
@@ -323,7 +323,7 @@ def unreadable_fields(body: str) -> Sequence[str]:
 
 
 def _report(envelope: _Envelope) -> _Report | None:
-    """Return what the kind's own part tells; None where it is not there."""
+    """Return the report of the kind-specific part; None if the part is missing."""
     detail = envelope.detail
     parts: Mapping[EventKind, _Part | None] = {
         EventKind.SEND: detail.send,
@@ -344,7 +344,7 @@ _ENVELOPE_PRECISION = timedelta(seconds=1)
 def _event(envelope: _Envelope, report: _Report, ref: MailRef | VerifyRef | None) -> SesEvent:
     mail = envelope.detail.mail
     latest = envelope.time + _ENVELOPE_PRECISION
-    # A bounce has the time of the other server's clock, and cannot be older than its mail.
+    # A bounce's time is from the other server's clock, and cannot be before its mail.
     at = min(max(report.at or envelope.time, mail.timestamp), latest)
     return SesEvent(
         kind=envelope.detail.event_type,
@@ -365,23 +365,23 @@ def _event(envelope: _Envelope, report: _Report, ref: MailRef | VerifyRef | None
 
 
 def _recipients(report: _Report, at: datetime, destination: Sequence[str]) -> tuple[RecipientReport, ...]:
-    """Return what is told of the mail's recipients, of each once."""
+    """Return the reports about the mail's recipients, one per recipient."""
     if report.status is None:
         return ()
     known = {address.lower(): address for address in map(_address, destination) if address}
     facts: dict[str, Fact] = {}
-    for told in report.recipients:
-        if email := _recipient(_address(told.email_address), known):
-            fact = Fact(at, _smtp_status(told), told.diagnostic_code, report.subtype == ON_ACCOUNT_LIST)
+    for reported in report.recipients:
+        if email := _recipient(_address(reported.email_address), known):
+            fact = Fact(at, _smtp_status(reported), reported.diagnostic_code, report.subtype == ON_ACCOUNT_LIST)
             facts[email] = fact.joined(facts.get(email, fact))
     return tuple(RecipientReport(email, report.status, fact) for email, fact in islice(facts.items(), MAX_RECIPIENTS))
 
 
 def _recipient(address: str | None, known: Mapping[str, str]) -> str | None:
-    """Return the recipient of the mail that an address stands for; None if it is none of them.
+    """Return the recipient of the mail that a reported address matches; None if there is none.
 
-    A bounce names who did not get it in the end, in the spelling of the last server: where the mail was forwarded, an address that
-    it was never sent to. A hostile server could name anybody, who must not be suppressed for that.
+    A bounce names the final recipient as the last server spells it: for forwarded mail an address that we never sent to. A hostile server
+    could name any address, which must not be suppressed for that.
     """
     if address is None or len(known) == 1:
         return next(iter(known.values()), None) if address else None
@@ -401,13 +401,13 @@ def _address(text: str) -> str | None:
 _SMTP_STATUS = re.compile(r"(?<![0-9.])[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
 
 
-def _smtp_status(told: _Recipient) -> str:
-    """Return the enhanced status code (RFC 3463) that is given, or stands in the server's words."""
-    found = _SMTP_STATUS.search(told.status) or _SMTP_STATUS.search(told.diagnostic_code)
+def _smtp_status(reported: _Recipient) -> str:
+    """Return the enhanced status code (RFC 3463), from the event's field or from the server's response."""
+    found = _SMTP_STATUS.search(reported.status) or _SMTP_STATUS.search(reported.diagnostic_code)
     return found[0] if found else ""
 
 
-# ── whose mail it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── its tags ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _SIMULATION = re.compile(r"[0-9]{1,18}")
@@ -422,7 +422,7 @@ def _verify_ref(tenant_id: str, tags: Mapping[str, str]) -> VerifyRef | Literal[
 
 
 def _ref(tags: Mapping[str, str]) -> MailRef | VerifyRef | Literal[Refusal.BAD_TAGS] | None:
-    """Return whose mail the tags name; None where none of them is ours."""
+    """Return the mail that the tags name; None if none of them is ours."""
     if not tags:
         return None
     tenant_id = tags.get(TENANT, "")

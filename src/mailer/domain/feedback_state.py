@@ -1,6 +1,6 @@
-"""Tell whether SES's events of a tenant's mail come back to us, by what is marked on its config, and who must do what if not.
+"""Decide from the marks on a tenant's config whether SES's events of its mail arrive, and what to do if they do not.
 
-Without a configuration set it is `off`. Else:
+Without a configuration set the state is `off`. Otherwise:
 
     unproven ──an event──▶ proven      unproven, proven ──sent for SILENT_AFTER, no event──▶ silent ──an event──▶ proven
 """
@@ -14,17 +14,17 @@ from mailer.domain.provider import StoredConfig
 FeedbackState = Literal["off", "unproven", "proven", "silent"]
 
 HEARD_EVERY = timedelta(minutes=10)
-"""How often at most a version's events are marked on its row."""
+"""Minimum time between two marks of a version's events on its row."""
 
 UNHEARD_AFTER = 2 * HEARD_EVERY
-"""How old the last mark must be before a mail counts as unheard: an event that comes sooner may have been left unmarked."""
+"""Minimum age of the last mark for a mail to count as unheard: an earlier event may have been left unmarked."""
 
 SILENT_AFTER = timedelta(hours=1)
-"""How long a version sends without an event until it is silent: SES reports within seconds what it accepts."""
+"""How long a version sends without an event until it is silent: SES reports accepted mail within seconds."""
 
 
 def feedback_state(config: StoredConfig) -> FeedbackState:
-    """Return whether events of a version's mail come back."""
+    """Return whether events of a version's mail arrive."""
     if config.configuration_set is None:
         return "off"
     if config.silent_since is not None:
@@ -33,13 +33,13 @@ def feedback_state(config: StoredConfig) -> FeedbackState:
 
 
 def turns_silent(config: StoredConfig, sent_at: datetime) -> bool:
-    """Whether a version that sends at this moment has sent for SILENT_AFTER without an event, and is not known to be silent."""
+    """Whether a version that sends now has sent for SILENT_AFTER without an event, and is not marked silent yet."""
     unheard = config.unheard_since is not None and config.unheard_since <= sent_at - SILENT_AFTER
     return unheard and feedback_state(config) not in ("off", "silent")
 
 
 def feedback_hint(config: StoredConfig) -> str | None:
-    """Say who must do what so that events come; None where they do."""
+    """Return the hint that says who must do what for events to arrive; None if they do."""
     state = feedback_state(config)
     if state == "proven" or config.provider != "ses":
         return None
@@ -51,24 +51,22 @@ def feedback_hint(config: StoredConfig) -> str | None:
 
 
 NO_CONFIGURATION_SET = (
-    "Tenant: to learn what becomes of the mail, launch the template of GET …/provider/onboarding, store the config with the"
-    " configurationSet that it makes, and verify."
+    "Tenant: to receive SES's events of this mail, launch the template of GET …/provider/onboarding, store the config with the"
+    " configurationSet that it creates, and verify."
 )
 _NO_ACCOUNT = (
-    "Caller: verify this config (POST …/provider/verify). Events count only if they come from the account that sent; verify learns which"
-    " that is, and has not learned it of this config."
+    "Caller: verify this config (POST …/provider/verify). Events count only if they come from the sending account, which verify finds out;"
+    " it is not known for this config."
 )
-_UNPROVEN = (
-    "Caller: verify (POST …/provider/verify); its mail is one that SES reports. If this is still unproven a minute later, Tenant: {look}"
-)
-_SILENT = "Tenant: it has sent for an hour or more and nothing came back. {look}"
+_UNPROVEN = "Caller: verify (POST …/provider/verify); SES reports its test mail. If this is still unproven a minute later, Tenant: {look}"
+_SILENT = "Tenant: mail was sent for an hour or more and no event of it arrived. {look}"
 
 
 def _look(config: StoredConfig) -> str:
     sets = console_page(config.region, f"configuration-sets/{config.configuration_set}")
     rules = console_page(config.region, "rules", "events")
     return (
-        f"In account {config.account}, {config.region}, see whether the configuration set {config.configuration_set} has an event"
-        f" destination on the default event bus and it is enabled ({sets}), and whether the rule that passes its events on is there,"
-        f" enabled, and has its role ({rules}); MatchedEvents and FailedInvocations of the rule in CloudWatch tell which of them it is."
+        f"In account {config.account}, {config.region}, check that the configuration set {config.configuration_set} has an enabled event"
+        f" destination on the default event bus ({sets}), and that the rule that forwards its events exists, is enabled and has its role"
+        f" ({rules}); the rule's metrics MatchedEvents and FailedInvocations in CloudWatch show which of them fails."
     )

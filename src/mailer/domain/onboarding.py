@@ -72,18 +72,18 @@ def large_statement(config: StoredConfig | None, rights: Sequence[str] = ("ses:S
 
 
 def ask_statement() -> PolicyDocument:
-    """Return the optional statement that lets us see the sandbox, the rate and the quota."""
+    """Return the optional statement that lets us read the sandbox state, the rate and the quota."""
     return {"Sid": "SeeSandboxAndQuota", "Effect": "Allow", "Action": ["ses:GetAccount", "ses:GetSendQuota"], "Resource": "*"}
 
 
 def lift_statement() -> PolicyDocument:
-    """Return the statement that lets us lift suppressions on the account's own list, which sending does not need either."""
+    """Return the optional statement that lets us remove addresses from the account's own suppression list."""
     actions = ["ses:GetSuppressedDestination", "ses:DeleteSuppressedDestination"]
     return {"Sid": "LiftSuppressions", "Effect": "Allow", "Action": actions, "Resource": "*"}
 
 
 def iam_policy(config: StoredConfig | None) -> PolicyDocument:
-    """Return the least policy with which a user or role can send."""
+    """Return the minimum policy with which a user or role can send."""
     return _policy(send_statement(config))
 
 
@@ -109,7 +109,7 @@ def _policy(*statements: PolicyDocument) -> PolicyDocument:
 _NONE = {"Ref": "AWS::NoValue"}
 
 _PROBLEMS = ["send", "bounce", "complaint", "reject", "deliveryDelay"]
-"""The kinds of event under `Feedback=problems`. `send` is among them: it proves that SES accepted a mail, and that events arrive at all."""
+"""The kinds of event with `Feedback=problems`. They include `send`, which proves that SES accepted a mail, and that events arrive."""
 
 
 def onboarding_parameters(tenant_id: str, external_id: str, config: StoredConfig | None) -> Mapping[str, str]:
@@ -126,14 +126,14 @@ def onboarding_parameters(tenant_id: str, external_id: str, config: StoredConfig
 
 
 def onboarding_template(platform: Platform, defaults: Mapping[str, str], config: StoredConfig | None = None) -> str:
-    """Return a CloudFormation template, as JSON, for the tenant's account: role, configuration set, and the rule that brings its events.
+    """Return a CloudFormation template, as JSON, for the tenant's account: role, configuration set, and the rule that forwards its events.
 
     `defaults` are those of `onboarding_parameters`; without them the template is the same for every tenant, and asks for them.
     """
     parts = {**_sending(platform), **_feedback(platform)}
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": f"Lets {platform.name}, and nobody else, send mail through this account's Amazon SES, and hear what became of it.",
+        "Description": f"Lets {platform.name}, and nobody else, send mail through this account's Amazon SES and receive its events.",
         "Parameters": {name: {**text, **_default(name, defaults)} for name, text in _parameters(config).items()},
         "Conditions": _CONDITIONS,
         "Resources": parts,
@@ -208,7 +208,7 @@ def _feedback(platform: Platform) -> PolicyDocument:
         "EventBridgeDestination": {"EventBusArn": default_bus},
     }
     rule = {
-        "Description": f"Brings what SES tells of the mail that {platform.name} sends to {platform.name}.",
+        "Description": f"Forwards SES's events of the mail that {platform.name} sends to {platform.name}.",
         "EventPattern": {"source": ["aws.ses"], "detail": {"mail": {"tags": {"ses:configuration-set": [_SET]}}}},
         "Targets": [{"Id": "feedback", "Arn": platform.feedback_bus, "RoleArn": {"Fn::GetAtt": ["FeedbackRole", "Arn"]}}],
     }
@@ -220,11 +220,11 @@ def _feedback(platform: Platform) -> PolicyDocument:
         "Policies": [{"PolicyName": "PutEvents", "PolicyDocument": _policy(put)}],
     }
     name = {"Name": {"Ref": "ConfigurationSetName"}}
-    whose = {"Fn::If": ["IsNewSet", {"Ref": "ConfigurationSet"}, {"Ref": "ExistingConfigurationSet"}]}
-    told = {"ConfigurationSetName": whose, "EventDestination": destination}
+    set_name = {"Fn::If": ["IsNewSet", {"Ref": "ConfigurationSet"}, {"Ref": "ExistingConfigurationSet"}]}
+    events = {"ConfigurationSetName": set_name, "EventDestination": destination}
     return {
         "ConfigurationSet": {"Type": "AWS::SES::ConfigurationSet", "Condition": "MakesSet", "Properties": name},
-        "EventDestination": {"Type": "AWS::SES::ConfigurationSetEventDestination", "Condition": "HasFeedback", "Properties": told},
+        "EventDestination": {"Type": "AWS::SES::ConfigurationSetEventDestination", "Condition": "HasFeedback", "Properties": events},
         "FeedbackRule": {"Type": "AWS::Events::Rule", "Condition": "HasFeedback", "Properties": rule},
         "FeedbackRole": {"Type": "AWS::IAM::Role", "Condition": "HasFeedback", "Properties": role},
     }
@@ -241,18 +241,18 @@ def _role_parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, A
             "Type": "String",
             "AllowedValues": ["true", "false"],
             "Default": "true",
-            "Description": "Whether to make a role to send with; not needed if the config has an access key.",
+            "Description": "Whether to create a role to send with; not needed if the config has an access key.",
         },
         "ExternalId": {
             "Type": "String",
             "AllowedPattern": "[A-Za-z0-9_-]{2,128}",
-            "Description": "The ExternalId that the role requires; it belongs to this tenant alone.",
+            "Description": "The ExternalId that the role requires; it is unique to this tenant.",
         },
         "RoleName": {
             "Type": "String",
             "Default": "",
             "AllowedPattern": "[A-Za-z0-9_+=,.@-]{0,64}",
-            "Description": "A name for the role; left empty, AWS chooses one.",
+            "Description": "Name of the role; if empty, AWS chooses one.",
         },
         "SendAs": {
             "Type": "CommaDelimitedList",
@@ -269,7 +269,7 @@ def _role_parameters(config: StoredConfig | None) -> Mapping[str, Mapping[str, A
             "Type": "String",
             "Default": "false",
             "AllowedValues": ["true", "false"],
-            "Description": "Whether the role may also take addresses off this account's suppression list, when they are lifted on ours.",
+            "Description": "Whether the role may also remove addresses from this account's suppression list when we lift them.",
         },
     }
 
@@ -280,12 +280,12 @@ def _feedback_parameters() -> Mapping[str, Mapping[str, Any]]:
             "Type": "String",
             "Default": "all",
             "AllowedValues": ["all", "problems", "off"],
-            "Description": "Which of SES's events to pass on: all, all but deliveries, or none.",
+            "Description": "Which of SES's events to forward: all, all but deliveries, or none.",
         },
         "ConfigurationSetName": {
             "Type": "String",
             "AllowedPattern": "[A-Za-z0-9_-]{1,64}",
-            "Description": "A name for the configuration set that is made.",
+            "Description": "Name of the new configuration set.",
         },
         "ExistingConfigurationSet": {
             "Type": "String",

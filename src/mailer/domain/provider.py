@@ -277,26 +277,26 @@ class StoredConfig:
     error: ErrorInfo | None = None
     """Why its last verify failed."""
     feedback_at: datetime | None = None
-    """When an event of SES about its mail came last, give or take HEARD_EVERY."""
+    """When the last SES event of its mail arrived, to HEARD_EVERY."""
     unheard_since: datetime | None = None
-    """When it sent the first mail after which nothing has come yet."""
+    """When it sent the first mail since its last event."""
     silent_since: datetime | None = None
     """When it had sent for SILENT_AFTER without an event."""
     simulation: Simulation | None = None
-    """The last one that verify began."""
+    """The last one that verify started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """How a provider that the reputation guard had suspended was resumed: the guard judges what comes after it."""
+    """The resumption of a provider that the reputation guard suspended; the guard judges only what is counted after it."""
 
     by: str
     why: str
     at: datetime
     principal: str | None = None
-    """The ARN of the IAM identity that called, which `by` need not be."""
+    """The ARN of the IAM identity that called; `by` may name somebody else."""
     answered: Counts | None = None
-    """What was counted in that hour by then; None where it is not known, and the whole hour is answered for."""
+    """The counts of that hour at the resumption, which are not judged again; None: not known, and the whole hour is not judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,13 +327,13 @@ class Provider:
     release_at: datetime | None = None
     """When its waiting mail was last released; None once the sweeper has requeued all of it."""
     has_suppressions: bool = False
-    """Whether the tenant ever had a suppression: marked before the first is written, for mail of others is sent without a look."""
+    """Whether the tenant ever had a suppression: marked before the first is written, as mail of others is sent without a look-up."""
     revision: int = 0
     """Counts the writes to the row: a row can only be replaced by a writer that has read its latest revision."""
 
     @property
     def at_risk(self) -> bool:
-        """Whether the reputation guard has suspended it and nobody has answered for that; also while it is disabled or deleted."""
+        """Whether the reputation guard suspended it and nobody has resumed it since; also while it is disabled or deleted."""
         return self.error is not None and self.error.code == AT_RISK
 
 

@@ -1,7 +1,7 @@
-"""Judge how a tenant's mail is received, as SES judges its account: bounces and complaints by what was sent, with minimum volumes.
+"""Judge a tenant's bounce and complaint rates as SES judges its account's, with minimum volumes.
 
-A limit says from which share on, of how much mail in how many clock hours, to warn or to pause. Small numbers say nothing: each limit
-also asks for so many bounces or complaints, of so much mail.
+A limit has a rate, a number of clock hours and an action, to warn or to pause. Because small samples prove nothing, it also has a minimum
+number of bounces or complaints and a minimum number of recipients.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,26 +19,26 @@ Action = Literal["warn", "pause"]
 Signal = Literal["bounces", "complaints"]
 
 LATE = timedelta(hours=24)
-"""How long after its hour a bounce or complaint is still judged: most come within a day of the mail."""
+"""How long after the hour of its mail a bounce or complaint is still judged: most arrive within a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """From when on to do something about a tenant's mail."""
+    """A limit of a tenant's bounces or complaints, and the action when it is reached."""
 
     action: Action
     hours: int
-    """Clock hours whose mail is counted together, up to the one in question."""
+    """Clock hours whose mail is counted together, the last one included."""
     signal: Signal
     percent: Decimal
-    """Least share of what was sent; exact, so that the limit itself counts."""
+    """Minimum percentage of the recipients sent to; exact, so that the limit itself counts."""
     least: int
-    """Least number of bounces or complaints."""
+    """Minimum number of bounces or complaints."""
     volume: int
-    """Least number of recipients sent to."""
+    """Minimum number of recipients sent to."""
 
     def reached_by(self, counts: Counts) -> bool:
-        """Whether what was sent in these hours is beyond the limit."""
+        """Whether the counts of these hours reach the limit."""
         number = _number(self.signal, counts)
         return counts.sent >= self.volume and number >= self.least and number * 100 >= self.percent * counts.sent
 
@@ -52,7 +52,7 @@ class Finding:
 
     limit: Limit
     until: datetime
-    """The last hour of those that were counted."""
+    """The last hour counted."""
     counts: Counts
 
     @property
@@ -68,10 +68,10 @@ def _number(signal: Signal, counts: Counts) -> int:
 
 
 def read_limits(text: str) -> Sequence[Limit]:
-    """Read limits as the template's parameter has them, such as `pause/1/bounces/10/20/200`, comma-separated.
+    """Parse the template's parameter: limits such as `pause/1/bounces/10/20/200`, comma-separated.
 
     Raises:
-        ValueError: it is not as the parameter's pattern allows.
+        ValueError: it does not match the parameter's pattern.
     """
     return [_limit(*entry.split("/")) for entry in text.split(",") if entry]
 
@@ -87,29 +87,29 @@ def _limit(action: str, hours: str, signal: str, percent: str, least: str, volum
 
 
 def first_hour(limits: Iterable[Limit], hour: datetime) -> datetime:
-    """Return the first hour that counts towards any limit for mail of this hour."""
+    """Return the first hour that any limit counts together with this hour."""
     return hour - timedelta(hours=max((limit.hours for limit in limits), default=1) - 1)
 
 
-def in_time(told_of: Iterable[datetime], now: datetime) -> Sequence[datetime]:
-    """Return the hours whose mail is still judged, the first one first."""
-    return sorted(hour for hour in set(told_of) if floor(now) - hour <= LATE)
+def in_time(reported: Iterable[datetime], now: datetime) -> Sequence[datetime]:
+    """Return the hours whose mail is still judged, in order."""
+    return sorted(hour for hour in set(reported) if floor(now) - hour <= LATE)
 
 
 def judge(
     hours: Mapping[datetime, Counts],
     limits: Sequence[Limit],
-    told_of: Iterable[datetime],
+    reported: Iterable[datetime],
     now: datetime,
     resumption: Resumption | None = None,
 ) -> Sequence[Finding]:
-    """Return the limits that mail has reached in any run of hours with one that was told of, each with the worst of its runs.
+    """Return the limits that are reached in any run of hours that includes a reported one, each with its worst run.
 
-    `told_of` are the hours whose mail bounced or was complained about; those longer ago than LATE are not judged. A resumption leaves out
-    what was counted by then: an operator has answered for it.
+    `reported` are the hours whose mail bounced or was complained about; those longer ago than LATE are not judged. What was counted
+    before a resumption is left out: an operator has accepted it.
     """
-    judged = in_time(told_of, now)
-    kept = _unanswered(hours, resumption) if resumption else hours
+    judged = in_time(reported, now)
+    kept = _since_resumption(hours, resumption) if resumption else hours
     findings = []
     for limit in limits:
         ends = {hour + timedelta(hours=later) for hour in judged for later in range(limit.hours)}
@@ -119,8 +119,8 @@ def judge(
     return findings
 
 
-def _unanswered(hours: Mapping[datetime, Counts], resumption: Resumption) -> Mapping[datetime, Counts]:
-    """Return what was counted since a resumption: of its own hour what has been added, of earlier ones nothing."""
+def _since_resumption(hours: Mapping[datetime, Counts], resumption: Resumption) -> Mapping[datetime, Counts]:
+    """Return what was counted since a resumption: of its own hour only what was added later, of earlier hours nothing."""
     resumed, later = floor(resumption.at), {hour: counts for hour, counts in hours.items() if hour > floor(resumption.at)}
     if resumption.answered is None or resumed not in hours:
         return later

@@ -1,7 +1,7 @@
-"""Count what became of recipients: by tenant and by sending account, in the hour that their mail was sent in or ended in.
+"""Count recipients by outcome, per tenant and per sending account, in the hour in which their mail was sent or ended.
 
-Each write of a record changes the counts by what the record says now less what it said before. So the counts of all writes together are
-those of the records as they stand, in whatever order the writes are counted, if each is counted once.
+Each write of a record adds the counts of its new state minus those of its old state. So the sum over all writes equals the counts of the
+current records, in whatever order the writes are counted, if each is counted once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,10 +21,10 @@ RETENTION = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Recipients by what became of their mail.
+    """Recipients by outcome.
 
-    Each stands in one of sent, failed, unknown and suppressed; each that was sent to in at most one of delivered, bounced, soft_bounced
-    and complained besides.
+    Each is counted in one of sent, failed, unknown and suppressed; each in `sent` also in at most one of delivered, bounced, soft_bounced
+    and complained.
     """
 
     sent: int = 0
@@ -47,7 +47,7 @@ class Counts:
 
     @property
     def shown(self) -> "Counts":
-        """Return the counts without negative ones: a record from before the first count may take away what was never added."""
+        """Return the counts with 0 for negative ones: a record older than the statistics may subtract what was never added."""
         return Counts(**{name: max(0, getattr(self, name)) for name in COLUMNS})
 
 
@@ -65,24 +65,24 @@ class Bucket:
 
 
 def account_series(account: str, region: str) -> str:
-    """Name the series of a sending account, which SES judges in each region by itself; no tenant's id has a #."""
+    """Name the series of a sending account, which SES judges separately in each region; no tenant id contains a #."""
     return f"account#{account}#{region}"
 
 
 def floor(moment: datetime, period: Period = "hour") -> datetime:
-    """Return the beginning of the hour or day, in UTC, that a moment is in."""
+    """Round a time down to the hour or day, in UTC."""
     moment = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     return moment if period == "hour" else moment.replace(hour=0)
 
 
 def ceil(moment: datetime, period: Period = "hour") -> datetime:
-    """Return the end of the hour or day, in UTC, that is before a moment, or that it is in."""
+    """Round a time up to the hour or day, in UTC."""
     start = floor(moment, period)
     return start if start == moment else start + LENGTHS[period]
 
 
 def counted(record: Delivery | None) -> Mapping[Bucket, Counts]:
-    """Return what a record adds to which buckets as it stands."""
+    """Return the counts of a record's current state, by bucket."""
     counts = _counts(record) if record else NOTHING
     if record is None or not counts:
         return {}
@@ -100,14 +100,14 @@ def _counts(record: Delivery) -> Counts:
     others = record.recipients - suppressed
     match record.status:
         case Status.SENT:
-            told = record.feedback
+            feedback = record.feedback
             return Counts(
                 sent=others,
                 suppressed=suppressed,
-                delivered=told.delivered if told else 0,
-                bounced=told.bounced - told.bounced_unsent if told else 0,
-                soft_bounced=told.soft_bounced if told else 0,
-                complained=told.complained - told.complained_unsent if told else 0,
+                delivered=feedback.delivered if feedback else 0,
+                bounced=feedback.bounced - feedback.bounced_unsent if feedback else 0,
+                soft_bounced=feedback.soft_bounced if feedback else 0,
+                complained=feedback.complained - feedback.complained_unsent if feedback else 0,
             )
         case Status.FAILED:
             return Counts(failed=others, suppressed=suppressed)
@@ -118,9 +118,9 @@ def _counts(record: Delivery) -> Counts:
 
 
 def changed(old: Delivery | None, new: Delivery | None) -> Mapping[Bucket, Counts]:
-    """Return what a write of a record adds to which buckets; nothing for those that it leaves as they are.
+    """Return what a write of a record adds to the buckets whose counts it changes.
 
-    Of a request that is erased the counts stay: they name nobody.
+    The erasure of a request keeps its counts: they identify nobody.
     """
     if new is not None and new.content_hash == ERASED_CONTENT:
         return {}
@@ -130,7 +130,7 @@ def changed(old: Delivery | None, new: Delivery | None) -> Mapping[Bucket, Count
 
 
 def received_badly(writes: Iterable[tuple[Delivery | None, Delivery]]) -> Mapping[str, frozenset[datetime]]:
-    """Return the tenants of whose mail these writes tell more bounces or complaints, and the hours that it was sent in."""
+    """Return the tenants for which these writes add bounces or complaints, and the hours in which that mail was sent."""
     hours: dict[str, set[datetime]] = {}
     for old, new in writes:
         for bucket, counts in changed(old, new).items():
@@ -140,7 +140,7 @@ def received_badly(writes: Iterable[tuple[Delivery | None, Delivery]]) -> Mappin
 
 
 def by_period(hours: Mapping[datetime, Counts], begin: datetime, end: datetime, period: Period) -> Mapping[datetime, Counts]:
-    """Add up hours by periods: every one between two bounds of periods, also where nothing happened."""
+    """Sum hours into periods from `begin` to `end`, both at bounds of periods; periods without counts are included."""
     length = LENGTHS[period]
     sums = {begin + number * length: NOTHING for number in range((end - begin) // length)}
     for hour, counts in hours.items():

@@ -1,7 +1,7 @@
-"""Decide which addresses a tenant's mail leaves out: what SES tells of a recipient, a table of what follows, the entry that stands then.
+"""Decide which addresses are suppressed for a tenant: SES's report about a recipient, the table of verdicts, the resulting entry.
 
-An entry changes by reports, which come in any order, doubled or days late: the same reports lead to the same suppression. What an operator
-lifted stays lifted, whatever arrives later about a time before.
+Reports arrive in any order, twice or days late, and the same reports lead to the same suppression. A report of a time before a suppression
+was lifted does not restore it.
 """
 
 import hashlib
@@ -15,23 +15,23 @@ from typing import Literal
 from mailer.domain.addresses import ascii_address
 
 SOFT_BOUNCES = 5
-"""Distinct requests that bounce softly, without a delivery between, until the address is suppressed."""
+"""Distinct requests with a soft bounce, without a delivery in between, that suppress an address."""
 
 SUPPRESSED_BY_SES = timedelta(days=14)
-"""How long an address is suppressed that is on SES's own list of all accounts: SES forgets it by then."""
+"""How long an address on SES's global list is suppressed: SES removes it by then."""
 
 MOST_SOFT_BOUNCES = 4 * SOFT_BOUNCES
-"""Soft bounces that an entry keeps, the first ones: much mail may be in flight to an address."""
+"""Maximum soft bounces that an entry keeps, the first ones: much mail to one address may be in flight."""
 
 SOFT_BOUNCES_KEPT = timedelta(days=180)
-"""How long soft bounces are counted after the last one: a monthly letter shows a mailbox that is full for good."""
+"""How long soft bounces are counted after the last one: long enough for a monthly newsletter to a permanently full mailbox."""
 
 LIFTING_KEPT = timedelta(days=36)
-"""How long a lifting outlasts reports of the time before; no event is taken that is older than 35 days."""
+"""How long a lifting is kept, to ignore reports of the time before it; events older than 35 days are refused."""
 
 
 class Reason(StrEnum):
-    """Why an address is suppressed, the weakest first: of two that last as long the later one stands."""
+    """Why an address is suppressed, the weakest first: of two suppressions with the same end the stronger one counts."""
 
     SOFT_BOUNCES = "soft_bounces"
     MANUAL = "manual"
@@ -44,71 +44,71 @@ _STRENGTH: Mapping[Reason, int] = {reason: strength for strength, reason in enum
 
 
 def suppression_key(address: str) -> str:
-    """Give the form that an address is listed in: lower-cased as a whole, its domain in punycode.
+    """Normalize an address for the list: all lower case, the domain in punycode.
 
-    Mailboxes that differ only in the case of the local part are taken for one, as mail systems do.
+    Local parts that differ only in case are the same mailbox, as for most mail systems.
 
     Raises:
-        AddressError: it is no address that mail could go to.
+        AddressError: it is not a valid address.
     """
     return ascii_address(address).lower()
 
 
 def digest(email: str) -> str:
-    """Give the SHA-256 of a listed address, in hex: what events tell of it."""
+    """Return the SHA-256 of a listed address, in hex: events contain it instead of the address."""
     return hashlib.sha256(email.encode("ascii")).hexdigest()
 
 
-# ── what SES tells, and what follows ────────────────────────────────────────────────────────────────────────────────────
+# ── SES's reports, and their verdicts ───────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one event of SES tells of one recipient."""
+    """What one SES event reports about one recipient."""
 
     kind: Literal["delivery", "bounce", "complaint"]
     at: datetime
     request_id: str
     spelling: str | None = field(default=None, repr=False)
-    """The address as the mail had it."""
+    """The address as it was in the mail."""
     type: str = ""
-    """Of a bounce its bounceType, of a complaint its complaintFeedbackType."""
+    """The bounceType or complaintFeedbackType."""
     subtype: str = ""
     """The bounceSubType or complaintSubType."""
     status: str = ""
-    """The enhanced status code (RFC 3463) that the recipient's server gave."""
+    """The enhanced status code (RFC 3463) of the recipient's server."""
     has_dsn: bool = True
     """Whether a bounce came with a delivery status notification (RFC 3464): automatic replies have none."""
     is_one_of_several: bool = False
-    """Whether a complaint names several recipients of one domain: it may be another who complained."""
+    """Whether a complaint names several recipients of one domain, any of whom may have complained."""
 
 
 class Verdict(StrEnum):
-    """What follows from a report."""
+    """The consequence of a report."""
 
     NOTHING = "nothing"
-    DELIVERED = "soft bounces before it do not count any more"
+    DELIVERED = "soft bounces before it no longer count"
     SOFT = "counted"
     HARD = "suppressed"
     HARD_FOR_A_TIME = "suppressed for 14 days"
-    SES_LIST = "suppressed, as the account's own list at SES holds it"
+    SES_LIST = "suppressed, as it is on the account's own list at SES"
     COMPLAINT = "suppressed, as the recipient complained"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table: the reports that it is about, and what follows from them. What is None may be anything."""
+    """One row of the table: the reports that it matches and their verdict. None matches anything."""
 
     verdict: Verdict
     kind: str
     type: str | None = None
     subtype: str | None = None
     status: str | None = None
-    """A pattern."""
+    """A regular expression."""
     has_dsn: bool | None = None
 
     def fits(self, report: Report) -> bool:
-        """Whether a report is one of this row's."""
+        """Whether this row matches a report."""
         wanted = (self.type, self.subtype, self.has_dsn)
         given = (report.type, report.subtype, report.has_dsn)
         return (
@@ -119,13 +119,13 @@ class Row:
 
 
 _SENDER = r"5\.1\.[78]|5\.7\.2\d"
-"""The sender's address or domain (RFC 3463), its authentication (RFC 7372), its null MX (RFC 7505), or how much it sends."""
+"""Faults of the sender: its address or domain (RFC 3463), its authentication (RFC 7372), its null MX (RFC 7505), or its volume."""
 
 _MESSAGE = r"5\.2\.3|5\.3\.4|5\.6\.\d{1,3}"
-"""The message is too large, or its content is not taken (RFC 3463)."""
+"""The message is too large, or its content is not accepted (RFC 3463)."""
 
 _NO_MAILBOX = r"5\.1\.(?![59]$)\d{1,3}|5\.4\.4"
-"""No such mailbox, no such domain. 5.1.5 and 5.1.9 say that the address is valid."""
+"""No such mailbox or domain. 5.1.5 and 5.1.9 mean that the address is valid."""
 
 TABLE: Sequence[Row] = (
     Row(Verdict.SES_LIST, "bounce", "Permanent", "OnAccountSuppressionList"),
@@ -138,9 +138,9 @@ TABLE: Sequence[Row] = (
     Row(Verdict.NOTHING, "bounce", "Transient", "ContentRejected"),
     Row(Verdict.NOTHING, "bounce", "Transient", "AttachmentRejected"),
     Row(Verdict.NOTHING, "bounce", "Transient", status=_MESSAGE),
-    # SES takes these for transient at times.
+    # SES sometimes reports these as transient.
     Row(Verdict.HARD, "bounce", "Transient", status=_NO_MAILBOX),
-    # Out-of-office replies and their like are reported as bounces, after the delivery.
+    # Automatic replies, such as out-of-office, are reported as bounces after the delivery.
     Row(Verdict.NOTHING, "bounce", "Transient", "General", has_dsn=False),
     Row(Verdict.SOFT, "bounce", "Transient", "MailboxFull"),
     Row(Verdict.SOFT, "bounce", "Transient", "General"),
@@ -152,11 +152,11 @@ TABLE: Sequence[Row] = (
     Row(Verdict.COMPLAINT, "complaint"),
     Row(Verdict.DELIVERED, "delivery"),
 )
-"""What follows from each report: the first row that fits counts, and nothing follows where none does."""
+"""The verdict of each report: that of the first row that matches, NOTHING if none does."""
 
 
 def verdict_of(report: Report) -> Verdict:
-    """Look a report up in the table."""
+    """Look up a report in the table."""
     return next((row.verdict for row in TABLE if row.fits(report)), Verdict.NOTHING)
 
 
@@ -165,7 +165,7 @@ def verdict_of(report: Report) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    """Why an address is left out, since when and until when."""
+    """Why an address is suppressed, since when and until when."""
 
     reason: Reason
     at: datetime
@@ -174,12 +174,12 @@ class Suppression:
     expires_at: datetime | None = None
     """None: until it is lifted."""
     by: str | None = None
-    """The ARN of the IAM identity that asked for it."""
+    """The ARN of the IAM identity that requested it."""
     why: str | None = None
     may_have_complained: bool = False
-    """Whether the complaint may be of another recipient at the same domain."""
+    """Whether another recipient at the same domain may have complained."""
     spelling: str | None = field(default=None, repr=False)
-    """The address as the mail had it that SES told of: SES's own list keeps upper and lower case apart."""
+    """The address as it was in the mail that SES reported: SES's own list is case-sensitive."""
 
     def is_in_force(self, now: datetime) -> bool:
         """Whether it has not expired."""
@@ -197,38 +197,38 @@ class Lifting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is known of one address of a tenant; one that is only counted is not suppressed."""
+    """The state of one address of a tenant: its suppression, or only its soft bounces so far."""
 
     tenant_id: str
     email: str = field(repr=False)
-    """As `suppression_key` gives it."""
+    """As `suppression_key` normalizes it."""
     suppression: Suppression | None = None
-    """The strongest; a caller's word only where that lasts at least as long as all that SES told."""
+    """The strongest one; a manual one only if it lasts at least as long as SES's."""
     told: Suppression | None = None
-    """What SES told, where a caller's word stands above it: another word replaces that one alone."""
+    """SES's suppression, if a manual one has precedence: a further manual one replaces only the manual one."""
     outlasted: tuple[Suppression, ...] = ()
-    """What has an end, where soft bounces suppress for ever: it stands again if a late delivery takes that back. One word of a caller at
-    most, and one that SES told."""
+    """Suppressions with an end, beneath one without an end by soft bounces: they are restored if a late delivery cancels that. At most one
+    manual one and one of SES."""
     soft_bounces: Mapping[str, datetime] = field(default_factory=dict)
-    """Requests that bounced softly since the last delivery, and when; SOFT_BOUNCES of them suppress, and are kept then."""
+    """Requests with a soft bounce since the last delivery, and when; SOFT_BOUNCES of them suppress the address, and are then kept."""
     delivered_at: datetime | None = None
     """The last delivery that cleared soft bounces."""
     lifted: Lifting | None = None
     revision: int = 0
-    """Counts the writes: whoever replaces the entry must have read the latest."""
+    """Number of writes; a write is conditional on the revision that was read."""
 
     def in_force(self, now: datetime) -> Suppression | None:
-        """Return its suppression, unless that has expired."""
+        """Return its suppression, unless it has expired."""
         return self.suppression if self.suppression is not None and self.suppression.is_in_force(now) else None
 
     @property
     def told_by_ses(self) -> Suppression | None:
-        """The strongest that SES told, whatever callers said."""
+        """The strongest suppression of SES, whatever callers have requested."""
         return self.told if self.suppression is None or self.suppression.reason is Reason.MANUAL else self.suppression
 
     @property
     def forget_at(self) -> datetime | None:
-        """When nothing of it is needed any more; None: not until it is lifted."""
+        """When the entry may be deleted; None: not until it is lifted."""
         if self.suppression is not None and self.suppression.expires_at is None:
             return None
         ends = [moment + SOFT_BOUNCES_KEPT for moment in self.soft_bounces.values()]
@@ -239,7 +239,7 @@ class Entry:
 
 
 def judge(entry: Entry, report: Report) -> Entry:
-    """Return the entry after a report; the very same one where nothing follows from it."""
+    """Return the entry after a report; the same object if the report changes nothing."""
     if entry.lifted is not None and report.at <= entry.lifted.at:
         return entry
     match verdict_of(report):
@@ -254,9 +254,9 @@ def judge(entry: Entry, report: Report) -> Entry:
 
 
 def _delivered(entry: Entry, at: datetime) -> Entry:
-    """Forget the soft bounces before a delivery, and the suppression if it was told late that one came between them.
+    """Drop the soft bounces before a delivery, and their suppression if the delivery was between them and its report late.
 
-    Where none were counted nothing is noted, as most addresses have none; a delivery after the last that it takes lifts nothing.
+    Without soft bounces, the usual case, nothing is noted. A delivery after the soft bounce that suppressed the address lifts nothing.
     """
     enough = _of_soft_bounces(entry.soft_bounces)
     if not entry.soft_bounces or (entry.delivered_at and at <= entry.delivered_at) or (enough and at >= enough.at):
@@ -273,11 +273,11 @@ def _counted(entry: Entry, report: Report) -> Entry:
 
 
 def _recounted(entry: Entry, soft_bounces: Mapping[str, datetime]) -> Entry:
-    """Replace the soft bounces, and what followed from those before."""
+    """Replace the soft bounces, and the suppression that followed from the old ones."""
     outlasted: Sequence[Suppression] = ()
     if _is_of_soft_bounces(entry):
-        word = entry.suppression if entry.suppression and entry.suppression.reason is Reason.MANUAL else None
-        outlasted, entry = entry.outlasted, replace(entry, suppression=word, told=None, outlasted=())
+        manual = entry.suppression if entry.suppression and entry.suppression.reason is Reason.MANUAL else None
+        outlasted, entry = entry.outlasted, replace(entry, suppression=manual, told=None, outlasted=())
     entry = replace(entry, soft_bounces=soft_bounces)
     for one in outlasted:
         entry = suppress_manually(entry, one, one.at) if one.reason is Reason.MANUAL else _suppressed(entry, one)
@@ -286,25 +286,25 @@ def _recounted(entry: Entry, soft_bounces: Mapping[str, datetime]) -> Entry:
 
 
 def _is_of_soft_bounces(entry: Entry) -> bool:
-    """Whether the strongest that SES told follows from soft bounces, and may be taken back with them."""
+    """Whether SES's strongest suppression follows from soft bounces, and may be cancelled with them."""
     return entry.told_by_ses is not None and entry.told_by_ses == _of_soft_bounces(entry.soft_bounces)
 
 
 def _with_outlasted(entry: Entry, *suppressions: Suppression | None) -> Entry:
-    """Keep what has an end beneath a suppression by soft bounces: the latest word of a caller, and the strongest that SES told."""
-    word = next((one for one in entry.outlasted if one.reason is Reason.MANUAL), None)
-    told = next((one for one in entry.outlasted if one.reason is not Reason.MANUAL), None)
+    """Keep suppressions with an end beneath one by soft bounces: the latest manual one, and the strongest of SES."""
+    manual = next((one for one in entry.outlasted if one.reason is Reason.MANUAL), None)
+    of_ses = next((one for one in entry.outlasted if one.reason is not Reason.MANUAL), None)
     for one in suppressions:
         if one is not None and one.reason is Reason.MANUAL:
-            word = one
-        elif one is not None and (told is None or _strength(one) > _strength(told)):
-            told = one
-    outlasted = tuple(one for one in (word, told) if one is not None)
+            manual = one
+        elif one is not None and (of_ses is None or _strength(one) > _strength(of_ses)):
+            of_ses = one
+    outlasted = tuple(one for one in (manual, of_ses) if one is not None)
     return entry if outlasted == entry.outlasted else replace(entry, outlasted=outlasted)
 
 
 def _of_soft_bounces(soft_bounces: Mapping[str, datetime]) -> Suppression | None:
-    """Return what follows from soft bounces without a delivery between: a suppression by the first that makes them enough."""
+    """Return the suppression that follows from soft bounces without a delivery in between, by the one that reached SOFT_BOUNCES."""
     first = _by_time(soft_bounces)[:SOFT_BOUNCES]
     if len(first) < SOFT_BOUNCES:
         return None
@@ -329,25 +329,25 @@ def _suppression(verdict: Verdict, report: Report) -> Suppression:
 
 
 def _suppressed(entry: Entry, suppression: Suppression) -> Entry:
-    """Add what SES told to what stands."""
-    told, stands = entry.told_by_ses, entry.suppression
-    word = stands if stands is not None and stands.reason is Reason.MANUAL else None
-    if told is not None and _strength(suppression) <= _strength(told):
+    """Add a suppression of SES to the entry."""
+    of_ses, current = entry.told_by_ses, entry.suppression
+    manual = current if current is not None and current.reason is Reason.MANUAL else None
+    if of_ses is not None and _strength(suppression) <= _strength(of_ses):
         return _with_outlasted(entry, suppression) if _is_of_soft_bounces(entry) and suppression.expires_at else entry
-    if word is not None and _strength(word) > _strength(suppression):
+    if manual is not None and _strength(manual) > _strength(suppression):
         entry = replace(entry, told=suppression)
-        return _with_outlasted(entry, told) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
+        return _with_outlasted(entry, of_ses) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
     entry = replace(entry, suppression=suppression, told=None)
-    return _with_outlasted(entry, word, told) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
+    return _with_outlasted(entry, manual, of_ses) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
 
 
-_FOR_EVER = datetime.max.replace(tzinfo=UTC)
+_NO_END = datetime.max.replace(tzinfo=UTC)
 
 
 def _strength(suppression: Suppression) -> tuple[datetime, int, bool, float, str]:
-    """Order suppressions: what lasts longer stands, then the stronger reason, then the earlier one, whatever order they come in."""
+    """Order suppressions, whatever the order of their reports: the longer one wins, then the stronger reason, then the earlier one."""
     return (
-        suppression.expires_at or _FOR_EVER,
+        suppression.expires_at or _NO_END,
         _STRENGTH[suppression.reason],
         not suppression.may_have_complained,
         -suppression.at.timestamp(),
@@ -356,25 +356,25 @@ def _strength(suppression: Suppression) -> tuple[datetime, int, bool, float, str
 
 
 def suppress_manually(entry: Entry, suppression: Suppression, now: datetime) -> Entry:
-    """Return the entry after a caller's word; it replaces an earlier word, and what SES told only where it outlasts that.
+    """Return the entry after a manual suppression, which replaces an earlier manual one, and SES's only if it lasts longer.
 
-    What it outlasts is kept beneath it, so that a later word with an end does not end what SES told.
+    SES's is then kept beneath it, so that a later manual one with an earlier end does not shorten it.
     """
-    told = entry.told_by_ses
-    if told is None or not told.is_in_force(now) or _strength(suppression) > _strength(told):
-        return replace(entry, suppression=suppression, told=told)
-    if entry.suppression is not told:
-        entry = replace(entry, suppression=told, told=None)
+    of_ses = entry.told_by_ses
+    if of_ses is None or not of_ses.is_in_force(now) or _strength(suppression) > _strength(of_ses):
+        return replace(entry, suppression=suppression, told=of_ses)
+    if entry.suppression is not of_ses:
+        entry = replace(entry, suppression=of_ses, told=None)
     return _with_outlasted(entry, suppression) if _is_of_soft_bounces(entry) else entry
 
 
 def lift(entry: Entry, lifting: Lifting) -> Entry:
-    """Return the entry once its address may be mailed again; its soft bounces are forgotten too.
+    """Return the entry without its suppression and soft bounces.
 
-    What happened after the lifting was asked for stands: SES is asked in between, and may tell of a bounce meanwhile.
+    Those from after the lifting was requested are kept: SES is called in between, and may report a bounce meanwhile.
     """
     later = [one for one in (entry.suppression, entry.told) if one is not None and one.at > lifting.at]
-    stands, told = [*later, None, None][:2]
+    current, of_ses = [*later, None, None][:2]
     soft = {request_id: at for request_id, at in entry.soft_bounces.items() if at > lifting.at}
     outlasted = tuple(one for one in entry.outlasted if one.at > lifting.at)
-    return _recounted(replace(entry, suppression=stands, told=told, outlasted=outlasted, delivered_at=None, lifted=lifting), soft)
+    return _recounted(replace(entry, suppression=current, told=of_ses, outlasted=outlasted, delivered_at=None, lifted=lifting), soft)

@@ -1,4 +1,4 @@
-"""SQS calls FeedbackFunction with SES's events of what became of mail."""
+"""FeedbackFunction, called by SQS with SES's events of accepted mail."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -10,7 +10,7 @@ from mailer.services.feedback.receive import ReceivedEvent, receive_batch
 
 
 def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Mapping[str, str]]]:
-    """Write down a batch of events; return which of its messages SQS must hand out again."""
+    """Record a batch of events; return which of its messages SQS must redeliver."""
     ends_at = wiring.clock().now() + timedelta(milliseconds=context.get_remaining_time_in_millis())
     batch = [_received(record) for record in event["Records"]]
     try:

@@ -105,10 +105,10 @@ def send(
     status_code=207,
     summary="Send up to 100 messages",
     operation_id="sendBatch",
-    responses=responses(207, "What became of each, in their order", *BODY_REFUSALS),
+    responses=responses(207, "The result of each, in the order of the request", *BODY_REFUSALS),
 )
 def send_batch(tenant_id: TenantInPath, body: BatchBody, correlation_id: CorrelationId = None) -> Response[list[BatchAnswer]]:
-    """Enqueue requests, each accepted or refused by itself; the answers are in the same order."""
+    """Enqueue requests, each accepted or refused independently; the answers are in the same order."""
     documents = _documents(body)
     requests = [_read_item(document, tenant_id) for document in documents]
     answers = messages.accept_batch(requests, wiring.messages_dependencies(), correlation_id=correlation_id or _api_call())
@@ -157,18 +157,18 @@ def list_messages(
     responses=responses(200, "The record"),
 )
 def get(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[StatusRecord]:
-    """Show what became of a request."""
+    """Show the state of a request."""
     return Response(200, JSON, _shown(messages.get(tenant_id, request_id, wiring.messages_dependencies())))
 
 
 @app.get(
     "/tenants/<tenantId>/messages/<requestId>/feedback",
-    summary="Show what became of a message for each recipient",
+    summary="Show SES's reports of a message by recipient",
     operation_id="getFeedback",
-    responses=responses(200, "Each recipient of whom SES told something in the last 35 days"),
+    responses=responses(200, "Each recipient about whom SES reported in the last 35 days"),
 )
 def get_feedback(tenant_id: TenantInPath, request_id: RequestInPath) -> Response[FeedbackAnswer]:
-    """Show what SES told of each recipient."""
+    """Show SES's most significant report about each recipient."""
     return Response(200, JSON, FeedbackAnswer.of(messages.feedback(tenant_id, request_id, wiring.messages_dependencies())))
 
 
@@ -211,7 +211,7 @@ def upload_attachment(tenant_id: TenantInPath, body: UploadBody) -> Response[Upl
 
 @app.get(
     "/tenants/<tenantId>/statistics",
-    summary="Count what became of mail",
+    summary="Count recipients by outcome",
     operation_id="getStatistics",
     responses=responses(200, "The counts", 400),
 )
@@ -221,7 +221,7 @@ def get_statistics(
     until: Annotated[UtcTime | None, Query(alias="to")] = None,
     by: Annotated[Period, Query()] = "hour",
 ) -> Response[StatisticsAnswer]:
-    """Count recipients by what became of their mail, by hours or days of UTC."""
+    """Count recipients by outcome, by hours or days of UTC."""
     now = wiring.clock().now()
     shown = show_statistics(
         tenant_id, wiring.messages_dependencies().providers, wiring.statistics_table(), now, since=since, until=until, period=by

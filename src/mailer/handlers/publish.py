@@ -11,7 +11,7 @@ from mailer.services.events.silence import note_sent
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, int]:
-    """Publish the events of a batch of writes; where the bus does not take all, the error makes the stream deliver the batch again."""
+    """Publish the events of a batch of writes; if the bus does not accept all, the error makes the stream redeliver the batch."""
     read = list(_read(event["Records"]))
     events = [event for _, events in read for event in events]
     try:
@@ -29,5 +29,5 @@ def _read(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Write, Sequenc
         try:
             write = read_write(record)
             yield write, events_of(write)
-        except Exception as error:  # noqa: BLE001  # an unreadable record must not hold up those behind it for a day
+        except Exception as error:  # noqa: BLE001  # an unreadable record must not block its shard for a day
             wiring.telemetry().failed("publish", tenant_of(record), error)

@@ -1,6 +1,6 @@
-"""The messages table's stream calls StatisticsFunction with what was written, to be counted once.
+"""StatisticsFunction, called by the messages table's stream with the writes to count.
 
-A batch that is delivered again counts nothing twice (`adapters.dynamodb.statistics_table`), so any failure is an error of the batch.
+A redelivered batch counts nothing twice (`adapters.dynamodb.statistics_table`), so any failure is an error of the batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,10 @@ from mailer.services.statistics.guard import guard
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, Any]:
-    """Count a batch of writes of one shard, and judge the tenants whose mail was received badly.
+    """Count a batch of writes of one shard, and judge the tenants with new bounces or complaints.
 
-    Lambda names the shard to functions with a tumbling window alone; those answer a state, and get batches without records at its end.
+    Lambda passes the shard's id only with a tumbling window. Such a function returns a state, and gets a batch without records at the
+    window's end.
     """
     try:
         writes = count(_writes(event["Records"]), event.get("shardId", _ONLY_SHARD), wiring.statistics_table())
@@ -27,12 +28,12 @@ def handler(event: Mapping[str, Any], _context: Any) -> Mapping[str, Any]:
 
 
 _ONLY_SHARD = "shard"
-"""Of a stream on the local AWS, which has one and does not name it."""
+"""Name of the only shard of a stream on the local AWS, which passes no id."""
 
 
 def _writes(records: Sequence[Mapping[str, Any]]) -> Iterator[RecordWrite]:
     for record in records:
         try:
             yield record_write(record)
-        except Exception as error:  # noqa: BLE001  # an unreadable record must not hold up those behind it for a day
+        except Exception as error:  # noqa: BLE001  # an unreadable record must not block its shard for a day
             wiring.telemetry().failed("count", tenant_of(record), error)

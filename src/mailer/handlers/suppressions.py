@@ -1,4 +1,4 @@
-"""The routes of ProvidersFunction that show, add and lift the addresses that a tenant's mail leaves out."""
+"""The routes of ProvidersFunction that show, add and lift a tenant's suppressions."""
 
 from typing import Annotated
 
@@ -45,7 +45,7 @@ def list_suppressions(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query()] = None,
 ) -> Response[SuppressionList]:
-    """List what a tenant's mail leaves out; `cursor` is that of the page before."""
+    """List a tenant's suppressed addresses; `cursor` is that of the previous page."""
     page = lists.list_suppressions(tenant_id, wiring.suppression_dependencies(), reason=reason, limit=limit, cursor=cursor)
     shown = [SuppressionRecord.of(entry.email, entry.suppression) for entry in page.entries if entry.suppression]
     return Response(200, JSON, SuppressionList(suppressions=shown, cursor=page.cursor))
@@ -58,7 +58,7 @@ def list_suppressions(
     responses=responses(200, "Why it is suppressed"),
 )
 def get(tenant_id: TenantInPath, email: AddressInPath) -> Response[SuppressionRecord]:
-    """Show why an address is left out of a tenant's mail."""
+    """Show why an address is suppressed for a tenant."""
     return _record(email, lists.get_suppression(tenant_id, email, wiring.suppression_dependencies()))
 
 
@@ -69,19 +69,20 @@ def get(tenant_id: TenantInPath, email: AddressInPath) -> Response[SuppressionRe
     responses=responses(200, "It is suppressed", *BODY_REFUSALS, 409, leads_to=("getSuppression", "deleteSuppression"), by="email"),
 )
 def put(tenant_id: TenantInPath, email: AddressInPath, body: PutBody) -> Response[SuppressionRecord]:
-    """Suppress an address by hand; what SES told of it stands where that is stronger, and is answered then."""
-    said = read(SuppressionPut, body)
-    return _record(email, lists.suppress(tenant_id, Word(email, said.why, said.expires_at, _caller()), wiring.suppression_dependencies()))
+    """Suppress an address manually; a stronger suppression of SES stays in force, and is the response then."""
+    wanted = read(SuppressionPut, body)
+    word = Word(email, wanted.why, wanted.expires_at, _caller())
+    return _record(email, lists.suppress(tenant_id, word, wiring.suppression_dependencies()))
 
 
 @router.delete(
     "/tenants/<tenantId>/suppressions/<email>",
-    summary="Let an address be mailed again",
+    summary="Lift the suppression of an address",
     operation_id="deleteSuppression",
-    responses=responses(200, "It is not suppressed any more; what SES's own list may hold", 400, 409),
+    responses=responses(200, "It is no longer suppressed; whether it may be on SES's own list", 400, 409),
 )
 def delete(tenant_id: TenantInPath, email: AddressInPath, why: Annotated[Note | None, Query()] = None) -> Response[LiftedSuppression]:
-    """Lift a suppression, whatever its reason; at SES too, where the tenant lets us."""
+    """Lift a suppression, whatever its reason; at SES too, if the tenant grants the right."""
     lifted = lists.lift_suppression(tenant_id, email, wiring.suppression_dependencies(), by=_caller(), why=why)
     return Response(200, JSON, LiftedSuppression.after(email, lifted))
 
@@ -91,10 +92,10 @@ def delete(tenant_id: TenantInPath, email: AddressInPath, why: Annotated[Note | 
     status_code=207,
     summary="Suppress up to 100 addresses",
     operation_id="putSuppressions",
-    responses=responses(207, "What became of each, in their order", *BODY_REFUSALS, 409),
+    responses=responses(207, "The result of each, in the order of the request", *BODY_REFUSALS, 409),
 )
 def put_batch(tenant_id: TenantInPath, body: BatchBody) -> Response[list[SuppressionBatchAnswer]]:
-    """Suppress addresses by hand, each by itself: a list that is brought along from elsewhere."""
+    """Suppress addresses manually, each independently, for example a list imported from another system."""
     words = [_word(document) for document in _documents(body)]
     return Response(
         207, JSON, [_batch_answer(answer) for answer in lists.suppress_batch(tenant_id, words, wiring.suppression_dependencies())]
@@ -114,10 +115,10 @@ def _word(document: object) -> Word | RequestError:
     try:
         if not isinstance(document, dict):
             return RequestError([Problem("", "must be a JSON object")])
-        said = parse(SuppressionBatchItem, document)
+        wanted = parse(SuppressionBatchItem, document)
     except RequestError as refusal:
         return refusal
-    return Word(suppression_key(said.email), said.why, said.expires_at, _caller())
+    return Word(suppression_key(wanted.email), wanted.why, wanted.expires_at, _caller())
 
 
 def _batch_answer(answer: Suppressed | Refusal) -> SuppressionBatchAnswer:

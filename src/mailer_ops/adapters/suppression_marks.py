@@ -1,4 +1,4 @@
-"""Find tenants that have suppressions and whose row does not say so, as a row that was restored from before the first one."""
+"""Find tenants that have suppressions and no mark on their row, for example because the row was restored from an older backup."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ class DynamoUnmarkedTenants:
                         yield item["tenantId"]["S"]
 
     def _has_suppressions(self, tenant_id: Any) -> bool:
-        """Whether something stands in the list of a tenant; addresses that are only counted do not."""
+        """Whether a tenant has suppressed addresses; those with soft bounces only do not count."""
         with dependency_errors("DynamoDB", "Query"):
             page = self._dynamodb.query(
                 TableName=self._suppressions,

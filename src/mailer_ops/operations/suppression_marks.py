@@ -1,4 +1,4 @@
-"""Mark tenants again that have suppressions: sending looks into no other tenant's list."""
+"""Restore the mark of tenants that have suppressions: sending looks up suppressions only of marked tenants."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""What SES told, by recipient: one item a request, and one for each messageId by which an event without tags finds its mail.
+"""The feedback table: one item per request with SES's reports, and one per messageId that links an event without tags to its mail.
 
-Keys: pk `{tenantId}#{requestId}`, sk `facts`; pk `message#{account}#{region}#{messageId}`, sk `mail`. Both hold tenantId and requestId.
-Times are epoch milliseconds, `ttl` epoch seconds. An item of facts is made of its facts alone, so that the same facts are the same bytes.
+Keys: pk `{tenantId}#{requestId}`, sk `facts`; pk `message#{account}#{region}#{messageId}`, sk `mail`. Both have tenantId and requestId.
+Times are epoch milliseconds, `ttl` epoch seconds. An item of facts depends only on its facts, so that the same facts are the same bytes.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 _TRIES = 10
-"""Writes of one merge: each that is refused means that another one succeeded."""
+"""Writes of one merge: a refused one means that another writer's succeeded."""
 
 
 class DynamoFeedbackTable:
@@ -35,7 +35,7 @@ class DynamoFeedbackTable:
     def merge(self, tenant_id: str, request_id: str, facts: Facts) -> MergedFacts:
         """Join facts to those of a request; see `ports.FeedbackTable.merge`.
 
-        The first try takes it that there are none, which is so for most mail: to one recipient, who gets it.
+        The first try assumes that there are none, as for most mail: one recipient and one delivery.
         """
         before, read = NO_FACTS, None
         for _ in range(_TRIES):
@@ -49,7 +49,7 @@ class DynamoFeedbackTable:
         raise DependencyError("DynamoDB", "PutItem (contention)")
 
     def _put(self, item: Item, read: Item | None) -> Item | None:
-        """Write an item over the one with the digest that was read (None: there was none); return the one that stands there instead."""
+        """Replace the item with the digest that was read (None: there was none); if the condition fails, return the current item."""
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
         if read is not None:
             condition = {"ConditionExpression": "digest = :read", "ExpressionAttributeValues": {":read": read}}
@@ -57,10 +57,10 @@ class DynamoFeedbackTable:
             with dependency_errors("DynamoDB", "PutItem"):
                 self._client.put_item(TableName=self._table, Item=item, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition)
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
-            stands: Any = refusal.response.get("Item")
-            if not stands:  # deleted in between
+            current: Any = refusal.response.get("Item")
+            if not current:  # deleted in between
                 raise DependencyError("DynamoDB", "PutItem (contention)") from refusal
-            return dict(stands)
+            return dict(current)
         return None
 
     def facts(self, tenant_id: str, request_id: str) -> Facts:
@@ -68,13 +68,13 @@ class DynamoFeedbackTable:
         return facts_of(self._get(facts_key(tenant_id, request_id)))
 
     def forget(self, tenant_id: str, request_id: str, now: datetime) -> None:
-        """Take all facts of a request away again: write that there are none, as no function may delete items; DynamoDB does, by `ttl`."""
+        """Remove all facts of a request: write an empty item, as no function may delete items; DynamoDB deletes it by `ttl`."""
         item = _item(tenant_id, request_id, NO_FACTS, expires_at=now)
         with dependency_errors("DynamoDB", "PutItem"):
             self._client.put_item(TableName=self._table, Item=item)
 
     def find(self, account: str, region: str, message_id: str) -> MailRef | None:
-        """Return which mail a messageId of SES is."""
+        """Return the mail with an SES messageId."""
         item = self._get(message_key(account, region, message_id))
         if not item:
             return None
@@ -82,7 +82,7 @@ class DynamoFeedbackTable:
             return MailRef(codec.text(item["tenantId"]), codec.text(item["requestId"]), codec.integer(item["attempt"]))
 
     def remember(self, account: str, region: str, message_id: str, mail: MailRef, told_at: datetime) -> None:
-        """Write down which mail a messageId of SES is."""
+        """Store which mail has an SES messageId."""
         names = {"tenantId": mail.tenant_id, "requestId": mail.request_id, "attempt": mail.attempt}
         item = message_key(account, region, message_id) | codec.encode_all(names) | {"ttl": codec.expiry(told_at + FACT_RETENTION)}
         with dependency_errors("DynamoDB", "PutItem"):
@@ -102,7 +102,7 @@ def facts_key(tenant_id: str, request_id: str) -> Item:
 
 
 def message_key(account: str, region: str, message_id: str) -> Item:
-    """Return the key by which a messageId of SES leads to its mail."""
+    """Return the key of an SES messageId's item."""
     return {"pk": {"S": f"message#{account}#{region}#{message_id}"}, "sk": {"S": "mail"}}
 
 
@@ -110,7 +110,7 @@ def message_key(account: str, region: str, message_id: str) -> Item:
 
 
 def item_of(tenant_id: str, request_id: str, facts: Facts) -> Item:
-    """Write the facts of a request, of which there are some."""
+    """Return the item of a request's facts; there must be at least one."""
     last_at = max(fact.at for of_one in facts.values() for fact in of_one.values())
     return _item(tenant_id, request_id, facts, expires_at=last_at + FACT_RETENTION)
 
@@ -133,7 +133,7 @@ def _fact(fact: Fact) -> Item:
 
 
 def facts_of(item: Mapping[str, Any]) -> Facts:
-    """Read the facts of an item; there are none in an empty one.
+    """Read the facts of an item; an empty one has none.
 
     Raises:
         UnreadableError: they are damaged, or a later version wrote them.
@@ -143,15 +143,15 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
     try:
         each = {email: of_one["M"] for email, of_one in item["facts"]["M"].items()}
         return {
-            email: {RecipientStatus(status): _from_fact(told["M"]) for status, told in of_one.items()} for email, of_one in each.items()
+            email: {RecipientStatus(status): _to_fact(value["M"]) for status, value in of_one.items()} for email, of_one in each.items()
         }
     except UNREADABLE as error:
         ids = [item.get(name, {}).get("S", "?") for name in ("tenantId", "requestId")]
         raise UnreadableError("feedback table", *ids) from error
 
 
-def _from_fact(told: Mapping[str, Any]) -> Fact:
-    smtp_status, diagnostic = (codec.text(told[name]) if name in told else "" for name in ("smtpStatus", "diagnostic"))
-    first_at = codec.moment(told["firstAt"]) if "firstAt" in told else None
-    unsent = "unsent" in told and codec.flag(told["unsent"])
-    return Fact(codec.moment(told["at"]), smtp_status, diagnostic, unsent, first_at)
+def _to_fact(fields: Mapping[str, Any]) -> Fact:
+    smtp_status, diagnostic = (codec.text(fields[name]) if name in fields else "" for name in ("smtpStatus", "diagnostic"))
+    first_at = codec.moment(fields["firstAt"]) if "firstAt" in fields else None
+    unsent = "unsent" in fields and codec.flag(fields["unsent"])
+    return Fact(codec.moment(fields["at"]), smtp_status, diagnostic, unsent, first_at)

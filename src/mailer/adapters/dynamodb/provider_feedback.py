@@ -1,7 +1,7 @@
-"""Mark on tenants' rows whether SES's events of their mail come back: by version, in the config that sent it.
+"""Mark on tenants' rows whether SES's events of their mail arrive, by version, in the config that sent it.
 
-Marks raise the row's revision, as every write does, so that nobody overwrites them unseen; they leave `updatedAt` alone, for nothing that
-a caller stored has changed.
+Marks increment the row's revision, as every write does, so that no concurrent write overwrites them. They do not change `updatedAt`:
+nothing that a caller stored has changed.
 """
 
 from collections import OrderedDict
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 REMEMBERED = 50_000
-"""Versions of which a process remembers that it has marked them, of about 300 bytes each."""
+"""Maximum versions that a process remembers as marked, about 300 bytes each."""
 
 UNWATCHED_FOR = timedelta(days=1)
 """How long a process remembers that a version has no configuration set, which never changes."""
 
 _TRIES = 3
-"""A verify may promote the candidate between two of them, once."""
+"""Tries of a mark: a verify may promote the candidate once, between two of them."""
 
 _Place = Literal["active", "candidate"]
 
@@ -43,7 +43,7 @@ class DynamoProviderFeedback:
         self._heard, self._sent = _Recently(), _Recently()
 
     def heard(self, tenant_id: str, version: int, at: datetime) -> None:
-        """Mark that an event of a version's mail came; see `ports.ProviderFeedback.heard`."""
+        """Mark that an event of a version's mail arrived; see `ports.ProviderFeedback.heard`."""
         if self._heard.includes(tenant_id, version, at):
             return
         mark = _Mark(
@@ -56,7 +56,7 @@ class DynamoProviderFeedback:
         self._heard.add(tenant_id, version, at + HEARD_EVERY)
 
     def simulated(self, tenant_id: str, version: int, simulation: datetime, kind: SimulatedEvent, at: datetime) -> None:
-        """Mark that an event of a simulation came; see `ports.ProviderFeedback.simulated`."""
+        """Mark that an event of a simulation arrived; see `ports.ProviderFeedback.simulated`."""
         mark = _Mark(
             update="SET #config.simulation.#reported = :at ADD revision :one",
             condition="#config.simulation.startedAt = :simulation AND attribute_not_exists(#config.simulation.#reported)",
@@ -66,7 +66,7 @@ class DynamoProviderFeedback:
         self._mark_wherever(tenant_id, version, mark)
 
     def sent(self, tenant_id: str, version: int, at: datetime) -> StoredConfig | None:
-        """Mark that a version sent and nothing has come since; see `ports.FeedbackWatch.sent`."""
+        """Mark that a version sent and no event has arrived since; see `ports.FeedbackWatch.sent`."""
         if self._sent.includes(tenant_id, version, at):
             return None
         config = self._mark_unheard(tenant_id, version, at)
@@ -76,42 +76,42 @@ class DynamoProviderFeedback:
         return silent
 
     def _mark_unheard(self, tenant_id: str, version: int, at: datetime) -> StoredConfig | None:
-        """Mark that a version is unheard from now on; return its config as it stands if it needs no such mark."""
+        """Mark that a version is unheard from now on; return its current config if it needs no such mark."""
         unheard = _Mark(
             update="SET #config.unheardSince = :at ADD revision :one",
             condition="attribute_exists(#config.configurationSet) AND attribute_not_exists(#config.unheardSince)"
             " AND (attribute_not_exists(#config.feedbackAt) OR #config.feedbackAt < :recently)",
             values=operands(at=at, recently=at - UNHEARD_AFTER, one=1),
         )
-        stands = self._mark(tenant_id, version, "active", unheard)
-        if stands is None or _place_of(version, stands) != "active":
+        current = self._mark(tenant_id, version, "active", unheard)
+        if current is None or _place_of(version, current) != "active":
             return None
         with readable("DynamoDB", "UpdateItem"):
-            return from_item(stands).active
+            return from_item(current).active
 
     def _turned_silent(self, tenant_id: str, version: int, at: datetime) -> bool:
-        """Mark a version silent; True where this is what made it so."""
+        """Mark a version silent; True if this call did it."""
         silent = _Mark(
             update="SET #config.silentSince = :at ADD revision :one",
             condition="#config.unheardSince <= :before AND attribute_not_exists(#config.silentSince)",
             values=operands(at=at, before=at - SILENT_AFTER, one=1),
         )
-        stands = self._mark(tenant_id, version, "active", silent)
-        # Where the reply to our own write was lost, the SDK's second try is refused by it.
-        return stands is None or stands.get("active", {}).get("M", {}).get("silentSince") == encode(at)
+        current = self._mark(tenant_id, version, "active", silent)
+        # If the reply to our own write was lost, the SDK's retry fails on that write.
+        return current is None or current.get("active", {}).get("M", {}).get("silentSince") == encode(at)
 
     def _mark_wherever(self, tenant_id: str, version: int, mark: "_Mark") -> None:
-        """Mark the config of a version, the active one or the candidate: a verify may just turn one into the other."""
+        """Mark the config of a version, active or candidate: a verify may promote it at the same time."""
         place: _Place | None = "active"
         for _ in range(_TRIES):
-            stands = self._mark(tenant_id, version, place, mark) if place else None
-            found = _place_of(version, stands) if stands else None
+            current = self._mark(tenant_id, version, place, mark) if place else None
+            found = _place_of(version, current) if current else None
             if found in (None, place):  # written, needs no mark, or is gone
                 return
             place = found
 
     def _mark(self, tenant_id: str, version: int, place: _Place, mark: "_Mark") -> Item | None:
-        """Make one conditional write to the config that is active, or the candidate, if it is of the version; return the row if refused."""
+        """Write a mark to the active config or the candidate if it is of the version; return the row if the condition fails."""
         try:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(
@@ -124,14 +124,14 @@ class DynamoProviderFeedback:
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
-            stands: Any = refusal.response.get("Item", {})
-            return dict(stands)
+            current: Any = refusal.response.get("Item", {})
+            return dict(current)
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mark:
-    """An update of a config, and when it is needed."""
+    """An update of a config, and its condition."""
 
     update: str
     condition: str
@@ -140,13 +140,13 @@ class _Mark:
 
 
 def _place_of(version: int, row: Item) -> _Place | None:
-    """Return where in a row the config of a version is; no other part of it has to be readable."""
+    """Return where in a row the config of a version is; no other part of the row has to be readable."""
     places: tuple[_Place, ...] = ("active", "candidate")
     return next((place for place in places if row.get(place, {}).get("M", {}).get("version") == encode(version)), None)
 
 
 class _Recently:
-    """The versions that need no mark until a moment; bounded, the one that was added first is forgotten first."""
+    """The versions that need no mark for a while; bounded, the oldest entry is evicted first."""
 
     def __init__(self) -> None:
         self._until: OrderedDict[tuple[str, int], datetime] = OrderedDict()

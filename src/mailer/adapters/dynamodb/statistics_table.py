@@ -1,8 +1,8 @@
-"""The statistics table: one item an hour of a series and shard of the messages table's stream, each write of a record counted once.
+"""The statistics table: one item per series, hour and shard of the messages table's stream; each write of a record is counted once.
 
 Key: series (a tenant's id, or `account#{account}#{region}`) + hourShard (`2026-11-24T12#{shard}`). `seq` is the sequence number of the last
-write that an item counts. A shard hands out its writes in order the first time, one batch after the other; what it hands out again is
-never above `seq`. Shards are counted apart, as sequence numbers of different shards say nothing of each other.
+write that an item counts. A shard delivers its writes in order the first time, one batch after the other; what it redelivers is never
+above `seq`. Each shard has its own item, because sequence numbers of different shards cannot be compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 _TRIES = 5
-"""Writes of one item before the batch is left for later; a second one is needed only where an earlier invocation still runs."""
+"""Writes of one item before the batch fails; a second one is needed only if an earlier invocation still runs."""
 
 _TTL = RETENTION + timedelta(days=2)  # a list by days begins with the day that is 90 days ago, and DynamoDB deletes late
 
 _DIGITS = 40
-"""Of a sequence number (DynamoDB's limit), more than a number attribute keeps: they are compared as text of one length."""
+"""Maximum length of a sequence number (DynamoDB's limit), more than a number attribute stores: they are compared as padded text."""
 
 
 class DynamoStatisticsTable:
@@ -37,7 +37,7 @@ class DynamoStatisticsTable:
         self._table = table
 
     def add(self, bucket: Bucket, shard: str, counted: Sequence[Counted]) -> None:
-        """Add what writes of one shard, in its order, change; those that were added before add nothing."""
+        """Add the counts of one shard's writes, given in its order; those that were added before add nothing."""
         left = list(counted)
         for _ in range(_TRIES):
             last = self._add(bucket, shard, left) if left else None
@@ -47,7 +47,7 @@ class DynamoStatisticsTable:
         raise DependencyError("DynamoDB", "UpdateItem (kept changing)")
 
     def _add(self, bucket: Bucket, shard: str, counted: Sequence[Counted]) -> str | None:
-        """Add all or nothing; return the sequence number that stands in the way, None where none does."""
+        """Add all or nothing; return the item's sequence number if it is not below these, else None."""
         try:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(
@@ -57,13 +57,13 @@ class DynamoStatisticsTable:
                     **_expressions(bucket, counted),
                 )
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
-            stands: Any = refusal.response.get("Item")
+            current: Any = refusal.response.get("Item")
             with readable("DynamoDB", "UpdateItem"):
-                return codec.text(stands["seq"])
+                return codec.text(current["seq"])
         return None
 
     def read(self, series: str, since: datetime, until: datetime) -> Mapping[datetime, Counts]:
-        """Return the counts of each hour from `since` on that begins before `until`; an hour in which nothing happened is left out."""
+        """Return the counts of each hour from `since` on that begins before `until`; hours without counts are left out."""
         hours: dict[datetime, Counts] = {}
         query: dict[str, Any] = {}
         while True:
@@ -72,7 +72,7 @@ class DynamoStatisticsTable:
                     TableName=self._table,
                     ConsistentRead=True,
                     KeyConditionExpression="series = :series AND hourShard BETWEEN :since AND :until",
-                    # A key goes on after its hour, so that those of `until` itself sort after it.
+                    # A key continues after its hour, so keys of `until` itself sort after the bound.
                     ExpressionAttributeValues=operands(series=series, since=_hour(since), until=_hour(until)),
                     **query,
                 )

@@ -1,7 +1,7 @@
-"""The suppressions table: one item for each address of a tenant that is suppressed, counted towards it, or was lifted lately.
+"""The suppressions table: one item per address of a tenant that is suppressed, has soft bounces, or was lifted recently.
 
-Keys and indexes (template.yaml): tenantId + email; `byAt` tenantId + listKey and `byReason` tenantReason + listKey, sparse: only what is
-suppressed stands in them. A listKey is when it was suppressed, and the digest of the address: cursors are made of it, and tell nobody one.
+Keys and indexes (template.yaml): tenantId + email; `byAt` tenantId + listKey and `byReason` tenantReason + listKey, sparse: suppressed
+addresses only. A listKey is the time of the suppression and the digest of the address, so that cursors made of it contain no address.
 Times are epoch milliseconds, `ttl` epoch seconds.
 """
 
@@ -29,7 +29,7 @@ class DynamoSuppressionsTable:
         self._table = table
 
     def get_many(self, addresses: Collection[Listed]) -> Mapping[Listed, Entry | UnreadableError]:
-        """Return the entries that there are, read consistently; of one that cannot be read, why."""
+        """Return the entries that exist, read consistently; for an unreadable one its error."""
         entries: dict[Listed, Entry | UnreadableError] = {}
         for item in batch_get(self._client, self._table, [_key(*listed) for listed in sorted(set(addresses))]):
             with readable("DynamoDB", "BatchGetItem"):
@@ -41,7 +41,7 @@ class DynamoSuppressionsTable:
         return entries
 
     def replace(self, entry: Entry) -> bool:
-        """Write an entry over the revision that it was read as (0: there was none); False when another write came first."""
+        """Replace the revision that was read (0: there was no entry); False if another write came first."""
         item = to_item(entry)
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(tenantId)"}
         if entry.revision:
@@ -51,17 +51,17 @@ class DynamoSuppressionsTable:
                 self._client.put_item(
                     TableName=self._table,
                     Item=item,
-                    # Tells without a second read whether a lost reply hid our own success.
+                    # Shows without a second read whether a lost reply hid our own success.
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                     **condition,
                 )
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
-            stands: Any = refusal.response.get("Item")
-            return stands is not None and from_item(stands) == from_item(item)
+            current: Any = refusal.response.get("Item")
+            return current is not None and from_item(current) == from_item(item)
         return True
 
     def list(self, tenant_id: str, *, reason: Reason | None, limit: int, cursor: str | None) -> SuppressionPage:
-        """List what a tenant has suppressed, newest first; see `ports.SuppressionsTable.list`."""
+        """List a tenant's suppressed addresses, newest first; see `ports.SuppressionsTable.list`."""
         index, name, value = ("byReason", "tenantReason", f"{tenant_id}#{reason}") if reason else ("byAt", "tenantId", tenant_id)
         condition, values = f"{name} = :list", operands(list=value)
         if cursor is not None:
@@ -88,7 +88,7 @@ class DynamoSuppressionsTable:
 
 
 def to_item(entry: Entry) -> Item:
-    """Write an entry as it stands after its next write: under the revision that follows the one it was read as."""
+    """Return the item of an entry's next write, with the next revision."""
     fields: dict[str, Any] = {
         "tenantId": entry.tenant_id,
         "email": entry.email,
@@ -124,7 +124,7 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     """Read an entry.
 
     Raises:
-        UnreadableError: it is damaged, or has what only a later version knows.
+        UnreadableError: it is damaged, or a later version wrote it.
     """
     try:
         return from_item(item)

@@ -11,7 +11,7 @@ from mailer.ports import RecordWrite
 
 
 def read_write(record: Mapping[str, Any]) -> Write:
-    """Read a stream record as Lambda hands it over: of a table of records, of provider rows, or of suppressions.
+    """Parse a stream record as Lambda passes it, of the messages, providers or suppressions table.
 
     Raises:
         Exception: of any type, if our own code did not write the record.
@@ -26,7 +26,7 @@ def read_write(record: Mapping[str, Any]) -> Write:
 
 
 def record_write(record: Mapping[str, Any]) -> RecordWrite:
-    """Return a write of the messages table, as Lambda hands it over.
+    """Parse a stream record of the messages table as Lambda passes it.
 
     Raises:
         Exception: of any type, if our own code did not write the record.
@@ -45,7 +45,7 @@ def _before[Written](read: Callable[[dict[str, Any]], Written], old: dict[str, A
 
 
 def tenant_of(record: Mapping[str, Any]) -> str | None:
-    """Return the tenant of the row or record that was written, if it is known."""
+    """Return the tenant of a stream record, if it is known."""
     written = record.get("dynamodb", {})
     whole = {**written.get("NewImage", {}), **written.get("Keys", {})}
     tenant_id: str | None = whole.get("tenantId", {}).get("S")

@@ -91,7 +91,7 @@ class ResolutionRecord(WireModel):
 
 
 class Feedback(WireModel):
-    """What became of a mail that was sent, as SES told it: recipients, each counted once."""
+    """SES's reports of a sent mail: recipients by status, each counted once."""
 
     delivered: int
     delayed: int
@@ -109,7 +109,7 @@ class Feedback(WireModel):
 
 
 class StatusRecord(WireModel):
-    """What became of a request; `attempts` counts the times it was handed to SES."""
+    """The state of a request; `attempts` counts the times it was handed to SES."""
 
     tenant_id: str
     request_id: str
@@ -154,7 +154,7 @@ class StatusRecord(WireModel):
 
 
 class RecipientFeedbackRecord(WireModel):
-    """What became of a mail for one recipient."""
+    """SES's most significant report about one recipient."""
 
     email: Annotated[str, Field(repr=False)]
     status: RecipientStatus
@@ -176,7 +176,7 @@ class RecipientFeedbackRecord(WireModel):
 
 
 class FeedbackAnswer(WireModel):
-    """What became of a mail for each recipient of whom SES told something, by address."""
+    """SES's reports of a mail, by recipient."""
 
     recipients: list[RecipientFeedbackRecord]
 
@@ -194,7 +194,7 @@ class StatusPage(WireModel):
 
 
 class StatisticsBucket(WireModel):
-    """What became of the recipients whose mail was sent, or ended otherwise, in one hour or day."""
+    """Recipients by outcome, of mail that was sent, or ended otherwise, in one hour or day."""
 
     from_: Annotated[Time, Field(alias="from")]
     sent: int
@@ -213,7 +213,7 @@ class StatisticsBucket(WireModel):
 
 
 class AccountStatistics(WireModel):
-    """The same of the AWS account and region that the tenant's mail is sent from: of all tenants that send from there."""
+    """The same counts of all tenants that send from the tenant's AWS account and region."""
 
     account: str
     region: str
@@ -221,7 +221,7 @@ class AccountStatistics(WireModel):
 
 
 class StatisticsAnswer(WireModel):
-    """What became of a tenant's mail; `account` is null where the sending account is not known."""
+    """A tenant's counts and its account's; `account` is null if the sending account is not known."""
 
     buckets: list[StatisticsBucket]
     account: AccountStatistics | None
@@ -229,8 +229,8 @@ class StatisticsAnswer(WireModel):
     @classmethod
     def of(cls, shown: Statistics) -> Self:
         """Show statistics."""
-        beside = shown.account
-        account = beside and AccountStatistics(account=beside.account, region=beside.region, buckets=StatisticsBucket.all(beside.buckets))
+        whole = shown.account
+        account = whole and AccountStatistics(account=whole.account, region=whole.region, buckets=StatisticsBucket.all(whole.buckets))
         return cls(buckets=StatisticsBucket.all(shown.buckets), account=account)
 
 

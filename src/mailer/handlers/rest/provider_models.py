@@ -1,4 +1,4 @@
-"""The answers of the provider API; without secrets, and with the end of an access key's id only."""
+"""The responses of the provider API: without secrets, and only with the end of an access key's id."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -19,13 +19,13 @@ def _is_none(value: object) -> bool:
 
 
 class VerifyRequest(WireModel):
-    """What `verify` may be asked for besides the test mail."""
+    """Options of `verify`."""
 
     simulate: Annotated[bool, STRICT_BOOL] = False
 
 
 class EnableRequest(WireModel):
-    """Who resumes a provider that was suspended for its reputation, and why; both or neither."""
+    """Who resumes a provider that the reputation guard suspended, and why; both or neither."""
 
     by: Note | None = None
     why: Note | None = None
@@ -38,7 +38,7 @@ class EnableRequest(WireModel):
 
 
 class ResumptionRecord(WireModel):
-    """How a provider that was suspended for its reputation was resumed; `principal` is the ARN of the IAM identity that called."""
+    """How a provider that the reputation guard suspended was resumed; `principal` is the ARN of the IAM identity that called."""
 
     by: str
     why: str
@@ -52,7 +52,7 @@ class ResumptionRecord(WireModel):
 
 
 class SimulationRecord(WireModel):
-    """A bounce and a complaint that SES's mailbox simulator was made to cause, and when their events came back."""
+    """A bounce and a complaint that verify had SES's mailbox simulator cause, and when their events arrived."""
 
     started_at: Time
     bounce_reported_at: Time | None
@@ -69,7 +69,7 @@ class SimulationRecord(WireModel):
 
 
 class Config(WireModel):
-    """One version of a config, without what is secret in it."""
+    """One version of a config, without its secrets."""
 
     provider: ProviderType
     version: int
@@ -92,7 +92,7 @@ class Config(WireModel):
 
 
 class ProviderRecord(WireModel):
-    """A tenant's provider: its active config, or the one that waits to be verified where there is none."""
+    """A tenant's provider: its active config, or the candidate if there is none."""
 
     provider: ProviderType
     status: Literal[ProviderStatus.UNVERIFIED, ProviderStatus.ACTIVE, ProviderStatus.DISABLED, ProviderStatus.SUSPENDED]
@@ -138,7 +138,7 @@ class ProviderRecord(WireModel):
 
 
 class TenantRecord(ProviderRecord):
-    """A tenant and its provider, in a list: of a role's credentials the type alone."""
+    """A tenant and its provider, in a list: of a role's credentials only the type."""
 
     tenant_id: str
 
@@ -173,7 +173,7 @@ def _shown(config: StoredConfig) -> dict[str, Any]:
 
 
 class SimulatedMail(WireModel):
-    """What became of a mail to SES's simulator: its id, or why it was not sent."""
+    """The result of a mail to SES's simulator: its id, or why it was not sent."""
 
     message_id: str | None
     error: Error | None

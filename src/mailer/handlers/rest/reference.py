@@ -30,27 +30,27 @@ _SHOWN_CONFIG = {
     "region": "The AWS region; null for SMTP.",
     "credentials": "The type `accessKey` with the end of the accessKeyId, or the type `role` with roleArn and externalId. These two"
     " are encrypted, and left out while KMS does not decrypt them. Secrets are never shown.",
-    "feedback": "Whether SES's events of its mail come back: `off` without a configuration set, `unproven` until the first came, `proven`,"
-    " `silent` where it sent for an hour and nothing came.",
-    "lastFeedbackAt": "When an event of its mail came last, to ten minutes.",
-    "feedbackHint": "Who must do what so that events come; null where they do.",
+    "feedback": "Whether SES's events of its mail arrive: `off` without a configuration set, `unproven` until the first one, `proven`,"
+    " `silent` if it sent for an hour and none arrived.",
+    "lastFeedbackAt": "When the last event of its mail arrived, to ten minutes.",
+    "feedbackHint": "Who must do what for events to arrive; null if they do.",
     "simulation": "The last bounce and complaint that verify had SES simulate.",
 }
 
 _SUPPRESS = {
-    "why": "Why it is not to be mailed.",
+    "why": "Why it is to be suppressed.",
     "expiresAt": "Until when; left out: until it is lifted.",
 }
 _SUPPRESSION = {
     "email": "The address, in lower case, its domain in punycode.",
-    "reason": "`hard_bounce`: the mailbox is not there. `soft_bounces`: five requests bounced softly, none was delivered between."
-    " `complaint`: the recipient called it spam. `manual`: a caller asked for it. `ses_list`: the account's own list at SES holds it.",
+    "reason": "`hard_bounce`: the mailbox does not exist. `soft_bounces`: five requests with a soft bounce, without a delivery in between."
+    " `complaint`: the recipient reported spam. `manual`: a caller requested it. `ses_list`: it is on the account's own list at SES.",
     "requestId": "The request whose mail caused it.",
     "at": "Since when.",
-    "expiresAt": "Until when; not given where it is until it is lifted.",
-    "by": "The ARN of the IAM identity that asked for it.",
+    "expiresAt": "Until when; not given if it is until it is lifted.",
+    "by": "The ARN of the IAM identity that requested it.",
     "why": "The reason that was given.",
-    "mayHaveComplained": "True where the complaint may be of another recipient at the same domain.",
+    "mayHaveComplained": "True if another recipient at the same domain may have complained.",
 }
 
 PARAMETERS: Mapping[str, str] = {
@@ -64,8 +64,8 @@ PARAMETERS: Mapping[str, str] = {
     "email": "The address, percent-encoded: `jo%40example.com`. It is compared in lower case, with its domain in punycode.",
     "reason": "Only addresses that are suppressed for this reason.",
     "why": "Why it is lifted.",
-    "from": "From when on, at most 90 days ago; the hour or day that it is in is the first. Left out: 24 hours or 30 days.",
-    "to": "Until when; the last is the hour or day that is before it, or that it is in. Left out, or in the future: now.",
+    "from": "Start of the range, at most 90 days ago, rounded down to the hour or day. Left out: 24 hours or 30 days.",
+    "to": "End of the range, rounded up to the hour or day. Left out, or in the future: now.",
     "by": "Whether each bucket is an hour or a day, of UTC.",
 }
 """What each parameter is, as it is written."""
@@ -74,7 +74,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "PostedRequest": {
         "tenantId": "The tenant that the mail is sent for. On the API it is that of the path and may be left out.",
         "requestId": "The idempotency key, unique within the tenant. On the API the header Idempotency-Key may give it; else one is made.",
-        "onUnknown": "What becomes of the request if nobody can know whether SES accepted it: held for an operator, or sent again.",
+        "onUnknown": "What to do if it is unknown whether SES accepted the mail: hold the request for an operator, or send it again.",
         "sendAt": "When to send it, at most 7 days ahead; a time that has passed means now.",
         "expiresAt": "When it ends as `failed: expired` unless it was sent: later than sendAt, at most 7 days after it (without sendAt:"
         " after it was accepted). Left out: 24 hours.",
@@ -134,21 +134,21 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "createdAt": "When it was accepted first.",
         "updatedAt": "When the record was last changed.",
         "sentAt": "When SES accepted it.",
-        "onUnknown": "What becomes of an unknown: held for an operator, or sent again.",
-        "feedback": "What SES told of the mail since it was sent; null as long as it told nothing, or where the tenant has no feedback.",
-        "suppressed": "How many of the recipients were left out, as the tenant's mail to them is suppressed.",
+        "onUnknown": "What to do with an unknown: hold it for an operator, or send it again.",
+        "feedback": "What SES reported since the mail was sent; null until its first report, and without feedback.",
+        "suppressed": "How many of the recipients were left out, because they are suppressed for the tenant.",
         "dueAt": "When a deferred request is tried again, or an unknown is sent again; an unknown with dueAt has not ended.",
         "resolution": "How an operator resolved the unknown; only if one did.",
         "cancelledBy": "The ARN of the IAM identity that cancelled it; only if one did.",
     },
     "Feedback": {
-        "delivered": "Recipients whose mail server took the mail. Each recipient is counted once, by what counts most.",
-        "delayed": "Recipients whose mail server does not take it yet; SES goes on trying.",
-        "bounced": "Recipients whose mail server refused it for good, or that are on SES's own suppression list.",
-        "softBounced": "Recipients to whom it could not be delivered this time.",
-        "complained": "Recipients who, or whose provider, called it spam.",
-        "rejected": "Recipients of a mail in which SES found a virus after it had accepted it.",
-        "firstAt": "When the first of these things happened.",
+        "delivered": "Recipients whose mail server accepted the mail. Each recipient is counted once, with the most significant status.",
+        "delayed": "Recipients whose mail server has not accepted it yet; SES keeps retrying.",
+        "bounced": "Recipients whose mail server rejected it permanently, or that are on SES's own suppression list.",
+        "softBounced": "Recipients with a temporary delivery failure.",
+        "complained": "Recipients who, or whose mailbox provider, reported it as spam.",
+        "rejected": "Recipients of a mail in which SES found a virus after accepting it.",
+        "firstAt": "When the first of these outcomes happened.",
         "lastAt": "When the last of them happened.",
     },
     "Error": {
@@ -164,14 +164,14 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "at": "When it was resolved.",
         "principal": "The ARN of the IAM identity that called.",
     },
-    "FeedbackAnswer": {"recipients": "Those of whom SES told something, by address; for 35 days after the last of it."},
+    "FeedbackAnswer": {"recipients": "Recipients about whom SES has reported, by address; kept for 35 days after the last report."},
     "RecipientFeedbackRecord": {
         "email": "The recipient's address.",
-        "status": "What counts most of all that SES told, in this order: `complained`, `bounced` for good, `rejected` for a virus,"
-        " `delivered`, `soft_bounced`, `delayed`. An out-of-office reply is a soft bounce that follows a delivery.",
-        "at": "When that happened; the latest time, where it happened again.",
-        "smtpStatus": "The enhanced status code (RFC 3463) of the receiving server; only where it gave one.",
-        "diagnostic": "The first 500 characters of what the receiving server said; only where it said something.",
+        "status": "The most significant status that SES reported, in this order: `complained`, `bounced` permanently, `rejected` for a"
+        " virus, `delivered`, `soft_bounced`, `delayed`. An out-of-office reply is a soft bounce that follows a delivery.",
+        "at": "When that happened; the latest time, if it happened more than once.",
+        "smtpStatus": "The enhanced status code (RFC 3463) of the receiving server; only if it gave one.",
+        "diagnostic": "The first 500 characters of the receiving server's response; only if SES reported one.",
     },
     "StatusPage": {"messages": "The records, newest first.", "cursor": "The cursor of the next page; null on the last."},
     "BatchAnswer": {
@@ -189,19 +189,19 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "putSuppression": _SUPPRESS,
     "SuppressionBatchItem": {"email": "The address.", **_SUPPRESS},
     "SuppressionRecord": _SUPPRESSION,
-    "LiftedSuppression": {**_SUPPRESSION, "sesList": "What may stand in the way at SES."},
+    "LiftedSuppression": {**_SUPPRESSION, "sesList": "The state of SES's own list."},
     "SesListState": {
-        "mayHold": "Whether the account's own suppression list at SES may still hold the address, in this spelling or another; SES would"
+        "mayHold": "Whether the address may still be on the account's own suppression list at SES, in this spelling or another; SES would"
         " not send to it then.",
-        "command": "What takes it off there, to be run in the tenant's account; null where nothing is left to do.",
+        "command": "The command that removes it there, to be run in the tenant's account; null if nothing is left to do.",
     },
     "SuppressionList": {
         "suppressions": "Suppressed addresses, newest first.",
-        "cursor": "Leads to the next page; null on the last.",
+        "cursor": "The cursor of the next page; null on the last.",
     },
     "SuppressionBatchAnswer": {
-        "status": "The HTTP status that this address alone would have been answered with.",
-        "record": "Why it is suppressed; not given where it was refused.",
+        "status": "The HTTP status that this address would have had by itself.",
+        "record": "Why it is suppressed; not given if it was refused.",
         "problem": "Why it was refused.",
     },
     "ProblemDocument": {
@@ -233,12 +233,12 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
     "UploadedAs": {"key": "The object's key."},
     "putProvider": {"provider": "The kind of provider; smtp on development stacks only.", "config": "The config."},
     "enableProvider": {
-        "by": "Who resumes a provider that the reputation guard has suspended; with why, or not at all.",
-        "why": "The reason: what was mended.",
+        "by": "Who resumes a provider that the reputation guard suspended; only together with why.",
+        "why": "The reason: what was fixed.",
     },
     "verifyProvider": {
-        "simulate": "Whether SES's mailbox simulator is also mailed to, for a bounce and a complaint; needs a configurationSet. Costs no"
-        " quota and no reputation. The provider record shows what came back.",
+        "simulate": "Whether to mail SES's mailbox simulator too, for a bounce and a complaint; needs a configurationSet. Uses no quota"
+        " and does not affect the reputation. The provider record shows which events arrived.",
     },
     "resolveMessage": {
         "outcome": "`sent`: it was sent. `resend`: send it again from its kept body.",
@@ -271,7 +271,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "warnings": "Warnings for the tenant, although verify passed.",
         "candidate": "A newer config that is not verified yet, beside the active one.",
         "error": "What suspended it, or why its first verify failed.",
-        "resumption": "Who resumed it after its reputation had been at risk, and why; only where somebody did.",
+        "resumption": "Who resumed it after the reputation guard suspended it, and why; only if somebody did.",
     },
     "Config": {**_SHOWN_CONFIG, "error": "Why its last verify failed."},
     "VerifyAnswer": {
@@ -280,12 +280,12 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "warnings": "Warnings for the tenant, although verify passed.",
         "status": "The provider's status now: `active`, or `disabled` as before.",
         "version": "The version that was verified.",
-        "simulated": "The mails to SES's simulator; null where none were asked for.",
+        "simulated": "The mails to SES's simulator; null if none were requested.",
     },
     "SimulationRecord": {
-        "startedAt": "When verify began it.",
-        "bounceReportedAt": "When the event of the bounce came; null as long as it has not.",
-        "complaintReportedAt": "When the event of the complaint came; null as long as it has not.",
+        "startedAt": "When verify started it.",
+        "bounceReportedAt": "When the event of the bounce arrived; null until then.",
+        "complaintReportedAt": "When the event of the complaint arrived; null until then.",
     },
     "SimulatedMails": {
         "bounce": "The mail to bounce@simulator.amazonses.com.",
@@ -300,14 +300,14 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         "iamPolicy": "The rights of the IAM user or role: `ses:SendRawEmail`.",
         "trustPolicy": "Who may assume the role.",
         "cloudFormationTemplate": (
-            "A CloudFormation template that makes the role, a configuration set and the rule that passes SES's events on,"
+            "A CloudFormation template that creates the role, a configuration set and the rule that forwards SES's events,"
             " as the text of a JSON file."
         ),
         "quickCreateLink": "Opens the CloudFormation console with that template and this tenant's parameters; works for an hour at most.",
     },
 }
 _IN_A_LIST = (
-    "The type `accessKey` with the end of the accessKeyId, or the type `role`: its roleArn and externalId stand in GET …/provider alone."
+    "The type `accessKey` with the end of the accessKeyId, or the type `role`, whose roleArn and externalId only GET …/provider shows."
 )
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
@@ -315,25 +315,25 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "ResumptionRecord": {
         "by": "Whom the caller named.",
         "why": "The reason given.",
-        "at": "When it was resumed; mail of that hour and before is judged no more.",
+        "at": "When it was resumed; what was counted by then is no longer judged.",
         "principal": "The ARN of the IAM identity that called.",
     },
     "StatisticsAnswer": {
-        "buckets": "Each hour or day of the range, also where nothing happened.",
-        "account": "The account that the tenant's provider sends from, which other tenants may share; null where it is not known.",
+        "buckets": "Each hour or day of the range, also those without counts.",
+        "account": "The account that the tenant's provider sends from, which other tenants may share; null if it is not known.",
     },
     "AccountStatistics": {
         "account": "The AWS account's id.",
-        "region": "The AWS region; SES judges each by itself.",
-        "buckets": "What all tenants together sent from there.",
+        "region": "The AWS region; SES judges each separately.",
+        "buckets": "The counts of all tenants that send from there.",
     },
     "StatisticsBucket": {
         "from": "When it begins.",
         "sent": "Recipients whose mail SES accepted.",
-        "delivered": "Of those sent: their server took it, and nothing worse came after that.",
-        "bounced": "Of those sent: bounced for good; without those that SES kept back because of the account's own suppression list.",
-        "softBounced": "Of those sent: bounced for now.",
-        "complained": "Of those sent: said that it is spam.",
+        "delivered": "Of those sent: accepted by their server, without a bounce or complaint afterwards.",
+        "bounced": "Of those sent: hard bounces, without those that SES did not send because of the account's own suppression list.",
+        "softBounced": "Of those sent: soft bounces.",
+        "complained": "Of those sent: reported as spam, without those that SES did not send because of the account's own suppression list.",
         "failed": "Recipients of requests that ended as `failed`.",
         "unknown": "Recipients of requests that are `unknown`.",
         "suppressed": "Recipients that were left out because they are on the tenant's suppression list.",

@@ -1,4 +1,4 @@
-"""What the suppressions API takes and answers; the OpenAPI document reads it too."""
+"""Requests and responses of the suppressions API; the OpenAPI document is made from them."""
 
 from typing import Annotated, Self
 
@@ -16,20 +16,20 @@ def _is_none(value: object) -> bool:
 
 
 class SuppressionPut(WireModel):
-    """Why an address is not to be mailed, and until when; without an end until it is lifted."""
+    """Why an address is to be suppressed, and until when; without `expiresAt` until it is lifted."""
 
     why: Note
     expires_at: UtcTime | None = None
 
 
 class SuppressionBatchItem(SuppressionPut):
-    """The same with the address that it is about."""
+    """The same, with the address."""
 
     email: Address
 
 
 class SuppressionRecord(WireModel):
-    """Why an address is left out of a tenant's mail."""
+    """Why an address is suppressed for a tenant."""
 
     email: str
     reason: Reason
@@ -63,14 +63,14 @@ class SuppressionList(WireModel):
 
 
 class SesListState(WireModel):
-    """Whether the account's own list at SES may still hold the address, and the command that takes it off."""
+    """Whether the address may still be on the account's own list at SES, and the command that removes it."""
 
     may_hold: bool
     command: str | None
 
     @classmethod
     def of(cls, ses_list: SesList) -> Self:
-        """Show what is known of the list."""
+        """Show the state of the list."""
         return cls(may_hold=ses_list.may_hold, command=ses_list.command)
 
 
@@ -81,13 +81,13 @@ class LiftedSuppression(SuppressionRecord):
 
     @classmethod
     def after(cls, email: str, lifted: Lifted) -> Self:
-        """Show what was lifted, and what may stand at SES."""
+        """Show what was lifted, and the state of SES's list."""
         record = SuppressionRecord.of(email, lifted.suppression)
         return cls(**dict(record), ses_list=SesListState.of(lifted.ses_list))
 
 
 class SuppressionBatchAnswer(WireModel):
-    """What `PUT` would have answered for one address of a batch: its status with the record, or with the problem."""
+    """The response that `PUT` would have given for one address of a batch: its status with the record, or with the problem."""
 
     status: int
     record: Annotated[SuppressionRecord | None, Field(exclude_if=_is_none)] = None

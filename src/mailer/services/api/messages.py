@@ -320,7 +320,7 @@ def get(tenant_id: str, request_id: str, deps: MessagesDependencies) -> Delivery
 
 
 def feedback(tenant_id: str, request_id: str, deps: MessagesDependencies) -> Sequence[RecipientFeedback]:
-    """Return what became of a request's mail for each recipient of whom SES told something.
+    """Return SES's most significant report about each recipient of a request.
 
     Raises:
         RequestError: not_found.

@@ -1,4 +1,4 @@
-"""Publish events to other systems at least once: the stream delivers again what is not published now."""
+"""Publish events to other systems at least once: the stream redelivers what is not published now."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from mailer.domain.events import Event
 from mailer.ports import EventBus
 
 ROUNDS = 3
-"""Tries of an event in one run: the bus may take some events of a call and throttle others."""
+"""Tries of an event in one run: the bus may accept some events of a call and throttle others."""
 
 
 def publish(events: Sequence[Event], bus: EventBus) -> None:
     """Put all events on the bus.
 
     Raises:
-        DependencyError: it did not take all of them; those that it took may be published twice.
+        DependencyError: the bus did not accept all of them; those that it accepted may be published twice.
     """
     left = events
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Find tenants whose mail goes out while SES's events of it stay away: nobody would read their bounces."""
+"""Find tenants that send mail and receive none of SES's events for it: their bounces go unnoticed."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from mailer.ports import FeedbackWatch, Telemetry
 
 
 def note_sent(sent: Iterable[Delivery], watch: FeedbackWatch, telemetry: Telemetry) -> None:
-    """Mark which versions have sent; a mark that fails is made good by the tenant's next mail."""
+    """Mark the config versions that have sent; the tenant's next mail repeats a mark that fails."""
     for (tenant_id, version), at in _latest(sent).items():
         try:
             silent = watch.sent(tenant_id, version, at)
@@ -25,7 +25,7 @@ def note_sent(sent: Iterable[Delivery], watch: FeedbackWatch, telemetry: Telemet
 def _latest(sent: Iterable[Delivery]) -> dict[tuple[str, int], datetime]:
     """Return when each version's last mail was recorded as sent.
 
-    Not `sent_at`: of an unknown that an event settled it may be days back, and a version that is unheard since then is silent at once.
+    Not `sent_at`: for an unknown that an event resolved it may be days ago, and the version would be silent at once.
     """
     latest: dict[tuple[str, int], datetime] = {}
     for record in sent:

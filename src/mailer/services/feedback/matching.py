@@ -1,4 +1,4 @@
-"""Find the attempt that an event is about, and hold the event against it: nobody can make up account and region of its envelope."""
+"""Find the attempt that an event is about, and compare the event with it: account and region of its envelope cannot be forged."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from mailer.domain.feedback import EventKind, MailRef, Refusal, SesEvent
 from mailer.ports import Clock, FeedbackListener, FeedbackTable, MessagesTable, ParkedBodies, Telemetry
 
 CLOCKS_DIFFER = timedelta(hours=1)
-"""An event from further ahead is none."""
+"""Maximum difference of clocks: an event from further in the future is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedEvent:
-    """An event that is about an attempt which was made, from the account and the region that it was sent from."""
+    """An event about an attempt that was made, from the account and region that the attempt was sent from."""
 
     event: SesEvent
     mail: MailRef
     record: Delivery
-    """As it was read; as it stands after the event, for reactions."""
+    """As it was read; for reactions, as it is after the event."""
     told_by: str
     """The SQS message that brought the event; a copy of the event has another."""
 
 
 Reaction = Callable[[AcceptedEvent], None]
-"""What else an accepted event leads to, before it is acknowledged; may come again. May raise DependencyError."""
+"""A further effect of an accepted event, run before the event is acknowledged, possibly repeatedly. May raise DependencyError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class FeedbackDependencies:
 
 
 def match(event: SesEvent, told_by: str, deps: FeedbackDependencies) -> AcceptedEvent | Refusal:
-    """Return what an event is about, or why it changes nothing.
+    """Return the event with its attempt's record, or why it changes nothing.
 
     Raises:
         DependencyError: DynamoDB did not answer.
@@ -54,14 +54,14 @@ def match(event: SesEvent, told_by: str, deps: FeedbackDependencies) -> Accepted
     if record is None:
         return Refusal.NO_RECORD
     if record.erased:
-        # It may have been erased while an earlier try of this event wrote, which then crashed.
+        # It may have been erased while an earlier try of this event, which then crashed, wrote facts.
         deps.feedback.forget(mail.tenant_id, mail.request_id, deps.clock.now())
         return Refusal.NO_RECORD
     return fault(event, mail, record) or AcceptedEvent(event, mail, record, told_by)
 
 
 def is_out_of_time(event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
-    """Say whether an event is too old to be about a record that is still kept, or not of this time."""
+    """Return the refusal of an event that is older than records are kept, or from the future."""
     now = deps.clock.now()
     if event.told_at > now + CLOCKS_DIFFER:
         return Refusal.UNREADABLE
@@ -69,7 +69,7 @@ def is_out_of_time(event: SesEvent, deps: FeedbackDependencies) -> Refusal | Non
 
 
 def fault(event: SesEvent, mail: MailRef, record: Delivery) -> Refusal | None:
-    """Say what is wrong with an event about an attempt of a record."""
+    """Return the refusal of an event that does not match the attempt it is about."""
     sent_from = record.sent_from(mail.attempt)
     if sent_from is None:
         return Refusal.NO_ATTEMPT

@@ -1,4 +1,4 @@
-"""Mark on a tenant's provider row that SES's events come back: of its mail, and of the test mail of `verify`."""
+"""Mark on a tenant's provider row that SES's events arrive: of its mail, and of the test mail of `verify`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,20 +20,20 @@ class ProviderRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProviderListener:
-    """`ports.FeedbackListener` that marks what it hears on the rows."""
+    """`ports.FeedbackListener` that marks received events on the rows."""
 
     rows: ProviderRows
     marks: ProviderFeedback
     clock: Clock
 
     def heard(self, tenant_id: str, version: int, at: datetime) -> None:
-        """Mark that an event of a version's mail came."""
+        """Mark that an event of a version's mail arrived."""
         self.marks.heard(tenant_id, version, at)
 
     def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
-        """Mark that an event of a test mail came, if it is from the account and region of the version that was tested.
+        """Mark that an event of a test mail arrived, if it is from the account and region of the tested version.
 
-        `no_record` makes it come again: the account of an access key is written down only after its test mail was accepted.
+        `no_record` has the event retried: the account of an access key is stored only after its test mail was accepted.
         """
         config = _config(self.rows.get(ref.tenant_id), ref.version)
         if config is None or config.account is None:

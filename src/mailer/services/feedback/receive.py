@@ -1,4 +1,4 @@
-"""Take a batch of SES's events off the queue; an event is acknowledged once all that it tells is written, or it tells nothing."""
+"""Process a batch of SES's events from the queue; an event is acknowledged once everything it reports is written, or it is refused."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from mailer.services.feedback.matching import AcceptedEvent, FeedbackDependencie
 from mailer.services.feedback.recording import close_confirmed, record_event
 
 EVENT_SPAN = timedelta(seconds=25)
-"""The longest that an event may take: one of its calls hangs, and is given up after three tries of 2 s (connect) and 5 s (read) and the
-pauses between them. An event is not begun with less of the function's time left."""
+"""Maximum duration of one event: a call that hangs fails after three tries of 2 s (connect) and 5 s (read) and the pauses between them.
+No event is started with less of the function's time left."""
 
 RECORD_EXPECTED = timedelta(minutes=15)
-"""How long an event waits for the record that it is about: the record of a restored table may be written back."""
+"""How long an event without a record is retried: the record of a restored table may be written back."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """A message as SQS hands it out."""
+    """A message as SQS delivers it."""
 
     sqs_message_id: str
     body: str
@@ -29,10 +29,10 @@ class ReceivedEvent:
 
 
 def receive_batch(batch: Sequence[ReceivedEvent], deps: FeedbackDependencies, workers: Executor, *, ends_at: datetime) -> list[str]:
-    """Write down a batch of events; return the SQS message ids that SQS must hand out again.
+    """Record a batch of events; return the ids of the SQS messages that SQS must redeliver.
 
-    Events of one mail are taken one after another, as they write to the same items. `ends_at` is when the function times out: what
-    cannot be begun in time comes again by itself, so that the rest of its batch is not repeated.
+    Events of one mail are processed in sequence, because they write to the same items. `ends_at` is when the function times out: events
+    that cannot be started in time are returned, so that the rest of the batch is not repeated.
     """
     read = [(received, _read(received, deps)) for received in batch]
     by_mail: dict[str, list[tuple[ReceivedEvent, SesEvent | Refusal]]] = defaultdict(list)
@@ -40,15 +40,15 @@ def receive_batch(batch: Sequence[ReceivedEvent], deps: FeedbackDependencies, wo
         if event is not None:
             by_mail[event.message_id if isinstance(event, SesEvent) else ""].append((received, event))
 
-    def take_all(events: Sequence[tuple[ReceivedEvent, SesEvent | Refusal]]) -> list[str]:
+    def process_all(events: Sequence[tuple[ReceivedEvent, SesEvent | Refusal]]) -> list[str]:
         return [received.sqs_message_id for received, event in events if not _is_done(received, event, deps, ends_at)]
 
     unread = [received.sqs_message_id for received, event in read if event is None]
-    return [*unread, *(sqs_message_id for waiting in workers.map(take_all, by_mail.values()) for sqs_message_id in waiting)]
+    return [*unread, *(sqs_message_id for waiting in workers.map(process_all, by_mail.values()) for sqs_message_id in waiting)]
 
 
 def _read(received: ReceivedEvent, deps: FeedbackDependencies) -> SesEvent | Refusal | None:
-    """Read one event; None where that failed, and it must come again."""
+    """Parse one event; None if that failed and it must be redelivered."""
     try:
         return parse_event(received.body)
     except Exception as failure:  # noqa: BLE001  # as in `_is_done`
@@ -57,13 +57,13 @@ def _read(received: ReceivedEvent, deps: FeedbackDependencies) -> SesEvent | Ref
 
 
 def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackDependencies, ends_at: datetime) -> bool:
-    """Take one event; False where it must come again."""
+    """Process one event; False if it must be redelivered."""
     if deps.clock.now() + EVENT_SPAN > ends_at:
         return False
     try:
-        refusal = event if isinstance(event, Refusal) else _take(event, received.sqs_message_id, deps)
+        refusal = event if isinstance(event, Refusal) else _process(event, received.sqs_message_id, deps)
         fields = unreadable_fields(received.body) if event is Refusal.UNREADABLE else ()
-    except Exception as failure:  # noqa: BLE001  # a bug must not hold up the rest of the batch
+    except Exception as failure:  # noqa: BLE001  # a bug must not stop the rest of the batch
         deps.telemetry.failed("feedback", None, failure)
         return False
     if refusal is Refusal.NO_RECORD and deps.clock.now() - received.sent_at < RECORD_EXPECTED:
@@ -73,28 +73,28 @@ def _is_done(received: ReceivedEvent, event: SesEvent | Refusal, deps: FeedbackD
     return True
 
 
-def _take(event: SesEvent, told_by: str, deps: FeedbackDependencies) -> Refusal | None:
-    """Write an event down, and tell those who react to it; return why it changed nothing.
+def _process(event: SesEvent, told_by: str, deps: FeedbackDependencies) -> Refusal | None:
+    """Record an event and run its reactions; return why it changed nothing.
 
     Raises:
-        DependencyError: some of it may not be written.
+        DependencyError: part of it may not be written.
     """
     if refusal := is_out_of_time(event, deps):
         return refusal
     if isinstance(event.ref, VerifyRef):
-        return _take_verify(event.ref, event, deps)
+        return _process_verify(event.ref, event, deps)
     matched = match(event, told_by, deps)
     recorded = record_event(matched, deps) if isinstance(matched, AcceptedEvent) else matched
     if isinstance(recorded, Refusal):
         if recorded is Refusal.CONTRADICTION and isinstance(matched, AcceptedEvent):
-            _react(matched, deps)  # the record stays as it is, but whoever bounced or complained must not be written to again
+            _react(matched, deps)  # the record stays as it is, but recipients that bounced or complained must be suppressed
         return recorded
-    _tell(recorded, deps)
+    _notify(recorded, deps)
     close_confirmed(recorded, deps)
     return None
 
 
-def _take_verify(ref: VerifyRef, event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
+def _process_verify(ref: VerifyRef, event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
     refusals = [listener.verify_heard(ref, event) for listener in deps.listeners]
     return next(filter(None, refusals), None)
 
@@ -104,7 +104,7 @@ def _react(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
         reaction(accepted)
 
 
-def _tell(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
+def _notify(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
     _react(accepted, deps)
     record = accepted.record
     if record.provider_version is not None and accepted.mail.attempt == record.attempt:

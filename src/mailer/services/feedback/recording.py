@@ -1,6 +1,6 @@
-"""Write down what an accepted event tells: that SES accepted the mail, what became of it for each recipient, and the counts of that.
+"""Record an accepted event: that SES accepted the mail, the facts of each recipient, and their counts.
 
-Each write is absolute and may be made again; after a crash in between the event comes once more, and leaves the same behind.
+Each write is idempotent; after a crash between two of them the event is redelivered, and the result is the same.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from mailer.services.requests.parked_bodies import discard
 
 
 def record_event(accepted: AcceptedEvent, deps: FeedbackDependencies) -> AcceptedEvent | Refusal:
-    """Write an event down; return it with the record as it stands then, or why it changed nothing.
+    """Record an event; return it with the record as it is then, or why it changed nothing.
 
     Raises:
         DependencyError: DynamoDB did not answer.
@@ -29,7 +29,7 @@ def record_event(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Accepte
         deps.feedback.remember(event.account, event.region, event.message_id, accepted.mail, event.told_at)
     noted = _with_counts(record, facts, deps)
     if noted is None or noted.erased:
-        # An erasure takes the record first and the facts after it: those that were written since would stay.
+        # An erasure removes the record first and the facts after it: facts written since would stay.
         deps.feedback.forget(record.tenant_id, record.request_id, deps.clock.now())
         return Refusal.NO_RECORD
     _count_news(accepted.event, facts, deps)
@@ -39,7 +39,7 @@ def record_event(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Accepte
 def close_confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
     """Report a mail that this event has proven sent, and delete its parked body.
 
-    Last of all: the event comes again until all before it is done, and does then what an earlier try has left.
+    The last step: the event is redelivered until all steps before it are done, and the retry does what an earlier try has left.
     """
     if accepted.record.confirmed_by == accepted.told_by:
         deps.telemetry.recorded(accepted.record)
@@ -47,7 +47,7 @@ def close_confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None
 
 
 def _confirmed(accepted: AcceptedEvent, deps: FeedbackDependencies) -> Delivery | Refusal:
-    """Return the record of a mail that SES accepted, as `sent`; an end that says otherwise stays, and is a contradiction."""
+    """Return the record of a mail that SES accepted, as `sent`; a record that ended otherwise is not changed: a contradiction."""
     record, event = accepted.record, accepted.event
     if record.status is Status.SENT:
         return record
@@ -76,13 +76,13 @@ def _merged(accepted: AcceptedEvent, deps: FeedbackDependencies) -> MergedFacts:
 
 
 def is_asked_for_by_id(event: SesEvent, facts: Facts) -> bool:
-    """Whether an event without tags may follow, which only the messageId leads to its mail: SES tells of delays in that way."""
+    """Whether an event without tags may follow, which only its messageId links to the mail: SES reports delays in that way."""
     settled = {recipient.email for recipient in recipients_of(facts) if recipient.status is not RecipientStatus.DELAYED}
     return event.ref is not None and (event.kind is EventKind.SEND or not settled.issuperset(event.destinations))
 
 
 def _with_counts(record: Delivery, facts: MergedFacts, deps: FeedbackDependencies) -> Delivery | None:
-    """Write the counts of the facts to the record, unless it knows of more; return it as it stands after the facts were written."""
+    """Write the counts of the facts to the record, unless it has newer ones; return it as it is after the facts were written."""
     counts = counts_of(facts.after)
     if counts is None:
         return record
@@ -95,7 +95,7 @@ def _with_counts(record: Delivery, facts: MergedFacts, deps: FeedbackDependencie
 
 
 def _count_news(event: SesEvent, facts: MergedFacts, deps: FeedbackDependencies) -> None:
-    """Count recipients whose status has changed: a copy of an event counts nothing."""
+    """Count recipients whose status has changed; a duplicate event counts nothing."""
     before = {recipient.email: recipient.status for recipient in recipients_of(facts.before)}
     for recipient in recipients_of(facts.after):
         if before.get(recipient.email) is not recipient.status:

@@ -224,11 +224,11 @@ def disable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | No
 
 
 def enable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None, resumption: Resumption | None = None) -> Provider:
-    """Lift `disabled`, and with a resumption what the reputation guard suspended; what waits goes out.
+    """Lift `disabled`, and with a resumption a suspension by the reputation guard; waiting mail goes out.
 
     Raises:
-        RequestError: not_found; provider_not_active if only a verify helps, or a reason.
-        DependencyError: the counts that are answered for could not be read, or the row not written.
+        RequestError: not_found; provider_not_active if a passing verify or a resumption is required.
+        DependencyError: the counts so far could not be read, or the row not written.
     """
     if resumption is not None:
         resumption = replace(resumption, answered=_counted_by(tenant_id, resumption, deps))
@@ -236,7 +236,7 @@ def enable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | Non
 
 
 def _counted_by(tenant_id: str, resumption: Resumption, deps: ProviderDependencies) -> Counts:
-    """Return what was counted of the hour of a resumption before it."""
+    """Return what was counted before a resumption in its hour."""
     hour = floor(resumption.at)
     return deps.statistics.read(tenant_id, hour, hour + timedelta(hours=1)).get(hour, NOTHING)
 

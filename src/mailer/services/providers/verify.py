@@ -48,7 +48,7 @@ class VerifyFailedError(MailerError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A config that passed: SES's id of the test mail, the row as it stands now, and what became of each mail to the simulator."""
+    """A config that passed: SES's id of the test mail, the row after it, and the outcome of each mail to the simulator."""
 
     message_id: str
     row: Provider
@@ -58,7 +58,7 @@ class Verified:
 def verify_provider(tenant_id: str, deps: ProviderDependencies, *, simulate: bool = False, by: str | None = None) -> Verified:
     """Test the candidate, or the active config if there is none, and make it the active one.
 
-    With `simulate` it then has SES's simulator make a bounce and a complaint, whose events tell whether feedback works.
+    With `simulate` it then has SES's simulator make a bounce and a complaint, whose events show whether feedback works.
 
     Raises:
         VerifyFailedError: the tenant's account, role or config does not let mail go out.
@@ -96,14 +96,14 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, simulate: boo
 
 
 def _tags(row: Provider, config: StoredConfig, simulation: Simulation | None = None) -> Mapping[str, str]:
-    """Tag a mail of a config whose configuration set has SES report it."""
+    """Return the tags of a test mail; none without a configuration set, which they need."""
     if config.configuration_set is None:
         return {}
     return verify_tags(row.tenant_id, config.version, to_millis(simulation.started_at) if simulation else None)
 
 
 def _simulate(provider: EmailProvider, tags: Mapping[str, str], started: datetime, deps: ProviderDependencies) -> Mapping[str, Outcome]:
-    """Send the mails to the simulator, as far as there is time for them; the config has passed, whatever becomes of these."""
+    """Send the mails to the simulator while there is time for them; the config has passed whatever their outcome."""
     return {kind: _send_in_time(provider, address, tags, started + SIMULATE_BY, deps) for kind, address in SIMULATOR.items()}
 
 

@@ -11,7 +11,7 @@ from mailer.ports import Listed
 from mailer.services.sending.jobs import Job, SendDependencies
 
 AT_ONCE = 100
-"""Addresses in one read (DynamoDB's limit); the reads of a large batch go out side by side."""
+"""Addresses in one read (DynamoDB's limit); the reads of a large batch run in parallel."""
 
 ALL_SUPPRESSED = ErrorInfo("recipient_suppressed", "every recipient is suppressed")
 
@@ -19,11 +19,11 @@ Rows = Mapping[str, Provider | DependencyError]
 """The provider rows of a batch, or why they could not be read."""
 
 Entries = Mapping[Listed, Entry | Exception]
-"""What the suppressions table has of a batch's recipients, or why it could not be read."""
+"""The suppression entries of a batch's recipients, or why they could not be read."""
 
 
 def look_up(jobs: Sequence[Job], rows: Rows, deps: SendDependencies) -> Entries:
-    """Read what is known of the recipients of tenants that have suppressions; a failure hits the requests whose read it was."""
+    """Read the entries of the recipients of tenants with suppressions; a failure affects only the requests of that read."""
     addresses: dict[Listed, None] = {}
     for job in jobs:
         row = rows.get(job.tenant_id)
@@ -36,15 +36,15 @@ def look_up(jobs: Sequence[Job], rows: Rows, deps: SendDependencies) -> Entries:
 def _read(addresses: Sequence[Listed], deps: SendDependencies) -> Entries:
     try:
         return deps.suppressions.get_many(addresses)
-    except Exception as failure:  # noqa: BLE001  # raised again where each of the messages can be made safe by itself
+    except Exception as failure:  # noqa: BLE001  # raised again per message, where the message can be deferred
         return dict.fromkeys(addresses, failure)
 
 
 def suppressed_of(job: Job, entries: Entries, now: datetime) -> frozenset[str]:
-    """Return those recipients of a request that are suppressed, as they are listed.
+    """Return the suppressed recipients of a request, normalized.
 
     Raises:
-        Exception: what kept one from being read, a DependencyError as a rule: nothing is sent blindly.
+        Exception: the failed read of an entry, usually a DependencyError: the request must not be sent unchecked.
     """
     if not entries:
         return frozenset()

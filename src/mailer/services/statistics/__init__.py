@@ -1,1 +1,1 @@
-"""Count what became of mail, and show the counts."""
+"""Count the outcomes of mail, and show the counts."""

@@ -1,4 +1,4 @@
-"""Count a batch of writes of the messages table's stream: one write for each hour of a tenant or account that the batch is about."""
+"""Count a batch of writes of the messages table's stream: one write per hour and tenant or account in the batch."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,10 +8,10 @@ from mailer.ports import Counted, RecordWrite, StatisticsTable
 
 
 def count(writes: Iterable[RecordWrite], shard: str, table: StatisticsTable) -> Sequence[RecordWrite]:
-    """Count writes of one shard, in its order; those that were counted before change nothing. Return those that were to be counted.
+    """Count writes of one shard, in its order, and return them; those that were counted before change nothing.
 
     Raises:
-        DependencyError: DynamoDB did not answer. Some buckets may have been counted; the same writes given again complete the others.
+        DependencyError: DynamoDB did not answer. Some buckets may have been counted; a retry with the same writes completes the others.
     """
     writes = list(writes)
     for bucket, counted in _by_bucket(writes).items():

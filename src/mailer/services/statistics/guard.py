@@ -1,7 +1,7 @@
-"""Guard each tenant's reputation: warn of mail that bounces or is complained about too often, and pause it where that is wanted.
+"""Guard each tenant's reputation: warn of bounce or complaint rates that are too high, and suspend the provider if so configured.
 
-SES pauses a whole account for it, with all that is sent from there. Each bounce and complaint that was counted has its tenant judged anew.
-A judgement that fails costs itself alone: the next one makes it good.
+SES pauses a whole account for them, with everything that is sent from it. A tenant is judged with each bounce and complaint counted. A
+judgement that fails does not stop the counting; the tenant's next bounce or complaint repeats it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ class GuardDependencies:
 
 
 def guard(writes: Iterable[RecordWrite], deps: GuardDependencies) -> None:
-    """Judge the tenants of whose mail these writes, which are counted, tell more bounces or complaints; never raises for a service."""
+    """Judge the tenants for which these counted writes add bounces or complaints; never raises DependencyError."""
     if deps.mode == "off":
         return
     for tenant_id, hours in received_badly((write.old, write.new) for write in writes).items():
@@ -38,18 +38,18 @@ def guard(writes: Iterable[RecordWrite], deps: GuardDependencies) -> None:
             deps.telemetry.failed("guard", tenant_id, failure)
 
 
-def _guard(tenant_id: str, told_of: frozenset[datetime], deps: GuardDependencies) -> None:
+def _guard(tenant_id: str, reported: frozenset[datetime], deps: GuardDependencies) -> None:
     now = deps.clock.now()
-    judged = in_time(told_of, now)
+    judged = in_time(reported, now)
     if not judged:
         return
     hours = deps.statistics.read(tenant_id, first_hour(deps.limits, judged[0]), now + timedelta(hours=1))
-    if not judge(hours, deps.limits, told_of, now):
+    if not judge(hours, deps.limits, reported, now):
         return
     row = deps.providers.get(tenant_id)
     if row is None or row.status is not ProviderStatus.ACTIVE:
-        return  # it is no news while it sends nothing
-    findings = judge(hours, deps.limits, told_of, now, row.resumption)
+        return  # it sends nothing, so there is nothing to warn of
+    findings = judge(hours, deps.limits, reported, now, row.resumption)
     for finding in findings:
         deps.telemetry.at_risk(tenant_id, finding.limit.signal, finding.error.message)
     _pause(row, [finding for finding in findings if finding.limit.action == "pause"], deps)

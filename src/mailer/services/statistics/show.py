@@ -1,4 +1,4 @@
-"""Show a tenant's statistics, and beside them those of the sending account, which other tenants may share."""
+"""Show a tenant's statistics and those of its sending account, which other tenants may share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from mailer.domain.statistics import RETENTION, Counts, Period, account_series, 
 from mailer.ports import ProvidersTable, StatisticsTable
 
 DEFAULT_RANGE: Mapping[Period, timedelta] = {"hour": timedelta(hours=24), "day": timedelta(days=30)}
-"""How much is shown where a caller does not say from when on."""
+"""The range shown if the caller gives no `from`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountStatistics:
-    """What all tenants together sent from one account."""
+    """Counts of all tenants that send from one account."""
 
     account: str
     region: str
@@ -28,7 +28,7 @@ class Statistics:
 
     buckets: Mapping[datetime, Counts]
     account: AccountStatistics | None
-    """None where the tenant has no provider, or its account is not known."""
+    """None if the tenant has no provider, or its account is not known."""
 
 
 def show_statistics(
@@ -41,7 +41,7 @@ def show_statistics(
     until: datetime | None = None,
     period: Period = "hour",
 ) -> Statistics:
-    """Return what became of a tenant's mail, by hours or days of UTC: from the period that `since` is in to the one before `until`.
+    """Return a tenant's counts by hours or days of UTC, from the period of `since` to the one before `until`.
 
     Raises:
         RequestError: `from` is not before `to`, or one of them is longer ago than counts are kept.
@@ -57,8 +57,8 @@ def show_statistics(
     def read(series: str) -> Mapping[datetime, Counts]:
         return by_period(table.read(series, begin, end), begin, end, period)
 
-    beside = AccountStatistics(*account, read(account_series(*account))) if account else None
-    return Statistics(read(tenant_id), beside)
+    of_account = AccountStatistics(*account, read(account_series(*account))) if account else None
+    return Statistics(read(tenant_id), of_account)
 
 
 def _must_be_kept(begin: datetime, since: datetime | None, until: datetime, now: datetime) -> None:

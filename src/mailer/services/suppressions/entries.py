@@ -1,4 +1,4 @@
-"""Change entries of the suppressions table: read, decide, and write over what was read; the tenant's mark comes before the first one."""
+"""Change entries of the suppressions table by optimistic locking; the tenant's row is marked before its first entry is written."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -8,7 +8,7 @@ from mailer.domain.suppressions import Entry
 from mailer.ports import Listed, SuppressionMarks, SuppressionsReader, SuppressionsTable
 
 _TRIES = 10
-"""Tries of an entry that others keep changing."""
+"""Tries of an entry that other writers keep changing."""
 
 
 class EntryDependencies(Protocol):
@@ -26,7 +26,7 @@ class EntryDependencies(Protocol):
 
 
 def read_entries(addresses: Iterable[Listed], table: SuppressionsReader) -> Mapping[Listed, Entry]:
-    """Return the entry of each address, an empty one where there is none.
+    """Return the entry of each address, an empty one if there is none.
 
     Raises:
         DependencyError: DynamoDB did not answer, or an entry cannot be read.
@@ -43,13 +43,13 @@ def read_entries(addresses: Iterable[Listed], table: SuppressionsReader) -> Mapp
 
 
 def change_entry(entry: Entry, deps: EntryDependencies, decide: Callable[[Entry], Entry]) -> Entry:
-    """Write what is decided of an entry as it was read, or of one that was written meanwhile; return what stands then.
+    """Write what `decide` makes of an entry, or of its newer revision if another writer was first; return the entry as it is then.
 
-    A crash between the mark and the entry leaves a tenant whose suppressions are looked for in vain.
+    A crash between the mark and the entry leaves a marked tenant without suppressions: only its look-ups are superfluous.
 
     Raises:
-        RequestError: what `decide` raises; provider_not_configured where the tenant has no row that could be marked.
-        DependencyError: DynamoDB did not answer, or others keep changing the entry; the write may have happened.
+        RequestError: what `decide` raises; provider_not_configured: the tenant has no row to mark.
+        DependencyError: DynamoDB did not answer, or other writers keep changing the entry; the write may have happened.
     """
     for _ in range(_TRIES):
         decided = decide(entry)
@@ -64,10 +64,10 @@ def change_entry(entry: Entry, deps: EntryDependencies, decide: Callable[[Entry]
 
 
 def mark(tenant_id: str, marks: SuppressionMarks) -> None:
-    """Make sending look into a tenant's suppressions from its next batch on.
+    """Make sending look up a tenant's suppressions from its next batch on.
 
     Raises:
-        RequestError: provider_not_configured: there is no row, and a row that is made later would not know.
+        RequestError: provider_not_configured: there is no row, and one created later would lack the mark.
         DependencyError: DynamoDB did not answer.
     """
     if not marks.mark_suppressions(tenant_id):

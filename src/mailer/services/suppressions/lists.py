@@ -1,4 +1,4 @@
-"""Show a tenant's suppressions, add to them on a caller's word, and lift them, at SES too where the tenant lets us."""
+"""Show a tenant's suppressions, add manual ones, and lift them, at SES too if the tenant grants the right."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from mailer.ports import Cleared, Clock, ProviderFactory, ProviderStore, Suppres
 from mailer.services.suppressions.entries import change_entry, mark, read_entries
 
 ASK_BY = timedelta(seconds=10)
-"""How long getting the tenant's credentials may take; after it SES is not asked, for API Gateway waits 29 s for all of a call."""
+"""How long getting the tenant's credentials may take; later SES is not called, because API Gateway's timeout for the whole call is 29 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +26,15 @@ class SuppressionDependencies:
     provider_factory: ProviderFactory
     clock: Clock
     workers: Executor
-    """Writes the entries of a batch side by side."""
+    """Writes the entries of a batch in parallel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What a caller says of an address: it is not to be mailed."""
+    """A caller's request to suppress an address."""
 
     email: str
-    """As it is listed."""
+    """As `suppression_key` normalizes it."""
     why: str
     expires_at: datetime | None = None
     by: str | None = None
@@ -43,7 +43,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """An address, as it is listed, and why it is not mailed."""
+    """A suppressed address, normalized, and its suppression."""
 
     email: str
     suppression: Suppression
@@ -51,17 +51,17 @@ class Suppressed:
 
 @dataclass(frozen=True, slots=True)
 class SesList:
-    """What is known of the suppression list that the tenant's own account has at SES."""
+    """The state of an address on the suppression list of the tenant's own account at SES."""
 
     may_hold: bool
-    """Whether it may still hold the address: SES would accept mail to it and not send it."""
+    """Whether the address may still be on it: SES would accept mail to it and not send it."""
     command: str | None
-    """What takes it off that list."""
+    """The AWS CLI command that removes it from that list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """A suppression that was lifted, and what may stand at SES."""
+    """A suppression that was lifted, and the state of SES's list."""
 
     suppression: Suppression
     ses_list: SesList
@@ -77,10 +77,10 @@ Refusal = RequestError | DependencyError
 def list_suppressions(
     tenant_id: str, deps: SuppressionDependencies, *, reason: Reason | None, limit: int, cursor: str | None
 ) -> SuppressionPage:
-    """Return a page of what is suppressed now, newest first; it may have fewer entries than `limit` though more follow.
+    """Return a page of current suppressions, newest first; it may have fewer entries than `limit` even if more follow.
 
     Raises:
-        RequestError: not_found, for a cursor that is none of this list's.
+        RequestError: not_found: the cursor is not of this list.
     """
     try:
         page = deps.suppressions.list(tenant_id, reason=reason, limit=limit, cursor=cursor)
@@ -91,7 +91,7 @@ def list_suppressions(
 
 
 def _fits(suppression: Suppression | None, reason: Reason | None) -> bool:
-    """Whether what the table has by now still belongs to the list that the index gave."""
+    """Whether the table's entry still belongs to the list that was read from the index."""
     return suppression is not None and reason in (None, suppression.reason)
 
 
@@ -99,7 +99,7 @@ def get_suppression(tenant_id: str, email: str, deps: SuppressionDependencies) -
     """Return why an address is suppressed.
 
     Raises:
-        RequestError: not_found: it is not.
+        RequestError: not_found: it is not suppressed.
     """
     return _in_force(_read(tenant_id, email, deps), deps)
 
@@ -120,11 +120,11 @@ def _in_force(entry: Entry, deps: SuppressionDependencies) -> Suppression:
 
 
 def suppress(tenant_id: str, word: Word, deps: SuppressionDependencies) -> Suppression:
-    """Suppress an address on a caller's word; return what stands then, which is what SES told where that is stronger.
+    """Suppress an address manually; return the suppression in force, which is SES's if that is stronger.
 
     Raises:
         RequestError: `expiresAt` has passed; provider_not_configured.
-        DependencyError: it is not certain to be written.
+        DependencyError: it may not be written.
     """
     return _suppress(_read(tenant_id, word.email, deps), word, deps)
 
@@ -139,13 +139,13 @@ def _suppress(entry: Entry, word: Word, deps: SuppressionDependencies) -> Suppre
 
 
 def suppress_batch(tenant_id: str, words: Sequence[Word | RequestError], deps: SuppressionDependencies) -> Sequence[Suppressed | Refusal]:
-    """Suppress many addresses, each by itself; the answers stand in the order of the words.
+    """Suppress many addresses, each independently; return the answers in the order of `words`.
 
-    A word that could not be read stands as its refusal, which becomes its answer.
+    An element of `words` that could not be parsed is a RequestError, which is its answer.
 
     Raises:
         RequestError: provider_not_configured.
-        DependencyError: nothing could be read or marked.
+        DependencyError: the entries could not be read, or the tenant not marked.
     """
     last: Mapping[str, int] = {word.email: number for number, word in enumerate(words) if isinstance(word, Word)}
     if not last:
@@ -158,14 +158,14 @@ def suppress_batch(tenant_id: str, words: Sequence[Word | RequestError], deps: S
         if isinstance(word, RequestError):
             return word
         if last[word.email] != number:
-            return RequestError([Problem("email", "stands in this batch again, further down, and that one counts")])
+            return RequestError([Problem("email", "occurs again later in this batch; the last one counts")])
         return _safely(entries[tenant_id, word.email], word, deps)
 
     return list(deps.workers.map(answer, range(len(words))))
 
 
 def _safely(entry: Entry, word: Word, deps: SuppressionDependencies) -> Suppressed | Refusal:
-    """Make an address's error its own answer: its neighbours go on."""
+    """Suppress one address of a batch; its error becomes its answer and does not affect the others."""
     try:
         return Suppressed(word.email, _suppress(entry, word, deps))
     except (RequestError, DependencyError) as refusal:
@@ -176,13 +176,13 @@ def _safely(entry: Entry, word: Word, deps: SuppressionDependencies) -> Suppress
 
 
 def lift_suppression(tenant_id: str, email: str, deps: SuppressionDependencies, *, by: str | None, why: str | None) -> Lifted:
-    """Let an address be mailed again, and tell what may stand in the way at SES.
+    """Lift the suppression of an address; return it and the state of SES's list.
 
-    SES comes first: after a crash in between, the call is made again, and tells it again.
+    SES is called first: after a crash in between, a retry finds the suppression still there and calls SES again.
 
     Raises:
-        RequestError: not_found: it is not suppressed; suppressed_again: something suppressed it meanwhile, which stands.
-        DependencyError: it is not certain to be lifted.
+        RequestError: not_found: it is not suppressed; suppressed_again: it was suppressed again meanwhile, and stays so.
+        DependencyError: it may not be lifted.
     """
     entry = _read(tenant_id, email, deps)
     suppression = _in_force(entry, deps)
@@ -194,31 +194,31 @@ def lift_suppression(tenant_id: str, email: str, deps: SuppressionDependencies, 
 
 
 def _times(entry: Entry) -> Sequence[datetime]:
-    """Return when what is lifted began: another clock may be ahead of ours."""
+    """Return the times of the suppressions to lift: another clock may be ahead of ours."""
     return [one.at for one in (entry.suppression, entry.told) if one is not None]
 
 
 def _clear_at_ses(entry: Entry, deps: SuppressionDependencies) -> SesList:
-    """Take an address off the account's own list, where its policy lets us, in every spelling that it may stand there in."""
+    """Remove an address from the account's own list, if its policy allows that, in every spelling that may be on it."""
     row = deps.providers.get(entry.tenant_id)
     config = (row.active or row.candidate) if row else None
-    # SES puts on its list what bounced for good or complained, spelled as the mail had it.
-    told = [one.spelling for one in (entry.suppression, entry.told) if one and one.spelling and one.reason in _LISTED_BY_SES]
-    spellings = list(dict.fromkeys([*told, entry.email]))
-    if config is not None and _is_cleared(spellings, entry.tenant_id, config, deps, knows_all=bool(told)):
+    # SES lists hard bounces and complaints in the spelling of the mail.
+    in_mail = [one.spelling for one in (entry.suppression, entry.told) if one and one.spelling and one.reason in _LISTED_BY_SES]
+    spellings = list(dict.fromkeys([*in_mail, entry.email]))
+    if config is not None and _is_cleared(spellings, entry.tenant_id, config, deps, knows_all=bool(in_mail)):
         return SesList(may_hold=False, command=None)
     region = f" --region {config.region}" if config and config.region else ""
-    # One word, so that an address that begins with a hyphen is no option.
+    # One shell word, so that an address that begins with a hyphen is not parsed as an option.
     address = shlex.quote(f"--email-address={spellings[0]}")
     return SesList(may_hold=True, command=f"aws sesv2 delete-suppressed-destination {address}{region}")
 
 
 _LISTED_BY_SES = (Reason.HARD_BOUNCE, Reason.COMPLAINT)
-"""What SES told of an address when it put it on its list; `ses_list` says that it was there, in whatever spelling."""
+"""Reasons whose report has the spelling on SES's list; with `ses_list` the listed spelling is not known."""
 
 
 def _is_cleared(spellings: Sequence[str], tenant_id: str, config: StoredConfig, deps: SuppressionDependencies, *, knows_all: bool) -> bool:
-    """Tell whether it is certain that the list does not hold an address; where no spelling was found, only if `knows_all` of them."""
+    """Return whether the address is certainly not on the list; if no spelling was found there, only if `knows_all` spellings."""
     started = deps.clock.now()
     try:
         provider = deps.provider_factory.create(tenant_id, config)

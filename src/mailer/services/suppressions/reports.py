@@ -1,4 +1,4 @@
-"""Suppress what SES's events call for, before the event is acknowledged: an event that was acknowledged has left its mark."""
+"""Apply SES's events to the suppressions, before the event is acknowledged."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from mailer.services.suppressions.entries import change_entry, read_entries
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportDependencies:
-    """What taking reports depends on."""
+    """What applying reports depends on."""
 
     suppressions: SuppressionsTable
     marks: SuppressionMarks
@@ -29,14 +29,14 @@ _KINDS: Mapping[EventKind, _Kind] = {
     EventKind.BOUNCE: "bounce",
     EventKind.COMPLAINT: "complaint",
 }
-"""The events that say something about an address."""
+"""The events that affect suppressions."""
 
 
 def take_event(event: SesEvent, mail: MailRef, deps: ReportDependencies) -> None:
-    """Suppress what an event calls for that is about a mail of ours; may be done again.
+    """Apply an event about mail of ours to its recipients' suppressions; idempotent.
 
     Raises:
-        DependencyError: DynamoDB did not do its part; the event must come again.
+        DependencyError: DynamoDB failed; the event must be redelivered.
     """
     kind = _KINDS.get(event.kind)
     if kind is not None:
@@ -44,20 +44,20 @@ def take_event(event: SesEvent, mail: MailRef, deps: ReportDependencies) -> None
 
 
 def _reports(event: SesEvent, kind: _Kind, request_id: str) -> Iterator[tuple[str, Report]]:
-    at_domain = Counter(_domain(told.email) for told in event.recipients)
-    for told in event.recipients:
+    at_domain = Counter(_domain(recipient.email) for recipient in event.recipients)
+    for recipient in event.recipients:
         yield (
-            told.email,
+            recipient.email,
             Report(
                 kind=kind,
                 at=event.at,
                 request_id=request_id,
-                spelling=told.email,
+                spelling=recipient.email,
                 type=event.type,
                 subtype=event.subtype,
-                status=told.fact.smtp_status,
+                status=recipient.fact.smtp_status,
                 has_dsn=event.has_dsn,
-                is_one_of_several=at_domain[_domain(told.email)] > 1,
+                is_one_of_several=at_domain[_domain(recipient.email)] > 1,
             ),
         )
 
@@ -67,12 +67,12 @@ def _domain(email: str) -> str:
 
 
 def take_reports(tenant_id: str, reports: Iterable[tuple[str, Report]], deps: ReportDependencies) -> None:
-    """Write down what follows from what one event tells of its recipients, each given with its address; may be done again.
+    """Apply the reports of one event, each given with its address; idempotent.
 
-    An address that no mail could go to is passed over, and so is a tenant whose row is gone: nothing is sent for it.
+    An invalid address is skipped, and so is a tenant without a row, for which nothing is sent.
 
     Raises:
-        DependencyError: DynamoDB did not do its part; the event must come again.
+        DependencyError: DynamoDB failed; the event must be redelivered.
     """
     by_address = _by_address(tenant_id, reports)
     for listed, entry in read_entries(by_address, deps.suppressions).items():
