@@ -1,4 +1,4 @@
-"""Large mails: what they take of their account's bandwidth, how long they may take, and that small ones do not wait for them."""
+"""Large mails: their share of the account's bandwidth, their time limit, and that small mails do not wait for them."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ from support.fakes.ports import NOON, a_config, a_provider
 from support.fakes.sending import QUOTA, REJECTED, SEND_TIMEOUT, THROTTLED, Bench, a_queue_message
 
 ACCOUNT = "123456789012/eu-west-1"
-LINE = f"{ACCOUNT}/bandwidth"
+BANDWIDTH_KEY = f"{ACCOUNT}/bandwidth"
 SECOND = timedelta(seconds=1)
 FILE = MAX_UPLOAD - 10_000  # bytes of a file that makes a mail of nearly the largest size
 
@@ -43,29 +43,29 @@ def with_file(request_id: str, name: str = "large", **attributes: Any) -> QueueM
     return replace(a_queue_message(request_id, message=message), **attributes)
 
 
-def asked_for_bandwidth(bench: Bench) -> list[tuple[RateSource, list[int], list[float | None]]]:
-    return [(source, weights, carried) for account, source, weights, carried in bench.pacer.requests if account == LINE]
+def bandwidth_requests(bench: Bench) -> list[tuple[RateSource, list[int], list[float | None]]]:
+    return [(source, weights, carried) for account, source, weights, carried in bench.pacer.requests if account == BANDWIDTH_KEY]
 
 
-# -- slots ---------------------------------------------------------------------------------------------------------------
+# -- slots -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_large_mail_takes_a_slot_of_its_account_s_bandwidth_too(bench: Bench) -> None:
-    """Weighed by its megabytes, at what SES takes of every account."""
+def test_a_large_mail_also_takes_a_bandwidth_slot(bench: Bench) -> None:
+    """The slot's weight is the mail's megabytes; the rate is SES's bandwidth per account."""
     bench.receive(with_file("r1"))
     [mail] = bench.provider.mails
-    assert asked_for_bandwidth(bench) == [(RateSource(configured=BANDWIDTH), [megabytes(len(mail.mime))], [None])]
+    assert bandwidth_requests(bench) == [(RateSource(configured=BANDWIDTH), [megabytes(len(mail.mime))], [None])]
     assert [weights for account, _, weights, _ in bench.pacer.requests if account == ACCOUNT] == [[1]]
 
 
-def test_a_small_mail_takes_none(bench: Bench) -> None:
-    """With an upload or without."""
+def test_a_small_mail_takes_no_bandwidth_slot(bench: Bench) -> None:
+    """It takes none with or without an upload."""
     bench.receive(with_file("r1", "small"), a_queue_message("r2"))
     assert len(bench.provider.mails) == 2
-    assert asked_for_bandwidth(bench) == []
+    assert bandwidth_requests(bench) == []
 
 
-def test_what_is_not_paced_takes_none(bench: Bench) -> None:
+def test_an_smtp_mail_takes_no_bandwidth_slot(bench: Bench) -> None:
     """An SMTP server has no such limit."""
     bench.providers.rows = {"acme": a_provider(active=a_config(provider="smtp", region=""))}
     bench.receive(with_file("r1"))
@@ -73,21 +73,21 @@ def test_what_is_not_paced_takes_none(bench: Bench) -> None:
 
 
 def test_a_near_slot_is_waited_for(bench: Bench) -> None:
-    """Inside the function, and before the account's own slot is looked at again."""
+    """The wait is inside the function, and before the account's own slot is checked again."""
     bench.pacer.plans = [Slot(NOON), Slot(NOON + SECOND)]
     sent_at: list[object] = []
 
-    def answer() -> Outcome:
+    def respond() -> Outcome:
         sent_at.append(bench.clock.now())
         return Sent("m1")
 
-    bench.provider.outcomes.append(answer)
+    bench.provider.outcomes.append(respond)
     bench.receive(with_file("r1"))
     assert sent_at == [NOON + SECOND]
 
 
-def test_a_far_slot_travels_with_the_message_and_is_asked_for_again(bench: Bench) -> None:
-    """The account's own slot is given up: it would be long over by then."""
+def test_a_far_slot_is_carried_by_the_message_and_requested_again(bench: Bench) -> None:
+    """The account's own slot is dropped: it would be long past by then."""
     bench.pacer.plans = [Slot(NOON), RetryAt(NOON + 8 * SECOND, 320.5)]
     bench.receive(with_file("r1"))
     assert bench.provider.mails == []
@@ -96,11 +96,11 @@ def test_a_far_slot_travels_with_the_message_and_is_asked_for_again(bench: Bench
     assert (queue_message.upload_slot, queue_message.slot, delay) == (320.5, None, 8 * SECOND)
     bench.clock.advance(delay)
     bench.receive(queue_message)
-    assert [carried for _, _, carried in asked_for_bandwidth(bench)] == [[None], [320.5]]
+    assert [carried for _, _, carried in bandwidth_requests(bench)] == [[None], [320.5]]
     assert bench.record().status is Status.SENT
 
 
-def test_a_used_slot_travels_no_further(bench: Bench) -> None:
+def test_a_used_slot_is_not_carried_on(bench: Bench) -> None:
     """A retry takes another one."""
     bench.provider.outcomes.append(THROTTLED)
     bench.receive(with_file("r1", upload_slot=320.5))
@@ -108,23 +108,23 @@ def test_a_used_slot_travels_no_further(bench: Bench) -> None:
 
 
 def test_a_pacing_table_that_does_not_answer_defers(bench: Bench) -> None:
-    """Nothing large is sent that nobody paces; small mail goes on."""
-    bench.pacer.failing.add(LINE)
+    """Large mail is not sent unpaced; small mail is sent."""
+    bench.pacer.failing.add(BANDWIDTH_KEY)
     bench.receive(with_file("r1"), a_queue_message("r2"))
     assert (bench.record("r1").status, bench.record("r2").status) == (Status.DEFERRED, Status.SENT)
     assert len(bench.provider.mails) == 1
 
 
-def test_large_mails_go_at_the_bandwidth_and_small_ones_before_them(bench: Bench) -> None:
-    """Forty megabytes a second: one of the largest each second, whoever sends them; small mail of the account waits for none of them."""
+def test_large_mails_are_sent_at_the_bandwidth_and_after_small_ones(bench: Bench) -> None:
+    """At forty megabytes a second one of the largest mails is sent each second; the account's small mail does not wait."""
     bench.deps = replace(bench.deps, pacer=Pacing(FakePacingTable(), functions=1))
     sent_at: list[float] = []
 
-    def answer() -> Outcome:
+    def respond() -> Outcome:
         sent_at.append((bench.clock.now() - NOON).total_seconds())
         return Sent("m1")
 
-    bench.provider.outcomes = [answer] * 7
+    bench.provider.outcomes = [respond] * 7
     bench.receive(with_file("l1"), with_file("l2"), with_file("l3"), *(a_queue_message(f"s{n}") for n in range(4)))
     assert [len(mail.mime) > SMALL_BYTES for mail in bench.provider.mails] == [False] * 4 + [True] * 3
     assert max(sent_at[:4]) < 1
@@ -135,65 +135,63 @@ def test_large_mails_go_at_the_bandwidth_and_small_ones_before_them(bench: Bench
 @pytest.mark.parametrize(
     ("name", "outcome", "paced"),
     [
-        ("large", THROTTLED, [("throttled", LINE)]),
+        ("large", THROTTLED, [("throttled", BANDWIDTH_KEY)]),
         ("small", THROTTLED, [("throttled", ACCOUNT)]),
         ("large", QUOTA, [("quota exhausted", ACCOUNT)]),
         ("large", REJECTED, []),
     ],
 )
-def test_a_large_mail_that_is_throttled_slows_large_mails_alone(
-    bench: Bench, name: str, outcome: NotSent, paced: list[tuple[str, str]]
-) -> None:
-    """The quota of 24 hours is of all mail."""
+def test_a_throttled_large_mail_slows_only_large_mails(bench: Bench, name: str, outcome: NotSent, paced: list[tuple[str, str]]) -> None:
+    """The quota of 24 hours counts all mail."""
     bench.provider.outcomes.append(outcome)
     bench.receive(with_file("r1", name))
     assert bench.pacer.paced == paced
 
 
-def test_the_bandwidth_of_an_account_has_a_line_of_its_own() -> None:
-    """Beside the account's, and no account's own."""
-    assert bandwidth_key(ACCOUNT) == LINE
+def test_the_bandwidth_of_an_account_has_its_own_key() -> None:
+    """The key differs from the account's and from every other account's."""
+    assert bandwidth_key(ACCOUNT) == BANDWIDTH_KEY
 
 
-# -- time ----------------------------------------------------------------------------------------------------------------
+# -- time --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_attempt_with_a_large_mail_has_as_much_longer_as_it_may_take_to_write(bench: Bench) -> None:
-    """Its worker is given up later, by just that."""
+def test_a_large_mail_s_deadline_includes_its_upload_time(bench: Bench) -> None:
+    """Its worker counts as dead later by exactly that time."""
     bench.provider.outcomes.append(lambda: Sent("m1"))
     deadlines: list[object] = []
 
-    def answer() -> Outcome:
+    def respond() -> Outcome:
         deadlines.append(bench.record().deadline)
         return Sent("m1")
 
-    bench.provider.outcomes = [answer]
+    bench.provider.outcomes = [respond]
     bench.receive(with_file("r1"))
     [mail] = bench.provider.mails
     assert upload_time(len(mail.mime)) > 12 * SECOND
     assert deadlines == [NOON + CALL_SPAN + upload_time(len(mail.mime))]
 
 
-def test_a_large_mail_is_not_begun_with_less_time_left_than_it_may_take(bench: Bench) -> None:
-    """The function would end in the middle of it; a small one still goes."""
+def test_a_large_mail_is_not_started_without_enough_time(bench: Bench) -> None:
+    """The function would time out during the call; a small mail is still sent."""
     bench.receive(with_file("r1"), a_queue_message("r2"), time_left=CALL_SPAN + 5 * SECOND)
     assert (bench.record("r1").status, bench.record("r2").status) == (Status.DEFERRED, Status.SENT)
 
 
-def test_the_largest_mail_finds_the_time_that_it_may_take() -> None:
-    """In a new invocation, and where it is tried by itself, with a third of the function's time to spare for all that comes before."""
+def test_the_function_has_time_for_the_largest_mail() -> None:
+    """Both in a new invocation and as a suspect that is tried alone, with 20 seconds for the steps before the call."""
     longest = CALL_SPAN + upload_time(LARGE_BYTES)
     assert longest <= TRIAL_SPAN
     assert longest + 20 * SECOND <= SEND_TIMEOUT
 
 
 @pytest.mark.parametrize(("size", "seconds"), [(0, 0), (UPLOAD_SPEED - 1, 0), (UPLOAD_SPEED, 1), (SMALL_BYTES, 3), (LARGE_BYTES, 13)])
-def test_time_to_write_goes_by_the_size(size: int, seconds: int) -> None:
-    """In whole seconds, none of them for the mails that are nearly all."""
+def test_upload_time_depends_on_the_size(size: int, seconds: int) -> None:
+    """It is in whole seconds, and 0 for most mails."""
     assert upload_time(size) == seconds * SECOND
 
 
 @pytest.mark.parametrize(("size", "used"), [(10_485_761, 11), (20_000_000, 20), (20_000_001, 21), (LARGE_BYTES, 42)])
 def test_bandwidth_is_counted_in_whole_megabytes(size: int, used: int) -> None:
-    """Rounded up."""
+    """Megabytes are rounded up."""
     assert megabytes(size) == used

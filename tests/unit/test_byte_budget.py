@@ -1,4 +1,4 @@
-"""The byte budget: the bytes in memory are limited, every thread gets its share in time, and all are returned."""
+"""The byte budget: the bytes in memory are limited, no thread is starved, and all bytes are released."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +21,12 @@ from mailer.settings import Settings
 from support.fakes.ports import FakeAttachments
 from support.fakes.sending import BUDGET, NOON, Bench, a_body, a_queue_message
 
-PATIENCE = 10  # seconds, for what comes at once
+TIMEOUT = 10  # seconds, for events that come at once
 SIZE = 10
 
 
-class Telling(Condition):
-    """A condition that tells of each thread that begins to wait."""
+class SignallingCondition(Condition):
+    """A condition that signals each thread that begins to wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,32 +38,32 @@ class Telling(Condition):
 
 
 class Threads:
-    """Threads that hold a budget until they are told to leave; `entered` is the order in which they got it."""
+    """Threads that hold bytes until they are released; `entered` is the order in which they got them."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.budget = ByteBudget(SIZE)
-        self.condition = self.budget._changed = Telling()
+        self.condition = self.budget._changed = SignallingCondition()
         self.entered: list[str] = []
         self._pool = pool
 
     def enter(self, name: str, weight: int, *, waits: bool = False) -> Callable[[], None]:
-        """Start a thread; return how to make it leave once it holds its bytes, or has begun to wait for them."""
+        """Start a thread; once it holds its bytes, or waits for them, return a function that ends it."""
         inside, leave = Event(), Event()
         done = self._pool.submit(self._stay, name, weight, inside, leave)
-        assert self.condition.waits.acquire(timeout=PATIENCE) if waits else inside.wait(PATIENCE)
+        assert self.condition.waits.acquire(timeout=TIMEOUT) if waits else inside.wait(TIMEOUT)
 
-        def go() -> None:
-            assert inside.wait(PATIENCE)
+        def finish() -> None:
+            assert inside.wait(TIMEOUT)
             leave.set()
-            done.result(PATIENCE)
+            done.result(TIMEOUT)
 
-        return go
+        return finish
 
     def _stay(self, name: str, weight: int, inside: Event, leave: Event) -> None:
         with self.budget.hold(weight):
             self.entered.append(name)
             inside.set()
-            assert leave.wait(PATIENCE)
+            assert leave.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -72,16 +72,16 @@ def threads() -> Iterator[Threads]:
         yield Threads(pool)
 
 
-def test_what_fits_is_held_side_by_side(threads: Threads) -> None:
-    """Nobody waits while there is enough."""
+def test_bytes_that_fit_are_held_concurrently(threads: Threads) -> None:
+    """No thread waits while enough bytes are left."""
     leave = [threads.enter("a", 5), threads.enter("b", 5)]
     assert threads.entered == ["a", "b"]
-    for go in leave:
-        go()
+    for finish in leave:
+        finish()
 
 
-def test_what_does_not_fit_waits(threads: Threads) -> None:
-    """It continues when enough was released."""
+def test_a_thread_waits_for_bytes_that_do_not_fit(threads: Threads) -> None:
+    """It continues when enough bytes are released."""
     a = threads.enter("a", 6)
     b = threads.enter("b", 5, waits=True)
     assert threads.entered == ["a"]
@@ -90,8 +90,8 @@ def test_what_does_not_fit_waits(threads: Threads) -> None:
     assert threads.entered == ["a", "b"]
 
 
-def test_a_large_one_is_not_starved_by_small_ones(threads: Threads) -> None:
-    """Who comes later stands behind it, though there would be room for him."""
+def test_a_large_weight_is_not_starved_by_small_ones(threads: Threads) -> None:
+    """A later thread waits behind it, even if its own bytes would fit."""
     a = threads.enter("a", 6)
     large = threads.enter("large", SIZE, waits=True)
     small = threads.enter("small", 1, waits=True)
@@ -102,8 +102,8 @@ def test_a_large_one_is_not_starved_by_small_ones(threads: Threads) -> None:
     assert threads.entered == ["a", "large", "small"]
 
 
-def test_one_that_is_larger_than_the_budget_goes_alone(threads: Threads) -> None:
-    """It takes all there is instead of waiting for ever."""
+def test_a_weight_above_the_budget_takes_all_of_it(threads: Threads) -> None:
+    """It does not wait forever."""
     huge = threads.enter("huge", 100 * SIZE)
     small = threads.enter("small", 1, waits=True)
     assert threads.entered == ["huge"]
@@ -111,8 +111,8 @@ def test_one_that_is_larger_than_the_budget_goes_alone(threads: Threads) -> None
     small()
 
 
-def test_what_turns_out_not_to_be_needed_is_free_at_once(threads: Threads) -> None:
-    """An upload is taken for as large as SES allows until it is loaded."""
+def test_shrinking_releases_bytes_at_once(threads: Threads) -> None:
+    """An upload counts as large as SES allows until it is loaded."""
     with threads.budget.hold(SIZE) as held:
         small = threads.enter("small", 4, waits=True)
         held.shrink(6)
@@ -127,19 +127,19 @@ def fail(holding: AbstractContextManager[object]) -> None:
         raise BrokenPipeError
 
 
-def test_a_failure_gives_back_what_it_held() -> None:
-    """Or the budget would shrink until nothing is sent any more."""
+def test_an_exception_releases_the_bytes() -> None:
+    """Otherwise the budget would shrink until nothing is sent."""
     budget = ByteBudget(SIZE)
     with pytest.raises(BrokenPipeError):
         fail(budget.hold(SIZE))
     assert budget._left == SIZE
 
 
-# ── what sending holds ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── bytes held by sending ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_message_is_held_at_its_size_while_it_is_sent() -> None:
-    """From composing to the record, and not a byte longer."""
+def test_a_message_s_bytes_are_held_while_it_is_sent() -> None:
+    """They are held from composing to the record."""
     left: list[int] = []
     bench = Bench()
 
@@ -159,8 +159,8 @@ def uploads(*keys: str) -> dict[str, Any]:
     return {"to": [{"email": "jo@example.com"}], "subject": "", "attachments": files}
 
 
-class Watched(FakeAttachments):
-    """Notes how much of the budget is held whenever a file is asked for."""
+class MeasuringAttachments(FakeAttachments):
+    """Stores the held bytes at each fetch of a file."""
 
     def __init__(self, budget: ByteBudget, **files: bytes) -> None:
         super().__init__({f"acme/{key}": file for key, file in files.items()})
@@ -172,18 +172,18 @@ class Watched(FakeAttachments):
         return super().fetch(tenant_id, ref, at_most=at_most)
 
 
-def watched(**files: bytes) -> tuple[Bench, Watched]:
-    """A bench with room for a few of the largest messages."""
+def measuring_bench(**files: bytes) -> tuple[Bench, MeasuringAttachments]:
+    """A bench with a budget of four of the largest messages."""
     bench = Bench()
     budget = ByteBudget(4 * MAX_RAW_BYTES)
-    attachments = Watched(budget, **files)
+    attachments = MeasuringAttachments(budget, **files)
     bench.deps = replace(bench.deps, budget=budget, attachments=attachments)
     return bench, attachments
 
 
-def test_an_upload_is_held_as_a_small_mail_until_it_is_loaded() -> None:
-    """Nobody knows its size before, and most are small: as many are loaded at once as small mails are sent."""
-    bench, attachments = watched(a=b"x", b=b"y")
+def test_an_upload_counts_as_a_small_mail_until_it_is_loaded() -> None:
+    """Its size is not known before, and most uploads are small: as many are loaded concurrently as small mails are sent."""
+    bench, attachments = measuring_bench(a=b"x", b=b"y")
     bench.receive(a_queue_message(message=uploads("a", "b")))
     assert attachments.held == [SMALL_BYTES] * 2
     assert (bench.record().status, bench.deps.budget._left) == (Status.SENT, 4 * MAX_RAW_BYTES)
@@ -192,9 +192,9 @@ def test_an_upload_is_held_as_a_small_mail_until_it_is_loaded() -> None:
 @pytest.mark.parametrize(
     "sizes", [{"a": SMALL_BYTES}, {"a": 4_000_000, "b": 4_000_000}], ids=["a large file", "files that are large together"]
 )
-def test_a_large_mail_is_held_at_the_limit_while_it_is_loaded(sizes: Mapping[str, int]) -> None:
-    """What had been loaded of it by then is given back first: nobody waits for room while holding some."""
-    bench, attachments = watched(**{key: bytes(size) for key, size in sizes.items()})
+def test_a_large_mail_counts_as_the_limit_while_it_is_loaded(sizes: Mapping[str, int]) -> None:
+    """Its held bytes are released first: no thread waits for bytes while it holds some."""
+    bench, attachments = measuring_bench(**{key: bytes(size) for key, size in sizes.items()})
     bench.receive(a_queue_message(message=uploads(*sizes)))
     [mail] = bench.provider.mails
     assert attachments.held == [SMALL_BYTES] * len(sizes) + [MAX_RAW_BYTES] * len(sizes)
@@ -202,9 +202,9 @@ def test_a_large_mail_is_held_at_the_limit_while_it_is_loaded(sizes: Mapping[str
     assert bench.deps.budget._left == 4 * MAX_RAW_BYTES
 
 
-def test_small_mails_of_a_batch_go_before_large_ones() -> None:
-    """None of them waits for the memory that a large mail takes, wherever it stands in the batch."""
-    bench, _ = watched(large=bytes(SMALL_BYTES), small=b"x")
+def test_small_mails_of_a_batch_are_sent_before_large_ones() -> None:
+    """None of them waits for the memory of a large mail, in any order of the batch."""
+    bench, _ = measuring_bench(large=bytes(SMALL_BYTES), small=b"x")
     queued = [
         a_queue_message("large", message=uploads("large")),
         a_queue_message("plain"),
@@ -216,9 +216,9 @@ def test_small_mails_of_a_batch_go_before_large_ones() -> None:
 
 
 def test_uploads_that_never_fit_are_refused_with_both_numbers() -> None:
-    """Before a third is loaded; no memory stays taken."""
+    """They are rejected before a third file is loaded, and all bytes are released."""
     half = MAX_UPLOAD // 2 + 1000
-    bench, attachments = watched(a=bytes(half), b=bytes(half), c=b"x")
+    bench, attachments = measuring_bench(a=bytes(half), b=bytes(half), c=b"x")
     bench.receive(a_queue_message(message=uploads("a", "b", "c")))
     error = bench.record().error
     assert error is not None
@@ -232,30 +232,30 @@ def test_uploads_that_never_fit_are_refused_with_both_numbers() -> None:
     [{"text": "😀" * 3000}, {"html": "😀<br>" * 3000}, {"text": "=" * 3000}, {"html": "<p>" * 20, "text": "\x01" * 999}],
     ids=["emoji", "emoji in HTML alone", "escapes", "control characters"],
 )
-def test_nothing_is_larger_than_it_was_taken_for(content: dict[str, str]) -> None:
-    """What a message may come to is an upper bound."""
+def test_no_mail_is_larger_than_its_estimate(content: dict[str, str]) -> None:
+    """`most_bytes` is an upper bound."""
     message = parse_request(a_body(message={"to": [{"email": "jo@example.com"}], "subject": "", **content})).message
     assert message.most_bytes >= len(compose(message, Sender("a@acme.example", "A"), date=NOON).mime)
 
 
-# ── the setting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the setting ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def of(**environment: str) -> Settings:
+def settings_of(**environment: str) -> Settings:
     return Settings.from_environment(environment)
 
 
-def test_the_templates_function_sends_the_largest_small_mails_on_all_its_threads() -> None:
-    """The budget binds only large mails, of which it takes some beside each other, unless somebody makes the function smaller."""
-    settings = of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1769")
+def test_the_default_memory_allows_small_mails_on_all_threads() -> None:
+    """At the template's memory size the budget limits only large mails, to eight at once."""
+    settings = settings_of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1769")
     assert settings.send_bytes >= settings.send_threads * SMALL_BYTES
     assert settings.send_bytes // LARGE_BYTES == 8
 
 
 @pytest.mark.parametrize("memory", [128, 512, 1024, 1769, 3008, 10_240])
 def test_mails_and_caches_fit_into_the_functions_memory(memory: int) -> None:
-    """Four times the mails, the caches, and what the interpreter and a batch's bodies take; a function too small for one mail apart."""
-    settings, mib = of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory)), 1024 * 1024
+    """Four times the mails, the caches, the interpreter and a batch's bodies fit, except in a function too small for one mail."""
+    settings, mib = settings_of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory)), 1024 * 1024
     sizes = settings.cache_sizes
     cached = PROVIDER_BYTES + sizes.configs + sizes.sessions
     assert max(memory, 400) * mib >= 4 * settings.send_bytes + cached + 240 * mib
@@ -263,7 +263,7 @@ def test_mails_and_caches_fit_into_the_functions_memory(memory: int) -> None:
 
 
 @pytest.mark.parametrize(("memory", "small", "large"), [("1024", 17, 4), ("512", 4, 1), ("128", 1, 0)])
-def test_a_smaller_function_sends_fewer_at_once(memory: str, small: int, large: int) -> None:
-    """One always passes; below 512 MB a large one takes more than there is."""
-    room = of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=memory).send_bytes
+def test_a_smaller_function_sends_fewer_mails_at_once(memory: str, small: int, large: int) -> None:
+    """One small mail always fits; below 512 MB a large one takes the whole budget."""
+    room = settings_of(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=memory).send_bytes
     assert (room // SMALL_BYTES, room // LARGE_BYTES) == (small, large)

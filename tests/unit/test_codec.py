@@ -1,4 +1,4 @@
-"""Attribute values are written as DynamoDB has them, and read back as what they were."""
+"""Attribute values are written in DynamoDB's format and read back unchanged."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,13 +27,13 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_values_are_written_as_the_sdk_writes_them(value: Any) -> None:
-    """boto3's serializer is another writer of the same format; of a set it leaves the order open."""
-    theirs = TypeSerializer().serialize(set(value) if isinstance(value, frozenset) else value)
-    assert codec.encode(value) == ({"SS": sorted(theirs["SS"])} if "SS" in theirs else theirs)
+    """The result equals that of boto3's serializer, except for the order of a set."""
+    boto3_value = TypeSerializer().serialize(set(value) if isinstance(value, frozenset) else value)
+    assert codec.encode(value) == ({"SS": sorted(boto3_value["SS"])} if "SS" in boto3_value else boto3_value)
 
 
 def test_an_enum_is_written_as_its_value() -> None:
-    """An UpdateItem goes out as JSON of just what stands in it."""
+    """An UpdateItem is sent as JSON of exactly this value."""
     written = codec.encode(Status.SENT)
     assert written == {"S": "sent"}
     assert type(written["S"]) is str
@@ -50,26 +50,26 @@ def test_an_enum_is_written_as_its_value() -> None:
         (b"x", codec.octets),
     ],
 )
-def test_what_is_written_is_read(value: Any, read: Callable[[Any], Any]) -> None:
-    """Of each type that a table has."""
+def test_written_values_are_read_back(value: Any, read: Callable[[Any], Any]) -> None:
+    """Each type of the tables is tested."""
     assert read(codec.encode(value)) == value
 
 
 def test_times_are_kept_to_the_millisecond() -> None:
-    """Cut, not rounded: a time never moves into the future."""
+    """They are truncated, not rounded: a time never moves into the future."""
     assert codec.encode(MOMENT) == {"N": "1795507200123"}
     assert codec.moment(codec.encode(MOMENT)) == MOMENT.replace(microsecond=123_000)
 
 
-def test_what_is_not_set_is_left_out() -> None:
-    """DynamoDB takes no empty set, and a sparse index no null; false, zero and empty text are values."""
+def test_unset_values_are_left_out() -> None:
+    """DynamoDB accepts no empty set, and a sparse index no null; false, zero and empty text are values."""
     fields = {"none": None, "no set": frozenset(), "false": False, "zero": 0, "text": "", "list": ()}
     assert codec.encode_all(fields) == {"false": {"BOOL": False}, "zero": {"N": "0"}, "text": {"S": ""}, "list": {"L": []}}
 
 
 @pytest.mark.parametrize("error", [ErrorInfo("throttled", "slow down", "wait"), ErrorInfo("throttled", "")])
-def test_an_error_is_kept(error: ErrorInfo) -> None:
-    """With its remediation, if it has any."""
+def test_an_error_is_stored_with_its_remediation(error: ErrorInfo) -> None:
+    """An error may also have none."""
     assert codec.error(codec.encode(codec.error_fields(error))) == error
 
 
@@ -77,6 +77,6 @@ def test_an_error_is_kept(error: ErrorInfo) -> None:
     "read", [codec.text, codec.texts, codec.integer, codec.number, codec.flag, codec.moment, codec.octets, codec.error]
 )
 def test_another_type_is_unreadable(read: Callable[[Any], Any]) -> None:
-    """Whoever reads it tells the record or row apart as damaged."""
+    """Readers mark the record or row as damaged."""
     with pytest.raises(UNREADABLE):
         read({"NULL": True})

@@ -1,4 +1,4 @@
-"""What is cached of tenants' configs: encrypted, for exactly the row that was read, and for no longer than KMS answers."""
+"""The cache of tenants' configs: encrypted, for exactly the row that was read, and only while KMS responds."""
 
 import gc
 import os
@@ -43,7 +43,7 @@ class Clock:
 
 
 class Kms:
-    """Opens configs, by their row's ciphertext, and derives keys; counts both."""
+    """Decrypts configs by their ciphertext and derives keys; stores both calls."""
 
     def __init__(self) -> None:
         self.texts: dict[bytes, bytes] = {}
@@ -69,7 +69,7 @@ class Kms:
 
 
 class Table:
-    """Holds the entries of all sandboxes."""
+    """The shared entries of all sandboxes."""
 
     def __init__(self) -> None:
         self.entries: dict[str, SealedEntry] = {}
@@ -88,8 +88,8 @@ class Table:
         self.entries[name] = entry
 
 
-class Stack:
-    """What sandboxes have in common, and a way to start one."""
+class SharedResources:
+    """The resources that sandboxes share, and a method to start one."""
 
     def __init__(self) -> None:
         self.clock, self.kms, self.table = Clock(), Kms(), Table()
@@ -105,7 +105,7 @@ class Stack:
         return ConfigCache(self.kms, keys, self.clock, shared=shared, size=size, report=self.report)
 
     def warm(self, size: int = 1_000_000) -> ConfigCache:
-        """Start a sandbox that has sent for another tenant: its very first config is not cached."""
+        """Start a sandbox that has sent for another tenant: a process does not cache its first config."""
         sandbox = self.sandbox(size)
         sandbox.open("first", self.row(tenants.access_key(), "first"))
         self.kms.decrypted.clear()
@@ -124,12 +124,12 @@ class Stack:
 
 
 @pytest.fixture
-def stack() -> Stack:
-    return Stack()
+def stack() -> SharedResources:
+    return SharedResources()
 
 
-def test_kms_decrypts_a_config_once_while_it_keeps_answering(stack: Stack) -> None:
-    """Hours later the config is still at hand, and KMS was asked for one config every few minutes."""
+def test_a_config_is_decrypted_once_while_kms_responds(stack: SharedResources) -> None:
+    """Hours later all configs are still cached; KMS decrypts one config every few minutes."""
     sandbox, rows = stack.warm(), [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(50)]
     for minute in range(120):
         stack.clock.time = NOON + timedelta(minutes=minute)
@@ -138,8 +138,8 @@ def test_kms_decrypts_a_config_once_while_it_keeps_answering(stack: Stack) -> No
     assert len(stack.kms.decrypted) == 50 + 120 // 3 - 1
 
 
-def test_a_key_that_kms_no_longer_gives_stops_working_within_five_minutes(stack: Stack) -> None:
-    """Not one cached config is used then, though the key of the cache is at hand; with the minute that a provider lives it is five."""
+def test_a_disabled_kms_key_takes_effect_within_five_minutes(stack: SharedResources) -> None:
+    """No cached config is used after that, even with the cache's key in memory; a provider's minute is included."""
     sandbox, rows = stack.warm(), [("acme", stack.row(tenants.access_key())), ("globex", stack.row(tenants.role(), "globex"))]
     for tenant_id, row in rows:
         sandbox.open(tenant_id, row)
@@ -154,8 +154,8 @@ def test_a_key_that_kms_no_longer_gives_stops_working_within_five_minutes(stack:
     assert timedelta(minutes=5) >= KMS_GOOD_FOR + KEPT_FOR
 
 
-def test_a_kms_that_fails_for_a_moment_defers_no_mail(stack: Stack) -> None:
-    """It is asked a minute before it has to answer, now and then and by one mail, while the others go out."""
+def test_a_short_outage_of_kms_defers_no_mail(stack: SharedResources) -> None:
+    """KMS is called a minute ahead, at intervals and by one mail, while the others are sent from the cache."""
     sandbox, rows = stack.warm(), [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(20)]
     for tenant_id, row in rows:
         sandbox.open(tenant_id, row)
@@ -175,20 +175,20 @@ def test_a_kms_that_fails_for_a_moment_defers_no_mail(stack: Stack) -> None:
     assert not sandbox.open(*rows[1]).by_kms
 
 
-def test_the_key_of_the_cache_is_asked_for_again_too(stack: Stack) -> None:
-    """A process has it for minutes only: what a sandbox holds is of no use to it without KMS."""
+def test_the_cache_s_key_expires_too(stack: SharedResources) -> None:
+    """A process keeps it for minutes only: without KMS it cannot read its own cache."""
     sandbox, row = stack.warm(), stack.row(tenants.access_key())
     sandbox.open("acme", row)
     stack.kms.derives = False
     stack.clock.time = NOON + KMS_GOOD_FOR - CHECK_BEFORE
-    sandbox.open("acme", row)  # KMS decrypts it again, but gives no key
+    sandbox.open("acme", row)  # KMS decrypts it again, but derives no key
     assert not sandbox.open("acme", row).by_kms
     stack.clock.time = NOON + GOOD_FOR
     assert sandbox.open("acme", row).by_kms
 
 
-def test_the_key_is_asked_for_before_it_is_needed(stack: Stack) -> None:
-    """A minute early: when KMS gives none for a moment, the cache is used all the same."""
+def test_the_cache_s_key_is_renewed_before_it_expires(stack: SharedResources) -> None:
+    """It is renewed a minute early, so a short outage of KMS does not disable the cache."""
     sandbox, row = stack.warm(), stack.row(tenants.access_key())
     sandbox.open("acme", row)
     stack.clock.time = NOON + GOOD_FOR - RENEW_BEFORE
@@ -204,8 +204,8 @@ def test_the_key_is_asked_for_before_it_is_needed(stack: Stack) -> None:
     [{"version": 2}, {"ciphertext": b"other 1"}, {"provider": "smtp"}],
     ids=["version", "ciphertext", "provider"],
 )
-def test_a_row_that_changed_is_never_in_the_cache(stack: Stack, changed: dict[str, Any]) -> None:
-    """A new version counts at once, and so does a row that was restored or tampered with under the same version."""
+def test_a_changed_row_misses_the_cache(stack: SharedResources, changed: dict[str, Any]) -> None:
+    """This holds for a new version, and for a row that was restored or tampered with under the same version."""
     sandbox, row = stack.warm(), stack.row(tenants.access_key())
     sandbox.open("acme", row)
     stack.kms.texts[b"other 1"] = b"another"
@@ -213,16 +213,16 @@ def test_a_row_that_changed_is_never_in_the_cache(stack: Stack, changed: dict[st
     assert sandbox.open("acme", replace(row, **changed)).by_kms
 
 
-def test_another_tenants_config_is_never_in_the_cache(stack: Stack) -> None:
-    """Also where its row has the same ciphertext: KMS is asked, and refuses."""
+def test_another_tenants_config_misses_the_cache(stack: SharedResources) -> None:
+    """Also if its row has the same ciphertext: KMS is called with the other tenant's context."""
     sandbox, row = stack.warm(), stack.row(tenants.role())
     sandbox.open("acme", row)
     assert sandbox.open("globex", row).by_kms
     assert stack.kms.decrypted == ["acme ses 1", "globex ses 1"]
 
 
-def test_nothing_is_in_memory_in_clear(stack: Stack) -> None:
-    """A secret cannot be found in what a sandbox keeps, nor its key beside it after it has been asked for again."""
+def test_configs_are_encrypted_in_memory(stack: SharedResources) -> None:
+    """Neither the cache nor a representation has a secret."""
     sandbox, row = stack.warm(), stack.row(tenants.access_key())
     sandbox.open("acme", row)
     kept = b"".join(entry.value for entry in sandbox._sealed._kept.values())
@@ -231,14 +231,14 @@ def test_nothing_is_in_memory_in_clear(stack: Stack) -> None:
     assert tenants.SECRET not in repr(sandbox.open("acme", row))
 
 
-def test_a_cold_start_waits_for_one_call_of_kms(stack: Stack) -> None:
-    """The first config of a process is decrypted, and nothing else."""
+def test_a_cold_start_waits_for_one_kms_call(stack: SharedResources) -> None:
+    """The first config of a process is decrypted without deriving a key or reading the table."""
     stack.sandbox().open("acme", stack.row(tenants.access_key()))
     assert (len(stack.kms.decrypted), stack.kms.derived, stack.table.reads) == (1, [], 0)
 
 
-def test_the_memory_is_bounded_and_the_least_recently_used_goes_first(stack: Stack) -> None:
-    """Bytes count, not configs."""
+def test_the_cache_is_bounded_and_evicts_the_least_recently_used(stack: SharedResources) -> None:
+    """The bound is in bytes, not in configs."""
     sandbox = stack.warm(size=10 * 800)
     rows = [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(30)]
     for tenant_id, row in rows:
@@ -248,8 +248,8 @@ def test_the_memory_is_bounded_and_the_least_recently_used_goes_first(stack: Sta
     assert sandbox.open(*rows[0]).by_kms
 
 
-def test_an_entry_weighs_what_it_takes(stack: Stack) -> None:
-    """The bound is of true bytes: what was allocated for ten thousand entries is what they count as, or somewhat less."""
+def test_an_entry_s_weight_is_its_memory(stack: SharedResources) -> None:
+    """The memory allocated for ten thousand entries is their total weight or somewhat less."""
     cache = stack.warm(size=100_000_000)._sealed
     gc.collect()
     tracemalloc.start()
@@ -262,25 +262,25 @@ def test_an_entry_weighs_what_it_takes(stack: Stack) -> None:
     assert cache.weight - before == 10_000 * (400 + _OVERHEAD)
 
 
-def test_threads_share_one_call_for_the_key(stack: Stack) -> None:
+def test_threads_share_one_call_for_the_key(stack: SharedResources) -> None:
     """A batch of new tenants derives the key once."""
-    sandbox, together = stack.warm(), threading.Barrier(8)
+    sandbox, barrier = stack.warm(), threading.Barrier(8)
     rows = [(f"t{n}", stack.row(tenants.access_key(), f"t{n}")) for n in range(8)]
 
-    def open_it(one: tuple[str, StoredConfig]) -> bytes:
-        together.wait()
+    def open_config(one: tuple[str, StoredConfig]) -> bytes:
+        barrier.wait()
         return sandbox.open(*one).plaintext
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(open_it, rows))
+        assert all(pool.map(open_config, rows))
     assert len(stack.kms.derived) == 1
 
 
-# ── what sandboxes share ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what sandboxes share ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_roles_config_is_shared_for_an_hour(stack: Stack) -> None:
-    """The second sandbox asks KMS for one config, as it must, and finds the other."""
+def test_a_role_s_config_is_shared_for_an_hour(stack: SharedResources) -> None:
+    """The second sandbox decrypts only its first config by KMS and finds the other in the table."""
     row = stack.row(tenants.role())
     stack.warm().open("acme", row)
     second = stack.warm()
@@ -288,14 +288,14 @@ def test_a_roles_config_is_shared_for_an_hour(stack: Stack) -> None:
     assert stack.kms.decrypted == []
     reads = stack.table.reads
     assert not second.open("acme", row).by_kms
-    assert stack.table.reads == reads  # from then on it has its own
+    assert stack.table.reads == reads  # it is now in its own cache
     stack.clock.time = NOON + SHARED_FOR
     third = stack.warm()
     assert third.open("acme", row).by_kms
 
 
-def test_an_access_key_is_never_shared(stack: Stack) -> None:
-    """Also where its row says that it is a role's: what counts is what was decrypted."""
+def test_an_access_key_is_never_shared(stack: SharedResources) -> None:
+    """Also if its row claims a role: the decrypted config decides."""
     row = stack.row(tenants.access_key())
     sandbox = stack.warm()
     sandbox.open("acme", row)
@@ -307,16 +307,16 @@ def test_an_access_key_is_never_shared(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("text", [b"no json", b"[]", b'{"roleArn": "x", "secretAccessKey": "y"}'])
-def test_what_is_no_config_of_a_role_is_not_shared(stack: Stack, text: bytes) -> None:
-    """It is returned as it is: who reads it says what is wrong with it."""
+def test_an_invalid_role_config_is_not_shared(stack: SharedResources, text: bytes) -> None:
+    """It is returned unchanged; its reader reports the error."""
     row = stack.row(tenants.role())
     stack.kms.texts[row.ciphertext] = text
     assert stack.warm().open("acme", row).plaintext == text
     assert stack.table.entries == {}
 
 
-def test_an_entry_is_good_for_its_name_and_end_alone(stack: Stack) -> None:
-    """Who writes to the table can neither put one tenant's entry in another's place nor prolong one, nor make one."""
+def test_a_shared_entry_is_bound_to_its_name_and_expiry(stack: SharedResources) -> None:
+    """A writer to the table can neither swap, prolong nor forge entries."""
     row = stack.row(tenants.role())
     stack.warm().open("acme", row)
     [(name, entry)] = stack.table.entries.items()
@@ -334,23 +334,23 @@ def test_an_entry_is_good_for_its_name_and_end_alone(stack: Stack) -> None:
     assert shared.find("config", b"acme") is not None
 
 
-def test_without_the_key_nothing_that_is_shared_opens(stack: Stack) -> None:
-    """The table alone is of no use: a copy of it opens under no other key of KMS."""
+def test_shared_entries_cannot_be_read_without_the_key(stack: SharedResources) -> None:
+    """A copy of the table cannot be decrypted with another KMS key."""
     SharedCache(stack.table, stack.keys(), stack.clock).keep("config", b"acme", b"canary", NOON + SHARED_FOR)
     assert SharedCache(stack.table, stack.keys("another"), stack.clock).find("config", b"acme") is None
     assert b"canary" not in b"".join(entry.content for entry in stack.table.entries.values())
 
 
-def test_a_key_opens_one_hours_entries(stack: Stack) -> None:
-    """One that leaked is of no use for what is shared later."""
+def test_each_hour_s_entries_have_their_own_key(stack: SharedResources) -> None:
+    """A leaked key does not decrypt later entries."""
     shared = SharedCache(stack.table, stack.keys(), stack.clock)
     for hours in (1, 2, 3):
         shared.keep("session", str(hours).encode(), b"x", NOON + timedelta(hours=hours))
     assert len(set(stack.kms.derived)) == 3
 
 
-def test_a_table_that_fails_is_left_alone_for_a_moment(stack: Stack) -> None:
-    """Neither read nor written: each call may take seconds, and a batch has many tenants."""
+def test_a_failing_table_is_not_called_for_a_while(stack: SharedResources) -> None:
+    """It is neither read nor written: each call may take seconds, and a batch has many tenants."""
     shared = SharedCache(stack.table, stack.keys(), stack.clock, stack.report)
     stack.table.fails = True
     assert shared.find("session", b"acme") is None
@@ -363,8 +363,8 @@ def test_a_table_that_fails_is_left_alone_for_a_moment(stack: Stack) -> None:
     assert shared.find("session", b"acme") is not None
 
 
-def test_a_table_that_takes_nothing_is_left_alone_too(stack: Stack) -> None:
-    """A write that failed tells as much as a read."""
+def test_a_failed_write_stops_reads_too(stack: SharedResources) -> None:
+    """A failed write shows the outage like a failed read."""
     shared = SharedCache(stack.table, stack.keys(), stack.clock, stack.report)
     stack.table.fails = True
     shared.keep("session", b"acme", b"x", NOON + SHARED_FOR)
@@ -372,20 +372,20 @@ def test_a_table_that_takes_nothing_is_left_alone_too(stack: Stack) -> None:
     assert (stack.table.reads, len(stack.reported)) == (0, 1)
 
 
-def test_a_config_is_in_memory_for_two_hours(stack: Stack) -> None:
-    """An access key that was replaced or erased is not there for the rest of a sandbox's life."""
+def test_a_config_is_cached_for_two_hours(stack: SharedResources) -> None:
+    """An access key that was replaced or erased does not stay for the rest of a sandbox's life."""
     row, sandbox = stack.row(tenants.access_key()), stack.warm()
     sandbox.open("acme", row)
     stack.clock.time = NOON + IN_MEMORY_FOR - timedelta(seconds=1)
-    sandbox.open("other", stack.row(tenants.access_key(), "other"))  # KMS answers
+    sandbox.open("other", stack.row(tenants.access_key(), "other"))  # KMS responds
     assert not sandbox.open("acme", row).by_kms
     stack.clock.time = NOON + IN_MEMORY_FOR
     assert sandbox.open("acme", row).by_kms
 
 
 @pytest.mark.parametrize("broken", ["table", "key"])
-def test_what_fails_at_the_cache_costs_a_call_and_no_mail(stack: Stack, broken: str) -> None:
-    """Reported, and KMS is asked for the config itself."""
+def test_a_cache_failure_costs_a_kms_call_and_no_mail(stack: SharedResources, broken: str) -> None:
+    """The failure is reported, and KMS decrypts the config."""
     sandbox, row = stack.warm(), stack.row(tenants.role())
     stack.table.fails, stack.kms.derives = broken == "table", broken != "key"
     assert sandbox.open("acme", row).plaintext == stack.kms.texts[row.ciphertext]
@@ -394,16 +394,16 @@ def test_what_fails_at_the_cache_costs_a_call_and_no_mail(stack: Stack, broken: 
 
 
 @pytest.mark.parametrize("answer", [{}, {"Mac": b""}, {"Mac": None}, {"Mac": b"short"}])
-def test_an_answer_that_is_no_key_is_an_outage_of_kms(stack: Stack, answer: Any) -> None:
-    """The config is decrypted by KMS itself."""
+def test_an_invalid_mac_counts_as_an_outage_of_kms(stack: SharedResources, answer: Any) -> None:
+    """The config is decrypted by KMS instead."""
     sandbox, row = stack.warm(), stack.row(tenants.access_key())
     stack.kms.generate_mac = lambda **_: answer  # type: ignore[method-assign]
     assert sandbox.open("acme", row).plaintext == stack.kms.texts[row.ciphertext]
     assert stack.reported == ["cache config: KMS did not complete GenerateMac (unreadable answer)"]
 
 
-def test_mails_do_not_each_wait_for_a_key_that_kms_does_not_give(stack: Stack) -> None:
-    """After one failure KMS is asked again some seconds later."""
+def test_one_failed_key_derivation_is_not_repeated_by_each_mail(stack: SharedResources) -> None:
+    """After a failure the key is derived again some seconds later."""
     sandbox = stack.warm()
     stack.kms.derives = False
     for number in range(10):

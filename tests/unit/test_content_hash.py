@@ -1,4 +1,4 @@
-"""The fingerprint of a request: equal for the same request however it is written, another for any other request."""
+"""The hash of a request: equal for every form of the same request, different for any other request."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def digest(request: Document) -> str:
     return content_hash(parse_request(json.dumps(request)))
 
 
-# -- requests ------------------------------------------------------------------------------------------------------------
+# -- requests ----------------------------------------------------------------------------------------------------------
 
 words = st.text("abc äß\U0001f600", max_size=8)
 domains = st.sampled_from(["a.example", "b.example"])
@@ -72,17 +72,17 @@ requests = st.fixed_dictionaries(
 )
 
 
-# -- other ways to write them --------------------------------------------------------------------------------------------
+# -- other forms -------------------------------------------------------------------------------------------------------
 
 
 def rewritten(request: Document, pick: Pick) -> Document:
-    """Write a request in another way that means the same."""
+    """Write an equal request in another form."""
     outer = {**request, "message": _message(request["message"], pick)}
-    _leave_out_or_set(outer, "onUnknown", "hold", pick)
+    _omit_or_set(outer, "onUnknown", "hold", pick)
     for field in ("sendAt", "expiresAt"):
         if field in outer:
             outer[field] = _time(outer[field], pick)
-        _leave_out_or_set(outer, field, None, pick)
+        _omit_or_set(outer, field, None, pick)
     return _shuffled(outer, pick)  # type: ignore[no-any-return]  # an object stays one
 
 
@@ -93,21 +93,21 @@ def _message(given: Document, pick: Pick) -> Document:
     message = {**given}
     for field in ("to", "cc", "bcc", "replyTo"):
         message[field] = [_box(box, pick) for box in message.get(field, [])]
-        _leave_out_or_set(message, field, [], pick)
+        _omit_or_set(message, field, [], pick)
     if len(message.get("replyTo", ())) == 1 and pick(FLAG):
         [message["replyTo"]] = message["replyTo"]
     for field, default in _DEFAULTS.items():
-        _leave_out_or_set(message, field, default, pick)
+        _omit_or_set(message, field, default, pick)
     if message.get("listUnsubscribe"):
         message["listUnsubscribe"] = {**message["listUnsubscribe"]}
-        _leave_out_or_set(message["listUnsubscribe"], "oneClick", False, pick)
-        _leave_out_or_set(message["listUnsubscribe"], "mailto", None, pick)
+        _omit_or_set(message["listUnsubscribe"], "oneClick", False, pick)
+        _omit_or_set(message["listUnsubscribe"], "mailto", None, pick)
     if message.get("attachments"):
         message["attachments"] = [_file(file, pick) for file in message["attachments"]]
     return message
 
 
-def _leave_out_or_set(node: Document, field: str, default: Any, pick: Pick) -> None:
+def _omit_or_set(node: Document, field: str, default: Any, pick: Pick) -> None:
     if node.get(field, default) == default:
         node.pop(field, None)
         if pick(FLAG):
@@ -117,18 +117,18 @@ def _leave_out_or_set(node: Document, field: str, default: Any, pick: Pick) -> N
 def _box(box: Document, pick: Pick) -> Document:
     name, domain = box["email"].split("@")
     written = {**box, "email": f"{name}@{domain.upper() if pick(FLAG) else domain}"}
-    _leave_out_or_set(written, "name", None, pick)
+    _omit_or_set(written, "name", None, pick)
     return written
 
 
 def _file(file: Document, pick: Pick) -> Document:
     written = {**file}
-    _leave_out_or_set(written, "disposition", "attachment", pick)
+    _omit_or_set(written, "disposition", "attachment", pick)
     for field in ("contentType", "contentId", "content", "s3"):
-        _leave_out_or_set(written, field, None, pick)
+        _omit_or_set(written, field, None, pick)
     if written.get("s3"):
         written["s3"] = {**written["s3"]}
-        _leave_out_or_set(written["s3"], "versionId", None, pick)
+        _omit_or_set(written["s3"], "versionId", None, pick)
     return written
 
 
@@ -145,24 +145,24 @@ def _shuffled(node: Any, pick: Pick) -> Any:
 
 
 @given(requests, st.data())
-def test_the_same_request_has_the_same_hash_however_it_is_written(request: Document, data: st.DataObject) -> None:
-    """Key order, spelled-out defaults, nulls, an object for a list of one, other offsets, the case of a domain."""
+def test_equal_requests_have_equal_hashes_in_any_form(request: Document, data: st.DataObject) -> None:
+    """Forms differ in key order, explicit defaults, nulls, an object for a list of one, time offsets and the case of a domain."""
     other = rewritten(request, data.draw)
     assert digest(other) == digest(request), other
 
 
 @given(requests)
-def test_the_queue_carries_the_same_content(request: Document) -> None:
-    """What is read off the queue has the hash of what was put there."""
+def test_the_queued_request_has_the_same_hash(request: Document) -> None:
+    """A request has the same hash before and after the queue."""
     asked = parse_request(json.dumps(request))
     assert content_hash(parse_request(canonical_json(asked))) == content_hash(asked)
 
 
-# -- other requests ------------------------------------------------------------------------------------------------------
+# -- other requests ----------------------------------------------------------------------------------------------------
 
 
-def normal(request: Document) -> str:
-    """Write down what a request means, slowly: every field by name, whether given or not."""
+def meaning(request: Document) -> str:
+    """Return a request's meaning, without optimization: every field by name, whether given or not."""
     meant = parse_request(json.dumps(request)).model_dump(mode="json")
     for file in meant["message"]["attachments"]:
         file["disposition"] = file["disposition"] or "attachment"
@@ -170,9 +170,9 @@ def normal(request: Document) -> str:
 
 
 @given(requests, requests)
-def test_two_requests_have_one_hash_only_if_they_mean_the_same(one: Document, other: Document) -> None:
-    """Whatever they are."""
-    assert (digest(one) == digest(other)) == (normal(one) == normal(other))
+def test_two_requests_have_equal_hashes_only_if_they_are_equal(one: Document, other: Document) -> None:
+    """This holds for any two requests."""
+    assert (digest(one) == digest(other)) == (meaning(one) == meaning(other))
 
 
 def _in(*path: str | int, to: Any) -> Callable[[Document], None]:
@@ -244,24 +244,24 @@ FULL: Document = {
     ],
 )
 def test_any_change_of_meaning_has_another_hash(change: Callable[[Document], None]) -> None:
-    """One field at a time."""
+    """One field is changed at a time."""
     other = json.loads(json.dumps(FULL))
     change(other)
     assert digest(other) != digest(FULL)
 
 
-def test_an_address_counts_as_it_goes_out() -> None:
-    """An IDN domain in whatever case is the domain in punycode; the local part keeps its case."""
+def test_an_address_is_hashed_as_it_is_sent() -> None:
+    """An IDN domain in any case equals its punycode; the local part keeps its case."""
     domains = ("münchen.example", "MÜNCHEN.example", "xn--mnchen-3ya.example", "XN--mnchen-3ya.Example")
     spelled = [{**FULL, "message": {**FULL["message"], "to": [{"email": f"jo@{domain}"}]}} for domain in domains]
     assert len({digest(one) for one in spelled}) == 1
 
 
-# -- from release to release ---------------------------------------------------------------------------------------------
+# -- across releases ---------------------------------------------------------------------------------------------------
 
 
-def test_the_hash_scheme_stays_what_it_is() -> None:
-    """Records outlive releases: a fingerprint made today is compared in 35 days."""
+def test_the_hash_scheme_does_not_change() -> None:
+    """Records outlive releases: a hash made today is compared for 35 days."""
     written = {
         "expiresAt": "2026-11-25T12:00:00Z",
         "message": {
@@ -283,8 +283,8 @@ def test_the_hash_scheme_stays_what_it_is() -> None:
     assert digest(FULL) == "sha256-v2:" + hashlib.sha256(json.dumps(written, separators=(",", ":")).encode()).hexdigest()
 
 
-def test_a_changed_default_asks_for_a_new_scheme() -> None:
-    """What equals its default is left out: with another default the same request would have another hash. New fields may be added here."""
+def test_a_changed_default_requires_a_new_scheme() -> None:
+    """Defaults are left out of the hash: with another default the same request would have another hash. New fields may be added here."""
     models = (SendRequest, EmailMessage, Mailbox, Attachment, S3Object, ListUnsubscribe, Calendar)
     defaults = {
         f"{model.__name__}.{name}": field.get_default(call_default_factory=True, validated_data={})

@@ -39,7 +39,7 @@ class DeadLetterResult(StrEnum):
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
     KEPT_NOT_ALLOWED = "kept: its producer may not ask for this tenant (ProducerTenants)"
     KEPT_TOO_LARGE = "kept: with its attributes it is too large for the queue; it can only be dropped"
-    KEPT_UNDER_WAY = "kept: a worker may be sending it"
+    KEPT_IN_PROGRESS = "kept: a worker may be sending it"
     KEPT_QUEUE = "kept: the queue did not take it"
     KEPT_FAILED = "kept: an AWS service did not answer; run this again"
 
@@ -181,7 +181,7 @@ def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterRe
     try:
         ended = end_unsent(changes.request_of(record) if record else request, deps, DROPPED)
     except RefusedError:
-        return DeadLetterResult.KEPT_UNDER_WAY
+        return DeadLetterResult.KEPT_IN_PROGRESS
     if ended.status is Status.FAILED:  # of an unknown an operator may still need it
         discard(dead_letter.queue_message.parked, deps)
     return DeadLetterResult.DROPPED
@@ -206,7 +206,7 @@ def _record_proven(
     try:
         deps.telemetry.recorded(deps.messages.apply(change))
     except RefusedError:  # its record changed meanwhile
-        return DeadLetterResult.KEPT_UNDER_WAY
+        return DeadLetterResult.KEPT_IN_PROGRESS
     return result
 
 

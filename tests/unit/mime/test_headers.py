@@ -10,8 +10,8 @@ from mailer.domain.mime.check import check
 from unit.mime.samples import DATE, SENDER, boxes, header_lines, header_text, mail, message, raw_header
 
 
-def test_fields_stand_in_the_usual_order() -> None:
-    """From, recipients, Reply-To, Subject, Date, the list's fields, the caller's own, then MIME."""
+def test_header_fields_are_in_the_usual_order() -> None:
+    """The order is From, recipients, Reply-To, Subject, Date, list fields, the caller's fields, MIME."""
     mime = mail(
         cc=[{"email": "cc@example.com"}],
         replyTo={"email": "reply@example.com"},
@@ -29,7 +29,7 @@ def test_the_date_is_written_in_utc() -> None:
     assert raw_header(mail().mime, "Date") == "Tue, 24 Nov 2026 10:00:00 +0000"
 
 
-def test_a_message_id_is_written_only_where_one_is_given() -> None:
+def test_a_message_id_is_written_only_if_given() -> None:
     """SES sets its own Message-ID; other relays require one."""
     with_id = compose(message(), SENDER, date=DATE, message_id="<a.b@acme.example>").mime
     assert raw_header(with_id, "Message-ID") == "<a.b@acme.example>"
@@ -38,7 +38,7 @@ def test_a_message_id_is_written_only_where_one_is_given() -> None:
 
 @pytest.mark.parametrize("message_id", ["a@b.example", "<a>", "<a@b>\r\nBcc: x@y.example", "<a b@c.example>", ""])
 def test_a_malformed_message_id_is_refused(message_id: str) -> None:
-    """A Message-ID is one msg-id and nothing else."""
+    """A Message-ID is exactly one msg-id."""
     with pytest.raises(RequestError, match="messageId"):
         compose(message(), SENDER, date=DATE, message_id=message_id)
 
@@ -76,7 +76,7 @@ def test_many_recipients_are_folded_between_addresses() -> None:
     assert max(map(len, header_lines(mime))) <= 78
 
 
-def test_encoded_words_hold_whole_characters_in_75_octets() -> None:
+def test_encoded_words_have_whole_characters_in_75_octets() -> None:
     """Every encoded-word can be decoded separately, has at most 75 characters, and its line at most 76 (RFC 2047 §2, §5)."""
     mime = mail(subject="💌ü" * 200).mime
     words = re.findall(r"=\?utf-8\?[bq]\?[^?]+\?=", raw_header(mime, "Subject"))
@@ -91,7 +91,7 @@ def test_encoded_words_hold_whole_characters_in_75_octets() -> None:
     "subject",
     [" leading", "trailing ", "two  blanks", "x" * 500, "a" * 70 + " b", "=?utf-8?q?hi?=", "a =? b", "", " ", "ü" + " " * 200 + "ü"],
 )
-def test_a_subject_that_readers_would_change_is_encoded(subject: str) -> None:
+def test_a_subject_that_parsers_would_change_is_encoded(subject: str) -> None:
     """Leading, trailing and repeated spaces, long words and text that looks encoded are preserved."""
     mime = mail(subject=subject).mime
     assert header_text(mime, "Subject") == subject
@@ -121,7 +121,7 @@ def test_a_structured_header_is_never_encoded(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["ü", "=?utf-8?q?a?=", "x" * 998, " ", ""])
-def test_what_a_structured_header_cannot_hold_is_refused(value: str) -> None:
+def test_text_that_a_structured_header_cannot_have_is_refused(value: str) -> None:
     """Text that needs encoding, or a line over 998, is rejected."""
     with pytest.raises(RequestError, match=r"headers\.References: must be"):
         message(headers={"References": value})
@@ -155,7 +155,7 @@ def test_a_header_with_a_long_name_is_still_written() -> None:
     assert max(map(len, header_lines(mime))) <= 78
 
 
-def test_idn_domains_go_out_in_punycode_in_header_and_envelope() -> None:
+def test_idn_domains_are_punycode_in_header_and_envelope() -> None:
     """SES has no SMTPUTF8."""
     composed = mail(sender=Sender("post@bücher.example", "Bücher"), to=[{"email": "jo@straße.example"}])
     assert raw_header(composed.mime, "To") == "jo@xn--strae-oqa.example"
@@ -174,7 +174,7 @@ NAMES = ["From", "To", "Subject"]
 HEAD = b"From: a@b.example\r\nTo: Jo <jo@b.example>,\r\n k@b.example\r\nSubject: x\r\n\r\n"
 
 
-def test_the_check_passes_what_was_asked_for() -> None:
+def test_the_check_accepts_the_requested_header() -> None:
     """A header with these names and addresses is valid."""
     check(HEAD, NAMES, {"From": ["a@b.example"], "To": ["jo@b.example", "k@b.example"]})
 

@@ -51,13 +51,13 @@ def shape(part: ParsedMessage) -> Any:
         ),
     ],
 )
-def test_each_level_stands_only_where_it_is_needed(fields: dict[str, Any], tree: Any) -> None:
+def test_multipart_levels_are_present_only_if_needed(fields: dict[str, Any], tree: Any) -> None:
     """Mixed > alternative > related, and none of them for a single part; an image without a reference in the HTML is an attachment."""
     assert shape(parsed(**fields)) == tree
 
 
 @pytest.mark.parametrize("url", ["cid:a%40b", "CID:a@b", "cid:a&#64;b"])
-def test_an_image_is_found_however_its_url_is_written(url: str) -> None:
+def test_an_inline_image_is_found_in_any_url_form(url: str) -> None:
     """cid: URLs may be percent-encoded (RFC 2392) and contain character references."""
     content = parsed(html=f"<img src='{url}'>", attachments=[LOGO | {"contentId": "a@b"}])
     assert shape(content) == ["alternative", "plain", ["related", "html", "png"]]
@@ -79,7 +79,7 @@ def test_the_calendar_part_has_the_method() -> None:
     assert calendar.get_content() == INVITE["content"].replace("\n", "\r\n")
 
 
-def test_where_html_says_nothing_the_subject_is_the_text() -> None:
+def test_without_text_in_the_html_the_subject_is_the_text_part() -> None:
     """No mail is sent without a text part, unless requested."""
     [text, _] = parsed(subject="Look", text=None, html="<img src=x>").iter_parts()
     assert text.get_content() == "Look"
@@ -95,7 +95,7 @@ def test_where_html_says_nothing_the_subject_is_the_text() -> None:
         ({"filename": "a.png", "contentId": "a", "disposition": "attachment"}, "image/png", "attachment"),
     ],
 )
-def test_a_file_says_what_it_is_and_how_to_show_it(fields: dict[str, str], media_type: str, disposition: str) -> None:
+def test_a_file_has_type_and_disposition(fields: dict[str, str], media_type: str, disposition: str) -> None:
     """The type is given or derived from the name; an attachment with a contentId is inline by default."""
     [part] = parsed(attachments=[{"content": "QQ==", **fields}]).iter_attachments()
     assert (part.get_content_type(), part.get_content_disposition()) == (media_type, disposition)
@@ -109,7 +109,7 @@ def test_parameters_of_a_given_type_are_kept() -> None:
     assert part["Content-Type"].params == {"charset": "utf-16", "header": "a b", "name": "a.csv"}
 
 
-def test_a_file_name_is_plain_where_every_reader_takes_it() -> None:
+def test_a_short_ascii_file_name_is_plain() -> None:
     """Short ASCII names are quoted, others use only RFC 2231: some readers would prefer a plain form if both were present."""
     mime = mail(attachments=[PDF, PDF | {"filename": "Größe.pdf"}, PDF | {"filename": 'a "b"\\c.pdf'}]).mime
     assert b'Content-Disposition: attachment; filename="invoice.pdf"\r\n' in mime
@@ -121,7 +121,7 @@ EML = b"Subject: inner\r\nFrom: a@b.example\r\n\r\n.dot\r\nFrom me\r\n"
 
 
 @pytest.mark.parametrize("octets", [EML, EML.replace(b"\r\n", b"\n")])
-def test_a_mail_inside_the_mail_goes_as_it_is(octets: bytes) -> None:
+def test_an_attached_mail_is_not_encoded(octets: bytes) -> None:
     """message/rfc822 may not be encoded (RFC 2046 §5.2.1); its line ends are CRLF on the wire."""
     mime = mail(attachments=[{"filename": "inner.eml", "content": b64(octets)}]).mime
     assert EML in mime
@@ -132,7 +132,7 @@ def test_a_mail_inside_the_mail_goes_as_it_is(octets: bytes) -> None:
 
 
 @pytest.mark.parametrize("octets", [EML + b"x" * 998 + b"\r\n" + b"y" * 998, b"X: " + b"x" * 995 + b"\r\n" + EML])
-def test_lines_of_998_are_carried(octets: bytes) -> None:
+def test_lines_of_998_characters_are_sent(octets: bytes) -> None:
     """The limit of RFC 5322, without line ends, for first, last and other lines."""
     [part] = parsed(attachments=[{"filename": "inner.eml", "content": b64(octets)}]).iter_attachments()
     assert part.get_content_type() == "message/rfc822"
@@ -153,7 +153,7 @@ def test_lines_of_998_are_carried(octets: bytes) -> None:
         b"From x Mon\n" + EML,
     ],
 )
-def test_a_mail_that_7_bits_cannot_carry_goes_as_a_file(octets: bytes) -> None:
+def test_an_attached_mail_that_is_not_7_bit_is_sent_as_a_file(octets: bytes) -> None:
     """All its octets are preserved, with another type."""
     [part] = parsed(attachments=[{"filename": "inner.eml", "content": b64(octets)}]).iter_attachments()
     assert part.get_content_type() == "application/octet-stream"
@@ -198,7 +198,7 @@ def test_no_more_is_fetched_once_the_message_is_too_large() -> None:
     assert len(calls) == 2
 
 
-def test_the_largest_message_is_taken_and_one_octet_more_is_not() -> None:
+def test_the_largest_message_is_accepted_and_one_octet_more_is_not() -> None:
     """The exact size is known before the parts are joined."""
 
     def size(octets: int) -> int:
@@ -215,7 +215,7 @@ def test_the_largest_message_is_taken_and_one_octet_more_is_not() -> None:
     assert MAX_RAW_BYTES - 6 < size(low) <= MAX_RAW_BYTES
 
 
-def test_bcc_is_in_the_envelope_alone_and_duplicates_once() -> None:
+def test_bcc_is_only_in_the_envelope_without_duplicates() -> None:
     """Hidden recipients are not in the mail, and no recipient gets two copies."""
     composed = mail(
         to=[{"email": "jo@example.com"}, {"email": "jo@EXAMPLE.com"}],
@@ -227,7 +227,7 @@ def test_bcc_is_in_the_envelope_alone_and_duplicates_once() -> None:
     assert b"Bcc" not in composed.mime
 
 
-def test_a_mail_to_bcc_alone_has_no_to_field() -> None:
+def test_a_mail_with_only_bcc_has_no_to_field() -> None:
     """SES rejects an empty group, and RFC 5322 does not require a To field."""
     composed = mail(to=[], bcc=[{"email": "hidden@example.com"}])
     assert composed.recipients == ("hidden@example.com",)
@@ -239,7 +239,7 @@ def test_tags_are_not_in_the_mail() -> None:
     assert b"spring" not in mail(tags={"campaign": "spring"}).mime
 
 
-def test_problems_are_told_all_at_once_without_composing() -> None:
+def test_all_problems_are_reported_without_composing() -> None:
     """A preview reports what `compose` would reject: the sender and the files."""
     broken = message(attachments=[{"filename": "a.bin", "s3": {"key": "acme/5f"}}])
     found = [problem.path for problem in problems(broken, Sender("nobody", "\n"))]
@@ -247,7 +247,7 @@ def test_problems_are_told_all_at_once_without_composing() -> None:
     assert problems(message(), SENDER) == []
 
 
-def test_two_parsers_that_share_nothing_read_the_same() -> None:
+def test_two_independent_parsers_read_the_same() -> None:
     """mail-parser and fast-mail-parser find subject, recipients, bodies and files unchanged."""
     mime = mail(
         to=[{"email": "jo@example.com", "name": "Ünger, Jo"}],
@@ -268,9 +268,9 @@ def test_two_parsers_that_share_nothing_read_the_same() -> None:
     assert {(file.filename, bytes(file.content)) for file in second.attachments} == {("logo.png", b"PNG"), ("Rechnung März.pdf", b"%PDF")}
 
 
-def test_the_mail_is_one_that_python_would_write_the_same() -> None:
+def test_the_standard_library_writes_an_equal_mail() -> None:
     """Generating it again with the standard library changes no meaning."""
     mime = mail(html=HTML, attachments=[LOGO, PDF]).mime
-    again = email.message_from_bytes(read(mime).as_bytes(policy=email.policy.SMTP), policy=email.policy.default)
-    assert isinstance(again, ParsedMessage)
-    assert shape(again) == shape(read(mime))
+    second_copy = email.message_from_bytes(read(mime).as_bytes(policy=email.policy.SMTP), policy=email.policy.default)
+    assert isinstance(second_copy, ParsedMessage)
+    assert shape(second_copy) == shape(read(mime))

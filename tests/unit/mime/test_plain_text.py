@@ -39,7 +39,7 @@ from mailer.domain.mime.plain_text import plain_text
         ("<p> <br> </p>", ""),
     ],
 )
-def test_html_is_told_in_plain_text(html: str, text: str) -> None:
+def test_html_is_converted_to_plain_text(html: str, text: str) -> None:
     """Paragraphs, lists, rows, links, quotes and character references are readable."""
     assert plain_text(html) == text
 
@@ -48,7 +48,7 @@ def test_html_is_told_in_plain_text(html: str, text: str) -> None:
     "unit",
     ["<a ", "<!--", '<a href="', "<a href=http://x>", "<script", "<script></scrip", "<", "<ul><li>", "<blockquote>", "<td>", " ", "&"],
 )
-def test_no_page_takes_more_than_its_length(unit: str) -> None:
+def test_conversion_takes_linear_time(unit: str) -> None:
     """A hostile page of a megabyte takes seconds at most; with quadratic time it would take hours."""
     before = time.process_time()
     plain_text(unit * (1_000_000 // len(unit)))

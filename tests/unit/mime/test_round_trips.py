@@ -10,7 +10,7 @@ from mailer.domain.errors import RequestError
 from mailer.domain.header_text import MAX_FILENAME, text_fault
 from unit.mime.samples import b64, boxes, header_lines, header_text, mail, parsed, read, with_line_ends
 
-# Texts that look like syntax come up far more often than chance would have them.
+# Texts that look like syntax are generated far more often than by chance.
 SYNTAX = st.sampled_from(
     [
         *("=?", "?=", "=?utf-8?q?", "=?UTF-8?B?SGk=?=", "=?utf-8?q?=0D=0ABcc:_x?=", '"', "\\", "<", ">", ",", ";", ":", "@", "(", ")"),
@@ -25,7 +25,7 @@ HEADER_TEXT = TEXT.map(lambda text: re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufff
 
 
 @given(HEADER_TEXT)
-def test_a_subject_comes_back_as_it_was(subject: str) -> None:
+def test_a_subject_round_trips(subject: str) -> None:
     """Any subject without control characters is read as it was written, in lines of at most 78 characters."""
     mime = mail(subject=subject).mime
     assert header_text(mime, "Subject") == subject
@@ -33,7 +33,7 @@ def test_a_subject_comes_back_as_it_was(subject: str) -> None:
 
 
 @given(st.lists(HEADER_TEXT, min_size=1, max_size=5))
-def test_display_names_come_back_beside_their_addresses(names: list[str]) -> None:
+def test_display_names_round_trip_with_their_addresses(names: list[str]) -> None:
     """Any display names stay with their addresses, and never become an address."""
     to = [{"email": f"jo.{at}@example.com", "name": name} for at, name in enumerate(names)]
     mime = mail(to=to).mime
@@ -42,7 +42,7 @@ def test_display_names_come_back_beside_their_addresses(names: list[str]) -> Non
 
 
 @given(HEADER_TEXT.filter(str.strip))
-def test_a_file_name_comes_back_as_it_was(filename: str) -> None:
+def test_a_file_name_round_trips(filename: str) -> None:
     """Any file name is read as it was written."""
     try:
         [part] = parsed(attachments=[{"filename": filename, "content": "QQ=="}]).iter_attachments()
@@ -53,7 +53,7 @@ def test_a_file_name_comes_back_as_it_was(filename: str) -> None:
 
 
 @given(HEADER_TEXT)
-def test_a_custom_header_comes_back_as_it_was(value: str) -> None:
+def test_a_custom_header_round_trips(value: str) -> None:
     """Any value of a custom header is read as it was written, in lines of at most 78 characters."""
     mime = mail(headers={"X-Custom": value}).mime
     assert header_text(mime, "X-Custom") == value
@@ -61,8 +61,8 @@ def test_a_custom_header_comes_back_as_it_was(value: str) -> None:
 
 
 @given(TEXT)
-def test_a_text_body_comes_back_as_it_was(text: str) -> None:
-    """Any text is read as it was written, its line ends as CRLF, on a wire of 7 bits and lines of at most 78 characters."""
+def test_a_text_body_round_trips(text: str) -> None:
+    """Any text is read as it was written, its line ends as CRLF, sent as 7 bits in lines of at most 78 characters."""
     mime = mail(text=text).mime
     assert read(mime).get_content() == with_line_ends(text)
     assert mime.isascii()
@@ -73,15 +73,15 @@ def test_a_text_body_comes_back_as_it_was(text: str) -> None:
 
 
 @given(TEXT, TEXT.filter(bool))
-def test_text_and_html_come_back_side_by_side(text: str, html: str) -> None:
-    """Neither body spills into the other, whatever is in them."""
+def test_text_and_html_round_trip_together(text: str, html: str) -> None:
+    """No content of one body changes the other."""
     content = parsed(text="-" + text, html=html)
     assert [part.get_content() for part in content.iter_parts()] == [with_line_ends("-" + text), with_line_ends(html)]
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
-def test_attachments_come_back_byte_for_byte(files: list[bytes]) -> None:
-    """Attachments are byte-exact, text ones and empty ones too."""
+def test_attachments_round_trip(files: list[bytes]) -> None:
+    """Attachments are byte-exact, also text and empty ones."""
     attachments = [{"filename": f"{at}.{'txt' if at % 2 else 'bin'}", "content": b64(octets)} for at, octets in enumerate(files)]
     found = parsed(attachments=attachments).iter_attachments()
     assert [part.get_payload(decode=True) for part in found] == files
@@ -90,8 +90,8 @@ def test_attachments_come_back_byte_for_byte(files: list[bytes]) -> None:
 @given(
     st.dictionaries(st.sampled_from(["subject", "text", "html", "name", "filename", "contentId", "contentType", "value", "method"]), TEXT)
 )
-def test_no_input_makes_a_header_a_recipient_or_a_part_of_its_own(wild: dict[str, str]) -> None:
-    """Whatever stands in a field, the mail has the headers, recipients and parts that were asked for, or is refused."""
+def test_no_input_adds_a_header_recipient_or_part(wild: dict[str, str]) -> None:
+    """With any content of a field the mail has the requested headers, recipients and parts, or is rejected."""
     attachment: dict[str, Any] = {"filename": "a.pdf", "content": "QQ=="}
     fields: dict[str, Any] = {
         "to": [{"email": "jo@example.com", "name": wild.get("name", "Jo")}],
