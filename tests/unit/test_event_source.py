@@ -1,4 +1,4 @@
-"""Whether the queue is being worked on, as Lambda tells of the event source."""
+"""Whether the queue's event source mapping is enabled, and since when."""
 
 from typing import Any
 
@@ -11,36 +11,36 @@ from support.fakes.ports import NOON
 
 
 class Lambda:
-    """A client that answers as told."""
+    """A client with one canned response."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
+    def __init__(self, response: Any) -> None:
+        self.response = response
 
     def get_event_source_mapping(self, *, UUID: str) -> Any:  # noqa: N803 - boto3's name
         assert UUID == "source"
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
 
 
-def told(answer: Any) -> Any:
-    client: Any = Lambda(answer)
+def running_since(response: Any) -> Any:
+    client: Any = Lambda(response)
     return LambdaEventSource(client, "source").running_since()
 
 
 @pytest.mark.parametrize("state", ["Creating", "Enabling", "Disabling", "Disabled", "Updating", "Deleting"])
-def test_a_source_that_is_not_on_takes_nothing(state: str) -> None:
-    """Nor one that is about to be on."""
-    assert told({"State": state, "LastModified": NOON}) is None
+def test_a_mapping_in_another_state_is_not_running(state: str) -> None:
+    """One that is being enabled is not running yet."""
+    assert running_since({"State": state, "LastModified": NOON}) is None
 
 
-def test_a_source_is_on_since_it_was_changed() -> None:
-    """At least."""
-    assert told({"State": "Enabled", "LastModified": NOON}) == NOON
+def test_a_mapping_runs_since_its_last_change() -> None:
+    """It may run longer, if the change did not enable it."""
+    assert running_since({"State": "Enabled", "LastModified": NOON}) == NOON
 
 
-@pytest.mark.parametrize("answer", [{}, None, ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetEventSourceMapping")])
-def test_no_answer_is_a_failure(answer: Any) -> None:
-    """The sweeper goes on as if it were on."""
+@pytest.mark.parametrize("response", [{}, None, ClientError({"Error": {"Code": "AccessDeniedException"}}, "GetEventSourceMapping")])
+def test_an_invalid_response_is_an_error(response: Any) -> None:
+    """The sweeper then assumes that the mapping is enabled."""
     with pytest.raises(DependencyError, match="Lambda did not complete GetEventSourceMapping"):
-        told(answer)
+        running_since(response)

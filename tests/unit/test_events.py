@@ -1,4 +1,4 @@
-"""Which writes other systems hear of, and what they are told."""
+"""Which writes are published as events, and their details."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,37 +26,37 @@ REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
 
 
 @pytest.mark.parametrize("status", sorted(END_STATUSES))
-def test_every_end_of_a_request_is_told(status: Status) -> None:
-    """Whichever of the four it is, and whatever the request was before."""
+def test_every_final_status_is_published(status: Status) -> None:
+    """Each of the four is published."""
     event = request_ended("e-1", a_delivery(status=Status.SENDING), a_delivery(status=status))
     assert event is not None
     assert (event.detail_type, event.detail["status"]) == ("Request Ended", status)
 
 
-def test_the_first_write_of_a_request_may_be_its_end() -> None:
-    """One that cannot be read fails without having been anything else."""
+def test_a_first_write_with_a_final_status_is_published() -> None:
+    """An invalid request fails with its first write."""
     assert request_ended("e-1", None, a_delivery(status=Status.FAILED))
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - END_STATUSES))
-def test_what_goes_on_is_not_told(status: Status) -> None:
-    """A request that waits or is tried has no outcome yet."""
+def test_open_statuses_are_not_published(status: Status) -> None:
+    """A request that waits or is in progress has no outcome yet."""
     assert request_ended("e-1", None, a_delivery(status=status)) is None
 
 
-def test_a_note_on_an_ended_request_is_not_told() -> None:
-    """Parking the body of an `unknown` ends it no second time."""
+def test_a_change_without_a_new_status_is_not_published() -> None:
+    """Parking the body of an `unknown` does not end it again."""
     held = a_delivery(status=Status.UNKNOWN)
     assert request_ended("e-1", held, replace(held, parked="parked/acme/r1/1.json")) is None
 
 
-def test_an_unknown_that_is_settled_is_told_again() -> None:
-    """What a proof or an operator made of it is news."""
+def test_a_resolved_unknown_is_published_again() -> None:
+    """The resolution by a proof or an operator is a new outcome."""
     assert request_ended("e-1", a_delivery(status=Status.UNKNOWN), a_delivery(status=Status.SENT))
 
 
-def test_the_detail_is_the_record_and_who_must_do_what() -> None:
-    """It is all that a consumer needs; no recipient, body, key or place of a body is in it."""
+def test_the_detail_has_the_record_and_the_hint() -> None:
+    """A consumer needs nothing else; it has no recipient, body or key of a body."""
     record = a_delivery(
         "invoice-1",
         Status.FAILED,
@@ -90,14 +90,14 @@ def test_the_detail_is_the_record_and_who_must_do_what() -> None:
     }
 
 
-def test_an_unknown_that_is_sent_again_has_not_ended() -> None:
-    """Consumers hear of it once it is given up, or of what sending it again leads to."""
+def test_an_unknown_that_will_be_resent_is_not_published() -> None:
+    """It is published when it is given up, or with the outcome of the resend."""
     lost = a_delivery(status=Status.UNKNOWN, on_unknown="resend")
     held = replace(lost, on_unknown="hold", parked="parked/acme/r1/1.json", updated_at=LATER)
     assert request_ended("e-1", a_delivery(status=Status.SENDING, on_unknown="resend"), lost) is None
-    told = request_ended("e-2", lost, held)
-    assert told is not None
-    assert (told.detail["status"], told.detail["endedAt"]) == ("unknown", "2026-11-24T12:00:01.000Z")
+    event = request_ended("e-2", lost, held)
+    assert event is not None
+    assert (event.detail["status"], event.detail["endedAt"]) == ("unknown", "2026-11-24T12:00:01.000Z")
     assert request_ended("e-3", held, replace(held, parked="parked/acme/r1/2.json")) is None
     assert request_ended("e-4", lost, replace(lost, status=Status.SENT)) is not None
     assert request_ended("e-5", held, replace(held, status=Status.SENT)) is not None
@@ -115,18 +115,18 @@ OPERATOR = "arn:aws:sts::123456789012:assumed-role/operators/jo"
         (a_delivery(status=Status.SENT), None),
     ],
 )
-def test_an_end_names_whose_call_it_was(record: Delivery, principal: str | None) -> None:
-    """The authenticated identity, not the name that it gave; a mail that an operator had sent again ends by itself."""
+def test_the_detail_names_the_principal(record: Delivery, principal: str | None) -> None:
+    """It is the authenticated identity, not the given name; the end of a resent mail has no principal."""
     event = request_ended("e-1", a_delivery(status=Status.UNKNOWN), record)
     assert event is not None
     assert event.detail["principal"] == principal
 
 
-# -- what became of a mail -----------------------------------------------------------------------------------------------
+# -- delivery reports --------------------------------------------------------------------------------------------------
 
 
 def counts(seconds: int = 0, **by_status: int) -> FeedbackCounts:
-    """So many recipients in each status, the latest of it so many seconds after noon."""
+    """Counts by status, with the last event at these seconds after noon."""
     return FeedbackCounts(**by_status, first_at=NOON, last_at=NOON + timedelta(seconds=seconds), rank=sum(by_status.values()))
 
 
@@ -139,13 +139,13 @@ def reported(before: FeedbackCounts | None, after: FeedbackCounts | None) -> lis
 
 
 @pytest.mark.parametrize("status", sorted(RecipientStatus))
-def test_each_thing_that_ses_tells_of_a_recipient_is_told(status: RecipientStatus) -> None:
-    """Under the name that the API has for it."""
+def test_each_recipient_status_is_published(status: RecipientStatus) -> None:
+    """The event has the API's name of the status."""
     assert reported(None, counts(**{status: 1})) == [(status, 1)]
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [
         (counts(delivered=1), counts(1, delivered=2), [("delivered", 2)]),
         (counts(delivered=2), counts(1, delivered=1, complained=1), [("complained", 1)]),
@@ -155,13 +155,15 @@ def test_each_thing_that_ses_tells_of_a_recipient_is_told(status: RecipientStatu
         (None, None, []),
     ],
 )
-def test_a_number_that_rises_is_told(before: FeedbackCounts | None, after: FeedbackCounts | None, told: Sequence[tuple[str, int]]) -> None:
-    """With all recipients that have the status now; what falls, or only came later, is not told."""
-    assert sorted(reported(before, after)) == sorted(told)
+def test_a_count_that_rises_is_published(
+    before: FeedbackCounts | None, after: FeedbackCounts | None, expected: Sequence[tuple[str, int]]
+) -> None:
+    """The event has all recipients with the status now; a count that falls or has only a later time is not published."""
+    assert sorted(reported(before, after)) == sorted(expected)
 
 
-def test_a_report_says_of_which_mail_and_when_and_names_no_recipient() -> None:
-    """Its id is that of the write and the status: two of one write are two events, however often they are published."""
+def test_a_report_has_the_mail_and_the_time_and_no_recipient() -> None:
+    """Its id is made of the write and the status: each report of a write has its own, stable id."""
     sent = a_delivery("invoice-1", Status.SENT, message_id="m-1", correlation_id="c-1")
     write = RequestWritten("e-1", sent, replace(sent, feedback=counts(5, delivered=3, bounced=1)))
     delivered, bounced = sorted(events_of(write), key=lambda event: event.id, reverse=True)
@@ -179,34 +181,34 @@ def test_a_report_says_of_which_mail_and_when_and_names_no_recipient() -> None:
     assert (bounced.id, bounced.at) == ("e-1-bounced", NOON + timedelta(seconds=5))
 
 
-def test_a_write_may_end_a_request_and_report_of_its_mail() -> None:
-    """As one whose record was restored from what is known."""
+def test_one_write_may_end_a_request_and_report_a_delivery() -> None:
+    """A restored record is written with both."""
     sent = a_delivery(status=Status.SENT, feedback=counts(delivered=1))
     assert [event.detail_type for event in events_of(RequestWritten("e-1", None, sent))] == ["Request Ended", "Delivery Reported"]
 
 
 @pytest.mark.parametrize(("before", "now"), [(None, True), (Status.SENDING, True), (Status.UNKNOWN, True), (Status.SENT, False)])
-def test_a_mail_is_sent_once(before: Status | None, now: bool) -> None:  # noqa: FBT001
-    """What is noted on the record of a mail that was sent sends it no second time."""
+def test_a_write_counts_as_sent_once(before: Status | None, now: bool) -> None:  # noqa: FBT001
+    """A later write to a sent record does not count as another mail."""
     old = before and a_delivery(status=before)
     assert RequestWritten("e-1", old, a_delivery(status=Status.SENT)).sent is now
     assert not RequestWritten("e-1", old, a_delivery(status=Status.FAILED)).sent
 
 
-# -- silence -------------------------------------------------------------------------------------------------------------
+# -- silent feedback ---------------------------------------------------------------------------------------------------
 
 
-class FakeWatch:
-    """Keeps what was marked as sent; answers as a test prepares."""
+class FakeFeedbackWatch:
+    """Stores marks of sent mail; returns the silent configs that a test sets."""
 
     def __init__(self, silent: Mapping[str, StoredConfig] = MappingProxyType({}), *, down_for: str = "") -> None:
-        self.marked: list[tuple[str, int, datetime]] = []
+        self.calls: list[tuple[str, int, datetime]] = []
         self._silent, self._down_for = silent, down_for
 
     def sent(self, tenant_id: str, version: int, at: datetime) -> StoredConfig | None:
         if tenant_id == self._down_for:
             raise DependencyError("DynamoDB", "UpdateItem")
-        self.marked.append((tenant_id, version, at))
+        self.calls.append((tenant_id, version, at))
         return self._silent.get(tenant_id)
 
 
@@ -214,39 +216,39 @@ def sent(tenant_id: str = "acme", version: int | None = 1, at: datetime | None =
     return a_delivery(status=Status.SENT, tenant_id=tenant_id, provider_version=version, sent_at=at, updated_at=at or NOON)
 
 
-def test_a_batch_marks_each_version_once_at_its_latest_mail() -> None:
-    """A hundred mails of one tenant are one mark; a record that does not say when, or of which version, is none."""
-    marks = FakeWatch()
+def test_a_batch_marks_each_version_once_with_its_latest_mail() -> None:
+    """A hundred mails of one tenant make one mark; a record without time or version makes none."""
+    marks = FakeFeedbackWatch()
     note_sent([sent(at=LATER), sent(), sent(version=2), sent("globex"), sent(version=None), sent(at=None)], marks, FakeTelemetry())
-    assert marks.marked == [("acme", 1, LATER), ("acme", 2, NOON), ("globex", 1, NOON)]
+    assert marks.calls == [("acme", 1, LATER), ("acme", 2, NOON), ("globex", 1, NOON)]
 
 
-def test_a_mail_that_was_settled_late_counts_from_when_it_was_settled() -> None:
-    """SES accepted it days ago: counted from then its version would be silent at the next mail, and no hour after it."""
-    marks = FakeWatch()
+def test_a_mail_that_was_resolved_late_counts_from_its_resolution() -> None:
+    """Counted from SES's time, days ago, its version would be silent at once instead of after an hour."""
+    marks = FakeFeedbackWatch()
     note_sent([replace(sent(at=LATER), sent_at=NOON - timedelta(days=3))], marks, FakeTelemetry())
-    assert marks.marked == [("acme", 1, LATER)]
+    assert marks.calls == [("acme", 1, LATER)]
 
 
-def test_a_version_that_turns_silent_is_reported_with_what_to_look_at() -> None:
-    """Operators and the tenant's record say the same."""
+def test_a_version_that_becomes_silent_is_reported_with_a_hint() -> None:
+    """The tenant's record has the same hint."""
     config = a_config(configuration_set="mail-acme", account="222222222222", unheard_since=NOON)
     telemetry = FakeTelemetry()
-    note_sent([sent()], FakeWatch({"acme": config}), telemetry)
-    [(what, (tenant_id, version, hint))] = telemetry.entries
-    assert (what, tenant_id, version) == ("feedback silent", "acme", 1)
+    note_sent([sent()], FakeFeedbackWatch({"acme": config}), telemetry)
+    [(name, (tenant_id, version, hint))] = telemetry.entries
+    assert (name, tenant_id, version) == ("feedback silent", "acme", 1)
     assert hint == feedback_hint(replace(config, silent_since=NOON))
 
 
-def test_a_mark_that_fails_keeps_no_other_tenant_from_its_own() -> None:
-    """The tenant's next mail makes it good: nothing is published twice for it."""
-    marks, telemetry = FakeWatch(down_for="acme"), FakeTelemetry()
+def test_a_failed_mark_does_not_stop_other_tenants() -> None:
+    """The tenant's next mail sets the mark; the batch is not repeated for it."""
+    marks, telemetry = FakeFeedbackWatch(down_for="acme"), FakeTelemetry()
     note_sent([sent(), sent("globex")], marks, telemetry)
-    assert marks.marked == [("globex", 1, NOON)]
+    assert marks.calls == [("globex", 1, NOON)]
     assert [(name, arguments[0]) for name, arguments in telemetry.entries] == [("failed", "mark as sent")]
 
 
-# -- providers -----------------------------------------------------------------------------------------------------------
+# -- providers ---------------------------------------------------------------------------------------------------------
 
 
 def changed(row: Provider, **fields: Any) -> Provider:
@@ -272,8 +274,8 @@ DENIED = ErrorInfo("credentials_denied", "denied")
         (ACTIVE, changed(ACTIVE, status=ProviderStatus.DELETED, active=None, deleted_at=LATER), "deleted", 1),
     ],
 )
-def test_each_change_of_a_provider_has_its_name(old: Provider | None, new: Provider, change: str, version: int) -> None:
-    """And the version that it happened to."""
+def test_each_change_of_a_provider_has_a_name(old: Provider | None, new: Provider, change: str, version: int) -> None:
+    """The event also has the changed version."""
     event = provider_changed("e-1", old, new)
     assert event is not None
     assert (event.detail["change"], event.detail["configVersion"]) == (change, version)
@@ -288,18 +290,18 @@ def test_each_change_of_a_provider_has_its_name(old: Provider | None, new: Provi
         replace(ACTIVE, active=a_config(feedback_at=NOON, unheard_since=NOON, silent_since=NOON)),
     ],
 )
-def test_what_sending_learns_and_the_sweeper_marks_is_no_change(new: Provider) -> None:
-    """Consumers hear of what somebody did to a provider, and of its suspension."""
+def test_internal_marks_are_not_published_as_changes(new: Provider) -> None:
+    """Only changes by a caller and suspensions are published."""
     assert what_changed(ACTIVE, replace(new, revision=2)) is None
 
 
-def test_an_external_id_that_is_reserved_is_no_change() -> None:
-    """Onboarding looks; there is no provider yet."""
+def test_a_reserved_external_id_is_not_published() -> None:
+    """Onboarding reserves it before there is a provider."""
     assert what_changed(None, a_provider(status=ProviderStatus.DELETED, active=None)) is None
 
 
-def test_a_suspension_says_why_and_who_must_do_what() -> None:
-    """The error is the one that suspended it."""
+def test_a_suspension_has_its_error_and_hint() -> None:
+    """The error is the one that caused the suspension."""
     event = provider_changed("e-1", ACTIVE, changed(ACTIVE, status=ProviderStatus.SUSPENDED, error=DENIED))
     assert event is not None
     assert event.detail == {
@@ -315,8 +317,8 @@ def test_a_suspension_says_why_and_who_must_do_what() -> None:
     }
 
 
-def test_the_documented_report_is_what_is_told() -> None:
-    """The very detail of the page, made from the write that it stands for."""
+def test_the_documented_report_is_current() -> None:
+    """The code makes the page's detail from an equal write."""
     page = (ROOT / "docs/events.md").read_text()
     shown = json.loads(page.partition("## Delivery Reported")[2].partition("```json\n")[2].partition("```")[0])
     correlation_id, message_id = shown["correlationId"], shown["messageId"]
@@ -326,8 +328,8 @@ def test_the_documented_report_is_what_is_told() -> None:
 
 
 @pytest.mark.parametrize("detail_type", ["Request Ended", "Provider Changed"])
-def test_the_documented_example_is_what_is_told(detail_type: str) -> None:
-    """The very details of the page, made by the code from the writes that they stand for."""
+def test_the_documented_examples_are_current(detail_type: str) -> None:
+    """The code makes the page's details from equal writes."""
     page = (ROOT / "docs/events.md").read_text()
     shown = json.loads(page.partition(f"## {detail_type}")[2].partition("```json\n")[2].partition("```")[0])
     error = ErrorInfo(shown["error"]["code"], shown["error"]["message"])
@@ -342,28 +344,28 @@ def test_the_documented_example_is_what_is_told(detail_type: str) -> None:
     )
     third = replace(ACTIVE, versions=3, active=a_config(version=3))
     suspended = changed(third, status=ProviderStatus.SUSPENDED, error=error)
-    told = request_ended(shown["id"], None, record) if detail_type == "Request Ended" else provider_changed(shown["id"], third, suspended)
-    assert told is not None
-    assert told.detail == shown
+    event = request_ended(shown["id"], None, record) if detail_type == "Request Ended" else provider_changed(shown["id"], third, suspended)
+    assert event is not None
+    assert event.detail == shown
 
 
-# -- telling -------------------------------------------------------------------------------------------------------------
+# -- publishing --------------------------------------------------------------------------------------------------------
 
 
 class FakeBus:
-    """Takes events once it has refused each as often as told."""
+    """Accepts each event after a set number of rejections."""
 
     def __init__(self, **refusals: int) -> None:
         self.refusals = refusals
         self.calls: list[list[str]] = []
-        self.told: list[str] = []
+        self.accepted: list[str] = []
 
     def put(self, events: Any) -> list[Event]:
         self.calls.append([event.id for event in events])
         left = [event for event in events if self.refusals.get(event.id, 0) > 0]
         for event in left:
             self.refusals[event.id] -= 1
-        self.told += [event.id for event in events if event not in left]
+        self.accepted += [event.id for event in events if event not in left]
         return left
 
 
@@ -371,24 +373,24 @@ def an_event(event_id: str) -> Event:
     return Event(id=event_id, detail_type="Request Ended", at=NOON, detail={})
 
 
-def test_what_the_bus_did_not_take_is_put_again_alone() -> None:
-    """Its neighbours are told once."""
+def test_only_rejected_events_are_put_again() -> None:
+    """Accepted events are not repeated."""
     bus = FakeBus(b=1)
     publish([an_event("a"), an_event("b")], bus)
     assert bus.calls == [["a", "b"], ["b"]]
 
 
-def test_nothing_is_put_for_nothing() -> None:
-    """A batch may hold no end at all."""
+def test_without_events_no_call_is_made() -> None:
+    """A batch may have no event."""
     bus = FakeBus()
     publish([], bus)
     assert bus.calls == []
 
 
-def test_what_cannot_be_told_is_not_forgotten() -> None:
-    """The error makes the stream hand it out again."""
+def test_events_that_stay_rejected_raise_an_error() -> None:
+    """The stream then redelivers the batch."""
     bus = FakeBus(b=ROUNDS)
     with pytest.raises(DependencyError):
         publish([an_event("a"), an_event("b")], bus)
     assert len(bus.calls) == ROUNDS
-    assert bus.told == ["a"]
+    assert bus.accepted == ["a"]

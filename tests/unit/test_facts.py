@@ -1,4 +1,4 @@
-"""What SES told of each recipient: the same facts whatever came first, however often."""
+"""The facts of SES's events by recipient: equal for any order and any number of copies."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -19,16 +19,16 @@ some_facts = st.dictionaries(st.sampled_from(["a@example.com", "b@example.com", 
 
 
 @given(one=some_facts, other=some_facts, third=some_facts)
-def test_facts_join_like_sets(one: Facts, other: Facts, third: Facts) -> None:
-    """In any order, any number of times, in any groups."""
+def test_merging_is_commutative_associative_and_idempotent(one: Facts, other: Facts, third: Facts) -> None:
+    """Events may be merged in any order, any number of times, in any groups."""
     assert merged(one, one) == one == merged(one, NO_FACTS)
     assert merged(one, other) == merged(other, one)
     assert merged(merged(one, other), third) == merged(one, merged(other, third))
 
 
 @given(one=some_facts, other=some_facts)
-def test_counts_of_more_facts_replace_those_of_fewer(one: Facts, other: Facts) -> None:
-    """And never the other way round: whoever is late with a write overwrites nothing newer."""
+def test_counts_of_more_facts_replace_counts_of_fewer(one: Facts, other: Facts) -> None:
+    """A late write never replaces newer counts."""
     before, after = counts_of(one), counts_of(merged(one, other))
     if after is None or before is None:
         assert before is None
@@ -39,7 +39,7 @@ def test_counts_of_more_facts_replace_those_of_fewer(one: Facts, other: Facts) -
 
 @given(facts=some_facts)
 def test_each_recipient_is_counted_once(facts: Facts) -> None:
-    """By what is most significant of all that was told of it."""
+    """Its most significant status counts."""
     counts = counts_of(facts)
     columns = [getattr(counts, status.value) for status in RecipientStatus] if counts else []
     assert sum(columns) == len(facts) == len(recipients_of(facts))
@@ -49,25 +49,25 @@ def a_fact(minutes: int = 0, diagnostic: str = "") -> Fact:
     return Fact(NOON + minutes * MINUTE, "", diagnostic)
 
 
-def test_a_recipient_s_status_is_what_counts_most() -> None:
-    """A complaint over all else; an out-of-office reply, which is a soft bounce, does not undo the delivery that it answers."""
+def test_a_recipient_has_its_most_significant_status() -> None:
+    """A complaint is the most significant; an out-of-office reply, which is a soft bounce, does not replace the delivery."""
     order = ["delayed", "soft_bounced", "delivered", "rejected", "bounced", "complained"]
     statuses = [RecipientStatus(name) for name in order]
     for count in range(1, len(statuses) + 1):
-        facts = {"jo@example.com": {status: a_fact(-place) for place, status in enumerate(statuses[:count])}}
+        facts = {"jo@example.com": {status: a_fact(-rank) for rank, status in enumerate(statuses[:count])}}
         [shown] = recipients_of(facts)
         assert shown.status == order[count - 1]
 
 
 def test_the_later_of_two_facts_counts() -> None:
-    """What a server says after a second try is what it says now."""
+    """The receiving server's last response counts."""
     early, late = {RecipientStatus.DELAYED: a_fact(1, "z")}, {RecipientStatus.DELAYED: a_fact(2, "a")}
     [joined] = recipients_of(merged({"jo@example.com": late}, {"jo@example.com": early}))
     assert (joined.fact.at, joined.fact.diagnostic) == (NOON + 2 * MINUTE, "a")
 
 
-def test_counts_tell_when_it_began_and_when_it_was_last() -> None:
-    """Over all recipients."""
+def test_counts_have_the_first_and_the_last_time() -> None:
+    """The times are over all recipients."""
     facts = {
         "a@example.com": {RecipientStatus.DELIVERED: a_fact(1)},
         "b@example.com": {RecipientStatus.DELAYED: a_fact(0), RecipientStatus.BOUNCED: a_fact(9)},
@@ -77,21 +77,21 @@ def test_counts_tell_when_it_began_and_when_it_was_last() -> None:
 
 
 @pytest.mark.parametrize("later", [0, 9])
-def test_a_bounce_of_a_mail_that_was_sent_counts_whichever_came_first(later: int) -> None:
-    """SES keeps one mail back because of its own list, and another to the same recipient bounces."""
-    kept_back, real = replace(a_fact(5), unsent=True), a_fact(later)
-    facts = [{"jo@example.com": {RecipientStatus.BOUNCED: fact}} for fact in (kept_back, real)]
-    told, before = counts_of(merged(*facts)), counts_of(facts[0])
-    assert told == counts_of(merged(*reversed(facts)))
-    assert told is not None
+def test_a_bounce_of_a_sent_mail_replaces_one_of_an_unsent_mail(later: int) -> None:
+    """SES does not send one mail because of its own list, and another to the same recipient bounces, in any order."""
+    unsent, real = replace(a_fact(5), unsent=True), a_fact(later)
+    facts = [{"jo@example.com": {RecipientStatus.BOUNCED: fact}} for fact in (unsent, real)]
+    after, before = counts_of(merged(*facts)), counts_of(facts[0])
+    assert after == counts_of(merged(*reversed(facts)))
+    assert after is not None
     assert before is not None
-    assert ((before.bounced, before.bounced_unsent), (told.bounced, told.bounced_unsent)) == ((1, 1), (1, 0))
-    assert told.replaces(before)
+    assert ((before.bounced, before.bounced_unsent), (after.bounced, after.bounced_unsent)) == ((1, 1), (1, 0))
+    assert after.replaces(before)
 
 
 @given(numbers=st.lists(st.integers(0, 200), min_size=60, max_size=120, unique=True))
-def test_facts_of_too_many_recipients_are_cut_to_the_same(numbers: list[int]) -> None:
-    """A mail has no more than fifty; nobody may fill the table with others."""
+def test_facts_of_too_many_recipients_are_cut_equally(numbers: list[int]) -> None:
+    """A mail has at most fifty recipients; others must not fill the table."""
     each = [{f"{number:03}@example.com": {RecipientStatus.DELIVERED: a_fact(number)}} for number in numbers]
     forward, backward = NO_FACTS, NO_FACTS
     for facts in each:
@@ -102,8 +102,8 @@ def test_facts_of_too_many_recipients_are_cut_to_the_same(numbers: list[int]) ->
     assert len(forward) == MAX_RECIPIENTS
 
 
-def test_an_address_stands_in_no_representation() -> None:
-    """Nor what a server said of it: exceptions and logs show what `repr` shows."""
+def test_no_representation_has_an_address() -> None:
+    """Nor a server's response: exceptions and logs show `repr`."""
     facts = {"jo@example.com": {RecipientStatus.BOUNCED: a_fact(0, "no such user jo@example.com")}}
     assert "example.com" not in repr(recipients_of(facts))
 
@@ -113,8 +113,8 @@ def _all_of(fact: Fact) -> tuple[object, ...]:
 
 
 @given(facts=st.permutations([a_fact(0, "a"), a_fact(3, "b"), a_fact(3, "c"), a_fact(9, "")]))
-def test_a_later_fact_remembers_when_it_was_told_first(facts: list[Fact]) -> None:
-    """Also where it is told again and again: `firstAt` of the record never moves on."""
+def test_a_later_fact_keeps_the_first_time(facts: list[Fact]) -> None:
+    """`firstAt` of the record never moves, even after several facts."""
     joined = facts[0]
     for fact in facts[1:]:
         joined = joined.joined(fact)

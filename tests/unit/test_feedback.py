@@ -1,4 +1,4 @@
-"""What SES tells is written down once, whatever comes twice, too early, too late, in any order, or from somebody else."""
+"""SES's events are recorded exactly once: duplicated, early, late, in any order, or forged."""
 
 import json
 import random
@@ -37,14 +37,14 @@ MINUTE = timedelta(minutes=1)
 
 def a_sent(status: Status = Status.SENT, **fields: Any) -> Delivery:
     """Make the record of a request whose first attempt was sent from the account of the events."""
-    given: dict[str, Any] = {"attempt": 1, "owner": "w1", "account": ACCOUNT, "region": REGION, "provider_version": 7, **fields}
+    attributes: dict[str, Any] = {"attempt": 1, "owner": "w1", "account": ACCOUNT, "region": REGION, "provider_version": 7, **fields}
     if status is Status.SENT:
-        given = {"message_id": MESSAGE_ID, "accepted_attempt": 1, "sent_at": NOON, **given}
-    return a_delivery("r1", status, **given)
+        attributes = {"message_id": MESSAGE_ID, "accepted_attempt": 1, "sent_at": NOON, **attributes}
+    return a_delivery("r1", status, **attributes)
 
 
 class Listener:
-    """Keeps what it heard."""
+    """Stores its calls."""
 
     def __init__(self, refusal: Refusal | None = None) -> None:
         self.versions: list[tuple[str, int]] = []
@@ -60,7 +60,7 @@ class Listener:
 
 
 class Inbox:
-    """FeedbackFunction over fakes."""
+    """FeedbackFunction with fakes."""
 
     def __init__(self, *records: Delivery) -> None:
         self.messages, self.table, self.telemetry = FakeMessagesTable(*records), FakeFeedbackTable(), FakeTelemetry()
@@ -77,7 +77,7 @@ class Inbox:
         )
 
     def take(self, *events: dict[str, Any], sent_at: Any = None, left: timedelta = EVENT_SPAN) -> list[str]:
-        """Take a batch in the time that is left; return the numbers of the events that are to come again."""
+        """Process a batch within the time left; return the numbers of the events to redeliver."""
         batch = [ReceivedEvent(str(number), json.dumps(event), sent_at or self.clock.now()) for number, event in enumerate(events)]
         return receive_batch(batch, self.deps, InlineExecutor(), ends_at=self.clock.now() + left)
 
@@ -106,11 +106,11 @@ class Inbox:
 BOUNCE = an_envelope("Bounce", RecipientOutcome.BOUNCED)
 
 
-# ── facts and counts ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── facts and counts ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_became_of_a_mail_stands_beside_sent() -> None:
-    """Counts on the record, each recipient's last fact in the table of addresses; the end stays what it was."""
+def test_feedback_is_recorded_beside_the_status() -> None:
+    """The record gets counts, the feedback table each recipient's facts; the status does not change."""
     inbox = Inbox(a_sent())
     to = {"jo@example.com": RecipientOutcome.DELIVERED, "gone@example.net": RecipientOutcome.BOUNCED}
     assert inbox.take(*envelopes(to)) == []
@@ -125,8 +125,8 @@ def test_what_became_of_a_mail_stands_beside_sent() -> None:
     assert inbox.refusals == []
 
 
-def test_a_copy_of_an_event_counts_nothing() -> None:
-    """Eight copies have been seen."""
+def test_a_duplicate_event_is_not_counted() -> None:
+    """SES was seen to send eight copies."""
     inbox = Inbox(a_sent())
     inbox.take(an_envelope())
     before, entries = inbox.record, len(inbox.messages.changes)
@@ -145,51 +145,51 @@ EVENTS = envelopes(
 )
 
 
-def outcome(events: Sequence[dict[str, Any]], record: Delivery, *, batch: int = 1) -> tuple[Delivery, Any, Any]:
-    """Return what stands in both tables after some events."""
+def tables_after(events: Sequence[dict[str, Any]], record: Delivery, *, batch: int = 1) -> tuple[Delivery, Any, Any]:
+    """Return the content of both tables after some events."""
     inbox = Inbox(record)
     for start in range(0, len(events), batch):
-        again = inbox.take(*events[start : start + batch])
-        assert again == [] or events[start]["detail"]["eventType"] == "DeliveryDelay"
+        redelivered = inbox.take(*events[start : start + batch])
+        assert redelivered == [] or events[start]["detail"]["eventType"] == "DeliveryDelay"
     return inbox.record, inbox.table.of_request, {kind for kind, _ in inbox.counted}
 
 
-def test_any_order_of_a_mail_s_events_gives_the_same() -> None:
-    """Every order of its first six events; the delay alone may come before it can be matched, and comes again then."""
+def test_events_in_any_order_have_the_same_result() -> None:
+    """Every order of six events of a mail is tested; only a delay may come before it can be matched, and is redelivered."""
     first = EVENTS[:6]
-    wanted = outcome(first, a_sent())
+    expected = tables_after(first, a_sent())
     for order in permutations(first):
-        record, facts, _ = outcome([*order, *(event for event in order if event["detail"]["eventType"] == "DeliveryDelay")], a_sent())
-        assert (record, facts) == wanted[:2]
+        record, facts, _ = tables_after([*order, *(event for event in order if event["detail"]["eventType"] == "DeliveryDelay")], a_sent())
+        assert (record, facts) == expected[:2]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_shuffled_and_doubled_events_give_the_same_bytes(seed: int) -> None:
-    """Thousands of events of some requests, eight copies of some, in batches of any size: the records are equal."""
+def test_shuffled_and_duplicate_events_have_the_same_result(seed: int) -> None:
+    """Up to eight copies of each event, in batches of several sizes, give an equal record."""
     shuffle = random.Random(seed)  # noqa: S311 - a seed is a case
-    wanted = outcome(EVENTS, a_sent())
+    expected = tables_after(EVENTS, a_sent())
     copies = [event for event in EVENTS for _ in range(shuffle.choice([1, 1, 2, 8]))]
     shuffle.shuffle(copies)
     delays = [event for event in EVENTS if event["detail"]["eventType"] == "DeliveryDelay"]
-    record, facts, _ = outcome([*copies, *delays], a_sent(), batch=shuffle.choice([1, 3, 100]))
-    assert (record, facts) == wanted[:2]
+    record, facts, _ = tables_after([*copies, *delays], a_sent(), batch=shuffle.choice([1, 3, 100]))
+    assert (record, facts) == expected[:2]
 
 
-def test_statuses_that_are_left_behind_are_counted_once() -> None:
-    """A recipient that was delayed and then got it counts once as each; the time to the delivery is told with it."""
+def test_earlier_statuses_are_counted_once() -> None:
+    """A recipient with a delay and then a delivery counts once as each; the delivery has the time that it took."""
     inbox = Inbox(a_sent())
     events = envelopes({"late@example.net": RecipientOutcome.DELAYED})
     inbox.take(*events, *events)
     assert inbox.counted == [(RecipientStatus.DELAYED, None), (RecipientStatus.DELIVERED, timedelta(seconds=0.9))]
 
 
-# ── proof ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── proof ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("kind", ["Send", "Delivery"])
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN, Status.QUEUED, Status.DEFERRED])
 def test_any_event_of_an_attempt_proves_that_ses_accepted_it(status: Status, kind: str) -> None:
-    """With its messageId and SES's time; nothing is sent again, and the body that was kept for that goes."""
+    """The record gets its messageId and SES's time; the request cannot be resent, and its parked body is deleted."""
     inbox = Inbox(a_sent(status, parked="parked/acme/r1/0.json", due_at=NOON, deadline=NOON, on_unknown="resend"))
     inbox.parked.bodies["parked/acme/r1/0.json"] = "{}"
     assert inbox.take(an_envelope(kind)) == []
@@ -201,8 +201,8 @@ def test_any_event_of_an_attempt_proves_that_ses_accepted_it(status: Status, kin
     assert not delivery.allows(begin, sent)
 
 
-def test_a_body_that_was_parked_meanwhile_goes_too() -> None:
-    """A worker holds an unknown for an operator while its event is on the way."""
+def test_a_concurrently_parked_body_is_deleted_too() -> None:
+    """A worker parks the body of an unknown while its event is processed."""
     inbox = Inbox(a_sent(Status.UNKNOWN))
     inbox.parked.bodies["parked/acme/r1/0.json"] = "{}"
 
@@ -216,8 +216,8 @@ def test_a_body_that_was_parked_meanwhile_goes_too() -> None:
 
 
 @pytest.mark.parametrize("where", ["confirm", "facts", "counts", "reaction"])
-def test_a_proof_is_told_once_whatever_fails_after_it(where: str) -> None:
-    """Its own reply that is lost, or a later step: the event comes again, and reports and deletes then what the first try left."""
+def test_a_proof_is_reported_once_after_any_failure(where: str) -> None:
+    """If its reply is lost or a later step fails, the redelivered event reports it and deletes the body."""
     inbox = Inbox(a_sent(Status.UNKNOWN, parked="parked/acme/r1/0.json"))
     inbox.parked.bodies["parked/acme/r1/0.json"] = "{}"
     deps = inbox.deps
@@ -237,8 +237,8 @@ def test_a_proof_is_told_once_whatever_fails_after_it(where: str) -> None:
     assert (inbox.recorded, inbox.parked.bodies) == ([inbox.record], {})
 
 
-def test_a_proof_is_told_once_however_many_copies_come() -> None:
-    """One of them has proven it, also where another one had read the record before that."""
+def test_a_proof_is_reported_once_with_several_copies() -> None:
+    """Only the copy that wrote the proof reports it, even if another had read the record before."""
     inbox = Inbox(a_sent(Status.UNKNOWN))
 
     def copy(_: Any) -> None:
@@ -254,30 +254,30 @@ def test_a_proof_is_told_once_however_many_copies_come() -> None:
     assert (inbox.recorded, inbox.record.confirmed_by) == ([inbox.record], "copy")
 
 
-def test_an_event_of_an_earlier_attempt_proves_as_much() -> None:
-    """The request was queued again since, and begun again, from another account."""
+def test_an_event_of_an_earlier_attempt_is_a_proof_too() -> None:
+    """The request was requeued since, and attempted again from another account."""
     earlier = EarlierAttempt(1, ACCOUNT, REGION)
     for status in (Status.QUEUED, Status.SENDING, Status.UNKNOWN):
         inbox = Inbox(a_sent(status, attempt=2, account="444455556666", earlier_attempts=(earlier,), maybe_sent=True))
         assert inbox.take(an_envelope()) == []
         assert (inbox.record.status, inbox.record.accepted_attempt, inbox.record.message_id) == (Status.SENT, 1, MESSAGE_ID)
         assert inbox.record.feedback is not None
-        assert inbox.listener.versions == []  # which version sent that attempt is not kept
+        assert inbox.listener.versions == []  # the version of an earlier attempt is not stored
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
-def test_evidence_against_an_end_changes_nothing_and_is_counted(status: Status) -> None:
-    """What was promised to whoever read that end is kept; somebody has to look."""
+def test_an_event_that_contradicts_the_status_is_only_counted(status: Status) -> None:
+    """A final status that callers have read is not changed; an operator has to look."""
     inbox = Inbox(a_sent(status))
     assert inbox.take(an_envelope()) == []
     assert (inbox.record, inbox.table.of_request, inbox.refusals) == (a_sent(status), {}, [Refusal.CONTRADICTION])
-    assert [accepted.record for accepted in inbox.reacted] == [a_sent(status)]  # a bounce or a complaint is one all the same
+    assert [accepted.record for accepted in inbox.reacted] == [a_sent(status)]  # bounces and complaints still count
     assert inbox.listener.versions == []
 
 
 @pytest.mark.parametrize(("meanwhile", "refusals"), [(Status.SENT, []), (Status.FAILED, [Refusal.CONTRADICTION])])
-def test_a_worker_may_be_first_with_the_end(meanwhile: Status, refusals: list[Refusal]) -> None:
-    """Between the reading of the record and its change the worker writes what SES answered."""
+def test_a_worker_may_write_the_final_status_first(meanwhile: Status, refusals: list[Refusal]) -> None:
+    """The worker writes SES's response between the read of the record and its change."""
     inbox = Inbox(a_sent(Status.SENDING))
 
     def end(_: Any) -> None:
@@ -290,7 +290,7 @@ def test_a_worker_may_be_first_with_the_end(meanwhile: Status, refusals: list[Re
     assert (inbox.record.feedback is not None) == (meanwhile is Status.SENT)
 
 
-# ── whose event it is ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── whose event it is ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 OTHER = "444455556666"
 TAGS = {"tenant_id": "acme", "request_id": "r1", "attempt": 1}
@@ -298,21 +298,21 @@ TAGS = {"tenant_id": "acme", "request_id": "r1", "attempt": 1}
 FORGERIES: dict[str, tuple[dict[str, Any], Refusal]] = {
     "another account": (an_envelope(account=OTHER), Refusal.FOREIGN_ACCOUNT),
     "another region": (an_envelope(region="us-east-1"), Refusal.FOREIGN_ACCOUNT),
-    "another account sent it": (replaced(an_envelope(), ("detail", "mail", "sendingAccountId"), OTHER), Refusal.FOREIGN_ACCOUNT),
+    "another sending account": (replaced(an_envelope(), ("detail", "mail", "sendingAccountId"), OTHER), Refusal.FOREIGN_ACCOUNT),
     "another mail": (an_envelope(message_id="0100-other"), Refusal.WRONG_MESSAGE),
-    "an attempt to come": (an_envelope(attempt=2), Refusal.NO_ATTEMPT),
+    "a future attempt": (an_envelope(attempt=2), Refusal.NO_ATTEMPT),
     "another tenant's request": (
         an_envelope(account=OTHER, tags=tagged({}, tenant_id="acme", request_id="r1", attempt=1)),
         Refusal.FOREIGN_ACCOUNT,
     ),
-    "tags of nobody": (an_envelope(tags={"tenantmail-tenant": "acme"}), Refusal.BAD_TAGS),
+    "tags without a request": (an_envelope(tags={"tenantmail-tenant": "acme"}), Refusal.BAD_TAGS),
 }
 
 
-@pytest.mark.parametrize("how", FORGERIES)
-def test_what_others_make_up_changes_nothing(how: str) -> None:
-    """It is refused, counted, and wakes somebody."""
-    event, refusal = FORGERIES[how]
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_event_changes_nothing(forgery: str) -> None:
+    """It is rejected, counted, and raises an alarm."""
+    event, refusal = FORGERIES[forgery]
     inbox = Inbox(a_sent())
     assert inbox.take(event) == []
     assert (inbox.record, inbox.table.of_request, inbox.table.of_message) == (a_sent(), {}, {})
@@ -321,8 +321,8 @@ def test_what_others_make_up_changes_nothing(how: str) -> None:
     assert (inbox.reacted, inbox.listener.versions) == ([], [])
 
 
-def test_an_attempt_of_an_account_that_is_not_known_has_no_events() -> None:
-    """A key that was verified before accounts were kept has to be verified once more."""
+def test_events_of_an_attempt_of_an_unknown_account_are_refused() -> None:
+    """A config that was verified before accounts were stored has to be verified again."""
     inbox = Inbox(a_sent(account=None))
     inbox.take(an_envelope())
     assert inbox.refusals == [Refusal.UNKNOWN_ACCOUNT]
@@ -332,29 +332,29 @@ def test_an_attempt_of_an_account_that_is_not_known_has_no_events() -> None:
     assert inbox.refusals == [Refusal.UNKNOWN_ACCOUNT]
 
 
-def test_an_attempt_that_was_proven_unsent_has_no_events() -> None:
-    """Only those after which the request was queued again are kept beside the last one."""
+def test_events_of_an_attempt_that_was_proven_unsent_are_refused() -> None:
+    """Earlier attempts are stored only if SES may have accepted them."""
     inbox = Inbox(a_sent(attempt=3, accepted_attempt=3, earlier_attempts=(EarlierAttempt(2, ACCOUNT, REGION),)))
     inbox.take(an_envelope(attempt=1))
     assert inbox.refusals == [Refusal.NO_ATTEMPT]
 
 
-def test_an_operator_s_messageid_is_not_held_against_an_event() -> None:
-    """He may have mistyped it; SES's own event may not be refused for that."""
-    word = Resolution("sent", "ops", "seen", NOON)
-    inbox = Inbox(a_sent(message_id="0100-typo", accepted_attempt=1, resolution=word))
+def test_an_event_with_another_id_than_the_operator_s_is_accepted() -> None:
+    """The operator may have mistyped the messageId."""
+    resolution = Resolution("sent", "ops", "seen", NOON)
+    inbox = Inbox(a_sent(message_id="0100-typo", accepted_attempt=1, resolution=resolution))
     assert inbox.take(an_envelope()) == []
     assert (inbox.refusals, inbox.record.message_id) == ([], "0100-typo")
     assert inbox.record.feedback is not None
 
 
-# ── events without tags ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── events without tags ───────────────────────────────────────────────────────────────────────────────────────────────
 
 SEND, DELAY, *_ = envelopes({"jo@example.com": RecipientOutcome.DELAYED})
 
 
-def test_a_delay_finds_its_mail_by_the_messageid() -> None:
-    """SES's own sample of it has no tags; an event before it had some."""
+def test_a_delay_is_matched_by_its_messageid() -> None:
+    """SES's sample of a DeliveryDelay has no tags; an earlier event of the mail had them."""
     inbox = Inbox(a_sent())
     assert inbox.take(SEND, DELAY) == []
     assert inbox.record.feedback is not None
@@ -362,35 +362,35 @@ def test_a_delay_finds_its_mail_by_the_messageid() -> None:
     assert inbox.table.of_message == {(ACCOUNT, REGION, MESSAGE_ID): MailRef("acme", "r1", 1)}
 
 
-@pytest.mark.parametrize("stranger", [{"account": OTHER}, {"region": "us-east-1"}])
-def test_a_messageid_counts_within_its_account_and_region(stranger: dict[str, str]) -> None:
-    """Another account's event with this id is about another mail."""
+@pytest.mark.parametrize("difference", [{"account": OTHER}, {"region": "us-east-1"}])
+def test_a_messageid_is_valid_within_its_account_and_region(difference: dict[str, str]) -> None:
+    """Another account's event with this id is of another mail."""
     inbox = Inbox(a_sent())
     inbox.take(SEND)
-    assert inbox.take({**DELAY, **stranger}) == ["0"]
+    assert inbox.take({**DELAY, **difference}) == ["0"]
     assert inbox.record.feedback is None
 
 
-def test_a_delay_waits_for_the_event_that_tells_whose_it_is() -> None:
-    """For a quarter of an hour; then it is counted."""
+def test_a_delay_waits_for_an_event_with_tags() -> None:
+    """It waits for a quarter of an hour; then it is rejected and counted."""
     inbox = Inbox(a_sent())
-    began = inbox.clock.now()
+    received_at = inbox.clock.now()
     assert inbox.take(DELAY) == ["0"]
     inbox.clock.advance(RECORD_EXPECTED)
-    assert inbox.take(DELAY, sent_at=began) == []
+    assert inbox.take(DELAY, sent_at=received_at) == []
     assert inbox.refusals == [Refusal.NO_RECORD]
 
 
-def test_other_mail_of_the_tenant_is_none_of_ours() -> None:
-    """It may use the configuration set for whatever it sends."""
+def test_other_mail_of_the_tenant_is_ignored() -> None:
+    """The tenant may use the configuration set for other mail; its events are no forgeries."""
     inbox = Inbox(a_sent())
     assert inbox.take(an_envelope(tags={"campaign": "spring"}, message_id="0100-other")) == []
     assert inbox.refusals == [Refusal.UNTAGGED]
     assert Refusal.UNTAGGED not in FORGED
 
 
-def test_the_messageid_is_kept_while_a_delay_may_follow() -> None:
-    """A mail that every recipient got needs it no more, and costs no write."""
+def test_the_messageid_is_stored_while_a_delay_may_follow() -> None:
+    """A mail that all recipients got does not need it, and costs no write."""
     inbox = Inbox(a_sent())
     inbox.take(an_envelope())
     assert inbox.table.of_message == {}
@@ -398,45 +398,45 @@ def test_the_messageid_is_kept_while_a_delay_may_follow() -> None:
     assert inbox.table.of_message == {(ACCOUNT, REGION, MESSAGE_ID): MailRef("acme", "r1", 1)}
 
 
-# ── too early, too late ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── too early, too late ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_event_before_its_record_waits_for_it() -> None:
-    """For a quarter of an hour: a table that is restored may know it again by then."""
+def test_an_event_waits_for_its_record() -> None:
+    """It waits for a quarter of an hour, in which a restored table may get the record back."""
     inbox = Inbox()
-    began = inbox.clock.now()
+    received_at = inbox.clock.now()
     inbox.clock.advance(RECORD_EXPECTED - timedelta(seconds=1))
-    assert inbox.take(an_envelope(), sent_at=began) == ["0"]
+    assert inbox.take(an_envelope(), sent_at=received_at) == ["0"]
     assert inbox.refusals == []
     inbox.messages.records["acme", "r1"] = a_sent()
-    assert inbox.take(an_envelope(), sent_at=began) == []
+    assert inbox.take(an_envelope(), sent_at=received_at) == []
     assert inbox.record.feedback is not None
 
 
-def test_an_event_without_a_record_is_given_up() -> None:
-    """Nobody knows such a request."""
+def test_an_event_without_a_record_is_dropped_in_the_end() -> None:
+    """It is rejected and counted."""
     inbox = Inbox()
     assert inbox.take(an_envelope(), sent_at=inbox.clock.now() - RECORD_EXPECTED) == []
     assert inbox.refusals == [Refusal.NO_RECORD]
 
 
-def test_a_request_that_was_erased_has_no_record() -> None:
-    """Nothing of its recipients is written down any more."""
+def test_an_erased_request_counts_as_missing() -> None:
+    """Nothing of its recipients is recorded any more."""
     inbox = Inbox(a_sent(content_hash=ERASED_CONTENT))
     assert inbox.take(an_envelope(), sent_at=inbox.clock.now() - RECORD_EXPECTED) == []
     assert (inbox.refusals, inbox.table.of_request) == ([Refusal.NO_RECORD], {})
 
 
-@pytest.mark.parametrize("known", [None, FeedbackCounts(complained=1, first_at=NOON - MINUTE, last_at=NOON + MINUTE, rank=12)])
-def test_a_request_that_is_erased_meanwhile_keeps_no_address(known: FeedbackCounts | None) -> None:
-    """The erasure has passed when the facts are written: the record is looked at once more after that, also if its counts stay."""
-    inbox = Inbox(a_sent(feedback=known))
+@pytest.mark.parametrize("feedback", [None, FeedbackCounts(complained=1, first_at=NOON - MINUTE, last_at=NOON + MINUTE, rank=12)])
+def test_a_request_that_is_erased_concurrently_keeps_no_address(feedback: FeedbackCounts | None) -> None:
+    """The facts are written after the erasure: the record is read again after that, also if its counts do not change."""
+    inbox = Inbox(a_sent(feedback=feedback))
     inbox.table.before = inbox.erase
     assert inbox.take(BOUNCE) == ["0"]
     assert (inbox.table.of_request, inbox.record.feedback, inbox.reacted, inbox.counted) == ({}, None, [], [])
 
 
-def test_a_record_that_is_gone_meanwhile_leaves_no_address() -> None:
+def test_a_record_that_expires_concurrently_leaves_no_address() -> None:
     """It was erased more than 15 days after its end."""
     inbox = Inbox(a_sent())
     inbox.table.after = lambda _: inbox.messages.records.clear()
@@ -444,16 +444,16 @@ def test_a_record_that_is_gone_meanwhile_leaves_no_address() -> None:
     assert inbox.table.of_request == {}
 
 
-def test_an_unknown_that_is_erased_meanwhile_stays_what_it_was() -> None:
-    """An erased record is proven to be nothing."""
+def test_an_unknown_that_is_erased_concurrently_is_not_proven() -> None:
+    """An event does not change an erased record."""
     inbox = Inbox(a_sent(Status.UNKNOWN))
     inbox.messages.before = inbox.erase
     assert inbox.take(an_envelope()) == ["0"]
     assert (inbox.record.status, inbox.record.message_id, inbox.table.of_request) == (Status.UNKNOWN, None, {})
 
 
-def test_facts_that_a_crash_left_of_an_erased_request_go_when_its_event_comes_again() -> None:
-    """The function died between the facts and the look at the record."""
+def test_facts_left_by_a_crash_are_deleted_by_the_redelivered_event() -> None:
+    """The function crashed between writing the facts and reading the erased record."""
     inbox = Inbox(a_sent())
     inbox.table.before = inbox.erase
     inbox.messages.before = _lost
@@ -465,23 +465,23 @@ def test_facts_that_a_crash_left_of_an_erased_request_go_when_its_event_comes_ag
 
 
 @pytest.mark.parametrize(("age", "refusals"), [(timedelta(days=35), []), (timedelta(days=35, seconds=1), [Refusal.TOO_OLD])])
-def test_an_event_is_taken_for_35_days(age: timedelta, refusals: list[Refusal]) -> None:
-    """After that the record may be gone, and the id another request's."""
+def test_an_event_is_accepted_for_35_days(age: timedelta, refusals: list[Refusal]) -> None:
+    """After that the record may have expired, and the id may be another request's."""
     inbox = Inbox(a_sent())
     inbox.clock.time = NOON + age
     assert inbox.take(replaced(an_envelope(), ("time",), "2026-11-24T12:00:00Z")) == []
     assert inbox.refusals == refusals
 
 
-def test_an_event_of_tomorrow_is_none() -> None:
-    """Clocks differ by less than an hour."""
+def test_an_event_of_the_future_is_refused() -> None:
+    """Clocks may differ by less than an hour."""
     inbox = Inbox(a_sent())
     inbox.clock.time = NOON - timedelta(hours=2)
     assert inbox.take(an_envelope()) == []
     assert inbox.refusals == [Refusal.UNREADABLE]
 
 
-# ── failures ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── failures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _lost(_: Any) -> None:
@@ -490,20 +490,20 @@ def _lost(_: Any) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("table", ["messages", "table"])
-def test_an_event_that_could_not_be_written_comes_again(table: str, when: str) -> None:
-    """A write that failed, or whose reply was lost, is made again, and leaves what one write would have left."""
-    wanted = Inbox(a_sent(Status.UNKNOWN))
-    wanted.take(an_envelope())
+def test_an_event_with_a_failed_write_is_redelivered(table: str, when: str) -> None:
+    """A write that failed or lost its reply is repeated, with the result of one write."""
+    expected = Inbox(a_sent(Status.UNKNOWN))
+    expected.take(an_envelope())
     inbox = Inbox(a_sent(Status.UNKNOWN))
     setattr(getattr(inbox, table), when, _lost)
     assert inbox.take(an_envelope()) == ["0"]
     setattr(getattr(inbox, table), when, lambda _: None)
     assert inbox.take(an_envelope()) == []
-    assert (inbox.record, inbox.table.of_request) == (wanted.record, wanted.table.of_request)
+    assert (inbox.record, inbox.table.of_request) == (expected.record, expected.table.of_request)
 
 
-def test_a_crash_between_facts_and_counts_does_no_harm() -> None:
-    """The facts are there; the event that comes again writes their counts."""
+def test_a_crash_between_facts_and_counts_is_repaired() -> None:
+    """The redelivered event writes the counts of the facts."""
     inbox = Inbox(a_sent())
     inbox.messages.before = _lost
     assert inbox.take(an_envelope()) == ["0"]
@@ -513,16 +513,16 @@ def test_a_crash_between_facts_and_counts_does_no_harm() -> None:
     assert inbox.record.feedback is not None
 
 
-def test_an_unreadable_event_is_named_by_its_fields() -> None:
-    """It is lost: somebody has to see what SES has changed."""
+def test_an_unreadable_event_is_reported_with_its_fields() -> None:
+    """The event is lost: an operator has to see what SES has changed."""
     inbox = Inbox(a_sent())
     assert inbox.take(replaced(an_envelope(), ("account",), "acme")) == []
     [(refusal, event, fields)] = [arguments for name, arguments in inbox.telemetry.entries if name == "feedback refused"]
     assert (refusal, event, fields) == (Refusal.UNREADABLE, None, ["account"])
 
 
-def test_a_mail_to_more_than_ses_takes_counts_as_far_as_it_is_known() -> None:
-    """Its acceptance is proven all the same."""
+def test_a_mail_to_too_many_recipients_is_counted_up_to_fifty() -> None:
+    """Its acceptance is still proven."""
     many = [f"{number}@example.com" for number in range(60)]
     event = replaced(replaced(an_envelope(), ("detail", "mail", "destination"), many), ("detail", "delivery", "recipients"), many)
     inbox = Inbox(a_sent(Status.UNKNOWN))
@@ -532,8 +532,8 @@ def test_a_mail_to_more_than_ses_takes_counts_as_far_as_it_is_known() -> None:
     assert (inbox.record.feedback.delivered, inbox.refusals) == (50, [])
 
 
-def test_a_failing_event_holds_up_no_other() -> None:
-    """Nor does one that is no event."""
+def test_a_failing_event_does_not_stop_others() -> None:
+    """Neither does an unreadable one."""
     inbox = Inbox(a_sent(), replace(a_sent(), request_id="r2", message_id="0100-two"))
 
     def refuse_first(facts: Any) -> None:
@@ -542,16 +542,16 @@ def test_a_failing_event_holds_up_no_other() -> None:
 
     inbox.table.before = refuse_first
     two = an_envelope(request_id="r2", message_id="0100-two")
-    fine = replaced(
+    second = replaced(
         replaced(two, ("detail", "mail", "destination"), ["b@example.com"]), ("detail", "delivery", "recipients"), ["b@example.com"]
     )
-    assert inbox.take(an_envelope(), {"no": "event"}, fine) == ["0"]
+    assert inbox.take(an_envelope(), {"no": "event"}, second) == ["0"]
     assert inbox.messages.records["acme", "r2"].feedback is not None
     assert inbox.refusals == [Refusal.UNREADABLE]
 
 
-def test_a_bug_costs_one_event() -> None:
-    """It comes again until somebody has mended that."""
+def test_an_exception_affects_one_event() -> None:
+    """It is redelivered until the bug is fixed."""
     inbox = Inbox(a_sent())
     inbox.table.before = lambda _: 1 / 0  # type: ignore[assignment]
     assert inbox.take(an_envelope(), {"no": "event"}) == ["0"]
@@ -559,8 +559,8 @@ def test_a_bug_costs_one_event() -> None:
     assert (step, tenant_id, type(error)) == ("feedback", None, ZeroDivisionError)
 
 
-def test_a_bug_in_reading_costs_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others of its batch are written down, and it comes again alone."""
+def test_an_exception_in_parsing_affects_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others of its batch are recorded, and it is redelivered alone."""
     inbox = Inbox(a_sent())
 
     def read_some(body: str) -> SesEvent | Refusal:
@@ -576,35 +576,35 @@ def test_a_bug_in_reading_costs_one_event(monkeypatch: pytest.MonkeyPatch) -> No
     assert (step, tenant_id, type(error)) == ("read feedback", None, ZeroDivisionError)
 
 
-def test_what_cannot_be_begun_in_time_comes_again_alone() -> None:
-    """DynamoDB is slow: its neighbours that are done are not repeated, as they would be if the function's time ran out."""
+def test_events_that_cannot_be_started_in_time_are_redelivered() -> None:
+    """DynamoDB is slow: finished events are not repeated, as they would be after a timeout of the function."""
     inbox = Inbox(a_sent(), *(replace(a_sent(), request_id=f"r{number}", message_id=f"0100-{number}") for number in (2, 3)))
     inbox.table.after = lambda _: inbox.clock.advance(timedelta(seconds=3))
     others = [an_envelope(request_id=f"r{number}", message_id=f"0100-{number}") for number in (2, 3)]
     assert inbox.take(an_envelope(), *others, {"no": "event"}, left=EVENT_SPAN + timedelta(seconds=3)) == ["2", "3"]
-    told = [inbox.messages.records["acme", request_id].feedback is not None for request_id in ("r1", "r2", "r3")]
-    assert (told, inbox.refusals) == ([True, True, False], [])
+    recorded = [inbox.messages.records["acme", request_id].feedback is not None for request_id in ("r1", "r2", "r3")]
+    assert (recorded, inbox.refusals) == ([True, True, False], [])
 
 
 def test_later_counts_are_not_overwritten_by_a_slow_writer() -> None:
-    """Of two functions at the same mail the one that knows more has the last word, whichever writes last."""
+    """Of two functions with events of one mail, the counts with more facts win, in either order of writes."""
     inbox = Inbox(a_sent())
-    more = FeedbackCounts(complained=1, first_at=NOON, last_at=NOON + MINUTE, rank=12)
+    newer_counts = FeedbackCounts(complained=1, first_at=NOON, last_at=NOON + MINUTE, rank=12)
 
-    def newer(change: Any) -> None:
+    def write_newer_counts(change: Any) -> None:
         if change.rule is delivery.NOTE_FEEDBACK:
-            inbox.messages.records["acme", "r1"] = replace(a_sent(), feedback=more)
+            inbox.messages.records["acme", "r1"] = replace(a_sent(), feedback=newer_counts)
 
-    inbox.messages.before = newer
+    inbox.messages.before = write_newer_counts
     assert inbox.take(an_envelope()) == []
-    assert inbox.record.feedback == more
+    assert inbox.record.feedback == newer_counts
 
 
-# ── who else is told ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reactions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_those_who_react_are_told_before_the_event_is_acknowledged() -> None:
-    """With the record as it stands then; where one of them fails, the event comes again."""
+def test_reactions_run_before_the_event_is_acknowledged() -> None:
+    """They get the current record; if one fails, the event is redelivered."""
     inbox = Inbox(a_sent(Status.UNKNOWN))
     assert inbox.take(BOUNCE) == []
     [accepted] = inbox.reacted
@@ -615,8 +615,8 @@ def test_those_who_react_are_told_before_the_event_is_acknowledged() -> None:
     assert inbox.take(BOUNCE) == ["0"]
 
 
-def test_an_event_of_a_test_mail_is_for_the_provider_s_record() -> None:
-    """It has no request; where it comes from somebody else it is refused as any other."""
+def test_an_event_of_a_test_mail_is_passed_to_the_provider_listener() -> None:
+    """It has no request; a forged one is rejected like any other."""
     inbox = Inbox()
     assert inbox.take(an_envelope(tags=verify_tags("acme", 3))) == []
     assert (inbox.listener.verified, inbox.refusals) == ([VerifyRef("acme", 3)], [])
@@ -626,7 +626,7 @@ def test_an_event_of_a_test_mail_is_for_the_provider_s_record() -> None:
 
 
 def test_a_refusal_shows_no_address() -> None:
-    """Log lines and exceptions show what `repr` shows."""
+    """Log lines and exceptions show `repr`."""
     event = parse_event(json.dumps(BOUNCE))
     assert isinstance(event, SesEvent)
     assert "example.com" not in repr(event)

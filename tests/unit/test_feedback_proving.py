@@ -1,4 +1,4 @@
-"""Which of SES's events prove that a tenant's feedback works."""
+"""The events of SES that prove that a tenant's feedback works."""
 
 import json
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ SIMULATION = Simulation(started_at=NOON)
 
 
 class Marks:
-    """Keeps what was marked."""
+    """Stores marks."""
 
     def __init__(self) -> None:
         self.versions: list[tuple[str, int, datetime]] = []
@@ -36,7 +36,7 @@ class Marks:
 
 
 class Scene:
-    """A listener over rows that a test prepares."""
+    """A listener with a test's rows."""
 
     def __init__(self, *rows: Provider) -> None:
         self.marks = Marks()
@@ -58,8 +58,8 @@ def an_event(kind: str = "Send", *, version: int = 2, simulation: int | None = N
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EventKind if kind not in (EventKind.REJECT, EventKind.DELIVERY_DELAY)])
-def test_any_event_of_the_test_mail_proves_the_version_that_was_tested(kind: str) -> None:
-    """At the moment when it came: that is what the record tells."""
+def test_any_event_of_the_test_mail_proves_its_version(kind: str) -> None:
+    """The mark has the time of arrival, which the record shows."""
     scene = Scene(a_provider(active=a_tested_config()))
     assert scene.take(an_event(kind)) is None
     assert scene.marks.versions == [("acme", 2, LATER)]
@@ -67,7 +67,7 @@ def test_any_event_of_the_test_mail_proves_the_version_that_was_tested(kind: str
 
 
 def test_a_candidate_is_proven_before_it_is_promoted() -> None:
-    """A role's account is known by its ARN: the event may be faster than verify."""
+    """A role's account is known from its ARN, and the event may be faster than verify."""
     scene = Scene(a_provider(active=a_config(account="999999999999"), candidate=a_tested_config()))
     assert scene.take(an_event()) is None
     assert scene.marks.versions == [("acme", 2, LATER)]
@@ -76,15 +76,15 @@ def test_a_candidate_is_proven_before_it_is_promoted() -> None:
 @pytest.mark.parametrize(
     "config", [{"account": "999999999999"}, {"region": "us-east-1"}, {"provider": "smtp", "region": "", "account": "999999999999"}]
 )
-def test_an_event_from_elsewhere_proves_nothing(config: dict[str, Any]) -> None:
-    """Anybody can tag mail of its own with another tenant's name; the envelope tells from which account and region it comes."""
+def test_an_event_of_another_account_or_region_proves_nothing(config: dict[str, Any]) -> None:
+    """Anybody can tag their own mail with another tenant's name; the envelope has the true account and region."""
     scene = Scene(a_provider(active=a_tested_config(**config)))
     assert scene.take(an_event()) is Refusal.FOREIGN_ACCOUNT
     assert scene.marks.versions == []
 
 
-def test_an_event_of_mail_that_another_account_sent_proves_nothing() -> None:
-    """SES names the sender too."""
+def test_an_event_with_another_sending_account_proves_nothing() -> None:
+    """SES also names the sending account."""
     envelope = an_envelope("Send", tags=verify_tags("acme", 2))
     envelope["detail"]["mail"]["sendingAccountId"] = "999999999999"
     scene = Scene(a_provider(active=a_tested_config()))
@@ -100,10 +100,10 @@ def test_an_event_of_mail_that_another_account_sent_proves_nothing() -> None:
         a_provider(active=a_tested_config(version=3)),
         a_provider(active=None, status=ProviderStatus.DELETED),
     ],
-    ids=["no account", "candidate of no account", "another version", "deleted"],
+    ids=["no account", "candidate without an account", "another version", "deleted"],
 )
-def test_an_event_that_cannot_be_held_against_an_account_waits_for_it(row: Provider) -> None:
-    """Verify learns the account of an access key after its mail was accepted; what never gets one is counted in the end."""
+def test_an_event_waits_while_the_config_has_no_account(row: Provider) -> None:
+    """Verify learns the account of an access key after its mail was accepted; without one the event is dropped and counted in the end."""
     scene = Scene(row)
     assert scene.take(an_event()) is Refusal.NO_RECORD
     assert Scene().take(an_event()) is Refusal.NO_RECORD
@@ -111,8 +111,8 @@ def test_an_event_that_cannot_be_held_against_an_account_waits_for_it(row: Provi
 
 
 @pytest.mark.parametrize(("kind", "reported"), [("Bounce", "bounce"), ("Complaint", "complaint"), ("Send", None), ("Delivery", None)])
-def test_what_comes_of_a_simulation_is_marked(kind: str, reported: str | None) -> None:
-    """The two that it was made for; all of them prove that feedback works."""
+def test_events_of_a_simulation_are_marked(kind: str, reported: str | None) -> None:
+    """Bounce and complaint have their own marks; each event proves that feedback works."""
     scene = Scene(a_provider(active=a_tested_config(simulation=SIMULATION)))
     assert scene.take(an_event(kind, simulation=to_millis(NOON))) is None
     assert scene.marks.versions == [("acme", 2, LATER)]
@@ -120,15 +120,15 @@ def test_what_comes_of_a_simulation_is_marked(kind: str, reported: str | None) -
 
 
 @pytest.mark.parametrize("simulation", [None, to_millis(NOON) - 1, 999_999_999_999_999_999])
-def test_what_comes_of_another_simulation_is_no_report_of_this_one(simulation: int | None) -> None:
-    """An earlier one, or a number that somebody made up."""
+def test_events_of_another_simulation_do_not_count(simulation: int | None) -> None:
+    """It may be an earlier simulation, or a forged number."""
     scene = Scene(a_provider(active=a_tested_config(simulation=SIMULATION)))
     assert scene.take(an_event("Bounce", simulation=simulation)) is None
     assert scene.marks.reported == []
 
 
-def test_a_mail_that_is_heard_of_is_marked_with_its_version() -> None:
-    """Whatever was sent with it."""
+def test_an_event_of_a_mail_marks_its_version() -> None:
+    """Any mail of the version counts."""
     scene = Scene()
     scene.listener.heard("acme", 7, LATER)
     assert scene.marks.versions == [("acme", 7, LATER)]

@@ -1,4 +1,4 @@
-"""Whether SES's events of a tenant's mail come back, and who must do what where they do not."""
+"""The state of a tenant's feedback, and who must do what if no events arrive."""
 
 from datetime import timedelta
 from typing import Any
@@ -23,8 +23,8 @@ WATCHED = {"configuration_set": "mail-acme", "account": "222222222222"}
         ({"feedback_at": NOON, "unheard_since": NOON, "silent_since": NOON}, "silent"),
     ],
 )
-def test_the_state_follows_from_what_is_marked(fields: dict[str, Any], state: str) -> None:
-    """That some time has passed is no mark: a tenant that sends nothing does not become silent."""
+def test_the_state_depends_on_the_marks(fields: dict[str, Any], state: str) -> None:
+    """Time alone changes nothing: a tenant that sends nothing does not become silent."""
     assert feedback_state(a_config(**WATCHED | fields)) == state
 
 
@@ -39,13 +39,13 @@ def test_the_state_follows_from_what_is_marked(fields: dict[str, Any], state: st
         ({"unheard_since": NOON, "configuration_set": None}, SILENT_AFTER, False),
     ],
 )
-def test_it_turns_silent_once_when_it_has_sent_for_an_hour(fields: dict[str, Any], after: timedelta, silent: bool) -> None:  # noqa: FBT001
-    """Counted from the first mail after which nothing came to one that is sent now."""
+def test_a_version_becomes_silent_once_after_an_hour_of_sending(fields: dict[str, Any], after: timedelta, silent: bool) -> None:  # noqa: FBT001
+    """The hour is from the first mail without a later event to the current one."""
     assert turns_silent(a_config(**WATCHED | fields), NOON + after) is silent
 
 
 @pytest.mark.parametrize(
-    ("fields", "begins", "names"),
+    ("fields", "addressee", "names"),
     [
         ({"configuration_set": None}, "Tenant: ", "onboarding"),
         ({"account": None}, "Caller: verify", "from the sending account"),
@@ -54,24 +54,24 @@ def test_it_turns_silent_once_when_it_has_sent_for_an_hour(fields: dict[str, Any
         ({"silent_since": NOON}, "Tenant: ", "no event of it arrived"),
     ],
 )
-def test_each_state_that_brings_nothing_says_who_must_do_what(fields: dict[str, Any], begins: str, names: str) -> None:
-    """One that was verified before accounts were kept has to be verified again, whatever else there is to see."""
+def test_each_state_without_events_has_a_hint(fields: dict[str, Any], addressee: str, names: str) -> None:
+    """A version that was verified before accounts were stored has to be verified again, in any state."""
     hint = feedback_hint(a_config(**WATCHED | fields))
     assert hint is not None
-    assert hint.startswith(begins)
+    assert hint.startswith(addressee)
     assert names in hint
 
 
 @pytest.mark.parametrize("fields", [{}, {"silent_since": NOON}])
-def test_what_to_look_at_is_named_exactly(fields: dict[str, Any]) -> None:
-    """Account, region, configuration set and rule, with the pages that show them."""
+def test_the_hint_names_the_resources(fields: dict[str, Any]) -> None:
+    """It has account, region, configuration set and rule, with links to their pages."""
     hint = feedback_hint(a_config(**WATCHED | fields))
     assert hint is not None
     for part in ("222222222222", "eu-west-1", "mail-acme", "#/configuration-sets/mail-acme", "/events/home?region=eu-west-1#/rules"):
         assert part in hint
 
 
-def test_where_events_come_there_is_nothing_to_do() -> None:
-    """Nor where there can be none."""
+def test_a_working_state_has_no_hint() -> None:
+    """Neither has a state in which there can be no events."""
     assert feedback_hint(a_config(**WATCHED, feedback_at=NOON)) is None
     assert feedback_hint(a_config(provider="smtp")) is None

@@ -1,4 +1,4 @@
-"""Encoded-words in a caller's text: which charsets are read, and what none of them may hide."""
+"""Encoded-words in a caller's text: the accepted charsets, and control characters hidden in them."""
 
 import codecs
 
@@ -10,58 +10,58 @@ OTHERS = ["punycode", "idna", "zlib", "base64", "hex", "unicode_escape", "raw_un
 
 
 @pytest.mark.parametrize("charset", _CODECS)
-def test_the_charsets_of_mail_are_read(charset: str) -> None:
-    """In any case, with - or _, with a language behind; each has a codec in Python."""
+def test_common_charsets_are_accepted(charset: str) -> None:
+    """They are accepted in any case, with - or _, with a language suffix; each has a codec in Python."""
     assert text_fault(f"=?{charset}?q?hi?=") is None
     assert text_fault(f"=?{charset.upper().replace('-', '_')}*en?Q?hi?=") is None
 
 
 @pytest.mark.parametrize("charset", _CODECS)
 def test_no_charset_hides_a_line_end(charset: str) -> None:
-    """As octets, whatever the charset makes of them."""
+    """It is detected in the octets, for every charset."""
     assert text_fault(f"a =?{charset}?q?=0D=0ABcc:_x?= b")
     assert text_fault(f"a =?{charset}?b?DQpCY2M6IHg=?= b")
 
 
 @pytest.mark.parametrize("charset", OTHERS)
 def test_any_other_charset_is_refused(charset: str) -> None:
-    """What it may mean to some reader nobody knows: in EBCDIC "%" is a line end, `unicode_escape` writes one as two letters."""
+    """Its meaning depends on the reader: in EBCDIC "%" is a line end, `unicode_escape` writes one as two letters."""
     assert "charset" in str(text_fault(f"=?{charset}?q?x?="))
 
 
-def test_a_text_has_so_many_words_at_most() -> None:
-    """Each costs time to decode; a hundred are more than a header holds of full length."""
+def test_a_text_has_at_most_100_encoded_words() -> None:
+    """Each costs time to decode; a hundred full ones are more than a header can have."""
     assert text_fault("=?utf-8?q?x?= " * MAX_WORDS) is None
     assert text_fault("=?utf-8?q?x?= " * (MAX_WORDS + 1)) == "must have at most 100 encoded-words"
 
 
-def test_no_name_of_a_charset_is_looked_up() -> None:
-    """Python's registry of codecs keeps every name that it was ever asked for."""
-    asked: list[str] = []
+def test_unknown_charset_names_are_not_looked_up() -> None:
+    """Python's codec registry caches every name that is looked up."""
+    looked_up: list[str] = []
 
     def search(name: str) -> None:
-        asked.append(name)
+        looked_up.append(name)
 
     codecs.register(search)
     try:
         text_fault("=?x-asked-for-once?q?x?= =?x-asked-for-twice?b?eA==?=")
     finally:
         codecs.unregister(search)
-    assert asked == []
+    assert looked_up == []
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "=?utf-8?q?=3D=3Futf-8=3Fq=3F=3D0A=3F=3D?=",
-        "=?utf-8?q?=3D=3Futf-8?=?q?=0A?=",  # what is decoded, and what stands behind it
+        "=?utf-8?q?=3D=3Futf-8?=?q?=0A?=",  # decoded text together with the text after it
         "=?utf-8?q?=3D=3Futf-8=3Fq=3F=3D0A=3F?==",
         "=?utf-8?q?=3D?= =?utf-8?q?=3Futf-8=3Fq=3F=3D0A=3F=3D?=",
         "=?utf-8?q?=3D=3Fcp037=3Fq=3Fx=3F=3D?=",
     ],
 )
-def test_what_a_second_decoding_finds_counts_too(text: str) -> None:
-    """Some readers decode until nothing is left to decode."""
+def test_nested_encoded_words_are_checked(text: str) -> None:
+    """Some readers decode repeatedly."""
     assert text_fault(text)
 
 
@@ -75,14 +75,14 @@ SPLIT = [
 
 
 @pytest.mark.parametrize("text", SPLIT)
-def test_a_character_that_is_split_among_words_counts(text: str) -> None:
-    """RFC 2047 forbids it, and many readers put it together all the same."""
+def test_a_character_split_over_encoded_words_is_checked(text: str) -> None:
+    """RFC 2047 forbids it, but many readers join the parts."""
     assert text_fault(text) == "must not contain an encoded-word that hides a control character"
 
 
 @pytest.mark.parametrize(
     "text", ["=?utf-8?q?=C3?= =?utf-8?q?=A9?=", "=?utf-8?q?=E2=80?= and =?utf-8?q?=A8?=", "=?utf-8?q?=E2=80?= =?koi8-r?q?=A8?="]
 )
-def test_what_makes_no_control_character_is_taken(text: str) -> None:
-    """Another character, words apart, another charset."""
+def test_words_without_a_control_character_are_accepted(text: str) -> None:
+    """Cases: another character, separated words, another charset."""
     assert text_fault(text) is None
