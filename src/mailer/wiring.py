@@ -142,7 +142,7 @@ def messages_table() -> DynamoMessagesTable:
 
 @cache
 def feedback_table() -> "DynamoFeedbackTable":
-    """Return what SES told, by recipient."""
+    """Return SES's reports by recipient."""
     from mailer.adapters.dynamodb.feedback_table import DynamoFeedbackTable
 
     return DynamoFeedbackTable(dynamodb(), settings().feedback_table)

@@ -2,7 +2,7 @@
 
 dlq list | redrive | drop      the dead-letter queue, by reason and tenant
 pause | resume                 stop and start SendFunction's event source
-trouble [--hours N]            which tenants' mail does not go out, why, and who must do what
+trouble [--hours N]            tenants whose mail does not go out: reason, and the hint that says who must do what
 ask METHOD PATH [NAME=VALUE …] call the API, signed
 erase request|tenant|address   delete the data of a request, a tenant or an address
 console [--port N]             serve the console, on this machine alone
@@ -154,7 +154,7 @@ def _add_erase(commands: Any) -> None:
     tenant = kinds.add_parser("tenant", help="all its requests and uploads, and its provider")
     tenant.add_argument("tenant", type=_tenant_id)
     tenant.set_defaults(run=_erase_tenant)
-    address = kinds.add_parser("address", help="its suppressions, and what SES told of mail to it, of every tenant")
+    address = kinds.add_parser("address", help="its suppressions and SES's reports of mail to it, of all tenants")
     address.add_argument("address")
     address.set_defaults(run=_erase_address)
     for command in (request, tenant):

@@ -85,7 +85,7 @@ class Eraser(Protocol):
         ...
 
     def erase_feedback(self, tenant_id: str, request_id: str, record: Delivery | None) -> int:
-        """Delete what SES told of a request's recipients, and of the messageId that its record names; return how many items were deleted.
+        """Delete SES's reports about a request's recipients, and the item of its record's messageId; return how many items were deleted.
 
         Raises:
             DependencyError: DynamoDB did not answer.
@@ -93,7 +93,7 @@ class Eraser(Protocol):
         ...
 
     def erase_all_feedback(self, tenant_id: str) -> int:
-        """Delete what SES told of a tenant's mail; reads the whole table. Return how many items were deleted.
+        """Delete SES's reports of a tenant's mail; reads the whole table. Return how many items were deleted.
 
         Raises:
             DependencyError: DynamoDB did not answer.
@@ -117,7 +117,7 @@ class Eraser(Protocol):
         ...
 
     def shares_account(self, tenant_id: str, account: str) -> bool:
-        """Tell whether another tenant's config sends through an AWS account.
+        """Return whether another tenant's config sends through an AWS account.
 
         Raises:
             DependencyError: DynamoDB did not answer.
@@ -126,26 +126,26 @@ class Eraser(Protocol):
 
 
 class AddressEraser(Protocol):
-    """Takes away for good what is kept of an address; every method may be called again, and raises DependencyError as others do."""
+    """Deletes the data of an address; every method is idempotent and may raise DependencyError."""
 
     def erase_suppressions_of(self, tenant_id: str) -> int:
         """Delete all suppressions of a tenant; return how many there were."""
         ...
 
     def erase_suppressed(self, email: str) -> int:
-        """Delete an address, as it is listed, from what is kept of it for each tenant, counts too; return of how many."""
+        """Delete the entries of a normalized address, of all tenants, soft bounces included; return how many there were."""
         ...
 
     def erase_facts(self, email: str) -> int:
-        """Delete what SES told of an address, as it is listed, however its mail spelled it; return of how many requests."""
+        """Delete SES's reports about a normalized address, in any spelling; return of how many requests."""
         ...
 
 
 class UnmarkedTenants(Protocol):
-    """Finds tenants whose suppressions sending would not look for."""
+    """Finds tenants whose suppressions sending would not look up."""
 
     def unmarked(self) -> Iterator[str]:
-        """Yield each tenant that has suppressions and whose provider row does not say so.
+        """Yield each tenant that has suppressions and no mark on its provider row.
 
         Raises:
             DependencyError: DynamoDB did not answer.

@@ -1,4 +1,4 @@
-"""Delete what the tables that hold addresses know of one: its suppressions, and what SES told of mail to it."""
+"""Delete an address from the tables with addresses: its suppressions, and SES's reports of mail to it."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class DynamoAddressEraser:
         return sum(self._delete(self._suppressions, key) for key in keys)
 
     def erase_suppressed(self, email: str) -> int:
-        """Delete an address, as it is listed, from what is kept of it for each tenant, counts too; return of how many."""
+        """Delete the entries of a normalized address, of all tenants, soft bounces included; return how many there were."""
         pages = self._dynamodb.get_paginator("scan").paginate(
             TableName=self._providers,
             ProjectionExpression="tenantId",
@@ -48,7 +48,7 @@ class DynamoAddressEraser:
         return sum(self._delete(self._suppressions, {"tenantId": tenant, "email": {"S": email}}) for tenant in tenants)
 
     def erase_facts(self, email: str) -> int:
-        """Delete what SES told of an address, as it is listed, however its mail spelled it; return of how many requests."""
+        """Delete SES's reports about a normalized address, in any spelling; return of how many requests."""
         return sum(self._without(item, email) for item in self._facts())
 
     def _facts(self) -> Iterator[dict[str, Any]]:
@@ -60,7 +60,7 @@ class DynamoAddressEraser:
                 yield from page["Items"]
 
     def _without(self, item: dict[str, Any], email: str) -> bool:
-        """Take an address out of an item of facts; False where it does not stand there."""
+        """Remove an address from an item of facts; False if it is not in it."""
         with readable("DynamoDB", "Scan"):
             known = facts_of(item)
             left = {recipient: facts for recipient, facts in known.items() if not _is(recipient, email)}
@@ -69,7 +69,7 @@ class DynamoAddressEraser:
             unchanged: Any = {"ConditionExpression": "digest = :read", "ExpressionAttributeValues": {":read": item["digest"]}}
         try:
             self._write(item, left, unchanged)
-        except self._dynamodb.exceptions.ConditionalCheckFailedException as refusal:  # an event came in between
+        except self._dynamodb.exceptions.ConditionalCheckFailedException as refusal:  # an event was recorded in between
             raise DependencyError("DynamoDB", "PutItem (contention)") from refusal
         return True
 
@@ -92,5 +92,5 @@ class DynamoAddressEraser:
 def _is(recipient: str, email: str) -> bool:
     try:
         return suppression_key(recipient) == email
-    except AddressError:  # an event may have told of what is none
+    except AddressError:  # an event may contain an invalid one
         return recipient.lower() == email

@@ -61,7 +61,7 @@ def erase_request(tenant_id: str, request_id: str, deps: ErasureDependencies, *,
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
     erased[UPLOADS] = sum(deps.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
     erased += _erase_records([deps.messages.get(tenant_id, request_id)] if records else [], deps)
-    # Once the record is gone no event writes any more.
+    # Events write nothing without a record.
     erased[FEEDBACK] = deps.eraser.erase_feedback(tenant_id, request_id, record)
     return +erased
 
@@ -91,12 +91,12 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
 
 
 def erase_address(address: str, deps: ErasureDependencies) -> Counter[str]:
-    """Erase what is known of an address, whoever's mail it was: suppressions, and what SES told of it. Return what was erased.
+    """Erase the data of an address, for all tenants: suppressions, and SES's reports about it. Return what was erased.
 
-    Mail that waits is not looked into. Once its suppressions are gone the address is mailed again.
+    The bodies of waiting mail are not searched. Without its suppressions the address is mailed again.
 
     Raises:
-        AddressError: it is none.
+        AddressError: it is not a valid address.
         DependencyError: DynamoDB did not answer, or something changed meanwhile; run it again.
     """
     email = suppression_key(address)

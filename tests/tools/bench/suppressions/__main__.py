@@ -16,7 +16,7 @@ CASES = (
 
 
 def main() -> None:
-    print("| a batch of 100 | calls | CPU of a message | wall of the look-up |")
+    print("| a batch of 100 messages | calls | CPU per message | duration of the look-up |")
     print("| --- | --- | --- | --- |")
     with TemporaryDirectory() as folder, staged(Path(folder)) as stage:
         for name, options in CASES:
