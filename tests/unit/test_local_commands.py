@@ -1,4 +1,4 @@
-"""The commands of the local AWS and of the setup: how they end, and how they print."""
+"""The commands of the local AWS and of the setup: exit codes and output."""
 
 import subprocess
 import sys
@@ -16,16 +16,16 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_ends_a_command_as_shells_expect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With its exit code, and a word instead of a traceback."""
+def test_ctrl_c_ends_a_command_with_the_usual_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints a word instead of a traceback."""
     monkeypatch.setattr(up, "down", interrupt)
     assert commands.main(["down"]) == 130
     assert capsys.readouterr() == ("", "\nstopped\n")
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SamError])
-def test_what_does_not_come_up_leaves_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: type[BaseException]) -> None:
-    """Neither after Ctrl-C nor after a build that fails."""
+def test_a_failed_start_leaves_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: type[BaseException]) -> None:
+    """No server is left after Ctrl-C or after a failed build."""
     server = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
 
     def fail() -> None:
@@ -40,10 +40,10 @@ def test_what_does_not_come_up_leaves_no_server(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(("is_terminal", "no_color", "escapes"), [(True, "", True), (True, "1", False), (False, "", False)])
-def test_escape_codes_are_for_terminals_alone(
+def test_escape_codes_are_only_for_terminals(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_terminal: bool, no_color: str, escapes: bool
 ) -> None:
-    """And for nobody who asks for none (no-color.org)."""
+    """NO_COLOR disables them (no-color.org)."""
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
@@ -52,8 +52,8 @@ def test_escape_codes_are_for_terminals_alone(
 
 
 @pytest.mark.parametrize("advice", [environments.NO_PYTHON, environments.NO_INDEX])
-def test_a_setup_that_fails_says_what_to_do(capsys: pytest.CaptureFixture[str], advice: str) -> None:
-    """As on a machine without Python 3.13 and without a network."""
+def test_a_failed_setup_says_what_to_do(capsys: pytest.CaptureFixture[str], advice: str) -> None:
+    """The case is a machine without Python 3.13 and without a network."""
     with pytest.raises(SystemExit) as ended:
         environments.run(sys.executable, "-c", "raise SystemExit(3)", advice=advice)
     assert ended.value.code == 3

@@ -1,4 +1,4 @@
-"""What a caller may ask for, field by field, and how a refusal speaks of it."""
+"""The fields of a request: what is accepted, and the problems of a rejection."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 
 def body(**fields: Any) -> str:
-    """Give a request's JSON; `fields` are the message's."""
+    """Return a request's JSON; `fields` are the message's."""
     return json.dumps({"tenantId": "acme", "requestId": "r-1", "message": message(**fields)})
 
 
@@ -36,7 +36,7 @@ def message(**fields: Any) -> dict[str, Any]:
 
 
 def request(**fields: Any) -> SendRequest:
-    """Make a request; `fields` are its own, beside the message."""
+    """Return a request; `fields` are its own, besides the message."""
     return parse_request(json.dumps({"tenantId": "acme", "requestId": "r-1", "message": message(), **fields}))
 
 
@@ -50,7 +50,7 @@ def paths(error: RequestError) -> list[str]:
     return [problem.path for problem in error.problems]
 
 
-# What a message may hold
+# Accepted messages
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def paths(error: RequestError) -> list[str]:
         {"replyTo": [{"email": "a@b.example"}, {"email": "c@d.example", "name": None}]},
     ],
 )
-def test_these_messages_are_taken(fields: dict[str, Any]) -> None:
-    """The limits themselves, and every optional field, are within the contract."""
+def test_these_messages_are_accepted(fields: dict[str, Any]) -> None:
+    """They have every optional field, and values at the limits."""
     assert parse_request(body(**fields)).tenant_id == "acme"
 
 
@@ -109,14 +109,14 @@ TWICE_HIDDEN = "=?utf-8?q?=3D=3Futf-8=3Fq=3F=3D0A=3F=3D?="
         ("message.attachments[0].filename", lambda text: {"attachments": [{"filename": f"a{text}.pdf", "content": ""}]}),
     ],
 )
-def test_nothing_that_ends_a_line_becomes_a_header(text: str, path: str, fields: Any) -> None:
-    """Control characters are refused wherever a header is made of them, also behind an encoded-word."""
+def test_control_characters_are_refused_in_headers(text: str, path: str, fields: Any) -> None:
+    """They are rejected in every field that becomes a header, also if encoded."""
     assert paths(refusal(body(**fields(text)))) == [path]
 
 
 @pytest.mark.parametrize("text", ["=?utf-8?q?caf=C3=A9?=", "=?iso-2022-jp?b?GyRCJCIbKEI=?=", "=?", "=?=?=?=", "=?nocharset?x?=", "?=x=?"])
-def test_text_that_only_looks_encoded_is_text(text: str) -> None:
-    """An encoded-word that hides nothing is taken literally."""
+def test_text_that_looks_encoded_is_accepted(text: str) -> None:
+    """An encoded-word without a hidden control character is literal text."""
     assert parse_request(body(subject=text)).message.subject == text
 
 
@@ -128,15 +128,15 @@ RESERVED = [
 
 
 @pytest.mark.parametrize("name", [*RESERVED, "", "X A", "X:A", "X\r\nBcc", "Ü", "X" * 77, "X(A)", "X\0"])
-def test_a_header_name_is_a_token_that_nobody_else_writes(name: str) -> None:
-    """Reserved names and what is no token are refused."""
+def test_a_header_name_is_an_unreserved_token(name: str) -> None:
+    """Reserved names and other text than a token are rejected."""
     error = refusal(body(headers={name: "x"}))
     assert len(error.problems) == 1
     assert error.problems[0].path.startswith("message.headers")
 
 
-def test_headers_are_given_once_whatever_their_case() -> None:
-    """SES refuses duplicates, and so does listUnsubscribe beside its own header."""
+def test_header_names_are_unique_in_any_case() -> None:
+    """SES rejects duplicates; listUnsubscribe and its own header together are rejected too."""
     assert paths(refusal(body(headers={"X-A": "1", "x-a": "2"}))) == ["message.headers.x-a"]
     unsubscribe = {"listUnsubscribe": {"mailto": "u@acme.example"}, "headers": {"list-unsubscribe": "<mailto:u@acme.example>"}}
     assert paths(refusal(body(**unsubscribe))) == ["message.headers.list-unsubscribe"]
@@ -155,7 +155,7 @@ def test_headers_are_given_once_whatever_their_case() -> None:
     ],
 )  # fmt: skip
 def test_an_address_is_a_plain_addr_spec(address: str) -> None:
-    """Quoted local parts, comments, groups, literals and all else that is no strict addr-spec are refused."""
+    """Quoted local parts, comments, groups, literals and any other text than a strict addr-spec are rejected."""
     error = refusal(body(to=[{"email": address}]))
     assert paths(error) == ["message.to[0].email"]
 
@@ -175,8 +175,8 @@ LONGEST = "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".com"  # 254 characters
         (LONGEST, LONGEST),
     ],
 )
-def test_an_address_goes_out_as_ascii(address: str, written: str) -> None:
-    """Domains are mapped by UTS 46 and written in punycode; 254 characters are the most."""
+def test_an_address_is_sent_as_ascii(address: str, written: str) -> None:
+    """Domains are mapped by UTS 46 and written in punycode; the maximum is 254 characters."""
     assert ascii_address(address) == written
 
 
@@ -202,7 +202,7 @@ TOO_LONG: list[tuple[str, int, dict[str, Any]]] = [
     ("message.listUnsubscribe.url", 990, {"listUnsubscribe": {"url": "https://" + "a" * 983}}),
     ("message.listUnsubscribe.mailto", 819, {"listUnsubscribe": {"mailto": "a@b.example?" + "a" * 808}}),
 ]
-"""What is one too many, with its path and its limit."""
+"""Fields that are one above a limit, with path and limit."""
 
 
 @pytest.mark.parametrize(
@@ -249,8 +249,8 @@ TOO_LONG: list[tuple[str, int, dict[str, Any]]] = [
         ("message.reply_to", {"reply_to": []}),
     ],
 )
-def test_what_is_against_the_contract_is_refused_by_its_path(path: str, fields: dict[str, Any]) -> None:
-    """Each fault is named where the caller finds it."""
+def test_violations_are_refused_with_their_path(path: str, fields: dict[str, Any]) -> None:
+    """Each problem has the path of the caller's field."""
     assert paths(refusal(body(**fields))) == [path]
 
 
@@ -258,13 +258,13 @@ URLS = ["https://a.example/ü", "https://a b", "https://a>,<https://b", "ftp://a
 
 
 @pytest.mark.parametrize("url", [*URLS, "https://a.example/=?utf-8?q?x?=", "https://a.example/" + "x" * 973])
-def test_a_url_to_unsubscribe_is_plain_and_fits_a_line(url: str) -> None:
-    """Nothing that would have to be encoded or folded is taken, at most 990 characters."""
+def test_an_unsubscribe_url_is_plain_and_fits_into_a_line(url: str) -> None:
+    """It needs no encoding or folding and has at most 990 characters."""
     assert paths(refusal(body(listUnsubscribe={"url": url}))) == ["message.listUnsubscribe.url"]
 
 
 @pytest.mark.parametrize("content", ["#", "QQ", "QQ=", "QQ===", "====", "Q===", "=QQ=", "QR==", "QQF=", "Q-_=", "QQ==\n", "QQ ==", "Ü==="])
-def test_base64_must_be_whole(content: str) -> None:
+def test_base64_must_be_complete(content: str) -> None:
     """Other alphabets, lost padding, blanks and bits that fall off the end are signs of a broken file."""
     assert paths(refusal(body(attachments=[{"filename": "a.pdf", "content": content}]))) == ["message.attachments[0].content"]
 
@@ -296,27 +296,27 @@ def test_a_content_type_is_a_simple_one(content_type: str) -> None:
 
 
 @pytest.mark.parametrize("content_id", ["", "<a>", "a b", "a\n", "ü", "a>", "a?b", "a" * 201])
-def test_a_content_id_can_stand_in_a_url_and_a_header(content_id: str) -> None:
-    """Neither angle brackets nor anything that needs encoding."""
+def test_a_content_id_is_valid_in_a_url_and_a_header(content_id: str) -> None:
+    """It has neither angle brackets nor characters that need encoding."""
     error = refusal(body(attachments=[{"filename": "a.png", "content": "", "contentId": content_id}]))
     assert paths(error) == ["message.attachments[0].contentId"]
 
 
 @pytest.mark.parametrize("filename", ["setup.exe", "SETUP.EXE", "a.pdf.js", "setup.exe.", "setup.exe ", ".vbs", "x.ps1xml"])
 def test_a_type_that_ses_blocks_is_refused_before_sending(filename: str) -> None:
-    """The extension decides, in any case and behind what Windows ignores."""
+    """The extension decides, in any case and before characters that Windows ignores."""
     error = refusal(body(attachments=[{"filename": filename, "content": ""}]))
     assert (error.code, paths(error)) == ("attachment_type_blocked", ["message.attachments[0].filename"])
 
 
 @pytest.mark.parametrize("filename", ["exe", "exe.pdf", "a.exe.pdf", "a.mjs"])
-def test_a_name_that_only_holds_a_blocked_word_is_taken(filename: str) -> None:
+def test_a_blocked_word_elsewhere_in_a_name_is_accepted(filename: str) -> None:
     """Only the last extension counts."""
     assert not file_types.is_blocked(filename)
 
 
-def test_too_large_a_message_is_refused_with_both_numbers() -> None:
-    """The encoded size is computed, not built; the caller reads what it is and what it may be."""
+def test_a_too_large_message_is_refused_with_both_sizes() -> None:
+    """The encoded size is computed without building it; the problem has the size and the limit."""
     error = refusal(body(attachments=[{"filename": "a.bin", "content": "A" * 41_200_000}]))
     assert error.code == "message_too_large"
     assert error.problems == [Problem("message", f"would make a raw message of more than 42284212 bytes; SES takes {MAX_RAW_BYTES}")]
@@ -334,7 +334,7 @@ SECRET = "s3cret-canary"
 
 
 def test_a_refusal_never_shows_a_value() -> None:
-    """Problems go to logs and other systems; what was in the mail does not."""
+    """Problems go to logs and other systems; content of mails must not."""
     fields = {
         "to": [{"email": SECRET, "name": f"{SECRET}\n"}],
         "subject": f"{SECRET}\0",
@@ -354,42 +354,42 @@ def test_a_refusal_never_shows_a_value() -> None:
     assert SECRET not in repr(error)
 
 
-def test_a_flood_of_faults_is_cut() -> None:
-    """An error stays small enough to be answered."""
+def test_the_number_of_problems_is_limited() -> None:
+    """An error must fit into a response."""
     error = refusal(body(**{f"x{number}": 1 for number in range(500)}))
     assert len(error.problems) == 101
     assert error.problems[-1] == Problem("", "and 400 faults more")
 
 
 @pytest.mark.parametrize(("path", "limit", "fields"), TOO_LONG)
-def test_what_is_too_long_is_refused_with_the_limit(path: str, limit: int, fields: dict[str, Any]) -> None:
-    """A caller reads where to cut, and how much."""
+def test_a_too_long_text_is_refused_with_the_limit(path: str, limit: int, fields: dict[str, Any]) -> None:
+    """The problem has the path and both lengths."""
     [problem] = refusal(body(**fields)).problems
     assert problem.path == path
     assert str(limit) in problem.problem
 
 
 @pytest.mark.parametrize("text", ["[" + "1," * 4_999 + "1]" + " " * 5_000, '{"a":1,"b":[' + "{}," * 5_000 + "{}]}", '["",' * 9_999])
-def test_a_body_with_too_many_values_is_refused_before_they_are_made(text: str) -> None:
-    """Each takes many times its length in memory; the limit is told."""
+def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(text: str) -> None:
+    """Each value takes many times its length in memory; the problem has the limit."""
     assert refusal(text).problems == [Problem("", "must have at most 5000 JSON values in all")]
 
 
 @pytest.mark.parametrize("text", ['[{,"' * 20_000, "\\" * 40_000, '\\"' * 40_000, ',\\",' * 20_000])
-def test_what_stands_in_a_text_is_no_value(text: str) -> None:
-    """A page may have any number of commas and braces."""
+def test_separators_within_texts_do_not_count_as_values(text: str) -> None:
+    """A text may have any number of commas and braces."""
     assert parse_request(body(text=text)).message.text == text
 
 
-def test_nesting_is_refused_where_it_becomes_too_deep() -> None:
-    """By the path down to the limit, however deep it goes on."""
+def test_too_deep_nesting_is_refused_with_the_path() -> None:
+    """The path ends at the limit."""
     [deep, unknown] = refusal(body(a=json.loads("[" * 900 + "]" * 900))).problems
     assert deep == Problem("message.a" + "[0]" * 14, "must have at most 16 objects and lists inside each other")
     assert unknown == Problem("message.a", "is not a known field")
 
 
-def test_the_shape_of_an_address_is_told_to_who_gives_a_text() -> None:
-    """The mistake that everybody makes first."""
+def test_an_address_given_as_text_is_refused_with_its_shape() -> None:
+    """This is the most common mistake."""
     shape = '{"email": "…", "name": "…"}'
     assert refusal(body(to=["jo@example.com"])).problems == [Problem("message.to[0]", f"must be an object: {shape}")]
     assert refusal(body(to="jo@example.com")).problems == [Problem("message.to", f"must be a list of {shape}")]
@@ -397,21 +397,21 @@ def test_the_shape_of_an_address_is_told_to_who_gives_a_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["from", "sender", "fromAddress", "fromName", "fromEmail"])
-def test_who_names_a_sender_is_told_whose_it_is(name: str) -> None:
-    """The second mistake."""
+def test_a_given_sender_is_refused_with_an_explanation(name: str) -> None:
+    """This is the second most common mistake."""
     [problem] = refusal(body(**{name: "jo@example.com"})).problems
     assert "the sender is the tenant's, fromAddress and fromName of its provider config" in problem.problem
 
 
 def test_the_hint_of_a_large_message_names_the_upload_and_the_limits() -> None:
-    """As the code has them."""
+    """The numbers are those of the code."""
     hint = ErrorInfo("message_too_large", "x").hint
     assert "POST …/attachments" in hint
     assert [limit for limit in (MAX_BODY, MAX_UPLOAD, MAX_RAW_BYTES) if str(limit) not in hint] == []
 
 
-def test_a_page_of_too_much_markup_is_taken_with_its_text_alone() -> None:
-    """To derive the text would take too long; the refusal names both ways out."""
+def test_html_with_too_much_markup_needs_a_text() -> None:
+    """Deriving the text would take too long; the problem names both solutions."""
     html = "<b>x" * 15_001 + "&amp;" * 15_000
     [problem] = refusal(body(text=None, html=html)).problems
     assert problem.path == "message.html"
@@ -429,36 +429,36 @@ def test_a_page_of_too_much_markup_is_taken_with_its_text_alone() -> None:
     b"\xff", b"\xef\xbb\xbf{}", "", "null", "[]", "1", "{", '{"a":NaN}', '{"a":-Infinity}', '{"a":' + "9" * 5000 + "}", "[" * 100_000,
     '{"a":' * 100_000, '{"a":1e999}', '{"tenantId":{"a":1}}', '{"\\ud800":1}', '{"a":"\\udfff"}', '{"a":"\uffff"}', "\ud800",
 ])  # fmt: skip
-def test_whatever_the_body_it_is_refused_and_nothing_else_happens(text: str | bytes) -> None:
-    """No body makes any other exception than RequestError."""
+def test_an_invalid_body_raises_a_request_error(text: str | bytes) -> None:
+    """No body raises another exception."""
     assert refusal(text).code == "invalid_request"
 
 
-def test_a_name_given_twice_is_refused_where_it_stands() -> None:
-    """Two readers of such JSON could see two different requests."""
+def test_a_duplicate_name_is_refused_with_its_path() -> None:
+    """Two parsers could read such JSON as different requests."""
     twice = body().replace('"subject"', '"text": "Ho", "subject"')
     assert refusal(twice).problems == [Problem("message", "must not give a name twice")]
 
 
 def test_lone_surrogates_are_refused_by_their_path() -> None:
-    """Text that UTF-8 cannot carry would break later."""
+    """Text that UTF-8 cannot encode would fail later."""
     assert refusal(body(text="\ud800")).problems == [Problem("message.text", "must be Unicode text without lone surrogates")]
 
 
 @pytest.mark.parametrize("tenant_id", ["", "-a", "a" * 65, "a/b", "ü", "a\n", 1])
 def test_a_tenant_id_is_a_plain_word(tenant_id: object) -> None:
-    """1 to 64 letters, digits, _ and -."""
+    """It has 1 to 64 letters, digits, _ and -."""
     assert paths(refusal(json.dumps({"tenantId": tenant_id, "requestId": "r", "message": message()}))) == ["tenantId"]
 
 
 @pytest.mark.parametrize("request_id", ["", ".a", "a" * 129, "a/b", "batch", "preview", "a\n", None])
-def test_a_request_id_is_a_plain_word_and_no_route(request_id: object) -> None:
-    """1 to 128 letters, digits and . _ : -, and not what the API's own routes are called."""
+def test_a_request_id_is_a_plain_word_and_not_a_route(request_id: object) -> None:
+    """It has 1 to 128 letters, digits and . _ : -, and is not the name of a route of the API."""
     assert paths(refusal(json.dumps({"tenantId": "acme", "requestId": request_id, "message": message()}))) == ["requestId"]
 
 
 def test_path_and_header_may_name_the_request() -> None:
-    """On the API the ids come from outside the body."""
+    """In the API the ids come from outside the body."""
     found = parse_request(json.dumps({"message": message()}), tenant_id="acme", request_id="r-1")
     assert (found.tenant_id, found.request_id) == ("acme", "r-1")
 
@@ -490,22 +490,22 @@ def test_a_time_is_kept_in_utc() -> None:
         *('{"tenantId":"acme","requestId":"batch"}', '{"tenantId":"acme","tenantId":"b","requestId":"r"}'),
     ],
 )
-def test_ids_that_cannot_be_read_plainly_are_none(text: str | bytes) -> None:
-    """A refused body belongs to a request only where it says so without doubt."""
+def test_ambiguous_ids_are_not_read(text: str | bytes) -> None:
+    """A rejected body belongs to a request only if its ids are unambiguous."""
     assert readable_ids(text) is None
 
 
-def test_ids_of_a_faulty_body_are_read() -> None:
-    """Its record can end as failed."""
+def test_ids_of_an_invalid_body_are_read() -> None:
+    """Its record can be written as failed."""
     assert readable_ids('{"tenantId":"acme","requestId":"r-1","message":{"text":"\\ud800"}}') == ("acme", "r-1")
 
 
-# As it stands on the queue
+# The queued form
 
 
 @given(st.text(), st.text(), st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="=\ufffe\uffff")))
-def test_the_queue_keeps_a_request_as_it_is(text: str, html: str, subject: str) -> None:
-    """What stands on the queue is ASCII, and reads as the same request with the same fingerprint."""
+def test_the_queued_request_is_equal(text: str, html: str, subject: str) -> None:
+    """The queued form is ASCII, and parses to an equal request with the same hash."""
     original = request(
         expiresAt="2026-11-25T08:00:00+01:00", message=message(text=text, html=html, subject=subject, replyTo={"email": "a@b.example"})
     )
@@ -516,7 +516,7 @@ def test_the_queue_keeps_a_request_as_it_is(text: str, html: str, subject: str) 
     assert canonical_json(parse_request(written)) == written
 
 
-# Its place in time
+# Times
 
 
 def at(hours: float) -> str:
@@ -536,8 +536,8 @@ def at(hours: float) -> str:
         ({"sendAt": at(5), "expiresAt": at(173)}, 5, 173),
     ],
 )
-def test_a_request_goes_out_when_it_says_and_ends_a_day_later(fields: dict[str, str], send_in: int, expires_in: int) -> None:
-    """The past means now; the end is 24 hours after the start unless it is given."""
+def test_a_request_is_sent_at_send_at_and_expires_a_day_later(fields: dict[str, str], send_in: int, expires_in: int) -> None:
+    """A past sendAt means now; without expiresAt it expires 24 hours after the start."""
     times = schedule(request(**fields), NOW)
     assert (times.send_at, times.expires_at) == (NOW + timedelta(hours=send_in), NOW + timedelta(hours=expires_in))
 

@@ -1,4 +1,4 @@
-"""The client: what it calls, what it repeats, and what it makes of the answers. The API behind it is the real handler over fakes."""
+"""The client: calls, retries and parsed responses. The API behind it is the real handler with fakes."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ class Answer:
 
 
 class InProcess:
-    """Carries requests to the handler; `faults` are met first, one a request: a status, or an exception."""
+    """Passes requests to the handler; each of `faults`, a status or an exception, is the result of one request before that."""
 
     def __init__(self, *faults: int | Exception) -> None:
         self.gateway = Gateway(messages.handler)
@@ -81,7 +81,7 @@ def a_client(transport: InProcess) -> MailClient:
 
 @pytest.mark.usefixtures("deps")
 def test_a_request_is_sent_signed() -> None:
-    """By SigV4, for API Gateway in the API's region."""
+    """The signature is SigV4 for API Gateway in the API's region."""
     wire = InProcess()
     assert a_client(wire).send("acme", a_body("r1")).status is Shown.QUEUED
     [request] = wire.requests
@@ -92,7 +92,7 @@ def test_a_request_is_sent_signed() -> None:
 
 
 def test_a_retry_sends_nothing_twice(deps: MessagesDependencies) -> None:
-    """The id is made before the first try, so that the tries are one request."""
+    """The id is generated before the first try, so all tries are one request."""
     wire = InProcess(503, EndpointConnectionError(endpoint_url=URL), 429)
     record = a_client(wire).send("acme", a_body(None))
     ids = {json.loads(request.body)["requestId"] for request in wire.requests}
@@ -102,8 +102,8 @@ def test_a_retry_sends_nothing_twice(deps: MessagesDependencies) -> None:
 
 
 @pytest.mark.usefixtures("deps")
-def test_waits_grow_and_obey_retry_after() -> None:
-    """At least what the API asks for, below a bound that doubles, and at random."""
+def test_retries_back_off_and_respect_retry_after() -> None:
+    """A wait is random, at least Retry-After, and below a bound that doubles."""
     wire = InProcess(429, 503, 503, 503)
     a_client(wire).send("acme", a_body())
     assert wire.waits[0] >= 1.0
@@ -111,8 +111,8 @@ def test_waits_grow_and_obey_retry_after() -> None:
 
 
 @pytest.mark.usefixtures("deps")
-def test_an_api_that_keeps_failing_is_given_up() -> None:
-    """The last answer is what the caller gets to see."""
+def test_retries_are_limited() -> None:
+    """The caller gets the last response's error."""
     wire = InProcess(*[503] * 10)
     with pytest.raises(ApiError) as error:
         a_client(wire).get("acme", "r1")
@@ -121,8 +121,8 @@ def test_an_api_that_keeps_failing_is_given_up() -> None:
 
 
 @pytest.mark.usefixtures("deps")
-def test_a_refusal_is_not_repeated() -> None:
-    """A fault of the caller does not pass by itself."""
+def test_a_rejection_is_not_retried() -> None:
+    """A caller's error is permanent."""
     wire = InProcess()
     with pytest.raises(ApiError) as error:
         a_client(wire).send("acme", {"message": {}})
@@ -132,17 +132,17 @@ def test_a_refusal_is_not_repeated() -> None:
     assert len(wire.requests) == 1
 
 
-def test_an_answer_that_is_not_the_api_s_is_an_error_too() -> None:
-    """A proxy in between may answer anything."""
+def test_a_foreign_response_is_an_error() -> None:
+    """A proxy may return anything."""
     wire = InProcess()
-    wire.send = lambda _: Answer(403, b"<html>")  # type: ignore[method-assign]  # a stranger's answer
+    wire.send = lambda _: Answer(403, b"<html>")  # type: ignore[method-assign]  # a foreign response
     with pytest.raises(ApiError) as error:
         a_client(wire).get("acme", "r1")
     assert (error.value.status, error.value.code) == (403, None)
 
 
-def test_a_newer_api_may_answer_more() -> None:
-    """Fields that this client does not know are passed over."""
+def test_unknown_response_fields_are_ignored() -> None:
+    """A newer API may return more fields."""
     wire = InProcess()
     record = {
         "tenantId": "acme",
@@ -158,13 +158,13 @@ def test_a_newer_api_may_answer_more() -> None:
     }
     times = dict.fromkeys(("createdAt", "updatedAt", "sentAt"), "2026-11-24T12:00:00Z")
     answer = json.dumps({**record, **times, "error": None, "color": "blue"}).encode()
-    wire.send = lambda _: Answer(200, answer)  # type: ignore[method-assign]  # an API of next year
+    wire.send = lambda _: Answer(200, answer)  # type: ignore[method-assign]  # a newer API
     assert a_client(wire).get("acme", "r1").message_id == "0100"
 
 
 @pytest.mark.usefixtures("deps")
-def test_a_batch_gives_one_answer_for_each() -> None:
-    """In their order, each with its record or its problem."""
+def test_a_batch_has_one_result_per_request() -> None:
+    """Each result is a record or a problem, in order."""
     good, bad = a_client(InProcess()).send_batch("acme", [a_body("r1"), {"message": {}}])
     assert good.record is not None
     assert (good.status, good.record.request_id) == (202, "r1")
@@ -172,8 +172,8 @@ def test_a_batch_gives_one_answer_for_each() -> None:
     assert (bad.status, bad.problem.code) == (400, "invalid_request")
 
 
-def test_waiting_ends_with_the_request(deps: MessagesDependencies) -> None:
-    """The record is looked at until it has ended."""
+def test_wait_ends_with_the_request(deps: MessagesDependencies) -> None:
+    """The record is polled until it has ended."""
     wire = InProcess()
     client = a_client(wire)
     client.send("acme", a_body("r1"))
@@ -186,10 +186,10 @@ def test_waiting_ends_with_the_request(deps: MessagesDependencies) -> None:
     assert len(wire.waits) == 1
 
 
-def test_waiting_goes_on_for_an_unknown_that_is_sent_again(deps: MessagesDependencies) -> None:
-    """Its record names the time; an unknown that is held is an end."""
+def test_wait_continues_for_an_unknown_that_will_be_resent(deps: MessagesDependencies) -> None:
+    """Its record has the time of the resend; a held unknown is an end."""
     lost = a_delivery("r1", Status.UNKNOWN, on_unknown="resend", deadline=NOON, error=ErrorInfo("outcome_unknown", "lost"))
-    becoming = [replace(lost, status=Status.SENT), lost, lost]
+    statuses = [replace(lost, status=Status.SENT), lost, lost]
     deps.messages.records["acme", "r1"] = lost  # type: ignore[attr-defined]  # the fake's
     wire = InProcess()
     client = a_client(wire)
@@ -198,7 +198,7 @@ def test_waiting_goes_on_for_an_unknown_that_is_sent_again(deps: MessagesDepende
     assert shown.error is not None
     assert shown.error.hint.startswith("Nobody:")
     assert [record.due_at for record in client.list("acme")] == [shown.due_at]
-    wire.on_wait = lambda: deps.messages.records.update({("acme", "r1"): becoming.pop()})  # type: ignore[attr-defined]
+    wire.on_wait = lambda: deps.messages.records.update({("acme", "r1"): statuses.pop()})  # type: ignore[attr-defined]
     assert client.wait("acme", "r1").status is Shown.SENT
     deps.messages.records["acme", "r1"] = replace(lost, on_unknown="hold")  # type: ignore[attr-defined]
     held = client.wait("acme", "r1", timeout=0)
@@ -206,22 +206,22 @@ def test_waiting_goes_on_for_an_unknown_that_is_sent_again(deps: MessagesDepende
 
 
 @pytest.mark.usefixtures("deps")
-def test_every_record_says_what_becomes_of_an_unknown() -> None:
-    """As its caller chose, or by default."""
+def test_every_record_has_on_unknown() -> None:
+    """It is the caller's choice or the default."""
     client = a_client(InProcess())
     assert client.send("acme", a_body("r1")).on_unknown == "hold"
     assert client.send("acme", a_body("r2", onUnknown="resend")).on_unknown == "resend"
 
 
-def test_waiting_has_an_end(deps: MessagesDependencies) -> None:
-    """A request that does not end in time is a TimeoutError that says where it stands."""
+def test_wait_has_a_timeout(deps: MessagesDependencies) -> None:
+    """A request that does not end in time raises a TimeoutError with its status."""
     deps.messages.records["acme", "r1"] = a_delivery("r1")
     with pytest.raises(TimeoutError, match="still queued"):
         a_client(InProcess()).wait("acme", "r1", timeout=0)
 
 
-def test_a_list_is_read_to_its_end(deps: MessagesDependencies) -> None:
-    """Page by page, as far as the caller takes them."""
+def test_a_list_is_read_page_by_page(deps: MessagesDependencies) -> None:
+    """Pages are requested only as the caller iterates."""
     for number in range(250):
         deps.messages.records["acme", f"r{number}"] = a_delivery(f"r{number}")
     wire = InProcess()
@@ -230,8 +230,8 @@ def test_a_list_is_read_to_its_end(deps: MessagesDependencies) -> None:
     assert not list(a_client(wire).list("acme", status=Shown.SENT))
 
 
-def test_the_other_calls_are_there_too(deps: MessagesDependencies) -> None:
-    """Cancel, preview and resolve answer what the API does."""
+def test_cancel_preview_and_resolve_work(deps: MessagesDependencies) -> None:
+    """They return the API's responses."""
     client = a_client(InProcess())
     client.send("acme", a_body("a:1"))
     assert client.cancel("acme", "a:1").status is Shown.CANCELLED
@@ -241,8 +241,8 @@ def test_the_other_calls_are_there_too(deps: MessagesDependencies) -> None:
     assert (resolved.status, resolved.message_id) == (Status.SENT, "0100")
 
 
-def test_an_uploaded_file_is_ready_to_be_attached(deps: MessagesDependencies) -> None:
-    """The attachment names key and version; the upload has just the headers that were signed, and no signature of the API's."""
+def test_an_uploaded_file_can_be_attached(deps: MessagesDependencies) -> None:
+    """The attachment has key and version; the upload has exactly the signed headers, without the API's signature."""
     wire = InProcess()
     client = a_client(wire)
     attachment = client.upload_attachment("acme", "report.pdf", b"%PDF")
@@ -254,8 +254,8 @@ def test_an_uploaded_file_is_ready_to_be_attached(deps: MessagesDependencies) ->
     assert client.send("acme", a_body(message={"attachments": [attachment]})).status is Shown.QUEUED
 
 
-def test_an_answer_without_a_body_is_none() -> None:
-    """As that to DELETE …/provider."""
+def test_an_empty_response_is_none() -> None:
+    """DELETE …/provider returns such a response."""
 
     class Deleted(InProcess):
         def send(self, request: Any) -> Answer:

@@ -1,4 +1,4 @@
-"""Whatever a caller sends, the answer is no 5xx, nothing of ours fails, and what was accepted can be read by the consumer."""
+"""For any request the response is not a 5xx, nothing of ours fails, and the consumer can read what was accepted."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ WHOLE = a_body(
         "tags": {"campaign": "spring"},
     },
 )
-"""A valid request with every field there is."""
+"""A valid request with every field."""
 
 lightly = settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
@@ -73,16 +73,16 @@ def check(deps: MessagesDependencies, event: dict[str, Any]) -> None:
         assert content_hash(request) == deps.messages.get(request.tenant_id, request.request_id).content_hash
 
 
-def test_the_whole_request_is_valid(deps: MessagesDependencies) -> None:
-    """What is changed below is accepted as it is: else nothing would be proven."""
+def test_the_full_request_is_valid(deps: MessagesDependencies) -> None:
+    """The tests below change an accepted request."""
     assert Gateway(messages.handler).call("POST", ACME, WHOLE).status == 202
     check(deps, proxy_event("POST", ACME, json.dumps(WHOLE)))
 
 
 @lightly
 @given(data=st.data(), value=ANYTHING, route=st.sampled_from([ACME, f"{ACME}/preview", f"{ACME}/batch"]))
-def test_anything_in_the_place_of_any_field(deps: MessagesDependencies, data: st.DataObject, value: Any, route: str) -> None:
-    """One field, name or element of a valid request is something else."""
+def test_any_value_in_any_field(deps: MessagesDependencies, data: st.DataObject, value: Any, route: str) -> None:
+    """One field, name or element of a valid request is replaced."""
     body = json.loads(json.dumps(WHOLE))
     container, key = data.draw(st.sampled_from(list(places(body))))
     match data.draw(st.sampled_from(["replace", "drop", "rename"])):
@@ -99,7 +99,7 @@ def test_anything_in_the_place_of_any_field(deps: MessagesDependencies, data: st
 @lightly
 @given(body=st.none() | st.text() | st.binary() | ANYTHING.map(json.dumps), route=st.sampled_from(ROUTES))
 def test_any_body_to_any_route(deps: MessagesDependencies, body: str | bytes | None, route: str) -> None:
-    """Text, bytes and JSON of any kind."""
+    """Bodies are text, bytes and JSON of any kind."""
     check(deps, proxy_event("POST", route, body))
 
 
@@ -115,7 +115,7 @@ def test_any_body_to_any_route(deps: MessagesDependencies, body: str | bytes | N
 def test_any_path_query_and_headers(
     deps: MessagesDependencies, method: str, steps: list[str], query: dict[str, str], headers: dict[str, str]
 ) -> None:
-    """Whatever API Gateway may let through, and more."""
+    """They cover everything that API Gateway may pass, and more."""
     event = proxy_event(method, ACME, json.dumps(WHOLE), headers.items())
     path = "/" + "/".join(steps)
     event |= {"path": path, "queryStringParameters": query, "multiValueQueryStringParameters": {n: [v] for n, v in query.items()}}
@@ -130,8 +130,8 @@ def test_any_path_query_and_headers(
     route=st.sampled_from(ROUTES),
     method=st.sampled_from(["GET", "POST"]),
 )
-def test_anything_may_be_missing_from_an_event(deps: MessagesDependencies, nothing: set[str], route: str, method: str) -> None:
-    """API Gateway writes null for what a request did not have."""
+def test_any_field_of_an_event_may_be_missing(deps: MessagesDependencies, nothing: set[str], route: str, method: str) -> None:
+    """API Gateway writes null for missing parts of a request."""
     event = proxy_event(method, route, json.dumps(WHOLE), [("Idempotency-Key", "r1")])
     check(deps, event | dict.fromkeys(nothing))
 
@@ -140,5 +140,5 @@ def test_anything_may_be_missing_from_an_event(deps: MessagesDependencies, nothi
 @given(key=st.text())
 @example("r1")
 def test_any_idempotency_key(deps: MessagesDependencies, key: str) -> None:
-    """It is an id, or it is refused."""
+    """It is a valid id, or rejected."""
     check(deps, proxy_event("POST", ACME, json.dumps(WHOLE), [("Idempotency-Key", key)]))

@@ -1,4 +1,4 @@
-"""Building a message without sending it."""
+"""Previews: building a message without sending it."""
 
 import email
 from datetime import timedelta
@@ -22,7 +22,7 @@ UPLOADED = {"filename": "a.pdf", "s3": {"key": "acme/a"}}
 
 
 def test_a_preview_is_the_mail_that_would_be_sent() -> None:
-    """Sender from the config, everything else from the request; nothing is queued or recorded."""
+    """The sender is from the config, everything else from the request; nothing is queued or recorded."""
     deps = fake_deps()
     built = preview(a_send(), deps)
     parsed = email.message_from_bytes(built.mime or b"", policy=policy.default)
@@ -32,16 +32,16 @@ def test_a_preview_is_the_mail_that_would_be_sent() -> None:
     assert not deps.messages.records
 
 
-def test_uploads_are_in_it() -> None:
-    """An attachment by key is fetched as it would be for sending."""
+def test_a_preview_contains_uploads() -> None:
+    """An attachment by key is fetched as for sending."""
     deps = fake_deps(attachments=FakeAttachments({"acme/a": b"%PDF"}))
     built = preview(a_send(message={"attachments": [UPLOADED]}), deps)
     [part] = email.message_from_bytes(built.mime or b"", policy=policy.default).iter_attachments()
     assert part.get_content() == b"%PDF"
 
 
-def test_every_problem_is_named_at_once() -> None:
-    """Times, tags that nobody would see, each missing upload: all of them, each by its path."""
+def test_every_problem_is_listed_at_once() -> None:
+    """Invalid times, tags without a configuration set and each missing upload are listed with their paths."""
     late = (NOON + timedelta(days=8)).isoformat()
     uploads = [UPLOADED, {"filename": "b.pdf", "s3": {"key": "acme/b"}}]
     send = a_send(sendAt=late, message={"attachments": uploads, "tags": {"campaign": "spring"}})
@@ -51,8 +51,8 @@ def test_every_problem_is_named_at_once() -> None:
     assert [problem.path for problem in built.problems] == ["sendAt", "message.tags", *missing]
 
 
-def test_a_sender_that_cannot_stand_in_a_header_is_a_problem() -> None:
-    """Faults of the config are named too."""
+def test_an_invalid_sender_is_a_problem() -> None:
+    """Errors of the config are listed too."""
     provider = a_provider(active=a_config(from_address="nobody", from_name="a\nb"))
     built = preview(a_send(), fake_deps(providers=FakeProvidersTable(provider)))
     assert built.mime is None
@@ -60,14 +60,14 @@ def test_a_sender_that_cannot_stand_in_a_header_is_a_problem() -> None:
 
 
 def test_a_message_above_the_limit_is_a_problem() -> None:
-    """The size is judged on the raw message, uploads included."""
+    """The size is that of the raw message with uploads."""
     deps = fake_deps(attachments=FakeAttachments({"acme/a": bytes(MAX_UPLOAD)}))
     [problem] = preview(a_send(message={"attachments": [UPLOADED]}), deps).problems
     assert str(MAX_RAW_BYTES) in problem.problem
 
 
-def test_a_preview_loads_no_more_than_fits_into_a_message() -> None:
-    """A hundred uploads of the largest size would not fit into the function; the size of what is left out is told."""
+def test_a_preview_stops_loading_at_the_limit() -> None:
+    """A hundred uploads of the largest size would not fit into memory; the sizes of the others are reported."""
     attachments = FakeAttachments({f"acme/{name}": bytes(MAX_UPLOAD // 2 + 1) for name in "abc"})
     uploads = [{"filename": f"{name}.pdf", "s3": {"key": f"acme/{name}"}} for name in "abc"]
     loaded: list[int] = []
@@ -82,8 +82,8 @@ def test_a_preview_loads_no_more_than_fits_into_a_message() -> None:
     assert {str(MAX_RAW_BYTES), str(2 * file_size(MAX_UPLOAD // 2 + 1))} <= set(problem.problem.replace(";", "").split())
 
 
-def test_a_preview_shows_a_mail_that_goes_by_ses_v2() -> None:
-    """Up to forty megabytes."""
+def test_a_preview_shows_a_large_mail() -> None:
+    """Mails of up to forty megabytes, which SES v2 sends, are shown."""
     deps = fake_deps(attachments=FakeAttachments({"acme/a": bytes(MAX_UPLOAD - 10_000)}))
     built = preview(a_send(message={"attachments": [UPLOADED]}), deps)
     assert built.problems == ()
@@ -100,25 +100,25 @@ def test_a_preview_shows_a_mail_that_goes_by_ses_v2() -> None:
     ],
 )
 def test_a_preview_needs_no_active_provider(provider: Any) -> None:
-    """Whoever sets a provider up may see what its mail will look like."""
+    """A tenant can see its mail before the provider is active."""
     assert preview(a_send(), fake_deps(providers=FakeProvidersTable(provider))).mime
 
 
 @pytest.mark.parametrize("rows", [[], [a_provider(status=ProviderStatus.DELETED)]])
-def test_without_a_provider_there_is_no_sender(rows: list[Any]) -> None:
-    """The sender is the tenant's config's."""
+def test_without_a_provider_a_preview_is_refused(rows: list[Any]) -> None:
+    """The sender is in the tenant's config."""
     with pytest.raises(RequestError) as refusal:
         preview(a_send(), fake_deps(providers=FakeProvidersTable(*rows)))
     assert refusal.value.code == "provider_not_configured"
 
 
-# ── suppressed recipients ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── suppressed recipients ─────────────────────────────────────────────────────────────────────────────────────────────
 
 MARKED = FakeProvidersTable(a_provider(has_suppressions=True))
 
 
-def test_suppressed_recipients_are_named_by_their_places_and_the_rest_is_built() -> None:
-    """The mail as it would go out, without them."""
+def test_suppressed_recipients_are_listed_by_path_and_left_out() -> None:
+    """The mail is built without them, as it would be sent."""
     table = FakeSuppressionsTable(an_entry("ann@example.com"), an_entry("bob@example.com", reason=Reason.COMPLAINT))
     to, bcc = [{"email": "jo@example.com"}, {"email": "Ann@Example.com"}], [{"email": "bob@example.com"}]
     built = preview(a_send(message={"to": to, "bcc": bcc}), fake_deps(providers=MARKED, suppressions=table))
@@ -129,8 +129,8 @@ def test_suppressed_recipients_are_named_by_their_places_and_the_rest_is_built()
     assert all("example.com" not in problem.problem for problem in built.problems)
 
 
-def test_a_message_that_nobody_is_left_of_is_not_built() -> None:
-    """It says how it would end, and why."""
+def test_a_message_with_only_suppressed_recipients_is_not_built() -> None:
+    """The preview has the error that the request would end with."""
     table = FakeSuppressionsTable(an_entry("jo@example.com"))
     built = preview(a_send(), fake_deps(providers=MARKED, suppressions=table))
     assert built.mime is None
@@ -138,15 +138,15 @@ def test_a_message_that_nobody_is_left_of_is_not_built() -> None:
     assert "recipient_suppressed" in built.problems[0].problem
 
 
-def test_a_tenant_without_suppressions_is_not_looked_up() -> None:
-    """Nor is anything left out."""
+def test_without_suppressions_the_table_is_not_read() -> None:
+    """No recipient is left out."""
     table = FakeSuppressionsTable(an_entry("jo@example.com"))
     assert preview(a_send(), fake_deps(suppressions=table)).mime
     assert not table.reads
 
 
-def test_a_preview_that_cannot_look_up_who_is_suppressed_says_so() -> None:
-    """Rather than show a mail that would not go out so."""
+def test_a_preview_fails_if_suppressions_cannot_be_read() -> None:
+    """Otherwise it could show another mail than the one that would be sent."""
     table = FakeSuppressionsTable()
     table.broken = {"jo@example.com"}
     with pytest.raises(DependencyError):

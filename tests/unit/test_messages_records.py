@@ -1,4 +1,4 @@
-"""Reading, listing and withdrawing requests."""
+"""Reading, listing and cancelling requests."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -27,8 +27,8 @@ def test_an_unknown_id_is_not_found() -> None:
     assert refused(get, "bravo", "r1", deps).code == "not_found"
 
 
-def test_a_list_goes_from_page_to_page() -> None:
-    """Newest first; the cursor of a page leads on to the next."""
+def test_a_list_has_pages() -> None:
+    """The newest record is first; each page has the cursor of the next."""
     table = FakeMessagesTable(*[a_delivery(f"r{n}", created_at=NOON + timedelta(minutes=n)) for n in range(3)])
     deps = fake_deps(messages=table)
     first = list_newest("acme", deps, status=None, limit=2, cursor=None)
@@ -38,7 +38,7 @@ def test_a_list_goes_from_page_to_page() -> None:
 
 
 def test_a_cursor_of_another_list_is_not_found() -> None:
-    """Neither a made-up cursor nor another tenant's, or another status's, tells anything."""
+    """A forged cursor and one of another tenant or status are rejected."""
     table = FakeMessagesTable(*[a_delivery(f"r{n}", tenant_id="bravo") for n in range(2)])
     deps = fake_deps(messages=table)
     foreign = list_newest("bravo", deps, status=None, limit=1, cursor=None).cursor
@@ -47,11 +47,11 @@ def test_a_cursor_of_another_list_is_not_found() -> None:
         assert refused(list_newest, "acme", deps, status=None, limit=1, cursor=cursor).code == "not_found"
 
 
-# ── cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── cancel ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
-def test_what_was_not_tried_yet_can_be_withdrawn(status: Status) -> None:
+def test_waiting_requests_can_be_cancelled(status: Status) -> None:
     """Queued and deferred requests end as cancelled."""
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
     assert cancel("acme", "r1", deps).status is Status.CANCELLED
@@ -60,8 +60,8 @@ def test_what_was_not_tried_yet_can_be_withdrawn(status: Status) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.SENT, Status.FAILED, Status.UNKNOWN])
-def test_what_is_on_its_way_or_ended_cannot_be_withdrawn(status: Status) -> None:
-    """The refusal names the status; the record stays as it is."""
+def test_requests_in_progress_or_ended_cannot_be_cancelled(status: Status) -> None:
+    """The error names the status; the record does not change."""
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
     refusal = refused(cancel, "acme", "r1", deps)
     assert refusal.code == "not_cancellable"
@@ -69,27 +69,27 @@ def test_what_is_on_its_way_or_ended_cannot_be_withdrawn(status: Status) -> None
     assert deps.messages.get("acme", "r1").status is status
 
 
-def test_what_may_have_been_sent_before_cannot_be_withdrawn() -> None:
-    """Cancelled means: was not sent. A resent unknown cannot promise that."""
+def test_a_maybe_sent_request_cannot_be_cancelled() -> None:
+    """`cancelled` means not sent, which is not certain for a resent unknown."""
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", maybe_sent=True)))
     refusal = refused(cancel, "acme", "r1", deps)
     assert refusal.code == "not_cancellable"
     assert "earlier attempt" in str(refusal)
 
 
-def test_withdrawing_twice_is_no_error() -> None:
-    """A caller whose first answer got lost asks again and gets the same."""
+def test_cancelling_twice_is_not_an_error() -> None:
+    """A caller that lost the first response gets the same one again."""
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1")))
     assert cancel("acme", "r1", deps) == cancel("acme", "r1", deps)
 
 
-def test_an_unknown_request_cannot_be_withdrawn() -> None:
-    """404, as everywhere."""
+def test_cancelling_an_unknown_id_is_not_found() -> None:
+    """The response is a 404."""
     assert refused(cancel, "acme", "r1", fake_deps()).code == "not_found"
 
 
-def test_a_request_that_is_begun_meanwhile_is_not_withdrawn() -> None:
-    """The worker passes the fence between our read and our write: it wins."""
+def test_a_request_that_is_concurrently_started_is_not_cancelled() -> None:
+    """The worker passes the fence between the API's read and write, and wins."""
     table = FakeMessagesTable(a_delivery("r1"))
 
     def begin(_: Change) -> None:
@@ -99,8 +99,8 @@ def test_a_request_that_is_begun_meanwhile_is_not_withdrawn() -> None:
     assert refused(cancel, "acme", "r1", fake_deps(messages=table)).code == "not_cancellable"
 
 
-def test_the_body_of_a_withdrawn_request_is_discarded() -> None:
-    """Nothing of a withdrawn mail stays in the bucket."""
+def test_the_body_of_a_cancelled_request_is_deleted() -> None:
+    """Nothing of a cancelled mail stays in the bucket."""
     parked = FakeParkedBodies()
     key = parked.park("acme", "r1", "{}")
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", Status.DEFERRED, parked=key)), parked=parked)
@@ -108,8 +108,8 @@ def test_the_body_of_a_withdrawn_request_is_discarded() -> None:
     assert not parked.bodies
 
 
-def test_a_body_that_is_parked_while_its_request_is_withdrawn_is_discarded() -> None:
-    """A worker parks it between our read and our write: the record that was written names it."""
+def test_a_body_that_is_parked_during_the_cancellation_is_deleted() -> None:
+    """A worker parks it between the API's read and write; the written record has its key."""
     parked, table = FakeParkedBodies(), FakeMessagesTable(a_delivery("r1"))
 
     def park(_: Change) -> None:
@@ -120,8 +120,8 @@ def test_a_body_that_is_parked_while_its_request_is_withdrawn_is_discarded() -> 
     assert not parked.bodies
 
 
-def test_a_bucket_that_fails_does_not_undo_a_withdrawal() -> None:
-    """The record is what counts; lifecycle rules delete the body later."""
+def test_a_failing_bucket_does_not_undo_a_cancellation() -> None:
+    """The record decides; lifecycle rules delete the body later."""
     parked = FakeParkedBodies()
     key = parked.park("acme", "r1", "{}")
     parked.broken = True

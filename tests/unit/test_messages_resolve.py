@@ -1,4 +1,4 @@
-"""Resolving an unknown on an operator's word."""
+"""Resolving an unknown by an operator."""
 
 import json
 from dataclasses import replace
@@ -21,8 +21,8 @@ RESEND = Resolution("resend", "ops@acme.example", "SES never saw it", NOON)
 LONG_AGO = NOON - timedelta(days=3)
 
 
-def a_desk_with_an_unknown(body: str | None = None, **fields: Any) -> MessagesDependencies:
-    """Make dependencies where r1 is unknown and its body parked."""
+def deps_with_an_unknown(body: str | None = None, **fields: Any) -> MessagesDependencies:
+    """Return dependencies with r1 as unknown and its body parked."""
     parked = FakeParkedBodies()
     key = parked.park("acme", "r1", body or canonical_json(a_send()))
     record = {
@@ -45,22 +45,22 @@ def refused(deps: MessagesDependencies, resolution: Resolution) -> RequestError:
     return refusal.value
 
 
-def test_an_unknown_that_was_sent_becomes_sent() -> None:
-    """The record keeps the operator's word and the messageId; the body is not needed any more."""
-    deps = a_desk_with_an_unknown()
+def test_an_unknown_is_resolved_as_sent() -> None:
+    """The record has the resolution and the messageId; the body is deleted."""
+    deps = deps_with_an_unknown()
     record = resolve("acme", "r1", SENT, deps, message_id="0100")
     assert (record.status, record.message_id, record.resolution, record.error) == (Status.SENT, "0100", SENT, None)
     assert not deps.parked.bodies
 
 
 def test_sent_needs_no_message_id() -> None:
-    """An operator may know that it arrived without knowing SES's id."""
-    assert resolve("acme", "r1", SENT, a_desk_with_an_unknown()).message_id is None
+    """An operator may know that the mail arrived without SES's id."""
+    assert resolve("acme", "r1", SENT, deps_with_an_unknown()).message_id is None
 
 
-def test_an_unknown_that_is_sent_again_is_queued() -> None:
-    """A pointer to the parked body goes out, held back until the record says so."""
-    deps = a_desk_with_an_unknown()
+def test_an_unknown_is_resolved_as_resend() -> None:
+    """A pointer to the parked body is queued, delayed until the record is written."""
+    deps = deps_with_an_unknown()
     record = resolve("acme", "r1", RESEND, deps)
     assert (record.status, record.maybe_sent, record.resolution) == (Status.QUEUED, True, RESEND)
     [(queue_message, delay)] = deps.queue.sent
@@ -69,17 +69,17 @@ def test_an_unknown_that_is_sent_again_is_queued() -> None:
     assert deps.parked.fetch(queue_message.parked) == canonical_json(a_send())
 
 
-def test_a_resent_request_has_time_anew() -> None:
-    """Its first span is long over; the message counts from now, as the record does."""
-    deps = a_desk_with_an_unknown()
+def test_a_resent_request_has_a_new_expiry() -> None:
+    """Its first expiry has passed; message and record count from now."""
+    deps = deps_with_an_unknown()
     record = resolve("acme", "r1", RESEND, deps)
     assert record.expires_at == NOON + timedelta(hours=24)
     assert deps.queue.messages[0].created_at == NOON
 
 
 def test_the_resent_message_passes_the_fence() -> None:
-    """What the consumer will try with that message is allowed by the record."""
-    deps = a_desk_with_an_unknown()
+    """The record allows the consumer's change with that message."""
+    deps = deps_with_an_unknown()
     resolve("acme", "r1", RESEND, deps)
     record, queue_message = deps.messages.get("acme", "r1"), deps.queue.messages[0]
     begin = Change(
@@ -96,8 +96,8 @@ def test_the_resent_message_passes_the_fence() -> None:
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.UNKNOWN])
 @pytest.mark.parametrize("resolution", [SENT, RESEND])
-def test_only_an_unknown_can_be_settled(status: Status, resolution: Resolution) -> None:
-    """Whatever else a record says is known."""
+def test_only_an_unknown_can_be_resolved(status: Status, resolution: Resolution) -> None:
+    """In every other status the outcome is known."""
     deps = fake_deps(messages=FakeMessagesTable(a_delivery("r1", status)))
     assert refused(deps, resolution).code == "not_resolvable"
     assert not deps.messages.changes
@@ -106,52 +106,52 @@ def test_only_an_unknown_can_be_settled(status: Status, resolution: Resolution) 
 
 @pytest.mark.parametrize("resolution", [SENT, RESEND])
 def test_an_unknown_id_is_not_found(resolution: Resolution) -> None:
-    """404, as everywhere."""
+    """The response is a 404."""
     assert refused(fake_deps(), resolution).code == "not_found"
 
 
-def test_a_request_whose_body_is_gone_cannot_be_sent_again() -> None:
-    """Without the body there is nothing to send."""
-    deps = a_desk_with_an_unknown()
+def test_a_request_without_its_body_cannot_be_resent() -> None:
+    """The error says that the body is missing."""
+    deps = deps_with_an_unknown()
     deps.parked.bodies.clear()
     assert "body" in str(refused(deps, RESEND))
-    deps = a_desk_with_an_unknown(parked=None)
+    deps = deps_with_an_unknown(parked=None)
     assert "body" in str(refused(deps, RESEND))
     assert not deps.queue.messages
 
 
-def test_a_request_whose_own_end_has_passed_is_not_sent_again() -> None:
-    """The caller said until when the mail is of use."""
-    deps = a_desk_with_an_unknown(canonical_json(a_send(expiresAt=(NOON - timedelta(hours=1)).isoformat())))
+def test_a_request_past_its_own_expiry_is_not_resent() -> None:
+    """The caller's expiresAt is respected."""
+    deps = deps_with_an_unknown(canonical_json(a_send(expiresAt=(NOON - timedelta(hours=1)).isoformat())))
     assert "expiresAt" in str(refused(deps, RESEND))
     assert not deps.queue.messages
 
 
-def test_nothing_is_sent_again_while_its_worker_may_live() -> None:
-    """A worker is dead after its deadline, the function's timeout and a margin; before that it might still send."""
+def test_a_request_is_not_resent_while_its_worker_may_run() -> None:
+    """A worker is dead after its deadline, the function's timeout and a margin; before that it may still send."""
     dead_at = NOON - SEND_TIMEOUT - WORKER_DEAD_MARGIN
-    alive = a_desk_with_an_unknown(deadline=dead_at)
-    assert "worker" in str(refused(alive, RESEND))
-    assert not alive.queue.messages
-    dead = a_desk_with_an_unknown(deadline=dead_at - timedelta(milliseconds=1))
+    may_run = deps_with_an_unknown(deadline=dead_at)
+    assert "worker" in str(refused(may_run, RESEND))
+    assert not may_run.queue.messages
+    dead = deps_with_an_unknown(deadline=dead_at - timedelta(milliseconds=1))
     assert resolve("acme", "r1", RESEND, dead).status is Status.QUEUED
 
 
-def test_the_same_word_again_is_answered_as_the_first() -> None:
-    """An operator whose answer got lost asks again; nothing is sent a second time."""
-    deps = a_desk_with_an_unknown()
+def test_a_repeated_resolution_returns_the_first_result() -> None:
+    """An operator may repeat a call whose response was lost; nothing is queued twice."""
+    deps = deps_with_an_unknown()
     first = resolve("acme", "r1", RESEND, deps)
     assert resolve("acme", "r1", replace(RESEND, at=NOON + timedelta(minutes=1)), deps) == first
     assert len(deps.queue.messages) == 1
     assert refused(deps, SENT).code == "not_resolvable"
 
 
-# ── crashes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── crashes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_queue_that_fails_leaves_the_unknown_as_it_is() -> None:
-    """Before the message: nothing has happened."""
-    deps = a_desk_with_an_unknown()
+def test_a_failing_queue_does_not_change_the_unknown() -> None:
+    """The failure is before the message is queued."""
+    deps = deps_with_an_unknown()
     before = deps.messages.get("acme", "r1")
     broken = replace(deps, queue=FakeSendQueue(broken=True))
     with pytest.raises(DependencyError):
@@ -159,9 +159,9 @@ def test_a_queue_that_fails_leaves_the_unknown_as_it_is() -> None:
     assert deps.messages.get("acme", "r1") == before
 
 
-def test_a_crash_after_the_message_loses_nothing() -> None:
-    """Between message and record: the message is refused by the fence, the body stays, and the operator can repeat the call."""
-    deps = a_desk_with_an_unknown()
+def test_a_crash_between_message_and_record_loses_nothing() -> None:
+    """The fence rejects the message, the body stays, and the operator can repeat the call."""
+    deps = deps_with_an_unknown()
 
     def crash(_: Change) -> None:
         raise SystemExit
@@ -186,8 +186,8 @@ def test_a_crash_after_the_message_loses_nothing() -> None:
 
 
 def test_a_crash_after_the_record_changes_nothing() -> None:
-    """After both: the message is on its way, and asking again sends no second one."""
-    deps = a_desk_with_an_unknown()
+    """The message is queued, and repeating the call queues no second one."""
+    deps = deps_with_an_unknown()
 
     def lose_reply(_: Change) -> None:
         raise DependencyError("DynamoDB", "UpdateItem")
@@ -200,9 +200,9 @@ def test_a_crash_after_the_record_changes_nothing() -> None:
     assert len(deps.queue.messages) == 1
 
 
-def test_a_word_counts_for_the_attempt_that_it_was_said_of() -> None:
-    """Another attempt was lost between our read and our write: the operator has to decide about that one again."""
-    deps = a_desk_with_an_unknown()
+def test_a_resolution_counts_only_for_the_attempt_that_was_read() -> None:
+    """Another attempt was lost between read and write: the operator has to decide again."""
+    deps = deps_with_an_unknown()
 
     def lost_again(_: Change) -> None:
         record = deps.messages.records["acme", "r1"]
@@ -213,9 +213,9 @@ def test_a_word_counts_for_the_attempt_that_it_was_said_of() -> None:
     assert deps.messages.get("acme", "r1").status is Status.UNKNOWN
 
 
-def test_proof_that_comes_meanwhile_wins() -> None:
-    """The late worker writes `sent` between our read and our write."""
-    deps = a_desk_with_an_unknown()
+def test_a_concurrent_proof_wins() -> None:
+    """The late worker writes `sent` between read and write."""
+    deps = deps_with_an_unknown()
 
     def late_proof(_: Change) -> None:
         record = deps.messages.records["acme", "r1"]

@@ -28,14 +28,14 @@ def test_designs_of_other_systems_send_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MISREADING)
-def test_a_machine_that_misinterprets_events_is_found(name: str) -> None:
+def test_a_machine_that_misinterprets_events_is_detected(name: str) -> None:
     """An event must end a request, and only an event of a real attempt may."""
-    machine, promise = MISREADING[name]
+    machine, invariant = MISREADING[name]
     found = walk(Setup(on_unknown="resend", machine=machine))
     print(f"{name}: {' → '.join(found.path)}")
-    assert found.violation == promise
+    assert found.violation == invariant
 
 
 def test_every_rule_of_the_machine_is_in_the_model() -> None:
-    """A new rule must be added to it."""
+    """A new rule must be added to the model."""
     assert {make(Write(operation, "v1:a", "hold")).rule.name for operation, make in CHANGES.items()} == RULES.keys()

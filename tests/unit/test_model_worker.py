@@ -1,8 +1,8 @@
-"""The worker of the model does what the real services do: every step of theirs is one of the model's, and the model has no others.
+"""The model's worker is equivalent to the real services: every result of theirs is one of the model's, and the model has no others.
 
-The real send path is run on fakes with one message in hand, from each kind of record, through each course that an attempt may take;
-what it leaves (the record, the queue, what SES accepted) must be what some way through the model leaves, and where nothing fails also
-the other way round. The message carries no proof: one that does is settled first, and goes on like any other.
+The real send path runs on fakes with one received message, from each kind of record, through each course of an attempt;
+its result (the record, the queue, what SES accepted) must be the result of some path of the model, and without faults also
+vice versa. The message has no proof: a proof is written first, and the message then handled like any other.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,10 +34,10 @@ GENERATION = 1
 DEADLINE = timedelta(seconds=20)
 
 LONGEST = 3
-"""Messages that a walk may leave on the queue: one that goes round, failing each time, leaves one more each time."""
+"""Maximum of messages on the queue in a path: one that is requeued by each failure would add one each time."""
 
 
-# ── the records and messages that a worker may meet ─────────────────────────────────────────────────────────────────────
+# ── records and messages ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _records() -> Iterator[Record | None]:
@@ -86,7 +86,7 @@ def _stored(record: Record) -> Delivery:
     )
 
 
-# ── what the services do with them ──────────────────────────────────────────────────────────────────────────────────────
+# ── results of the services ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 ACCEPTED = Sent("m1")
@@ -94,7 +94,7 @@ ACCEPTED = Sent("m1")
 
 @dataclass(frozen=True)
 class Course:
-    """How an attempt goes: what the provider answers, and what fails on the way."""
+    """A course of an attempt: the provider's outcome, and the faults."""
 
     outcome: Outcome = ACCEPTED
     prepare: Callable[[Bench], None] = lambda _: None
@@ -174,8 +174,8 @@ COURSES: Mapping[str, Course] = {
 }
 
 
-def left_by_the_services(record: Record | None, course: Course) -> State:
-    """Run the real send path, and return what it leaves, as the model writes it down."""
+def results_of_services(record: Record | None, course: Course) -> State:
+    """Run the real send path; return its result as a state of the model."""
     bench = Bench(*([_stored(record)] if record else []), outcomes=[course.outcome])
     bench.clock.advance(course.at)
     course.prepare(bench)
@@ -219,29 +219,29 @@ def _class_of(outcome: Outcome) -> Any:
     return outcome.error.error_class if isinstance(outcome, NotSent) and outcome.error.code == "recipient_rejected" else type(outcome)
 
 
-# ── what the model does with them ───────────────────────────────────────────────────────────────────────────────────────
+# ── results of the model ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @cache
-def left_by_the_model(record: Record | None, *, faults: bool = True) -> Mapping[State, str]:
-    """Walk every way of one worker with one message to where it rests; return the states there, and a way to each.
+def results_of_model(record: Record | None, *, faults: bool = True) -> Mapping[State, str]:
+    """Walk every path of one worker with one message to its final states; return these states, each with a path.
 
-    Whether there is time for another resend is a number in the model; both are walked.
+    Whether there is time for another resend is a number in the model; both values are walked.
     """
     todo = [(_setup(record, resends), State(record=record, queue=(MESSAGE,)), "is received") for resends in (0, 1)]
     seen: set[tuple[int, State]] = set()
-    rests: dict[State, str] = {}
+    finals: dict[State, str] = {}
     while todo:
-        setup, state, way = todo.pop()
+        setup, state, path = todo.pop()
         if (setup.resends, state) in seen or len(state.queue) > LONGEST:
             continue
         seen.add((setup.resends, state))
         if not state.pending and (faults or MESSAGE not in state.queue):
-            rests.setdefault(_at_rest(state), way)
-        for pending in state.pending if faults else ():  # it is handed out again where nothing is safe, as after a death
-            rests.setdefault(_at_rest(redelivered(without_write(state, pending), pending.queue_message)), f"{way} → is redelivered")
-        todo += [(setup, after, f"{way} → {name}") for name, after, kind in _next(setup, state) if faults or kind is not MoveKind.FAULT]
-    return rests
+            finals.setdefault(_final(state), path)
+        for pending in state.pending if faults else ():  # redelivered if no write succeeded, as after a crash
+            finals.setdefault(_final(redelivered(without_write(state, pending), pending.queue_message)), f"{path} → is redelivered")
+        todo += [(setup, after, f"{path} → {name}") for name, after, kind in _next(setup, state) if faults or kind is not MoveKind.FAULT]
+    return finals
 
 
 @cache
@@ -249,12 +249,12 @@ def _setup(record: Record | None, resends: int) -> Setup:
     return Setup(contents=("v1:a", "v1:b"), on_unknown=record.on_unknown if record else "hold", resends=resends)
 
 
-def _at_rest(state: State) -> State:
+def _final(state: State) -> State:
     return canonical(state._replace(resent=0, is_excused=False))
 
 
 def _next(setup: Setup, state: State) -> Iterator[Move]:
-    """Go on with what the worker is about to write; a message that it goes on with by itself is the one in hand, on the queue."""
+    """Yield the worker's next writes; a message that it continues with is the received one, on the queue."""
     for pending in dict.fromkeys(state.pending):
         assert pending.queue_message is not None
         yield from worker.write(setup, without_write(state, pending), pending, pending.queue_message)
@@ -264,15 +264,15 @@ def _next(setup: Setup, state: State) -> Iterator[Move]:
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=str)
-def test_the_services_do_what_the_model_does(record: Record | None) -> None:
-    """By every course of an attempt, with every fault on its way."""
-    known = left_by_the_model(record)
-    strange = {name: left for name, course in COURSES.items() if (left := left_by_the_services(record, course)) not in known}
-    assert not strange
+def test_every_result_of_the_services_is_in_the_model(record: Record | None) -> None:
+    """Every course of an attempt is run, with every fault."""
+    known = results_of_model(record)
+    missing = {name: left for name, course in COURSES.items() if (left := results_of_services(record, course)) not in known}
+    assert not missing
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=str)
-def test_the_model_does_what_the_services_do(record: Record | None) -> None:
-    """Where nothing fails, each end that the model allows is one that some course leads to."""
-    seen = {left_by_the_services(record, course) for course in COURSES.values()}
-    assert not {way for state, way in left_by_the_model(record, faults=False).items() if state not in seen}
+def test_every_result_of_the_model_is_of_some_course(record: Record | None) -> None:
+    """Without faults each final state of the model is the result of some course."""
+    seen = {results_of_services(record, course) for course in COURSES.values()}
+    assert not {path for state, path in results_of_model(record, faults=False).items() if state not in seen}

@@ -1,4 +1,4 @@
-"""Arguments of the operators' commands that make no sense are refused in one sentence, before anything is called."""
+"""Invalid arguments of the operators' commands are rejected with one sentence, before any call."""
 
 import pytest
 
@@ -23,8 +23,8 @@ from mailer_ops.operate import main
         (["erase", "request", "acme", "r1", "--upload", "5f"], "'5f' is not the key that POST …/attachments gave"),
     ],
 )
-def test_an_argument_that_makes_no_sense_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2 as for any wrong usage, and no traceback."""
+def test_an_invalid_argument_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is 2, as for any wrong usage, without a traceback."""
     with pytest.raises(SystemExit) as refusal:
         main(arguments)
     assert refusal.value.code == 2

@@ -1,4 +1,4 @@
-"""What became of an attempt, written to a record that may have gone on meanwhile."""
+"""Writing the outcome of an attempt to a record that may have changed meanwhile."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -17,33 +17,33 @@ from support.fakes.sending import QUOTA, REJECTED, THROTTLED, VANISHED, Bench, a
 SANDBOX = NotSent(ErrorInfo("sandbox_recipient_not_verified", "the recipient is not verified"))
 
 
-def meanwhile(bench: Bench, **fields: Any) -> Any:
-    """Make an answer of the provider during which the record goes on by other hands."""
+def changed_meanwhile(bench: Bench, **fields: Any) -> Any:
+    """Make a response of the provider during which others change the record."""
 
-    def answer(outcome: Outcome) -> Any:
-        def come() -> Outcome:
+    def respond_with(outcome: Outcome) -> Any:
+        def respond() -> Outcome:
             bench.messages.records["acme", "r1"] = replace(bench.record(), **fields)
             return outcome
 
-        return come
+        return respond
 
-    return answer
+    return respond_with
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.SENT])
 def test_acceptance_always_wins(status: Status) -> None:
-    """Whatever the record says by then."""
+    """It is recorded in any status of the record."""
     bench = Bench()
-    bench.provider.outcomes = [meanwhile(bench, status=status)(Sent("m-1"))]
+    bench.provider.outcomes = [changed_meanwhile(bench, status=status)(Sent("m-1"))]
     bench.receive(a_queue_message())
     assert (bench.record().status, bench.record().message_id) == (Status.SENT, "m-1")
 
 
-def test_what_an_event_has_proven_first_is_not_counted_again() -> None:
-    """SES's event of the mail was faster than the worker's own write: RequestSent is one."""
+def test_an_acceptance_that_an_event_proved_first_is_not_counted_again() -> None:
+    """SES's event was faster than the worker's write: RequestSent counts one."""
     bench = Bench()
     proven = {"status": Status.SENT, "message_id": "m-1", "accepted_attempt": 1, "confirmed_by": "e-1"}
-    bench.provider.outcomes = [meanwhile(bench, **proven)(Sent("m-1"))]
+    bench.provider.outcomes = [changed_meanwhile(bench, **proven)(Sent("m-1"))]
     assert bench.receive(a_queue_message()) == []
     assert bench.record().confirmed_by == "e-1"
     assert [record for name, record in bench.telemetry.entries if name == "recorded"] == []
@@ -51,42 +51,42 @@ def test_what_an_event_has_proven_first_is_not_counted_again() -> None:
 
 @pytest.mark.parametrize("outcome", [REJECTED, THROTTLED, VANISHED])
 @pytest.mark.parametrize("fields", [{"status": Status.SENT}, {"attempt": 2, "owner": "next"}])
-def test_a_result_that_comes_too_late_changes_nothing(outcome: Outcome, fields: dict[str, Any]) -> None:
-    """The request has ended, or another attempt is under way."""
+def test_a_late_result_changes_nothing(outcome: Outcome, fields: dict[str, Any]) -> None:
+    """The request has ended, or another attempt is in progress."""
     bench = Bench()
-    bench.provider.outcomes = [meanwhile(bench, **fields)(outcome)]
+    bench.provider.outcomes = [changed_meanwhile(bench, **fields)(outcome)]
     assert bench.receive(a_queue_message()) == []
     assert bench.record().status is fields.get("status", Status.SENDING)
     assert bench.record().attempt == fields.get("attempt", 1)
 
 
 @pytest.mark.parametrize(("outcome", "status"), [(REJECTED, Status.FAILED), (THROTTLED, Status.DEFERRED)])
-def test_proof_of_the_same_attempt_corrects_an_unknown(outcome: Outcome, status: Status) -> None:
-    """The sweeper was faster than the answer."""
+def test_a_result_of_the_same_attempt_replaces_an_unknown(outcome: Outcome, status: Status) -> None:
+    """The sweeper was faster than the response."""
     bench = Bench()
-    bench.provider.outcomes = [meanwhile(bench, status=Status.UNKNOWN)(outcome)]
+    bench.provider.outcomes = [changed_meanwhile(bench, status=Status.UNKNOWN)(outcome)]
     bench.receive(a_queue_message())
     assert bench.record().status is status
 
 
-def test_a_body_parked_for_a_request_that_has_ended_meanwhile_is_deleted() -> None:
-    """The quota parks it before the record says that it was sent after all."""
+def test_a_body_that_was_parked_for_an_ended_request_is_deleted() -> None:
+    """The used-up quota parks it before the record shows that it was sent."""
     bench = Bench()
-    bench.provider.outcomes = [meanwhile(bench, status=Status.SENT)(QUOTA)]
+    bench.provider.outcomes = [changed_meanwhile(bench, status=Status.SENT)(QUOTA)]
     bench.receive(a_queue_message())
     assert bench.parked.bodies == {}
 
 
-def test_the_sandbox_is_learned_from_its_own_refusal() -> None:
-    """Once: the row knows it then."""
+def test_the_sandbox_is_learned_from_a_rejection() -> None:
+    """The row is then marked."""
     bench = Bench(outcomes=[SANDBOX])
     bench.receive(a_queue_message())
     assert bench.providers.rows["acme"].sandbox == "true"
     assert bench.record().status is Status.FAILED
 
 
-def test_what_is_known_of_the_sandbox_is_not_written_again() -> None:
-    """A write costs, and says nothing new."""
+def test_a_known_sandbox_is_not_written_again() -> None:
+    """The write would cost and change nothing."""
     bench = Bench(outcomes=[SANDBOX])
     bench.providers.rows["acme"] = a_provider(sandbox="true")
 
@@ -98,14 +98,14 @@ def test_what_is_known_of_the_sandbox_is_not_written_again() -> None:
 
 
 def test_a_late_unknown_is_resent_without_losing_its_message() -> None:
-    """Its worker is dead by the time the result is written: the resend is granted at once, and its message is on the way."""
+    """Its worker is dead when the result is written: the resend is allowed at once, and its message is queued."""
     bench = Bench(outcomes=[VANISHED])
 
-    def lost(change: Change) -> None:
+    def fail(change: Change) -> None:
         if change.rule.name == "mark_unknown":
             raise DependencyError("DynamoDB", "UpdateItem")
 
-    bench.messages.before = lost
+    bench.messages.before = fail
     bench.receive(a_queue_message(onUnknown="resend"))
     queue_message, _ = bench.take()
     bench.messages.before = lambda _: None
@@ -117,8 +117,8 @@ def test_a_late_unknown_is_resent_without_losing_its_message() -> None:
     assert (bench.record().status, bench.record().attempt) == (Status.SENT, 2)
 
 
-def test_an_unknown_whose_body_cannot_be_kept_is_written_all_the_same() -> None:
-    """Only the body waits for the bucket: the result does not travel as a proof."""
+def test_an_unknown_is_written_even_if_its_body_cannot_be_parked() -> None:
+    """Only the body waits for the bucket; the message carries no proof."""
     bench = Bench(outcomes=[VANISHED])
     bench.parked.broken = True
     bench.receive(a_queue_message())
@@ -127,15 +127,15 @@ def test_an_unknown_whose_body_cannot_be_kept_is_written_all_the_same() -> None:
     assert (queue_message.proof, queue_message.body) == (None, a_body())
 
 
-def test_a_proof_goes_slower_the_longer_the_table_is_down() -> None:
-    """The first comes before the deadline; then waits double, up to 15 minutes."""
+def test_retries_of_a_proof_back_off() -> None:
+    """The first retry is before the deadline; then the waits double, up to 15 minutes."""
     bench = Bench()
 
-    def lost(change: Change) -> None:
+    def fail(change: Change) -> None:
         if change.rule.name == "accept":
             raise DependencyError("DynamoDB", "UpdateItem")
 
-    bench.messages.before = lost
+    bench.messages.before = fail
     queue_message, delays = a_queue_message(), []
     for _ in range(12):
         bench.receive(queue_message)
@@ -145,10 +145,10 @@ def test_a_proof_goes_slower_the_longer_the_table_is_down() -> None:
     assert delays == [10, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 900]
 
 
-def test_a_resend_that_is_rejected_says_what_it_was_rejected_for() -> None:
-    """The operator learns both."""
+def test_a_rejected_resend_is_an_unknown_with_the_rejection() -> None:
+    """The error message has the code of the rejection."""
     bench = Bench()
-    bench.provider.outcomes = [meanwhile(bench, maybe_sent=True)(REJECTED)]
+    bench.provider.outcomes = [changed_meanwhile(bench, maybe_sent=True)(REJECTED)]
     bench.receive(a_queue_message())
     record = bench.record()
     assert (record.status, record.on_unknown) == (Status.UNKNOWN, "hold")
@@ -156,14 +156,14 @@ def test_a_resend_that_is_rejected_says_what_it_was_rejected_for() -> None:
     assert "recipient_rejected" in record.error.message
 
 
-# -- proofs --------------------------------------------------------------------------------------------------------------
+# -- proofs ------------------------------------------------------------------------------------------------------------
 
 FENCE = Fence(3, "w")
 
 
 @pytest.mark.parametrize("outcome", [Sent("m-1"), REJECTED, THROTTLED, QUOTA, VANISHED])
-def test_a_proof_is_read_back_as_it_was_written(outcome: Outcome) -> None:
-    """Also how long the provider said to wait."""
+def test_a_proof_round_trips(outcome: Outcome) -> None:
+    """The provider's retry time is included."""
     assert proof.from_json(proof.to_json(FENCE, outcome)) == (FENCE, outcome)
 
 
@@ -190,35 +190,35 @@ def test_a_proof_is_short() -> None:
         "[" * 100_000,
     ],
 )
-def test_what_is_no_proof_is_ignored(text: str) -> None:
-    """Anybody who may send to the queue can write the attribute."""
+def test_an_invalid_proof_is_ignored(text: str) -> None:
+    """Any producer can write the attribute."""
     assert proof.from_json(text) is None
 
 
-def test_a_garbled_proof_is_a_message_like_any_other() -> None:
-    """It is sent."""
+def test_a_message_with_an_invalid_proof_is_handled_like_any_other() -> None:
+    """The mail is sent."""
     bench = Bench()
     bench.receive(a_queue_message(attributes={"proof": "nonsense"}))
     assert bench.record().status is Status.SENT
 
 
-# -- waiting -------------------------------------------------------------------------------------------------------------
+# -- waiting -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_provider_s_own_word_comes_first() -> None:
-    """It knows best when to come again."""
+def test_the_provider_s_retry_time_is_used() -> None:
+    """It replaces the default wait."""
     assert retry_delay(QUOTA, 7) == timedelta(hours=3)
 
 
 @pytest.mark.parametrize(("code", "first"), [("throttled", 5), ("credentials_invalid", 60)])
-def test_waits_double_up_to_what_the_queue_can_hold(code: str, first: int) -> None:
-    """What passes by itself is tried sooner than what the tenant must mend."""
+def test_waits_double_up_to_the_maximum_delay(code: str, first: int) -> None:
+    """Temporary errors are retried sooner than errors that the tenant must fix."""
     waits = [retry_delay(NotSent(ErrorInfo(code, "")), failures) for failures in range(1, 21)]
     assert waits[:2] == [timedelta(seconds=first), timedelta(seconds=2 * first)]
     assert waits[-1] == MAX_DELAY
 
 
-def test_every_kind_of_error_that_waits_has_a_first_wait() -> None:
-    """A code of a new kind would fail here."""
+def test_every_retryable_error_has_a_first_wait() -> None:
+    """A new error class fails here."""
     waiting = [code for code, row in CODES.items() if row.error_class in (ErrorClass.TENANT, ErrorClass.DEFERRED)]
     assert all(retry_delay(NotSent(ErrorInfo(code, "")), 1) > timedelta() for code in waiting)
