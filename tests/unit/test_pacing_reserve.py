@@ -1,4 +1,4 @@
-"""How functions that share a pacing table reserve together, and what it costs them."""
+"""Reservations of functions that share a pacing table, and their costs."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +25,7 @@ def functions(count: int, table: FakePacingTable) -> list[Pacing]:
 
 
 def test_a_batch_costs_one_write() -> None:
-    """However many of its messages are for one account."""
+    """One write reserves for all messages of an account."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
     answers = pacing.reserve(ACCOUNT, KNOWN, [1] * 100, [None] * 100, NOON)
@@ -34,8 +34,8 @@ def test_a_batch_costs_one_write() -> None:
     assert all(isinstance(a, RetryAt) and a.slot is not None for a in answers[20:])
 
 
-def test_a_message_now_and_then_costs_half_a_write() -> None:
-    """Every second one is counted with the next; nothing is lost of it."""
+def test_an_occasional_message_costs_half_a_write() -> None:
+    """Every second message is reported with the next."""
     table = FakePacingTable()
     pacing = functions(10, table)[0]
     for second in range(100):
@@ -46,7 +46,7 @@ def test_a_message_now_and_then_costs_half_a_write() -> None:
 
 
 def test_a_busy_account_reports_every_message() -> None:
-    """What may go unreported is for idle accounts alone."""
+    """Only messages of idle accounts may be unreported."""
     table = FakePacingTable()
     flooding, other = functions(10, table)[:2]
     flooding.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
@@ -55,8 +55,8 @@ def test_a_busy_account_reports_every_message() -> None:
     assert answer.slot == 50
 
 
-def test_a_good_slot_costs_no_write() -> None:
-    """The message that carries it is sent, or waits on, as the rate says."""
+def test_a_valid_slot_costs_no_write() -> None:
+    """The message with the slot is sent, or waits on, according to the rate."""
     table = FakePacingTable()
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
@@ -69,8 +69,8 @@ def test_a_good_slot_costs_no_write() -> None:
     assert table.writes == writes
 
 
-def test_a_forfeited_slot_is_reserved_anew_behind_the_line() -> None:
-    """Together with what is new in the batch, in one write."""
+def test_a_forfeited_slot_is_replaced_by_one_at_the_end() -> None:
+    """The new slot is reserved with the batch's other messages in one write."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
     pacing.reserve(ACCOUNT, KNOWN, [1] * 100, [None] * 100, NOON)
@@ -81,7 +81,7 @@ def test_a_forfeited_slot_is_reserved_anew_behind_the_line() -> None:
 
 
 def test_two_functions_never_get_the_same_slot() -> None:
-    """A function that planned on an old line is refused and plans again on the new one."""
+    """A function that planned with an old rate is rejected and plans again with the new one."""
     table = FakePacingTable()
     first, second = functions(2, table)
     late: list[Slot | RetryAt] = []
@@ -92,17 +92,17 @@ def test_two_functions_never_get_the_same_slot() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 400), st.lists(st.integers(1, 3), min_size=1, max_size=4)), max_size=60))
-def test_functions_together_keep_the_rate(story: list[tuple[int, int, list[int]]]) -> None:
-    """Whoever sends and when: in no window more than the rate, one message and what each function may leave unreported."""
+def test_functions_together_keep_the_rate(batches: list[tuple[int, int, list[int]]]) -> None:
+    """For any sequence of batches no window has more than the rate, one message, and each function's unreported ones."""
     table = FakePacingTable()
     pacing, now, sends = functions(10, table), NOON, []
     rate = 14 * HEADROOM
-    for function, milliseconds, weights in story:
+    for function, milliseconds, weights in batches:
         now += timedelta(milliseconds=milliseconds)
         answers = pacing[function].reserve(ACCOUNT, KNOWN, weights, [None] * len(weights), now)
         account_rate = table.account_rates.get(ACCOUNT)
         for answer, weight in zip(answers, weights, strict=True):
-            if isinstance(answer, RetryAt):  # its message comes back in time, and is sent when the clock shows its slot
+            if isinstance(answer, RetryAt):  # its message returns in time and is sent at its slot
                 assert account_rate is not None
                 assert answer.slot is not None
                 sends.append((moment(account_rate.shows(answer.slot, now.timestamp())), weight))
@@ -116,8 +116,8 @@ def test_functions_together_keep_the_rate(story: list[tuple[int, int, list[int]]
             total += weight
 
 
-def test_what_finds_no_slot_is_parked_and_spread() -> None:
-    """About when the account can take it; so it does not come back all at once, and costs a write a batch."""
+def test_messages_without_a_slot_are_parked_and_spread() -> None:
+    """Their times are spread at the account's rate, so they do not return at once; this costs one write per batch."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
     pacing.reserve(ACCOUNT, KNOWN, [50] * 245, [None] * 245, NOON)
@@ -132,7 +132,7 @@ def test_what_finds_no_slot_is_parked_and_spread() -> None:
 
 
 def test_a_throttle_is_written_once() -> None:
-    """Of all that one function and its neighbours meet at that moment."""
+    """Concurrent throttles of one function and others count as one."""
     table = FakePacingTable()
     first, second = functions(2, table)
     first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
@@ -145,15 +145,15 @@ def test_a_throttle_is_written_once() -> None:
     assert table.reads == reads
 
 
-def test_a_throttle_of_an_account_without_a_line_is_learned_from() -> None:
-    """Its messages may all have gone unreported so far."""
+def test_a_throttle_of_an_account_without_a_rate_is_recorded() -> None:
+    """All its messages may have been unreported so far."""
     table = FakePacingTable()
     functions(1, table)[0].throttled(ACCOUNT, NOON)
     assert table.account_rates[ACCOUNT].throttled_at == NOON.timestamp()
 
 
-def test_a_used_up_quota_stops_the_account_for_all() -> None:
-    """No call is made until the backoff is over, nor is anything reserved."""
+def test_a_used_up_quota_stops_the_account_for_all_functions() -> None:
+    """Nothing is sent or reserved until the end of the backoff."""
     table = FakePacingTable()
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
@@ -165,23 +165,23 @@ def test_a_used_up_quota_stops_the_account_for_all() -> None:
     assert all(isinstance(a, RetryAt) and a.slot is None and a.at > NOON + 900 * SECOND for a in backed_off)
 
 
-def test_ses_is_asked_once_by_whoever_is_first() -> None:
-    """The answer is there for all the others."""
-    asked: list[int] = []
+def test_the_quota_is_read_by_one_function() -> None:
+    """The others use its result."""
+    reads: list[int] = []
 
-    def ask() -> float:
-        asked.append(1)
+    def read_quota() -> float:
+        reads.append(1)
         return 50.0
 
     table = FakePacingTable()
     for function in functions(5, table):
-        function.reserve(ACCOUNT, RateSource(ask=ask), [1] * 50, [None] * 50, NOON)
-    assert len(asked) == 1
+        function.reserve(ACCOUNT, RateSource(ask=read_quota), [1] * 50, [None] * 50, NOON)
+    assert len(reads) == 1
     assert table.account_rates[ACCOUNT].rate == 50 * HEADROOM
 
 
-def test_an_answer_that_says_nothing_new_changes_nothing() -> None:
-    """Only that it was asked is written down, in one write."""
+def test_an_unchanged_quota_changes_nothing() -> None:
+    """One write records that it was read."""
     table = FakePacingTable()
     source = RateSource(quota=14.0, ask=lambda: 14.0)
     functions(1, table)[0].reserve(ACCOUNT, source, [1] * 50, [None] * 50, NOON)
@@ -190,19 +190,19 @@ def test_an_answer_that_says_nothing_new_changes_nothing() -> None:
     assert table.writes == writes + 2
 
 
-def test_an_account_that_does_not_answer_is_learned() -> None:
-    """Its policy may have changed since verify; it is not asked again at once."""
+def test_an_account_without_a_readable_quota_is_learned() -> None:
+    """Its policy may have changed since verify; the quota is not read again at once."""
     table = FakePacingTable()
-    asked: list[int] = []
+    reads: list[int] = []
     for second in range(3):
-        source = RateSource(ask=lambda: asked.append(1))
+        source = RateSource(ask=lambda: reads.append(1))
         functions(1, table)[0].reserve(ACCOUNT, source, [1] * 50, [None] * 50, NOON + second * SECOND)
-    assert len(asked) == 1
+    assert len(reads) == 1
     assert table.account_rates[ACCOUNT].is_learning
 
 
 def test_a_saturated_account_gets_faster_by_itself() -> None:
-    """Also when no new mail is booked: messages that come back show that some waits."""
+    """This holds also without new mail: returning messages show that mail waits."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
     answers = pacing.reserve(ACCOUNT, UNKNOWN, [1] * 200, [None] * 200, NOON)
@@ -213,19 +213,19 @@ def test_a_saturated_account_gets_faster_by_itself() -> None:
     assert table.account_rates[ACCOUNT].rate == 8
 
 
-def test_memory_is_not_trusted_for_long() -> None:
-    """An account that was idle a while ago may be flooded by another function now."""
+def test_a_cached_rate_is_used_only_for_a_moment() -> None:
+    """An account that was idle may be flooded by another function now."""
     table = FakePacingTable()
     first, other = functions(10, table)[:2]
-    for _ in range(2):  # the second one reports both, so that the next may go unreported
+    for _ in range(2):  # the second one reports both, so the next may be unreported
         first.reserve(ACCOUNT, KNOWN, [1], [None], NOON)
     other.reserve(ACCOUNT, KNOWN, [1] * 500, [None] * 500, NOON + SECOND)
     [answer] = first.reserve(ACCOUNT, KNOWN, [1], [None], NOON + (TRUSTED + 0.1) * SECOND)
     assert isinstance(answer, RetryAt)
 
 
-def test_slots_are_looked_up_afresh() -> None:
-    """Another function may have met a throttle a moment ago."""
+def test_slots_are_checked_with_the_current_rate() -> None:
+    """Another function may have recorded a throttle just before."""
     table = FakePacingTable()
     first, second = functions(2, table)
     answers = first.reserve(ACCOUNT, KNOWN, [1] * 50, [None] * 50, NOON)
@@ -236,8 +236,8 @@ def test_slots_are_looked_up_afresh() -> None:
     assert answer.slot == due
 
 
-def test_memory_is_bounded() -> None:
-    """A function lives long and serves many accounts; the least recently used is read again."""
+def test_the_cache_of_rates_is_bounded() -> None:
+    """A function may serve many accounts; the least recently used rate is evicted."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
     for number in range(CACHED_RATES + 1):
@@ -249,8 +249,8 @@ def test_memory_is_bounded() -> None:
     assert table.reads == reads + 1
 
 
-def test_a_line_that_was_deleted_is_begun_again() -> None:
-    """Its time to live ended while a function still remembered it."""
+def test_a_deleted_rate_is_created_again() -> None:
+    """It expired while a function still had it in its cache."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
     pacing.reserve(ACCOUNT, KNOWN, [1] * 20, [None] * 20, NOON)
@@ -260,8 +260,8 @@ def test_a_line_that_was_deleted_is_begun_again() -> None:
     assert table.account_rates[ACCOUNT].booked == 20
 
 
-def test_endless_contention_is_a_failure_of_ours() -> None:
-    """The request is deferred then, not sent unpaced."""
+def test_endless_contention_is_a_dependency_error() -> None:
+    """The request is then deferred instead of sent unpaced."""
     table = FakePacingTable()
     [pacing] = functions(1, table)
 

@@ -19,7 +19,7 @@ def simulated(*, is_known: bool, flood: int) -> tuple[Scenario, Tally]:
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "learned"])
 def test_a_flood_does_not_delay_quiet_tenants(is_known: bool) -> None:  # noqa: FBT001  # a parameter of the test
-    """Their p99 is at most twice what it is without the flood."""
+    """Their p99 is at most twice that without the flood."""
     without, with_flood = (
         tally.waits(quiet_tenants(scenario), SHORT.flood_at)
         for scenario, tally in (simulated(is_known=is_known, flood=flood) for flood in (0, SHORT.flood))
@@ -37,21 +37,21 @@ def test_every_message_is_sent_and_few_are_throttled(is_known: bool) -> None:  #
     assert tally.throttled_share < (1e-9 if is_known else 1e-3)
 
 
-def test_a_known_rate_is_used_up() -> None:
+def test_a_known_rate_is_fully_used() -> None:
     """At least 93 percent of the quota is used; the learned rate is measured in the full run."""
     scenario, tally = simulated(is_known=True, flood=SHORT.flood)
     assert tally.share_of_quota(FLOODER, scenario.quota) >= 0.93
 
 
 def test_writes_are_few() -> None:
-    """At most half a write per message for pacing, besides fence and outcome, and about one requeue per message that had to wait."""
+    """Pacing costs at most half a write per message, and about one requeue per message that had to wait."""
     _, tally = simulated(is_known=True, flood=SHORT.flood)
     assert tally.writes_a_message <= 2.5
     assert tally.generations[FLOODER] <= 1.1 * SHORT.flood
 
 
 def test_a_backlog_is_released_within_minutes_and_delays_no_other_tenant() -> None:
-    """The release is as fast as one CPU can write; other tenants' mail, resumed or due, waits no longer than without it."""
+    """The release is limited by one CPU; other tenants' mail, resumed or due, does not wait longer because of it."""
     tally = backlog.Simulation(backlog.Scenario(backlog=24_000)).run()
     assert tally.pointers == 24_000
     assert tally.a_back < timedelta(minutes=2)

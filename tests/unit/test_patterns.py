@@ -1,4 +1,4 @@
-"""What holds for every regular expression in the source."""
+"""Rules for all regular expressions in the source."""
 
 import re
 
@@ -11,11 +11,11 @@ IGNORING = [(file.name, line.strip()) for file, line in LINES if re.search(r"IGN
 
 
 @pytest.mark.parametrize(("file", "line"), IGNORING)
-def test_case_is_ignored_in_ascii_alone(file: str, line: str) -> None:
-    """Else U+017F is an "s" and U+212A a "k": text passes for ASCII that cannot be written as such."""
+def test_case_is_ignored_only_in_ascii(file: str, line: str) -> None:
+    """Otherwise U+017F matches "s" and U+212A matches "k": other text would pass as ASCII."""
     assert re.search(r"ASCII|\(\?ai", line), file
 
 
 def test_patterns_that_ignore_case_are_found() -> None:
-    """The guard of the guard."""
+    """This tests the test above."""
     assert len(IGNORING) >= 8

@@ -14,8 +14,8 @@ from mailer.handlers.rest.problem import STATUS, answer_errors, problem
 SECRET = "canary-secret"
 
 
-class Raising:
-    """An app with one route that raises what it is given, and the errors that were reported."""
+class RaisingApp:
+    """An app with one route that raises a given error, and the reported errors."""
 
     def __init__(self) -> None:
         self.reported: list[Exception] = []
@@ -27,9 +27,9 @@ class Raising:
         def fail() -> None:
             raise error
 
-        got = self.app.resolve({"path": "/x", "httpMethod": "GET", "headers": {}, "requestContext": {}}, None)
-        assert got["multiValueHeaders"]["Content-Type"] == ["application/problem+json"]
-        return got["statusCode"], json.loads(got["body"]), got["multiValueHeaders"]
+        response = self.app.resolve({"path": "/x", "httpMethod": "GET", "headers": {}, "requestContext": {}}, None)
+        assert response["multiValueHeaders"]["Content-Type"] == ["application/problem+json"]
+        return response["statusCode"], json.loads(response["body"]), response["multiValueHeaders"]
 
 
 @pytest.mark.parametrize(
@@ -46,47 +46,47 @@ class Raising:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_each_kind_of_error_has_its_status(error: Exception, status: int, code: str) -> None:
-    """Callers' mistakes are 4xx, what the tenant's account refused a 422, outages of ours a 503 and our bugs alone a 500."""
-    got, document, _ = Raising()(error)
-    assert (got, document["status"], document["code"]) == (status, status, code)
+    """Callers' errors are 4xx, rejections by the tenant's account 422, outages of our dependencies 503, and only bugs 500."""
+    returned, document, _ = RaisingApp()(error)
+    assert (returned, document["status"], document["code"]) == (status, status, code)
     assert document["title"] == HTTPStatus(status).phrase
 
 
-def test_a_bug_tells_nothing_of_what_was_in_hand() -> None:
-    """Its text goes nowhere; that it happened is reported."""
-    raising = Raising()
-    _, document, _ = raising(ValueError(SECRET))
+def test_an_internal_error_shows_no_details() -> None:
+    """Its text is not in the response; the error is reported."""
+    app = RaisingApp()
+    _, document, _ = app(ValueError(SECRET))
     assert SECRET not in json.dumps(document)
-    assert [type(error) for error in raising.reported] == [ValueError]
+    assert [type(error) for error in app.reported] == [ValueError]
 
 
 @pytest.mark.parametrize("error", [RequestError([Problem("", "x")]), NotSentError(ErrorInfo("credentials_denied", "x"))], ids=repr)
-def test_only_what_is_ours_is_reported(error: Exception) -> None:
-    """A caller's mistake wakes no operator."""
-    raising = Raising()
-    raising(error)
-    assert raising.reported == []
+def test_only_errors_of_our_own_are_reported(error: Exception) -> None:
+    """A caller's error raises no alarm."""
+    app = RaisingApp()
+    app(error)
+    assert app.reported == []
 
 
 @pytest.mark.parametrize("error", [RequestError([Problem("", "x")], "too_many_requests"), DependencyError("KMS", "Decrypt")], ids=repr)
-def test_says_when_to_come_again(error: Exception) -> None:
-    """Where coming again helps."""
-    _, _, headers = Raising()(error)
+def test_retryable_errors_have_retry_after(error: Exception) -> None:
+    """The header tells when to retry."""
+    _, _, headers = RaisingApp()(error)
     assert int(headers["Retry-After"][0]) > 0
 
 
-def test_lists_every_fault_up_to_a_hundred() -> None:
-    """An answer stays an answer, however wrong a request is."""
-    _, document, _ = Raising()(RequestError([Problem(f"a[{n}]", "is wrong " * 10) for n in range(500)]))
+def test_at_most_a_hundred_problems_are_listed() -> None:
+    """A response has a limited size, however many problems a request has."""
+    _, document, _ = RaisingApp()(RequestError([Problem(f"a[{n}]", "is wrong " * 10) for n in range(500)]))
     assert len(document["errors"]) == 100
     assert len(document["detail"]) == 1000
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
-def test_every_code_can_be_answered(code: str) -> None:
-    """Each has a status that fits it: a code of the API alone has one of its own, a tenant's or message's error is never a 5xx."""
-    answer = problem(ErrorInfo(code, "x"))
+def test_every_code_has_a_status(code: str) -> None:
+    """A code of the API has its own status; a tenant's or message's error is never a 5xx."""
+    document = problem(ErrorInfo(code, "x"))
     if CODES[code].error_class is ErrorClass.API:
         assert code in STATUS
     if code not in ("internal_error", "dependency_unavailable"):
-        assert answer.status_code < 500
+        assert document.status_code < 500

@@ -1,4 +1,4 @@
-"""What a caller may store as a provider config, and what is said of everything else."""
+"""Valid provider configs, and the problems of invalid ones."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from support.fakes.providers import KEY, ROLE, SECRET, SMTP, with_config
 
 
 def refusal(body: str) -> dict[str, str]:
-    """The faults of a body, by their paths."""
+    """Return the problems of a rejected body by path."""
     with pytest.raises(RequestError) as refused:
         parse_put(body)
     assert refused.value.code == "invalid_request"
@@ -23,7 +23,7 @@ def refusal(body: str) -> dict[str, str]:
 
 
 def test_reads_an_access_key() -> None:
-    """The original's SesConfig is taken as it was."""
+    """The fields of the original system's SesConfig are accepted."""
     kind, config = parse_put(with_config(KEY, configurationSet="news", maxSendRate=14))
     assert kind == "ses"
     assert config == AccessKeyConfig(
@@ -47,7 +47,7 @@ def test_reads_an_access_key() -> None:
     ],
 )
 def test_reads_a_role_of_any_path_in_the_partition_of_its_region(arn: str) -> None:
-    """A role config needs no secret; its account is that of the ARN."""
+    """A role config needs no secret; its account is in the ARN."""
     partition = arn.split(":")[1]
     _, config = parse_put(with_config(ROLE, roleArn=arn, region=SES_REGIONS[partition][0]))
     assert isinstance(config, RoleConfig)
@@ -55,15 +55,15 @@ def test_reads_a_role_of_any_path_in_the_partition_of_its_region(arn: str) -> No
 
 
 def test_regions_are_those_of_ses() -> None:
-    """An SDK that knows another region of SES fails here, so that a tenant there is not turned away."""
+    """An SDK with a new region of SES fails here, so that its tenants are not rejected."""
     known = botocore.session.get_session()
     regions = {p: tuple(known.get_available_regions("ses", p)) for p in known.get_available_partitions()}
     assert {p: tuple(sorted(names)) for p, names in SES_REGIONS.items()} == {p: names for p, names in regions.items() if names}
     assert {partition_of(name): names for names in SES_REGIONS.values() for name in names} == dict(SES_REGIONS)
 
 
-def test_a_role_is_refused_for_its_partition_alone() -> None:
-    """The fault stands at the ARN, and names the partition that the region asks for."""
+def test_a_role_of_another_partition_than_the_region_s_is_refused() -> None:
+    """The problem is at the ARN, and names the partition that the region requires."""
     found = refusal(with_config(ROLE, roleArn="arn:aws-cn:iam::222222222222:role/x"))
     assert found.keys() == {"config.roleArn"}
     assert "arn:aws:" in found["config.roleArn"]
@@ -71,7 +71,7 @@ def test_a_role_is_refused_for_its_partition_alone() -> None:
 
 @pytest.mark.parametrize("tls", [("none", "none"), ("starttls", "starttls"), ("implicit", "implicit"), (True, "starttls"), (False, "none")])
 def test_reads_smtp(tls: tuple[Any, str]) -> None:
-    """An SMTP sink needs host and port only; `tls` is one of three words, or true and false as SMTP clients have it."""
+    """An SMTP sink needs only host and port; `tls` is one of three words, or true or false as in SMTP clients."""
     given, meant = tls
     kind, config = parse_put(with_config(SMTP, tls=given))
     assert isinstance(config, SmtpConfig)
@@ -79,16 +79,16 @@ def test_reads_smtp(tls: tuple[Any, str]) -> None:
 
 
 @pytest.mark.parametrize("body", [KEY, ROLE, with_config(SMTP, username="u", password="canary-password")])
-def test_opens_what_was_sealed(body: Any) -> None:
-    """The plaintext that is sealed reads back into an equal config."""
+def test_an_encrypted_config_is_read_back(body: Any) -> None:
+    """The plaintext for the encryption parses to an equal config."""
     kind, config = parse_put(body if isinstance(body, str) else json.dumps(body))
     whole = AssumableRole.of(config, "external-id") if isinstance(config, RoleConfig) else config
     assert parse_config(kind, whole.plaintext()) == whole
 
 
 @pytest.mark.parametrize("kind", ["repr", "str", "json", "dump"])
-def test_secrets_show_only_in_the_plaintext(kind: str) -> None:
-    """However a config is written, its secrets are not in it, and of its key id the end at most; `plaintext` alone reveals them."""
+def test_only_the_plaintext_has_secrets(kind: str) -> None:
+    """No other representation has secrets, or more than the end of the key id."""
     _, key = parse_put(json.dumps(KEY))
     _, smtp = parse_put(with_config(SMTP, username="u", password="canary-password"))
     for config, secret in ((key, SECRET), (smtp, "canary-password")):
@@ -99,7 +99,7 @@ def test_secrets_show_only_in_the_plaintext(kind: str) -> None:
 
 
 def test_shows_the_end_of_the_key_id() -> None:
-    """What may stand in clear of each kind of credentials."""
+    """This is what may be stored unencrypted of each kind of credentials."""
     assert parse_put(json.dumps(KEY))[1].shown() == {"type": "accessKey", "accessKeyId": "…MPLE"}
     assert parse_put(json.dumps(ROLE))[1].shown() == {"type": "role"}
     assert parse_put(json.dumps(SMTP))[1].shown() == {"type": "smtp", "host": "localhost:1025"}
@@ -166,7 +166,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("body", "changes", "path"), FAULTS, ids=[f"{p}-{n}" for n, (_, _, p) in enumerate(FAULTS)])
 def test_names_a_faulty_field_by_its_path(body: dict[str, Any], changes: dict[str, Any], path: str) -> None:
-    """One fault, one problem, under the path that the caller wrote; the value is not repeated."""
+    """Each error is one problem with the caller's path and without the value."""
     found = refusal(with_config(body, **changes))
     assert list(found) == [path]
     given = [str(value) for value in changes.values() if value is not None and len(str(value)) > 4]
@@ -174,7 +174,7 @@ def test_names_a_faulty_field_by_its_path(body: dict[str, Any], changes: dict[st
 
 
 def test_names_every_fault_at_once() -> None:
-    """A caller corrects a config in one go."""
+    """A caller can correct all errors at once."""
     found = refusal('{"provider": "ses", "config": {"accessKeyId": 1, "region": "x", "fromName": "\\u0000", "more": 1}}')
     assert set(found) == {
         "config.accessKeyId",
@@ -203,14 +203,14 @@ def test_names_every_fault_at_once() -> None:
         (json.dumps(KEY).replace('"region"', '"region": "eu-west-1", "region"'), "config"),
     ],
 )
-def test_refuses_what_is_no_config_at_all(body: str, path: str) -> None:
-    """Whatever the body is, the answer is a refusal that names a place."""
+def test_refuses_bodies_that_are_not_configs(body: str, path: str) -> None:
+    """Any such body is rejected with a path."""
     assert path in refusal(body)
 
 
 @pytest.mark.parametrize("field", ["host", "region", "accessKeyId", "fromAddress", "fromName"])
-def test_takes_no_long_time_over_hostile_text(field: str) -> None:
-    """No pattern backtracks without bound: text that almost matches is refused as fast as any other."""
+def test_hostile_text_is_rejected_quickly(field: str) -> None:
+    """No pattern has unbounded backtracking: text that almost matches is rejected as fast as any other."""
     body = SMTP if field == "host" else KEY
     hostile = {"host": "a-" * 120 + "!", "region": "us" + "-a" * 4000, "fromAddress": "a." * 4000 + "@"}.get(field, "a" * 16_000 + "\n")
     started = time.process_time()

@@ -1,4 +1,4 @@
-"""What each call makes of a provider's row, and what a send does with it."""
+"""The effect of each call on a provider's row, and of the row on sending."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,18 +34,18 @@ def tombstone(**fields: Any) -> Provider:
     return lifecycle.delete(a_provider(**fields), NOON)
 
 
-def refused(act: Callable[[], object]) -> str:
+def refused(call: Callable[[], object]) -> str:
     with pytest.raises(RequestError) as refusal:
-        act()
+        call()
     return refusal.value.code
 
 
-# -- store ---------------------------------------------------------------------------------------------------------------
+# -- store -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [ACTIVE, DISABLED, SUSPENDED])
-def test_a_new_config_stands_beside_the_active_one(status: ProviderStatus) -> None:
-    """Storing changes neither the status nor what mail goes out with."""
+def test_a_new_config_does_not_replace_the_active_one(status: ProviderStatus) -> None:
+    """Storing changes neither the status nor the config that is used for sending."""
     row = a_provider(status=status)
     stored = lifecycle.store(row, a_config(version=2), LATER)
     assert (stored.status, stored.active, stored.candidate) == (status, row.active, a_config(version=2))
@@ -53,20 +53,20 @@ def test_a_new_config_stands_beside_the_active_one(status: ProviderStatus) -> No
 
 
 def test_a_newer_candidate_replaces_the_older() -> None:
-    """There is one candidate; its ciphertext goes with it."""
+    """There is one candidate; the old ciphertext is removed."""
     stored = lifecycle.store(unverified(), a_config(version=2), LATER)
     assert (stored.candidate, stored.active, stored.status) == (a_config(version=2), None, UNVERIFIED)
 
 
 @pytest.mark.parametrize("version", [0, 1, 3])
-def test_a_version_is_the_next_one(version: int) -> None:
-    """No version is given out twice or left out: the caches of configs and sessions go by it."""
+def test_a_config_must_have_the_next_version(version: int) -> None:
+    """No version is reused or skipped: the caches of configs and sessions depend on it."""
     with pytest.raises(ValueError, match="next version"):
         lifecycle.store(a_provider(), a_config(version=version), NOON)
 
 
-def test_versions_go_on_after_delete() -> None:
-    """DELETE keeps the counter and the ExternalId, so a new config can never be taken for an old one."""
+def test_versions_continue_after_delete() -> None:
+    """DELETE keeps the counter and the ExternalId, so a new config is never mistaken for an old one."""
     row = tombstone(versions=7)
     stored = lifecycle.store(row, a_config(version=8), LATER)
     assert (stored.versions, stored.encrypted_external_id, stored.status, stored.deleted_at) == (
@@ -77,11 +77,11 @@ def test_versions_go_on_after_delete() -> None:
     )
 
 
-# -- verify --------------------------------------------------------------------------------------------------------------
+# -- verify ------------------------------------------------------------------------------------------------------------
 
 
 def test_verify_promotes_the_candidate() -> None:
-    """The candidate becomes the active config, and nothing of the old one is left."""
+    """The candidate becomes the active config, and the old one is removed."""
     row = a_provider(versions=2, candidate=a_config(version=2, ciphertext=b"new"))
     verified = lifecycle.verify(row, 2, PASSED)
     assert (verified.active, verified.candidate, verified.status) == (row.candidate, None, ACTIVE)
@@ -90,69 +90,69 @@ def test_verify_promotes_the_candidate() -> None:
 
 
 def test_verify_tests_the_candidate_first() -> None:
-    """With a candidate the verify is about it, without one about the active config."""
+    """With a candidate verify tests it, otherwise the active config."""
     assert lifecycle.to_verify(a_provider(candidate=a_config(version=2))).version == 2
     assert lifecycle.to_verify(a_provider()).version == 1
 
 
 def test_verify_lifts_a_suspension() -> None:
-    """A passing verify of the suspended version resumes it and forgets what it was suspended for; waiting mail is set free."""
+    """A passing verify of the suspended version resumes it, clears its faults, and releases waiting mail."""
     verified = lifecycle.verify(suspended(), 1, PASSED)
     assert (verified.status, verified.error, verified.faulty_requests, verified.release_at) == (ACTIVE, None, frozenset(), LATER)
 
 
 def test_verify_leaves_a_disabled_provider_disabled() -> None:
-    """The candidate is promoted all the same, and nothing is set free."""
+    """The candidate is still promoted, but waiting mail is not released."""
     row = a_provider(status=DISABLED, candidate=a_config(version=2))
     verified = lifecycle.verify(row, 2, PASSED)
     assert (verified.status, verified.active, verified.release_at) == (DISABLED, a_config(version=2), None)
 
 
 def test_verify_promotes_only_what_was_tested() -> None:
-    """A config that was stored while another was tested is not promoted by that test."""
+    """A config that was stored during the test is not promoted by it."""
     row = a_provider(versions=3, candidate=a_config(version=3))
     assert refused(lambda: lifecycle.verify(row, 2, PASSED)) == "provider_not_active"
     assert refused(lambda: lifecycle.fail_verify(row, 2, DENIED, NOON)) == "provider_not_active"
 
 
-def test_verify_can_be_told_twice() -> None:
-    """A promotion whose reply was lost is confirmed by deciding again."""
+def test_verify_is_idempotent() -> None:
+    """A promotion whose reply was lost is decided again with the same result."""
     once = lifecycle.verify(a_provider(versions=2, candidate=a_config(version=2)), 2, PASSED)
     assert lifecycle.verify(once, 2, PASSED) == once
 
 
 @pytest.mark.parametrize("row", [None, tombstone()], ids=["none", "tombstone"])
-def test_nothing_is_verified_or_switched_where_there_is_nothing(row: Provider | None) -> None:
-    """A tenant without a provider is not found, whatever is asked of it."""
-    acts: list[Callable[[], object]] = [
+def test_calls_without_a_provider_are_not_found(row: Provider | None) -> None:
+    """Every call for a tenant without a provider is not found."""
+    calls: list[Callable[[], object]] = [
         lambda: lifecycle.to_verify(row),
         lambda: lifecycle.verify(row, 1, PASSED),
         lambda: lifecycle.fail_verify(row, 1, DENIED, NOON),
         lambda: lifecycle.disable(row, NOON),
         lambda: lifecycle.enable(row, NOON),
     ]
-    assert {refused(act) for act in acts} == {"not_found"}
+    assert {refused(call) for call in calls} == {"not_found"}
 
 
-def test_verify_keeps_what_the_account_told() -> None:
-    """Account, rate and quota stand with the version they were told for."""
+def test_verify_stores_the_facts_of_the_account() -> None:
+    """Account, rate and quota are stored with their version."""
     passed = VerificationResult(at=LATER, account="222222222222", sandbox=False, quota_rate=14.0, quota_24h=50_000.0)
     active = lifecycle.verify(unverified(), 1, passed).active
     assert active is not None
     assert (active.account, active.quota_rate, active.quota_24h) == ("222222222222", 14.0, 50_000.0)
 
 
-@pytest.mark.parametrize("known", ["unknown", "true", "false"])
-@pytest.mark.parametrize(("told", "shown"), [(True, "true"), (False, "false"), (None, "unknown")])
-def test_sandbox_is_what_the_account_tells_now(known: Any, told: bool | None, shown: str) -> None:  # noqa: FBT001
-    """What it does not tell is not known: an account that has left the sandbox is not held in it by what was known before."""
-    after = lifecycle.verify(a_provider(sandbox=known), 1, VerificationResult(at=LATER, sandbox=told))
+@pytest.mark.parametrize("before", ["unknown", "true", "false"])
+@pytest.mark.parametrize(("reported", "shown"), [(True, "true"), (False, "false"), (None, "unknown")])
+def test_sandbox_is_what_the_account_reports_now(before: Any, reported: bool | None, shown: str) -> None:  # noqa: FBT001
+    """Without a report it becomes unknown: an account that left the sandbox must not stay marked by an old result."""
+    after = lifecycle.verify(a_provider(sandbox=before), 1, VerificationResult(at=LATER, sandbox=reported))
     assert after.sandbox == shown
     assert any("is in the sandbox" in warning for warning in after.warnings) is (shown == "true")
 
 
 def test_first_verify_warns_of_the_sandbox() -> None:
-    """The original's text comes with the first verify and not again; a sandbox that is known is told every time."""
+    """The original system's warning is shown by the first verify only; a known sandbox by every verify."""
     first = lifecycle.verify(unverified(), 1, PASSED)
     assert first.warnings == (SANDBOX_MAY_BE,)
     assert lifecycle.verify(first, 1, PASSED).warnings == ()
@@ -168,39 +168,39 @@ def test_smtp_has_no_sandbox() -> None:
     assert lifecycle.verify(smtp, 1, PASSED).warnings == ()
 
 
-def test_failed_verify_leaves_the_active_config_untouched() -> None:
-    """Why it failed stands with the candidate; status, active config and suspension stay."""
+def test_a_failed_verify_does_not_change_the_active_config() -> None:
+    """The error is stored with the candidate; status, active config and suspension do not change."""
     row = a_provider(candidate=a_config(version=2))
     failed = lifecycle.fail_verify(row, 2, DENIED, LATER)
     assert (failed.status, failed.active, failed.error) == (ACTIVE, row.active, None)
     assert failed.candidate == a_config(version=2, error=DENIED)
 
 
-def test_failed_verify_of_the_active_config_suspends_nobody() -> None:
-    """A verify is a question; only mail that fails counts."""
+def test_a_failed_verify_of_the_active_config_does_not_suspend() -> None:
+    """Only failed mail counts towards a suspension."""
     failed = lifecycle.fail_verify(a_provider(), 1, DENIED, LATER)
     assert (failed.status, failed.faulty_requests, failed.active) == (ACTIVE, frozenset(), a_config(error=DENIED))
 
 
-# -- disable, enable, delete ---------------------------------------------------------------------------------------------
+# -- disable, enable, delete -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", [a_provider(), unverified(), suspended()], ids=["active", "unverified", "suspended"])
 def test_disable_works_in_every_status(row: Provider) -> None:
-    """It is the switch for an emergency: it asks no questions, and a second time changes nothing."""
+    """It is for emergencies: it has no conditions and is idempotent."""
     disabled = lifecycle.disable(row, LATER)
     assert disabled.status is DISABLED
     assert lifecycle.disable(disabled, LATER) is disabled
 
 
-def test_enable_lifts_disabled() -> None:
-    """What was active is active again, and its waiting mail is set free."""
+def test_enable_reactivates_a_disabled_provider() -> None:
+    """The config is active again, and waiting mail is released."""
     enabled = lifecycle.enable(a_provider(status=DISABLED), LATER)
     assert (enabled.status, enabled.release_at) == (ACTIVE, LATER)
 
 
 def test_enable_does_not_lift_a_suspension() -> None:
-    """Disabling and enabling is no way around a verify."""
+    """Disabling and enabling does not replace a verify."""
     enabled = lifecycle.enable(lifecycle.disable(suspended(), NOON), LATER)
     assert (enabled.status, enabled.error, enabled.release_at) == (SUSPENDED, DENIED, None)
 
@@ -210,13 +210,13 @@ def test_enable_does_not_lift_a_suspension() -> None:
     [unverified(), suspended(), a_provider(status=DISABLED, active=None, candidate=a_config())],
     ids=["unverified", "suspended", "disabled-unverified"],
 )
-def test_enable_cannot_do_what_a_verify_must(row: Provider) -> None:
+def test_enable_does_not_replace_a_verify(row: Provider) -> None:
     """A config that never passed, or that was suspended, needs a verify."""
     assert refused(lambda: lifecycle.enable(row, LATER)) == "provider_not_active"
 
 
 AT_RISK = ErrorInfo("reputation_at_risk", "30 bounces of 200 recipients")
-ANSWERED = Resumption("sam", "the bought list is gone", LATER)
+RESUMPTION = Resumption("sam", "the bought list is gone", LATER)
 
 
 def at_risk(**fields: Any) -> Provider:
@@ -224,74 +224,74 @@ def at_risk(**fields: Any) -> Provider:
 
 
 @pytest.mark.parametrize("row", [at_risk(), at_risk(candidate=a_config(version=2), versions=2)])
-def test_a_verify_does_not_lift_what_the_reputation_guard_suspended(row: Provider) -> None:
-    """Its config is fine, and a new one that passes becomes the active one; the mail waits for somebody who says why it may go on."""
+def test_a_verify_does_not_lift_a_suspension_for_reputation(row: Provider) -> None:
+    """The config is valid, and a passing candidate becomes active; the mail waits for an operator's reason."""
     passed = lifecycle.verify(row, row.versions, PASSED)
     assert (passed.status, passed.error, passed.release_at) == (SUSPENDED, AT_RISK, None)
     assert (passed.active and passed.active.version, passed.verified_at) == (row.versions, LATER)
 
 
-def test_enable_lifts_it_with_who_and_why() -> None:
-    """What waits goes out, and the row keeps the word."""
-    enabled = lifecycle.enable(at_risk(), LATER, ANSWERED)
-    assert (enabled.status, enabled.error, enabled.resumption, enabled.release_at) == (ACTIVE, None, ANSWERED, LATER)
+def test_enable_with_who_and_why_lifts_a_suspension_for_reputation() -> None:
+    """Waiting mail is released, and the row has the reason."""
+    enabled = lifecycle.enable(at_risk(), LATER, RESUMPTION)
+    assert (enabled.status, enabled.error, enabled.resumption, enabled.release_at) == (ACTIVE, None, RESUMPTION, LATER)
 
 
-def test_enable_alone_does_not_lift_it() -> None:
-    """Nor by way of disable."""
+def test_enable_without_a_reason_does_not_lift_it() -> None:
+    """Neither does disabling and enabling."""
     with pytest.raises(RequestError) as refusal:
         lifecycle.enable(at_risk(), LATER)
     assert (refusal.value.code, "by, why" in str(refusal.value)) == ("provider_not_active", True)
-    again = lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER)
-    assert (again.status, again.error, again.release_at) == (SUSPENDED, AT_RISK, None)
-    assert lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER, ANSWERED).status is ACTIVE
+    enabled_again = lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER)
+    assert (enabled_again.status, enabled_again.error, enabled_again.release_at) == (SUSPENDED, AT_RISK, None)
+    assert lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER, RESUMPTION).status is ACTIVE
 
 
 @pytest.mark.parametrize("row", [at_risk(), lifecycle.disable(at_risk(), NOON)], ids=["suspended", "disabled"])
-def test_no_new_provider_lifts_it(row: Provider) -> None:
-    """Deleted, stored anew and verified, its mail waits as before; only a word lifts that."""
+def test_a_new_provider_does_not_lift_it(row: Provider) -> None:
+    """After delete, store and verify the mail still waits; only a reason lifts the suspension."""
     stored = lifecycle.store(lifecycle.delete(row, LATER), a_config(version=2), LATER)
     assert stored.status is UNVERIFIED
-    assert refused(lambda: lifecycle.enable(stored, LATER, ANSWERED)) == "provider_not_active"
+    assert refused(lambda: lifecycle.enable(stored, LATER, RESUMPTION)) == "provider_not_active"
     verified = lifecycle.verify(stored, 2, PASSED)
     assert (verified.status, verified.error, verified.release_at) == (SUSPENDED, AT_RISK, LATER)
     assert sending_state(verified, LATER + timedelta(hours=1)) == Blocked(AT_RISK, waits=True)
     assert refused(lambda: lifecycle.enable(verified, LATER)) == "provider_not_active"
-    assert lifecycle.enable(verified, LATER, ANSWERED).status is ACTIVE
+    assert lifecycle.enable(verified, LATER, RESUMPTION).status is ACTIVE
 
 
-def test_what_was_answered_for_stays_so_when_the_provider_is_deleted() -> None:
-    """The guard would judge the old mail again with a bounce that comes late."""
-    resumed = lifecycle.enable(at_risk(), LATER, ANSWERED)
-    assert lifecycle.delete(resumed, LATER).resumption == ANSWERED
+def test_delete_keeps_the_resumption() -> None:
+    """Otherwise a late bounce would make the guard judge the old mail again."""
+    resumed = lifecycle.enable(at_risk(), LATER, RESUMPTION)
+    assert lifecycle.delete(resumed, LATER).resumption == RESUMPTION
     assert lifecycle.delete(suspended(), LATER).error is None
 
 
-def test_a_reason_lifts_nothing_but_that() -> None:
-    """A tenant's faulty account takes a verify, whatever is said; where nothing is at risk no word is kept."""
-    assert refused(lambda: lifecycle.enable(suspended(), LATER, ANSWERED)) == "provider_not_active"
+def test_a_reason_lifts_only_a_suspension_for_reputation() -> None:
+    """A faulty account needs a verify; without a risk no reason is stored."""
+    assert refused(lambda: lifecycle.enable(suspended(), LATER, RESUMPTION)) == "provider_not_active"
     both = at_risk(faulty_requests=frozenset({"r1", "r2", "r3"}))
-    assert lifecycle.enable(both, LATER, ANSWERED).status is SUSPENDED
+    assert lifecycle.enable(both, LATER, RESUMPTION).status is SUSPENDED
     active = a_provider()
-    assert lifecycle.enable(active, LATER, ANSWERED) is active
-    assert lifecycle.enable(a_provider(status=DISABLED), LATER, ANSWERED).resumption is None
+    assert lifecycle.enable(active, LATER, RESUMPTION) is active
+    assert lifecycle.enable(a_provider(status=DISABLED), LATER, RESUMPTION).resumption is None
 
 
-def test_mail_waits_while_a_reputation_is_at_risk() -> None:
-    """Its records say why, and whose turn it is."""
+def test_mail_waits_while_the_reputation_is_at_risk() -> None:
+    """Its records have the reason and who must act."""
     blocked = sending_state(at_risk())
     assert blocked == Blocked(AT_RISK, waits=True)
     assert AT_RISK.hint.startswith("Operator: ")
 
 
 def test_enable_changes_nothing_on_an_active_provider() -> None:
-    """Calling it twice does no harm."""
+    """It is idempotent."""
     row = a_provider()
     assert lifecycle.enable(row, LATER) is row
 
 
 def test_delete_leaves_a_tombstone() -> None:
-    """Config, warnings and errors are gone; the counter, the ExternalId and the time stay, and what waits is set free to fail."""
+    """Config, warnings and errors are removed; the counter, the ExternalId and the time stay, and waiting mail is released, to fail."""
     row = suspended(versions=4, candidate=a_config(version=4), warnings=("w",), sandbox="true", revision=9)
     deleted = lifecycle.delete(row, LATER)
     assert deleted == Provider(
@@ -307,9 +307,9 @@ def test_delete_leaves_a_tombstone() -> None:
     assert lifecycle.delete(deleted, LATER + timedelta(hours=1)) is deleted
 
 
-# -- what a send does ----------------------------------------------------------------------------------------------------
+# -- the effect on sending ---------------------------------------------------------------------------------------------
 
-SENDS: list[tuple[str, Provider | None, tuple[str, bool] | None]] = [
+SENDING_STATES: list[tuple[str, Provider | None, tuple[str, bool] | None]] = [
     ("no row", None, ("provider_not_configured", False)),
     ("ExternalId only", lifecycle.reserve("acme", b"x", NOON), ("provider_not_configured", False)),
     ("unverified", unverified(), ("provider_not_active", False)),
@@ -322,20 +322,22 @@ SENDS: list[tuple[str, Provider | None, tuple[str, bool] | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("row", "stop"), [(row, stop) for _, row, stop in SENDS], ids=[name for name, _, _ in SENDS])
-def test_what_a_send_does(row: Provider | None, stop: tuple[str, bool] | None) -> None:
-    """An active provider sends with its active config; disabled and suspended ones let mail wait; without any it fails at once."""
+@pytest.mark.parametrize(
+    ("row", "blocked"), [(row, blocked) for _, row, blocked in SENDING_STATES], ids=[name for name, _, _ in SENDING_STATES]
+)
+def test_the_status_determines_whether_mail_is_sent(row: Provider | None, blocked: tuple[str, bool] | None) -> None:
+    """An active provider sends with its active config; with disabled and suspended ones mail waits; without one it fails at once."""
     state = sending_state(row, LATER)
-    if stop is None:
+    if blocked is None:
         assert state == a_config()
     else:
         assert isinstance(state, Blocked)
-        assert (state.error.code, state.waits) == stop
+        assert (state.error.code, state.waits) == blocked
 
 
 @pytest.mark.parametrize("since", [None, "unverified", "active"], ids=["deleted", "stored anew", "verified anew"])
-def test_delete_fails_what_was_asked_for_before_it(since: str | None) -> None:
-    """Mail that waited at the deletion fails with that reason, also when another provider has been stored and verified since."""
+def test_delete_fails_earlier_requests(since: str | None) -> None:
+    """Requests from before the deletion fail with that reason, also if another provider was stored and verified since."""
     row = tombstone()
     if since:
         row = lifecycle.store(row, a_config(version=2), NOON)
@@ -348,45 +350,45 @@ def test_delete_fails_what_was_asked_for_before_it(since: str | None) -> None:
     assert isinstance(after, StoredConfig) if since == "active" else isinstance(after, Blocked) and after.error.code != "provider_deleted"
 
 
-# -- interleavings -------------------------------------------------------------------------------------------------------
+# -- interleavings -----------------------------------------------------------------------------------------------------
 
 
 class Caller:
-    """One API call in two steps, with another caller's steps in between: read and decide, then write what was read."""
+    """One API call in two steps, so that another caller's steps can be in between: read and decide, then write."""
 
-    def __init__(self, act: Callable[[Provider | None], Provider]) -> None:
-        self.act = act
+    def __init__(self, call: Callable[[Provider | None], Provider]) -> None:
+        self.call = call
         self.decided: Provider | None = None
         self.reread = 0
 
     def read(self, store: FakeStore) -> None:
         try:
             row = store.get("acme")
-            self.decided = self.act(row)
+            self.decided = self.call(row)
         except RequestError:
             self.decided = None
 
     def write(self, store: FakeStore) -> None:
-        """As `services.providers.change` does: after a lost race read and decide again."""
+        """Write like `services.providers.change`: after a lost race read and decide again."""
         while self.decided is not None and not store.replace(self.decided):
             self.reread += 1
             self.read(store)
 
 
 def put(name: bytes) -> Callable[[Provider | None], Provider]:
-    def act(row: Provider | None) -> Provider:
+    def call(row: Provider | None) -> Provider:
         row = row or lifecycle.reserve("acme", b"x", NOON)
         return lifecycle.store(row, a_config(version=row.versions + 1, ciphertext=name + b"%d" % (row.versions + 1)), NOON)
 
-    return act
+    return call
 
 
 def interleavings(callers: int) -> Iterator[tuple[int, ...]]:
-    """Every order of the steps of so many callers, each with a read before its write."""
+    """Yield every order of the steps of some callers, each with a read before its write."""
     yield from set(permutations([caller for caller in range(callers) for _ in range(2)]))
 
 
-ACTS: dict[str, Callable[[Provider | None], Provider]] = {
+CALLS: dict[str, Callable[[Provider | None], Provider]] = {
     "put": put(b"a"),
     "put too": put(b"b"),
     "verify 2": lambda row: lifecycle.verify(row, 2, PASSED),
@@ -396,14 +398,14 @@ ACTS: dict[str, Callable[[Provider | None], Provider]] = {
 }
 
 
-@pytest.mark.parametrize("names", list(permutations(ACTS, 3)), ids=" | ".join)
-def test_no_interleaving_loses_a_version_or_promotes_another(names: tuple[str, str, str]) -> None:
-    """Three calls at once, in every order of their steps: the outcome is one that they could have had one after the other."""
+@pytest.mark.parametrize("names", list(permutations(CALLS, 3)), ids=" | ".join)
+def test_concurrent_calls_are_serializable(names: tuple[str, str, str]) -> None:
+    """Three concurrent calls, in every order of their steps, have the result of some serial order."""
     start = a_provider(versions=2, candidate=a_config(version=2, ciphertext=b"tested2"), revision=1)
-    serial = {outcome(start, order) for order in permutations(names)}
+    serial = {serial_result(start, order) for order in permutations(names)}
     for order in interleavings(3):
         store = FakeStore(start)
-        callers = [Caller(ACTS[name]) for name in names]
+        callers = [Caller(CALLS[name]) for name in names]
         seen: set[int] = set()
         for number in order:
             caller = callers[number]
@@ -412,10 +414,10 @@ def test_no_interleaving_loses_a_version_or_promotes_another(names: tuple[str, s
         assert facts(store.rows["acme"]) in serial
 
 
-def outcome(start: Provider, names: tuple[str, ...]) -> tuple[Any, ...]:
+def serial_result(start: Provider, names: tuple[str, ...]) -> tuple[Any, ...]:
     store = FakeStore(start)
     for name in names:
-        caller = Caller(ACTS[name])
+        caller = Caller(CALLS[name])
         caller.read(store)
         caller.write(store)
     return facts(store.rows["acme"])
@@ -426,15 +428,15 @@ def facts(row: Provider) -> tuple[Any, ...]:
     return row.status, row.versions, *ciphertexts
 
 
-def test_without_the_revision_an_interleaving_goes_wrong() -> None:
-    """The guard of the guard: a store that writes over anything gives one version out twice."""
+def test_without_the_revision_versions_are_reused() -> None:
+    """This tests the test above: a store without the condition gives two configs the same version."""
 
-    class Careless(FakeStore):
+    class UnconditionalStore(FakeStore):
         def replace(self, row: Provider) -> bool:
             self.rows[row.tenant_id] = row
             return True
 
-    store = Careless(a_provider())
+    store = UnconditionalStore(a_provider())
     first, second = Caller(put(b"a")), Caller(put(b"b"))
     for caller in (first, second):
         caller.read(store)

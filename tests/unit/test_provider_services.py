@@ -1,4 +1,4 @@
-"""The provider API's services over fakes: what is stored, what a verify proves, and what is reported."""
+"""The provider API's services with fakes: storing, verifying and reporting."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -39,15 +39,15 @@ def put(scene: Scene, body: Any = KEY, **changes: Any) -> Provider:
 
 
 def a_scene_with(body: Any = KEY, **changes: Any) -> Scene:
-    """Tenant acme has stored a config that it has not verified."""
+    """Return a scene in which tenant acme has stored an unverified config."""
     scene = a_scene(allow_smtp=True)
     put(scene, body, **changes)
     return scene
 
 
-def refused(act: Callable[[], object]) -> RequestError:
+def refused(call: Callable[[], object]) -> RequestError:
     with pytest.raises(RequestError) as refusal:
-        act()
+        call()
     return refusal.value
 
 
@@ -58,11 +58,11 @@ def failed_verify(scene: Scene, *, with_outcome: Outcome | None = None) -> Error
     return failure.value.error
 
 
-# -- store ---------------------------------------------------------------------------------------------------------------
+# -- store -------------------------------------------------------------------------------------------------------------
 
 
-def test_stores_a_config_sealed() -> None:
-    """The row holds the ciphertext, bound to tenant, provider and version, and in clear nothing that is secret."""
+def test_a_config_is_stored_encrypted() -> None:
+    """The ciphertext is bound to tenant, provider and version; no secret is stored unencrypted."""
     row = put(a_scene(), configurationSet="news", maxSendRate=14)
     assert row.candidate is not None
     assert json.loads(FakeConfigCipher().decrypt("acme", "ses", 1, row.candidate.ciphertext))["secretAccessKey"] == SECRET
@@ -72,12 +72,12 @@ def test_stores_a_config_sealed() -> None:
 
 
 def shown_credentials(scene: Scene) -> Mapping[str, str]:
-    """What the API shows of the newest config."""
+    """Return the credentials that the API shows of the newest config."""
     return lifecycle.to_verify(disclose(scene.row, scene.deps)).credentials
 
 
 def test_a_role_is_shown_with_the_tenants_external_id() -> None:
-    """The ExternalId is ours, and the same with each config of the tenant; the ARN tells the account that is paced."""
+    """The ExternalId is the same for each config of the tenant; the paced account is in the ARN."""
     scene = a_scene()
     for _ in range(2):
         candidate = put(scene, ROLE).candidate
@@ -87,8 +87,8 @@ def test_a_role_is_shown_with_the_tenants_external_id() -> None:
 
 
 @pytest.mark.parametrize("failure", [DependencyError("KMS", "Decrypt"), NotSentError(ErrorInfo("config_unreadable", "x"))])
-def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Exception) -> None:
-    """With KMS down, or a ciphertext that is not this tenant's, an operator still sees the provider, and can stop it."""
+def test_a_role_that_cannot_be_decrypted_is_shown_without_its_name(failure: Exception) -> None:
+    """With an outage of KMS, or a foreign ciphertext, an operator can still see and disable the provider."""
     scene = a_scene_with(ROLE)
     verify_provider("acme", scene.deps)
 
@@ -96,14 +96,14 @@ def test_a_role_that_cannot_be_opened_is_shown_without_its_name(failure: Excepti
         raise failure
 
     scene.deps.config_cipher.decrypt = fail  # type: ignore[method-assign]
-    stopped = disclose(disable_provider("acme", scene.deps), scene.deps)
-    assert (stopped.status, lifecycle.to_verify(stopped).credentials) == (ProviderStatus.DISABLED, {"type": "role"})
-    noted = [arguments for name, arguments in scene.telemetry.entries if name == "failed"]
-    assert noted == [("show role", "acme", failure)] * isinstance(failure, DependencyError)
+    disabled = disclose(disable_provider("acme", scene.deps), scene.deps)
+    assert (disabled.status, lifecycle.to_verify(disabled).credentials) == (ProviderStatus.DISABLED, {"type": "role"})
+    reported = [arguments for name, arguments in scene.telemetry.entries if name == "failed"]
+    assert reported == [("show role", "acme", failure)] * isinstance(failure, DependencyError)
 
 
-def test_neither_arn_nor_external_id_stands_in_the_row() -> None:
-    """Whoever may read the table, or its stream, learns no more of a role than the account that it is of."""
+def test_neither_arn_nor_external_id_is_in_the_row() -> None:
+    """A reader of the table or its stream learns only the account of a role."""
     scene = a_scene_with(ROLE)
     scene.trust.is_correct = False
     failed_verify(scene)
@@ -112,18 +112,21 @@ def test_neither_arn_nor_external_id_stands_in_the_row() -> None:
     put(scene, ROLE)
     rows = [row for _, row in scene.store.writes]
     assert all(row.candidate or row.active for row in rows)
-    clear = [replace(row, active=bare(row.active), candidate=bare(row.candidate), encrypted_external_id=b"") for row in rows]
+    clear = [
+        replace(row, active=without_ciphertext(row.active), candidate=without_ciphertext(row.candidate), encrypted_external_id=b"")
+        for row in rows
+    ]
     for secret in (ROLE["config"]["roleArn"], "external-id-1", "SendMail"):
         assert secret not in f"{clear} {[event.detail for _, new in scene.store.writes if (event := provider_changed('e', None, new))]}"
     assert {config.account for row in rows if (config := row.active or row.candidate)} == {"222222222222"}
 
 
-def bare(config: StoredConfig | None) -> StoredConfig | None:
+def without_ciphertext(config: StoredConfig | None) -> StoredConfig | None:
     return config and replace(config, ciphertext=b"")
 
 
-def test_an_external_id_does_not_open_as_a_config_nor_in_another_tenants_row() -> None:
-    """Each ciphertext is bound to what it is: to swap them in the table opens nothing."""
+def test_ciphertexts_cannot_be_swapped_between_fields_or_tenants() -> None:
+    """Each ciphertext is bound to its field and tenant."""
     scene = a_scene_with(ROLE)
     onboard("evil", scene.deps)
     stolen = scene.row.encrypted_external_id
@@ -137,8 +140,8 @@ def test_an_external_id_does_not_open_as_a_config_nor_in_another_tenants_row() -
         onboard("acme", scene.deps)
 
 
-def test_each_tenant_has_an_external_id_of_its_own() -> None:
-    """It is made once for a tenant, and survives DELETE."""
+def test_each_tenant_has_its_own_external_id() -> None:
+    """It is generated once per tenant, and survives DELETE."""
     scene = a_scene()
     ids = {tenant: onboard(tenant, scene.deps).external_id for tenant in ("acme", "evil")}
     assert len(set(ids.values())) == 2
@@ -148,8 +151,8 @@ def test_each_tenant_has_an_external_id_of_its_own() -> None:
     assert shown_credentials(scene)["externalId"] == onboard("acme", scene.deps).external_id == ids["acme"]
 
 
-def test_smtp_is_refused_outside_of_development_stacks() -> None:
-    """A plain text says why, and nothing is stored."""
+def test_smtp_is_refused_outside_development_stacks() -> None:
+    """The problem names the parameter, and nothing is stored."""
     scene = a_scene(allow_smtp=False)
     [problem] = refused(lambda: put(scene, SMTP)).problems
     assert problem.path == "provider"
@@ -159,14 +162,14 @@ def test_smtp_is_refused_outside_of_development_stacks() -> None:
 
 
 def test_a_role_of_our_own_account_is_refused() -> None:
-    """Nobody may have us become one of ourselves."""
+    """Otherwise a caller could get the rights of our own roles."""
     scene = a_scene()
     [problem] = refused(lambda: put(scene, ROLE, roleArn=f"arn:aws:iam::{scene.deps.platform.account}:role/Admin")).problems
     assert problem.path == "config.roleArn"
 
 
-def test_a_role_of_another_partition_than_ours_is_refused() -> None:
-    """STS assumes no role across partitions; the account can still be used by an access key."""
+def test_a_role_of_another_partition_than_our_own_is_refused() -> None:
+    """STS does not assume roles across partitions; the account can still be used with an access key."""
     scene = a_scene()
     elsewhere = {"roleArn": "arn:aws-us-gov:iam::222222222222:role/x", "region": "us-gov-west-1"}
     [problem] = refused(lambda: put(scene, ROLE, **elsewhere)).problems
@@ -175,39 +178,39 @@ def test_a_role_of_another_partition_than_ours_is_refused() -> None:
     assert put(scene, KEY, region="us-gov-west-1").candidate is not None
 
 
-def test_an_oversized_body_is_refused_unread() -> None:
-    """A config is small; what is not is no config."""
+def test_an_oversized_body_is_refused_unparsed() -> None:
+    """A config is small."""
     refusal = refused(lambda: put_config("acme", " " * (providers.MAX_BODY + 1), a_scene().deps))
     assert refusal.code == "invalid_request"
 
 
-def test_a_lost_race_seals_anew() -> None:
-    """Two PUTs at once get two versions, each sealed for its own; the later write stands."""
+def test_a_lost_race_encrypts_again() -> None:
+    """Two concurrent PUTs get two versions, each encrypted for its own; the later write wins."""
     scene = a_scene_with()
 
-    def another_put_first(_: Provider) -> None:
+    def put_concurrently(_: Provider) -> None:
         scene.store.before_write = lambda _: None
         put(scene, fromName="Other")
 
-    scene.store.before_write = another_put_first
+    scene.store.before_write = put_concurrently
     row = put(scene, fromName="Mine")
     assert (row.versions, row.candidate and row.candidate.version, row.candidate and row.candidate.from_name) == (3, 3, "Mine")
     assert row.candidate is not None
     assert FakeConfigCipher().decrypt("acme", "ses", 3, row.candidate.ciphertext)
 
 
-def test_a_row_that_never_rests_is_too_many_requests() -> None:
-    """A caller that loses every race is told to come again; it does not spin for ever."""
+def test_endless_contention_is_too_many_requests() -> None:
+    """A call that loses every race ends with an error instead of an endless loop."""
     scene = a_scene_with()
     scene.store.before_write = lambda _: scene.set_row()
     assert refused(lambda: put(scene)).code == "too_many_requests"
 
 
-# -- verify --------------------------------------------------------------------------------------------------------------
+# -- verify ------------------------------------------------------------------------------------------------------------
 
 
-def test_verify_sends_the_originals_mail_to_the_sender_itself() -> None:
-    """Subject and text are fixed by the system that this one replaces; From and To are the config's own address."""
+def test_verify_sends_the_original_s_mail_to_the_sender_itself() -> None:
+    """Subject and text are those of the original system; From and To are the config's own address."""
     scene = a_scene_with()
     verify_provider("acme", scene.deps)
     [mail] = scene.account.mails
@@ -218,8 +221,8 @@ def test_verify_sends_the_originals_mail_to_the_sender_itself() -> None:
     assert [str(parsed[name]) for name in ("from", "to")] == ["Acme <billing@acme.example>", "billing@acme.example"]
 
 
-def test_a_passing_verify_activates_and_warns_as_the_original_did() -> None:
-    """The answer has SES's message id, the sandbox and the warning."""
+def test_a_passing_verify_activates_and_warns_like_the_original() -> None:
+    """The response has SES's message id, the sandbox and the warning."""
     scene = a_scene_with()
     verified = verify_provider("acme", scene.deps)
     assert verified.message_id == "message-1"
@@ -227,8 +230,8 @@ def test_a_passing_verify_activates_and_warns_as_the_original_did() -> None:
     assert verified.row == scene.row
 
 
-def test_verify_learns_what_the_account_tells() -> None:
-    """Sandbox, rate, quota and account are kept for pacing and for the caller."""
+def test_verify_stores_the_facts_of_the_account() -> None:
+    """Sandbox, rate, quota and account are stored for pacing and for the caller."""
     scene = a_scene_with()
     scene.account.facts = AccountFacts(account="222222222222", sandbox=True, max_send_rate=1.0, quota_24h=200.0)
     verify_provider("acme", scene.deps)
@@ -237,15 +240,15 @@ def test_verify_learns_what_the_account_tells() -> None:
     assert (scene.row.sandbox, active.account, active.quota_rate, active.quota_24h) == ("true", "222222222222", 1.0, 200.0)
 
 
-def test_verify_asks_the_account_only_after_the_mail_was_accepted() -> None:
-    """A config that does not pass is asked nothing: a tenant grants no right beyond ses:SendRawEmail."""
+def test_verify_reads_the_account_only_after_the_mail_was_accepted() -> None:
+    """After a failed test mail there is no other call: a tenant may grant only ses:SendRawEmail."""
     scene = a_scene_with()
     failed_verify(scene, with_outcome=NotSent(ErrorInfo("credentials_denied", "denied")))
     assert scene.account.calls == 0
 
 
 @pytest.mark.parametrize(
-    ("code", "who"),
+    ("code", "part_of_the_hint"),
     [
         ("credentials_invalid", "IAM console"),
         ("credentials_denied", "arn:aws:ses:eu-west-1:*:identity/billing@acme.example"),
@@ -257,19 +260,19 @@ def test_verify_asks_the_account_only_after_the_mail_was_accepted() -> None:
         ("daily_quota_exceeded", "verify again"),
     ],
 )
-def test_a_refused_test_mail_says_who_must_do_what(code: str, who: str) -> None:
-    """The error has the advice that fits the config; the candidate keeps it, and nothing becomes active."""
+def test_a_rejected_test_mail_has_a_remediation(code: str, part_of_the_hint: str) -> None:
+    """The error has the remediation for the config; the candidate keeps it, and nothing becomes active."""
     scene = a_scene_with(configurationSet="news")
     error = failed_verify(scene, with_outcome=NotSent(ErrorInfo(code, "SES said no")))
     assert error.code == code
-    assert who in error.hint
+    assert part_of_the_hint in error.hint
     assert scene.row.status is ProviderStatus.UNVERIFIED
     assert scene.row.candidate is not None
     assert scene.row.candidate.error == error
 
 
 def test_an_unknown_outcome_is_never_a_pass() -> None:
-    """Nobody knows whether the test mail went out: try again; a second one does no harm."""
+    """It is not known whether the test mail was sent; verify can be repeated."""
     scene = a_scene_with()
     error = failed_verify(scene, with_outcome=MaybeSent(ErrorInfo("outcome_unknown", "no answer")))
     assert error.code == "outcome_unknown"
@@ -282,8 +285,8 @@ def test_an_unknown_outcome_is_never_a_pass() -> None:
     assert scene.row.active.error is None
 
 
-def test_a_failing_candidate_leaves_the_active_config_untouched() -> None:
-    """Rotation goes wrong without a gap: mail goes on with the old key."""
+def test_a_failing_candidate_does_not_change_the_active_config() -> None:
+    """A failed rotation causes no gap: mail is sent with the old key."""
     scene = a_scene_with()
     verify_provider("acme", scene.deps)
     before = scene.row.active
@@ -299,15 +302,15 @@ def test_a_failing_candidate_leaves_the_active_config_untouched() -> None:
 
 
 def test_a_verify_promotes_only_what_it_tested() -> None:
-    """A config that is stored while the test mail is under way stays a candidate; the caller is told to verify again."""
+    """A config that is stored during the test mail stays a candidate; the caller has to verify again."""
     scene = a_scene_with()
     send = scene.account.send
 
-    def store_meanwhile(mail: Any, *, tags: Any) -> Outcome:
+    def store_during_the_call(mail: Any, *, tags: Any) -> Outcome:
         put(scene, fromName="Newer")
         return send(mail, tags=tags)
 
-    scene.account.send = store_meanwhile  # type: ignore[method-assign]
+    scene.account.send = store_during_the_call  # type: ignore[method-assign]
     assert refused(lambda: verify_provider("acme", scene.deps)).code == "provider_not_active"
     assert (scene.row.status, scene.row.active) == (ProviderStatus.UNVERIFIED, None)
     assert scene.row.candidate is not None
@@ -315,21 +318,21 @@ def test_a_verify_promotes_only_what_it_tested() -> None:
 
 
 def test_a_provider_deleted_while_it_is_verified_stays_deleted() -> None:
-    """A verify that was under way brings nothing back."""
+    """A concurrent verify does not restore it."""
     scene = a_scene_with()
     send = scene.account.send
 
-    def delete_meanwhile(mail: Any, *, tags: Any) -> Outcome:
+    def delete_during_the_call(mail: Any, *, tags: Any) -> Outcome:
         delete_provider("acme", scene.deps)
         return send(mail, tags=tags)
 
-    scene.account.send = delete_meanwhile  # type: ignore[method-assign]
+    scene.account.send = delete_during_the_call  # type: ignore[method-assign]
     assert refused(lambda: verify_provider("acme", scene.deps)).code == "not_found"
     assert scene.row.status is ProviderStatus.DELETED
 
 
 def test_a_promotion_survives_other_writes_to_the_row() -> None:
-    """A fault counted in between makes the promotion read again, not fail and not overwrite."""
+    """A concurrently counted fault makes the promotion read again, without an error or a lost write."""
     scene = a_scene_with()
     verify_provider("acme", scene.deps)
     put(scene, fromName="New")
@@ -344,16 +347,16 @@ def test_a_promotion_survives_other_writes_to_the_row() -> None:
     assert (scene.row.active.version, scene.row.faulty_requests) == (2, frozenset())
 
 
-def test_a_config_that_cannot_be_opened_fails_the_verify() -> None:
-    """A row that was damaged or swapped is `config_unreadable`, and nothing is sent."""
+def test_a_config_that_cannot_be_decrypted_fails_the_verify() -> None:
+    """A damaged or swapped row is `config_unreadable`, and nothing is sent."""
     scene = a_scene_with()
     scene.set_row(candidate=a_config(ciphertext=FakeConfigCipher().encrypt("evil", "ses", 1, b"{}")))
     assert failed_verify(scene).code == "config_unreadable"
     assert scene.account.mails == []
 
 
-def test_an_outage_of_ours_is_no_verdict() -> None:
-    """KMS being down says nothing about the config: the caller gets the outage, and the row no error."""
+def test_an_outage_of_ours_is_not_the_config_s_error() -> None:
+    """With an outage of KMS the caller gets that error, and the row none."""
     scene = a_scene_with()
     scene.provider_factory.refusal = DependencyError("KMS", "Decrypt")
     with pytest.raises(DependencyError):
@@ -362,8 +365,8 @@ def test_an_outage_of_ours_is_no_verdict() -> None:
     assert scene.row.candidate.error is None
 
 
-def test_a_slow_opening_sends_nothing() -> None:
-    """What could not be answered within API Gateway's time is not begun."""
+def test_a_slow_decryption_sends_nothing() -> None:
+    """A call that could not end within API Gateway's timeout is not started."""
     scene = a_scene_with()
     decrypt_config = scene.provider_factory.create
 
@@ -377,8 +380,8 @@ def test_a_slow_opening_sends_nothing() -> None:
     assert scene.account.mails == []
 
 
-def test_a_slow_account_is_asked_nothing() -> None:
-    """With SES slow, the verify passes without knowing the sandbox."""
+def test_after_a_slow_test_mail_the_account_is_not_read() -> None:
+    """Verify then passes without knowing the sandbox."""
     scene = a_scene_with()
     send = scene.account.send
 
@@ -392,48 +395,48 @@ def test_a_slow_account_is_asked_nothing() -> None:
     assert scene.account.calls == 0
 
 
-# -- verify and feedback -------------------------------------------------------------------------------------------------
+# -- verify and feedback -----------------------------------------------------------------------------------------------
 
 
 def simulate(scene: Scene) -> verify.Verified:
     return verify_provider("acme", scene.deps, simulate=True)
 
 
-def test_a_test_mail_that_ses_reports_says_whose_config_it_tests() -> None:
-    """Its tags name tenant and version: no request is behind it."""
+def test_a_test_mail_with_events_is_tagged_with_its_version() -> None:
+    """Its tags have tenant and version instead of a request."""
     scene = a_scene_with(configurationSet="mail-acme")
     verify_provider("acme", scene.deps)
     assert scene.account.tags == [{"tenantmail-tenant": "acme", "tenantmail-verify": "1"}]
 
 
-def test_a_test_mail_that_ses_does_not_report_has_no_tags() -> None:
-    """SES takes none without a configuration set."""
+def test_a_test_mail_without_events_has_no_tags() -> None:
+    """SES rejects tags without a configuration set."""
     scene = a_scene_with()
     verify_provider("acme", scene.deps)
     assert scene.account.tags == [{}]
 
 
-def test_a_simulation_mails_both_addresses_once_the_row_knows_of_it() -> None:
-    """Its mails are tagged with it; whatever comes back finds it on the active version."""
+def test_a_simulation_is_recorded_before_it_mails_both_addresses() -> None:
+    """Its mails are tagged with it, so their events find it on the active version."""
     scene = a_scene_with(configurationSet="mail-acme")
-    begun: list[Any] = []
+    recorded: list[Any] = []
     send = scene.account.send
 
-    def look_first(mail: Any, *, tags: Any) -> Outcome:
-        begun.append(scene.row.active and scene.row.active.simulation)
+    def read_row_first(mail: Any, *, tags: Any) -> Outcome:
+        recorded.append(scene.row.active and scene.row.active.simulation)
         return send(mail, tags=tags)
 
-    scene.account.send = look_first  # type: ignore[method-assign]
+    scene.account.send = read_row_first  # type: ignore[method-assign]
     verified = simulate(scene)
-    assert begun == [None, Simulation(started_at=NOON), Simulation(started_at=NOON)]
+    assert recorded == [None, Simulation(started_at=NOON), Simulation(started_at=NOON)]
     assert [mail.recipients for mail in scene.account.mails[1:]] == [(address,) for address in verify.SIMULATOR.values()]
     tags = {"tenantmail-tenant": "acme", "tenantmail-verify": "1", "tenantmail-simulation": str(to_millis(NOON))}
     assert scene.account.tags[1:] == [tags, tags]
     assert verified.simulated == {"bounce": Sent("message-1"), "complaint": Sent("message-1")}
 
 
-def test_a_simulation_waits_for_an_account_that_sends_one_mail_a_second() -> None:
-    """As every account in the sandbox: the simulator counts towards its rate."""
+def test_a_simulation_retries_a_throttled_account() -> None:
+    """A sandboxed account sends one mail a second, and the simulator counts towards that rate."""
     scene = a_scene_with(configurationSet="mail-acme")
     throttled = NotSent(ErrorInfo("throttled", "too fast"))
     answers = iter([Sent("test"), throttled, Sent("bounce"), throttled, throttled, Sent("complaint")])
@@ -443,8 +446,8 @@ def test_a_simulation_waits_for_an_account_that_sends_one_mail_a_second() -> Non
 
 
 @pytest.mark.parametrize("outcome", [NotSent(ErrorInfo("credentials_denied", "no")), MaybeSent(ErrorInfo("outcome_unknown", "?"))])
-def test_a_mail_to_the_simulator_that_fails_is_not_sent_again(outcome: Outcome) -> None:
-    """The config has passed; the answer says what became of the mail."""
+def test_a_failed_mail_to_the_simulator_is_not_retried(outcome: Outcome) -> None:
+    """The config has passed; the response has the mail's outcome."""
     scene = a_scene_with(configurationSet="mail-acme")
     answers = iter([Sent("test"), outcome, Sent("complaint")])
     scene.account.send = lambda *_, **__: next(answers)  # type: ignore[method-assign]
@@ -454,7 +457,7 @@ def test_a_mail_to_the_simulator_that_fails_is_not_sent_again(outcome: Outcome) 
 
 
 def test_a_simulation_keeps_within_api_gateways_time() -> None:
-    """No mail is begun that SES might accept only after the caller has been given up."""
+    """No mail is started that SES might accept only after API Gateway's timeout."""
     scene = a_scene_with(configurationSet="mail-acme")
     send = scene.account.send
 
@@ -469,8 +472,8 @@ def test_a_simulation_keeps_within_api_gateways_time() -> None:
     assert len(scene.account.mails) == 2
 
 
-def test_a_throttled_account_does_not_hold_up_the_answer() -> None:
-    """One that is never let through is given up in time."""
+def test_a_throttled_account_does_not_delay_the_response() -> None:
+    """The retries end in time."""
     scene = a_scene_with(configurationSet="mail-acme")
     throttled = NotSent(ErrorInfo("throttled", "too fast"))
     answers = iter([Sent("test")])
@@ -480,34 +483,34 @@ def test_a_throttled_account_does_not_hold_up_the_answer() -> None:
 
 
 @pytest.mark.parametrize("body", [KEY, SMTP])
-def test_nothing_is_simulated_where_ses_reports_nothing(body: Any) -> None:
-    """The caller is told before any mail goes out."""
+def test_a_simulation_without_events_is_refused(body: Any) -> None:
+    """It is rejected before any mail is sent."""
     scene = a_scene_with(body)
     assert refused(lambda: simulate(scene)).problems[0].path == "simulate"
     assert scene.account.mails == []
 
 
-def test_what_is_known_of_feedback_goes_with_the_config() -> None:
-    """A candidate that was heard of stays so as it is promoted; a new config begins anew."""
+def test_feedback_marks_belong_to_a_config() -> None:
+    """A candidate keeps its marks when it is promoted; a new config has none."""
     scene = a_scene_with(configurationSet="mail-acme")
     verify_provider("acme", scene.deps)
     put(scene, configurationSet="mail-acme")
     candidate = scene.row.candidate
     assert candidate is not None
     assert candidate.feedback_at is None
-    heard = replace(candidate, feedback_at=NOON, simulation=Simulation(started_at=NOON))
-    scene.set_row(candidate=heard)
+    marked = replace(candidate, feedback_at=NOON, simulation=Simulation(started_at=NOON))
+    scene.set_row(candidate=marked)
     verify_provider("acme", scene.deps)
     assert scene.row.active is not None
     assert (scene.row.active.version, scene.row.active.feedback_at) == (2, NOON)
     assert scene.row.active.simulation == Simulation(started_at=NOON)
 
 
-# -- roles ---------------------------------------------------------------------------------------------------------------
+# -- roles -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_role_that_lets_strangers_in_is_not_activated() -> None:
-    """The confused deputy: a trust policy without our ExternalId would let any tenant send as this one."""
+def test_a_role_with_an_open_trust_policy_is_not_activated() -> None:
+    """A trust policy without our ExternalId would let any tenant send as this one (confused deputy)."""
     scene = a_scene_with(ROLE)
     scene.trust.is_correct = False
     error = failed_verify(scene)
@@ -520,8 +523,8 @@ def test_a_role_that_lets_strangers_in_is_not_activated() -> None:
     assert (scene.account.mails, scene.row.status) == ([], ProviderStatus.UNVERIFIED)
 
 
-def test_a_role_is_tried_with_every_verify() -> None:
-    """A trust policy that was opened later is found by the next verify; keys are not tried at all."""
+def test_every_verify_probes_the_trust_policy() -> None:
+    """A trust policy that was opened later is found by the next verify; keys are not probed."""
     scene = a_scene_with(ROLE)
     for _ in range(2):
         verify_provider("acme", scene.deps)
@@ -531,25 +534,25 @@ def test_a_role_is_tried_with_every_verify() -> None:
     assert key.trust.tried == []
 
 
-def test_a_role_that_cannot_be_assumed_gets_the_trust_policy_to_paste() -> None:
-    """The hint is the very JSON."""
+def test_the_hint_of_an_unassumable_role_has_the_trust_policy() -> None:
+    """The hint has the JSON."""
     scene = a_scene_with(ROLE)
     scene.provider_factory.refusal = NotSentError(ErrorInfo("role_not_assumable", "the trust policy does not let us in"))
     assert '"sts:ExternalId": "external-id-1"' in failed_verify(scene).hint
 
 
-# -- disable, enable, delete, onboarding -----------------------------------------------------------------------------------
+# -- disable, enable, delete, onboarding -------------------------------------------------------------------------------
 
 
-def told(scene: Scene) -> list[tuple[Any, ...]]:
-    """Return what other systems hear of the writes: the change, the status after it, whose version, and why."""
+def published(scene: Scene) -> list[tuple[Any, ...]]:
+    """Return the published events of the writes: change, status, version and error code."""
     events = [provider_changed("e", old, new) for old, new in scene.store.writes]
     details = [event.detail for event in events if event]
     return [(d["change"], d["status"], d["configVersion"], d["error"] and d["error"]["code"]) for d in details]
 
 
-def test_every_change_is_told_once() -> None:
-    """Other systems hear of each change with the status after it; what changes nothing is no news."""
+def test_every_change_is_published_once() -> None:
+    """Each change is published with the status after it; a call without a change is not."""
     scene = a_scene()
     put(scene)
     for _ in range(2):
@@ -564,7 +567,7 @@ def test_every_change_is_told_once() -> None:
     onboard("acme", scene.deps)
     for _ in range(2):
         delete_provider("acme", scene.deps)
-    assert told(scene) == [
+    assert published(scene) == [
         ("stored", "unverified", 1, None),
         ("verifyFailed", "unverified", 1, "credentials_denied"),
         ("verifyFailed", "unverified", 1, "credentials_denied"),
@@ -576,7 +579,7 @@ def test_every_change_is_told_once() -> None:
 
 
 def test_delete_is_idempotent_and_leaves_no_ciphertext() -> None:
-    """There is nothing left to decrypt, and deleting what is not there is no error."""
+    """Deleting a provider that does not exist is not an error."""
     scene = a_scene_with()
     delete_provider("acme", scene.deps)
     assert (scene.row.active, scene.row.candidate) == (None, None)
@@ -587,7 +590,7 @@ def test_delete_is_idempotent_and_leaves_no_ciphertext() -> None:
 
 
 def test_versions_are_never_reused() -> None:
-    """Not after DELETE, not after a candidate was replaced: five configs have five versions."""
+    """Five configs have five versions, also after DELETE and after replaced candidates."""
     scene = a_scene()
     versions = []
     for number in range(5):
@@ -600,26 +603,26 @@ def test_versions_are_never_reused() -> None:
 
 
 def test_enabling_a_suspended_provider_needs_a_verify() -> None:
-    """The refusal says so; the provider stays suspended."""
+    """The error says so."""
     scene = a_scene(a_provider(status=ProviderStatus.SUSPENDED, revision=1))
     refusal = refused(lambda: enable_provider("acme", scene.deps))
     assert refusal.code == "provider_not_active"
     assert "verify" in str(refusal)
 
 
-def test_onboarding_before_anything_is_stored() -> None:
-    """A tenant makes its role first: the ExternalId is there, and is the one that its config gets later."""
+def test_onboarding_works_before_a_config_is_stored() -> None:
+    """A tenant creates its role first: the ExternalId is the same as later in its config."""
     scene = a_scene()
     onboarding = onboard("acme", scene.deps)
     assert refused(lambda: get_provider("acme", scene.deps)).code == "not_found"
-    again = onboard("acme", scene.deps)
-    assert (again.external_id, again.template) == (onboarding.external_id, onboarding.template)
+    repeated = onboard("acme", scene.deps)
+    assert (repeated.external_id, repeated.template) == (onboarding.external_id, onboarding.template)
     put(scene, ROLE)
     assert shown_credentials(scene)["externalId"] == onboarding.external_id
 
 
-def test_onboarding_publishes_nothing_of_a_tenant() -> None:
-    """Its own template holds its ExternalId; the one in the bucket serves every tenant, and the link adds what is the tenant's."""
+def test_the_published_template_has_no_tenant_data() -> None:
+    """The tenant's own template has its ExternalId; the one in the bucket is for all tenants, and the link has the parameters."""
     scene = a_scene()
     onboarding = onboard("acme", scene.deps)
     onboard("globex", scene.deps)
@@ -632,7 +635,7 @@ def test_onboarding_publishes_nothing_of_a_tenant() -> None:
 
 
 def test_the_link_opens_the_region_that_the_tenant_sends_from() -> None:
-    """Events are on the bus of that region; before a config is stored it is ours."""
+    """Events are on the bus of that region; before a config is stored it is our own region."""
     assert onboard("acme", a_scene().deps).quick_create_link.startswith("https://eu-west-1.console")
     scene = a_scene()
     put(scene, region="ap-south-1")

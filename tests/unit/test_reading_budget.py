@@ -1,4 +1,4 @@
-"""No request takes the worker's time or memory from the others: reading and composing have a budget, whatever the input."""
+"""Reading and composing any request stays within a budget of time and memory."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -30,8 +30,8 @@ from support.hostile import (
 from support.servers.gateway import Gateway
 
 
-def beyond(costs: Iterable[tuple[str, Cost]], size: int = BYTES, seconds: float = SECONDS) -> list[tuple[str, Cost]]:
-    """Return what costs more than it may."""
+def above_budget(costs: Iterable[tuple[str, Cost]], size: int = BYTES, seconds: float = SECONDS) -> list[tuple[str, Cost]]:
+    """Return the calls above the budget."""
     return [(name, one) for name, one in costs if one.seconds > seconds or one.bytes > size]
 
 
@@ -43,46 +43,46 @@ def written(document: dict[str, Any]) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def test_no_number_depth_or_name_of_values_costs_more_than_the_budget() -> None:
-    """Lists of objects, unknown fields, names given twice, nesting: a megabyte of each."""
-    assert beyond((name, cost(reading(body))) for name, body in structures()) == []
+def test_json_structures_stay_within_the_budget() -> None:
+    """A megabyte each of lists of objects, unknown fields, duplicate names and nesting is parsed."""
+    assert above_budget((name, cost(reading(body))) for name, body in structures()) == []
 
 
 @pytest.mark.parametrize("make", [everywhere, with_free_texts])
-def test_no_text_costs_more_than_the_budget(make: Callable[..., dict[str, Any]]) -> None:
-    """Each kind of text in all fields at once, at their limits."""
-    assert beyond((name, cost(reading(written(make(text))))) for name, text in TEXTS.items()) == []
+def test_texts_stay_within_the_budget(make: Callable[..., dict[str, Any]]) -> None:
+    """Each kind of text is in all fields at once, at their limits."""
+    assert above_budget((name, cost(reading(written(make(text))))) for name, text in TEXTS.items()) == []
 
 
-def test_no_subject_of_a_megabyte_costs_more_than_the_budget() -> None:
-    """What is too long is not looked at: one of these words took minutes."""
-    assert beyond((name, cost(reading(written(with_text("subject", text(MIB // 4)))))) for name, text in TEXTS.items()) == []
+def test_a_subject_of_a_megabyte_stays_within_the_budget() -> None:
+    """A too long text is not parsed: one of these took minutes."""
+    assert above_budget((name, cost(reading(written(with_text("subject", text(MIB // 4)))))) for name, text in TEXTS.items()) == []
 
 
 @pytest.mark.parametrize(
     "kind", ["links", "long references", "cid URLs of their own", "short lines", "dots at the start of lines", "emoji"]
 )
-def test_no_mail_within_the_limits_costs_more_than_the_budget_to_compose(kind: str) -> None:
-    """Text from HTML, references to images, headers and their folding, quoted-printable, base64; the most expensive kinds."""
+def test_composing_a_valid_mail_stays_within_the_budget(kind: str) -> None:
+    """The most expensive kinds: text from HTML, references to images, folded headers, quoted-printable, base64."""
     mails = [with_free_texts(TEXTS[kind]), with_text("html", filling(kind, MAX_MARKUP, MIB * 9 // 10))]
     composed = [call for call in (composing(written(mail)) for mail in mails) if call]
     assert composed
-    assert beyond(((kind, cost(call)) for call in composed), seconds=2 * SECONDS) == []
+    assert above_budget(((kind, cost(call)) for call in composed), seconds=2 * SECONDS) == []
 
 
 @pytest.mark.parametrize("line", ["ab\n", "\n", "a" * 998 + "\r\n", "a\r"])
-def test_a_mail_inside_the_mail_costs_no_more_than_its_messages(line: str) -> None:
-    """It may have seven megabytes, and as many lines: those are never made objects."""
+def test_an_attached_mail_stays_within_the_budget(line: str) -> None:
+    """It may have seven megabytes of short lines, which must not become objects."""
     octets = b"A: b\n\n" + line.encode() * (7 * MIB // len(line))
-    assert beyond([("", cost(lambda: bodies.message(octets)))], size=4 * len(octets), seconds=2 * SECONDS) == []
+    assert above_budget([("", cost(lambda: bodies.message(octets)))], size=4 * len(octets), seconds=2 * SECONDS) == []
 
 
-# ── the API: bodies of 6 MB, and a hundred requests in one ──────────────────────────────────────────────────────────────
+# ── the API: bodies of 6 MB, and a hundred requests in one ────────────────────────────────────────────────────────────
 
 ACME = "/tenants/acme"
 ROUTES = [f"{ACME}/messages", f"{ACME}/messages/preview", f"{ACME}/messages/batch", f"{ACME}/messages/r1/resolve", f"{ACME}/attachments"]
 MOST = 6 * MIB
-"""Bytes of an event that Lambda takes, and of an answer."""
+"""Maximum bytes of Lambda's events and responses."""
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ def calling(api: Gateway, method: str, path: str, body: str) -> Callable[[], obj
 
 
 @pytest.mark.parametrize(("method", "path"), [*(("POST", path) for path in ROUTES), ("PUT", f"{ACME}/provider")])
-def test_no_route_costs_more_than_the_budget(api: Gateway, method: str, path: str) -> None:
-    """Beside messages of the body, that Lambda and the event handler make too."""
+def test_every_route_stays_within_the_budget(api: Gateway, method: str, path: str) -> None:
+    """The cost includes the event handler."""
     bodies = list(structures())[::9]
-    assert beyond(((name, cost(calling(api, method, path, body))) for name, body in bodies), size=BYTES + 4 * MIB) == []
+    assert above_budget(((name, cost(calling(api, method, path, body))) for name, body in bodies), size=BYTES + 4 * MIB) == []
 
 
 BAD: dict[str, dict[str, Any]] = {
@@ -118,22 +118,22 @@ BAD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_batch_costs_no_more_than_its_requests(api: Gateway, name: str) -> None:
-    """A hundred requests with all the faults that each can have; the answer lists them and stays one."""
+def test_a_batch_stays_within_the_budget_of_its_requests(api: Gateway, name: str) -> None:
+    """A hundred requests with all possible problems each; the response lists them within its limit."""
     body = json.dumps([{"message": BAD[name]}] * 100)
-    assert beyond([(name, cost(calling(api, "POST", f"{ACME}/messages/batch", body)))], seconds=100 * SECONDS / 5) == []
+    assert above_budget([(name, cost(calling(api, "POST", f"{ACME}/messages/batch", body)))], seconds=100 * SECONDS / 5) == []
 
 
-# ── the measure itself ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the measurement itself ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_measure_sees_time_and_memory() -> None:
-    """The guard of the guard: what the budget forbids is found."""
-    assert beyond([("memory", cost(lambda: bytearray(BYTES + 1)))])
-    assert beyond([("time", cost(lambda: bytearray(BYTES // 32).hex()))], seconds=0)
+def test_the_measurement_detects_time_and_memory() -> None:
+    """This tests the tests above: calls above the budget are detected."""
+    assert above_budget([("memory", cost(lambda: bytearray(BYTES + 1)))])
+    assert above_budget([("time", cost(lambda: bytearray(BYTES // 32).hex()))], seconds=0)
 
 
-def test_every_text_is_as_long_as_it_may_be() -> None:
-    """Else nothing would be proven of long ones."""
+def test_every_text_has_its_maximum_length() -> None:
+    """Otherwise long texts would not be tested."""
     assert {name: len(make(1_000)) for name, make in TEXTS.items() if not 900 <= len(make(1_000)) <= 1_000} == {}
     assert set(PIECES) < set(TEXTS)

@@ -1,4 +1,4 @@
-"""What a message does when the fence refuses it: in each state of the record, message first, receipt last."""
+"""Handling of a message that the fence rejects, in each state of the record: requeue first, acknowledge last."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,14 +22,14 @@ DEAD_AT = DEADLINE + SEND_TIMEOUT + 60 * SECOND
 RESEND = a_body(onUnknown="resend")
 
 
-def resendable(**fields: Any) -> Delivery:
-    """Make an unknown that its caller wants sent again."""
+def an_unknown_to_resend(**fields: Any) -> Delivery:
+    """Make an unknown with onUnknown resend."""
     return attempted(Status.UNKNOWN, body=RESEND, on_unknown="resend", **fields)
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED])
-def test_a_message_of_an_ended_request_is_done(status: Status) -> None:
-    """It is acknowledged, and the body that may wait in the bucket is deleted."""
+def test_a_message_of_an_ended_request_is_acknowledged(status: Status) -> None:
+    """Its parked body is deleted."""
     bench = Bench(attempted(status, parked=KEY))
     bench.parked.bodies[KEY] = a_body()
     assert bench.receive(a_queue_message()) == []
@@ -38,8 +38,8 @@ def test_a_message_of_an_ended_request_is_done(status: Status) -> None:
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> None:
-    """Whatever became of the first request, it is untouched."""
+def test_other_content_with_the_same_id_is_dead_lettered(status: Status) -> None:
+    """The first request does not change, in any status."""
     first = attempted(status, body=RESEND)
     bench = Bench(first)
     assert bench.receive(a_queue_message()) == []
@@ -49,8 +49,8 @@ def test_other_content_under_the_id_goes_to_the_dead_letters(status: Status) -> 
     assert (bench.record(), bench.provider.mails, bench.queue.sent) == (first, [], [])
 
 
-def test_other_content_is_buried_once_while_a_service_is_down() -> None:
-    """Its message does not go round and round through the outage."""
+def test_other_content_is_dead_lettered_once_during_an_outage() -> None:
+    """Its message is not requeued through the outage."""
     bench = Bench(a_record(body=RESEND))
     bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message())
@@ -58,8 +58,8 @@ def test_other_content_is_buried_once_while_a_service_is_down() -> None:
     assert bench.queue.sent == []
 
 
-def test_other_content_does_not_make_the_real_message_look_stale() -> None:
-    """A foreign message that comes back must not raise the record's generation."""
+def test_other_content_does_not_outdate_the_real_message() -> None:
+    """A requeued foreign message must not raise the record's generation."""
     bench = Bench(a_record(body=RESEND))
     read, failures = bench.messages.get, iter([DependencyError("DynamoDB", "GetItem")])
 
@@ -75,8 +75,8 @@ def test_other_content_does_not_make_the_real_message_look_stale() -> None:
 
 
 @pytest.mark.parametrize("maybe_sent", [False, True])
-def test_other_content_that_expires_does_not_end_the_request_of_the_id(maybe_sent: bool) -> None:  # noqa: FBT001 - a table
-    """Neither as `failed` nor, where that is barred, as `unknown`."""
+def test_expired_other_content_does_not_end_the_request(maybe_sent: bool) -> None:  # noqa: FBT001 - a table
+    """It ends neither as `failed` nor as `unknown`."""
     first = a_record(body=RESEND, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
     bench = Bench(first)
     bench.clock.time = NOON + timedelta(days=2)
@@ -86,8 +86,8 @@ def test_other_content_that_expires_does_not_end_the_request_of_the_id(maybe_sen
 
 @pytest.mark.parametrize("maybe_sent", [False, True])
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
-def test_a_stale_message_that_expires_does_not_end_a_request_with_a_newer_one(status: Status, maybe_sent: bool) -> None:  # noqa: FBT001 - a table
-    """An operator's resend has another span than the first message tells."""
+def test_an_expired_stale_message_does_not_end_the_request(status: Status, maybe_sent: bool) -> None:  # noqa: FBT001 - a table
+    """An operator's resend has a later expiry than the first message."""
     resent = a_record(status, generation=1, maybe_sent=maybe_sent, expires_at=NOON + timedelta(days=3))
     bench = Bench(resent)
     bench.clock.time = NOON + timedelta(days=2)
@@ -97,14 +97,14 @@ def test_a_stale_message_that_expires_does_not_end_a_request_with_a_newer_one(st
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED, Status.SENDING, Status.UNKNOWN])
 def test_a_stale_message_is_acknowledged(status: Status) -> None:
-    """A newer one is on its way: a receipt that was lost must not breed messages."""
+    """A newer message exists: a redelivered message must not create others."""
     bench = Bench(attempted(status, generation=2))
     assert bench.receive(a_queue_message(generation=1)) == []
     assert (bench.queue.sent, bench.provider.mails, bench.record().status) == ([], [], status)
 
 
 def overdue(**fields: Any) -> Delivery:
-    """Make a record of a request whose message has been lost: it should have come back at noon."""
+    """Make a record of a request whose message was lost: it should have returned at noon."""
     return a_record(
         **{
             "status": Status.DEFERRED,
@@ -117,8 +117,8 @@ def overdue(**fields: Any) -> Delivery:
     )
 
 
-def test_a_request_whose_message_is_lost_is_sent_when_its_caller_sends_it_once_more() -> None:
-    """As the runbook says. It keeps its own end, and its producer is held against the rules as before."""
+def test_a_request_with_a_lost_message_is_sent_by_the_caller_s_next_copy() -> None:
+    """It keeps its own expiry, and the producer rules are checked as before."""
     bench = Bench(overdue(correlation_id="c-1"))
     bench.clock.time = NOON + OVERDUE_AFTER
     late = {"created_at": bench.clock.time, "sender": "AROAEXAMPLE:x"}
@@ -135,73 +135,73 @@ def test_a_request_whose_message_is_lost_is_sent_when_its_caller_sends_it_once_m
     assert (bench.record().status, len(bench.provider.mails), bench.queue.sent) == (Status.SENT, 1, [])
 
 
-def test_of_many_messages_one_stands_for_what_was_lost() -> None:
-    """Two that always found themselves older than the other would never be sent."""
+def test_several_copies_replace_a_lost_message_once() -> None:
+    """Two messages that outdate each other would never be sent."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
     bench.receive(*[a_queue_message()] * 5)
     assert len(bench.queue.sent) == 1
     queue_message, _ = bench.take()
-    bench.receive(a_queue_message(generation=4), queue_message)  # what seemed to be lost was only late
+    bench.receive(a_queue_message(generation=4), queue_message)  # the lost message was only late
     assert (len(bench.provider.mails), bench.queue.sent, bench.record().status) == (1, [], Status.SENT)
 
 
 NOT_LOST = {
     "not overdue": (overdue(), OVERDUE_AFTER - SECOND),
-    "left to an operator": (overdue(due_at=None), timedelta(hours=5)),
+    "waits for an operator": (overdue(due_at=None), timedelta(hours=5)),
     "in progress": (attempted(generation=4, due_at=NOON), OVERDUE_AFTER),
     "resent by an operator": (overdue(status=Status.QUEUED, due_at=None), timedelta(hours=5)),
 }
 
 
 @pytest.mark.parametrize(("record", "later"), NOT_LOST.values(), ids=NOT_LOST)
-def test_a_message_that_is_on_its_way_is_not_replaced(record: Delivery, later: timedelta) -> None:
-    """A producer may send everything twice."""
+def test_a_message_that_is_not_lost_is_not_replaced(record: Delivery, later: timedelta) -> None:
+    """A producer may send duplicates."""
     bench = Bench(record)
     bench.clock.time = NOON + later
     bench.receive(a_queue_message())
     assert (bench.queue.sent, bench.record(), bench.provider.mails) == ([], record, [])
 
 
-def test_an_old_message_of_ours_never_stands_for_a_lost_one() -> None:
-    """Only what a caller sent: a receipt that was lost must not breed messages."""
+def test_an_old_message_of_ours_does_not_replace_a_lost_one() -> None:
+    """Only a caller's message does: a redelivered message must not create others."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
     bench.receive(a_queue_message(generation=3))
     assert bench.queue.sent == []
 
 
-def test_a_table_that_does_not_hear_of_the_replacement_costs_a_message() -> None:
-    """That is safe on the queue by then."""
+def test_a_failed_write_of_the_replacement_costs_one_message() -> None:
+    """The replacement is already on the queue."""
     bench = Bench(overdue())
     bench.clock.time = NOON + OVERDUE_AFTER
 
-    def lost(change: Change) -> None:
+    def fail(change: Change) -> None:
         if change.rule.name == "reschedule":
             raise DependencyError("DynamoDB", "UpdateItem")
 
-    bench.messages.before = lost
+    bench.messages.before = fail
     assert bench.receive(a_queue_message()) == []
     assert bench.take()[0].generation == 5
 
 
 @pytest.mark.parametrize("send_at", [NOON + timedelta(minutes=1), NOON + timedelta(days=1)], ids=["queue", "bucket"])
-def test_a_message_that_became_stale_while_it_was_put_to_rest_moves_nothing(send_at: datetime) -> None:
-    """A newer one had raised the record's generation since it was read: lowered, the generation would let every stale message in again."""
+def test_a_message_that_becomes_stale_during_its_deferral_changes_nothing(send_at: datetime) -> None:
+    """A newer one raised the record's generation meanwhile: a lower generation would make stale messages valid again."""
     body = a_body(sendAt=send_at.isoformat())
     bench = Bench(a_record(body=body))
 
-    def overtake(change: Change) -> None:
+    def outdate(change: Change) -> None:
         if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
 
-    bench.messages.before = overtake
+    bench.messages.before = outdate
     bench.receive(a_queue_message(sendAt=send_at.isoformat()))
     assert (bench.record().status, bench.record().generation) == (Status.QUEUED, 3)
 
 
-def overtaken_while_parking(bench: Bench, then: Callable[[], None]) -> None:
-    """Let a newer message raise the generation while a body is being parked, and something happen before the record hears of that body."""
+def outdated_while_parking(bench: Bench, then: Callable[[], None]) -> None:
+    """Let a newer message raise the generation during the parking of a body, and call `then` before the body is recorded."""
 
     def meanwhile(change: Change) -> None:
         if change.rule.name == "defer":
@@ -216,38 +216,38 @@ def overtaken_while_parking(bench: Bench, then: Callable[[], None]) -> None:
 TOMORROW = (NOON + timedelta(days=1)).isoformat()
 
 
-def test_a_body_that_was_parked_for_a_stale_message_goes_with_its_request() -> None:
-    """The newest message may have parked the same object: only the request's end can delete it."""
+def test_a_body_that_was_parked_for_a_stale_message_is_deleted_with_its_request() -> None:
+    """The newest message may use the same object: only the end of the request may delete it."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
-    overtaken_while_parking(bench, lambda: None)
+    outdated_while_parking(bench, lambda: None)
     assert bench.record().parked in bench.parked.bodies
     assert bench.queue.sent == []
 
 
 def test_a_body_that_was_parked_for_an_ended_request_is_deleted() -> None:
-    """It was cancelled before its record heard of the body."""
+    """It was cancelled before the body was recorded."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
 
     def cancel() -> None:
         bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.CANCELLED)
 
-    overtaken_while_parking(bench, cancel)
+    outdated_while_parking(bench, cancel)
     assert bench.parked.bodies == {}
 
 
-def test_a_body_that_its_record_does_not_hear_of_is_the_bucket_s_to_delete() -> None:
-    """The stale message is done all the same; that is all an outage can cost here."""
+def test_an_unrecorded_body_is_left_to_the_lifecycle_rules() -> None:
+    """The stale message is still acknowledged; an outage costs no more than that object."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
 
     def fail() -> None:
         raise DependencyError("DynamoDB", "UpdateItem")
 
-    overtaken_while_parking(bench, fail)
+    outdated_while_parking(bench, fail)
     assert ([step for step, *_ in bench.events("failed")], bench.queue.sent) == (["remember"], [])
 
 
 def test_a_body_that_was_parked_during_an_attempt_is_deleted_with_its_request() -> None:
-    """The message that looks again finds the request sent, and knows of the body that its record never heard of."""
+    """The requeued message finds the request sent, and has the key of the unrecorded body."""
     bench = Bench(a_record(body=a_body(sendAt=TOMORROW)))
 
     def begin(change: Change) -> None:
@@ -264,8 +264,8 @@ def test_a_body_that_was_parked_during_an_attempt_is_deleted_with_its_request() 
     assert (bench.parked.bodies, bench.queue.sent) == ({}, [])
 
 
-def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
-    """Other content took the id while this body was being parked; what an operator puts back needs no bucket."""
+def test_a_parked_body_is_not_recorded_for_other_content() -> None:
+    """Other content took the id meanwhile; the dead letter has the body instead of a key."""
     bench, other = Bench(), a_record(body=RESEND, generation=3)
 
     def meanwhile(change: Change) -> None:
@@ -281,23 +281,23 @@ def test_a_parked_body_does_not_get_into_another_request_s_record() -> None:
 
 
 def test_a_message_of_a_request_in_progress_is_requeued_to_its_deadline() -> None:
-    """Nothing takes over `sending`."""
+    """No other worker may continue `sending`."""
     bench = Bench(attempted())
     bench.receive(a_queue_message())
     queue_message, delay = bench.take()
     assert (queue_message.generation, delay, bench.record().generation, bench.record().status) == (1, DEADLINE - NOON, 1, Status.SENDING)
 
 
-def test_at_its_deadline_a_worker_is_still_waited_for() -> None:
-    """Only past it is it given up."""
+def test_a_worker_is_not_given_up_at_its_deadline() -> None:
+    """It is given up only after the deadline."""
     bench = Bench(attempted())
     bench.clock.time = DEADLINE
     bench.receive(a_queue_message())
     assert bench.record().status is Status.SENDING
 
 
-def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
-    """The message in hand keeps the body for an operator."""
+def test_an_attempt_past_its_deadline_is_unknown_and_held() -> None:
+    """The message's body is parked for an operator."""
     bench = Bench(attempted())
     bench.clock.time = DEADLINE + SECOND
     bench.receive(a_queue_message())
@@ -307,8 +307,8 @@ def test_past_its_deadline_an_attempt_is_unknown_and_held() -> None:
     assert (bench.queue.sent, bench.provider.mails) == ([], [])
 
 
-def test_a_result_that_comes_just_before_the_unknown_counts() -> None:
-    """The write of `unknown` is refused, and the message does what the new state asks."""
+def test_a_result_just_before_the_unknown_wins() -> None:
+    """The write of `unknown` is rejected, and the message is handled by the new status."""
     bench = Bench(attempted())
     bench.clock.time = DEADLINE + SECOND
 
@@ -321,23 +321,23 @@ def test_a_result_that_comes_just_before_the_unknown_counts() -> None:
     assert (bench.record().status, bench.queue.sent, bench.parked.bodies) == (Status.SENT, [], {})
 
 
-def test_a_held_unknown_keeps_the_body_that_it_has() -> None:
-    """One object for one request."""
+def test_a_held_unknown_keeps_its_parked_body() -> None:
+    """A request has one object."""
     bench = Bench(attempted(Status.UNKNOWN, parked=KEY))
     bench.receive(a_queue_message())
     assert (bench.record().parked, bench.parked.bodies, bench.queue.sent) == (KEY, {}, [])
 
 
-def test_a_body_that_cannot_be_kept_keeps_its_message() -> None:
-    """Without it an operator could not send the request again."""
+def test_a_message_is_requeued_if_its_body_cannot_be_parked() -> None:
+    """Without the body an operator could not resend the request."""
     bench = Bench(attempted(Status.UNKNOWN))
     bench.parked.broken = True
     bench.receive(a_queue_message())
     assert bench.take()[0].generation == 1
 
 
-def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
-    """The proof of acceptance came while it was being parked."""
+def test_an_unneeded_parked_body_is_deleted() -> None:
+    """The proof of acceptance arrived during the parking."""
     bench = Bench(attempted(Status.UNKNOWN))
 
     def finish(change: Change) -> None:
@@ -349,21 +349,21 @@ def test_a_body_that_was_kept_for_nothing_is_deleted() -> None:
     assert bench.parked.bodies == {}
 
 
-def test_a_newer_message_does_not_make_the_kept_body_unknown() -> None:
-    """The record learns of it whatever its generation is by then."""
+def test_a_parked_body_is_recorded_despite_a_newer_message() -> None:
+    """The key is written with any generation of the record."""
     bench = Bench(attempted(Status.UNKNOWN))
 
-    def overtake(change: Change) -> None:
+    def outdate(change: Change) -> None:
         if change.rule.name == "annotate" and bench.record().generation == 0:
             bench.messages.records["acme", "r1"] = replace(bench.record(), generation=3)
 
-    bench.messages.before = overtake
+    bench.messages.before = outdate
     bench.receive(a_queue_message())
     assert bench.record().parked in bench.parked.bodies
 
 
-def test_a_message_that_held_too_early_goes_on_with_what_it_finds() -> None:
-    """Proof came while it kept the body: the request waits again, and this message is the one that brings it back."""
+def test_a_message_that_parked_too_early_is_handled_by_the_new_status() -> None:
+    """A proof arrived during the parking: the request waits again, and this message must be requeued."""
     bench = Bench(attempted(Status.UNKNOWN))
 
     def prove(change: Change) -> None:
@@ -376,15 +376,15 @@ def test_a_message_that_held_too_early_goes_on_with_what_it_finds() -> None:
 
 
 def test_an_unknown_to_be_resent_waits_until_its_worker_is_dead() -> None:
-    """Deadline, the function's timeout and a minute."""
-    bench = Bench(resendable())
+    """The wait is until the deadline, the function's timeout and a minute have passed."""
+    bench = Bench(an_unknown_to_resend())
     bench.receive(a_queue_message(onUnknown="resend"))
     assert bench.take()[1] == DEAD_AT - NOON
 
 
 def test_an_unknown_is_resent_once_its_worker_is_dead() -> None:
-    """It goes through the fence like any other, and stays marked."""
-    bench = Bench(resendable())
+    """It passes the fence like any other, and stays marked as maybe sent."""
+    bench = Bench(an_unknown_to_resend())
     bench.clock.time = DEAD_AT + SECOND
     bench.receive(a_queue_message(onUnknown="resend"))
     assert (bench.record().status, bench.record().attempt, bench.record().maybe_sent) == (Status.SENT, 2, True)
@@ -392,20 +392,20 @@ def test_an_unknown_is_resent_once_its_worker_is_dead() -> None:
 
 @pytest.mark.parametrize("parked", [None, "parked/acme/r1/1.json"])
 @pytest.mark.parametrize(("expires_at", "now"), [(DEAD_AT, NOON), (DEAD_AT + SECOND, DEAD_AT + SECOND)])
-def test_an_unknown_that_expires_before_its_resend_has_ended(expires_at: datetime, now: datetime, parked: str | None) -> None:
-    """It is known at once that nothing is sent again: the record says so, and an operator has the body."""
-    asked = {"onUnknown": "resend", "expiresAt": expires_at.isoformat()}
-    bench = Bench(attempted(Status.UNKNOWN, body=a_body(**asked), on_unknown="resend", expires_at=expires_at, parked=parked))
+def test_an_unknown_that_expires_before_its_resend_ends_at_once(expires_at: datetime, now: datetime, parked: str | None) -> None:
+    """The record becomes a held unknown, with the body for an operator."""
+    fields = {"onUnknown": "resend", "expiresAt": expires_at.isoformat()}
+    bench = Bench(attempted(Status.UNKNOWN, body=a_body(**fields), on_unknown="resend", expires_at=expires_at, parked=parked))
     bench.clock.time = now
-    bench.receive(a_queue_message(**asked))
+    bench.receive(a_queue_message(**fields))
     record = bench.record()
     assert (record.status, record.on_unknown, record.ended, bench.queue.sent) == (Status.UNKNOWN, "hold", True, [])
     assert record.parked == parked if parked else record.parked in bench.parked.bodies
 
 
-def test_an_unknown_to_be_resent_says_when_and_that_nobody_must_act() -> None:
-    """Until then it is no end."""
-    record = resendable(error=WORKER_LOST)
+def test_an_unknown_to_be_resent_has_its_time_and_a_hint_that_nobody_must_act() -> None:
+    """It has not ended."""
+    record = an_unknown_to_resend(error=WORKER_LOST)
     assert (record.ended, record.next_try_at(SEND_TIMEOUT)) == (False, DEAD_AT)
     assert record.shown_error is not None
     assert record.shown_error.hint.startswith("Nobody:")
@@ -413,9 +413,9 @@ def test_an_unknown_to_be_resent_says_when_and_that_nobody_must_act() -> None:
     assert (held.ended, held.next_try_at(SEND_TIMEOUT), held.shown_error) == (True, None, WORKER_LOST)
 
 
-def test_a_late_proof_that_overtakes_a_resend_keeps_its_only_message() -> None:
-    """The proof's own next message wanted the resend: the record waits for this very message now, so it must come back."""
-    bench = Bench(resendable())
+def test_a_late_proof_during_a_resend_keeps_the_only_message() -> None:
+    """The record waits for this message after the proof, so it must be requeued."""
+    bench = Bench(an_unknown_to_resend())
     bench.clock.time = DEAD_AT + SECOND
 
     def prove(change: Change) -> None:
@@ -430,9 +430,9 @@ def test_a_late_proof_that_overtakes_a_resend_keeps_its_only_message() -> None:
     assert (queue_message.generation, delay, bench.record().status, bench.provider.mails) == (2, 4 * SECOND, Status.DEFERRED, [])
 
 
-def test_a_resend_that_comes_too_late_leaves_the_body_to_an_operator() -> None:
-    """Another worker had been granted it, and has given the request up since."""
-    bench = Bench(resendable())
+def test_a_refused_resend_parks_the_body_for_an_operator() -> None:
+    """Another worker made the resend and gave the request up."""
+    bench = Bench(an_unknown_to_resend())
     bench.clock.time = DEAD_AT + SECOND
 
     def give_up(change: Change) -> None:
@@ -444,51 +444,51 @@ def test_a_resend_that_comes_too_late_leaves_the_body_to_an_operator() -> None:
     assert bench.record().parked in bench.parked.bodies
 
 
-def test_two_messages_that_want_the_resend_are_one_mail() -> None:
-    """The fence lets one of them pass."""
-    bench = Bench(resendable())
+def test_two_messages_of_a_resend_send_one_mail() -> None:
+    """Only one of them passes the fence."""
+    bench = Bench(an_unknown_to_resend())
     bench.clock.time = DEAD_AT + SECOND
     bench.receive(a_queue_message(onUnknown="resend"), a_queue_message(onUnknown="resend"))
     assert len(bench.provider.mails) == 1
 
 
-def test_a_deferred_request_that_is_not_due_comes_back_when_it_is() -> None:
-    """A message that came early makes no attempt."""
+def test_a_message_before_the_due_time_is_requeued_to_it() -> None:
+    """An early message makes no attempt."""
     bench = Bench(a_record(Status.DEFERRED, due_at=NOON + 90 * SECOND, waits_for=WaitsFor.TIME))
     bench.receive(a_queue_message())
     queue_message, delay = bench.take()
     assert (queue_message.generation, delay, bench.provider.mails) == (1, 90 * SECOND, [])
 
 
-def test_a_message_is_never_delayed_longer_than_the_queue_can() -> None:
-    """It comes back in between and looks again."""
+def test_a_message_is_delayed_at_most_15_minutes() -> None:
+    """That is SQS's maximum; the message is requeued again after it."""
     bench = Bench(a_record(Status.DEFERRED, due_at=NOON + timedelta(hours=2), waits_for=WaitsFor.TIME))
     bench.receive(a_queue_message())
     assert bench.take()[1] == timedelta(seconds=900)
 
 
 def test_a_generation_that_cannot_be_written_costs_at_most_a_second_message() -> None:
-    """The message is safe; that is what counts."""
+    """The message is safely on the queue."""
     bench = Bench(attempted())
 
-    def lost(change: Change) -> None:
+    def fail(change: Change) -> None:
         if change.rule.name == "annotate":
             raise DependencyError("DynamoDB", "UpdateItem")
 
-    bench.messages.before = lost
+    bench.messages.before = fail
     assert bench.receive(a_queue_message()) == []
     assert len(bench.queue.sent) == 1
 
 
-def test_a_message_that_cannot_be_made_gives_the_receipt_back() -> None:
-    """SQS hands it out again."""
+def test_a_message_that_cannot_be_requeued_is_returned() -> None:
+    """SQS redelivers it."""
     bench = Bench(attempted())
     bench.queue.broken = True
     assert bench.receive(Received("r", a_queue_message(), 1)) == ["r"]
 
 
-def test_the_clock_of_one_worker_cannot_make_two_mails() -> None:
-    """A clock that runs ahead makes an `unknown` too early; the proof of acceptance still wins, and nothing is sent twice."""
+def test_a_wrong_clock_cannot_cause_two_mails() -> None:
+    """A fast clock causes an early `unknown`; the proof of acceptance still wins, and nothing is sent twice."""
     bench = Bench(attempted())
     bench.clock.time = NOON + timedelta(hours=5)
     bench.receive(a_queue_message())

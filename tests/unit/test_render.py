@@ -1,4 +1,4 @@
-"""The folder of JSON files that anyone can judge the composer with."""
+"""Rendering a folder of JSON files to mails."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def written(folder: Path, name: str, content: str) -> tuple[Path, Path]:
     return source, target
 
 
-def test_a_mail_comes_out_with_its_envelope(tmp_path: Path) -> None:
+def test_a_mail_is_written_with_its_envelope(tmp_path: Path) -> None:
     """NAME.json becomes NAME.eml and NAME.envelope.json."""
     _, target = written(tmp_path, "hello", json.dumps(ORDER))
     assert b"From: =?utf-8?b?" in (target / "hello.eml").read_bytes()
@@ -31,8 +31,8 @@ def test_a_mail_comes_out_with_its_envelope(tmp_path: Path) -> None:
     assert not (target / "hello.rejected").exists()
 
 
-def test_a_refused_one_comes_out_as_its_problems(tmp_path: Path) -> None:
-    """NAME.rejected has the code and every path; the sender's faults stand beside the message's."""
+def test_a_rejected_message_is_written_as_its_problems(tmp_path: Path) -> None:
+    """NAME.rejected has the code and every path, of the sender and of the message."""
     _, target = written(tmp_path, "hello", json.dumps(ORDER | {"fromAddress": "x", "message": {"subject": "\n"}}))
     rejected = json.loads((target / "hello.rejected").read_text())
     assert rejected["code"] == "invalid_request"
@@ -41,21 +41,21 @@ def test_a_refused_one_comes_out_as_its_problems(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"fromAddress": "a@b.example"}'])
-def test_whatever_is_in_a_file_the_others_are_composed(tmp_path: Path, content: str) -> None:
-    """One broken file stops nothing."""
+def test_an_invalid_file_does_not_stop_the_others(tmp_path: Path, content: str) -> None:
+    """A file may have any content."""
     written(tmp_path, "a", content)
     _, target = written(tmp_path, "b", json.dumps(ORDER))
     assert sorted(file.name for file in target.iterdir()) == ["a.rejected", "b.eml", "b.envelope.json"]
 
 
 def test_an_older_result_is_replaced(tmp_path: Path) -> None:
-    """The refusal of a file is removed once the file is corrected."""
+    """A file's rejection is removed when the file is corrected."""
     written(tmp_path, "a", "{")
     _, target = written(tmp_path, "a", json.dumps(ORDER))
     assert sorted(file.name for file in target.iterdir()) == ["a.eml", "a.envelope.json"]
 
 
-def test_without_folders_it_says_how_it_is_called(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2 is a wrong call."""
+def test_without_folders_the_usage_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is 2."""
     assert main([]) == 2
     assert "usage" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""After a restore, what the table has lost is read from the log lines that told it, and from the bodies in the bucket."""
+"""After a restore, lost records are recovered from log lines and from parked bodies."""
 
 import json
 import random
@@ -25,11 +25,11 @@ def line(request_id: str = "r1", *, message: str = "request recorded", at: str =
     return json.dumps({**shown, "request_id": request_id, **logged})
 
 
-def ends(*lines: str) -> dict[str, Status]:
+def final_statuses(*lines: str) -> dict[str, Status]:
     return {request: logged.status for (_, request), logged in read_log(lines).newest.items() if logged.status in END_STATUSES}
 
 
-class FakeLostEnds:
+class FakeOutcomes:
     def __init__(self, *known: str) -> None:
         self.known = known
         self.written: list[FinalOutcome] = []
@@ -44,7 +44,7 @@ class FakeLostEnds:
 
 
 class Bucket(FakeParkedBodies):
-    """Bodies that were all parked at one time."""
+    """Parked bodies, all from one time."""
 
     parked_at = NOON
 
@@ -52,13 +52,13 @@ class Bucket(FakeParkedBodies):
         yield from (ParkedBody(key, self.parked_at) for key in self.bodies)
 
 
-class Restored:
-    """A restored table with its bucket."""
+class RestoredStack:
+    """A restored table and its bucket."""
 
     def __init__(self, *records: Delivery) -> None:
-        self.ends, self.bucket = FakeLostEnds(), Bucket()
+        self.outcomes, self.bucket = FakeOutcomes(), Bucket()
         table = FakeMessagesTable(*records)
-        self.deps = ReplayDependencies(outcomes=self.ends, messages=table, parked=self.bucket, bodies=self.bucket, clock=FakeClock())
+        self.deps = ReplayDependencies(outcomes=self.outcomes, messages=table, parked=self.bucket, bodies=self.bucket, clock=FakeClock())
 
     def park(self, request_id: str = "r1", **fields: Any) -> str:
         return self.bucket.park("acme", request_id, a_body(request_id, **fields))
@@ -67,23 +67,25 @@ class Restored:
         return replay(lines, self.deps, since=NOON)
 
 
-# ── the log ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_ses_accepted_is_sent_though_it_was_never_recorded() -> None:
-    """The answer is logged before the record is written."""
+def test_an_accepted_mail_is_sent_even_if_it_was_not_recorded() -> None:
+    """The response is logged before the record is written."""
     [logged] = read_log([line(message="provider answered", outcome="sent", message_id="m1", attempt=2)]).newest.values()
     assert (logged.status, logged.message_id, logged.attempt) == (Status.SENT, "m1", 2)
     assert logged.at.isoformat() == "2026-11-24T12:32:54.180000+00:00"
 
 
 @pytest.mark.parametrize("later", ["unknown", "failed"])
-def test_nothing_that_was_told_later_undoes_an_acceptance(later: str) -> None:
-    """A worker that was taken for dead may have come back."""
-    assert ends(line(status="sent", message_id="m1"), line(status=later, attempt=2, at="13:00:00,000+0000")) == {"r1": Status.SENT}
+def test_later_lines_do_not_undo_an_acceptance(later: str) -> None:
+    """A worker that counted as dead may have continued."""
+    assert final_statuses(line(status="sent", message_id="m1"), line(status=later, attempt=2, at="13:00:00,000+0000")) == {
+        "r1": Status.SENT
+    }
 
 
-STORY = [
+LINES = [
     line(status="unknown", at="12:00:01,000+0000"),
     line(status="queued", at="12:00:02,000+0000", generation=1),
     line(status="failed", code="expired", at="12:00:03,000+0000", generation=1),
@@ -95,10 +97,10 @@ STORY = [
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_newest_end_counts_wherever_it_stands_in_the_file(seed: int) -> None:
-    """The files of several functions are put one after another; a slow worker's line may be later than the next attempt's."""
-    lines = random.Random(seed).sample(STORY, len(STORY))  # noqa: S311 - no secret
-    assert ends(*lines) == {"r1": Status.FAILED, "r2": Status.SENT, "r3": Status.UNKNOWN}
+def test_the_newest_outcome_counts_in_any_order_of_lines(seed: int) -> None:
+    """Logs of several functions are concatenated; a slow worker's line may be later than the next attempt's."""
+    lines = random.Random(seed).sample(LINES, len(LINES))  # noqa: S311 - no secret
+    assert final_statuses(*lines) == {"r1": Status.FAILED, "r2": Status.SENT, "r3": Status.UNKNOWN}
 
 
 @pytest.mark.parametrize(
@@ -112,21 +114,21 @@ def test_the_newest_end_counts_wherever_it_stands_in_the_file(seed: int) -> None
         line(message="swept", status="sent"),
     ],
 )
-def test_lines_that_tell_no_end_are_passed_over(other: str) -> None:
-    """A whole log may be given."""
-    assert ends(other, line("r2", status="cancelled")) == {"r2": Status.CANCELLED}
+def test_lines_without_a_final_status_are_skipped(other: str) -> None:
+    """The input may be a whole log."""
+    assert final_statuses(other, line("r2", status="cancelled")) == {"r2": Status.CANCELLED}
 
 
 @pytest.mark.parametrize("broken", [line(status="sent", at="noon"), line(status="gone"), json.dumps({"message": "provider answered"})])
-def test_a_line_of_ours_that_cannot_be_read_is_counted(broken: str) -> None:
-    """It may have been the one that told of a mail: nobody is to think that all is known."""
-    assert Restored().replay(broken, line("r2", status="sent")) == {"unreadable": 1, "sent": 1}
+def test_an_unreadable_line_of_ours_is_counted(broken: str) -> None:
+    """It may have had an outcome, so the operator must see that the replay is incomplete."""
+    assert RestoredStack().replay(broken, line("r2", status="sent")) == {"unreadable": 1, "sent": 1}
 
 
-def test_a_replay_says_what_it_wrote_and_what_was_known() -> None:
-    """So an operator sees when nothing is left to write."""
-    restored = Restored()
-    restored.ends.known = ("r3",)
+def test_a_replay_reports_written_and_known_outcomes() -> None:
+    """An operator sees when nothing is left to write."""
+    restored = RestoredStack()
+    restored.outcomes.known = ("r3",)
     assert restored.replay(line("r1", status="sent"), line("r2", status="failed"), line("r3", status="sent")) == {
         "sent": 1,
         "failed": 1,
@@ -134,135 +136,135 @@ def test_a_replay_says_what_it_wrote_and_what_was_known() -> None:
     }
 
 
-# ── what was parked ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── parked bodies ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_parked_since_is_put_back_as_its_line_told() -> None:
-    """Its times are those that its caller was promised."""
-    restored = Restored()
+def test_a_parked_request_is_restored_from_its_line() -> None:
+    """It has the times that the caller got."""
+    restored = RestoredStack()
     key = restored.park()
     created, expires = NOON + timedelta(minutes=1), NOON + timedelta(hours=2)
     logged = {"parked": key, "created_at": created.isoformat(), "expires_at": expires.isoformat()}
     assert restored.replay(line(status="deferred", attempt=2, generation=3, code="throttled", **logged)) == {"reopened": 1}
-    [record] = restored.ends.reopened
+    [record] = restored.outcomes.reopened
     assert (record.status, record.parked, record.attempt, record.generation) == (Status.DEFERRED, key, 2, 3)
     assert (record.created_at, record.expires_at) == (created, expires)
     assert record.content_hash == a_record().content_hash
     assert (record.due_at, record.sweep_at) == (NOON, NOON)
 
 
-def test_a_body_that_no_line_tells_of_is_put_back_too() -> None:
-    """Its worker died before it wrote one; its time begins when it was parked."""
-    restored = Restored()
+def test_a_parked_body_without_a_line_is_restored() -> None:
+    """Its worker died before logging; its times are measured from the parking."""
+    restored = RestoredStack()
     key = restored.park(sendAt="2026-11-25T08:00:00Z")
     assert restored.replay() == {"reopened": 1}
-    [record] = restored.ends.reopened
+    [record] = restored.outcomes.reopened
     assert (record.parked, record.created_at, record.expires_at.isoformat()) == (key, NOON, "2026-11-26T08:00:00+00:00")
 
 
-def test_an_old_body_without_a_record_is_a_forgotten_request() -> None:
-    """A held `unknown` is forgotten after 35 days, its body after 50: to send it now would be to send it twice."""
-    restored = Restored()
+def test_an_old_body_without_a_record_is_ignored() -> None:
+    """A held `unknown` expires after 35 days, its body after 50: sending it could send it twice."""
+    restored = RestoredStack()
     restored.park()
     restored.bucket.parked_at = BEFORE
     assert restored.replay() == {}
-    assert restored.ends.reopened == []
+    assert restored.outcomes.reopened == []
 
 
-def test_what_was_on_the_queue_then_and_parked_since_is_due() -> None:
-    """Its message has gone: without its body the record could only expire."""
-    restored = Restored(a_record(Status.QUEUED, updated_at=BEFORE))
+def test_a_queued_request_that_was_parked_since_is_due() -> None:
+    """Its message is gone: without the body the record could only expire."""
+    restored = RestoredStack(a_record(Status.QUEUED, updated_at=BEFORE))
     key = restored.park()
     assert restored.replay(line(status="deferred", attempt=0, generation=1, parked=key)) == {"reopened": 1}
-    [record] = restored.ends.reopened
+    [record] = restored.outcomes.reopened
     assert (record.status, record.parked, record.generation, record.sweep_at) == (Status.DEFERRED, key, 1, NOON)
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
-def test_an_attempt_that_was_proven_unsent_since_is_open_again(status: Status) -> None:
-    """Else it would end as unknown; one that its caller let be sent again can only end as sent or unknown."""
-    restored = Restored(a_record(status, attempt=1, owner="w1", deadline=NOON, updated_at=BEFORE))
+def test_an_attempt_that_was_proven_unsent_since_is_reopened(status: Status) -> None:
+    """Otherwise it would end as unknown; a maybe sent one can only end as sent or unknown."""
+    restored = RestoredStack(a_record(status, attempt=1, owner="w1", deadline=NOON, updated_at=BEFORE))
     assert restored.replay(line(status="deferred", attempt=1, generation=1, maybe_sent=status is Status.UNKNOWN)) == {"reopened": 1}
-    [record] = restored.ends.reopened
+    [record] = restored.outcomes.reopened
     assert (record.status, record.maybe_sent, record.deadline) == (Status.DEFERRED, status is Status.UNKNOWN, None)
 
 
-def test_an_attempt_that_was_begun_since_is_not_open_again() -> None:
-    """Though its worker before wrote its line late: this one may have been accepted."""
-    restored = Restored(a_record(Status.SENDING, attempt=2, owner="w2", deadline=NOON, updated_at=BEFORE))
+def test_a_later_attempt_is_not_reopened() -> None:
+    """The earlier attempt's line is late; the later attempt may have been accepted."""
+    restored = RestoredStack(a_record(Status.SENDING, attempt=2, owner="w2", deadline=NOON, updated_at=BEFORE))
     assert restored.replay(line(status="deferred", attempt=1, generation=1)) == {"known": 1}
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_what_is_put_back_knows_the_account_that_it_was_sent_from(turned: bool) -> None:  # noqa: FBT001 - both orders of the lines
-    """Only the line of the provider's answer names it; SES's events are held against it."""
-    restored = Restored(a_record(Status.SENDING, attempt=1, owner="w1"))
-    answered = line(message="provider answered", outcome="sent", attempt=2, account="111122223333", region="eu-west-1")
-    lines = [answered, line(status="sent", attempt=2)]
-    assert restored.replay(*(reversed(lines) if turned else lines)) == {"sent": 1}
-    [end] = restored.ends.written
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_restored_outcome_has_its_account(reverse: bool) -> None:  # noqa: FBT001 - both orders of the lines
+    """Only the line of the provider's response has it; SES's events must match it."""
+    restored = RestoredStack(a_record(Status.SENDING, attempt=1, owner="w1"))
+    provider_line = line(message="provider answered", outcome="sent", attempt=2, account="111122223333", region="eu-west-1")
+    lines = [provider_line, line(status="sent", attempt=2)]
+    assert restored.replay(*(reversed(lines) if reverse else lines)) == {"sent": 1}
+    [end] = restored.outcomes.written
     assert (end.account, end.region) == ("111122223333", "eu-west-1")
 
 
-def test_a_request_that_is_open_again_knows_the_account_of_its_last_attempt() -> None:
-    """An event may still show that SES accepted it."""
-    restored = Restored(a_record(Status.SENDING, attempt=1, owner="w1", account="444455556666", region="us-east-1"))
+def test_a_reopened_request_has_the_account_of_its_last_attempt() -> None:
+    """An event may still prove that SES accepted it."""
+    restored = RestoredStack(a_record(Status.SENDING, attempt=1, owner="w1", account="444455556666", region="us-east-1"))
     restored.park()
     lost = line(message="provider answered", outcome="unknown", attempt=2, account="111122223333", region="eu-west-1")
     restored.replay(lost, line(status="queued", attempt=2, generation=1, maybe_sent=True))
-    [record] = restored.ends.reopened
+    [record] = restored.outcomes.reopened
     assert record.sent_from(2) == ("111122223333", "eu-west-1")
 
 
-def test_a_held_unknown_finds_its_body_again() -> None:
-    """An operator may still have it sent."""
-    restored = Restored(a_record(Status.UNKNOWN, attempt=1, owner="w1"))
+def test_a_held_unknown_gets_its_body_back() -> None:
+    """An operator may still resend it."""
+    restored = RestoredStack(a_record(Status.UNKNOWN, attempt=1, owner="w1"))
     key = restored.park()
     assert restored.replay(line(status="unknown", code="outcome_unknown")) == {"unknown": 1, "reopened": 1}
-    [record] = restored.ends.reopened
+    [record] = restored.outcomes.reopened
     assert (record.status, record.parked) == (Status.UNKNOWN, key)
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED])
-def test_the_body_of_a_request_that_has_ended_is_left_alone(status: Status) -> None:
-    """It was parked before the end, and only not deleted."""
-    restored = Restored(a_record(status))
+def test_the_body_of_an_ended_request_is_ignored(status: Status) -> None:
+    """It was parked before the end and not deleted yet."""
+    restored = RestoredStack(a_record(status))
     restored.park()
     assert restored.replay() == {"known": 1}
 
 
-def test_the_body_of_other_content_is_not_taken() -> None:
-    """The first request under an id is the one that counts."""
-    restored = Restored(a_record(Status.QUEUED))
+def test_the_body_of_other_content_is_ignored() -> None:
+    """The first request with an id counts."""
+    restored = RestoredStack(a_record(Status.QUEUED))
     restored.park(onUnknown="resend")
     assert restored.replay() == {"known": 1}
 
 
-def test_a_request_that_may_have_been_sent_stands_until_its_message_comes() -> None:
-    """Its record is lost, its body on the queue: the message must not be refused for good as if nothing had been sent."""
-    restored = Restored()
+def test_a_maybe_sent_request_is_restored_until_its_message_arrives() -> None:
+    """Its record is lost and its body on the queue: without a record the message would be handled as never sent."""
+    restored = RestoredStack()
     times = {"created_at": BEFORE.isoformat(), "expires_at": (NOON + timedelta(hours=3)).isoformat()}
     assert restored.replay(line(status="queued", generation=2, maybe_sent=True, **times)) == {"reopened": 1}
-    [record] = restored.ends.reopened
+    [record] = restored.outcomes.reopened
     assert (record.maybe_sent, record.content_hash, record.generation, record.created_at) == (True, LOST_CONTENT, 2, BEFORE)
 
 
-def test_a_request_whose_message_is_on_the_queue_needs_nothing() -> None:
-    """It makes its record itself."""
-    assert Restored().replay(line(status="deferred", attempt=0, generation=1)) == {"on the queue": 1}
+def test_a_request_on_the_queue_is_not_restored() -> None:
+    """Its message creates the record."""
+    assert RestoredStack().replay(line(status="deferred", attempt=0, generation=1)) == {"on the queue": 1}
 
 
-def test_a_body_that_cannot_be_read_is_counted() -> None:
-    """And the others are put back."""
-    restored = Restored()
+def test_an_unreadable_body_is_counted() -> None:
+    """The others are restored."""
+    restored = RestoredStack()
     restored.bucket.bodies["parked/acme/r0/0.json"] = "{"
     restored.park("r1")
     assert restored.replay() == {"unreadable": 1, "reopened": 1}
 
 
-def test_a_record_that_knows_its_body_is_left_to_the_sweeper() -> None:
-    """As one that was parked before the moment."""
+def test_a_record_with_its_body_is_left_to_the_sweeper() -> None:
+    """The body may have been parked before the restore point."""
     record = a_record(Status.DEFERRED, updated_at=BEFORE)
-    restored = Restored(record)
+    restored = RestoredStack(record)
     restored.deps.messages.records["acme", "r1"] = replace(record, parked=restored.park())  # type: ignore[attr-defined]  # the fake's
     assert restored.replay(line(status="deferred", attempt=0)) == {"known": 1}
