@@ -1,4 +1,4 @@
-"""The stack of `template.yaml` in moto, with the environment that the functions get."""
+"""The stack of `template.yaml` in moto, with the functions' environment."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ from mailer.settings import settings
 from support.aws import tables
 from support.wire_rules import Breach, watched
 
-# moto makes an RSA key for each key of KMS, also for those that have none.
+# moto creates an RSA key for each KMS key, also for those that need none.
 moto_keys.generate_private_key = cache(moto_keys.generate_private_key)
 
 REGION = "eu-central-1"
@@ -24,7 +24,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing
 
 @pytest.fixture(autouse=True)
 def breaches(request: pytest.FixtureRequest) -> Iterator[list[Breach]]:
-    """What AWS would have refused of this test's calls, though the emulator took it; a test that means it takes it out."""
+    """Fail a test with calls that AWS would refuse although the emulator accepts them; a test that intends one removes it from the list."""
     with nullcontext([]) if request.node.get_closest_marker("unwatched") else watched() as found:
         yield found
     assert not found, "\n".join(map(str, dict.fromkeys(found)))
@@ -32,14 +32,14 @@ def breaches(request: pytest.FixtureRequest) -> Iterator[list[Breach]]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
-    """Make every resource anew, set the environment and forget every cached client; yields the variables."""
+    """Create every resource, set the environment and clear all caches; yield the variables."""
     with _stack(monkeypatch) as environment:
         yield environment
 
 
 @pytest.fixture(scope="module")
 def shared_aws() -> Iterator[Mapping[str, str]]:
-    """The same, once for a module whose tests leave nothing behind there."""
+    """Yield one stack for a module whose tests leave no data in it."""
     with pytest.MonkeyPatch.context() as monkeypatch, _stack(monkeypatch) as environment:
         yield environment
 
@@ -60,7 +60,7 @@ def _stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
 
 
 def forget_caches() -> None:
-    """Empty what the process keeps between calls: settings and what `wiring` built."""
+    """Clear the process's caches: settings and what `wiring` built."""
     settings.cache_clear()
     if importlib.util.find_spec("mailer.wiring"):
         for built in vars(importlib.import_module("mailer.wiring")).values():

@@ -1,4 +1,4 @@
-"""Uploading a large attachment ahead, and fetching it for the message that refers to it."""
+"""Uploads of large attachments, and fetching them for the message."""
 
 import hashlib
 from base64 import b64encode
@@ -47,7 +47,7 @@ def refusal(key: str, version_id: str | None = None, tenant_id: str = "acme") ->
 
 
 def test_an_upload_is_bound_to_tenant_type_and_size(api: Gateway) -> None:
-    """The signature covers host, key, Content-Type and Content-Length: S3 takes nothing else under this URL."""
+    """The signature covers host, key, Content-Type and Content-Length, so S3 accepts nothing else under this URL."""
     answer = api.call("POST", "/tenants/acme/attachments", PDF)
     assert answer.status == 201
     upload, key = answer.json["upload"], answer.json["s3"]["key"]
@@ -60,7 +60,7 @@ def test_an_upload_is_bound_to_tenant_type_and_size(api: Gateway) -> None:
 
 
 def test_an_upload_may_be_bound_to_its_checksum(api: Gateway) -> None:
-    """S3 then refuses other bytes of the same length: the header is signed, and must be sent."""
+    """S3 then refuses other bytes of the same length: the checksum header is signed and must be sent."""
     digest = hashlib.sha256(b"%PDF")
     upload = api.call("POST", "/tenants/acme/attachments", {**PDF, "size": 4, "sha256": digest.hexdigest()}).json["upload"]
     assert upload["headers"]["x-amz-checksum-sha256"] == b64encode(digest.digest()).decode()
@@ -68,30 +68,30 @@ def test_an_upload_may_be_bound_to_its_checksum(api: Gateway) -> None:
     assert signed == ["content-length;content-type;host;x-amz-checksum-sha256"]
 
 
-def test_an_upload_names_the_region_s_own_host(api: Gateway, aws: Mapping[str, str]) -> None:
-    """S3's global host redirects to other regions, which a signed PUT does not survive."""
+def test_an_upload_url_has_the_regional_host(api: Gateway, aws: Mapping[str, str]) -> None:
+    """S3's global host redirects to other regions, which breaks a signed PUT."""
     url = urlsplit(api.call("POST", "/tenants/acme/attachments", PDF).json["upload"]["url"])
     assert url.hostname == f"{aws['ATTACHMENTS_BUCKET']}.s3.eu-central-1.amazonaws.com"
 
 
 @pytest.mark.usefixtures("aws")
-def test_an_upload_is_signed_anew_style_in_the_oldest_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In us-east-1 botocore would sign by version 2, which binds no length."""
+def test_an_upload_is_signed_with_version_4_in_us_east_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There botocore would use signature version 2, which does not cover the length."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     upload = wiring.attachments().create_upload("acme", UploadRequest(**PDF))
     assert "X-Amz-SignedHeaders=content-length%3Bcontent-type%3Bhost" in upload.url
 
 
-def test_an_upload_ends_soon(api: Gateway) -> None:
-    """A quarter of an hour is enough to begin it."""
+def test_an_upload_url_expires_soon(api: Gateway) -> None:
+    """After a quarter of an hour, enough to start the upload."""
     upload = api.call("POST", "/tenants/acme/attachments", PDF).json["upload"]
     assert parse_qs(urlsplit(upload["url"]).query)["X-Amz-Expires"] == [str(int(VALID_FOR.total_seconds()))]
     ends_in = datetime.fromisoformat(upload["expiresAt"]) - datetime.now(UTC)
     assert VALID_FOR - timedelta(minutes=1) < ends_in <= VALID_FOR
 
 
-def test_every_upload_has_a_key_of_its_own(api: Gateway) -> None:
-    """Two files of one name do not meet."""
+def test_every_upload_has_its_own_key(api: Gateway) -> None:
+    """Two files with the same name do not overwrite each other."""
     keys = {api.call("POST", "/tenants/acme/attachments", PDF).json["s3"]["key"] for _ in range(2)}
     assert len(keys) == 2
 
@@ -114,18 +114,18 @@ def test_every_upload_has_a_key_of_its_own(api: Gateway) -> None:
         ({"key": "bravo/1"}, 400, "invalid_request", "key"),
     ],
 )
-def test_what_could_never_be_attached_is_refused_before_it_is_uploaded(
+def test_an_unsendable_upload_is_refused_before_it_is_uploaded(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], status: int, code: str, path: str
 ) -> None:
-    """Each by its path, and without asking S3."""
+    """By its path, and without a call of S3."""
     monkeypatch.setattr(wiring, "attachments", lambda: pytest.fail("asked S3"))
     answer = Gateway(messages.handler).call("POST", "/tenants/acme/attachments", {**PDF, **fields})
     assert answer.is_problem(status, code)
     assert answer.paths == [path]
 
 
-def test_the_largest_upload_just_fits() -> None:
-    """In base64 with its line ends it stays below SES's limit, and nothing larger does."""
+def test_the_largest_upload_fits_into_the_largest_message() -> None:
+    """In base64 with line ends it is below SES's limit; one byte more is not."""
     assert UploadRequest(filename="a.pdf", size=MAX_UPLOAD).size == MAX_UPLOAD
     lines = -(-(MAX_UPLOAD + 57) // 57)
     assert MAX_UPLOAD // 57 * 78 <= MAX_RAW_BYTES < lines * 78
@@ -135,8 +135,8 @@ def test_the_largest_upload_just_fits() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_an_upload_is_fetched_as_it_was_uploaded() -> None:
-    """With or without naming its version."""
+def test_an_upload_is_fetched_unchanged() -> None:
+    """With and without its version."""
     body = bytes(range(256)) * 1000
     version = put("acme/1", body)
     for named in (None, version):
@@ -144,7 +144,7 @@ def test_an_upload_is_fetched_as_it_was_uploaded() -> None:
 
 
 def answering(body: bytes, **headers: str) -> S3Attachments:
-    """Attachments of an S3 that answers each GetObject with these bytes."""
+    """Return attachments on an S3 that responds to each GetObject with these bytes."""
     client = boto3.client("s3")
 
     def respond(request: Any, **_: Any) -> Any:
@@ -158,8 +158,8 @@ def answering(body: bytes, **headers: str) -> S3Attachments:
 
 
 @pytest.mark.usefixtures("aws")
-def test_what_is_fetched_is_what_was_uploaded() -> None:
-    """By the checksum that S3 keeps of it: damaged bytes go into no mail, which waits."""
+def test_damaged_bytes_are_a_failed_dependency() -> None:
+    """By S3's checksum: the mail waits instead of carrying them."""
     digest = b64encode(hashlib.sha256(b"%PDF").digest()).decode()
     whole, damaged = (answering(body, **{"x-amz-checksum-sha256": digest}) for body in (b"%PDF", b"%PDA"))
     assert whole.fetch("acme", S3Object(key="acme/1")) == b"%PDF"
@@ -168,8 +168,8 @@ def test_what_is_fetched_is_what_was_uploaded() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_the_checksum_is_asked_for() -> None:
-    """S3 tells it to nobody else."""
+def test_the_checksum_is_requested() -> None:
+    """S3 returns it only on request."""
     client = boto3.client("s3")
     asked: list[str | None] = []
     client.meta.events.register_first("before-send.s3.GetObject", lambda request, **_: asked.append(request.headers["x-amz-checksum-mode"]))
@@ -179,7 +179,7 @@ def test_the_checksum_is_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_no_more_is_read_than_there_is_room_for() -> None:
+def test_an_upload_larger_than_the_room_left_is_not_read() -> None:
     """Its length is known before its first byte."""
     put("acme/1", b"12345")
     attachments = wiring.attachments()
@@ -190,8 +190,8 @@ def test_no_more_is_read_than_there_is_room_for() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_missing_upload_is_named() -> None:
-    """By its key: never uploaded, or expired meanwhile."""
+def test_a_missing_upload_is_named_in_the_error() -> None:
+    """By its key, whether it was never uploaded or has expired."""
     error = refusal("acme/1")
     assert error.code == "attachment_missing"
     assert "acme/1" in str(error)
@@ -199,7 +199,7 @@ def test_a_missing_upload_is_named() -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_a_deleted_upload_is_missing_unless_its_version_is_named() -> None:
-    """A delete marker is no file, whatever lies behind it; a request that was pinned before is sent with what was there."""
+    """A delete marker is not a file; a request pinned to an earlier version is sent with that version."""
     version = put("acme/1", b"first")
     boto3.client("s3").delete_object(Bucket=wiring.settings().attachments_bucket, Key=f"{PREFIX}acme/1")
     assert refusal("acme/1").code == "attachment_missing"
@@ -208,8 +208,8 @@ def test_a_deleted_upload_is_missing_unless_its_version_is_named() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_the_version_named_or_pinned_is_fetched_whatever_came_later() -> None:
-    """What was put under the key later is not what the request meant."""
+def test_the_named_or_pinned_version_is_fetched() -> None:
+    """A later upload under the same key does not change the request."""
     version = put("acme/1", b"first")
     second = put("acme/1", b"second")
     for ref in (S3Object(key="acme/1", version_id=version), S3Object(key="acme/1").pinned(version)):
@@ -219,15 +219,15 @@ def test_the_version_named_or_pinned_is_fetched_whatever_came_later() -> None:
 
 
 def missing(key: str, version_id: str | None = None, tenant_id: str = "acme") -> RequestError:
-    """Look an upload up that cannot be sent."""
+    """Return the error of looking up an upload that cannot be sent."""
     with pytest.raises(RequestError) as refused:
         wiring.attachments().version(tenant_id, S3Object(key=key, version_id=version_id))
     return refused.value
 
 
 @pytest.mark.usefixtures("aws")
-def test_looking_up_refuses_what_fetching_refuses() -> None:
-    """The same codes, before anything is queued."""
+def test_look_up_and_fetch_refuse_the_same() -> None:
+    """With the same codes, before anything is queued."""
     put("acme/1")
     put("acme/large", bytes(MAX_UPLOAD + 1))
     put("bravo/1")
@@ -243,7 +243,7 @@ def test_looking_up_refuses_what_fetching_refuses() -> None:
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(("status", "code"), [(400, "InvalidArgument"), (404, "NoSuchVersion"), (405, "MethodNotAllowed")])
 def test_a_version_that_s3_does_not_know_is_missing(status: int, code: str) -> None:
-    """S3 has three answers to it: an id that is none of its own, one that is gone, one that marks a deletion. HEAD answers have no body."""
+    """S3 has three responses for it: an invalid id, a deleted version, a delete marker. HEAD responses have no body."""
     for operation, body in (("GetObject", f"<Error><Code>{code}</Code></Error>".encode()), ("HeadObject", b"")):
         client = boto3.client("s3")
         client.meta.events.register_first(f"before-send.s3.{operation}", lambda request, body=body, **_: answer(request, status, body))
@@ -255,8 +255,8 @@ def test_a_version_that_s3_does_not_know_is_missing(status: int, code: str) -> N
 
 
 @pytest.mark.usefixtures("aws")
-def test_the_api_refuses_what_is_not_there_and_pins_what_is(api: Gateway) -> None:
-    """A 400 that names the attachment; what is queued names the version that S3 gave."""
+def test_the_api_refuses_missing_uploads_and_pins_existing_ones(api: Gateway) -> None:
+    """A 400 that names the attachment; the queued request has S3's version."""
     boto3.client("dynamodb").put_item(TableName=wiring.settings().providers_table, Item=to_item(a_provider()))
     body = a_body("r1", message={"attachments": [{"filename": "a.pdf", "s3": {"key": "acme/1"}}]})
     refused = api.call("POST", "/tenants/acme/messages", body)
@@ -270,15 +270,15 @@ def test_the_api_refuses_what_is_not_there_and_pins_what_is(api: Gateway) -> Non
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_version_that_never_was_is_refused() -> None:
-    """A made-up version finds nothing."""
+def test_an_unknown_version_is_refused() -> None:
+    """It finds nothing."""
     put("acme/1")
     assert refusal("acme/1", "made-up").code == "attachment_missing"
 
 
 @pytest.mark.usefixtures("aws")
 def test_another_tenant_s_upload_is_refused() -> None:
-    """Whether it exists or not; a tenant whose name begins alike is another one."""
+    """Whether it exists or not; also that of a tenant whose name has the same prefix."""
     put("bravo/1")
     put("acme2/1")
     for key in ("bravo/1", "acme2/1", "bravo/none"):
@@ -289,7 +289,7 @@ def test_another_tenant_s_upload_is_refused() -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_an_oversize_upload_is_not_read() -> None:
-    """Its length is known before its first byte; the refusal names both numbers."""
+    """Its length is known before its first byte; the error has both numbers."""
     put("acme/1", bytes(MAX_UPLOAD + 1))
     error = refusal("acme/1")
     assert error.code == "message_too_large"
@@ -300,8 +300,8 @@ def test_an_oversize_upload_is_not_read() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_bucket_that_does_not_answer_is_no_missing_upload() -> None:
-    """The message waits then; it does not fail."""
+def test_an_unavailable_bucket_is_a_failed_dependency() -> None:
+    """The message waits instead of failing."""
     boto3.client("s3").delete_bucket(Bucket=wiring.settings().attachments_bucket)
     for call in (wiring.attachments().fetch, wiring.attachments().version):
         with pytest.raises(DependencyError):

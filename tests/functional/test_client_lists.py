@@ -1,4 +1,4 @@
-"""The client's calls for suppressions, tenants and statistics: over the real handlers and the stack's tables in moto."""
+"""The client's calls for suppressions, tenants and statistics, over the real handlers and the stack's tables in moto."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass
 class InProcess:
-    """Carries requests to the handlers; keeps the paths that were asked for."""
+    """Passes requests to the handlers; keeps the requested paths."""
 
     gateway: Gateway = field(default_factory=lambda: Gateway(messages.handler, providers.handler))
     asked: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ def suppressions() -> SuppressionsClient:
 
 @pytest.mark.parametrize("email", [JO, ODD])
 def test_an_address_is_suppressed_shown_and_lifted(suppressions: SuppressionsClient, email: str) -> None:
-    """Whatever its spelling: it stands in a path as a whole."""
+    """In any spelling: it is one path segment."""
     ends = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
     put = suppressions.put("acme", email, why="asked by phone", expires_at=ends)
     assert (put.email, put.reason, put.why, put.expires_at, put.request_id) == (email.lower(), "manual", "asked by phone", ends, None)
@@ -80,21 +80,21 @@ def test_an_address_is_suppressed_shown_and_lifted(suppressions: SuppressionsCli
     assert "mailbox is back & well" in str(entry)
 
 
-def test_an_end_is_taken_in_any_time_zone(suppressions: SuppressionsClient) -> None:
-    """The API answers in UTC."""
+def test_expires_at_may_have_any_time_zone(suppressions: SuppressionsClient) -> None:
+    """The API returns UTC."""
     ends = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
     zone = datetime.fromisoformat("2026-01-01T00:00:00+05:30").tzinfo
     assert suppressions.put("acme", JO, why="x", expires_at=ends.astimezone(zone)).expires_at == ends
 
 
-def test_no_address_is_in_the_repr_of_an_answer(suppressions: SuppressionsClient) -> None:
-    """Callers log what they get."""
+def test_no_address_is_in_the_repr_of_a_response(suppressions: SuppressionsClient) -> None:
+    """Callers log responses."""
     assert JO not in repr(suppressions.put("acme", JO, why="x"))
     assert JO not in repr(suppressions.delete("acme", JO))
 
 
-def test_a_list_goes_on_through_its_pages(suppressions: SuppressionsClient) -> None:
-    """All of it, of one reason or of all; nothing is asked for that is not taken."""
+def test_a_list_reads_all_pages(suppressions: SuppressionsClient) -> None:
+    """Of one reason or of all; no page is fetched before it is needed."""
     table = wiring.suppressions_table()
     for number in range(105):
         assert table.replace(an_entry(f"{number}@example.com"))
@@ -107,8 +107,8 @@ def test_a_list_goes_on_through_its_pages(suppressions: SuppressionsClient) -> N
     assert [record.email for record in suppressions.list("acme", reason="manual")] == [JO]
 
 
-def test_a_batch_answers_each_in_its_place(suppressions: SuppressionsClient) -> None:
-    """One that is refused keeps no other back."""
+def test_a_batch_returns_a_result_for_each_in_order(suppressions: SuppressionsClient) -> None:
+    """A refused one does not affect the others."""
     good, bad = suppressions.put_batch("acme", [{"email": JO, "why": "from the old system"}, {"email": "nobody", "why": "x"}])
     assert good.status == 200
     assert good.record is not None
@@ -121,7 +121,7 @@ def test_a_batch_answers_each_in_its_place(suppressions: SuppressionsClient) -> 
 
 
 def test_tenants_are_listed_with_their_providers() -> None:
-    """By status, through all pages, with what is verified and what is not yet."""
+    """By status, through all pages, with the active and the candidate config."""
     for number in range(102):
         assert wiring.providers_table().replace(a_provider(f"t{number:03}"))
     candidate = a_config(version=2)
@@ -135,8 +135,8 @@ def test_tenants_are_listed_with_their_providers() -> None:
     assert acme.updated_at.tzinfo is not None
 
 
-def test_statistics_are_counts_by_hour_or_day_beside_the_account_s() -> None:
-    """Of the range that is asked for."""
+def test_statistics_are_counts_by_hour_or_day_with_the_account_s() -> None:
+    """Of the requested range."""
     assert wiring.providers_table().replace(a_provider(active=a_config(account="111122223333")))
     hour = floor(datetime.now(UTC))
     for series, sent in (("acme", 3), (account_series("111122223333", "eu-west-1"), 7)):

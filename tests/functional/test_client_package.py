@@ -1,4 +1,4 @@
-"""The callers' client is a package of its own: its wheel holds all that it imports, and nothing of the server."""
+"""The callers' client is a separate package: its wheel contains all its modules, and nothing of the server."""
 
 import ast
 import os
@@ -21,7 +21,7 @@ from support.aws import tables
 
 UV = tables.ROOT / ".venv-uv/bin/uv"
 NEEDED = ("botocore", "jmespath", "dateutil", "six", "urllib3")
-"""botocore, and what it depends on."""
+"""botocore and its dependencies."""
 
 ANSWERS = sorted(name for name, kind in vars(mailer_client.models).items() if hasattr(kind, "__dataclass_fields__"))
 
@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel in a fresh environment, and beside it what it says it needs; return that environment's Python."""
+    """Install the wheel with its declared dependencies in a fresh environment; return that environment's Python."""
     environment = tmp_path_factory.mktemp("caller") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin/python"
@@ -53,8 +53,8 @@ def alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_the_wheel_holds_the_client_and_needs_botocore_alone(wheel: Path) -> None:
-    """With its types; neither the server nor the operators' programs."""
+def test_the_wheel_contains_the_client_and_depends_only_on_botocore(wheel: Path) -> None:
+    """With its types, without the server and the operators' programs."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [metadata] = [archive.read(name).decode() for name in names if name.endswith("METADATA")]
@@ -65,8 +65,8 @@ def test_the_wheel_holds_the_client_and_needs_botocore_alone(wheel: Path) -> Non
     assert told["Requires-Python"] == ">=3.11"
 
 
-def test_the_client_runs_where_nothing_else_is_installed(alone: Path) -> None:
-    """Importing it loads botocore, and no module of the server's or of an SDK above."""
+def test_the_client_runs_without_other_packages(alone: Path) -> None:
+    """Importing it loads botocore, and no module of the server or of a higher-level SDK."""
     code = "import sys, mailer_client; print(mailer_client.__file__, *{name.partition('.')[0] for name in sys.modules})"
     shell = {"PATH": os.environ["PATH"]}
     done = subprocess.run([alone, "-I", "-c", code], env=shell, capture_output=True, text=True, check=True)
@@ -77,21 +77,21 @@ def test_the_client_runs_where_nothing_else_is_installed(alone: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((tables.ROOT / "src/mailer_client").glob("*.py")), ids=lambda path: path.name)
-def test_the_client_keeps_to_the_python_that_callers_may_have(path: Path) -> None:
-    """Its syntax is that of 3.11, whatever this Python takes."""
+def test_the_client_s_syntax_is_that_of_python_3_11(path: Path) -> None:
+    """Callers may have an older Python than the server."""
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 11))
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_the_client_knows_every_field_that_the_api_answers(name: str) -> None:
-    """Under the same name, required where the API always answers it."""
+def test_the_client_has_every_field_of_the_api(name: str) -> None:
+    """With the same name, required if the API always returns it."""
     served: Any = next(getattr(module, name) for module in (models, provider_models, suppression_models) if hasattr(module, name))
     answered = {field.alias or key: field.is_required() for key, field in served.model_fields.items()}
     read = {json_name(field.name): field.default is MISSING for field in fields(getattr(mailer_client.models, name))}
     assert read == answered
 
 
-def test_the_client_knows_every_status() -> None:
-    """And which of them are ends."""
+def test_the_client_has_every_status() -> None:
+    """And the same end statuses."""
     assert {status.value for status in mailer_client.models.Status} == {status.value for status in Status}
     assert {str(status) for status in mailer_client.models.END_STATUSES} == {str(status) for status in END_STATUSES}

@@ -27,7 +27,7 @@ CONFIG = {**KEY, "region": SES_REGION, "fromAddress": FROM, "fromName": "Acme"}
 
 
 @dataclass(frozen=True)
-class Came:
+class Received:
     """A response of botocore's transport."""
 
     status_code: int
@@ -42,13 +42,13 @@ class ToFunctions:
         self._gateway = Gateway(messages.handler, providers.handler)
         self._one_at_a_time = Lock()  # as in Lambda
 
-    def send(self, request: Any) -> Came:
+    def send(self, request: Any) -> Received:
         split = urlsplit(request.url)
         target = split.path.removeprefix(f"/{STAGE}") + (f"?{split.query}" if split.query else "")
         headers = {name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()}
         with self._one_at_a_time:
             answer = self._gateway.call(request.method, target, request.body, headers)
-        return Came(answer.status, answer.headers, answer.text.encode())
+        return Received(answer.status, answer.headers, answer.text.encode())
 
 
 class RealApi(FakeApi):
@@ -68,7 +68,7 @@ class RealApi(FakeApi):
 
 @pytest.fixture
 def site(aws: Mapping[str, str]) -> Site:  # noqa: ARG001 - the stack has to be there
-    """The console, with the tenant's from-address verified in SES."""
+    """Return the console, with the tenant's from-address verified in SES."""
     boto3.client("ses", region_name=SES_REGION).verify_email_identity(EmailAddress=FROM)
     return Site(Platform(api=RealApi()))
 
@@ -95,14 +95,14 @@ def test_a_tenant_is_onboarded(site: Site) -> None:
 
 
 def test_what_the_api_refuses_is_shown_by_field(site: Site) -> None:
-    """With the code, the path and the allowed values."""
+    """With code, path and allowed values."""
     said = words(site.follow(site.post("/tenants/acme/provider", {**CONFIG, "region": "nowhere", "maxSendRate": "-1"})).text)
     assert "invalid_request" in said
     assert "config.region" in said
     assert "config.maxSendRate" in said
 
 
-def test_the_doctor_s_answer_is_shown(site: Site) -> None:
+def test_the_result_of_a_failed_verify_is_shown(site: Site) -> None:
     """As from a real verify: the address is not verified in that region."""
     site.post("/tenants/acme/provider", {**CONFIG, "fromAddress": "nobody@acme.example"})
     said = words(site.follow(site.post("/tenants/acme/provider/verify")).text)
@@ -110,7 +110,7 @@ def test_the_doctor_s_answer_is_shown(site: Site) -> None:
     assert "Tenant" in said
 
 
-def test_a_letter_is_previewed_sent_and_withdrawn(site: Site) -> None:
+def test_a_message_is_previewed_sent_and_cancelled(site: Site) -> None:
     """With the API's own preview, and the given id."""
     letter = {"tenant": "acme", "to": "Jo Ünger <jo@example.com>", "subject": "Grüße", "html": "<b>Hi</b>", "requestId": "mine-1"}
     onboarded(site)
@@ -125,7 +125,7 @@ def test_a_letter_is_previewed_sent_and_withdrawn(site: Site) -> None:
     assert "Cancelled" in again
 
 
-def test_problems_of_a_letter_are_listed(site: Site) -> None:
+def test_problems_of_a_message_are_listed(site: Site) -> None:
     """Before it is sent."""
     said = words(
         onboarded(site).post("/compose", {"tenant": "acme", "to": "nobody", "subject": "x", "text": "x", "action": "preview"}).text
@@ -133,7 +133,7 @@ def test_problems_of_a_letter_are_listed(site: Site) -> None:
     assert "message.to" in said
 
 
-def test_a_suppression_comes_and_goes(site: Site) -> None:
+def test_a_suppression_is_added_and_lifted(site: Site) -> None:
     """With its reason, by its address, and with the note on SES's own list."""
     page = "/tenants/acme/suppressions"
     onboarded(site).post(page, {"email": "Gone+x@example.com", "why": "asked by phone", "expiresAt": "2099-12-24"})
@@ -147,14 +147,14 @@ def test_a_suppression_comes_and_goes(site: Site) -> None:
 
 
 @pytest.mark.parametrize("span", ["day", "week", "month"])
-def test_statistics_are_asked_for_as_the_api_takes_them(site: Site, span: str) -> None:
-    """Each span; a tenant without mail gets advice."""
+def test_statistics_are_requested_with_valid_ranges(site: Site, span: str) -> None:
+    """For each range; a tenant without mail gets a hint."""
     page = onboarded(site).get(f"/tenants/acme/statistics?span={span}")
     assert "Nothing in this span" in words(page.text)
 
 
 @pytest.mark.parametrize("tenant", ["no.such", "x" * 65, "..", "%2E%2E", "a%2Fb", "%00", "ü"])
-def test_an_id_that_is_none_is_refused_in_words(site: Site, tenant: str) -> None:
+def test_an_invalid_id_gets_an_error_page(site: Site, tenant: str) -> None:
     """For any URL."""
     for page in ("", "/onboarding", "/suppressions", "/statistics", "/messages/r1", "/messages/%00"):
         answered = site.get(f"/tenants/{tenant}{page}")
@@ -162,7 +162,7 @@ def test_an_id_that_is_none_is_refused_in_words(site: Site, tenant: str) -> None
         assert "Traceback" not in answered.text
 
 
-def test_a_browser_that_is_faster_than_the_server_waits_for_it() -> None:
-    """The address is printed before the server runs: who follows it at once is not refused."""
+def test_a_browser_that_is_faster_than_the_server_waits() -> None:
+    """The URL is printed before the server runs: an immediate request is not refused."""
     with closing(_listen(0)) as listener, socket.create_connection(listener.getsockname()[:2], timeout=1) as browser:
         browser.sendall(b"GET /now HTTP/1.1\r\n\r\n")

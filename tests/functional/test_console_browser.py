@@ -21,7 +21,7 @@ from tools import browser as tools
 __all__ = ["browser"]
 
 PICTURES = Path(os.environ.get("TENANTMAIL_PICTURES", ""))
-"""Folder of the docs' screenshots; unset: a temporary one."""
+"""Directory of the docs' screenshots; unset: a temporary one."""
 
 SCREENS = {
     "now": "/now",
@@ -71,14 +71,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served.close()
 
 
-def looking(browser: Browser, *, width: int = 1280, dark: bool = False, **more: Any) -> BrowserContext:
+def context_of(browser: Browser, *, width: int = 1280, dark: bool = False, **more: Any) -> BrowserContext:
     size: Any = {"width": width, "height": 860}
     return browser.new_context(viewport=size, color_scheme="dark" if dark else "light", reduced_motion="reduce", **more)
 
 
-def test_hostile_content_runs_nowhere(browser: Browser, hostile: Served) -> None:
-    """Neither on any page nor in a mail's frame; a mail makes no remote request, and a long text does not overflow a narrow page."""
-    context = looking(browser, width=390)
+def test_hostile_content_never_runs(browser: Browser, hostile: Served) -> None:
+    """Neither on a page nor in a mail's frame; a mail makes no remote request, and a long text does not overflow a narrow page."""
+    context = context_of(browser, width=390)
     page, elsewhere, wide = context.new_page(), [], {}
     page.expose_function("canary", lambda: elsewhere.append("the canary was called"))
     page.on("dialog", lambda dialog: (elsewhere.append(dialog.message), dialog.dismiss()))
@@ -110,12 +110,12 @@ def faults_of(page: Page) -> set[str]:
     return {f"{fault['id']}: {fault['nodes'][0]['html'][:160]}" for fault in serious}
 
 
-def test_nobody_is_shut_out(browser: Browser, busy: Served, first_day: Served) -> None:
+def test_every_page_is_accessible(browser: Browser, busy: Served, first_day: Served) -> None:
     """axe-core finds nothing serious on any page, light or dark: contrast, names, roles, order."""
     source = tools.axe()
     if source is None:
         (pytest.fail if tools.is_required() else pytest.skip)("axe-core could not be had from npm")
-    context = looking(browser, bypass_csp=True)  # otherwise the page's own policy would block axe-core
+    context = context_of(browser, bypass_csp=True)  # otherwise the page's own policy would block axe-core
     page, faults = context.new_page(), {}
     for url in [*(busy.url + url for url in VISITED), *(first_day.url + url for url in ("/now", "/tenants", "/messages", "/inbox"))]:
         page.goto(url)
@@ -127,9 +127,9 @@ def test_nobody_is_shut_out(browser: Browser, busy: Served, first_day: Served) -
     context.close()
 
 
-def test_nothing_sticks_out_at_390_pixels_and_no_page_breaks_its_own_policy(browser: Browser, busy: Served) -> None:
+def test_nothing_overflows_at_390_pixels_and_no_page_violates_its_own_policy(browser: Browser, busy: Served) -> None:
     """Long ids wrap, tables fold, and no script fails."""
-    context = looking(browser, width=390)
+    context = context_of(browser, width=390)
     page, said, wide = context.new_page(), [], {}
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -142,9 +142,9 @@ def test_nothing_sticks_out_at_390_pixels_and_no_page_breaks_its_own_policy(brow
     context.close()
 
 
-def test_it_works_by_keyboard(browser: Browser, busy: Served) -> None:
+def test_it_can_be_used_by_keyboard(browser: Browser, busy: Served) -> None:
     """The slash focuses the search, Tab moves, Enter opens, Escape closes."""
-    context = looking(browser)
+    context = context_of(browser)
     page = context.new_page()
     page.goto(f"{busy.url}/tenants/acme")
     page.keyboard.press("/")
@@ -163,18 +163,18 @@ def test_it_works_by_keyboard(browser: Browser, busy: Served) -> None:
     context.close()
 
 
-def test_rates_come_after_the_list(browser: Browser, busy: Served) -> None:
-    """They take a call per tenant; the list does not wait for them."""
-    context = looking(browser)
+def test_rates_are_loaded_after_the_list(browser: Browser, busy: Served) -> None:
+    """They take one call per tenant, and do not delay the list."""
+    context = context_of(browser)
     page = context.new_page()
     page.goto(f"{busy.url}/tenants")
     expect(page.get_by_text("4.25 %")).to_be_visible()
     context.close()
 
 
-def test_what_is_copied_is_what_is_shown(browser: Browser, busy: Served) -> None:
+def test_the_copied_text_is_the_shown_one(browser: Browser, busy: Served) -> None:
     """The button confirms it."""
-    context = looking(browser, permissions=["clipboard-read", "clipboard-write"])
+    context = context_of(browser, permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.goto(f"{busy.url}/tenants/acme/onboarding?by=key")
     page.locator("[data-copy=iam-policy]").click()
@@ -183,9 +183,9 @@ def test_what_is_copied_is_what_is_shown(browser: Browser, busy: Served) -> None
     context.close()
 
 
-def test_a_file_goes_along_with_a_letter(browser: Browser, busy: Served) -> None:
+def test_a_file_can_be_attached_to_a_message(browser: Browser, busy: Served) -> None:
     """The page reads it, and the preview shows it."""
-    context = looking(browser)
+    context = context_of(browser)
     page = context.new_page()
     page.goto(f"{busy.url}/compose?tenant=acme")
     page.locator("input[type=file]").set_input_files({"name": "plan.txt", "mimeType": "text/plain", "buffer": b"a plan"})
@@ -196,10 +196,10 @@ def test_a_file_goes_along_with_a_letter(browser: Browser, busy: Served) -> None
 
 
 @pytest.mark.parametrize("name", SCREENS)
-def test_pictures_of_the_screens(browser: Browser, busy: Served, tmp_path: Path, name: str) -> None:
-    """For docs/console.md, in the folder TENANTMAIL_PICTURES: `make pictures`."""
+def test_screenshots_of_the_pages(browser: Browser, busy: Served, tmp_path: Path, name: str) -> None:
+    """For docs/console.md, in the directory TENANTMAIL_PICTURES: `make pictures`."""
     folder = PICTURES if PICTURES.name else tmp_path
-    context = looking(browser, dark=name == "inbox")
+    context = context_of(browser, dark=name == "inbox")
     page = context.new_page()
     page.goto(busy.url + SCREENS[name], wait_until="networkidle")
     if name == "compose":

@@ -1,4 +1,4 @@
-"""What docs/deploy.md and docs/scale.md say of costs is what the functions do."""
+"""The costs in docs/deploy.md and docs/scale.md are those of the functions."""
 
 import os
 import subprocess
@@ -8,9 +8,9 @@ from support.aws import tables
 from tools.docs import costs
 
 
-def test_the_tables_of_costs_are_true() -> None:
+def test_the_cost_tables_are_up_to_date() -> None:
     """Counted again; if this fails, `PYTHONPATH=src:tests python -m tools.docs.costs` writes them."""
-    # In a process of its own: what the functions log there is counted too.
+    # In a process of its own, because the functions' log output is counted too.
     path = os.pathsep.join(str(tables.ROOT / folder) for folder in ("src", "tests"))
     command = [sys.executable, tables.ROOT / "tests/tools/docs/costs.py", "--print"]
     made = subprocess.run(command, env={"PATH": os.environ["PATH"], "PYTHONPATH": path}, capture_output=True, text=True, check=True)
@@ -35,7 +35,7 @@ def item(**attributes: str) -> costs.Item:
 
 
 def test_writes_are_counted_as_dynamodb_bills_them() -> None:
-    """The table by each kilobyte; an index when an entry comes, changes or goes, and twice when it moves."""
+    """The table by kilobyte; an index if an entry is added, changed or removed, and twice if it moves."""
     units = costs.write_units
     assert units(TABLE, {}, item()) == 1
     assert units(TABLE, {}, item(text="x" * 1024)) == 2
@@ -48,7 +48,7 @@ def test_writes_are_counted_as_dynamodb_bills_them() -> None:
 
 
 def test_reads_are_counted_as_dynamodb_bills_them() -> None:
-    """Four kilobytes each, at least one; half for an index, which is never read consistently."""
+    """By four kilobytes, at least one; half for an index, which is read eventually consistently."""
     large = item(text="x" * 4096)
     assert costs.read_units("GetItem", {"Item": large}) == 2
     assert costs.read_units("GetItem", {}) == 1

@@ -1,4 +1,4 @@
-"""The real SendFunction over the stack in moto: of a batch with a message that kills its worker all others go out, and it alone is kept."""
+"""The real SendFunction over the stack in moto: in a batch with a poison message all others go out, and only it is dead-lettered."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from support.fakes.ports import FakeClock, InlineExecutor
 FROM, SES_REGION = "billing@acme.example", "eu-west-1"
 MESSAGES = 12
 BATCHES = 40
-"""More than it takes."""
+"""More than needed."""
 
 
 def activate() -> None:
@@ -34,7 +34,7 @@ def activate() -> None:
 
 
 def enqueue(url: str) -> None:
-    """Ask for some mails, of which one needs an upload."""
+    """Queue some mails, one of which needs an upload."""
     for number in range(MESSAGES):
         message: dict[str, Any] = {"to": [{"email": "jo@customer.example"}], "subject": "Hi", "text": "Hello"}
         if number == 0:
@@ -44,7 +44,7 @@ def enqueue(url: str) -> None:
 
 
 def receive(url: str) -> Sequence[Any]:
-    """Take what one batch holds; it can be received again at once, as after its visibility timeout."""
+    """Receive one batch; it is visible again at once, as after its visibility timeout."""
     found = boto3.client("sqs").receive_message(
         QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0, AttributeNames=["All"], MessageAttributeNames=["All"]
     )
@@ -52,7 +52,7 @@ def receive(url: str) -> Sequence[Any]:
 
 
 def record(message: Any) -> Mapping[str, Any]:
-    """Make a record as Lambda hands it over."""
+    """Return a record as Lambda passes it."""
     attributes = {name: {"stringValue": value["StringValue"]} for name, value in message.get("MessageAttributes", {}).items()}
     return {
         "messageId": message["MessageId"],
@@ -63,7 +63,7 @@ def record(message: Any) -> Mapping[str, Any]:
 
 
 def work(url: str, clock: FakeClock) -> int:
-    """Hand out batches until the queue is empty; return how many workers died."""
+    """Deliver batches until the queue is empty; return how many workers crashed."""
     crashes = 0
     for _ in range(BATCHES):
         if not (batch := receive(url)):
@@ -81,13 +81,13 @@ def work(url: str, clock: FakeClock) -> int:
     raise AssertionError("the queue is never empty")
 
 
-def test_of_a_batch_only_what_kills_its_worker_is_kept(aws: Mapping[str, str]) -> None:
-    """By DynamoDB's marks and SQS's own counts."""
+def test_only_the_poison_message_of_a_batch_is_dead_lettered(aws: Mapping[str, str]) -> None:
+    """By DynamoDB's marks and SQS's own receive counts."""
     activate()
     enqueue(aws["SEND_QUEUE_URL"])
     clock = FakeClock(datetime.now(UTC))
     deadly = patch.multiple(wiring.attachments(), version=lambda *_: "1", fetch=Mock(side_effect=WorkerCrash))
-    # In one thread, so that with the worker everything dies that it was at.
+    # In one thread, so that a crash ends everything that the worker was doing.
     with deadly, patch.multiple(wiring, clock=lambda: clock, workers=InlineExecutor):
         wiring.send_dependencies.cache_clear()
         crashes = work(aws["SEND_QUEUE_URL"], clock)

@@ -1,4 +1,4 @@
-"""The credentials of a tenant: its key as it is, or sessions of its role, asked for once and never of our own account."""
+"""A tenant's credentials: its access key, or sessions of its role, assumed once and never in our own account."""
 
 import gc
 import json
@@ -37,7 +37,7 @@ class Clock:
 
 
 class Sts:
-    """Roles by ARN with the ExternalId that each trust policy asks for (None: it asks for none)."""
+    """Roles by ARN with the ExternalId that each trust policy requires (None: none)."""
 
     token = "canary-session-token"
 
@@ -86,7 +86,7 @@ def sts(clock: Clock) -> Sts:
 
 
 def made(sts: Sts, clock: Clock, shared: Any = None, size: int = 1_000_000) -> AssumedRoles:
-    """Start a sandbox."""
+    """Return the roles of a new sandbox."""
     client: Any = sts
     return AssumedRoles(lambda: client, own_account=OWN_ACCOUNT, platform="Lead metrics", clock=clock, shared=shared, size=size)
 
@@ -99,21 +99,21 @@ def roles(sts: Sts, clock: Clock) -> AssumedRoles:
 # ── access keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_access_key_is_what_the_config_holds() -> None:
-    """Nothing is asked, nothing expires."""
+def test_an_access_key_is_used_as_configured() -> None:
+    """Without a call, and without an expiry."""
     assert StaticCredentials(tenants.access_key()).current() == ReadOnlyCredentials(tenants.ACCESS_KEY_ID, tenants.SECRET, None)
 
 
-def test_the_secret_shows_nowhere() -> None:
-    """Not in what a debugger, a log line or an exception would print."""
+def test_the_secret_is_in_no_repr() -> None:
+    """Not in the output of a debugger, a log line or an exception."""
     assert tenants.SECRET not in f"{StaticCredentials(tenants.access_key())!r} {tenants.access_key()!r} {tenants.access_key()}"
 
 
 # ── roles ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_role_is_assumed_with_the_external_id_for_sending_alone(roles: AssumedRoles, sts: Sts) -> None:
-    """The session can do what sending needs, look up and lift suppressions, and nothing else the tenant's role may be allowed."""
+def test_a_role_is_assumed_with_the_external_id_and_only_for_sending(roles: AssumedRoles, sts: Sts) -> None:
+    """The session policy allows sending, and reading and lifting suppressions, and nothing else that the tenant's role may allow."""
     assert roles.session(TRUSTED).access_key == "ASIA1"
     [call] = sts.calls
     assert (call["RoleArn"], call["ExternalId"]) == (tenants.ROLE_ARN, TRUSTED.external_id)
@@ -123,15 +123,15 @@ def test_a_role_is_assumed_with_the_external_id_for_sending_alone(roles: Assumed
     assert statement == {"Effect": "Allow", "Action": rights, "Resource": "*"}
 
 
-def test_the_session_name_tells_the_tenants_cloudtrail_who_came(roles: AssumedRoles, sts: Sts) -> None:
-    """Platform, tenant and version, in the characters and the length that STS takes."""
+def test_the_session_name_identifies_us_in_the_tenant_s_cloudtrail(roles: AssumedRoles, sts: Sts) -> None:
+    """Platform, tenant and version, within STS's characters and length."""
     roles.session(TRUSTED)
     roles.session(RoleAssumption("t" * 64, 1, tenants.ROLE_ARN, TRUSTED.external_id))
     assert [call["RoleSessionName"] for call in sts.calls] == ["Lead-metrics-acme-v3", "Lead-metrics-" + "t" * 51]
 
 
-def test_sts_takes_the_call_as_it_is_made(clock: Clock) -> None:
-    """Names, lengths and the policy pass the SDK's own model of STS."""
+def test_the_call_is_valid_for_sts(clock: Clock) -> None:
+    """Names, lengths and policy pass the SDK's model of STS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
@@ -143,7 +143,7 @@ def test_sts_takes_the_call_as_it_is_made(clock: Clock) -> None:
 
 
 def test_a_batch_assumes_a_role_once(roles: AssumedRoles, sts: Sts) -> None:
-    """32 threads with mail of one tenant: one call to STS."""
+    """32 threads with mail of one tenant: one STS call."""
     with ThreadPoolExecutor(32) as pool:
         sessions = list(pool.map(lambda _: roles.session(TRUSTED), range(200)))
     assert len(set(sessions)) == len(sts.calls) == 1
@@ -153,7 +153,7 @@ def test_a_batch_assumes_a_role_once(roles: AssumedRoles, sts: Sts) -> None:
 
 
 def test_tenants_and_versions_never_share_a_session(roles: AssumedRoles, sts: Sts) -> None:
-    """The same role under another tenant, version or ExternalId is assumed again."""
+    """The same role for another tenant, version or ExternalId is assumed again."""
     others = [
         TRUSTED,
         RoleAssumption("other", 3, tenants.ROLE_ARN, TRUSTED.external_id),
@@ -164,8 +164,8 @@ def test_tenants_and_versions_never_share_a_session(roles: AssumedRoles, sts: St
         roles.session(RoleAssumption("acme", 3, tenants.ROLE_ARN, "another"))
 
 
-def test_a_session_is_replaced_five_minutes_before_it_ends(roles: AssumedRoles, clock: Clock) -> None:
-    """No call may outlive its session."""
+def test_a_session_is_replaced_five_minutes_before_it_expires(roles: AssumedRoles, clock: Clock) -> None:
+    """No call may outlast its session."""
     first = roles.session(TRUSTED)
     clock.time = NOON + timedelta(minutes=54, seconds=59)
     assert roles.session(TRUSTED) == first
@@ -173,8 +173,8 @@ def test_a_session_is_replaced_five_minutes_before_it_ends(roles: AssumedRoles, 
     assert roles.session(TRUSTED) != first
 
 
-def test_a_session_is_renewed_early_by_who_prepares_and_by_one_alone(roles: AssumedRoles, sts: Sts, clock: Clock) -> None:
-    """In time for the next call, not after the fence; the moment differs from sandbox to sandbox."""
+def test_a_session_is_renewed_early_by_one_thread_that_prepares_a_message(roles: AssumedRoles, sts: Sts, clock: Clock) -> None:
+    """In time for the next call, not after the fence; the time differs between sandboxes."""
     roles.prepare(TRUSTED)
     clock.time = NOON + timedelta(minutes=50) - timedelta(microseconds=1)
     roles.prepare(TRUSTED)
@@ -188,7 +188,7 @@ def test_a_session_is_renewed_early_by_who_prepares_and_by_one_alone(roles: Assu
 
 
 def test_early_renewals_are_spread(sts: Sts, clock: Clock) -> None:
-    """What was begun at one moment is not all renewed at one moment."""
+    """Sessions that started at the same time are not all renewed at the same time."""
     moments = set()
     for number in range(50):
         roles = made(sts, clock)
@@ -199,8 +199,8 @@ def test_early_renewals_are_spread(sts: Sts, clock: Clock) -> None:
     assert len(moments) == 50
 
 
-def test_a_session_in_hand_is_used_while_sts_is_away(roles: AssumedRoles, sts: Sts, clock: Clock) -> None:
-    """The minutes between the first try and the end are for that."""
+def test_an_existing_session_is_used_during_an_outage_of_sts(roles: AssumedRoles, sts: Sts, clock: Clock) -> None:
+    """The minutes between the first renewal and the expiry are for that."""
     roles.prepare(TRUSTED)
     sts.failure = failed("Throttling")
     clock.time = NOON + timedelta(minutes=54, seconds=59)
@@ -213,8 +213,8 @@ def test_a_session_in_hand_is_used_while_sts_is_away(roles: AssumedRoles, sts: S
         roles.prepare(TRUSTED)
 
 
-def test_a_session_weighs_what_it_takes(sts: Sts, clock: Clock) -> None:
-    """The bound is of true bytes, of tokens as long as AWS's."""
+def test_cached_sessions_are_bounded_by_memory(sts: Sts, clock: Clock) -> None:
+    """The bound is in real bytes, with tokens as long as AWS's."""
     roles = made(sts, clock, size=3_000_000)
     sts.trust = dict.fromkeys([tenants.ROLE_ARN, *(f"{tenants.ROLE_ARN}{n}" for n in range(2000))])
     sts.token = "x" * 900
@@ -238,7 +238,7 @@ def test_a_session_weighs_what_it_takes(sts: Sts, clock: Clock) -> None:
 
 
 class Shared:
-    """What the sandboxes share: entries by kind and context."""
+    """The entries that the sandboxes share, by kind and context."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[str, bytes], SharedEntry] = {}
@@ -250,8 +250,8 @@ class Shared:
         self.entries[kind, context] = SharedEntry(plaintext, until)
 
 
-def test_one_sandbox_asks_sts_for_all(sts: Sts, clock: Clock) -> None:
-    """A session that another one began is as good as one's own: one AssumeRole in most of an hour, however many sandboxes there are."""
+def test_sandboxes_share_one_assume_role(sts: Sts, clock: Clock) -> None:
+    """A session of another sandbox is used too: one AssumeRole in most of an hour, for any number of sandboxes."""
     shared = Shared()
     sandboxes = [made(sts, clock, shared) for _ in range(10)]
     for sandbox in sandboxes:
@@ -275,8 +275,8 @@ def test_one_sandbox_asks_sts_for_all(sts: Sts, clock: Clock) -> None:
     ],
     ids=["tenant", "version", "role", "ExternalId"],
 )
-def test_a_session_is_shared_for_exactly_what_it_was_begun_for(sts: Sts, clock: Clock, other: RoleAssumption) -> None:
-    """A changed ExternalId counts at once, and no tenant gets another's session."""
+def test_a_session_is_shared_only_for_the_same_parameters(sts: Sts, clock: Clock, other: RoleAssumption) -> None:
+    """A changed ExternalId takes effect at once, and no tenant gets another's session."""
     shared = Shared()
     sts.trust = dict.fromkeys([tenants.ROLE_ARN, f"{tenants.ROLE_ARN}2"])
     roles = made(sts, clock, shared)
@@ -287,8 +287,8 @@ def test_a_session_is_shared_for_exactly_what_it_was_begun_for(sts: Sts, clock: 
     assert [call["ExternalId"] for call in sts.calls] == [TRUSTED.external_id, other.external_id]
 
 
-def test_after_the_fence_nothing_is_looked_up(sts: Sts, clock: Clock) -> None:
-    """A session that ended since it was prepared, or that SES refuses, is replaced by STS alone: the call has its seconds."""
+def test_after_the_fence_the_table_is_not_read(sts: Sts, clock: Clock) -> None:
+    """A session that expired since it was prepared, or that SES refuses, is replaced by STS directly, to save time."""
     shared = Shared()
     roles = made(sts, clock, shared)
     roles.prepare(TRUSTED)
@@ -299,8 +299,8 @@ def test_after_the_fence_nothing_is_looked_up(sts: Sts, clock: Clock) -> None:
     assert (len(sts.calls), shared.entries) == (3, {})
 
 
-def test_a_session_that_aws_called_expired_is_replaced_for_the_other_sandboxes_too(sts: Sts, clock: Clock) -> None:
-    """By the next mail, before its fence; and the new one is renewed early as any."""
+def test_an_expired_session_is_replaced_for_the_other_sandboxes_too(sts: Sts, clock: Clock) -> None:
+    """By the next mail, before its fence; the new one is renewed early like any other."""
     shared = Shared()
     roles = made(sts, clock, shared)
     roles.prepare(TRUSTED)
@@ -318,10 +318,10 @@ def test_a_session_that_aws_called_expired_is_replaced_for_the_other_sandboxes_t
 
 
 @pytest.mark.parametrize("changed", ["SESSION_POLICY", "platform"])
-def test_a_session_of_another_version_of_this_service_is_not_taken(
+def test_a_session_of_another_version_of_this_service_is_not_used(
     sts: Sts, clock: Clock, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    """It may have other rights, or another name in the tenant's CloudTrail."""
+    """It may have other rights, or another session name."""
     shared = Shared()
     made(sts, clock, shared).prepare(TRUSTED)
     client: Any = sts
@@ -332,7 +332,7 @@ def test_a_session_of_another_version_of_this_service_is_not_taken(
 
 
 def test_an_expired_session_is_replaced_once_for_all_threads(roles: AssumedRoles, sts: Sts) -> None:
-    """When SES calls a session expired before its time, those who met it share the next one."""
+    """If SES reports a session as expired before its time, the threads that used it share the next one."""
     keys = RoleCredentials(roles, TRUSTED)
     expired = keys.current()
     with ThreadPoolExecutor(8) as pool:
@@ -343,7 +343,7 @@ def test_an_expired_session_is_replaced_once_for_all_threads(roles: AssumedRoles
 
 
 def test_a_role_of_our_own_account_is_never_assumed(roles: AssumedRoles, sts: Sts) -> None:
-    """Else a tenant could have us become one of ourselves; STS is not even asked."""
+    """Otherwise a tenant could make us assume one of our own roles; STS is not called."""
     own = f"arn:aws:iam::{OWN_ACCOUNT}:role/admin"
     with pytest.raises(NotSentError) as refusal:
         roles.session(RoleAssumption("acme", 3, own, TRUSTED.external_id))
@@ -354,8 +354,8 @@ def test_a_role_of_our_own_account_is_never_assumed(roles: AssumedRoles, sts: St
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "RegionDisabledException", "ValidationError"])
-def test_a_role_that_lets_us_not_in_is_the_tenants_matter(roles: AssumedRoles, sts: Sts, code: str) -> None:
-    """The trust policy, a region that the tenant switched off, or an ARN that is of no role: the hint says who must do what."""
+def test_a_role_that_refuses_us_is_the_tenant_s_fault(roles: AssumedRoles, sts: Sts, code: str) -> None:
+    """By the trust policy, a region that the tenant disabled, or an invalid ARN: the hint says who must do what."""
     sts.failure = failed(code, "User: arn:aws:sts::111111111111:assumed-role/send/x is not authorized")
     with pytest.raises(NotSentError) as refusal:
         roles.session(TRUSTED)
@@ -381,8 +381,8 @@ def test_a_role_that_lets_us_not_in_is_the_tenants_matter(roles: AssumedRoles, s
     ],
     ids=lambda failure: type(failure).__name__ if not isinstance(failure, ClientError) else failure.response["Error"]["Code"],
 )
-def test_what_is_not_the_tenants_fault_blames_no_tenant(roles: AssumedRoles, sts: Sts, failure: Exception) -> None:
-    """STS in trouble, or our own rights: mail waits, nobody is suspended, and the next try asks again."""
+def test_failures_of_sts_blame_no_tenant(roles: AssumedRoles, sts: Sts, failure: Exception) -> None:
+    """Or of our own rights: mail waits, no tenant is suspended, and the next try calls STS again."""
     sts.failure = failure
     with pytest.raises(DependencyError):
         roles.session(TRUSTED)
@@ -394,8 +394,8 @@ def test_what_is_not_the_tenants_fault_blames_no_tenant(roles: AssumedRoles, sts
 
 
 @pytest.mark.parametrize(("asked_for", "refuses"), [(TRUSTED.external_id, True), (None, False)], ids=["asks for ours", "asks for none"])
-def test_a_trust_policy_is_tried_as_a_stranger_would(roles: AssumedRoles, sts: Sts, asked_for: str | None, *, refuses: bool) -> None:
-    """A role that anyone's ExternalId opens would let one tenant send as another."""
+def test_a_trust_policy_is_tried_with_a_foreign_external_id(roles: AssumedRoles, sts: Sts, asked_for: str | None, *, refuses: bool) -> None:
+    """A role that any ExternalId can assume would let one tenant send as another."""
     sts.trust = {tenants.ROLE_ARN: asked_for}
     assert roles.refuses_foreign_external_id(tenants.role()) is refuses
     claims = [call.get("ExternalId") for call in sts.calls]
@@ -403,8 +403,8 @@ def test_a_trust_policy_is_tried_as_a_stranger_would(roles: AssumedRoles, sts: S
 
 
 @pytest.mark.parametrize("let_in", ["without", "with any"])
-def test_a_trust_policy_that_lets_in_either_stranger_is_open(roles: AssumedRoles, sts: Sts, let_in: str) -> None:
-    """A condition with IfExists admits callers without an ExternalId, one with a wildcard those with any: both are tried."""
+def test_a_trust_policy_is_tried_without_an_external_id_too(roles: AssumedRoles, sts: Sts, let_in: str) -> None:
+    """A condition with IfExists admits callers without one, a wildcard those with any."""
 
     def assume_role(**call: Any) -> dict[str, Any]:
         if ("ExternalId" in call) != (let_in == "with any"):
@@ -416,15 +416,15 @@ def test_a_trust_policy_that_lets_in_either_stranger_is_open(roles: AssumedRoles
     assert roles.refuses_foreign_external_id(tenants.role()) is False
 
 
-def test_a_probe_that_sts_does_not_answer_proves_nothing(roles: AssumedRoles, sts: Sts) -> None:
-    """Neither safe nor unsafe: the caller hears that STS did not do its part."""
+def test_a_probe_without_a_response_of_sts_proves_nothing(roles: AssumedRoles, sts: Sts) -> None:
+    """Neither safe nor unsafe: the caller gets a DependencyError."""
     sts.failure = failed("Throttling")
     with pytest.raises(DependencyError):
         roles.refuses_foreign_external_id(tenants.role())
 
 
-def test_sessions_show_nowhere(roles: AssumedRoles) -> None:
-    """Neither repr nor error text holds what STS handed out."""
+def test_sessions_are_in_no_repr_or_error(roles: AssumedRoles) -> None:
+    """Neither contains the keys of STS."""
     keys = RoleCredentials(roles, TRUSTED)
     keys.current()
     assert "canary-session" not in f"{keys!r} {roles!r}"

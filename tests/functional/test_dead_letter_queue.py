@@ -1,4 +1,4 @@
-"""The dead-letter queue on SQS: what a lost reply or a service that is away does to an operator's work."""
+"""The dead-letter queue on SQS: the effect of lost replies and outages on an operator's commands."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def letters(aws: Mapping[str, str]) -> SqsDeadLetters:
 
 
 def test_a_dead_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -> None:
-    """SQS took the first try, and its reply was lost."""
+    """SQS executed the first try, and its reply was lost."""
     [first, *others] = letters.receive_all()
     gone = wiring.sqs().exceptions.ReceiptHandleIsInvalid({"Error": {"Code": "ReceiptHandleIsInvalid"}}, "DeleteMessage")
     letters.delete(first)
@@ -35,8 +35,8 @@ def test_a_dead_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -
     )
 
 
-def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLetters) -> None:
-    """They show up by themselves; those of the next call are seen again at once."""
+def test_letters_that_sqs_does_not_return_do_not_affect_others(letters: SqsDeadLetters) -> None:
+    """They become visible after their timeout; those of the next call are visible at once."""
     taken, put = list(letters.receive_all()), wiring.sqs().change_message_visibility_batch
     away = EndpointConnectionError(endpoint_url="https://sqs")
     with patch.object(wiring.sqs(), "change_message_visibility_batch", side_effect=[away, DEFAULT, away], wraps=put):
@@ -48,8 +48,8 @@ def test_letters_that_sqs_does_not_put_back_keep_no_others(letters: SqsDeadLette
     ]
 
 
-def test_letters_that_were_taken_out_are_seen_again_at_the_end(letters: SqsDeadLetters) -> None:
-    """Wherever an operator stops: in the middle of a batch, or of the dead letter in hand."""
+def test_received_letters_are_visible_again_at_the_end(letters: SqsDeadLetters) -> None:
+    """Wherever an operator stops: in the middle of a batch, or of a dead letter."""
     taken = letters.receive_all()
     letters.delete(next(taken))
     next(taken)
@@ -57,8 +57,8 @@ def test_letters_that_were_taken_out_are_seen_again_at_the_end(letters: SqsDeadL
     assert len(list(letters.receive_all())) == 11
 
 
-def test_ctrl_c_within_a_call_hides_no_dead_letter(letters: SqsDeadLetters) -> None:
-    """The dead letters that the answer brought are known when the interrupt is raised."""
+def test_ctrl_c_during_a_call_hides_no_dead_letter(letters: SqsDeadLetters) -> None:
+    """The received dead letters are known when the interrupt is raised."""
     receive = wiring.sqs().receive_message
 
     def interrupted(**call: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the cipher seals opens for the same tenant, provider and version alone, and an outage of KMS is never held against a config."""
+"""A ciphertext can be decrypted only for its tenant, provider and version, and an outage of KMS is never blamed on a config."""
 
 import logging
 import os
@@ -35,31 +35,31 @@ def kms_error(code: str, message: str = "") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, "Decrypt")
 
 
-def test_opens_what_it_sealed(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
-    """The plaintext comes back whole under the context it was sealed with."""
+def test_decrypts_what_it_encrypted(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
+    """The plaintext is the same with the same context."""
     assert config_cipher.decrypt(*ROW, sealed) == PLAINTEXT
 
 
-def test_seals_differently_each_time(config_cipher: KmsConfigCipher) -> None:
-    """Equal configs have unequal ciphertexts, so the table does not tell who shares a key."""
+def test_encrypts_differently_each_time(config_cipher: KmsConfigCipher) -> None:
+    """Equal configs have different ciphertexts, so the table does not show which tenants share a key."""
     assert config_cipher.encrypt(*ROW, PLAINTEXT) != config_cipher.encrypt(*ROW, PLAINTEXT)
 
 
-def test_ciphertext_tells_nothing(sealed: bytes) -> None:
-    """Neither the secret nor the context stands in the message; the context must be known to open it."""
+def test_the_ciphertext_contains_neither_secret_nor_context(sealed: bytes) -> None:
+    """The context must be known to decrypt it."""
     assert not any(word in sealed for word in (b"canary", b"acme", b"tenant_id"))
 
 
 @pytest.mark.parametrize("row", [("evil", "ses", 7), ("acme", "smtp", 7), ("acme", "ses", 8), ("", "ses", 7), ("acme", "ses", 77)])
 def test_swapped_rows_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes, row: tuple[str, str, int]) -> None:
-    """A ciphertext moved to another tenant's row, or kept for another version, does not open."""
+    """A ciphertext moved to another tenant's row, or kept for another version, cannot be decrypted."""
     with pytest.raises(NotSentError) as refusal:
         config_cipher.decrypt(*row, sealed)
     assert refusal.value.error.code == "config_unreadable"
 
 
-def test_foreign_key_is_unreadable(config_cipher: KmsConfigCipher) -> None:
-    """What another key of the same account sealed does not open, however right its context is."""
+def test_a_ciphertext_of_another_key_is_unreadable(config_cipher: KmsConfigCipher) -> None:
+    """Even with the right context."""
     kms = boto3.client("kms", region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
     foreign = KmsConfigCipher(kms.create_key()["KeyMetadata"]["Arn"], kms)
     with pytest.raises(NotSentError) as refusal:
@@ -68,26 +68,26 @@ def test_foreign_key_is_unreadable(config_cipher: KmsConfigCipher) -> None:
 
 
 def test_damaged_bytes_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
-    """A flipped bit in any byte is the one error: no crash, no wrong plaintext. `tests/prove` flips all the others."""
+    """A flipped bit in any byte gives the one error: no crash, no wrong plaintext. `tests/prove` flips all the others."""
     for damaged in flips(sealed, range(3, len(sealed) * 8, 8)):
         assert_unreadable(config_cipher, damaged)
 
 
 def test_truncated_bytes_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
-    """A message cut off anywhere, also before its first byte, is the one error."""
+    """A message truncated anywhere, also to nothing, gives the one error."""
     for damaged in truncations(sealed, range(0, len(sealed), 7)):
         assert_unreadable(config_cipher, damaged)
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"more", PLAINTEXT])
 def test_trailing_bytes_are_unreadable(config_cipher: KmsConfigCipher, sealed: bytes, tail: bytes) -> None:
-    """A message with anything after its end is not the one that was stored."""
+    """A message with anything after its end is not the stored one."""
     assert_unreadable(config_cipher, sealed + tail)
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"{}", b"\x02", b"\x01\x80", b"\xff" * 600, os.urandom(528)])
-def test_rubbish_is_unreadable(config_cipher: KmsConfigCipher, rubbish: bytes) -> None:
-    """Bytes that never were a message are the one error."""
+def test_arbitrary_bytes_are_unreadable(config_cipher: KmsConfigCipher, rubbish: bytes) -> None:
+    """They give the one error."""
     assert_unreadable(config_cipher, rubbish)
 
 
@@ -119,8 +119,8 @@ OUTAGES = [
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda e: e.response["Error"]["Code"] if isinstance(e, ClientError) else type(e).__name__)
-def test_kms_outage_is_no_fault_of_the_config(config_cipher: KmsConfigCipher, sealed: bytes, outage: Exception) -> None:
-    """Throttles, denials, key states and broken lines are `dependency_unavailable`: they suspend nobody, and pass."""
+def test_a_kms_outage_is_not_the_config_s_fault(config_cipher: KmsConfigCipher, sealed: bytes, outage: Exception) -> None:
+    """Throttles, denials, key states and broken connections are `dependency_unavailable`: they suspend no tenant."""
     with kms_failing(config_cipher, outage), pytest.raises(DependencyError) as failure:
         config_cipher.decrypt(*ROW, sealed)
     assert failure.value.error.code == "dependency_unavailable"
@@ -128,8 +128,8 @@ def test_kms_outage_is_no_fault_of_the_config(config_cipher: KmsConfigCipher, se
 
 
 @pytest.mark.parametrize("outage", OUTAGES[:3], ids=str)
-def test_sealing_needs_kms(config_cipher: KmsConfigCipher, outage: Exception) -> None:
-    """A config that cannot be sealed is an outage of ours, too."""
+def test_an_encryption_needs_kms(config_cipher: KmsConfigCipher, outage: Exception) -> None:
+    """If KMS is unavailable, it is also `dependency_unavailable`."""
     with kms_failing(config_cipher, outage), pytest.raises(DependencyError):
         config_cipher.encrypt(*ROW, PLAINTEXT)
 
@@ -143,14 +143,14 @@ def test_sealing_needs_kms(config_cipher: KmsConfigCipher, outage: Exception) ->
     ],
     ids=lambda e: e.response["Error"]["Code"],
 )
-def test_kms_refusing_the_ciphertext_is_the_configs_fault(config_cipher: KmsConfigCipher, sealed: bytes, answer: ClientError) -> None:
-    """What KMS says of the encrypted data key itself is `config_unreadable`, in whatever words."""
+def test_kms_refusing_the_ciphertext_is_the_config_s_fault(config_cipher: KmsConfigCipher, sealed: bytes, answer: ClientError) -> None:
+    """Every error of KMS about the encrypted data key is `config_unreadable`."""
     with kms_failing(config_cipher, answer):
         assert_unreadable(config_cipher, sealed)
 
 
-def test_denied_for_one_ciphertext_alone_is_the_configs_fault(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
-    """KMS denies a data key that names an unknown key; it decrypts what it did before, so it is not a right that is missing."""
+def test_a_denial_of_only_one_ciphertext_is_the_config_s_fault(config_cipher: KmsConfigCipher, sealed: bytes) -> None:
+    """KMS denies a data key that names an unknown key, but still decrypts what it decrypted before: no right is missing."""
     config_cipher.decrypt(*ROW, sealed)
     decrypt, other = config_cipher._kms._client.decrypt, config_cipher.encrypt("other", "ses", 1, PLAINTEXT)
     blobs: list[object] = []
@@ -166,8 +166,8 @@ def test_denied_for_one_ciphertext_alone_is_the_configs_fault(config_cipher: Kms
     assert config_cipher.decrypt("other", "ses", 1, other) == PLAINTEXT
 
 
-def test_denied_before_anything_was_decrypted_is_an_outage(cipher_and_key: tuple[KmsConfigCipher, str], sealed: bytes) -> None:
-    """A cipher that has never opened anything cannot tell, and holds the denial against nobody."""
+def test_a_denial_before_any_decryption_is_an_outage(cipher_and_key: tuple[KmsConfigCipher, str], sealed: bytes) -> None:
+    """A cipher that has never decrypted anything cannot distinguish the two, and blames no config."""
     warm, key_arn = cipher_and_key
     cold = KmsConfigCipher(key_arn, warm._kms._client)
     with kms_failing(cold, kms_error("AccessDeniedException")), pytest.raises(DependencyError):
@@ -181,8 +181,8 @@ def kms_failing(config_cipher: KmsConfigCipher, error: Exception) -> patch:
     return patch.multiple(config_cipher._kms._client, decrypt=fail, generate_data_key=fail)
 
 
-def test_outage_hits_every_tenant_alike_and_is_held_against_none(config_cipher: KmsConfigCipher) -> None:
-    """With KMS throttled, 50 tenants in 8 threads all see the outage; one whose row is damaged is told apart the moment KMS is back."""
+def test_an_outage_affects_all_tenants_and_suspends_none(config_cipher: KmsConfigCipher) -> None:
+    """With KMS throttled, 50 tenants in 8 threads all see the outage; after it one with a damaged row is distinguished."""
     rows = {f"tenant-{n}": config_cipher.encrypt(f"tenant-{n}", "ses", 1, PLAINTEXT) for n in range(50)}
     rows["tenant-0"] = rows["tenant-1"]
 
@@ -200,10 +200,10 @@ def test_outage_hits_every_tenant_alike_and_is_held_against_none(config_cipher: 
 
 
 @pytest.mark.parametrize("spoil", [lambda s: s, lambda s: s[:200], lambda s: s[:-1] + b"!"], ids=["sound", "truncated", "damaged"])
-def test_leaves_nothing_in_logs_and_errors(
+def test_logs_and_errors_contain_no_plaintext(
     config_cipher: KmsConfigCipher, sealed: bytes, caplog: pytest.LogCaptureFixture, spoil: Callable[[bytes], bytes]
 ) -> None:
-    """With every logger at DEBUG neither the plaintext nor the data key is written anywhere, and a failure logs no error of its own."""
+    """With every logger at DEBUG neither plaintext nor data key is logged, and a failure logs no error of its own."""
     keys: list[bytes] = []
     decrypt = config_cipher._kms._client.decrypt
 

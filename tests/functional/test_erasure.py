@@ -1,4 +1,4 @@
-"""What an erasure leaves of a request and of a tenant, in the real tables, bucket and queue."""
+"""What the erasure of a request, a tenant or an address leaves in the real tables, bucket and queue."""
 
 import json
 from collections import Counter
@@ -42,8 +42,8 @@ LONG_AGO = NOON - timedelta(days=20)
 REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
 
 
-class Office:
-    """A stack with an eraser; makes what requests and tenants leave behind."""
+class Stack:
+    """A stack with an eraser, and helpers that create the data of requests and tenants."""
 
     def __init__(self, aws: Mapping[str, str]) -> None:
         self._aws = aws
@@ -83,13 +83,13 @@ class Office:
         return Request.of(send, created_at=NOON, expires_at=NOON + timedelta(hours=1))
 
     def parked(self, request_id: str = "r1", tenant_id: str = "acme") -> Delivery:
-        """Make a request that waits, its body in the bucket."""
+        """Create a waiting request with its body in the bucket."""
         key = wiring.parked_bodies().park(tenant_id, request_id, a_body(request_id, tenant_id))
         deferral = changes.Deferral(until=NOON, generation=1, parked=key, on_queue=False)
         return wiring.messages_table().apply(changes.defer(self.request(request_id, tenant_id), NOON, deferral))
 
     def failed(self, request_id: str = "r1", tenant_id: str = "acme", *, parked: bool = True, at: Any = NOON) -> Delivery:
-        """Make a request that has ended; its body was discarded, which leaves a version in the bucket."""
+        """Create an ended request; its body was discarded, which leaves a version in the bucket."""
         record = self.parked(request_id, tenant_id) if parked else None
         ended = wiring.messages_table().apply(changes.fail_unsent(replace(self.request(request_id, tenant_id), generation=1), at, REJECTED))
         if record and record.parked:
@@ -121,7 +121,7 @@ class Office:
         return [entry["Key"] for entry in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]]
 
     def fed_back(self, request_id: str = "r1", tenant_id: str = "acme", message_id: str = "0100-one") -> None:
-        """Make what SES's events leave behind of a request."""
+        """Create the feedback items of a request."""
         mail, table = MailRef(tenant_id, request_id, 1), wiring.feedback_table()
         table.remember("111122223333", "eu-west-1", message_id, mail, NOON)
         table.merge(tenant_id, request_id, {"jo@example.com": {RecipientStatus.BOUNCED: Fact(NOON)}})
@@ -139,58 +139,58 @@ class Office:
 
 
 @pytest.fixture
-def office(aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Office:
-    monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)  # in one process every message is there at once
-    return Office(aws)
+def stack(aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Stack:
+    monkeypatch.setattr(dead_letters, "_WAIT_SECONDS", 0)  # in one process every message is available at once
+    return Stack(aws)
 
 
 # ── a request ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_event_that_is_written_down_meanwhile_leaves_no_address(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FeedbackFunction has read the record before it was erased, and writes the facts after the erasure was through."""
+def test_an_event_that_is_recorded_meanwhile_leaves_no_address(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FeedbackFunction read the record before its erasure, and writes the facts after it."""
     sent_by = SentBy("ses", 1, "111122223333", "eu-central-1")
-    request = replace(office.request(), request_id="invoice-2026-0001")
+    request = replace(stack.request(), request_id="invoice-2026-0001")
     monkeypatch.setattr(wiring, "clock", lambda: FakeClock(NOON + timedelta(minutes=1)))
     wiring.messages_table().apply(changes.begin(request, NOON, owner="w1", deadline=NOON, sent_by=sent_by))
     wiring.messages_table().apply(changes.accept(request, NOON, Fence(1, "w1"), "0100019391a1b2c3-example"))
     merge = DynamoFeedbackTable.merge
 
     def erase_first(*arguments: Any) -> MergedFacts:
-        assert erase_request("acme", "invoice-2026-0001", office.deps, cancel=False)
+        assert erase_request("acme", "invoice-2026-0001", stack.deps, cancel=False)
         return merge(*arguments)
 
     monkeypatch.setattr(DynamoFeedbackTable, "merge", erase_first)
     [failure] = feedback.handler(event("feedback-bounced"), Context())["batchItemFailures"]
     assert failure["itemIdentifier"] == event("feedback-bounced")["Records"][0]["messageId"]
     for table in ("FEEDBACK_TABLE", "MESSAGES_TABLE", "SUPPRESSIONS_TABLE"):
-        assert "jo@example.com" not in repr(boto3.client("dynamodb").scan(TableName=office.name(table))["Items"])
-    assert "messageId" not in office.item(
+        assert "jo@example.com" not in repr(boto3.client("dynamodb").scan(TableName=stack.name(table))["Items"])
+    assert "messageId" not in stack.item(
         "MESSAGES_TABLE", tenantShard=tenant_shard("acme", "invoice-2026-0001"), requestId="invoice-2026-0001"
     )
 
 
-def test_of_a_request_its_ids_and_its_status_stay_while_a_message_may_come(office: Office) -> None:
-    """Everything else goes, in every version; the neighbours keep theirs."""
+def test_of_an_erased_request_ids_and_status_stay_while_a_message_may_arrive(stack: Stack) -> None:
+    """Everything else is deleted, in every version; other requests keep theirs."""
     for request_id in ("r1", "r10"):
-        office.failed(request_id)
-        office.dead_letter(request_id)
-    erased = erase_request("acme", "r1", office.deps, cancel=False)
+        stack.failed(request_id)
+        stack.dead_letter(request_id)
+    erased = erase_request("acme", "r1", stack.deps, cancel=False)
     assert erased == {erasure.REDUCED: 1, erasure.BODIES: 2, erasure.DEAD_LETTERS: 1}
-    item = office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")
+    item = stack.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")
     assert (item["tenantId"], item["requestId"], item["status"]) == ("acme", "r1", "failed")
     assert int(item["ttl"]) == int((NOON + erasure.COPIES_LAST).timestamp())
     assert not item.keys() & {"messageId", "error", "correlationId", "resolution", "parked", "createdKey", "statusShard", "sweepShard"}
-    assert [key.split("/")[2] for key in office.versions("parked/")] == ["r10", "r10"]
-    assert office.dead() == [a_body("r10")]
+    assert [key.split("/")[2] for key in stack.versions("parked/")] == ["r10", "r10"]
+    assert stack.dead() == [a_body("r10")]
     listed = wiring.messages_table().list("acme", status=None, limit=10, cursor=None).deliveries
     assert [record.request_id for record in listed] == ["r10"]
 
 
-def test_what_ses_told_of_a_request_goes_with_it(office: Office) -> None:
-    """Its recipients, and the id by which SES knows its mail; those of its neighbours stay."""
+def test_the_feedback_of_a_request_is_erased_with_it(stack: Stack) -> None:
+    """Its recipients, and the item of SES's messageId; other requests keep theirs."""
     sent = {"account": "111122223333", "region": "eu-west-1", "message_id": "0100-one", "attempt": 1}
-    office.failed("r1", parked=False)
+    stack.failed("r1", parked=False)
     boto3.client("dynamodb").update_item(
         TableName=wiring.settings().messages_table,
         Key=record_key("acme", "r1"),
@@ -198,108 +198,108 @@ def test_what_ses_told_of_a_request_goes_with_it(office: Office) -> None:
         ExpressionAttributeNames={"#region": "region"},
         ExpressionAttributeValues={":account": {"S": sent["account"]}, ":region": {"S": sent["region"]}, ":id": {"S": sent["message_id"]}},
     )
-    office.fed_back("r1")
-    office.fed_back("r10", message_id="0100-ten")
-    erased = erase_request("acme", "r1", office.deps, cancel=False)
+    stack.fed_back("r1")
+    stack.fed_back("r10", message_id="0100-ten")
+    erased = erase_request("acme", "r1", stack.deps, cancel=False)
     assert erased[erasure.FEEDBACK] == 2
-    assert office.feedback() == ["acme#r10", "message#111122223333#eu-west-1#0100-ten"]
-    assert erase_request("acme", "r10", office.deps, cancel=False)[erasure.FEEDBACK] == 1  # of one whose record is gone
+    assert stack.feedback() == ["acme#r10", "message#111122223333#eu-west-1#0100-ten"]
+    assert erase_request("acme", "r10", stack.deps, cancel=False)[erasure.FEEDBACK] == 1  # of one whose record was deleted
 
 
-def test_what_ses_told_of_a_tenant_goes_with_it(office: Office) -> None:
-    """Also of requests whose records time has deleted."""
-    office.provide()
-    office.failed("r1", parked=False)
-    office.fed_back("r1")
-    office.fed_back("forgotten", message_id="0100-two")
-    office.fed_back("r1", "acme2", message_id="0100-three")
-    assert erase_tenant("acme", office.deps, cancel=False)[erasure.FEEDBACK] == 4
-    assert office.feedback() == ["acme2#r1", "message#111122223333#eu-west-1#0100-three"]
+def test_the_feedback_of_a_tenant_is_erased_with_it(stack: Stack) -> None:
+    """Also of requests whose records have expired."""
+    stack.provide()
+    stack.failed("r1", parked=False)
+    stack.fed_back("r1")
+    stack.fed_back("forgotten", message_id="0100-two")
+    stack.fed_back("r1", "acme2", message_id="0100-three")
+    assert erase_tenant("acme", stack.deps, cancel=False)[erasure.FEEDBACK] == 4
+    assert stack.feedback() == ["acme2#r1", "message#111122223333#eu-west-1#0100-three"]
 
 
-def test_a_late_message_of_an_erased_request_is_not_sent(office: Office) -> None:
-    """The fence still knows of it."""
-    office.failed()
-    erase_request("acme", "r1", office.deps, cancel=False)
-    begin = changes.begin(replace(office.request(), generation=9), NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1))
+def test_a_late_message_of_an_erased_request_is_not_sent(stack: Stack) -> None:
+    """The fence still has its record."""
+    stack.failed()
+    erase_request("acme", "r1", stack.deps, cancel=False)
+    begin = changes.begin(replace(stack.request(), generation=9), NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1))
     with pytest.raises(RefusedError) as refused:
         wiring.messages_table().apply(begin)
     assert refused.value.current
     assert refused.value.current.status is Status.FAILED
 
 
-def test_a_request_that_ended_long_ago_is_gone(office: Office) -> None:
+def test_a_request_that_ended_long_ago_is_deleted(stack: Stack) -> None:
     """No message of it can be on the queue any more."""
-    office.failed(at=LONG_AGO)
-    assert erase_request("acme", "r1", office.deps, cancel=False)[erasure.RECORDS] == 1
-    assert office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1") == {}
+    stack.failed(at=LONG_AGO)
+    assert erase_request("acme", "r1", stack.deps, cancel=False)[erasure.RECORDS] == 1
+    assert stack.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1") == {}
 
 
-def test_an_open_request_is_erased_only_once_it_is_cancelled(office: Office) -> None:
-    """Nothing is touched before; then its body goes too."""
-    office.parked()
+def test_an_open_request_is_erased_only_once_it_is_cancelled(stack: Stack) -> None:
+    """Until then nothing is changed; then its body is deleted too."""
+    stack.parked()
     with pytest.raises(StillOpenError, match="1 deferred not ended: wait, or add --cancel"):
-        erase_request("acme", "r1", office.deps, cancel=False)
-    assert len(office.versions()) == 1
-    erased = erase_request("acme", "r1", office.deps, cancel=True)
+        erase_request("acme", "r1", stack.deps, cancel=False)
+    assert len(stack.versions()) == 1
+    erased = erase_request("acme", "r1", stack.deps, cancel=True)
     assert erased == {erasure.CANCELLED: 1, erasure.REDUCED: 1, erasure.BODIES: 2}
-    assert office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")["status"] == "cancelled"
-    assert office.versions() == []
+    assert stack.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")["status"] == "cancelled"
+    assert stack.versions() == []
 
 
-def test_a_request_that_may_be_at_ses_cannot_be_cancelled(office: Office) -> None:
-    """Its worker would come back to nothing."""
-    wiring.messages_table().apply(changes.begin(office.request(), NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1)))
+def test_a_request_that_may_be_at_ses_cannot_be_cancelled(stack: Stack) -> None:
+    """Its worker needs the record."""
+    wiring.messages_table().apply(changes.begin(stack.request(), NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1)))
     with pytest.raises(StillOpenError, match="1 sending may be at SES now"):
-        erase_request("acme", "r1", office.deps, cancel=True)
-    assert office.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")["owner"] == "w1"
+        erase_request("acme", "r1", stack.deps, cancel=True)
+    assert stack.item("MESSAGES_TABLE", tenantShard=tenant_shard("acme", "r1"), requestId="r1")["owner"] == "w1"
 
 
-def test_only_the_uploads_that_are_named_go_with_a_request(office: Office) -> None:
+def test_only_named_uploads_are_erased_with_a_request(stack: Stack) -> None:
     """One upload may belong to many requests."""
-    office.failed(parked=False)
-    office.upload("acme/" + "a" * 32)
-    office.upload("acme/" + "b" * 32)
-    assert erase_request("acme", "r1", office.deps, cancel=False, uploads=["acme/" + "a" * 32])[erasure.UPLOADS] == 1
-    assert office.versions() == ["attachments/acme/" + "b" * 32]
+    stack.failed(parked=False)
+    stack.upload("acme/" + "a" * 32)
+    stack.upload("acme/" + "b" * 32)
+    assert erase_request("acme", "r1", stack.deps, cancel=False, uploads=["acme/" + "a" * 32])[erasure.UPLOADS] == 1
+    assert stack.versions() == ["attachments/acme/" + "b" * 32]
 
 
 @pytest.mark.parametrize("key", ["", "acme/", "a" * 31, "acme/" + "a" * 31], ids=["none", "tenant", "part", "tenant and part"])
-def test_an_upload_is_named_by_its_whole_key(office: Office, key: str) -> None:
-    """Part of a key, or none, erases no upload: it may be the beginning of others."""
-    office.failed(parked=False)
-    office.upload("acme/" + "a" * 32)
-    assert erase_request("acme", "r1", office.deps, cancel=False, uploads=[key])[erasure.UPLOADS] == 0
-    assert office.versions() == ["attachments/acme/" + "a" * 32]
+def test_an_upload_is_named_by_its_whole_key(stack: Stack, key: str) -> None:
+    """Part of a key, or none, erases no upload: it may be a prefix of others."""
+    stack.failed(parked=False)
+    stack.upload("acme/" + "a" * 32)
+    assert erase_request("acme", "r1", stack.deps, cancel=False, uploads=[key])[erasure.UPLOADS] == 0
+    assert stack.versions() == ["attachments/acme/" + "a" * 32]
 
 
-def test_an_erasure_may_be_made_again(office: Office) -> None:
-    """It finds nothing, also of what never was."""
-    office.failed()
-    office.dead_letter()
-    erase_request("acme", "r1", office.deps, cancel=False)
-    assert +erase_request("acme", "r1", office.deps, cancel=False) == Counter()
-    assert +erase_request("acme", "never", office.deps, cancel=True) == Counter()
+def test_an_erasure_can_be_repeated(stack: Stack) -> None:
+    """It finds nothing, also of an unknown request."""
+    stack.failed()
+    stack.dead_letter()
+    erase_request("acme", "r1", stack.deps, cancel=False)
+    assert +erase_request("acme", "r1", stack.deps, cancel=False) == Counter()
+    assert +erase_request("acme", "never", stack.deps, cancel=True) == Counter()
 
 
 # ── a tenant ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def a_full_tenant(office: Office, tenant_id: str) -> None:
-    office.provide(tenant_id, active=replace(a_config(), account="111122223333"))
-    office.failed("ended", tenant_id)
-    office.failed("old", tenant_id, at=LONG_AGO)
-    office.parked("waiting", tenant_id)
-    office.dead_letter("ended", tenant_id)
-    office.unreadable_letter(tenant_id)
-    office.upload(f"{tenant_id}/" + "a" * 32)
+def a_full_tenant(stack: Stack, tenant_id: str) -> None:
+    stack.provide(tenant_id, active=replace(a_config(), account="111122223333"))
+    stack.failed("ended", tenant_id)
+    stack.failed("old", tenant_id, at=LONG_AGO)
+    stack.parked("waiting", tenant_id)
+    stack.dead_letter("ended", tenant_id)
+    stack.unreadable_letter(tenant_id)
+    stack.upload(f"{tenant_id}/" + "a" * 32)
 
 
-def test_of_a_tenant_the_version_counter_stays(office: Office) -> None:
-    """And of requests that ended lately the ids and the status; of its neighbour everything."""
+def test_of_an_erased_tenant_the_version_counter_stays(stack: Stack) -> None:
+    """And of recently ended requests the ids and the status; another tenant keeps everything."""
     for tenant_id in ("acme", "acme-2"):
-        a_full_tenant(office, tenant_id)
-    erased = erase_tenant("acme", office.deps, cancel=True)
+        a_full_tenant(stack, tenant_id)
+    erased = erase_tenant("acme", stack.deps, cancel=True)
     assert erased == {
         erasure.CONFIG: 1,
         erasure.CANCELLED: 1,
@@ -309,32 +309,32 @@ def test_of_a_tenant_the_version_counter_stays(office: Office) -> None:
         erasure.BODIES: 6,
         erasure.UPLOADS: 1,
     }
-    row = office.item("PROVIDERS_TABLE", tenantId="acme")
+    row = stack.item("PROVIDERS_TABLE", tenantId="acme")
     assert (row["status"], row["versions"], row["encryptedExternalId"]) == ("deleted", "1", b"")
     assert not row.keys() & {"active", "candidate", "verifiedAt", "error", "faultyRequests", "updatedBy"}
-    assert {key.split("/")[1] for key in office.versions()} == {"acme-2"}
-    assert len(office.dead()) == 2
-    assert len(list(office.eraser.records("acme-2"))) == 3
-    assert office.item("PROVIDERS_TABLE", tenantId="acme-2")["active"]
+    assert {key.split("/")[1] for key in stack.versions()} == {"acme-2"}
+    assert len(stack.dead()) == 2
+    assert len(list(stack.eraser.records("acme-2"))) == 3
+    assert stack.item("PROVIDERS_TABLE", tenantId="acme-2")["active"]
 
 
-def test_a_tenant_with_open_requests_is_left_alone(office: Office) -> None:
-    """Unless they are to be cancelled; its provider goes on sending."""
-    a_full_tenant(office, "acme")
+def test_a_tenant_with_open_requests_is_not_erased(stack: Stack) -> None:
+    """Unless they are to be cancelled; its provider still sends."""
+    a_full_tenant(stack, "acme")
     with pytest.raises(StillOpenError, match="1 deferred not ended"):
-        erase_tenant("acme", office.deps, cancel=False)
-    assert office.item("PROVIDERS_TABLE", tenantId="acme")["status"] == "active"
-    assert len(list(office.eraser.records("acme"))) == 3
+        erase_tenant("acme", stack.deps, cancel=False)
+    assert stack.item("PROVIDERS_TABLE", tenantId="acme")["status"] == "active"
+    assert len(list(stack.eraser.records("acme"))) == 3
 
 
-def test_who_comes_under_an_erased_id_gets_the_next_version_and_another_external_id(office: Office) -> None:
-    """Neither passes for the tenant before."""
+def test_a_later_tenant_with_the_same_id_gets_the_next_version_and_another_external_id(stack: Stack) -> None:
+    """Neither matches the earlier tenant's."""
     deps = wiring.provider_dependencies()
     role = {"roleArn": "arn:aws:iam::111122223333:role/mail", "region": "eu-central-1", "fromAddress": "a@b.example", "fromName": "A"}
     config = json.dumps({"provider": "ses", "config": role})
     before = onboard("acme", deps).external_id
     put_config("acme", config, deps)
-    erase_tenant("acme", office.deps, cancel=False)
+    erase_tenant("acme", stack.deps, cancel=False)
     shown = {onboarded.external_id for onboarded in (onboard("acme", deps), onboard("acme", deps))}
     assert len(shown) == 1
     assert not shown & {"", before}
@@ -342,27 +342,27 @@ def test_who_comes_under_an_erased_id_gets_the_next_version_and_another_external
     assert (row.versions, row.status) == (2, ProviderStatus.UNVERIFIED)
 
 
-def test_a_tenant_is_erased_once(office: Office) -> None:
-    """A row that a later tenant has been shown is not changed."""
-    a_full_tenant(office, "acme")
-    erase_tenant("acme", office.deps, cancel=True)
+def test_a_second_erasure_keeps_a_later_tenant_s_row(stack: Stack) -> None:
+    """A row whose ExternalId a later tenant has been shown is not changed."""
+    a_full_tenant(stack, "acme")
+    erase_tenant("acme", stack.deps, cancel=True)
     before = onboard("acme", wiring.provider_dependencies()).external_id
-    assert erase_tenant("never", office.deps, cancel=True) == Counter()
+    assert erase_tenant("never", stack.deps, cancel=True) == Counter()
     assert before == onboard("acme", wiring.provider_dependencies()).external_id
 
 
-def test_of_a_deleted_tenant_without_an_external_id_goes_who_deleted_it(office: Office) -> None:
-    """A row that somebody wrote or restored by hand is no erased one."""
-    office.provide(status=ProviderStatus.DELETED, active=None, encrypted_external_id=b"", updated_by="arn:aws:iam::111122223333:user/jo")
-    assert erase_tenant("acme", office.deps, cancel=False) == {erasure.CONFIG: 1}
-    assert "updatedBy" not in office.item("PROVIDERS_TABLE", tenantId="acme")
-    assert erase_tenant("acme", office.deps, cancel=False) == Counter()
+def test_a_deleted_tenant_without_an_external_id_is_erased(stack: Stack) -> None:
+    """A row that somebody wrote or restored manually is not an erased one."""
+    stack.provide(status=ProviderStatus.DELETED, active=None, encrypted_external_id=b"", updated_by="arn:aws:iam::111122223333:user/jo")
+    assert erase_tenant("acme", stack.deps, cancel=False) == {erasure.CONFIG: 1}
+    assert "updatedBy" not in stack.item("PROVIDERS_TABLE", tenantId="acme")
+    assert erase_tenant("acme", stack.deps, cancel=False) == Counter()
 
 
 @pytest.mark.parametrize("stops_at", ["delete_objects", "put_item", "delete_item", "query"])
-def test_an_erasure_that_stops_goes_on(office: Office, monkeypatch: pytest.MonkeyPatch, stops_at: str) -> None:
-    """At the first call of each kind; the second run deletes what is left."""
-    a_full_tenant(office, "acme")
+def test_an_interrupted_erasure_can_be_continued(stack: Stack, monkeypatch: pytest.MonkeyPatch, stops_at: str) -> None:
+    """After a failure of the first call of each kind, the second run deletes the rest."""
+    a_full_tenant(stack, "acme")
     client: Any = wiring.s3() if stops_at == "delete_objects" else wiring.dynamodb()
     real, calls = getattr(client, stops_at), []
 
@@ -377,10 +377,10 @@ def test_an_erasure_that_stops_goes_on(office: Office, monkeypatch: pytest.Monke
         if stops_at == "query":
             patch.setattr(client, "get_paginator", lambda _: Paginator(stop_once))
         with pytest.raises(DependencyError):
-            erase_tenant("acme", office.deps, cancel=True)
-    erase_tenant("acme", office.deps, cancel=True)
-    assert (list(office.eraser.records("acme")), office.versions(), office.dead()) == ([], [], [])
-    assert office.item("PROVIDERS_TABLE", tenantId="acme")["encryptedExternalId"] == b""
+            erase_tenant("acme", stack.deps, cancel=True)
+    erase_tenant("acme", stack.deps, cancel=True)
+    assert (list(stack.eraser.records("acme")), stack.versions(), stack.dead()) == ([], [], [])
+    assert stack.item("PROVIDERS_TABLE", tenantId="acme")["encryptedExternalId"] == b""
 
 
 class Paginator:
@@ -393,17 +393,17 @@ class Paginator:
         yield self._call(**call)
 
 
-def test_the_pacing_line_of_a_tenant_alone_goes(office: Office, aws: Mapping[str, str]) -> None:
-    """Not that of an account through which others send too."""
+def test_the_account_rate_of_only_this_tenant_is_erased(stack: Stack, aws: Mapping[str, str]) -> None:
+    """Not the rate of an account that other tenants use too."""
     for tenant_id, account in (("acme", "111122223333"), ("globex", "444455556666"), ("initech", "444455556666")):
-        office.provide(tenant_id, active=replace(a_config(), account=account))
+        stack.provide(tenant_id, active=replace(a_config(), account=account))
     region = a_config().region
     for account in ("111122223333", "444455556666"):
         boto3.client("dynamodb").put_item(TableName=aws["PACING_TABLE"], Item={"account": {"S": f"{account}/{region}"}})
-    assert erase_tenant("acme", office.deps, cancel=False)[erasure.ACCOUNT_RATES] == 1
-    assert erase_tenant("globex", office.deps, cancel=False)[erasure.ACCOUNT_RATES] == 0
-    assert office.item("PACING_TABLE", account=f"111122223333/{region}") == {}
-    assert office.item("PACING_TABLE", account=f"444455556666/{region}") != {}
+    assert erase_tenant("acme", stack.deps, cancel=False)[erasure.ACCOUNT_RATES] == 1
+    assert erase_tenant("globex", stack.deps, cancel=False)[erasure.ACCOUNT_RATES] == 0
+    assert stack.item("PACING_TABLE", account=f"111122223333/{region}") == {}
+    assert stack.item("PACING_TABLE", account=f"444455556666/{region}") != {}
 
 
 # ── an address ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -423,10 +423,10 @@ def listed() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def two_tenants(office: Office) -> Office:
-    """Jo has bounced for acme and for globex, in other letters; ann for acme."""
+def two_tenants(stack: Stack) -> Stack:
+    """Jo has bounced for acme and for globex, in different spellings; ann for acme."""
     for tenant_id in ("acme", "globex"):
-        assert office.deps.providers.replace(a_provider(tenant_id))
+        assert stack.deps.providers.replace(a_provider(tenant_id))
     counted = Entry(tenant_id="globex", email="jo@example.com", soft_bounces={"r1": NOON})
     suppress(an_entry("jo@example.com"), an_entry("ann@example.com"), counted)
     for tenant_id, request_id, addresses in (
@@ -435,11 +435,11 @@ def two_tenants(office: Office) -> Office:
         ("globex", "jo", ("jo@example.com",)),
     ):
         wiring.feedback_table().merge(tenant_id, request_id, facts_of(*addresses))
-    return office
+    return stack
 
 
-def test_an_address_is_erased_wherever_it_stands_however_it_is_written(two_tenants: Office) -> None:
-    """Of every tenant; what is known of others stays."""
+def test_an_address_is_erased_for_all_tenants_in_every_spelling(two_tenants: Stack) -> None:
+    """Data of other addresses stays."""
     assert erase_address("JO@example.com", two_tenants.deps) == {erasure.SUPPRESSIONS: 2, erasure.FACTS: 2}
     assert listed() == {("acme", "ann@example.com")}
     assert {request_id: set(wiring.feedback_table().facts("acme", request_id)) for request_id in ("both", "ann")} == {
@@ -450,15 +450,15 @@ def test_an_address_is_erased_wherever_it_stands_however_it_is_written(two_tenan
     assert erase_address("jo@example.com", two_tenants.deps) == {}
 
 
-def test_what_is_left_of_a_mail_s_facts_goes_on(two_tenants: Office) -> None:
-    """An event that comes later joins them."""
+def test_the_other_facts_of_a_mail_are_kept(two_tenants: Stack) -> None:
+    """A later event is merged into them."""
     erase_address("jo@example.com", two_tenants.deps)
     wiring.feedback_table().merge("acme", "both", facts_of("bob@example.com"))
     assert set(wiring.feedback_table().facts("acme", "both")) == {"ann@example.com", "bob@example.com"}
 
 
-def test_an_event_in_between_is_not_overwritten(two_tenants: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The erasure says that it must be run again."""
+def test_a_concurrent_event_is_not_overwritten(two_tenants: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The erasure fails and must be repeated."""
     eraser: Any = two_tenants.deps.addresses
     read = list(eraser._facts())
     wiring.feedback_table().merge("acme", "both", facts_of("bob@example.com"))
@@ -468,8 +468,8 @@ def test_an_event_in_between_is_not_overwritten(two_tenants: Office, monkeypatch
     assert "bob@example.com" in wiring.feedback_table().facts("acme", "both")
 
 
-def test_a_tenant_s_counts_go_with_the_tenant(two_tenants: Office) -> None:
-    """Of every hour and shard; neither another's nor those of the account."""
+def test_the_counts_of_a_tenant_are_erased_with_it(two_tenants: Stack) -> None:
+    """Of every hour and shard; neither another tenant's nor the account's."""
     table = wiring.statistics_table()
     series = ("acme", "globex", account_series("111122223333", "eu-west-1"))
     for name, hours, shard in product(series, range(3), ("a", "b")):
@@ -479,7 +479,7 @@ def test_a_tenant_s_counts_go_with_the_tenant(two_tenants: Office) -> None:
     assert left == {"acme": 0, "globex": 3, series[2]: 3}
 
 
-def test_a_tenant_s_suppressions_go_with_the_tenant(two_tenants: Office) -> None:
-    """And no other's."""
+def test_the_suppressions_of_a_tenant_are_erased_with_it(two_tenants: Stack) -> None:
+    """And no other tenant's."""
     assert erase_tenant("acme", two_tenants.deps, cancel=False)[erasure.SUPPRESSIONS] == 2
     assert listed() == {("globex", "jo@example.com")}

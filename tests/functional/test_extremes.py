@@ -1,6 +1,6 @@
-"""Every adapter with the longest, largest and most that may come to it, under the services' own rules (tests/support/wire_rules).
+"""Every adapter with the longest, largest and most inputs, checked by the services' own rules (tests/support/wire_rules).
 
-What a rule refuses fails at the end of the test, whatever the emulator made of the call.
+A broken rule fails the test at its end, whatever the emulator accepts.
 """
 
 import json
@@ -38,12 +38,12 @@ TENANT = "t" * 64
 REQUEST = "r" + "_" * 127
 CORRELATION = "c" * 128
 OWNER = "f" * 32
-LONG = "é" * 500  # what an operator may write
+LONG = "é" * 500  # free text of an operator
 FAR = datetime(9999, 12, 31, 23, 59, 59, 999000, UTC)
 ERROR = ErrorInfo("from_address_not_verified", "x" * 2_000, "y" * 2_000)
 ADDRESS = f"{'l' * 64}@{'d' * 63}.{'e' * 63}.{'f' * 63}.{'g' * 60}.example"[:320]
 EDGES = [datetime(1970, 1, 1, tzinfo=UTC), NOON, FAR]
-"""The first, an ordinary and the last moment that anything here can be told to happen at."""
+"""The first, an ordinary and the last time that the code may meet."""
 
 
 # -- the status table ----------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ EDGES = [datetime(1970, 1, 1, tzinfo=UTC), NOON, FAR]
 
 @pytest.fixture
 def largest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each rule's change be about a request with the longest of everything."""
+    """Use a request with the longest of every field for each rule's change."""
     request = replace(
         transitions.REQUEST,
         tenant_id=TENANT,
@@ -72,8 +72,8 @@ def largest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("largest")
 @pytest.mark.parametrize("rule", transitions.CHANGES)
-def test_every_rule_writes_what_dynamodb_takes(rule: str) -> None:
-    """With every attribute that a record can have, at its longest."""
+def test_every_rule_writes_what_dynamodb_accepts(rule: str) -> None:
+    """With every attribute of a record at its longest."""
     seen = a_delivery(tenant_id=TENANT, request_id=REQUEST, attempt=10**6, owner=OWNER, error=ERROR, due_at=NOON, expires_at=FAR)
     with suppress(RefusedError):
         wiring.messages_table().apply(transitions.CHANGES[rule](seen))
@@ -81,8 +81,8 @@ def test_every_rule_writes_what_dynamodb_takes(rule: str) -> None:
 
 @pytest.mark.usefixtures("largest")
 @pytest.mark.parametrize("moment", EDGES)
-def test_the_edges_of_time_are_numbers(moment: datetime) -> None:
-    """A producer's clock may be anything."""
+def test_the_earliest_and_latest_times_are_accepted(moment: datetime) -> None:
+    """A producer's clock may have any time."""
     request = replace(transitions.REQUEST, created_at=moment, expires_at=moment)
     table = wiring.messages_table()
     with suppress(RefusedError):
@@ -92,7 +92,7 @@ def test_the_edges_of_time_are_numbers(moment: datetime) -> None:
 
 
 def test_a_page_of_the_largest_list_is_read(largest: None) -> None:  # noqa: ARG001  # the fixture's effect
-    """More records than BatchGetItem takes keys, of the longest names, with and without a status, page after page."""
+    """More records than BatchGetItem accepts keys, with the longest names, with and without a status, page after page."""
     table = wiring.messages_table()
     for number in range(120):
         request = replace(transitions.REQUEST, request_id=f"{REQUEST[:-3]}{number:03}")
@@ -108,7 +108,7 @@ def test_a_page_of_the_largest_list_is_read(largest: None) -> None:  # noqa: ARG
 
 
 def test_the_largest_row_fits() -> None:
-    """Two configs of the largest size that the API takes, sealed, with all that verify and sending note beside them."""
+    """Two encrypted configs of the largest size that the API accepts, with everything that verify and sending store."""
     config = a_config(
         ciphertext=bytes(20_000),
         from_address=ADDRESS,
@@ -141,8 +141,8 @@ def test_the_largest_row_fits() -> None:
     table.releasing()
 
 
-def test_what_sending_notes_on_a_row_is_taken() -> None:
-    """Faults up to the suspension, the sandbox, and the end of faults."""
+def test_the_updates_of_sending_are_accepted() -> None:
+    """Faults up to the suspension, the sandbox, and the reset of faults."""
     table = wiring.providers_table()
     assert table.replace(a_provider(TENANT, active=a_config(version=1)))
     table.learn_sandbox(TENANT, 1)
@@ -156,7 +156,7 @@ def test_what_sending_notes_on_a_row_is_taken() -> None:
 
 
 def test_many_tenants_are_read() -> None:
-    """In calls that hold a hundred keys, none of them twice."""
+    """In calls of a hundred keys, without duplicates."""
     names = [f"{number:064}" for number in range(250)]
     assert wiring.providers_table().get_many([*names, *names]) == {}
 
@@ -166,8 +166,8 @@ def test_many_tenants_are_read() -> None:
 
 @pytest.mark.parametrize("rate", [0.001, 1.0, 14.0, 100_000.0])
 @pytest.mark.parametrize("kind", ["known", "asked", "learned"])
-def test_a_line_is_written_at_every_rate_and_state(rate: float, kind: str) -> None:
-    """Idle, busy, full, throttled, at rest, asked about, learned; messages to one and to fifty."""
+def test_an_account_rate_is_written_at_every_rate_and_state(rate: float, kind: str) -> None:
+    """Idle, busy, full, throttled, quota exhausted, queried, learned; messages to one and to fifty recipients."""
     sources = {"known": RateSource(configured=rate), "asked": RateSource(quota=rate, ask=lambda: rate), "learned": RateSource()}
     pacing, account, source = Pacing(wiring.pacing_table(), functions=1000), f"tenant/{TENANT}/ap-southeast-99", sources[kind]
     for weights in ([1], [50] * 100, [50] * 1000, [1] * 3):
@@ -205,14 +205,14 @@ def largest_copy(body: str, outcome: Outcome) -> QueueMessage:
 
 
 def test_the_largest_message_has_a_value_for_every_attribute() -> None:
-    """So one that is added later is tried at its largest, too."""
+    """So an attribute that is added later is also tested at its largest."""
     largest = largest_copy("{}", OUTCOMES[0])
     assert [field.name for field in fields(QueueMessage) if getattr(largest, field.name) == field.default] == []
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])
-def test_messages_of_every_size_travel(outcome: Outcome) -> None:
-    """Alone at the largest, and in calls that hold no more than SQS takes; delayed for as long as it delays, or less."""
+def test_messages_of_every_size_are_sent(outcome: Outcome) -> None:
+    """Alone at the largest, and in calls within SQS's size limit; with delays at and beyond SQS's limit."""
     small, large = largest_copy("{}", outcome), largest_copy("x" * MAX_BODY, outcome)
     some, delays = largest_copy("x" * 100_000, outcome), [timedelta(seconds=-1), timedelta(seconds=0.5), timedelta(days=1)]
     queue_messages = [*((large, delay) for delay in delays), *[(small, delays[-1])] * 25, *[(some, timedelta())] * 25]
@@ -221,8 +221,8 @@ def test_messages_of_every_size_travel(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=["sent", "not sent", "unknown"])
 @pytest.mark.parametrize("detail", ["", "é" * 2_000], ids=["none", "long"])
-def test_a_message_is_buried_whatever_is_said_of_it(outcome: Outcome, detail: str) -> None:
-    """A dead letter that SQS refuses would come back until SQS moves it itself, without a reason."""
+def test_a_message_is_dead_lettered_with_any_reason(outcome: Outcome, detail: str) -> None:
+    """A dead letter that SQS refuses would be redelivered until SQS moves it, without a reason."""
     wiring.send_queue().dead_letter(largest_copy("x" * MAX_BODY, outcome), reason="request_id_reused", detail=detail)
 
 
@@ -238,8 +238,8 @@ def test_the_largest_body_is_parked() -> None:
 
 
 @pytest.mark.parametrize("content_type", [None, "application/" + "x" * 60])
-def test_an_upload_of_the_longest_name_is_signed(content_type: str | None) -> None:
-    """Its type goes into a header."""
+def test_an_upload_with_the_longest_name_is_signed(content_type: str | None) -> None:
+    """Its type is a header."""
     fields = {"filename": "ü" * 251 + ".pdf", "size": MAX_UPLOAD, **({"contentType": content_type} if content_type else {})}
     upload = wiring.attachments().create_upload(TENANT, UploadRequest.model_validate(fields))
     assert upload.key.startswith(f"{TENANT}/")
@@ -248,8 +248,8 @@ def test_an_upload_of_the_longest_name_is_signed(content_type: str | None) -> No
 # -- events --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_largest_events_are_told() -> None:
-    """Ten in a call, each with the longest error."""
+def test_the_largest_events_are_published() -> None:
+    """Ten per call, each with the longest error."""
     record = a_delivery(
         tenant_id=TENANT, request_id=REQUEST, status=Status.FAILED, error=ERROR, correlation_id=CORRELATION, attempt=10**6, updated_at=FAR
     )
@@ -261,8 +261,8 @@ def test_the_largest_events_are_told() -> None:
 # -- acting as tenants ---------------------------------------------------------------------------------------------------
 
 
-def test_the_largest_mail_goes_to_ses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What each operation takes at most, to fifty of the longest addresses, with every tag that a caller may set and all of ours."""
+def test_the_largest_mail_is_sent_to_ses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maximum of each operation, to fifty of the longest addresses, with every tag that a caller may set and all of ours."""
     tags = tagged(
         {f"{number:0256}": "v" * 256 for number in range(MAX_TAGS)},
         tenant_id=TENANT,
@@ -280,7 +280,7 @@ def test_the_largest_mail_goes_to_ses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_longest_role_is_assumed() -> None:
-    """For a tenant of the longest name, on a platform of any."""
+    """For a tenant with the longest name, on a platform of any name."""
     for platform in ("L", "Ünï " * 30):
         roles = AssumedRoles(wiring.sts, own_account="111111111111", platform=platform, clock=FakeClock())
         arn = f"arn:aws:iam::222222222222:role/{'p' * 127}/{'q' * 127}/{'r' * 127}/{'s' * 120}/{'n' * 64}"
@@ -288,8 +288,8 @@ def test_the_longest_role_is_assumed() -> None:
         roles.refuses_foreign_external_id(tenants.role(arn))
 
 
-def test_the_largest_config_is_sealed_and_opened() -> None:
-    """Under a context of the longest names."""
+def test_the_largest_config_is_encrypted_and_decrypted() -> None:
+    """With a context of the longest names."""
     sealed = wiring.config_cipher().encrypt(TENANT, "smtp", 10**9, b"x" * 16_384)
     assert wiring.config_cipher().decrypt(TENANT, "smtp", 10**9, sealed) == b"x" * 16_384
 
@@ -297,8 +297,8 @@ def test_the_largest_config_is_sealed_and_opened() -> None:
 # -- metrics -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_metrics_of_the_fullest_invocation_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every metric and every code, more values of each than a line holds."""
+def test_the_metrics_of_the_largest_invocation_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every metric and every code, with more values than fit into one line."""
     telemetry = wiring.telemetry()
     for number in range(250):
         for code in CODES:

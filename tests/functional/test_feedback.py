@@ -1,4 +1,4 @@
-"""FeedbackFunction and the API over the stack in moto: from an event on the queue to what a caller reads."""
+"""FeedbackFunction and the API over the stack in moto: from an event on the queue to the API's response."""
 
 import json
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ FENCE = Fence(1, "w1")
 
 @pytest.fixture
 def clock(aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """Let it be a minute after the events, and the request's only attempt be under way."""
+    """Set the clock to a minute after the events, with the request's only attempt in progress."""
     assert aws
     clock = FakeClock(NOON + timedelta(minutes=1))
     monkeypatch.setattr(wiring, "clock", lambda: clock)
@@ -55,7 +55,7 @@ def accept() -> None:
 
 
 def take(name: str) -> list[str]:
-    """Hand a file of `events/` to the function; return what is to come again."""
+    """Pass a file of `events/` to the function; return the messages to redeliver."""
     return [failure["itemIdentifier"] for failure in feedback.handler(event(name), Context())["batchItemFailures"]]
 
 
@@ -75,8 +75,8 @@ def show(path: str = ONE) -> dict[str, Any]:
     ],
 )
 @pytest.mark.usefixtures("clock")
-def test_an_event_is_read_in_the_record_and_by_recipient(name: str, column: str, recipient: dict[str, str]) -> None:
-    """`make invoke FUNCTION=FeedbackFunction EVENT=events/…` leads to what the API shows."""
+def test_an_event_is_shown_in_the_record_and_by_recipient(name: str, column: str, recipient: dict[str, str]) -> None:
+    """Each event file of `make invoke FUNCTION=FeedbackFunction EVENT=events/…` has its documented effect."""
     accept()
     assert show()["feedback"] is None
     assert show(f"{ONE}/feedback") == {"recipients": []}
@@ -90,8 +90,8 @@ def test_an_event_is_read_in_the_record_and_by_recipient(name: str, column: str,
     assert shown == {"email": "jo@example.com", **recipient}
 
 
-def test_all_that_ses_tells_comes_together(clock: FakeClock) -> None:
-    """The complaint counts most; a copy changes nothing."""
+def test_several_events_of_a_recipient_are_merged(clock: FakeClock) -> None:
+    """The complaint has precedence; a duplicate changes nothing."""
     accept()
     for name in ("feedback-complained", "feedback-delivered", "feedback-complained", "feedback-delivered"):
         assert take(name) == []
@@ -102,8 +102,8 @@ def test_all_that_ses_tells_comes_together(clock: FakeClock) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_an_unknown_is_settled_by_proof() -> None:
-    """It was held for an operator, with its body in the bucket."""
+def test_an_event_makes_an_unknown_sent() -> None:
+    """The unknown was held for an operator, with its body in the bucket."""
     key = wiring.parked_bodies().park("acme", "invoice-2026-0001", "{}")
     lost = wiring.messages_table().apply(changes.mark_unknown(REQUEST, NOON, FENCE, ErrorInfo("outcome_unknown", "lost")))
     wiring.messages_table().apply(changes.hold(lost, NOON, key))
@@ -117,8 +117,8 @@ def test_an_unknown_is_settled_by_proof() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_no_event_is_begun_that_the_function_cannot_finish() -> None:
-    """Lambda would end it, and SQS would repeat the whole batch."""
+def test_no_event_is_started_without_time_to_finish() -> None:
+    """Otherwise Lambda would end it, and SQS would redeliver the whole batch."""
     accept()
     almost = Context(seconds_left=EVENT_SPAN // timedelta(seconds=1) - 1)
     [record] = event("feedback-bounced")["Records"]
@@ -128,8 +128,8 @@ def test_no_event_is_begun_that_the_function_cannot_finish() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_call_that_hangs_fits_into_the_time_that_an_event_is_begun_with() -> None:
-    """Three tries of it; and the function has some seconds in which it may begin events."""
+def test_a_call_that_hangs_ends_within_an_event_s_time() -> None:
+    """After three tries; and the function has some seconds left to start events."""
     config: Any = wiring.dynamodb().meta.config
     hung = timedelta(seconds=config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout))
     timeout = tables.resources("AWS::Serverless::Function")["FeedbackFunction"]["Properties"]["Timeout"]
@@ -137,15 +137,15 @@ def test_a_call_that_hangs_fits_into_the_time_that_an_event_is_begun_with() -> N
 
 
 @pytest.mark.usefixtures("clock")
-def test_an_event_that_is_none_is_acknowledged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    """It would come again for ever; an alarm is raised, and the log names what is wrong with it."""
+def test_an_invalid_event_is_acknowledged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be redelivered forever; an alarm is raised, and the log names its invalid fields."""
     assert take("feedback-malformed") == []
     assert '"FeedbackUnreadable"' in capsys.readouterr().out
     line = vars(caplog.records[-1])
     assert (line["reason"], line["fields"]) == ("unreadable", "account, detail, region, source, time")
 
 
-def test_an_event_before_its_record_comes_again(clock: FakeClock) -> None:
+def test_an_event_before_its_record_is_redelivered(clock: FakeClock) -> None:
     """For a quarter of an hour after it was queued."""
     body = json.dumps(an_envelope(request_id="not-yet"))
     [record] = event("feedback-bounced")["Records"]
@@ -157,8 +157,8 @@ def test_an_event_before_its_record_comes_again(clock: FakeClock) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_feedback_of_others_is_not_found() -> None:
-    """As the record is not: of another tenant, of a request that nobody made, of one that was erased."""
+def test_feedback_of_other_tenants_and_erased_requests_is_not_found() -> None:
+    """As for their records: another tenant's, an unknown request's, an erased one's."""
     accept()
     take("feedback-bounced")
     api = Gateway(messages.handler)
@@ -174,7 +174,7 @@ def test_feedback_of_others_is_not_found() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_the_event_file_of_the_route_is_what_api_gateway_hands_over() -> None:
+def test_the_event_file_of_the_route_has_api_gateway_s_format() -> None:
     """`make invoke FUNCTION=MessagesFunction EVENT=events/messages-feedback.json`."""
     accept()
     take("feedback-delivered")
@@ -184,7 +184,7 @@ def test_the_event_file_of_the_route_is_what_api_gateway_hands_over() -> None:
 
 @pytest.mark.usefixtures("clock")
 def test_no_address_is_logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whether an event is taken, refused, or could not be written."""
+    """Whether an event is accepted, refused, or could not be written."""
     caplog.set_level("DEBUG")
     accept()
     take("feedback-bounced")
@@ -200,7 +200,7 @@ def test_no_address_is_logged(caplog: pytest.LogCaptureFixture, capsys: pytest.C
 
 
 def test_feedback_of_a_failed_request_is_counted(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing changes, and the metric of its alarm is written."""
+    """Nothing changes, and the metric of its alarm is emitted."""
     assert clock
     wiring.messages_table().apply(changes.fail_rejected(REQUEST, NOON, FENCE, ErrorInfo("recipient_rejected", "no")))
     before = wiring.messages_table().get("acme", "invoice-2026-0001")
@@ -215,7 +215,7 @@ def test_feedback_of_a_failed_request_is_counted(clock: FakeClock, capsys: pytes
 
 
 def take_envelope(envelope: dict[str, Any]) -> list[str]:
-    """Hand an event to the function as SQS does; return what is to come again."""
+    """Pass an event to the function as SQS does; return the messages to redeliver."""
     message = {**event("feedback-delivered")["Records"][0], "body": json.dumps(envelope)}
     return [failure["itemIdentifier"] for failure in feedback.handler({"Records": [message]}, Context())["batchItemFailures"]]
 
@@ -228,15 +228,15 @@ def active_config() -> StoredConfig:
 
 
 def test_an_event_of_a_mail_proves_the_version_that_sent_it(clock: FakeClock) -> None:
-    """The record says that events come, and when the last one did."""
+    """The provider's record says that events arrive, and when the last one did."""
     accept()
     wiring.providers_table().replace(a_provider(active=a_config(configuration_set="mail-acme", unheard_since=NOON, silent_since=NOON)))
     assert take("feedback-delivered") == []
     assert active_config() == a_config(configuration_set="mail-acme", feedback_at=clock.now())
 
 
-def test_the_events_of_a_simulation_are_marked_and_make_no_record(clock: FakeClock) -> None:
-    """No request is behind its mails: the provider's row alone tells of them."""
+def test_the_events_of_a_simulation_are_marked_on_the_provider_only(clock: FakeClock) -> None:
+    """Its mails have no request, so there is no record."""
     config = a_config(configuration_set="mail-acme", account=ACCOUNT, region=REGION, simulation=Simulation(started_at=NOON))
     wiring.providers_table().replace(a_provider(active=config))
     tags = verify_tags("acme", 1, to_millis(NOON))
@@ -247,8 +247,8 @@ def test_the_events_of_a_simulation_are_marked_and_make_no_record(clock: FakeClo
     assert active_config() == replace(config, feedback_at=now, simulation=simulation)
 
 
-def test_the_event_of_a_test_mail_waits_until_verify_knows_the_account(clock: FakeClock) -> None:
-    """It is handed out again until then; another tenant's account proves nothing in the meantime."""
+def test_an_event_of_a_test_mail_is_redelivered_until_verify_knows_the_account(clock: FakeClock) -> None:
+    """Meanwhile an event of another tenant's account proves nothing."""
     assert clock
     config = a_config(configuration_set="mail-acme", region=REGION)
     assert wiring.providers_table().replace(a_provider(active=config))

@@ -1,4 +1,4 @@
-"""The table of what SES told keeps what `mailer.ports.FeedbackTable` promises, on DynamoDB and in the tests' stand-in."""
+"""The feedback table keeps the contract of `mailer.ports.FeedbackTable`, on DynamoDB and in the tests' fake."""
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -22,11 +22,13 @@ MAIL = MailRef("acme", "r1", 2)
 MESSAGE = ("111122223333", "eu-west-1", "0100-one")
 
 
-def told(email: str = "jo@example.com", status: RecipientStatus = RecipientStatus.DELIVERED, minutes: int = 0, **fields: Any) -> Facts:
+def some_facts(
+    email: str = "jo@example.com", status: RecipientStatus = RecipientStatus.DELIVERED, minutes: int = 0, **fields: Any
+) -> Facts:
     return {email: {status: Fact(NOON + minutes * MINUTE, **fields)}}
 
 
-BOUNCED = told(
+BOUNCED = some_facts(
     status=RecipientStatus.BOUNCED, minutes=2, smtp_status="5.1.1", diagnostic="smtp; 550 5.1.1 no jo@example.com here, ünbekannt"
 )
 
@@ -46,9 +48,9 @@ def items(dynamo: DynamoFeedbackTable) -> list[dict[str, Any]]:
     return found
 
 
-def test_facts_are_joined_to_those_that_are_there(table: FeedbackTable) -> None:
-    """And both are told: what is new is counted by that."""
-    first, second = told(), told("b@example.net", RecipientStatus.DELAYED)
+def test_facts_are_merged_into_existing_ones(table: FeedbackTable) -> None:
+    """Before and after are returned: the difference is what is counted."""
+    first, second = some_facts(), some_facts("b@example.net", RecipientStatus.DELAYED)
     assert table.facts("acme", "r1") == NO_FACTS
     assert table.merge("acme", "r1", first) == MergedFacts(NO_FACTS, first)
     assert table.merge("acme", "r1", second).after == {**first, **second}
@@ -57,19 +59,19 @@ def test_facts_are_joined_to_those_that_are_there(table: FeedbackTable) -> None:
     assert table.facts("acme", "r2") == table.facts("acme2", "r1") == NO_FACTS
 
 
-def test_facts_that_are_known_change_nothing(table: FeedbackTable) -> None:
-    """A copy of an event, or one that was overtaken."""
-    later = told(minutes=5)
-    table.merge("acme", "r1", told())
+def test_known_facts_change_nothing(table: FeedbackTable) -> None:
+    """As of a duplicate or outdated event."""
+    later = some_facts(minutes=5)
+    table.merge("acme", "r1", some_facts())
     table.merge("acme", "r1", later)
-    for facts in (told(), later, told(minutes=3)):
+    for facts in (some_facts(), later, some_facts(minutes=3)):
         merged = table.merge("acme", "r1", facts)
         assert merged.before == merged.after == table.facts("acme", "r1")
     [fact] = table.facts("acme", "r1")["jo@example.com"].values()
     assert (fact.at, fact.since) == (NOON + 5 * MINUTE, NOON)
 
 
-def test_a_messageid_leads_to_its_mail(table: FeedbackTable) -> None:
+def test_a_message_id_finds_its_mail(table: FeedbackTable) -> None:
     """Within its account and region."""
     assert table.find(*MESSAGE) is None
     table.remember(*MESSAGE, MAIL, NOON)
@@ -80,8 +82,8 @@ def test_a_messageid_leads_to_its_mail(table: FeedbackTable) -> None:
 
 
 def test_the_same_facts_are_the_same_bytes(dynamo: DynamoFeedbackTable) -> None:
-    """Whatever order they came in: the item is made of them alone."""
-    some = [told(), told(minutes=3), BOUNCED, told("b@example.net", RecipientStatus.DELAYED)]
+    """In whatever order they arrived: the item depends only on them."""
+    some = [some_facts(), some_facts(minutes=3), BOUNCED, some_facts("b@example.net", RecipientStatus.DELAYED)]
     for request_id, facts in (("r1", some), ("r2", [*reversed(some), *some])):
         for one in facts:
             dynamo.merge("acme", request_id, one)
@@ -89,9 +91,9 @@ def test_the_same_facts_are_the_same_bytes(dynamo: DynamoFeedbackTable) -> None:
     assert first == second
 
 
-def test_items_are_forgotten_35_days_after_the_last_event(dynamo: DynamoFeedbackTable) -> None:
-    """Also the messageId, by which nobody asks any more."""
-    dynamo.merge("acme", "r1", told())
+def test_items_expire_35_days_after_the_last_event(dynamo: DynamoFeedbackTable) -> None:
+    """Also those of messageIds."""
+    dynamo.merge("acme", "r1", some_facts())
     dynamo.merge("acme", "r1", BOUNCED)
     dynamo.remember(*MESSAGE, MAIL, NOON)
     assert {item["sk"]["S"]: int(item["ttl"]["N"]) for item in items(dynamo)} == {
@@ -100,14 +102,14 @@ def test_items_are_forgotten_35_days_after_the_last_event(dynamo: DynamoFeedback
     }
 
 
-def test_facts_are_taken_away_again(table: FeedbackTable) -> None:
-    """Of that request alone; what is told later is kept anew."""
+def test_facts_are_removed(table: FeedbackTable) -> None:
+    """Only those of the request; later ones are stored again."""
     table.merge("acme", "r1", BOUNCED)
     table.merge("acme", "r2", BOUNCED)
     table.forget("acme", "r1", NOON)
     table.forget("acme", "r3", NOON)
     assert (table.facts("acme", "r1"), table.facts("acme", "r3"), table.facts("acme", "r2")) == (NO_FACTS, NO_FACTS, BOUNCED)
-    assert table.merge("acme", "r1", told()) == MergedFacts(NO_FACTS, told())
+    assert table.merge("acme", "r1", some_facts()) == MergedFacts(NO_FACTS, some_facts())
 
 
 def test_an_item_without_facts_is_due_for_deletion(dynamo: DynamoFeedbackTable) -> None:
@@ -119,8 +121,8 @@ def test_an_item_without_facts_is_due_for_deletion(dynamo: DynamoFeedbackTable) 
     assert int(item["ttl"]["N"]) == int(NOON.timestamp())
 
 
-def test_addresses_stand_only_in_the_facts(dynamo: DynamoFeedbackTable) -> None:
-    """Keys turn up in traces and errors."""
+def test_addresses_are_only_in_the_facts(dynamo: DynamoFeedbackTable) -> None:
+    """Keys appear in traces and errors."""
     dynamo.merge("acme", "r1", BOUNCED)
     dynamo.remember(*MESSAGE, MAIL, NOON)
     assert "example.com" not in repr([{name: value for name, value in item.items() if name != "facts"} for item in items(dynamo)])
@@ -128,7 +130,7 @@ def test_addresses_stand_only_in_the_facts(dynamo: DynamoFeedbackTable) -> None:
 
 @pytest.fixture
 def racing(dynamo: DynamoFeedbackTable) -> Iterator[list[Facts]]:
-    """Let another function write facts just before each write of ours."""
+    """Let another function write facts just before each of our writes."""
     others: list[Facts] = []
     rival = DynamoFeedbackTable(boto3.client("dynamodb"), dynamo._table)
 
@@ -141,27 +143,27 @@ def racing(dynamo: DynamoFeedbackTable) -> Iterator[list[Facts]]:
     dynamo._client.meta.events.unregister("before-call.dynamodb.PutItem", write_first)
 
 
-def test_nothing_that_another_function_wrote_is_lost(dynamo: DynamoFeedbackTable, racing: list[Facts]) -> None:
-    """Whether there was something before or not: the write is made over what was read, or again."""
-    racing += [told("first@example.com"), told("second@example.com")]
-    merged = dynamo.merge("acme", "r1", told())
+def test_no_concurrent_write_is_lost(dynamo: DynamoFeedbackTable, racing: list[Facts]) -> None:
+    """With and without an existing item: the write is conditional on what was read, and repeated."""
+    racing += [some_facts("first@example.com"), some_facts("second@example.com")]
+    merged = dynamo.merge("acme", "r1", some_facts())
     assert set(merged.after) == {"jo@example.com", "first@example.com", "second@example.com"}
     assert dynamo.facts("acme", "r1") == merged.after
 
 
-def test_a_write_that_never_wins_comes_again(dynamo: DynamoFeedbackTable, racing: list[Facts]) -> None:
-    """SQS hands the event out later."""
-    racing += [told(f"{number}@example.com") for number in range(50)]
+def test_a_write_that_always_conflicts_fails(dynamo: DynamoFeedbackTable, racing: list[Facts]) -> None:
+    """SQS redelivers the event later."""
+    racing += [some_facts(f"{number}@example.com") for number in range(50)]
     with pytest.raises(DependencyError, match="contention"):
-        dynamo.merge("acme", "r1", told())
+        dynamo.merge("acme", "r1", some_facts())
 
 
 @pytest.mark.parametrize(
     "damage", [{"facts": {"S": "x"}}, {"facts": {"M": {"jo@example.com": {"M": {"opened": {"M": {"at": {"N": "1"}}}}}}}}]
 )
-def test_what_a_later_version_wrote_is_not_overwritten(dynamo: DynamoFeedbackTable, damage: dict[str, Any]) -> None:
-    """The event waits until it can be read; the error names ids and no address."""
-    dynamo.merge("acme", "r1", told())
+def test_an_item_of_a_later_version_is_not_overwritten(dynamo: DynamoFeedbackTable, damage: dict[str, Any]) -> None:
+    """The event is retried until the item can be read; the error has ids and no address."""
+    dynamo.merge("acme", "r1", some_facts())
     [item] = items(dynamo)
     boto3.client("dynamodb").put_item(TableName=dynamo._table, Item={**item, **damage})
     for read in (lambda: dynamo.merge("acme", "r1", BOUNCED), lambda: dynamo.facts("acme", "r1")):
@@ -171,13 +173,13 @@ def test_what_a_later_version_wrote_is_not_overwritten(dynamo: DynamoFeedbackTab
     assert items(dynamo) == [{**item, **damage}]
 
 
-def test_a_table_that_does_not_answer_is_a_failed_dependency(aws: Mapping[str, str]) -> None:
-    """Each call says so in the same way."""
+def test_an_unavailable_table_is_a_dependency_error(aws: Mapping[str, str]) -> None:
+    """For each call."""
     assert aws
     nowhere = DynamoFeedbackTable(boto3.client("dynamodb", config=Config(retries={"total_max_attempts": 1})), "no-such-table")
     with patch("time.sleep"):
         for ask in (
-            lambda: nowhere.merge("acme", "r1", told()),
+            lambda: nowhere.merge("acme", "r1", some_facts()),
             lambda: nowhere.facts("acme", "r1"),
             lambda: nowhere.find(*MESSAGE),
             lambda: nowhere.remember(*MESSAGE, MAIL, NOON),

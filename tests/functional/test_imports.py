@@ -1,4 +1,4 @@
-"""What a cold start does not load unless it is asked for."""
+"""Modules that a cold start must not load."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ HANDLERS = [resource["Properties"]["Handler"].rpartition(".")[0] for resource in
 
 
 def test_no_handler_loads_the_tracer() -> None:
-    """Lambda itself traces the functions where the parameter says so; X-Ray's SDK would cost a third of a second at each cold start."""
+    """Lambda itself traces the functions if the parameter enables it; X-Ray's SDK would cost a third of a second per cold start."""
     code = f"import importlib, sys\nfor name in {HANDLERS!r}: importlib.import_module(name)\nprint(*sys.modules)"
     shell = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tables.ROOT / "src")}
     loaded = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True, check=True).stdout.split()
@@ -19,7 +19,7 @@ def test_no_handler_loads_the_tracer() -> None:
 
 
 def test_send_loads_nothing_of_the_other_functions() -> None:
-    """Wiring builds for each function; its modules come with what is built."""
+    """Wiring imports a function's modules when it builds them."""
     code = "import sys\nimport mailer.handlers.send\nprint(*sys.modules)"
     shell = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tables.ROOT / "src")}
     loaded = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True, check=True).stdout.split()

@@ -1,4 +1,4 @@
-"""Sends over many threads and tenants through one client: key, signature, sender and payload always belong together."""
+"""Sends from many threads for many tenants through one client: key, signature, sender and payload always match."""
 
 from contextvars import ContextVar
 
@@ -10,12 +10,12 @@ from support.isolation import VerifyingSes, assert_no_mix_up, sending
 
 
 def test_no_send_is_ever_signed_for_another_tenant() -> None:
-    """Not one mix-up; the same with ten times as many sends is part of `make prove`."""
+    """No mix-up in 2 000 sends; `make prove` repeats it with ten times as many."""
     assert_no_mix_up(2_000)
 
 
-class ForAllThreads:
-    """What a careless hand would write: whom to act as, in one place for all threads."""
+class SharedByAllThreads:
+    """The mistake to detect: one variable for all threads instead of a ContextVar."""
 
     def __init__(self, variable: ContextVar[ReadOnlyCredentials]) -> None:
         self.name = variable.name
@@ -27,12 +27,12 @@ class ForAllThreads:
         return self.value
 
     def reset(self, token: None) -> None:
-        """Leave it to the next one."""
+        """Keep the value."""
 
 
-def test_the_witness_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that all threads share are mixed up within a few hundred sends, and the check above sees it."""
-    monkeypatch.setattr(acting, "_ACTING", ForAllThreads(acting._ACTING))
+def test_the_check_detects_a_mix_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials shared by all threads are mixed up within a few hundred sends, and the check sees it."""
+    monkeypatch.setattr(acting, "_ACTING", SharedByAllThreads(acting._ACTING))
     ses = VerifyingSes()
     with sending(ses) as send:
         send(500)

@@ -1,4 +1,4 @@
-"""Bodies that fill what SQS takes of a message, through the real function: too large to wait, they are refused and not lost."""
+"""Bodies at SQS's size limit, through the real function: if they are too large to wait, they are refused and not lost."""
 
 import json
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from support.aws.api_calls import SendContext
 from support.aws.queues import record, taken
 
 MOST = 1024 * 1024
-"""Bytes that SQS takes of a message."""
+"""SQS's maximum bytes of a message."""
 
 
 def a_body(size: int, request_id: str = "r1") -> str:
-    """Write a good request of so many bytes."""
+    """Return a valid request of so many bytes."""
     message = {"to": [{"email": "jo@example.com"}], "subject": "Ü", "text": ""}
     request = {"tenantId": "acme", "requestId": request_id, "message": message}
     spare = size - len(json.dumps(request, ensure_ascii=False).encode())
@@ -32,8 +32,8 @@ def put_and_run(aws: Mapping[str, str], *bodies: str) -> Any:
 
 
 @pytest.mark.parametrize("size", [MAX_BODY + 1, MOST])
-def test_a_body_that_leaves_no_room_on_the_queue_is_refused(aws: Mapping[str, str], size: int) -> None:
-    """With both numbers, before anything needs a message of it."""
+def test_a_body_that_leaves_no_room_for_attributes_is_refused(aws: Mapping[str, str], size: int) -> None:
+    """With both numbers, before a message of it is needed."""
     assert put_and_run(aws, a_body(size)) == {"batchItemFailures": []}
     ended = wiring.messages_table().get("acme", "r1")
     assert ended
@@ -45,16 +45,16 @@ def test_a_body_that_leaves_no_room_on_the_queue_is_refused(aws: Mapping[str, st
 
 
 @pytest.mark.parametrize("body", ["{" * MOST, "{" * (MAX_BODY + 1)], ids=["full", "almost"])
-def test_a_body_that_cannot_be_read_becomes_a_dead_letter_whatever_its_size(aws: Mapping[str, str], body: str) -> None:
-    """Without its reason where there is no room for one: it is no message that comes again and again."""
+def test_an_unreadable_body_of_any_size_becomes_a_dead_letter(aws: Mapping[str, str], body: str) -> None:
+    """Without its reason if there is no room for one: the message must not be redelivered forever."""
     assert put_and_run(aws, body) == {"batchItemFailures": []}
     [dead_letter] = taken(aws["DEAD_LETTER_QUEUE_URL"])
     assert dead_letter["Body"] == body
     assert ("reason" in dead_letter.get("MessageAttributes", {})) == (len(body) < MOST)
 
 
-def test_a_full_body_under_an_id_that_is_taken_becomes_a_dead_letter(aws: Mapping[str, str]) -> None:
-    """The first is untouched."""
+def test_a_full_body_with_a_used_id_becomes_a_dead_letter(aws: Mapping[str, str]) -> None:
+    """The first request is not changed."""
     put_and_run(aws, a_body(500))
     first = wiring.messages_table().get("acme", "r1")
     assert put_and_run(aws, a_body(MOST)) == {"batchItemFailures": []}

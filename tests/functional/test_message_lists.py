@@ -1,4 +1,4 @@
-"""Lists of records: the status table on DynamoDB and the fake of it give the same pages and take the same cursors."""
+"""Lists of records: the messages table on DynamoDB and its fake return the same pages and accept the same cursors."""
 
 import base64
 from collections import Counter
@@ -31,7 +31,7 @@ from support.transitions import REQUEST
 
 @pytest.fixture(params=["dynamo", "fake"], scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[MessagesTable]:
-    """Make a table where acme has five requests, r0 the newest, and another tenant three; r1 and r4 are being sent."""
+    """Return a table where acme has five requests, r0 the newest, and another tenant three; r1 and r4 are being sent."""
     with mock_aws():
         made: MessagesTable = FakeMessagesTable()
         if request.param == "dynamo":
@@ -48,7 +48,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[MessagesTable]:
 
 
 def queued(request_id: str, minutes: int, tenant_id: str = "acme") -> Change:
-    """Make the change that records a request, which came some minutes before noon."""
+    """Return the change that records a request some minutes before noon."""
     came = NOON - timedelta(minutes=minutes)
     return changes.queue(replace(REQUEST, tenant_id=tenant_id, request_id=request_id, generation=0, created_at=came), came)
 
@@ -69,8 +69,8 @@ def cursor_of(table: MessagesTable, tenant_id: str, status: Status | None) -> st
     return cursor
 
 
-def test_a_list_is_newest_first_and_goes_on_at_its_cursor(table: MessagesTable) -> None:
-    """Page by page, each record once, the tenant's own alone."""
+def test_a_list_is_newest_first_and_continues_at_its_cursor(table: MessagesTable) -> None:
+    """Page by page, each record once, only the tenant's own."""
     assert pages(table) == [["r0", "r1"], ["r2", "r3"], ["r4"]]
 
 
@@ -81,8 +81,8 @@ def test_a_list_is_newest_first_and_goes_on_at_its_cursor(table: MessagesTable) 
     status=st.sampled_from([None, Status.QUEUED, Status.SENDING]),
 )
 @settings(max_examples=15, deadline=None)
-def test_pages_of_all_shards_make_one_list(minutes: list[int], sending: set[int], limit: int, status: Status | None) -> None:
-    """Whatever shard a record is in, and however many came in the same moment: newest first, each once, the same as from the fake."""
+def test_pages_of_all_shards_form_one_list(minutes: list[int], sending: set[int], limit: int, status: Status | None) -> None:
+    """In any shard, also with equal times: newest first, each once, the same as from the fake."""
     with mock_aws():
         client = boto3.client("dynamodb", "eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing")
         name = tables.create_tables(client, {logical: f"{logical}-{uuid4()}" for logical in tables.resources("AWS::DynamoDB::Table")})
@@ -100,7 +100,7 @@ def test_pages_of_all_shards_make_one_list(minutes: list[int], sending: set[int]
 
 
 def test_a_tenant_s_records_are_spread_over_its_shards() -> None:
-    """Evenly, and each where its id says; no shard is another tenant's."""
+    """Evenly, each by its id; no shard is another tenant's."""
     counts = Counter(tenant_shard("acme", f"r{number}") for number in range(200 * TENANT_SHARDS))
     assert counts.keys() == set(tenant_shards("acme"))
     assert min(counts.values()) > 120
@@ -108,7 +108,7 @@ def test_a_tenant_s_records_are_spread_over_its_shards() -> None:
 
 
 def test_a_list_of_one_status_has_no_other(table: MessagesTable) -> None:
-    """Its pages, too."""
+    """On all its pages."""
     assert [r for page in pages(table, Status.QUEUED) for r in page] == ["r0", "r2", "r3"]
     assert [r for page in pages(table, Status.SENDING) for r in page] == ["r1", "r4"]
     assert [r for page in pages(table, Status.SENT) for r in page] == []
@@ -128,7 +128,7 @@ def test_a_list_of_one_status_has_no_other(table: MessagesTable) -> None:
 def test_a_cursor_of_another_list_is_refused(
     table: MessagesTable, whose: str, of_status: Status | None, tenant_id: str, status: Status | None
 ) -> None:
-    """Another tenant's, or the same tenant's with another status: it would begin somewhere in the middle and hide what comes before."""
+    """Another tenant's, or the same tenant's with another status: it would start in the middle and hide earlier records."""
     cursor = cursor_of(table, whose, of_status)
     with pytest.raises(KeyError):
         table.list(tenant_id, status=status, limit=9, cursor=cursor)
@@ -137,8 +137,8 @@ def test_a_cursor_of_another_list_is_refused(
 KEY = "2026-11-24T12:00:00.000+00:00#r2"
 
 
-def test_a_place_is_known_by_its_key_not_by_its_record(table: MessagesTable) -> None:
-    """The record that a page ended with may be forgotten before the next one is asked for."""
+def test_a_cursor_is_a_key_and_needs_no_record(table: MessagesTable) -> None:
+    """The last record of a page may expire before the next page is requested."""
     between = table.list("acme", status=None, limit=9, cursor=to_cursor("acme", "", "2026-11-24T11:57:30.000+00:00#gone"))
     assert [d.request_id for d in between.deliveries] == ["r3", "r4"]
 
@@ -170,7 +170,7 @@ def test_a_made_up_cursor_is_refused(table: MessagesTable, cursor: str) -> None:
 
 @given(cursor=st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_-]{0,80}", fullmatch=True))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_text_leads_anywhere(table: MessagesTable, cursor: str) -> None:
-    """Nothing but a KeyError comes of it."""
+def test_arbitrary_text_is_refused_as_a_cursor(table: MessagesTable, cursor: str) -> None:
+    """With a KeyError."""
     with pytest.raises(KeyError):
         table.list("acme", status=None, limit=1, cursor=cursor)

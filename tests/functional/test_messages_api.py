@@ -1,4 +1,4 @@
-"""The messages API from event to answer, over the stack's tables, queue and bucket in moto."""
+"""The messages API from event to response, over the stack's tables, queue and bucket in moto."""
 
 import json
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ ACME = "/tenants/acme/messages"
 
 @pytest.fixture
 def api(aws: Mapping[str, str]) -> Gateway:  # noqa: ARG001 - it makes what the handler reads
-    """Put an API up where acme and bravo have active providers."""
+    """Return an API on which acme and bravo have active providers."""
     for tenant in ("acme", "bravo"):
         wiring.providers_table().replace(a_provider(tenant))
     return Gateway(messages.handler)
 
 
 def correlation_id(message: Mapping[str, Any]) -> str | None:
-    """Return what SendFunction will read of a message."""
+    """Return the correlation id that SendFunction reads from a message."""
     return received(record(message), wiring.signer()).queue_message.correlation_id
 
 
-def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, str]) -> None:
-    """202 with the record as it stands from then on, and a message on the queue for the tenant's message group."""
+def test_a_request_returns_its_record(api: Gateway, aws: Mapping[str, str]) -> None:
+    """202 with the current record, and a message on the queue in the tenant's message group."""
     answer = api.call("POST", ACME, a_body("invoice-1"))
     assert answer.status == 202
     shown = answer.json
@@ -56,8 +56,8 @@ def test_a_request_is_answered_with_its_record(api: Gateway, aws: Mapping[str, s
 
 
 @pytest.mark.parametrize("path", ["", "/batch"])
-def test_a_caller_may_name_what_its_call_is_part_of(api: Gateway, aws: Mapping[str, str], path: str) -> None:
-    """Its own id then goes with the request, to every log line, event and tag; one that could break a line is refused."""
+def test_a_caller_may_set_a_correlation_id(api: Gateway, aws: Mapping[str, str], path: str) -> None:
+    """It goes with the request to every log line, event and tag; one with a line break is refused."""
     body = [a_body("invoice-1")] if path else a_body("invoice-1")
     assert api.call("POST", ACME + path, body, {"X-Correlation-Id": "order-7:mail"}).status in (202, 207)
     [sqs_message] = taken(aws["SEND_QUEUE_URL"])
@@ -67,16 +67,16 @@ def test_a_caller_may_name_what_its_call_is_part_of(api: Gateway, aws: Mapping[s
     assert [path.lower() for path in refusal.paths] == ["x-correlation-id"]
 
 
-def test_a_replay_says_so(api: Gateway) -> None:
-    """The first record again, and a header that tells it from a first answer."""
+def test_a_replay_is_marked_as_one(api: Gateway) -> None:
+    """The first record again, with the header of a replay."""
     first, again = (api.call("POST", ACME, a_body("r1")) for _ in range(2))
     assert "Idempotency-Replayed" not in first.headers
     assert again.headers["Idempotency-Replayed"] == "true"
     assert (again.status, again.json) == (202, first.json)
 
 
-def test_a_dependency_that_fails_is_not_the_caller_s_fault(api: Gateway, aws: Mapping[str, str]) -> None:
-    """503 with Retry-After, when the queue is out of reach."""
+def test_a_failed_dependency_is_not_the_caller_s_fault(api: Gateway, aws: Mapping[str, str]) -> None:
+    """503 with Retry-After if the queue is unavailable."""
     boto3.client("sqs").delete_queue(QueueUrl=aws["SEND_QUEUE_URL"])
     answer = api.call("POST", ACME, a_body())
     assert answer.is_problem(503, "dependency_unavailable")
@@ -95,8 +95,8 @@ def test_a_list_is_read_page_by_page(api: Gateway) -> None:
     assert sorted(seen) == [f"r{number}" for number in range(5)]
 
 
-def test_a_list_may_be_of_one_status(api: Gateway) -> None:
-    """Only records that have that status now."""
+def test_a_list_can_be_filtered_by_status(api: Gateway) -> None:
+    """Only records that currently have it."""
     for request_id in ("r1", "r2"):
         api.call("POST", ACME, a_body(request_id))
     api.call("POST", f"{ACME}/r1/cancel")
@@ -104,8 +104,8 @@ def test_a_list_may_be_of_one_status(api: Gateway) -> None:
     assert [record["requestId"] for record in page["messages"]] == ["r1"]
 
 
-def test_a_cursor_leads_only_through_its_own_list(api: Gateway) -> None:
-    """Of this tenant, with this status; any other is not found, in the form of every error."""
+def test_a_cursor_is_valid_only_for_its_list(api: Gateway) -> None:
+    """Of this tenant, with this status; any other gives the usual not_found."""
     for number in range(2):
         api.call("POST", ACME, a_body(f"r{number}"))
         api.call("POST", "/tenants/bravo/messages", a_body(f"b{number}"))
@@ -117,15 +117,15 @@ def test_a_cursor_leads_only_through_its_own_list(api: Gateway) -> None:
 
 
 def test_large_requests_of_a_batch_are_spread_over_calls(api: Gateway, aws: Mapping[str, str]) -> None:
-    """Together they have more than SQS takes in one call."""
+    """Together they are larger than one SQS call allows."""
     batch = [a_body(f"r{n}", message={"text": "x" * 400_000}) for n in range(5)]
     assert {item["status"] for item in api.call("POST", f"{ACME}/batch", batch).json} == {202}
     queue = boto3.client("sqs").get_queue_attributes(QueueUrl=aws["SEND_QUEUE_URL"], AttributeNames=["ApproximateNumberOfMessages"])
     assert queue["Attributes"]["ApproximateNumberOfMessages"] == "5"
 
 
-def test_a_queued_request_can_be_withdrawn(api: Gateway) -> None:
-    """200 with the record; again the same."""
+def test_a_queued_request_can_be_cancelled(api: Gateway) -> None:
+    """200 with the record; the same if repeated."""
     api.call("POST", ACME, a_body("r1"))
     first, again = (api.call("POST", f"{ACME}/r1/cancel") for _ in range(2))
     assert (first.status, first.json["status"]) == (200, "cancelled")
@@ -133,8 +133,8 @@ def test_a_queued_request_can_be_withdrawn(api: Gateway) -> None:
     assert api.call("POST", f"{ACME}/r2/cancel").is_problem(404, "not_found")
 
 
-def test_an_unknown_can_be_settled(api: Gateway) -> None:
-    """200 with the record and the operator's word; anything but an unknown is a conflict."""
+def test_an_unknown_can_be_resolved(api: Gateway) -> None:
+    """200 with the record and the operator's resolution; any other status is a conflict."""
     word = {"outcome": "sent", "by": "ops@acme.example", "why": "found in the SES events", "messageId": "0100"}
     api.call("POST", ACME, a_body("r1"))
     assert api.call("POST", f"{ACME}/r1/resolve", word).is_problem(409, "not_resolvable")

@@ -1,4 +1,4 @@
-"""Some hundreds of calls made from nothing but the OpenAPI document: no 5xx, no undocumented answer, nobody else's data."""
+"""Hundreds of calls generated from the OpenAPI document: no 5xx, no undocumented response, no other tenant's data."""
 
 from collections.abc import Iterator
 
@@ -22,8 +22,8 @@ def _api() -> Iterator[None]:
 
 @API.schema().parametrize()
 @settings(calmly, max_examples=10)
-def test_every_answer_is_as_documented(case: Case) -> None:
-    """Valid and invalid calls of every operation, each on its own."""
+def test_every_response_is_as_documented(case: Case) -> None:
+    """Valid and invalid calls of every operation, independent of each other."""
     API.reset()
     API.validate(case, case.call())
 
@@ -32,13 +32,13 @@ def test_every_answer_is_as_documented(case: Case) -> None:
     ("paths", "reached"),
     [
         (".*", {("disableProvider", 200), ("deleteProvider", 204), ("getFeedback", 200)}),
-        # Of all calls most meet a tenant that one before has disabled or deleted.
+        # Of all calls most meet a tenant that an earlier one disabled or deleted.
         ("/messages", {("sendMessage", 202), ("getMessage", 200), ("cancelMessage", 200)}),
     ],
     ids=["of all calls", "of messages"],
 )
-def test_chains_of_calls_are_answered_as_documented(paths: str, reached: set[tuple[str, int]]) -> None:
-    """What was answered is fed into the calls after it: send, look, withdraw, resolve, send again."""
+def test_chains_of_calls_get_documented_responses(paths: str, reached: set[tuple[str, int]]) -> None:
+    """Responses are used in later calls: send, get, cancel, resolve, send again."""
     API.calls.clear()
     run_state_machine_as_test(API.state_machine(paths), settings=settings(calmly, max_examples=30, stateful_step_count=20))
     assert reached <= set(API.calls)

@@ -1,4 +1,4 @@
-"""The status table on DynamoDB says and does what the delivery machine says and does."""
+"""The messages table on DynamoDB accepts, refuses and writes exactly what the state machine does."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def answering(client: "DynamoDBClient", operation: str, body: bytes) -> Iterator[None]:
-    """Let DynamoDB answer calls of one operation with 200 and this body; what was asked is not done."""
+    """Let DynamoDB respond to calls of one operation with 200 and this body, without executing them."""
 
     def say(request: AWSPreparedRequest, **_: Any) -> Any:
         return answer(request, 200, body)
@@ -66,7 +66,7 @@ def client() -> "Iterator[DynamoDBClient]":
 
 @pytest.fixture
 def table(client: "DynamoDBClient") -> Iterator[DynamoMessagesTable]:
-    """Make the tables of the template anew, without the rest of the stack."""
+    """Create the template's tables, without the rest of the stack."""
     names = tables.create_tables(client)
     yield DynamoMessagesTable(client, names["MessagesTable"])
     for name in names.values():
@@ -74,7 +74,7 @@ def table(client: "DynamoDBClient") -> Iterator[DynamoMessagesTable]:
 
 
 def store(table: DynamoMessagesTable, record: Delivery, **attributes: Any) -> None:
-    """Put a record there as if it had come to be."""
+    """Write a record directly."""
     fields = {name: getattr(record, name) for name in FIELDS}
     item = {FIELDS[name][0]: FIELDS[name][1](value) for name, value in fields.items() if value not in (None, False)}
     table._client.put_item(TableName=table._table, Item={**record_key(record.tenant_id, record.request_id), **item, **attributes})
@@ -87,7 +87,7 @@ def item(table: DynamoMessagesTable, request_id: str = "r1") -> dict[str, Any]:
 
 
 def queued(request_id: str, age: timedelta = timedelta(), tenant_id: str = "acme") -> Change:
-    """Make the change that records a request, which came a while before noon."""
+    """Return the change that records a request some time before noon."""
     request = replace(REQUEST, tenant_id=tenant_id, request_id=request_id, generation=0, created_at=NOON - age)
     return changes.queue(request, NOON - age)
 
@@ -96,8 +96,8 @@ def queued(request_id: str, age: timedelta = timedelta(), tenant_id: str = "acme
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_conditions_agree_with_the_machine(table: DynamoMessagesTable, rule: str) -> None:
-    """For every status and every broken guard DynamoDB allows what `domain.delivery` allows, and writes what it makes of the record."""
+def test_conditions_agree_with_the_state_machine(table: DynamoMessagesTable, rule: str) -> None:
+    """For every status and every broken guard DynamoDB allows what `domain.delivery` allows, and writes the same record."""
     for name, case in cases():
         if case.rule.name != rule:
             continue
@@ -123,8 +123,8 @@ def _try(table: DynamoMessagesTable, change: Change) -> object:
 
 
 @pytest.mark.parametrize("name", ["begin", "accept", "defer_attempt", "fail_rejected", "mark_unknown"])
-def test_a_change_whose_reply_was_lost_succeeds_when_it_is_made_again(table: DynamoMessagesTable, name: str) -> None:
-    """The SDK's retry, or a proof, meets its own success and takes it for one."""
+def test_a_change_whose_reply_was_lost_succeeds_when_repeated(table: DynamoMessagesTable, name: str) -> None:
+    """The SDK's retry, or a proof, finds its own write and returns success."""
     record = seen(RULES[name], Status.QUEUED if name == "begin" else Status.SENDING)
     store(table, record)
     change = CHANGES[name](record)
@@ -132,7 +132,7 @@ def test_a_change_whose_reply_was_lost_succeeds_when_it_is_made_again(table: Dyn
     assert table.apply(change) == first
 
 
-def test_of_two_workers_one_passes_the_fence(table: DynamoMessagesTable) -> None:
+def test_only_one_of_two_workers_passes_the_fence(table: DynamoMessagesTable) -> None:
     """Each has its own token."""
     first, second = (changes.begin(REQUEST, NOON, owner=owner, deadline=NOON, sent_by=SentBy("ses", 1)) for owner in ("w1", "w2"))
     passed = table.apply(first)
@@ -143,7 +143,7 @@ def test_of_two_workers_one_passes_the_fence(table: DynamoMessagesTable) -> None
 
 
 def test_an_outage_is_a_dependency_error(table: DynamoMessagesTable) -> None:
-    """It names the call, never the data."""
+    """Its text has the operation and no data."""
     broken = DynamoMessagesTable(table._client, "no-such-table")
     with pytest.raises(DependencyError, match=r"DynamoDB did not complete UpdateItem \(ResourceNotFoundException\)"):
         broken.apply(queued("r1"))
@@ -157,28 +157,28 @@ def test_an_outage_is_a_dependency_error(table: DynamoMessagesTable) -> None:
         list(broken.waiting_for_provider("acme"))
 
 
-# -- what stands in the item ---------------------------------------------------------------------------------------------
+# -- the item ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"Attributes": null}', b'{"Attributes": {"tenantId": {"S": "acme"}}}', b"null", b'["?"]', b"", b'{"Attri']
 )
-def test_a_success_that_says_nothing_is_a_dependency_error(table: DynamoMessagesTable, body: bytes) -> None:
-    """So that a fence with such an answer leads to a proof that SES was not called, not to an unknown."""
+def test_an_empty_success_of_a_write_is_a_dependency_error(table: DynamoMessagesTable, body: bytes) -> None:
+    """So a fence with such a response proves that SES was not called, and gives no unknown."""
     begin = changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1))
     with answering(table._client, "UpdateItem", body), pytest.raises(DependencyError, match=r"UpdateItem|cannot be read"):
         table.apply(begin)
 
 
-def test_a_read_that_says_nothing_is_a_dependency_error(table: DynamoMessagesTable) -> None:
-    """The list is asked for again; nothing is taken for missing."""
+def test_an_empty_success_of_a_read_is_a_dependency_error(table: DynamoMessagesTable) -> None:
+    """Nothing is treated as missing."""
     store(table, a_delivery("r1"), createdKey={"S": "2026-11-24T12:00:00.000+00:00#r1"})
     with answering(table._client, "BatchGetItem", b"{}"), pytest.raises(DependencyError, match="BatchGetItem"):
         table.list("acme", status=None, limit=5, cursor=None)
 
 
-def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
-    """Every field that a record can have survives the table."""
+def test_every_field_of_a_record_is_read_back(table: DynamoMessagesTable) -> None:
+    """Every field survives the table."""
     whole = Delivery(
         tenant_id="acme",
         request_id="r1",
@@ -223,13 +223,13 @@ def test_a_record_is_read_back_whole(table: DynamoMessagesTable) -> None:
     assert table.get("acme", "r1") == whole
 
 
-def test_there_is_nothing_where_there_is_nothing(table: DynamoMessagesTable) -> None:
-    """An unknown id is None, not an error."""
+def test_an_unknown_id_is_none(table: DynamoMessagesTable) -> None:
+    """It is not an error."""
     assert table.get("acme", "r1") is None
 
 
 def each_rule(table: DynamoMessagesTable) -> Iterator[tuple[Rule, Change]]:
-    """Bring the record to where each rule may be applied, one after another, and yield the rule and its change."""
+    """Bring the record into a state in which each rule applies, in turn; yield the rule and its change."""
     key = record_key("acme", "r1")
     for name, rule in RULES.items():
         source = next((s for s in sorted(rule.sources, key=str) if s is not None), None)
@@ -239,10 +239,10 @@ def each_rule(table: DynamoMessagesTable) -> Iterator[tuple[Rule, Change]]:
         yield rule, CHANGES[name](seen(rule, source or Status.QUEUED))
 
 
-def test_a_record_that_rests_for_its_first_message_can_go_on(table: DynamoMessagesTable) -> None:
-    """Its generation is 0, which is written as any other.
+def test_a_record_that_waits_for_its_first_message_can_continue(table: DynamoMessagesTable) -> None:
+    """Its generation 0 is written like any other.
 
-    Without one no later write would be allowed, and messages would be bred for ever.
+    Without it no later write would be allowed, and messages would multiply forever.
     """
     first = replace(REQUEST, generation=0)
     begun = table.apply(changes.begin(first, NOON, owner="w", deadline=NOON, sent_by=SentBy("ses", 1)))
@@ -255,20 +255,20 @@ def test_a_record_that_rests_for_its_first_message_can_go_on(table: DynamoMessag
     assert table.apply(changes.begin(first, NOON, owner="v", deadline=NOON, sent_by=SentBy("ses", 1))).attempt == 2
 
 
-def test_only_ended_records_are_forgotten(table: DynamoMessagesTable) -> None:
-    """Only ended records have a `ttl`, 35 days ahead, in seconds; one that goes on loses it."""
+def test_only_ended_records_expire(table: DynamoMessagesTable) -> None:
+    """Only ended records have a `ttl`, 35 days ahead, in seconds; a record that is reopened loses it."""
     for rule, change in each_rule(table):
         status = table.apply(change).status
         ttl = item(table).get("ttl")
         if rule.target is None:
-            assert ttl == {"N": "1"}, rule.name  # it neither ends nor goes on
+            assert ttl == {"N": "1"}, rule.name  # it neither ends nor reopens
         else:
             ahead = {"N": str(int((NOON + RECORD_RETENTION).timestamp()))}
             assert ttl == (ahead if status in delivery.END_STATUSES else None), rule.name
 
 
 def test_the_sweep_index_is_sparse(table: DynamoMessagesTable) -> None:
-    """A record stands in it, in its shard, exactly as long as somebody must look at it."""
+    """A record is in it, in its shard, exactly while the sweeper must check it."""
     for rule, change in each_rule(table):
         looked_at = table.apply(change).sweep_at is not None
         raw = item(table)
@@ -276,15 +276,15 @@ def test_the_sweep_index_is_sparse(table: DynamoMessagesTable) -> None:
 
 
 def test_the_status_index_follows_the_status(table: DynamoMessagesTable) -> None:
-    """The list of one status finds it where it is now."""
+    """The list of a status has the record's current one."""
     table.apply(queued("r1"))
     assert {"statusShard": item(table)["statusShard"]} == status_attribute("acme", "r1", Status.QUEUED)
     table.apply(changes.begin(REQUEST, NOON, owner="w1", deadline=NOON, sent_by=SentBy("ses", 1)))
     assert {"statusShard": item(table)["statusShard"]} == status_attribute("acme", "r1", Status.SENDING)
 
 
-def test_the_time_it_came_stays_in_the_sort_key(table: DynamoMessagesTable) -> None:
-    """Whatever happens later: the list's order does not change."""
+def test_the_creation_time_stays_in_the_sort_key(table: DynamoMessagesTable) -> None:
+    """Later changes do not affect the list's order."""
     table.apply(queued("r1", timedelta(hours=1)))
     first = item(table)["createdKey"]
     table.apply(changes.defer(REQUEST, NOON, DEFERRAL))
@@ -302,16 +302,16 @@ def test_shards_spread_requests() -> None:
 # -- lists ---------------------------------------------------------------------------------------------------------------
 
 
-def test_more_records_than_one_read_takes(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BatchGetItem takes 100 keys; here it is three."""
+def test_more_records_than_one_read_are_listed(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BatchGetItem accepts 100 keys; here it is three."""
     monkeypatch.setattr(batch_get, "KEYS", 3)
     for number in range(8):
         table.apply(queued(f"r{number}", timedelta(minutes=number)))
     assert [d.request_id for d in table.list("acme", status=None, limit=9, cursor=None).deliveries] == [f"r{n}" for n in range(8)]
 
 
-def test_keys_that_dynamodb_leaves_unread_are_asked_for_again(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A throttled BatchGetItem answers a part of what it was asked."""
+def test_unprocessed_keys_are_read_again(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A throttled BatchGetItem returns only some of its keys."""
     for number in range(3):
         table.apply(queued(f"r{number}", timedelta(minutes=number)))
     read = table._client.batch_get_item
@@ -326,7 +326,7 @@ def test_keys_that_dynamodb_leaves_unread_are_asked_for_again(table: DynamoMessa
     assert [d.request_id for d in table.list("acme", status=None, limit=9, cursor=None).deliveries] == ["r0", "r1", "r2"]
 
 
-def test_an_entry_whose_record_is_gone_is_left_out(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_entry_without_a_record_is_left_out(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes lag behind the table."""
     table.apply(queued("r1"))
     nothing = {"Responses": {table._table: []}, "UnprocessedKeys": {}}
@@ -334,15 +334,15 @@ def test_an_entry_whose_record_is_gone_is_left_out(table: DynamoMessagesTable, m
     assert table.list("acme", status=None, limit=9, cursor=None).deliveries == []
 
 
-# -- what the sweeper reads ----------------------------------------------------------------------------------------------
+# -- reads of the sweeper ------------------------------------------------------------------------------------------------
 
 
 def due_everywhere(table: DynamoMessagesTable, limit: int = 9) -> list[str]:
     return [d.request_id for shard in range(SWEEP_SHARDS) for d in table.due(shard, NOON, limit)]
 
 
-def test_what_is_due_is_found_in_its_shard(table: DynamoMessagesTable) -> None:
-    """Not before its time, and not without one."""
+def test_due_records_are_found_in_their_shard(table: DynamoMessagesTable) -> None:
+    """Not before their time, and not without one."""
     for name, sweep_at in {"now": NOON, "past": NOON - MS, "later": NOON + MS}.items():
         table.apply(replace(queued(name), sets={"sweep_at": sweep_at}))
     table.apply(changes.fail_unsent(replace(REQUEST, request_id="ended"), NOON, ErrorInfo("expired", "too late")))
@@ -350,8 +350,8 @@ def test_what_is_due_is_found_in_its_shard(table: DynamoMessagesTable) -> None:
     assert [d.request_id for d in table.due(int(sweep_shard("acme", "past")), NOON, 9) if d.request_id == "past"] == ["past"]
 
 
-def test_the_longest_overdue_comes_first_and_no_more_than_asked_for(table: DynamoMessagesTable) -> None:
-    """A run is bounded, and fair to what waits longest."""
+def test_due_records_are_returned_longest_overdue_first_up_to_the_limit(table: DynamoMessagesTable) -> None:
+    """A run is bounded, and starts with the longest overdue."""
     shard = sweep_shard("acme", "r0")
     ids = [f"r{n}" for n in range(1000) if sweep_shard("acme", f"r{n}") == shard][:4]
     for age, request_id in enumerate(ids):
@@ -359,7 +359,7 @@ def test_the_longest_overdue_comes_first_and_no_more_than_asked_for(table: Dynam
     assert [d.request_id for d in table.due(int(shard), NOON, 3)] == ids[:0:-1]
 
 
-def test_what_waits_for_its_provider_is_found_oldest_first(table: DynamoMessagesTable) -> None:
+def test_records_that_wait_for_their_provider_are_found_oldest_first(table: DynamoMessagesTable) -> None:
     """Of one tenant, deferred, and waiting for nothing else."""
     for number in range(3):
         request = replace(REQUEST, request_id=f"r{number}", created_at=NOON - timedelta(minutes=number))
@@ -370,16 +370,16 @@ def test_what_waits_for_its_provider_is_found_oldest_first(table: DynamoMessages
     assert [d.request_id for d in table.waiting_for_provider("acme")] == ["r2", "r0"]
 
 
-def test_more_waits_than_one_page_holds(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read as they are taken, 100 at a time; here it is three."""
+def test_more_waiting_records_than_one_page_are_found(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read as needed, 100 at a time; here it is three."""
     monkeypatch.setattr(messages_table, "_PAGE", 3)
     for number in range(7):
         table.apply(changes.defer(replace(REQUEST, request_id=f"r{number}"), NOON, DEFERRAL))
     assert [d.request_id for d in table.waiting_for_provider("acme")] == [f"r{n}" for n in range(7)]
 
 
-def test_more_of_one_shard_waits_than_one_page_holds(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shard goes on where its page ended, in order with the others."""
+def test_more_waiting_records_of_a_shard_than_one_page_are_found(table: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shard continues after its page, in order with the others."""
     monkeypatch.setattr(messages_table, "_PAGE", 2)
     crowded = [f"r{n}" for n in range(100) if tenant_shard("acme", f"r{n}") == "acme#3"][:5]
     for minutes, request_id in enumerate(["r0", *crowded, "r1"]):
@@ -388,8 +388,8 @@ def test_more_of_one_shard_waits_than_one_page_holds(table: DynamoMessagesTable,
     assert [d.request_id for d in table.waiting_for_provider("acme")] == ["r0", *crowded, "r1"]
 
 
-def test_a_refused_fence_shows_the_record(table: DynamoMessagesTable) -> None:
-    """What to do next is decided by the record as it stands, without a second read."""
+def test_a_refused_fence_returns_the_record(table: DynamoMessagesTable) -> None:
+    """The caller decides by the current record, without a second read."""
     store(table, replace(seen(RULES["begin"], Status.SENT), message_id="m-1"))
     with pytest.raises(RefusedError) as refused:
         table.apply(changes.begin(REQUEST, NOON, owner="w", deadline=NOON, sent_by=SentBy("ses", 1)))
@@ -397,8 +397,8 @@ def test_a_refused_fence_shows_the_record(table: DynamoMessagesTable) -> None:
     assert (refused.value.current.status, refused.value.current.message_id) == (Status.SENT, "m-1")
 
 
-def test_a_change_of_nothing_shows_that_there_is_nothing(table: DynamoMessagesTable) -> None:
-    """A result for a record that was forgotten is refused, with None."""
+def test_a_change_of_a_missing_record_is_refused_with_none(table: DynamoMessagesTable) -> None:
+    """Such as a result for an expired record."""
     with pytest.raises(RefusedError) as refused:
         table.apply(changes.accept(REQUEST, NOON, Fence(1, "w"), "m-1"))
     assert refused.value.current is None

@@ -1,4 +1,4 @@
-"""A success that does not say what AWS documents of it is a failure of that service, and never an absence or a tenant's fault."""
+"""A success response without the content that AWS documents is a failure of that service, not an absence or a tenant's fault."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ from support.servers.ses_server import Answer, SesServer
 from support.transitions import REQUEST
 
 NO_OBJECTS = ["", "null", "[]", '"text"', "<html>Welcome to our guest network</html>", "\x00\x7f"]
-"""What is no answer of a service that speaks JSON."""
+"""Bodies that are no response of a JSON service."""
 
 SERVICES = ("DYNAMODB", "SQS", "S3", "KMS", "STS", "EVENTBRIDGE", "SES", "SESV2")
 
@@ -34,7 +34,7 @@ Says = Callable[..., None]
 
 
 class Unframed(Answer):
-    """An answer that ends with its connection."""
+    """A response that ends with its connection."""
 
     def encoded(self) -> bytes:
         return b"HTTP/1.1 200 X\r\nVersion-Id: 1\r\n\r\n" + self.body.encode()
@@ -42,13 +42,13 @@ class Unframed(Answer):
 
 @pytest.fixture(scope="module")
 def sealed(shared_aws: Mapping[str, str]) -> bytes:
-    """A config that KMS sealed while it was well."""
+    """A config that KMS encrypted before the faults."""
     return KmsConfigCipher(shared_aws["PROVIDER_KEY_ARN"], boto3.client("kms")).encrypt("acme", "ses", 1, b"{}")
 
 
 @pytest.fixture(scope="module")
 def server(shared_aws: Mapping[str, str], sealed: bytes) -> Iterator[SesServer]:
-    """Every service in one."""
+    """One server for every service."""
     assert shared_aws
     assert sealed
     with SesServer() as server, pytest.MonkeyPatch.context() as patch:
@@ -59,7 +59,7 @@ def server(shared_aws: Mapping[str, str], sealed: bytes) -> Iterator[SesServer]:
 
 @pytest.fixture
 def says(server: SesServer) -> Says:
-    """Let every service answer 200 with these bodies, one after the other and then the last one again."""
+    """Let every service answer 200 with these bodies in turn, the last one repeatedly."""
 
     def say(*bodies: str | Answer) -> None:
         left = [Answer(body) if isinstance(body, str) else body for body in bodies]
@@ -94,8 +94,8 @@ WRITES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("call", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
 @pytest.mark.parametrize("body", NO_OBJECTS)
-def test_what_is_no_object_tells_nothing_of_a_table(says: Says, call: Callable[[], Any], body: str) -> None:
-    """Botocore takes it for an empty answer: a request that does not exist, a tenant without a provider."""
+def test_a_response_that_is_no_json_object_is_a_failure_of_dynamodb(says: Says, call: Callable[[], Any], body: str) -> None:
+    """Botocore parses it as an empty one: a request that does not exist, a tenant without a provider."""
     says(body)
     with pytest.raises(DependencyError, match="DynamoDB"):
         call()
@@ -110,27 +110,27 @@ def test_what_is_no_object_tells_nothing_of_a_table(says: Says, call: Callable[[
         ("a list", '{"Items": [], "LastEvaluatedKey": {"tenantId": {"S": "acme"}}}'),
     ],
 )
-def test_an_answer_without_what_it_has_to_say_is_a_failure(says: Says, name: str, body: str) -> None:
-    """A member is missing, or an attribute that every item has."""
+def test_a_response_without_required_members_is_a_failure(says: Says, name: str, body: str) -> None:
+    """Or without an attribute that every item has."""
     says(body)
     with pytest.raises(DependencyError, match=r"DynamoDB|cannot be read"):
         READS[name]()
 
 
-def test_a_row_without_what_it_has_to_say_is_one_that_cannot_be_read(says: Says) -> None:
-    """Of several that are read together it costs its own tenant alone."""
+def test_a_row_without_required_attributes_is_unreadable(says: Says) -> None:
+    """Of several rows read together only its own tenant is affected."""
     says('{"Responses": {"ProvidersTable": [{"tenantId": {"S": "acme"}}]}}')
     assert isinstance(wiring.providers_table().get_many(["acme"])["acme"], UnreadableError)
 
 
-def test_an_item_that_is_not_there_is_none(says: Says) -> None:
-    """DynamoDB answers an empty object."""
+def test_a_missing_item_is_none(says: Says) -> None:
+    """DynamoDB responds with an empty object."""
     says("{}")
     assert (wiring.messages_table().get("acme", "r1"), wiring.providers_table().get("acme")) == (None, None)
 
 
-def test_keys_that_are_never_processed_are_a_failure(says: Says) -> None:
-    """Of a table that is throttled; asking again at once, over and over, would only use up the function's time."""
+def test_keys_that_stay_unprocessed_are_a_failure(says: Says) -> None:
+    """The table is throttled; immediate retries would only use up the function's time."""
     keys: Any = {"MessagesTable": {"Keys": [record_key("acme", "r1")], "ConsistentRead": True}}
     item = json.dumps({"Items": [{**record_key("acme", "r1"), "createdKey": {"S": "2026-11-24T12:00:00.000+00:00#r1"}}]})
     says(*['{"Items": []}'] * (TENANT_SHARDS - 1), item, json.dumps({"Responses": {}, "UnprocessedKeys": keys}))
@@ -142,31 +142,31 @@ def test_keys_that_are_never_processed_are_a_failure(says: Says) -> None:
 
 
 @pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Successful": [{}]}', '{"Successful": [{"Id": "x"}]}', '{"Successful": ["0"]}'])
-def test_messages_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
-    """They are sent again: two messages do no harm, none does."""
+def test_unconfirmed_messages_are_sent_again(says: Says, body: str) -> None:
+    """A second message does no harm, a lost one does."""
     says(body)
     queue_message = QueueMessage(body="{}", tenant_id="acme", created_at=NOON)
     assert wiring.send_queue().send([(queue_message, timedelta())]) == [queue_message]
 
 
 @pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Entries": []}', '{"Entries": [{}]}', '{"Entries": [null]}'])
-def test_events_that_nobody_says_were_taken_were_not(says: Says, body: str) -> None:
-    """They are told again; consumers know them by their id."""
+def test_unconfirmed_events_are_published_again(says: Says, body: str) -> None:
+    """Consumers deduplicate by their id."""
     says(body)
     event = Event(id="e", detail_type="Request Ended", at=NOON, detail={})
     assert wiring.event_bus().put([event]) == [event]
 
 
 @pytest.mark.parametrize("answer", [Unframed("%PDF", close=True), Answer("%PDF")], ids=["no length", "no version"])
-def test_an_upload_of_which_s3_does_not_tell_enough_is_a_failure(says: Says, answer: Answer) -> None:
-    """Neither that it was replaced, nor that it is as large as it may be."""
+def test_an_upload_response_without_length_or_version_is_a_failure(says: Says, answer: Answer) -> None:
+    """It proves neither that the upload was replaced nor that it fits."""
     says(answer)
     with pytest.raises(DependencyError, match="S3"):
         wiring.attachments().fetch("acme", S3Object.model_validate({"key": "acme/1", "versionId": "1"}))
 
 
 def test_a_parked_body_that_is_no_text_is_a_failure(says: Says) -> None:
-    """It waits, for somebody to look."""
+    """The request waits for an operator."""
 
     class Binary(Answer):
         def encoded(self) -> bytes:
@@ -181,8 +181,8 @@ def test_a_parked_body_that_is_no_text_is_a_failure(says: Says) -> None:
 
 
 @pytest.mark.parametrize("body", [*NO_OBJECTS, "{}", '{"Plaintext": ""}', '{"KeyId": "k"}', '{"Plaintext": "eA=="}'])
-def test_a_config_that_kms_does_not_open_says_nothing_of_its_tenant(says: Says, sealed: bytes, body: str) -> None:
-    """`config_unreadable` would suspend it."""
+def test_an_invalid_response_of_kms_is_not_the_tenant_s_fault(says: Says, sealed: bytes, body: str) -> None:
+    """`config_unreadable` would suspend the tenant."""
     says(body)
     with pytest.raises(DependencyError, match="KMS"):
         wiring.config_cipher().decrypt("acme", "ses", 1, sealed)
@@ -203,8 +203,8 @@ STS_ANSWERS = {
 
 
 @pytest.mark.parametrize("body", STS_ANSWERS.values(), ids=STS_ANSWERS)
-def test_a_session_that_sts_does_not_give_is_a_failure_before_ses(says: Says, body: str) -> None:
-    """SES is not asked, so the mail is proven unsent: nothing that STS answers leaves it open."""
+def test_an_invalid_response_of_sts_is_a_failure_before_ses_is_called(says: Says, body: str) -> None:
+    """So the mail is proven not sent, whatever STS responds."""
     says(body)
     roles = AssumedRoles(wiring.sts, own_account="111111111111", platform="L", clock=FakeClock())
     provider = tenants.ses(session(), RoleCredentials(roles, RoleAssumption("acme", 1, tenants.ROLE_ARN, "x")))
@@ -219,8 +219,8 @@ def test_a_session_that_sts_does_not_give_is_a_failure_before_ses(says: Says, bo
 
 
 @pytest.mark.parametrize("result", ["", "<MessageId></MessageId>", "<MessageId/>", "<Other>1</Other>"])
-def test_a_mail_that_ses_does_not_name_may_have_been_sent(says: Says, result: str) -> None:
-    """Without its MessageId nobody can tell."""
+def test_a_response_of_ses_without_message_id_is_unknown(says: Says, result: str) -> None:
+    """It does not prove that the mail was accepted."""
     says(f"<SendRawEmailResponse><SendRawEmailResult>{result}</SendRawEmailResult></SendRawEmailResponse>")
     assert isinstance(tenants.ses(session()).send(tenants.mail(), tags={}), MaybeSent)
 
@@ -236,8 +236,8 @@ ACCOUNTS = [
 
 
 @pytest.mark.parametrize("body", ACCOUNTS)
-def test_an_account_that_talks_nonsense_tells_nothing(says: Says, body: str) -> None:
-    """No limit that DynamoDB could not hold, and nothing raised."""
+def test_an_invalid_account_response_gives_no_facts(says: Says, body: str) -> None:
+    """No number that DynamoDB cannot store, and no exception."""
     says(body)
     facts = tenants.ses(session()).account_facts()
     assert (facts.max_send_rate, facts.quota_24h) == (None, None)

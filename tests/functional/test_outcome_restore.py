@@ -1,4 +1,4 @@
-"""A restored messages table is told again what became of mail, before anybody sends."""
+"""The outcomes of mail are written to a restored messages table before anything is sent."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,7 +57,7 @@ def record(table: DynamoMessagesTable) -> Delivery:
 
 
 def test_mail_whose_record_was_lost_cannot_pass_the_fence_again(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """Its messages on the queue, whatever they hold, meet the end."""
+    """Its messages on the queue find the end."""
     assert ends.write(SENT)
     with pytest.raises(RefusedError) as refused:
         restored.apply(BEGIN)
@@ -65,8 +65,8 @@ def test_mail_whose_record_was_lost_cannot_pass_the_fence_again(restored: Dynamo
     assert (record(restored).status, record(restored).message_id, record(restored).sent_at) == (Status.SENT, "m1", LATER)
 
 
-def test_a_caller_that_asks_again_is_told_the_end(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """The record stands for any content, so that the same request is not taken for another one."""
+def test_a_caller_that_repeats_the_request_gets_the_end(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
+    """The record matches any content, so that the same request is not refused as another one."""
     ends.write(SENT)
     [listed] = restored.list("acme", status=Status.SENT, limit=10, cursor=None).deliveries
     assert listed == record(restored)
@@ -76,8 +76,8 @@ def test_a_caller_that_asks_again_is_told_the_end(restored: DynamoMessagesTable,
 @pytest.mark.parametrize(
     "open_one", [changes.queue(REQUEST, NOON), changes.defer(REQUEST, NOON, DEFERRAL), BEGIN], ids=lambda c: c.rule.target
 )
-def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore, open_one: Change) -> None:
-    """It keeps what it knew of its request, and the sweeper does not look at it any more."""
+def test_a_record_that_was_open_is_ended(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore, open_one: Change) -> None:
+    """It keeps the data of its request, and the sweeper no longer checks it."""
     before = restored.apply(open_one)
     assert ends.write(SENT)
     ended = record(restored)
@@ -89,8 +89,8 @@ def test_a_record_that_was_open_then_is_ended(restored: DynamoMessagesTable, end
     assert item["ttl"] == {"N": str(int((LATER + RECORD_RETENTION).timestamp()))}
 
 
-def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """An end is never replaced, but by the word of SES that it took the mail."""
+def test_a_known_end_is_kept(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
+    """It is replaced only by SES's acceptance."""
     failed = replace(SENT, status=Status.FAILED, message_id=None, code="expired")
     assert ends.write(failed)
     assert not ends.write(replace(failed, status=Status.UNKNOWN, code="outcome_unknown"))
@@ -102,7 +102,7 @@ def test_what_the_table_knows_stands(restored: DynamoMessagesTable, ends: Dynamo
 
 
 def test_a_newer_end_replaces_an_unknown(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """It was sent again after the moment; one that is older than the unknown, or of an attempt before, is not written."""
+    """The request was sent again after the backup; an end older than the unknown, or of an earlier attempt, is not written."""
     restored.apply(BEGIN)
     unknown = replace(SENT, status=Status.UNKNOWN, attempt=1, message_id=None, code="outcome_unknown")
     assert ends.write(unknown)
@@ -113,15 +113,15 @@ def test_a_newer_end_replaces_an_unknown(restored: DynamoMessagesTable, ends: Dy
     assert record(restored).status is Status.FAILED
 
 
-def test_an_acceptance_leaves_no_error(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """The restored record's was of an earlier try."""
+def test_an_acceptance_removes_the_error(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
+    """The restored record's error was of an earlier try."""
     restored.apply(changes.defer(REQUEST, NOON, replace(DEFERRAL, error=ErrorInfo("throttled", "too fast"))))
     ends.write(SENT)
     assert record(restored).error is None
 
 
-def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """With the entries of the indexes: it is listed, and the sweeper finds it."""
+def test_a_reopened_record_is_read_as_it_was_written(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
+    """With its index entries: it is listed, and the sweeper finds it."""
     waiting = restored.apply(changes.defer(REQUEST, NOON, DEFERRAL))
     wanted = replace(waiting, maybe_sent=True, parked="parked/acme/r1/0.json", sweep_at=NOON)
     before = record(restored)
@@ -136,15 +136,15 @@ def test_a_reopened_record_reads_as_it_was_written(restored: DynamoMessagesTable
 
 
 def test_an_unknown_is_held(restored: DynamoMessagesTable, ends: DynamoOutcomeRestore) -> None:
-    """Whatever its caller chose: nobody knows what else the log would have told."""
+    """Whatever its caller chose: the rest of the log may be missing."""
     restored.apply(replace(BEGIN, initial_fields={**(BEGIN.initial_fields or {}), "on_unknown": "resend"}))
     ends.write(replace(SENT, status=Status.UNKNOWN, message_id=None, code="outcome_unknown"))
     assert (record(restored).status, record(restored).on_unknown, record(restored).ended) == (Status.UNKNOWN, "hold", True)
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
-def test_the_lines_are_those_that_the_functions_write(restored: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
-    """At every LogLevel; a change of the log's words or fields that the replay does not follow fails here."""
+def test_the_log_lines_are_those_of_the_functions(restored: DynamoMessagesTable, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    """At every LogLevel; a change of the log's texts or fields that the replay misses fails here."""
     monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
     log = StringIO()
     telemetry = LogTelemetry(Logger(service=f"replayed-{level}", stream=log), Mock)

@@ -1,4 +1,4 @@
-"""The clients of our own account: how many sockets they keep, and whom they trust."""
+"""The clients of our own account: their connection pools and their trust store."""
 
 import pytest
 from botocore import UNSIGNED
@@ -26,7 +26,7 @@ def pool_options(client: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_client_shares_the_tenants_tls_context(service: str) -> None:
-    """One trust store is parsed in a process, whomever it calls; botocore's sessions would parse theirs for each connection."""
+    """A process parses one trust store for all clients; botocore's sessions would parse it for each connection."""
     tenants = TenantClients(width=1, ca_bundle=settings().ca_bundle).ses("eu-west-1")
     ours = pool_options(wiring._client(service))["ssl_context"]
     assert ours is pool_options(tenants)["ssl_context"] is trust_store(settings().ca_bundle, amazon=True)
@@ -39,8 +39,8 @@ def test_every_pool_is_as_wide_as_the_threads(service: str) -> None:
     assert session._max_pool_connections == settings().send_threads
 
 
-def test_calls_spare_what_botocore_does_for_strangers(breaches: list[Breach]) -> None:
-    """A user agent of 30 pieces and a second check of requests that are compiled from tables cost a fifth of a message's time."""
+def test_calls_skip_botocore_s_generic_work(breaches: list[Breach]) -> None:
+    """A user agent of 30 parts and a second validation of requests from compiled tables cost a fifth of a message's time."""
     assert wiring.dynamodb().meta.config.user_agent.split()[0] == "tenantmail"
     with pytest.raises(ClientError):
         wiring.dynamodb().get_item(TableName="", Key={})
@@ -49,35 +49,35 @@ def test_calls_spare_what_botocore_does_for_strangers(breaches: list[Breach]) ->
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_client_signs_the_quick_way(service: str) -> None:
-    """Signature Version 4 of the headers; S3 signs in its own way, and presigned URLs are signed in another."""
+def test_every_client_signs_with_the_fast_signer(service: str) -> None:
+    """Signature Version 4 of the headers; S3 and presigned URLs have their own signers."""
     assert signer(service, "v4") == (QuickSigV4 if service != "s3" else S3SigV4Auth)
     assert signer(service, "v4", signing_type="presign-url") in (SigV4QueryAuth, S3SigV4QueryAuth)
 
 
-def test_calls_that_are_signed_in_other_ways_stay_as_they_are() -> None:
-    """Without a signature, or without the body, as botocore's description of a call says."""
+def test_calls_with_other_signatures_are_unchanged() -> None:
+    """Without a signature, or without the body, as botocore's model of the call says."""
     assert signer("sts", "none") == UNSIGNED
     context: dict[str, object] = {"unsigned_payload": True}
     assert (signer("sts", "v4", context), context["payload_signing_enabled"]) == (QuickSigV4, False)
 
 
 def signer(service: str, auth_type: str, context: dict[str, object] | None = None, *, signing_type: str = "standard") -> object:
-    """Return what signs a call of which botocore's description says `auth_type`."""
+    """Return the signer of a call whose botocore model says `auth_type`."""
     context = {} if context is None else context
     context["auth_type"] = auth_type
     chosen = wiring._client(service)._request_signer._choose_signer("AnyCall", signing_type, context)
     return AUTH_TYPE_MAPS.get(chosen, chosen)
 
 
-def test_what_goes_to_kms_is_checked_before() -> None:
-    """It stood in a ciphertext that anyone may have damaged."""
+def test_calls_of_kms_are_validated_before() -> None:
+    """Their input is from a ciphertext that may be damaged."""
     with pytest.raises(ParamValidationError):
         wiring.kms().decrypt(CiphertextBlob=7)  # type: ignore[arg-type]  # what botocore refuses
 
 
-def test_an_answer_that_breaks_off_is_a_failure_not_an_empty_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record whose reply was cut short would pass for one that does not exist, and a tenant for one without a provider."""
+def test_a_truncated_response_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record whose response was truncated would pass for one that does not exist, and a tenant for one without a provider."""
     record = '{"Item": {"tenantId": {"S": "acme"}'
     with SesServer(lambda _: Answer(record, length=len(record) + 100, close=True)) as dynamodb:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url)

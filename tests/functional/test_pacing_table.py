@@ -1,4 +1,4 @@
-"""The pacing table on DynamoDB keeps what `mailer.ports.PacingTable` promises, for any number of functions at once."""
+"""The pacing table on DynamoDB keeps the contract of `mailer.ports.PacingTable`, for any number of concurrent functions."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ KNOWN = RateSource(configured=14.0)
 
 @pytest.fixture(params=["dynamodb", "fake"])
 def table(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> PacingTable:
-    """The table and its stand-in: what the unit tests rely on is what DynamoDB does."""
+    """Return the table or its fake: the unit tests rely on the same behaviour."""
     return FakePacingTable() if request.param == "fake" else dynamodb(aws)
 
 
@@ -49,8 +49,8 @@ def refused(table: PacingTable, wanted: Booking) -> AccountRate | None:
     return moved.value.current
 
 
-def test_a_line_is_read_as_it_was_stored(table: PacingTable) -> None:
-    """Every field, set or not."""
+def test_an_account_rate_is_read_as_it_was_stored(table: PacingTable) -> None:
+    """With every field set and unset."""
     assert table.get(ACCOUNT) is None
     for account, stored in (
         (ACCOUNT, account_rate()),
@@ -63,23 +63,23 @@ def test_a_line_is_read_as_it_was_stored(table: PacingTable) -> None:
         assert table.get(account) == stored
 
 
-def test_only_one_function_starts_a_line(table: PacingTable) -> None:
-    """The other learns of it."""
+def test_only_one_function_creates_an_account_rate(table: PacingTable) -> None:
+    """The other gets the current one."""
     table.start(ACCOUNT, account_rate(booked=1.0), NOON)
     with pytest.raises(RateConflictError) as moved:
         table.start(ACCOUNT, account_rate(booked=2.0), NOON)
     assert moved.value.current == account_rate(booked=1.0)
 
 
-def test_an_idle_line_is_booked_from_the_present_on(table: PacingTable) -> None:
-    """What was not used until now is not saved up."""
+def test_an_idle_rate_is_booked_from_now_on(table: PacingTable) -> None:
+    """Unused capacity is not saved up."""
     table.start(ACCOUNT, account_rate(booked=10.0), NOON)
     assert table.book(ACCOUNT, booking(behind=2.0), NOON) == account_rate(booked=13.0, waited=2.0)
     assert refused(table, booking(start=12.9)) == account_rate(booked=13.0, waited=2.0)
 
 
-def test_a_busy_line_is_booked_from_its_end_on(table: PacingTable) -> None:
-    """As long as all of the booking lies within the horizon."""
+def test_a_busy_rate_is_booked_from_its_end_on(table: PacingTable) -> None:
+    """As long as the whole booking is within the horizon."""
     table.start(ACCOUNT, account_rate(booked=11.0), NOON)
     assert table.book(ACCOUNT, booking(is_idle=False, latest=11.0), NOON).booked == 14.0
     assert refused(table, booking(is_idle=False, latest=13.9)) == account_rate(booked=14.0)
@@ -87,14 +87,14 @@ def test_a_busy_line_is_booked_from_its_end_on(table: PacingTable) -> None:
 
 
 def test_a_promise_moves_its_own_end(table: PacingTable) -> None:
-    """Idle and busy alike."""
+    """On an idle and on a busy rate."""
     table.start(ACCOUNT, account_rate(booked=11.0), NOON)
     assert table.book(ACCOUNT, booking(end="promised", start=100.0), NOON) == account_rate(booked=11.0, promised=103.0)
     assert table.book(ACCOUNT, booking(end="promised", start=100.0, is_idle=False), NOON) == account_rate(booked=11.0, promised=106.0)
 
 
-def test_a_full_line_promises_places_behind_its_horizon(table: PacingTable) -> None:
-    """What finds no slot is told when to come back, batch after batch, whether or not others wait there already."""
+def test_a_full_rate_promises_slots_after_its_horizon(table: PacingTable) -> None:
+    """Messages without a slot get a time to come back, batch after batch, whether or not others already wait."""
     pacing, batch = Pacing(table, functions=1), [50] * 100
     answers = [answer for _ in range(5) for answer in pacing.reserve(ACCOUNT, KNOWN, batch, [None] * len(batch), NOON)]
     parked = [answer.at for answer in answers if isinstance(answer, RetryAt) and answer.slot is None]
@@ -104,8 +104,8 @@ def test_a_full_line_promises_places_behind_its_horizon(table: PacingTable) -> N
 
 
 @pytest.mark.parametrize("wanted", [booking(), booking(start=5.0, latest=1e9, is_idle=False)], ids=["idle", "busy"])
-def test_nothing_is_booked_on_a_pace_that_is_over(table: PacingTable, wanted: Booking) -> None:
-    """The clock has gone another way since it was planned."""
+def test_nothing_is_booked_on_an_outdated_rate(table: PacingTable, wanted: Booking) -> None:
+    """The rate has changed since the booking was planned."""
     table.start(ACCOUNT, account_rate(booked=0.0 if wanted.is_idle else 8.0), NOON)
     slower = account_rate(booked=0.0 if wanted.is_idle else 8.0).throttled(TIME)
     assert slower is not None
@@ -113,13 +113,13 @@ def test_nothing_is_booked_on_a_pace_that_is_over(table: PacingTable, wanted: Bo
     assert refused(table, wanted) == slower
 
 
-def test_nothing_is_booked_where_there_is_no_line(table: PacingTable) -> None:
+def test_nothing_is_booked_without_an_account_rate(table: PacingTable) -> None:
     """It may have been deleted."""
     assert refused(table, booking()) is None
 
 
-def test_a_change_of_pace_keeps_what_was_booked_meanwhile(table: PacingTable) -> None:
-    """It is planned on a rate that may have grown since."""
+def test_a_rate_change_keeps_concurrent_bookings(table: PacingTable) -> None:
+    """It was planned on an item that may have changed since."""
     table.start(ACCOUNT, account_rate(throttled_at=TIME, waited=4.0), NOON)
     table.book(ACCOUNT, booking(), NOON)
     stored = table.repace(ACCOUNT, replace(account_rate(), revision=2, rate=5.0, cap=None), NOON)
@@ -127,8 +127,8 @@ def test_a_change_of_pace_keeps_what_was_booked_meanwhile(table: PacingTable) ->
     assert table.get(ACCOUNT) == stored
 
 
-def test_only_one_function_changes_the_pace(table: PacingTable) -> None:
-    """A throttle that many meet slows down once."""
+def test_only_one_function_changes_the_rate(table: PacingTable) -> None:
+    """A throttle met by many functions slows down once."""
     table.start(ACCOUNT, account_rate(), NOON)
     first, second = replace(account_rate(), revision=2, rate=5.0), replace(account_rate(), revision=2, rate=6.0)
     table.repace(ACCOUNT, first, NOON)
@@ -137,7 +137,7 @@ def test_only_one_function_changes_the_pace(table: PacingTable) -> None:
     assert moved.value.current == first
 
 
-def test_every_write_puts_off_the_end_of_the_line(aws: Mapping[str, str]) -> None:
+def test_every_write_extends_the_time_to_live(aws: Mapping[str, str]) -> None:
     """A rate is kept for a week after its last use."""
     table = dynamodb(aws)
     writes = [
@@ -152,8 +152,8 @@ def test_every_write_puts_off_the_end_of_the_line(aws: Mapping[str, str]) -> Non
         assert item["ttl"] == {"N": str(int((now + KEPT).timestamp()))}
 
 
-def one_at_a_time(table: DynamoPacingTable) -> DynamoPacingTable:
-    """Let each call be whole before the next one begins, as on DynamoDB; moto's tables do not by themselves."""
+def serialized(table: DynamoPacingTable) -> DynamoPacingTable:
+    """Serialize the calls, as DynamoDB does per item; moto's tables do not."""
     lock = Lock()
 
     def whole(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -168,9 +168,9 @@ def one_at_a_time(table: DynamoPacingTable) -> DynamoPacingTable:
     return table
 
 
-def test_functions_at_the_same_time_get_different_slots(aws: Mapping[str, str]) -> None:
-    """Sixteen of them reserve for one account, over and over; no slot is given out twice, and none is left out."""
-    table = one_at_a_time(dynamodb(aws))
+def test_concurrent_functions_get_different_slots(aws: Mapping[str, str]) -> None:
+    """Sixteen of them reserve repeatedly for one account; no slot is given twice, and none is skipped."""
+    table = serialized(dynamodb(aws))
     functions = [Pacing(table, functions=100) for _ in range(16)]
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda n: functions[n % 16].reserve(ACCOUNT, KNOWN, [1] * 5, [None] * 5, NOON), range(64)))
@@ -182,8 +182,8 @@ def test_functions_at_the_same_time_get_different_slots(aws: Mapping[str, str]) 
     assert sorted(slots) == list(range(320))
 
 
-def test_a_lost_reply_costs_slots_and_doubles_none(aws: Mapping[str, str]) -> None:
-    """The SDK makes the write again: the account sends a little less for a moment."""
+def test_a_lost_reply_wastes_slots_and_gives_none_twice(aws: Mapping[str, str]) -> None:
+    """The SDK repeats the write: the account sends a little less for a moment."""
     table = dynamodb(aws)
     table.start(ACCOUNT, account_rate(booked=100.0), NOON)
     update = table._client.update_item
@@ -200,8 +200,8 @@ def test_a_lost_reply_costs_slots_and_doubles_none(aws: Mapping[str, str]) -> No
     assert stored.booked == 160
 
 
-def test_a_lost_reply_of_a_booking_on_an_idle_line_is_booked_behind_itself(aws: Mapping[str, str]) -> None:
-    """The second try finds the rate busy; its messages wait for as long as the first would have taken."""
+def test_a_booking_on_an_idle_rate_is_repeated_after_itself_if_its_reply_was_lost(aws: Mapping[str, str]) -> None:
+    """The retry finds the rate busy; its messages wait until the end of the first booking."""
     table = dynamodb(aws)
     table.start(ACCOUNT, account_rate(), NOON)
     update, lost = table._client.update_item, [1]
@@ -216,8 +216,8 @@ def test_a_lost_reply_of_a_booking_on_an_idle_line_is_booked_behind_itself(aws: 
     assert answer.at - NOON == pytest.approx(timedelta(seconds=1 / account_rate().rate), abs=timedelta(milliseconds=1))
 
 
-def test_a_table_that_does_not_answer_is_a_failure_of_ours() -> None:
-    """Whichever call it is."""
+def test_an_unavailable_table_is_a_dependency_error() -> None:
+    """For each call."""
     once = Config(retries={"total_max_attempts": 1})
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     client = boto3.client("dynamodb", region_name="eu-central-1", endpoint_url="http://127.0.0.1:1", config=once, **keys)

@@ -29,7 +29,7 @@ KEY = json.loads(event("provider-put")["body"])
 
 @pytest.fixture(autouse=True)
 def stack(aws: Mapping[str, str]) -> Mapping[str, str]:
-    """Tenants' SES lives in moto too, with the from-address verified."""
+    """Tenants' SES is in moto too, with a verified from-address."""
     boto3.client("ses", region_name=SES_REGION).verify_email_identity(EmailAddress=FROM)
     return aws
 
@@ -39,7 +39,7 @@ def ask(name: str, **changes: Any) -> Answer:
 
 
 def put(**config: Any) -> Answer:
-    """Store the access key of `events/provider-put.json` with other fields; None takes one away."""
+    """Store the access key of `events/provider-put.json` with other fields; None removes one."""
     changed = {name: value for name, value in {**KEY["config"], **config}.items() if value is not None}
     return ask("put", body={**KEY, "config": changed})
 
@@ -51,7 +51,7 @@ def row(tenant: str = "acme") -> Provider:
 
 
 def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
-    """Check that an answer is an RFC 9457 problem, and return it."""
+    """Check that a response is an RFC 9457 problem, and return it."""
     assert answer.headers["Content-Type"] == "application/problem+json"
     document: dict[str, Any] = answer.json
     assert (answer.status, document["status"], document["code"]) == (status, status, code)
@@ -63,8 +63,8 @@ def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("body", [None, "", {}, {"simulate": False}])
-def test_a_verify_that_asks_for_no_simulation_sends_one_mail(body: Any) -> None:
-    """No body, as before there was one, and one that says so."""
+def test_a_verify_without_simulation_sends_one_mail(body: Any) -> None:
+    """Without a body, as in the first version of the API, and with `simulate: false`."""
     put(configurationSet=None)
     verified = ask("verify", body=body)
     assert (verified.status, verified.json["simulated"]) == (200, None)
@@ -73,8 +73,8 @@ def test_a_verify_that_asks_for_no_simulation_sends_one_mail(body: Any) -> None:
     assert record["feedbackHint"].startswith("Tenant: ")
 
 
-def test_a_simulation_mails_the_simulator_and_is_shown() -> None:
-    """The answer has an id of each mail; the record waits for what comes back."""
+def test_a_simulation_is_sent_to_the_simulator_and_shown() -> None:
+    """The response has the id of each mail; the record has no events yet."""
     boto3.client("ses", region_name=SES_REGION).create_configuration_set(ConfigurationSet={"Name": "mail-acme"})
     put(configurationSet="mail-acme")
     assert ask("get").json["feedbackHint"].startswith("Caller: verify")
@@ -89,27 +89,27 @@ def test_a_simulation_mails_the_simulator_and_is_shown() -> None:
 @pytest.mark.parametrize(
     ("body", "path"), [('{"simulate": "yes"}', "simulate"), ('{"simulated": true}', "simulated"), ("[]", ""), ("{", ""), ("null", "")]
 )
-def test_a_verify_with_a_faulty_body_sends_nothing(body: str, path: str) -> None:
-    """Each fault is named, and the config stays what it was."""
+def test_a_verify_with_an_invalid_body_sends_nothing(body: str, path: str) -> None:
+    """Each fault is named, and the config is unchanged."""
     put()
     refusal = problem(ask("verify", body=body), 400, "invalid_request")
     assert [fault["path"] for fault in refusal["errors"]] == [path]
     assert ask("get").json["status"] == "unverified"
 
 
-def test_nothing_is_simulated_for_a_config_of_which_ses_reports_nothing() -> None:
-    """Without a configuration set nothing would come back: the caller is told before a mail goes out."""
+def test_a_simulation_needs_a_configuration_set() -> None:
+    """SES would report nothing: the caller gets an error before any mail is sent."""
     put(configurationSet=None)
     refusal = problem(ask("verify", body={"simulate": True}), 400, "invalid_request")
     assert refusal["errors"][0]["path"] == "simulate"
     assert ask("get").json["status"] == "unverified"
 
 
-# -- the life of a provider ----------------------------------------------------------------------------------------------
+# -- the lifecycle of a provider -----------------------------------------------------------------------------------------
 
 
 def test_stores_shows_verifies_and_rotates(stack: Mapping[str, str]) -> None:
-    """From nothing to an active key, and on to the next one, without a moment in which there is none."""
+    """From no provider to an active key and to the next one, without a gap."""
     problem(ask("get"), 404, "not_found")
 
     stored = put().json
@@ -138,8 +138,8 @@ def test_stores_shows_verifies_and_rotates(stack: Mapping[str, str]) -> None:
     )
 
 
-def test_a_verify_that_fails_leaves_the_active_key() -> None:
-    """The new config's from-address is not verified: 422 with the region and page; mail goes on with the old one."""
+def test_a_failed_verify_keeps_the_active_key() -> None:
+    """The new config's from-address is not verified: 422 with region and page; mail still goes out with the old one."""
     put()
     ask("verify")
     put(fromAddress="nobody@unverified.example", region="eu-central-1")
@@ -151,7 +151,7 @@ def test_a_verify_that_fails_leaves_the_active_key() -> None:
 
 
 def test_disable_enable_and_delete() -> None:
-    """Each answers the record it left; after DELETE there is none, and the version goes on."""
+    """Each returns the record after it; DELETE removes it, and the version counter continues."""
     put()
     problem(ask("enable"), 409, "provider_not_active")
     ask("verify")
@@ -166,8 +166,8 @@ def test_disable_enable_and_delete() -> None:
     assert put().json["version"] == 2
 
 
-def test_a_provider_whose_reputation_is_at_risk_is_resumed_with_a_reason() -> None:
-    """Neither `verify` nor `enable` alone does it; who and why stand on the record, with who called."""
+def test_a_provider_at_risk_is_resumed_with_a_reason() -> None:
+    """Neither `verify` nor `enable` without a reason does it; the record has who, why, and the caller."""
     put()
     ask("verify")
     assert wiring.providers_table().suspend_at_risk("acme", ErrorInfo("reputation_at_risk", "30 bounces of 200"), row())
@@ -184,13 +184,15 @@ def test_a_provider_whose_reputation_is_at_risk_is_resumed_with_a_reason() -> No
     assert word["principal"] == event("provider-enable")["requestContext"]["identity"]["userArn"]
 
 
-def test_a_resumption_keeps_what_was_counted_by_then() -> None:
-    """The guard judges what comes after it, in the same hour too."""
+def test_a_resumption_stores_the_counts_so_far() -> None:
+    """The guard judges only what is counted after it, in the same hour too."""
     put()
     ask("verify")
     assert wiring.providers_table().suspend_at_risk("acme", ErrorInfo("reputation_at_risk", "30 bounces of 200"), row())
     hour = floor(wiring.clock().now())
-    counts = {hour + number * timedelta(hours=1): Counts(sent=200, bounced=30 + number) for number in (-1, 0, 1)}  # the clock may pass one
+    counts = {
+        hour + number * timedelta(hours=1): Counts(sent=200, bounced=30 + number) for number in (-1, 0, 1)
+    }  # the hour may change during the test
     for of_one, number in counts.items():
         wiring.statistics_table().add(Bucket("acme", of_one), "s", [Counted("1", number)])
     answer = ask("enable", body={"by": "sam", "why": "the bought list is gone"})
@@ -210,8 +212,8 @@ def test_a_resumption_keeps_what_was_counted_by_then() -> None:
         ({"who": "sam"}, "who"),
     ],
 )
-def test_a_reason_is_given_whole_or_not_at_all(body: Any, path: str) -> None:
-    """400, and nothing changes."""
+def test_a_resumption_needs_both_by_and_why(body: Any, path: str) -> None:
+    """Otherwise 400, and nothing changes."""
     put()
     ask("verify")
     ask("disable")
@@ -220,8 +222,8 @@ def test_a_reason_is_given_whole_or_not_at_all(body: Any, path: str) -> None:
     assert ask("get").json["status"] == "disabled"
 
 
-def test_what_is_stored_opens_as_it_was_given() -> None:
-    """The ciphertext is bound to this tenant and version, and holds the very config."""
+def test_a_stored_config_is_decrypted_unchanged() -> None:
+    """The ciphertext is bound to this tenant and version, and contains the same config."""
     put()
     candidate = row().candidate
     assert candidate is not None
@@ -230,8 +232,8 @@ def test_what_is_stored_opens_as_it_was_given() -> None:
     assert parse_config("ses", plaintext).from_address == FROM
 
 
-def test_ciphertext_is_gone_after_promotion_and_after_delete(stack: Mapping[str, str]) -> None:
-    """The old key's ciphertext is in no attribute of the row once the new one is active, nor any once it is deleted."""
+def test_a_ciphertext_is_deleted_by_promotion_and_by_delete(stack: Mapping[str, str]) -> None:
+    """The row has no ciphertext of the old key once the new one is active, and none after DELETE."""
     put()
     ask("verify")
     old = row().active
@@ -246,7 +248,7 @@ def test_ciphertext_is_gone_after_promotion_and_after_delete(stack: Mapping[str,
     assert ciphertexts(stack) == [row().encrypted_external_id]
 
 
-def test_an_external_id_that_cannot_be_opened_is_told(stack: Mapping[str, str]) -> None:
+def test_an_unreadable_external_id_is_an_error(stack: Mapping[str, str]) -> None:
     """422 on the routes that need it: a role cannot be stored, an access key can."""
     ask("onboarding")
     boto3.client("dynamodb").update_item(
@@ -261,7 +263,7 @@ def test_an_external_id_that_cannot_be_opened_is_told(stack: Mapping[str, str]) 
 
 
 def ciphertexts(stack: Mapping[str, str]) -> list[bytes]:
-    """Every binary value in the table, however deep."""
+    """Return every binary value in the table, at any depth."""
 
     def binaries(node: Any) -> Iterator[bytes]:
         if isinstance(node, dict):
@@ -274,8 +276,8 @@ def ciphertexts(stack: Mapping[str, str]) -> list[bytes]:
     return [value for item in items for value in binaries(item)]
 
 
-def test_rows_swapped_between_tenants_do_not_open(stack: Mapping[str, str]) -> None:
-    """Who can write the table still cannot send as another tenant: its config does not open under their name."""
+def test_rows_swapped_between_tenants_are_unreadable(stack: Mapping[str, str]) -> None:
+    """A writer of the table cannot send as another tenant: its config cannot be decrypted under another tenant's name."""
     put()
     body = json.dumps({**KEY, "config": {**KEY["config"], "fromName": "Evil"}})
     ask("put", tenant="evil", body=body)
@@ -285,8 +287,8 @@ def test_rows_swapped_between_tenants_do_not_open(stack: Mapping[str, str]) -> N
     problem(ask("verify", tenant="evil"), 422, "config_unreadable")
 
 
-def test_a_suspended_provider_shows_why_and_what_to_do() -> None:
-    """The record has the error that suspended it with the statement for this very config; a verify lifts it."""
+def test_a_suspended_provider_shows_its_error_and_hint() -> None:
+    """The error has the IAM statement for this config; a passing verify lifts the suspension."""
     put()
     ask("verify")
     for request in ("r1", "r2", "r3"):
@@ -301,8 +303,8 @@ def test_a_suspended_provider_shows_why_and_what_to_do() -> None:
     assert (ask("get").json["status"], ask("get").json["error"]) == ("active", None)
 
 
-def test_smtp_depends_on_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused with a clear text where the template does not allow it, taken where it does."""
+def test_smtp_depends_on_the_template_s_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused with a clear text if it is not allowed, accepted if it is."""
     refusal = problem(ask("put-smtp"), 400, "invalid_request")
     assert "AllowSmtp" in refusal["detail"]
     monkeypatch.setenv("ALLOW_SMTP", "true")
@@ -312,19 +314,19 @@ def test_smtp_depends_on_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (stored["provider"], stored["credentials"], stored["region"]) == ("smtp", {"type": "smtp", "host": "localhost:1025"}, None)
 
 
-# -- what cannot be ------------------------------------------------------------------------------------------------------
+# -- invalid requests ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["get", "put", "delete", "verify", "onboarding"])
-def test_what_is_no_tenant_id_is_not_found(stack: Mapping[str, str], name: str) -> None:
-    """Whatever stands in the path, it is a 404 and nothing is stored."""
+def test_an_invalid_tenant_id_is_not_found(stack: Mapping[str, str], name: str) -> None:
+    """Any such path gives a 404, and nothing is stored."""
     for tenant in ("a" * 65, "-acme", "..", "ac%2Fme", "acme.example", "ä"):
         problem(ask(name, tenant=tenant), 404, "not_found")
     assert boto3.client("dynamodb").scan(TableName=stack["PROVIDERS_TABLE"])["Count"] == 0
 
 
-def test_no_body_is_worse_than_a_400() -> None:
-    """Every fault is named, and nothing that a caller sends is a 5xx."""
+def test_any_invalid_body_is_a_400() -> None:
+    """Every fault is named, and no body causes a 5xx."""
     bodies = [
         "",
         "null",
@@ -341,19 +343,19 @@ def test_no_body_is_worse_than_a_400() -> None:
         assert problem(ask("put", body=body), 400, "invalid_request")["errors"]
 
 
-def test_names_faults_by_path() -> None:
+def test_faults_are_named_by_path() -> None:
     """A form can show each fault at its field."""
     refusal = problem(put(region="mars", accessKeyId=None, color="blue"), 400, "invalid_request")
     assert {fault["path"] for fault in refusal["errors"]} == {"config.region", "config.accessKeyId", "config.color"}
 
 
-def test_too_large_is_a_400() -> None:
+def test_a_body_that_is_too_large_is_a_400() -> None:
     """A config has a few hundred characters."""
     problem(ask("put", body=" " * (service.MAX_BODY + 1)), 400, "invalid_request")
 
 
-def test_no_answer_may_be_kept_on_the_way() -> None:
-    """Neither a record nor a refusal: they name accounts, and onboarding the ExternalId."""
+def test_no_response_may_be_cached() -> None:
+    """Neither a record nor an error: they contain account ids, and onboarding the ExternalId."""
     put()
     answers = [ask(name) for name in ("get", "onboarding", "verify", "enable", "delete", "get")]
     answers += [put(region="mars"), ask("get", tenant="..")]
@@ -361,14 +363,14 @@ def test_no_answer_may_be_kept_on_the_way() -> None:
     assert {answer.status for answer in answers} == {200, 204, 400, 404}
 
 
-def test_other_routes_are_not_found() -> None:
+def test_unknown_routes_are_not_found() -> None:
     """Also as problem+json."""
     for method, path in (("PATCH", "/tenants/acme/provider"), ("GET", "/tenants/acme/provider/verify"), ("GET", "/x")):
         problem(call(handler, {**event("provider-get"), "httpMethod": method, "path": path}), 404, "not_found")
 
 
-def test_an_outage_of_ours_is_a_503() -> None:
-    """With DynamoDB down each route says when to come again."""
+def test_an_outage_of_dynamodb_is_a_503() -> None:
+    """Each route has Retry-After."""
     down = ClientError({"Error": {"Code": "InternalServerError"}}, "x")
     with patch.object(wiring.dynamodb(), "get_item", side_effect=down):
         for name in ("put", "get", "verify", "disable", "enable", "delete", "onboarding"):
@@ -377,8 +379,8 @@ def test_an_outage_of_ours_is_a_503() -> None:
             assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_a_kms_outage_is_a_503() -> None:
-    """Nothing is stored that was not sealed."""
+def test_an_outage_of_kms_is_a_503() -> None:
+    """Nothing is stored unencrypted."""
     down = ClientError({"Error": {"Code": "ThrottlingException"}}, "GenerateDataKey")
     wiring.provider_dependencies()
     with patch.object(wiring.kms(), "generate_data_key", side_effect=down):
@@ -386,15 +388,15 @@ def test_a_kms_outage_is_a_503() -> None:
     problem(ask("get"), 404, "not_found")
 
 
-# -- who did it ----------------------------------------------------------------------------------------------------------
+# -- the caller's identity -----------------------------------------------------------------------------------------------
 
 
 def changes_logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [vars(record) for record in caplog.records if record.message == "provider changed"]
 
 
-def test_each_change_names_whose_call_it_was(caplog: pytest.LogCaptureFixture) -> None:
-    """Row, record, log line and event have the identity that API Gateway has authenticated."""
+def test_each_change_has_its_caller(caplog: pytest.LogCaptureFixture) -> None:
+    """Row, record, log line and event have the identity that API Gateway authenticated."""
     changes = ["put", "verify", "disable", "enable", "put", "delete"]
     told = []
     for number, name in enumerate(changes):
@@ -416,8 +418,8 @@ def test_each_change_names_whose_call_it_was(caplog: pytest.LogCaptureFixture) -
     assert [arn[-1] for _, arn in told] == list("012345")
 
 
-def test_a_verify_that_fails_names_whose_call_it_was(caplog: pytest.LogCaptureFixture) -> None:
-    """Also what changed nothing but the error is written down with its caller."""
+def test_a_failed_verify_has_its_caller(caplog: pytest.LogCaptureFixture) -> None:
+    """Its error is stored with the caller, although nothing else changes."""
     put(fromAddress="nobody@unverified.example")
     problem(ask("verify"), 422, "from_address_not_verified")
     [_, failed] = changes_logged(caplog)
@@ -436,23 +438,23 @@ def test_a_verify_that_fails_names_whose_call_it_was(caplog: pytest.LogCaptureFi
         ({"userArn": "x" * 5000}, "x" * 700),
     ],
 )
-def test_what_names_nobody_is_no_error(identity: Any, known: str | None) -> None:
-    """A direct invocation has no identity; what stands in its place is cut, and has no character that breaks a line."""
+def test_a_call_without_an_identity_is_no_error(identity: Any, known: str | None) -> None:
+    """A direct invocation has none; a value in its place is truncated, without control characters."""
     asked = event("provider-put")
     asked["requestContext"]["identity"] = identity
     assert call(handler, asked).status == 200
     assert row().updated_by == known
 
 
-# -- leaks ---------------------------------------------------------------------------------------------------------------
+# -- secrets -------------------------------------------------------------------------------------------------------------
 
 CANARIES = {"secretAccessKey": "canary/SECRET/key+0123456789abcdefghijkl", "accessKeyId": "AKIACANARYCANARYWXYZ"}
 PASSWORD = "canary-PASSWORD-of-smtp"
 MARKS = ("canary", "AKIACANARY", PASSWORD)
 
 
-class Everything(logging.Handler):
-    """Keeps what any logger writes, with tracebacks and extra fields."""
+class AllLogs(logging.Handler):
+    """Keeps the output of every logger, with tracebacks and extra fields."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -463,9 +465,9 @@ class Everything(logging.Handler):
 
 
 @pytest.fixture
-def log() -> Iterator[Everything]:
-    """Turn on every logger there is, at DEBUG."""
-    listener = Everything()
+def log() -> Iterator[AllLogs]:
+    """Enable every logger at DEBUG."""
+    listener = AllLogs()
     loggers = [
         logging.getLogger(),
         logger()._logger,
@@ -483,16 +485,16 @@ def log() -> Iterator[Everything]:
 
 
 def canaried(name: str = "put", **changes: Any) -> dict[str, Any]:
-    """A PUT whose secrets are canaries."""
+    """Return a PUT with canary secrets."""
     body = json.loads(event(f"provider-{name}")["body"])
     secrets = {"username": "u", "password": PASSWORD} if body["provider"] == "smtp" else CANARIES
     return {**body, "config": {**body["config"], **secrets, **changes}}
 
 
-def test_no_secret_leaves_the_vault(
-    stack: Mapping[str, str], log: Everything, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_no_secret_leaks(
+    stack: Mapping[str, str], log: AllLogs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Canary secrets through every route, every refusal and every failure, all loggers at DEBUG: none is anywhere but in ciphertext."""
+    """Canary secrets through every route, error and failure, all loggers at DEBUG: they are only in ciphertext."""
     monkeypatch.setenv("ALLOW_SMTP", "true")
     wiring.settings.cache_clear()
     bodies: list[Any] = [
@@ -539,8 +541,8 @@ def test_no_secret_leaves_the_vault(
     assert leaks == {}
 
 
-def test_a_role_is_named_in_answers_alone(stack: Mapping[str, str], log: Everything, capsys: pytest.CaptureFixture[str]) -> None:
-    """ARN and ExternalId come back from PUT, GET and a failing verify; table, logs and output hold neither, nor what would lead to them."""
+def test_a_role_is_named_in_responses_only(stack: Mapping[str, str], log: AllLogs, capsys: pytest.CaptureFixture[str]) -> None:
+    """PUT, GET and a failing verify return ARN and ExternalId; table, logs and output contain neither, nor parts of them."""
     role, external_id = "arn:aws:iam::222222222222:role/canary-role", "canary-external-id"
     denied = ClientError(
         {"Error": {"Code": "AccessDenied", "Message": f"not authorized to assume {role} with {external_id}"}}, "AssumeRole"

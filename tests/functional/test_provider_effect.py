@@ -1,4 +1,4 @@
-"""What a change of a provider does to mail: the provider API, SendFunction and SweepFunction together, over the stack in moto."""
+"""The effect of provider changes on mail: the provider API, SendFunction and SweepFunction together, over the stack in moto."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ KEY = json.loads(event("provider-put")["body"])
 
 
 class Stack:
-    """Three functions, and the queue between them."""
+    """Three functions and their queue."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.queue = environment["SEND_QUEUE_URL"]
@@ -49,7 +49,7 @@ class Stack:
             self.sqs.send_message(QueueUrl=self.queue, MessageBody=body, MessageGroupId=tenant)
 
     def work(self) -> None:
-        """Give SendFunction, in one batch, whatever is on the queue now."""
+        """Pass everything that is on the queue now to SendFunction, in one batch."""
         records = []
         while got := self.sqs.receive_message(
             QueueUrl=self.queue, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["All"]
@@ -91,8 +91,8 @@ def stack(aws: Mapping[str, str]) -> Stack:
     return Stack(aws)
 
 
-def test_disable_stops_the_very_next_batch(stack: Stack) -> None:
-    """No send begins after the call and one batch, though the config is still in the cache; enable lets everything go."""
+def test_disable_stops_the_next_batch(stack: Stack) -> None:
+    """No send starts after the call and one batch, although the config is still cached; enable releases everything."""
     stack.activate()
     stack.enqueue("before")
     stack.work()
@@ -108,8 +108,8 @@ def test_disable_stops_the_very_next_batch(stack: Stack) -> None:
     assert sorted(stack.sent) == ["before", "waits-1", "waits-2"]
 
 
-def test_mail_that_a_late_batch_parks_is_released_too(stack: Stack) -> None:
-    """A batch that had read the row while it was disabled parks after the release: the tenant is still marked for the next run."""
+def test_mail_parked_by_a_late_batch_is_released_too(stack: Stack) -> None:
+    """A batch that read the disabled row parks after the release: the tenant is still marked for the next run."""
     stack.activate()
     stack.ask("disable")
     stale = wiring.providers_table().get_many(["acme"])
@@ -126,8 +126,8 @@ def test_mail_that_a_late_batch_parks_is_released_too(stack: Stack) -> None:
     assert wiring.providers_table().released("acme", datetime.now(UTC) + RELEASE_MARKED)
 
 
-def test_delete_fails_what_waits(stack: Stack) -> None:
-    """Mail that waited ends with the reason, mail that comes later is told that there is no provider."""
+def test_delete_fails_waiting_mail(stack: Stack) -> None:
+    """Waiting mail ends with the reason; later mail fails because there is no provider."""
     stack.activate()
     stack.ask("disable")
     stack.enqueue("waits")
@@ -141,8 +141,8 @@ def test_delete_fails_what_waits(stack: Stack) -> None:
     assert [error and error.code for error in errors] == ["provider_deleted", "provider_not_configured"]
 
 
-def test_a_new_provider_does_not_send_what_the_old_one_was_asked(stack: Stack) -> None:
-    """Stored and verified again before the sweeper ran: mail that waited for the old config still fails."""
+def test_a_new_provider_does_not_send_the_old_one_s_mail(stack: Stack) -> None:
+    """Even if it was stored and verified before the sweeper ran, mail that waited for the old config fails."""
     stack.activate()
     stack.ask("disable")
     stack.enqueue("for-the-old-one")
@@ -158,7 +158,7 @@ def test_a_new_provider_does_not_send_what_the_old_one_was_asked(stack: Stack) -
 
 
 def test_rotation_has_no_gap(stack: Stack) -> None:
-    """Mail goes out with the old config until the new one has passed, and with the new one from the next batch on."""
+    """Mail goes out with the old config until the new one has passed verify, and with the new one from the next batch on."""
     stack.activate()
     stack.ask("put", fromName="Acme, anew")
     stack.enqueue("old")
@@ -171,8 +171,8 @@ def test_rotation_has_no_gap(stack: Stack) -> None:
     assert [stack.record(request).provider_version for request in ("old", "new")] == [1, 2]
 
 
-def test_one_tenants_trouble_is_no_one_elses(stack: Stack) -> None:
-    """Three failing requests suspend their tenant, with an event; its mail waits, its neighbour's in the same batches goes out."""
+def test_one_tenant_s_faults_do_not_affect_others(stack: Stack) -> None:
+    """Three failing requests suspend their tenant, with an event; its mail waits, another tenant's in the same batches goes out."""
     stack.activate("acme")
     stack.activate("neighbour")
     bad = boto3.client("ses", region_name=SES_REGION)
@@ -203,10 +203,10 @@ def test_one_tenants_trouble_is_no_one_elses(stack: Stack) -> None:
     stack.sweep()
     stack.work()
     due = [n for n in range(5) if stack.record(f"acme-{n}").waits_for is WaitsFor.TIME and not stack.record(f"acme-{n}").ended]
-    assert due == [0, 1]  # they were tried before the suspension and come back by themselves
+    assert due == [0, 1]  # they were tried before the suspension and are retried automatically
     assert sorted(request for request in stack.sent if request.startswith("acme")) == ["acme-2", "acme-3", "acme-4"]
 
 
-def test_work_is_never_due_before_its_time() -> None:
-    """The release mark outlives every batch: SendFunction ends long before it may be taken away."""
+def test_a_release_mark_outlives_every_batch() -> None:
+    """SendFunction times out long before the mark may be removed."""
     assert timedelta(seconds=wiring.settings().send_timeout_seconds) * 2 < RELEASE_MARKED

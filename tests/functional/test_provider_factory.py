@@ -1,4 +1,4 @@
-"""Opening a tenant's provider: decrypted once, kept for a minute, by version and ciphertext, and never in sight."""
+"""Creating a tenant's provider: its config is decrypted once, cached for a minute by version and ciphertext, and never logged."""
 
 import gc
 import threading
@@ -37,7 +37,7 @@ class Clock:
 
 
 class ConfigCipher:
-    """Gives back what it was told to, and counts."""
+    """Returns given plaintexts, and counts the calls."""
 
     def __init__(self) -> None:
         self.opened: list[tuple[str, str, int]] = []
@@ -58,7 +58,7 @@ class ConfigCipher:
 
 
 class Roles(AssumedRoles):
-    """Every role lets us in; what was asked for is kept."""
+    """Every role can be assumed; the requests are kept."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(self._client, own_account="1" * 12, platform="P", clock=clock)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def provider_factory(config_cipher: ConfigCipher, roles: Roles, clients: TenantC
 
 
 def stored(config_cipher: ConfigCipher, config: ProviderConfig, tenant_id: str = "acme", version: int = 1, **more: Any) -> StoredConfig:
-    """The row of a config that the cipher knows; what it shows in clear is wrong on purpose."""
+    """Return the row of a config that the cipher can decrypt; its fields in clear are deliberately wrong."""
     config_cipher.plaintexts[tenant_id, version] = config.plaintext()
     row = StoredConfig(
         provider="ses",
@@ -120,16 +120,16 @@ def stored(config_cipher: ConfigCipher, config: ProviderConfig, tenant_id: str =
     return replace(row, **more)
 
 
-def test_a_provider_is_made_of_what_was_sealed(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """Who can write the row but not the cipher changes nothing: the clear fields are for show."""
+def test_a_provider_is_made_from_the_encrypted_config(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
+    """A writer of the row without the key changes nothing: the clear fields are only shown."""
     provider = provider_factory().create("acme", stored(config_cipher, tenants.access_key()))
     assert isinstance(provider, SesProvider)
     assert (provider.name, provider.region, provider.sender) == ("ses", tenants.REGION, Sender(tenants.FROM, "Acme"))
     assert provider.credentials.current().secret_key == tenants.SECRET
 
 
-def test_a_batch_decrypts_once(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """32 threads with mail of one tenant: one call to KMS."""
+def test_a_batch_decrypts_a_config_once(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
+    """32 threads with mail of one tenant: one KMS call."""
     subject, row = provider_factory(), stored(config_cipher, tenants.access_key())
     with ThreadPoolExecutor(32) as pool:
         providers = list(pool.map(lambda _: subject.create("acme", row), range(100)))
@@ -137,10 +137,10 @@ def test_a_batch_decrypts_once(config_cipher: ConfigCipher, provider_factory: Fa
     assert all(provider is providers[0] for provider in providers)
 
 
-def test_it_is_told_whether_a_config_was_still_open(
+def test_it_is_reported_whether_a_config_was_cached(
     config_cipher: ConfigCipher, roles: Roles, clients: TenantClients, clock: Clock
 ) -> None:
-    """Operators see what share of the opens costs a call of KMS."""
+    """The metric shows the share of creations that cost a KMS call."""
     told: list[bool] = []
     configs = UncachedConfigs(config_cipher)
     provider_factory = TenantProviderFactory(configs, roles, clients, clients, allow_smtp=False, clock=clock, report=told.append)
@@ -150,8 +150,8 @@ def test_it_is_told_whether_a_config_was_still_open(
     assert told == [False, True, True]
 
 
-def test_a_decrypted_config_is_kept_a_minute(config_cipher: ConfigCipher, provider_factory: Factory, clock: Clock) -> None:
-    """After that it is opened again: a key that KMS no longer gives stops working."""
+def test_a_decrypted_config_is_cached_for_a_minute(config_cipher: ConfigCipher, provider_factory: Factory, clock: Clock) -> None:
+    """Then it is decrypted again, so that a revoked key takes effect."""
     subject, row = provider_factory(), stored(config_cipher, tenants.access_key())
     for passed in (timedelta(), KEPT_FOR - timedelta(microseconds=1), KEPT_FOR):
         clock.time = NOON + passed
@@ -160,7 +160,7 @@ def test_a_decrypted_config_is_kept_a_minute(config_cipher: ConfigCipher, provid
 
 
 def test_a_new_version_takes_effect_at_once(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """Rotation waits for no cache, and another tenant's config is another entry."""
+    """No cache delays a rotation, and another tenant's config is another entry."""
     subject = provider_factory()
     old = stored(config_cipher, tenants.access_key("AKIAOLD0000000000001"))
     new = stored(config_cipher, tenants.access_key("AKIANEW0000000000002"), version=2)
@@ -174,8 +174,8 @@ def test_a_new_version_takes_effect_at_once(config_cipher: ConfigCipher, provide
     ]
 
 
-def test_a_row_of_the_same_version_with_another_ciphertext_is_opened(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """One that was restored, or tampered with: what is in memory is not taken for it."""
+def test_a_row_of_the_same_version_with_another_ciphertext_is_decrypted(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
+    """It was restored or tampered with: the cached config is not used for it."""
     subject, row = provider_factory(), stored(config_cipher, tenants.access_key())
     subject.create("acme", row)
     subject.create("acme", replace(row, ciphertext=b"sealed otherwise"))
@@ -185,8 +185,8 @@ def test_a_row_of_the_same_version_with_another_ciphertext_is_opened(config_ciph
 @pytest.mark.parametrize(
     "failure", [DependencyError("KMS", "Decrypt"), NotSentError(ErrorInfo("config_unreadable", "x"))], ids=["kms", "unreadable"]
 )
-def test_a_failure_passes_through_and_is_not_kept(config_cipher: ConfigCipher, provider_factory: Factory, failure: Exception) -> None:
-    """KMS comes back: the next message goes out."""
+def test_a_failure_is_raised_and_not_cached(config_cipher: ConfigCipher, provider_factory: Factory, failure: Exception) -> None:
+    """When KMS is available again, the next message is sent."""
     subject, row = provider_factory(), stored(config_cipher, tenants.access_key())
     config_cipher.failure = failure
     with pytest.raises(type(failure)):
@@ -196,10 +196,8 @@ def test_a_failure_passes_through_and_is_not_kept(config_cipher: ConfigCipher, p
 
 
 @pytest.mark.parametrize("plaintext", [b"", b"{}", b"not json", b'{"accessKeyId":"canary-AKIA","region":7}'])
-def test_what_is_no_config_is_unreadable_and_shows_nothing(
-    config_cipher: ConfigCipher, provider_factory: Factory, plaintext: bytes
-) -> None:
-    """A sealed text that is no config is the one error, without a word of its content."""
+def test_an_invalid_config_is_unreadable_and_not_shown(config_cipher: ConfigCipher, provider_factory: Factory, plaintext: bytes) -> None:
+    """A decrypted text that is no config gives the one error, without its content."""
     row = stored(config_cipher, tenants.access_key())
     config_cipher.plaintexts["acme", 1] = plaintext
     with pytest.raises(NotSentError) as refusal:
@@ -208,8 +206,8 @@ def test_what_is_no_config_is_unreadable_and_shows_nothing(
     assert "canary" not in f"{refusal.value} {refusal.value.__cause__}"
 
 
-def test_a_role_is_assumed_when_the_provider_is_opened(config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles) -> None:
-    """So that a trust policy that refuses us is met before the message counts as handed over; the ExternalId is the tenant's."""
+def test_a_role_is_assumed_when_its_provider_is_created(config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles) -> None:
+    """So a refusing trust policy fails before the message counts as handed over; the ExternalId is the tenant's."""
     provider = provider_factory().create("acme", stored(config_cipher, tenants.role()))
     assert isinstance(provider, SesProvider)
     assert isinstance(provider.credentials, RoleCredentials)
@@ -217,10 +215,10 @@ def test_a_role_is_assumed_when_the_provider_is_opened(config_cipher: ConfigCiph
     assert roles.calls[0]["ExternalId"] == "external-id-of-acme"
 
 
-def test_a_session_that_ends_soon_is_renewed_when_the_provider_is_opened(
+def test_a_session_that_expires_soon_is_renewed_when_the_provider_is_created(
     config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles, clock: Clock
 ) -> None:
-    """Before the message counts as handed over; once it does, the session that is there is used."""
+    """Before the message counts as handed over; afterwards the existing session is used."""
     subject, row = provider_factory(), stored(config_cipher, tenants.role())
     subject.create("acme", row)
     clock.time = NOON + timedelta(minutes=54)
@@ -231,10 +229,8 @@ def test_a_session_that_ends_soon_is_renewed_when_the_provider_is_opened(
     assert len(roles.calls) == 2
 
 
-def test_a_cached_provider_still_needs_a_session(
-    config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles, clock: Clock
-) -> None:
-    """The config is cached, the session has ended, STS is away: it is said before the message counts as handed over."""
+def test_a_cached_config_still_needs_a_session(config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles, clock: Clock) -> None:
+    """The session has expired and STS is unavailable: that fails before the message counts as handed over."""
     subject, row = provider_factory(), stored(config_cipher, tenants.role())
     subject.create("acme", row)
     roles.failure = DependencyError("STS", "AssumeRole")
@@ -243,8 +239,8 @@ def test_a_cached_provider_still_needs_a_session(
         subject.create("acme", row)
 
 
-def test_smtp_is_for_development_stacks(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """Elsewhere it is refused without a look at what was sealed."""
+def test_smtp_is_only_for_development_stacks(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
+    """Elsewhere it is refused without decryption."""
     row = stored(config_cipher, tenants.smtp(), provider="smtp")
     assert isinstance(provider_factory(allow_smtp=True).create("acme", row), SmtpProvider)
     config_cipher.opened.clear()
@@ -254,8 +250,8 @@ def test_smtp_is_for_development_stacks(config_cipher: ConfigCipher, provider_fa
     assert config_cipher.opened == []
 
 
-def test_no_secret_shows(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """Not in the provider's, the provider factory's or the cache's repr."""
+def test_no_secret_is_in_a_repr(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
+    """Not in the provider's, the provider factory's or the cache's."""
     subject = provider_factory(allow_smtp=True)
     configs: list[tuple[str, ProviderConfig]] = [
         ("ses", tenants.access_key()),
@@ -266,15 +262,15 @@ def test_no_secret_shows(config_cipher: ConfigCipher, provider_factory: Factory)
         assert tenants.SECRET not in f"{opened!r} {opened.__class__} {vars(subject)}"
 
 
-def test_a_provider_weighs_what_it_takes(config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles) -> None:
-    """More tenants than fit take no more memory: the least recently used goes; and the bound is of true bytes."""
+def test_cached_providers_are_bounded_by_memory(config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles) -> None:
+    """More tenants than fit take no more memory: the least recently used is evicted; the bound is in real bytes."""
     subject, sealed = provider_factory(), b"sealed" * 150
     kinds = (tenants.access_key(), tenants.role())
     rows = [
         (f"tenant-{n}", stored(config_cipher, kinds[n % 2], tenant_id=f"tenant-{n}", ciphertext=sealed + b"%05d" % n)) for n in range(4000)
     ]
     subject.create("first", stored(config_cipher, kinds[0], tenant_id="first"))
-    roles._sessions._size = 0  # none but the providers
+    roles._sessions._size = 0  # only the providers
     gc.collect()
     tracemalloc.start()
     for tenant_id, row in rows:

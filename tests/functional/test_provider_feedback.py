@@ -41,11 +41,11 @@ class Marks:
         self.calls = 0
 
     def another_process(self) -> DynamoProviderFeedback:
-        """Return one that remembers nothing of what this one did."""
+        """Return a process with empty memory."""
         return DynamoProviderFeedback(self.client, self.name)
 
     def store(self, **config: Any) -> Provider:
-        """Store a row whose active config has a configuration set, unless it is told otherwise."""
+        """Store a row whose active config has a configuration set by default."""
         return self.store_row(a_provider(active=watched(**config)))
 
     def store_row(self, row: Provider) -> Provider:
@@ -60,7 +60,7 @@ class Marks:
 
     @property
     def config(self) -> StoredConfig:
-        """The active config."""
+        """Return the active config."""
         active = self.row.active
         assert active is not None
         return active
@@ -77,7 +77,7 @@ def dynamodb() -> Iterator["DynamoDBClient"]:
         call, one_at_a_time = client._make_api_call, Lock()
 
         def scheduled(*arguments: Any) -> Any:
-            with one_at_a_time:  # as DynamoDB writes an item; moto leaves it to its caller
+            with one_at_a_time:  # as DynamoDB serializes the writes of an item; moto does not
                 return call(*arguments)
 
         with patch.object(client, "_make_api_call", scheduled):
@@ -94,34 +94,34 @@ def writes(table: Marks) -> Any:
     return patch.object(table.client, "update_item", wraps=table.client.update_item)
 
 
-# -- an event came -------------------------------------------------------------------------------------------------------
+# -- an event arrived ----------------------------------------------------------------------------------------------------
 
 
 def test_the_first_event_proves_that_feedback_works(table: Marks) -> None:
-    """It is a mark of the version that sent, and nothing that a caller would be told of has changed."""
+    """The sending version is marked, and nothing that a caller is shown as changed has changed."""
     before = table.store()
     table.marks.heard("acme", 1, NOON + MINUTE)
     assert (feedback_state(table.config), table.config.feedback_at) == ("proven", NOON + MINUTE)
     assert table.row == replace(before, active=replace(watched(), feedback_at=NOON + MINUTE), revision=before.revision + 1)
 
 
-def test_a_mark_is_never_overwritten_unseen(table: Marks) -> None:
-    """Whoever read the row before it, reads it again: a verify that passes keeps what its own mail proved."""
+def test_a_mark_is_never_lost_to_a_concurrent_writer(table: Marks) -> None:
+    """A writer that read the row before it must read it again: a passing verify keeps the mark of its own test mail."""
     read = table.store()
     table.marks.heard("acme", 1, NOON)
     assert not table.rows.replace(replace(read, warnings=("lost",)))
 
 
 def test_events_of_a_candidate_prove_the_candidate(table: Marks) -> None:
-    """Its test mail is out before it is promoted; the active config is another matter."""
+    """Its test mail is sent before it is promoted; the active config is not marked."""
     table.store_row(a_provider(versions=2, active=watched(), candidate=watched(version=2)))
     table.marks.heard("acme", 2, NOON)
     assert table.config.feedback_at is None
     assert table.row.candidate == watched(version=2, feedback_at=NOON)
 
 
-def test_a_candidate_that_is_promoted_meanwhile_is_marked_all_the_same(table: Marks) -> None:
-    """Between two tries, a verify has passed."""
+def test_a_candidate_that_is_promoted_meanwhile_is_marked(table: Marks) -> None:
+    """A verify passed between two tries."""
     row = table.store_row(a_provider(versions=2, candidate=watched(version=2)))
     update = table.client.update_item
 
@@ -135,16 +135,16 @@ def test_a_candidate_that_is_promoted_meanwhile_is_marked_all_the_same(table: Ma
     assert table.config == watched(version=2, feedback_at=NOON)
 
 
-def test_events_of_a_version_that_is_gone_prove_nothing(table: Marks) -> None:
-    """What comes days later, of mail that another key has sent."""
+def test_events_of_a_replaced_version_are_ignored(table: Marks) -> None:
+    """They arrive days later, of mail sent with another key."""
     before = table.store_row(a_provider(versions=2, active=watched(version=2)))
     table.marks.heard("acme", 1, NOON)
     assert table.row == before
 
 
 @pytest.mark.parametrize("tenant_id", ["acme", "globex"])
-def test_a_tenant_without_a_config_gets_none(table: Marks, tenant_id: str) -> None:
-    """An update makes no row, and brings none back that was deleted."""
+def test_an_event_creates_no_config(table: Marks, tenant_id: str) -> None:
+    """An update creates no row and restores no deleted config."""
     before = table.store_row(a_provider(status=ProviderStatus.DELETED, active=None))
     table.marks.heard(tenant_id, 1, NOON)
     assert table.marks.sent(tenant_id, 1, NOON) is None
@@ -152,8 +152,8 @@ def test_a_tenant_without_a_config_gets_none(table: Marks, tenant_id: str) -> No
     assert table.rows.get("globex") is None
 
 
-def test_a_flood_of_events_is_one_mark_in_ten_minutes(table: Marks) -> None:
-    """A process does not ask again, and what another has marked stands."""
+def test_many_events_are_one_mark_in_ten_minutes(table: Marks) -> None:
+    """A process does not repeat its mark, and another process's mark is kept."""
     table.store()
     with writes(table) as update:
         for second in range(600):
@@ -166,7 +166,7 @@ def test_a_flood_of_events_is_one_mark_in_ten_minutes(table: Marks) -> None:
     assert table.config.feedback_at == NOON + HEARD_EVERY
 
 
-def test_what_could_not_be_marked_is_tried_again(table: Marks) -> None:
+def test_a_failed_mark_is_retried(table: Marks) -> None:
     """A failure is not remembered as a mark."""
     table.store()
     throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem")
@@ -179,8 +179,8 @@ def test_what_could_not_be_marked_is_tried_again(table: Marks) -> None:
     assert table.config.feedback_at == NOON
 
 
-def test_what_a_process_remembers_is_bounded(table: Marks) -> None:
-    """The version that was not marked for longest is forgotten first, and only costs another write."""
+def test_a_process_s_memory_is_bounded(table: Marks) -> None:
+    """The oldest entry is evicted first, which only costs another write."""
     table.store()
     with patch.object(provider_feedback, "REMEMBERED", 2), writes(table) as update:
         for tenant in ("acme", "t1", "t2", "acme", "t2"):
@@ -188,17 +188,17 @@ def test_what_a_process_remembers_is_bounded(table: Marks) -> None:
         assert update.call_count == 4
 
 
-# -- nothing came --------------------------------------------------------------------------------------------------------
+# -- no event arrived ----------------------------------------------------------------------------------------------------
 
 
 def send_until(table: Marks, end: datetime, *, start: datetime = NOON, every: timedelta = MINUTE) -> list[StoredConfig]:
-    """Send a mail every so often; return the configs that became silent."""
+    """Send mail at a fixed interval; return the configs that became silent."""
     mails = [start + n * every for n in range((end - start) // every + 1)]
     return [silent for at in mails if (silent := table.marks.sent("acme", 1, at))]
 
 
-def test_a_version_that_sends_and_hears_nothing_turns_silent_once(table: Marks) -> None:
-    """After an hour; later mail says nothing new, whichever process publishes it."""
+def test_a_version_that_sends_without_events_turns_silent_once(table: Marks) -> None:
+    """After an hour; later mail does not report it again, from any process."""
     before = table.store()
     assert send_until(table, NOON + SILENT_AFTER - MINUTE) == []
     assert table.config == watched(unheard_since=NOON)
@@ -210,8 +210,8 @@ def test_a_version_that_sends_and_hears_nothing_turns_silent_once(table: Marks) 
     assert table.row.revision > before.revision
 
 
-def test_a_version_whose_events_come_is_never_silent(table: Marks) -> None:
-    """For a day of a mail and an event each minute: the table is written to six times an hour."""
+def test_a_version_with_events_is_never_silent(table: Marks) -> None:
+    """For a day with a mail and an event per minute, with six writes per hour."""
     table.store()
     with writes(table):
         for minute in range(24 * 60):
@@ -222,8 +222,8 @@ def test_a_version_whose_events_come_is_never_silent(table: Marks) -> None:
     assert table.row.revision <= 2 + 24 * 6
 
 
-def test_a_tenant_that_sends_now_and_then_is_not_silent(table: Marks) -> None:
-    """Each of its mails is heard of; the hours between them count for nothing."""
+def test_a_tenant_that_sends_rarely_is_not_silent(table: Marks) -> None:
+    """Each of its mails has an event; the hours in between do not count."""
     table.store()
     for day in range(5):
         for hour, minute in ((0, 0), (0, 9), (0, 11), (0, 19), (0, 25), (7, 0)):
@@ -233,8 +233,8 @@ def test_a_tenant_that_sends_now_and_then_is_not_silent(table: Marks) -> None:
         assert (table.config.unheard_since, table.config.silent_since) == (None, None)
 
 
-def test_one_mail_whose_event_was_lost_makes_nobody_silent(table: Marks) -> None:
-    """SES loses one now and then; nothing follows from a mail after which none was sent."""
+def test_one_lost_event_makes_no_version_silent(table: Marks) -> None:
+    """SES sometimes loses one; without later mail nothing follows from it."""
     table.store()
     assert send_until(table, NOON) == []
     assert feedback_state(table.config) == "unproven"
@@ -242,8 +242,8 @@ def test_one_mail_whose_event_was_lost_makes_nobody_silent(table: Marks) -> None
     assert table.config.unheard_since is None
 
 
-def test_an_event_ends_the_silence_and_the_next_one_is_reported_again(table: Marks) -> None:
-    """A rule that is switched off twice raises two alarms."""
+def test_an_event_ends_the_silence_and_the_next_silence_is_reported(table: Marks) -> None:
+    """A rule that is disabled twice raises two alarms."""
     table.store()
     assert len(send_until(table, NOON + SILENT_AFTER)) == 1
     back = NOON + 2 * SILENT_AFTER
@@ -255,7 +255,7 @@ def test_an_event_ends_the_silence_and_the_next_one_is_reported_again(table: Mar
 
 
 def silent_after(table: Marks, meanwhile: Callable[[DynamoProviderFeedback], object], at: datetime) -> StoredConfig | None:
-    """Send a mail by a process that another one gets ahead of, once it has read that the version is unheard."""
+    """Send a mail from a process; before it marks the silence, run `meanwhile` in another one."""
     process = table.another_process()
     read = process._mark_unheard
 
@@ -268,31 +268,31 @@ def silent_after(table: Marks, meanwhile: Callable[[DynamoProviderFeedback], obj
         return process.sent("acme", 1, at)
 
 
-def test_an_event_that_comes_just_then_keeps_a_version_from_turning_silent(table: Marks) -> None:
-    """What was read before it does not count any more."""
+def test_a_concurrent_event_prevents_the_silence(table: Marks) -> None:
+    """The state that was read before it no longer counts."""
     late = NOON + SILENT_AFTER
     table.store(unheard_since=NOON)
     assert silent_after(table, lambda other: other.heard("acme", 1, late), late) is None
     assert table.config == watched(feedback_at=late)
 
 
-def test_a_version_that_another_process_finds_silent_just_then_is_reported_once(table: Marks) -> None:
-    """By that process."""
+def test_a_silence_found_by_two_processes_is_reported_once(table: Marks) -> None:
+    """By the other one."""
     late = NOON + SILENT_AFTER
     table.store(unheard_since=NOON)
     assert silent_after(table, lambda other: other.sent("acme", 1, late), late + MOMENT) is None
     assert table.config.silent_since == late
 
 
-def test_an_event_makes_a_version_heard_however_recent_its_last_mark_is(table: Marks) -> None:
-    """The clock of the process that marked it as unheard may be ahead."""
+def test_an_event_clears_the_unheard_mark_however_recent_it_is(table: Marks) -> None:
+    """The clock of the process that wrote it may be ahead."""
     table.store(feedback_at=NOON, unheard_since=NOON + MOMENT)
     table.marks.heard("acme", 1, NOON + MINUTE)
     assert table.config == watched(feedback_at=NOON + MINUTE)
 
 
-def test_events_that_another_process_hears_count_for_all(table: Marks) -> None:
-    """One marks just before the other would, so that the other remembers a mark that is not its own: nobody turns silent by it."""
+def test_an_event_marked_by_another_process_counts(table: Marks) -> None:
+    """A process that finds a recent mark remembers it although it is another's: the version does not turn silent by that."""
     table.store()
     first, second = table.another_process(), table.another_process()
     first.heard("acme", 1, NOON)
@@ -305,7 +305,7 @@ def test_events_that_another_process_hears_count_for_all(table: Marks) -> None:
 
 
 def test_a_version_without_a_configuration_set_is_not_watched(table: Marks) -> None:
-    """SES reports nothing of its mail; it costs one refused write a day."""
+    """SES reports nothing of its mail; it costs one failed conditional write per day."""
     before = table.store(configuration_set=None)
     with writes(table) as update:
         assert send_until(table, NOON + 2 * UNWATCHED_FOR - MOMENT, every=timedelta(hours=1)) == []
@@ -313,15 +313,15 @@ def test_a_version_without_a_configuration_set_is_not_watched(table: Marks) -> N
     assert table.row == before
 
 
-def test_mail_of_an_older_version_says_nothing_of_the_new_one(table: Marks) -> None:
+def test_mail_of_an_older_version_does_not_mark_the_new_one(table: Marks) -> None:
     """It was sent before the rotation, and is published after it."""
     before = table.store_row(a_provider(versions=2, active=watched(version=2, unheard_since=NOON)))
     assert table.marks.sent("acme", 1, NOON + 2 * SILENT_AFTER) is None
     assert table.row == before
 
 
-def test_many_processes_report_a_silence_once(table: Marks) -> None:
-    """Each shard of the stream has its own."""
+def test_concurrent_processes_report_a_silence_once(table: Marks) -> None:
+    """Each shard of the stream has its own process."""
     table.store(unheard_since=NOON)
     processes = [table.another_process() for _ in range(16)]
     moments = [NOON + SILENT_AFTER + n * MOMENT for n in range(16)]
@@ -330,8 +330,8 @@ def test_many_processes_report_a_silence_once(table: Marks) -> None:
     assert len([silent for silent in found if silent]) == 1
 
 
-def test_a_lost_reply_does_not_swallow_the_silence(table: Marks) -> None:
-    """The SDK writes again, and is refused by what it wrote itself."""
+def test_a_lost_reply_does_not_suppress_the_report(table: Marks) -> None:
+    """The SDK's retry fails on its own earlier write."""
     table.store(unheard_since=NOON)
     update = table.client.update_item
 
@@ -344,8 +344,8 @@ def test_a_lost_reply_does_not_swallow_the_silence(table: Marks) -> None:
         assert table.marks.sent("acme", 1, NOON + SILENT_AFTER) is not None
 
 
-def test_a_row_that_cannot_be_read_is_a_failure_of_the_mark(table: Marks) -> None:
-    """A later version wrote it: what is done with it is up to the caller."""
+def test_an_unreadable_row_is_a_failure_of_the_mark(table: Marks) -> None:
+    """A later version wrote it; the caller decides what to do."""
     table.store(unheard_since=NOON)
     table.client.update_item(
         TableName=table.name,
@@ -362,8 +362,8 @@ def test_a_row_that_cannot_be_read_is_a_failure_of_the_mark(table: Marks) -> Non
 # -- simulations ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_simulation_shows_what_came_back(table: Marks) -> None:
-    """Each of the two by itself, the first time that it comes; no other process's memory matters."""
+def test_a_simulation_shows_its_events(table: Marks) -> None:
+    """Each kind separately, at its first event; other processes' memory does not matter."""
     table.store(simulation=Simulation(started_at=NOON))
     for minutes in (1, 2):
         table.marks.simulated("acme", 1, NOON, "bounce", NOON + minutes * MINUTE)
@@ -373,8 +373,8 @@ def test_a_simulation_shows_what_came_back(table: Marks) -> None:
 
 
 @pytest.mark.parametrize("simulation", [Simulation(started_at=NOON + MINUTE), None])
-def test_what_comes_of_an_earlier_simulation_does_not_count_for_this_one(table: Marks, simulation: Simulation | None) -> None:
-    """A bounce that was held up would hide that the rule was switched off since."""
+def test_events_of_an_earlier_simulation_are_ignored(table: Marks, simulation: Simulation | None) -> None:
+    """A late bounce would hide that the rule was disabled since."""
     before = table.store(simulation=simulation)
     table.marks.simulated("acme", 1, NOON, "bounce", NOON + 2 * MINUTE)
     assert table.row == before

@@ -1,4 +1,4 @@
-"""The CloudFormation template that a tenant launches is one that CloudFormation takes, without a warning."""
+"""The CloudFormation template for tenants is accepted by CloudFormation without warnings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ ROLE = a_config(account="222222222222", configuration_set="news", credentials={"
 
 @pytest.mark.parametrize("config", [None, ROLE, a_config()], ids=["none", "role", "key"])
 def test_cfn_lint_finds_nothing(tmp_path: Path, config: StoredConfig | None) -> None:
-    """Neither an error nor a warning, whether a config is stored or not; and it fits into what one call may carry."""
+    """No error and no warning, with and without a stored config; and it is within CloudFormation's size limit."""
     text = onboarding_template(PLATFORM, onboarding_parameters("acme", EXTERNAL_ID, config), config)
     assert lint(tmp_path, text) == []
     assert len(text.encode()) < 51_200  # bytes of a TemplateBody
 
 
-def test_cfn_lint_finds_nothing_in_the_template_for_all(tmp_path: Path) -> None:
-    """The one that the quick-create link leads to."""
+def test_cfn_lint_finds_nothing_in_the_shared_template(tmp_path: Path) -> None:
+    """The one of the quick-create link."""
     assert lint(tmp_path, onboarding_template(PLATFORM, {})) == []
 
 
@@ -38,7 +38,7 @@ def lint(folder: Path, text: str) -> list[str]:
 
 
 def test_the_published_template_is_served_for_an_hour(aws: Mapping[str, str]) -> None:
-    """From the private bucket, by an address that anybody may open until then; the same template makes no second object."""
+    """From the private bucket, by a presigned URL; the same template creates no second object."""
     template = onboarding_template(PLATFORM, {})
     store = wiring.provider_dependencies().templates
     address = urlsplit(store.publish(template))
@@ -50,8 +50,8 @@ def test_the_published_template_is_served_for_an_hour(aws: Mapping[str, str]) ->
     assert stored.decode() == template
 
 
-def test_a_bucket_that_does_not_answer_is_a_dependency_s_fault(aws: Mapping[str, str]) -> None:
-    """The API answers 503; nothing is wrong with the tenant."""
+def test_an_unavailable_bucket_is_a_dependency_error(aws: Mapping[str, str]) -> None:
+    """The API returns 503; the tenant is not at fault."""
     boto3.client("s3").delete_bucket(Bucket=aws["ATTACHMENTS_BUCKET"])
     with pytest.raises(DependencyError):
         wiring.provider_dependencies().templates.publish("{}")

@@ -1,4 +1,4 @@
-"""The providers table in moto: what each conditional write lets through, and what it does not."""
+"""The providers table in moto: what each conditional write accepts and refuses."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def dynamodb() -> Iterator["DynamoDBClient"]:
         call, one_at_a_time = client._make_api_call, Lock()
 
         def scheduled(*arguments: Any) -> Any:
-            with one_at_a_time:  # as DynamoDB writes an item; moto leaves it to its caller
+            with one_at_a_time:  # as DynamoDB serializes the writes of an item; moto does not
                 return call(*arguments)
 
         with patch.object(client, "_make_api_call", scheduled):
@@ -44,7 +44,7 @@ def dynamodb() -> Iterator["DynamoDBClient"]:
 
 @pytest.fixture
 def table(dynamodb: "DynamoDBClient") -> DynamoProvidersTable:
-    """Give each test a table of its own."""
+    """Give each test its own table."""
     names = tables.create_tables(dynamodb, {name: f"{name}-{uuid4()}" for name in tables.resources("AWS::DynamoDB::Table")})
     return DynamoProvidersTable(dynamodb, names["ProvidersTable"], FakeClock())
 
@@ -96,12 +96,12 @@ FULL = a_provider(
     "row", [a_provider(), FULL, replace(FULL, resumption=Resumption("s", "x", NOON, answered=NOTHING))], ids=["plain", "full", "nothing"]
 )
 def test_reads_what_it_wrote(table: DynamoProvidersTable, row: Provider) -> None:
-    """Every field survives, and the revision counts the write."""
+    """Every field is preserved, and the revision counts the write."""
     assert stored(table, row) == replace(row, revision=1)
 
 
-def test_fills_every_field() -> None:
-    """The row that the round trip is tried with leaves no field at its default: a field that is forgotten fails there."""
+def test_the_full_row_sets_every_field() -> None:
+    """A field that the round trip misses keeps its default, and fails here."""
     fresh = a_provider()
     same = {name for name in Provider.__dataclass_fields__ if getattr(FULL, name) == getattr(fresh, name)}
     assert same == {"tenant_id", "encrypted_external_id", "updated_at", "verified_at", "revision"}
@@ -116,14 +116,14 @@ def test_fills_every_field() -> None:
     }
 
 
-def test_reads_a_simulation_of_which_nothing_has_come(table: DynamoProvidersTable) -> None:
-    """What is not reported is not in the item."""
+def test_reads_a_simulation_without_reports(table: DynamoProvidersTable) -> None:
+    """Missing reports are not stored."""
     row = a_provider(active=a_config(simulation=Simulation(started_at=NOON)))
     assert stored(table, row) == replace(row, revision=1)
 
 
 def test_reads_many_rows(table: DynamoProvidersTable) -> None:
-    """More tenants than DynamoDB gives at once, some of them twice and some unknown."""
+    """More tenants than DynamoDB returns at once, with duplicates and unknown ones."""
     tenants = [f"tenant-{n}" for n in range(205)]
     for tenant in tenants:
         assert table.replace(a_provider(tenant))
@@ -135,15 +135,15 @@ def test_reads_many_rows(table: DynamoProvidersTable) -> None:
 # -- replace -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_is_made_once(table: DynamoProvidersTable) -> None:
+def test_a_row_is_created_once(table: DynamoProvidersTable) -> None:
     """Of two first writes the second is refused."""
     assert table.replace(a_provider(encrypted_external_id=b"first"))
     assert not table.replace(a_provider(encrypted_external_id=b"second"))
     assert row_of(table).encrypted_external_id == b"first"
 
 
-def test_a_row_is_replaced_only_as_it_was_read(table: DynamoProvidersTable) -> None:
-    """Whoever read an older revision is refused, and the row stands as the other left it."""
+def test_a_row_is_replaced_only_in_the_revision_that_was_read(table: DynamoProvidersTable) -> None:
+    """A writer with an older revision is refused, and the other's write is kept."""
     read = stored(table, a_provider())
     assert table.replace(replace(read, sandbox="true"))
     assert not table.replace(replace(read, sandbox="false"))
@@ -151,8 +151,8 @@ def test_a_row_is_replaced_only_as_it_was_read(table: DynamoProvidersTable) -> N
 
 
 @pytest.mark.parametrize("act", ["fault", "clear", "sandbox", "suspend", "released"])
-def test_every_other_write_raises_the_revision(table: DynamoProvidersTable, act: str) -> None:
-    """What sending or the sweeper wrote is never overwritten by someone who did not see it."""
+def test_every_other_write_increments_the_revision(table: DynamoProvidersTable, act: str) -> None:
+    """A writer that has not seen the update of sending or the sweeper cannot overwrite it."""
     read = stored(table, a_provider(faulty_requests=frozenset({"r1"}), release_at=NOON))
     match act:
         case "fault":
@@ -171,8 +171,8 @@ def test_every_other_write_raises_the_revision(table: DynamoProvidersTable, act:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first write", "later write"])
-def test_a_lost_reply_is_no_lost_race(table: DynamoProvidersTable, first: bool) -> None:  # noqa: FBT001
-    """The write succeeded and its reply was lost; the SDK's second try is refused, but the row is the one that was to be."""
+def test_a_lost_reply_is_not_a_lost_race(table: DynamoProvidersTable, first: bool) -> None:  # noqa: FBT001
+    """The write succeeded and its reply was lost: the SDK's retry fails its condition, but the row is the intended one."""
     row = a_provider() if first else replace(stored(table, a_provider()), status=ProviderStatus.DISABLED)
     put = table._client.put_item
 
@@ -186,7 +186,7 @@ def test_a_lost_reply_is_no_lost_race(table: DynamoProvidersTable, first: bool) 
 
 
 def test_only_one_of_many_writers_wins(table: DynamoProvidersTable) -> None:
-    """Sixteen replace the same revision at once."""
+    """Sixteen writers replace the same revision at once."""
     read = stored(table, a_provider())
     gate = Barrier(16)
 
@@ -204,7 +204,7 @@ def test_only_one_of_many_writers_wins(table: DynamoProvidersTable) -> None:
 
 
 def test_three_requests_suspend_a_version(table: DynamoProvidersTable) -> None:
-    """The third distinct request suspends, is told so, and leaves its error on the row, which nobody's call has changed then."""
+    """The third distinct request suspends, returns True, and stores its error on the row without a caller."""
     stored(table, a_provider(updated_by="arn:aws:iam::123456789012:user/jo"))
     assert [table.record_fault("acme", 1, request, DENIED) for request in ("r1", "r2", "r3")] == [False, False, True]
     row = row_of(table)
@@ -212,14 +212,14 @@ def test_three_requests_suspend_a_version(table: DynamoProvidersTable) -> None:
     assert row.updated_by is None
 
 
-def test_one_request_suspends_nobody(table: DynamoProvidersTable) -> None:
-    """However often it is tried: it is one request."""
+def test_one_request_suspends_no_version(table: DynamoProvidersTable) -> None:
+    """However often it is retried, it counts once."""
     stored(table, a_provider())
     assert not any(table.record_fault("acme", 1, "r1", DENIED) for _ in range(10))
     assert row_of(table).status is ProviderStatus.ACTIVE
 
 
-def test_a_success_in_between_starts_anew(table: DynamoProvidersTable) -> None:
+def test_a_success_resets_the_faults(table: DynamoProvidersTable) -> None:
     """Faults count since the last success."""
     stored(table, a_provider())
     for request in ("r1", "r2"):
@@ -228,15 +228,15 @@ def test_a_success_in_between_starts_anew(table: DynamoProvidersTable) -> None:
     assert not any(table.record_fault("acme", 1, request, DENIED) for request in ("r3", "r4"))
 
 
-def test_clearing_what_is_clear_is_no_write(table: DynamoProvidersTable) -> None:
-    """A tenant in good health costs no writes."""
+def test_clearing_no_faults_writes_nothing(table: DynamoProvidersTable) -> None:
+    """A tenant without faults costs no writes."""
     before = stored(table, a_provider())
     table.clear_faults("acme", 1)
     assert row_of(table) == before
 
 
-def test_faults_of_an_old_version_count_for_nothing(table: DynamoProvidersTable) -> None:
-    """Mail that was under way with the old key cannot suspend the new one, nor clear what stands against it."""
+def test_faults_of_an_old_version_are_ignored(table: DynamoProvidersTable) -> None:
+    """Late results of mail sent with the old key neither suspend the new one nor clear its faults."""
     stored(table, a_provider(versions=2, active=a_config(version=2), faulty_requests=frozenset({"r1", "r2"})))
     assert not any(table.record_fault("acme", 1, f"old-{n}", DENIED) for n in range(5))
     table.clear_faults("acme", 1)
@@ -255,8 +255,8 @@ def test_faults_of_an_old_version_count_for_nothing(table: DynamoProvidersTable)
     ],
     ids=lambda row: str(row.status),
 )
-def test_only_an_active_provider_is_blamed_cleared_or_suspended(table: DynamoProvidersTable, row: Provider) -> None:
-    """Late results of mail that was under way leave a row alone that has left `active`; above all a suspension is told once."""
+def test_only_an_active_provider_gets_faults_or_is_suspended(table: DynamoProvidersTable, row: Provider) -> None:
+    """Late results of mail in flight do not change a row that is no longer `active`; a suspension is reported only once."""
     before = stored(table, row)
     assert not table.record_fault("acme", 1, "late", DENIED)
     table.clear_faults("acme", 1)
@@ -265,23 +265,23 @@ def test_only_an_active_provider_is_blamed_cleared_or_suspended(table: DynamoPro
 
 
 @pytest.mark.parametrize("act", ["fault", "clear", "sandbox"])
-def test_a_tenant_without_a_row_gets_none(table: DynamoProvidersTable, act: str) -> None:
-    """An update makes no row."""
+def test_an_update_creates_no_row(table: DynamoProvidersTable, act: str) -> None:
+    """Of a tenant without one."""
     {"fault": lambda: table.record_fault("acme", 1, "r", DENIED), "clear": lambda: table.clear_faults("acme", 1)}.get(
         act, lambda: table.learn_sandbox("acme", 1)
     )()
     assert table.get("acme") is None
 
 
-def test_a_crash_between_counting_and_suspending_is_made_good(table: DynamoProvidersTable) -> None:
-    """Three requests stand on the row and nobody suspended it: the next fault does, and the set grows no further."""
+def test_a_crash_between_counting_and_suspending_is_repaired_by_the_next_fault(table: DynamoProvidersTable) -> None:
+    """Three requests are on the row and it was not suspended: the next fault suspends it, and the set does not grow."""
     stored(table, a_provider(faulty_requests=frozenset({"r1", "r2", "r3"})))
     assert table.record_fault("acme", 1, "r4", DENIED)
     assert row_of(table).faulty_requests == {"r1", "r2", "r3"}
 
 
-def test_a_success_between_counting_and_suspending_counts(table: DynamoProvidersTable) -> None:
-    """It has cleared the faults, and another one has come since: three that are no more suspend nobody."""
+def test_a_success_between_counting_and_suspending_prevents_the_suspension(table: DynamoProvidersTable) -> None:
+    """It has cleared the faults, and another one was counted since: fewer than three suspend nothing."""
     stored(table, a_provider(faulty_requests=frozenset({"r1", "r2"})))
     update = table._client.update_item
 
@@ -298,8 +298,8 @@ def test_a_success_between_counting_and_suspending_counts(table: DynamoProviders
     assert (row_of(table).status, row_of(table).faulty_requests) == (ProviderStatus.ACTIVE, {"r4"})
 
 
-def test_a_suspension_is_told_once_among_many_threads(table: DynamoProvidersTable) -> None:
-    """A whole batch fails at once: one of its messages suspends, and the set stays as small as it has to be."""
+def test_only_one_of_many_threads_reports_the_suspension(table: DynamoProvidersTable) -> None:
+    """A whole batch fails at once: one of its messages suspends, and the set has no more than three."""
     stored(table, a_provider())
     gate = Barrier(16)
 
@@ -314,7 +314,7 @@ def test_a_suspension_is_told_once_among_many_threads(table: DynamoProvidersTabl
 
 
 def test_learns_the_sandbox(table: DynamoProvidersTable) -> None:
-    """Once: knowing it already is no write."""
+    """Once: a known sandbox is not written again."""
     stored(table, a_provider())
     for _ in range(2):
         table.learn_sandbox("acme", 1)
@@ -324,16 +324,16 @@ def test_learns_the_sandbox(table: DynamoProvidersTable) -> None:
 # -- releases ------------------------------------------------------------------------------------------------------------
 
 
-def test_lists_tenants_to_release_longest_marked_first(table: DynamoProvidersTable) -> None:
-    """Only rows with a mark stand in the index."""
+def test_lists_tenants_to_release_in_the_order_of_their_marks(table: DynamoProvidersTable) -> None:
+    """Only marked rows are in the index."""
     for minutes, tenant in ((2, "late"), (0, "early"), (1, "middle")):
         stored(table, a_provider(tenant, release_at=NOON + timedelta(minutes=minutes)))
     stored(table, a_provider("unmarked"))
     assert table.releasing() == ["early", "middle", "late"]
 
 
-def test_a_mark_stays_until_every_older_batch_is_over(table: DynamoProvidersTable) -> None:
-    """A batch that read the row before the change may park mail after the first sweep: the mark is still there for the next ones."""
+def test_a_mark_is_kept_until_every_older_batch_has_ended(table: DynamoProvidersTable) -> None:
+    """A batch that read the row before the change may park mail after the first sweep; the next sweeps still see the mark."""
     stored(table, a_provider(release_at=NOON))
     assert not table.released("acme", NOON + RELEASE_MARKED - timedelta(milliseconds=1))
     assert table.releasing() == ["acme"]
@@ -342,8 +342,8 @@ def test_a_mark_stays_until_every_older_batch_is_over(table: DynamoProvidersTabl
     assert row_of(table).release_at is None
 
 
-def test_a_mark_made_anew_is_kept(table: DynamoProvidersTable) -> None:
-    """Who was enabled again while the sweeper was at work is not taken off its list."""
+def test_a_renewed_mark_is_kept(table: DynamoProvidersTable) -> None:
+    """A tenant that was enabled again during the sweep stays on the sweeper's list."""
     read = stored(table, a_provider(release_at=NOON))
     now = NOON + RELEASE_MARKED
     assert table.replace(replace(read, release_at=now))
@@ -351,8 +351,8 @@ def test_a_mark_made_anew_is_kept(table: DynamoProvidersTable) -> None:
     assert table.releasing() == ["acme"]
 
 
-def test_nobody_is_released_who_is_not_marked(table: DynamoProvidersTable) -> None:
-    """Neither a row without a mark nor no row at all."""
+def test_an_unmarked_tenant_is_not_released(table: DynamoProvidersTable) -> None:
+    """With and without a row."""
     stored(table, a_provider())
     assert [table.released(tenant, NOON) for tenant in ("acme", "nobody")] == [False, False]
     assert table.get("nobody") is None
@@ -368,7 +368,7 @@ def test_nobody_is_released_who_is_not_marked(table: DynamoProvidersTable) -> No
 )
 @pytest.mark.parametrize("act", ["get", "get_many", "replace", "fault", "clear", "releasing", "released"])
 def test_an_outage_is_a_dependency_error(table: DynamoProvidersTable, act: str, failure: Exception) -> None:
-    """Whatever DynamoDB does not do, callers see one kind of error, whose text names the operation and no data."""
+    """Every failure of DynamoDB is the same kind of error; its text has the operation and no data."""
     acts = {
         "get": lambda: table.get("acme"),
         "get_many": lambda: table.get_many(["acme"]),
@@ -387,8 +387,8 @@ def test_an_outage_is_a_dependency_error(table: DynamoProvidersTable, act: str, 
     assert "acme" not in str(seen.value)
 
 
-def test_keys_that_stay_unprocessed_are_an_outage(table: DynamoProvidersTable) -> None:
-    """A throttled BatchGetItem that gets nowhere does not go round for ever."""
+def test_keys_that_stay_unprocessed_are_a_dependency_error(table: DynamoProvidersTable) -> None:
+    """A throttled BatchGetItem is not repeated forever."""
 
     def none_of_it(*, RequestItems: Any) -> Any:  # noqa: N803 - DynamoDB's name
         return {"Responses": {}, "UnprocessedKeys": RequestItems}
@@ -400,8 +400,8 @@ def test_keys_that_stay_unprocessed_are_an_outage(table: DynamoProvidersTable) -
 # ── the mark of suppressions ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_mark_stands_and_makes_whoever_read_the_row_before_read_it_again(table: DynamoProvidersTable) -> None:
-    """A change of the provider that had read the row without it would take it away."""
+def test_a_mark_refuses_writers_that_read_the_row_before(table: DynamoProvidersTable) -> None:
+    """A change of the provider based on the unmarked row would remove the mark."""
     read = stored(table, a_provider())
     assert table.mark_suppressions("acme")
     assert not table.replace(replace(read, sandbox="true"))
@@ -411,8 +411,8 @@ def test_a_mark_stands_and_makes_whoever_read_the_row_before_read_it_again(table
     assert row_of(table).has_suppressions
 
 
-def test_a_mark_that_stands_is_not_written_again(table: DynamoProvidersTable) -> None:
-    """Or each suppression would disturb the provider API."""
+def test_a_marked_row_is_not_written_again(table: DynamoProvidersTable) -> None:
+    """Otherwise each suppression would conflict with the provider API."""
     stored(table, a_provider())
     assert table.mark_suppressions("acme")
     marked = row_of(table)
@@ -421,21 +421,21 @@ def test_a_mark_that_stands_is_not_written_again(table: DynamoProvidersTable) ->
 
 
 def test_a_tenant_without_a_row_cannot_be_marked(table: DynamoProvidersTable) -> None:
-    """And none is made: it would be no provider's."""
+    """No row is created, because it would have no provider."""
     assert not table.mark_suppressions("acme")
     assert table.get("acme") is None
 
 
 @pytest.mark.parametrize("change", [lambda row: lifecycle.delete(row, NOON), lambda row: lifecycle.erase(lifecycle.delete(row, NOON))])
 def test_the_mark_outlives_the_provider(table: DynamoProvidersTable, change: Callable[[Provider], Provider]) -> None:
-    """Whoever comes under the tenant's id next must not mail what bounced."""
+    """A later tenant with the same id must not mail bounced addresses."""
     stored(table, a_provider())
     assert table.mark_suppressions("acme")
     assert table.replace(change(row_of(table)))
     assert row_of(table).has_suppressions
 
 
-# -- what the reputation guard does --------------------------------------------------------------------------------------
+# -- the reputation guard ------------------------------------------------------------------------------------------------
 
 AT_RISK = ErrorInfo("reputation_at_risk", "30 bounces of 200 recipients")
 RESUMED = Resumption("sam", "mended", NOON)
@@ -443,7 +443,7 @@ RESUMED = Resumption("sam", "mended", NOON)
 
 @pytest.mark.parametrize("resumption", [None, RESUMED])
 def test_a_tenant_is_suspended_for_its_reputation_once(table: DynamoProvidersTable, resumption: Resumption | None) -> None:
-    """The second judgement of the same mail finds it done; the row tells why, and that the service did it."""
+    """A second judgement of the same mail changes nothing; the row has the error and no caller."""
     judged = stored(table, a_provider(updated_by="arn:aws:iam::123456789012:user/jo", resumption=resumption))
     assert table.suspend_at_risk("acme", AT_RISK, judged)
     assert not table.suspend_at_risk("acme", AT_RISK, judged)
@@ -453,24 +453,24 @@ def test_a_tenant_is_suspended_for_its_reputation_once(table: DynamoProvidersTab
 
 
 @pytest.mark.parametrize("status", [ProviderStatus.DISABLED, ProviderStatus.SUSPENDED, ProviderStatus.DELETED])
-def test_who_does_not_send_is_not_suspended_for_its_reputation(table: DynamoProvidersTable, status: ProviderStatus) -> None:
-    """What stands there stays, an error of the account's as well."""
+def test_an_inactive_provider_is_not_suspended_for_its_reputation(table: DynamoProvidersTable, status: ProviderStatus) -> None:
+    """Its row is not changed, not even an error of the account."""
     row = stored(table, a_provider(status=status, error=DENIED))
     assert not table.suspend_at_risk("acme", AT_RISK, replace(row, status=ProviderStatus.ACTIVE))
     assert row_of(table) == row
 
 
 @pytest.mark.parametrize(("known", "stands"), [(None, RESUMED), (replace(RESUMED, at=NOON - timedelta(hours=1)), RESUMED)])
-def test_a_resumption_that_the_judge_did_not_know_of_stands(
+def test_a_resumption_after_the_judgement_prevents_the_suspension(
     table: DynamoProvidersTable, known: Resumption | None, stands: Resumption
 ) -> None:
-    """Somebody answered for the mail while it was judged."""
+    """Somebody resumed the provider while its mail was judged."""
     row = stored(table, a_provider(resumption=stands))
     assert not table.suspend_at_risk("acme", AT_RISK, replace(row, resumption=known))
     assert row_of(table).status is ProviderStatus.ACTIVE
 
 
-def test_a_tenant_that_is_not_there_is_not_suspended(table: DynamoProvidersTable) -> None:
-    """No row is made of it."""
+def test_a_tenant_without_a_row_is_not_suspended(table: DynamoProvidersTable) -> None:
+    """No row is created."""
     assert not table.suspend_at_risk("acme", AT_RISK, a_provider())
     assert table.get("acme") is None

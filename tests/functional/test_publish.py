@@ -1,4 +1,4 @@
-"""PublishFunction over what real writes leave on the tables' streams, in moto; the bus is a stub that answers as told."""
+"""PublishFunction over the stream records of real writes, in moto; the bus is a stub with given responses."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ SENT = {"Entries": [{"EventId": "1"}] * 10, "FailedEntryCount": 0}
 
 @pytest.fixture
 def bus(aws: Mapping[str, str]) -> Iterator[MagicMock]:  # noqa: ARG001 - with the environment of the stack
-    """PutEvents, which answers for as many events as it was given."""
+    """PutEvents, which confirms as many events as it was given."""
     answer = lambda Entries: {"Entries": [{"EventId": "1"} for _ in Entries], "FailedEntryCount": 0}  # noqa: E731,N803 - boto3's name
     with patch.object(wiring._client("events"), "put_events", side_effect=answer) as put_events:
         yield put_events
@@ -56,8 +56,8 @@ def end_some(count: int = 1) -> None:
         wiring.messages_table().apply(changes.fail_unsent(request, NOON, ErrorInfo("expired", "too late")))
 
 
-def test_a_suppression_and_its_lifting_are_told_without_the_address(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """By its digest; what is only counted is told to nobody."""
+def test_suppressions_and_liftings_are_published_without_the_address(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """With its digest; soft bounces alone are not published."""
     table = wiring.suppressions_table()
     counted = Entry(tenant_id="acme", email="jo@example.com", soft_bounces={"r1": NOON})
     suppressed = replace(an_entry(), revision=1)
@@ -74,8 +74,8 @@ def test_a_suppression_and_its_lifting_are_told_without_the_address(aws: Mapping
     assert "it is back" not in str(entries(bus))
 
 
-def test_an_end_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """One event for the two writes: on the stack's bus, in a detail whose version consumers can go by, at the time of the end."""
+def test_an_end_is_published_as_it_is_in_the_table(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """One event for two writes: on the stack's bus, with the version of the detail and the time of the end."""
     end_some()
     assert publish.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context()) == {"published": 1}
     [entry] = entries(bus)
@@ -85,8 +85,8 @@ def test_an_end_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMo
     assert (detail["version"], detail["status"], detail["error"]["code"]) == ("1", "failed", "expired")
 
 
-def test_a_change_of_a_provider_is_told_without_its_ciphertext(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """The row on the stream holds the sealed config; the event does not."""
+def test_a_change_of_a_provider_is_published_without_its_ciphertext(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """The stream's row has the encrypted config, the event does not."""
     table = wiring.providers_table()
     assert table.replace(a_provider(status=ProviderStatus.UNVERIFIED, active=None, candidate=a_config(ciphertext=b"sealed\xff")))
     publish.handler({"Records": read_stream(aws["PROVIDERS_TABLE"])}, Context())
@@ -96,7 +96,7 @@ def test_a_change_of_a_provider_is_told_without_its_ciphertext(aws: Mapping[str,
 
 
 def send(request_id: str, at: datetime) -> Delivery:
-    """Let a request of acme be sent with version 1, and accepted at this moment."""
+    """Let a request of acme be sent with version 1, and accepted at this time."""
     table = wiring.messages_table()
     request = Request(tenant_id="acme", request_id=request_id, content_hash="sha256-v1:0", created_at=NOON, expires_at=LATE, recipients=3)
     table.apply(changes.begin(request, at, owner="w", deadline=LATE, sent_by=SentBy("ses", 1, "222222222222", "eu-west-1")))
@@ -111,8 +111,8 @@ def active_config() -> StoredConfig:
 
 
 @pytest.mark.usefixtures("bus")
-def test_a_tenant_that_sends_for_an_hour_and_hears_nothing_is_reported(aws: Mapping[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Once, by a metric that the alarm watches; its record says so from then on."""
+def test_a_tenant_that_sends_for_an_hour_without_events_is_reported(aws: Mapping[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, by the metric of the alarm; its record is silent from then on."""
     wiring.providers_table().replace(a_provider(active=a_config(configuration_set="mail-acme", account="222222222222")))
     for minutes in range(0, 100, 10):
         send(f"r{minutes:02}", NOON + timedelta(minutes=minutes))
@@ -124,8 +124,8 @@ def test_a_tenant_that_sends_for_an_hour_and_hears_nothing_is_reported(aws: Mapp
     assert [metric["FeedbackSilent"] for metric in metrics] == [[1.0]]
 
 
-def test_marks_that_fail_do_not_publish_a_batch_again(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """The events are on the bus: the stream must not hand them out once more for it."""
+def test_failed_marks_do_not_repeat_a_batch(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """The events are already on the bus: the stream must not redeliver them."""
     send("r1", NOON)
     throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem")
     with patch.object(wiring.dynamodb(), "update_item", side_effect=throttled):
@@ -133,8 +133,8 @@ def test_marks_that_fail_do_not_publish_a_batch_again(aws: Mapping[str, str], bu
     assert len(entries(bus)) == 1
 
 
-def test_what_became_of_a_mail_is_told_as_the_table_has_it(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """Each number as it rises, after the end of the request; no address is on the way."""
+def test_delivery_reports_are_published_as_they_are_in_the_table(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """Each increase, after the end of the request, without addresses."""
     sent = send("r1", NOON)
     for counts in (
         FeedbackCounts(delivered=2, first_at=NOON, last_at=NOON, rank=6),
@@ -150,15 +150,15 @@ def test_what_became_of_a_mail_is_told_as_the_table_has_it(aws: Mapping[str, str
     assert entries(bus)[-1]["Time"] == LATE
 
 
-def test_the_bus_is_given_ten_events_a_call(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """That is the most it takes."""
+def test_ten_events_are_put_on_the_bus_per_call(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """EventBridge's maximum."""
     end_some(12)
     publish.handler({"Records": read_stream(aws["MESSAGES_TABLE"])}, Context())
     assert [len(call.kwargs["Entries"]) for call in bus.call_args_list] == [10, 2]
 
 
-def test_an_event_that_the_bus_throttled_is_put_again_alone(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """An answer may fail some of its events; the others are not told twice."""
+def test_only_a_throttled_event_is_put_again(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """A response may fail some of its events; the others are not published twice."""
     end_some(2)
     throttled = {"Entries": [{"EventId": "1"}, {"ErrorCode": "ThrottlingException"}], "FailedEntryCount": 1}
     bus.side_effect = [throttled, SENT | {"Entries": [{"EventId": "2"}]}]
@@ -166,8 +166,8 @@ def test_an_event_that_the_bus_throttled_is_put_again_alone(aws: Mapping[str, st
     assert [detail["requestId"] for detail in details(bus)] == ["r0", "r1", "r1"]
 
 
-def test_a_bus_that_is_down_leaves_the_batch_on_the_stream(aws: Mapping[str, str], bus: MagicMock) -> None:
-    """Lambda hands the batch out again after an error; the event then has the same id."""
+def test_an_outage_of_the_bus_leaves_the_batch_on_the_stream(aws: Mapping[str, str], bus: MagicMock) -> None:
+    """Lambda redelivers the batch after an error; the events then have the same ids."""
     end_some()
     records = read_stream(aws["MESSAGES_TABLE"])
     healthy, bus.side_effect = bus.side_effect, ClientError({"Error": {"Code": "InternalException"}}, "PutEvents")
@@ -178,8 +178,8 @@ def test_a_bus_that_is_down_leaves_the_batch_on_the_stream(aws: Mapping[str, str
     assert len({detail["id"] for detail in details(bus)}) == 1
 
 
-def test_a_write_that_cannot_be_read_holds_up_no_other(aws: Mapping[str, str], bus: MagicMock, caplog: pytest.LogCaptureFixture) -> None:
-    """It is reported with its tenant; those behind it are told."""
+def test_an_unreadable_write_does_not_stop_the_batch(aws: Mapping[str, str], bus: MagicMock, caplog: pytest.LogCaptureFixture) -> None:
+    """It is reported with its tenant; the writes after it are published."""
     end_some()
     foreign = stream_record({**record_key("globex", "r1"), "tenantId": {"S": "globex"}, "status": {"S": "lost"}})
     assert publish.handler({"Records": [foreign, *read_stream(aws["MESSAGES_TABLE"])]}, Context()) == {"published": 1}
@@ -187,7 +187,7 @@ def test_a_write_that_cannot_be_read_holds_up_no_other(aws: Mapping[str, str], b
     assert [(line.step, line.tenant_id) for line in caplog.records if line.levelname == "ERROR"] == [("publish", "globex")]  # type: ignore[attr-defined]
 
 
-def test_the_event_file_is_what_lambda_hands_over(bus: MagicMock) -> None:
-    """`make invoke FUNCTION=PublishFunction EVENT=events/publish.json` tells of one end and one change."""
+def test_the_event_file_has_lambda_s_format(bus: MagicMock) -> None:
+    """`make invoke FUNCTION=PublishFunction EVENT=events/publish.json` publishes one end and one change."""
     assert publish.handler(event("publish"), Context()) == {"published": 2}
     assert [entry["DetailType"] for entry in entries(bus)] == ["Request Ended", "Provider Changed"]

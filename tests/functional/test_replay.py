@@ -1,4 +1,4 @@
-"""A backup, work that goes on, a restore of the old table, a replay: then nothing is sent twice, and nothing is lost."""
+"""A backup, further work, a restore of the old table, and a replay of the log: nothing is sent twice, and nothing is lost."""
 
 import io
 import json
@@ -37,7 +37,7 @@ _numbers = count(1)
 
 
 class RequestLog(io.StringIO):
-    """The functions' log, its times those of the bench."""
+    """The functions' log, with the bench's clock."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
@@ -63,15 +63,15 @@ class Ses(ScriptedProvider):
         return outcome
 
 
-class Office(Bench):
-    """The send path with the real tables, bucket and log; each message that was ever on the queue may come again."""
+class ReplayBench(Bench):
+    """The send path with the real tables, bucket and log; each message that was ever on the queue may be redelivered."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ses = self.provider_factory.provider = self.provider = Ses()
         self.clock.time = datetime.now(UTC)
         self.log = RequestLog(self)
-        telemetry = LogTelemetry(Logger(service=f"office-{next(_numbers)}", stream=self.log, level="ERROR"))
+        telemetry = LogTelemetry(Logger(service=f"bench-{next(_numbers)}", stream=self.log, level="ERROR"))
         real: Any = {"messages": wiring.messages_table(), "parked": wiring.parked_bodies(), "telemetry": telemetry}
         self.deps = replace(self.deps, **real)
         self.sweep_deps = replace(self.sweep_deps, shards=SWEEP_SHARDS, releases=FakeReleases(["acme"], young=True), **real)
@@ -90,7 +90,7 @@ class Office(Bench):
         self.ever: list[QueueMessage] = []
 
     def ask(self, request_id: str, *outcomes: Outcome, **fields: Any) -> None:
-        """Put a request on the queue and let it be handled once."""
+        """Put a request on the queue and process it once."""
         self.provider.outcomes[:] = outcomes
         self.handle(QueueMessage(body=a_body(request_id, **fields), tenant_id="acme", created_at=self.clock.now()))
         self.clock.advance(timedelta(seconds=1))
@@ -110,8 +110,8 @@ class Office(Bench):
         row = self.providers.rows["acme"]
         self.providers.rows["acme"] = replace(row, status=status)
 
-    def go_on(self) -> None:
-        """Let everything that waits go out, for four hours; hand out every message twice."""
+    def run_four_hours(self) -> None:
+        """Let everything that waits go out, for four hours; deliver every message twice."""
         for _ in range(12):
             sweep(self.sweep_deps, ends_at=self.clock.now() + timedelta(minutes=1))
             while self.queue.sent:
@@ -131,16 +131,16 @@ def requested(queue_message: QueueMessage) -> changes.Request:
 
 
 @pytest.fixture
-def office(aws: Mapping[str, str]) -> Office:
+def bench(aws: Mapping[str, str]) -> ReplayBench:
     assert aws["MESSAGES_TABLE"]
-    return Office()
+    return ReplayBench()
 
 
 class Backup:
-    """The table as it stood at one moment."""
+    """The table's content at one time."""
 
-    def __init__(self, office: Office) -> None:
-        self.moment = office.clock.now()
+    def __init__(self, bench: ReplayBench) -> None:
+        self.moment = bench.clock.now()
         self._items = boto3.client("dynamodb").scan(TableName="MessagesTable")["Items"]
 
     def restore(self) -> None:
@@ -151,74 +151,74 @@ class Backup:
             client.put_item(TableName="MessagesTable", Item=item)
 
 
-def replayed(office: Office, backup: Backup, seed: int) -> Counter[str]:
-    """Replay the log, its lines in any order."""
-    lines = office.log.getvalue().splitlines()
+def replayed(bench: ReplayBench, backup: Backup, seed: int) -> Counter[str]:
+    """Replay the log, with its lines in random order."""
+    lines = bench.log.getvalue().splitlines()
     deps = ReplayDependencies(
         outcomes=DynamoOutcomeRestore(wiring.dynamodb(), "MessagesTable"),
-        messages=office.deps.messages,
-        parked=office.deps.parked,
+        messages=bench.deps.messages,
+        parked=bench.deps.parked,
         bodies=wiring.parked_bodies(),
-        clock=office.clock,
+        clock=bench.clock,
     )
     random.Random(seed).shuffle(lines)  # noqa: S311 - no secret
     return replay(lines, deps, since=backup.moment)
 
 
-def work_before(office: Office) -> QueueMessage:
-    """Bring requests into each state that a table can be restored to; return a message that is on the queue then."""
-    office.ask("sent-before")
-    office.ask("held-before", VANISHED)
-    office.switch(ProviderStatus.DISABLED)
+def work_before(bench: ReplayBench) -> QueueMessage:
+    """Create requests in each state that a table can be restored to; return a message that is on the queue then."""
+    bench.ask("sent-before")
+    bench.ask("held-before", VANISHED)
+    bench.switch(ProviderStatus.DISABLED)
     for request_id in ("parked-then-sent", "parked-then-cancelled", "parked"):
-        office.ask(request_id)
-    office.switch(ProviderStatus.ACTIVE)
-    office.queued("queued-then-sent")
-    office.queue.sent.clear()
-    return office.queued("queued-then-parked")
+        bench.ask(request_id)
+    bench.switch(ProviderStatus.ACTIVE)
+    bench.queued("queued-then-sent")
+    bench.queue.sent.clear()
+    return bench.queued("queued-then-parked")
 
 
-def work_after(office: Office, on_queue: QueueMessage) -> None:
-    """Go on: ends, parked bodies, sends that went wrong."""
-    office.clock.advance(timedelta(minutes=3))
-    office.queue.sent.clear()
-    office.ask("sent-since")
-    office.ask("failed-since", REJECTED)
-    office.ask("held-since", VANISHED)
-    office.ask("queued-then-sent")
-    office.ask("resent-since", VANISHED, onUnknown="resend")
-    word = Resolution("resend", "op", "nothing came", office.clock.now())
-    resolve("acme", "held-before", word, office.messages_deps)
-    cancel("acme", "parked-then-cancelled", office.messages_deps)
-    office.switch(ProviderStatus.DISABLED)
-    office.handle(on_queue)
-    office.ask("parked-since")
-    office.ask("parked-since-for-later", sendAt=(office.clock.now() + timedelta(hours=3)).isoformat())
-    office.clock.advance(timedelta(minutes=5))
-    for queue_message in [office.queue.sent.pop(0)[0] for _ in range(len(office.queue.sent))]:
-        office.handle(queue_message)  # what was to be sent again is parked too
-    office.switch(ProviderStatus.ACTIVE)
-    waiting = office.records()["parked-then-sent"]
-    office.handle(pointer_to(office.deps.messages.apply(changes.reschedule(waiting, office.clock.now(), due_at=office.clock.now()))))
-    office.ask("throttled-since", THROTTLED)
+def work_after(bench: ReplayBench, on_queue: QueueMessage) -> None:
+    """Continue: ends, parked bodies, failed sends."""
+    bench.clock.advance(timedelta(minutes=3))
+    bench.queue.sent.clear()
+    bench.ask("sent-since")
+    bench.ask("failed-since", REJECTED)
+    bench.ask("held-since", VANISHED)
+    bench.ask("queued-then-sent")
+    bench.ask("resent-since", VANISHED, onUnknown="resend")
+    word = Resolution("resend", "op", "nothing came", bench.clock.now())
+    resolve("acme", "held-before", word, bench.messages_deps)
+    cancel("acme", "parked-then-cancelled", bench.messages_deps)
+    bench.switch(ProviderStatus.DISABLED)
+    bench.handle(on_queue)
+    bench.ask("parked-since")
+    bench.ask("parked-since-for-later", sendAt=(bench.clock.now() + timedelta(hours=3)).isoformat())
+    bench.clock.advance(timedelta(minutes=5))
+    for queue_message in [bench.queue.sent.pop(0)[0] for _ in range(len(bench.queue.sent))]:
+        bench.handle(queue_message)  # the body of a resend is parked too
+    bench.switch(ProviderStatus.ACTIVE)
+    waiting = bench.records()["parked-then-sent"]
+    bench.handle(pointer_to(bench.deps.messages.apply(changes.reschedule(waiting, bench.clock.now(), due_at=bench.clock.now()))))
+    bench.ask("throttled-since", THROTTLED)
 
 
 WAITING = {"parked", "queued-then-parked", "parked-since", "parked-since-for-later", "held-before", "resent-since", "throttled-since"}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_after_a_restore_nothing_is_sent_twice_and_nothing_is_lost(office: Office, seed: int) -> None:
-    """Every end is known again, and what was waiting goes out once, whatever messages are still about."""
-    on_queue = work_before(office)
-    backup = Backup(office)
-    work_after(office, on_queue)
-    truth, sent = office.records(), office.ses.accepted.copy()
+def test_after_a_restore_nothing_is_sent_twice_and_nothing_is_lost(bench: ReplayBench, seed: int) -> None:
+    """Every end is restored, and waiting requests are sent once, whatever messages still exist."""
+    on_queue = work_before(bench)
+    backup = Backup(bench)
+    work_after(bench, on_queue)
+    truth, sent = bench.records(), bench.ses.accepted.copy()
     assert {record.request_id for record in truth.values() if record.status is Status.SENT} == set(sent)
 
     backup.restore()
-    assert "sent-since" not in office.records()
-    told = replayed(office, backup, seed)
-    restored = office.records()
+    assert "sent-since" not in bench.records()
+    told = replayed(bench, backup, seed)
+    restored = bench.records()
     for request_id, record in truth.items():
         if record.ended:
             assert (restored[request_id].status, restored[request_id].message_id) == (record.status, record.message_id), request_id
@@ -240,8 +240,8 @@ def test_after_a_restore_nothing_is_sent_twice_and_nothing_is_lost(office: Offic
         ), request_id
     assert restored["held-since"].parked == truth["held-since"].parked
     assert told == {"sent": 3, "failed": 1, "cancelled": 1, "unknown": 1, "reopened": 6, "known": told["known"], "on the queue": 1}
-    assert set(replayed(office, backup, seed + 1)) == {"known", "on the queue"}
+    assert set(replayed(bench, backup, seed + 1)) == {"known", "on the queue"}
 
-    office.go_on()
-    assert office.ses.accepted == sent + Counter(waiting)
-    assert {record.status for request_id, record in office.records().items() if request_id in waiting} == {Status.SENT}
+    bench.run_four_hours()
+    assert bench.ses.accepted == sent + Counter(waiting)
+    assert {record.status for request_id, record in bench.records().items() if request_id in waiting} == {Status.SENT}

@@ -1,4 +1,4 @@
-"""Messages on SQS: what we know of them in one signed attribute, the body as the caller wrote it, batches within SQS's limits."""
+"""Messages on SQS: our data in one signed attribute, the body as the caller wrote it, batches within SQS's limits."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Kms:
-    """A KMS client that gives a key."""
+    """A KMS client that returns a key."""
 
     def generate_mac(self, **_: Any) -> Any:
         return {"Mac": b"k" * 32}
@@ -69,38 +69,38 @@ def queue(aws: Mapping[str, str]) -> SqsSendQueue:
 
 @pytest.mark.parametrize("queue_message", [WHOLE, PLAIN], ids=["whole", "plain"])
 def test_a_message_arrives_as_it_was_sent(queue: SqsSendQueue, queue_message: QueueMessage) -> None:
-    """All that is known of it, through SQS and Lambda's record."""
+    """With all its fields, through SQS and Lambda's record."""
     assert queue.send([(queue_message, timedelta())]) == []
     [message] = taken(queue._queue_url)
     received = _received(record(message), wiring.signer())
     assert (received.queue_message, received.receives, received.sqs_message_id) == (queue_message, 1, message["MessageId"])
 
 
-def test_sqs_serves_tenants_fairly_by_their_group(queue: SqsSendQueue) -> None:
-    """The message group is the tenant; a body that tells none has no group."""
+def test_the_message_group_is_the_tenant(queue: SqsSendQueue) -> None:
+    """SQS serves groups fairly; a body without a tenant has no group."""
     queue.send([(WHOLE, timedelta()), (replace(PLAIN, tenant_id=None), timedelta())])
     assert [m["Attributes"].get("MessageGroupId") for m in taken(queue._queue_url)] == ["acme", None]
 
 
-def test_a_buried_message_says_why(queue: SqsSendQueue) -> None:
-    """The reason and its detail are attributes; the body and what is known of the message are as they were."""
+def test_a_dead_letter_has_its_reason(queue: SqsSendQueue) -> None:
+    """The reason and its detail are attributes; body and other fields are unchanged."""
     queue.dead_letter(WHOLE, reason="request_id_reused", detail="x" * 9000)
     [message] = taken(queue._dead_letter_queue_url)
     attributes = message["MessageAttributes"]
     assert (message["Body"], attributes["reason"]["StringValue"]) == (WHOLE.body, "request_id_reused")
     assert attributes["detail"]["StringValue"] == "x" * 512
-    assert len(attributes) <= 10  # SQS takes no more
+    assert len(attributes) <= 10  # SQS's limit
     assert _received(record(message), wiring.signer()).queue_message == WHOLE
 
 
-def test_a_buried_message_without_detail_or_tenant_is_taken(queue: SqsSendQueue) -> None:
+def test_a_dead_letter_without_detail_or_tenant_is_accepted(queue: SqsSendQueue) -> None:
     """SQS refuses empty attributes and groups."""
     queue.dead_letter(replace(PLAIN, tenant_id=None), reason="invalid_request", detail="")
     assert len(taken(queue._dead_letter_queue_url)) == 1
 
 
 def test_a_raw_message_of_a_producer_is_a_first_message(queue: SqsSendQueue) -> None:
-    """Nothing is known of it: it came when SQS took it."""
+    """It has no other data: its creation time is when SQS received it."""
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}")
     [message] = taken(queue._queue_url)
     queue_message = _received(record(message), wiring.signer()).queue_message
@@ -126,8 +126,8 @@ MADE_UP = [
 
 
 @pytest.mark.parametrize("attributes", MADE_UP, ids=str)
-def test_what_a_producer_says_of_its_message_counts_for_nothing(queue: SqsSendQueue, attributes: Mapping[str, str]) -> None:
-    """Whoever may only send to the queue can neither pass for one of our functions nor stop a batch: it is a first message."""
+def test_attributes_of_a_producer_are_ignored(queue: SqsSendQueue, attributes: Mapping[str, str]) -> None:
+    """A producer can neither pass for one of our functions nor stop a batch: its message is a first message."""
     made_up: Any = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody="{}", MessageAttributes=made_up, MessageGroupId="acme")
     [message] = taken(queue._queue_url)
@@ -137,8 +137,8 @@ def test_what_a_producer_says_of_its_message_counts_for_nothing(queue: SqsSendQu
     assert int(queue_message.created_at.timestamp() * 1000) == int(message["Attributes"]["SentTimestamp"])
 
 
-def test_a_producer_is_known_by_what_sqs_says_of_it(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request for another's tenant ends as a dead letter, one of its own as a record."""
+def test_a_producer_is_identified_by_sqs_s_sender_id(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for another tenant becomes a dead letter, one for its own a record."""
     boto3.client("ssm").put_parameter(Name="rules", Type="String", Value=f"{MOTO_S_SENDER}:globex")
     monkeypatch.setattr(wiring.producer_rules(), "_name", "rules")
     message = {"to": [{"email": "jo@example.com"}], "text": "Hi"}
@@ -152,8 +152,8 @@ def test_a_producer_is_known_by_what_sqs_says_of_it(queue: SqsSendQueue, monkeyp
     assert ended["tenantId"]["S"] == "globex"
 
 
-def test_a_new_key_takes_no_message_of_the_old_one_for_a_producer_s(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One waits on the queue, one in the bucket: both end as their record knows them, beside rules that name neither of our functions."""
+def test_with_a_new_key_messages_of_the_old_one_are_not_a_producer_s(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One waits on the queue, one in the bucket: both end by their records, although the rules name no function of ours."""
     boto3.client("ssm").put_parameter(Name="rules", Type="String", Value="AROAEXAMPLE12:globex")
     monkeypatch.setattr(wiring.producer_rules(), "_name", "rules")
     monkeypatch.setattr(queue, "_signer", SIGNER)
@@ -171,8 +171,8 @@ def test_a_new_key_takes_no_message_of_the_old_one_for_a_producer_s(queue: SqsSe
     assert taken(queue._dead_letter_queue_url) == []
 
 
-def test_what_was_signed_for_one_message_counts_for_no_other(queue: SqsSendQueue) -> None:
-    """Neither with another body nor with anything changed in it."""
+def test_a_signature_is_valid_for_its_message_only(queue: SqsSendQueue) -> None:
+    """Not with another body or any changed field."""
     signed = to_attributes(WHOLE, wiring.signer())[SIGNED_ATTRIBUTE]["StringValue"]
     assert wiring.signer().read(signed, WHOLE.body)
     assert wiring.signer().read(signed, WHOLE.body + " ") is None
@@ -181,8 +181,8 @@ def test_what_was_signed_for_one_message_counts_for_no_other(queue: SqsSendQueue
     assert queue
 
 
-def test_a_message_that_is_moved_stays_ours(queue: SqsSendQueue) -> None:
-    """By SQS, or by an operator in the console: the signature goes with it."""
+def test_a_moved_message_keeps_its_signature(queue: SqsSendQueue) -> None:
+    """Moved by SQS, or by an operator in the console."""
     queue.dead_letter(WHOLE, reason="processing_crashed", detail="-")
     [message] = taken(queue._dead_letter_queue_url)
     boto3.client("sqs").send_message(
@@ -192,8 +192,8 @@ def test_a_message_that_is_moved_stays_ours(queue: SqsSendQueue) -> None:
     assert _received(record(moved), wiring.signer()).queue_message == WHOLE
 
 
-def test_without_kms_only_messages_that_are_signed_are_handed_back(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether they are ours cannot be told; a producer's, which need not be told apart, goes on beside them."""
+def test_without_kms_only_signed_messages_are_returned(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their signatures cannot be checked; unsigned messages of producers are processed."""
     body = json.dumps({"tenantId": "acme", "requestId": "r1", "message": {"to": [{"email": "jo@example.com"}], "text": "Hi"}})
     queue.send([(replace(PLAIN, body=body), timedelta())])
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body.replace("r1", "r2"))
@@ -206,10 +206,10 @@ def test_without_kms_only_messages_that_are_signed_are_handed_back(queue: SqsSen
 
 
 @pytest.mark.parametrize(("receives", "hidden"), [(4, []), (5, [1800]), (6, [3600]), (8, [14400]), (9, [14400]), (10, [])])
-def test_what_an_outage_gives_back_again_and_again_is_hidden(
+def test_messages_returned_repeatedly_in_an_outage_are_hidden(
     queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch, receives: int, hidden: list[int]
 ) -> None:
-    """Handed out every six minutes it would be a dead letter within the hour; what was done, or comes for the last time, is let be."""
+    """With a redelivery every six minutes they would be dead letters within the hour; processed ones and last receives are not hidden."""
     queue.send([(PLAIN, timedelta())])
     boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=a_body())
     records = [record(message) for message in taken(queue._queue_url)]
@@ -223,7 +223,7 @@ def test_what_an_outage_gives_back_again_and_again_is_hidden(
     assert [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in entries] == [(signed, seconds) for seconds in hidden]
 
 
-def test_messages_of_every_number_are_hidden(queue: SqsSendQueue) -> None:
+def test_any_number_of_messages_is_hidden(queue: SqsSendQueue) -> None:
     """In calls of at most ten."""
     queue.send([(PLAIN, timedelta())] * 12)
     handles = [message["ReceiptHandle"] for _ in range(2) for message in taken(queue._queue_url)]
@@ -232,8 +232,8 @@ def test_messages_of_every_number_are_hidden(queue: SqsSendQueue) -> None:
     assert [len(call.kwargs["Entries"]) for call in hide.call_args_list] == [10, 2]
 
 
-def test_an_outage_of_sqs_too_hands_messages_back_all_the_same(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come back after the queue's own time; the batch is answered."""
+def test_messages_are_returned_even_if_sqs_fails_to_hide_them(queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are redelivered after the queue's own timeout; the batch gets its response."""
     queue.send([(PLAIN, timedelta())])
     [message] = taken(queue._queue_url)
     message["Attributes"]["ApproximateReceiveCount"] = "5"
@@ -244,20 +244,20 @@ def test_an_outage_of_sqs_too_hands_messages_back_all_the_same(queue: SqsSendQue
 
 
 def without_kms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Play a new process that KMS does not answer."""
+    """Simulate a new process for which KMS is unavailable."""
     monkeypatch.setattr(wiring.signer(), "_key", None)
     monkeypatch.setattr(wiring.kms(), "generate_mac", Mock(side_effect=EndpointConnectionError(endpoint_url="https://kms")))
 
 
-def test_a_producer_s_correlation_id_is_cut() -> None:
-    """It stands in every log line."""
+def test_a_producer_s_correlation_id_is_truncated() -> None:
+    """It is in every log line."""
     attributes = {"correlationId": {"stringValue": "c" * 999}}
     read = _received({"messageId": "1", "body": "{}", "messageAttributes": attributes}, SIGNER)
     assert read.queue_message.correlation_id == "c" * 128
 
 
-def test_a_queue_body_leaves_room_for_all_that_we_add() -> None:
-    """Names, types and values of all attributes: SQS counts them towards its 1 MiB."""
+def test_the_largest_body_leaves_room_for_our_attributes() -> None:
+    """SQS counts names, types and values of all attributes towards its 1 MiB."""
     most = QueueMessage(
         body="x" * MAX_BODY,
         tenant_id="t" * 64,
@@ -278,16 +278,16 @@ def test_a_queue_body_leaves_room_for_all_that_we_add() -> None:
 
 
 def weight(entry: Mapping[str, Any]) -> int:
-    """Return what SQS counts of one message."""
+    """Return the size of a message as SQS counts it."""
     attributes = entry["MessageAttributes"].items()
     return len(entry["MessageBody"]) + sum(len(f"{name}{a['DataType']}{a['StringValue']}".encode()) for name, a in attributes)
 
 
-# -- what SQS does not take ----------------------------------------------------------------------------------------------
+# -- refused by SQS ------------------------------------------------------------------------------------------------------
 
 
 class Answers:
-    """An SQS client that answers as told, and keeps what it was asked."""
+    """An SQS client with given refusals, which keeps its requests."""
 
     def __init__(self, *refused: str) -> None:
         self.refused = refused
@@ -302,22 +302,22 @@ class Answers:
         self.entries.append(entry)
 
 
-def test_messages_that_sqs_refuses_are_given_back() -> None:
-    """A batch may be taken in part."""
+def test_messages_that_sqs_refuses_are_returned() -> None:
+    """SQS may accept part of a batch."""
     queue_messages = [replace(PLAIN, body=f"{n}") for n in range(12)]
     client: Any = Answers("3", "11")
     missed = SqsSendQueue(client, SIGNER, "q", "d").send([(queue_message, timedelta()) for queue_message in queue_messages])
     assert [queue_message.body for queue_message in missed] == ["3", "11"]
 
 
-def test_an_outage_gives_every_message_back(queue: SqsSendQueue) -> None:
-    """The caller decides what becomes of them."""
+def test_an_outage_returns_every_message(queue: SqsSendQueue) -> None:
+    """The caller decides what to do with them."""
     broken = SqsSendQueue(queue._client, SIGNER, "https://sqs.eu-central-1.amazonaws.com/123456789012/none", "https://none")
     assert broken.send([(PLAIN, timedelta()), (WHOLE, timedelta())]) == [PLAIN, WHOLE]
 
 
-def test_a_dead_letter_that_is_not_taken_raises(queue: SqsSendQueue) -> None:
-    """It must not be acknowledged."""
+def test_a_dead_letter_that_sqs_refuses_raises(queue: SqsSendQueue) -> None:
+    """The message must not be acknowledged."""
     broken = SqsSendQueue(queue._client, SIGNER, "https://none", "https://sqs.eu-central-1.amazonaws.com/123456789012/none")
     with pytest.raises(DependencyError, match="SQS did not complete SendMessage"):
         broken.dead_letter(PLAIN, reason="invalid_request", detail="-")
@@ -328,7 +328,7 @@ DELAYS = [(-5.0, 0), (0.0, 0), (0.001, 1), (1.5, 2), (900.0, 900), (7200.0, 900)
 
 @pytest.mark.parametrize(("delay", "seconds"), DELAYS)
 def test_a_delay_is_whole_seconds_and_never_too_short(delay: float, seconds: int) -> None:
-    """A message that comes early costs another round; SQS takes 900 s at most."""
+    """A message that arrives early costs another round; SQS's maximum is 900 s."""
     client: Any = Answers()
     SqsSendQueue(client, SIGNER, "q", "d").send([(PLAIN, delay * SECOND)])
     assert client.entries[0]["DelaySeconds"] == seconds
@@ -342,8 +342,8 @@ def test_a_batch_has_at_most_ten_entries() -> None:
     assert [len(batch) for batch in packed([(PLAIN, timedelta())] * 25)] == [10, 10, 5]
 
 
-def test_a_batch_weighs_at_most_one_mebibyte() -> None:
-    """Bodies and attributes together; a body that fills a batch goes alone."""
+def test_a_batch_has_at_most_one_mebibyte() -> None:
+    """With bodies and attributes; a body that fills a batch is sent alone."""
     sizes = [900_000, 200_000, 200_000, 1_044_480, 5]
     batches = list(packed([(replace(WHOLE, body="x" * size), timedelta()) for size in sizes]))
     assert [[len(queue_message.body) for queue_message, _ in batch] for batch in batches] == [
@@ -359,8 +359,8 @@ def test_a_batch_weighs_at_most_one_mebibyte() -> None:
         )
 
 
-def test_no_messages_are_no_call() -> None:
-    """An empty batch is refused by SQS."""
+def test_no_messages_make_no_call() -> None:
+    """SQS refuses an empty batch."""
     client: Any = Answers()
     assert SqsSendQueue(client, SIGNER, "q", "d").send([]) == []
     assert client.entries == []

@@ -1,4 +1,4 @@
-"""What becomes of a message that is handed to SES, over real sockets: accepted, refused, proven unsent, or nobody knows."""
+"""The outcome of a message handed to SES, over real sockets: accepted, refused, proven not sent, or unknown."""
 
 import socket
 import threading
@@ -24,7 +24,7 @@ Send = Callable[[], Outcome]
 
 
 def opened(server: SesServer) -> TenantClients:
-    """Clients whose SES is that server."""
+    """Return clients that call this server as SES."""
     clients = TenantClients(width=4, connect_timeout=2.0, read_timeout=2.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_SES", server.url)
@@ -40,7 +40,7 @@ def shared() -> Iterator[tuple[SesServer, TenantClients]]:
 
 @pytest.fixture
 def ses(shared: tuple[SesServer, TenantClients]) -> SesServer:
-    """The server, as new: it accepts all."""
+    """Reset the server: it accepts everything."""
     server = shared[0]
     server.react = lambda _: accepted()
     server.requests.clear()
@@ -62,13 +62,13 @@ def send(clients: TenantClients) -> Send:
 
 
 def test_send_returns_the_message_id(ses: SesServer, send: Send) -> None:
-    """What SES calls the message is what the caller gets."""
+    """SES's MessageId is returned."""
     ses.react = lambda _: accepted("0100-abc")
     assert send() == Sent("0100-abc")
 
 
-def test_the_request_names_sender_and_every_recipient_and_carries_the_bytes(ses: SesServer, clients: TenantClients) -> None:
-    """The envelope alone decides delivery, so it is always given; the message arrives byte for byte."""
+def test_the_request_has_the_envelope_and_the_message(ses: SesServer, clients: TenantClients) -> None:
+    """The envelope decides delivery, so it is always given; the message arrives byte for byte."""
     mime = b"Subject: \xff\r\n\r\n" + bytes(range(256)) * 500
     sent = tenants.ses(clients).send(tenants.mail(mime, recipients=("jo@customer.example", "ann+x@customer.example")), tags={"a": "b"})
     [request] = ses.requests
@@ -85,8 +85,8 @@ def test_the_request_names_sender_and_every_recipient_and_carries_the_bytes(ses:
     }
 
 
-def test_tags_go_with_a_configuration_set_alone(ses: SesServer, clients: TenantClients) -> None:
-    """SES publishes tags through a configuration set and refuses them without; without one they stay at home (see above)."""
+def test_tags_are_sent_only_with_a_configuration_set(ses: SesServer, clients: TenantClients) -> None:
+    """SES publishes tags through a configuration set and refuses them without one."""
     tags = tagged({"campaign": "spring"}, tenant_id="acme", request_id="r.1", attempt=2)
     tenants.ses(clients, configuration_set="marketing").send(tenants.mail(), tags=tags)
     fields = ses.requests[0].fields
@@ -111,15 +111,15 @@ def test_tags_go_with_a_configuration_set_alone(ses: SesServer, clients: TenantC
         ("BrandNewError", "…", "unclassified"),
     ],
 )
-def test_an_error_answer_is_proof_that_nothing_was_sent(ses: SesServer, send: Send, code: str, text: str, means: str) -> None:
-    """Codes and texts come through botocore's parser to the table."""
+def test_an_error_response_proves_that_nothing_was_sent(ses: SesServer, send: Send, code: str, text: str, means: str) -> None:
+    """Codes and texts pass through botocore's parser to the error table."""
     ses.react = lambda _: refused(code, text)
     outcome = send()
     assert isinstance(outcome, NotSent)
     assert outcome.error.code == means
 
 
-# ── nobody knows ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── unknown ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 UNKNOWN: dict[str, Reaction] = {
     "hang": Hang(),
@@ -141,8 +141,8 @@ UNKNOWN: dict[str, Reaction] = {
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
-def test_without_a_readable_answer_nobody_knows_and_nothing_is_sent_twice(ses: SesServer, send: Send, case: str) -> None:
-    """SES got the whole request: whatever comes instead of a proper answer, it is one request and the outcome is open."""
+def test_without_a_readable_response_the_outcome_is_unknown(ses: SesServer, send: Send, case: str) -> None:
+    """SES got the whole request: without a valid response the outcome is unknown, and the request is not repeated."""
     ses.react = lambda _: UNKNOWN[case]
     outcome = send()
     assert isinstance(outcome, MaybeSent)
@@ -150,8 +150,8 @@ def test_without_a_readable_answer_nobody_knows_and_nothing_is_sent_twice(ses: S
     assert len(ses.requests) == 1
 
 
-def test_an_answer_that_breaks_off_in_a_chunk_leaves_it_open(ses: SesServer, send: Send) -> None:
-    """A chunked answer whose end is missing is no answer."""
+def test_a_truncated_chunked_response_is_unknown(ses: SesServer, send: Send) -> None:
+    """A chunked response without its end is no response."""
     broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n<SendRawEmailResponse"
 
     class Chunked(Answer):
@@ -163,22 +163,22 @@ def test_an_answer_that_breaks_off_in_a_chunk_leaves_it_open(ses: SesServer, sen
     assert len(ses.requests) == 1
 
 
-# ── proven unsent ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── proven not sent ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def is_proven_unsent(outcome: Outcome) -> bool:
+def is_proven_not_sent(outcome: Outcome) -> bool:
     return isinstance(outcome, NotSent) and outcome.error.code == "dependency_unavailable"
 
 
-def test_a_refused_connection_is_proof() -> None:
-    """Nobody listens: nothing can have been accepted."""
+def test_a_refused_connection_proves_that_nothing_was_sent() -> None:
+    """Without a listener nothing can have been accepted."""
     with SesServer() as server:
         clients = opened(server)
-    assert is_proven_unsent(tenants.ses(clients).send(tenants.mail(), tags={}))
+    assert is_proven_not_sent(tenants.ses(clients).send(tenants.mail(), tags={}))
 
 
-def test_a_name_that_does_not_resolve_is_proof(clients: TenantClients, ses: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A region without SES, or a broken resolver."""
+def test_an_unresolved_name_proves_that_nothing_was_sent(clients: TenantClients, ses: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a region without SES, or with a broken resolver."""
 
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -186,54 +186,54 @@ def test_a_name_that_does_not_resolve_is_proof(clients: TenantClients, ses: SesS
     ses.drop_connections()
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(connections, "IDLE_LIMIT", -1)
-    assert is_proven_unsent(tenants.ses(clients).send(tenants.mail(), tags={}))
+    assert is_proven_not_sent(tenants.ses(clients).send(tenants.mail(), tags={}))
 
 
-def test_a_connection_that_is_never_accepted_is_proof() -> None:
-    """Packets get lost: the connect timeout ends it before a byte of the request is written."""
+def test_a_connect_timeout_proves_that_nothing_was_sent() -> None:
+    """It ends the call before a byte of the request is written."""
     with SesServer() as full:
         clients = opened(full)
     with ExitStack() as stack:
         stack.enter_context(socket.create_server(("127.0.0.1", full.port), backlog=0))
-        for _ in range(3):  # the kernel drops what comes when the backlog is full
+        for _ in range(3):  # with a full backlog the kernel drops further connections
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.1", full.port))
-        assert is_proven_unsent(tenants.ses(clients).send(tenants.mail(), tags={}))
+        assert is_proven_not_sent(tenants.ses(clients).send(tenants.mail(), tags={}))
 
 
-def test_a_connection_that_breaks_while_the_request_is_written_is_proof() -> None:
-    """SES cannot accept what it has half of, however the connection ends."""
+def test_a_connection_lost_during_the_request_proves_that_nothing_was_sent() -> None:
+    """SES cannot accept half a request, however the connection ends."""
     with SesServer(lambda _: Reset(), swallow=100_000) as server:
-        assert is_proven_unsent(tenants.ses(opened(server)).send(tenants.mail(b"x" * 8_000_000), tags={}))
+        assert is_proven_not_sent(tenants.ses(opened(server)).send(tenants.mail(b"x" * 8_000_000), tags={}))
 
 
-def test_a_reused_connection_that_breaks_while_the_request_is_written_is_proof() -> None:
-    """That an earlier request went through it makes no difference."""
+def test_a_reused_connection_lost_during_the_request_proves_that_nothing_was_sent() -> None:
+    """An earlier request on the same connection makes no difference."""
     with SesServer(lambda _: replace(accepted(), swallow_next=100_000)) as server:
         provider = tenants.ses(opened(server))
         assert provider.send(tenants.mail(), tags={}) == Sent("id-1")
-        assert is_proven_unsent(provider.send(tenants.mail(b"x" * 8_000_000), tags={}))
+        assert is_proven_not_sent(provider.send(tenants.mail(b"x" * 8_000_000), tags={}))
         assert server.connections == 1
 
 
-def test_a_request_that_cannot_be_written_in_time_is_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other side stops reading: the write times out with bytes left, after its own time and not the connection's."""
+def test_a_write_timeout_proves_that_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side stops reading: the write times out with bytes left, after the write timeout and not the read timeout."""
     monkeypatch.setattr(connections, "WRITE_TIMEOUT", 0.2)
     with SesServer(lambda _: Hang(), swallow=100_000) as server:
         clients = opened(server)
         began = monotonic()
-        assert is_proven_unsent(tenants.ses(clients).send(tenants.mail(b"x" * 8_000_000), tags={}))
+        assert is_proven_not_sent(tenants.ses(clients).send(tenants.mail(b"x" * 8_000_000), tags={}))
         assert 0.2 <= monotonic() - began < 5
 
 
-# ── whose credentials ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── credentials ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_without_a_tenant_nothing_is_signed_or_sent_as_anyone(
+def test_without_a_tenant_nothing_is_signed_or_sent(
     ses: SesServer, clients: TenantClients, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Outside `acting_as` a call fails, whatever credentials environment, profile, container and instance would offer."""
+    """Outside `acting_as` a call fails, whatever credentials environment, profile, container and instance offer."""
     profile = tmp_path / "credentials"
     profile.write_text("[default]\naws_access_key_id = AKIAPROFILE000000000\naws_secret_access_key = x\n")
     with SesServer() as metadata:
@@ -248,8 +248,8 @@ def test_without_a_tenant_nothing_is_signed_or_sent_as_anyone(
         assert (metadata.connections, ses.requests) == (0, [])
 
 
-def test_a_thread_does_not_inherit_whom_it_acts_as(ses: SesServer, clients: TenantClients) -> None:
-    """Who starts a thread must say in it whom it acts as."""
+def test_a_new_thread_does_not_inherit_the_credentials(ses: SesServer, clients: TenantClients) -> None:
+    """A thread must call `acting_as` itself."""
     refusals: list[Exception] = []
 
     def call() -> None:
@@ -267,7 +267,7 @@ def test_a_thread_does_not_inherit_whom_it_acts_as(ses: SesServer, clients: Tena
 
 
 class Sessions:
-    """A role's keys: session-1, then session-2 …; or what STS answers instead of another one."""
+    """A role's sessions: session-1, then session-2 …; or an error of STS instead of the next one."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.number, self.failure = 1, failure
@@ -288,43 +288,43 @@ def expired_for(*keys: str) -> Callable[[Request], Reaction]:
 
 
 def test_an_expired_session_is_renewed_and_the_message_goes_out(ses: SesServer, clients: TenantClients) -> None:
-    """An expired token is proof that nothing was sent: with a new session the same message is tried again."""
+    """An expired token proves that nothing was sent: the message is retried with a new session."""
     ses.react = expired_for("ASIASESSION1")
     assert tenants.ses(clients, Sessions()).send(tenants.mail(), tags={}) == Sent("id-1")
     assert [request.access_key for request in ses.requests] == ["ASIASESSION1", "ASIASESSION2"]
 
 
-def test_a_session_is_renewed_once(ses: SesServer, clients: TenantClients) -> None:
-    """If SES takes a brand-new session for expired, the clocks differ: it waits, and blames no tenant."""
+def test_a_session_is_renewed_only_once(ses: SesServer, clients: TenantClients) -> None:
+    """If SES reports a new session as expired, the clocks differ: the mail waits, and no tenant is blamed."""
     ses.react = expired_for("ASIASESSION1", "ASIASESSION2")
-    assert is_proven_unsent(tenants.ses(clients, Sessions()).send(tenants.mail(), tags={}))
+    assert is_proven_not_sent(tenants.ses(clients, Sessions()).send(tenants.mail(), tags={}))
     assert len(ses.requests) == 2
 
 
 def test_a_session_that_cannot_be_renewed_defers(ses: SesServer, clients: TenantClients) -> None:
-    """STS is out of reach after the first try: proven unsent, tried later."""
+    """STS is unavailable after the first try: proven not sent, retried later."""
     ses.react = expired_for("ASIASESSION1")
     keys = Sessions(DependencyError("STS", "AssumeRole"))
-    assert is_proven_unsent(tenants.ses(clients, keys).send(tenants.mail(), tags={}))
+    assert is_proven_not_sent(tenants.ses(clients, keys).send(tenants.mail(), tags={}))
 
 
-def test_an_access_key_is_not_tried_again(ses: SesServer, send: Send) -> None:
-    """There is no other key to try with."""
+def test_an_expired_access_key_is_not_retried(ses: SesServer, send: Send) -> None:
+    """There is no other key."""
     ses.react = expired_for(tenants.ACCESS_KEY_ID)
-    assert is_proven_unsent(send())
+    assert is_proven_not_sent(send())
     assert len(ses.requests) == 1
 
 
-# ── what nobody may read ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── logs ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     "reaction", [accepted(), refused("MessageRejected", "jo@customer.example is on our list"), Reset()], ids=["sent", "refused", "lost"]
 )
-def test_no_log_holds_secret_recipient_or_body(
+def test_no_log_contains_secret_recipient_or_body(
     ses: SesServer, clients: TenantClients, caplog: pytest.LogCaptureFixture, reaction: Reaction
 ) -> None:
-    """Every logger of the process at DEBUG, in good times and bad."""
+    """With every logger of the process at DEBUG, on success and failure."""
     ses.react = lambda _: reaction
     provider, body = tenants.ses(clients), b"canary-body"
     with caplog.at_level("DEBUG"):

@@ -1,4 +1,4 @@
-"""What an account tells about itself: asked without demanding rights, certain or unknown, and never an error."""
+"""The facts of an account: queried without requiring rights, certain or unknown, and never an error."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ ACCOUNT = '{{"ProductionAccessEnabled": {production}, "SendQuota": {{"Max24HourS
 
 
 class Account(SesServer):
-    """Answers each question as told; `asked` says which came."""
+    """Gives set responses to each call; `asked` lists the calls."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Reaction] = {}
@@ -75,15 +75,15 @@ def quota(quota: float, rate: float) -> Answer:
 FACTS = AccountFacts(account="222222222222", sandbox=False, max_send_rate=14.0, quota_24h=50_000.0)
 
 
-def test_get_account_knows_for_certain(account: Account, clients: TenantClients) -> None:
-    """Where the policy allows it, one question answers all but the account's id."""
+def test_get_account_gives_the_facts(account: Account, clients: TenantClients) -> None:
+    """If the policy allows it, one call gives everything but the account's id."""
     account.answers["GetAccount"] = Answer(ACCOUNT.format(production="true", quota=50000, rate=14))
     assert tenants.ses(clients).account_facts() == FACTS
     assert account.asked == ["GetAccount", "GetCallerIdentity"]
 
 
-def test_get_account_tells_of_the_sandbox(account: Account, clients: TenantClients) -> None:
-    """No production access is the sandbox."""
+def test_get_account_gives_the_sandbox(account: Account, clients: TenantClients) -> None:
+    """No production access means the sandbox."""
     account.answers["GetAccount"] = Answer(ACCOUNT.format(production="false", quota=200, rate=1))
     assert tenants.ses(clients).account_facts() == replace(FACTS, sandbox=True, max_send_rate=1.0, quota_24h=200.0)
 
@@ -97,22 +97,20 @@ def test_get_account_tells_of_the_sandbox(account: Account, clients: TenantClien
         ((-1.0, 500.0), replace(FACTS, max_send_rate=500.0, quota_24h=None)),
     ],
 )
-def test_the_quota_tells_the_sandbox_by_its_numbers(
-    account: Account, clients: TenantClients, limits: tuple[float, float], facts: AccountFacts
-) -> None:
-    """200 in 24 hours at 1 a second is what the sandbox has; -1 stands for no limit."""
+def test_the_quota_shows_the_sandbox(account: Account, clients: TenantClients, limits: tuple[float, float], facts: AccountFacts) -> None:
+    """200 in 24 hours at 1 a second is the sandbox's quota; -1 means no limit."""
     account.answers["GetSendQuota"] = quota(*limits)
     assert tenants.ses(clients).account_facts() == facts
 
 
 def test_without_rights_only_the_account_is_known(account: Account, clients: TenantClients) -> None:
-    """A key that may only send: nothing fails, the sandbox stays unknown, STS names the account to everyone."""
+    """With a key that may only send nothing fails: the sandbox is unknown, and STS returns the account's id to every caller."""
     assert tenants.ses(clients).account_facts() == AccountFacts(account="222222222222")
     assert account.asked == ["GetAccount", "GetSendQuota", "GetCallerIdentity"]
 
 
-def test_what_was_denied_is_not_asked_again(account: Account, clients: TenantClients) -> None:
-    """Denials show in the tenant's CloudTrail: once is enough."""
+def test_a_denied_call_is_not_repeated(account: Account, clients: TenantClients) -> None:
+    """Denials are visible in the tenant's CloudTrail."""
     provider = tenants.ses(clients)
     provider.account_facts()
     account.requests.clear()
@@ -120,8 +118,8 @@ def test_what_was_denied_is_not_asked_again(account: Account, clients: TenantCli
     assert account.asked == ["GetCallerIdentity"]
 
 
-def test_what_failed_otherwise_is_asked_again(account: Account, clients: TenantClients) -> None:
-    """A throttle or a timeout is no denial."""
+def test_a_call_that_failed_otherwise_is_repeated(account: Account, clients: TenantClients) -> None:
+    """A throttle or a timeout is not a denial."""
     provider = tenants.ses(clients)
     account.answers |= {"GetAccount": refused("Throttling"), "GetSendQuota": Hang(), "GetCallerIdentity": Answer("garbage")}
     assert provider.account_facts() == AccountFacts()
@@ -129,15 +127,15 @@ def test_what_failed_otherwise_is_asked_again(account: Account, clients: TenantC
     assert provider.account_facts().sandbox is False
 
 
-def test_a_roles_account_is_not_asked_for(account: Account, clients: TenantClients) -> None:
-    """Its ARN tells."""
+def test_a_role_s_account_is_not_queried(account: Account, clients: TenantClients) -> None:
+    """It is in its ARN."""
     assert tenants.ses(clients, account="333333333333").account_facts().account == "333333333333"
     assert "GetCallerIdentity" not in account.asked
 
 
 @pytest.mark.parametrize("failure", [NotSentError(ErrorInfo("role_not_assumable", "x")), DependencyError("STS", "AssumeRole")])
 def test_without_credentials_nothing_is_known(account: Account, clients: TenantClients, failure: Exception) -> None:
-    """Not even then is it an error; nor is anything taken off the suppression list."""
+    """It is no error even then; and no address is removed from the suppression list."""
 
     class NoKeys:
         def current(self) -> None:
@@ -158,29 +156,29 @@ FOUND = Answer('{"SuppressedDestination": {"EmailAddress": "jo@example.com", "Re
 
 
 @pytest.mark.parametrize(("answer", "cleared"), [(Answer("{}"), Cleared.GONE), (NOT_FOUND, Cleared.NOT_FOUND)])
-def test_an_address_that_was_taken_off_is_told_from_one_that_is_not_there(
+def test_a_removed_address_is_distinguished_from_a_missing_one(
     account: Account, clients: TenantClients, answer: Answer, cleared: Cleared
 ) -> None:
-    """One call does it, where the policy allows that; the list may have it in another spelling."""
+    """By one call, if the policy allows it; the list may have the address in another spelling."""
     account.answers["DeleteSuppressedDestination"] = answer
     assert tenants.ses(clients).clear_suppression("jo@example.com") is cleared
     assert account.asked == ["DeleteSuppressedDestination"]
 
 
 @pytest.mark.parametrize(("answer", "cleared"), [(FOUND, Cleared.UNKNOWN), (NOT_FOUND, Cleared.NOT_FOUND)])
-def test_who_may_only_look_learns_whether_there_is_something_to_do(
+def test_a_role_that_may_only_read_finds_out_whether_the_address_is_listed(
     account: Account,
     clients: TenantClients,
     answer: Answer,
     cleared: Cleared,
 ) -> None:
-    """The other right may be missing."""
+    """The right to remove it may be missing."""
     account.answers["GetSuppressedDestination"] = answer
     assert tenants.ses(clients).clear_suppression("jo@example.com") is cleared
     assert account.asked == ["DeleteSuppressedDestination", "GetSuppressedDestination"]
 
 
-def test_who_may_neither_is_not_asked_again(account: Account, clients: TenantClients) -> None:
+def test_a_role_without_both_rights_is_not_asked_again(account: Account, clients: TenantClients) -> None:
     """Nothing needs these rights."""
     provider = tenants.ses(clients)
     assert provider.clear_suppression("jo@example.com") is Cleared.UNKNOWN
@@ -189,7 +187,7 @@ def test_who_may_neither_is_not_asked_again(account: Account, clients: TenantCli
 
 
 @pytest.mark.parametrize("answer", [Hang(), Answer("nonsense", status=500), Answer('{"__type": "TooManyRequestsException"}', status=429)])
-def test_an_account_that_does_not_tell_clears_nothing(account: Account, clients: TenantClients, answer: Reaction) -> None:
-    """And is no error: the caller gets the command."""
+def test_an_account_that_does_not_respond_clears_nothing(account: Account, clients: TenantClients, answer: Reaction) -> None:
+    """That is no error: the caller gets the command."""
     account.answers |= {"DeleteSuppressedDestination": answer, "GetSuppressedDestination": answer}
     assert tenants.ses(clients).clear_suppression("jo@example.com") is Cleared.UNKNOWN

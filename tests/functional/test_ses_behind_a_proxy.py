@@ -1,4 +1,4 @@
-"""What becomes of a message on its way through an HTTP proxy: "not sent" only where the request cannot have been written."""
+"""The outcome of a message sent through an HTTP proxy: "not sent" only if the request cannot have been written."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["http", "https"])
 def scheme(request: pytest.FixtureRequest) -> Scheme:
-    """Forwarded in the clear, or through a tunnel that the proxy was asked for."""
+    """Send in the clear, or through a CONNECT tunnel."""
     scheme: Scheme = request.param
     return scheme
 
@@ -41,7 +41,7 @@ Open = Callable[..., tuple[ForwardProxy, Callable[..., Outcome]]]
 
 @pytest.fixture
 def behind(ses: SesServer, pem: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Open a tenant's SES behind a proxy with these mishaps."""
+    """Open a tenant's SES behind a proxy with these faults."""
     opened: list[ForwardProxy] = []
 
     def open_(**mishaps: Any) -> tuple[ForwardProxy, Callable[..., Outcome]]:
@@ -58,12 +58,12 @@ def behind(ses: SesServer, pem: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         proxy.__exit__()
 
 
-def is_proven_unsent(outcome: Outcome) -> bool:
+def is_proven_not_sent(outcome: Outcome) -> bool:
     return isinstance(outcome, NotSent) and outcome.error.code == "dependency_unavailable"
 
 
 def test_mail_goes_through_a_proxy(behind: Open, ses: SesServer, scheme: Scheme) -> None:
-    """Several over one connection."""
+    """Two over one connection."""
     proxy, send = behind()
     assert [send(), send()] == [Sent("id-1")] * 2
     [asked] = proxy.asked
@@ -73,8 +73,8 @@ def test_mail_goes_through_a_proxy(behind: Open, ses: SesServer, scheme: Scheme)
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("mails_before", [0, 1])
-def test_a_reply_that_the_proxy_loses_leaves_it_open(behind: Open, ses: SesServer, how: Cut, mails_before: int) -> None:
-    """SES has the request; urllib3 then says that it never connected to the proxy, for the connection is closed by then."""
+def test_a_reply_lost_by_the_proxy_is_unknown(behind: Open, ses: SesServer, how: Cut, mails_before: int) -> None:
+    """SES has the request; urllib3 then reports a failed connection to the proxy, because the connection is already closed."""
     proxy, send = behind()
     for _ in range(mails_before):
         assert send() == Sent("id-1")
@@ -88,26 +88,26 @@ def test_a_reply_that_the_proxy_loses_leaves_it_open(behind: Open, ses: SesServe
     assert len(ses.requests) == mails_before + 1
 
 
-def test_a_reply_that_breaks_off_behind_a_proxy_leaves_it_open(behind: Open, ses: SesServer) -> None:
-    """Half of an answer is none."""
+def test_a_truncated_reply_behind_a_proxy_is_unknown(behind: Open, ses: SesServer) -> None:
+    """Half a response is no response."""
     _, send = behind()
     ses.react = lambda _: Answer("<SendRawEmail", length=500, close=True)
     assert isinstance(send(), MaybeSent)
     assert len(ses.requests) == 1
 
 
-def test_a_proxy_that_is_not_there_is_proof(behind: Open, ses: SesServer) -> None:
-    """Nothing can have got past it."""
+def test_an_unreachable_proxy_proves_that_nothing_was_sent(behind: Open, ses: SesServer) -> None:
+    """No byte can have passed it."""
     proxy, send = behind()
     proxy.__exit__()
-    assert is_proven_unsent(send())
+    assert is_proven_not_sent(send())
     assert ses.connections == 0
 
 
-def test_a_request_of_which_the_proxy_passes_on_a_part_is_proof(behind: Open, ses: SesServer) -> None:
-    """SES cannot accept what it has a part of, however much of it."""
+def test_a_partly_forwarded_request_proves_that_nothing_was_sent(behind: Open, ses: SesServer) -> None:
+    """SES cannot accept a part of a request, however large."""
     _, send = behind(limit=1_000_000)
-    assert is_proven_unsent(send(LARGE))
+    assert is_proven_not_sent(send(LARGE))
     assert all(len(request.body) < len(LARGE) for request in ses.requests)
 
 
@@ -125,25 +125,25 @@ def test_a_request_of_which_the_proxy_passes_on_a_part_is_proof(behind: Open, se
     ],
     ids=["closes", "resets", "asks for a password", "is busy", "speaks another language", "ends the tunnel", "breaks the handshake"],
 )
-def test_a_tunnel_that_does_not_come_about_is_proof(behind: Open, ses: SesServer, mishap: dict[str, Any]) -> None:
-    """The request is written inside it, after TLS has begun there."""
+def test_a_failed_tunnel_proves_that_nothing_was_sent(behind: Open, ses: SesServer, mishap: dict[str, Any]) -> None:
+    """The request is written only inside the tunnel, after the TLS handshake."""
     _, send = behind(**mishap)
-    assert is_proven_unsent(send())
+    assert is_proven_not_sent(send())
     assert ses.requests == []
 
 
 @pytest.mark.parametrize("greets", ["close", "reset"])
-def test_a_proxy_that_hangs_up_at_once_never_makes_a_lost_mail_of_an_accepted_one(behind: Open, ses: SesServer, greets: Cut) -> None:
-    """Nothing reaches SES; in the clear the request may have been written into the dead connection, and then nobody knows."""
+def test_a_proxy_that_closes_at_once_never_loses_an_accepted_mail(behind: Open, ses: SesServer, greets: Cut) -> None:
+    """Nothing reaches SES; without a tunnel the request may have been written into the closed connection: then the outcome is unknown."""
     _, send = behind(greets=greets)
     outcome = send()
-    assert is_proven_unsent(outcome) or isinstance(outcome, MaybeSent)
+    assert is_proven_not_sent(outcome) or isinstance(outcome, MaybeSent)
     assert ses.requests == []
 
 
-def test_a_proxy_that_cannot_be_used_is_proof(behind: Open, ses: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator has named one of an unknown kind; mail waits until that is fixed."""
+def test_an_unusable_proxy_proves_that_nothing_was_sent(behind: Open, ses: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator configured one of an unknown kind; mail waits until that is fixed."""
     monkeypatch.setattr(connections, "get_environ_proxies", lambda _: {"http": "socks5://127.0.0.1:1", "https": "socks5://127.0.0.1:1"})
     _, send = behind()
-    assert is_proven_unsent(send())
+    assert is_proven_not_sent(send())
     assert ses.connections == 0

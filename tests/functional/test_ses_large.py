@@ -1,4 +1,4 @@
-"""Mails that SES v1 does not take, over real sockets: by SES v2, on the same terms as all others."""
+"""Mails that are too large for SES v1, over real sockets: sent by SES v2, with the same rules."""
 
 import json
 import tracemalloc
@@ -28,7 +28,7 @@ DENIED = "User `arn:aws:iam::1:user/mail' is not authorized to perform `ses:Send
 
 
 def opened(server: SesServer) -> TenantClients:
-    """Clients whose SES, v1 and v2, is that server."""
+    """Return clients that call this server as SES v1 and v2."""
     clients = TenantClients(width=4, connect_timeout=2.0, read_timeout=2.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_SES", server.url)
@@ -50,7 +50,7 @@ def shared() -> Iterator[tuple[SesServer, TenantClients]]:
 
 @pytest.fixture
 def ses(shared: tuple[SesServer, TenantClients]) -> SesServer:
-    """The server, as new: it accepts all."""
+    """Reset the server: it accepts everything."""
     server = shared[0]
     server.react = accept
     server.requests.clear()
@@ -68,19 +68,19 @@ def send(clients: TenantClients) -> Callable[[], Outcome]:
     return lambda: provider.send(tenants.mail(LARGE), tags={})
 
 
-# ── which operation ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the operation ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_size_alone_decides_which_operation_takes_a_mail(ses: SesServer, clients: TenantClients) -> None:
-    """What SES v1 takes goes by it, with the one right that it needs; one byte more goes by v2."""
+def test_the_size_decides_the_operation(ses: SesServer, clients: TenantClients) -> None:
+    """Up to SES v1's limit a mail is sent by v1, which needs one right; one byte more, by v2."""
     provider = tenants.ses(clients)
     assert provider.send(tenants.mail(LARGE[:-1]), tags={}) == Sent("id-1")
     assert provider.send(tenants.mail(LARGE), tags={}) == Sent("id-2")
     assert [request.body.startswith(b"{") for request in ses.requests] == [False, True]
 
 
-def test_the_request_names_sender_and_every_recipient_and_carries_the_bytes(ses: SesServer, clients: TenantClients) -> None:
-    """The envelope, bcc included, is in the destination; the message arrives byte for byte."""
+def test_the_request_has_the_envelope_and_the_message(ses: SesServer, clients: TenantClients) -> None:
+    """All recipients, bcc included, are in the destination; the message arrives byte for byte."""
     mime = (b"Subject: \xff\r\n\r\n" + bytes(range(256)) * 41_000)[: SMALL_BYTES + 2]
     tenants.ses(clients).send(tenants.mail(mime, recipients=("jo@customer.example", "ann+x@customer.example")), tags={"a": "b"})
     [request] = ses.requests
@@ -92,8 +92,8 @@ def test_the_request_names_sender_and_every_recipient_and_carries_the_bytes(ses:
     assert request.access_key == tenants.ACCESS_KEY_ID
 
 
-def test_tags_go_with_a_configuration_set_alone(ses: SesServer, clients: TenantClients) -> None:
-    """The same tags as of every mail, so that SES's events find their request."""
+def test_tags_are_sent_only_with_a_configuration_set(ses: SesServer, clients: TenantClients) -> None:
+    """The same tags as for every mail, so that SES's events match its request."""
     tags = tagged({"campaign": "spring"}, tenant_id="acme", request_id="r.1", attempt=2)
     tenants.ses(clients, configuration_set="marketing").send(tenants.mail(LARGE), tags=tags)
     document = ses.requests[0].document
@@ -119,8 +119,8 @@ UNKNOWN: dict[str, Reaction] = {
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
-def test_without_a_readable_answer_nobody_knows_and_nothing_is_sent_twice(ses: SesServer, send: Callable[[], Outcome], case: str) -> None:
-    """SES got the whole request: one request, and the outcome is open."""
+def test_without_a_readable_response_the_outcome_is_unknown(ses: SesServer, send: Callable[[], Outcome], case: str) -> None:
+    """SES got the whole request: one request, and the outcome is unknown."""
     ses.react = lambda _: UNKNOWN[case]
     outcome = send()
     assert isinstance(outcome, MaybeSent)
@@ -138,48 +138,48 @@ def test_without_a_readable_answer_nobody_knows_and_nothing_is_sent_twice(ses: S
         ("BrandNewException", "…", 400, "unclassified"),
     ],
 )
-def test_an_error_answer_is_proof_that_nothing_was_sent(
+def test_an_error_response_proves_that_nothing_was_sent(
     ses: SesServer, send: Callable[[], Outcome], code: str, text: str, status: int, means: str
 ) -> None:
-    """Codes and texts come through botocore's parser to the table."""
+    """Codes and texts pass through botocore's parser to the error table."""
     ses.react = lambda _: refused_by_v2(code, text, status)
     outcome = send()
     assert isinstance(outcome, NotSent)
     assert outcome.error.code == means
 
 
-def is_proven_unsent(outcome: Outcome) -> bool:
+def is_proven_not_sent(outcome: Outcome) -> bool:
     return isinstance(outcome, NotSent) and outcome.error.code == "dependency_unavailable"
 
 
-def test_an_upload_that_breaks_off_is_proof() -> None:
-    """SES cannot accept what it has half of."""
+def test_an_interrupted_upload_proves_that_nothing_was_sent() -> None:
+    """SES cannot accept half a request."""
     with SesServer(lambda _: Reset(), swallow=5_000_000) as server:
-        assert is_proven_unsent(tenants.ses(opened(server)).send(tenants.mail(LARGE), tags={}))
+        assert is_proven_not_sent(tenants.ses(opened(server)).send(tenants.mail(LARGE), tags={}))
 
 
-def test_an_upload_that_is_too_slow_is_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends once its time, which depends on its size, is over: with bytes left, and so proven unsent."""
+def test_an_upload_that_is_too_slow_proves_that_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends after a time that depends on its size: with bytes left, and so proven not sent."""
     monkeypatch.setattr(connections, "WRITE_TIMEOUT", 0.2)
-    monkeypatch.setattr(large_mail, "UPLOAD_SPEED", len(LARGE))  # a second more
+    monkeypatch.setattr(large_mail, "UPLOAD_SPEED", len(LARGE))  # one second more
     with SesServer(lambda _: Hang(), swallow=100_000) as server:
         clients = opened(server)
         began = monotonic()
-        assert is_proven_unsent(tenants.ses(clients).send(tenants.mail(LARGE), tags={}))
+        assert is_proven_not_sent(tenants.ses(clients).send(tenants.mail(LARGE), tags={}))
         assert 1.2 <= monotonic() - began < 5
 
 
-def test_an_upload_whose_last_byte_was_written_leaves_it_open() -> None:
-    """However slowly: from then on SES may have it."""
+def test_an_upload_whose_last_byte_was_written_is_unknown() -> None:
+    """However slowly it was written, SES may have accepted it."""
     with SesServer(lambda _: Reset(), swallow=len(b64encode(LARGE)), pause=0.001) as server:
         assert isinstance(tenants.ses(opened(server)).send(tenants.mail(LARGE), tags={}), MaybeSent)
 
 
-# ── terms ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── settings ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_call_is_one_attempt_over_a_pool_as_wide_as_the_threads() -> None:
-    """As with v1; the SDK's own settings, read back from the client."""
+    """As with v1; read from the client's SDK settings."""
     clients = TenantClients(width=32)
     config = clients.sesv2("eu-west-1").meta.config
     assert config.retries == {"total_max_attempts": 1, "mode": "standard"}
@@ -202,20 +202,20 @@ def test_an_expired_session_is_renewed_and_the_message_goes_out(ses: SesServer, 
 
     expired = refused_by_v2("ExpiredTokenException", status=403)
     ses.react = lambda request: expired if request.access_key == "ASIASESSION1" else accept(request)
-    assert tenants.ses(clients, Sessions()).send(tenants.mail(LARGE), tags={}) == Sent("id-2")  # type: ignore[arg-type]  # a little one
+    assert tenants.ses(clients, Sessions()).send(tenants.mail(LARGE), tags={}) == Sent("id-2")  # type: ignore[arg-type]  # a small one
     assert [request.access_key for request in ses.requests] == ["ASIASESSION1", "ASIASESSION2"]
 
 
-def test_no_log_holds_recipient_or_body(ses: SesServer, send: Callable[[], Outcome], caplog: pytest.LogCaptureFixture) -> None:
-    """Every logger of the process at DEBUG."""
+def test_no_log_contains_recipient_or_body(ses: SesServer, send: Callable[[], Outcome], caplog: pytest.LogCaptureFixture) -> None:
+    """With every logger of the process at DEBUG."""
     with caplog.at_level("DEBUG"):
         send()
     assert len(ses.requests) == 1
     assert not [record for record in caplog.records if "customer.example" in record.getMessage() or "xxxxxxxx" in record.getMessage()]
 
 
-def test_the_rights_of_large_mails_are_there_whichever_of_the_two_aws_asks_for() -> None:
-    """A session with a role, and the role that the onboarding template makes, allow both; the least policy stays one right."""
+def test_the_rights_of_large_mails_are_granted_in_both_names() -> None:
+    """A role's session and the onboarding template allow both; the minimum policy still has one right."""
     [statement] = json.loads(SESSION_POLICY)["Statement"]
     assert {"ses:SendRawEmail", "ses:SendEmail"} <= set(statement["Action"])
     template = json.loads(onboarding_template(Platform("Acme", "aws", "1"), {}))
@@ -227,8 +227,8 @@ def test_the_rights_of_large_mails_are_there_whichever_of_the_two_aws_asks_for()
 
 
 @pytest.mark.unwatched
-def test_forty_megabytes_cost_at_most_four_times_their_size() -> None:
-    """Loading the file, composing, encoding, signing and writing a mail of SES's largest size: what the byte budget takes it for."""
+def test_forty_megabytes_take_at_most_four_times_their_size() -> None:
+    """Loading, composing, encoding, signing and writing the largest mail of SES v2: the byte budget assumes this."""
     file = {"filename": "a.pdf", "s3": {"key": "acme/1"}}
     message = a_send(message={"attachments": [file]}).message
     with SesServer(lambda _: accepted_by_v2(), keep=False) as server:

@@ -1,4 +1,4 @@
-"""What the original SesProvider's own tests asked of it, by their names, on moto."""
+"""The requirements of the original SesProvider's own tests, under their names, on moto."""
 
 import base64
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ TO = "jo@customer.example"
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[SesProvider]:
-    """A provider whose from-address is verified, in moto."""
+    """Return a provider with a verified from-address, in moto."""
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         session = boto3.Session("testing", "testing", region_name=tenants.REGION)
@@ -46,7 +46,7 @@ def arrived() -> Parsed:
 
 
 def test_send_builds_the_right_mime_fields(provider: SesProvider) -> None:
-    """From, To, Cc, Reply-To, Subject and both bodies are those of the message."""
+    """From, To, Cc, Reply-To, Subject and both bodies are the message's."""
     send(provider, cc=[{"email": "cc@customer.example"}], replyTo={"email": "reply@acme.example"}, subject="Grüße", html="<p>hi", text="hi")
     mail = arrived()
     assert (str(mail["From"]), str(mail["To"]), str(mail["Cc"])) == (f"Acme <{tenants.FROM}>", f"Jo <{TO}>", "cc@customer.example")
@@ -56,7 +56,7 @@ def test_send_builds_the_right_mime_fields(provider: SesProvider) -> None:
 
 
 def test_an_attachment_s_bytes_arrive_as_a_multipart_part(provider: SesProvider) -> None:
-    """The part has the name, the type and the very bytes."""
+    """The part has the name, the type and the same bytes."""
     content = bytes(range(256)) * 40
     send(provider, attachments=[{"filename": "data.pdf", "content": base64.b64encode(content).decode()}])
     mail = arrived()
@@ -66,7 +66,7 @@ def test_an_attachment_s_bytes_arrive_as_a_multipart_part(provider: SesProvider)
 
 
 def test_send_returns_the_message_id(provider: SesProvider) -> None:
-    """It is the one that SES gave."""
+    """SES's id."""
     [sent] = [send(provider)]
     assert isinstance(sent, Sent)
     assert sent.message_id == ses_backends[DEFAULT_ACCOUNT_ID][tenants.REGION].sent_messages[0].id

@@ -1,4 +1,4 @@
-"""The table in which SendFunction's sandboxes share sessions."""
+"""The table with the sessions that SendFunction's sandboxes share."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ def table(aws: Mapping[str, str]) -> DynamoSessionsTable:
 
 
 def test_an_entry_is_read_as_it_was_written(table: DynamoSessionsTable) -> None:
-    """Bytes and the end; a later one takes the place of an earlier one, and another name has another entry."""
+    """Bytes and end; a later write replaces an earlier one, and another name has its own entry."""
     assert table.find("session#acme") is None
     for until in (NOON, NOON + timedelta(hours=1)):
         table.keep("session#acme", SealedEntry(b"\x00sealed\xff", until))
@@ -28,24 +28,24 @@ def test_an_entry_is_read_as_it_was_written(table: DynamoSessionsTable) -> None:
     assert table.find("session#globex") is None
 
 
-def test_dynamodb_deletes_an_entry_once_it_has_ended(table: DynamoSessionsTable, aws: Mapping[str, str]) -> None:
-    """By the attribute that the table names."""
+def test_dynamodb_deletes_an_entry_after_its_end(table: DynamoSessionsTable, aws: Mapping[str, str]) -> None:
+    """By the TTL attribute of the template."""
     table.keep("session#acme", SealedEntry(b"x", NOON))
     item = boto3.client("dynamodb").get_item(TableName=aws["SESSIONS_TABLE"], Key={"name": {"S": "session#acme"}})["Item"]
     assert item["ttl"] == {"N": str(int(NOON.timestamp()))}
 
 
 @pytest.mark.parametrize("item", [{}, {"sealed": {"S": "x"}, "ttl": {"N": "1"}}, {"sealed": {"B": b"x"}, "ttl": {"S": "later"}}])
-def test_an_item_that_is_not_ours_is_a_failure_of_the_table(table: DynamoSessionsTable, aws: Mapping[str, str], item: Any) -> None:
-    """Which costs a call of STS, and no mail."""
+def test_an_invalid_item_is_a_failure_of_the_table(table: DynamoSessionsTable, aws: Mapping[str, str], item: Any) -> None:
+    """It costs an STS call and no mail."""
     named: Any = {"name": {"S": "session#acme"}} | item
     boto3.client("dynamodb").put_item(TableName=aws["SESSIONS_TABLE"], Item=named)
     with pytest.raises(DependencyError):
         table.find("session#acme")
 
 
-def test_a_table_that_is_not_there_is_a_failure(aws: Mapping[str, str]) -> None:  # noqa: ARG001  # moto
-    """Reading and writing alike."""
+def test_a_missing_table_is_a_failure(aws: Mapping[str, str]) -> None:  # noqa: ARG001  # moto
+    """For reads and writes."""
     missing = DynamoSessionsTable(boto3.client("dynamodb"), "none")
     with pytest.raises(DependencyError):
         missing.find("session#acme")

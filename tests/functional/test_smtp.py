@@ -1,4 +1,4 @@
-"""The SMTP provider against a real SMTP server on loopback: what arrives, what each refusal means, and where it never connects."""
+"""The SMTP provider against a real SMTP server on loopback: the delivered mail, the meaning of each refusal, refused addresses."""
 
 import asyncio
 import socket
@@ -25,7 +25,7 @@ USER, PASSWORD = "jo", "canary-password"
 
 
 class Inbox:
-    """Takes every mail, unless told to reply otherwise to a command."""
+    """Accepts every mail, except for replies set for a command."""
 
     def __init__(self, **replies: str) -> None:
         self.replies = replies
@@ -52,7 +52,7 @@ class Inbox:
 
 
 class Logins(list[bool]):
-    """Whether each login was let in."""
+    """Whether each login succeeded."""
 
     def __call__(self, _: object, __: object, ___: object, ____: object, login: LoginPassword) -> AuthResult:
         self.append((login.login, login.password) == (USER.encode(), PASSWORD.encode()))
@@ -87,7 +87,7 @@ def code(outcome: Outcome) -> str:
 
 
 def test_the_message_arrives_as_it_is() -> None:
-    """Envelope and bytes, lines that begin with a dot included; the server's queue id is the message id."""
+    """Envelope and bytes, also lines that begin with a dot; the server's queue id is the message id."""
     inbox, mime = Inbox(), b"Subject: hi\r\n\r\n.\r\n.a dot\r\n..\r\nend"
     with serving(inbox) as port:
         outcome = send(port, mime, ("jo@y.example", "ann@y.example"))
@@ -97,8 +97,8 @@ def test_the_message_arrives_as_it_is() -> None:
     assert rest_of(envelope) == mime + b"\r\n"
 
 
-def test_every_message_has_a_message_id_of_its_own() -> None:
-    """SES would write it; it is the message id where the server names no queue id."""
+def test_every_message_has_its_own_message_id() -> None:
+    """SES would add one; it is the message id if the server returns no queue id."""
     inbox = Inbox(data="250 fine")
     with serving(inbox) as port:
         outcomes = [send(port), send(port)]
@@ -114,7 +114,7 @@ def content(envelope: Envelope) -> bytes:
 
 
 def rest_of(envelope: Envelope) -> bytes:
-    """What was sent behind the Message-ID."""
+    """Return the content after the Message-ID."""
     return content(envelope).partition(b"\r\n")[2]
 
 
@@ -123,7 +123,7 @@ def rest_of(envelope: Envelope) -> bytes:
 
 @pytest.fixture
 def pem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A certificate that the system trusts."""
+    """Return a certificate that the system trusts."""
     pem = certificates.make(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     return pem
@@ -140,7 +140,7 @@ def implicit(pem: Path) -> dict[str, Any]:
 
 
 def test_starttls_and_login(starttls: dict[str, Any]) -> None:
-    """The login goes through the encrypted connection alone."""
+    """The login is sent only through the encrypted connection."""
     logins = Logins()
     with serving(Inbox(), **starttls, authenticator=logins, auth_required=True) as port:
         assert isinstance(send(port, host="localhost", tls="starttls", username=USER, password=PASSWORD), Sent)
@@ -150,14 +150,14 @@ def test_starttls_and_login(starttls: dict[str, Any]) -> None:
 def test_implicit_tls_and_login(implicit: dict[str, Any]) -> None:
     """TLS from the first byte, as on port 465."""
     logins = Logins()
-    with serving(Inbox(), **implicit, authenticator=logins, auth_require_tls=False) as port:  # it does not see that it has TLS
+    with serving(Inbox(), **implicit, authenticator=logins, auth_require_tls=False) as port:  # it does not detect its own TLS
         assert isinstance(send(port, host="localhost", tls="implicit", username=USER, password=PASSWORD), Sent)
     assert logins == [True]
 
 
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
-def test_a_certificate_for_another_name_ends_it(mode: str, request: pytest.FixtureRequest) -> None:
-    """The certificate is checked against the host's name, though the connection goes to its address; nothing was sent."""
+def test_a_certificate_for_another_name_is_refused(mode: str, request: pytest.FixtureRequest) -> None:
+    """The certificate is checked against the host's name, although the connection uses its address; nothing is sent."""
     inbox = Inbox()
     with serving(inbox, **request.getfixturevalue(mode)) as port:
         assert code(send(port, host="127.0.0.1", tls=mode)) == "dependency_unavailable"
@@ -165,15 +165,15 @@ def test_a_certificate_for_another_name_ends_it(mode: str, request: pytest.Fixtu
 
 
 def test_a_server_without_starttls_gets_nothing() -> None:
-    """No fallback to clear text."""
+    """There is no fallback to clear text."""
     inbox = Inbox()
     with serving(inbox) as port:
         assert code(send(port, tls="starttls")) == "dependency_unavailable"
     assert inbox.received == []
 
 
-def test_a_refused_login_is_the_tenants_matter(starttls: dict[str, Any]) -> None:
-    """A wrong password: the config is at fault, and the password is in no text."""
+def test_a_refused_login_is_the_tenant_s_fault(starttls: dict[str, Any]) -> None:
+    """With a wrong password the config is at fault; no text contains the password."""
     with serving(Inbox(), **starttls, authenticator=Logins(), auth_required=True) as port:
         outcome = send(port, host="localhost", tls="starttls", username=USER, password="canary-wrong")
     assert code(outcome) == "credentials_invalid"
@@ -194,8 +194,8 @@ def test_a_refused_login_is_the_tenants_matter(starttls: dict[str, Any]) -> None
         ({"data": "452 full"}, "dependency_unavailable"),
     ],
 )
-def test_a_refusal_is_proof_and_goes_for_the_whole_message(replies: dict[str, str], means: str) -> None:
-    """4xx passes by itself, 5xx does not; one recipient that is refused keeps the message from all."""
+def test_a_refusal_proves_that_nothing_was_sent(replies: dict[str, str], means: str) -> None:
+    """4xx is retried, 5xx is not; one refused recipient refuses the whole message."""
     inbox = Inbox(**replies)
     with serving(inbox) as port:
         outcome = send(port, recipients=("jo@y.example", "bad@y.example"))
@@ -205,28 +205,28 @@ def test_a_refusal_is_proof_and_goes_for_the_whole_message(replies: dict[str, st
     assert "data" in replies or inbox.received == []
 
 
-def test_nobody_listening_is_proof() -> None:
-    """Tried later."""
+def test_a_refused_connection_proves_that_nothing_was_sent() -> None:
+    """The mail is retried later."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert code(send(port)) == "dependency_unavailable"
 
 
 @pytest.mark.parametrize("ending", ["drop", "hang"])
-def test_silence_after_the_message_leaves_it_open(ending: str) -> None:
-    """The server had all of it: whether it took it nobody knows."""
+def test_a_timeout_after_the_message_is_unknown(ending: str) -> None:
+    """The server had the whole message and may have accepted it."""
     with serving(Inbox(data=ending)) as port:
         outcome = send(port)
     assert isinstance(outcome, MaybeSent)
     assert outcome.error.code == "outcome_unknown"
 
 
-# ── where it never connects ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── refused addresses ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Let names resolve as told, and record where a connection would have gone."""
+    """Set the resolver's responses, and record the addresses of connections."""
 
     def told(*answers: list[str]) -> list[str]:
         looked_up = iter(answers)
@@ -266,8 +266,8 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     ],
 )
 @pytest.mark.parametrize("tls", ["none", "implicit"])
-def test_metadata_and_link_local_addresses_are_never_connected_to(resolve: Callable[..., list[str]], address: str, tls: str) -> None:
-    """However a name spells them, and also when only one of its addresses is such."""
+def test_metadata_and_link_local_addresses_are_refused(resolve: Callable[..., list[str]], address: str, tls: str) -> None:
+    """In every notation, and also if only one of a name's addresses is one."""
     tried = resolve(["192.0.2.1", address])
     outcome = send(25, host="mail.example", tls=tls)
     assert code(outcome) == "provider_not_active"
@@ -275,31 +275,31 @@ def test_metadata_and_link_local_addresses_are_never_connected_to(resolve: Calla
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "127.0.0.1", "10.0.0.5", "::1", "2001:db8::1", "fd12::1"])
-def test_other_addresses_are(resolve: Callable[..., list[str]], address: str) -> None:
-    """A development stack's server may stand anywhere else."""
+def test_other_addresses_are_allowed(resolve: Callable[..., list[str]], address: str) -> None:
+    """A development stack's server may have any other address."""
     tried = resolve([address])
     assert code(send(25, host="mail.example")) == "dependency_unavailable"
     assert tried == [address]
 
 
 @pytest.mark.parametrize("tls", ["none", "starttls", "implicit"])
-def test_a_name_is_looked_up_once(resolve: Callable[..., list[str]], tls: str) -> None:
-    """What was found harmless is what is connected to: a second answer, a rebinding, is never asked for."""
+def test_a_name_is_resolved_once(resolve: Callable[..., list[str]], tls: str) -> None:
+    """The checked address is the one that is connected to, so DNS rebinding has no effect."""
     tried = resolve(["192.0.2.1"], ["169.254.169.254"])
     send(25, host="rebinding.example", tls=tls)
     assert tried == ["192.0.2.1"]
 
 
-def test_a_number_that_spells_such_an_address_is_refused_too() -> None:
-    """inet_aton's forms of 169.254.169.254 go through the resolver like names."""
+def test_numeric_notations_of_such_addresses_are_refused_too() -> None:
+    """inet_aton's notations of 169.254.169.254 are resolved like names."""
     for host in ("2852039166", "0xa9fea9fe", "169.16689662"):
         config = SmtpConfig.model_construct(**{**tenants.smtp().__dict__, "host": host})
         outcome = SmtpProvider(sender=Sender(tenants.FROM, ""), config=config, timeout=0.2).send(tenants.mail(), tags={})
         assert code(outcome) == "provider_not_active"
 
 
-def test_the_doctor_tells_smtp_errors_too() -> None:
-    """Every refusal says whose turn it is."""
+def test_every_smtp_error_has_a_hint() -> None:
+    """It says who must act."""
     with serving(Inbox(mail="451 later")) as port:
         outcome = send(port)
     assert isinstance(outcome, NotSent)

@@ -1,4 +1,4 @@
-"""StatisticsFunction over the messages table's stream, its table, and the route that shows it, in moto: each write counted once."""
+"""StatisticsFunction over the messages table's stream, its table, and its API route, in moto: each write is counted once."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ Records = Sequence[dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def clock(aws: Mapping[str, str]) -> Iterator[FakeClock]:  # noqa: ARG001 - with the environment of the stack
-    """It is a quarter past twelve."""
+    """Set the clock to a quarter past twelve."""
     fake = FakeClock(NOON + timedelta(minutes=15))
     with patch.object(wiring, "clock", lambda: fake):
         yield fake
@@ -52,7 +52,7 @@ def _given(record: Delivery, name: str) -> bool:
 
 
 def written(number: int, new: Delivery, old: Delivery | None = None) -> dict[str, Any]:
-    """Make the stream's record of a write, the `number`th of its shard; the sequence numbers have unequal lengths."""
+    """Return the stream record of the shard's `number`th write; the sequence numbers have unequal lengths."""
     record = stream_record(item(new) or {}, item(old))
     return {**record, "dynamodb": {**record["dynamodb"], "SequenceNumber": str(95 + number)}}
 
@@ -62,7 +62,7 @@ def sent(number: int, tenant_id: str = "acme", *, at: datetime = NOON, **fields:
     return written(number, record, a_delivery(f"r{number}", Status.SENDING, tenant_id=tenant_id))
 
 
-def hand_over(records: Records, shard: str = "shard-1") -> Mapping[str, Any]:
+def deliver(records: Records, shard: str = "shard-1") -> Mapping[str, Any]:
     return statistics.handler({"Records": records, "shardId": shard}, Context())
 
 
@@ -73,47 +73,47 @@ def counts(series: str = "acme", hour: datetime = NOON) -> Counts:
 # -- once, however often a batch is delivered ----------------------------------------------------------------------------
 
 
-def test_a_batch_is_counted_and_answered_as_a_window_asks() -> None:
-    """Without a state Lambda would take it for failed."""
-    assert hand_over([sent(number) for number in range(10)]) == {"state": {}}
+def test_a_batch_is_counted_and_returns_a_window_state() -> None:
+    """Lambda treats a response without a state as a failure."""
+    assert deliver([sent(number) for number in range(10)]) == {"state": {}}
     assert counts() == Counts(sent=10)
 
 
 def test_the_end_of_a_window_without_records_counts_nothing() -> None:
-    """Lambda tells of it with an empty batch."""
+    """Lambda signals the end with an empty batch."""
     assert statistics.handler({"Records": [], "shardId": "shard-1", "isFinalInvokeForWindow": True}, Context()) == {"state": {}}
 
 
-def test_a_batch_that_is_delivered_again_counts_nothing() -> None:
-    """As after a crash behind its last write."""
+def test_a_redelivered_batch_counts_nothing() -> None:
+    """As after a crash that followed its last write."""
     batch = [sent(number) for number in range(10)]
     for _ in range(3):
-        hand_over(batch)
+        deliver(batch)
     assert counts() == Counts(sent=10)
 
 
 @pytest.mark.parametrize("cut", range(1, 10))
-def test_a_batch_that_is_cut_otherwise_is_counted_once(cut: int) -> None:
-    """Bisected after an error, or read anew from an earlier place: what was counted before is left out, the rest is not."""
+def test_a_batch_with_other_bounds_is_counted_once(cut: int) -> None:
+    """Bisected after an error, or read from an earlier position: what was counted before is skipped, the rest is counted."""
     stream = [sent(number) for number in range(12)]
-    hand_over(stream[:6])
-    hand_over(stream[:cut])
-    hand_over(stream[cut:])
+    deliver(stream[:6])
+    deliver(stream[:cut])
+    deliver(stream[cut:])
     assert counts() == Counts(sent=12)
 
 
-def test_shards_are_counted_apart() -> None:
-    """Their sequence numbers say nothing of each other; a shard that takes over from another begins anew."""
-    hand_over([sent(number) for number in (50, 60)], "shard-1")
-    hand_over([sent(number) for number in (10, 20)], "shard-2")
-    hand_over([sent(number) for number in (10, 20)], "shard-2")
-    hand_over([sent(number) for number in (50, 60)], "shard-1")
+def test_shards_are_counted_separately() -> None:
+    """Sequence numbers of different shards cannot be compared; a shard's successor starts from its own numbers."""
+    deliver([sent(number) for number in (50, 60)], "shard-1")
+    deliver([sent(number) for number in (10, 20)], "shard-2")
+    deliver([sent(number) for number in (10, 20)], "shard-2")
+    deliver([sent(number) for number in (50, 60)], "shard-1")
     assert counts() == Counts(sent=4)
 
 
 @pytest.mark.parametrize("crash_after", range(4))
-def test_a_crash_between_two_buckets_is_made_good(crash_after: int) -> None:
-    """Some tenants of the batch are counted, others not: the batch comes again, and each has what is its own."""
+def test_a_crash_between_two_buckets_counts_nothing_twice_or_never(crash_after: int) -> None:
+    """Some tenants of the batch are counted, others not: after the redelivery each has its own count, once."""
     batch = [sent(0, "ann"), sent(1, "bob"), sent(2, "ann", at=NOON - HOUR), sent(3, "bob", at=NOON - HOUR)]
     table, left = wiring.statistics_table(), [crash_after]
     write = table._add
@@ -125,20 +125,20 @@ def test_a_crash_between_two_buckets_is_made_good(crash_after: int) -> None:
         return write(*arguments)
 
     with patch.object(table, "_add", crashing), pytest.raises(SystemExit):
-        hand_over(batch)
-    hand_over(batch)
+        deliver(batch)
+    deliver(batch)
     for tenant in ("ann", "bob"):
         assert (counts(tenant), counts(tenant, NOON - HOUR)) == (Counts(sent=1), Counts(sent=1))
 
 
-def client_whose(effect: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
-    """Let UpdateItem of the statistics table do otherwise."""
+def client_with(effect: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+    """Wrap UpdateItem of the statistics table's client."""
     client = wiring.statistics_table()._client
     return patch.object(client, "update_item", effect(client.update_item))
 
 
 def test_a_lost_reply_adds_nothing_twice() -> None:
-    """The write happened, its answer did not come: the batch fails, comes again, and finds it done."""
+    """The write happened and its response was lost: the batch fails, and its redelivery finds it counted."""
 
     def losing(update: Callable[..., Any]) -> Callable[..., Any]:
         def lose(**arguments: Any) -> Any:
@@ -148,14 +148,14 @@ def test_a_lost_reply_adds_nothing_twice() -> None:
         return lose
 
     batch = [sent(0), sent(1)]
-    with client_whose(losing), pytest.raises(DependencyError):
-        hand_over(batch)
-    hand_over(batch)
+    with client_with(losing), pytest.raises(DependencyError):
+        deliver(batch)
+    deliver(batch)
     assert counts() == Counts(sent=2)
 
 
-def test_an_outage_is_an_error_of_the_batch() -> None:
-    """Lambda delivers it again; nothing is passed over."""
+def test_an_outage_fails_the_batch() -> None:
+    """Lambda redelivers it, and nothing is skipped."""
 
     def failing(_: Callable[..., Any]) -> Callable[..., Any]:
         def fail(**_: Any) -> Any:
@@ -163,14 +163,14 @@ def test_an_outage_is_an_error_of_the_batch() -> None:
 
         return fail
 
-    with client_whose(failing), pytest.raises(DependencyError):
-        hand_over([sent(0)])
-    hand_over([sent(0)])
+    with client_with(failing), pytest.raises(DependencyError):
+        deliver([sent(0)])
+    deliver([sent(0)])
     assert counts() == Counts(sent=1)
 
 
 def test_an_earlier_invocation_that_still_runs_adds_nothing_twice() -> None:
-    """It timed out for Lambda, not for DynamoDB: its write comes between ours, and each leaves out what the other added."""
+    """It timed out for Lambda, not for DynamoDB: its write comes between ours, and each skips what the other added."""
     table, stream = wiring.statistics_table(), [Counted(str(number), Counts(sent=1)) for number in range(10, 30)]
     update = table._client.update_item
     bucket = Bucket("acme", NOON)
@@ -186,15 +186,15 @@ def test_an_earlier_invocation_that_still_runs_adds_nothing_twice() -> None:
     assert counts() == Counts(sent=20)
 
 
-def test_a_bucket_that_never_rests_leaves_the_batch_for_later() -> None:
-    """A bounded number of tries, and an error: no write is left out."""
+def test_a_bucket_that_keeps_changing_fails_the_batch() -> None:
+    """After a bounded number of tries; no write is skipped."""
     table = wiring.statistics_table()
     with patch.object(table, "_add", return_value="0" * 40), pytest.raises(DependencyError):
         table.add(Bucket("acme", NOON), "shard-1", [Counted("1", Counts(sent=1))])
 
 
 def test_any_cuts_repeats_and_crashes_count_each_write_once() -> None:
-    """Thirty runs: the stream is handed over from wherever a reader may start again, in batches of any length."""
+    """Thirty runs: the stream is delivered from every position at which a reader may restart, in batches of any length."""
     chance = random.Random(7)  # noqa: S311  # no secret
     for run in range(30):
         series, length = f"tenant-{run}", chance.randint(1, 12)
@@ -207,37 +207,37 @@ def test_any_cuts_repeats_and_crashes_count_each_write_once() -> None:
         assert counts(series) == Counts(sent=length, bounced=length // 2), run
 
 
-def test_a_write_that_cannot_be_read_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    """It is reported with its tenant; those behind it are counted."""
+def test_an_unreadable_write_does_not_stop_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """It is reported with its tenant, and the writes after it are counted."""
     foreign = stream_record({**record_key("globex", "r1"), "tenantId": {"S": "globex"}, "status": {"S": "lost"}})
     foreign["dynamodb"]["SequenceNumber"] = "96"
-    hand_over([foreign, sent(2)])
+    deliver([foreign, sent(2)])
     assert counts() == Counts(sent=1)
     assert [(line.step, line.tenant_id) for line in caplog.records if line.levelname == "ERROR"] == [("count", "globex")]  # type: ignore[attr-defined]
 
 
-# -- what is kept --------------------------------------------------------------------------------------------------------
+# -- the counts ----------------------------------------------------------------------------------------------------------
 
 
-def test_feedback_is_added_where_the_mail_was_counted() -> None:
-    """By a later write of the same record: the mail is not counted again."""
+def test_feedback_is_counted_in_the_hour_of_its_mail() -> None:
+    """By a later write of the same record, without counting the mail again."""
     accepted = a_delivery("r1", Status.SENT, sent_at=NOON, recipients=2)
     told = FeedbackCounts(delivered=1, bounced=1, first_at=NOON, last_at=NOON + HOUR, rank=2)
-    hand_over([written(1, accepted), written(2, a_delivery("r1", Status.SENT, sent_at=NOON, recipients=2, feedback=told), accepted)])
+    deliver([written(1, accepted), written(2, a_delivery("r1", Status.SENT, sent_at=NOON, recipients=2, feedback=told), accepted)])
     assert counts() == Counts(sent=2, delivered=1, bounced=1)
 
 
-def test_a_batch_is_one_write_for_an_hour_of_a_tenant() -> None:
-    """A thousand records of it as well as one."""
+def test_a_batch_is_one_write_per_hour_and_tenant() -> None:
+    """Also for a thousand records."""
     with patch.object(wiring.statistics_table(), "_add", wraps=wiring.statistics_table()._add) as write:
-        hand_over([sent(number, at=NOON + timedelta(minutes=number % 60)) for number in range(1000)])
+        deliver([sent(number, at=NOON + timedelta(minutes=number % 60)) for number in range(1000)])
     assert write.call_count == 1
     assert counts() == Counts(sent=1000)
 
 
 def test_counts_are_kept_for_ninety_days(aws: Mapping[str, str]) -> None:
-    """And no longer than it takes to show the ninetieth whole."""
-    hand_over([sent(1)])
+    """Long enough to show the whole ninetieth day, and no longer."""
+    deliver([sent(1)])
     [kept] = boto3.client("dynamodb").scan(TableName=aws["STATISTICS_TABLE"])["Items"]
     after = int(kept["ttl"]["N"]) - NOON.timestamp()
     assert RETENTION + timedelta(days=1) <= timedelta(seconds=after) <= RETENTION + timedelta(days=2)
@@ -256,8 +256,8 @@ def ask(tenant: str = "acme", **query: str) -> Answer:
 
 
 def test_a_tenant_s_counts_are_shown_by_hour() -> None:
-    """Without a range those of the last day: every hour, the present one last."""
-    hand_over([sent(1), sent(2, at=NOON - HOUR), sent(3, "globex")])
+    """Without a range those of the last 24 hours, the current hour last."""
+    deliver([sent(1), sent(2, at=NOON - HOUR), sent(3, "globex")])
     answer = ask().json
     starts = [bucket["from"] for bucket in answer["buckets"]]
     assert (len(starts), starts[0], starts[-1]) == (24, "2026-11-23T13:00:00.000Z", "2026-11-24T12:00:00.000Z")
@@ -265,9 +265,9 @@ def test_a_tenant_s_counts_are_shown_by_hour() -> None:
     assert answer["account"] is None
 
 
-def test_the_event_file_asks_for_days() -> None:
+def test_the_event_file_requests_days() -> None:
     """`make invoke FUNCTION=MessagesFunction EVENT=events/statistics.json`."""
-    hand_over([sent(1), sent(2, at=NOON - timedelta(hours=13))])
+    deliver([sent(1), sent(2, at=NOON - timedelta(hours=13))])
     answer = call(messages.handler, event("statistics")).json
     assert {bucket["from"]: bucket["sent"] for bucket in answer["buckets"]} == {
         "2026-11-22T00:00:00.000Z": 0,
@@ -276,12 +276,12 @@ def test_the_event_file_asks_for_days() -> None:
     }
 
 
-def test_the_sums_of_a_shared_account_stand_beside_the_tenant_s() -> None:
-    """SES judges the account: whoever else sends from there, in that region, counts with it."""
+def test_the_counts_of_a_shared_account_are_shown_with_the_tenant_s() -> None:
+    """They include all tenants that send from the account in that region, as SES judges them."""
     config = a_config(account="222222222222", region="eu-west-1")
     assert wiring.providers_table().replace(a_provider(active=config))
     from_there = {"account": "222222222222", "region": "eu-west-1"}
-    hand_over([sent(1, **from_there), sent(2, "globex", **from_there), sent(3, "globex", account="222222222222", region="eu-west-2")])
+    deliver([sent(1, **from_there), sent(2, "globex", **from_there), sent(3, "globex", account="222222222222", region="eu-west-2")])
     answer = ask(by="day", **{"from": "2026-11-24T00:00:00Z"}).json
     assert [bucket["sent"] for bucket in answer["buckets"]] == [1]
     assert (answer["account"]["account"], answer["account"]["region"]) == ("222222222222", "eu-west-1")
@@ -289,8 +289,8 @@ def test_the_sums_of_a_shared_account_stand_beside_the_tenant_s() -> None:
     assert counts(account_series("222222222222", "eu-west-2")) == Counts(sent=1)
 
 
-def test_a_range_is_what_was_asked_for() -> None:
-    """From the hour that `from` is in to the one before `to`; a `to` in the future means now."""
+def test_a_range_is_rounded_to_whole_hours() -> None:
+    """From the hour of `from` to the one before `to`; a `to` in the future means now."""
     begins = [
         bucket["from"][11:13] for bucket in ask(**{"from": "2026-11-24T10:30:00+01:00", "to": "2026-11-24T11:00:00Z"}).json["buckets"]
     ]
@@ -314,34 +314,34 @@ def test_a_range_is_what_was_asked_for() -> None:
         ({"to": "2026-08-01T00:00:00Z"}, "to"),
     ],
 )
-def test_what_makes_no_range_is_refused(query: dict[str, str], path: str) -> None:
-    """Not a time with its offset, none at all, or before counts are kept."""
+def test_an_invalid_range_is_refused(query: dict[str, str], path: str) -> None:
+    """A time without an offset, an empty range, or one from before the retention."""
     refusal = ask(**query)
     assert refusal.status == 400
     assert [fault["path"] for fault in refusal.json["errors"]] == [path]
 
 
 def test_ninety_days_are_shown() -> None:
-    """By hours too: the longest range there is."""
+    """Also by hours, the longest range."""
     assert len(ask(**{"from": "2026-08-26T00:00:00Z"}).json["buckets"]) == 90 * 24 + 13
     assert len(ask(by="day", **{"from": "2026-08-26T12:15:00Z"}).json["buckets"]) == 91
 
 
 @pytest.mark.parametrize("status", [ProviderStatus.DELETED, None])
 def test_counts_outlive_the_provider(status: ProviderStatus | None) -> None:
-    """Whoever deleted it may still want to know; the account is not known then."""
+    """They are still shown; the account is not known then."""
     if status:
         assert wiring.providers_table().replace(a_provider(status=status, active=None))
-    hand_over([sent(1)])
+    deliver([sent(1)])
     answer = ask().json
     assert (answer["buckets"][-1]["sent"], answer["account"]) == (1, None)
 
 
-# -- the guard behind it -------------------------------------------------------------------------------------------------
+# -- the reputation guard ------------------------------------------------------------------------------------------------
 
 
 def bounces(first: int, number: int) -> Records:
-    """Make writes of mail that was sent before and has bounced now."""
+    """Return writes of mail that was sent earlier and has now bounced."""
     told = FeedbackCounts(bounced=1, first_at=NOON, last_at=NOON, rank=5)
     mails = [a_delivery(f"r{first + one}", Status.SENT, sent_at=NOON) for one in range(number)]
     return [written(first + one, replace(mail, feedback=told), mail) for one, mail in enumerate(mails)]
@@ -349,7 +349,7 @@ def bounces(first: int, number: int) -> Records:
 
 @pytest.fixture
 def guarding() -> Iterator[None]:
-    """Have the guard pause."""
+    """Set the guard to pause."""
     with patch.object(wiring, "guard_dependencies", lambda: replace(GUARD(), mode="pause")):
         yield
 
@@ -358,20 +358,20 @@ GUARD = wiring.guard_dependencies
 
 
 @pytest.mark.usefixtures("guarding")
-def test_a_tenant_whose_mail_bounces_is_suspended_once_with_the_bounce_that_reaches_the_limit() -> None:
-    """Twenty of two hundred in an hour; delivered again, the batch suspends nobody a second time, also after somebody resumed it."""
+def test_a_tenant_is_suspended_once_by_the_bounce_that_reaches_the_limit() -> None:
+    """Twenty of two hundred in an hour; a redelivered batch does not suspend it again, even after a resumption."""
     assert wiring.providers_table().replace(a_provider())
-    hand_over([sent(number) for number in range(200)])
-    hand_over(bounces(200, 19))
+    deliver([sent(number) for number in range(200)])
+    deliver(bounces(200, 19))
     assert status() == ("active", None)
     batch = bounces(300, 1)
-    hand_over(batch)
-    hand_over(batch)
+    deliver(batch)
+    deliver(batch)
     assert status() == ("suspended", "reputation_at_risk")
     resumed = replace(provider(), status=ProviderStatus.ACTIVE, error=None, resumption=Resumption("sam", "mended", NOON))
     assert wiring.providers_table().replace(resumed)
-    hand_over(batch)
-    hand_over(bounces(400, 100))
+    deliver(batch)
+    deliver(bounces(400, 100))
     assert status() == ("active", None)
 
 
@@ -386,31 +386,31 @@ def status() -> tuple[str, str | None]:
     return row.status, row.error.code if row.error else None
 
 
-def test_the_guard_warns_unless_it_is_told_to_pause(caplog: pytest.LogCaptureFixture) -> None:
-    """As the template sets it: a line with the numbers, and the mail goes on."""
+def test_the_guard_only_warns_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    """A log line with the numbers, and the mail still goes out."""
     assert wiring.providers_table().replace(a_provider())
-    hand_over([*(sent(number) for number in range(200)), *bounces(200, 20)])
+    deliver([*(sent(number) for number in range(200)), *bounces(200, 20)])
     assert status() == ("active", None)
     [line] = [record for record in caplog.records if record.message == "reputation at risk"]
     assert "20 bounces of 200 recipients" in line.finding  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("guarding")
-def test_a_crash_between_counting_and_judging_is_made_good() -> None:
-    """The batch comes again; it counts nothing, and is judged."""
+def test_a_crash_between_counting_and_judging_is_repaired_by_the_redelivery() -> None:
+    """The redelivered batch counts nothing, and is judged."""
     assert wiring.providers_table().replace(a_provider())
     batch = [*(sent(number) for number in range(200)), *bounces(200, 20)]
     with patch.object(statistics, "guard", side_effect=SystemExit), pytest.raises(SystemExit):
-        hand_over(batch)
+        deliver(batch)
     assert status() == ("active", None)
-    hand_over(batch)
+    deliver(batch)
     assert counts() == Counts(sent=200, bounced=20)
     assert status() == ("suspended", "reputation_at_risk")
 
 
 @pytest.mark.usefixtures("guarding")
-def test_a_judgement_that_fails_does_not_fail_the_batch(caplog: pytest.LogCaptureFixture) -> None:
-    """What was counted is not delivered again for it."""
+def test_a_failed_judgement_does_not_fail_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """The counted writes are not redelivered."""
     with patch.object(wiring.providers_table(), "get", side_effect=DependencyError("DynamoDB", "GetItem")):
-        hand_over([*(sent(number) for number in range(200)), *bounces(200, 20)])
+        deliver([*(sent(number) for number in range(200)), *bounces(200, 20)])
     assert [line.step for line in caplog.records if line.levelname == "ERROR"] == ["guard"]  # type: ignore[attr-defined]

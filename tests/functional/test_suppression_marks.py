@@ -1,4 +1,4 @@
-"""After a restore of the providers table: tenants that have suppressions are marked again, so that their lists are looked into."""
+"""After a restore of the providers table: tenants that have suppressions are marked again, so that these are looked up."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from support.fakes.suppressions import an_entry
 
 @pytest.fixture
 def tenants(aws: Mapping[str, str]) -> DynamoUnmarkedTenants:
-    """Four rows: one marked, one restored from before its first suppression, one whose address is only counted, one without a list."""
+    """Store four rows: marked, restored from before its first suppression, with soft bounces only, without suppressions."""
     providers, suppressions = wiring.providers_table(), wiring.suppressions_table()
     assert providers.replace(a_provider("marked", has_suppressions=True))
     for tenant_id in ("restored", "counted", "plain"):
@@ -35,15 +35,15 @@ def marked() -> set[str]:
     return {tenant_id for tenant_id, row in rows.items() if getattr(row, "has_suppressions", False)}
 
 
-def test_a_restored_row_is_marked_and_no_other(tenants: DynamoUnmarkedTenants) -> None:
-    """The restored tenant's bounced addresses would be mailed; a tenant without a list goes on paying nothing for it."""
+def test_only_a_restored_row_is_marked(tenants: DynamoUnmarkedTenants) -> None:
+    """Its bounced addresses would be mailed; a tenant without suppressions still costs no look-ups."""
     assert mark_again(tenants, wiring.providers_table()) == ["restored"]
     assert marked() == {"marked", "restored"}
     assert mark_again(tenants, wiring.providers_table()) == []
 
 
-def test_a_mark_leaves_the_rest_of_the_row(tenants: DynamoUnmarkedTenants) -> None:
-    """The tenant goes on sending."""
+def test_a_mark_changes_nothing_else_in_the_row(tenants: DynamoUnmarkedTenants) -> None:
+    """The tenant still sends."""
     mark_again(tenants, wiring.providers_table())
     row = wiring.providers_table().get("restored")
     assert row is not None
@@ -51,8 +51,8 @@ def test_a_mark_leaves_the_rest_of_the_row(tenants: DynamoUnmarkedTenants) -> No
 
 
 @pytest.mark.parametrize("call", ["query", "update_item"])
-def test_what_dynamodb_does_not_answer_is_told(tenants: DynamoUnmarkedTenants, call: str) -> None:
-    """The command is run again then, and goes on."""
+def test_an_outage_of_dynamodb_is_an_error(tenants: DynamoUnmarkedTenants, call: str) -> None:
+    """The command is run again, and continues."""
     lost = ReadTimeoutError(endpoint_url="https://dynamodb.eu-central-1.amazonaws.com")
     with patch.object(wiring.dynamodb(), call, side_effect=lost), pytest.raises(DependencyError):
         mark_again(tenants, wiring.providers_table())

@@ -1,4 +1,4 @@
-"""Suppressions over the stack in moto: added by the API, left out of mail, lifted, and told of on the bus."""
+"""Suppressions over the stack in moto: added by the API, left out of mail, lifted, and published on the bus."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ def ask(name: str, **changes: Any) -> Any:
 
 
 def deliver(request_id: str, *addresses: str) -> Any:
-    """Send a request as the queue hands it over; return its record."""
+    """Send a request as the queue delivers it; return its record."""
     message = {"to": [{"email": one} for one in addresses], "subject": "Hi", "text": "Hello."}
     batch = event("send")
     batch["Records"] = [{**batch["Records"][0], "body": a_body(request_id, message=message)}]
@@ -26,15 +26,15 @@ def deliver(request_id: str, *addresses: str) -> Any:
     return wiring.messages_table().get("acme", request_id)
 
 
-def test_a_suppression_is_kept_out_of_mail_until_it_is_lifted(aws: Mapping[str, str]) -> None:  # noqa: ARG001 - the stack
-    """From the API to the batch, with the rights, tables and indexes of the template."""
+def test_a_suppressed_address_gets_no_mail_until_it_is_lifted(aws: Mapping[str, str]) -> None:  # noqa: ARG001 - the stack
+    """From the API to the batch, with the template's rights, tables and indexes."""
     boto3.client("ses", region_name=SES_REGION).verify_email_identity(EmailAddress=FROM)
     assert ask("provider-put").status == 200
     assert ask("provider-verify", body="").status == 200
     assert deliver("before", "jo@example.com", "ann@example.com").suppressed == 0
     assert ask("suppressions-put").json["reason"] == "manual"
     assert ask("suppressions-get").status == 200
-    assert [one["email"] for one in ask("suppressions-list", body="").json["suppressions"]] == []  # of hard bounces alone
+    assert [one["email"] for one in ask("suppressions-list", body="").json["suppressions"]] == []  # of hard bounces only
     record = deliver("without", "Jo@Example.com", "ann@example.com")
     assert (record.status, record.suppressed) == ("sent", 1)
     record = deliver("nobody", "jo@example.com")

@@ -1,4 +1,4 @@
-"""The suppressions table in moto: what it keeps, what each conditional write lets through, and what its lists show."""
+"""The suppressions table in moto: what it stores, what each conditional write accepts and refuses, and what its lists show."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -53,7 +53,7 @@ def dynamodb() -> Iterator["DynamoDBClient"]:
 
 @pytest.fixture
 def name(dynamodb: "DynamoDBClient") -> str:
-    """Give each test a table of its own."""
+    """Give each test its own table."""
     return tables.create_tables(dynamodb, {n: f"{n}-{uuid4()}" for n in tables.resources("AWS::DynamoDB::Table")})["SuppressionsTable"]
 
 
@@ -64,7 +64,7 @@ def table(dynamodb: "DynamoDBClient", name: str) -> DynamoSuppressionsTable:
 
 @pytest.fixture(params=["DynamoDB", "fake"])
 def either(request: pytest.FixtureRequest, table: DynamoSuppressionsTable) -> SuppressionsTable:
-    """The fake keeps the adapter's promises."""
+    """Return the adapter or its fake, which has the same contract."""
     return table if request.param == "DynamoDB" else FakeSuppressionsTable()
 
 
@@ -83,14 +83,14 @@ def item_of(dynamodb: "DynamoDBClient", name: str, email: str) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("entry", [WHOLE, an_entry(), Entry(tenant_id="acme", email="a@b.example", soft_bounces={"r1": NOON})])
-def test_an_entry_comes_back_as_it_was_written(either: SuppressionsTable, entry: Entry) -> None:
-    """Every field, one revision on."""
+def test_an_entry_is_read_as_it_was_written(either: SuppressionsTable, entry: Entry) -> None:
+    """Every field, with the next revision."""
     assert either.replace(entry)
     assert entry_of(either, entry.email) == replace(entry, revision=1)
 
 
-def test_each_address_of_each_tenant_is_its_own(either: SuppressionsTable) -> None:
-    """What is not there is left out of the answer."""
+def test_each_tenant_has_its_own_entry_of_an_address(either: SuppressionsTable) -> None:
+    """Missing entries are left out of the result."""
     assert either.replace(an_entry("a@example.com"))
     assert either.replace(an_entry("a@example.com", tenant_id="globex", reason=Reason.MANUAL))
     asked = [("acme", "a@example.com"), ("globex", "a@example.com"), ("acme", "b@example.com")]
@@ -100,8 +100,8 @@ def test_each_address_of_each_tenant_is_its_own(either: SuppressionsTable) -> No
     }
 
 
-def test_a_write_over_what_was_not_read_is_refused(either: SuppressionsTable) -> None:
-    """Two events about one address at once: the second reads again."""
+def test_a_write_over_an_unread_revision_is_refused(either: SuppressionsTable) -> None:
+    """Of two concurrent events about one address the second reads again."""
     assert either.replace(an_entry())
     assert not either.replace(an_entry(reason=Reason.COMPLAINT))
     read = entry_of(either, "jo@example.com")
@@ -111,13 +111,13 @@ def test_a_write_over_what_was_not_read_is_refused(either: SuppressionsTable) ->
 
 
 def test_a_write_whose_reply_was_lost_has_succeeded(table: DynamoSuppressionsTable) -> None:
-    """The SDK asks again, and finds its own write."""
+    """The SDK's retry finds its own write."""
     assert table.replace(an_entry())
     assert table.replace(an_entry())
 
 
 def test_time_to_live_is_that_of_the_entry(dynamodb: "DynamoDBClient", table: DynamoSuppressionsTable, name: str) -> None:
-    """What is suppressed for good has none."""
+    """A suppression without an end has none."""
     passing = replace(an_entry("a@example.com"), suppression=Suppression(reason=Reason.MANUAL, at=NOON, expires_at=NOON + MINUTE))
     for entry in (passing, an_entry("b@example.com")):
         assert table.replace(entry)
@@ -125,8 +125,8 @@ def test_time_to_live_is_that_of_the_entry(dynamodb: "DynamoDBClient", table: Dy
     assert "ttl" not in item_of(dynamodb, name, "b@example.com")
 
 
-def test_what_cannot_be_read_hides_no_other(dynamodb: "DynamoDBClient", table: DynamoSuppressionsTable, name: str) -> None:
-    """Its error names the tenant, and no address."""
+def test_an_unreadable_entry_hides_no_other(dynamodb: "DynamoDBClient", table: DynamoSuppressionsTable, name: str) -> None:
+    """Its error has the tenant and no address."""
     for email in ("a@example.com", "b@example.com"):
         assert table.replace(an_entry(email))
     item = item_of(dynamodb, name, "a@example.com")
@@ -140,10 +140,8 @@ def test_what_cannot_be_read_hides_no_other(dynamodb: "DynamoDBClient", table: D
 
 
 @pytest.mark.parametrize("call", ["batch_get_item", "put_item", "query"])
-def test_what_dynamodb_does_not_answer_is_a_failed_dependency(
-    dynamodb: "DynamoDBClient", table: DynamoSuppressionsTable, call: str
-) -> None:
-    """The caller decides what waits."""
+def test_an_unavailable_table_is_a_dependency_error(dynamodb: "DynamoDBClient", table: DynamoSuppressionsTable, call: str) -> None:
+    """For each call."""
     lost = ReadTimeoutError(endpoint_url="https://dynamodb.eu-central-1.amazonaws.com")
     with patch.object(dynamodb, call, side_effect=lost), pytest.raises(DependencyError):
         {
@@ -177,23 +175,23 @@ def fill(table: SuppressionsTable) -> None:
     assert table.replace(Entry(tenant_id="acme", email="lifted@example.com", lifted=Lifting(NOON, None, None)))
 
 
-def test_a_list_shows_what_is_suppressed_newest_first(either: SuppressionsTable) -> None:
-    """Of one tenant, page by page; what is only counted, or was lifted, stands in none."""
+def test_a_list_shows_suppressed_addresses_newest_first(either: SuppressionsTable) -> None:
+    """Of one tenant, page by page; without addresses that only have soft bounces or were lifted."""
     fill(either)
     assert emails(either) == [["4@example.com", "3@example.com"], ["2@example.com", "1@example.com"], ["0@example.com"]]
     assert emails(either, "globex") == [["0@example.com"]]
     assert emails(either, "nobody") == [[]]
 
 
-def test_a_list_of_one_reason_shows_that_alone(either: SuppressionsTable) -> None:
+def test_a_list_of_one_reason_shows_only_that(either: SuppressionsTable) -> None:
     """In the same order."""
     fill(either)
     assert emails(either, reason=Reason.HARD_BOUNCE) == [["3@example.com", "2@example.com"], ["0@example.com"]]
     assert emails(either, reason=Reason.SES_LIST) == [[]]
 
 
-def test_a_cursor_leads_through_the_list_that_gave_it_alone(either: SuppressionsTable) -> None:
-    """Another tenant's, or another reason's, is nobody's."""
+def test_a_cursor_is_valid_only_for_its_list(either: SuppressionsTable) -> None:
+    """Not for another tenant or reason."""
     fill(either)
     cursor = either.list("acme", reason=None, limit=2, cursor=None).cursor
     assert cursor is not None
@@ -204,7 +202,7 @@ def test_a_cursor_leads_through_the_list_that_gave_it_alone(either: Suppressions
         either.list("acme", reason=None, limit=2, cursor=cursor[:-2])
 
 
-def test_what_was_lifted_leaves_the_list(either: SuppressionsTable) -> None:
+def test_a_lifted_suppression_leaves_the_list(either: SuppressionsTable) -> None:
     """By the same write."""
     fill(either)
     assert either.replace(replace(entry_of(either, "3@example.com"), suppression=None, lifted=Lifting(NOON, None, None)))

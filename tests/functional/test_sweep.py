@@ -1,4 +1,4 @@
-"""SweepFunction on the stack in moto: who sweeps a shard, and what becomes of a run that is shared out."""
+"""SweepFunction on the stack in moto: leases of shards, and runs shared by several invocations."""
 
 import json
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ PART = SweepPart(shards=[3, 19], share=0.25, ends_at=NOON + RUN)
 
 @pytest.fixture(params=["dynamodb", "fake"])
 def leases(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> SweepLeases:
-    """The leases and their stand-in: what the unit tests rely on is what DynamoDB does."""
+    """Return the leases or their fake: the unit tests rely on the same behaviour."""
     return FakeSweepLeases() if request.param == "fake" else DynamoSweepLeases(wiring.dynamodb(), aws["PACING_TABLE"])
 
 
-def test_a_shard_is_one_run_s_at_a_time(leases: SweepLeases) -> None:
-    """Until it is released, or the run's time is over; each shard by itself."""
+def test_a_shard_is_leased_to_one_run_at_a_time(leases: SweepLeases) -> None:
+    """Until the lease is released or expires; each shard separately."""
     assert leases.take(3, "one", NOON, NOON + RUN)
     assert not leases.take(3, "two", NOON + RUN - timedelta(milliseconds=1), NOON + 2 * RUN)
     assert leases.take(4, "two", NOON, NOON + RUN)
@@ -51,29 +51,29 @@ def test_a_shard_is_one_run_s_at_a_time(leases: SweepLeases) -> None:
     assert leases.take(3, "three", NOON + RUN, NOON + 2 * RUN)
 
 
-def test_who_has_a_shard_may_take_it_again(leases: SweepLeases) -> None:
-    """The SDK asks again where a reply was lost."""
+def test_the_owner_of_a_lease_may_take_it_again(leases: SweepLeases) -> None:
+    """As the SDK's retry does if a reply was lost."""
     assert leases.take(3, "one", NOON, NOON + RUN)
     assert leases.take(3, "one", NOON, NOON + RUN)
 
 
 def test_only_the_owner_of_a_lease_releases_it(leases: SweepLeases) -> None:
-    """A run that is late must not end the next one's lease."""
+    """A late run must not end the next one's lease."""
     leases.take(3, "one", NOON, NOON + RUN)
     leases.release(3, "late")
     assert not leases.take(3, "two", NOON, NOON + RUN)
 
 
-def test_a_lease_beyond_any_run_is_none(leases: SweepLeases) -> None:
-    """The clock that wrote it was wrong."""
+def test_a_lease_longer_than_any_run_is_ignored(leases: SweepLeases) -> None:
+    """The clock of its writer was wrong."""
     assert leases.take(3, "one", NOON, NOON + LONGEST)
     assert not leases.take(3, "two", NOON, NOON + RUN)
     assert leases.take(3, "one", NOON, NOON + LONGEST + timedelta(seconds=1))
     assert leases.take(3, "two", NOON, NOON + RUN)
 
 
-def test_leases_go_away_by_themselves(aws: Mapping[str, str]) -> None:
-    """A shard that there is no more leaves nothing behind."""
+def test_leases_expire(aws: Mapping[str, str]) -> None:
+    """A removed shard leaves no item."""
     DynamoSweepLeases(wiring.dynamodb(), aws["PACING_TABLE"]).take(3, "one", NOON, NOON + RUN)
     [item] = boto3.client("dynamodb").scan(TableName=aws["PACING_TABLE"])["Items"]
     assert (item["account"], int(item["ttl"]["N"])) == ({"S": "sweep/3"}, int((NOON + timedelta(days=1)).timestamp()))
@@ -82,21 +82,21 @@ def test_leases_go_away_by_themselves(aws: Mapping[str, str]) -> None:
 # -- further invocations -------------------------------------------------------------------------------------------------
 
 
-def test_an_invocation_is_told_its_part() -> None:
-    """What one writes the other reads."""
+def test_an_invocation_reads_its_part() -> None:
+    """The payload is written and read by the same code."""
     assert read_part(to_event(PART)) == PART
     assert read_part({"source": "aws.events"}) is None
 
 
 @pytest.mark.parametrize("wrong", [{}, {"shards": [], "parts": 1, "endsAt": 0}, {"shards": [1], "parts": 0, "endsAt": 0}, [1], None])
-def test_what_is_no_part_is_refused(wrong: Any) -> None:
-    """Nothing is swept by guess."""
+def test_an_invalid_part_is_refused(wrong: Any) -> None:
+    """Nothing is swept."""
     with pytest.raises(ValidationError):
         read_part({"sweep": wrong})
 
 
 def invoked(status: int) -> tuple[LambdaSweepInvocations, list[AWSPreparedRequest]]:
-    """Make a client whose every call is answered with a status, and keep its requests."""
+    """Return a client that gets this status for every call, and its requests."""
     client, asked = boto3.client("lambda", region_name="eu-central-1", aws_access_key_id="AKIAOWN", aws_secret_access_key="secret"), []
 
     def reply(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
@@ -108,7 +108,7 @@ def invoked(status: int) -> tuple[LambdaSweepInvocations, list[AWSPreparedReques
 
 
 def test_an_invocation_is_asynchronous_and_of_the_alias() -> None:
-    """Nobody waits for it, and it runs what the schedule runs."""
+    """The caller does not wait, and the invocation runs the same version as the schedule."""
     invocations, asked = invoked(202)
     invocations.begin(PART)
     [request] = asked
@@ -117,8 +117,8 @@ def test_an_invocation_is_asynchronous_and_of_the_alias() -> None:
     assert (request.headers["X-Amz-Invocation-Type"], read_part(json.loads(body))) == (b"Event", PART)
 
 
-def test_an_invocation_that_lambda_does_not_take_is_a_failure() -> None:
-    """The run does it itself then."""
+def test_an_invocation_that_lambda_refuses_is_a_failure() -> None:
+    """The run then does the work itself."""
     invocations, _ = invoked(403)
     with pytest.raises(DependencyError, match="Lambda did not complete Invoke"):
         invocations.begin(PART)
@@ -129,7 +129,7 @@ def test_an_invocation_that_lambda_does_not_take_is_a_failure() -> None:
 
 @pytest.fixture
 def due(aws: Mapping[str, str]) -> list[str]:  # noqa: ARG001 - where they are
-    """Make requests of one tenant whose provider is deleted, parked until a time that has come: each is put back, to fail."""
+    """Create due parked requests of a tenant whose provider is deleted: each is requeued, to fail."""
     now = wiring.clock().now() - timedelta(minutes=2)
     made = []
     for number in range(100):
@@ -141,7 +141,7 @@ def due(aws: Mapping[str, str]) -> list[str]:  # noqa: ARG001 - where they are
 
 
 class Lambda:
-    """Calls the handler itself, when told to."""
+    """Calls the handler itself, on demand."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -152,7 +152,7 @@ class Lambda:
 
 @pytest.fixture
 def sweeper(monkeypatch: pytest.MonkeyPatch) -> Lambda:
-    """Let four invocations share a run from the second request of a shard on."""
+    """Let four invocations share a run from a shard's second request on."""
     invocations = Lambda()
     monkeypatch.setattr(parts, "PAGE", 2)
     monkeypatch.setattr(sweeping, "PAGE", 2)
@@ -162,7 +162,7 @@ def sweeper(monkeypatch: pytest.MonkeyPatch) -> Lambda:
 
 
 def pointers(aws: Mapping[str, str]) -> list[str]:
-    """Take everything off the queue; return the requests' ids."""
+    """Receive everything from the queue; return the request ids."""
     found: list[str] = []
     sqs = boto3.client("sqs")
     while got := sqs.receive_message(QueueUrl=aws["SEND_QUEUE_URL"], MaxNumberOfMessages=10).get("Messages"):
@@ -170,8 +170,8 @@ def pointers(aws: Mapping[str, str]) -> list[str]:
     return found
 
 
-def test_a_run_that_is_shared_out_puts_back_each_request_once(aws: Mapping[str, str], due: list[str], sweeper: Lambda) -> None:
-    """The schedule's invocation and those that it started, each with its shards, over the real index; a doubled one does nothing."""
+def test_a_shared_run_requeues_each_request_once(aws: Mapping[str, str], due: list[str], sweeper: Lambda) -> None:
+    """The scheduled invocation and those that it started, each with its shards, over the real index; a duplicate does nothing."""
     moved = [sweep.handler({}, Context(seconds_left=55))["moved"]]
     assert 0 < moved[0] < len(due)
     assert len(sweeper.events) == 3
@@ -181,8 +181,8 @@ def test_a_run_that_is_shared_out_puts_back_each_request_once(aws: Mapping[str, 
     assert sorted(pointers(aws)) == sorted(due)
 
 
-def test_a_part_ends_with_its_function_s_time(due: list[str], sweeper: Lambda) -> None:
-    """However late the run that started it may end."""
+def test_a_part_ends_before_its_function_s_timeout(due: list[str], sweeper: Lambda) -> None:
+    """Even if the run that started it ends later."""
     event = to_event(SweepPart(shards=range(SWEEP_SHARDS), share=1.0, ends_at=wiring.clock().now() + timedelta(minutes=5)))
     assert sweep.handler(event, Context(seconds_left=5))["moved"] == 0
     assert sweep.handler(event, Context(seconds_left=55))["moved"] == len(due)

@@ -1,4 +1,4 @@
-"""The list of all tenants: the providers table on DynamoDB and the fake of it give the same pages and take the same cursors."""
+"""The list of all tenants: the providers table on DynamoDB and its fake return the same pages and accept the same cursors."""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ def a_row(tenant_id: str, status: ProviderStatus) -> Provider:
 
 @pytest.fixture(params=["dynamo", "fake"], scope="module")
 def store(request: pytest.FixtureRequest) -> Iterator[ProviderStore]:
-    """Make a table of seven tenants, one of which has deleted its provider."""
+    """Return a table of seven tenants, one of which has deleted its provider."""
     with mock_aws():
         made: ProviderStore = FakeStore()
         if request.param == "dynamo":
@@ -46,7 +46,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[ProviderStore]:
 
 
 def pages(store: ProviderStore, limit: int, status: ProviderStatus | None = None) -> list[list[str]]:
-    """Read the whole list, page by page."""
+    """Read the whole list page by page."""
     found, cursor = [], None
     while True:
         page = store.list(status=status, limit=limit, cursor=cursor)
@@ -57,7 +57,7 @@ def pages(store: ProviderStore, limit: int, status: ProviderStatus | None = None
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 7])
 def test_a_list_has_every_tenant_once_by_status_and_name(store: ProviderStore, limit: int) -> None:
-    """Wherever its pages end: within a status, or with the last one of it. What DELETE left is no provider."""
+    """Wherever its pages end: within a status, or with its last tenant. A tombstone is not listed."""
     read = pages(store, limit)
     assert [tenant for page in read for tenant in page] == SORTED
     assert all(len(page) == limit for page in read[:-1])
@@ -65,19 +65,19 @@ def test_a_list_has_every_tenant_once_by_status_and_name(store: ProviderStore, l
 
 @pytest.mark.parametrize("limit", [1, 2, 9])
 def test_a_list_of_one_status_has_no_other(store: ProviderStore, limit: int) -> None:
-    """Its pages, too."""
+    """On all its pages."""
     assert [tenant for page in pages(store, limit, ProviderStatus.ACTIVE) for tenant in page] == ["bob", "cat", "eve"]
     assert [tenant for page in pages(store, limit, ProviderStatus.SUSPENDED) for tenant in page] == ["ann"]
 
 
-def test_a_page_that_holds_all_is_the_last(store: ProviderStore) -> None:
-    """No caller asks again for nothing."""
+def test_a_page_with_the_whole_list_is_the_last(store: ProviderStore) -> None:
+    """No caller makes a call for an empty page."""
     assert store.list(status=None, limit=7, cursor=None).cursor is None
     assert store.list(status=ProviderStatus.ACTIVE, limit=4, cursor=None).cursor is None
 
 
-def test_a_place_is_known_by_its_key_not_by_its_row(store: ProviderStore) -> None:
-    """The tenant that a page ended with may have another status by then."""
+def test_a_cursor_is_a_key_and_needs_no_row(store: ProviderStore) -> None:
+    """The last tenant of a page may have another status by then."""
     after = store.list(status=None, limit=9, cursor=to_cursor("providers", "", "active#cau"))
     assert [row.tenant_id for row in after.rows] == ["eve", "gus", "ann", "dan"]
 
@@ -97,6 +97,6 @@ def test_a_place_is_known_by_its_key_not_by_its_row(store: ProviderStore) -> Non
     ],
 )
 def test_a_cursor_of_another_list_is_refused(store: ProviderStore, cursor: str, status: ProviderStatus | None) -> None:
-    """Of another status, or made up: none of them reaches DynamoDB."""
+    """Of another status, or made up: no such cursor reaches DynamoDB."""
     with pytest.raises(KeyError):
         store.list(status=status, limit=9, cursor=cursor)

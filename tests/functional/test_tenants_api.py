@@ -1,4 +1,4 @@
-"""The list of all tenants as API Gateway asks for it, over the stack in moto."""
+"""The list of all tenants as API Gateway requests it, over the stack in moto."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,7 +36,7 @@ def listed(**query: str) -> Any:
 
 @pytest.fixture
 def tenants(aws: Mapping[str, str]) -> Mapping[str, str]:
-    """Put some tenants into the stack's table."""
+    """Store some tenants in the stack's table."""
     for tenant_id, status in TENANTS.items():
         assert wiring.providers_table().replace(a_provider(tenant_id, status=status))
     return aws
@@ -67,8 +67,8 @@ def test_the_api_lists_provider_records_with_their_tenants(tenants: Mapping[str,
         ({"cursor": "made-up"}, 404),
     ],
 )
-def test_the_api_refuses_what_it_cannot_list_by(query: dict[str, str], status: int) -> None:
-    """400 by the parameter's name; a cursor of no list is not there."""
+def test_the_api_refuses_invalid_filters_and_cursors(query: dict[str, str], status: int) -> None:
+    """400 with the parameter's name; an unknown cursor is a 404."""
     refusal = listed(**query)
     assert refusal.status == status
     assert [fault["path"] for fault in refusal.json["errors"]] == list(query)
@@ -76,7 +76,7 @@ def test_the_api_refuses_what_it_cannot_list_by(query: dict[str, str], status: i
 
 @pytest.mark.usefixtures("aws")
 def test_a_list_decrypts_nothing() -> None:
-    """Of a role it shows the type; its ARN and ExternalId stand in the tenant's own record. An error comes with what to mend."""
+    """Of a role only the type is shown; ARN and ExternalId are in the tenant's own record. An error has its hint."""
     error = ErrorInfo("from_address_not_verified", "SES refused the sender")
     role = a_config(credentials={"type": "role"}, region="eu-west-1")
     assert wiring.providers_table().replace(a_provider("acme", status=ProviderStatus.SUSPENDED, active=role, error=error))
@@ -87,7 +87,7 @@ def test_a_list_decrypts_nothing() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_row_that_cannot_be_read_hides_no_other() -> None:
+def test_an_unreadable_row_hides_no_other() -> None:
     """It is left out, and reported."""
     for tenant_id in ("acme", "broken", "zeta"):
         assert wiring.providers_table().replace(a_provider(tenant_id))
@@ -103,8 +103,8 @@ def test_a_row_that_cannot_be_read_hides_no_other() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_what_changes_between_index_and_row_is_shown_as_it_is_now() -> None:
-    """In the list of all with its status of now; in that of one status not at all, unless it still has it."""
+def test_a_row_that_changed_since_the_index_is_shown_as_it_is() -> None:
+    """In the list of all with its current status; in that of one status only if it still has it."""
     table = wiring.providers_table()
     assert table.replace(a_provider("acme"))
     late = {"acme": replace(a_provider("acme"), status=ProviderStatus.DISABLED)}

@@ -1,4 +1,4 @@
-"""Direct calls against boto3's own: the bytes on the wire, what comes of each answer, and of each mishap."""
+"""Direct calls compared with boto3's own: the bytes on the wire, the result of each response, and of each fault."""
 
 import json
 import re
@@ -62,11 +62,11 @@ CALLS: dict[str, tuple[str, Mapping[str, Any]]] = {
 METHODS = {"UpdateItem": "update_item", "GetItem": "get_item", "BatchGetItem": "batch_get_item", "SendRawEmail": "send_raw_email"}
 FORMATS = {"dynamodb": DYNAMODB, "ses": SES}
 
-pytestmark = pytest.mark.unwatched  # what is asked here means nothing to AWS
+pytestmark = pytest.mark.unwatched  # these calls mean nothing to AWS
 
 
 def client_of(service: str, *, direct: bool, own: bool = True, attempts: int = 1, **options: Any) -> Any:
-    """Make boto3's client of a service, over our connections, with direct calls or without."""
+    """Return boto3's client of a service, over our connections, with direct calls or without."""
     keys = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": SECRET, **options}
     config = Config(
         retries={"total_max_attempts": attempts, "mode": "standard"},
@@ -122,17 +122,17 @@ def pair(server: SesServer) -> Callable[..., Pair]:
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let signatures be of one second."""
+    """Freeze the time of signatures."""
     for module in ("botocore.auth", "mailer.adapters.transport.direct_calls"):
         monkeypatch.setattr(f"{module}.get_current_datetime", lambda: NOW.replace(tzinfo=None))
 
 
-# -- what goes out -------------------------------------------------------------------------------------------------------
+# -- requests ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", CALLS)
 def test_every_operation_is_made_directly(server: SesServer, pair: Callable[..., Pair], operation: str) -> None:
-    """What botocore would write is what we know to write: from its first byte on no call goes through botocore."""
+    """After the first call botocore is not used."""
     direct, _ = pair(CALLS[operation][0])
     server.react = lambda _: success(operation)
     make(direct, operation)
@@ -148,7 +148,7 @@ def test_every_operation_is_made_directly(server: SesServer, pair: Callable[...,
 def test_the_wire_is_that_of_boto3(
     server: SesServer, pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch, operation: str, token: str | None, *, in_lambda: bool
 ) -> None:
-    """Header by header; the form byte by byte, and JSON but for its spaces, over which the signature is right."""
+    """Header by header; forms byte by byte, JSON except for its spaces, which the signature covers."""
     if in_lambda:
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "send")
         monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-é;Sampled=1")
@@ -171,8 +171,8 @@ def test_the_wire_is_that_of_boto3(
 
 
 @pytest.mark.usefixtures("frozen")
-def test_the_trace_is_that_of_the_call(server: SesServer, pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each invocation has its own, by which Lambda finds loops."""
+def test_the_trace_id_is_that_of_the_invocation(server: SesServer, pair: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lambda detects loops by it."""
     direct, _ = pair("dynamodb")
     server.react = lambda _: success("UpdateItem")
     make(direct, "UpdateItem")
@@ -184,7 +184,7 @@ def test_the_trace_is_that_of_the_call(server: SesServer, pair: Callable[..., Pa
 
 
 def test_the_endpoint_is_the_one_that_botocore_resolves() -> None:
-    """Of the region, over TLS; nothing else of the URL is ours to know."""
+    """Regional, with TLS; nothing else of the URL is known to our code."""
     seen: list[str] = []
 
     def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
@@ -199,7 +199,7 @@ def test_the_endpoint_is_the_one_that_botocore_resolves() -> None:
 
 
 class Session:
-    """Keys that STS gives out, good for less time than botocore wants left: each request asks for others."""
+    """STS keys that expire earlier than botocore allows: each request gets new ones."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -211,7 +211,7 @@ class Session:
 
 
 def test_our_own_credentials_are_refreshed(server: SesServer, pair: Callable[..., Pair]) -> None:
-    """As botocore does it, before each signature that needs it."""
+    """As in botocore, before each signature that needs it."""
     direct, _ = pair("dynamodb")
     direct._request_signer._credentials = RefreshableCredentials.create_from_metadata(
         Session().refresh(), refresh_using=(session := Session()).refresh, method="test"
@@ -224,11 +224,11 @@ def test_our_own_credentials_are_refreshed(server: SesServer, pair: Callable[...
     assert used[-1] == (f"ASIA{session.number}", f"token-{session.number}")
 
 
-# -- what stays botocore's -----------------------------------------------------------------------------------------------
+# -- left to botocore ----------------------------------------------------------------------------------------------------
 
 
 def is_botocores(client: Any, operation: str) -> bool:
-    """Whether botocore makes a call of which the first was made before."""
+    """Return whether botocore makes a call after the first one."""
     sent: list[str] = []
     send = Endpoint.make_request
 
@@ -241,8 +241,8 @@ def is_botocores(client: Any, operation: str) -> bool:
     return sent == [operation]
 
 
-def test_behind_a_proxy_botocore_makes_the_calls(server: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tunnels and their passwords are its business."""
+def test_calls_through_a_proxy_are_botocore_s(server: SesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It handles tunnels and proxy passwords."""
     server.react = lambda _: success("UpdateItem")
     with ForwardProxy(("127.0.0.1", server.port)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
@@ -253,8 +253,8 @@ def test_behind_a_proxy_botocore_makes_the_calls(server: SesServer, monkeypatch:
         assert proxy.asked
 
 
-def test_a_request_with_a_header_that_we_do_not_know_is_botocores(server: SesServer, pair: Callable[..., Pair]) -> None:
-    """A later botocore may sign or send more than we would."""
+def test_a_request_with_an_unknown_header_is_botocore_s(server: SesServer, pair: Callable[..., Pair]) -> None:
+    """A later botocore may sign or send more than our code does."""
     direct, _ = pair("dynamodb")
     server.react = lambda _: success("UpdateItem")
     direct.meta.events.register("before-sign.dynamodb", lambda request, **_: request.headers.add_header("X-New", "1"))
@@ -263,24 +263,24 @@ def test_a_request_with_a_header_that_we_do_not_know_is_botocores(server: SesSer
     assert server.requests[-1].headers["x-new"] == "1"
 
 
-def test_an_endpoint_with_a_path_is_botocores(server: SesServer) -> None:
-    """Its canonical form is another thing to get wrong."""
+def test_an_endpoint_with_a_path_is_botocore_s(server: SesServer) -> None:
+    """Our code does not implement its canonical form."""
     server.react = lambda _: success("GetItem")
     client = client_of("dynamodb", direct=True, endpoint_url=f"{server.url}/aws")
     make(client, "GetItem")
     assert is_botocores(client, "GetItem")
 
 
-def test_calls_over_connections_that_are_not_ours_are_botocores(server: SesServer) -> None:
-    """They would not tell how far a request got."""
+def test_calls_over_other_connections_are_botocore_s(server: SesServer) -> None:
+    """They would not show how much of a request was written."""
     server.react = lambda _: success("GetItem")
     client = client_of("dynamodb", direct=True, own=False, endpoint_url=server.url)
     make(client, "GetItem")
     assert is_botocores(client, "GetItem")
 
 
-def test_other_operations_are_botocores(server: SesServer, pair: Callable[..., Pair]) -> None:
-    """With what botocore answers of them."""
+def test_other_operations_are_botocore_s(server: SesServer, pair: Callable[..., Pair]) -> None:
+    """With botocore's result."""
     direct, plain = pair("dynamodb")
     server.react = lambda _: Answer('{"Items": [], "Count": 0}')
     answers = [client.query(TableName="t", KeyConditionExpression="a = :a") for client in (direct, plain)]
@@ -289,8 +289,8 @@ def test_other_operations_are_botocores(server: SesServer, pair: Callable[..., P
 
 
 @pytest.mark.parametrize("changes", [{"Source": 7}, {"Destinations": [b"a"]}, {"RawMessage": {}}, {"Tags": [{"Name": "a", "Value": None}]}])
-def test_what_botocore_would_not_send_is_not_sent(server: SesServer, pair: Callable[..., Pair], changes: dict[str, Any]) -> None:
-    """It says what is wrong, before the first byte; after a good call as before one."""
+def test_invalid_parameters_are_not_sent(server: SesServer, pair: Callable[..., Pair], changes: dict[str, Any]) -> None:
+    """Botocore raises before the first byte, before and after a valid call."""
     direct, _ = pair("ses")
     for _ in range(2):
         with pytest.raises(ParamValidationError):
@@ -299,8 +299,8 @@ def test_what_botocore_would_not_send_is_not_sent(server: SesServer, pair: Calla
     assert len(server.requests) == 2
 
 
-def test_keys_that_would_end_a_header_are_not_sent(server: SesServer, pair: Callable[..., Pair]) -> None:
-    """A line break would begin a header of the tenant's choosing; botocore, to which it is left, raises."""
+def test_credentials_with_a_line_break_are_not_sent(server: SesServer, pair: Callable[..., Pair]) -> None:
+    """It would inject a header; the call is left to botocore, which raises."""
     direct, plain = pair("ses")
     make(direct, "SendRawEmail")
     for client in (direct, plain):
@@ -311,9 +311,9 @@ def test_keys_that_would_end_a_header_are_not_sent(server: SesServer, pair: Call
     assert len(server.requests) == 1
 
 
-# -- what comes back: items ----------------------------------------------------------------------------------------------
+# -- responses: items ----------------------------------------------------------------------------------------------------
 
-compared = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine with much else to do
+compared = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 octets = st.binary(max_size=10)
 leaves = st.one_of(
     st.builds(lambda text: {"S": text}, st.text(max_size=10)),
@@ -324,7 +324,7 @@ leaves = st.one_of(
     st.builds(lambda texts: {"SS": texts}, st.lists(st.text(max_size=5), min_size=1, max_size=3)),
     st.builds(lambda data: {"BS": data}, st.lists(octets, min_size=1, max_size=3)),
 )
-# The names of types among them: an attribute may be called so.
+# With the names of types, because an attribute may have such a name.
 names = st.sampled_from(["B", "BS", "S", "M", "tenantId", "é"]) | st.text(min_size=1, max_size=5)
 values = st.recursive(
     leaves,
@@ -346,7 +346,7 @@ class _Body:
 
 
 class Wire:
-    """A client whose requests end here; `answer` is what comes back."""
+    """A client whose requests end here; `answer` is the response."""
 
     def __init__(self, service: str, *, direct: bool) -> None:
         self.client = client_of(service, direct=direct)
@@ -376,8 +376,8 @@ def on_the_wire(value: Any) -> bytes:
 
 @compared
 @given(operands=items, attributes=items)
-def test_an_update_says_the_same_both_ways(wires: tuple[Wire, Wire], operands: dict[str, Any], attributes: dict[str, Any]) -> None:
-    """Bytes, maps in maps, and attributes that are called like a type."""
+def test_an_update_is_the_same_as_boto3_s(wires: tuple[Wire, Wire], operands: dict[str, Any], attributes: dict[str, Any]) -> None:
+    """With bytes, nested maps, and attributes named like a type."""
     answers = []
     for wire in wires:
         wire.answer = on_the_wire({"Attributes": attributes, "ConsumedCapacity": {"CapacityUnits": 1.5}})
@@ -389,8 +389,8 @@ def test_an_update_says_the_same_both_ways(wires: tuple[Wire, Wire], operands: d
 
 @compared
 @given(found=items | st.none(), several=st.lists(items, max_size=3))
-def test_reads_say_the_same_both_ways(wires: tuple[Wire, Wire], found: dict[str, Any] | None, several: list[dict[str, Any]]) -> None:
-    """An item that is not there too, and keys that are left unprocessed."""
+def test_reads_are_the_same_as_boto3_s(wires: tuple[Wire, Wire], found: dict[str, Any] | None, several: list[dict[str, Any]]) -> None:
+    """Also with a missing item and unprocessed keys."""
     one = {} if found is None else {"Item": found}
     many = {"Responses": {"messages": several}, "UnprocessedKeys": {"messages": {"Keys": [KEY]}} if several else {}}
     for operation, answer in (("GetItem", one), ("BatchGetItem", many)):
@@ -410,8 +410,8 @@ addresses = st.text(max_size=20)
     tags=st.dictionaries(addresses, addresses, max_size=3),
     raw=st.binary(max_size=100),
 )
-def test_a_form_is_the_same_both_ways(forms: tuple[Wire, Wire], source: str, to: list[str], tags: dict[str, str], raw: bytes) -> None:
-    """Any text, any bytes: byte for byte."""
+def test_a_form_is_the_same_as_boto3_s(forms: tuple[Wire, Wire], source: str, to: list[str], tags: dict[str, str], raw: bytes) -> None:
+    """With any text and any bytes, byte for byte."""
     named = [{"Name": name, "Value": value} for name, value in tags.items()]
     changes = {"Source": source, "Destinations": to, "Tags": named, "RawMessage": {"Data": raw}}
     for wire in forms:
@@ -421,7 +421,7 @@ def test_a_form_is_the_same_both_ways(forms: tuple[Wire, Wire], source: str, to:
     assert ours == (theirs.encode() if isinstance(theirs, str) else theirs)
 
 
-# -- what comes back: successes and errors -------------------------------------------------------------------------------
+# -- responses: successes and errors -------------------------------------------------------------------------------------
 
 
 def model(service: str, operation: str) -> Any:
@@ -435,7 +435,7 @@ COMMON = {
         *("AccessDenied", "InvalidParameterValue", "BrandNew"),
     ],
 }
-"""Errors that no operation's description lists: those of every service."""
+"""Errors that no operation's model lists: those of every service."""
 
 ERRORS = [
     (operation, code)
@@ -453,7 +453,7 @@ def error_answer(service: str, code: str, status: int = 400) -> Answer:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a call came to: an answer, or the type and content of what was raised."""
+    """The result of a call: a response, or the type and content of the exception."""
 
     answer: Any = None
     error: str | None = None
@@ -474,7 +474,7 @@ def seen(call: Callable[[], Any]) -> Seen:
 
 @pytest.mark.parametrize(("operation", "code"), ERRORS)
 def test_every_modelled_error_is_that_of_boto3(server: SesServer, pair: Callable[..., Pair], operation: str, code: str) -> None:
-    """Its class, which is the client's own, its members, its text; a mail and a refused condition are asked for once."""
+    """Its class, which is the client's own, its members and its text; a mail and a failed condition are requested once."""
     service = CALLS[operation][0]
     direct, plain = pair(service)
     server.react = lambda _: error_answer(service, code)
@@ -507,8 +507,8 @@ BODIES: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("case", BODIES)
-def test_answers_of_ses_are_read_as_boto3_reads_them(server: SesServer, pair: Callable[..., Pair], case: str) -> None:
-    """Whatever it makes of them; each mail goes out once."""
+def test_responses_of_ses_are_parsed_as_by_boto3(server: SesServer, pair: Callable[..., Pair], case: str) -> None:
+    """Whatever they contain; each mail is sent once."""
     direct, plain = pair("ses")
     server.react = lambda _: BODIES[case]
     ours, theirs = (seen(lambda client=client: make(client, "SendRawEmail")) for client in (direct, plain))  # type: ignore[misc]
@@ -517,7 +517,7 @@ def test_answers_of_ses_are_read_as_boto3_reads_them(server: SesServer, pair: Ca
 
 
 @pytest.mark.parametrize("body", ["", "null", "[]", '{"Attributes": {"a', "<html>"])
-def test_what_is_no_object_is_asked_for_again(server: SesServer, pair: Callable[..., Pair], body: str) -> None:
+def test_a_response_that_is_no_object_is_retried(server: SesServer, pair: Callable[..., Pair], body: str) -> None:
     """And then refused: a record would seem not to exist."""
     direct, _ = pair("dynamodb")
     require_json_objects(direct)
@@ -527,8 +527,8 @@ def test_what_is_no_object_is_asked_for_again(server: SesServer, pair: Callable[
     assert len(server.requests) == 2
 
 
-def test_after_a_lost_reply_botocore_asks_as_often_as_it_is_told(server: SesServer, pair: Callable[..., Pair]) -> None:
-    """An update is conditional, so it can be made again; a throttled table is given time."""
+def test_after_a_lost_reply_botocore_makes_the_configured_retries(server: SesServer, pair: Callable[..., Pair]) -> None:
+    """An update is conditional, so it can be repeated; a throttled table gets backoff."""
     direct, _ = pair("dynamodb", attempts=3)
     server.react = lambda _: success("UpdateItem")
     make(direct, "UpdateItem")
@@ -538,13 +538,13 @@ def test_after_a_lost_reply_botocore_asks_as_often_as_it_is_told(server: SesServ
     assert len(server.requests) == 5
 
 
-# -- what comes back: framing --------------------------------------------------------------------------------------------
+# -- responses: framing --------------------------------------------------------------------------------------------------
 
 CONTENT = success("UpdateItem").body
 
 
 class Raw(Answer):
-    """An answer, byte by byte; its end ends the connection where it says so."""
+    """A response given byte by byte; it ends with its connection if it says so."""
 
     def encoded(self) -> bytes:
         return self.body.encode()
@@ -571,7 +571,7 @@ FRAMES: dict[str, Raw] = {
 
 
 @pytest.mark.parametrize("case", FRAMES)
-def test_an_answer_is_read_however_it_is_framed(server: SesServer, pair: Callable[..., Pair], case: str) -> None:
+def test_a_response_is_read_with_every_framing(server: SesServer, pair: Callable[..., Pair], case: str) -> None:
     """Once, and nothing of it is left for the next call."""
     direct, plain = pair("dynamodb")
     server.react = lambda _: success("UpdateItem")
@@ -586,7 +586,7 @@ def test_an_answer_is_read_however_it_is_framed(server: SesServer, pair: Callabl
     assert len(server.requests) == 5
 
 
-def test_an_answer_may_come_in_pieces(pair: Callable[..., Pair], server: SesServer) -> None:
+def test_a_response_may_arrive_in_pieces(pair: Callable[..., Pair], server: SesServer) -> None:
     """A large item takes many reads."""
     direct, _ = pair("dynamodb")
     large = {"Attributes": {"a": {"S": "x" * 300_000}}}
@@ -595,7 +595,7 @@ def test_an_answer_may_come_in_pieces(pair: Callable[..., Pair], server: SesServ
     assert server.connections == 1
 
 
-# -- mishaps -------------------------------------------------------------------------------------------------------------
+# -- faults --------------------------------------------------------------------------------------------------------------
 
 MISHAPS: dict[str, Reaction] = {
     "hang": Hang(),
@@ -611,7 +611,7 @@ MISHAPS: dict[str, Reaction] = {
 
 @pytest.mark.parametrize("case", MISHAPS)
 @pytest.mark.parametrize("tls", [True, False], ids=["TLS", "plain"])
-def test_mishaps_are_those_of_boto3(tmp_path: Path, case: str, *, tls: bool) -> None:
+def test_faults_are_those_of_boto3(tmp_path: Path, case: str, *, tls: bool) -> None:
     """The same exception, and no second mail."""
     pem = certificates.make(tmp_path) if tls else None
     with SesServer(tls=pem and certificates.server_context(pem)) as server:
@@ -627,7 +627,7 @@ def test_mishaps_are_those_of_boto3(tmp_path: Path, case: str, *, tls: bool) -> 
 
 
 def unreachable(stack: ExitStack, monkeypatch: pytest.MonkeyPatch, how: str, tmp_path: Path) -> tuple[str, str | None]:
-    """Return an endpoint that cannot be reached, and whom to trust there."""
+    """Return an endpoint that cannot be reached, and the CA bundle to trust there."""
     if how == "a stranger":
         pem = certificates.make(tmp_path)
         return stack.enter_context(SesServer(tls=certificates.server_context(pem))).url, None
@@ -644,7 +644,7 @@ def unreachable(stack: ExitStack, monkeypatch: pytest.MonkeyPatch, how: str, tmp
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
     if how == "lost packets":
         stack.enter_context(socket.create_server(("127.0.0.1", gone.port), backlog=0))
-        for _ in range(3):  # the kernel drops what comes when the backlog is full
+        for _ in range(3):  # with a full backlog the kernel drops further connections
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.1", gone.port))
@@ -655,8 +655,8 @@ UNREACHABLE = ["nobody listens", "no such name", "lost packets", "a stranger", "
 
 
 @pytest.mark.parametrize("how", UNREACHABLE)
-def test_what_is_not_reached_fails_as_with_boto3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """Names, packets, certificates: the exception tells which."""
+def test_an_unreachable_endpoint_fails_as_with_boto3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """For names, packets and certificates: the exception is the same."""
     with ExitStack() as stack:
         url, trusted = unreachable(stack, monkeypatch, how, tmp_path)
         clients = [client_of("ses", direct=direct, endpoint_url=url) for direct in (True, False)]
@@ -674,8 +674,8 @@ TOO_LARGE = refused("RequestEntityTooLargeException", status=413)
 
 
 @pytest.mark.parametrize("reaction", [Reset(), Hang(), TOO_LARGE], ids=["reset", "hang", "answer"])
-def test_a_request_that_is_not_taken_whole_fails_as_with_boto3(monkeypatch: pytest.MonkeyPatch, reaction: Reaction) -> None:
-    """The other side ends the connection, stops reading, or answers before it has read."""
+def test_a_partly_read_request_fails_as_with_boto3(monkeypatch: pytest.MonkeyPatch, reaction: Reaction) -> None:
+    """The other side closes the connection, stops reading, or responds before it has read everything."""
     monkeypatch.setattr(connections, "WRITE_TIMEOUT", 0.5)
     with SesServer(lambda _: reaction, swallow=100_000) as server:
         clients = [client_of("ses", direct=direct, endpoint_url=server.url) for direct in (True, False)]
@@ -684,8 +684,8 @@ def test_a_request_that_is_not_taken_whole_fails_as_with_boto3(monkeypatch: pyte
     assert ours.error
 
 
-def test_a_connection_that_failed_is_not_used_again(server: SesServer, pair: Callable[..., Pair]) -> None:
-    """What its answer left behind would be taken for the next one's."""
+def test_a_connection_is_not_reused_after_a_failure(server: SesServer, pair: Callable[..., Pair]) -> None:
+    """The rest of its response would be taken for the next one's."""
     direct, _ = pair("ses")
     make(direct, "SendRawEmail")
     reactions: list[Reaction] = [Hang(), accepted("next")]

@@ -1,4 +1,4 @@
-"""The marks on DynamoDB keep what `mailer.ports.Trials` promises."""
+"""The marks on DynamoDB keep the contract of `mailer.ports.Trials`."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -21,12 +21,12 @@ RECEIPT = "5fea7756-0ea4-451a-a703-a558b933e274"
 
 @pytest.fixture(params=["dynamodb", "fake"])
 def trials(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> Trials:
-    """The marks and their stand-in: what the unit tests rely on is what DynamoDB does."""
+    """Return the table or its fake: the unit tests rely on the same behaviour."""
     return FakeTrials() if request.param == "fake" else DynamoTrials(wiring.dynamodb(), aws["MESSAGES_TABLE"])
 
 
 def test_a_message_is_marked_once(trials: Trials) -> None:
-    """Whoever comes second learns how far the first came."""
+    """The second worker reads the first one's stage."""
     assert trials.find(RECEIPT) is None
     assert trials.begin(RECEIPT, "one", NOON) is None
     assert trials.begin(RECEIPT, "two", NOON + timedelta(minutes=6)) == Trial(Stage.READING, "one", NOON)
@@ -35,7 +35,7 @@ def test_a_message_is_marked_once(trials: Trials) -> None:
     assert trials.begin("another", "two", NOON) is None
 
 
-def test_a_mark_that_was_taken_away_is_none(trials: Trials) -> None:
+def test_a_removed_mark_is_absent(trials: Trials) -> None:
     """The message may be tried again."""
     trials.begin(RECEIPT, "one", NOON)
     trials.clear(RECEIPT)
@@ -43,21 +43,21 @@ def test_a_mark_that_was_taken_away_is_none(trials: Trials) -> None:
     assert trials.begin(RECEIPT, "two", NOON) is None
 
 
-def test_a_mark_that_was_never_begun_can_say_that_all_is_done(trials: Trials) -> None:
+def test_a_mark_can_be_recorded_as_done_without_a_start(trials: Trials) -> None:
     """A message that was sent again as a new one has not been tried."""
     trials.reach(RECEIPT, Trial(Stage.DONE, "-", NOON))
     assert trials.begin(RECEIPT, "two", NOON) == Trial(Stage.DONE, "-", NOON)
 
 
 def test_a_mark_whose_reply_was_lost_is_one_s_own(aws: Mapping[str, str]) -> None:
-    """The SDK asks again and meets the mark that it has just made: nobody has died of the message."""
+    """The SDK's retry finds its own write: no worker has crashed on the message."""
     trials = DynamoTrials(wiring.dynamodb(), aws["MESSAGES_TABLE"])
     trials.begin(RECEIPT, "one", NOON)
     assert trials.begin(RECEIPT, "one", NOON) is None
 
 
 def test_a_mark_is_no_record(aws: Mapping[str, str]) -> None:
-    """Neither list nor sweeper sees it, and it goes away by itself once the queue can hold its message no more."""
+    """Neither lists nor the sweeper see it, and it expires once its message cannot be on the queue any more."""
     client = boto3.client("dynamodb")
     DynamoTrials(client, aws["MESSAGES_TABLE"]).begin(RECEIPT, "one", NOON)
     table = DynamoMessagesTable(client, aws["MESSAGES_TABLE"])
@@ -68,7 +68,7 @@ def test_a_mark_is_no_record(aws: Mapping[str, str]) -> None:
 
 
 def test_a_table_that_does_not_answer_is_a_failed_dependency(aws: Mapping[str, str]) -> None:
-    """Each call says so in the same way."""
+    """Each call raises the same error."""
     assert aws
     trials = DynamoTrials(boto3.client("dynamodb", config=Config(retries={"total_max_attempts": 1})), "no-such-table")
     with patch("time.sleep"):

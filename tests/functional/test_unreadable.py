@@ -1,4 +1,4 @@
-"""One row or record that cannot be read costs what it is about, and nothing beside it; the handlers and adapters over moto."""
+"""An unreadable row or record affects only its own tenant or request; the handlers and adapters over moto."""
 
 import json
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ ROW_DAMAGES: Mapping[str, Any] = {
 
 
 def damage(table: str, key: Mapping[str, Any], attribute: str, value: Any) -> None:
-    """Change an item over everybody's head."""
+    """Change an item behind the code's back."""
     boto3.client("dynamodb").update_item(
         TableName=table,
         Key=dict(key),
@@ -70,7 +70,7 @@ def queue(request_id: str, now: datetime = NOON) -> Delivery:
 
 @pytest.fixture(params=DAMAGES)
 def bad(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
-    """Store two records, of which one cannot be read; return its id."""
+    """Store two records, one of them unreadable; return its id."""
     queue("good", NOON)
     queue("bad", NOON + timedelta(seconds=1))
     damage(aws["MESSAGES_TABLE"], record_key("acme", "bad"), *DAMAGES[request.param])
@@ -78,7 +78,7 @@ def bad(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
 
 
 def test_a_list_shows_the_other_records(bad: str, aws: Mapping[str, str]) -> None:
-    """The one that cannot be read is journalled with its ids and left out."""
+    """The unreadable one is logged with its ids and left out."""
     assert bad
     report = MagicMock()
     table = DynamoMessagesTable(wiring.dynamodb(), aws["MESSAGES_TABLE"], report)
@@ -89,16 +89,16 @@ def test_a_list_shows_the_other_records(bad: str, aws: Mapping[str, str]) -> Non
     assert (answer.status, [record["requestId"] for record in answer.json["messages"]]) == (200, ["good"])
 
 
-def test_an_answer_about_it_says_whose_turn_it_is(bad: str) -> None:
-    """Not that of the caller, who may ask again; no bare internal error."""
+def test_a_request_for_it_returns_503_with_a_hint_for_the_operator(bad: str) -> None:
+    """The caller may retry; it is not a bare internal error."""
     answer = Gateway(messages.handler).call("GET", f"{ACME}/{bad}")
     assert (answer.status, answer.json["code"]) == (503, "dependency_unavailable")
     assert "acme/bad" in answer.json["detail"]
     assert answer.json["hint"].startswith("Operator: it is damaged, or a later version")
 
 
-def test_the_sweeper_gets_to_what_stands_behind_it(aws: Mapping[str, str]) -> None:
-    """However many cannot be read: a page of them does not hide what is due after it."""
+def test_the_sweeper_reaches_the_records_behind_it(aws: Mapping[str, str]) -> None:
+    """A page of unreadable records does not hide the due ones after it."""
     now = NOON + timedelta(hours=1)
     shard = [f"r{n}" for n in range(1000) if sweep_shard("acme", f"r{n}") == "3"][:6]
     for number, request_id in enumerate(shard):
@@ -109,8 +109,8 @@ def test_the_sweeper_gets_to_what_stands_behind_it(aws: Mapping[str, str]) -> No
     assert [record.request_id for record in wiring.messages_table().due(3, now, 2)] == shard[4:]
 
 
-def test_a_write_that_meets_it_is_a_failed_call(bad: str) -> None:
-    """Neither done nor refused for a reason that one could act on: its request comes back later."""
+def test_a_write_to_it_is_a_failed_call(bad: str) -> None:
+    """Neither done nor refused as if the request had another state: it is retried later."""
     good = wiring.messages_table().get("acme", "good")
     assert good is not None
     with pytest.raises(UnreadableError):
@@ -118,7 +118,7 @@ def test_a_write_that_meets_it_is_a_failed_call(bad: str) -> None:
 
 
 def vars_of(record: Delivery) -> dict[str, Any]:
-    """Return what a request needs of a record."""
+    """Return the fields of a record that make a request."""
     about = changes.request_of(record)
     return {name: getattr(about, name) for name in about.__dataclass_fields__}
 
@@ -128,14 +128,14 @@ def vars_of(record: Delivery) -> dict[str, Any]:
 
 @pytest.fixture(params=ROW_DAMAGES)
 def bad_row(request: pytest.FixtureRequest, aws: Mapping[str, str]) -> str:
-    """Store the row of a tenant that cannot be read; return the tenant."""
+    """Store an unreadable row; return its tenant."""
     wiring.providers_table().replace(a_provider("bravo"))
     damage(aws["PROVIDERS_TABLE"], {"tenantId": {"S": "bravo"}}, *ROW_DAMAGES[request.param])
     return "bravo"
 
 
-def test_a_provider_row_that_cannot_be_read_lets_its_own_mail_wait(bad_row: str) -> None:
-    """Its request is deferred, never failed; that of another tenant in the batch ends as it should."""
+def test_an_unreadable_provider_row_defers_only_its_own_mail(bad_row: str) -> None:
+    """Its request is deferred and not failed; another tenant's in the same batch is processed."""
     answer = send.handler({"Records": [record("r1", bad_row), record("r2", "acme")]}, SendContext())
     assert answer == {"batchItemFailures": []}
     waits, ended = wiring.messages_table().get(bad_row, "r1"), wiring.messages_table().get("acme", "r2")
@@ -146,7 +146,7 @@ def test_a_provider_row_that_cannot_be_read_lets_its_own_mail_wait(bad_row: str)
 
 
 def record(request_id: str, tenant_id: str) -> Mapping[str, Any]:
-    """Make a message as Lambda hands it over."""
+    """Return a message as Lambda passes it."""
     message = {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}
     stamp = str(int(datetime.now(UTC).timestamp() * 1000))
     return {
@@ -156,8 +156,8 @@ def record(request_id: str, tenant_id: str) -> Mapping[str, Any]:
     }
 
 
-def test_a_post_for_such_a_tenant_is_answered_clearly(bad_row: str) -> None:
-    """It is not on the queue, and may be asked for again."""
+def test_a_post_for_such_a_tenant_returns_503(bad_row: str) -> None:
+    """The request is not queued, and may be retried."""
     body = {"requestId": "r1", "message": {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}}
     answer = Gateway(messages.handler).call("POST", f"/tenants/{bad_row}/messages", body)
     assert (answer.status, answer.json["code"]) == (503, "dependency_unavailable")
@@ -166,8 +166,8 @@ def test_a_post_for_such_a_tenant_is_answered_clearly(bad_row: str) -> None:
 # -- streams -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_over_it_is_told(aws: Mapping[str, str]) -> None:
-    """What stood before could not be read, what stands now can; one that cannot be read holds up nobody."""
+def test_a_write_over_an_unreadable_image_is_published(aws: Mapping[str, str]) -> None:
+    """The old image is unreadable and the new one readable; an unreadable new image stops nothing."""
     table = aws["MESSAGES_TABLE"]
     key = record_key("acme", "r1")
     queue("r1")
@@ -182,8 +182,8 @@ def test_what_is_written_over_it_is_told(aws: Mapping[str, str]) -> None:
     assert [event.detail["requestId"] for event in told] == ["r1"]
 
 
-def test_a_code_of_a_later_version_does_not_spoil_a_row(aws: Mapping[str, str]) -> None:
-    """A provider that is suspended for it is shown as such."""
+def test_a_code_of_a_later_version_does_not_make_a_row_unreadable(aws: Mapping[str, str]) -> None:
+    """A provider suspended with it is shown as suspended."""
     wiring.providers_table().replace(a_provider("acme", ProviderStatus.SUSPENDED, error=ErrorInfo("of_a_later_version", "x")))
     damage(aws["PROVIDERS_TABLE"], {"tenantId": {"S": "acme"}}, "new", {"S": "field"})
     row = wiring.providers_table().get("acme")

@@ -1,4 +1,4 @@
-"""What holds our calls against AWS's rules sees every kind of call, and refuses what each rule refuses."""
+"""The check of our calls against AWS's rules sees every kind of call, and detects a violation of each rule."""
 
 import json
 from base64 import b64encode
@@ -239,7 +239,7 @@ BAD |= {
 
 @cache
 def described(service: str) -> ServiceModel:
-    """Return botocore's description of a service."""
+    """Return botocore's model of a service."""
     return botocore.session.get_session().get_service_model(service)
 
 
@@ -249,22 +249,22 @@ def broken(service: str, operation: str, params: Mapping[str, Any]) -> list[str]
 
 @pytest.mark.parametrize(("service", "operation", "params"), GOOD, ids=[f"{service} {operation}" for service, operation, _ in GOOD])
 def test_a_call_within_the_rules_passes(service: str, operation: str, params: Mapping[str, Any]) -> None:
-    """At the limits too."""
+    """Also at the limits."""
     assert broken(service, operation, params) == []
 
 
 @pytest.mark.parametrize(("service", "operation", "params", "rule"), BAD.values(), ids=BAD)
-def test_a_call_that_breaks_a_rule_is_named(service: str, operation: str, params: Mapping[str, Any], rule: str) -> None:
-    """By the rule that it breaks, and by no other."""
+def test_a_violated_rule_is_named(service: str, operation: str, params: Mapping[str, Any], rule: str) -> None:
+    """Only the rule that the call violates."""
     assert [rule in found for found in broken(service, operation, params)] == [True]
 
 
 @pytest.mark.parametrize("service", ["dynamodb", "sqs", "s3", "events", "ses", "sesv2", "kms", "sts"])
-def test_every_pattern_of_a_call_of_ours_is_one_that_can_be_checked(service: str) -> None:
-    """Where botocore gives one that Python reads in another way, it is among those that are left out knowingly."""
+def test_every_pattern_of_our_calls_can_be_checked(service: str) -> None:
+    """A pattern of botocore's that Python interprets differently must be on the list of exceptions."""
     shapes = [described(service).shape_for(name) for name in described(service).shape_names]
     for pattern in {shape.metadata["pattern"] for shape in shapes if "pattern" in shape.metadata}:
-        model.compiled(pattern)  # raises for one that is neither
+        model.compiled(pattern)  # raises if it is neither
 
 
 # -- the hook ------------------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_every_pattern_of_a_call_of_ours_is_one_that_can_be_checked(service: str
     ],
 )  # fmt: skip
 def test_every_protocol_is_read(breaches: list[Breach], service: str, call: Any, rule: str) -> None:
-    """JSON, forms, paths and presigned URLs, whichever client asks."""
+    """JSON, forms, paths and presigned URLs, from any client."""
     with suppress(ClientError):  # the emulator may refuse it too
         call(boto3.client(service, region_name=REGION))
     assert breaches
@@ -292,8 +292,8 @@ def test_every_protocol_is_read(breaches: list[Breach], service: str, call: Any,
 
 
 @pytest.mark.usefixtures("aws")
-def test_what_bypasses_botocore_is_read_too(breaches: list[Breach]) -> None:
-    """UpdateItem and SendRawEmail go out as we write them ourselves, and only the first of each by way of botocore's endpoint."""
+def test_direct_calls_are_read_too(breaches: list[Breach]) -> None:
+    """UpdateItem and SendRawEmail are sent directly, and only the first of each through botocore's endpoint."""
     update = {"TableName": "MessagesTable", "Key": record_key("acme", "r1"), "UpdateExpression": "SET a = :a"}
     wiring.dynamodb().update_item(**update, ExpressionAttributeValues={":a": {"N": "1"}})
     with patch.object(Endpoint, "make_request", side_effect=AssertionError("by botocore")):
@@ -310,7 +310,7 @@ def line(*, metric: Mapping[str, Any] | None = None, directive: Mapping[str, Any
     return {"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{**told, **(directive or {})}]}, "service": "mail", "Sent": [1.0], **fields}
 
 
-def test_a_line_of_metrics_within_the_rules_passes() -> None:
+def test_valid_metrics_pass() -> None:
     """A hundred values of each of a hundred metrics."""
     many = [{"Name": f"m{n}", "Unit": "Milliseconds"} for n in range(100)]
     assert list(metrics.broken(line(directive={"Metrics": many}, **{f"m{n}": [1.0] * 100 for n in range(100)}))) == []
@@ -335,6 +335,6 @@ def test_a_line_of_metrics_within_the_rules_passes() -> None:
         (line(Sent=[]), "0 values"),
     ],
 )
-def test_a_line_of_metrics_that_breaks_a_rule_is_named(told: Mapping[str, Any], rule: str) -> None:
-    """CloudWatch would drop it without a word."""
+def test_an_invalid_line_of_metrics_is_named(told: Mapping[str, Any], rule: str) -> None:
+    """CloudWatch would drop it silently."""
     assert [rule in found for found in metrics.broken(told)] == [True]

@@ -30,7 +30,7 @@ What it relies on, and what fails first (tests/functional/test_transport.py)
   the headers that botocore writes, each by name:
       `test_every_operation_is_made_directly`
   `pool._get_conn`, `pool._put_conn`, `pool.timeout`, `connection.connect` of urllib3; which exception of it means which of botocore's:
-      `test_mishaps_are_those_of_boto3`
+      `test_faults_are_those_of_boto3`
 
 A success has no `ResponseMetadata`: nothing reads it. Endpoints do not depend on parameters: tables are named, not given by ARN.
 """
