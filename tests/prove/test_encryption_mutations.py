@@ -1,11 +1,11 @@
-"""Every single-bit change and every truncation of a sealed config is refused, each with the one error."""
+"""Every single-bit change and every truncation of an encrypted config gives the one error."""
 
 from mailer.domain.errors import NotSentError
 from support.aws.cipher import PLAINTEXT, ROW, a_cipher, flips, truncations
 
 
-def test_no_mutation_opens_crashes_or_passes_for_an_outage() -> None:
-    """More than 4000 mutations: `config_unreadable` for each of them, and the original still opens."""
+def test_no_mutation_is_decrypted_crashes_or_looks_like_an_outage() -> None:
+    """More than 4000 mutations: each gives `config_unreadable`, and the original can still be decrypted."""
     with a_cipher() as (config_cipher, _):
         sealed = config_cipher.encrypt(*ROW, PLAINTEXT)
         outcomes: dict[str, int] = {}

@@ -4,5 +4,5 @@ from support.isolation import assert_no_mix_up
 
 
 def test_twenty_thousand_sends_without_a_mix_up() -> None:
-    """One client for all: none of them signed by another tenant's key, none answered to another."""
+    """One client for all: no send is signed with another tenant's key, no response goes to another tenant."""
     assert_no_mix_up(20_000)

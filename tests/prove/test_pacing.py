@@ -1,4 +1,4 @@
-"""A thousand messages of twenty tenants at once, each with an account of its own that SES holds to a rate."""
+"""A thousand messages of twenty tenants at once, each with its own rate-limited SES account."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tools.local_aws.running import LocalAws
 
 
 def test_twenty_tenants_send_a_thousand_messages_at_their_rates(aws: LocalAws) -> None:
-    """Each within ten percent of its account's rate, whatever others send; no throttle appears as a failure."""
+    """Each within ten percent of its account's rate, whatever others send; no throttle is reported as a failure."""
     flood = Flood(tenants=20, mails=50, recipients=20)
     with pollers(aws, 3):
         tenants = flood.send(aws)

@@ -1,4 +1,4 @@
-"""The budget of reading and composing, tried with every kind of text in every field, with bodies of 6 MB, and with mixtures by chance."""
+"""The CPU and memory budget of reading and composing, with every kind of text in every field, bodies of 6 MB, and random mixtures."""
 
 import json
 import os
@@ -29,8 +29,8 @@ from support.hostile import (
 from unit.test_reading_budget import MOST, beyond, reading, written
 
 
-def test_no_text_in_any_field_costs_more_than_the_budget() -> None:
-    """Of a character more than the limit, and of a megabyte."""
+def test_no_text_in_any_field_exceeds_the_budget() -> None:
+    """With one character more than the limit, and with a megabyte."""
     bodies = (
         (f"{size} characters of {kind} as {field}", written(with_text(field, within(make, size))))
         for field, limit in LIMITS.items()
@@ -40,8 +40,8 @@ def test_no_text_in_any_field_costs_more_than_the_budget() -> None:
     assert beyond((name, cost(reading(body))) for name, body in bodies) == []
 
 
-def test_no_mail_within_the_limits_costs_more_than_the_budget_to_compose() -> None:
-    """Every kind of text, in all fields, as HTML alone, and as text."""
+def test_composing_no_valid_mail_exceeds_the_budget() -> None:
+    """With every kind of text, in all fields, as HTML alone, and as text."""
     size = MIB * 9 // 10
     mails = (
         (f"{kind}, {number}", composing(written(mail)))
@@ -53,8 +53,8 @@ def test_no_mail_within_the_limits_costs_more_than_the_budget_to_compose() -> No
     assert beyond(((name, cost(call)) for name, call in mails if call), seconds=2 * SECONDS) == []
 
 
-def test_a_body_as_large_as_lambda_takes_costs_no_more_than_its_copies() -> None:
-    """On the API; what is larger than the queue takes is refused, but only once it is read."""
+def test_a_body_of_lambda_s_maximum_size_costs_only_its_copies() -> None:
+    """On the API a body larger than the queue's limit is refused, but only after it was read."""
     size = BYTES + 6 * MOST
     assert beyond(((name, cost(reading(body))) for name, body in structures(MOST)), size=size) == []
     whole = ((kind, written(everywhere(make, MOST))) for kind, make in TEXTS.items())
@@ -79,12 +79,12 @@ for body in chain((body for _, body in structures()), (written(everywhere(text))
     cost(reading(body))
 print(most() - before)
 """
-"""Prints by how many KB a process of its own has grown at the most."""
+"""Prints the peak growth of a separate process, in KB."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the most memory that a process had in /proc")
-def test_no_body_makes_the_process_grow_beyond_the_budget() -> None:
-    """What the validator takes is not Python's memory; two megabytes and more are the bodies themselves."""
+def test_no_body_makes_the_process_exceed_the_memory_budget() -> None:
+    """The validator's memory is not Python's; two megabytes and more are the bodies themselves."""
     path = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]}
     grown = subprocess.run([sys.executable, "-c", GROWTH], env=path, check=True, capture_output=True, text=True).stdout
     assert 0 < int(grown) * 1024 < BYTES
@@ -99,7 +99,7 @@ SMALL = [body for _, body in structures(MIB // 8)]
 
 @st.composite
 def mixtures(draw: st.DrawFn) -> str:
-    """Make a body of some texts and some structures, each of any kind and size."""
+    """Return a body of some texts and structures, each of any kind and size."""
     message: dict[str, Any] = {}
     document: dict[str, Any] = {"message": message}
     for field in draw(st.lists(FIELDS, min_size=1, max_size=8, unique=True)):
@@ -115,13 +115,13 @@ def mixtures(draw: st.DrawFn) -> str:
 
 @settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mixtures())
-def test_no_mixture_costs_more_than_the_budget(body: str) -> None:
-    """To read, and where it is valid to compose."""
+def test_no_mixture_exceeds_the_budget(body: str) -> None:
+    """When it is read, and composed if valid."""
     assert beyond([("read", cost(reading(body)))]) == []
     if call := composing(body):
         assert beyond([("composed", cost(call))], seconds=2 * SECONDS) == []
 
 
-def test_the_mixtures_are_json() -> None:
-    """The guard of the guard: they get as far as the models."""
+def test_the_mixtures_are_valid_json() -> None:
+    """So they reach the models."""
     assert json.loads(f'{{"a":1,{written({"message": {}})[1:]}') == {"a": 1, "message": {}}

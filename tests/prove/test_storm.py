@@ -9,7 +9,7 @@ from tools.storm.storm import Plan, Storm
 
 
 def test_ten_thousand_requests_and_a_thousand_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """None is lost, sent twice or wrong, and `unknown` only after a kill or a fault."""
+    """None is lost, sent twice or reported wrongly, and `unknown` only after a kill or a fault."""
     with local_aws(tmp_path) as aws:
         report = Storm(aws, Plan(requests=10_000, kills=1_000, with_feedback=2, kill_probability=0.5)).run()
     with capsys.disabled():

@@ -6,7 +6,7 @@ from mailer.adapters.dynamodb.messages_table import TENANT_SHARDS
 from support.aws.tables import template
 from support.aws.write_units import PartitionWrite, partition_writes
 from support.throttling import UNITS, Partitions, highest
-from tools.bench.tenant.simulation import PATHS, bookings, play, units_of
+from tools.bench.tenant.simulation import PATHS, bookings, simulate, units_of
 
 TARGET_RATE = 1000
 """Messages a second of one tenant."""
@@ -67,15 +67,15 @@ def test_the_highest_multiple_is_found() -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_one_tenant_sends_a_thousand_a_second(path: str) -> None:
     """Its shards take all writes of its messages without throttling."""
-    assert play(TARGET_RATE, path, shards=TENANT_SHARDS)["acme"].throttled == 0
+    assert simulate(TARGET_RATE, path, shards=TENANT_SHARDS)["acme"].throttled == 0
 
 
 def test_one_partition_per_tenant_would_throttle_it_and_others() -> None:
     """The shards prevent that."""
-    outcomes = play(TARGET_RATE, "from SQS", shards=1, shared=16, others=30)
+    outcomes = simulate(TARGET_RATE, "from SQS", shards=1, shared=16, others=30)
     assert outcomes["acme"].failed > 0.2
     assert outcomes["others"].throttled > 0.02
-    sharded = play(TARGET_RATE, "from SQS", shards=TENANT_SHARDS, shared=16, others=30)
+    sharded = simulate(TARGET_RATE, "from SQS", shards=TENANT_SHARDS, shared=16, others=30)
     assert sharded["others"].throttled == 0
 
 

@@ -9,7 +9,7 @@ from tools.local_aws.tenants import Tenant
 
 
 def test_a_thousand_requests_in_batches_all_end_as_sent(aws: LocalAws, tenant: Tenant) -> None:
-    """Ten batches of a hundred: each request gets its record, and its end."""
+    """Ten batches of a hundred: each request has its record, and ends as sent."""
     ids = [f"batch-{number}" for number in range(1000)]
     began = time.monotonic()
     for start in range(0, len(ids), 100):

@@ -1,4 +1,4 @@
-"""Hundreds of calls made from the OpenAPI document to the deployed API, signed and through API Gateway, and what they leave behind sent."""
+"""Hundreds of signed calls from the OpenAPI document to the deployed API, through API Gateway; then their mail is sent."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ class Signed(AuthBase):
 
 @pytest.fixture(scope="module")
 def signed(running_aws: LocalAws) -> Signed:
-    """The platform's signature; both tenants have an active provider, and requests that wait for a day to come."""
+    """Return the platform's signature; both tenants have an active provider, and requests scheduled for another day."""
     for tenant_id in TENANTS:
         running_aws.active_tenant(tenant_id)
         requests = [a_body(request_id, sendAt=TOMORROW) for request_id in SHARED_IDS]
@@ -52,8 +52,8 @@ def signed(running_aws: LocalAws) -> Signed:
 
 @SCHEMA.parametrize()
 @settings(deadline=None, derandomize=True, database=None, max_examples=30, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_as_documented(running_aws: LocalAws, signed: Signed, case: Case) -> None:
-    """Whatever API Gateway makes of a call, and whatever the functions answer."""
+def test_every_response_is_as_documented(running_aws: LocalAws, signed: Signed, case: Case) -> None:
+    """Whether API Gateway or a function responds."""
     operation = case.operation.definition.raw["operationId"]
     answer = case.call(base_url=running_aws.stack.api_url, auth=signed)
     CALLS[operation, answer.status_code] += 1
@@ -62,7 +62,7 @@ def test_every_answer_is_as_documented(running_aws: LocalAws, signed: Signed, ca
         running_aws.active_tenant(case.path_parameters["tenantId"])
 
 
-def test_the_calls_got_as_far_as_the_services() -> None:
-    """Of every operation some succeeded, but of `resolve`: nothing here is ever unknown."""
+def test_the_calls_reached_the_services() -> None:
+    """Some of every operation succeeded, except `resolve`: nothing is unknown here."""
     print(f"{sum(CALLS.values())} calls: {dict(CALLS)}")
     assert {name for name, _ in CALLS} - {name for name, status in CALLS if status < 300} == {"resolveMessage"}

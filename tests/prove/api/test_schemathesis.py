@@ -1,4 +1,4 @@
-"""Thousands of calls made from nothing but the OpenAPI document: no 5xx, no undocumented answer, nobody else's data."""
+"""Thousands of calls generated from the OpenAPI document: no 5xx, no undocumented response, no other tenant's data."""
 
 from collections.abc import Iterator
 
@@ -23,19 +23,19 @@ def _api() -> Iterator[None]:
 
 @API.schema().parametrize()
 @thoroughly
-def test_every_answer_is_as_documented(case: Case) -> None:
+def test_every_response_is_as_documented(case: Case) -> None:
     """Valid and invalid calls of every operation, for two tenants and for generated ids."""
     API.reset()
     API.validate(case, case.call())
 
 
-def test_chains_of_calls_are_answered_as_documented() -> None:
-    """What was answered is fed into the calls after it, in chains of twenty."""
+def test_chains_of_calls_get_documented_responses() -> None:
+    """Responses are used in later calls, in chains of twenty."""
     run_state_machine_as_test(API.state_machine(), settings=settings(thoroughly, max_examples=100, stateful_step_count=20))
 
 
-def test_enough_was_tried() -> None:
-    """At least 5 000 calls, with successes of every operation among them."""
+def test_enough_calls_were_made() -> None:
+    """At least 5 000, with successes of every operation."""
     assert sum(API.calls.values()) >= 5_000, API.calls
     succeeded = {name for name, status in API.calls if status < 300}
     assert succeeded == {name for name, _ in API.calls}

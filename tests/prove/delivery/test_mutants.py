@@ -1,4 +1,4 @@
-"""Every condition counts: taken away, a test fails."""
+"""Every condition is tested: without it a test fails."""
 
 import os
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ EQUIVALENT: Mapping[str, str] = {
     "resend: without SAME_ATTEMPT": "same: the caller chose it for every attempt, and each one's own deadline is asked",
     "resend: without WORKER_DEAD": "same: only asked for once it is so, and an attempt's deadline never changes",
 }
-"""Mutants that nobody can tell from the original, and why."""
+"""Equivalent mutants, and why they are equivalent."""
 
 
-def test_every_condition_is_missed_by_a_test(tmp_path: Path) -> None:
-    """What no test misses is a gap in the tests, or is told here to be the same; the table of who caught what is printed."""
+def test_every_removed_condition_fails_a_test(tmp_path: Path) -> None:
+    """A surviving mutant is a gap in the tests, or is listed above as equivalent; the table of failing tests is printed."""
     folders = {mutant: tmp_path / str(number) for number, mutant in enumerate(mutants())}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         verdicts = list(threads.map(judge, folders, folders.values()))

@@ -4,13 +4,13 @@ from tools.simulation.__main__ import compared, run_all
 
 SCENARIOS = 100_000
 WITH_FEEDBACK = 10_000
-"""Scenarios that are run without and with SES events."""
+"""Scenarios, each run without and with SES events."""
 
 AGAIN = "accepted again, as onUnknown: resend allows"
 
 
-def test_no_scenario_loses_doubles_or_misreports_a_request() -> None:
-    """Other scenarios than those of `make test`; a bad seed is replayed by `python -m tools.simulation SEED`."""
+def test_no_scenario_loses_duplicates_or_misreports_a_request() -> None:
+    """Other scenarios than in `make test`; `python -m tools.simulation SEED` replays a failing one."""
     total, bad = run_all(range(1_000_000, 1_000_000 + SCENARIOS))
     print("\n".join(f"{count:>10} {what}" for what, count in total.items()))
     assert bad == []

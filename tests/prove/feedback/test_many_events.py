@@ -1,4 +1,4 @@
-"""SES's events by the ten thousand: in any order, doubled, and made up."""
+"""SES's events by the ten thousand: in any order, duplicated, and forged."""
 
 import json
 import random
@@ -29,11 +29,11 @@ QUEUED_AT = NOON + timedelta(hours=1)
 REQUESTS, HOSTILE, BATCH = 800, 100_000, 100
 OUTCOMES = list(RecipientOutcome)
 ACCOUNTS: Mapping[str, str] = {"acme": "111122223333", "globex": "444455556666"}
-"""Two tenants, each with an account of its own."""
+"""Two tenants, each with its own account."""
 
 
 def records(count: int) -> list[Delivery]:
-    """Make records of both tenants in every state that a mail which SES accepted may be found in."""
+    """Return records of both tenants in every state that mail accepted by SES may be in."""
     statuses = [Status.SENT, Status.SENDING, Status.UNKNOWN, Status.QUEUED, Status.DEFERRED]
     return [
         replace(
@@ -45,15 +45,15 @@ def records(count: int) -> list[Delivery]:
     ]
 
 
-def told_of(record: Delivery, number: int) -> list[dict[str, Any]]:
-    """Return what SES tells of a mail to several recipients, of each kind in turn."""
+def events_of(record: Delivery, number: int) -> list[dict[str, Any]]:
+    """Return SES's events of a mail to several recipients, of each kind in turn."""
     to = {f"{name}@{name}.example": OUTCOMES[(number + place) % len(OUTCOMES)] for place, name in enumerate("abcd")}
     tags = tagged({}, tenant_id=record.tenant_id, request_id=record.request_id, attempt=1)
     return envelopes(to, tags=tags, account=record.account, message_id=f"{record.tenant_id}-{record.request_id}")
 
 
 class Inbox:
-    """FeedbackFunction over the tables' stand-ins."""
+    """FeedbackFunction over the tables' fakes."""
 
     def __init__(self, table: FakeMessagesTable) -> None:
         self.messages, self.table, self.telemetry = table, FakeFeedbackTable(), FakeTelemetry()
@@ -63,7 +63,7 @@ class Inbox:
         )
 
     def take(self, bodies: list[str]) -> None:
-        """Take events in batches; what is to come again comes last."""
+        """Process events in batches; failed ones are delivered again at the end."""
         for _ in range(2):
             again: list[str] = []
             for start in range(0, len(bodies), BATCH):
@@ -78,17 +78,17 @@ class Inbox:
 
 
 def proven(inbox: Inbox) -> dict[tuple[str, str], Delivery]:
-    """Return the records as they stand, without which event proved that a mail was sent."""
+    """Return the current records, without the event that proved each mail sent."""
     return {ids: replace(record, confirmed_by=None) for ids, record in sorted(inbox.messages.records.items())}
 
 
-def test_ten_thousand_events_in_any_order_leave_the_same_bytes() -> None:
-    """Doubled, some eight times, and shuffled over all requests: records and facts are equal, to the last character.
+def test_ten_thousand_events_in_any_order_give_the_same_bytes() -> None:
+    """Duplicated, some eight times, and shuffled over all requests: records and facts are equal, to the last character.
 
-    But for which of the events was the first, and so proved that the mail was sent.
+    The only difference is which event was the first, and so proved the mail sent.
     """
-    shuffle, all_of_them = random.Random(1), records(REQUESTS)  # noqa: S311 - a seed is a case
-    events = [json.dumps(event) for number, record in enumerate(all_of_them) for event in told_of(record, number)]
+    shuffle, all_of_them = random.Random(1), records(REQUESTS)  # noqa: S311 - reproducible
+    events = [json.dumps(event) for number, record in enumerate(all_of_them) for event in events_of(record, number)]
     copies = [event for event in events for _ in range(shuffle.choice([1, 1, 2, 8]))]
     shuffle.shuffle(copies)
     assert len(copies) >= 10_000
@@ -105,7 +105,7 @@ JUNK = [None, True, 0, -1, 1e308, "", "\x00", "\ud800", "x" * 2_000, [], {}, [[]
 
 
 def spoiled(event: Any, rng: random.Random, depth: int = 0) -> Any:
-    """Return an event with junk in one or a few places."""
+    """Return an event with invalid values in one or a few places."""
     if not isinstance(event, dict | list) or not event or (depth and rng.random() < 0.3):
         return rng.choice(JUNK)
     if isinstance(event, dict):
@@ -116,20 +116,20 @@ def spoiled(event: Any, rng: random.Random, depth: int = 0) -> Any:
 
 
 def forged(event: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """Let globex speak: from its own account, with tags and ids of its choice, those of acme's mail among them."""
+    """Return an event of globex: from its own account, with arbitrary tags and ids, also those of acme's mail."""
     tags = {name: [rng.choice(["acme", "globex", f"r{rng.randrange(9)}", "1", "2", "0", "x"])] for name in event["detail"]["mail"]["tags"]}
     tags |= {"tenantmail-tenant": [rng.choice(["acme", "globex"])], "tenantmail-request": [f"r{rng.randrange(9)}"]}
     mail = {**event["detail"]["mail"], "tags": tags, "messageId": rng.choice(["acme-r1", "globex-r1", "made-up"])}
     return {**event, "account": ACCOUNTS["globex"], "detail": {**event["detail"], "mail": mail}}
 
 
-def test_a_hundred_thousand_hostile_events_do_nothing() -> None:
-    """Spoiled in any place, or made up by another tenant: none is unhandled, and none has an effect across tenants."""
-    rng = random.Random(2)  # noqa: S311 - a seed is a case
+def test_a_hundred_thousand_hostile_events_change_nothing() -> None:
+    """With invalid values in any place, or forged by another tenant: none raises, and none has an effect on the other tenant."""
+    rng = random.Random(2)  # noqa: S311 - reproducible
     all_of_them = records(9)
     mine = {(record.tenant_id, record.request_id): record for record in all_of_them if record.tenant_id == "acme"}
     theirs = [record for record in all_of_them if record.tenant_id == "globex"]
-    pool = [event for number, record in enumerate(theirs) for event in told_of(record, number)]
+    pool = [event for number, record in enumerate(theirs) for event in events_of(record, number)]
     inbox = Inbox(FakeMessagesTable(*all_of_them))
     bodies = []
     for _ in range(HOSTILE):

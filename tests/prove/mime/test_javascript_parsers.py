@@ -1,4 +1,4 @@
-"""npm's mailparser and postal-mime read our mails as they were meant; needs Node 20 or later."""
+"""npm's mailparser and postal-mime parse our mails correctly; needs Node 20 or later."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ Read = Callable[[bytes], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def read() -> Iterator[Read]:
-    """Start the parsers; the function gives what each of them understood of a mail."""
+    """Start the parsers; yield a function that returns each one's result for a mail."""
     subprocess.run(["npm", "ci"], cwd=HERE, check=True, stdout=subprocess.DEVNULL)
     with subprocess.Popen(["node", "parse.mjs"], cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as node:
         assert node.stdin
@@ -40,16 +40,16 @@ def read() -> Iterator[Read]:
         into.close()
 
 
-# Both parsers drop a byte order mark at the start of text, wherever it was split, and blanks at the ends of header text; a lone CR is a
-# line end to them, and bodies get line ends of their own. That is theirs, so none of it stands in these examples.
+# Both parsers drop a byte order mark at the start of text, wherever it was split, and blanks at the ends of header text; they treat a lone
+# CR as a line end, and add line ends to bodies. The examples contain none of these.
 PLAIN_HEADER_TEXT = HEADER_TEXT.map(lambda text: " ".join(text.replace("\ufeff", "").split())).filter(lambda text: text_fault(text) is None)
 PLAIN_TEXT = TEXT.map(lambda text: "-" + text.replace("\ufeff", "").replace("\0", "").replace("\r", "") + "-")
 
 
 @st.composite
 def messages(draw: st.DrawFn) -> EmailMessage:
-    """Make a message with everything that there can be in it."""
-    # postal-mime decodes encoded-words in a file name that RFC 2231 has carried whole.
+    """Return a message with every possible part."""
+    # postal-mime decodes encoded-words in a file name that RFC 2231 has encoded.
     name = PLAIN_HEADER_TEXT.map(lambda text: f"a{text.replace('?', '')}.bin")
     file = st.fixed_dictionaries({"filename": name, "content": st.binary(max_size=300).map(b64)})
     return message(
@@ -67,7 +67,7 @@ def messages(draw: st.DrawFn) -> EmailMessage:
 
 
 def lines(text: str) -> str:
-    """Give text without regard to which line ends a parser likes, and how many it adds at the end."""
+    """Normalize the line ends of a text, and remove those at its end."""
     return with_line_ends(text).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
 
 
@@ -77,8 +77,8 @@ def files(found: list[dict[str, str]]) -> list[tuple[str, str]]:
 
 @settings(max_examples=2_000)
 @given(messages())
-def test_both_parsers_understand_what_was_meant(read: Read, original: EmailMessage) -> None:
-    """Subject, names, recipients, bodies and files are those of the message, and there is nothing else."""
+def test_both_parsers_return_the_message(read: Read, original: EmailMessage) -> None:
+    """Subject, names, recipients, bodies and files are the message's, and there is nothing else."""
     found = read(compose(original, SENDER, date=DATE).mime)
     for parser in ("mailparser", "postalMime"):
         mail = found[parser]

@@ -1,8 +1,8 @@
-"""From bounces to mail that leaves them out, with workers that die anywhere: a thousand random stories of one tenant.
+"""Suppressions under random crashes: 1 600 random scenarios of one tenant, from bounces to mail without the bounced addresses.
 
-Mail is sent, SES's events come late, doubled and in any order, workers die or fail at any write, others act between any two writes,
-callers suppress addresses for a time and lift them. What bounced for good or complained is mailed by no batch that begins after its event
-was acknowledged, until somebody lifts it.
+Mail is sent, SES's events arrive late, duplicated and in any order, workers crash or fail at any write, others act between any two writes,
+callers suppress addresses for a time and lift them. Once an event of a hard bounce or complaint is acknowledged, no batch that starts
+later mails its address, until somebody lifts it.
 """
 
 import json
@@ -30,7 +30,7 @@ from support.fakes.sending import Bench, a_queue_message
 from support.ses_events import ACCOUNT, REGION, envelopes
 from tools.local_aws.ses_events import RecipientOutcome
 
-STORIES, STEPS = 1600, 16
+SCENARIOS, STEPS = 1600, 16
 OUTCOMES = {
     "fine@a.example": RecipientOutcome.DELIVERED,
     "gone@b.example": RecipientOutcome.BOUNCED,
@@ -40,30 +40,30 @@ OUTCOMES = {
     "full@e.example": RecipientOutcome.MAILBOX_FULL,
 }
 LEFT_OUT = {"gone@b.example", "gone@c.example", "angry@d.example", "listed@f.example"}
-"""Addresses, as they are listed, that one event suppresses, for longer than a story takes."""
+"""Normalized addresses that one event suppresses, for longer than a scenario takes."""
 
 
-class Died(BaseException):
-    """A worker's end, which no code may catch."""
+class Crash(BaseException):
+    """The crash of a worker, which no code may catch."""
 
 
 @dataclass
-class Story:
-    """One tenant's mail, and what it comes to; the seed decides everything."""
+class Scenario:
+    """One tenant's mail and events; the seed decides everything."""
 
     seed: int
     happened: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.rng = Random(self.seed)  # noqa: S311 - a story must come out the same every time
+        self.rng = Random(self.seed)  # noqa: S311 - a scenario must be reproducible
         self.addresses = self.rng.sample(sorted(OUTCOMES), self.rng.randint(1, 3))
-        """Few, so that what is done is about the same ones."""
+        """Few, so that most steps are about the same addresses."""
         self.bench = bench = Bench()
         bench.providers.rows["acme"] = a_provider(active=a_config(account=ACCOUNT, region=REGION))
         self.queue: list[str] = []
-        """Events that are not acknowledged, each as often as SES told it."""
-        self.told: dict[str, list[datetime]] = {email: [] for email in LEFT_OUT}
-        """When what was acknowledged of an address happened."""
+        """Events that are not acknowledged, each as often as SES emitted it."""
+        self.acknowledged: dict[str, list[datetime]] = {email: [] for email in LEFT_OUT}
+        """Times of the acknowledged bounces and complaints of an address."""
         self.faulty = self.between = False
         facts = FakeFeedbackTable()
         for table in (bench.messages, facts, bench.suppressions):
@@ -81,56 +81,56 @@ class Story:
             suppressions=bench.suppressions,
             marks=self,
             providers=FakeStore(),
-            provider_factory=FakeProviderFactory(FakeAccount(None)),  # type: ignore[arg-type]  # it is not asked
+            provider_factory=FakeProviderFactory(FakeAccount(None)),  # type: ignore[arg-type]  # it is not called
             clock=bench.clock,
             workers=InlineExecutor(),
         )
 
-    # -- what goes wrong ---------------------------------------------------------------------------------------------------
+    # -- faults ------------------------------------------------------------------------------------------------------------
 
     def at_a_write(self) -> None:
-        """Before and after each write: the worker may die, DynamoDB may not answer, or another worker acts."""
+        """Before and after each write: the worker may crash, DynamoDB may fail, or another worker may act."""
         if not self.faulty:
             return
         chance = self.rng.random()
         if chance < 0.07:
-            self.happened["died"] += 1
-            raise Died
+            self.happened["crashed"] += 1
+            raise Crash
         if chance < 0.14:
             self.happened["failed"] += 1
             raise DependencyError("DynamoDB", "PutItem")
         if chance < 0.24 and not self.between:
             self.between = True
             self.happened["acted in between"] += 1
-            self.act(self.rng.choice([self.tell, self.put, self.lift, self.send]))
+            self.act(self.rng.choice([self.deliver_events, self.put, self.lift, self.send]))
             self.between = False
 
     def mark_suppressions(self, tenant_id: str) -> bool:
-        """Be the table of provider rows that sending reads."""
+        """Mark the row in the providers that sending reads."""
         self.at_a_write()
         rows = self.bench.providers.rows
         rows[tenant_id] = replace(rows[tenant_id], has_suppressions=True)
         self.at_a_write()
         return True
 
-    def act(self, deed: Callable[[], None]) -> None:
-        """Let a worker do something, and perhaps die of it."""
+    def act(self, step: Callable[[], None]) -> None:
+        """Run one step of a worker, with faults unless it sends."""
         faulty, between = self.faulty, self.between
-        self.faulty = deed != self.send and self.rng.random() < 0.8
+        self.faulty = step != self.send and self.rng.random() < 0.8
         try:
-            deed()
-        except (Died, DependencyError):
-            self.happened[f"{deed.__name__} did not end"] += 1
+            step()
+        except (Crash, DependencyError):
+            self.happened[f"{step.__name__} failed or crashed"] += 1
         finally:
             self.faulty, self.between = faulty, between
 
-    # -- what the workers and callers do -----------------------------------------------------------------------------------
+    # -- steps -------------------------------------------------------------------------------------------------------------
 
     def send(self) -> None:
-        """Send a mail to some; whom it must leave out is what was acknowledged before the batch began."""
-        left_out = {email for email in LEFT_OUT if self.must_be_left_out(email)}
-        number = self.happened["asked for"]
-        self.happened["asked for"] += 1
+        """Send a mail to some addresses; it must not go to those whose events were acknowledged before the batch."""
+        left_out = {email for email in LEFT_OUT if self.must_be_suppressed(email)}
+        number = self.happened["requested"]
+        self.happened["requested"] += 1
         to = self.rng.sample(self.addresses, self.rng.randint(1, len(self.addresses)))
         message = {"to": [{"email": address} for address in to], "subject": "Hi", "text": "Hello."}
         mails = len(self.bench.provider.mails)
@@ -144,7 +144,7 @@ class Story:
             return
         [mail] = self.bench.provider.mails[mails:]
         mailed = {address.lower() for address in mail.recipients}
-        assert not mailed & left_out, f"story {self.seed}: {mailed & left_out} mailed again"
+        assert not mailed & left_out, f"scenario {self.seed}: {mailed & left_out} mailed again"
         self.publish(record, mail.recipients)
 
     def publish(self, record: Any, recipients: tuple[str, ...]) -> None:
@@ -155,8 +155,8 @@ class Story:
         for event in events:
             self.queue += [json.dumps(event)] * self.rng.choice([1, 1, 1, 3])
 
-    def tell(self) -> None:
-        """Hand some events to FeedbackFunction; what it does not acknowledge, or dies of, comes again."""
+    def deliver_events(self) -> None:
+        """Deliver some events to FeedbackFunction; those that it does not acknowledge are delivered again."""
         self.bench.clock.advance(timedelta(seconds=2))
         self.rng.shuffle(self.queue)
         batch, now = self.queue[:4], self.bench.clock.now()
@@ -171,12 +171,12 @@ class Story:
         event = parse_event(body)
         assert isinstance(event, SesEvent)
         if event.kind in (EventKind.BOUNCE, EventKind.COMPLAINT):
-            for told in event.recipients:
-                if told.email.lower() in LEFT_OUT:
-                    self.told[told.email.lower()].append(event.at)
+            for recipient in event.recipients:
+                if recipient.email.lower() in LEFT_OUT:
+                    self.acknowledged[recipient.email.lower()].append(event.at)
 
     def put(self) -> None:
-        """Suppress an address by hand, often for a moment only: what SES told must outlast it."""
+        """Suppress an address manually, often only for a moment: SES's suppression must outlast it."""
         ends = self.bench.clock.now() + timedelta(seconds=5) if self.rng.random() < 0.7 else None
         lists.suppress("acme", Word(self.an_address(), "asked by phone", ends), self.callers)
         self.happened["put"] += 1
@@ -189,32 +189,32 @@ class Story:
     def an_address(self) -> str:
         return self.rng.choice(self.addresses).lower()
 
-    def must_be_left_out(self, email: str) -> bool:
-        """Whether something was acknowledged of an address that happened after it was last lifted, if only by a call that failed."""
+    def must_be_suppressed(self, email: str) -> bool:
+        """Whether an acknowledged event of an address is from after its last lifting, even if the call of the lifting failed."""
         entry = self.bench.suppressions.entries.get(("acme", email))
         lifted = entry.lifted.at if entry and entry.lifted else None
-        return any(lifted is None or at > lifted for at in self.told[email])
+        return any(lifted is None or at > lifted for at in self.acknowledged[email])
 
     def run(self) -> None:
-        """Live through it; at the end every event is acknowledged, and a mail to each address goes out or not as it must."""
+        """Run all steps, deliver every event, then send to each address."""
         for _ in range(STEPS):
-            self.act(self.rng.choices([self.send, self.tell, self.put, self.lift], [3, 6, 4, 1])[0])
+            self.act(self.rng.choices([self.send, self.deliver_events, self.put, self.lift], [3, 6, 4, 1])[0])
         while self.queue:
-            self.tell()
+            self.deliver_events()
         for _ in range(3):
-            self.bench.clock.advance(timedelta(seconds=6))  # what was suppressed for a moment is not any more
+            self.bench.clock.advance(timedelta(seconds=6))  # suppressions for a moment have expired
             self.send()
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_what_bounced_is_not_mailed_again_once_that_was_acknowledged(part: int) -> None:
-    """Whatever dies, fails, comes twice or happens in between."""
+def test_a_bounced_address_is_not_mailed_after_the_acknowledgement(part: int) -> None:
+    """Whatever crashes, fails, is delivered twice or happens in between."""
     happened: Counter[str] = Counter()
-    for seed in range(part, STORIES, 4):
-        story = Story(seed)
-        story.run()
-        happened += story.happened
+    for seed in range(part, SCENARIOS, 4):
+        scenario = Scenario(seed)
+        scenario.run()
+        happened += scenario.happened
     print(", ".join(f"{count} {what}" for what, count in sorted(happened.items())))
-    # Or the stories would prove nothing.
-    least = {"left out": 500, "all left out": 100, "died": 300, "failed": 300, "acted in between": 300, "lifted": 50, "put": 100}
+    # Without these the scenarios would prove nothing.
+    least = {"left out": 500, "all left out": 100, "crashed": 300, "failed": 300, "acted in between": 300, "lifted": 50, "put": 100}
     assert {what: happened[what] for what, number in least.items() if happened[what] < number} == {}

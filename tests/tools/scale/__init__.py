@@ -1,6 +1,6 @@
-"""Simulations of what a growing platform meets: the real classes, a clock that is set, and AWS's side counted.
+"""Simulations of a growing platform: the real classes, with a simulated clock and counted AWS calls.
 
-    PYTHONPATH=src:tests python -m tools.scale keys     calls of KMS and STS a mail, by the number of tenants, and a sandbox's memory
+    PYTHONPATH=src:tests python -m tools.scale keys     KMS and STS calls per mail, by the number of tenants, and a sandbox's memory
 
-docs/scale.md tells what came of it. Seeds are fixed: the same code prints the same figures.
+docs/scale.md has the results. Seeds are fixed: the same code prints the same figures.
 """

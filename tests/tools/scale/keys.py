@@ -1,10 +1,10 @@
-"""How often a mail costs a call of KMS and an AssumeRole of STS, by the number of tenants.
+"""Count the KMS decryptions and STS AssumeRole calls per mail, by the number of tenants.
 
-The warm sandboxes of SendFunction have the real provider factory with its caches; clock, KMS, STS and the table are fakes that count. Mail
-comes in batches, each for any sandbox, as Lambda hands them out; a tenant's mail is spread over time at random, the case in which caches
-help least. Concurrency, batch size and memory are the template's. One of `SCALE` tenants is simulated, with that part of the load and of
-the caches' room: what a cache keeps depends on their ratio alone. The head of a Zipf load, its first `SCALE` tenants, is one tenant. Calls
-that a sandbox makes for all of its tenants count as that part of a call, too.
+The warm sandboxes of SendFunction have the real provider factory with its caches; clock, KMS, STS and the table are counting fakes. Mail
+arrives in batches, each at a random sandbox, as with Lambda; a tenant's mail is spread randomly over time, the worst case for caches.
+Concurrency, batch size and memory are the template's. One of `SCALE` tenants is simulated, with that fraction of the load and of the
+caches' size, because a cache's hit rate depends only on their ratio. The head of a Zipf load, its first `SCALE` tenants, is one tenant.
+Calls that a sandbox makes for all of its tenants are counted as that fraction of a call.
 """
 
 import argparse
@@ -34,18 +34,18 @@ from support.aws import tables
 
 SCALES = {1_000: 100, 10_000: 200}
 SCALE = 400
-"""Of how many tenants one is simulated."""
+"""Tenants per simulated tenant."""
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 A_DAY = 100_000_000 / 86_400
 """Mails a second of 100 million a day."""
 LIFE = timedelta(hours=2)
-"""How long a busy sandbox lives, assumed: AWS names no figure."""
+"""Lifetime of a busy sandbox, an assumption: AWS documents none."""
 WARM_UP, MEASURED = LIFE, LIFE
 TENANTS = (1_000, 10_000, 100_000, 1_000_000)
 FUNCTION = tables.template()["Resources"]["SendFunction"]["Properties"]
 SIZES = CacheSizes.of(FUNCTION["MemorySize"])
 STS_QUOTA = 600
-"""AssumeRole a second, AWS's default."""
+"""AssumeRole calls per second, AWS's default."""
 MEASURED_ENTRIES = 2_000
 
 Weights = Callable[[int, int], Sequence[float]]
@@ -69,11 +69,11 @@ class Clock:
 
 
 class Kms:
-    """Opens every config at once, and counts; the ciphertext is the text."""
+    """Decrypts every config and counts the calls; the ciphertext is the plaintext."""
 
     decrypted = derived = 0
     renewed = 0
-    """Of those decrypted: what was cached, and was decrypted to see whether KMS still does."""
+    """Decryptions of cached configs, made to check that KMS still decrypts."""
 
     def generate_mac(self, *, Message: bytes, **_: Any) -> dict[str, bytes]:  # noqa: N803  # KMS's name
         self.derived += 1
@@ -84,11 +84,11 @@ class Kms:
 
     def decrypt(self, tenant_id: str, provider: str, version: int, ciphertext: bytes) -> bytes:  # noqa: ARG002  # the Protocol's
         self.decrypted += 1
-        return bytes(ciphertext[:-1]) + ciphertext[-1:]  # another object, as KMS's answer is
+        return bytes(ciphertext[:-1]) + ciphertext[-1:]  # a new object, as KMS's response is
 
 
 class Sts:
-    """Admits us to every role, and counts."""
+    """Assumes every role and counts the calls."""
 
     assumed = 0
 
@@ -104,7 +104,7 @@ class Sts:
 
 
 class Table:
-    """Holds what the sandboxes share, and counts."""
+    """Stores the entries that the sandboxes share, and counts the calls."""
 
     reads = writes = 0
 
@@ -119,12 +119,12 @@ class Table:
         self.writes += 1
         self._entries[name] = entry
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self._entries.clear()
 
 
 class CountedCache(ConfigCache):
-    """The cache, which tells why KMS was asked."""
+    """The cache, with the KMS calls that only renew counted separately."""
 
     def open(self, tenant_id: str, config: StoredConfig) -> OpenedConfig:
         is_cached = self._sealed.find(_context(tenant_id, config)) is not None
@@ -135,7 +135,7 @@ class CountedCache(ConfigCache):
 
 @dataclass
 class World:
-    """What all sandboxes share."""
+    """The clock, the services and the table of all sandboxes."""
 
     clock: Clock
     kms: Kms
@@ -143,8 +143,8 @@ class World:
     table: Table
     clients: TenantClients
 
-    def forget(self) -> None:
-        """Count from here on."""
+    def reset(self) -> None:
+        """Reset the counts."""
         self.kms.decrypted = self.kms.derived = self.kms.renewed = self.sts.assumed = self.table.reads = self.table.writes = 0
 
     @classmethod
@@ -153,7 +153,7 @@ class World:
         return cls(clock, Kms(), Sts(clock), Table(), TenantClients(width=1))
 
     def sandbox(self, scale: int) -> TenantProviderFactory:
-        """Start a sandbox: caches that are empty, with this part of the room."""
+        """Start a sandbox: empty caches, with this fraction of their size."""
         sts: Any = self.sts
         kms: Any = self.kms
         keys = CacheKeys(lambda: kms, "key", self.clock.now)
@@ -188,7 +188,7 @@ def stored(number: int, kind: str) -> tuple[str, StoredConfig]:
 
 @dataclass
 class Figures:
-    """Calls a mail."""
+    """Calls per mail."""
 
     kms: float
     assumed: float
@@ -197,9 +197,9 @@ class Figures:
 
 
 def run(count: int, load: Weights, kind: str, rate: float, batch: int, concurrency: int) -> Figures:
-    """Send for some hours; count in those after the warm-up."""
-    random.seed(count)  # the moment of an early renewal
-    dice, world = random.Random(count), World.new()  # noqa: S311  # a seed makes it the same each time
+    """Send for some hours; count those after the warm-up."""
+    random.seed(count)  # for the times of early renewals
+    rng, world = random.Random(count), World.new()  # noqa: S311  # reproducible
     scale = SCALES.get(count, SCALE)
     rows = [stored(number, kind) for number in range(count // scale)]
     totals = list(accumulate(load(len(rows), scale)))
@@ -210,11 +210,11 @@ def run(count: int, load: Weights, kind: str, rate: float, batch: int, concurren
         world.clock.time = now
         if not is_warm and now >= NOON + WARM_UP:
             is_warm, mails = True, 0
-            world.forget()
-        chosen = dice.randrange(concurrency)
+            world.reset()
+        chosen = rng.randrange(concurrency)
         if now >= ends[chosen]:
             sandboxes[chosen], ends[chosen] = world.sandbox(scale), now + LIFE
-        for tenant_id, row in dice.choices(rows, cum_weights=totals, k=some):
+        for tenant_id, row in rng.choices(rows, cum_weights=totals, k=some):
             sandboxes[chosen].create(tenant_id, row)
         mails += some
     for_all = world.kms.renewed + world.kms.derived
@@ -227,13 +227,13 @@ def run(count: int, load: Weights, kind: str, rate: float, batch: int, concurren
 
 
 def moments(every: float) -> Iterator[datetime]:
-    """Yield when batches come."""
+    """Yield the times of the batches."""
     for number in range(int((WARM_UP + MEASURED).total_seconds() / every)):
         yield NOON + timedelta(seconds=number * every)
 
 
 def bytes_of_a_tenant(kind: str) -> tuple[float, float]:
-    """Return what a sandbox keeps of a tenant, in bytes that were allocated for it: for a minute, and for long."""
+    """Return the bytes that a sandbox allocates per tenant: for a minute, and until the entry is evicted."""
     world = World.new()
     sandbox = world.sandbox(1)
     sandbox.create(*stored(0, kind))
@@ -241,7 +241,7 @@ def bytes_of_a_tenant(kind: str) -> tuple[float, float]:
     tracemalloc.start()
     for number in range(1, MEASURED_ENTRIES):
         sandbox.create(*stored(number, kind))
-    world.table.forget()
+    world.table.clear()
     gc.collect()
     for_a_minute = tracemalloc.get_traced_memory()[0]
     sandbox._cache = None  # type: ignore[assignment]

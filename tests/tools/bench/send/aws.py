@@ -53,17 +53,17 @@ class Tables:
 
     items: dict[tuple[str, ...], Item] = field(default_factory=dict)
     listed: Item = field(default_factory=dict)
-    """The item of every listed address, but for the address."""
+    """The item of every listed address, without the address."""
     addresses: set[str] = field(default_factory=set)
-    """Listed addresses, all of one tenant: of a million of them only the keys are kept."""
+    """Listed addresses, all of one tenant: only the keys are stored, up to a million."""
     shards: defaultdict[str, deque[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(deque))
-    """The keys that stand in the sweep index, in the order in which they came there."""
+    """The keys in the sweep index, in the order of insertion."""
 
     def _key(self, table: str, item: Item) -> tuple[str, ...]:
         return (table, *(item[name]["S"] for name in KEYS[table]))
 
     def list_addresses(self, item: Item, pattern: str, step: int, count: int) -> None:
-        """List so many addresses of one tenant, made of every `step`th number, in place of those before; each answers as `item` does."""
+        """Replace the listed addresses by `count` of one tenant, made from every `step`th number; each has the attributes of `item`."""
         self.listed, self.addresses = item, {pattern.format(number * step) for number in range(count)}
 
     def _found(self, key: tuple[str, ...]) -> Item | None:
@@ -98,7 +98,7 @@ class Tables:
         return {"Attributes": item} if request.get("ReturnValues") == "ALL_NEW" else {}
 
     def query(self, request: Item) -> Item:
-        """Answer what is due in a shard, and forget of the index what is not due any more: here nothing becomes due twice."""
+        """Return what is due in a shard, and remove from the index what is no longer due: here nothing becomes due twice."""
         values, limit = request["ExpressionAttributeValues"], request["Limit"]
         shard, now = self.shards[values[":shard"]["S"]], int(values[":now"]["N"])
         found = []

@@ -50,7 +50,7 @@ def look_ups(*, recipients: int, listed: int) -> dict[str, float]:
 
 
 def _list(count: int) -> None:
-    """Have the fake list so many addresses: every tenth, so that a tenth of a batch is suppressed."""
+    """Let the fake list `count` addresses: every tenth number, so that a tenth of a batch is suppressed."""
     suppression = Suppression(reason=Reason.HARD_BOUNCE, at=NOW, request_id="earlier")
     item = to_item(Entry(tenant_id="acme", email=_address(0), suppression=suppression))
     wanted = {"item": item, "pattern": "somebody-{}@example.com", "step": 10, "count": count}

@@ -1,7 +1,7 @@
-"""Play one tenant that sends at a rate, with the real writes of its messages, against a DynamoDB that throttles by partition.
+"""Simulate one tenant that sends at a rate, with the real writes of its messages, against a DynamoDB that throttles by partition.
 
-The writes are compiled by the status table's own code; what each costs, and where, comes from the template's keys and indexes. Time is
-simulated: a message is accepted, begun 0.2 s later, sent 0.1 s after that, and reported as delivered after another 2 s.
+The writes are compiled by the messages table's own code; cost and partition of each follow from the template's keys and indexes. Time is
+simulated: a message is accepted, started 0.2 s later, sent 0.1 s after that, and reported as delivered after another 2 s.
 """
 
 import heapq
@@ -32,31 +32,31 @@ NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 TABLE: Any = template()["Resources"]["MessagesTable"]["Properties"]
 SECONDS = 4.0
 TRIES = 3
-"""Of each write, as botocore makes them."""
+"""Tries of each write, as botocore makes them."""
 BACKOFF = 0.05
-"""Longest wait before the second try, in seconds; it doubles."""
+"""Longest wait before the second try, in seconds; it doubles with each."""
 
 PATHS = {
     "from SQS": ("begin", "accept"),
     "from the API": ("queue", "begin", "accept"),
     "from the API, with feedback": ("queue", "begin", "accept", "delivered"),
 }
-"""The writes of a message."""
+"""The writes of a message, by its path."""
 
 AFTER = {"queue": 0.0, "begin": 0.2, "accept": 0.3, "delivered": 2.3}
-"""Seconds after a message was accepted."""
+"""Seconds after the message was accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of the writes that were tried for a tenant: the share that was throttled at first, and that which failed in the end."""
+    """The share of a tenant's writes that were throttled at the first try, and the share that failed after all tries."""
 
     throttled: float
     failed: float
 
 
 def writes_of(tenant_id: str, request_id: str, path: str) -> Sequence[tuple[float, Sequence[PartitionWrite]]]:
-    """Return the writes of a message: how many seconds after it was accepted each is made, and what it does to which partition."""
+    """Return the writes of a message: the seconds after its acceptance, and the units of each partition."""
     tables, item, made = Tables(), {}, []
     for name in PATHS[path]:
         change = _change(name, tenant_id, request_id)
@@ -97,8 +97,8 @@ def _change(name: str, tenant_id: str, request_id: str) -> Change:
     return changes.note_feedback(record, NOW, FeedbackCounts(delivered=1, rank=1, first_at=NOW, last_at=NOW))
 
 
-def play(rate: int, path: str, *, shards: int, shared: int | None = None, others: int = 0) -> dict[str, Outcome]:
-    """Let one tenant send at a rate, beside others that send one message a second each; return what became of their writes."""
+def simulate(rate: int, path: str, *, shards: int, shared: int | None = None, others: int = 0) -> dict[str, Outcome]:
+    """Let one tenant send at a rate, and others one message a second each; return the outcome of their writes."""
     with patch.object(messages_table, "TENANT_SHARDS", shards):
         mail = [("acme", number / rate) for number in range(int(rate * SECONDS))]
         mail += [(f"quiet-{other}", second + other / max(others, 1)) for other in range(others) for second in range(int(SECONDS))]
@@ -111,7 +111,7 @@ def play(rate: int, path: str, *, shards: int, shared: int | None = None, others
 
 
 def _of_shard(tenant_id: str, sequence: int, path: str, shards: int) -> Sequence[tuple[float, Sequence[PartitionWrite]]]:
-    """Return the writes of a message in one of the tenant's shards; bySweep's shard is another for each message."""
+    """Return the writes of a message in one of the tenant's shards; its bySweep shard differs from message to message."""
     made = _sample(tenant_id, Random(sequence).randrange(shards), path, shards)  # noqa: S311  # no secret
     sweep = str(sequence % messages_table.SWEEP_SHARDS)
     return [(at, tuple(replace(write, partition=sweep) if write.index == "bySweep" else write for write in writes)) for at, writes in made]
@@ -142,7 +142,7 @@ def _run(pending: list[tuple[float, int, int, str, Sequence[PartitionWrite]]], p
 
 
 def bookings(rate: int, batch: int, functions: int) -> float:
-    """Return how many writes a second go to the item of an account that sends at its rate, in batches of a size, by several functions."""
+    """Return the writes per second of an account's item, for batches of a size and several functions at the account's rate."""
     table = FakePacingTable()
     pacers = [Pacing(table, functions=functions) for _ in range(functions)]
     for number in range(int(rate * SECONDS) // batch):
