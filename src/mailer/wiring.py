@@ -473,7 +473,7 @@ def report_dependencies() -> "ReportDependencies":
     return ReportDependencies(suppressions=suppressions_table(), marks=providers_table())
 
 
-# ── PublishFunction ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── PublishFunction ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @cache

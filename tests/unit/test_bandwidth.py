@@ -47,7 +47,7 @@ def bandwidth_requests(bench: Bench) -> list[tuple[RateSource, list[int], list[f
     return [(source, weights, carried) for account, source, weights, carried in bench.pacer.requests if account == BANDWIDTH_KEY]
 
 
-# -- slots -------------------------------------------------------------------------------------------------------------
+# -- slots ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_large_mail_also_takes_a_bandwidth_slot(bench: Bench) -> None:
@@ -153,7 +153,7 @@ def test_the_bandwidth_of_an_account_has_its_own_key() -> None:
     assert bandwidth_key(ACCOUNT) == BANDWIDTH_KEY
 
 
-# -- time --------------------------------------------------------------------------------------------------------------
+# -- time ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_large_mail_s_deadline_includes_its_upload_time(bench: Bench) -> None:

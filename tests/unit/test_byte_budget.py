@@ -135,7 +135,7 @@ def test_an_exception_releases_the_bytes() -> None:
     assert budget._left == SIZE
 
 
-# ── bytes held by sending ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── bytes held by sending ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_message_s_bytes_are_held_while_it_is_sent() -> None:
@@ -238,7 +238,7 @@ def test_no_mail_is_larger_than_its_estimate(content: dict[str, str]) -> None:
     assert message.most_bytes >= len(compose(message, Sender("a@acme.example", "A"), date=NOON).mime)
 
 
-# ── the setting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the setting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def settings_of(**environment: str) -> Settings:

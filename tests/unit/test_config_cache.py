@@ -276,7 +276,7 @@ def test_threads_share_one_call_for_the_key(stack: SharedResources) -> None:
     assert len(stack.kms.derived) == 1
 
 
-# ── what sandboxes share ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── what sandboxes share ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_role_s_config_is_shared_for_an_hour(stack: SharedResources) -> None:

@@ -36,7 +36,7 @@ def digest(request: Document) -> str:
     return content_hash(parse_request(json.dumps(request)))
 
 
-# -- requests ----------------------------------------------------------------------------------------------------------
+# -- requests ------------------------------------------------------------------------------------------------------------
 
 words = st.text("abc äß\U0001f600", max_size=8)
 domains = st.sampled_from(["a.example", "b.example"])
@@ -72,7 +72,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-# -- other forms -------------------------------------------------------------------------------------------------------
+# -- other forms ---------------------------------------------------------------------------------------------------------
 
 
 def rewritten(request: Document, pick: Pick) -> Document:
@@ -158,7 +158,7 @@ def test_the_queued_request_has_the_same_hash(request: Document) -> None:
     assert content_hash(parse_request(canonical_json(asked))) == content_hash(asked)
 
 
-# -- other requests ----------------------------------------------------------------------------------------------------
+# -- other requests ------------------------------------------------------------------------------------------------------
 
 
 def meaning(request: Document) -> str:
@@ -257,7 +257,7 @@ def test_an_address_is_hashed_as_it_is_sent() -> None:
     assert len({digest(one) for one in spelled}) == 1
 
 
-# -- across releases ---------------------------------------------------------------------------------------------------
+# -- across releases -----------------------------------------------------------------------------------------------------
 
 
 def test_the_hash_scheme_does_not_change() -> None:

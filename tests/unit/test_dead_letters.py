@@ -261,7 +261,7 @@ def test_a_producer_that_is_allowed_now_can_be_redriven() -> None:
     assert [queue_message.sender for queue_message in desk.queue.messages] == ["A"]
 
 
-# -- dead letters with a proof of an attempt's outcome -----------------------------------------------------------------
+# -- dead letters with a proof of an attempt's outcome -------------------------------------------------------------------
 
 KEY = "parked/acme/r1/1.json"
 ATTEMPT = {"attempt": 1, "owner": "w", "deadline": FakeClock().now()}

@@ -14,7 +14,7 @@ from support.transitions import BREAKS, CHANGES, COUNTS, DEFERRAL, ERROR, FENCE,
 OPEN = {Status.QUEUED, Status.DEFERRED}
 
 
-# -- allows ------------------------------------------------------------------------------------------------------------
+# -- allows --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases()])
@@ -83,7 +83,7 @@ def test_hashes_are_compared_within_their_scheme(one: str | None, other: str | N
     assert same_content(one, other) is same
 
 
-# -- apply -------------------------------------------------------------------------------------------------------------
+# -- apply ---------------------------------------------------------------------------------------------------------------
 
 
 def test_the_fence_counts_the_attempt_and_names_its_owner() -> None:
@@ -172,7 +172,7 @@ def test_a_request_that_was_given_up_can_be_resent_by_an_operator() -> None:
     assert delivery.allows(changes.resolve_resend(given_up, NOON, TIMEOUT, RESOLUTION, NOON), given_up)
 
 
-# -- events of SES -----------------------------------------------------------------------------------------------------
+# -- events of SES -------------------------------------------------------------------------------------------------------
 
 
 def test_an_event_of_an_attempt_shows_that_ses_accepted_it() -> None:
@@ -238,7 +238,7 @@ def test_feedback_does_not_change_the_time_of_the_end() -> None:
     assert noted == replace(record, feedback=COUNTS)
 
 
-# -- already done ------------------------------------------------------------------------------------------------------
+# -- already done --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["begin", "accept", "defer_attempt", "fail_rejected", "mark_unknown"])
@@ -283,7 +283,7 @@ def test_a_change_without_an_owner_is_never_already_done() -> None:
     assert not delivery.already_done(CHANGES["cancel"](record), record)
 
 
-# -- properties of a record --------------------------------------------------------------------------------------------
+# -- properties of a record ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", list(Status))

@@ -78,7 +78,7 @@ def test_the_docs_list_every_code() -> None:
     assert set(OTHERWISE) <= set(CODES)
 
 
-# -- codes of a later version ------------------------------------------------------------------------------------------
+# -- codes of a later version --------------------------------------------------------------------------------------------
 
 
 def test_a_code_of_a_later_version_is_shown_and_published() -> None:

@@ -122,7 +122,7 @@ def test_the_detail_names_the_principal(record: Delivery, principal: str | None)
     assert event.detail["principal"] == principal
 
 
-# -- delivery reports --------------------------------------------------------------------------------------------------
+# -- delivery reports ----------------------------------------------------------------------------------------------------
 
 
 def counts(seconds: int = 0, **by_status: int) -> FeedbackCounts:
@@ -195,7 +195,7 @@ def test_a_write_counts_as_sent_once(before: Status | None, now: bool) -> None: 
     assert not RequestWritten("e-1", old, a_delivery(status=Status.FAILED)).sent
 
 
-# -- silent feedback ---------------------------------------------------------------------------------------------------
+# -- silent feedback -----------------------------------------------------------------------------------------------------
 
 
 class FakeFeedbackWatch:
@@ -248,7 +248,7 @@ def test_a_failed_mark_does_not_stop_other_tenants() -> None:
     assert [(name, arguments[0]) for name, arguments in telemetry.entries] == [("failed", "mark as sent")]
 
 
-# -- providers ---------------------------------------------------------------------------------------------------------
+# -- providers -----------------------------------------------------------------------------------------------------------
 
 
 def changed(row: Provider, **fields: Any) -> Provider:
@@ -349,7 +349,7 @@ def test_the_documented_examples_are_current(detail_type: str) -> None:
     assert event.detail == shown
 
 
-# -- publishing --------------------------------------------------------------------------------------------------------
+# -- publishing ----------------------------------------------------------------------------------------------------------
 
 
 class FakeBus:

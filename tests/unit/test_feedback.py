@@ -106,7 +106,7 @@ class Inbox:
 BOUNCE = an_envelope("Bounce", RecipientOutcome.BOUNCED)
 
 
-# ── facts and counts ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── facts and counts ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_feedback_is_recorded_beside_the_status() -> None:
@@ -183,7 +183,7 @@ def test_earlier_statuses_are_counted_once() -> None:
     assert inbox.counted == [(RecipientStatus.DELAYED, None), (RecipientStatus.DELIVERED, timedelta(seconds=0.9))]
 
 
-# ── proof ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── proof ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("kind", ["Send", "Delivery"])
@@ -290,7 +290,7 @@ def test_a_worker_may_write_the_final_status_first(meanwhile: Status, refusals: 
     assert (inbox.record.feedback is not None) == (meanwhile is Status.SENT)
 
 
-# ── whose event it is ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── whose event it is ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 OTHER = "444455556666"
 TAGS = {"tenant_id": "acme", "request_id": "r1", "attempt": 1}
@@ -348,7 +348,7 @@ def test_an_event_with_another_id_than_the_operator_s_is_accepted() -> None:
     assert inbox.record.feedback is not None
 
 
-# ── events without tags ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── events without tags ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 SEND, DELAY, *_ = envelopes({"jo@example.com": RecipientOutcome.DELAYED})
 
@@ -398,7 +398,7 @@ def test_the_messageid_is_stored_while_a_delay_may_follow() -> None:
     assert inbox.table.of_message == {(ACCOUNT, REGION, MESSAGE_ID): MailRef("acme", "r1", 1)}
 
 
-# ── too early, too late ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── too early, too late ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_event_waits_for_its_record() -> None:
@@ -481,7 +481,7 @@ def test_an_event_of_the_future_is_refused() -> None:
     assert inbox.refusals == [Refusal.UNREADABLE]
 
 
-# ── failures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _lost(_: Any) -> None:
@@ -600,7 +600,7 @@ def test_later_counts_are_not_overwritten_by_a_slow_writer() -> None:
     assert inbox.record.feedback == newer_counts
 
 
-# ── reactions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reactions ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_reactions_run_before_the_event_is_acknowledged() -> None:

@@ -22,7 +22,7 @@ def recipients_of(envelope: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
     return {report.email: (report.status, report.fact.smtp_status, report.fact.diagnostic) for report in read(envelope).recipients}
 
 
-# ── the six kinds ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the six kinds ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_not_spam_complaint_has_no_recipients() -> None:
     assert (event.type, event.recipients) == ("not-spam", ())
 
 
-# ── recipients ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── recipients ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 BOUNCED_EMAIL = ("detail", "bounce", "bouncedRecipients", 0, "emailAddress")
 
@@ -186,7 +186,7 @@ def test_a_fact_is_not_later_than_its_event() -> None:
     assert read(replaced(bounce, ("detail", "mail", "timestamp"), "2999-01-01T00:00:00Z")).accepted_at == late.at
 
 
-# ── tags ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── tags ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @given(request_id=request_ids, attempt=st.integers(1, 999_999_999))
@@ -244,7 +244,7 @@ def test_a_tag_has_one_value() -> None:
     assert parse_event(json.dumps(twice)) is Refusal.BAD_TAGS
 
 
-# ── unreadable events ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── unreadable events ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", "7", '"x"', "{}", "[" * 100_000, "9" * 5_000, '{"a":NaN}', "\ud800", "[1,2"])

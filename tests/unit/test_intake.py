@@ -144,7 +144,7 @@ def test_an_exception_in_parsing_returns_the_message() -> None:
     assert bench.record("r2").status is Status.SENT
 
 
-# -- pointers to parked bodies -----------------------------------------------------------------------------------------
+# -- pointers to parked bodies -------------------------------------------------------------------------------------------
 
 
 def test_a_pointer_is_resolved_to_its_body() -> None:
@@ -262,7 +262,7 @@ def test_the_tenant_is_that_of_the_body() -> None:
     assert ("acme", "r1") in bench.messages.records
 
 
-# -- requests of a later version ---------------------------------------------------------------------------------------
+# -- requests of a later version -----------------------------------------------------------------------------------------
 
 OF_A_LATER_VERSION = {"newField": True}
 
@@ -328,7 +328,7 @@ def test_a_new_field_raises_the_version_of_the_request() -> None:
     assert FIELDS[SCHEMA] == hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
 
 
-# -- producer rules ----------------------------------------------------------------------------------------------------
+# -- producer rules ------------------------------------------------------------------------------------------------------
 
 RULES = "AROAEXAMPLE:acme|globex,AIDAEXAMPLE:*"
 

@@ -110,7 +110,7 @@ def test_nothing_is_queued_if_the_table_cannot_be_read() -> None:
     assert not deps.queue.messages
 
 
-# ── replays ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── replays ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_replay_returns_the_first_record() -> None:
@@ -223,7 +223,7 @@ def write_by_the_consumer(deps: Any, created_at: Any, status: Status = Status.SE
     return write
 
 
-# ── times and sizes ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── times and sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_a_larger_body_is_refused_with_both_sizes_and_the_upload() -> None:
     assert "attachments" in text
 
 
-# ── the provider ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the provider ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_tags_with_a_configuration_set_are_accepted(config: Any) -> None:
     assert not accept(a_send(message=TAGGED), deps).replayed
 
 
-# ── batches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_batch_has_one_result_per_request_in_order() -> None:

@@ -34,7 +34,7 @@ def api(deps: MessagesDependencies) -> Gateway:  # noqa: ARG001 - patched behind
     return Gateway(messages.handler)
 
 
-# ── send ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── send ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_id_may_be_a_header(api: Gateway) -> None:
@@ -98,7 +98,7 @@ def test_a_request_above_the_queue_s_limit_is_refused_with_a_hint(api: Gateway) 
     assert "POST …/attachments" in answer.json["detail"]
 
 
-# ── events of API Gateway ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── events of API Gateway ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_body_may_be_in_base64(api: Gateway) -> None:
@@ -174,7 +174,7 @@ def test_invalid_ids_in_the_path_are_not_found(api: Gateway, path: str) -> None:
     assert api.call("GET", path).is_problem(404, "not_found")
 
 
-# ── list ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── list ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_query_out_of_bounds_is_refused(api: Gateway, query: str) -> None:
     assert answer.paths == [query.partition("=")[0]]
 
 
-# ── batch ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── batch ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_request_of_a_batch_has_its_own_response(api: Gateway) -> None:
@@ -215,7 +215,7 @@ def test_a_batch_has_1_to_100_requests(api: Gateway) -> None:
     assert [item["record"]["requestId"] for item in answer.json] == [f"r{n}" for n in range(100)]
 
 
-# ── cancel, preview, resolve ──────────────────────────────────────────────────────────────────────────────────────────
+# ── cancel, preview, resolve ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_time_too_far_ahead_is_refused(api: Gateway) -> None:

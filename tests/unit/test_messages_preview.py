@@ -112,7 +112,7 @@ def test_without_a_provider_a_preview_is_refused(rows: list[Any]) -> None:
     assert refusal.value.code == "provider_not_configured"
 
 
-# ── suppressed recipients ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── suppressed recipients ───────────────────────────────────────────────────────────────────────────────────────────────
 
 MARKED = FakeProvidersTable(a_provider(has_suppressions=True))
 

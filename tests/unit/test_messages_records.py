@@ -47,7 +47,7 @@ def test_a_cursor_of_another_list_is_not_found() -> None:
         assert refused(list_newest, "acme", deps, status=None, limit=1, cursor=cursor).code == "not_found"
 
 
-# ── cancel ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])

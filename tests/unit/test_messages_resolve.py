@@ -146,7 +146,7 @@ def test_a_repeated_resolution_returns_the_first_result() -> None:
     assert refused(deps, SENT).code == "not_resolvable"
 
 
-# ── crashes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── crashes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_failing_queue_does_not_change_the_unknown() -> None:

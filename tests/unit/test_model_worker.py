@@ -37,7 +37,7 @@ LONGEST = 3
 """Maximum of messages on the queue in a path: one that is requeued by each failure would add one each time."""
 
 
-# ── records and messages ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── records and messages ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _records() -> Iterator[Record | None]:
@@ -86,7 +86,7 @@ def _stored(record: Record) -> Delivery:
     )
 
 
-# ── results of the services ───────────────────────────────────────────────────────────────────────────────────────────
+# ── results of the services ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 ACCEPTED = Sent("m1")
@@ -219,7 +219,7 @@ def _class_of(outcome: Outcome) -> Any:
     return outcome.error.error_class if isinstance(outcome, NotSent) and outcome.error.code == "recipient_rejected" else type(outcome)
 
 
-# ── results of the model ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── results of the model ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @cache

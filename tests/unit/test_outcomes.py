@@ -156,7 +156,7 @@ def test_a_rejected_resend_is_an_unknown_with_the_rejection() -> None:
     assert "recipient_rejected" in record.error.message
 
 
-# -- proofs ------------------------------------------------------------------------------------------------------------
+# -- proofs --------------------------------------------------------------------------------------------------------------
 
 FENCE = Fence(3, "w")
 
@@ -202,7 +202,7 @@ def test_a_message_with_an_invalid_proof_is_handled_like_any_other() -> None:
     assert bench.record().status is Status.SENT
 
 
-# -- waiting -----------------------------------------------------------------------------------------------------------
+# -- waiting -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_provider_s_retry_time_is_used() -> None:

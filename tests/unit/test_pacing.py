@@ -50,7 +50,7 @@ def booked(account_rate: AccountRate, weights: list[int], now: float) -> tuple[A
     return after, list(accumulate(weights[: booking.count], initial=after.booked - booking.weight))[:-1]
 
 
-# -- GCRA --------------------------------------------------------------------------------------------------------------
+# -- GCRA ----------------------------------------------------------------------------------------------------------------
 
 batches = st.lists(st.tuples(st.floats(0, 60), st.lists(st.integers(1, 50), min_size=1, max_size=10)), min_size=1, max_size=30)
 rates = st.floats(0.5, 500)
@@ -111,7 +111,7 @@ def test_recipients_are_counted_instead_of_messages() -> None:
     assert account_rate.shows(second, NOW) == pytest.approx(NOW + 50 / (10 * HEADROOM))
 
 
-# -- slots and retry times ---------------------------------------------------------------------------------------------
+# -- slots and retry times -----------------------------------------------------------------------------------------------
 
 
 def busy_rate(rate: float = 14.0, ahead: int = 12_000) -> AccountRate:
@@ -206,7 +206,7 @@ def test_the_capacity_is_the_number_of_free_slots() -> None:
     assert busy_rate(ahead=13_000).capacity(NOW) == 0
 
 
-# -- changes of the rate -----------------------------------------------------------------------------------------------
+# -- changes of the rate -------------------------------------------------------------------------------------------------
 
 
 def saturated(account_rate: AccountRate) -> AccountRate:

@@ -16,7 +16,7 @@ def write(partition: str, index: str = "", units: int = 100) -> PartitionWrite:
     return PartitionWrite(index, partition, units)
 
 
-# -- the simulated table -----------------------------------------------------------------------------------------------
+# -- the simulated table -------------------------------------------------------------------------------------------------
 
 
 def test_a_partition_has_a_limit_of_units_per_second() -> None:
@@ -61,7 +61,7 @@ def test_the_highest_multiple_is_found() -> None:
     assert [highest(lambda n: n <= bound, 100, 10) for bound in (5, 10, 69, 1000)] == [0, 10, 60, 100]  # noqa: B023  # called at once
 
 
-# -- one large tenant --------------------------------------------------------------------------------------------------
+# -- one large tenant ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -40,7 +40,7 @@ def refused(call: Callable[[], object]) -> str:
     return refusal.value.code
 
 
-# -- store -------------------------------------------------------------------------------------------------------------
+# -- store ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [ACTIVE, DISABLED, SUSPENDED])
@@ -77,7 +77,7 @@ def test_versions_continue_after_delete() -> None:
     )
 
 
-# -- verify ------------------------------------------------------------------------------------------------------------
+# -- verify --------------------------------------------------------------------------------------------------------------
 
 
 def test_verify_promotes_the_candidate() -> None:
@@ -182,7 +182,7 @@ def test_a_failed_verify_of_the_active_config_does_not_suspend() -> None:
     assert (failed.status, failed.faulty_requests, failed.active) == (ACTIVE, frozenset(), a_config(error=DENIED))
 
 
-# -- disable, enable, delete -------------------------------------------------------------------------------------------
+# -- disable, enable, delete ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", [a_provider(), unverified(), suspended()], ids=["active", "unverified", "suspended"])
@@ -307,7 +307,7 @@ def test_delete_leaves_a_tombstone() -> None:
     assert lifecycle.delete(deleted, LATER + timedelta(hours=1)) is deleted
 
 
-# -- the effect on sending ---------------------------------------------------------------------------------------------
+# -- the effect on sending -----------------------------------------------------------------------------------------------
 
 SENDING_STATES: list[tuple[str, Provider | None, tuple[str, bool] | None]] = [
     ("no row", None, ("provider_not_configured", False)),
@@ -350,7 +350,7 @@ def test_delete_fails_earlier_requests(since: str | None) -> None:
     assert isinstance(after, StoredConfig) if since == "active" else isinstance(after, Blocked) and after.error.code != "provider_deleted"
 
 
-# -- interleavings -----------------------------------------------------------------------------------------------------
+# -- interleavings -------------------------------------------------------------------------------------------------------
 
 
 class Caller:

@@ -58,7 +58,7 @@ def failed_verify(scene: Scene, *, with_outcome: Outcome | None = None) -> Error
     return failure.value.error
 
 
-# -- store -------------------------------------------------------------------------------------------------------------
+# -- store ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_config_is_stored_encrypted() -> None:
@@ -206,7 +206,7 @@ def test_endless_contention_is_too_many_requests() -> None:
     assert refused(lambda: put(scene)).code == "too_many_requests"
 
 
-# -- verify ------------------------------------------------------------------------------------------------------------
+# -- verify --------------------------------------------------------------------------------------------------------------
 
 
 def test_verify_sends_the_original_s_mail_to_the_sender_itself() -> None:
@@ -395,7 +395,7 @@ def test_after_a_slow_test_mail_the_account_is_not_read() -> None:
     assert scene.account.calls == 0
 
 
-# -- verify and feedback -----------------------------------------------------------------------------------------------
+# -- verify and feedback -------------------------------------------------------------------------------------------------
 
 
 def simulate(scene: Scene) -> verify.Verified:
@@ -506,7 +506,7 @@ def test_feedback_marks_belong_to_a_config() -> None:
     assert scene.row.active.simulation == Simulation(started_at=NOON)
 
 
-# -- roles -------------------------------------------------------------------------------------------------------------
+# -- roles ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_role_with_an_open_trust_policy_is_not_activated() -> None:
@@ -541,7 +541,7 @@ def test_the_hint_of_an_unassumable_role_has_the_trust_policy() -> None:
     assert '"sts:ExternalId": "external-id-1"' in failed_verify(scene).hint
 
 
-# -- disable, enable, delete, onboarding -------------------------------------------------------------------------------
+# -- disable, enable, delete, onboarding ---------------------------------------------------------------------------------
 
 
 def published(scene: Scene) -> list[tuple[Any, ...]]:

@@ -77,7 +77,7 @@ def test_an_attached_mail_stays_within_the_budget(line: str) -> None:
     assert above_budget([("", cost(lambda: bodies.message(octets)))], size=4 * len(octets), seconds=2 * SECONDS) == []
 
 
-# ── the API: bodies of 6 MB, and a hundred requests in one ────────────────────────────────────────────────────────────
+# ── the API: bodies of 6 MB, and a hundred requests in one ──────────────────────────────────────────────────────────────
 
 ACME = "/tenants/acme"
 ROUTES = [f"{ACME}/messages", f"{ACME}/messages/preview", f"{ACME}/messages/batch", f"{ACME}/messages/r1/resolve", f"{ACME}/attachments"]
@@ -124,7 +124,7 @@ def test_a_batch_stays_within_the_budget_of_its_requests(api: Gateway, name: str
     assert above_budget([(name, cost(calling(api, "POST", f"{ACME}/messages/batch", body)))], seconds=100 * SECONDS / 5) == []
 
 
-# ── the measurement itself ────────────────────────────────────────────────────────────────────────────────────────────
+# ── the measurement itself ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_measurement_detects_time_and_memory() -> None:

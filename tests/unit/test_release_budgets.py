@@ -58,7 +58,7 @@ def released(bench: Bench, tenant_id: str) -> int:
     return sum(queue_message.tenant_id == tenant_id for queue_message in bench.queue.messages)
 
 
-# -- a resumed tenant --------------------------------------------------------------------------------------------------
+# -- a resumed tenant ----------------------------------------------------------------------------------------------------
 
 
 def test_a_backlog_is_released_up_to_the_free_slots() -> None:
@@ -166,7 +166,7 @@ def test_a_released_record_is_swept_again_soon() -> None:
     assert released(bench, "acme") == 1
 
 
-# -- due mail ----------------------------------------------------------------------------------------------------------
+# -- due mail ------------------------------------------------------------------------------------------------------------
 
 
 def test_due_mail_is_released_up_to_the_free_slots() -> None:

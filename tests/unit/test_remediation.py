@@ -132,7 +132,7 @@ def test_a_suspended_provider_is_shown_with_a_remediation() -> None:
     assert provider_with_remediation(replace(row, error=None)).error is None
 
 
-# -- onboarding --------------------------------------------------------------------------------------------------------
+# -- onboarding ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class RestoredStack:
         return replay(lines, self.deps, since=NOON)
 
 
-# ── the log ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the log ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_accepted_mail_is_sent_even_if_it_was_not_recorded() -> None:
@@ -136,7 +136,7 @@ def test_a_replay_reports_written_and_known_outcomes() -> None:
     }
 
 
-# ── parked bodies ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── parked bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_parked_request_is_restored_from_its_line() -> None:

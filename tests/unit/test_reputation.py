@@ -1,4 +1,4 @@
-"""The reputation guard: which numbers reach a limit, what the guard does then, and what it leaves alone."""
+"""The reputation guard: which counts reach a limit, and what the guard does then."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ NOW = NOON + timedelta(minutes=30)
 
 
 def actions(counts: Counts, *, spread: int = 1, told_of: datetime = NOON) -> list[str]:
-    """What is done about mail of this hour, or spread evenly over so many of them."""
+    """Return the findings for mail of this hour, or spread evenly over some hours."""
     hours = dict.fromkeys([NOON - number * HOUR for number in range(spread)], counts)
     return [f"{finding.limit.action} {finding.limit.hours} {finding.limit.signal}" for finding in judge(hours, LIMITS, [told_of], NOW)]
 
@@ -59,74 +59,74 @@ PAUSE_HOUR, PAUSE_DAY, PAUSE_COMPLAINTS = "pause 1 bounces", "pause 24 bounces",
         (Counts(sent=1000, soft_bounced=1000, failed=1000, suppressed=1000, unknown=1000), []),
     ],
 )
-def test_the_default_limits_hold_at_their_bounds(counts: Counts, expected: list[str]) -> None:
-    """By share, by number and by volume: one bounce of thirteen does nothing, and soft bounces count for nothing."""
+def test_the_default_limits_are_exact(counts: Counts, expected: list[str]) -> None:
+    """They limit share, number and volume: one bounce of thirteen is no finding, and soft bounces are not counted."""
     assert actions(counts) == expected
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(23, []), (24, [WARN_BOUNCES, PAUSE_DAY]), (25, [WARN_BOUNCES, PAUSE_DAY])])
 def test_a_day_is_twenty_four_hours(spread: int, expected: list[str]) -> None:
-    """Mail of each of them counts, and none of the hour before; an hour's limit is not reached by a day's mail."""
+    """Mail of each hour counts, but none of the hour before; a day's mail does not reach an hour's limit."""
     assert actions(Counts(sent=42, bounced=4), spread=spread) == expected
 
 
-def test_the_mail_is_judged_with_that_of_the_hours_around_it() -> None:
-    """A bounce that comes late is one of the mail's own day, which may have gone on after it."""
+def test_a_bounce_is_judged_with_the_mail_of_its_own_day() -> None:
+    """A late bounce belongs to its mail's day, including the hours after the mail."""
     hours = {NOON - 10 * HOUR: Counts(sent=1000, bounced=60), NOON: Counts(sent=9000)}
     assert {finding.limit.signal for finding in judge(hours, LIMITS, [NOON - 10 * HOUR], NOW)} == {"bounces"}
     assert judge(hours, LIMITS, [NOON - 11 * HOUR], NOW) != []
     assert judge({NOON: Counts(sent=1000, bounced=60)}, LIMITS, [NOON - HOUR], NOW - HOUR) == []
 
 
-def test_mail_of_more_than_a_day_ago_is_judged_no_more() -> None:
-    """Its bounces are counted all the same."""
+def test_mail_of_more_than_a_day_ago_is_not_judged() -> None:
+    """Its bounces are still counted."""
     hours = {NOON - 24 * HOUR: Counts(sent=1000, bounced=500)}
     assert judge(hours, LIMITS, [NOON - 24 * HOUR], NOW)
     assert judge(hours, LIMITS, [NOON - 24 * HOUR], NOW + HOUR) == []
 
 
-def test_what_somebody_has_answered_for_is_judged_no_more() -> None:
-    """Mail of the hours before the resumption, and what was counted of its own; mail after it is judged by itself."""
+def test_mail_before_a_resumption_is_not_judged() -> None:
+    """Neither is the mail of its own hour until then; later mail is judged by itself."""
     hours = {NOON - HOUR: Counts(sent=1000, bounced=500), NOON: Counts(sent=200, bounced=20)}
     assert judge(hours, LIMITS, [NOON], NOW, resumed(NOON + timedelta(minutes=1))) == []
     [finding] = judge(hours, LIMITS, [NOON], NOW, resumed(NOON - timedelta(minutes=1)))
     assert finding.counts == Counts(sent=200, bounced=20)
 
 
-def resumed(at: datetime, answered: Counts | None = None) -> Resumption:
-    return Resumption("sam", "mended", at, answered=answered)
+def resumed(at: datetime, counts: Counts | None = None) -> Resumption:
+    return Resumption("sam", "mended", at, answered=counts)
 
 
 @pytest.mark.parametrize(
     ("sent", "bounced", "expected"),
     [(399, 60, []), (400, 49, []), (400, 50, [PAUSE_HOUR]), (200, 50, []), (100, 10, [])],
 )
-def test_what_comes_in_the_hour_of_the_resumption_after_it_is_judged(sent: int, bounced: int, expected: list[str]) -> None:
-    """By what has been added: the guard is not blind until the hour is over."""
-    answered = resumed(NOON + timedelta(minutes=20), Counts(sent=200, bounced=30))
+def test_mail_after_a_resumption_in_its_hour_is_judged(sent: int, bounced: int, expected: list[str]) -> None:
+    """The counts since the resumption are judged, so the guard works within that hour."""
+    resumption = resumed(NOON + timedelta(minutes=20), Counts(sent=200, bounced=30))
     hours = {NOON - HOUR: Counts(sent=1000, bounced=900), NOON: Counts(sent=sent, bounced=bounced)}
-    findings = judge(hours, LIMITS, [NOON], NOW, answered)
+    findings = judge(hours, LIMITS, [NOON], NOW, resumption)
     assert [f"{finding.limit.action} {finding.limit.hours} {finding.limit.signal}" for finding in findings] == expected
     assert all(finding.counts == Counts(sent=200, bounced=20) for finding in findings)
 
 
-def test_the_hour_of_the_resumption_counts_towards_the_day_after_it() -> None:
-    """With what came after it."""
-    answered = resumed(NOON - timedelta(minutes=20), Counts(sent=200, bounced=30))
+def test_the_rest_of_a_resumption_s_hour_counts_towards_the_day() -> None:
+    """Only the counts after the resumption are included."""
+    resumption = resumed(NOON - timedelta(minutes=20), Counts(sent=200, bounced=30))
     hours = {NOON - HOUR: Counts(sent=700, bounced=60), NOON: Counts(sent=500, bounced=20)}
-    assert [finding.counts for finding in judge(hours, LIMITS, [NOON], NOW, answered)] == [Counts(sent=1000, bounced=50)] * 2
+    assert [finding.counts for finding in judge(hours, LIMITS, [NOON], NOW, resumption)] == [Counts(sent=1000, bounced=50)] * 2
 
 
-def test_an_error_tells_the_numbers() -> None:
-    """What happened, and the limit; no address."""
+def test_the_error_has_the_counts_and_the_limit() -> None:
+    """It has no address."""
     [finding] = judge({NOON: Counts(sent=200, bounced=30)}, LIMITS, [NOON], NOW)
     assert finding.error.code == "reputation_at_risk"
     assert "30 bounces of 200 recipients (15 %) in 1 h" in finding.error.message
     assert finding.error.hint.startswith("Operator: ")
 
 
-def test_the_template_s_limits_are_those_that_were_asked_for() -> None:
-    """As the parameter writes them."""
+def test_the_template_s_default_limits_are_parsed() -> None:
+    """They are in the parameter's format."""
     assert [
         Limit("warn", 24, "bounces", Decimal(5), 1, 1000),
         Limit("warn", 24, "complaints", Decimal("0.1"), 1, 1000),
@@ -138,8 +138,8 @@ def test_the_template_s_limits_are_those_that_were_asked_for() -> None:
     assert read_limits("") == []
 
 
-def test_each_limit_counts_itself() -> None:
-    """Whatever share it is: a hundredth of a percent is one recipient of ten thousand, and one of ten thousand and one is below."""
+def test_each_limit_is_reached_exactly() -> None:
+    """For every share in hundredths of a percent: n of 10 000 recipients reach it, n of 10 001 do not."""
     for hundredths in range(1, 10_000):
         [limit] = read_limits(f"pause/1/bounces/{hundredths // 100}.{hundredths % 100:02}/1/10000")
         assert limit.reached_by(Counts(sent=10_000, bounced=hundredths))
@@ -150,8 +150,8 @@ def test_each_limit_counts_itself() -> None:
     "text",
     ["stop/1/bounces/10/20/200", "pause/1/opens/10/20/200", "pause/1/bounces/10/20", "pause/x/bounces/1/1/1", "pause/1/bounces/x/1/1"],
 )
-def test_what_is_no_limit_is_refused(text: str) -> None:
-    """A typing error must not be taken for a guard."""
+def test_invalid_limits_are_refused(text: str) -> None:
+    """A typing error must not disable the guard."""
     with pytest.raises((ValueError, TypeError)):
         read_limits(text)
 
@@ -161,7 +161,7 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
 
 @dataclass
 class FakeStatistics:
-    """Hours of each series, and a way to fail."""
+    """Counts by series and hour; `failure` makes the reads of acme fail."""
 
     hours: Mapping[str, Mapping[datetime, Counts]] = field(default_factory=dict)
     failure: Exception | None = None
@@ -179,7 +179,7 @@ class FakeStatistics:
 
 @dataclass
 class FakeProviders:
-    """Rows; each suspension is kept."""
+    """Rows; stores each suspension."""
 
     rows: dict[str, Provider]
     suspended: list[tuple[str, ErrorInfo]] = field(default_factory=list)
@@ -196,14 +196,14 @@ class FakeProviders:
         return True
 
 
-BAD = {NOON: Counts(sent=200, bounced=30)}
+ABOVE_LIMIT = {NOON: Counts(sent=200, bounced=30)}
 
 
 def a_guard(mode: GuardMode, *rows: Provider, **hours: Mapping[datetime, Counts]) -> GuardDependencies:
     return GuardDependencies(
         mode=mode,
         limits=LIMITS,
-        statistics=FakeStatistics(hours or {"acme": BAD, "globex": BAD}),
+        statistics=FakeStatistics(hours or {"acme": ABOVE_LIMIT, "globex": ABOVE_LIMIT}),
         providers=FakeProviders({row.tenant_id: row for row in rows or (a_provider(), a_provider("globex"))}),
         telemetry=FakeTelemetry(),
         clock=FakeClock(NOW),
@@ -211,40 +211,40 @@ def a_guard(mode: GuardMode, *rows: Provider, **hours: Mapping[datetime, Counts]
 
 
 def bounce(tenant_id: str = "acme", **counts: int) -> RecordWrite:
-    told = FeedbackCounts(first_at=NOON, last_at=NOON, rank=1, **(counts or {"bounced": 1}))
+    feedback = FeedbackCounts(first_at=NOON, last_at=NOON, rank=1, **(counts or {"bounced": 1}))
     sent = a_delivery("r1", Status.SENT, tenant_id=tenant_id, sent_at=NOON)
-    return RecordWrite("1", sent, replace(sent, feedback=told))
+    return RecordWrite("1", sent, replace(sent, feedback=feedback))
 
 
-def done(deps: GuardDependencies) -> list[str]:
+def events_of(deps: GuardDependencies) -> list[str]:
     fake: Any = deps.telemetry
     return [event for event, _ in fake.entries]
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("off", []), ("warn", ["at risk"]), ("pause", ["at risk", "suspended"])])
-def test_the_mode_says_what_is_done(mode: GuardMode, expected: list[str]) -> None:
-    """Nothing, a warning, or a warning and the suspension."""
+def test_the_mode_determines_the_action(mode: GuardMode, expected: list[str]) -> None:
+    """The guard does nothing, warns, or warns and suspends."""
     deps = a_guard(mode)
     guard([bounce()], deps)
-    assert done(deps) == expected
+    assert events_of(deps) == expected
     providers: Any = deps.providers
     assert [tenant for tenant, _ in providers.suspended] == (["acme"] if mode == "pause" else [])
 
 
 def test_a_tenant_is_suspended_once() -> None:
-    """However often the stream delivers the bounce, or the next ones; a suspended tenant is no news."""
+    """Redelivered and later bounces do not suspend it again."""
     deps = a_guard("pause")
     for _ in range(3):
         guard([bounce(), bounce()], deps)
-    assert done(deps) == ["at risk", "suspended"]
+    assert events_of(deps) == ["at risk", "suspended"]
 
 
 def test_one_bounce_of_thirteen_suspends_nobody() -> None:
-    """Nor do thirteen of thirteen."""
+    """Neither do thirteen of thirteen."""
     for bounced in (1, 13):
         deps = a_guard("pause", acme={NOON: Counts(sent=13, bounced=bounced)})
         guard([bounce()], deps)
-        assert done(deps) == []
+        assert events_of(deps) == []
 
 
 @pytest.mark.parametrize(
@@ -257,79 +257,79 @@ def test_one_bounce_of_thirteen_suspends_nobody() -> None:
     ],
 )
 def test_only_bounces_and_complaints_are_judged(write: RecordWrite) -> None:
-    """What is sent or delivered costs no read."""
+    """Sends and deliveries cause no read."""
     deps = a_guard("pause")
     guard([write], deps)
-    assert done(deps) == []
+    assert events_of(deps) == []
     assert received_badly([(write.old, write.new)]) == {}
 
 
-def test_a_bounce_of_mail_of_weeks_ago_has_nothing_read_for_it() -> None:
-    """It is judged no more; with one of today, only today and the day before are read."""
+def test_a_bounce_of_old_mail_causes_no_read() -> None:
+    """It is not judged; with a bounce of today, only today and the day before are read."""
     deps = a_guard("pause", acme={NOON: Counts(sent=200, bounced=30)})
     fake: Any = deps.statistics
     old = bounce()
     late = replace(old, old=old.old and replace(old.old, sent_at=NOON - 500 * HOUR), new=replace(old.new, sent_at=NOON - 500 * HOUR))
     guard([late], deps)
-    assert (fake.reads, done(deps)) == ([], [])
+    assert (fake.reads, events_of(deps)) == ([], [])
     guard([late, bounce()], deps)
     assert fake.reads == [(NOON - 23 * HOUR, NOW + HOUR)]
-    assert done(deps) == ["at risk", "suspended"]
+    assert events_of(deps) == ["at risk", "suspended"]
 
 
 def test_a_complaint_is_judged_too() -> None:
-    """By the hour that its mail was sent in."""
+    """It counts in the hour in which its mail was sent."""
     deps = a_guard("pause", acme={NOON: Counts(sent=1000, complained=10)})
     guard([bounce(complained=1)], deps)
-    assert done(deps) == ["at risk", "at risk", "suspended"]
+    assert events_of(deps) == ["at risk", "at risk", "suspended"]
 
 
-def test_a_judgement_that_fails_leaves_the_others() -> None:
-    """It is reported with its tenant; the next bounce has it made good."""
+def test_a_failure_for_one_tenant_does_not_stop_others() -> None:
+    """It is reported with its tenant; the tenant's next bounce is judged again."""
     deps = a_guard("pause")
     failing: Any = deps.statistics
     failing.failure = DependencyError("DynamoDB", "Query")
     guard([bounce(), bounce("globex")], deps)
-    assert done(deps) == ["failed", "at risk", "suspended"]
+    assert events_of(deps) == ["failed", "at risk", "suspended"]
     failing.failure = None
     guard([bounce()], deps)
-    assert done(deps)[3:] == ["at risk", "suspended"]
+    assert events_of(deps)[3:] == ["at risk", "suspended"]
 
 
 @pytest.mark.parametrize("status", [ProviderStatus.DISABLED, ProviderStatus.SUSPENDED, ProviderStatus.DELETED])
-def test_who_sends_nothing_is_left_alone(status: ProviderStatus) -> None:
-    """No warning either: bounces of mail that is out already still come."""
+def test_an_inactive_tenant_is_not_judged(status: ProviderStatus) -> None:
+    """There is no warning either: bounces of earlier mail may still arrive."""
     deps = a_guard("pause", a_provider(status=status))
     guard([bounce()], deps)
-    assert done(deps) == []
+    assert events_of(deps) == []
 
 
-def test_who_was_resumed_is_not_suspended_for_the_same_mail() -> None:
-    """Late bounces of it still come; somebody has answered for them."""
+def test_a_resumed_tenant_is_not_suspended_for_the_same_mail() -> None:
+    """Late bounces of that mail may still arrive."""
     deps = a_guard("pause", a_provider(resumption=Resumption("sam", "mended", NOON + timedelta(minutes=10))))
     guard([bounce()], deps)
-    assert done(deps) == []
+    assert events_of(deps) == []
 
 
-def test_who_was_resumed_is_suspended_for_what_comes_then() -> None:
-    """In the same hour too."""
+def test_a_resumed_tenant_is_suspended_for_later_mail() -> None:
+    """This is so in the same hour too."""
     row = a_provider(resumption=resumed(NOON + timedelta(minutes=10), Counts(sent=200, bounced=30)))
     deps = a_guard("pause", row, acme={NOON: Counts(sent=400, bounced=60)})
     guard([bounce()], deps)
-    assert done(deps) == ["at risk", "suspended"]
+    assert events_of(deps) == ["at risk", "suspended"]
 
 
-def test_a_resumption_in_between_stands() -> None:
-    """The row was read, then somebody resumed it: the suspension would be for what was answered for."""
+def test_a_concurrent_resumption_is_not_overwritten() -> None:
+    """The tenant was resumed after the row was read: the suspension would be for mail before the resumption."""
     deps = a_guard("pause")
     providers: Any = deps.providers
-    stale = providers.rows["acme"]
-    providers.rows["acme"] = replace(stale, resumption=Resumption("sam", "mended", NOW))
-    assert not deps.providers.suspend_at_risk("acme", ErrorInfo("reputation_at_risk", "x"), stale)
+    row_before = providers.rows["acme"]
+    providers.rows["acme"] = replace(row_before, resumption=Resumption("sam", "mended", NOW))
+    assert not deps.providers.suspend_at_risk("acme", ErrorInfo("reputation_at_risk", "x"), row_before)
 
 
-def test_an_erased_or_unchanged_record_tells_nothing() -> None:
-    """Only a rise counts."""
+def test_an_erased_or_unchanged_record_is_not_judged() -> None:
+    """Only a count that rises is judged."""
     record: Delivery = bounce().new
     assert received_badly([(record, record)]) == {}
     assert received_badly([(record, replace(record, feedback=None))]) == {}

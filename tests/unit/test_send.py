@@ -1,4 +1,4 @@
-"""The send path from the queue to the provider and back, on the real services with fakes around them."""
+"""The send path from the queue to the provider and back: the real services with fakes."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -32,8 +32,8 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 
 
-def down(service: str, *rules: str) -> Any:
-    """Make a hook of the table that fails for the rules named, or for all."""
+def failing(service: str, *rules: str) -> Any:
+    """Return a hook of the table that fails for the named rules, or for all."""
 
     def fail(change: Change) -> None:
         if not rules or change.rule.name in rules:
@@ -45,8 +45,8 @@ def down(service: str, *rules: str) -> Any:
 # -- the fence and the call ----------------------------------------------------------------------------------------------
 
 
-def test_a_first_message_is_sent_once_and_its_record_says_so() -> None:
-    """The plain way: no record yet, one call, `sent` with the messageId, nothing left on the queue."""
+def test_a_first_message_is_sent_once_and_recorded() -> None:
+    """The usual case: no record before, one call, `sent` with the messageId, nothing requeued."""
     bench = Bench()
     assert bench.receive(a_queue_message()) == []
     record = bench.record()
@@ -57,24 +57,24 @@ def test_a_first_message_is_sent_once_and_its_record_says_so() -> None:
 
 
 def test_the_fence_is_passed_before_the_provider_is_called() -> None:
-    """Whoever looks while the call is under way finds `sending`, its owner, its deadline and the config's version."""
+    """During the call the record is `sending`, with its owner, its deadline and the config's version."""
     bench = Bench()
     bench.providers.rows["acme"] = a_provider(active=a_config(version=7))
     seen: list[Any] = []
 
-    def look() -> Outcome:
+    def read_record() -> Outcome:
         seen.append(bench.record())
         return Sent("m1")
 
-    bench.provider.outcomes = [look]
+    bench.provider.outcomes = [read_record]
     bench.receive(a_queue_message())
     [record] = seen
     assert (record.status, record.attempt, record.owner, record.provider_version) == (Status.SENDING, 1, "worker-1", 7)
     assert record.deadline == record.sweep_at == NOON + CALL_SPAN
 
 
-def test_each_attempt_is_tagged_with_what_finds_its_record() -> None:
-    """An event of SES names the tenant, the request and the attempt, beside the caller's own tags."""
+def test_each_attempt_is_tagged_with_the_key_of_its_record() -> None:
+    """SES's events thereby have tenant, request and attempt, besides the caller's tags."""
     bench = Bench(outcomes=[THROTTLED])
     bench.receive(
         a_queue_message("a.1", message={"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello.", "tags": {"campaign": "x"}})
@@ -86,43 +86,43 @@ def test_each_attempt_is_tagged_with_what_finds_its_record() -> None:
     assert bench.provider.tags == [{**own, "tenantmail-attempt": attempt} for attempt in ("1", "2")]
 
 
-def test_an_answer_is_in_the_journal_before_it_is_in_the_table() -> None:
-    """An `unknown` can be resolved from the log."""
+def test_a_response_is_logged_before_it_is_recorded() -> None:
+    """An `unknown` can thus be resolved from the log."""
     bench = Bench()
-    bench.messages.before = down("DynamoDB", "accept")
+    bench.messages.before = failing("DynamoDB", "accept")
     bench.receive(a_queue_message())
     [(tenant_id, request_id, fence, outcome, _)] = bench.events("answered")
     assert (tenant_id, request_id, fence.owner, outcome) == ("acme", "r1", "worker-1", Sent("m1"))
     assert bench.events("recorded") == []
 
 
-def test_the_record_of_the_api_is_the_one_that_is_sent() -> None:
-    """A request that the API recorded as queued goes on in the same record."""
+def test_a_request_of_the_api_keeps_its_record() -> None:
+    """The worker updates the record that the API created as queued."""
     bench = Bench(a_record(created_at=NOON - MINUTE))
     bench.receive(a_queue_message())
     assert (bench.record().status, bench.record().created_at) == (Status.SENT, NOON - MINUTE)
 
 
-def test_two_messages_in_one_batch_are_one_mail() -> None:
-    """A producer's duplicate meets the record of the first."""
+def test_duplicates_in_one_batch_send_one_mail() -> None:
+    """The duplicate finds the record of the first message."""
     bench = Bench()
     assert bench.receive(a_queue_message(), a_queue_message()) == []
     assert len(bench.provider.mails) == 1
 
 
 def test_the_mail_is_from_the_provider_s_sender_to_the_request_s_recipients() -> None:
-    """The envelope is the tenant's config and the request, nothing of the queue."""
+    """The envelope depends only on the tenant's config and the request."""
     bench = Bench()
     bench.receive(a_queue_message())
     [mail] = bench.provider.mails
     assert (mail.mail_from, mail.recipients) == ("hello@acme.example", ("jo@example.com",))
 
 
-# -- what an outcome leads to --------------------------------------------------------------------------------------------
+# -- outcomes ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_throttled_request_waits_as_a_delayed_message() -> None:
-    """Up to 15 minutes wait on the queue: a new message of the next generation, the record says when and why."""
+def test_a_throttled_request_is_requeued_with_a_delay() -> None:
+    """For up to 15 minutes: the new message has the next generation, the record the due time and the reason."""
     bench = Bench(outcomes=[THROTTLED])
     bench.receive(a_queue_message())
     record = bench.record()
@@ -134,8 +134,8 @@ def test_a_throttled_request_waits_as_a_delayed_message() -> None:
     assert (queue_message.generation, queue_message.body, delay) == (1, a_body(), timedelta(seconds=5))
 
 
-def test_a_message_that_comes_back_is_sent_as_the_next_attempt() -> None:
-    """A deferral is proof that nothing was accepted: another attempt is allowed."""
+def test_a_requeued_message_is_sent_as_the_next_attempt() -> None:
+    """A deferral proves that nothing was accepted, so another attempt is allowed."""
     bench = Bench(outcomes=[THROTTLED])
     bench.receive(a_queue_message())
     queue_message, delay = bench.take()
@@ -144,8 +144,8 @@ def test_a_message_that_comes_back_is_sent_as_the_next_attempt() -> None:
     assert (bench.record().status, bench.record().attempt) == (Status.SENT, 2)
 
 
-def test_a_used_up_quota_parks_the_body_until_it_may_be_tried() -> None:
-    """Longer waits keep no message on the queue: one object and one record that the sweeper finds when it is due."""
+def test_a_used_up_quota_parks_the_body_until_it_is_due() -> None:
+    """Longer waits have no message on the queue, but one object and one record, which the sweeper finds when it is due."""
     bench = Bench(outcomes=[QUOTA])
     bench.receive(a_queue_message())
     record = bench.record()
@@ -155,8 +155,8 @@ def test_a_used_up_quota_parks_the_body_until_it_may_be_tried() -> None:
     assert bench.parked.bodies == {record.parked: canonical_json(parse_request(a_body()))}
 
 
-def test_a_rejected_request_fails_for_good() -> None:
-    """What SES will never take is not tried again."""
+def test_a_rejected_request_fails() -> None:
+    """A permanent rejection is not retried."""
     bench = Bench(outcomes=[REJECTED])
     bench.receive(a_queue_message())
     record = bench.record()
@@ -165,16 +165,16 @@ def test_a_rejected_request_fails_for_good() -> None:
     assert (bench.queue.sent, record.sweep_at, record.forget_at) == ([], None, NOON + timedelta(days=35))
 
 
-def test_a_fault_of_the_tenant_s_account_lets_the_request_wait_a_minute() -> None:
-    """The first faults are retried, and counted against the version."""
+def test_a_tenant_error_defers_the_request_by_a_minute() -> None:
+    """The first ones are retried, and counted for the version."""
     bench = Bench(outcomes=[UNVERIFIED])
     bench.receive(a_queue_message())
     assert (bench.record().status, bench.take()[1]) == (Status.DEFERRED, MINUTE)
     assert bench.providers.rows["acme"].faulty_requests == {"r1"}
 
 
-def test_the_fault_that_suspends_the_provider_parks_its_request() -> None:
-    """A suspended tenant's mail waits for the provider, not for a time."""
+def test_the_error_that_suspends_the_provider_parks_its_request() -> None:
+    """A suspended tenant's mail waits for the provider instead of a time."""
     bench = Bench(outcomes=[UNVERIFIED] * 3)
     bench.receive(a_queue_message("r1"), a_queue_message("r2"), a_queue_message("r3"))
     record = bench.record("r3")
@@ -185,8 +185,8 @@ def test_the_fault_that_suspends_the_provider_parks_its_request() -> None:
     assert (tenant_id, version, error.code) == ("acme", 1, UNVERIFIED.error.code)
 
 
-def test_large_mails_that_the_account_denies_suspend_nobody() -> None:
-    """Smaller ones do not take that right: they go on, and the large ones wait for it, each with what to attach."""
+def test_denied_large_mails_do_not_suspend() -> None:
+    """Smaller mails do not need that right and are sent; the large ones wait with the statement to attach."""
     denied = NotSent(ErrorInfo("credentials_denied", "AWS denied ses:SendEmail", rights=("ses:SendEmail",)), HOUR)
     bench = Bench(outcomes=[denied] * 4)
     for request_id in ("r1", "r2", "r3", "r4"):
@@ -198,7 +198,7 @@ def test_large_mails_that_the_account_denies_suspend_nobody() -> None:
     assert '"ses:SendEmail"' in record.error.hint
 
 
-def test_one_request_that_fails_again_and_again_suspends_nobody() -> None:
+def test_repeated_errors_of_one_request_do_not_suspend() -> None:
     """Only distinct requests count."""
     bench = Bench(outcomes=[UNVERIFIED] * 4)
     bench.receive(a_queue_message())
@@ -210,7 +210,7 @@ def test_one_request_that_fails_again_and_again_suspends_nobody() -> None:
 
 
 def test_an_unknown_outcome_is_held_with_its_body() -> None:
-    """Nobody sends it again; an operator may, from the parked body."""
+    """Only an operator may resend it, from the parked body."""
     bench = Bench(outcomes=[VANISHED])
     bench.receive(a_queue_message())
     record = bench.record()
@@ -220,7 +220,7 @@ def test_an_unknown_outcome_is_held_with_its_body() -> None:
 
 
 def test_success_clears_the_faults_of_the_tenant() -> None:
-    """Three faults in a month do not suspend a tenant whose mail goes out."""
+    """Three errors in a month do not suspend a tenant whose mail is sent."""
     bench = Bench()
     bench.providers.rows["acme"] = a_provider(faulty_requests=frozenset({"r0"}))
     bench.receive(a_queue_message())
@@ -234,8 +234,8 @@ def resending(**fields: Any) -> QueueMessage:
     return a_queue_message(onUnknown="resend", **fields)
 
 
-def test_a_resend_waits_until_the_worker_cannot_be_alive() -> None:
-    """Deadline, the function's timeout and a minute for clocks that differ; not before."""
+def test_a_resend_waits_until_the_worker_is_dead() -> None:
+    """It waits for the deadline, the function's timeout and a minute for clock differences."""
     bench = Bench(outcomes=[VANISHED])
     bench.receive(resending())
     queue_message, delay = bench.take()
@@ -243,7 +243,7 @@ def test_a_resend_waits_until_the_worker_cannot_be_alive() -> None:
     assert delay == CALL_SPAN + SEND_TIMEOUT + MINUTE
     bench.clock.advance(delay)
     bench.receive(queue_message)
-    assert bench.record().status is Status.UNKNOWN  # to the second: still not
+    assert bench.record().status is Status.UNKNOWN  # not in that second yet
     queue_message, _ = bench.take()
     bench.clock.advance(timedelta(seconds=1))
     bench.receive(queue_message)
@@ -252,7 +252,7 @@ def test_a_resend_waits_until_the_worker_cannot_be_alive() -> None:
 
 @pytest.fixture
 def resent() -> tuple[Bench, QueueMessage]:
-    """Bring a request of `resend` to where its second attempt may begin."""
+    """Return a request with `resend` whose second attempt may begin."""
     bench = Bench(outcomes=[VANISHED])
     bench.receive(resending())
     queue_message, delay = bench.take()
@@ -261,7 +261,7 @@ def resent() -> tuple[Bench, QueueMessage]:
 
 
 def test_a_resent_request_that_is_rejected_ends_as_unknown(resent: tuple[Bench, QueueMessage]) -> None:
-    """The first attempt may have been accepted: `failed` would be a lie. It is not tried again, whatever its caller chose."""
+    """The first attempt may have been accepted, so it cannot be `failed`; it is not retried, despite `resend`."""
     bench, queue_message = resent
     bench.provider.outcomes = [REJECTED]
     bench.receive(queue_message)
@@ -273,8 +273,8 @@ def test_a_resent_request_that_is_rejected_ends_as_unknown(resent: tuple[Bench, 
     assert record.parked in bench.parked.bodies
 
 
-def test_a_resent_request_that_cannot_go_on_ends_as_unknown(resent: tuple[Bench, QueueMessage]) -> None:
-    """Expired while its second attempt waited: unknown, held with its body."""
+def test_a_resent_request_that_expires_ends_as_unknown(resent: tuple[Bench, QueueMessage]) -> None:
+    """It is held with its body."""
     bench, queue_message = resent
     bench.provider.outcomes = [THROTTLED]
     bench.receive(queue_message)
@@ -288,8 +288,8 @@ def test_a_resent_request_that_cannot_go_on_ends_as_unknown(resent: tuple[Bench,
     assert record.parked in bench.parked.bodies
 
 
-def test_a_resend_that_is_given_up_while_its_body_is_parked_can_be_sent_by_an_operator(resent: tuple[Bench, QueueMessage]) -> None:
-    """The record says where the body is: there is no message that would bring it again."""
+def test_a_resend_that_is_given_up_during_parking_keeps_its_body(resent: tuple[Bench, QueueMessage]) -> None:
+    """The record has its key for an operator, because no message is left."""
     bench, queue_message = resent
     bench.provider_factory.error = NotSentError(ErrorInfo("config_unreadable", "the ciphertext is another's"))
     bench.providers.rows["acme"] = a_provider(faulty_requests=frozenset({"r8", "r9"}))
@@ -304,31 +304,31 @@ def test_a_resend_that_is_given_up_while_its_body_is_parked_can_be_sent_by_an_op
     assert bench.record().parked in bench.parked.bodies
 
 
-def test_a_message_whose_request_was_begun_while_its_body_was_parked_comes_back() -> None:
-    """It may be the newest one: should the worker that began die, nobody else would look after the request."""
+def test_a_message_whose_request_was_started_during_parking_is_requeued() -> None:
+    """It may be the newest message, which is needed if the other worker dies."""
     bench, tomorrow = Bench(), (NOON + timedelta(days=1)).isoformat()
 
-    def begun(change: Change) -> None:
+    def start_concurrently(change: Change) -> None:
         if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = attempted(body=a_body(sendAt=tomorrow))
 
-    bench.messages.before = begun
+    bench.messages.before = start_concurrently
     bench.receive(a_queue_message(sendAt=tomorrow))
     assert (bench.take()[0].generation, bench.record().status) == (1, Status.SENDING)
 
 
 @pytest.mark.parametrize("status", [Status.DEFERRED, Status.SENT])
 @pytest.mark.parametrize("attributes", [{}, {"parked": "parked/acme/r1/own.json"}])
-def test_a_request_whose_id_was_taken_while_its_body_was_parked_keeps_one_body(attributes: dict[str, Any], status: Status) -> None:
-    """Its dead letter has the body in itself, or names the one in the bucket that it came with."""
+def test_a_request_whose_id_was_taken_during_parking_has_one_body(attributes: dict[str, Any], status: Status) -> None:
+    """Its dead letter has the body, or the key that the message had."""
     bench, tomorrow = Bench(), (NOON + timedelta(days=1)).isoformat()
     bench.parked.bodies = dict.fromkeys(attributes.values(), a_body(sendAt=tomorrow))
 
-    def taken(change: Change) -> None:
+    def take_the_id(change: Change) -> None:
         if change.rule.name == "defer":
             bench.messages.records["acme", "r1"] = a_record(status)
 
-    bench.messages.before = taken
+    bench.messages.before = take_the_id
     bench.receive(a_queue_message(sendAt=tomorrow, attributes=attributes))
     [dead_letter] = bench.queue.dead_letters
     assert (dead_letter.reason, dead_letter.queue_message.parked, list(bench.parked.bodies)) == (
@@ -339,7 +339,7 @@ def test_a_request_whose_id_was_taken_while_its_body_was_parked_keeps_one_body(a
 
 
 def test_an_unknown_that_expires_before_its_resend_is_held() -> None:
-    """After expiresAt nothing is sent; the body is kept for the operator."""
+    """After expiresAt nothing is sent; the body is kept for an operator."""
     bench = Bench(outcomes=[VANISHED])
     bench.receive(resending())
     queue_message, _ = bench.take()
@@ -349,8 +349,8 @@ def test_an_unknown_that_expires_before_its_resend_is_held() -> None:
     assert bench.record().parked in bench.parked.bodies
 
 
-def test_a_resend_is_not_begun_with_too_little_time(resent: tuple[Bench, QueueMessage]) -> None:
-    """The second attempt asks for the same time as the first."""
+def test_a_resend_is_not_started_without_enough_time(resent: tuple[Bench, QueueMessage]) -> None:
+    """The second attempt needs the same time as the first."""
     bench, queue_message = resent
     bench.receive(queue_message, time_left=CALL_SPAN - timedelta(seconds=1))
     assert bench.record().status is Status.DEFERRED
@@ -358,8 +358,8 @@ def test_a_resend_is_not_begun_with_too_little_time(resent: tuple[Bench, QueueMe
     assert bench.take()[0].generation == queue_message.generation + 1
 
 
-def test_a_resend_whose_provider_is_deleted_ends_as_unknown(resent: tuple[Bench, QueueMessage]) -> None:
-    """Not as `failed: provider_deleted`: the first attempt may have been accepted."""
+def test_a_resend_whose_provider_was_deleted_ends_as_unknown(resent: tuple[Bench, QueueMessage]) -> None:
+    """It does not end as `failed: provider_deleted`: the first attempt may have been accepted."""
     bench, queue_message = resent
     bench.providers.rows = {}
     bench.receive(queue_message)
@@ -367,11 +367,11 @@ def test_a_resend_whose_provider_is_deleted_ends_as_unknown(resent: tuple[Bench,
     assert bench.record().parked in bench.parked.bodies
 
 
-# -- what keeps a request from being tried -------------------------------------------------------------------------------
+# -- requests that are not attempted -------------------------------------------------------------------------------------
 
 
 def test_an_expired_request_fails_without_a_call() -> None:
-    """What nobody waits for any more is not sent."""
+    """Its mail would be too late."""
     bench = Bench()
     bench.clock.advance(timedelta(hours=24))
     bench.receive(a_queue_message())
@@ -379,8 +379,8 @@ def test_an_expired_request_fails_without_a_call() -> None:
     assert (record.status, record.error and record.error.code, bench.provider.mails) == (Status.FAILED, "expired", [])
 
 
-def test_a_request_for_later_waits_on_the_queue_if_it_is_soon() -> None:
-    """`sendAt` within 15 minutes is a delayed message."""
+def test_a_send_at_within_15_minutes_waits_on_the_queue() -> None:
+    """The message is delayed."""
     bench = Bench()
     bench.receive(a_queue_message(sendAt="2026-11-24T12:10:00Z"))
     assert (bench.record().status, bench.record().due_at) == (Status.DEFERRED, NOON + 10 * MINUTE)
@@ -388,8 +388,8 @@ def test_a_request_for_later_waits_on_the_queue_if_it_is_soon() -> None:
     assert bench.take()[1] == 10 * MINUTE
 
 
-def test_a_request_for_next_week_costs_one_object_and_one_record() -> None:
-    """`sendAt` further ahead is parked; the queue holds nothing of it."""
+def test_a_later_send_at_parks_the_body() -> None:
+    """It needs one object and one record, and no message on the queue."""
     bench = Bench()
     bench.receive(a_queue_message(sendAt="2026-12-01T12:00:00Z"))
     record = bench.record()
@@ -398,8 +398,8 @@ def test_a_request_for_next_week_costs_one_object_and_one_record() -> None:
 
 
 @pytest.mark.parametrize("status", [ProviderStatus.SUSPENDED, ProviderStatus.DISABLED])
-def test_mail_of_a_provider_that_is_off_waits_for_it(status: ProviderStatus) -> None:
-    """It is parked until the provider is on again, or it expires."""
+def test_mail_of_an_inactive_provider_waits_for_it(status: ProviderStatus) -> None:
+    """It is parked until the provider is active again, or it expires."""
     bench = Bench()
     bench.providers.rows["acme"] = a_provider(status=status)
     bench.receive(a_queue_message())
@@ -415,11 +415,11 @@ def test_mail_of_a_provider_that_is_off_waits_for_it(status: ProviderStatus) -> 
         (None, "provider_not_configured"),
         (a_provider(status=ProviderStatus.UNVERIFIED, active=None, candidate=a_config()), "provider_not_active"),
         (a_provider(status=ProviderStatus.DELETED, active=None, deleted_at=NOON), "provider_deleted"),
-        (a_provider(deleted_at=NOON), "provider_deleted"),  # another was stored since
+        (a_provider(deleted_at=NOON), "provider_deleted"),  # another config was stored since
     ],
 )
-def test_mail_of_a_tenant_without_provider_fails_at_once(row: Any, code: str) -> None:
-    """There is no default provider to fall back on."""
+def test_mail_of_a_tenant_without_a_provider_fails_at_once(row: Any, code: str) -> None:
+    """There is no default provider."""
     bench = Bench()
     bench.providers.rows = {"acme": row} if row else {}
     bench.receive(a_queue_message())
@@ -428,8 +428,8 @@ def test_mail_of_a_tenant_without_provider_fails_at_once(row: Any, code: str) ->
     assert bench.provider.mails == []
 
 
-def test_what_the_composer_refuses_fails_with_its_reason() -> None:
-    """A missing attachment is found before the fence."""
+def test_a_mail_that_cannot_be_composed_fails_with_the_reason() -> None:
+    """A missing attachment is found before the fence is passed."""
     bench = Bench()
     gone = {"filename": "a.pdf", "s3": {"key": "acme/gone"}}
     message = {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello.", "attachments": [gone]}
@@ -446,8 +446,8 @@ def test_what_the_composer_refuses_fails_with_its_reason() -> None:
         ("unclassified", Status.FAILED, None),
     ],
 )
-def test_a_config_that_cannot_be_used_keeps_the_mail_waiting(code: str, status: Status, delay: timedelta | None) -> None:
-    """Whose fault it is decides: the tenant's mail waits, and the fault counts."""
+def test_mail_waits_while_the_config_is_unusable(code: str, status: Status, delay: timedelta | None) -> None:
+    """The error counts towards a suspension."""
     bench = Bench()
     bench.provider_factory.error = NotSentError(ErrorInfo(code, "so it is"))
     bench.receive(a_queue_message())
@@ -458,7 +458,7 @@ def test_a_config_that_cannot_be_used_keeps_the_mail_waiting(code: str, status: 
 
 
 def test_the_third_unusable_config_suspends_and_parks() -> None:
-    """As after the provider's own refusals."""
+    """This is the same as for the provider's own rejections."""
     bench = Bench()
     bench.provider_factory.error = NotSentError(ErrorInfo("credentials_invalid", "so it is"))
     bench.receive(a_queue_message("r1"), a_queue_message("r2"), a_queue_message("r3"))
@@ -466,26 +466,26 @@ def test_the_third_unusable_config_suspends_and_parks() -> None:
 
 
 MISSING_IN = "verify hello@acme.example or acme.example in SES in eu-west-1"
-"""What a hint says that knows the config; the code's own hint knows no address and no region."""
+"""Parts of hints that are specific to the config; the code's own hint has no address or region."""
 
 
-def test_a_refused_mail_s_hint_names_what_its_config_lacks() -> None:
-    """Whoever reads the record needs nothing else to act on it."""
+def test_the_hint_of_a_rejected_mail_is_specific_to_its_config() -> None:
+    """Readers of the record need no other information to act."""
     bench = Bench(outcomes=[UNVERIFIED])
     bench.receive(a_queue_message())
     assert MISSING_IN in hint_of(bench)
 
 
-def test_an_unusable_role_s_hint_says_where_its_trust_policy_is() -> None:
-    """The policy itself holds the tenant's ExternalId, which no record shows."""
+def test_the_hint_of_an_unusable_role_says_where_its_trust_policy_is() -> None:
+    """The policy has the tenant's ExternalId, which records must not show."""
     bench = Bench()
     bench.provider_factory.error = NotSentError(ErrorInfo("role_not_assumable", "so it is"))
     bench.receive(a_queue_message())
     assert hint_of(bench) == CODES["role_not_assumable"].hint
 
 
-def test_mail_of_a_suspended_tenant_says_what_lifts_the_suspension() -> None:
-    """As exactly as the mail that met the fault itself."""
+def test_mail_of_a_suspended_tenant_has_the_hint_of_the_suspension() -> None:
+    """The hint is as specific as that of the mail that got the error."""
     bench = Bench()
     bench.providers.rows["acme"] = a_provider(status=ProviderStatus.SUSPENDED, error=UNVERIFIED.error)
     bench.receive(a_queue_message())
@@ -498,8 +498,8 @@ def hint_of(bench: Bench) -> str:
     return error.hint
 
 
-def test_a_request_is_not_begun_when_the_function_s_time_runs_out() -> None:
-    """It goes back as a new message, unharmed and with a record; being received again is for crashes alone."""
+def test_a_request_is_not_started_shortly_before_the_function_s_timeout() -> None:
+    """It is requeued with a record; redelivery is only for crashes."""
     bench = Bench()
     assert bench.receive(a_queue_message(), time_left=CALL_SPAN - timedelta(milliseconds=1)) == []
     assert (bench.provider.mails, bench.record().status, bench.record().due_at) == ([], Status.DEFERRED, NOON)
@@ -510,27 +510,27 @@ def test_a_request_is_not_begun_when_the_function_s_time_runs_out() -> None:
 
 
 def test_just_enough_time_is_enough() -> None:
-    """The time an attempt may take, and no more, is asked for."""
+    """An attempt needs exactly its maximum time."""
     bench = Bench()
     bench.receive(a_queue_message(), time_left=CALL_SPAN)
     assert bench.record().status is Status.SENT
 
 
-# -- services of ours that fail ------------------------------------------------------------------------------------------
+# -- outages of our services ---------------------------------------------------------------------------------------------
 
 
-def break_opener(bench: Bench) -> None:
+def fail_provider_factory(bench: Bench) -> None:
     bench.provider_factory.error = DependencyError("KMS", "Decrypt")
 
 
-def break_rows(bench: Bench) -> None:
+def fail_provider_rows(bench: Bench) -> None:
     def fail(_: Any) -> Any:
         raise DependencyError("DynamoDB", "BatchGetItem")
 
     bench.providers.get_many = fail  # type: ignore[method-assign]  # the port fails
 
 
-def break_attachments(bench: Bench) -> None:
+def fail_attachments(bench: Bench) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise DependencyError("S3", "GetObject")
 
@@ -545,12 +545,12 @@ WITH_UPLOAD = {
 }
 
 
-@pytest.mark.parametrize("broken", [break_opener, break_rows, break_attachments])
-def test_an_outage_of_ours_lets_the_request_wait_with_a_record(broken: Any) -> None:
-    """It counts against nobody, and a first receive that does not reach the fence still makes a record."""
+@pytest.mark.parametrize("outage", [fail_provider_factory, fail_provider_rows, fail_attachments])
+def test_an_outage_of_ours_defers_the_request_with_a_record(outage: Any) -> None:
+    """It does not count towards a suspension, and a record is made even before the fence."""
     bench = Bench()
     bench.attachments.files["acme/a"] = b"%PDF"
-    broken(bench)
+    outage(bench)
     assert bench.receive(a_queue_message(message=WITH_UPLOAD)) == []
     record = bench.record()
     assert (record.status, record.error and record.error.code) == (Status.DEFERRED, "dependency_unavailable")
@@ -559,10 +559,10 @@ def test_an_outage_of_ours_lets_the_request_wait_with_a_record(broken: Any) -> N
     assert bench.providers.rows["acme"].faulty_requests == frozenset()
 
 
-def test_waits_grow_with_every_failure() -> None:
-    """An outage of hours costs a few messages, not thousands."""
+def test_waits_double_with_every_failure() -> None:
+    """An outage of hours costs a few messages instead of thousands."""
     bench = Bench()
-    break_opener(bench)
+    fail_provider_factory(bench)
     queue_message, delays = a_queue_message(), []
     for _ in range(10):
         bench.receive(queue_message)
@@ -572,41 +572,41 @@ def test_waits_grow_with_every_failure() -> None:
     assert delays == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
-def test_messages_that_only_waited_do_not_lengthen_the_wait_after_a_failure() -> None:
-    """A request that has stood in line for an hour is tried again at once like any other."""
+def test_waits_for_slots_do_not_lengthen_the_wait_after_a_failure() -> None:
+    """A request that waited for slots is retried as soon as any other."""
     bench = Bench()
-    break_opener(bench)
+    fail_provider_factory(bench)
     bench.receive(a_queue_message(generation=40))
     queue_message, delay = bench.take()
     assert (queue_message.generation, queue_message.failures, delay) == (41, 1, timedelta(seconds=5))
     bench.clock.advance(delay)
     bench.provider_factory.error = None
-    bench.receive(queue_message, time_left=timedelta())  # too late to begin: no failure
+    bench.receive(queue_message, time_left=timedelta())  # not started in time: not a failure
     queue_message, _ = bench.take()
     assert (queue_message.generation, queue_message.failures) == (42, 1)
 
 
-def test_a_table_that_does_not_answer_keeps_the_message_alive() -> None:
-    """Without a record the message waits alone."""
+def test_an_outage_of_the_table_requeues_the_message() -> None:
+    """The message waits without a record."""
     bench = Bench()
-    bench.messages.before = down("DynamoDB")
-    break_opener(bench)
+    bench.messages.before = failing("DynamoDB")
+    fail_provider_factory(bench)
     assert bench.receive(a_queue_message()) == []
     assert bench.messages.records == {}
     assert bench.take()[0].generation == 1
 
 
-def test_a_parked_body_without_a_record_also_travels_on_the_queue() -> None:
-    """Nobody would fetch it: the sweeper knows records alone."""
+def test_a_parked_body_without_a_record_is_also_queued() -> None:
+    """The sweeper would not find it without a record."""
     bench = Bench()
-    bench.messages.before = down("DynamoDB")
+    bench.messages.before = failing("DynamoDB")
     bench.providers.rows["acme"] = a_provider(status=ProviderStatus.SUSPENDED)
     bench.receive(a_queue_message())
     assert bench.take()[0].body == a_body()
 
 
-def test_a_bucket_that_does_not_answer_leaves_the_body_on_the_queue() -> None:
-    """Where it cannot be parked it comes back every 15 minutes."""
+def test_an_outage_of_the_bucket_keeps_the_body_on_the_queue() -> None:
+    """The message is requeued every 15 minutes until the body can be parked."""
     bench = Bench(outcomes=[QUOTA])
     bench.parked.broken = True
     bench.receive(a_queue_message())
@@ -616,8 +616,8 @@ def test_a_bucket_that_does_not_answer_leaves_the_body_on_the_queue() -> None:
 
 
 @pytest.mark.parametrize("outcome", [THROTTLED, UNVERIFIED])
-def test_a_queue_that_takes_nothing_gives_the_receipt_back(outcome: NotSent) -> None:
-    """SQS hands this very message out again, to a record that may be tried."""
+def test_an_outage_of_the_queue_returns_the_message(outcome: NotSent) -> None:
+    """SQS redelivers the message, and the record allows an attempt."""
     bench = Bench(outcomes=[outcome])
     bench.queue.broken = True
     assert bench.receive(a_queue_message()) == ["message-0"]
@@ -627,14 +627,14 @@ def test_a_queue_that_takes_nothing_gives_the_receipt_back(outcome: NotSent) -> 
     assert bench.record().status is Status.SENT
 
 
-def test_a_queue_that_takes_nothing_gives_back_what_was_not_begun() -> None:
-    """Neither time nor queue is left: SQS must redeliver it."""
+def test_an_outage_of_the_queue_returns_messages_that_were_not_started() -> None:
+    """Without time and queue SQS must redeliver it."""
     bench = Bench()
     bench.queue.broken = True
     assert bench.receive(a_queue_message(), time_left=timedelta(seconds=1)) == ["message-0"]
 
 
-# -- an outcome that cannot be written -----------------------------------------------------------------------------------
+# -- outcomes that cannot be written -------------------------------------------------------------------------------------
 
 OUTCOMES: dict[str, tuple[Outcome, Status]] = {
     "accept": (Sent("m1"), Status.SENT),
@@ -651,11 +651,11 @@ def last_copy(bench: Bench) -> QueueMessage:
 
 
 @pytest.mark.parametrize("rule", OUTCOMES)
-def test_an_outcome_that_the_table_did_not_take_travels_as_a_proof(rule: str) -> None:
-    """It is written when the message comes back, and nothing is sent again."""
+def test_an_outcome_that_cannot_be_written_is_queued_as_a_proof(rule: str) -> None:
+    """It is written when the message is received, and nothing is sent again."""
     outcome, status = OUTCOMES[rule]
     bench = Bench(outcomes=[outcome])
-    bench.messages.before = down("DynamoDB", rule)
+    bench.messages.before = failing("DynamoDB", rule)
     assert bench.receive(a_queue_message()) == []
     assert bench.record().status is Status.SENDING
     queue_message = last_copy(bench)
@@ -667,11 +667,11 @@ def test_an_outcome_that_the_table_did_not_take_travels_as_a_proof(rule: str) ->
 
 
 @pytest.mark.parametrize("rule", OUTCOMES)
-def test_a_proof_holds_against_the_sweeper_s_unknown(rule: str) -> None:
-    """Proof of the same attempt beats `unknown`."""
+def test_a_proof_replaces_the_sweeper_s_unknown(rule: str) -> None:
+    """A proof of the same attempt replaces `unknown`."""
     outcome, status = OUTCOMES[rule]
     bench = Bench(outcomes=[outcome])
-    bench.messages.before = down("DynamoDB", rule)
+    bench.messages.before = failing("DynamoDB", rule)
     bench.receive(a_queue_message())
     queue_message = last_copy(bench)
     bench.messages.before = lambda _: None
@@ -682,11 +682,11 @@ def test_a_proof_holds_against_the_sweeper_s_unknown(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", OUTCOMES)
-def test_a_written_outcome_whose_reply_was_lost_stays_as_it_is(rule: str) -> None:
-    """The proof that comes after it changes nothing and sends nothing."""
+def test_a_written_outcome_whose_reply_was_lost_does_not_change(rule: str) -> None:
+    """The later proof changes nothing and sends nothing."""
     outcome, status = OUTCOMES[rule]
     bench = Bench(outcomes=[outcome])
-    bench.messages.after = down("DynamoDB", rule)
+    bench.messages.after = failing("DynamoDB", rule)
     bench.receive(a_queue_message())
     written = bench.record()
     assert written.status is status
@@ -698,12 +698,12 @@ def test_a_written_outcome_whose_reply_was_lost_stays_as_it_is(rule: str) -> Non
 
 
 @pytest.mark.parametrize("rule", ["accept", "fail_rejected", "mark_unknown"])
-def test_an_outcome_that_neither_table_nor_queue_took_at_first_is_not_forgotten(rule: str) -> None:
-    """The queue works again a moment later: what it then takes carries the outcome, whatever the caller chose for an unknown."""
+def test_an_outcome_that_neither_table_nor_queue_accepted_at_first_is_kept(rule: str) -> None:
+    """The queue works again a moment later: the requeued message carries the outcome, also with `resend`."""
     outcome, status = OUTCOMES[rule]
     bench = Bench(outcomes=[outcome])
-    bench.messages.before = down("DynamoDB", rule)
-    refusals = iter([True, True])  # the queue is asked twice about each message
+    bench.messages.before = failing("DynamoDB", rule)
+    refusals = iter([True, True])  # `refuses` is called twice for each message
     bench.queue.refuses = lambda _: next(refusals, False)
     assert bench.receive(a_queue_message(onUnknown="resend")) == []
     assert bench.record().status is Status.SENDING
@@ -715,10 +715,10 @@ def test_an_outcome_that_neither_table_nor_queue_took_at_first_is_not_forgotten(
     assert len(bench.provider.mails) == 1
 
 
-def test_a_proof_that_cannot_be_written_yet_travels_on() -> None:
-    """One message goes on with it, and only one."""
+def test_a_proof_that_cannot_be_written_yet_is_requeued() -> None:
+    """Exactly one message carries it on."""
     bench = Bench()
-    bench.messages.before = down("DynamoDB", "accept")
+    bench.messages.before = failing("DynamoDB", "accept")
     bench.receive(a_queue_message())
     for _ in range(3):
         queue_message, _ = bench.take()
@@ -727,10 +727,10 @@ def test_a_proof_that_cannot_be_written_yet_travels_on() -> None:
     assert (queue_message.proof is not None, queue_message.generation) == (True, 4)
 
 
-def test_a_proof_outlives_a_table_that_cannot_even_be_read() -> None:
-    """The message that waits for the table keeps it."""
+def test_a_proof_is_kept_while_the_table_cannot_be_read() -> None:
+    """The requeued message keeps it."""
     bench = Bench()
-    bench.messages.before = down("DynamoDB", "accept")
+    bench.messages.before = failing("DynamoDB", "accept")
     bench.receive(a_queue_message())
     queue_message, _ = bench.take()
 
@@ -746,10 +746,10 @@ def test_a_proof_outlives_a_table_that_cannot_even_be_read() -> None:
     assert (bench.record().status, len(bench.provider.mails)) == (Status.SENT, 1)
 
 
-def test_a_fence_whose_reply_was_lost_ends_as_no_unknown() -> None:
+def test_a_fence_whose_reply_was_lost_causes_no_unknown() -> None:
     """The worker did not call the provider, and proves it."""
     bench = Bench()
-    bench.messages.after = down("DynamoDB", "begin")
+    bench.messages.after = failing("DynamoDB", "begin")
     assert bench.receive(a_queue_message()) == []
     assert (bench.provider.mails, bench.record().status) == ([], Status.SENDING)
     queue_message, delay = bench.take()
@@ -764,10 +764,10 @@ def test_a_fence_whose_reply_was_lost_ends_as_no_unknown() -> None:
     assert (bench.record().status, bench.record().attempt, len(bench.provider.mails)) == (Status.SENT, 2, 1)
 
 
-def test_a_fence_that_was_never_written_costs_a_round() -> None:
-    """The proof says nothing of the record, so the message goes on like any other."""
+def test_a_fence_that_was_not_written_costs_one_message() -> None:
+    """The proof does not match the record, so the message is handled like any other."""
     bench = Bench()
-    bench.messages.before = down("DynamoDB", "begin")
+    bench.messages.before = failing("DynamoDB", "begin")
     bench.receive(a_queue_message())
     queue_message, _ = bench.take()
     bench.messages.before = lambda _: None
@@ -777,15 +777,15 @@ def test_a_fence_that_was_never_written_costs_a_round() -> None:
 
 @pytest.mark.parametrize("owner", ["another", "worker-1"])
 def test_a_forged_or_foreign_proof_does_not_end_a_request_unsent(owner: str) -> None:
-    """Only the worker that passed the fence can say that it was not sent, and only while that is open."""
+    """Only the worker that passed the fence can prove that it was not sent."""
     bench = Bench(a_record())
     attributes = {"proof": f'{{"attempt": 1, "owner": "{owner}", "notSent": "recipient_rejected"}}'}
     bench.receive(a_queue_message(attributes=attributes))
     assert bench.record().status is Status.SENT
 
 
-def test_proof_that_it_was_sent_stops_a_second_attempt() -> None:
-    """An acceptance counts whatever the record says meanwhile."""
+def test_a_proof_of_acceptance_prevents_a_second_attempt() -> None:
+    """An acceptance counts in any status of the record."""
     bench = Bench(a_record(maybe_sent=True, attempt=1, owner="another"))
     attributes = {"proof": '{"attempt": 1, "owner": "another", "sent": "m-first"}'}
     bench.receive(a_queue_message(attributes=attributes))
@@ -797,26 +797,26 @@ def a_proof_of(attempt: int, owner: str) -> dict[str, str]:
 
 
 def test_a_late_proof_of_an_earlier_attempt_counts() -> None:
-    """The record knows the token of the last attempt alone."""
+    """The record has only the owner of the last attempt."""
     bench = Bench(a_record(maybe_sent=True, attempt=2, owner="second"))
     bench.receive(a_queue_message(attributes=a_proof_of(1, "first")))
     assert (bench.record().status, bench.record().message_id, bench.provider.mails) == (Status.SENT, "m-proof", [])
 
 
-NOT_MADE = [(0, "worker"), (-1, "worker"), (2, "worker"), pytest.param(10**400, "worker", id="huge"), (1, "somebody else")]
+NEVER_MADE = [(0, "worker"), (-1, "worker"), (2, "worker"), pytest.param(10**400, "worker", id="huge"), (1, "somebody else")]
 
 
-@pytest.mark.parametrize(("attempt", "owner"), NOT_MADE)
-def test_a_proof_of_an_attempt_that_was_not_made_ends_nothing(attempt: int, owner: str) -> None:
-    """The message goes on like any other."""
+@pytest.mark.parametrize(("attempt", "owner"), NEVER_MADE)
+def test_a_proof_of_an_attempt_that_was_not_made_is_ignored(attempt: int, owner: str) -> None:
+    """The message is handled like any other."""
     bench = Bench(a_record(Status.QUEUED, attempt=1, owner="worker", maybe_sent=True))
     bench.receive(a_queue_message(attributes=a_proof_of(attempt, owner)))
     assert (bench.record().status, bench.record().message_id, len(bench.provider.mails)) == (Status.SENT, "m1", 1)
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.SENDING, Status.UNKNOWN, Status.FAILED])
-def test_a_proof_of_other_content_ends_nothing(status: Status) -> None:
-    """The message is kept as any other that came under a requestId that stands for something else."""
+def test_a_proof_of_other_content_is_ignored(status: Status) -> None:
+    """The message is dead-lettered like any other with a reused requestId."""
     record = a_record(status, body=a_body(onUnknown="resend"), attempt=1, owner="worker", deadline=NOON)
     bench = Bench(record)
     bench.receive(a_queue_message(attributes=a_proof_of(1, "worker")))
@@ -824,10 +824,10 @@ def test_a_proof_of_other_content_ends_nothing(status: Status) -> None:
 
 
 @pytest.mark.parametrize("outcome", [Sent("m1"), REJECTED, VANISHED])
-def test_neither_table_nor_queue_gives_the_receipt_back(outcome: Sent | NotSent | MaybeSent) -> None:
-    """SQS keeps the message; after the deadline the record is `unknown`, and the telemetry knows what the provider said."""
+def test_an_outage_of_table_and_queue_returns_the_message(outcome: Sent | NotSent | MaybeSent) -> None:
+    """SQS redelivers the message; after the deadline the record is `unknown`, and the log has the provider's response."""
     bench = Bench(outcomes=[outcome])
-    bench.messages.before = down("DynamoDB", "accept", "fail_rejected", "mark_unknown")
+    bench.messages.before = failing("DynamoDB", "accept", "fail_rejected", "mark_unknown")
     bench.queue.broken = True
     assert bench.receive(a_queue_message()) == ["message-0"]
     assert bench.record().status is Status.SENDING
@@ -837,8 +837,8 @@ def test_neither_table_nor_queue_gives_the_receipt_back(outcome: Sent | NotSent 
     assert (bench.record().status, len(bench.provider.mails)) == (Status.UNKNOWN, 1)
 
 
-def test_a_fault_of_the_providers_table_after_a_send_is_not_the_request_s() -> None:
-    """Counting faults is about the tenant; the request is sent all the same."""
+def test_a_failure_of_the_providers_table_does_not_affect_the_request() -> None:
+    """Errors are counted after the send; the request is still recorded as sent."""
     bench = Bench(outcomes=[Sent("m1"), UNVERIFIED])
 
     def fail(*_: Any) -> Any:
@@ -851,16 +851,16 @@ def test_a_fault_of_the_providers_table_after_a_send_is_not_the_request_s() -> N
     assert [bench.record(r).status for r in ("r1", "r2")] == [Status.SENT, Status.DEFERRED]
 
 
-# -- messages that may have killed their worker ----------------------------------------------------------------------------
+# -- exceptions and batches ----------------------------------------------------------------------------------------------
 
 
-def test_a_bug_in_one_request_does_not_touch_its_neighbours() -> None:
-    """SQS is to redeliver it, the others are sent."""
+def test_an_exception_affects_only_its_own_request() -> None:
+    """SQS redelivers its message, the others are sent."""
 
-    def bug() -> Outcome:
+    def raise_exception() -> Outcome:
         raise ZeroDivisionError
 
-    bench = Bench(outcomes=[bug])
+    bench = Bench(outcomes=[raise_exception])
     assert bench.receive(a_queue_message("r1"), a_queue_message("r2")) == ["message-0"]
     assert bench.record("r2").status is Status.SENT
     [(step, tenant_id, error)] = bench.events("failed")
@@ -868,7 +868,7 @@ def test_a_bug_in_one_request_does_not_touch_its_neighbours() -> None:
 
 
 def test_the_rows_of_a_batch_are_read_at_once() -> None:
-    """One read for all its tenants; none where nothing could be read."""
+    """There is one read for all its tenants, and none if no body is valid."""
     bench = Bench()
     bench.receive(a_queue_message("r1"), a_queue_message("r2"), a_queue_message("r3", tenant_id="other"))
     bench.receive(a_queue_message(attributes={"body": "{}"}))

@@ -1,4 +1,4 @@
-"""Suppressed recipients are left out of what is sent, whatever way a request has come; what cannot be looked up waits."""
+"""Suppressed recipients are left out of every mail; without a lookup the mail waits."""
 
 import email
 from dataclasses import replace
@@ -42,11 +42,11 @@ def headers(bench: Bench) -> EmailMessage:
     return parsed
 
 
-# ── what goes out ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── sent mails ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_suppressed_recipients_are_in_neither_envelope_nor_headers() -> None:
-    """The others get the mail, and the record counts who was left out."""
+    """The others get the mail, and the record has the number of suppressed ones."""
     bench = a_bench(ANN, BOB)
     bench.receive(a_message(to=[JO, "Ann@Example.com"], cc=["cc@example.com"], bcc=[BOB]))
     assert bench.provider.mails[0].recipients == (JO, "cc@example.com")
@@ -56,23 +56,23 @@ def test_suppressed_recipients_are_in_neither_envelope_nor_headers() -> None:
     assert (record.status, record.recipients, record.suppressed) == (Status.SENT, 4, 2)
 
 
-def test_a_mail_whose_to_is_empty_goes_to_those_in_copy() -> None:
-    """Without a To, as mail to bcc alone has none."""
+def test_a_mail_with_only_suppressed_to_recipients_is_sent_to_cc() -> None:
+    """It has no To field, like a mail with only bcc."""
     bench = a_bench(JO)
     bench.receive(a_message(to=[JO], bcc=[BOB]))
     assert bench.provider.mails[0].recipients == (BOB,)
     assert headers(bench)["To"] is None
 
 
-def test_idn_domains_meet_their_listed_form() -> None:
-    """A caller writes it as people do, SES reports it in punycode."""
+def test_idn_domains_match_their_listed_form() -> None:
+    """Callers write IDN domains in Unicode, SES reports them in punycode."""
     bench = a_bench("jo@xn--bcher-kva.example")
     bench.receive(a_message(to=["jo@bücher.example", BOB]))
     assert bench.provider.mails[0].recipients == (BOB,)
 
 
-def test_where_all_are_suppressed_the_request_fails_and_ses_is_not_asked() -> None:
-    """And no slot of the account is used up."""
+def test_a_request_with_only_suppressed_recipients_fails_without_a_call() -> None:
+    """No slot of the account is used."""
     bench = a_bench(JO, ANN)
     bench.receive(a_message(to=[JO], cc=[ANN]))
     record = bench.record()
@@ -84,8 +84,8 @@ def test_where_all_are_suppressed_the_request_fails_and_ses_is_not_asked() -> No
     assert JO not in record.error.message
 
 
-def test_the_account_is_paced_by_those_who_are_left() -> None:
-    """SES counts recipients."""
+def test_pacing_counts_the_remaining_recipients() -> None:
+    """SES counts recipients of the sent mail."""
     bench = a_bench(ANN)
     bench.providers.rows["acme"] = replace(bench.providers.rows["acme"], has_suppressions=True)
     bench.receive(a_message(to=[JO, ANN, BOB]))
@@ -93,8 +93,8 @@ def test_the_account_is_paced_by_those_who_are_left() -> None:
     assert weights == [2]
 
 
-def test_what_has_expired_or_is_only_counted_is_mailed() -> None:
-    """To the second."""
+def test_expired_and_counted_entries_do_not_suppress() -> None:
+    """The expiry is exact."""
     expired = Entry(
         tenant_id="acme", email=JO, suppression=Suppression(reason=Reason.MANUAL, at=NOON - 2 * MINUTE, expires_at=NOON), revision=1
     )
@@ -105,25 +105,25 @@ def test_what_has_expired_or_is_only_counted_is_mailed() -> None:
     assert bench.record().suppressed == 0
 
 
-def test_another_tenant_s_suppressions_are_nobody_else_s() -> None:
-    """One list a tenant."""
+def test_another_tenant_s_suppressions_do_not_apply() -> None:
+    """Each tenant has its own list."""
     bench = a_bench(an_entry(JO, tenant_id="globex"))
     bench.receive(a_message(to=[JO]))
     assert bench.record().status is Status.SENT
 
 
-# ── what it costs ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── reads ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_tenant_without_suppressions_costs_no_read() -> None:
-    """Most have none."""
+def test_a_tenant_without_suppressions_causes_no_read() -> None:
+    """Most tenants have none."""
     bench = Bench()
     bench.receive(a_message(to=[JO]))
     assert not bench.suppressions.reads
 
 
-def test_a_batch_is_looked_up_together_each_address_once() -> None:
-    """However many messages go to it."""
+def test_a_batch_is_looked_up_with_each_address_once() -> None:
+    """Several messages to an address need one lookup."""
     bench = a_bench()
     bench.receive(*(a_message(f"r{n}", to=[JO, f"{n}@example.com"]) for n in range(40)))
     [read] = bench.suppressions.reads
@@ -131,7 +131,7 @@ def test_a_batch_is_looked_up_together_each_address_once() -> None:
     assert len(bench.provider.mails) == 40
 
 
-def test_a_batch_that_is_larger_than_one_read_is_looked_up_in_parts() -> None:
+def test_a_large_batch_is_looked_up_in_several_reads() -> None:
     """A hundred messages may have fifty recipients each."""
     bench = a_bench("9-9@example.com")
     bench.receive(*(a_message(f"r{n}", to=[f"{n}-{m}@example.com" for m in range(50)]) for n in range(10)))
@@ -139,11 +139,11 @@ def test_a_batch_that_is_larger_than_one_read_is_looked_up_in_parts() -> None:
     assert [bench.record(f"r{n}").suppressed for n in range(10)] == [0] * 9 + [1]
 
 
-# ── what fails ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── failures ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_cannot_be_looked_up_waits_and_its_neighbours_go_out() -> None:
-    """Nothing is sent blindly."""
+def test_mail_that_cannot_be_looked_up_waits_and_others_are_sent() -> None:
+    """No mail is sent without a lookup."""
     bench = a_bench()
     bench.suppressions.broken = {"0-0@example.com"}
     assert bench.receive(*(a_message(f"r{n}", to=[f"{n}-{m}@example.com" for m in range(50)]) for n in range(4))) == []
@@ -158,32 +158,32 @@ def test_what_cannot_be_looked_up_waits_and_its_neighbours_go_out() -> None:
     assert [bench.record(f"r{n}").status for n in range(4)] == [Status.SENT] * 4
 
 
-def test_an_entry_that_cannot_be_read_lets_its_own_mail_wait_alone() -> None:
-    """It may be a later version's."""
+def test_an_unreadable_entry_delays_only_its_own_mail() -> None:
+    """A later version may have written it."""
     bench = a_bench()
     bench.suppressions.unreadable = {JO}
     bench.receive(a_message("r1", to=[JO]), a_message("r2", to=[ANN]))
     assert (bench.record("r1").status, bench.record("r2").status) == (Status.DEFERRED, Status.SENT)
 
 
-def test_a_bug_in_the_look_up_brings_the_messages_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQS delivers them again; none is lost, and none is sent blindly."""
+def test_an_exception_in_the_lookup_returns_the_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQS redelivers them; none is lost or sent without a lookup."""
     bench = a_bench()
 
-    def bug(_: object) -> Any:
+    def raise_exception(_: object) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(bench.suppressions, "get_many", bug)
+    monkeypatch.setattr(bench.suppressions, "get_many", raise_exception)
     bench.providers.rows["globex"] = a_provider("globex")
     assert bench.receive(a_message("r1", to=[JO]), a_queue_message("r2", tenant_id="globex")) == ["message-0"]
     assert len(bench.provider.mails) == 1
 
 
-# ── judged anew each time ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── retries ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_retry_is_judged_anew() -> None:
-    """Who bounced meanwhile is left out, who was lifted gets the mail."""
+def test_each_retry_is_looked_up_again() -> None:
+    """Recipients that bounced meanwhile are left out, lifted ones get the mail."""
     bench = a_bench(ANN, outcomes=[THROTTLED])
     bench.receive(a_message(to=[JO, ANN, BOB]))
     assert (bench.record().status, bench.record().suppressed) == (Status.DEFERRED, 1)
@@ -195,8 +195,8 @@ def test_a_retry_is_judged_anew() -> None:
     assert bench.record().suppressed == 2
 
 
-def test_parked_mail_is_judged_when_it_comes_back_with_the_recipients_that_it_was_asked_for() -> None:
-    """The body that waits is the caller's, whole."""
+def test_parked_mail_keeps_all_recipients_and_is_looked_up_when_due() -> None:
+    """The parked body is the caller's, unchanged."""
     bench = a_bench(ANN)
     message = {"subject": "Hi", "text": "Hello.", "to": [{"email": JO}, {"email": ANN}]}
     bench.receive(a_queue_message(sendAt=(NOON + 60 * MINUTE).isoformat(), message=message))
@@ -208,8 +208,8 @@ def test_parked_mail_is_judged_when_it_comes_back_with_the_recipients_that_it_wa
     assert (bench.record().status, bench.record().suppressed) == (Status.SENT, 1)
 
 
-def test_a_redelivered_message_of_what_was_sent_changes_nothing() -> None:
-    """Its recipient has bounced meanwhile: by this very mail."""
+def test_a_redelivered_message_of_a_sent_request_changes_nothing() -> None:
+    """Its recipient has bounced meanwhile, because of this mail."""
     bench = a_bench()
     queue_message = a_message(to=[JO])
     bench.receive(queue_message)
@@ -219,8 +219,8 @@ def test_a_redelivered_message_of_what_was_sent_changes_nothing() -> None:
     assert bench.record().suppressed == 0
 
 
-def test_a_resend_of_what_may_have_been_sent_ends_as_unknown_where_all_are_suppressed_by_then() -> None:
-    """It cannot fail: the first attempt may have been accepted."""
+def test_a_resend_with_only_suppressed_recipients_ends_as_unknown() -> None:
+    """It cannot end as failed: the first attempt may have been accepted."""
     resent = attempted(Status.QUEUED, on_unknown="resend", maybe_sent=True)
     bench = a_bench(JO)
     bench.messages.records["acme", "r1"] = resent
@@ -232,8 +232,8 @@ def test_a_resend_of_what_may_have_been_sent_ends_as_unknown_where_all_are_suppr
     assert not bench.provider.mails
 
 
-def test_an_unknown_keeps_the_count_of_those_who_were_left_out() -> None:
-    """What it may have sent went to the others alone."""
+def test_an_unknown_keeps_the_number_of_suppressed_recipients() -> None:
+    """The attempt was only to the others."""
     bench = a_bench(ANN, outcomes=[VANISHED])
     bench.receive(a_message(to=[JO, ANN]))
     assert (bench.record().status, bench.record().suppressed) == (Status.UNKNOWN, 1)

@@ -1,4 +1,4 @@
-"""What the send path leaves for those who look later: how long each step took, and what leads from SES back to the request."""
+"""Traces of the send path: the duration of each step, and the tags that lead from SES to the request."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,8 +15,8 @@ from support.fakes.sending import Bench, a_queue_message, a_record
 SECOND = timedelta(seconds=1)
 
 
-def taking(bench: Bench, span: timedelta, then: Any = None) -> Callable[..., Any]:
-    """Make a step that takes its time."""
+def a_step_of(bench: Bench, span: timedelta, then: Any = None) -> Callable[..., Any]:
+    """Return a step with a duration."""
 
     def take(*_: Any) -> Any:
         bench.clock.advance(span)
@@ -30,11 +30,11 @@ def steps(bench: Bench) -> dict[Any, timedelta]:
     return bench.telemetry.steps[-1]
 
 
-def test_a_sent_request_tells_what_each_step_took() -> None:
-    """From the queue to the write; `total` is from when it was accepted."""
+def test_a_sent_request_has_the_duration_of_each_step() -> None:
+    """Steps are from the queue to the write; `total` is from the acceptance of the request."""
     bench = Bench()
-    bench.messages.before = taking(bench, SECOND)
-    bench.provider.outcomes = [taking(bench, 3 * SECOND, Sent("m-1"))]
+    bench.messages.before = a_step_of(bench, SECOND)
+    bench.provider.outcomes = [a_step_of(bench, 3 * SECOND, Sent("m-1"))]
     bench.clock.advance(10 * SECOND)
     bench.receive(Received("message-0", a_queue_message(), 1, sent_at=NOON + 4 * SECOND))
     assert bench.record().status is Status.SENT
@@ -51,32 +51,32 @@ def test_a_sent_request_tells_what_each_step_took() -> None:
     }
 
 
-def test_a_mail_that_was_to_wait_did_not_lie_about_meanwhile() -> None:
-    """Both ages count from its sendAt."""
+def test_the_age_of_a_scheduled_mail_starts_at_send_at() -> None:
+    """Both `queue` and `total` are measured from there."""
     bench = Bench()
     bench.clock.advance(70 * SECOND)
     bench.receive(Received("message-0", a_queue_message(sendAt="2026-11-24T12:01:00Z"), 1, sent_at=NOON))
     assert (steps(bench)["queue"], steps(bench)["total"]) == (10 * SECOND, 10 * SECOND)
 
 
-def test_a_later_message_has_no_age_on_the_queue() -> None:
-    """It was told to wait there."""
+def test_a_requeued_message_has_no_queue_time() -> None:
+    """It was delayed on purpose."""
     bench = Bench(a_record(generation=1))
     bench.receive(Received("message-0", a_queue_message(generation=1), 1, sent_at=NOON))
     assert "queue" not in steps(bench)
 
 
 @pytest.mark.parametrize("code", ["credentials_denied", "config_unreadable"])
-def test_a_request_that_did_not_get_to_the_fence_tells_the_steps_it_took(code: str) -> None:
-    """Opening the provider is where it ended."""
+def test_a_request_before_the_fence_has_the_steps_until_then(code: str) -> None:
+    """It ended while creating the provider."""
     bench = Bench()
     bench.provider_factory.error = NotSentError(ErrorInfo(code, "…"))
     bench.receive(Received("message-0", a_queue_message(), 1, sent_at=NOON))
     assert set(steps(bench)) == {"queue", "config"}
 
 
-def test_ses_is_told_what_a_mail_is_part_of() -> None:
-    """With a configuration set, each event of the mail carries the correlation id of the call that it came by."""
+def test_a_mail_is_tagged_with_the_correlation_id() -> None:
+    """With a configuration set, each event of the mail has the correlation id of its call."""
     bench = Bench()
     bench.receive(a_queue_message(attributes={"correlation_id": "order.1"}))
     [tags] = bench.provider.tags

@@ -1,4 +1,4 @@
-"""The tables of SES's errors: complete, and read so that a text never blames the wrong party."""
+"""The tables of SES's errors: complete, and never misled by addresses in error texts."""
 
 import json
 import re
@@ -16,11 +16,11 @@ from mailer.domain.remediation import add_remediation
 from support.fakes.ports import a_config
 
 SENDER = "Billing@acme.example"
-SIZE = 20_000_000  # bytes of what v2 is given
+SIZE = 20_000_000  # bytes of a mail for v2
 TABLES = {"ses": TABLE, "sesv2": ses_v2_errors.TABLE}
 UNVERIFIED = "Email address is not verified. The following identities failed the check in region EU-WEST-1: "
 
-# The API reference's "Common Errors" of SES, and what the front of every AWS service may answer.
+# The API reference's "Common Errors" of SES, and errors that every AWS service may return.
 COMMON_ERRORS = (
     "AccessDenied",
     "AccessDeniedException",
@@ -53,7 +53,7 @@ COMMON_ERRORS = (
 )
 
 
-# The SES v2 API reference's "Common Errors", and the names that its JSON front gives them.
+# The SES v2 API reference's "Common Errors", with the names of its JSON protocol.
 COMMON_V2_ERRORS = (
     "AccessDeniedException",
     "ExpiredTokenException",
@@ -100,14 +100,14 @@ def test_every_modelled_ses_error_is_classified(service: str, operation: str, so
 
 
 @pytest.mark.parametrize(("service", "code"), [*(("ses", code) for code in COMMON_ERRORS), *(("sesv2", code) for code in COMMON_V2_ERRORS)])
-def test_every_common_aws_error_stands_in_the_table(service: str, code: str) -> None:
-    """An error that any AWS service may answer is never met unprepared."""
+def test_every_common_aws_error_is_in_the_table(service: str, code: str) -> None:
+    """Errors that every AWS service may return are classified too."""
     assert any(code in row.codes for row in TABLES[service])
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_every_row_means_something_that_exists_and_matches_its_kind(table: tuple[Row, ...]) -> None:
-    """Rows use codes of ours; none of them claims `unknown`, for a 4xx is proof."""
+def test_every_row_has_an_existing_code_of_its_kind(table: tuple[Row, ...]) -> None:
+    """No row means `unknown`, because a 4xx proves that SES did not accept."""
     assert all(CODES[row.means].error_class in {ErrorClass.FAILED, ErrorClass.TENANT, ErrorClass.DEFERRED} for row in table)
 
 
@@ -139,8 +139,8 @@ def test_every_row_means_something_that_exists_and_matches_its_kind(table: tuple
         ("SomethingNew", "whatever", "unclassified"),
     ],
 )
-def test_an_error_of_v2_means_what_its_table_says(code: str, text: str, means: str) -> None:
-    """The same conditions under other codes; each is proof that SES did not accept."""
+def test_an_error_of_v2_has_the_code_of_its_table(code: str, text: str, means: str) -> None:
+    """v2 has other names for the same conditions; each proves that SES did not accept."""
     outcome = read(code, text, service="sesv2")
     assert isinstance(outcome, NotSent)
     assert outcome.error.code == means
@@ -155,8 +155,8 @@ def test_an_error_of_v2_means_what_its_table_says(code: str, text: str, means: s
         ("not authorized", ("ses:SendRawEmail", "ses:SendEmail")),
     ],
 )
-def test_a_denied_large_mail_says_exactly_which_right_is_missing(text: str, rights: tuple[str, ...]) -> None:
-    """As AWS names it; the one that every mail takes is no right of large mails, and where AWS names none both are told."""
+def test_a_denied_large_mail_has_the_missing_right(text: str, rights: tuple[str, ...]) -> None:
+    """It is the right that AWS names, unless that is the one for every mail; if AWS names none, it is both."""
     outcome = read("AccessDeniedException", text, service="sesv2")
     assert isinstance(outcome, NotSent)
     assert (outcome.error.code, outcome.error.rights) == ("credentials_denied", rights)
@@ -167,8 +167,8 @@ def test_a_denied_large_mail_says_exactly_which_right_is_missing(text: str, righ
 
 
 @pytest.mark.parametrize(("service", "limit"), [("ses", "10485760"), ("sesv2", "41943040")])
-def test_what_ses_takes_for_too_large_is_told_with_both_numbers(service: str, limit: str) -> None:
-    """The message's size, and what the operation takes."""
+def test_too_large_has_both_sizes(service: str, limit: str) -> None:
+    """The error has the message's size and the operation's limit."""
     message = read("RequestEntityTooLargeException", service=service).error.message
     assert str(SIZE) in message
     assert limit in message
@@ -205,8 +205,8 @@ def test_what_ses_takes_for_too_large_is_told_with_both_numbers(service: str, li
         ("", "", "unclassified"),
     ],
 )
-def test_an_error_means_what_the_table_says(code: str, text: str, means: str) -> None:
-    """Code, and where the code says too little the text, decide; each is proof that SES did not accept."""
+def test_an_error_has_the_code_of_the_table(code: str, text: str, means: str) -> None:
+    """SES's code decides, or the text if the code is ambiguous; each proves that SES did not accept."""
     outcome = read(code, text)
     assert isinstance(outcome, NotSent)
     assert outcome.error.code == means
@@ -227,8 +227,8 @@ def test_an_error_means_what_the_table_says(code: str, text: str, means: str) ->
         "",
     ],
 )
-def test_an_unverified_sender_is_the_tenants_matter(identities: str) -> None:
-    """However SES names the From identity, alone or among others, the from-address is what is not verified."""
+def test_an_unverified_sender_is_a_tenant_error(identities: str) -> None:
+    """If SES names the From identity, alone or among others, the from-address is not verified."""
     assert code_of("MessageRejected", UNVERIFIED + identities) == "from_address_not_verified"
 
 
@@ -250,21 +250,21 @@ def test_a_parent_domain_of_the_sender_counts_as_its_identity() -> None:
         "arn:aws:ses:eu-west-1:111122223333:identity/jo@customer.example",
     ],
 )
-def test_recipients_named_alone_prove_the_sandbox(identities: str) -> None:
-    """Only in the sandbox does SES check recipients; an address that merely resembles the sender's is not the sender's."""
+def test_only_recipients_in_the_text_prove_the_sandbox(identities: str) -> None:
+    """SES checks recipients only in the sandbox; a similar address is not the sender's."""
     assert code_of("MessageRejected", UNVERIFIED + identities) == "sandbox_recipient_not_verified"
 
 
-def test_an_address_that_talks_of_a_pause_pauses_nobody() -> None:
-    """Texts hold addresses that strangers choose: they are never searched for other meanings."""
+def test_an_address_with_the_text_of_a_pause_is_not_a_pause() -> None:
+    """Texts may contain addresses that others choose, so they are not searched for other conditions."""
     assert code_of("MessageRejected", UNVERIFIED + "paused@suspended.example") == "sandbox_recipient_not_verified"
 
 
 @pytest.mark.parametrize(
     ("service", "row"), [(service, row) for service in TABLES for row in TABLES[service]], ids=lambda of: getattr(of, "means", of)
 )
-def test_what_ses_says_goes_no_further(service: str, row: Row) -> None:
-    """No text of SES, which may name recipients, gets into our error; only region and size are filled in."""
+def test_the_text_of_ses_is_not_passed_on(service: str, row: Row) -> None:
+    """SES's text may name recipients; our error has only region and size."""
     for code in row.codes:
         for text in (UNVERIFIED + "jo@customer.example", "daily jo@customer.example", "paused jo@customer.example"):
             shown = read(code, text, service=service).error
@@ -273,22 +273,22 @@ def test_what_ses_says_goes_no_further(service: str, row: Row) -> None:
 
 
 def test_an_unlisted_error_shows_its_code_only_if_it_looks_like_one() -> None:
-    """The alarm names what to add to the table, without trusting the other side."""
+    """The alarm names the error to add to the table; other text is not trusted."""
     assert "SomethingNew" in read("SomethingNew").error.message
     assert "jo@" not in read("jo@customer.example\n").error.message
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 302, 0])
 @pytest.mark.parametrize("code", ["InternalFailure", "ServiceUnavailable", "Throttling", "MessageRejected", ""])
-def test_without_a_client_error_nobody_can_know(code: str, status: int) -> None:
-    """Whatever the code, a status outside 4xx proves nothing: SES may have accepted the message."""
+def test_other_statuses_than_4xx_are_unknown(code: str, status: int) -> None:
+    """With any code, another status than 4xx proves nothing: SES may have accepted the message."""
     outcome = read(code, "", status)
     assert isinstance(outcome, MaybeSent)
     assert outcome.error.code == "outcome_unknown"
 
 
-def test_what_ses_refuses_for_its_limits_comes_back_when_the_account_goes_on() -> None:
-    """A used-up quota rests the account, a throttle silences it for seconds: until then another try would be one for nothing."""
+def test_limits_of_the_account_have_a_retry_time() -> None:
+    """After a used-up quota or a throttle the account is not called until then."""
     quota, rate = read("Throttling", "Daily message quota exceeded."), read("Throttling", "Maximum sending rate exceeded.")
     assert isinstance(quota, NotSent)
     assert isinstance(rate, NotSent)
@@ -296,8 +296,8 @@ def test_what_ses_refuses_for_its_limits_comes_back_when_the_account_goes_on() -
     assert rate.retry_after == timedelta(seconds=THROTTLE_SETTLES)
 
 
-def test_the_doctor_is_not_shadowed() -> None:
-    """The table advises only where SES's answer tells more than its code: elsewhere the tenant gets what fits its config."""
+def test_the_table_has_hints_only_for_specific_errors() -> None:
+    """Only errors that say more than their code have a hint in the table; the others get the remediation for the config."""
     narrower = {"ConfigurationSetSendingPausedException", "OptInRequired", "SubscriptionRequiredException"}
     with_remediation = {
         code for row in TABLE if row.remediation and CODES[row.means].error_class is ErrorClass.TENANT for code in row.codes

@@ -1,4 +1,4 @@
-"""Our signer signs as botocore's does, whatever the request."""
+"""Our signer's signatures equal botocore's, for any request."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -41,7 +41,7 @@ contexts = st.sampled_from(
 def signed(
     signer: type[SigV4Auth], context: dict[str, Any], token: str | None, headers: list[tuple[str, str]], **request: Any
 ) -> dict[str, str]:
-    """Return the headers of a request that was signed."""
+    """Return the headers of a signed request."""
     made = AWSRequest("POST", **request)
     for name, value in headers:
         made.headers.add_header(name, value)
@@ -58,18 +58,18 @@ def signed(
     token=st.none() | st.just("token"),
     context=contexts,
 )
-def test_signatures_are_those_of_botocore(
+def test_signatures_equal_botocore_s(
     url: str, headers: list[tuple[str, str]], data: Any, token: str | None, context: dict[str, Any]
 ) -> None:
-    """Headers that come twice, hosts with ports, bodies of every kind, payloads that stay unsigned: the same header, letter by letter."""
-    theirs = signed(SigV4Auth, context, token, headers, url=url, data=data)
-    assert signed(QuickSigV4, context, token, headers, url=url, data=data) == theirs
-    assert theirs["Authorization"]
+    """With duplicate headers, hosts with ports, any body and unsigned payloads the headers are identical."""
+    botocore_headers = signed(SigV4Auth, context, token, headers, url=url, data=data)
+    assert signed(QuickSigV4, context, token, headers, url=url, data=data) == botocore_headers
+    assert botocore_headers["Authorization"]
 
 
 @pytest.mark.parametrize("part", ["url", "data", "headers", "token"])
-def test_every_part_of_a_request_counts(part: str) -> None:
-    """A signature that fitted two requests would let one pass for the other."""
+def test_every_part_of_a_request_changes_the_signature(part: str) -> None:
+    """Otherwise one request could be replaced by another."""
     whole: dict[str, Any] = {"url": "https://a.example/", "data": b"a", "headers": [("X-A", "a")], "token": "a"}
     other = {"url": "https://b.example/", "data": b"b", "headers": [("X-A", "b")], "token": "b"}
     one, two = (signed(QuickSigV4, {}, **parts)["Authorization"] for parts in (whole, {**whole, part: other[part]}))

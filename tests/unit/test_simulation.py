@@ -12,7 +12,7 @@ from tools.simulation.scenario import Scenario
 SCENARIOS = 3000
 CHUNK = 250
 WITH_FEEDBACK = 250
-"""Scenarios that are run without and with SES events."""
+"""Number of scenarios that run without and with SES events."""
 
 AGAIN = "accepted again, as onUnknown: resend allows"
 
@@ -22,7 +22,7 @@ SEED = os.environ.get("SEED")
 
 @pytest.mark.parametrize("first", [int(SEED)] if SEED else range(0, SCENARIOS, CHUNK))
 def test_no_scenario_loses_doubles_or_misreports_a_request(first: int) -> None:
-    """With a fault of any call: at most one acceptance, one end with its reason, nothing left over; a failing scenario is printed."""
+    """With faults of any call there is at most one acceptance, one end with its reason, and nothing left over."""
     for seed in range(first, first + (1 if SEED else CHUNK)):
         if found := violations(Scenario(seed).run()):
             trace = Scenario(seed, traced=True).run().world.trace or []
@@ -31,14 +31,14 @@ def test_no_scenario_loses_doubles_or_misreports_a_request(first: int) -> None:
 
 @pytest.fixture(scope="module")
 def both() -> tuple[Counter[str], Counter[str]]:
-    """The figures of the same scenarios without feedback, and with it."""
+    """The counts of the same scenarios without feedback and with it."""
     (without, _), (with_feedback, bad) = (run_some(range(WITH_FEEDBACK), has_feedback=has_feedback) for has_feedback in (False, True))
     assert bad == [], f"replay one: python -m tools.simulation SEED --feedback\n{'\n'.join(bad)}"
     return without, with_feedback
 
 
-def test_a_request_with_an_event_ends_as_sent_and_is_not_sent_again(both: tuple[Counter[str], Counter[str]]) -> None:
-    """With faults of FeedbackFunction too; the same scenarios without events send more mails twice."""
+def test_events_resolve_unknowns_and_prevent_duplicates(both: tuple[Counter[str], Counter[str]]) -> None:
+    """This holds with faults of FeedbackFunction too; without events the same scenarios send more mails twice."""
     without, with_feedback = both
     print(compared(without, with_feedback))
     assert with_feedback["unknowns that an event settled"] > 0
@@ -47,7 +47,7 @@ def test_a_request_with_an_event_ends_as_sent_and_is_not_sent_again(both: tuple[
 
 
 def test_scenarios_contain_the_cases_to_test() -> None:
-    """Crashes, messages that wait for a slot of their account, and those without one."""
+    """They contain crashes, messages that wait for a slot, and messages without a slot."""
     counted = sum((figures(Scenario(seed).run()) for seed in range(50)), Counter[str]())
     for what in ("faults", "processes killed", "messages that carried a slot", "messages that found no slot"):
         assert counted[what] > 10, what

@@ -1,4 +1,4 @@
-"""What is remembered: made once, bounded, forgotten in time, and failures not at all."""
+"""The single-flight cache: concurrent misses compute once; entries expire and are bounded; failures are not cached."""
 
 import threading
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Clock:
 
 
 class Counter:
-    """Makes one number after the other."""
+    """Returns successive numbers."""
 
     made = 0
 
@@ -40,11 +40,11 @@ def make() -> Counter:
     return Counter()
 
 
-def asked_by_all(cache: SingleFlightCache[str, int], make: Callable[[], int], threads: int = 32) -> list[int | Exception]:
-    """Let every thread ask at the same time, the maker finishing only when all have asked."""
+def get_by_all(cache: SingleFlightCache[str, int], make: Callable[[], int], threads: int = 32) -> list[int | Exception]:
+    """Get the key in all threads at the same time; return the results."""
     barrier = threading.Barrier(threads)
 
-    def ask(_: int) -> int | Exception:
+    def get(_: int) -> int | Exception:
         barrier.wait()
         try:
             return cache.get("key", make)
@@ -52,23 +52,23 @@ def asked_by_all(cache: SingleFlightCache[str, int], make: Callable[[], int], th
             return error
 
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(ask, range(threads)))
+        return list(pool.map(get, range(threads)))
 
 
-def test_threads_that_ask_together_have_it_made_once(clock: Clock, make: Counter) -> None:
-    """32 threads that need the same thing cause one call, and all get what it brought."""
+def test_concurrent_misses_compute_once(clock: Clock, make: Counter) -> None:
+    """32 concurrent threads cause one call, and all get its result."""
     release = threading.Event()
 
     def slowly() -> int:
         release.wait(0.05)
         return make()
 
-    assert asked_by_all(SingleFlightCache(10, clock), slowly) == [1] * 32
+    assert get_by_all(SingleFlightCache(10, clock), slowly) == [1] * 32
     assert make.made == 1
 
 
-def test_threads_that_wait_share_a_failure_and_the_next_one_tries_anew(clock: Clock, make: Counter) -> None:
-    """A failure is not kept: those who waited get it, who comes later does not."""
+def test_waiting_threads_share_a_failure_that_is_not_cached(clock: Clock, make: Counter) -> None:
+    """A later thread computes again."""
     cache: SingleFlightCache[str, int] = SingleFlightCache(10, clock)
     tries = Counter()
 
@@ -76,14 +76,14 @@ def test_threads_that_wait_share_a_failure_and_the_next_one_tries_anew(clock: Cl
         threading.Event().wait(0.05)
         raise ValueError(tries())
 
-    outcomes = asked_by_all(cache, fails)
+    outcomes = get_by_all(cache, fails)
     assert all(isinstance(outcome, ValueError) for outcome in outcomes)
     assert tries.made < 32
     assert cache.get("key", make) == 1
 
 
-def test_a_value_is_made_anew_once_it_is_no_longer_good(clock: Clock, make: Counter) -> None:
-    """`until` is asked of each value; at that very moment it is no longer served."""
+def test_an_expired_value_is_computed_again(clock: Clock, make: Counter) -> None:
+    """A value expires exactly at its `until`."""
     cache: SingleFlightCache[str, int] = SingleFlightCache(10, clock)
     until = NOON + timedelta(minutes=5)
     assert cache.get("key", make, lambda _: until) == 1
@@ -93,8 +93,8 @@ def test_a_value_is_made_anew_once_it_is_no_longer_good(clock: Clock, make: Coun
     assert cache.get("key", make, lambda _: until) == 2
 
 
-def test_the_least_recently_used_value_goes_first(clock: Clock, make: Counter) -> None:
-    """More keys than the bound push out the one that nobody asked for longest."""
+def test_the_least_recently_used_value_is_evicted(clock: Clock, make: Counter) -> None:
+    """With more keys than the bound, the one that was not used for the longest time is evicted."""
     cache: SingleFlightCache[str, int] = SingleFlightCache(2, clock)
     for key in ("a", "b", "a", "c"):
         cache.get(key, make)
@@ -102,8 +102,8 @@ def test_the_least_recently_used_value_goes_first(clock: Clock, make: Counter) -
     assert cache.get("b", make) == 4
 
 
-def test_entries_are_dropped_by_what_they_weigh(clock: Clock) -> None:
-    """A heavy one pushes out as many light ones as it takes; one that weighs more than all room is served and not kept."""
+def test_eviction_is_by_weight(clock: Clock) -> None:
+    """A heavy entry evicts as many light ones as needed; one above the bound is returned but not cached."""
     cache: SingleFlightCache[str, str] = SingleFlightCache(10, clock, lambda key, value: len(key) + len(value))
     for key in "abcd":
         cache.get(key, lambda: "x")
@@ -115,8 +115,8 @@ def test_entries_are_dropped_by_what_they_weigh(clock: Clock) -> None:
     assert (cache.weight, cache.find("f")) == (0, None)
 
 
-def test_what_has_expired_takes_no_room(clock: Clock, make: Counter) -> None:
-    """With the next value that is cached it goes, though there was room for both."""
+def test_expired_entries_are_evicted_first(clock: Clock, make: Counter) -> None:
+    """They are evicted with the next cached value, even if there is space for both."""
     cache: SingleFlightCache[str, int] = SingleFlightCache(10, clock)
     for key in "abc":
         cache.get(key, make, lambda _: NOON + timedelta(minutes=1))
@@ -126,18 +126,18 @@ def test_what_has_expired_takes_no_room(clock: Clock, make: Counter) -> None:
     assert (cache.weight, cache.find("d")) == (1, 4)
 
 
-def test_dropping_gives_the_weight_back(clock: Clock) -> None:
-    """Else the cache would shrink with each value that was forgotten."""
+def test_forgetting_releases_the_weight(clock: Clock) -> None:
+    """Otherwise the cache would shrink with each forgotten value."""
     cache: SingleFlightCache[str, str] = SingleFlightCache(10, clock, lambda _, value: len(value))
     cache.forget("key", cache.get("key", lambda: "xxxx"))
     assert cache.weight == 0
 
 
-# ── renewed early ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── early renewal ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Renewed:
-    """A cache whose value of noon is renewed from 12:05 on, and expires at 12:10; the next one an hour later."""
+class RenewingCache:
+    """A cache whose value of noon is renewed from 12:05 on and expires at 12:10; the next value an hour later."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -150,81 +150,81 @@ class Renewed:
         return NOON + timedelta(hours=value - 1, minutes=minutes)
 
 
-def test_a_value_is_renewed_by_one_thread_while_the_others_use_it(clock: Clock, make: Counter) -> None:
-    """No herd, and nobody waits but the thread that renews."""
-    subject, asked, go_on = Renewed(clock), threading.Event(), threading.Event()
-    assert subject.get(make) == 1
+def test_one_thread_renews_a_value_while_the_others_use_it(clock: Clock, make: Counter) -> None:
+    """Only the renewing thread waits."""
+    cache, started, resume = RenewingCache(clock), threading.Event(), threading.Event()
+    assert cache.get(make) == 1
     clock.time = NOON + timedelta(minutes=5)
 
     def slowly() -> int:
-        asked.set()
-        assert go_on.wait(10)
+        started.set()
+        assert resume.wait(10)
         return make()
 
     with ThreadPoolExecutor(1) as pool:
-        renewing = pool.submit(subject.get, slowly)
-        assert asked.wait(10)
-        assert [subject.get(make) for _ in range(32)] == [1] * 32
-        go_on.set()
+        renewing = pool.submit(cache.get, slowly)
+        assert started.wait(10)
+        assert [cache.get(make) for _ in range(32)] == [1] * 32
+        resume.set()
         assert renewing.result() == 2
-    assert (subject.get(make), make.made) == (2, 2)
+    assert (cache.get(make), make.made) == (2, 2)
 
 
-def test_who_asks_once_it_has_expired_waits_for_the_renewal(clock: Clock, make: Counter) -> None:
-    """It takes longer than the value is good for: one call all the same."""
-    subject, asked, go_on = Renewed(clock), threading.Event(), threading.Event()
-    subject.get(make)
+def test_after_the_expiry_threads_wait_for_the_renewal(clock: Clock, make: Counter) -> None:
+    """A renewal that lasts longer than the value is still one call."""
+    cache, started, resume = RenewingCache(clock), threading.Event(), threading.Event()
+    cache.get(make)
     clock.time = NOON + timedelta(minutes=5)
 
     def slowly() -> int:
-        asked.set()
-        assert go_on.wait(10)
+        started.set()
+        assert resume.wait(10)
         return make()
 
     with ThreadPoolExecutor(2) as pool:
-        renewing = pool.submit(subject.get, slowly)
-        assert asked.wait(10)
+        renewing = pool.submit(cache.get, slowly)
+        assert started.wait(10)
         clock.time = NOON + timedelta(minutes=10)
-        late = pool.submit(subject.get, make)
-        go_on.set()
+        late = pool.submit(cache.get, make)
+        resume.set()
         assert (renewing.result(), late.result()) == (2, 2)
 
 
-def test_a_renewal_that_a_service_fails_costs_nobody_anything(clock: Clock, make: Counter) -> None:
-    """The old value is good for some minutes more; it is tried again after a while, and by all once it has expired."""
-    subject, tries = Renewed(clock), Counter()
+def test_a_failed_renewal_keeps_the_old_value(clock: Clock, make: Counter) -> None:
+    """The old value is used until it expires; the renewal is retried after a while, and by all threads after the expiry."""
+    cache, tries = RenewingCache(clock), Counter()
 
     def fails() -> int:
         tries()
         raise DependencyError("STS", "AssumeRole")
 
-    subject.get(make)
+    cache.get(make)
     clock.time = NOON + timedelta(minutes=5)
-    assert [subject.get(fails) for _ in range(10)] == [1] * 10
+    assert [cache.get(fails) for _ in range(10)] == [1] * 10
     assert tries.made == 1
     clock.time += RENEW_AGAIN_AFTER
-    assert subject.get(fails) == 1
+    assert cache.get(fails) == 1
     assert tries.made == 2
     clock.time = NOON + timedelta(minutes=10)
     with pytest.raises(DependencyError):
-        subject.get(fails)
+        cache.get(fails)
 
 
-def test_a_renewal_that_is_refused_is_told_at_once(clock: Clock, make: Counter) -> None:
-    """Who refuses means it: the old value is not used to the end."""
-    subject = Renewed(clock)
-    subject.get(make)
+def test_a_rejected_renewal_raises_at_once(clock: Clock, make: Counter) -> None:
+    """A rejection is definite, so the old value is not used until its expiry."""
+    cache = RenewingCache(clock)
+    cache.get(make)
     clock.time = NOON + timedelta(minutes=5)
 
     def refused() -> int:
         raise NotSentError(ErrorInfo("role_not_assumable", "x"))
 
     with pytest.raises(NotSentError):
-        subject.get(refused)
+        cache.get(refused)
 
 
-def test_only_the_value_that_is_no_good_is_forgotten(clock: Clock, make: Counter) -> None:
-    """Two threads that find the same value no good replace it once."""
+def test_forget_removes_only_the_given_value(clock: Clock, make: Counter) -> None:
+    """Two threads with the same bad value replace it once."""
     cache: SingleFlightCache[str, int] = SingleFlightCache(2, clock)
     first = cache.get("key", make)
     cache.forget("key", first)
@@ -233,8 +233,8 @@ def test_only_the_value_that_is_no_good_is_forgotten(clock: Clock, make: Counter
     assert cache.get("key", make) == second == 2
 
 
-def test_a_bad_expiry_does_not_leave_others_waiting(clock: Clock, make: Counter) -> None:
-    """Whatever goes wrong while a value is made, the key can be asked for again."""
+def test_an_exception_in_the_expiry_blocks_no_thread(clock: Clock, make: Counter) -> None:
+    """After any exception the key can be computed again."""
     cache: SingleFlightCache[str, int] = SingleFlightCache(2, clock)
     with pytest.raises(OverflowError):
         cache.get("key", make, lambda _: NOON + timedelta.max)

@@ -1,4 +1,4 @@
-"""What each write of a record changes about the counts, and how hours become days."""
+"""The changes of counts by each write of a record, and sums of hours as days."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ def sent(recipients: int = 3, *, at: datetime = NOON, **fields: Any) -> Delivery
     return a_delivery(status=Status.SENT, recipients=recipients, sent_at=at, updated_at=LATER, **fields)
 
 
-def told(**counts: int) -> FeedbackCounts:
+def feedback(**counts: int) -> FeedbackCounts:
     return FeedbackCounts(first_at=NOON, last_at=LATER, rank=sum(counts.values()), **counts)
 
 
@@ -37,11 +37,11 @@ def of_acme(record: Delivery) -> Counts:
     [
         (sent(), Counts(sent=3)),
         (sent(suppressed=1), Counts(sent=2, suppressed=1)),
-        (sent(feedback=told(delivered=2, bounced=1)), Counts(sent=3, delivered=2, bounced=1)),
-        (sent(feedback=told(soft_bounced=1, complained=1, delayed=1)), Counts(sent=3, soft_bounced=1, complained=1)),
-        (sent(feedback=told(rejected=3)), Counts(sent=3)),
-        (sent(feedback=told(bounced=2, bounced_unsent=1)), Counts(sent=3, bounced=1)),  # as SES, which leaves them out of its rates
-        (sent(feedback=told(complained=2, complained_unsent=2)), Counts(sent=3)),
+        (sent(feedback=feedback(delivered=2, bounced=1)), Counts(sent=3, delivered=2, bounced=1)),
+        (sent(feedback=feedback(soft_bounced=1, complained=1, delayed=1)), Counts(sent=3, soft_bounced=1, complained=1)),
+        (sent(feedback=feedback(rejected=3)), Counts(sent=3)),
+        (sent(feedback=feedback(bounced=2, bounced_unsent=1)), Counts(sent=3, bounced=1)),  # like SES's rates, which leave them out
+        (sent(feedback=feedback(complained=2, complained_unsent=2)), Counts(sent=3)),
         (a_delivery(status=Status.FAILED, recipients=3), Counts(failed=3)),
         (a_delivery(status=Status.FAILED, recipients=3, suppressed=1), Counts(failed=2, suppressed=1)),
         (a_delivery(status=Status.FAILED, recipients=3, error=ErrorInfo("recipient_suppressed", "all")), Counts(suppressed=3)),
@@ -53,35 +53,35 @@ def of_acme(record: Delivery) -> Counts:
         (a_delivery(status=Status.SENDING, recipients=3, suppressed=1), NOTHING),
     ],
 )
-def test_each_recipient_is_counted_by_what_became_of_the_mail(record: Delivery, counts: Counts) -> None:
-    """Once in sent, failed, unknown or suppressed; of those sent to, once more by what SES told."""
+def test_each_recipient_is_counted_by_outcome(record: Delivery, counts: Counts) -> None:
+    """Each counts once as sent, failed, unknown or suppressed; sent ones once more by SES's events."""
     assert of_acme(record) == counts
 
 
-def test_mail_is_counted_in_the_hour_that_it_was_sent_in() -> None:
-    """Also what SES tells hours later; what was not sent, in the hour that it ended in."""
-    late = sent(at=NOON + timedelta(minutes=59, seconds=59), feedback=told(complained=1))
+def test_mail_is_counted_in_the_hour_of_sending() -> None:
+    """Later events count in that hour too; unsent mail counts in the hour of its end."""
+    late = sent(at=NOON + timedelta(minutes=59, seconds=59), feedback=feedback(complained=1))
     assert set(counted(late)) == {Bucket("acme", NOON)}
     failed = a_delivery(status=Status.FAILED, updated_at=LATER)
     assert set(counted(failed)) == {Bucket("acme", NOON + timedelta(hours=2))}
 
 
-def test_the_account_is_counted_beside_the_tenant() -> None:
-    """In each region by itself; what never came to an account is the tenant's alone."""
+def test_the_account_is_counted_besides_the_tenant() -> None:
+    """Each region of an account is counted separately; mail without an account counts only for the tenant."""
     assert set(counted(sent(**ACCOUNT))) == {Bucket("acme", NOON), Bucket(SERIES, NOON)}
     assert set(counted(sent(account="222222222222"))) == {Bucket("acme", NOON)}
 
 
-def test_feedback_adds_what_is_new() -> None:
-    """Not the mail once more; a recipient who was delivered to and then complains changes columns."""
-    first, then = sent(feedback=told(delivered=2)), sent(feedback=told(delivered=1, complained=1))
+def test_feedback_adds_only_its_difference() -> None:
+    """The mail is not counted again; a recipient with a delivery and then a complaint moves from one count to the other."""
+    first, then = sent(feedback=feedback(delivered=2)), sent(feedback=feedback(delivered=1, complained=1))
     assert changed(sent(), first) == {Bucket("acme", NOON): Counts(delivered=2)}
     assert changed(first, then) == {Bucket("acme", NOON): Counts(delivered=-1, complained=1)}
     assert changed(first, first) == {}
 
 
-def test_an_unknown_that_is_proven_sent_moves() -> None:
-    """From the hour that it was lost in to the one that SES accepted it in, and to the account that it went out from."""
+def test_an_unknown_that_is_proven_sent_moves_to_sent() -> None:
+    """It moves from the hour of the unknown to the hour of the acceptance, and to its account."""
     lost = a_delivery(status=Status.UNKNOWN, updated_at=LATER)
     assert changed(lost, sent(1, **ACCOUNT)) == {
         Bucket("acme", NOON + timedelta(hours=2)): Counts(unknown=-1),
@@ -91,8 +91,8 @@ def test_an_unknown_that_is_proven_sent_moves() -> None:
     assert changed(lost, a_delivery(status=Status.QUEUED)) == {Bucket("acme", NOON + timedelta(hours=2)): Counts(unknown=-1)}
 
 
-def test_a_request_that_is_erased_stays_counted() -> None:
-    """What is left of it has no recipients; the counts name nobody."""
+def test_an_erased_request_stays_counted() -> None:
+    """The erased record has no recipients, and the counts have no personal data."""
     assert changed(sent(), replace(sent(recipients=0), content_hash=ERASED_CONTENT)) == {}
 
 
@@ -105,13 +105,13 @@ RECORDS = st.builds(
     sent_at=st.sampled_from([None, NOON, LATER]),
     account=st.sampled_from([None, "111111111111", "222222222222"]),
     region=st.sampled_from([None, "eu-west-1"]),
-    feedback=st.none() | st.builds(told, delivered=st.integers(0, 9), bounced=st.integers(0, 9), complained=st.integers(0, 9)),
+    feedback=st.none() | st.builds(feedback, delivered=st.integers(0, 9), bounced=st.integers(0, 9), complained=st.integers(0, 9)),
 )
 
 
 @given(history=st.lists(RECORDS, min_size=1, max_size=8), order=st.randoms())
-def test_all_writes_together_count_the_record_as_it_stands(history: Sequence[Delivery], order: Any) -> None:
-    """Whatever its way there, and in whatever order the writes are counted."""
+def test_all_writes_together_count_the_last_state(history: Sequence[Delivery], order: Any) -> None:
+    """This holds for any history, and any order of the writes."""
     writes = list(zip([None, *history], history, strict=False))
     order.shuffle(writes)
     sums: dict[Bucket, Counts] = {}
@@ -122,7 +122,7 @@ def test_all_writes_together_count_the_record_as_it_stands(history: Sequence[Del
 
 
 def test_hours_add_up_to_days_of_utc() -> None:
-    """Every day of the range, also one without mail; nothing from outside of it, and nothing below zero."""
+    """The result has every day of the range, also without mail, nothing outside it, and no negative counts."""
     day = floor(NOON, "day")
     hours: Mapping[datetime, Counts] = {
         day - timedelta(hours=1): Counts(sent=100),
@@ -143,7 +143,7 @@ def test_hours_add_up_to_days_of_utc() -> None:
     ],
 )
 def test_hours_are_those_of_utc(moment: datetime, begin: datetime, end: datetime) -> None:
-    """Also where the caller's clock stands half an hour off."""
+    """This is so also for time zones with half hours."""
     assert (floor(moment), ceil(moment)) == (begin, end)
     assert floor(moment, "day") == datetime(2026, 11, 24, tzinfo=UTC)
     assert ceil(moment, "day") == datetime(2026, 11, 25, tzinfo=UTC)

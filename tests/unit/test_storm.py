@@ -1,4 +1,4 @@
-"""The verdict of a storm finds every violation."""
+"""The verdict of a storm detects every violation."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ MAIL = SentMail(1, "m-1", 0.0, "AKIA", "1", "us-east-1", "a@acme.example", ["sto
 AGAIN = replace(MAIL, number=2, message_id="m-2")
 
 
-def ruling(
+def verdict_of(
     record: Delivery | None,
     *mails: SentMail,
     planned: PlannedRequest = PLANNED,
@@ -43,7 +43,7 @@ def ruling(
 
 def test_a_request_sent_once_is_clean() -> None:
     """The usual case."""
-    verdict = ruling(RECORD, MAIL)
+    verdict = verdict_of(RECORD, MAIL)
     assert verdict.is_clean
     assert (verdict.accepted, verdict.resent, verdict.ends) == (1, 0, {"sent": 1})
 
@@ -51,17 +51,17 @@ def test_a_request_sent_once_is_clean() -> None:
 @pytest.mark.parametrize(
     "record", [None, replace(RECORD, status=Status.SENDING), replace(RECORD, status=Status.UNKNOWN, on_unknown="resend"), RECORD]
 )
-def test_without_an_end_or_without_its_mail_it_is_lost(record: Delivery | None) -> None:
-    """No record, an open one, an `unknown` before its resend, a `sent` without a mail at SES."""
-    assert ruling(record).lost == [PLANNED.request_id]
+def test_a_request_without_an_end_or_its_mail_is_lost(record: Delivery | None) -> None:
+    """Cases: no record, an open one, an `unknown` before its resend, a `sent` without a mail at SES."""
+    assert verdict_of(record).lost == [PLANNED.request_id]
 
 
 def test_a_second_mail_is_a_violation() -> None:
-    """Unless onUnknown is resend, and no more often than attempted."""
-    assert ruling(RECORD, MAIL, AGAIN).doubled == [PLANNED.request_id]
+    """Except with onUnknown resend, up to the number of attempts."""
+    assert verdict_of(RECORD, MAIL, AGAIN).doubled == [PLANNED.request_id]
     planned = replace(PLANNED, on_unknown="resend")
-    assert ruling(replace(RECORD, on_unknown="resend"), MAIL, AGAIN, planned=planned).doubled == [PLANNED.request_id]
-    allowed = ruling(replace(RECORD, on_unknown="resend", attempt=2), MAIL, AGAIN, planned=planned)
+    assert verdict_of(replace(RECORD, on_unknown="resend"), MAIL, AGAIN, planned=planned).doubled == [PLANNED.request_id]
+    allowed = verdict_of(replace(RECORD, on_unknown="resend", attempt=2), MAIL, AGAIN, planned=planned)
     assert (allowed.doubled, allowed.resent) == ([], 1)
 
 
@@ -77,51 +77,51 @@ def test_a_second_mail_is_a_violation() -> None:
         (Status.UNKNOWN, [], 200),
     ],
 )
-def test_a_status_that_contradicts_the_mails_is_wrong(status: Status, mails: list[SentMail], cancel_answer: int | None) -> None:
-    """Failed although valid, cancelled but sent or without a cancel call, sent in spite of a successful cancel, another mail's id."""
-    assert ruling(replace(RECORD, status=status), *mails, cancel_answer=cancel_answer).wrong == [PLANNED.request_id]
+def test_a_status_that_contradicts_the_mails_is_a_violation(status: Status, mails: list[SentMail], cancel_answer: int | None) -> None:
+    """Cases: failed but valid, cancelled but sent or without a cancel call, sent despite a successful cancel, another mail's id."""
+    assert verdict_of(replace(RECORD, status=status), *mails, cancel_answer=cancel_answer).wrong == [PLANNED.request_id]
 
 
 def test_a_cancelled_request_is_clean() -> None:
-    """Cancelled by its caller, without a mail at SES."""
-    assert ruling(replace(RECORD, status=Status.CANCELLED), cancel_answer=200).is_clean
+    """Its caller cancelled it, and SES has no mail."""
+    assert verdict_of(replace(RECORD, status=Status.CANCELLED), cancel_answer=200).is_clean
 
 
-def test_an_unknown_needs_an_excuse() -> None:
-    """A worker terminated with it, or a fault of its SES call or of the write of its result."""
+def test_an_unknown_needs_a_cause() -> None:
+    """Causes are a terminated worker, and a fault of its SES call or of the write of its result."""
     unknown = replace(RECORD, status=Status.UNKNOWN, error=ErrorInfo("outcome_unknown", "lost"))
-    assert ruling(unknown).unexplained == [PLANNED.request_id]
-    assert ruling(unknown, excused={PLANNED.request_id}).is_clean
+    assert verdict_of(unknown).unexplained == [PLANNED.request_id]
+    assert verdict_of(unknown, excused={PLANNED.request_id}).is_clean
 
 
 def test_a_mail_with_feedback_may_not_stay_unknown() -> None:
-    """If SES accepted it; without feedback or without a mail it may."""
+    """It may if SES has no mail, or without feedback."""
     unknown = replace(RECORD, status=Status.UNKNOWN, error=ErrorInfo("outcome_unknown", "lost"))
     records = {PLANNED.request_id: unknown}
     verdicts = [
-        judge([PLANNED], records, mails, {}, {PLANNED.request_id}, told)
-        for mails, told in (([MAIL], {"acme"}), ([MAIL], {"b"}), ([], {"acme"}))
+        judge([PLANNED], records, mails, {}, {PLANNED.request_id}, tenants)
+        for mails, tenants in (([MAIL], {"acme"}), ([MAIL], {"b"}), ([], {"acme"}))
     ]
     assert [(verdict.unresolved, verdict.is_clean) for verdict in verdicts] == [([PLANNED.request_id], False), ([], True), ([], True)]
 
 
 def test_tenants_with_feedback_are_counted_separately() -> None:
-    """To compare how many mails are sent twice."""
+    """This compares the numbers of mails that are sent twice."""
     other = replace(PLANNED, tenant_id="globex", request_id="storm-000002", on_unknown="resend")
     records = {PLANNED.request_id: RECORD, other.request_id: replace(RECORD, request_id=other.request_id, attempt=2)}
-    theirs = [replace(mail, destinations=["storm-000002@customer.example"]) for mail in (MAIL, AGAIN)]
-    verdict = judge([PLANNED, other], records, [MAIL, *theirs], {}, set(), {"acme"})
+    without_feedback = [replace(mail, destinations=["storm-000002@customer.example"]) for mail in (MAIL, AGAIN)]
+    verdict = judge([PLANNED, other], records, [MAIL, *without_feedback], {}, set(), {"acme"})
     assert (verdict.with_feedback, verdict.without_feedback) == (Group(requests=1, accepted=1), Group(requests=1, accepted=2, resent=1))
 
 
 def test_a_fault_excuses_only_the_requests_of_calls_in_the_window() -> None:
-    """Not those of another operation, nor of a call without a fault."""
+    """Requests of other operations, or of calls without a fault, are not excused."""
     call = SeenRequest(1, 0.0, "ses", "POST", "/", "SendRawEmail", "AKIA", "1", 1, "reset", 0, [7], ["storm-000001"])
     others = [replace(call, faults=[], marks=["storm-000002"]), replace(call, operation="GetItem", marks=["storm-000003"])]
     assert hit_by_faults([call, *others]) == {"storm-000001"}
 
 
 def test_an_outage_excuses_only_requests_in_progress() -> None:
-    """Not those processed before or after it."""
+    """Requests before or after it are not excused."""
     spans = {"before": [(0.0, 1.0)], "during": [(5.0, 6.0)], "into": [(0.0, 1.0), (2.0, 4.5)], "after": [(8.0, 9.0)]}
     assert overlapping(spans, [(4.0, 7.0)]) == {"during", "into"}

@@ -1,4 +1,4 @@
-"""What other systems hear of a suppression: what suppressed or lifted an address, when, and whose call it was."""
+"""Published events of suppressions: the change, its time and its principal."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -16,8 +16,8 @@ EARLIER = Lifting(NOON - 9 * DAY, "arn:earlier", "x")
 LIFTED = Lifting(NOON + DAY, "arn:caller", "mailbox is back")
 
 
-def told(old: Entry | None, new: Entry) -> tuple[str, str, str | None]:
-    """Return what changed, when and by whom."""
+def published(old: Entry | None, new: Entry) -> tuple[str, str, str | None]:
+    """Return change, day and principal."""
     [event] = events_of(EntryWritten("e-1", old, new))
     assert event.detail["changedAt"] == event.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     assert event.detail["emailSha256"] == digest("jo@example.com")
@@ -25,28 +25,28 @@ def told(old: Entry | None, new: Entry) -> tuple[str, str, str | None]:
     return event.detail["change"], event.detail["changedAt"][:10], event.detail["principal"]
 
 
-def test_an_address_that_is_suppressed_is_told_of() -> None:
-    """By SES's events, or by a caller."""
-    assert told(None, SOFT) == ("suppressed", "2026-11-24", None)
-    word = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller")
-    assert told(SOFT, replace(SOFT, suppression=word, told=SOFT.suppression)) == ("suppressed", "2026-11-25", "arn:caller")
+def test_a_suppression_is_published() -> None:
+    """It may be caused by SES's events or by a caller."""
+    assert published(None, SOFT) == ("suppressed", "2026-11-24", None)
+    manual = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller")
+    assert published(SOFT, replace(SOFT, suppression=manual, told=SOFT.suppression)) == ("suppressed", "2026-11-25", "arn:caller")
 
 
 @pytest.mark.parametrize("before", [None, EARLIER])
-def test_a_lifting_tells_of_the_call(before: Lifting | None) -> None:
-    """The last one."""
+def test_a_lift_is_published_with_its_principal(before: Lifting | None) -> None:
+    """It is the principal of the last lift."""
     old = replace(SOFT, lifted=before)
-    assert told(old, replace(old, suppression=None, lifted=LIFTED)) == ("lifted", "2026-11-25", "arn:caller")
+    assert published(old, replace(old, suppression=None, lifted=LIFTED)) == ("lifted", "2026-11-25", "arn:caller")
 
 
 @pytest.mark.parametrize("before", [None, EARLIER])
-def test_what_a_late_delivery_takes_back_was_nobody_s_call(before: Lifting | None) -> None:
-    """Whoever lifted it earlier; the delivery may be older than the suppression."""
+def test_a_lift_by_a_late_delivery_has_no_principal(before: Lifting | None) -> None:
+    """An earlier lift's principal is not used; the delivery may be older than the suppression."""
     old = replace(SOFT, lifted=before)
-    assert told(old, replace(old, suppression=None, delivered_at=NOON - DAY)) == ("lifted", "2026-11-24", None)
+    assert published(old, replace(old, suppression=None, delivered_at=NOON - DAY)) == ("lifted", "2026-11-24", None)
 
 
-def test_what_only_counts_or_stands_beneath_is_not_told() -> None:
-    """The address is suppressed as before."""
+def test_changes_without_effect_are_not_published() -> None:
+    """The effective suppression does not change."""
     assert events_of(EntryWritten("e-1", SOFT, replace(SOFT, soft_bounces={"r1": NOON}))) == []
     assert events_of(EntryWritten("e-1", SOFT, replace(SOFT, told=SOFT.suppression))) == []

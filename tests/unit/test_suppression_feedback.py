@@ -1,4 +1,4 @@
-"""From SES's event to the next mail: what bounced is not mailed again once its event was acknowledged, wherever a worker died."""
+"""From SES's event to the next mail: after the event is acknowledged a bounced address is not mailed, even if workers died."""
 
 import json
 from collections.abc import Callable
@@ -23,11 +23,11 @@ JO = "jo@example.com"
 
 
 class WorkerDiedError(BaseException):
-    """Ends a worker where a test wants it."""
+    """Ends a worker at a test's chosen step."""
 
 
-class Story:
-    """Sending and feedback over one set of fakes; every write of feedback passes `write`."""
+class Scenario:
+    """Sending and feedback with the same fakes; `write` is called with every write of feedback."""
 
     def __init__(self) -> None:
         sent = {"attempt": 1, "owner": "w1", "account": ACCOUNT, "region": REGION, "message_id": MESSAGE_ID, "sent_at": NOON}
@@ -48,15 +48,15 @@ class Story:
         )
 
     def mark_suppressions(self, tenant_id: str) -> bool:
-        """Be the table of provider rows that sending reads."""
+        """Mark the provider row that sending reads."""
         self.write()
         rows = self.bench.providers.rows
         rows[tenant_id] = replace(rows[tenant_id], has_suppressions=True)
         self.write()
         return True
 
-    def tell(self, *events: dict[str, Any]) -> list[str]:
-        """Hand events to FeedbackFunction; return those that are not acknowledged."""
+    def deliver(self, *events: dict[str, Any]) -> list[str]:
+        """Pass events to FeedbackFunction; return the numbers of those that are not acknowledged."""
         batch = [ReceivedEvent(str(number), json.dumps(event), self.bench.clock.now()) for number, event in enumerate(events)]
         return receive_batch(batch, self.deps, InlineExecutor(), ends_at=self.deps.clock.now() + EVENT_SPAN)
 
@@ -65,7 +65,7 @@ class Story:
         return {entry.email: entry.suppression.reason for entry in entries if entry.suppression}
 
     def is_mailed(self, request_id: str = "next") -> bool:
-        """Send another mail to jo; tell whether it went out."""
+        """Send another mail to jo; return whether it was sent."""
         self.bench.receive(a_queue_message(request_id))
         record = self.bench.record(request_id)
         if record.error:
@@ -76,9 +76,9 @@ class Story:
 BOUNCE = an_envelope("Bounce", RecipientOutcome.BOUNCED)
 
 
-def test_what_ses_tells_of_each_recipient_suppresses_as_the_table_says() -> None:
-    """Each kind that SES's mailbox simulator makes, all of one mail."""
-    story = Story()
+def test_each_outcome_suppresses_as_specified() -> None:
+    """One mail has every outcome of SES's mailbox simulator."""
+    scenario = Scenario()
     outcomes = {
         "fine@example.com": RecipientOutcome.DELIVERED,
         "gone@example.net": RecipientOutcome.BOUNCED,
@@ -88,82 +88,82 @@ def test_what_ses_tells_of_each_recipient_suppresses_as_the_table_says() -> None
         "late@example.biz": RecipientOutcome.DELAYED,
         "angry@example.name": RecipientOutcome.COMPLAINED,
     }
-    assert story.tell(*envelopes(outcomes)) == []
-    assert story.reasons() == {
+    assert scenario.deliver(*envelopes(outcomes)) == []
+    assert scenario.reasons() == {
         "gone@example.net": Reason.HARD_BOUNCE,
         "listed@example.org": Reason.HARD_BOUNCE,
         "angry@example.name": Reason.COMPLAINT,
     }
-    assert list(story.bench.suppressions.entries["acme", "full@example.edu"].soft_bounces) == ["r1"]
-    listed = story.bench.suppressions.entries["acme", "listed@example.org"].suppression
+    assert list(scenario.bench.suppressions.entries["acme", "full@example.edu"].soft_bounces) == ["r1"]
+    listed = scenario.bench.suppressions.entries["acme", "listed@example.org"].suppression
     assert listed is not None
     assert listed.expires_at == listed.at + timedelta(days=14)
-    assert set(story.bench.suppressions.entries) == {("acme", email) for email in (*story.reasons(), "full@example.edu")}
+    assert set(scenario.bench.suppressions.entries) == {("acme", email) for email in (*scenario.reasons(), "full@example.edu")}
 
 
-def test_a_complaint_where_several_are_at_the_domain_says_so() -> None:
-    """SES names them all."""
-    story = Story()
-    story.tell(*envelopes({"a@example.com": RecipientOutcome.COMPLAINED, "b@example.com": RecipientOutcome.DELIVERED}))
-    marks = [entry.suppression and entry.suppression.may_have_complained for entry in story.bench.suppressions.entries.values()]
+def test_a_complaint_with_several_recipients_at_the_domain_is_marked() -> None:
+    """SES names all of them."""
+    scenario = Scenario()
+    scenario.deliver(*envelopes({"a@example.com": RecipientOutcome.COMPLAINED, "b@example.com": RecipientOutcome.DELIVERED}))
+    marks = [entry.suppression and entry.suppression.may_have_complained for entry in scenario.bench.suppressions.entries.values()]
     assert marks == [True, True]
 
 
 def test_an_entry_keeps_the_spelling_that_ses_puts_on_its_list() -> None:
-    """The entry itself is of all spellings."""
-    story = Story()
-    story.tell(*envelopes({"Jo@Example.com": RecipientOutcome.BOUNCED}))
-    bounced = story.bench.suppressions.entries["acme", JO].suppression
+    """The entry applies to all spellings."""
+    scenario = Scenario()
+    scenario.deliver(*envelopes({"Jo@Example.com": RecipientOutcome.BOUNCED}))
+    bounced = scenario.bench.suppressions.entries["acme", JO].suppression
     assert bounced is not None
     assert bounced.spelling == "Jo@Example.com"
     assert "Example" not in repr(bounced)
 
 
 def test_a_hard_bounce_is_not_mailed_again_once_its_event_was_acknowledged() -> None:
-    """The next request to that address ends, and SES is not asked."""
-    story = Story()
-    assert story.is_mailed("before")
-    assert story.tell(BOUNCE) == []
-    assert not story.is_mailed()
+    """The next request to that address ends without a call of SES."""
+    scenario = Scenario()
+    assert scenario.is_mailed("before")
+    assert scenario.deliver(BOUNCE) == []
+    assert not scenario.is_mailed()
 
 
 def writes_of_an_event() -> int:
-    story, count = Story(), 0
+    scenario, count = Scenario(), 0
 
-    def one_more() -> None:
+    def count_write() -> None:
         nonlocal count
         count += 1
 
-    story.write = one_more
-    assert story.tell(BOUNCE) == []
+    scenario.write = count_write
+    assert scenario.deliver(BOUNCE) == []
     return count
 
 
-def test_an_event_of_a_bounce_is_written_in_several_places() -> None:
-    """Or the next test would try nothing: facts, counts, mark and entry, each before and after."""
+def test_an_event_of_a_bounce_causes_several_writes() -> None:
+    """The next test stops before and after each write of facts, counts, mark and entry."""
     assert writes_of_an_event() >= 8
 
 
 @pytest.mark.parametrize("failure", [WorkerDiedError(), DependencyError("DynamoDB", "PutItem")], ids=["dies", "fails"])
-@pytest.mark.parametrize("place", range(writes_of_an_event()))
-def test_a_worker_that_stops_between_any_two_writes_loses_no_suppression(place: int, failure: BaseException) -> None:
-    """SQS has not been told that the event is done, and hands it out again."""
-    story, count = Story(), 0
+@pytest.mark.parametrize("step", range(writes_of_an_event()))
+def test_a_worker_that_stops_between_any_two_writes_loses_no_suppression(step: int, failure: BaseException) -> None:
+    """The event was not acknowledged, so SQS redelivers it."""
+    scenario, count = Scenario(), 0
 
-    def stops_there() -> None:
+    def stop() -> None:
         nonlocal count
         count += 1
-        if count == place + 1:
+        if count == step + 1:
             raise failure
 
-    story.write = stops_there
+    scenario.write = stop
     if isinstance(failure, WorkerDiedError):
         with pytest.raises(WorkerDiedError):
-            story.tell(BOUNCE)
+            scenario.deliver(BOUNCE)
     else:
-        assert story.tell(BOUNCE) == ["0"]
-    entries = story.bench.suppressions.entries
-    assert not entries or story.bench.providers.rows["acme"].has_suppressions  # nobody would look
-    story.write = lambda: None
-    assert story.tell(BOUNCE) == []
-    assert not story.is_mailed()
+        assert scenario.deliver(BOUNCE) == ["0"]
+    entries = scenario.bench.suppressions.entries
+    assert not entries or scenario.bench.providers.rows["acme"].has_suppressions  # sending would not look the entry up
+    scenario.write = lambda: None
+    assert scenario.deliver(BOUNCE) == []
+    assert not scenario.is_mailed()

@@ -1,4 +1,4 @@
-"""What SES's events tell becomes suppressions before they are acknowledged, wherever a worker dies."""
+"""SES's events become suppressions before they are acknowledged, even if workers die."""
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ DAY = timedelta(days=1)
 
 @dataclass
 class Desk:
-    """The service over fakes."""
+    """The service with fakes."""
 
     suppressions: FakeSuppressionsTable = field(default_factory=FakeSuppressionsTable)
     marks: FakeMarks = field(default_factory=FakeMarks)
@@ -35,32 +35,32 @@ class Desk:
 
 
 def hard(address: str = "Jo@Example.com", **fields: Any) -> tuple[str, Report]:
-    given = {"kind": "bounce", "at": NOON, "request_id": "r1", "type": "Permanent", "subtype": "General", **fields}
-    return address, Report(**given)
+    attributes = {"kind": "bounce", "at": NOON, "request_id": "r1", "type": "Permanent", "subtype": "General", **fields}
+    return address, Report(**attributes)
 
 
 def soft(number: int) -> tuple[str, Report]:
     return hard(type="Transient", subtype="MailboxFull", request_id=f"r{number}", at=NOON + number * DAY)
 
 
-def test_a_hard_bounce_is_suppressed_under_the_form_that_sending_looks_up() -> None:
-    """And the tenant is marked, for sending looks into no other's list."""
+def test_a_hard_bounce_is_stored_in_the_form_that_sending_looks_up() -> None:
+    """The tenant is marked, because sending reads only marked tenants' lists."""
     desk = Desk()
     desk.take(hard("Jo@Bücher.example"))
     assert desk.reason("jo@xn--bcher-kva.example") is Reason.HARD_BOUNCE
     assert desk.marks.marked == {"acme"}
 
 
-def test_all_recipients_of_an_event_are_read_at_once_and_taken() -> None:
-    """Not the first alone."""
+def test_all_recipients_of_an_event_are_read_at_once_and_suppressed() -> None:
+    """An event may have fifty recipients."""
     desk = Desk()
     desk.take(*(hard(f"{n}@example.com") for n in range(50)))
     assert [desk.reason(f"{n}@example.com") for n in range(50)] == [Reason.HARD_BOUNCE] * 50
     assert len(desk.suppressions.reads) == 1
 
 
-def test_an_event_that_comes_again_writes_nothing() -> None:
-    """Eight copies were seen."""
+def test_a_duplicate_event_writes_nothing() -> None:
+    """SES was seen to send eight copies."""
     desk = Desk()
     desk.take(hard())
     before = dict(desk.suppressions.entries)
@@ -69,7 +69,7 @@ def test_an_event_that_comes_again_writes_nothing() -> None:
 
 
 def test_a_delivery_writes_and_marks_nothing() -> None:
-    """Most events are deliveries of addresses that nobody counts."""
+    """Most events are deliveries of addresses without an entry."""
     desk = Desk()
     desk.take(hard(kind="delivery", type=""))
     assert not desk.suppressions.entries
@@ -77,7 +77,7 @@ def test_a_delivery_writes_and_marks_nothing() -> None:
 
 
 def test_soft_bounces_are_counted_without_a_mark_until_they_suppress() -> None:
-    """Sending of a tenant with counts alone costs nothing."""
+    """A tenant with only counts causes no reads by sending."""
     desk = Desk()
     for number in range(4):
         desk.take(soft(number))
@@ -87,22 +87,22 @@ def test_soft_bounces_are_counted_without_a_mark_until_they_suppress() -> None:
     assert desk.marks.marked == {"acme"}
 
 
-def test_an_address_that_mail_cannot_go_to_keeps_no_other_from_being_suppressed() -> None:
-    """Events may hold anything."""
+def test_an_invalid_address_does_not_stop_others() -> None:
+    """Events may contain any text as an address."""
     desk = Desk()
     desk.take(hard("nobody"), hard("jö@example.com"), hard("a@example.com"))
     assert list(desk.suppressions.entries) == [("acme", "a@example.com")]
 
 
-def test_a_tenant_without_a_row_has_nothing_to_suppress() -> None:
-    """It can send nothing; its events are no reason to try for ever."""
+def test_events_of_a_tenant_without_a_row_are_ignored() -> None:
+    """It cannot send, so its events must not be retried forever."""
     desk = Desk(marks=FakeMarks(unknown={"acme"}))
     desk.take(hard())
     assert not desk.suppressions.entries
 
 
-def test_another_s_write_in_between_is_read_and_built_upon() -> None:
-    """Two events about one address at once lose neither."""
+def test_a_concurrent_write_is_not_lost() -> None:
+    """Two concurrent events of one address both count."""
     desk = Desk()
 
     def other(_: Entry) -> None:
@@ -114,8 +114,8 @@ def test_another_s_write_in_between_is_read_and_built_upon() -> None:
     assert desk.reason("jo@example.com") is Reason.COMPLAINT
 
 
-def test_an_entry_that_others_keep_changing_brings_the_event_back() -> None:
-    """Rather than acknowledge what was not written."""
+def test_endless_contention_redelivers_the_event() -> None:
+    """An event that was not written is not acknowledged."""
     desk = Desk(FakeSuppressionsTable(replace(an_entry(), suppression=None, soft_bounces={"r0": NOON})))
 
     def others(_: Entry) -> None:
@@ -127,7 +127,7 @@ def test_an_entry_that_others_keep_changing_brings_the_event_back() -> None:
         desk.take(hard())
 
 
-def test_an_entry_that_cannot_be_read_brings_the_event_back() -> None:
+def test_an_unreadable_entry_redelivers_the_event() -> None:
     """A later version may have written it."""
     desk = Desk()
     desk.suppressions.unreadable = {"jo@example.com"}
@@ -136,7 +136,7 @@ def test_an_entry_that_cannot_be_read_brings_the_event_back() -> None:
 
 
 class WorkerDiedError(Exception):
-    """Ends a worker where a test wants it."""
+    """Ends a worker at a test's chosen step."""
 
 
 def _die(*_: object) -> None:
@@ -144,8 +144,8 @@ def _die(*_: object) -> None:
 
 
 @pytest.mark.parametrize("place", ["before the mark", "after the mark", "after the first entry", "after the second entry"])
-def test_a_worker_that_dies_anywhere_leaves_what_the_next_one_completes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event was not acknowledged, so it comes again. Never does an entry stand that the mark does not lead to."""
+def test_a_crash_at_any_step_is_completed_by_the_redelivered_event(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event was not acknowledged, so it is redelivered. There is never an entry without the mark."""
     desk = Desk()
     written: list[Entry] = []
 
@@ -176,8 +176,8 @@ def test_a_worker_that_dies_anywhere_leaves_what_the_next_one_completes(place: s
     assert desk.marks.marked == {"acme"}
 
 
-def test_a_failed_mark_brings_the_event_back_and_leaves_no_entry() -> None:
-    """An entry without a mark would be overlooked for good: the next copy finds it and writes nothing."""
+def test_a_failed_mark_redelivers_the_event_and_leaves_no_entry() -> None:
+    """An entry without a mark would never be used: the next copy of the event would find it and write nothing."""
     desk = Desk(marks=FakeMarks(broken=True))
     with pytest.raises(DependencyError):
         desk.take(hard())

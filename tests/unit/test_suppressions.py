@@ -1,4 +1,4 @@
-"""Which report of SES suppresses an address, and what a suppression goes through."""
+"""Which reports of SES suppress an address, and the life cycle of a suppression."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -115,13 +115,13 @@ def after(*reports: Report, entry: Entry = BLANK) -> Entry:
     ],
 )
 def test_each_report_has_its_verdict(report: Sequence[str], verdict: Verdict) -> None:
-    """SES classifies badly at times: the status counts beside type and subtype."""
+    """SES's classification may be wrong: the status counts besides type and subtype."""
     kind, kind_of, subtype, status = report
     assert verdict_of(a_report(kind, type=kind_of, subtype=subtype, status=status)) is verdict
 
 
-def test_an_out_of_office_reply_is_no_bounce() -> None:
-    """It comes as a transient bounce without a delivery status notification; one with a notification counts."""
+def test_an_out_of_office_reply_is_not_a_bounce() -> None:
+    """It is a transient bounce without a delivery status notification; one with a notification counts."""
     reply = a_report(type="Transient", subtype="General", has_dsn=False)
     assert verdict_of(reply) is Verdict.NOTHING
     assert verdict_of(replace(reply, has_dsn=True)) is Verdict.SOFT
@@ -131,15 +131,15 @@ def test_an_out_of_office_reply_is_no_bounce() -> None:
 # ── hard bounces, complaints ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_hard_bounce_suppresses_for_good_and_says_which_request() -> None:
-    """At once, and with no end."""
+def test_a_hard_bounce_suppresses_without_an_expiry() -> None:
+    """One is enough, and the suppression has its request."""
     s = after(hard(request_id="r7")).suppression
     assert s == Suppression(reason=Reason.HARD_BOUNCE, at=NOON, request_id="r7")
     assert after(hard()).in_force(NOON + 3650 * DAY) is not None
 
 
 def test_an_address_on_ses_s_own_list_is_suppressed_for_14_days() -> None:
-    """SES forgets it; so do we, to the second."""
+    """SES removes it then; the expiry is exact."""
     entry = after(hard(subtype="Suppressed"))
     assert entry.suppression is not None
     assert entry.suppression.reason is Reason.HARD_BOUNCE
@@ -148,23 +148,23 @@ def test_an_address_on_ses_s_own_list_is_suppressed_for_14_days() -> None:
     assert entry.forget_at == NOON + timedelta(days=14)
 
 
-def test_an_address_on_the_account_s_list_is_marked_so() -> None:
-    """Lifting it takes a call to SES too."""
+def test_an_address_on_the_account_s_list_has_its_own_reason() -> None:
+    """A lift of it needs a call of SES too."""
     s = after(hard(subtype="OnAccountSuppressionList")).suppression
     assert s is not None
     assert (s.reason, s.expires_at) == (Reason.SES_LIST, None)
 
 
-def test_a_complaint_of_one_of_several_recipients_says_that_it_may_be_another_s() -> None:
-    """SES names everybody at the domain."""
+def test_a_complaint_with_several_recipients_is_marked_as_uncertain() -> None:
+    """SES names all recipients at the domain."""
     for shared in (True, False):
         s = after(a_report("complaint", type="abuse", is_one_of_several=shared)).suppression
         assert s is not None
         assert (s.reason, s.may_have_complained) == (Reason.COMPLAINT, shared)
 
 
-def test_a_bounce_of_one_of_several_recipients_is_certain() -> None:
-    """Only complaints are not told apart."""
+def test_a_bounce_with_several_recipients_is_certain() -> None:
+    """Only complaints are ambiguous."""
     s = after(hard(is_one_of_several=True)).suppression
     assert s is not None
     assert not s.may_have_complained
@@ -186,8 +186,8 @@ def test_soft_bounces_of_five_distinct_requests_suppress() -> None:
     assert s == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 9 * DAY, request_id="r9")
 
 
-def test_a_delivery_between_starts_the_count_anew() -> None:
-    """Only what bounced before it is forgotten."""
+def test_a_delivery_clears_earlier_soft_bounces() -> None:
+    """Only bounces before it are cleared."""
     four = after(*softs(SOFT_BOUNCES - 1))
     cleared = after(delivery(NOON + 20 * DAY), entry=four)
     assert cleared.soft_bounces == {}
@@ -196,132 +196,132 @@ def test_a_delivery_between_starts_the_count_anew() -> None:
     assert set(after(delivery(NOON + DAY), entry=four).soft_bounces) == {"r2", "r3"}
 
 
-def test_a_soft_bounce_that_arrives_after_a_later_delivery_does_not_count() -> None:
-    """Events are days late at times."""
+def test_a_soft_bounce_from_before_a_known_delivery_does_not_count() -> None:
+    """Events may be days late."""
     cleared = after(*softs(2), delivery(NOON + 20 * DAY))
     assert judge(cleared, soft("r9", NOON + 10 * DAY)) is cleared
 
 
 def test_an_earlier_delivery_changes_nothing() -> None:
-    """It came late, and a later one is known."""
+    """A later delivery is known."""
     cleared = after(*softs(2), delivery(NOON + 20 * DAY), soft("r9", NOON + 30 * DAY))
     assert judge(cleared, delivery(NOON + 19 * DAY)) is cleared
 
 
-def test_a_delivery_of_an_address_that_is_not_counted_writes_nothing() -> None:
-    """Most mail is of that kind."""
+def test_a_delivery_of_an_address_without_counts_writes_nothing() -> None:
+    """Most deliveries are of that kind."""
     assert judge(BLANK, delivery(NOON)) is BLANK
 
 
-def test_a_delivery_lifts_no_suppression() -> None:
-    """A mail that was under way may arrive all the same."""
+def test_a_later_delivery_does_not_lift_a_suppression() -> None:
+    """A mail in flight may still arrive."""
     entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 50 * DAY))
     assert entry.in_force(NOON + 51 * DAY) is not None
 
 
-def test_a_delivery_between_that_is_told_late_takes_the_suppression_back() -> None:
-    """The fifth soft bounce was processed before it; by the times of the events there were never five without a delivery between."""
+def test_a_late_event_of_an_earlier_delivery_lifts_the_suppression() -> None:
+    """By the times of the events there were never five soft bounces without a delivery between."""
     entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 2.5 * DAY))
     assert entry.suppression is None
     assert entry == after(*softs(3), delivery(NOON + 2.5 * DAY), *softs(SOFT_BOUNCES)[3:])
 
 
-def test_a_late_delivery_leaves_what_else_suppresses() -> None:
-    """A caller's word, or more soft bounces after it."""
-    word = suppress_manually(after(*softs(SOFT_BOUNCES)), WORD, NOON + 9 * DAY)
-    assert after(delivery(NOON + DAY), entry=word).suppression == WORD
-    assert after(delivery(NOON + DAY), entry=word).told is None
+def test_a_late_delivery_keeps_other_suppressions() -> None:
+    """Others are a manual suppression, or enough soft bounces after it."""
+    manual = suppress_manually(after(*softs(SOFT_BOUNCES)), MANUAL, NOON + 9 * DAY)
+    assert after(delivery(NOON + DAY), entry=manual).suppression == MANUAL
+    assert after(delivery(NOON + DAY), entry=manual).told is None
     six_more = after(*softs(SOFT_BOUNCES + 3), delivery(NOON + 2.5 * DAY))
     assert six_more.suppression == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 7 * DAY, request_id="r7")
     assert after(*softs(SOFT_BOUNCES), hard(at=NOON), delivery(NOON + DAY)).in_force(NOON + DAY) is not None
 
 
-WORD = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller", why="asked by phone")
+MANUAL = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller", why="asked by phone")
 ENDING = hard(at=NOON, subtype="Suppressed")  # for 14 days
-UNTIL = replace(WORD, at=NOON, expires_at=NOON + 30 * DAY)
+UNTIL = replace(MANUAL, at=NOON, expires_at=NOON + 30 * DAY)
 
 
 @pytest.mark.parametrize("first", [0, 3, SOFT_BOUNCES])
-def test_what_ends_stands_again_once_a_late_delivery_takes_back_what_outlasted_it(first: int) -> None:
-    """Whenever it came: before the soft bounces, among them or after."""
+def test_a_suppression_with_an_expiry_is_restored_by_a_late_delivery(first: int) -> None:
+    """It may have come before, between or after the soft bounces that had replaced it."""
     before, later, late = softs(SOFT_BOUNCES)[:first], softs(SOFT_BOUNCES)[first:], delivery(NOON + 2.5 * DAY)
     by_ses = after(*before, ENDING, *later, late)
     assert by_ses.suppression == after(ENDING).suppression
-    said = suppress_manually(after(*before), UNTIL, NOON)
-    assert after(*later, entry=said).suppression == after(*softs(SOFT_BOUNCES)).suppression
-    assert after(*later, late, entry=said).suppression == UNTIL
+    entry_before = suppress_manually(after(*before), UNTIL, NOON)
+    assert after(*later, entry=entry_before).suppression == after(*softs(SOFT_BOUNCES)).suppression
+    assert after(*later, late, entry=entry_before).suppression == UNTIL
     both = after(*later, late, entry=suppress_manually(after(*before, ENDING), UNTIL, NOON))
     assert (both.suppression, both.told, both.outlasted) == (UNTIL, after(ENDING).suppression, ())
 
 
-def test_what_ends_stands_again_beneath_a_word_that_does_not_end() -> None:
-    """Soft bounces had outlasted it there too."""
-    said = suppress_manually(after(ENDING), WORD, NOON)
-    entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 2.5 * DAY), entry=said)
-    assert (entry.suppression, entry.told) == (WORD, after(ENDING).suppression)
+def test_a_suppression_with_an_expiry_is_restored_beneath_a_manual_one() -> None:
+    """Soft bounces had replaced it there too."""
+    entry_before = suppress_manually(after(ENDING), MANUAL, NOON)
+    entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 2.5 * DAY), entry=entry_before)
+    assert (entry.suppression, entry.told) == (MANUAL, after(ENDING).suppression)
 
 
-def test_beneath_soft_bounces_a_later_word_replaces_an_earlier_one() -> None:
-    """As it does without them."""
+def test_beneath_soft_bounces_a_later_manual_suppression_replaces_an_earlier_one() -> None:
+    """This is the same as without soft bounces."""
     shorter = replace(UNTIL, expires_at=NOON + DAY)
     entry = suppress_manually(suppress_manually(after(*softs(SOFT_BOUNCES)), UNTIL, NOON), shorter, NOON)
     assert entry.outlasted == (shorter,)
     assert after(delivery(NOON + 2.5 * DAY), entry=entry).suppression == shorter
 
 
-def test_lifting_takes_away_what_stands_beneath_too() -> None:
-    """Nothing of it stands again later."""
+def test_a_lift_removes_covered_suppressions_too() -> None:
+    """None of them is restored later."""
     entry = suppress_manually(after(*softs(SOFT_BOUNCES), ENDING), UNTIL, NOON)
     assert len(entry.outlasted) == 2
     lifted = lift(entry, Lifting(NOON + 9 * DAY, None, None))
     assert (lifted.suppression, lifted.outlasted) == (None, ())
 
 
-def test_what_is_stronger_than_soft_bounces_leaves_nothing_beneath() -> None:
-    """It has no end, and cannot be taken back."""
+def test_a_hard_bounce_removes_covered_suppressions() -> None:
+    """It has no expiry and cannot be undone by a delivery."""
     entry = after(hard(at=NOON), entry=suppress_manually(after(*softs(SOFT_BOUNCES)), UNTIL, NOON))
     assert (entry.suppression and entry.suppression.reason, entry.outlasted) == (Reason.HARD_BOUNCE, ())
 
 
 @given(st.permutations(softs(SOFT_BOUNCES + 2)))
-def test_soft_bounces_count_by_their_own_times(shuffled: list[Report]) -> None:
-    """Whatever order they are processed in, the fifth suppresses."""
+def test_soft_bounces_count_by_event_time(shuffled: list[Report]) -> None:
+    """The fifth suppresses, in any order of processing."""
     assert after(*shuffled) == after(*softs(SOFT_BOUNCES + 2))
     assert after(*shuffled).suppression == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 4 * DAY, request_id="r4")
 
 
 @given(st.permutations([*softs(4), *softs(8)[4:], delivery(NOON + 3.5 * DAY), delivery(NOON + 1.5 * DAY)]))
-def test_deliveries_between_count_by_their_own_times_once_the_last_soft_bounce_is_known(shuffled: list[Report]) -> None:
-    """Told again after all else, as SES may, they leave the same count whatever came first."""
+def test_deliveries_count_by_event_time_once_all_soft_bounces_are_known(shuffled: list[Report]) -> None:
+    """Repeated after all other events, they give the same count for any order."""
     deliveries = [delivery(NOON + 3.5 * DAY), delivery(NOON + 1.5 * DAY)]
     assert set(after(*shuffled, *deliveries).soft_bounces) == {"r4", "r5", "r6", "r7"}
     assert after(*shuffled, *deliveries).suppression is None
 
 
-def test_a_delivery_that_is_processed_before_any_soft_bounce_is_not_known_to_those_before_it() -> None:
-    """Noting each delivery would cost a write a mail; the next delivery clears what was counted."""
+def test_a_delivery_that_is_processed_before_any_soft_bounce_is_not_stored() -> None:
+    """Storing each delivery would cost a write per mail; the next delivery clears the count."""
     counted = after(delivery(NOON + 20 * DAY), soft("r0", NOON))
     assert set(counted.soft_bounces) == {"r0"}
     assert after(delivery(NOON + 21 * DAY), entry=counted).soft_bounces == {}
 
 
-def test_much_mail_in_flight_does_not_make_an_entry_grow() -> None:
-    """What is known by then suppresses."""
+def test_the_number_of_stored_soft_bounces_is_limited() -> None:
+    """The stored ones are enough to suppress."""
     many = after(*softs(MOST_SOFT_BOUNCES + 3))
     assert len(many.soft_bounces) == MOST_SOFT_BOUNCES
     assert after(soft("late", NOON + 99 * DAY), entry=many) is many
     assert "early" in after(soft("early", NOON - DAY), entry=many).soft_bounces
 
 
-def test_a_suppression_whose_soft_bounces_are_not_known_stands() -> None:
-    """Its count was not kept with it, as by an earlier version: nothing can show that it was wrong."""
-    told = Suppression(reason=Reason.SOFT_BOUNCES, at=NOON, request_id="r4")
-    entry = after(soft("r5", NOON + DAY), delivery(NOON + 2 * DAY), entry=replace(BLANK, suppression=told))
-    assert entry.suppression == told
+def test_a_suppression_without_stored_soft_bounces_is_kept() -> None:
+    """An earlier version did not store them, so nothing can show that it was wrong."""
+    by_ses = Suppression(reason=Reason.SOFT_BOUNCES, at=NOON, request_id="r4")
+    entry = after(soft("r5", NOON + DAY), delivery(NOON + 2 * DAY), entry=replace(BLANK, suppression=by_ses))
+    assert entry.suppression == by_ses
 
 
-def test_soft_bounces_after_a_lifting_count_among_themselves() -> None:
-    """The lifting was asked for while they came; those before it do not count."""
+def test_soft_bounces_after_a_lift_are_counted_anew() -> None:
+    """Those before the lift do not count."""
     lifted = lift(after(*softs(2 * SOFT_BOUNCES)), Lifting(NOON + 4.5 * DAY, None, None))
     assert lifted.suppression == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 9 * DAY, request_id="r9")
     assert lift(after(*softs(2 * SOFT_BOUNCES - 1)), Lifting(NOON + 4.5 * DAY, None, None)).suppression is None
@@ -330,8 +330,8 @@ def test_soft_bounces_after_a_lifting_count_among_themselves() -> None:
 # ── in any order, any number of times ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_reports_in_any_order_lead_to_one_suppression() -> None:
-    """EventBridge keeps none."""
+def test_reports_in_any_order_have_the_same_result() -> None:
+    """EventBridge does not keep the order."""
     reports = [
         hard(request_id="r1", at=NOON + DAY),
         hard(request_id="r2", at=NOON, subtype="Suppressed"),
@@ -344,85 +344,87 @@ def test_reports_in_any_order_lead_to_one_suppression() -> None:
 
 
 @pytest.mark.parametrize("report", [hard(), hard(subtype="Suppressed"), soft(), a_report("complaint"), delivery(NOON + DAY)])
-def test_a_report_that_comes_again_changes_nothing(report: Report) -> None:
-    """SQS and SES double events."""
+def test_a_duplicate_report_changes_nothing(report: Report) -> None:
+    """SQS and SES duplicate events."""
     entry = after(soft("r0"), report)
     assert judge(entry, report) is entry
 
 
-def test_what_lasts_longer_is_not_replaced_by_what_ends() -> None:
-    """A bounce for 14 days after one for good, or after a complaint, would let mail out again."""
+def test_a_longer_suppression_is_not_replaced_by_a_shorter_one() -> None:
+    """A bounce with 14 days must not replace one without an expiry, or a complaint."""
     for first in (hard(), a_report("complaint")):
         assert after(first, hard(subtype="Suppressed", at=NOON + DAY)).suppression == after(first).suppression
 
 
-def test_what_has_expired_is_replaced() -> None:
-    """A mailbox that is full for good once SES's own list has forgotten it."""
+def test_an_expired_suppression_is_replaced() -> None:
+    """A mailbox may still be full after SES's own list has forgotten it."""
     entry = after(hard(subtype="Suppressed"), *softs(SOFT_BOUNCES, start=NOON + 20 * DAY))
     assert entry.suppression is not None
     assert entry.suppression.reason is Reason.SOFT_BOUNCES
 
 
-# ── a caller's word ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── manual suppressions ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_word_suppresses_and_a_later_one_replaces_it_even_by_a_shorter_time() -> None:
-    """It is the caller's own."""
-    entry = suppress_manually(BLANK, WORD, NOON + DAY)
-    shorter = replace(WORD, expires_at=NOON + 3 * DAY, why="until Friday")
-    assert entry.suppression == WORD
+def test_a_manual_suppression_is_replaced_by_a_later_one() -> None:
+    """The later one may expire earlier."""
+    entry = suppress_manually(BLANK, MANUAL, NOON + DAY)
+    shorter = replace(MANUAL, expires_at=NOON + 3 * DAY, why="until Friday")
+    assert entry.suppression == MANUAL
     assert suppress_manually(entry, shorter, NOON + DAY).suppression == shorter
 
 
 @pytest.mark.parametrize("reason", [Reason.HARD_BOUNCE, Reason.COMPLAINT, Reason.SES_LIST])
-def test_a_word_does_not_weaken_what_ses_told(reason: Reason) -> None:
-    """An end given by PUT must not let mail out to an address that bounced."""
+def test_a_manual_suppression_does_not_weaken_one_by_ses(reason: Reason) -> None:
+    """An expiry by PUT must not allow mail to a bounced address."""
     entry = replace(BLANK, suppression=Suppression(reason=reason, at=NOON))
-    assert suppress_manually(entry, replace(WORD, expires_at=NOON + 2 * DAY), NOON + DAY) is entry
-    assert suppress_manually(entry, WORD, NOON + DAY) is entry
+    assert suppress_manually(entry, replace(MANUAL, expires_at=NOON + 2 * DAY), NOON + DAY) is entry
+    assert suppress_manually(entry, MANUAL, NOON + DAY) is entry
 
 
-def test_a_word_without_end_replaces_what_ends() -> None:
+def test_a_manual_suppression_without_an_expiry_replaces_one_with_an_expiry() -> None:
     """It lasts longer."""
     entry = after(hard(subtype="Suppressed"))
-    assert suppress_manually(entry, WORD, NOON + DAY).suppression == WORD
+    assert suppress_manually(entry, MANUAL, NOON + DAY).suppression == MANUAL
 
 
-@pytest.mark.parametrize("told", [[hard(subtype="Suppressed")], softs(SOFT_BOUNCES)])
-def test_two_words_do_not_shorten_what_ses_told(told: Sequence[Report]) -> None:
-    """The first outlasts it, the second ends: what SES told is still there beneath."""
-    before = after(*told)
+@pytest.mark.parametrize("reports", [[hard(subtype="Suppressed")], softs(SOFT_BOUNCES)])
+def test_two_manual_suppressions_do_not_shorten_one_by_ses(reports: Sequence[Report]) -> None:
+    """After the second one expires, that of SES is still in effect."""
+    before = after(*reports)
     now = NOON + 5 * DAY
-    entry = suppress_manually(before, replace(WORD, at=now), now)
-    assert entry.suppression == replace(WORD, at=now)
-    entry = suppress_manually(entry, replace(WORD, at=now, expires_at=now + DAY), now)
+    entry = suppress_manually(before, replace(MANUAL, at=now), now)
+    assert entry.suppression == replace(MANUAL, at=now)
+    entry = suppress_manually(entry, replace(MANUAL, at=now, expires_at=now + DAY), now)
     assert (entry.suppression, entry.told) == (before.suppression, None)
 
 
-def test_what_ses_tells_beneath_a_word_stands_once_the_word_ends() -> None:
-    """A weaker report is not lost because a caller's word stands."""
+def test_a_suppression_by_ses_is_in_effect_after_a_manual_one_expires() -> None:
+    """A weaker report is stored beneath the manual suppression."""
     now = NOON + DAY
-    entry = after(hard(subtype="Suppressed", at=now), entry=suppress_manually(BLANK, WORD, NOON))
-    assert entry.suppression == WORD
-    assert suppress_manually(entry, replace(WORD, expires_at=now + MINUTE), now).in_force(now + 13 * DAY) is not None
+    entry = after(hard(subtype="Suppressed", at=now), entry=suppress_manually(BLANK, MANUAL, NOON))
+    assert entry.suppression == MANUAL
+    assert suppress_manually(entry, replace(MANUAL, expires_at=now + MINUTE), now).in_force(now + 13 * DAY) is not None
 
 
-def test_a_word_forgets_no_soft_bounces() -> None:
-    """A minute's suppression by hand would start the count anew."""
-    entry = suppress_manually(after(*softs(SOFT_BOUNCES - 1)), replace(WORD, at=NOON + 4 * DAY, expires_at=NOON + 5 * DAY), NOON + 4 * DAY)
+def test_a_manual_suppression_keeps_soft_bounces() -> None:
+    """Otherwise a manual suppression of a minute would reset the count."""
+    entry = suppress_manually(
+        after(*softs(SOFT_BOUNCES - 1)), replace(MANUAL, at=NOON + 4 * DAY, expires_at=NOON + 5 * DAY), NOON + 4 * DAY
+    )
     assert after(soft("r9", NOON + 4 * DAY), entry=entry).in_force(NOON + 6 * DAY) is not None
 
 
-def test_a_word_replaces_what_has_expired_whatever_it_was() -> None:
-    """What is over is not in its way."""
+def test_a_manual_suppression_replaces_any_expired_one() -> None:
+    """An expired one has no priority."""
     entry = after(hard(subtype="Suppressed"))
     later = NOON + SUPPRESSED_BY_SES + DAY
-    assert suppress_manually(entry, replace(WORD, expires_at=later + DAY), later).suppression is not entry.suppression
+    assert suppress_manually(entry, replace(MANUAL, expires_at=later + DAY), later).suppression is not entry.suppression
 
 
-def test_a_hard_bounce_outlasts_a_word_that_ends() -> None:
-    """After that Friday it would be mailed again."""
-    entry = suppress_manually(BLANK, replace(WORD, expires_at=NOON + 3 * DAY), NOON)
+def test_a_hard_bounce_outlasts_a_manual_suppression_with_an_expiry() -> None:
+    """Otherwise the address would be mailed again after the expiry."""
+    entry = suppress_manually(BLANK, replace(MANUAL, expires_at=NOON + 3 * DAY), NOON)
     assert after(hard(at=NOON + 2 * DAY), entry=entry).in_force(NOON + 10 * DAY) is not None
 
 
@@ -435,22 +437,24 @@ REPORTS = st.one_of(
     st.builds(lambda r, at: a_report("complaint", request_id=r, at=at), REQUESTS, MOMENTS),
     st.builds(delivery, MOMENTS, REQUESTS),
 )
-WORDS = st.builds(lambda at, days: replace(WORD, at=at, expires_at=days and at + days * DAY), MOMENTS, st.none() | st.integers(1, 30))
+MANUAL_SUPPRESSIONS = st.builds(
+    lambda at, days: replace(MANUAL, at=at, expires_at=days and at + days * DAY), MOMENTS, st.none() | st.integers(1, 30)
+)
 
 
-@given(st.lists(st.one_of(REPORTS, WORDS), max_size=12))
-def test_whatever_callers_say_what_ses_told_is_left_out_as_long(told: Sequence[Report | Suppression]) -> None:
-    """Only DELETE lifts: an address is suppressed at every moment at which it would be if no caller had said a word."""
-    with_words, reports_alone = BLANK, BLANK
-    for one in told:
-        if isinstance(one, Report):
-            with_words, reports_alone = judge(with_words, one), judge(reports_alone, one)
+@given(st.lists(st.one_of(REPORTS, MANUAL_SUPPRESSIONS), max_size=12))
+def test_manual_suppressions_never_shorten_those_of_ses(changes: Sequence[Report | Suppression]) -> None:
+    """Only DELETE lifts: an address is suppressed at every moment at which it would be without manual suppressions."""
+    with_manual, only_reports = BLANK, BLANK
+    for change in changes:
+        if isinstance(change, Report):
+            with_manual, only_reports = judge(with_manual, change), judge(only_reports, change)
         else:
-            with_words = suppress_manually(with_words, one, one.at)
-    assert with_words.told_by_ses == reports_alone.suppression
-    assert with_words.soft_bounces == reports_alone.soft_bounces
+            with_manual = suppress_manually(with_manual, change, change.at)
+    assert with_manual.told_by_ses == only_reports.suppression
+    assert with_manual.soft_bounces == only_reports.soft_bounces
     moments = [NOON + days * DAY for days in range(120)]
-    assert [m for m in moments if reports_alone.in_force(m) and not with_words.in_force(m)] == []
+    assert [m for m in moments if only_reports.in_force(m) and not with_manual.in_force(m)] == []
 
 
 # ── lifting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -458,8 +462,8 @@ def test_whatever_callers_say_what_ses_told_is_left_out_as_long(told: Sequence[R
 LIFTING = Lifting(NOON + 2 * DAY, "arn:caller", "mailbox is back")
 
 
-def test_what_was_lifted_stays_lifted_whatever_comes_late() -> None:
-    """An event may come days late, and eight times."""
+def test_a_lifted_address_stays_lifted_after_late_events() -> None:
+    """An event may be days late, and come eight times."""
     entry = lift(after(hard(), *softs(2)), LIFTING)
     assert entry.in_force(NOON + 3 * DAY) is None
     assert entry.soft_bounces == {}
@@ -467,8 +471,8 @@ def test_what_was_lifted_stays_lifted_whatever_comes_late() -> None:
     assert judge(entry, hard(at=LIFTING.at)) is entry
 
 
-def test_what_happens_while_an_address_is_lifted_stands() -> None:
-    """SES is asked in between, which takes seconds; the lifting is of the time before."""
+def test_events_during_a_lift_are_kept() -> None:
+    """The call of SES takes seconds; the lift applies to the time before it."""
     meanwhile = after(hard(at=LIFTING.at + MINUTE), soft("r9", LIFTING.at + MINUTE))
     entry = lift(meanwhile, LIFTING)
     assert entry.suppression == meanwhile.suppression
@@ -476,24 +480,24 @@ def test_what_happens_while_an_address_is_lifted_stands() -> None:
     assert entry.lifted == LIFTING
 
 
-@pytest.mark.parametrize("later", ["word", "told"])
-def test_what_is_later_than_the_lifting_stands_beneath_or_above(later: str) -> None:
-    """A caller's word and what SES told are each lifted or not by their own time."""
-    word = replace(WORD, at=LIFTING.at + MINUTE if later == "word" else NOON)
-    told = hard(subtype="Suppressed", at=LIFTING.at + MINUTE if later == "told" else NOON)
-    entry = lift(after(told, entry=suppress_manually(BLANK, word, word.at)), LIFTING)
+@pytest.mark.parametrize("later", ["manual", "by SES"])
+def test_suppressions_after_the_lift_are_kept(later: str) -> None:
+    """A manual suppression and one by SES are lifted by their own times."""
+    manual = replace(MANUAL, at=LIFTING.at + MINUTE if later == "manual" else NOON)
+    by_ses = hard(subtype="Suppressed", at=LIFTING.at + MINUTE if later == "by SES" else NOON)
+    entry = lift(after(by_ses, entry=suppress_manually(BLANK, manual, manual.at)), LIFTING)
     assert entry.told is None
-    assert entry.suppression == (word if later == "word" else after(told).suppression)
+    assert entry.suppression == (manual if later == "manual" else after(by_ses).suppression)
 
 
-def test_what_bounces_again_after_the_lifting_is_suppressed_again() -> None:
-    """It was lifted in vain."""
+def test_a_bounce_after_the_lift_suppresses_again() -> None:
+    """The lift was premature."""
     entry = after(hard(at=LIFTING.at + MINUTE), entry=lift(after(hard()), LIFTING))
     assert entry.in_force(LIFTING.at + DAY) is not None
 
 
-def test_an_entry_is_kept_as_long_as_anything_in_it_is_needed() -> None:
-    """What is suppressed for good has no end; a lifting outlasts the events of the time before."""
+def test_an_entry_expires_when_no_part_of_it_is_needed() -> None:
+    """A suppression without an expiry does not expire; a lift is kept longer than late events may arrive."""
     assert after(hard()).forget_at is None
     assert after(soft()).forget_at == NOON + SOFT_BOUNCES_KEPT
     assert lift(after(hard()), LIFTING).forget_at == LIFTING.at + LIFTING_KEPT
@@ -513,8 +517,8 @@ def test_an_entry_is_kept_as_long_as_anything_in_it_is_needed() -> None:
         ("jo@XN--BCHER-KVA.example", "jo@xn--bcher-kva.example"),
     ],
 )
-def test_an_address_is_listed_in_one_form(written: str, key: str) -> None:
-    """Lower-cased, its domain in punycode: what the caller writes and what SES reports meet."""
+def test_an_address_has_one_listed_form(written: str, key: str) -> None:
+    """It is lower-cased with the domain in punycode, so callers' and SES's spellings match."""
     assert suppression_key(written) == key
 
 
@@ -523,8 +527,8 @@ DOMAIN = st.sampled_from(["example.com", "EXAMPLE.com", "bücher.example", "ΣΊ
 
 
 @given(LOCAL, DOMAIN)
-def test_the_listed_form_is_its_own_and_case_does_not_matter(local: str, domain: str) -> None:
-    """It is ASCII, it goes out as it is, and however the wire writes it, it is the same."""
+def test_the_listed_form_is_idempotent_and_ignores_case(local: str, domain: str) -> None:
+    """It is ASCII, can be sent as it is, and is the same for every spelling on the wire."""
     key = suppression_key(f"{local}@{domain}")
     wire = ascii_address(f"{local}@{domain}")
     assert key.isascii()
@@ -536,13 +540,13 @@ def test_the_listed_form_is_its_own_and_case_does_not_matter(local: str, domain:
 @pytest.mark.parametrize(
     "text", ["", "jo", "jo@", "@example.com", "jo@localhost", '"jo ann"@example.com', "jö@example.com", "jo@192.0.2.1"]
 )
-def test_what_mail_cannot_go_to_is_refused_and_not_shown(text: str) -> None:
-    """An event of SES may hold anything."""
+def test_an_invalid_address_is_refused_and_not_shown(text: str) -> None:
+    """SES's events may contain any text as an address."""
     with pytest.raises(AddressError) as refusal:
         suppression_key(text)
     assert not text.strip("@") or text not in str(refusal.value)
 
 
 def test_the_digest_is_the_sha_256_of_the_listed_form() -> None:
-    """So that receivers of events can compute it."""
+    """Receivers of events can compute it."""
     assert digest("jo@example.com") == "f4e19df2e6c609fbd59a42b9063d0fadf44260218531ea21ad8c575f205c0453"

@@ -20,7 +20,7 @@ LONG_AGO = NOON - timedelta(seconds=360)
 
 
 def culprit(bench: Bench, queue_message: QueueMessage | None = None, stage: Stage = Stage.SENDING) -> Received:
-    """Return a message that SQS redelivers after its worker crashed while it processed only this one."""
+    """Return a message that SQS redelivers because its worker crashed while it processed only this message."""
     bench.trials.marks["last"] = Trial(stage, "gone", LONG_AGO)
     return Received("last", queue_message or a_queue_message(), SUSPECT_FROM + 1)
 
@@ -31,7 +31,7 @@ def suspect(receives: int = SUSPECT_FROM, queue_message: QueueMessage | None = N
 
 
 def broken(*_: Any, **__: Any) -> Any:
-    """Fail as SQS does."""
+    """Fail like SQS."""
     raise DependencyError("SQS", "SendMessage")
 
 
@@ -118,8 +118,8 @@ def test_a_redriven_poison_message_is_tried_again_alone() -> None:
     assert (bench.record().status, bench.record().message_id) == (Status.SENT, "m2")
 
 
-def test_a_poison_message_whose_request_was_sent_is_no_dead_letter() -> None:
-    """After a crash behind the send nothing is left to do."""
+def test_a_poison_message_whose_request_was_sent_is_acknowledged() -> None:
+    """After a crash that followed the send nothing is left to do."""
     bench = Bench(attempted(Status.SENT))
     bench.receive(culprit(bench))
     assert (bench.queue.dead_letters, bench.queue.sent) == ([], [])

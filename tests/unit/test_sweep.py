@@ -1,4 +1,4 @@
-"""The sweeper ends what is past its time, feeds parked bodies back and sets the mail of resumed tenants free."""
+"""The sweeper ends overdue attempts and expired requests, requeues parked bodies and releases the mail of resumed tenants."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +25,7 @@ def run(bench: Bench, time_left: timedelta = MINUTE) -> SweepStats:
 
 
 def releases(bench: Bench, *tenants: str) -> FakeReleases:
-    """Mark tenants whose mail is to be set free."""
+    """Mark tenants whose mail is to be released."""
     marks = bench.sweep_deps.releases
     assert isinstance(marks, FakeReleases)
     marks.marked += tenants
@@ -44,7 +44,7 @@ def for_provider(request_id: str = "r1", **fields: Any) -> Delivery:
     return waiting(request_id, **{"waits_for": WaitsFor.PROVIDER, "due_at": expires_at, "sweep_at": expires_at, **fields})
 
 
-def down(*rules: str) -> Any:
+def failing(*rules: str) -> Any:
     def fail(change: Change) -> None:
         if change.rule.name in rules:
             raise DependencyError("DynamoDB", "UpdateItem")
@@ -56,7 +56,7 @@ def down(*rules: str) -> Any:
 
 
 def test_an_attempt_past_its_deadline_is_unknown() -> None:
-    """Its worker did not come back."""
+    """Its worker did not record an outcome."""
     bench = Bench(attempted(sweep_at=NOON + timedelta(seconds=20)))
     bench.clock.advance(timedelta(seconds=21))
     run(bench)
@@ -64,29 +64,29 @@ def test_an_attempt_past_its_deadline_is_unknown() -> None:
     assert (record.status, record.error and record.error.code, record.sweep_at) == (Status.UNKNOWN, "outcome_unknown", None)
 
 
-def test_an_attempt_before_its_deadline_is_left_alone() -> None:
-    """A sweeper whose clock runs ahead asks for it too early, and is refused."""
+def test_an_attempt_before_its_deadline_does_not_change() -> None:
+    """A sweeper with a fast clock is rejected."""
     bench = Bench(attempted(sweep_at=NOON))
     run(bench)
     assert bench.record().status is Status.SENDING
 
 
-def test_a_request_that_went_to_rest_anew_keeps_its_own_time() -> None:
-    """Its newer message has said when to look again, since the sweeper read that it was due."""
+def test_a_request_that_was_deferred_again_keeps_its_own_time() -> None:
+    """Its newer message set the time after the sweeper had read that it was due."""
     bench = Bench(waiting(parked=None, sweep_at=NOON))
 
-    def rest_anew(change: Change) -> None:
+    def defer_again(change: Change) -> None:
         if change.rule.name == "reschedule":
             bench.messages.records["acme", "r1"] = replace(bench.record(), generation=2, sweep_at=NOON + 10 * MINUTE)
 
-    bench.messages.before = rest_anew
+    bench.messages.before = defer_again
     run(bench)
     assert bench.record().sweep_at == NOON + 10 * MINUTE
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.DEFERRED])
 def test_an_expired_request_fails_and_its_body_is_deleted(status: Status) -> None:
-    """Also where no message comes back that could end it."""
+    """This is so also without a message that could end it."""
     bench = Bench(a_record(status, expires_at=NOON, sweep_at=NOON, parked=KEY))
     bench.parked.bodies[KEY] = a_body()
     run(bench)
@@ -95,7 +95,7 @@ def test_an_expired_request_fails_and_its_body_is_deleted(status: Status) -> Non
 
 
 def test_a_maybe_sent_request_that_expires_is_unknown_and_keeps_its_body() -> None:
-    """An operator may send it again."""
+    """An operator may resend it."""
     bench = Bench(a_record(Status.DEFERRED, expires_at=NOON, sweep_at=NOON, parked=KEY, maybe_sent=True, attempt=1, owner="w"))
     bench.parked.bodies[KEY] = a_body()
     run(bench)
@@ -105,8 +105,8 @@ def test_a_maybe_sent_request_that_expires_is_unknown_and_keeps_its_body() -> No
 # -- parked bodies -------------------------------------------------------------------------------------------------------
 
 
-def test_a_parked_body_that_is_due_is_sent_for() -> None:
-    """By a pointer: the ids and where the body is, nothing of the mail."""
+def test_a_pointer_is_queued_for_a_due_parked_body() -> None:
+    """The pointer has the ids and the key of the body, nothing of the mail."""
     bench = Bench(waiting(correlation_id="c"))
     assert run(bench).moved == 1
     queue_message, delay = bench.take()
@@ -121,7 +121,7 @@ def test_a_parked_body_that_is_due_is_sent_for() -> None:
 
 
 def test_no_second_pointer_is_sent_while_the_intake_is_paused() -> None:
-    """The first still lies on the queue, however long nobody takes it off."""
+    """The first is still on the queue."""
     bench = Bench(waiting())
     run(bench)
     bench.event_source.since = None
@@ -132,8 +132,8 @@ def test_no_second_pointer_is_sent_while_the_intake_is_paused() -> None:
     assert bench.record().sweep_at == bench.clock.now() + OVERDUE_AFTER
 
 
-def test_after_a_pause_a_pointer_has_time_to_come_before_it_counts_as_lost() -> None:
-    """A lost one is sent again: half an hour after the resume at the earliest, never later than an hour."""
+def test_after_a_pause_a_pointer_has_time_before_it_counts_as_lost() -> None:
+    """A lost one is sent again between half an hour and an hour after the resume."""
     bench = Bench(waiting())
     run(bench)
     bench.queue.sent.clear()  # lost
@@ -147,15 +147,15 @@ def test_after_a_pause_a_pointer_has_time_to_come_before_it_counts_as_lost() -> 
 
 
 def test_a_first_pointer_is_sent_whether_or_not_the_intake_is_paused() -> None:
-    """It is there when the intake is resumed; Lambda is not even asked."""
+    """It is on the queue when the intake is resumed; Lambda is not called."""
     bench = Bench(waiting())
     bench.event_source.since = None
     run(bench)
     assert (len(bench.queue.sent), bench.event_source.calls) == (1, 0)
 
 
-def test_where_lambda_does_not_say_a_pointer_counts_as_lost_in_time() -> None:
-    """One too many is stopped by its generation; one too few would leave the request where it is."""
+def test_without_a_response_of_lambda_a_pointer_still_counts_as_lost() -> None:
+    """A superfluous pointer is rejected by its generation; a missing one would leave the request waiting."""
     bench = Bench(waiting())
     run(bench)
     bench.event_source.broken = True
@@ -164,8 +164,8 @@ def test_where_lambda_does_not_say_a_pointer_counts_as_lost_in_time() -> None:
     assert len(bench.queue.sent) == 2
 
 
-def test_lambda_is_asked_once_a_run() -> None:
-    """However many requests are overdue."""
+def test_lambda_is_called_once_per_run() -> None:
+    """The number of overdue requests does not matter."""
     bench = Bench(*(waiting(f"r{n}", sweep_at=NOON + MINUTE) for n in range(250)))
     bench.event_source.since = None
     bench.clock.advance(2 * MINUTE)
@@ -174,7 +174,7 @@ def test_lambda_is_asked_once_a_run() -> None:
 
 
 def test_a_paused_request_still_expires() -> None:
-    """`expiresAt` is the last word."""
+    """`expiresAt` applies also while the intake is paused."""
     bench = Bench(waiting(sweep_at=NOON + MINUTE, expires_at=NOON + 2 * MINUTE))
     bench.event_source.since = None
     bench.clock.advance(2 * MINUTE)
@@ -182,8 +182,8 @@ def test_a_paused_request_still_expires() -> None:
     assert bench.record().status is Status.FAILED
 
 
-def test_a_pointer_brings_the_request_to_its_end() -> None:
-    """Parked, due, sent for, sent, and nothing left in the bucket."""
+def test_a_parked_request_is_sent_by_its_pointer() -> None:
+    """It is parked, due, requeued and sent, and nothing is left in the bucket."""
     bench = Bench(waiting())
     bench.parked.bodies[KEY] = a_body()
     run(bench)
@@ -191,23 +191,23 @@ def test_a_pointer_brings_the_request_to_its_end() -> None:
     assert (bench.record().status, bench.parked.bodies) == (Status.SENT, {})
 
 
-def test_what_is_not_due_stays_parked() -> None:
-    """Nothing is done for what waits."""
+def test_a_request_that_is_not_due_stays_parked() -> None:
+    """The sweeper does nothing for it."""
     bench = Bench(waiting(sweep_at=NOON + MINUTE))
     assert run(bench).moved == 0
     assert bench.queue.sent == []
 
 
-def test_a_second_run_sends_for_nothing_again() -> None:
-    """What is on its way is looked at half an hour later."""
+def test_a_second_run_queues_no_second_pointer() -> None:
+    """A requeued request is checked half an hour later."""
     bench = Bench(waiting())
     run(bench)
     run(bench)
     assert len(bench.queue.sent) == 1
 
 
-def test_a_pointer_that_the_queue_did_not_take_is_sent_by_the_next_run() -> None:
-    """The record is only moved on once it is on its way."""
+def test_a_rejected_pointer_is_queued_by_the_next_run() -> None:
+    """The record is changed only after the pointer is queued."""
     bench = Bench(waiting())
     bench.queue.broken = True
     run(bench)
@@ -217,11 +217,11 @@ def test_a_pointer_that_the_queue_did_not_take_is_sent_by_the_next_run() -> None
     assert len(bench.queue.sent) == 1
 
 
-def test_a_crash_between_pointer_and_record_sends_one_more() -> None:
-    """Two pointers are one mail."""
+def test_a_crash_between_pointer_and_record_queues_one_more() -> None:
+    """Two pointers send one mail."""
     bench = Bench(waiting())
     bench.parked.bodies[KEY] = a_body()
-    bench.messages.before = down("reschedule")
+    bench.messages.before = failing("reschedule")
     run(bench)
     bench.messages.before = lambda _: None
     run(bench)
@@ -234,8 +234,8 @@ def test_a_crash_between_pointer_and_record_sends_one_more() -> None:
 # -- overdue -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_overdue_request_is_counted_and_looked_at_again() -> None:
-    """Its message is lost or the queue is far behind: an alarm, not a second mail."""
+def test_an_overdue_request_is_counted_and_rescheduled() -> None:
+    """Its message is lost or the queue is far behind: this raises an alarm but sends no second mail."""
     bench = Bench(a_record(sweep_at=NOON + OVERDUE_AFTER))
     bench.clock.advance(OVERDUE_AFTER + MINUTE)
     stats = run(bench)
@@ -245,12 +245,12 @@ def test_an_overdue_request_is_counted_and_looked_at_again() -> None:
 
 
 def test_a_parked_request_that_is_just_due_is_not_overdue() -> None:
-    """It waited as it was told to."""
+    """It waited until its due time."""
     assert run(Bench(waiting())).overdue == 0
 
 
 def test_the_lag_is_that_of_the_longest_overdue() -> None:
-    """One number says how far the sweeper is behind."""
+    """One number shows how late the sweeper is."""
     bench = Bench(waiting("r1"), waiting("r2", sweep_at=NOON - 3 * MINUTE))
     assert run(bench).lag == 3 * MINUTE
 
@@ -258,54 +258,54 @@ def test_the_lag_is_that_of_the_longest_overdue() -> None:
 # -- bounded and robust --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_goes_on_until_nothing_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Page by page."""
+def test_a_run_continues_until_nothing_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads page by page."""
     monkeypatch.setattr(sweeping, "PAGE", 2)
     bench = Bench(*(waiting(f"r{n}") for n in range(7)))
     assert run(bench).moved == 7
 
 
-def test_a_run_ends_when_its_time_is_over() -> None:
-    """The next one goes on."""
+def test_a_run_ends_in_time() -> None:
+    """The next run continues."""
     bench = Bench(waiting())
     assert run(bench, timedelta()).moved == 0
     assert bench.queue.sent == []
 
 
-def test_a_page_that_cannot_be_moved_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a run would spin on the same records until its time is over."""
+def test_a_page_that_cannot_be_changed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a run would loop over the same records."""
     monkeypatch.setattr(sweeping, "PAGE", 1)
     bench = Bench(waiting())
     bench.queue.broken = True
-    looks = 0
+    reads = 0
     due = bench.messages.due
 
     def count(*arguments: Any) -> Any:
-        nonlocal looks
-        looks += 1
+        nonlocal reads
+        reads += 1
         return due(*arguments)
 
     bench.messages.due = count  # type: ignore[method-assign]  # counts
     run(bench)
-    assert looks == 1
+    assert reads == 1
 
 
 @pytest.mark.parametrize("rule", ["time_out", "fail_unsent", "reschedule"])
-def test_a_table_that_does_not_answer_leaves_the_rest_to_the_next_run(rule: str) -> None:
-    """Each record by itself; the run does not fail."""
+def test_an_outage_of_the_table_leaves_the_rest_to_the_next_run(rule: str) -> None:
+    """Each record fails separately; the run does not fail."""
     bench = Bench(
         attempted(request_id="r1", sweep_at=NOON, deadline=NOON - MINUTE),
         a_record(request_id="r2", expires_at=NOON, sweep_at=NOON),
         waiting("r3"),
     )
-    bench.messages.before = down(rule)
+    bench.messages.before = failing(rule)
     assert run(bench).moved == 2
     bench.messages.before = lambda _: None
     assert run(bench).moved == 1
 
 
-def test_an_index_that_does_not_answer_ends_the_run_quietly() -> None:
-    """It is noted, and the next run comes in a minute."""
+def test_an_outage_of_the_index_ends_the_run_without_an_error() -> None:
+    """The failure is reported, and the next run starts in a minute."""
     bench = Bench(waiting())
 
     def fail(*_: Any) -> Any:
@@ -317,8 +317,8 @@ def test_an_index_that_does_not_answer_ends_the_run_quietly() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.CANCELLED])
-def test_what_ended_meanwhile_is_not_moved(status: Status) -> None:
-    """The index lags behind; the condition does not."""
+def test_a_request_that_ended_meanwhile_is_not_requeued(status: Status) -> None:
+    """The index may be stale; the condition of the write is not."""
     bench = Bench(a_record(expires_at=NOON, sweep_at=NOON))
 
     def finish(change: Change) -> None:
@@ -333,8 +333,8 @@ def test_what_ended_meanwhile_is_not_moved(status: Status) -> None:
 # -- the mail of resumed tenants -----------------------------------------------------------------------------------------
 
 
-def test_a_resumed_tenant_s_mail_is_set_free_at_once() -> None:
-    """Due now, sent for, and the tenant is off the list."""
+def test_a_resumed_tenant_s_mail_is_released_at_once() -> None:
+    """It is due now and requeued, and the tenant is removed from the list."""
     bench = Bench(for_provider("r1"), for_provider("r2"))
     marks = releases(bench, "acme")
     assert run(bench).moved == 2
@@ -342,8 +342,8 @@ def test_a_resumed_tenant_s_mail_is_set_free_at_once() -> None:
     assert (bench.record().due_at, bench.record().waits_for, marks.marked) == (NOON, WaitsFor.TIME, [])
 
 
-def test_what_waits_for_a_time_is_not_set_free() -> None:
-    """A resumed provider does not send next week's mail today."""
+def test_scheduled_mail_is_not_released() -> None:
+    """Mail with a later sendAt waits for that time."""
     bench = Bench(waiting(due_at=NOON + 9 * MINUTE, sweep_at=NOON + 9 * MINUTE))
     releases(bench, "acme")
     run(bench)
@@ -351,7 +351,7 @@ def test_what_waits_for_a_time_is_not_set_free() -> None:
 
 
 def test_a_released_pointer_is_due_for_its_worker() -> None:
-    """It is sent, not told to wait for the old time."""
+    """The worker sends it instead of waiting for the old time."""
     bench = Bench(for_provider())
     bench.parked.bodies[KEY] = a_body()
     releases(bench, "acme")
@@ -360,8 +360,8 @@ def test_a_released_pointer_is_due_for_its_worker() -> None:
     assert bench.record().status is Status.SENT
 
 
-def test_a_pointer_that_was_not_taken_on_release_is_sent_by_the_next_run() -> None:
-    """The record is due, also for the sweeper."""
+def test_a_pointer_that_was_rejected_on_release_is_queued_by_the_next_run() -> None:
+    """The record is due for the sweeper."""
     bench = Bench(for_provider())
     releases(bench, "acme")
     bench.queue.broken = True
@@ -371,11 +371,11 @@ def test_a_pointer_that_was_not_taken_on_release_is_sent_by_the_next_run() -> No
     assert len(bench.queue.sent) == 1
 
 
-def test_a_tenant_stays_on_the_list_while_a_record_could_not_be_freed() -> None:
-    """Else that one would wait until it expires."""
+def test_a_tenant_stays_on_the_list_while_a_record_could_not_be_released() -> None:
+    """Otherwise that record would wait until it expires."""
     bench = Bench(for_provider())
     marks = releases(bench, "acme")
-    bench.messages.before = down("reschedule")
+    bench.messages.before = failing("reschedule")
     run(bench)
     assert marks.marked == ["acme"]
     bench.messages.before = lambda _: None
@@ -384,7 +384,7 @@ def test_a_tenant_stays_on_the_list_while_a_record_could_not_be_freed() -> None:
 
 
 def test_a_young_mark_keeps_the_tenant_on_the_list() -> None:
-    """A batch that read the row before may park its mail yet."""
+    """A batch that read the row before may still park mail."""
     bench = Bench()
     marks = releases(bench, "acme")
     marks.young = True
@@ -394,8 +394,8 @@ def test_a_young_mark_keeps_the_tenant_on_the_list() -> None:
     assert (len(bench.queue.sent), marks.marked) == (1, ["acme"])
 
 
-def test_a_release_that_runs_out_of_time_goes_on_with_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 000 parked requests take more than one run."""
+def test_a_release_without_enough_time_continues_in_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 000 parked requests need more than one run."""
     monkeypatch.setattr(sweeping, "PAGE", 2)
     bench = Bench(*(for_provider(f"r{n}") for n in range(5)))
     marks = releases(bench, "acme")
@@ -416,8 +416,8 @@ def test_a_release_that_runs_out_of_time_goes_on_with_the_next_run(monkeypatch: 
     )
 
 
-def test_a_deleted_provider_s_mail_comes_back_to_fail() -> None:
-    """It ends with its reason as soon as its pointer is read."""
+def test_a_deleted_provider_s_mail_is_released_to_fail() -> None:
+    """It ends with the reason when its pointer is received."""
     bench = Bench(for_provider())
     bench.parked.bodies[KEY] = a_body()
     bench.providers.rows = {}
@@ -427,8 +427,8 @@ def test_a_deleted_provider_s_mail_comes_back_to_fail() -> None:
     assert (bench.record().status, bench.parked.bodies) == (Status.FAILED, {})
 
 
-def test_a_request_left_to_an_operator_is_not_fed_back() -> None:
-    """What killed its worker is not tried every half hour; it fails when it expires."""
+def test_a_request_that_waits_for_an_operator_is_not_requeued() -> None:
+    """A poison message is not retried every half hour; its request fails when it expires."""
     bench = Bench(a_record())
     bench.trials.marks["last"] = Trial(Stage.SENDING, "gone", NOON - timedelta(minutes=6))
     bench.receive(Received("last", a_queue_message(), 4))
@@ -440,11 +440,11 @@ def test_a_request_left_to_an_operator_is_not_fed_back() -> None:
     assert bench.record().status is Status.FAILED
 
 
-# -- what cannot be read -------------------------------------------------------------------------------------------------
+# -- unreadable rows -----------------------------------------------------------------------------------------------------
 
 
-def with_a_bad_row(*records: Delivery) -> Bench:
-    """Make a bench where the provider row of tenant bad cannot be read."""
+def bench_with_an_unreadable_row(*records: Delivery) -> Bench:
+    """Return a bench in which the provider row of tenant bad is unreadable."""
     bench = Bench(*records)
     bench.providers.rows["bad"] = a_provider("bad")
     bench.providers.unreadable["bad"] = UnreadableError("providers table", "bad")
@@ -453,26 +453,26 @@ def with_a_bad_row(*records: Delivery) -> Bench:
     return bench
 
 
-def test_the_mail_of_a_provider_that_cannot_be_read_stays_where_it_is() -> None:
-    """It is looked at again some minutes later; the mail of others goes on."""
-    bench = with_a_bad_row(waiting("r1", tenant_id="bad"), waiting("r2"))
+def test_the_mail_of_a_provider_with_an_unreadable_row_stays_parked() -> None:
+    """It is checked again some minutes later; other tenants' mail is requeued."""
+    bench = bench_with_an_unreadable_row(waiting("r1", tenant_id="bad"), waiting("r2"))
     run(bench)
     assert [queue_message.tenant_id for queue_message in bench.queue.messages] == ["acme"]
     left = bench.messages.records["bad", "r1"]
     assert (left.status, left.sweep_at) == (Status.DEFERRED, NOON + LOOK_AGAIN)
 
 
-def test_a_release_that_meets_it_goes_on_with_the_other_tenants() -> None:
-    """It stays on the list until its row can be read."""
-    bench = with_a_bad_row(for_provider("r1", tenant_id="bad"), for_provider("r2"))
+def test_an_unreadable_row_does_not_stop_the_release_of_others() -> None:
+    """The tenant stays on the list until its row is readable."""
+    bench = bench_with_an_unreadable_row(for_provider("r1", tenant_id="bad"), for_provider("r2"))
     marks = releases(bench, "bad", "acme")
     run(bench)
     run(bench)
     assert ([queue_message.tenant_id for queue_message in bench.queue.messages], marks.marked) == (["acme"], ["bad"])
 
 
-def test_an_account_whose_line_cannot_be_read_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its mail stays where it is, that of the other account goes on."""
+def test_an_account_with_an_unreadable_rate_does_not_stop_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mail stays parked, that of the other account is requeued."""
     bench = Bench(waiting("r1", tenant_id="bad"), waiting("r2"))
     bench.providers.rows |= {t: a_provider(t, active=a_config(account=t)) for t in ("bad", "acme")}
     known = bench.account_rates.get

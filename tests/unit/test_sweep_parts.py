@@ -1,4 +1,4 @@
-"""Where much is due, several invocations of the sweeper share a run: each shard is swept by one of them."""
+"""With much due mail several invocations of the sweeper share a run: each shard is swept by one of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,21 +18,23 @@ from support.fakes.sending import Bench, FakeReleases, a_body, a_record
 
 SHARDS = 8
 RUN = timedelta(seconds=50)
-SMTP = a_provider(active=a_config(provider="smtp", region=""))  # whose mail nobody counts
+SMTP = a_provider(active=a_config(provider="smtp", region=""))  # its mail is not paced
 
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make ten due records of a shard too many for one run."""
+    """Make ten due records of a shard a full page."""
     for module in (parts, sweeping):
         monkeypatch.setattr(module, "PAGE", 10)
 
 
 def due(shard: int, count: int, *, since: timedelta = timedelta()) -> list[Delivery]:
-    """Make parked records of a shard that are due."""
+    """Make due parked records of a shard."""
     at = NOON - since
-    made = [a_record(Status.DEFERRED, f"{shard}-{n}", due_at=at, sweep_at=at, waits_for=WaitsFor.TIME, generation=1) for n in range(count)]
-    return [replace(record, parked=f"parked/acme/{record.request_id}/1.json") for record in made]
+    records = [
+        a_record(Status.DEFERRED, f"{shard}-{n}", due_at=at, sweep_at=at, waits_for=WaitsFor.TIME, generation=1) for n in range(count)
+    ]
+    return [replace(record, parked=f"parked/acme/{record.request_id}/1.json") for record in records]
 
 
 def a_bench(*records: Delivery, concurrency: int = 4, **ports: Any) -> Bench:
@@ -47,87 +49,87 @@ def run(bench: Bench) -> SweepStats:
     return sweep(bench.sweep_deps, ends_at=bench.clock.now() + RUN)
 
 
-def sent_for(bench: Bench) -> Sequence[str]:
-    """Return the shards whose requests were put back on the queue, one for each pointer."""
+def requeued(bench: Bench) -> Sequence[str]:
+    """Return the shards of the requeued requests, one for each pointer."""
     return [str(message.parked).split("/")[2].partition("-")[0] for message in bench.queue.messages]
 
 
-# -- sharing out ---------------------------------------------------------------------------------------------------------
+# -- sharing a run -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_with_little_to_do_does_it_alone() -> None:
-    """No invocation is started for what one run does in a moment."""
+def test_a_run_without_full_shards_is_not_shared() -> None:
+    """One run handles them quickly."""
     bench = a_bench(*(record for shard in range(SHARDS) for record in due(shard, 9)))
     assert (run(bench).moved, bench.invocations.begun) == (72, [])
 
 
-def test_one_full_shard_is_no_reason_to_share() -> None:
-    """It is swept by one run whoever does it."""
+def test_a_run_with_one_full_shard_is_not_shared() -> None:
+    """A shard is swept by one run in any case."""
     bench = a_bench(*due(3, 25))
     assert (run(bench).moved, bench.invocations.begun) == (25, [])
 
 
-def test_full_shards_are_dealt_out_among_as_many_runs_as_there_may_be() -> None:
-    """Each shard to one of them; the run itself keeps its share, and what is not full."""
+def test_full_shards_are_divided_up_to_the_concurrency() -> None:
+    """Each shard is swept by one run; the scheduled run keeps its share and the shards that are not full."""
     bench = a_bench(*(record for shard in range(7) for record in due(shard, 15)), *due(7, 3), concurrency=3)
     assert run(bench).moved == 3 * 15 + 3
-    given = [part.shards for part in bench.invocations.begun]
-    assert [len(shards) for shards in given] == [2, 2]
-    assert sorted([*map(int, set(sent_for(bench))), *given[0], *given[1]]) == list(range(8))
+    shard_groups = [part.shards for part in bench.invocations.begun]
+    assert [len(shards) for shards in shard_groups] == [2, 2]
+    assert sorted([*map(int, set(requeued(bench))), *shard_groups[0], *shard_groups[1]]) == list(range(8))
     assert {(part.share, part.ends_at) for part in bench.invocations.begun} == {(2 / 7, NOON + RUN)}
 
 
-def test_the_parts_do_the_rest() -> None:
-    """What the scheduled run has given away its invocations do, and every request is put back once."""
+def test_the_started_parts_sweep_the_rest() -> None:
+    """Its invocations sweep the other shards, and every request is requeued once."""
     bench = a_bench(*(record for shard in range(SHARDS) for record in due(shard, 25)))
     moved = run(bench).moved + sum(sweep_part(bench.sweep_deps, part).moved for part in bench.invocations.begun)
     assert moved == len(set(bench.queue.messages)) == len(bench.queue.messages) == 8 * 25
 
 
-def test_what_is_overdue_longest_is_not_given_away() -> None:
-    """Where no other invocation finds room, the oldest goes on in any case."""
+def test_the_longest_due_shards_stay_with_the_scheduled_run() -> None:
+    """If no other invocation can run, the longest due mail is still requeued."""
     late = [record for shard in range(SHARDS) for record in due(shard, 10, since=timedelta(minutes=1 + (shard - 5) % SHARDS))]
     bench = a_bench(*late, concurrency=8)
     run(bench)
-    assert set(sent_for(bench)) == {"4"}
+    assert set(requeued(bench)) == {"4"}
 
 
-def test_what_lambda_does_not_take_is_done_by_the_run_itself() -> None:
-    """It is late, not lost."""
+def test_parts_that_cannot_be_started_are_swept_by_the_run_itself() -> None:
+    """They are late, but not lost."""
     bench = a_bench(*(record for shard in range(SHARDS) for record in due(shard, 10)))
     bench.invocations.refuses = lambda part: 2 in part.shards
     run(bench)
     [*_, refused] = [arguments for event, arguments in bench.telemetry.entries if event == "failed"]
     assert refused[0] == "sweep"
-    assert "2" in sent_for(bench)
-    assert sum(len(part.shards) for part in bench.invocations.begun) + len(set(sent_for(bench))) == SHARDS
+    assert "2" in requeued(bench)
+    assert sum(len(part.shards) for part in bench.invocations.begun) + len(set(requeued(bench))) == SHARDS
 
 
-def test_one_at_a_time_never_shares() -> None:
-    """As the parameter says."""
+def test_with_a_concurrency_of_one_a_run_is_not_shared() -> None:
+    """The parameter sets the concurrency."""
     bench = a_bench(*(record for shard in range(SHARDS) for record in due(shard, 25)), concurrency=1)
     assert (run(bench).moved, bench.invocations.begun) == (8 * 25, [])
 
 
-# -- each shard once -----------------------------------------------------------------------------------------------------
+# -- leases --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_invocation_that_is_started_twice_finds_its_shards_taken() -> None:
-    """Lambda and EventBridge promise at least once."""
+def test_an_invocation_that_is_started_twice_sweeps_its_shards_once() -> None:
+    """Lambda and EventBridge deliver at least once."""
     bench = a_bench(*due(1, 25), *due(2, 25))
     part = SweepPart(shards=[1, 2], share=0.5, ends_at=NOON + RUN)
-    twins: list[int] = []
+    second_run: list[int] = []
 
     def start_again(_: Change) -> None:
         bench.messages.before = do_nothing
-        twins.append(sweep_part(bench.sweep_deps, part).moved)
+        second_run.append(sweep_part(bench.sweep_deps, part).moved)
 
     bench.messages.before = start_again
-    assert (sweep_part(bench.sweep_deps, part).moved, twins, len(bench.queue.sent)) == (50, [0], 50)
+    assert (sweep_part(bench.sweep_deps, part).moved, second_run, len(bench.queue.sent)) == (50, [0], 50)
 
 
 def test_two_runs_in_one_shard_send_one_mail() -> None:
-    """A lease that is lost costs work: of two pointers the fence refuses one."""
+    """A lost lease costs only work: the fence rejects one of two pointers."""
     bench = a_bench(*due(1, 1))
     bench.parked.bodies["parked/acme/1-0/1.json"] = a_body("1-0")
     part = SweepPart(shards=[1], share=0.5, ends_at=NOON + RUN)
@@ -144,8 +146,8 @@ def test_two_runs_in_one_shard_send_one_mail() -> None:
     assert (len(pointers), len(bench.provider.mails), bench.record("1-0").status) == (2, 1, Status.SENT)
 
 
-def test_what_a_dead_run_had_taken_is_free_for_the_next_minute_s() -> None:
-    """A lease ends with the time of the run that took it."""
+def test_the_lease_of_a_dead_run_ends_before_the_next_run() -> None:
+    """A lease ends with its run's time."""
     bench = a_bench(*due(1, 5))
     bench.leases.taken[1] = "dead", NOON + RUN
     assert run(bench).moved == 0
@@ -153,43 +155,43 @@ def test_what_a_dead_run_had_taken_is_free_for_the_next_minute_s() -> None:
     assert run(bench).moved == 5
 
 
-def test_a_lease_that_ends_too_late_is_none() -> None:
-    """The clock of whoever took it was wrong; the shard does not wait for that."""
+def test_a_lease_with_a_too_late_end_is_invalid() -> None:
+    """Its owner's clock was wrong; the shard does not wait for it."""
     bench = a_bench(*due(1, 5))
     bench.leases.taken[1] = "tomorrow's", NOON + timedelta(days=1)
     assert run(bench).moved == 5
 
 
-def test_a_run_gives_back_its_shards() -> None:
-    """Whatever becomes due a moment later is the next run's, however soon that comes."""
+def test_a_run_releases_its_leases() -> None:
+    """The next run may start at once."""
     bench = a_bench(*due(1, 5), *due(2, 5))
     run(bench)
     assert (bench.leases.taken_shards, bench.leases.taken) == ([1, 2], {})
 
 
-def test_shards_whose_lease_nobody_answers_for_are_left_to_the_next_run() -> None:
-    """Without a table nothing could be written there either."""
+def test_shards_whose_lease_cannot_be_taken_are_left_to_the_next_run() -> None:
+    """During the outage nothing could be written either."""
     bench = a_bench(*due(1, 5))
     bench.leases.broken = True
     assert (run(bench).moved, len(bench.queue.sent), len(bench.events("failed"))) == (0, 0, 1)
 
 
 def test_idle_shards_are_not_leased() -> None:
-    """A quiet minute writes nothing."""
+    """An idle minute causes no writes."""
     bench = a_bench(*due(1, 1))
     run(bench)
     assert bench.leases.taken_shards == [1]
 
 
-def test_a_part_that_comes_too_late_does_nothing() -> None:
+def test_a_part_that_starts_too_late_does_nothing() -> None:
     """Its shards belong to the next run."""
     bench = a_bench(*due(1, 25))
     part = SweepPart(shards=[1], share=0.5, ends_at=NOON)
     assert (sweep_part(bench.sweep_deps, part).moved, bench.leases.taken_shards) == (0, [])
 
 
-def test_a_part_releases_no_tenant_s_mail() -> None:
-    """The scheduled run alone does."""
+def test_a_part_does_not_release_tenants() -> None:
+    """Only the scheduled run does."""
     bench = a_bench(*due(1, 1))
     assert isinstance(bench.sweep_deps.releases, FakeReleases)
     bench.sweep_deps.releases.marked.append("acme")
@@ -199,10 +201,10 @@ def test_a_part_releases_no_tenant_s_mail() -> None:
     assert bench.sweep_deps.releases.marked == []
 
 
-# -- what an account can take --------------------------------------------------------------------------------------------
+# -- the account's capacity ----------------------------------------------------------------------------------------------
 
 RATE = 1.0
-ROOM = round(RATE * HEADROOM * HORIZON)
+CAPACITY = round(RATE * HEADROOM * HORIZON)
 
 
 def paced(bench: Bench) -> Bench:
@@ -210,29 +212,29 @@ def paced(bench: Bench) -> Bench:
     return bench
 
 
-def test_all_parts_together_release_what_the_account_can_send() -> None:
-    """Each its share: nothing is received that finds no slot."""
+def test_all_parts_together_requeue_the_account_s_capacity() -> None:
+    """Each requeues its share, so nothing is received without a slot."""
     bench = paced(a_bench(*(record for shard in range(SHARDS) for record in due(shard, 200))))
     run(bench)
     for part in bench.invocations.begun:
         sweep_part(bench.sweep_deps, part)
-    assert ROOM <= len(bench.queue.sent) <= ROOM + len(bench.invocations.begun)
+    assert CAPACITY <= len(bench.queue.sent) <= CAPACITY + len(bench.invocations.begun)
 
 
 @pytest.mark.parametrize("refused", [1, 3])
-def test_a_run_that_must_do_more_itself_has_more_of_what_the_account_can_send(refused: int) -> None:
-    """Else it would put off for days what no invocation could be started for, beyond its end."""
+def test_a_run_with_more_shards_has_a_larger_share_of_the_capacity(refused: int) -> None:
+    """Otherwise mail of parts that could not be started would be postponed past its expiry."""
     bench = paced(a_bench(*(record for shard in range(SHARDS) for record in due(shard, 200))))
     refusals = iter([True] * refused + [False] * SHARDS)
     bench.invocations.refuses = lambda _: next(refusals)
     run(bench)
     own = len(bench.queue.sent)
     share = 1 - len(bench.invocations.begun) / 4
-    assert share * ROOM <= own <= share * ROOM + 1
+    assert share * CAPACITY <= own <= share * CAPACITY + 1
 
 
-def test_a_run_that_is_shared_releases_a_resumed_tenant_as_one_that_is_not() -> None:
-    """No other part does, so a share of what the account can send would be too little."""
+def test_a_shared_run_releases_a_resumed_tenant_with_the_full_capacity() -> None:
+    """No other part releases tenants, so a share would be too little."""
     backlog = [
         replace(record, tenant_id="beta", waits_for=WaitsFor.PROVIDER, due_at=record.expires_at, sweep_at=record.expires_at)
         for record in due(0, 100)
@@ -246,16 +248,16 @@ def test_a_run_that_is_shared_releases_a_resumed_tenant_as_one_that_is_not() -> 
     assert sum(message.tenant_id == "beta" for message in bench.queue.messages) == round(0.1 * HEADROOM * HORIZON)
 
 
-def test_a_slow_account_is_released_by_some_part() -> None:
-    """A share is one message at least."""
+def test_a_share_of_the_capacity_is_at_least_one_message() -> None:
+    """Otherwise no part would requeue a slow account's mail."""
     bench = paced(a_bench(*due(1, 3)))
     bench.providers.rows["acme"] = a_provider(active=a_config(account="123456789012", max_send_rate=0.005))
     assert sweep_part(bench.sweep_deps, SweepPart(shards=[1], share=0.0625, ends_at=NOON + RUN)).moved == 3
     assert len(bench.queue.sent) == 1
 
 
-def test_what_finds_no_slot_is_spread_as_all_parts_together_can_send_it() -> None:
-    """Sixteen parts that each count their own would have all of it back sixteen times too soon."""
+def test_mail_without_a_slot_is_spread_by_the_rate_of_all_parts_together() -> None:
+    """If sixteen parts used only their own mail, all of it would return sixteen times too early."""
     times = []
     for many in (1, 16):
         bench = paced(a_bench(*due(1, 1200)))

@@ -13,7 +13,7 @@ def request_tag(request_id: str) -> str:
 
 
 def test_a_message_is_tagged_with_tenant_request_and_attempt() -> None:
-    """What is plain stays readable."""
+    """Plain ids stay readable."""
     tags = tagged({"campaign": "spring"}, tenant_id="acme", request_id="invoice-2026-0001", attempt=2, correlation_id="order-7")
     own = {
         "tenantmail-tenant": "acme",
@@ -25,25 +25,25 @@ def test_a_message_is_tagged_with_tenant_request_and_attempt() -> None:
     assert len(own) == OWN_TAGS
 
 
-def test_a_caller_cannot_pass_for_another_request() -> None:
-    """Nor for the test mail of a config, whose events are about no request: reserved names of the caller are left out."""
+def test_a_caller_cannot_imitate_another_request() -> None:
+    """Neither can it imitate a config's test mail: reserved tag names of the caller are left out."""
     named = {"tenantmail-request": "r2", "tenantmail-verify": "1", "tenantmail-simulation": "1"}
     assert tagged(named, tenant_id="acme", request_id="r1", attempt=1) == tagged({}, tenant_id="acme", request_id="r1", attempt=1)
 
 
-def test_every_request_id_is_a_tag_of_its_own() -> None:
-    """No two ids share one, whatever they are made of."""
+def test_every_request_id_has_its_own_tag() -> None:
+    """No two ids share a tag."""
     ids = ["r" + "".join(letters) for letters in product("_.:dcR-", repeat=4)]
     assert len({request_tag(request_id) for request_id in ids}) == len(ids)
 
 
 @pytest.mark.parametrize("correlation_id", [None, "", "an order", "ä", "a" * 129])
-def test_what_cannot_be_a_tag_is_none(correlation_id: str | None) -> None:
-    """Producers on SQS name their correlation as they like; SES would refuse the mail for it."""
+def test_a_correlation_id_that_cannot_be_a_tag_is_left_out(correlation_id: str | None) -> None:
+    """Producers on SQS may use any text; SES would reject the mail."""
     tags = tagged({}, tenant_id="acme", request_id="r1", attempt=1, correlation_id=correlation_id)
     assert "tenantmail-correlation" not in tags
 
 
-def test_the_longest_id_is_still_a_tag() -> None:
-    """SES takes 256 characters, of its own alphabet."""
+def test_the_longest_id_is_a_valid_tag() -> None:
+    """SES accepts 256 characters of its own alphabet."""
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,256}", request_tag("r" + ":" * 127))

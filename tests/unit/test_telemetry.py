@@ -1,4 +1,4 @@
-"""What operators read: one line an outcome, metrics that stay cheap, and nothing that a recipient would mind."""
+"""Logs and metrics: one line per outcome, few metrics, and no personal data."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -19,8 +19,8 @@ REJECTED = ErrorInfo("recipient_rejected", "SES refused an address")
 TEN_MS = timedelta(milliseconds=10)
 
 
-def test_an_outcome_is_one_line_with_who_what_why_and_how_long() -> None:
-    """Everything that a look at one request needs, under names that a query can go by."""
+def test_an_outcome_is_one_log_line_with_all_its_fields() -> None:
+    """It has everything to look into a request, in fields that can be queried."""
     record = a_delivery("r1", Status.FAILED, error=REJECTED, attempt=2, generation=3, correlation_id="c-1")
     with a_telemetry() as (telemetry, written):
         telemetry.recorded(record, {"queue": TEN_MS, "fence": 2 * TEN_MS})
@@ -44,43 +44,50 @@ def test_an_outcome_is_one_line_with_who_what_why_and_how_long() -> None:
     )
 
 
-def test_a_line_names_whose_call_it_was() -> None:
-    """Of a request that was withdrawn, and of a provider that was changed."""
+def test_a_line_has_the_principal() -> None:
+    """This is so for a cancelled request and for a changed provider."""
     jo = "arn:aws:iam::123456789012:user/jo"
     changed = provider_changed("e", a_provider(), a_provider(status=ProviderStatus.DISABLED, updated_at=NOON + TEN_MS, updated_by=jo))
     assert changed is not None
     with a_telemetry() as (telemetry, written):
         telemetry.recorded(a_delivery(status=Status.CANCELLED, cancelled_by=jo))
         telemetry.provider_changed(changed)
-    withdrawn, disabled = written.log
-    assert withdrawn["principal"] == jo
-    said = {"message": "provider changed", "tenant_id": "acme", "change": "disabled", "status": "disabled", "version": 1, "principal": jo}
-    assert disabled.items() >= said.items()
+    cancelled, disabled = written.log
+    assert cancelled["principal"] == jo
+    expected = {
+        "message": "provider changed",
+        "tenant_id": "acme",
+        "change": "disabled",
+        "status": "disabled",
+        "version": 1,
+        "principal": jo,
+    }
+    assert disabled.items() >= expected.items()
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("outcome", "expected"),
     [
         (Sent("m-1"), {"outcome": "sent", "status": "sent", "message_id": "m-1"}),
         (NotSent(REJECTED), {"outcome": "not sent", "code": "recipient_rejected"}),
         (MaybeSent(ErrorInfo("outcome_unknown", "?")), {"outcome": "unknown", "code": "outcome_unknown"}),
     ],
 )
-def test_what_ses_answered_is_a_line_of_its_own(outcome: Outcome, said: dict[str, str]) -> None:
-    """It is written before the record is: an `unknown` can be resolved by it."""
+def test_a_response_of_ses_has_its_own_line(outcome: Outcome, expected: dict[str, str]) -> None:
+    """It is written before the record, so an `unknown` can be resolved from it."""
     with a_telemetry() as (telemetry, written):
-        where = {"owner": "worker-1", "account": "111122223333", "region": "eu-west-1"}
-        attempt = a_delivery(attempt=2, generation=3, correlation_id="c-1", **where)
+        sent_by = {"owner": "worker-1", "account": "111122223333", "region": "eu-west-1"}
+        attempt = a_delivery(attempt=2, generation=3, correlation_id="c-1", **sent_by)
         telemetry.answered(attempt, outcome, {"fence": 2 * TEN_MS, "provider": TEN_MS})
     [line] = written.log
-    names = {"tenant_id": "acme", "request_id": "r1", "correlation_id": "c-1", "attempt": 2, "generation": 3, **where}
-    assert line.items() >= {**names, "fence_ms": 20, "provider_ms": 10, **said}.items()
-    assert ("status" in line) == isinstance(outcome, Sent)  # the others' records say how it goes on
+    names = {"tenant_id": "acme", "request_id": "r1", "correlation_id": "c-1", "attempt": 2, "generation": 3, **sent_by}
+    assert line.items() >= {**names, "fence_ms": 20, "provider_ms": 10, **expected}.items()
+    assert ("status" in line) == isinstance(outcome, Sent)  # for the others the record has the status
     assert written.values("ProviderLatency") == [10]
 
 
-def test_a_mail_that_was_sent_is_one_line() -> None:
-    """SES's answer says all of it, before the table may fail; metrics count the record all the same."""
+def test_a_sent_mail_has_one_line() -> None:
+    """The line of SES's response has everything, even if the table fails then; metrics still count the record."""
     sent, steps = a_delivery(status=Status.SENT, attempt=1, owner="w", message_id="m-1"), {"provider": TEN_MS, "total": 3 * TEN_MS}
     with a_telemetry() as (telemetry, written):
         telemetry.answered(sent, Sent("m-1"), {"provider": TEN_MS})
@@ -89,8 +96,8 @@ def test_a_mail_that_was_sent_is_one_line() -> None:
     assert (written.values("RequestSent"), written.values("AcceptedToSent")) == ([1], [30])
 
 
-def test_a_mail_that_another_worker_had_sent_is_a_line_too() -> None:
-    """A proof, or an operator's resolution, is recorded later: the log has the record's whole story."""
+def test_a_mail_that_was_recorded_later_has_a_line() -> None:
+    """A proof or an operator's resolution is recorded later, so the log is complete."""
     with a_telemetry() as (telemetry, written):
         telemetry.recorded(a_delivery(status=Status.SENT, message_id="m-1"), {"queue": TEN_MS, "write": TEN_MS})
     [line] = written.log
@@ -98,7 +105,7 @@ def test_a_mail_that_another_worker_had_sent_is_a_line_too() -> None:
 
 
 def test_failures_count_by_code_and_deferrals_by_reason() -> None:
-    """And all together, for the alarms that do not care."""
+    """There is also the total, for alarms."""
     with a_telemetry() as (telemetry, written):
         telemetry.recorded(a_delivery(status=Status.FAILED, error=REJECTED))
         telemetry.recorded(a_delivery(status=Status.FAILED, error=ErrorInfo("expired", "too late")))
@@ -111,8 +118,8 @@ def test_failures_count_by_code_and_deferrals_by_reason() -> None:
     assert written.values("RequestDeferred", code=SCHEDULED) == [1]
 
 
-def test_an_aws_service_that_failed_counts_by_its_name_and_a_bug_as_one() -> None:
-    """Whose fault it is decides what an operator does first."""
+def test_failures_of_aws_services_count_by_name_and_bugs_as_internal_errors() -> None:
+    """Operators handle them differently."""
     with a_telemetry() as (telemetry, written):
         telemetry.failed("deliver", "acme", DependencyError("KMS", "Decrypt"))
         telemetry.failed("deliver", "acme", ValueError("secret"))
@@ -121,15 +128,15 @@ def test_an_aws_service_that_failed_counts_by_its_name_and_a_bug_as_one() -> Non
 
 
 def test_the_text_of_a_foreign_exception_is_not_written() -> None:
-    """It could hold anything; our own errors are made to be read."""
+    """It may contain anything; texts of our own errors are safe."""
     with a_telemetry() as (telemetry, written):
         telemetry.failed("deliver", "acme", ValueError("jo@customer.example"))
         telemetry.failed("deliver", "acme", NotSentError(REJECTED))
     assert [line["error"] for line in written.log] == ["ValueError", "recipient_rejected: SES refused an address"]
 
 
-def test_every_metric_comes_in_the_dimensions_that_are_documented() -> None:
-    """For the stack, and for those with a dimension of their own by that too; none per tenant."""
+def test_every_metric_has_the_documented_dimensions() -> None:
+    """Each is by stack, some also by their own dimension, none by tenant."""
     with a_telemetry() as (telemetry, written):
         write_everything(telemetry)
     found = {(metric.name, *sorted(metric.dimensions)) for metric in written.metrics}
@@ -138,14 +145,14 @@ def test_every_metric_comes_in_the_dimensions_that_are_documented() -> None:
     }
 
 
-def test_the_journal_keeps_its_port() -> None:
-    """Services may say all that the port lets them."""
+def test_the_log_telemetry_implements_its_port() -> None:
+    """Every method of the port exists."""
     for name, _ in getmembers(Telemetry, isfunction):
         assert name.startswith("_") or callable(getattr(LogTelemetry, name)), name
 
 
 def test_metrics_are_written_once() -> None:
-    """What an invocation counted is not counted by the next; one that counted nothing writes nothing."""
+    """An invocation's counts are not written by the next; one without counts writes nothing."""
     with a_telemetry() as (telemetry, written):
         telemetry.recorded(a_delivery(status=Status.SENT))
         telemetry.flush()
@@ -154,8 +161,8 @@ def test_metrics_are_written_once() -> None:
     assert len(written.output.getvalue().splitlines()) == 1
 
 
-def test_no_line_holds_more_values_than_cloudwatch_takes() -> None:
-    """A hundred of a metric; none is lost, and a metric with fewer is not written again."""
+def test_a_line_has_at_most_cloudwatch_s_maximum_of_values() -> None:
+    """A metric has at most a hundred values per line; none is lost, and a metric with fewer is not repeated."""
     with a_telemetry() as (telemetry, written):
         telemetry.config_requested(cached=True)
         for number in range(250):
@@ -165,15 +172,15 @@ def test_no_line_holds_more_values_than_cloudwatch_takes() -> None:
 
 
 def test_threads_do_not_mix_up_requests() -> None:
-    """Each line of thirty-two at once has the tenant and the code that belong together; no count is lost."""
+    """With 32 threads each line has matching tenant and code, and no count is lost."""
     codes = sorted(CODES)[:8]
 
-    def note(number: int) -> None:
+    def record_failure(number: int) -> None:
         code = codes[number % len(codes)]
         telemetry.recorded(a_delivery(f"r{number}", Status.FAILED, tenant_id=f"t-{code}", error=ErrorInfo(code, "…")))
 
     with a_telemetry() as (telemetry, written), ThreadPoolExecutor(32) as threads:
-        list(threads.map(note, range(1000)))
+        list(threads.map(record_failure, range(1000)))
     assert len(written.log) == 1000
     assert all(line["tenant_id"] == f"t-{line['code']}" for line in written.log)
     assert {len(written.values("RequestFailed", code=code)) for code in codes} == {125}

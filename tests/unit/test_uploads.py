@@ -1,4 +1,4 @@
-"""Uploads of a request: what was there when it was accepted is what is sent, whatever is put under the key later."""
+"""Uploads of a request: the version at the acceptance is sent, even if the key is overwritten later."""
 
 import json
 from dataclasses import replace
@@ -32,8 +32,8 @@ def upload_of(bench: Bench) -> bytes:
     return part.get_payload(decode=True)  # type: ignore[return-value]  # a leaf's
 
 
-def handed_on(queue_message: QueueMessage, files: FakeAttachments) -> Bench:
-    """Let SendFunction have what the API has queued."""
+def receive_from_api(queue_message: QueueMessage, files: FakeAttachments) -> Bench:
+    """Pass the messages that the API queued to SendFunction."""
     bench = Bench()
     bench.deps = replace(bench.deps, attachments=files)
     bench.receive(queue_message)
@@ -43,26 +43,26 @@ def handed_on(queue_message: QueueMessage, files: FakeAttachments) -> Bench:
 # -- the API -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_swapped_after_the_answer_is_not_sent() -> None:
-    """The mail has what was there when the request was accepted."""
+def test_a_file_that_is_overwritten_after_the_acceptance_is_not_sent() -> None:
+    """The mail has the version at the acceptance."""
     files = FakeAttachments({"acme/a": b"first"})
     deps = fake_deps(attachments=files)
     accept(a_send(message=a_message()), deps)
     files.files["acme/a"] = b"second"
-    assert upload_of(handed_on(deps.queue.messages[0], files)) == b"first"
+    assert upload_of(receive_from_api(deps.queue.messages[0], files)) == b"first"
 
 
-def test_a_file_that_is_deleted_after_the_answer_is_sent() -> None:
-    """A 202 is a promise; to withdraw the mail, cancel it."""
+def test_a_file_that_is_deleted_after_the_acceptance_is_sent() -> None:
+    """Only a cancellation prevents an accepted mail."""
     files = FakeAttachments({"acme/a": b"first"})
     deps = fake_deps(attachments=files)
     accept(a_send(message=a_message()), deps)
     del files.files["acme/a"]
-    assert upload_of(handed_on(deps.queue.messages[0], files)) == b"first"
+    assert upload_of(receive_from_api(deps.queue.messages[0], files)) == b"first"
 
 
-def test_a_replay_is_the_same_request_whatever_lies_in_the_bucket_now() -> None:
-    """What the caller wrote counts, not what it was pinned to; nothing is looked up again."""
+def test_a_replay_is_recognized_with_any_file_in_the_bucket() -> None:
+    """The caller's request is compared without the pinned versions; nothing is looked up again."""
     files = FakeAttachments({"acme/a": b"first"})
     deps = fake_deps(attachments=files)
     send = a_send(message=a_message())
@@ -74,8 +74,8 @@ def test_a_replay_is_the_same_request_whatever_lies_in_the_bucket_now() -> None:
     assert (files.lookups, len(deps.queue.messages)) == ([], 1)
 
 
-def test_another_version_named_is_another_request() -> None:
-    """It is the caller who names it."""
+def test_another_given_version_is_another_request() -> None:
+    """A version that the caller gives is part of the request."""
     files = FakeAttachments({"acme/a": b"first"}, {("acme/a", "v1"): b"one", ("acme/a", "v2"): b"two"})
     deps = fake_deps(attachments=files)
     accept(a_send(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})), deps)
@@ -84,8 +84,8 @@ def test_another_version_named_is_another_request() -> None:
     assert refusal.value.code == "request_id_reused"
 
 
-def test_a_file_that_is_not_there_is_refused_at_once() -> None:
-    """Naming each; nothing is queued, so the id stays free."""
+def test_a_missing_file_is_refused_at_once() -> None:
+    """Each missing file is named; nothing is queued, so the id can be used again."""
     deps = fake_deps(attachments=FakeAttachments({"acme/a": b"first"}))
     gone = {"filename": "b.txt", "s3": {"key": "acme/b"}}
     other = {"filename": "c.txt", "s3": {"key": "acme/a", "versionId": "v9"}}
@@ -96,8 +96,8 @@ def test_a_file_that_is_not_there_is_refused_at_once() -> None:
     assert (deps.queue.messages, deps.messages.records) == ([], {})
 
 
-def test_a_bucket_that_does_not_answer_refuses_only_requests_with_uploads() -> None:
-    """Their caller tries again."""
+def test_an_outage_of_the_bucket_refuses_only_requests_with_uploads() -> None:
+    """The caller can retry."""
     deps = fake_deps(attachments=FakeAttachments({"acme/a": b"first"}, broken=True))
     [with_file, without] = accept_batch([a_send("r1", message=a_message()), a_send("r2")], deps)
     assert isinstance(with_file, DependencyError)
@@ -105,16 +105,16 @@ def test_a_bucket_that_does_not_answer_refuses_only_requests_with_uploads() -> N
     assert [json.loads(queue_message.body)["requestId"] for queue_message in deps.queue.messages] == ["r2"]
 
 
-def test_a_batch_looks_an_upload_up_once() -> None:
-    """A newsletter's hundred requests name one file."""
+def test_a_batch_looks_up_each_upload_once() -> None:
+    """A hundred requests of a newsletter may have the same file."""
     files = FakeAttachments({"acme/a": b"first"})
     answers = accept_batch([a_send(f"r{n}", message=a_message()) for n in range(100)], fake_deps(attachments=files))
     assert not any(isinstance(answer, RequestError | DependencyError) for answer in answers)
     assert files.lookups == ["acme/a"]
 
 
-def test_what_is_refused_anyway_is_not_looked_up() -> None:
-    """Neither a request whose times do not fit, nor one of a tenant without a provider."""
+def test_rejected_requests_cause_no_lookup() -> None:
+    """Cases: invalid times, a tenant without a provider."""
     files = FakeAttachments({"acme/a": b"first"})
     late = (NOON + timedelta(days=8)).isoformat()
     accept_batch([a_send(message=a_message(), sendAt=late)], fake_deps(attachments=files))
@@ -122,8 +122,8 @@ def test_what_is_refused_anyway_is_not_looked_up() -> None:
     assert files.lookups == []
 
 
-def test_no_caller_pins_a_version() -> None:
-    """The field is the queue's own; on the API it is unknown like any other."""
+def test_a_caller_cannot_pin_a_version() -> None:
+    """The field is internal to the queue, and unknown in the API."""
     document = {"requestId": "r1", "message": a_message(), "pinnedVersions": {"0": "v1"}}
     with pytest.raises(RequestError) as refusal:
         read_request(document, tenant_id="acme")
@@ -131,8 +131,8 @@ def test_no_caller_pins_a_version() -> None:
 
 
 @pytest.mark.parametrize("pins", [1, "v1", ["v1"], {"1": "v1"}, {"0": 1}, {"0": ""}, {"0": "a b"}, {"00": "v1"}, {"-1": "v1"}])
-def test_pins_that_fit_no_upload_are_refused(pins: object) -> None:
-    """Whoever writes to the queue gets no other answer than for any unknown field."""
+def test_pins_without_a_matching_upload_are_refused(pins: object) -> None:
+    """A producer gets the same error as for any unknown field."""
     document = {"tenantId": "acme", "requestId": "r1", "message": a_message(), "pinnedVersions": pins}
     with pytest.raises(RequestError) as refusal:
         parse_request(json.dumps(document))
@@ -149,8 +149,8 @@ def a_bench(files: dict[str, bytes], status: ProviderStatus = ProviderStatus.ACT
     return bench
 
 
-def test_a_request_off_the_queue_is_pinned_before_it_waits() -> None:
-    """Its next message carries the version of the first reading."""
+def test_a_request_of_a_producer_is_pinned_before_it_waits() -> None:
+    """Its next message has the version at the first receive."""
     bench = a_bench({"acme/a": b"first"})
     later = (NOON + timedelta(minutes=5)).isoformat()
     bench.receive(a_queue_message(message=a_message(), sendAt=later))
@@ -162,7 +162,7 @@ def test_a_request_off_the_queue_is_pinned_before_it_waits() -> None:
 
 
 def test_a_request_is_pinned_before_an_aws_service_fails() -> None:
-    """KMS does not answer at the first reading: the next message carries the version of then all the same."""
+    """With an outage of KMS at the first receive, the next message still has the version of that time."""
     bench = a_bench({"acme/a": b"first"})
     bench.provider_factory.error = DependencyError("KMS", "Decrypt")
     bench.receive(a_queue_message(message=a_message()))
@@ -175,7 +175,7 @@ def test_a_request_is_pinned_before_an_aws_service_fails() -> None:
 
 
 def test_a_parked_request_keeps_its_version() -> None:
-    """So does one that waits for days in the bucket."""
+    """It may wait for days in the bucket."""
     bench = a_bench({"acme/a": b"first"}, ProviderStatus.DISABLED)
     bench.receive(a_queue_message(message=a_message()))
     record = bench.record()
@@ -192,15 +192,15 @@ def test_a_parked_request_keeps_its_version() -> None:
 
 
 def test_a_named_version_is_not_looked_up_before_it_is_fetched() -> None:
-    """It cannot be swapped."""
+    """A named version cannot be overwritten."""
     bench = a_bench({})
     bench.attachments.kept["acme/a", "v1"] = b"first"
     bench.receive(a_queue_message(message=a_message({**FILE, "s3": {"key": "acme/a", "versionId": "v1"}})))
     assert (bench.attachments.lookups, upload_of(bench)) == ([], b"first")
 
 
-def test_a_file_that_is_not_there_fails_its_request() -> None:
-    """Before the first wait: its producer learns of it at once."""
+def test_a_missing_file_fails_its_request() -> None:
+    """The request fails before the first wait, so its producer learns it at once."""
     bench = a_bench({})
     bench.receive(a_queue_message(message=a_message(), sendAt=(NOON + timedelta(days=1)).isoformat()))
     record = bench.record()
@@ -210,8 +210,8 @@ def test_a_file_that_is_not_there_fails_its_request() -> None:
     assert bench.queue.sent == []
 
 
-def test_a_replay_of_what_was_sent_needs_no_file() -> None:
-    """The first result stands, though the upload has expired since."""
+def test_a_replay_of_a_sent_request_needs_no_file() -> None:
+    """The first result is kept, even if the upload has expired since."""
     bench = a_bench({"acme/a": b"first"})
     bench.receive(a_queue_message(message=a_message()))
     bench.attachments.files.clear()
@@ -220,8 +220,8 @@ def test_a_replay_of_what_was_sent_needs_no_file() -> None:
     assert (bench.record().status, len(bench.provider.mails), bench.queue.dead_letters) == (Status.SENT, 1, [])
 
 
-def test_a_bucket_that_does_not_answer_lets_the_request_wait() -> None:
-    """It is pinned when the bucket answers again."""
+def test_an_outage_of_the_bucket_defers_the_request() -> None:
+    """It is pinned when the bucket works again."""
     bench = a_bench({"acme/a": b"first"})
     bench.attachments.broken = True
     bench.receive(a_queue_message(message=a_message()))
@@ -233,18 +233,18 @@ def test_a_bucket_that_does_not_answer_lets_the_request_wait() -> None:
     assert upload_of(bench) == b"first"
 
 
-def grown(**fields: Any) -> QueueMessage:
-    """Make a request whose text takes more room on our queue, where it is escaped, than it took its producer."""
+def a_request_that_grows(**fields: Any) -> QueueMessage:
+    """Make a request whose text is longer on our queue, where it is escaped, than in the producer's message."""
     request = {"tenantId": "acme", "requestId": "r1", "message": a_message(html="\u5b57" * 250_000), **fields}
     body = json.dumps(request, ensure_ascii=False)
     assert len(body.encode()) < MAX_BODY < len(canonical_json(parse_request(body)))
     return QueueMessage(body=body, tenant_id="acme", created_at=NOON)
 
 
-def test_a_body_that_has_no_room_for_the_versions_is_parked_with_them() -> None:
-    """What was uploaded since its first reading is not sent either; the parked body goes with the end."""
+def test_a_body_without_space_for_the_versions_is_parked_with_them() -> None:
+    """Later uploads are not sent either; the parked body is deleted at the end."""
     bench = a_bench({"acme/a": b"first"})
-    bench.receive(grown(sendAt=(NOON + timedelta(minutes=5)).isoformat()))
+    bench.receive(a_request_that_grows(sendAt=(NOON + timedelta(minutes=5)).isoformat()))
     queue_message, delay = bench.take()
     bench.attachments.files["acme/a"] = b"second"
     bench.clock.advance(delay)
@@ -253,24 +253,24 @@ def test_a_body_that_has_no_room_for_the_versions_is_parked_with_them() -> None:
 
 
 def test_a_body_that_was_parked_and_sent_at_once_is_deleted() -> None:
-    """It never waited, so its record may not know of it."""
+    """It never waited, so its record may not have the key."""
     bench = a_bench({"acme/a": b"first"})
-    bench.receive(grown())
+    bench.receive(a_request_that_grows())
     assert (bench.record().status, upload_of(bench), bench.parked.bodies) == (Status.SENT, b"first", {})
 
 
 def test_a_body_that_was_parked_and_refused_at_once_is_deleted() -> None:
-    """As where its tenant has no provider."""
+    """The case is a tenant without a provider."""
     bench = a_bench({"acme/a": b"first"})
     bench.providers.rows.clear()
-    bench.receive(grown())
+    bench.receive(a_request_that_grows())
     assert (bench.record().status, bench.parked.bodies) == (Status.FAILED, {})
 
 
-def test_a_body_that_cannot_be_parked_waits_as_it_came() -> None:
-    """The bucket is away; the versions are those of the first reading that it answers."""
+def test_a_body_that_cannot_be_parked_waits_unpinned() -> None:
+    """During an outage of the bucket versions cannot be read; they are pinned at the first receive after it."""
     bench = a_bench({"acme/a": b"first"})
     bench.parked.broken = True
-    queue_message = grown()
+    queue_message = a_request_that_grows()
     bench.receive(queue_message)
     assert bench.take()[0].body == queue_message.body

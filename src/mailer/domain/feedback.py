@@ -135,7 +135,7 @@ class SesEvent:
         return reduce(merged, ({report.email: {report.status: report.fact}} for report in self.recipients), NO_FACTS)
 
 
-# ── the event as SES writes it ────────────────────────────────────────────────────────────────────────────────────────────
+# ── the event as SES writes it ──────────────────────────────────────────────────────────────────────────────────────────
 
 _MOMENT = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
 
@@ -290,7 +290,7 @@ class _Envelope(_Ses):
     detail: _Detail
 
 
-# ── its content ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── its content ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def parse_event(body: str) -> SesEvent | Refusal:
@@ -407,7 +407,7 @@ def _smtp_status(reported: _Recipient) -> str:
     return found[0] if found else ""
 
 
-# ── its tags ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── its tags ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _SIMULATION = re.compile(r"[0-9]{1,18}")

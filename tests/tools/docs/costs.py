@@ -95,7 +95,7 @@ class Bill:
         return {unit: self._units[unit] / MAILS * 1_000_000 for unit in PRICES}
 
 
-# ── DynamoDB's units ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── DynamoDB's units ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def write_units(table: Mapping[str, Any], before: Item, after: Item) -> int:
@@ -112,7 +112,7 @@ def read_units(operation: str, parsed: Mapping[str, Any], request: Mapping[str, 
     return sum(max(1, ceil(size(item) / 4096)) for item in items) + max(0, asked - len(items))
 
 
-# ── the stack, and the count of its calls ─────────────────────────────────────────────────────────────────────────────────
+# ── the stack, and the count of its calls ───────────────────────────────────────────────────────────────────────────────
 
 
 class LongContext(Context):
@@ -295,7 +295,7 @@ def as_record(message: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "messageAttributes": attributes}
 
 
-# ── scenarios ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── scenarios ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def from_the_queue(stack: Stack, **more: Any) -> None:

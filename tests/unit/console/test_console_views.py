@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HOURS = [NOW + timedelta(hours=number) for number in range(4)]
 
 
-# ── charts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── charts ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def drawn(series: Mapping[str, list[int]]) -> list[dict[str, str]]:
@@ -68,7 +68,7 @@ def test_a_window_ends_with_the_current_step() -> None:
     assert window.index(NOW + timedelta(hours=1)) is None
 
 
-# ── timelines ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── timelines ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def state(status: str, minutes: float, **more: Any) -> LoggedState:
@@ -123,7 +123,7 @@ def test_an_open_request_is_recognized(status: str, due: str | None, expected: b
     assert is_open(record("acme", "r", status, timedelta(), dueAt=due)) is expected
 
 
-# ── mails ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── mails ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def a_mail() -> EmailMessage:
@@ -185,7 +185,7 @@ def test_an_invalid_mail_is_still_shown(raw: bytes) -> None:
     assert parse_mail(raw).subject == ""
 
 
-# ── rates ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── rates ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_without_sent_mail_there_is_no_rate() -> None:
     assert found.level == "review"
 
 
-# ── the runbook ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the runbook ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_alarm_has_a_step_in_the_runbook() -> None:
@@ -225,7 +225,7 @@ def test_a_runbook_step_is_plain_text() -> None:
     assert runbook.steps(text, "none") == ""
 
 
-# ── code samples ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── code samples ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 REQUEST = {
     "message": {"to": [{"email": "o'neil@example.com"}], "subject": 'It\'s "quoted" $HOME `id`', "textFromHtml": False, "html": None}
@@ -256,7 +256,7 @@ def test_empty_fields_of_a_form_are_omitted() -> None:
         request_of({**typed, "subject": "", "files": "["})
 
 
-# ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
