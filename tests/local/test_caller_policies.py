@@ -1,4 +1,4 @@
-"""The documentation's policies for callers, against an API that enforces them: each on every route."""
+"""The documentation's policies for callers, on an API that enforces them: each policy on every route."""
 
 import json
 import secrets
@@ -14,12 +14,12 @@ from tools.local_aws.running import LocalAws
 from tools.local_aws.server import REGION
 
 TENANT = "policies"
-"""Has no provider: the calls that come through send and change nothing."""
+"""A tenant without a provider: allowed calls send and change nothing."""
 
 
 @pytest.fixture(params=[*MAY, "overview"])
 def caller(aws: LocalAws, request: pytest.FixtureRequest) -> Iterator[tuple[str, Api]]:
-    """A user of the platform's account under one of the policies, made out for this API and tenant."""
+    """Yield an IAM user with one of the policies, for this API and tenant."""
     account = aws.client("sts").get_caller_identity()["Account"]
     api_id = urlsplit(aws.stack.api_url).path.split("/")[3]
     here = f"arn:aws:execute-api:{REGION}:{account}:{api_id}"
@@ -35,15 +35,15 @@ def caller(aws: LocalAws, request: pytest.FixtureRequest) -> Iterator[tuple[str,
     iam.delete_user(UserName=name)
 
 
-def let_in(api: Api, tenant_id: str) -> set[str]:
-    """The routes on which the call comes through to the service, whatever that answers."""
+def allowed_routes(api: Api, tenant_id: str) -> set[str]:
+    """Return the routes on which the call reaches the service, whatever its response."""
     answers = {route: api.call(*filled(route, tenant_id), body={}) for route in all_routes() - {"GET /openapi.json"}}
     assert {answer.status for answer in answers.values()} <= {200, 204, 400, 403, 404, 409}
     return {route for route, answer in answers.items() if answer.status != 403}
 
 
-def test_a_caller_is_let_in_where_its_policy_says_and_nowhere_else(caller: tuple[str, Api]) -> None:
-    """What it says for its tenant, and nothing for another whose id begins alike."""
+def test_a_caller_may_call_what_its_policy_allows_and_nothing_else(caller: tuple[str, Api]) -> None:
+    """Its routes for its tenant, and nothing for another tenant whose id has the same prefix."""
     name, api = caller
-    assert let_in(api, TENANT) == MAY.get(name, OVERVIEW)
-    assert let_in(api, f"{TENANT}2") == (set() if name in MAY else OVERVIEW)
+    assert allowed_routes(api, TENANT) == MAY.get(name, OVERVIEW)
+    assert allowed_routes(api, f"{TENANT}2") == (set() if name in MAY else OVERVIEW)

@@ -20,7 +20,7 @@ from tools.local_aws.up import exports
 __all__ = ["browser"]
 
 SLOW = 90_000
-"""Milliseconds until a page must show the functions' results: the sweeper runs once a minute."""
+"""Milliseconds until a page must show the functions' results: the sweeper runs every minute."""
 
 
 class Operator:
@@ -132,14 +132,14 @@ def test_a_tenant_is_onboarded_with_a_role(operator: Operator, aws: LocalAws) ->
     operator.see_status("sent")
 
 
-def test_a_bounce_is_told_and_its_suppression_lifted(operator: Operator, aws: LocalAws) -> None:
+def test_a_bounce_is_shown_and_its_suppression_lifted(operator: Operator, aws: LocalAws) -> None:
     """SES's event has the response of the receiving server and suppresses the address; after lifting it gets mail again."""
     tenant, address = aws.tenant_with_feedback(), "bounce@simulator.amazonses.com"
     request_id = operator.send(tenant, address)
     operator.see_status("sent")
     deadline = time.monotonic() + 60
     while aws.api.call("GET", f"/tenants/{tenant.tenant_id}/suppressions/{quote(address)}").status != 200 and time.monotonic() < deadline:
-        time.sleep(0.2)  # the list is the only sign of it
+        time.sleep(0.2)  # only the list shows it
     operator.open(f"/tenants/{tenant.tenant_id}/messages/{request_id}")
     operator.see("Bounced")
     operator.see(address)
@@ -169,14 +169,14 @@ def test_a_suppressed_address_is_lifted(operator: Operator, tenant: Tenant) -> N
     operator.see_status("sent")
 
 
-def test_a_revoked_key_is_found_and_mended(operator: Operator, aws: LocalAws, tenant: Tenant) -> None:
+def test_a_revoked_key_is_shown_and_replaced(operator: Operator, aws: LocalAws, tenant: Tenant) -> None:
     """The mail waits, the page says who must do what, and after a new key the waiting mail is sent."""
     aws.tenants.revoke_key(tenant)
     waiting = [operator.send(tenant, f"jo@{tenant.tenant_id}.test") for _ in range(3)]
     operator.see_status("deferred")
     deadline = time.monotonic() + 60
     while aws.api.provider(tenant.tenant_id).body["status"] != "suspended" and time.monotonic() < deadline:
-        time.sleep(0.2)  # the record is the only sign of it
+        time.sleep(0.2)  # only the record shows it
     operator.open(f"/tenants/{tenant.tenant_id}")
     operator.see("credentials_invalid")
     operator.see("Suspended")
@@ -207,7 +207,7 @@ def test_a_dead_letter_is_redriven(operator: Operator, aws: LocalAws, tenant: Te
 
 
 def test_an_unknown_is_resolved(operator: Operator, aws: LocalAws, tenant: Tenant) -> None:
-    """With who and why in its timeline."""
+    """With its operator and reason in its timeline."""
     aws.control.inject("reset", operation="SendRawEmail", access_key=tenant.access_key, times=1)
     operator.send(tenant, f"jo@{tenant.tenant_id}.test", request_id="lost-1")
     operator.see_status("unknown")

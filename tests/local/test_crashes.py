@@ -1,4 +1,4 @@
-"""Kill the worker at the two moments that matter, and see what the record says: real processes, the deployed stack, kill -9."""
+"""Kill the worker at the two critical moments, and check the record: real processes, the deployed stack, kill -9."""
 
 import json
 from typing import Any
@@ -23,13 +23,13 @@ def body(tenant: Tenant) -> str:
 
 
 def handle(env: dict[str, str], body: str, receives: int = 1) -> Any:
-    """Let a worker handle a batch of one to its end."""
+    """Let a worker process a batch of one completely."""
     with worker.start(worker.handle, worker.sqs_event(body, receives=receives), env=env) as process:
         return process.next_result(60)
 
 
 def kill_while(aws: LocalAws, env: dict[str, str], body: str, fault: int) -> None:
-    """Start a worker on the request and kill it once the fault holds it."""
+    """Start a worker on the request and kill it while the fault blocks it."""
     aws.control.forget_requests()
     with worker.start(worker.handle, worker.sqs_event(body), env=env) as process:
         hung = aws.control.wait_for_requests(1, outcome="hung", seconds=30)
@@ -44,8 +44,8 @@ def record_of(aws: LocalAws, tenant: Tenant) -> dict[str, Any]:
     return answer.body
 
 
-def let_the_deadline_pass(aws: LocalAws, tenant: Tenant) -> None:
-    """Put the record's clock back, instead of waiting for it."""
+def expire_deadline(aws: LocalAws, tenant: Tenant) -> None:
+    """Set the record's deadline back, instead of waiting for it."""
     aws.client("dynamodb").update_item(
         TableName=aws.stack.outputs["MessagesTableName"],
         Key=record_key(tenant.tenant_id, "crash"),
@@ -57,12 +57,12 @@ def let_the_deadline_pass(aws: LocalAws, tenant: Tenant) -> None:
 def test_killed_between_fence_and_ses_the_record_says_sending_then_unknown(
     aws: LocalAws, tenant: Tenant, env: dict[str, str], body: str
 ) -> None:
-    """SES never answered; nobody takes the attempt over, and once its deadline has passed it is unknown: never sent again by itself."""
+    """SES never responded; no worker continues the attempt, and after its deadline it is unknown and not sent again automatically."""
     sent_before = len(aws.control.mails(account=tenant.account))
     kill_while(aws, env, body, aws.control.inject("hang", access_key=tenant.access_key, times=1))
     assert record_of(aws, tenant)["status"] == "sending"
 
-    let_the_deadline_pass(aws, tenant)
+    expire_deadline(aws, tenant)
     assert handle(env, body, receives=2) == {"batchItemFailures": []}
     record = record_of(aws, tenant)
     assert (record["status"], record["error"]["code"], record["attempts"]) == ("unknown", "outcome_unknown", 1)
@@ -72,7 +72,7 @@ def test_killed_between_fence_and_ses_the_record_says_sending_then_unknown(
 def test_killed_between_ses_and_the_status_write_the_mail_is_not_sent_again(
     aws: LocalAws, tenant: Tenant, env: dict[str, str], body: str
 ) -> None:
-    """SES accepted it and nobody wrote that down: the record ends as unknown, with one mail in SES's ledger."""
+    """SES accepted it and nothing was recorded: the record ends as unknown, with one mail in SES's ledger."""
     sent_before = len(aws.control.mails(account=tenant.account))
     hold_the_second_write = aws.control.inject(
         "hang", service="dynamodb", operation="UpdateItem", text=f'"{tenant.tenant_id}#', skip=1, times=1
@@ -81,14 +81,14 @@ def test_killed_between_ses_and_the_status_write_the_mail_is_not_sent_again(
     assert record_of(aws, tenant)["status"] == "sending"
     assert len(aws.control.mails(account=tenant.account)) == sent_before + 1
 
-    let_the_deadline_pass(aws, tenant)
+    expire_deadline(aws, tenant)
     assert handle(env, body, receives=2) == {"batchItemFailures": []}
     assert record_of(aws, tenant)["status"] == "unknown"
     assert len(aws.control.mails(account=tenant.account)) == sent_before + 1
 
 
 def test_a_hung_ses_receives_exactly_one_request(aws: LocalAws, tenant: Tenant, env: dict[str, str], body: str) -> None:
-    """The SDK's default would have sent it again after the read timeout; here it is unknown after one."""
+    """The SDK's default would repeat it after the read timeout; here it is unknown after one."""
     aws.control.forget_requests()
     aws.control.inject("hang", access_key=tenant.access_key)
     assert handle(env, body) == {"batchItemFailures": []}

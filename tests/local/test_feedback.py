@@ -1,4 +1,4 @@
-"""What became of a mail comes back: from the tenant's SES, by the tenant's rule and ours, to the record."""
+"""SES's events reach the record: from the tenant's SES, through the tenant's rule and ours."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from tools.local_aws.tenants import Tenant
 SIMULATOR = "simulator.amazonses.com"
 
 
-# ── the tenant's side: onboarding's template ────────────────────────────────────────────────────────────────────────────
+# ── the tenant's side: the onboarding template ──────────────────────────────────────────────────────────────────────────
 
 
 def client_of(aws: LocalAws, tenant: Tenant, service: Any) -> Any:
@@ -24,7 +24,7 @@ def client_of(aws: LocalAws, tenant: Tenant, service: Any) -> Any:
 
 
 def event_types(aws: LocalAws, tenant: Tenant, configuration_set: str) -> set[str]:
-    """Return what the configuration set tells on the account's default bus."""
+    """Return the events that the configuration set puts on the account's default bus."""
     sesv2 = client_of(aws, tenant, "sesv2")
     [destination] = sesv2.get_configuration_set_event_destinations(ConfigurationSetName=configuration_set)["EventDestinations"]
     assert destination["Enabled"]
@@ -33,8 +33,8 @@ def event_types(aws: LocalAws, tenant: Tenant, configuration_set: str) -> set[st
 
 
 @pytest.mark.parametrize("by_role", [False, True], ids=["key", "role"])
-def test_the_template_of_onboarding_brings_what_ses_tells_to_our_queue(aws: LocalAws, by_role: bool) -> None:  # noqa: FBT001
-    """For a tenant with a key or with a role: configuration set, destination, rule and role, launched as they come."""
+def test_the_onboarding_template_forwards_ses_s_events_to_our_queue(aws: LocalAws, by_role: bool) -> None:  # noqa: FBT001
+    """For a tenant with a key or a role: configuration set, destination, rule and role, launched unchanged."""
     tenant = aws.tenant_with_feedback(by_role=by_role)
     assert len(event_types(aws, tenant, f"mail-{tenant.tenant_id}")) == 6
     [rule] = client_of(aws, tenant, "events").list_rules()["Rules"]
@@ -44,7 +44,7 @@ def test_the_template_of_onboarding_brings_what_ses_tells_to_our_queue(aws: Loca
     assert (sent.kind, delivered.kind) == ("Send", "Delivery")
 
 
-def test_a_tenant_may_be_told_of_problems_alone(aws: LocalAws) -> None:
+def test_a_tenant_may_forward_only_problems(aws: LocalAws) -> None:
     """Deliveries then stay in its account."""
     tenant = aws.tenant_with_feedback(feedback="problems")
     assert event_types(aws, tenant, f"mail-{tenant.tenant_id}") == {"SEND", "BOUNCE", "COMPLAINT", "REJECT", "DELIVERY_DELAY"}
@@ -54,16 +54,16 @@ def test_a_tenant_may_be_told_of_problems_alone(aws: LocalAws) -> None:
     assert not verifying.routed
 
 
-def test_a_tenant_may_want_no_feedback(aws: LocalAws) -> None:
-    """The template then makes the role alone, or nothing."""
+def test_a_tenant_may_have_no_feedback(aws: LocalAws) -> None:
+    """The template then creates only the role, or nothing."""
     tenant = aws.tenants.open()
     template = aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"]
     assert aws.tenants.launch(tenant, template, Feedback="off").keys() == {"RoleArn"}
     assert client_of(aws, tenant, "events").list_rules()["Rules"] == []
 
 
-def test_a_rule_that_is_switched_off_brings_nothing(aws: LocalAws) -> None:
-    """As on AWS: what SES tells then stays in the tenant's account."""
+def test_a_disabled_rule_forwards_nothing(aws: LocalAws) -> None:
+    """As on AWS, the events stay in the tenant's account."""
     tenant = aws.tenants.open()
     template = aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"]
     made = aws.tenants.launch(tenant, template, CreateRole="false")
@@ -78,13 +78,13 @@ def test_a_rule_that_is_switched_off_brings_nothing(aws: LocalAws) -> None:
     assert len(aws.control.wait_for_events(2, message_id=heard, routed=True)) == 2
 
 
-def test_the_quick_create_link_makes_the_same(aws: LocalAws) -> None:
-    """Its template is served from our bucket to whoever has the address; with its parameters it is this tenant's."""
+def test_the_quick_create_link_creates_the_same(aws: LocalAws) -> None:
+    """Its template is in our bucket, with a presigned URL; its parameters are this tenant's."""
     tenant = aws.tenants.open()
     onboarding = aws.api.onboarding(tenant.tenant_id).body
     query = parse_qs(onboarding["quickCreateLink"].partition("?region=us-east-1#/stacks/create/review?")[2])
     parameters = {name.removeprefix("param_"): value for name, [value] in query.items() if name.startswith("param_")}
-    with urlopen(query["templateURL"][0]) as served:  # noqa: S310  # MiniStack follows no presigned address itself
+    with urlopen(query["templateURL"][0]) as served:  # noqa: S310  # MiniStack does not follow presigned URLs
         made = aws.tenants.launch(tenant, served.read().decode(), **parameters)
     assert made.keys() == {"RoleArn", "ConfigurationSet"}
     role = client_of(aws, tenant, "iam").get_role(RoleName=made["RoleArn"].rpartition("/")[2])["Role"]
@@ -95,24 +95,24 @@ def test_the_quick_create_link_makes_the_same(aws: LocalAws) -> None:
 
 
 def submit(aws: LocalAws, tenant: Tenant, request_id: str, *to: str, **more: Any) -> None:
-    """Ask for a mail."""
+    """Submit a mail."""
     message = {"to": [{"email": address} for address in to], "subject": "Your invoice", "text": "Thank you."}
     answer = aws.api.submit(tenant.tenant_id, {"requestId": request_id, "message": message, **more})
     assert answer.status == 202, answer.body
 
 
 def counts(record: dict[str, Any]) -> dict[str, int]:
-    """Return the columns of a record's feedback that count somebody."""
+    """Return the columns of a record's feedback that are not zero."""
     return {name: count for name, count in (record["feedback"] or {}).items() if count and not name.endswith("At")}
 
 
-def wait_until_told(aws: LocalAws, tenant: Tenant, request_id: str, **wanted: int) -> dict[str, Any]:
-    """Wait until a record counts so many recipients, and return it."""
+def wait_until_counted(aws: LocalAws, tenant: Tenant, request_id: str, **wanted: int) -> dict[str, Any]:
+    """Wait until a record has these counts, and return it."""
     return aws.api.wait_for(tenant.tenant_id, request_id, lambda record: counts(record) == wanted)
 
 
 def wait_until_drained(aws: LocalAws) -> None:
-    """Wait until FeedbackFunction has taken whatever lay on its queue."""
+    """Wait until FeedbackFunction has received everything on its queue."""
     sqs, queue = aws.client("sqs"), aws.stack.outputs["FeedbackQueueUrl"]
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
     deadline = time.monotonic() + 30
@@ -128,53 +128,53 @@ def by_recipient(aws: LocalAws, tenant: Tenant, request_id: str) -> dict[str, st
 
 
 @pytest.mark.parametrize("by_role", [False, True], ids=["key", "role"])
-def test_what_became_of_a_mail_stands_on_its_record(aws: LocalAws, by_role: bool) -> None:  # noqa: FBT001
-    """Delivered, bounced, complained about: by number in the record, by recipient behind it."""
+def test_the_outcome_of_a_mail_is_in_its_record(aws: LocalAws, by_role: bool) -> None:  # noqa: FBT001
+    """Delivered, bounced, complained about: as counts in the record, by recipient in its feedback."""
     tenant = aws.tenant_with_feedback(by_role=by_role)
     to = {f"{name}@{SIMULATOR}": name for name in ("success", "bounce", "suppressionlist")} | {"jo@example.com": "success"}
     submit(aws, tenant, "invoice-1", *to)
-    record = wait_until_told(aws, tenant, "invoice-1", delivered=2, bounced=2)
+    record = wait_until_counted(aws, tenant, "invoice-1", delivered=2, bounced=2)
     assert (record["status"], record["recipients"]) == ("sent", 4)
     became = {"success": "delivered", "bounce": "bounced", "suppressionlist": "bounced"}
     assert by_recipient(aws, tenant, "invoice-1") == {email: became[name] for email, name in to.items()}
     submit(aws, tenant, "invoice-2", f"complaint+label@{SIMULATOR}")
-    wait_until_told(aws, tenant, "invoice-2", complained=1)
+    wait_until_counted(aws, tenant, "invoice-2", complained=1)
 
 
-def test_copies_in_any_order_tell_the_same(aws: LocalAws) -> None:
-    """Eight copies of each event, the last first: each recipient is counted once; an out-of-office reply undoes no delivery."""
+def test_duplicates_in_any_order_have_the_same_result(aws: LocalAws) -> None:
+    """Eight copies of each event, the last first: each recipient is counted once; an out-of-office reply does not replace a delivery."""
     tenant = aws.tenant_with_feedback()
     aws.control.inject_event_fault("reorder", account=tenant.account)
     aws.control.inject_event_fault("duplicate", account=tenant.account, copies=8)
     submit(aws, tenant, "invoice-1", f"ooto@{SIMULATOR}", f"bounce@{SIMULATOR}", "jo@example.com")
-    record = wait_until_told(aws, tenant, "invoice-1", delivered=2, bounced=1)
+    record = wait_until_counted(aws, tenant, "invoice-1", delivered=2, bounced=1)
     wait_until_drained(aws)
     assert aws.api.status(tenant.tenant_id, "invoice-1").body == record
     assert record["feedback"]["firstAt"] <= record["feedback"]["lastAt"]
 
 
-def test_a_delay_is_told_though_it_names_no_request(aws: LocalAws) -> None:
-    """SES's own sample of it has none of the sender's tags; later the mail is delivered after all."""
+def test_a_delay_is_recorded_although_it_names_no_request(aws: LocalAws) -> None:
+    """As in SES's sample it has none of the sender's tags; later the mail is delivered."""
     tenant = aws.tenant_with_feedback()
     aws.control.set_outcome("later@example.com", "delayed")
     aws.control.inject_event_fault("lose", account=tenant.account, kind="Delivery")
     submit(aws, tenant, "invoice-1", "later@example.com")
-    wait_until_told(aws, tenant, "invoice-1", delayed=1)
+    wait_until_counted(aws, tenant, "invoice-1", delayed=1)
     assert by_recipient(aws, tenant, "invoice-1") == {"later@example.com": "delayed"}
 
 
-def test_an_unknown_is_settled_by_what_ses_tells(aws: LocalAws) -> None:
-    """SES took the mail and its answer was cut off: nobody knows, until the first event comes. Nothing is sent again."""
+def test_an_event_makes_an_unknown_sent(aws: LocalAws) -> None:
+    """SES accepted the mail and its response was cut off: it is unknown until the first event. Nothing is sent again."""
     tenant = aws.tenant_with_feedback()
     aws.control.inject("truncate", when="after", operation="SendRawEmail", access_key=tenant.access_key, times=1)
     submit(aws, tenant, "invoice-1", "jo@example.com", onUnknown="resend")
-    record = wait_until_told(aws, tenant, "invoice-1", delivered=1)
+    record = wait_until_counted(aws, tenant, "invoice-1", delivered=1)
     [mail] = [mail for mail in aws.control.mails(account=tenant.account) if mail.destinations == ["jo@example.com"]]
     assert (record["status"], record["attempts"], record["messageId"], record["error"]) == ("sent", 1, mail.message_id, None)
 
 
 @pytest.mark.parametrize("how", ["a foreign account", "another tenant's tags"])
-def test_nobody_speaks_of_another_s_mail(aws: LocalAws, how: str) -> None:
+def test_an_account_cannot_report_another_s_mail(aws: LocalAws, how: str) -> None:
     """Events of an account that did not send, and events with the tags of another tenant's request, change nothing."""
     victim, other = aws.tenant_with_feedback(), aws.tenant_with_feedback()
     aws.control.inject_event_fault("lose", account=victim.account)

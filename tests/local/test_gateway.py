@@ -1,4 +1,4 @@
-"""API Gateway lets nobody in unsigned, and says so in the service's own form."""
+"""API Gateway denies unsigned calls, with an error in the service's own format."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,12 +19,12 @@ def assert_is_denial(answer: Answer) -> None:
 
 
 def test_an_unsigned_call_is_refused_as_a_problem(aws: LocalAws) -> None:
-    """The function behind is not even asked."""
+    """The function is not called."""
     assert_is_denial(aws.api.call("GET", PATH, signed=False))
 
 
 def test_a_call_signed_with_a_wrong_secret_is_refused_as_a_problem(aws: LocalAws) -> None:
-    """The detail is what AWS says of the signature."""
+    """The detail is AWS's error about the signature."""
     iam = aws.client("iam")
     iam.create_user(UserName="caller")
     key = iam.create_access_key(UserName="caller")["AccessKey"]["AccessKeyId"]
@@ -34,21 +34,21 @@ def test_a_call_signed_with_a_wrong_secret_is_refused_as_a_problem(aws: LocalAws
 
 
 def test_a_route_that_does_not_exist_is_refused_as_a_problem(aws: LocalAws) -> None:
-    """API Gateway cannot tell it from a call without a signature; the detail names both."""
+    """API Gateway cannot distinguish it from a call without a signature; the detail names both."""
     answer = aws.api.call("GET", "/nowhere")
     assert_is_denial(answer)
     assert "no such route" in answer.body["detail"]
 
 
-def test_an_answer_without_content_passes(aws: LocalAws) -> None:
-    """A body that is null rather than empty makes some gateways stumble."""
+def test_a_response_without_content_passes(aws: LocalAws) -> None:
+    """A body that is null instead of empty breaks some gateways."""
     tenant = aws.active_tenant()
     gone = aws.api.call("DELETE", f"/tenants/{tenant.tenant_id}/provider")
     assert (gone.status, gone.body) == (204, None)
 
 
-def test_a_record_names_whose_call_changed_it(aws: LocalAws) -> None:
-    """The identity that the gateway has authenticated by the signature, for a provider and for a request that is withdrawn."""
+def test_a_record_has_the_identity_of_its_caller(aws: LocalAws) -> None:
+    """The one authenticated by API Gateway, for a provider and for a cancelled request."""
     tenant = aws.active_tenant()
     caller = aws.client("sts").get_caller_identity()["Arn"]
     assert aws.api.provider(tenant.tenant_id).body["updatedBy"] == caller

@@ -1,4 +1,4 @@
-"""The local AWS guards its tenants' accounts as the real one does: what passes here would pass there."""
+"""The local AWS enforces accounts' policies as AWS does: what passes here would pass there."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ STRANGER = "stranger@elsewhere.example"
 
 @pytest.fixture
 def account(aws: LocalAws) -> Tenant:
-    """An account whose owner has given its key away, and told this service nothing yet."""
+    """An account whose owner has given its key, and no config, to this service."""
     return aws.tenants.open()
 
 
@@ -39,28 +39,28 @@ def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def test_a_key_with_the_onboarding_policy_may_send(aws: LocalAws, account: Tenant) -> None:
-    """`ses:SendRawEmail` is enough to send, and the ledger knows whose mail it was."""
+    """`ses:SendRawEmail` is enough to send, and the ledger has the account of the mail."""
     message_id = send(ses(aws, account.access_key, account.secret_key), account.from_address, STRANGER)
     [mail] = aws.control.mails(account=account.account)
     assert (mail.message_id, mail.source, mail.destinations) == (message_id, account.from_address, [STRANGER])
 
 
 def test_that_key_may_do_nothing_else(aws: LocalAws, account: Tenant) -> None:
-    """Every other right is refused, the harmless ones too."""
+    """Every other right is denied, harmless ones too."""
     with pytest.raises(ClientError) as caught:
         ses(aws, account.access_key, account.secret_key).get_send_quota()
     assert code_of(caught) == "AccessDenied"
 
 
-def test_a_wrong_secret_is_no_signature(aws: LocalAws, account: Tenant) -> None:
-    """The signature is checked behind the proxy, over what the client sent."""
+def test_a_wrong_secret_gives_a_signature_error(aws: LocalAws, account: Tenant) -> None:
+    """The signature is checked behind the proxy, over the client's bytes."""
     with pytest.raises(ClientError) as caught:
         send(ses(aws, account.access_key, "wrong"), account.from_address, STRANGER)
     assert code_of(caught) == "SignatureDoesNotMatch"
 
 
-def test_an_unknown_key_is_told_so(aws: LocalAws, account: Tenant) -> None:
-    """A key that nobody has made is not a wrong secret."""
+def test_an_unknown_key_gives_its_own_error(aws: LocalAws, account: Tenant) -> None:
+    """It is distinguished from a wrong secret."""
     with pytest.raises(ClientError) as caught:
         send(ses(aws, "AKIANOBODYMADETHIS00", "secret"), account.from_address, STRANGER)
     assert code_of(caught) == "InvalidClientTokenId"
@@ -75,7 +75,7 @@ def test_an_unverified_sender_is_rejected_by_name(aws: LocalAws, account: Tenant
 
 
 def test_the_sandbox_names_the_recipient(aws: LocalAws) -> None:
-    """In the sandbox verified recipients get mail, others are named in the refusal."""
+    """In the sandbox verified recipients get mail, others are named in the error."""
     account = aws.tenants.open(sandbox=True, verified=["friend@example.com"])
     client = ses(aws, account.access_key, account.secret_key)
     assert send(client, account.from_address, "friend@example.com")
@@ -100,7 +100,7 @@ def test_a_temporary_key_belongs_to_its_account(aws: LocalAws, account: Tenant) 
 
 
 def test_every_service_can_be_made_to_fail(aws: LocalAws) -> None:
-    """A fault before a service hits its callers; those who pass the proxy by are spared."""
+    """A fault in front of a service affects its callers; those that bypass the proxy are not affected."""
     aws.control.inject("error", service="kms", operation="ListKeys", code="ThrottlingException", times=1)
     behind = boto3.Session("test", "test", region_name=REGION).client(
         "kms", endpoint_url=aws.addresses.services["kms"], config=Config(retries={"total_max_attempts": 1})
@@ -111,8 +111,8 @@ def test_every_service_can_be_made_to_fail(aws: LocalAws) -> None:
     assert aws.client("kms").list_keys()["Keys"]
 
 
-def test_nothing_outlives_the_process_that_wanted_it(tmp_path: Path) -> None:
-    """When its standard input closes, the server stops the emulator and leaves."""
+def test_nothing_outlives_its_process(tmp_path: Path) -> None:
+    """When its standard input closes, the server stops the emulator and exits."""
     server = start_server(tmp_path, with_parent=True)
     addresses = wait_for_server(tmp_path, server)
     assert server.stdin
@@ -122,8 +122,8 @@ def test_nothing_outlives_the_process_that_wanted_it(tmp_path: Path) -> None:
     assert not (tmp_path / "tmp").exists()
 
 
-def test_only_the_process_that_was_noted_down_is_stopped() -> None:
-    """A pid that means another process by now is left alone."""
+def test_only_the_recorded_process_is_stopped() -> None:
+    """A pid that belongs to another process by now is left alone."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         Process(child.pid, "Thu Jan  1 00:00:00 1970").stop()
         assert child.poll() is None

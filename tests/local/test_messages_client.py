@@ -1,4 +1,4 @@
-"""The client against the deployed stack: signatures, callers kept apart by IAM, real uploads."""
+"""The client on the deployed stack: signatures, callers separated by IAM, real uploads."""
 
 import email
 import json
@@ -18,7 +18,7 @@ from tools.local_aws.tenants import Tenant
 
 
 def a_caller_of(aws: LocalAws, tenant: Tenant) -> MailClient:
-    """Make an IAM user whose policy is the one that docs/api.md shows, for one tenant."""
+    """Create an IAM user with the policy of docs/api.md, for one tenant."""
     iam, name = aws.client("iam"), f"caller-of-{tenant.tenant_id}"
     resource = f"arn:aws:execute-api:*:*:*/v1/*/tenants/{tenant.tenant_id}/*"
     rights = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": resource}]}
@@ -28,8 +28,8 @@ def a_caller_of(aws: LocalAws, tenant: Tenant) -> MailClient:
     return aws.mail_client(key["AccessKeyId"], key["SecretAccessKey"])
 
 
-def test_a_caller_gets_nothing_of_another_tenant(aws: LocalAws) -> None:
-    """Its own tenant answers, every call for the other is a 403 before it reaches the function."""
+def test_a_caller_gets_no_data_of_another_tenant(aws: LocalAws) -> None:
+    """Its own tenant's calls succeed; every call for the other is a 403 before the function."""
     acme, bravo = aws.active_tenant(), aws.active_tenant()
     caller = a_caller_of(aws, acme)
     aws.mail.send(bravo.tenant_id, a_body("of-bravo"))
@@ -55,7 +55,7 @@ def test_a_caller_gets_nothing_of_another_tenant(aws: LocalAws) -> None:
 
 
 def test_a_large_attachment_arrives_as_it_was_uploaded(aws: LocalAws, tenant: Tenant) -> None:
-    """Near the largest that fits: uploaded, sent, and found in the mail byte by byte."""
+    """Near the maximum size: uploaded, sent, and in the mail byte by byte."""
     content = os.urandom(MAX_UPLOAD - 10_000)
     attachment = aws.mail.upload_attachment(tenant.tenant_id, "large.bin", content)
     sent = aws.mail.send(tenant.tenant_id, a_body(None, message={"attachments": [attachment]}))

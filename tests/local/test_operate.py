@@ -23,7 +23,7 @@ MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "h
 
 @pytest.fixture
 def env(aws: LocalAws) -> dict[str, str]:
-    """What an operator's shell has: what `make up` prints, and the PATH."""
+    """Return an operator's environment: what `make up` prints, and the PATH."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "80", **NO_OWN_SETUP, **exports(aws)}
 
 
@@ -39,13 +39,13 @@ def operate(env: dict[str, str], *arguments: str, said: str = "") -> list[str]:
 
 
 def put_on_dead_letter_queue(aws: LocalAws, tenant: Tenant, request_id: str) -> None:
-    """Put a good request on the dead-letter queue, as SQS does by itself."""
+    """Put a valid request on the dead-letter queue, as SQS itself does."""
     body = json.dumps({"tenantId": tenant.tenant_id, "requestId": request_id, "message": MESSAGE})
     aws.client("sqs").send_message(QueueUrl=aws.stack.outputs["DeadLetterQueueUrl"], MessageBody=body)
 
 
 def test_a_dead_letter_is_listed_and_sent_after_its_redrive(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
-    """It goes out once, and is a dead letter no more."""
+    """It is sent once, and is no longer a dead letter."""
     put_on_dead_letter_queue(aws, tenant, "again")
     assert f"1  {tenant.tenant_id}  moved_by_sqs" in operate(env, "dlq", "list")
     assert operate(env, "dlq", "redrive", "--tenant", tenant.tenant_id)[:2] == [f"{tenant.tenant_id}  again", "    redriven"]
@@ -54,7 +54,7 @@ def test_a_dead_letter_is_listed_and_sent_after_its_redrive(aws: LocalAws, tenan
 
 
 def test_a_dropped_dead_letter_leaves_a_record(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
-    """Nothing disappears without one that says so; its line stands with the functions'."""
+    """A dropped message ends its record, and its log line is with the functions'."""
     put_on_dead_letter_queue(aws, tenant, "given-up")
     assert operate(env, "dlq", "drop", "--tenant", tenant.tenant_id)[:2] == [f"{tenant.tenant_id}  given-up", "    dropped"]
     assert f"1  {tenant.tenant_id}  failed  dropped" in operate(env, "trouble")
@@ -62,8 +62,8 @@ def test_a_dropped_dead_letter_leaves_a_record(aws: LocalAws, tenant: Tenant, en
     assert (record["status"], record["error"]["code"]) == ("failed", "dropped")
 
 
-def test_a_drop_must_name_what_it_drops(env: dict[str, str]) -> None:
-    """Not the whole queue by a slip."""
+def test_a_drop_needs_a_selection(env: dict[str, str]) -> None:
+    """So that nobody drops the whole queue by mistake."""
     refused = run(env, "dlq", "drop")
     assert (refused.returncode, refused.stderr) == (2, "Name what to drop: --tenant, --request or --reason.\n")
 
@@ -89,8 +89,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_the_shell_lacks_is_said(env: dict[str, str], fault: str) -> None:
-    """In a sentence that fits the terminal, not in a traceback."""
+def test_a_missing_environment_variable_is_reported(env: dict[str, str], fault: str) -> None:
+    """With one sentence that fits the terminal, not a traceback."""
     changes, sentence = FAULTS[fault]
     shell = {name: value for name, value in {**env, **changes}.items() if value}
     refused = run(shell, "--stack", changes.get("STACK", "tenantmail"), "dlq", "list")
@@ -100,7 +100,7 @@ def test_what_the_shell_lacks_is_said(env: dict[str, str], fault: str) -> None:
 
 
 def user(aws: LocalAws, policy: dict[str, Any]) -> dict[str, str]:
-    """Make an IAM user of the service's own account with a policy and nothing else; return its credentials."""
+    """Create an IAM user of the service's own account with only this policy; return its credentials."""
     iam, name = aws.client("iam"), f"operator-{secrets.token_hex(4)}"
     iam.create_user(UserName=name)
     iam.put_user_policy(UserName=name, PolicyName="operator", PolicyDocument=json.dumps(policy))
@@ -114,7 +114,7 @@ def policy(aws: LocalAws) -> dict[str, Any]:
     names = {
         "111122223333": aws.client("sts").get_caller_identity()["Account"],
         "API_ID": aws.stack.api_url.split("/")[-2],
-        "log-group:tenantmail-": "log-group:/aws/cloudformation/tenantmail/",  # as the local AWS names groups that CloudFormation makes
+        "log-group:tenantmail-": "log-group:/aws/cloudformation/tenantmail/",  # the local AWS's name of CloudFormation's log groups
         "QUEUE_KEY_ID": aws.stack.outputs["QueueKeyArn"].rpartition("/")[2],
     }
     for name, value in names.items():
@@ -123,8 +123,8 @@ def policy(aws: LocalAws) -> dict[str, Any]:
     return made
 
 
-def test_an_operator_needs_no_right_but_those_of_the_guide(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
-    """Every command does its whole work with them."""
+def test_an_operator_needs_only_the_rights_of_the_guide(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
+    """Every command works with them."""
     shell = {**env, **user(aws, policy(aws))}
     put_on_dead_letter_queue(aws, tenant, "redriven")
     put_on_dead_letter_queue(aws, tenant, "dropped")
@@ -148,8 +148,8 @@ def test_an_operator_needs_no_right_but_those_of_the_guide(aws: LocalAws, tenant
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_missing_right_is_said(aws: LocalAws, env: dict[str, str], command: tuple[str, ...]) -> None:
-    """Which one, and where the policy is that has it."""
+def test_a_missing_right_is_reported(aws: LocalAws, env: dict[str, str], command: tuple[str, ...]) -> None:
+    """With its name, and the page that has the policy."""
     see_stack = {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}
     refused = run({**env, **user(aws, {"Version": "2012-10-17", "Statement": [see_stack]})}, *command)
     assert refused.returncode in (1, 2)
@@ -160,7 +160,7 @@ def test_a_missing_right_is_said(aws: LocalAws, env: dict[str, str], command: tu
 
 
 def test_ask_takes_a_body(aws: LocalAws, tenant: Tenant, env: dict[str, str], tmp_path: Path) -> None:
-    """From a file, from standard input, or as fields; what is no JSON is said."""
+    """From a file, from standard input, or as fields; invalid JSON is reported."""
     path = f"/tenants/{tenant.tenant_id}/messages"
     file = tmp_path / "request.json"
     file.write_text(json.dumps({"requestId": "from-file", "message": MESSAGE}))
@@ -174,8 +174,8 @@ def test_ask_takes_a_body(aws: LocalAws, tenant: Tenant, env: dict[str, str], tm
     assert (missing.returncode, "cannot be read" in missing.stderr) == (2, True)
 
 
-def test_a_request_whose_fault_was_mended_is_no_trouble_any_more(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
-    """A tenant whose mail goes out again, an unknown that was settled."""
+def test_a_solved_problem_is_not_listed_any_more(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
+    """A tenant whose mail is sent again, an unknown that was resolved."""
     lost, late = {"tenantId": tenant.tenant_id, "requestId": "lost", "message": MESSAGE}, {**MESSAGE, "subject": "late"}
     aws.control.inject("reset", operation="SendRawEmail", access_key=tenant.access_key, times=1)
     aws.enqueue_request(lost)
@@ -191,14 +191,14 @@ def test_a_request_whose_fault_was_mended_is_no_trouble_any_more(aws: LocalAws, 
 
 
 def hidden(aws: LocalAws) -> str:
-    """Count the dead letters that somebody has taken out."""
+    """Count the dead letters that are in flight."""
     name: Any = "ApproximateNumberOfMessagesNotVisible"
     answer = aws.client("sqs").get_queue_attributes(QueueUrl=aws.stack.outputs["DeadLetterQueueUrl"], AttributeNames=[name])
     return str(answer["Attributes"][name])
 
 
-def test_ctrl_c_leaves_every_letter_where_it_was(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
-    """And ends with the exit code that shells expect, without a traceback."""
+def test_ctrl_c_leaves_every_dead_letter_on_the_queue(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
+    """It ends with the usual exit code and no traceback."""
     put_on_dead_letter_queue(aws, tenant, "seen-again")
     was = hidden(aws)
     command = [sys.executable, "-m", "mailer_ops.operate", "dlq", "redrive", "--tenant", "nobody"]
@@ -212,8 +212,8 @@ def test_ctrl_c_leaves_every_letter_where_it_was(aws: LocalAws, tenant: Tenant, 
     operate(env, "dlq", "drop", "--tenant", tenant.tenant_id)
 
 
-def test_a_replay_waits_for_the_intake_to_be_paused(env: dict[str, str]) -> None:
-    """What is being sent meanwhile would be taken for lost."""
+def test_a_replay_requires_a_paused_intake(env: dict[str, str]) -> None:
+    """Otherwise mail that is being sent would be treated as lost."""
     refused = run(env, "replay", "--since", "2026-11-24T08:00:00Z")
     assert refused.returncode == 2
     assert "`make pause` first" in refused.stderr
@@ -221,7 +221,7 @@ def test_a_replay_waits_for_the_intake_to_be_paused(env: dict[str, str]) -> None
 
 @pytest.mark.parametrize("target", ["dlq", "trouble", "ask", "pause", "resume", "erase", "mark", "replay", "help"])
 def test_each_command_works_with_what_make_up_prints(env: dict[str, str], target: str) -> None:
-    """And nothing else; no line has escape codes or is wider than 80 columns."""
+    """And with nothing else; no line has escape codes or is wider than 80 columns."""
     variables = {"ask": ['DO=GET "/tenants/none/provider"'], "erase": ["DO=request none r1"], "replay": ["SINCE=2026-11-24T08:00:00Z"]}
     shell = {name: value for name, value in env.items() if name != "PYTHONPATH"}
     done = subprocess.run(["make", target, *variables.get(target, [])], cwd=ROOT, env=shell, capture_output=True, text=True, check=False)
@@ -232,7 +232,7 @@ def test_each_command_works_with_what_make_up_prints(env: dict[str, str], target
 
 
 def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Tenant, env: dict[str, str]) -> None:
-    """The event source is off, then on again, and what waited goes out."""
+    """The event source is disabled, then enabled again, and waiting mail goes out."""
     operate(env, "pause")
     try:
         assert states(aws) == {"Disabled"}
@@ -248,7 +248,7 @@ def test_a_pause_stops_the_intake_until_it_is_resumed(aws: LocalAws, tenant: Ten
 
 
 def intake_since(aws: LocalAws) -> datetime | None:
-    """Tell what the sweeper sees of it."""
+    """Return what the sweeper reads of it."""
     [source] = event_source(aws)
     return LambdaEventSource(aws.client("lambda"), source["UUID"]).running_since()
 
@@ -263,8 +263,8 @@ def event_source(aws: LocalAws) -> list[Any]:
     return sources
 
 
-def test_the_queue_calls_the_version_that_is_live(aws: LocalAws) -> None:
-    """So a roll-back takes effect, and a pause is one for every version."""
+def test_the_queue_calls_the_live_alias(aws: LocalAws) -> None:
+    """So a roll-back takes effect, and a pause is the same for every version."""
     functions = aws.client("lambda")
     [source] = event_source(aws)
     name, _, alias = source["FunctionArn"].rpartition(":")

@@ -1,4 +1,4 @@
-"""Whether a tenant's feedback works is in its provider record: proven by what comes back, silent where nothing does."""
+"""The provider record shows whether a tenant's feedback works: proven by its events, silent without any."""
 
 import time
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def wait_until(aws: LocalAws, tenant: Tenant, state: str) -> Mapping[str, Any]:
 
 
 def test_verify_proves_that_feedback_works(aws: LocalAws) -> None:
-    """By the events of its own mail, for a key as for a role; until then the record says what to do."""
+    """By the events of its own test mail, with a key and with a role; until then the record has a hint."""
     for by_role in (False, True):
         tenant = aws.tenant_with_feedback(by_role=by_role)
         record = wait_until(aws, tenant, "proven")
@@ -25,7 +25,7 @@ def test_verify_proves_that_feedback_works(aws: LocalAws) -> None:
 
 
 def test_a_tenant_without_a_configuration_set_has_none(aws: LocalAws, tenant: Tenant) -> None:
-    """The record says how to get it."""
+    """The record says how to enable it."""
     record = aws.api.provider(tenant.tenant_id).body
     assert (record["feedback"], record["lastFeedbackAt"]) == ("off", None)
     assert "onboarding" in record["feedbackHint"]
@@ -33,10 +33,10 @@ def test_a_tenant_without_a_configuration_set_has_none(aws: LocalAws, tenant: Te
 
 
 def test_a_simulation_reports_the_bounce_and_the_complaint(aws: LocalAws) -> None:
-    """Also from the sandbox with its one mail a second; mail to the simulator is nobody's bounce but the record's."""
+    """Also in the sandbox with its one mail a second; mail to the simulator is counted in no statistics."""
     tenant = aws.tenant_with_feedback(sandbox=True)
     aws.control.limit(tenant.account, max_send_rate=1)
-    time.sleep(1.1)  # the mail of the verify before is within the rate
+    time.sleep(1.1)  # the previous verify's mail counts towards the rate
     verified = aws.api.verify(tenant.tenant_id, simulate=True)
     assert verified.status == 200, verified.body
     assert all(mail["messageId"] for mail in verified.body["simulated"].values()), verified.body
@@ -48,8 +48,8 @@ def test_a_simulation_reports_the_bounce_and_the_complaint(aws: LocalAws) -> Non
     assert aws.api.wait_for_provider(tenant.tenant_id, is_reported)["feedback"] == "proven"
 
 
-def an_hour_passes(aws: LocalAws, tenant: Tenant) -> None:
-    """Let the tenant have sent an hour ago, after which nothing came."""
+def send_an_hour_ago(aws: LocalAws, tenant: Tenant) -> None:
+    """Set the tenant's first mail without an event to an hour ago."""
     aws.client("dynamodb").update_item(
         TableName=aws.stack.outputs["ProvidersTableName"],
         Key={"tenantId": {"S": tenant.tenant_id}},
@@ -58,13 +58,13 @@ def an_hour_passes(aws: LocalAws, tenant: Tenant) -> None:
     )
 
 
-def test_a_tenant_that_sends_and_hears_nothing_is_silent_until_it_hears_again(aws: LocalAws) -> None:
-    """SES's events are lost from the first on; the next mail after an hour shows it, the next event ends it."""
+def test_a_tenant_that_sends_without_events_is_silent_until_the_next_event(aws: LocalAws) -> None:
+    """SES's events are lost from the start; the next mail after an hour makes it silent, the next event ends it."""
     lost = aws.control.inject_event_fault("lose")
     tenant = aws.tenant_with_feedback()
     assert len(aws.control.wait_for_events(2, account=tenant.account, lost=True)) == 2
     assert aws.api.provider(tenant.tenant_id).body["feedback"] == "unproven"
-    an_hour_passes(aws, tenant)
+    send_an_hour_ago(aws, tenant)
     assert aws.api.submit(tenant.tenant_id, {"requestId": "r1", "message": MESSAGE}).status == 202
     assert aws.api.wait_for(tenant.tenant_id, "r1")["status"] == "sent"
     record = wait_until(aws, tenant, "silent")

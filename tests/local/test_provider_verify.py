@@ -1,4 +1,4 @@
-"""Verify against accounts with enforced policies: keys with one right, roles with a trust policy, and hints that fix the fault."""
+"""Verify on accounts with enforced policies: keys with one right, roles with a trust policy, and hints that fix the fault."""
 
 import json
 from typing import Any
@@ -25,13 +25,13 @@ def verify(aws: LocalAws, tenant: Tenant, **config: Any) -> Answer:
 
 
 def refused(answer: Answer, code: str) -> str:
-    """Check that the config was refused; return the hint."""
+    """Check that the config failed; return the hint."""
     assert (answer.status, answer.body["code"]) == (422, code), answer.body
     return str(answer.body["hint"])
 
 
 def pasted(hint: str) -> dict[str, Any]:
-    """The JSON that a hint gives to paste."""
+    """Return the JSON of a hint."""
     document: dict[str, Any] = json.loads(hint[hint.index("{") :])
     return document
 
@@ -40,7 +40,7 @@ def pasted(hint: str) -> dict[str, Any]:
 
 
 def test_one_right_is_enough(aws: LocalAws) -> None:
-    """A key with `ses:SendRawEmail` and nothing else passes; what it may not tell stays unknown."""
+    """A key with only `ses:SendRawEmail` passes; what it may not read stays unknown."""
     tenant = aws.tenants.open()
     verified = verify(aws, tenant)
     assert (verified.status, verified.body["sandbox"]) == (200, "unknown")
@@ -49,20 +49,20 @@ def test_one_right_is_enough(aws: LocalAws) -> None:
 
 
 @pytest.mark.parametrize("sandbox", [True, False])
-def test_an_account_that_may_tell_is_believed(aws: LocalAws, sandbox: bool) -> None:  # noqa: FBT001
-    """With `ses:GetAccount` the sandbox is known for certain."""
+def test_the_sandbox_is_known_with_the_right_to_read_it(aws: LocalAws, sandbox: bool) -> None:  # noqa: FBT001
+    """By `ses:GetAccount`."""
     tenant = aws.tenants.open(policy=MAY_TELL, sandbox=sandbox)
     verified = verify(aws, tenant)
     assert verified.body["sandbox"] == str(sandbox).lower()
     assert any("is in the sandbox" in warning for warning in verified.body["warnings"]) is sandbox
 
 
-def test_the_hint_of_a_missing_right_mends_it(aws: LocalAws) -> None:
-    """The action of the hint's statement, allowed to the user, makes the next verify pass."""
+def test_the_hint_of_a_missing_right_fixes_it(aws: LocalAws) -> None:
+    """With the hint's statement in the user's policy the next verify passes."""
     tenant = aws.tenants.open(policy=NOTHING)
     statement = pasted(refused(verify(aws, tenant), "credentials_denied"))
     iam = aws.tenants.owner(tenant.account).client("iam", endpoint_url=aws.addresses.aws)
-    # MiniStack knows no resources of SES v1; which ones SES asks for stands in tests/unit/test_remediation.py.
+    # MiniStack knows no resources of SES v1; tests/unit/test_remediation.py checks those.
     policy = {"Version": "2012-10-17", "Statement": [{**statement, "Resource": "*"}]}
     iam.put_user_policy(UserName="mail", PolicyName="mail", PolicyDocument=json.dumps(policy))
     assert aws.api.verify(tenant.tenant_id).status == 200
@@ -77,8 +77,8 @@ def test_the_hint_of_a_missing_right_mends_it(aws: LocalAws) -> None:
         ({"region": "ap-southeast-2"}, "from_address_not_verified"),
     ],
 )
-def test_what_is_wrong_is_told(aws: LocalAws, config: dict[str, str], code: str) -> None:
-    """Each fault of a tenant's account has its code; the config stays unverified and shows it."""
+def test_each_fault_has_its_code(aws: LocalAws, config: dict[str, str], code: str) -> None:
+    """The config stays unverified and shows it."""
     tenant = aws.tenants.open()
     hint = refused(verify(aws, tenant, **config), code)
     record = aws.api.provider(tenant.tenant_id).body
@@ -90,7 +90,7 @@ def test_what_is_wrong_is_told(aws: LocalAws, config: dict[str, str], code: str)
 
 
 def launch(aws: LocalAws, tenant: Tenant, **parameters: str) -> str:
-    """Make the role in the tenant's account, by the template that onboarding gives; return its ARN."""
+    """Create the role in the tenant's account by the onboarding template; return its ARN."""
     return aws.tenants.launch_role(tenant, aws.api.onboarding(tenant.tenant_id).body["cloudFormationTemplate"], **parameters)
 
 
@@ -105,8 +105,8 @@ def verify_role(aws: LocalAws, tenant_id: str, provider: dict[str, Any]) -> Answ
     return aws.api.verify(tenant_id)
 
 
-def test_the_onboarding_template_makes_a_role_that_works(aws: LocalAws) -> None:
-    """Launched as it comes, stored, verified: mail goes out of the tenant's account, without any key."""
+def test_the_onboarding_template_creates_a_working_role(aws: LocalAws) -> None:
+    """Launched unchanged, stored, verified: mail is sent from the tenant's account, without any key."""
     tenant = aws.tenants.open()
     role = launch(aws, tenant)
     verified = verify_role(aws, tenant.tenant_id, tenant.provider_by_role(role))
@@ -117,16 +117,16 @@ def test_the_onboarding_template_makes_a_role_that_works(aws: LocalAws) -> None:
     assert mail.message_id == verified.body["messageId"]
 
 
-def test_a_role_may_let_us_see_the_sandbox(aws: LocalAws) -> None:
-    """One parameter of the template grants what sending does not need."""
+def test_a_role_may_allow_reading_the_sandbox(aws: LocalAws) -> None:
+    """One parameter of the template grants this optional right."""
     tenant = aws.tenants.open(sandbox=True)
     role = launch(aws, tenant, LetSeeQuota="true", RoleName="SendMail")
     assert role.endswith(":role/SendMail")
     assert verify_role(aws, tenant.tenant_id, tenant.provider_by_role(role)).body["sandbox"] == "true"
 
 
-def test_a_role_that_asks_for_no_external_id_is_not_activated(aws: LocalAws) -> None:
-    """Anyone who knew its ARN could have us send as this tenant. The trust policy of the hint closes it."""
+def test_a_role_without_an_external_id_is_not_activated(aws: LocalAws) -> None:
+    """Anyone who knew its ARN could send as this tenant. The hint's trust policy fixes it."""
     tenant = aws.tenants.open()
     role = launch(aws, tenant)
     principal = pasted(json.dumps(aws.api.onboarding(tenant.tenant_id).body["trustPolicy"]))
@@ -138,8 +138,8 @@ def test_a_role_that_asks_for_no_external_id_is_not_activated(aws: LocalAws) -> 
     assert aws.api.verify(tenant.tenant_id).status == 200
 
 
-def test_a_role_that_asks_for_another_external_id_cannot_be_assumed(aws: LocalAws) -> None:
-    """As after a typing error; the trust policy in the hint fixes it."""
+def test_a_role_with_another_external_id_cannot_be_assumed(aws: LocalAws) -> None:
+    """As after a typing error; the hint's trust policy fixes it."""
     tenant = aws.tenants.open()
     role = launch(aws, tenant)
     policy = pasted(json.dumps(aws.api.onboarding(tenant.tenant_id).body["trustPolicy"]))
@@ -150,8 +150,8 @@ def test_a_role_that_asks_for_another_external_id_cannot_be_assumed(aws: LocalAw
     assert aws.api.verify(tenant.tenant_id).status == 200
 
 
-def test_nobody_sends_by_another_tenants_role(aws: LocalAws) -> None:
-    """Knowing its ARN is not enough: each tenant is assumed for with an ExternalId of its own."""
+def test_no_tenant_can_use_another_tenant_s_role(aws: LocalAws) -> None:
+    """Its ARN is not enough: roles are assumed with the ExternalId of the tenant."""
     victim, thief = aws.tenants.open(), aws.tenants.open()
     role = launch(aws, victim)
     assert verify_role(aws, victim.tenant_id, victim.provider_by_role(role)).status == 200

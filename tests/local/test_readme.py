@@ -1,4 +1,4 @@
-"""The README's samples, as they stand there, on the local AWS."""
+"""The README's samples, unchanged, on the local AWS."""
 
 import json
 import os
@@ -19,13 +19,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def samples(language: str, text: str = README) -> list[str]:
-    """Return the blocks of a language, in their order."""
+    """Return the blocks of a language, in order."""
     return [textwrap.dedent(block) for block in re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)]
 
 
 @pytest.fixture(scope="module")
 def acme(running_aws: LocalAws) -> LocalAws:
-    """What a newcomer has after `make up` and `make tenant NAME=acme`."""
+    """Return the local AWS after `make up` and `make tenant NAME=acme`."""
     set_up_tenant(running_aws, "acme")
     return running_aws
 
@@ -37,8 +37,8 @@ def run(aws: LocalAws, sample: str) -> str:
     return done.stdout
 
 
-def test_the_request_leads_to_the_record(acme: LocalAws) -> None:
-    """Over both ways in: the record has just the fields that are shown, the mail its attachment."""
+def test_the_request_gives_the_record(acme: LocalAws) -> None:
+    """Through SQS and the API: the record has exactly the fields shown, the mail its attachment."""
     request, record, *_ = [json.loads(sample) for sample in samples("json")]
     acme.enqueue_request(request)
     answer = acme.api.submit("acme", request)
@@ -53,7 +53,7 @@ def test_the_request_leads_to_the_record(acme: LocalAws) -> None:
 
 
 def test_every_python_sample_runs(acme: LocalAws) -> None:
-    """And sends what it says."""
+    """And sends what the README says."""
     from_sqs, from_api, lists = samples("python")
     assert run(acme, from_sqs) == ""
     assert run(acme, from_api) == "sent\n"
@@ -66,8 +66,8 @@ def test_every_python_sample_runs(acme: LocalAws) -> None:
         assert acme.api.wait_for("acme", request_id)["status"] == "sent"
 
 
-def test_every_call_of_the_api_is_taken(acme: LocalAws) -> None:
-    """Of a tenant of its own, for what it stores cannot send."""
+def test_every_api_call_is_accepted(acme: LocalAws) -> None:
+    """With a tenant of its own, because the config that it stores cannot send."""
     calls = samples("http")
     assert calls
     for call in calls:
@@ -77,7 +77,7 @@ def test_every_call_of_the_api_is_taken(acme: LocalAws) -> None:
 
 
 def test_every_json_sample_is_json() -> None:
-    """Nothing is left out with dots where one would paste it."""
+    """None has dots in place of content."""
     documents: list[Any] = [json.loads(sample) for sample in samples("json")]
     assert len(documents) >= 3
     assert "…" not in json.dumps(documents[0], ensure_ascii=False)

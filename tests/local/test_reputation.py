@@ -1,4 +1,4 @@
-"""The reputation guard on a deployed stack that pauses: SES's simulator bounces, mail waits, somebody resumes it with a reason."""
+"""The reputation guard on a deployed stack with `pause`: SES's simulator bounces, mail waits, somebody resumes it with a reason."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +11,12 @@ from tools.local_aws.tenants import Tenant
 SIMULATOR = "simulator.amazonses.com"
 BOUNCES = 5
 COUNTED = 60.0  # seconds from a bounce to the suspension: SES's event, the record's write, the stream
-RELEASED = 150.0  # seconds until the sweeper, which runs every minute, has requeued what waits
+RELEASED = 150.0  # seconds until the sweeper, which runs every minute, has requeued waiting mail
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    """A stack of its own, as the limits are the stack's: half of the mail, and five bounces."""
+    """Yield a separate stack, as the limits are the stack's: half of the mail, and five bounces."""
     limits = {"ReputationGuard": "pause", "ReputationLimits": f"pause/1/bounces/50/{BOUNCES}/{BOUNCES}"}
     with local_aws(tmp_path_factory.mktemp("guarded"), front=(), parameters=limits) as running:
         yield running
@@ -28,7 +28,7 @@ def send(aws: LocalAws, tenant: Tenant, request_id: str, to: str) -> None:
 
 
 def bounce(aws: LocalAws, tenant: Tenant, name: str) -> dict[str, Any]:
-    """Send mails that bounce, each to an address of its own; wait until the tenant is suspended for them."""
+    """Send mails that bounce, each to its own address; wait until the tenant is suspended for them."""
     for number in range(BOUNCES):
         send(aws, tenant, f"{name}-{number}", f"bounce+{name}{number}@{SIMULATOR}")
     return aws.api.wait_for_provider(tenant.tenant_id, lambda row: row["status"] == "suspended", COUNTED)
@@ -38,8 +38,8 @@ def call(aws: LocalAws, tenant: Tenant, act: str, body: Any = None) -> Any:
     return aws.api.call("POST", f"/tenants/{tenant.tenant_id}/provider/{act}", body)
 
 
-def test_a_tenant_whose_mail_bounces_is_paused_until_somebody_answers_for_it(guarded: LocalAws) -> None:
-    """Its mail waits whatever the tenant does by itself, goes out once somebody resumes it, and what bounces then suspends it again."""
+def test_a_tenant_whose_mail_bounces_is_suspended_until_somebody_resumes_it(guarded: LocalAws) -> None:
+    """Its mail waits whatever the tenant does, goes out after the resumption, and new bounces suspend it again."""
     tenant = guarded.tenant_with_feedback()
     other = guarded.tenant_with_feedback()
     suspended = bounce(guarded, tenant, "first")

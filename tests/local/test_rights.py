@@ -1,4 +1,4 @@
-"""The roles and the key of the template hold against a server that evaluates them."""
+"""The template's roles and key policies, on a server that evaluates them."""
 
 import json
 import re
@@ -19,7 +19,7 @@ DENIED = {"AccessDenied", "AccessDeniedException"}
 
 
 def physical(aws: LocalAws, logical_id: str) -> str:
-    """Find the name that CloudFormation gave a resource."""
+    """Return the physical id of a resource."""
     found = aws.client("cloudformation").describe_stack_resource(StackName=NAME, LogicalResourceId=logical_id)
     return str(found["StackResourceDetail"]["PhysicalResourceId"])
 
@@ -29,7 +29,7 @@ def role_arn(aws: LocalAws, function: str) -> str:
 
 
 def acting_as(aws: LocalAws, function: str, service: Any) -> Any:
-    """Make a client that has a function's role, and nothing besides."""
+    """Return a client that has only a function's role."""
     sts = platform_session().client("sts", endpoint_url=aws.addresses.aws)
     given = sts.assume_role(RoleArn=role_arn(aws, function), RoleSessionName="test")["Credentials"]
     session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], region_name=REGION)
@@ -37,7 +37,7 @@ def acting_as(aws: LocalAws, function: str, service: Any) -> Any:
 
 
 def is_denied(call: Any, **arguments: Any) -> bool:
-    """Say whether the caller lacks the right; other errors mean that it has it."""
+    """Return whether the caller lacks the right; other errors mean that it has it."""
     try:
         call(**arguments)
     except ClientError as error:
@@ -47,7 +47,7 @@ def is_denied(call: Any, **arguments: Any) -> bool:
 
 @pytest.fixture
 def sealed(aws: LocalAws) -> dict[str, Any]:
-    """Return what to pass to Decrypt for a data key that ProvidersFunction made for a tenant."""
+    """Return the arguments of Decrypt for a data key that ProvidersFunction created for a tenant."""
     key = aws.stack.outputs["ProviderKeyArn"]
     made = acting_as(aws, "ProvidersFunction", "kms").generate_data_key(KeyId=key, KeySpec="AES_256", EncryptionContext=CONTEXT)
     return {"KeyId": key, "CiphertextBlob": made["CiphertextBlob"], "EncryptionContext": CONTEXT}
@@ -55,7 +55,7 @@ def sealed(aws: LocalAws) -> dict[str, Any]:
 
 @pytest.fixture
 def administrator(aws: LocalAws) -> Iterator[Callable[[Any], Any]]:
-    """Give clients of an IAM user of our own account whose policy allows everything."""
+    """Yield a factory of clients for an IAM user of our own account whose policy allows everything."""
     iam = aws.client("iam")
     everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
     iam.create_user(UserName="administrator")
@@ -68,27 +68,27 @@ def administrator(aws: LocalAws) -> Iterator[Callable[[Any], Any]]:
     iam.delete_user(UserName="administrator")
 
 
-def test_only_sending_and_verifying_open_a_config(aws: LocalAws, sealed: dict[str, Any]) -> None:
-    """The others cannot, whatever they read from the table."""
+def test_only_sending_and_the_providers_api_decrypt_a_config(aws: LocalAws, sealed: dict[str, Any]) -> None:
+    """Other functions cannot, whatever they read from the table."""
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").decrypt, **sealed)}
     assert refused == set(FUNCTIONS) - {"SendFunction", "ProvidersFunction"}
 
 
-def test_only_the_providers_api_seals_a_config(aws: LocalAws) -> None:
-    """A sender that was taken over could read configs but write none of its own."""
+def test_only_the_providers_api_encrypts_a_config(aws: LocalAws) -> None:
+    """A compromised SendFunction could read configs but write none."""
     request = {"KeyId": aws.stack.outputs["ProviderKeyArn"], "KeySpec": "AES_256", "EncryptionContext": CONTEXT}
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").generate_data_key, **request)}
     assert refused == set(FUNCTIONS) - {"ProvidersFunction"}
 
 
-def test_an_administrator_of_our_own_account_opens_nothing(administrator: Callable[[Any], Any], sealed: dict[str, Any]) -> None:
-    """IAM alone gives nobody a tenant's config; the key's policy would have to be changed, which CloudTrail shows."""
+def test_an_administrator_of_our_own_account_decrypts_nothing(administrator: Callable[[Any], Any], sealed: dict[str, Any]) -> None:
+    """IAM alone gives nobody a tenant's config; the key policy would have to be changed, which CloudTrail shows."""
     assert is_denied(administrator("kms").decrypt, **sealed)
     assert not is_denied(administrator("kms").describe_key, KeyId=sealed["KeyId"])
 
 
-def test_nobody_else_of_our_own_account_becomes_a_tenant(aws: LocalAws, administrator: Callable[[Any], Any]) -> None:
-    """The trust policy of onboarding lets in the two roles that act as tenants, and not who knows the ExternalId besides."""
+def test_only_the_two_roles_of_the_platform_assume_a_tenant_s_role(aws: LocalAws, administrator: Callable[[Any], Any]) -> None:
+    """The onboarding trust policy admits these two, and nobody else who knows the ExternalId."""
     tenant = aws.tenants.open()
     onboarding = aws.api.onboarding(tenant.tenant_id).body
     role = aws.tenants.launch_role(tenant, onboarding["cloudFormationTemplate"])
@@ -98,8 +98,8 @@ def test_nobody_else_of_our_own_account_becomes_a_tenant(aws: LocalAws, administ
     assert refused == set(FUNCTIONS) - {"SendFunction", "ProvidersFunction"}
 
 
-def test_the_row_of_a_role_names_it_to_nobody(aws: LocalAws) -> None:
-    """Who may read the table alone learns neither its ARN nor its ExternalId."""
+def test_the_row_of_a_role_does_not_contain_it(aws: LocalAws) -> None:
+    """A reader of the table gets neither its ARN nor its ExternalId."""
     tenant = aws.tenants.open()
     onboarding = aws.api.onboarding(tenant.tenant_id).body
     role = aws.tenants.launch_role(tenant, onboarding["cloudFormationTemplate"])
@@ -112,8 +112,8 @@ def test_the_row_of_a_role_names_it_to_nobody(aws: LocalAws) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_no_function_becomes_a_role_of_our_own(aws: LocalAws, function: str) -> None:
-    """Also not the two that assume tenants' roles."""
+def test_no_function_assumes_a_role_of_our_own_account(aws: LocalAws, function: str) -> None:
+    """Not even the two that assume tenants' roles."""
     for other in FUNCTIONS:
         request = {"RoleArn": role_arn(aws, other), "RoleSessionName": "test", "ExternalId": "guessed"}
         assert is_denied(acting_as(aws, function, "sts").assume_role, **request)
@@ -121,34 +121,34 @@ def test_no_function_becomes_a_role_of_our_own(aws: LocalAws, function: str) -> 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_no_function_sends_from_our_own_account(aws: LocalAws, function: str) -> None:
-    """Mail goes out as a tenant or not at all."""
+    """Mail is sent only as a tenant."""
     assert is_denied(acting_as(aws, function, "ses").send_raw_email, RawMessage={"Data": b"From: a@b.example\r\n\r\n"})
 
 
-def test_only_sending_takes_from_the_queue(aws: LocalAws) -> None:
-    """No other function sees a body, or makes one disappear."""
+def test_only_sending_receives_from_the_queue(aws: LocalAws) -> None:
+    """No other function can read or delete a message."""
     url = aws.stack.outputs["SendQueueUrl"]
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "sqs").receive_message, QueueUrl=url)}
     assert refused == set(FUNCTIONS) - {"SendFunction"}
 
 
-def test_only_those_who_put_messages_on_the_queue_sign_for_us(aws: LocalAws) -> None:
-    """The others, and a producer, get no key."""
+def test_only_functions_that_queue_messages_can_sign(aws: LocalAws) -> None:
+    """The others, and producers, get no key."""
     request = {"KeyId": aws.stack.outputs["QueueKeyArn"], "MacAlgorithm": "HMAC_SHA_256", "Message": b"tenantmail"}
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "kms").generate_mac, **request)}
     assert refused == set(FUNCTIONS) - {"MessagesFunction", "SendFunction", "SweepFunction"}
 
 
-def test_only_sending_derives_the_keys_of_its_cache(aws: LocalAws, administrator: Callable[[Any], Any]) -> None:
-    """Not even an operator gets one, with all the rights that IAM can give."""
+def test_only_sending_derives_the_keys_of_its_caches(aws: LocalAws, administrator: Callable[[Any], Any]) -> None:
+    """Not even an operator with all rights of IAM."""
     request = {"KeyId": physical(aws, "CacheKey"), "MacAlgorithm": "HMAC_SHA_256", "Message": b"tenantmail"}
     allowed = {function for function in FUNCTIONS if not is_denied(acting_as(aws, function, "kms").generate_mac, **request)}
     assert allowed == {"SendFunction"}
     assert is_denied(administrator("kms").generate_mac, **request)
 
 
-def test_a_session_is_shared_and_read_by_nobody(aws: LocalAws) -> None:
-    """Mail of a tenant with a role leaves a session in the table, in which nothing can be read but its name and end."""
+def test_a_shared_session_is_encrypted(aws: LocalAws) -> None:
+    """Mail of a tenant with a role stores a session in the table, of which only name and end are readable."""
     tenant = aws.tenant_with_feedback(by_role=True)
     message = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hello"}
     for number in (1, 2):
@@ -161,8 +161,8 @@ def test_a_session_is_shared_and_read_by_nobody(aws: LocalAws) -> None:
         assert not re.search(rb"ASIA|roleArn|SecretAccessKey", item["sealed"]["B"])
 
 
-def test_only_the_sweeper_looks_at_the_intake(aws: LocalAws) -> None:
-    """It may not switch it, and no function may."""
+def test_only_the_sweeper_reads_the_event_source(aws: LocalAws) -> None:
+    """No function may change it."""
     uuid = physical(aws, "SendFunctionSendQueue")
     refused = {function for function in FUNCTIONS if is_denied(acting_as(aws, function, "lambda").get_event_source_mapping, UUID=uuid)}
     assert refused == set(FUNCTIONS) - {"SweepFunction"}

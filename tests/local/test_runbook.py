@@ -1,4 +1,4 @@
-"""Every command of the runbook, as it stands there, on the local AWS."""
+"""Every command of the runbook, unchanged, on the local AWS."""
 
 import json
 import re
@@ -21,17 +21,17 @@ from tools.local_aws.tenants import Tenant
 RUNBOOK = (tables.ROOT / "docs/runbook.md").read_text()
 MESSAGE = {"to": [{"email": "jo@customer.example"}], "subject": "hi", "text": "hi"}
 TOO_EARLY = "outcome=resend"
-"""Of a worker that may still be alive: the answer says from when on it works."""
+"""The error while the worker may still be alive: it has the time from which the command works."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What an operator types."""
+    """A command of the runbook."""
 
     text: str
 
     def arguments(self, tenant: Tenant) -> list[str]:
-        """Return the arguments with which `make` calls the operators' program, for a tenant of this test."""
+        """Return the arguments of the operators' program, for a tenant of this test."""
         target, *variables = shlex.split(self.text)[1:]
         recipe = subprocess.run(["make", "-n", target, *variables], cwd=tables.ROOT, capture_output=True, text=True, check=True).stdout
         [line] = [line for line in recipe.splitlines() if "mailer_ops.operate" in line]
@@ -42,7 +42,7 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """Return the distinct commands of the runbook, in their order."""
+    """Return the distinct commands of the runbook, in order."""
     blocks = re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL)
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [Command(line) for line in dict.fromkeys(lines) if line]
@@ -50,37 +50,37 @@ def commands() -> list[Command]:
 
 @pytest.fixture
 def shell(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An operator's shell; the local API has an address of its own. The program runs in this process, to start but once."""
+    """Set an operator's environment, with the local API's own URL. The program runs in this process, so that it is started once."""
     for name, value in {**PLATFORM, **NO_OWN_SETUP, **dict.fromkeys(stack.OUTPUTS.values(), "")}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.addresses.aws)
     monkeypatch.setenv("TENANTMAIL_API", aws.stack.api_url)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would have the credentials of whoever asked first
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would have the first user's credentials
     forget_caches()
     yield
     forget_caches()
 
 
 def forget_caches() -> None:
-    """Empty what a process keeps."""
+    """Clear the process's caches."""
     settings.cache_clear()
     for built in vars(wiring).values():
         if hasattr(built, "cache_clear"):
             built.cache_clear()
 
 
-def lose(aws: LocalAws, tenant: Tenant, request_id: str) -> None:
-    """Make a request of which nobody knows whether SES took it."""
+def make_unknown(aws: LocalAws, tenant: Tenant, request_id: str) -> None:
+    """Make a request whose acceptance by SES is unknown."""
     aws.control.inject("reset", operation="SendRawEmail", access_key=tenant.access_key, times=1)
     aws.enqueue_request({"tenantId": tenant.tenant_id, "requestId": request_id, "message": MESSAGE})
     assert aws.api.wait_for(tenant.tenant_id, request_id)["status"] == "unknown"
 
 
 @pytest.mark.usefixtures("shell")
-def test_every_command_of_the_runbook_does_what_it_says(aws: LocalAws, tenant: Tenant, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the order in which they stand there, for a tenant in trouble."""
+def test_every_command_of_the_runbook_works(aws: LocalAws, tenant: Tenant, capsys: pytest.CaptureFixture[str]) -> None:
+    """In their order, for a tenant with problems."""
     for request_id in ("invoice-2026-0001", "invoice-2026-0002"):
-        lose(aws, tenant, request_id)
+        make_unknown(aws, tenant, request_id)
     said: dict[str, str] = {}
     for command in commands():
         code = operate.main(command.arguments(tenant))

@@ -1,4 +1,4 @@
-"""What the original SesProvider's integration tests asked of it, by their names, on the local AWS."""
+"""The requirements of the original SesProvider's integration tests, under their names, on the local AWS."""
 
 from email import message_from_bytes, policy
 
@@ -20,12 +20,12 @@ def sandbox(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 
 
 def test_a_send_in_a_sandboxed_account(sandbox: Sandbox) -> None:
-    """A verified recipient gets the mail, with SES's message id."""
+    """A verified recipient gets the mail; the result has SES's message id."""
     assert integration.send_in_a_sandboxed_account(sandbox).message_id
 
 
 def test_an_attachment_arrives_as_multipart_mixed_with_its_content_type(aws: LocalAws, sandbox: Sandbox) -> None:
-    """SES got the very bytes."""
+    """SES gets the same bytes."""
     content = bytes(range(256)) * 10
     sent = integration.send_an_attachment(sandbox, content)
     [mail] = aws.control.mails(message_id=sent.message_id)
@@ -42,13 +42,13 @@ def test_an_unverified_sender(sandbox: Sandbox) -> None:
 
 
 def test_invalid_credentials_propagate(sandbox: Sandbox) -> None:
-    """An auth failure is the tenant's error, too."""
+    """An authentication failure is the tenant's error, too."""
     provider = sandbox.provider(secretAccessKey="x" * 40)
     assert integration.refused_code(provider.send(sandbox.mail(provider), tags={})) == "credentials_invalid"
 
 
 def test_verify_mails_the_from_address_to_itself(aws: LocalAws, tenant: Tenant) -> None:
-    """With the original's words."""
+    """With the original's text."""
     [mail] = aws.control.mails(account=tenant.account)
     parsed = message_from_bytes(mail.raw, policy=policy.default)
     assert (mail.source, mail.destinations) == (tenant.from_address, [tenant.from_address])

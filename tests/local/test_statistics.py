@@ -1,4 +1,4 @@
-"""What became of mail is counted on the deployed stack: by StatisticsFunction, from the stream, with what SES's mailbox simulator tells."""
+"""Outcomes are counted on the deployed stack: by StatisticsFunction, from the stream, with the events of SES's mailbox simulator."""
 
 import time
 from collections import Counter
@@ -12,7 +12,7 @@ WAIT = 60.0  # seconds
 
 
 def counts(aws: LocalAws, tenant: Tenant) -> Mapping[str, int]:
-    """Add up what is shown of the last day, of the tenant and of its account."""
+    """Return the sums of the last day, of the tenant and of its account."""
     answer = aws.api.call("GET", f"/tenants/{tenant.tenant_id}/statistics")
     assert answer.status == 200
     sums: Counter[str] = Counter()
@@ -22,8 +22,8 @@ def counts(aws: LocalAws, tenant: Tenant) -> Mapping[str, int]:
     return +sums
 
 
-def test_mail_is_counted_by_what_ses_tells_of_it(aws: LocalAws) -> None:
-    """Delivered, bounced and complained about by the simulator; and so the account, whose only tenant it is."""
+def test_mail_is_counted_by_its_outcome(aws: LocalAws) -> None:
+    """Delivered, bounced and complained about by the simulator; and the same for the account, which only this tenant uses."""
     tenant = aws.tenant_with_feedback()
     for name in ("success", "bounce", "complaint"):
         message = {"to": [{"email": f"{name}@{SIMULATOR}"}], "subject": "hi", "text": "hi"}

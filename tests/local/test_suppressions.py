@@ -22,7 +22,7 @@ def path_of(tenant_id: str, address: str) -> str:
 
 
 def suppression(aws: LocalAws, tenant_id: str, address: str) -> dict[str, Any]:
-    """Wait until an address is suppressed; the API has nothing else to wait on."""
+    """Wait until an address is suppressed; only the API shows it."""
     deadline = time.monotonic() + WAIT
     while (answer := aws.api.call("GET", path_of(tenant_id, address))).status != 200:
         assert answer.status == 404, answer.body
@@ -33,16 +33,16 @@ def suppression(aws: LocalAws, tenant_id: str, address: str) -> dict[str, Any]:
 
 
 def send(aws: LocalAws, tenant_id: str, request_id: str, *to: str) -> dict[str, Any]:
-    """Ask for a mail and wait for its end."""
+    """Submit a mail and wait for its end."""
     message = {"to": [{"email": address} for address in to], "subject": "Your invoice", "text": "Thank you."}
     assert aws.api.submit(tenant_id, {"requestId": request_id, "message": message}).status == 202
     return aws.api.wait_for(tenant_id, request_id)
 
 
-def test_what_bounced_or_complained_is_left_out_until_it_is_lifted(aws: LocalAws) -> None:
+def test_a_bounced_or_complaining_address_is_left_out_until_it_is_lifted(aws: LocalAws) -> None:
     """By SES's events, from the tenant's account to the next mail."""
     tenant_id = aws.tenant_with_feedback().tenant_id
-    # A complaint names every recipient at its domain, as SES is not told which of them complained.
+    # A complaint names every recipient at its domain, because SES does not know which of them complained.
     bounced, angry, fine = f"bounce+list@{SIMULATOR}", f"complaint+list@{SIMULATOR}", "jo@elsewhere.example"
     assert send(aws, tenant_id, "first", bounced, angry, fine)["status"] == "sent"
     assert suppression(aws, tenant_id, bounced)["reason"] == "hard_bounce"
@@ -61,7 +61,7 @@ def test_what_bounced_or_complained_is_left_out_until_it_is_lifted(aws: LocalAws
 
 @pytest.mark.parametrize("address", ["jo+news@example.com", "o'neil&a=b#{c}@example.com"])
 def test_the_client_signs_any_address(aws: LocalAws, tenant: Tenant, address: str) -> None:
-    """It stands in the path percent-encoded, which the signature covers."""
+    """It is percent-encoded in the path, which the signature covers."""
     keys, session = platform_session().get_credentials(), botocore.session.Session()
     assert keys
     session.set_credentials(keys.access_key, keys.secret_key)
@@ -71,8 +71,8 @@ def test_the_client_signs_any_address(aws: LocalAws, tenant: Tenant, address: st
     assert client.delete(tenant.tenant_id, address, why="asked & answered").email == address
 
 
-def test_a_list_is_brought_along_and_another_tenant_s_stays_its_own(aws: LocalAws) -> None:
-    """A batch, before any mail."""
+def test_a_list_is_imported_for_one_tenant_only(aws: LocalAws) -> None:
+    """By a batch, before any mail."""
     mine, other = (aws.tenant_with_feedback().tenant_id for _ in range(2))
     batch = [{"email": f"Old{n}@Example.com", "why": "from the old system"} for n in range(3)]
     answer = aws.api.call("POST", f"/tenants/{mine}/suppressions/batch", batch)

@@ -1,4 +1,4 @@
-"""SweepFunction calls itself, on the deployed stack, where one invocation would take too long."""
+"""On the deployed stack SweepFunction invokes itself when one invocation would take too long."""
 
 import time
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from tools.local_aws.running import LocalAws
 
 TENANT = "swept"
 SOON = timedelta(seconds=10)
-"""Until all of it is due at once, for the schedule's runs come when they come."""
+"""Time until all of it is due at once, because the schedule's runs come at any time."""
 IN_TIME = 150.0
-"""Seconds: the schedule's next run but one."""
+"""Seconds until the schedule's next run but one."""
 
 
 def test_two_full_shards_are_swept_by_two_invocations(aws: LocalAws) -> None:
-    """Each by one of them: what has expired there comes to its end."""
+    """Each by one of them: expired requests end."""
     env = worker.environment(aws, "SweepFunction")
     table = DynamoMessagesTable(aws.client("dynamodb"), env["MESSAGES_TABLE"])
     requests = [*of_shard("7", PAGE), *of_shard("11", PAGE)]
@@ -36,13 +36,13 @@ def test_two_full_shards_are_swept_by_two_invocations(aws: LocalAws) -> None:
 
 
 def of_shard(shard: str, wanted: int) -> Iterator[str]:
-    """Yield ids of requests that stand in a shard of the index."""
+    """Yield ids of requests in a shard of the index."""
     ids = (f"r{number}" for number in count())
     return islice((request_id for request_id in ids if sweep_shard(TENANT, request_id) == shard), wanted)
 
 
 def expire(table: DynamoMessagesTable, at: datetime, request_id: str) -> None:
-    """Write the record of a request that expires at a moment, and of whose message nobody knows."""
+    """Write the record of a request that expires at a given time and has no message."""
     created = at - timedelta(days=1)
     request = changes.Request(
         tenant_id=TENANT, request_id=request_id, content_hash="-", created_at=created, expires_at=at, recipients=1, generation=1
@@ -51,6 +51,6 @@ def expire(table: DynamoMessagesTable, at: datetime, request_id: str) -> None:
 
 
 def owner(aws: LocalAws, env: dict[str, str], shard: int) -> str:
-    """Tell which run had a shard last."""
+    """Return the run that last leased a shard."""
     item = aws.client("dynamodb").get_item(TableName=env["PACING_TABLE"], Key={"account": {"S": f"sweep/{shard}"}})["Item"]
     return item["owner"]["S"]

@@ -1,6 +1,6 @@
-"""The webhook posts what happens to the receiver that docs/deploy.md shows, as the template's resources say.
+"""The webhook posts events to the receiver of docs/deploy.md, with the template's properties.
 
-MiniStack makes no connection and no API destination from a template, but serves both: the test makes them of the template's properties.
+MiniStack creates no connection and no API destination from a template, but supports both: the test creates them from the properties.
 """
 
 import json
@@ -24,11 +24,11 @@ from tools.local_aws.tenants import Tenant
 
 SECRET = "3f9c1a"
 WAIT = 30.0  # seconds
-POLL = 0.02  # seconds; the receiver tells nobody that it listens
+POLL = 0.02  # seconds; the receiver does not report that it listens
 
 
 def receiver() -> str:
-    """Return the program that the guide shows."""
+    """Return the guide's program."""
     guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     [program] = [block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "BaseHTTPRequestHandler" in block]
     return program
@@ -41,7 +41,7 @@ def receiving(port: int) -> Iterator[Iterator[str]]:
     command = [sys.executable, "-c", receiver()]
     with subprocess.Popen(command, env=shell, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
-        limit = Timer(WAIT, process.kill)  # ends the lines, and with them whoever waits for one
+        limit = Timer(WAIT, process.kill)  # ends the lines, and a wait for one
         limit.start()
         try:
             while not is_taken(port):
@@ -53,7 +53,7 @@ def receiving(port: int) -> Iterator[Iterator[str]]:
 
 
 def make_webhook(aws: LocalAws, url: str, secret: str) -> None:
-    """Make what the template makes where `WebhookUrl` is set."""
+    """Create what the template creates with `WebhookUrl`."""
     events, resources = aws.client("events"), tables.template()["Resources"]
     connection, destination = (dict(resources[name]["Properties"]) for name in ("WebhookConnection", "WebhookDestination"))
     api_key = connection["AuthParameters"]["ApiKeyAuthParameters"]
@@ -84,21 +84,21 @@ def port() -> Iterator[int]:
 
 
 def test_the_receiver_of_the_guide_is_ten_lines() -> None:
-    """Of its own: imports and blank lines apart."""
+    """Without imports and blank lines."""
     own = [line for line in receiver().splitlines() if line and not line.startswith(("import", "from"))]
     assert len(own) <= 10
 
 
 @pytest.mark.parametrize(("secret", "status"), [("", 401), ("guessed", 401), (SECRET, 204)])
-def test_the_receiver_takes_nothing_without_the_secret(port: int, secret: str, status: int) -> None:
-    """Whoever finds the address could tell lies otherwise."""
+def test_the_receiver_accepts_nothing_without_the_secret(port: int, secret: str, status: int) -> None:
+    """Otherwise anyone who knows the URL could send false events."""
     with receiving(port):
         answer = urllib3.request("POST", f"http://127.0.0.1:{port}/", body=b'{"detail": {}}', headers={"Authorization": secret})
     assert answer.status == status
 
 
-def test_what_happens_is_posted_with_the_secret(aws: LocalAws, tenant: Tenant, port: int) -> None:
-    """To a receiver that takes nothing without it: the end of a request, by the id that a consumer knows messages by."""
+def test_events_are_posted_with_the_secret(aws: LocalAws, tenant: Tenant, port: int) -> None:
+    """To a receiver that requires it: the end of a request, with the id by which a consumer deduplicates."""
     with receiving(port) as lines:
         make_webhook(aws, f"http://127.0.0.1:{port}/events", SECRET)
         try:
