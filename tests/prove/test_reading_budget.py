@@ -26,7 +26,7 @@ from support.hostile import (
     with_text,
     within,
 )
-from unit.test_reading_budget import MOST, beyond, reading, written
+from unit.test_reading_budget import MOST, above_budget, reading, written
 
 
 def test_no_text_in_any_field_exceeds_the_budget() -> None:
@@ -37,7 +37,7 @@ def test_no_text_in_any_field_exceeds_the_budget() -> None:
         for kind, make in TEXTS.items()
         for size in {min(limit, MIB), min(limit + 1, MIB), MIB}
     )
-    assert beyond((name, cost(reading(body))) for name, body in bodies) == []
+    assert above_budget((name, cost(reading(body))) for name, body in bodies) == []
 
 
 def test_composing_no_valid_mail_exceeds_the_budget() -> None:
@@ -50,15 +50,15 @@ def test_composing_no_valid_mail_exceeds_the_budget() -> None:
             [with_free_texts(make), with_text("html", filling(kind, MAX_MARKUP, size)), with_text("text", within(make, size))]
         )
     )
-    assert beyond(((name, cost(call)) for name, call in mails if call), seconds=2 * SECONDS) == []
+    assert above_budget(((name, cost(call)) for name, call in mails if call), seconds=2 * SECONDS) == []
 
 
 def test_a_body_of_lambda_s_maximum_size_costs_only_its_copies() -> None:
     """On the API a body larger than the queue's limit is refused, but only after it was read."""
     size = BYTES + 6 * MOST
-    assert beyond(((name, cost(reading(body))) for name, body in structures(MOST)), size=size) == []
+    assert above_budget(((name, cost(reading(body))) for name, body in structures(MOST)), size=size) == []
     whole = ((kind, written(everywhere(make, MOST))) for kind, make in TEXTS.items())
-    assert beyond(((name, cost(reading(body))) for name, body in whole), size=size) == []
+    assert above_budget(((name, cost(reading(body))) for name, body in whole), size=size) == []
 
 
 GROWTH = """
@@ -117,9 +117,9 @@ def mixtures(draw: st.DrawFn) -> str:
 @given(mixtures())
 def test_no_mixture_exceeds_the_budget(body: str) -> None:
     """When it is read, and composed if valid."""
-    assert beyond([("read", cost(reading(body)))]) == []
+    assert above_budget([("read", cost(reading(body)))]) == []
     if call := composing(body):
-        assert beyond([("composed", cost(call))], seconds=2 * SECONDS) == []
+        assert above_budget([("composed", cost(call))], seconds=2 * SECONDS) == []
 
 
 def test_the_mixtures_are_valid_json() -> None:

@@ -1,23 +1,23 @@
 """The round trips of the unit tests, with ten thousand examples each."""
 
 from unit.mime.test_round_trips import (
-    test_a_custom_header_comes_back_as_it_was,
-    test_a_file_name_comes_back_as_it_was,
-    test_a_subject_comes_back_as_it_was,
-    test_a_text_body_comes_back_as_it_was,
-    test_attachments_come_back_byte_for_byte,
-    test_display_names_come_back_beside_their_addresses,
-    test_no_input_makes_a_header_a_recipient_or_a_part_of_its_own,
-    test_text_and_html_come_back_side_by_side,
+    test_a_custom_header_round_trips,
+    test_a_file_name_round_trips,
+    test_a_subject_round_trips,
+    test_a_text_body_round_trips,
+    test_attachments_round_trip,
+    test_display_names_round_trip_with_their_addresses,
+    test_no_input_adds_a_header_recipient_or_part,
+    test_text_and_html_round_trip_together,
 )
 
 __all__ = [
-    "test_a_custom_header_comes_back_as_it_was",
-    "test_a_file_name_comes_back_as_it_was",
-    "test_a_subject_comes_back_as_it_was",
-    "test_a_text_body_comes_back_as_it_was",
-    "test_attachments_come_back_byte_for_byte",
-    "test_display_names_come_back_beside_their_addresses",
-    "test_no_input_makes_a_header_a_recipient_or_a_part_of_its_own",
-    "test_text_and_html_come_back_side_by_side",
+    "test_a_custom_header_round_trips",
+    "test_a_file_name_round_trips",
+    "test_a_subject_round_trips",
+    "test_a_text_body_round_trips",
+    "test_attachments_round_trip",
+    "test_display_names_round_trip_with_their_addresses",
+    "test_no_input_adds_a_header_recipient_or_part",
+    "test_text_and_html_round_trip_together",
 ]
