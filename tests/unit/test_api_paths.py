@@ -53,10 +53,10 @@ def test_a_route_is_found_under_any_base_path(path: Path, prefix: str) -> None:
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_request_is_accepted_and_shown_behind_a_custom_domain(api: Gateway, prefix: str) -> None:
     """A request that is accepted under the base path is found under it."""
-    sent = api.handle(an_event("POST", f"{prefix}/tenants/acme/messages", MESSAGES, a_body("r1"), tenantId="acme"))
+    accepted = api.handle(an_event("POST", f"{prefix}/tenants/acme/messages", MESSAGES, a_body("r1"), tenantId="acme"))
     shown = api.handle(an_event("GET", f"{prefix}/tenants/acme/messages/r1", ONE, tenantId="acme", requestId="r1"))
     described = api.handle(an_event("GET", f"{prefix}/openapi.json", "/openapi.json"))
-    assert (sent.status, shown.status, described.status) == (202, 200, 200)
+    assert (accepted.status, shown.status, described.status) == (202, 200, 200)
     assert shown.json["requestId"] == "r1"
 
 

@@ -225,9 +225,9 @@ def test_configs_are_encrypted_in_memory(stack: SharedResources) -> None:
     """Neither the cache nor a representation has a secret."""
     sandbox, row = stack.warm(), stack.row(tenants.access_key())
     sandbox.open("acme", row)
-    kept = b"".join(entry.value for entry in sandbox._sealed._kept.values())
-    assert kept
-    assert tenants.SECRET.encode() not in kept
+    cached = b"".join(entry.value for entry in sandbox._sealed._kept.values())
+    assert cached
+    assert tenants.SECRET.encode() not in cached
     assert tenants.SECRET not in repr(sandbox.open("acme", row))
 
 

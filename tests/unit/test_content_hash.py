@@ -154,8 +154,8 @@ def test_equal_requests_have_equal_hashes_in_any_form(request: Document, data: s
 @given(requests)
 def test_the_queued_request_has_the_same_hash(request: Document) -> None:
     """A request has the same hash before and after the queue."""
-    asked = parse_request(json.dumps(request))
-    assert content_hash(parse_request(canonical_json(asked))) == content_hash(asked)
+    parsed = parse_request(json.dumps(request))
+    assert content_hash(parse_request(canonical_json(parsed))) == content_hash(parsed)
 
 
 # -- other requests ------------------------------------------------------------------------------------------------------
@@ -163,10 +163,10 @@ def test_the_queued_request_has_the_same_hash(request: Document) -> None:
 
 def meaning(request: Document) -> str:
     """Return a request's meaning, without optimization: every field by name, whether given or not."""
-    meant = parse_request(json.dumps(request)).model_dump(mode="json")
-    for file in meant["message"]["attachments"]:
+    parsed = parse_request(json.dumps(request)).model_dump(mode="json")
+    for file in parsed["message"]["attachments"]:
         file["disposition"] = file["disposition"] or "attachment"
-    return json.dumps(meant, sort_keys=True)
+    return json.dumps(parsed, sort_keys=True)
 
 
 @given(requests, requests)

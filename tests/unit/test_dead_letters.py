@@ -231,7 +231,7 @@ def test_only_selected_dead_letters_are_redriven() -> None:
         ]
     )
     assert desk.redrive("globex") == [DeadLetterResult.REDRIVEN]
-    assert [dead_letters.summarize(kept).tenant_id for kept in desk.dlq.waiting] == ["acme"]
+    assert [dead_letters.summarize(remaining).tenant_id for remaining in desk.dlq.waiting] == ["acme"]
 
 
 def test_a_dead_letter_that_is_too_large_to_requeue_can_only_be_dropped() -> None:

@@ -234,8 +234,8 @@ def test_the_id_of_a_mail_is_that_of_the_attempt_that_was_accepted() -> None:
 def test_feedback_does_not_change_the_time_of_the_end() -> None:
     """The rest of the record stays the same at any time."""
     record = seen(RULES["note_feedback"], Status.SENT)
-    noted = delivery.apply(replace(CHANGES["note_feedback"](record), now=NOON + timedelta(days=1)), record)
-    assert noted == replace(record, feedback=COUNTS)
+    updated = delivery.apply(replace(CHANGES["note_feedback"](record), now=NOON + timedelta(days=1)), record)
+    assert updated == replace(record, feedback=COUNTS)
 
 
 # -- already done --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ def interrupt(*_: object, **__: object) -> None:
 
 
 def test_ctrl_c_ends_a_command_with_the_usual_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It prints a word instead of a traceback."""
+    """It prints one word instead of a traceback."""
     monkeypatch.setattr(up, "down", interrupt)
     assert commands.main(["down"]) == 130
     assert capsys.readouterr() == ("", "\nstopped\n")

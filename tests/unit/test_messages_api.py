@@ -288,18 +288,18 @@ OPERATOR = "arn:aws:sts::123456789012:assumed-role/operators/jo"
 
 def test_the_principal_of_resolve_and_cancel_is_recorded(api: Gateway, deps: MessagesDependencies) -> None:
     """The record has the authenticated identity of the first call, besides the given name."""
-    called = {"requestContext": {"stage": "v1", "requestId": "c-1", "identity": {"userArn": OPERATOR}}}
-    another = {"requestContext": {"stage": "v1", "requestId": "c-2", "identity": {"userArn": f"{OPERATOR}-2"}}}
+    first_call = {"requestContext": {"stage": "v1", "requestId": "c-1", "identity": {"userArn": OPERATOR}}}
+    second_call = {"requestContext": {"stage": "v1", "requestId": "c-2", "identity": {"userArn": f"{OPERATOR}-2"}}}
     deps.messages.records |= {
         ("acme", "r1"): a_delivery("r1", Status.UNKNOWN, attempt=1, owner="w"),
         ("acme", "r2"): a_delivery("r2"),
         ("acme", "r3"): a_delivery("r3"),
     }
     resolution_body = {"outcome": "sent", "by": "Jo", "why": "seen in the events"}
-    for asked in (called, another):
-        resolved = api.call("POST", f"{ACME}/r1/resolve", resolution_body, **asked).json
+    for fields in (first_call, second_call):
+        resolved = api.call("POST", f"{ACME}/r1/resolve", resolution_body, **fields).json
         assert (resolved["resolution"]["by"], resolved["resolution"]["principal"]) == ("Jo", OPERATOR)
-        assert api.call("POST", f"{ACME}/r2/cancel", **asked).json["cancelledBy"] == OPERATOR
+        assert api.call("POST", f"{ACME}/r2/cancel", **fields).json["cancelledBy"] == OPERATOR
     logged = [arguments[0].principal for name, arguments in deps.telemetry.entries if name == "recorded"]
     assert logged == [OPERATOR, OPERATOR]
     assert "cancelledBy" not in api.call("POST", f"{ACME}/r3/cancel").json

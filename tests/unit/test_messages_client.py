@@ -82,9 +82,9 @@ def a_client(transport: InProcess) -> MailClient:
 @pytest.mark.usefixtures("deps")
 def test_a_request_is_sent_signed() -> None:
     """The signature is SigV4 for API Gateway in the API's region."""
-    wire = InProcess()
-    assert a_client(wire).send("acme", a_body("r1")).status is Shown.QUEUED
-    [request] = wire.requests
+    transport = InProcess()
+    assert a_client(transport).send("acme", a_body("r1")).status is Shown.QUEUED
+    [request] = transport.requests
     assert request.url == f"{URL}/tenants/acme/messages"
     authorization = str(request.headers["Authorization"])
     assert "Credential=AKIACALLER/" in authorization
@@ -93,57 +93,57 @@ def test_a_request_is_sent_signed() -> None:
 
 def test_a_retry_sends_nothing_twice(deps: MessagesDependencies) -> None:
     """The id is generated before the first try, so all tries are one request."""
-    wire = InProcess(503, EndpointConnectionError(endpoint_url=URL), 429)
-    record = a_client(wire).send("acme", a_body(None))
-    ids = {json.loads(request.body)["requestId"] for request in wire.requests}
+    transport = InProcess(503, EndpointConnectionError(endpoint_url=URL), 429)
+    record = a_client(transport).send("acme", a_body(None))
+    ids = {json.loads(request.body)["requestId"] for request in transport.requests}
     assert ids == {record.request_id}
-    assert len(wire.requests) == 4
+    assert len(transport.requests) == 4
     assert len(deps.queue.messages) == 1
 
 
 @pytest.mark.usefixtures("deps")
 def test_retries_back_off_and_respect_retry_after() -> None:
     """A wait is random, at least Retry-After, and below a bound that doubles."""
-    wire = InProcess(429, 503, 503, 503)
-    a_client(wire).send("acme", a_body())
-    assert wire.waits[0] >= 1.0
-    assert all(wait <= bound for wait, bound in zip(wire.waits, [1.5, 1.0, 2.0, 4.0], strict=True))
+    transport = InProcess(429, 503, 503, 503)
+    a_client(transport).send("acme", a_body())
+    assert transport.waits[0] >= 1.0
+    assert all(wait <= bound for wait, bound in zip(transport.waits, [1.5, 1.0, 2.0, 4.0], strict=True))
 
 
 @pytest.mark.usefixtures("deps")
 def test_retries_are_limited() -> None:
     """The caller gets the last response's error."""
-    wire = InProcess(*[503] * 10)
+    transport = InProcess(*[503] * 10)
     with pytest.raises(ApiError) as error:
-        a_client(wire).get("acme", "r1")
+        a_client(transport).get("acme", "r1")
     assert (error.value.status, error.value.code) == (503, "dependency_unavailable")
-    assert len(wire.requests) == ATTEMPTS
+    assert len(transport.requests) == ATTEMPTS
 
 
 @pytest.mark.usefixtures("deps")
 def test_a_rejection_is_not_retried() -> None:
     """A caller's error is permanent."""
-    wire = InProcess()
+    transport = InProcess()
     with pytest.raises(ApiError) as error:
-        a_client(wire).send("acme", {"message": {}})
+        a_client(transport).send("acme", {"message": {}})
     assert error.value.code == "invalid_request"
     assert error.value.problem is not None
     assert "message.subject" in [fault.path for fault in error.value.problem.errors]
-    assert len(wire.requests) == 1
+    assert len(transport.requests) == 1
 
 
 def test_a_foreign_response_is_an_error() -> None:
     """A proxy may return anything."""
-    wire = InProcess()
-    wire.send = lambda _: Answer(403, b"<html>")  # type: ignore[method-assign]  # a foreign response
+    transport = InProcess()
+    transport.send = lambda _: Answer(403, b"<html>")  # type: ignore[method-assign]  # a foreign response
     with pytest.raises(ApiError) as error:
-        a_client(wire).get("acme", "r1")
+        a_client(transport).get("acme", "r1")
     assert (error.value.status, error.value.code) == (403, None)
 
 
 def test_unknown_response_fields_are_ignored() -> None:
     """A newer API may return more fields."""
-    wire = InProcess()
+    transport = InProcess()
     record = {
         "tenantId": "acme",
         "requestId": "r1",
@@ -158,8 +158,8 @@ def test_unknown_response_fields_are_ignored() -> None:
     }
     times = dict.fromkeys(("createdAt", "updatedAt", "sentAt"), "2026-11-24T12:00:00Z")
     answer = json.dumps({**record, **times, "error": None, "color": "blue"}).encode()
-    wire.send = lambda _: Answer(200, answer)  # type: ignore[method-assign]  # a newer API
-    assert a_client(wire).get("acme", "r1").message_id == "0100"
+    transport.send = lambda _: Answer(200, answer)  # type: ignore[method-assign]  # a newer API
+    assert a_client(transport).get("acme", "r1").message_id == "0100"
 
 
 @pytest.mark.usefixtures("deps")
@@ -174,16 +174,16 @@ def test_a_batch_has_one_result_per_request() -> None:
 
 def test_wait_ends_with_the_request(deps: MessagesDependencies) -> None:
     """The record is polled until it has ended."""
-    wire = InProcess()
-    client = a_client(wire)
+    transport = InProcess()
+    client = a_client(transport)
     client.send("acme", a_body("r1"))
 
     def send() -> None:
         deps.messages.records["acme", "r1"] = replace(deps.messages.records["acme", "r1"], status=Status.SENT, message_id="0100")
 
-    wire.on_wait = send
+    transport.on_wait = send
     assert client.wait("acme", "r1").message_id == "0100"
-    assert len(wire.waits) == 1
+    assert len(transport.waits) == 1
 
 
 def test_wait_continues_for_an_unknown_that_will_be_resent(deps: MessagesDependencies) -> None:
@@ -191,14 +191,14 @@ def test_wait_continues_for_an_unknown_that_will_be_resent(deps: MessagesDepende
     lost = a_delivery("r1", Status.UNKNOWN, on_unknown="resend", deadline=NOON, error=ErrorInfo("outcome_unknown", "lost"))
     statuses = [replace(lost, status=Status.SENT), lost, lost]
     deps.messages.records["acme", "r1"] = lost  # type: ignore[attr-defined]  # the fake's
-    wire = InProcess()
-    client = a_client(wire)
+    transport = InProcess()
+    client = a_client(transport)
     shown = client.get("acme", "r1")
     assert (shown.on_unknown, shown.due_at, shown.ended) == ("resend", NOON + timedelta(seconds=120), False)
     assert shown.error is not None
     assert shown.error.hint.startswith("Nobody:")
     assert [record.due_at for record in client.list("acme")] == [shown.due_at]
-    wire.on_wait = lambda: deps.messages.records.update({("acme", "r1"): statuses.pop()})  # type: ignore[attr-defined]
+    transport.on_wait = lambda: deps.messages.records.update({("acme", "r1"): statuses.pop()})  # type: ignore[attr-defined]
     assert client.wait("acme", "r1").status is Shown.SENT
     deps.messages.records["acme", "r1"] = replace(lost, on_unknown="hold")  # type: ignore[attr-defined]
     held = client.wait("acme", "r1", timeout=0)
@@ -224,10 +224,10 @@ def test_a_list_is_read_page_by_page(deps: MessagesDependencies) -> None:
     """Pages are requested only as the caller iterates."""
     for number in range(250):
         deps.messages.records["acme", f"r{number}"] = a_delivery(f"r{number}")
-    wire = InProcess()
-    assert len({record.request_id for record in a_client(wire).list("acme")}) == 250
-    assert len(wire.requests) == 3
-    assert not list(a_client(wire).list("acme", status=Shown.SENT))
+    transport = InProcess()
+    assert len({record.request_id for record in a_client(transport).list("acme")}) == 250
+    assert len(transport.requests) == 3
+    assert not list(a_client(transport).list("acme", status=Shown.SENT))
 
 
 def test_cancel_preview_and_resolve_work(deps: MessagesDependencies) -> None:
@@ -243,10 +243,10 @@ def test_cancel_preview_and_resolve_work(deps: MessagesDependencies) -> None:
 
 def test_an_uploaded_file_can_be_attached(deps: MessagesDependencies) -> None:
     """The attachment has key and version; the upload has exactly the signed headers, without the API's signature."""
-    wire = InProcess()
-    client = a_client(wire)
+    transport = InProcess()
+    client = a_client(transport)
     attachment = client.upload_attachment("acme", "report.pdf", b"%PDF")
-    upload = wire.requests[-1]
+    upload = transport.requests[-1]
     assert (upload.method, upload.body, upload.headers["Content-Type"]) == ("PUT", b"%PDF", "application/pdf")
     assert "Authorization" not in upload.headers
     assert attachment["s3"]["versionId"] == "v1"

@@ -48,8 +48,8 @@ def test_an_operator_s_lines_are_written_to_the_log_group() -> None:
     client, log = Mock(), OperatorsLog()
     log.write("".join(f"line {number}\n" for number in range(1500)))
     log.keep(client, "messages")
-    [made] = client.create_log_stream.call_args_list
+    [created] = client.create_log_stream.call_args_list
     calls = [call.kwargs for call in client.put_log_events.call_args_list]
-    assert {(call["logGroupName"], call["logStreamName"]) for call in calls} == {("messages", made.kwargs["logStreamName"])}
+    assert {(call["logGroupName"], call["logStreamName"]) for call in calls} == {("messages", created.kwargs["logStreamName"])}
     assert [event["message"] for call in calls for event in call["logEvents"]] == [f"line {number}" for number in range(1500)]
     assert [len(call["logEvents"]) for call in calls] == [1000, 500]

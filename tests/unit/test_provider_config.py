@@ -72,18 +72,18 @@ def test_a_role_of_another_partition_than_the_region_s_is_refused() -> None:
 @pytest.mark.parametrize("tls", [("none", "none"), ("starttls", "starttls"), ("implicit", "implicit"), (True, "starttls"), (False, "none")])
 def test_reads_smtp(tls: tuple[Any, str]) -> None:
     """An SMTP sink needs only host and port; `tls` is one of three words, or true or false as in SMTP clients."""
-    given, meant = tls
+    given, expected = tls
     kind, config = parse_put(with_config(SMTP, tls=given))
     assert isinstance(config, SmtpConfig)
-    assert (kind, config.tls, config.username) == ("smtp", meant, None)
+    assert (kind, config.tls, config.username) == ("smtp", expected, None)
 
 
 @pytest.mark.parametrize("body", [KEY, ROLE, with_config(SMTP, username="u", password="canary-password")])
 def test_an_encrypted_config_is_read_back(body: Any) -> None:
     """The plaintext for the encryption parses to an equal config."""
     kind, config = parse_put(body if isinstance(body, str) else json.dumps(body))
-    whole = AssumableRole.of(config, "external-id") if isinstance(config, RoleConfig) else config
-    assert parse_config(kind, whole.plaintext()) == whole
+    stored = AssumableRole.of(config, "external-id") if isinstance(config, RoleConfig) else config
+    assert parse_config(kind, stored.plaintext()) == stored
 
 
 @pytest.mark.parametrize("kind", ["repr", "str", "json", "dump"])

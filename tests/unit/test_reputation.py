@@ -239,8 +239,8 @@ def test_a_tenant_is_suspended_once() -> None:
     assert events_of(deps) == ["at risk", "suspended"]
 
 
-def test_one_bounce_of_thirteen_suspends_nobody() -> None:
-    """Neither do thirteen of thirteen."""
+def test_few_mails_do_not_suspend_at_any_bounce_rate() -> None:
+    """Neither one bounce of thirteen nor thirteen of thirteen suspends."""
     for bounced in (1, 13):
         deps = a_guard("pause", acme={NOON: Counts(sent=13, bounced=bounced)})
         guard([bounce()], deps)

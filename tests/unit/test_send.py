@@ -431,8 +431,8 @@ def test_mail_of_a_tenant_without_a_provider_fails_at_once(row: Any, code: str) 
 def test_a_mail_that_cannot_be_composed_fails_with_the_reason() -> None:
     """A missing attachment is found before the fence is passed."""
     bench = Bench()
-    gone = {"filename": "a.pdf", "s3": {"key": "acme/gone"}}
-    message = {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello.", "attachments": [gone]}
+    missing = {"filename": "a.pdf", "s3": {"key": "acme/gone"}}
+    message = {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello.", "attachments": [missing]}
     bench.receive(a_queue_message(message=message))
     record = bench.record()
     assert (record.status, record.error and record.error.code, record.attempt) == (Status.FAILED, "attachment_missing", 0)

@@ -42,13 +42,13 @@ def signed(
     signer: type[SigV4Auth], context: dict[str, Any], token: str | None, headers: list[tuple[str, str]], **request: Any
 ) -> dict[str, str]:
     """Return the headers of a signed request."""
-    made = AWSRequest("POST", **request)
+    aws_request = AWSRequest("POST", **request)
     for name, value in headers:
-        made.headers.add_header(name, value)
-    made.context.update(context)
+        aws_request.headers.add_header(name, value)
+    aws_request.context.update(context)
     with patch("botocore.auth.get_current_datetime", return_value=NOW):
-        signer(ReadOnlyCredentials("AKIDEXAMPLE", SECRET, token), "ses", "eu-west-1").add_auth(made)
-    return dict(made.headers.items())
+        signer(ReadOnlyCredentials("AKIDEXAMPLE", SECRET, token), "ses", "eu-west-1").add_auth(aws_request)
+    return dict(aws_request.headers.items())
 
 
 @given(
@@ -70,7 +70,7 @@ def test_signatures_equal_botocore_s(
 @pytest.mark.parametrize("part", ["url", "data", "headers", "token"])
 def test_every_part_of_a_request_changes_the_signature(part: str) -> None:
     """Otherwise one request could be replaced by another."""
-    whole: dict[str, Any] = {"url": "https://a.example/", "data": b"a", "headers": [("X-A", "a")], "token": "a"}
+    parts_before: dict[str, Any] = {"url": "https://a.example/", "data": b"a", "headers": [("X-A", "a")], "token": "a"}
     other = {"url": "https://b.example/", "data": b"b", "headers": [("X-A", "b")], "token": "b"}
-    one, two = (signed(QuickSigV4, {}, **parts)["Authorization"] for parts in (whole, {**whole, part: other[part]}))
+    one, two = (signed(QuickSigV4, {}, **parts)["Authorization"] for parts in (parts_before, {**parts_before, part: other[part]}))
     assert one != two

@@ -206,10 +206,10 @@ def test_a_concurrent_suppression_makes_a_lift_a_conflict(reason: Reason) -> Non
 
 def test_an_entry_of_a_clock_ahead_of_ours_is_lifted() -> None:
     """The caller saw it before the lift."""
-    ahead = NOON + timedelta(milliseconds=500)
-    told = Suppression(reason=Reason.HARD_BOUNCE, at=ahead + timedelta(milliseconds=1), expires_at=NOON + DAY)
-    desk = Desk(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL, at=ahead), told=told)))
-    assert desk.lift().suppression.at == ahead
+    later = NOON + timedelta(milliseconds=500)
+    told = Suppression(reason=Reason.HARD_BOUNCE, at=later + timedelta(milliseconds=1), expires_at=NOON + DAY)
+    desk = Desk(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL, at=later), told=told)))
+    assert desk.lift().suppression.at == later
     assert desk.entry().in_force(NOON) is None
 
 

@@ -118,11 +118,11 @@ def test_endless_contention_redelivers_the_event() -> None:
     """An event that was not written is not acknowledged."""
     desk = Desk(FakeSuppressionsTable(replace(an_entry(), suppression=None, soft_bounces={"r0": NOON})))
 
-    def others(_: Entry) -> None:
-        stands = desk.suppressions.entries["acme", "jo@example.com"]
-        desk.suppressions.entries["acme", "jo@example.com"] = replace(stands, revision=stands.revision + 1)
+    def change_concurrently(_: Entry) -> None:
+        stored = desk.suppressions.entries["acme", "jo@example.com"]
+        desk.suppressions.entries["acme", "jo@example.com"] = replace(stored, revision=stored.revision + 1)
 
-    desk.suppressions.before = others
+    desk.suppressions.before = change_concurrently
     with pytest.raises(DependencyError):
         desk.take(hard())
 

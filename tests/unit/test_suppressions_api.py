@@ -59,9 +59,9 @@ def call(api: Gateway, method: str, address: str, body: Any = None, query: str =
     path = path_of(address)
     raw = None if body is None else json.dumps(body)
     parameters = {"tenantId": "acme", "email": address}
-    given = proxy_event(method, path + query, raw, [("Content-Type", "application/json")], resource=RESOURCE, pathParameters=parameters)
-    given["requestContext"]["identity"] = {"userArn": "arn:aws:iam::111111111111:user/ann"}
-    return api.handle(given)
+    event = proxy_event(method, path + query, raw, [("Content-Type", "application/json")], resource=RESOURCE, pathParameters=parameters)
+    event["requestContext"]["identity"] = {"userArn": "arn:aws:iam::111111111111:user/ann"}
+    return api.handle(event)
 
 
 # ── one address ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,18 +138,18 @@ def test_an_address_is_found_in_a_path_that_the_gateway_decoded(api: Gateway, ta
     """It may have characters that are invalid in paths, and is not decoded twice."""
     parameters = {"tenantId": "acme", "email": address}
     body, headers = json.dumps({"why": "x"}), [("Content-Type", "application/json")]
-    given = {**proxy_event("PUT", ROOT, body, headers, resource=RESOURCE, pathParameters=parameters), "path": f"{ROOT}/{address}"}
-    assert api.handle(given).status == 200
+    event = {**proxy_event("PUT", ROOT, body, headers, resource=RESOURCE, pathParameters=parameters), "path": f"{ROOT}/{address}"}
+    assert api.handle(event).status == 200
     assert list(table.entries) == [("acme", address.lower())]
 
 
 def test_an_unencoded_plus_is_a_plus(api: Gateway) -> None:
     """Only in queries would it be a space."""
     call(api, "PUT", "jo+news@example.com", {"why": "x"})
-    given = proxy_event(
+    event = proxy_event(
         "GET", f"{ROOT}/jo+news@example.com", resource=RESOURCE, pathParameters={"tenantId": "acme", "email": "jo+news@example.com"}
     )
-    assert api.handle(given).status == 200
+    assert api.handle(event).status == 200
 
 
 @pytest.mark.parametrize("address", ["jo", "jo@localhost", "jö@example.com", "a" * 400 + "@example.com", "@example.com"])
@@ -164,15 +164,15 @@ def test_an_invalid_address_is_not_found_and_not_shown(api: Gateway, address: st
 def test_another_tenant_s_suppression_is_not_found(api: Gateway) -> None:
     """Each tenant has its own list."""
     call(api, "PUT", JO, {"why": "x"})
-    given = proxy_event("GET", path_of(JO).replace("acme", "globex"), resource=RESOURCE, pathParameters={"tenantId": "globex", "email": JO})
-    assert api.handle(given).is_problem(404, "not_found")
+    event = proxy_event("GET", path_of(JO).replace("acme", "globex"), resource=RESOURCE, pathParameters={"tenantId": "globex", "email": JO})
+    assert api.handle(event).is_problem(404, "not_found")
 
 
 def test_a_tenant_without_a_provider_is_refused(api: Gateway) -> None:
     """The mark of suppressions is on its row."""
     path = path_of(JO).replace("acme", "globex")
-    given = proxy_event("PUT", path, '{"why": "x"}', resource=RESOURCE, pathParameters={"tenantId": "globex", "email": JO})
-    assert api.handle(given).is_problem(409, "provider_not_configured")
+    event = proxy_event("PUT", path, '{"why": "x"}', resource=RESOURCE, pathParameters={"tenantId": "globex", "email": JO})
+    assert api.handle(event).is_problem(409, "provider_not_configured")
 
 
 # ── batches and lists ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,9 +250,9 @@ def test_no_address_reaches_a_log(api: Gateway, everything_logged: pytest.LogCap
     api.call("POST", f"{ROOT}/batch", [{"email": canary, "why": "x"}])
     call(api, "DELETE", canary)
     call(api, "DELETE", canary)
-    ours = [record for record in everything_logged.records if not record.name.startswith(("moto", "werkzeug"))]
-    assert ours
-    assert not [record.name for record in ours if "canary-in-the-mine" in record.getMessage() + str(record.__dict__)]
+    our_records = [record for record in everything_logged.records if not record.name.startswith(("moto", "werkzeug"))]
+    assert our_records
+    assert not [record.name for record in our_records if "canary-in-the-mine" in record.getMessage() + str(record.__dict__)]
     assert "canary-in-the-mine" not in "".join(capsys.readouterr())
 
 

@@ -159,7 +159,7 @@ def test_a_message_in_progress_in_another_worker_is_left_to_it() -> None:
 
 
 def test_a_message_behind_a_poison_message_is_requeued_before_sqs_moves_it() -> None:
-    """As a new message, whose receives SQS counts anew, and which is still processed alone; the old one is only acknowledged."""
+    """The new message has its own receive count and is still processed alone; the old one is only acknowledged."""
     bench = Bench()
     assert bench.receive(suspect(REQUEUE_FROM)) == []
     fresh, delay = bench.take()
@@ -192,7 +192,7 @@ def test_a_waiting_message_stays_a_suspect() -> None:
 
 
 def test_a_parked_body_stays_a_suspect() -> None:
-    """Its pointer is created from the record alone."""
+    """Its pointer is created only from the record."""
     bench = Bench()
     queue_message = a_queue_message(sendAt="2026-11-26T12:00:00Z")
     bench.receive(Received("third", queue_message, 3))

@@ -87,10 +87,10 @@ def test_another_given_version_is_another_request() -> None:
 def test_a_missing_file_is_refused_at_once() -> None:
     """Each missing file is named; nothing is queued, so the id can be used again."""
     deps = fake_deps(attachments=FakeAttachments({"acme/a": b"first"}))
-    gone = {"filename": "b.txt", "s3": {"key": "acme/b"}}
+    missing = {"filename": "b.txt", "s3": {"key": "acme/b"}}
     other = {"filename": "c.txt", "s3": {"key": "acme/a", "versionId": "v9"}}
     with pytest.raises(RequestError) as refusal:
-        accept(a_send(message=a_message(gone, FILE, other)), deps)
+        accept(a_send(message=a_message(missing, FILE, other)), deps)
     assert refusal.value.code == "attachment_missing"
     assert [problem.path for problem in refusal.value.problems] == ["message.attachments[0].s3", "message.attachments[2].s3"]
     assert (deps.queue.messages, deps.messages.records) == ([], {})

@@ -108,16 +108,16 @@ class FakeApi:
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer[Any]:
         self.called.append((method, path + query_of(query), body))
-        named = f"{method} {path}"
-        if any(re.search(pattern, named) for pattern in self.denied):
-            return Answer(trouble=Trouble(kind="denied", text=f"Your credentials may not call {named}.", code="access_denied"))
-        if any(re.search(pattern, named) for pattern in self.absent):
+        route = f"{method} {path}"
+        if any(re.search(pattern, route) for pattern in self.denied):
+            return Answer(trouble=Trouble(kind="denied", text=f"Your credentials may not call {route}.", code="access_denied"))
+        if any(re.search(pattern, route) for pattern in self.absent):
             return _missing()
         steps = [unquote(step) for step in urlsplit(path).path.split("/")[1:]]
-        given = {name: value for name, value in query.items() if value not in (None, "")}
+        parameters = {name: value for name, value in query.items() if value not in (None, "")}
         for pattern, answer in self._routes():
             if found := re.fullmatch(pattern, f"{method} {'/'.join(step.replace('/', '%2F') for step in steps)}", re.DOTALL):
-                return answer(*found.groups(), body=body, **given)
+                return answer(*found.groups(), body=body, **parameters)
         return _missing()
 
     def _routes(self) -> list[tuple[str, Callable[..., Answer[Any]]]]:
@@ -343,10 +343,10 @@ class FakeMails:
     """A local SES's ledger."""
 
     folder: Path
-    kept: list[AcceptedMail] = field(default_factory=list)
+    accepted: list[AcceptedMail] = field(default_factory=list)
 
     def add(self, raw: bytes, *, message_id: str, tags: Mapping[str, str] | None = None, ago: timedelta = timedelta()) -> None:
-        file = self.folder / f"{len(self.kept) + 1}.eml"
+        file = self.folder / f"{len(self.accepted) + 1}.eml"
         file.write_bytes(raw)
         attributes: Json = {
             "source": "billing@acme.example",
@@ -355,10 +355,10 @@ class FakeMails:
             "tags": tags or {},
             "file": file,
         }
-        self.kept.insert(0, AcceptedMail(number=len(self.kept) + 1, message_id=message_id, at=NOW - ago, **attributes))
+        self.accepted.insert(0, AcceptedMail(number=len(self.accepted) + 1, message_id=message_id, at=NOW - ago, **attributes))
 
     def newest(self) -> list[AcceptedMail]:
-        return self.kept
+        return self.accepted
 
 
 @dataclass(slots=True)

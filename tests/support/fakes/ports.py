@@ -128,7 +128,7 @@ class FakeFeedbackTable:
     def find(self, account: str, region: str, message_id: str) -> MailRef | None:
         return self.of_message.get((account, region, message_id))
 
-    def remember(self, account: str, region: str, message_id: str, mail: MailRef, told_at: datetime) -> None:  # noqa: ARG002 - kept for ever
+    def remember(self, account: str, region: str, message_id: str, mail: MailRef, told_at: datetime) -> None:  # noqa: ARG002 - nothing expires
         self.before(mail)
         self.of_message[account, region, message_id] = mail
         self.after(mail)
@@ -380,9 +380,9 @@ class FakeTrials:
 
     def begin(self, sqs_message_id: str, by: str, now: datetime) -> Trial | None:
         self._fail_if_broken()
-        made = Trial(Stage.READING, by, now)
-        stored = self.marks.setdefault(sqs_message_id, made)
-        return None if stored is made else stored
+        trial = Trial(Stage.READING, by, now)
+        stored = self.marks.setdefault(sqs_message_id, trial)
+        return None if stored is trial else stored
 
     def reach(self, sqs_message_id: str, trial: Trial) -> None:
         self._fail_if_broken()

@@ -90,18 +90,18 @@ def test_attachments_round_trip(files: list[bytes]) -> None:
 @given(
     st.dictionaries(st.sampled_from(["subject", "text", "html", "name", "filename", "contentId", "contentType", "value", "method"]), TEXT)
 )
-def test_no_input_adds_a_header_recipient_or_part(wild: dict[str, str]) -> None:
+def test_no_input_adds_a_header_recipient_or_part(content: dict[str, str]) -> None:
     """With any content of a field the mail has the requested headers, recipients and parts, or is rejected."""
     attachment: dict[str, Any] = {"filename": "a.pdf", "content": "QQ=="}
     fields: dict[str, Any] = {
-        "to": [{"email": "jo@example.com", "name": wild.get("name", "Jo")}],
-        "bcc": [{"email": "hidden@example.com", "name": wild.get("name", "Jo")}],
-        "subject": wild.get("subject", ""),
-        "text": wild.get("text", "text"),
-        "html": "<p>" + wild.get("html", ""),
-        "headers": {"X-Custom": wild.get("value", "")},
-        "attachments": [attachment | {name: wild[name] for name in ("filename", "contentId", "contentType") if name in wild}],
-        "calendar": {"method": wild.get("method", "REQUEST"), "content": "BEGIN:VCALENDAR\n" + wild.get("text", "")},
+        "to": [{"email": "jo@example.com", "name": content.get("name", "Jo")}],
+        "bcc": [{"email": "hidden@example.com", "name": content.get("name", "Jo")}],
+        "subject": content.get("subject", ""),
+        "text": content.get("text", "text"),
+        "html": "<p>" + content.get("html", ""),
+        "headers": {"X-Custom": content.get("value", "")},
+        "attachments": [attachment | {name: content[name] for name in ("filename", "contentId", "contentType") if name in content}],
+        "calendar": {"method": content.get("method", "REQUEST"), "content": "BEGIN:VCALENDAR\n" + content.get("text", "")},
     }
     try:
         composed = mail(**fields)
