@@ -2,12 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 
 HERE = Path(__file__).parent
 LOOPBACK = ["127.0.0.1", "::1", "localhost"]
+
+# Each session of botocore would read the services' models anew, which takes longer than most tests.
+botocore.session.create_loader = cache(create_loader)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 from moto import mock_aws
+from moto.core import models as moto_core
 from moto.kms import models as moto_keys
 
 from mailer.settings import settings
@@ -17,6 +18,8 @@ from support.wire_rules import Breach, watched
 
 # moto creates an RSA key for each KMS key, also for those that need none.
 moto_keys.generate_private_key = cache(moto_keys.generate_private_key)
+# moto registers 1,300 URL patterns for the package requests, by which nothing here calls AWS.
+moto_core.RESPONSES_METHODS = []
 
 REGION = "eu-central-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_SESSION_TOKEN": "testing"}
