@@ -8,8 +8,9 @@ import pytest
 
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo
-from tools.local_aws.control import SeenRequest, SentMail
+from tools.local_aws.control import PublishedEvent, SeenRequest, SentMail
 from tools.storm.requests import PlannedRequest
+from tools.storm.suppressions import first_reports, left_out, mailed_again, suppressed_by
 from tools.storm.verdict import Group, Verdict, hit_by_faults, judge, overlapping
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -125,3 +126,46 @@ def test_an_outage_excuses_only_requests_in_progress() -> None:
     """Requests before or after it are not excused."""
     spans = {"before": [(0.0, 1.0)], "during": [(5.0, 6.0)], "into": [(0.0, 1.0), (2.0, 4.5)], "after": [(8.0, 9.0)]}
     assert overlapping(spans, [(4.0, 7.0)]) == {"during", "into"}
+
+
+LISTED = ("1", "bounce+0@simulator.amazonses.com")
+BOTH = replace(MAIL, time=5.0, destinations=[*MAIL.destinations, LISTED[1]])
+
+
+def bounce(at: float, kind: str = "Permanent") -> PublishedEvent:
+    who = [{"emailAddress": LISTED[1]}]
+    detail = {"eventType": "Bounce", "bounce": {"bounceType": kind, "bouncedRecipients": who}}
+    return PublishedEvent(1, at, "1", "Bounce", "m-1", routed=True, lost=False, faults=[], envelope={"account": "1", "detail": detail})
+
+
+def test_a_mail_to_an_address_suppressed_before_its_batch_is_a_violation() -> None:
+    """Not if its batch began before the event was acknowledged, in any of the workers that had the request, nor in another account."""
+    found = {began: mailed_again([BOTH], {LISTED: 3.0}, {PLANNED.request_id: [(began, 6.0), (4.5, 6.0)]}) for began in (2.0, 4.0)}
+    assert found == {2.0: [], 4.0: [PLANNED.request_id]}
+    assert mailed_again([BOTH], {LISTED: 3.0}, {PLANNED.request_id: [(2.0, 4.0)]}) == [PLANNED.request_id]
+    assert mailed_again([BOTH], {("2", LISTED[1]): 3.0}, {}) == []
+    assert mailed_again([MAIL], {LISTED: 0.0}, {}) == []
+
+
+def test_an_address_is_left_out_after_an_event_only() -> None:
+    """Not before the first one, and a planned recipient that was mailed is none."""
+    planned = {PLANNED.request_id: replace(PLANNED, also_to=LISTED[1])}
+    alone = replace(BOTH, destinations=MAIL.destinations)
+    assert left_out([alone], planned, first_reports([bounce(6.0), bounce(4.0)])) == ([PLANNED.request_id], [])
+    assert left_out([alone], planned, first_reports([bounce(6.0)])) == ([], [PLANNED.request_id])
+    assert left_out([alone], planned, first_reports([bounce(4.0, "Transient")])) == ([], [PLANNED.request_id])
+    assert left_out([BOTH], planned, {}) == ([], [])
+    assert left_out([MAIL], {PLANNED.request_id: PLANNED}, {}) == ([], [])
+
+
+def test_a_complaint_suppresses_too() -> None:
+    """As a permanent bounce does."""
+    detail = {"eventType": "Complaint", "complaint": {"complainedRecipients": [{"emailAddress": LISTED[1]}]}}
+    assert list(suppressed_by({"account": "1", "detail": detail})) == [LISTED]
+    assert list(suppressed_by({"account": "1", "detail": {"eventType": "Delivery"}})) == []
+
+
+@pytest.mark.parametrize("broken", ["mailed_again", "left_out_wrongly"])
+def test_a_suppression_that_was_not_respected_is_a_violation(broken: str) -> None:
+    """The verdict is not clean then."""
+    assert not Verdict(**{broken: [PLANNED.request_id]}).is_clean

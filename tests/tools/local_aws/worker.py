@@ -25,6 +25,7 @@ from unittest.mock import patch
 from mailer import wiring
 from mailer.adapters.clock import SystemClock
 from mailer.adapters.sqs.send_queue import Entry, SqsSendQueue
+from mailer.handlers.feedback import handler as feedback
 from mailer.handlers.providers import handler as providers
 from mailer.handlers.send import handler as send
 from mailer.handlers.sweep import handler as sweep
@@ -44,6 +45,7 @@ SWEEP = timedelta(seconds=1)
 """Interval between two runs of the sweeper; a minute on AWS."""
 
 Publish = Callable[[Any], None]
+Handler = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 Work = Callable[..., None]
 
 
@@ -193,9 +195,9 @@ class Context:
 
 
 @contextlib.contextmanager
-def invocation(pace: Pace) -> Any:
-    """Yield the context of an invocation, and kill the process at its timeout, as Lambda does."""
-    seconds = settings().send_timeout_seconds
+def invocation(pace: Pace, seconds: int | None = None) -> Any:
+    """Yield the context of an invocation, and kill the process at its timeout, as Lambda does; SendFunction's, unless given."""
+    seconds = seconds or settings().send_timeout_seconds
     signal.setitimer(signal.ITIMER_REAL, seconds / pace.speed)
     try:
         yield Context(seconds, pace.speed)
@@ -229,40 +231,61 @@ def verify(publish: Publish, tenant_id: str) -> None:
     publish((got.status, got.headers["Content-Type"], got.json))
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a worker that polls a queue is doing: published before and after each batch."""
+
+    bodies: Sequence[str]
+    """Bodies of the messages in progress."""
+    acknowledged: Sequence[str] = ()
+    """Bodies of the messages that were deleted since the last report."""
+    at: float = field(default_factory=time.monotonic)
+    """The machine's monotonic clock, which all processes share."""
+
+
 def sweep_forever(publish: Publish, pace: Pace) -> None:
-    """Run SweepFunction in a loop."""
+    """Run SweepFunction in a loop; publish `Progress` before each run."""
     with paced(pace):
         while True:
-            publish([])
+            publish(Progress([]))
             with invocation(pace) as context:
                 sweep({}, context)
             time.sleep(SWEEP / timedelta(seconds=1))
 
 
 def poll(publish: Publish, pace: Pace, hidden: int) -> None:
-    """Receive batches as Lambda's poller does; publish the bodies in progress before and after SendFunction handles a batch.
-
-    `hidden` is the visibility timeout in seconds.
-    """
-    # The poller is Lambda's, so it has no faults.
-    sqs = platform_session().client("sqs", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-    url = os.environ["SEND_QUEUE_URL"]
-    asked: Any = {"MaxNumberOfMessages": BATCH, "WaitTimeSeconds": 1, "VisibilityTimeout": hidden}
+    """Receive batches of send requests as Lambda's poller does; publish the `Progress`. `hidden` is the visibility timeout in seconds."""
     with paced(pace):
         wiring.send_dependencies()
-        while True:
-            answer = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"], **asked)
-            if not (messages := answer.get("Messages", [])):
-                continue
-            publish([message["Body"] for message in messages])
-            with invocation(pace) as context:
-                failed = send({"Records": [_record(message) for message in messages]}, context)["batchItemFailures"]
-            kept = {failure["itemIdentifier"] for failure in failed}
-            for message in messages:
-                if message["MessageId"] not in kept:
-                    with contextlib.suppress(sqs.exceptions.ReceiptHandleIsInvalid):  # it was delivered again meanwhile
-                        sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-            publish([])
+        _poll(publish, os.environ["SEND_QUEUE_URL"], send, pace, hidden, settings().send_timeout_seconds)
+
+
+def poll_events(publish: Publish, hidden: int) -> None:
+    """Receive batches of SES's events for FeedbackFunction, as `poll` does, without a pace: SES dates the events by the real time.
+
+    The environment names the queue in FEEDBACK_QUEUE_URL, and the function's timeout in seconds in FEEDBACK_TIMEOUT.
+    """
+    wiring.feedback_dependencies()
+    _poll(publish, os.environ["FEEDBACK_QUEUE_URL"], feedback, Pace(), hidden, int(os.environ["FEEDBACK_TIMEOUT"]))
+
+
+def _poll(publish: Publish, url: str, handler: Handler, pace: Pace, hidden: int, timeout: int) -> None:
+    # The poller is Lambda's, so it has no faults.
+    sqs = platform_session().client("sqs", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    asked: Any = {"MaxNumberOfMessages": BATCH, "WaitTimeSeconds": 1, "VisibilityTimeout": hidden}
+    while True:
+        answer = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"], **asked)
+        if not (messages := answer.get("Messages", [])):
+            continue
+        publish(Progress([message["Body"] for message in messages]))
+        with invocation(pace, timeout) as context:
+            failed = handler({"Records": [_record(message) for message in messages]}, context)["batchItemFailures"]
+        kept = {failure["itemIdentifier"] for failure in failed}
+        done = [message for message in messages if message["MessageId"] not in kept]
+        for message in done:
+            with contextlib.suppress(sqs.exceptions.ReceiptHandleIsInvalid):  # it was delivered again meanwhile
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        publish(Progress([], acknowledged=[message["Body"] for message in done]))
 
 
 def _record(message: Mapping[str, Any]) -> dict[str, Any]:

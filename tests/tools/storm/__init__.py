@@ -5,6 +5,7 @@ faults.py    the fault schedule: single faults all the time, occasional outages 
 workers.py   the pool of workers, which are killed at random
 storm.py     the phases of a storm: produce, kill, drain
 verdict.py   the outcome of each request, by SES's ledger
+suppressions.py   whether addresses that bounced or complained were left out from then on
 
 python -m tools.storm --requests 10000 --kills 1000 --seed 1
 

@@ -10,9 +10,12 @@ from typing import Any, Literal
 MARK = r"storm-\d{6}"
 """Pattern of the request ids of a storm, in records' keys, queued bodies and envelopes."""
 
-RESEND, TWICE, LATER, CANCELLED, LARGE = 0.2, 0.1, 0.03, 0.03, 0.02
-"""Shares of the requests: with onUnknown resend, enqueued twice, scheduled for later, cancelled by their caller, and too large for
-SES v1."""
+RESEND, TWICE, LATER, CANCELLED, LARGE, UNDELIVERABLE = 0.2, 0.1, 0.03, 0.03, 0.02, 0.15
+"""Shares of the requests: with onUnknown resend, enqueued twice, scheduled for later, cancelled by their caller, too large for SES v1,
+and with a second recipient that bounces or complains."""
+
+SUPPRESSIBLE = [f"{what}+{number}@simulator.amazonses.com" for what in ("bounce", "complaint", "suppressionlist") for number in range(2)]
+"""The second recipients: one event of SES suppresses each, and later mails to it follow."""
 
 FILE = 8_000_000
 """Bytes of a large mail's file: in base64 it exceeds the limit of SES v1."""
@@ -32,11 +35,13 @@ class PlannedRequest:
     is_cancelled: bool
     send_at: str | None
     is_large: bool = False
+    also_to: str | None = None
+    """A second recipient, of `SUPPRESSIBLE`."""
 
     def body(self) -> str:
         """Return the body of its queue message."""
         message: dict[str, Any] = {
-            "to": [{"email": f"{self.request_id}@customer.example"}],
+            "to": [{"email": email} for email in (f"{self.request_id}@customer.example", self.also_to) if email],
             "subject": self.request_id,
             "text": "Hello.",
         }
@@ -69,6 +74,7 @@ def _one(number: int, tenants: Sequence[str], dice: random.Random) -> PlannedReq
         is_cancelled=is_cancelled,
         send_at=f"{datetime.now(UTC) + timedelta(seconds=wait):%Y-%m-%dT%H:%M:%SZ}" if wait else None,
         is_large=dice.random() < LARGE,
+        also_to=dice.choice(SUPPRESSIBLE) if dice.random() < UNDELIVERABLE else None,
     )
 
 

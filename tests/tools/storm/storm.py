@@ -5,7 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
@@ -13,22 +13,23 @@ from typing import Any
 from mailer.adapters.dynamodb.messages_table import from_item
 from mailer.domain.delivery import Delivery
 from tools.local_aws import worker
-from tools.local_aws.control import PublishedEvent
+from tools.local_aws.control import PublishedEvent, SentMail
 from tools.local_aws.running import LocalAws
 from tools.local_aws.tenants import Tenant
 from tools.local_aws.worker import Pace
 from tools.storm.faults import FaultSchedule
 from tools.storm.requests import FILE, MARK, PlannedRequest, enqueued, file_of, plan_requests
+from tools.storm.suppressions import first_reports, left_out, mailed_again, request_of
 from tools.storm.verdict import Verdict, hit_by_faults, judge, overlapping
-from tools.storm.workers import Terminations, WorkerPool
+from tools.storm.workers import Role, Terminations, WorkerPool
 
 BATCH = 10  # messages of a SendMessageBatch
 BACKLOG = 300  # most requests on the queue; the emulator's queue is slow if it is long
 RATE = 500  # recipients per second and account
 LOOK = 1.0  # seconds between two polls of the records
+FUNCTIONS: Mapping[Role, str] = {"send": "SendFunctions", "sweep": "SweepFunctions", "feedback": "FeedbackFunctions"}
 REDRIVE_EVERY = 5.0  # seconds; a real operator takes longer
 COMMAND = 30.0  # timeout of an operator's command, in seconds
-EVENTS_HIDDEN = 180  # seconds, as in template.yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class Report:
     """Number of redrives by the operator."""
     events: int = 0
     """SES events, including copies."""
+    suppressed: int = 0
+    """Addresses of which FeedbackFunction acknowledged a bounce or a complaint."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def table(self) -> str:
@@ -77,7 +80,7 @@ class Report:
         verdict, terminations = self.verdict, self.terminations
         rows = {
             "requests": f"{self.plan.requests} of {self.plan.tenants} tenants (seed {self.plan.seed})",
-            "kill -9": f"{terminations.kills['send']} SendFunctions, {terminations.kills['sweep']} SweepFunctions",
+            "kill -9": ", ".join(f"{terminations.kills[role]} {name}" for role, name in FUNCTIONS.items()),
             "ended by their timeout": f"{terminations.timeouts}",
             "calls to services": f"{self.calls}, {self.faults} of them with a fault ({self.faults / max(1, self.calls):.1%})",
             "redrives of dead letters": f"{self.redriven}",
@@ -105,13 +108,16 @@ class Report:
             **{f"second mails of tenants {what}": f"{one.resent}" for what, one in groups.items()},
             **{f"ended as unknown, of tenants {what}": f"{one.unknown}" for what, one in groups.items()},
             "unknown in spite of SES events": f"{len(self.verdict.unresolved)}",
+            "addresses suppressed": f"{self.suppressed}, left out of {len(self.verdict.left_out)} mails",
+            "mails to an address suppressed before": f"{len(self.verdict.mailed_again)}",
+            "addresses left out without an event": f"{len(self.verdict.left_out_wrongly)}",
         }
 
     def violations(self) -> dict[str, Sequence[str]]:
         """Return the first few requests whose guarantees were violated, by kind."""
         verdict = self.verdict
         found = {"lost": verdict.lost, "doubled": verdict.doubled, "wrong": verdict.wrong, "unexplained": verdict.unexplained}
-        found["unresolved"] = verdict.unresolved
+        found |= {"unresolved": verdict.unresolved, "mailed again": verdict.mailed_again, "left out": verdict.left_out_wrongly}
         return {name: ids[:10] for name, ids in found.items() if ids}
 
 
@@ -121,7 +127,10 @@ class Storm:
     def __init__(self, aws: LocalAws, plan: Plan) -> None:
         self._aws, self._plan = aws, plan
         self._dice = random.Random(plan.seed)  # noqa: S311  # seeded
-        self._env = worker.environment(aws, "SendFunction")
+        send = worker.environment(aws, "SendFunction")
+        queue, timeout = aws.stack.outputs["FeedbackQueueUrl"], str(self._feedback_function()["Timeout"])
+        feedback = worker.environment(aws, "FeedbackFunction", FEEDBACK_QUEUE_URL=queue, FEEDBACK_TIMEOUT=timeout)
+        self._env: dict[Role, dict[str, str]] = {"send": send, "sweep": send, "feedback": feedback}
         self._log = aws.directory / "storm.log"
         opened = [self._open_tenant(has_feedback=number < plan.with_feedback) for number in range(plan.tenants)]
         self._tenants = {tenant.tenant_id: tenant for tenant in opened}
@@ -153,7 +162,7 @@ class Storm:
         with contextlib.ExitStack() as afterwards:
             afterwards.callback(self._clean_up)
             self._operate("pause")
-            self._hide_events(self._plan.hidden)
+            self._switch_feedback(is_on=False)
             began = time.monotonic()
             schedule = FaultSchedule(self._aws.control, self._dice)
             afterwards.callback(schedule.clear)
@@ -170,7 +179,13 @@ class Storm:
     def _start_pool(self, pace: Pace) -> WorkerPool:
         plan = self._plan
         return WorkerPool(
-            self._env, self._log, plan.workers, pace=pace, hidden=plan.hidden, kill_probability=plan.kill_probability, dice=self._dice
+            self._env,
+            self._log,
+            plan.workers,
+            pace=pace,
+            hidden=plan.hidden,
+            kill_probability=plan.kill_probability,
+            dice=self._dice,
         )
 
     def _clean_up(self) -> None:
@@ -179,13 +194,19 @@ class Storm:
             for queue in ("SendQueueUrl", "DeadLetterQueueUrl"):
                 self._aws.client("sqs").purge_queue(QueueUrl=self._aws.stack.outputs[queue])
         finally:
-            self._hide_events(EVENTS_HIDDEN)
+            self._switch_feedback(is_on=True)
             self._operate("resume")
 
-    def _hide_events(self, seconds: int) -> None:
-        """Set after how many seconds SQS redelivers an event that FeedbackFunction could not store."""
-        url, attributes = self._aws.stack.outputs["FeedbackQueueUrl"], {"VisibilityTimeout": str(seconds)}
-        self._aws.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
+    def _switch_feedback(self, *, is_on: bool) -> None:
+        """Have the emulator call FeedbackFunction, or our own worker."""
+        functions = self._aws.client("lambda")
+        name = self._feedback_function()["FunctionName"]
+        [mapping] = functions.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=is_on)
+
+    def _feedback_function(self) -> Any:
+        name = self._aws.stack.function_name(self._aws.addresses.aws, "FeedbackFunction")
+        return self._aws.client("lambda").get_function_configuration(FunctionName=name)
 
     # -- producing ---------------------------------------------------------------------------------------------------------
 
@@ -266,13 +287,13 @@ class Storm:
         """Redrive the dead letters; those of requests that have ended stay."""
         with (
             contextlib.suppress(EOFError),  # a fault ended the command; it is repeated later
-            worker.start(worker.redrive, int(COMMAND), env=self._env, log=self._log) as operator,
+            worker.start(worker.redrive, int(COMMAND), env=self._env["send"], log=self._log) as operator,
         ):
             operator.next_result(COMMAND)
             self._redriven += 1
 
     def _operate(self, *arguments: str) -> int:
-        with worker.start(worker.operate, *arguments, env=self._env, log=self._log) as one:
+        with worker.start(worker.operate, *arguments, env=self._env["send"], log=self._log) as one:
             return int(one.next_result(COMMAND))
 
     # -- judging ---------------------------------------------------------------------------------------------------------
@@ -291,6 +312,27 @@ class Storm:
         excused = pool.terminations.hit | hit_by_faults(wire) | overlapping(pool.spans, schedule.refusals)
         with_feedback = {tenant.tenant_id for tenant in self._with_feedback}
         verdict = judge(self._planned, self._records(), mails, self._cancels, excused, with_feedback)
+        self._judge_suppressions(verdict, mails, pool)
         faults = sum(1 for call in wire if call.faults)
         events = sum(len(self._aws.control.events(account=tenant.account)) for tenant in self._with_feedback)
-        return Report(self._plan, pool.terminations, verdict, len(wire), faults, self._cancels, self._redriven, events, seconds)
+        return Report(
+            self._plan,
+            pool.terminations,
+            verdict,
+            calls=len(wire),
+            faults=faults,
+            cancels=self._cancels,
+            redriven=self._redriven,
+            events=events,
+            suppressed=len(pool.acknowledged),
+            seconds=seconds,
+        )
+
+    def _judge_suppressions(self, verdict: Verdict, mails: Sequence[SentMail], pool: WorkerPool) -> None:
+        events = [event for tenant in self._with_feedback for event in self._aws.control.events(account=tenant.account)]
+        planned = {one.request_id: one for one in self._planned}
+        mails = [mail for mail in mails if request_of(mail) in planned]
+        verdict.left_out, verdict.left_out_wrongly = left_out(mails, planned, first_reports(events))
+        since_start = time.time() - time.monotonic()
+        mails = [replace(mail, time=mail.time - since_start) for mail in mails]
+        verdict.mailed_again = mailed_again(mails, pool.acknowledged, pool.spans)

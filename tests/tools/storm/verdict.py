@@ -8,6 +8,7 @@ from mailer.domain.delivery import Delivery, Status
 from tools.local_aws.control import SeenRequest, SentMail
 from tools.storm.faults import Span
 from tools.storm.requests import PlannedRequest
+from tools.storm.suppressions import request_of
 
 WINDOW = frozenset({"SendRawEmail", "SendEmail", "UpdateItem"})
 """Operations between the fence and the write of the result; only a fault of these explains an `unknown`."""
@@ -26,7 +27,7 @@ class Group:
 
 @dataclass(slots=True)
 class Verdict:
-    """Outcomes of the requests. The five lists contain request ids and must be empty."""
+    """Outcomes of the requests. The lists contain request ids; all but `left_out` must be empty."""
 
     accepted: int = 0
     resent: int = 0
@@ -43,6 +44,12 @@ class Verdict:
 
     unresolved: list[str] = field(default_factory=list)
     """`unknown`, although SES accepted it and its events arrived."""
+    left_out: list[str] = field(default_factory=list)
+    """Mails without an address that an event of SES had suppressed."""
+    left_out_wrongly: list[str] = field(default_factory=list)
+    """Mails without an address of which SES had not told anything yet."""
+    mailed_again: list[str] = field(default_factory=list)
+    """Mails to an address in a batch that began after the event that suppresses it was acknowledged."""
     with_feedback: Group = field(default_factory=Group)
     """Tenants with feedback."""
     without_feedback: Group = field(default_factory=Group)
@@ -50,7 +57,8 @@ class Verdict:
     @property
     def is_clean(self) -> bool:
         """Return whether every guarantee was kept."""
-        return not (self.lost or self.doubled or self.wrong or self.unexplained or self.unresolved)
+        broken = (self.lost, self.doubled, self.wrong, self.unexplained, self.unresolved, self.left_out_wrongly, self.mailed_again)
+        return not any(broken)
 
 
 def judge(
@@ -67,7 +75,7 @@ def judge(
     """
     message_ids: dict[str, list[str]] = {}
     for mail in mails:
-        message_ids.setdefault(mail.destinations[0].partition("@")[0], []).append(mail.message_id)
+        message_ids.setdefault(request_of(mail), []).append(mail.message_id)
     verdict = Verdict()
     for one in planned:
         record, accepted = records.get(one.request_id), message_ids.get(one.request_id, [])
