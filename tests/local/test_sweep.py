@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count, islice
 
+from mailer.adapters.clock import SystemClock
 from mailer.adapters.dynamodb.messages_table import DynamoMessagesTable, sweep_shard
 from mailer.domain import changes
 from mailer.domain.delivery import Status
@@ -16,9 +17,9 @@ from tools.local_aws.running import LocalAws
 
 TENANT = "swept"
 SOON = timedelta(seconds=10)
-"""Time until all of it is due at once, because the schedule's runs come at any time."""
-IN_TIME = 150.0
-"""Seconds until the schedule's next run but one."""
+"""Until all of it is due at once: the schedule's own runs find nothing before."""
+IN_TIME = 60.0
+"""Seconds from then until a run that was invoked has ended, and its parts."""
 
 
 def test_two_full_shards_are_swept_by_two_invocations(aws: LocalAws) -> None:
@@ -26,8 +27,11 @@ def test_two_full_shards_are_swept_by_two_invocations(aws: LocalAws) -> None:
     env = worker.environment(aws, "SweepFunction")
     table = DynamoMessagesTable(aws.client("dynamodb"), env["MESSAGES_TABLE"])
     requests = [*of_shard("7", PAGE), *of_shard("11", PAGE)]
+    due = datetime.now(UTC) + SOON
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(partial(expire, table, datetime.now(UTC) + SOON), requests))
+        list(pool.map(partial(expire, table, due), requests))
+    SystemClock().wait_until(due)
+    aws.sweep()
     until = time.monotonic() + IN_TIME
     while any(found.status is not Status.FAILED for request in requests if (found := table.get(TENANT, request))):
         assert time.monotonic() < until, "they are still open"

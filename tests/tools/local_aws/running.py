@@ -67,6 +67,13 @@ class LocalAws:
         """Put a send request on the queue as documented: ASCII JSON, in the tenant's message group."""
         return self.enqueue(json.dumps(request), MessageGroupId=request["tenantId"], **more)
 
+    def sweep(self) -> None:
+        """Run the deployed SweepFunction now, without waiting for its schedule; raise RuntimeError if it fails."""
+        name = self.stack.function_name(self.addresses.aws, "SweepFunction")
+        answer = self.client("lambda").invoke(FunctionName=name, Payload=b"{}")
+        if "FunctionError" in answer:
+            raise RuntimeError(answer["Payload"].read().decode())
+
     def dead_letters(self, at_least: int = 1, seconds: float = 20.0) -> list[dict[str, Any]]:
         """Receive and delete messages of the dead-letter queue until there are `at_least` or the time is over."""
         deadline = time.monotonic() + seconds
