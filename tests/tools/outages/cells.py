@@ -9,7 +9,7 @@ Outage = Literal["refuse", "hang", "reset", "truncate", "slow"]
 OUTAGES: tuple[Outage, ...] = ("hang", "refuse", "reset", "truncate", "slow")
 """In starting order: calls that hang take longest and use the least CPU."""
 
-SLOW = 2.5  # seconds over which a slow response is spread
+SLOW = 1.5  # seconds over which a slow response is spread; half of the shortest read timeout
 OWN, ATTEMPTS = frozenset({"dynamodb", "sqs", "s3"}), 3
 """Services of the stack, and the attempts of one call to them. Only one call hangs; if all did, a cell would take a minute."""
 
