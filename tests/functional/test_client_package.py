@@ -60,9 +60,9 @@ def test_the_wheel_contains_the_client_and_depends_only_on_botocore(wheel: Path)
         [metadata] = [archive.read(name).decode() for name in names if name.endswith("METADATA")]
     modules = {f"mailer_client/{path.name}" for path in (tables.ROOT / "src/mailer_client").glob("*.py")}
     assert {name for name in names if not name.endswith("/") and ".dist-info/" not in name} == {*modules, "mailer_client/py.typed"}
-    told = message_from_string(metadata)
-    assert [needed.partition(">")[0] for needed in told.get_all("Requires-Dist", [])] == ["botocore"]
-    assert told["Requires-Python"] == ">=3.11"
+    headers = message_from_string(metadata)
+    assert [needed.partition(">")[0] for needed in headers.get_all("Requires-Dist", [])] == ["botocore"]
+    assert headers["Requires-Python"] == ">=3.11"
 
 
 def test_the_client_runs_without_other_packages(alone: Path) -> None:

@@ -49,8 +49,8 @@ def table(request: pytest.FixtureRequest) -> Iterator[MessagesTable]:
 
 def queued(request_id: str, minutes: int, tenant_id: str = "acme") -> Change:
     """Return the change that records a request some minutes before noon."""
-    came = NOON - timedelta(minutes=minutes)
-    return changes.queue(replace(REQUEST, tenant_id=tenant_id, request_id=request_id, generation=0, created_at=came), came)
+    created = NOON - timedelta(minutes=minutes)
+    return changes.queue(replace(REQUEST, tenant_id=tenant_id, request_id=request_id, generation=0, created_at=created), created)
 
 
 def pages(table: MessagesTable, status: Status | None = None, limit: int = 2) -> list[list[str]]:
@@ -89,8 +89,8 @@ def test_pages_of_all_shards_form_one_list(minutes: list[int], sending: set[int]
         both = DynamoMessagesTable(client, name["MessagesTable"]), FakeMessagesTable()
         found = []
         for made in both:
-            for number, came in enumerate(minutes):
-                made.apply(queued(f"r{number}", came))
+            for number, minute in enumerate(minutes):
+                made.apply(queued(f"r{number}", minute))
                 if number in sending:
                     of_request = replace(REQUEST, request_id=f"r{number}")
                     made.apply(changes.begin(of_request, NOON, owner="w", deadline=NOON, sent_by=SentBy("ses", 1)))

@@ -135,13 +135,13 @@ def test_a_queued_request_can_be_cancelled(api: Gateway) -> None:
 
 def test_an_unknown_can_be_resolved(api: Gateway) -> None:
     """200 with the record and the operator's resolution; any other status is a conflict."""
-    word = {"outcome": "sent", "by": "ops@acme.example", "why": "found in the SES events", "messageId": "0100"}
+    resolution = {"outcome": "sent", "by": "ops@acme.example", "why": "found in the SES events", "messageId": "0100"}
     api.call("POST", ACME, a_body("r1"))
-    assert api.call("POST", f"{ACME}/r1/resolve", word).is_problem(409, "not_resolvable")
+    assert api.call("POST", f"{ACME}/r1/resolve", resolution).is_problem(409, "not_resolvable")
     make_unknown("acme", "r1")
-    record = api.call("POST", f"{ACME}/r1/resolve", word).json
+    record = api.call("POST", f"{ACME}/r1/resolve", resolution).json
     assert (record["status"], record["messageId"]) == ("sent", "0100")
-    assert {name: record["resolution"][name] for name in ("outcome", "by", "why")} == {n: word[n] for n in ("outcome", "by", "why")}
+    assert {name: record["resolution"][name] for name in ("outcome", "by", "why")} == {n: resolution[n] for n in ("outcome", "by", "why")}
 
 
 def make_unknown(tenant_id: str, request_id: str) -> None:

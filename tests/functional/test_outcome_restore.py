@@ -156,16 +156,16 @@ def test_the_log_lines_are_those_of_the_functions(restored: DynamoMessagesTable,
     restored.apply(changes.defer(replace(REQUEST, request_id="r3"), NOON, replace(DEFERRAL, parked="parked/acme/r3/0.json")))
     waiting = replace(restored.get("acme", "r3") or record(restored), maybe_sent=True)
     telemetry.recorded(waiting)
-    told = read_log(log.getvalue().splitlines())
-    assert told.unreadable == 0
+    outcomes = read_log(log.getvalue().splitlines())
+    assert outcomes.unreadable == 0
     assert {
-        request: (outcome.status, outcome.message_id, outcome.code, outcome.attempt) for (_, request), outcome in told.newest.items()
+        request: (outcome.status, outcome.message_id, outcome.code, outcome.attempt) for (_, request), outcome in outcomes.newest.items()
     } == {
         "r1": (Status.SENT, "m1", None, 2),
         "r2": (Status.FAILED, None, "expired", 0),
         "r3": (Status.DEFERRED, None, DEFERRAL.error and DEFERRAL.error.code, 0),
     }
-    assert (told.newest["acme", "r1"].outcome.account, told.newest["acme", "r1"].outcome.region) == ("111122223333", "eu-west-1")
-    parked = told.newest["acme", "r3"]
+    assert (outcomes.newest["acme", "r1"].outcome.account, outcomes.newest["acme", "r1"].outcome.region) == ("111122223333", "eu-west-1")
+    parked = outcomes.newest["acme", "r3"]
     assert (parked.parked, parked.maybe_sent, parked.generation) == ("parked/acme/r3/0.json", True, DEFERRAL.generation)
     assert (parked.created_at, parked.expires_at) == (waiting.created_at, waiting.expires_at)

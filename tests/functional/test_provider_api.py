@@ -126,13 +126,13 @@ def test_stores_shows_verifies_and_rotates(stack: Mapping[str, str]) -> None:
     assert SANDBOX_MAY_BE in verified.json["warnings"]
     assert (verified.json["status"], verified.json["version"]) == ("active", 1)
 
-    beside = put(fromName="Acme, anew").json
-    assert (beside["status"], beside["version"], beside["fromName"]) == ("active", 1, "Acme Billing")
-    assert (beside["candidate"]["version"], beside["candidate"]["fromName"]) == (2, "Acme, anew")
+    shown = put(fromName="Acme, new").json
+    assert (shown["status"], shown["version"], shown["fromName"]) == ("active", 1, "Acme Billing")
+    assert (shown["candidate"]["version"], shown["candidate"]["fromName"]) == (2, "Acme, new")
 
     assert SANDBOX_MAY_BE not in ask("verify").json["warnings"]
     rotated = ask("get").json
-    assert (rotated["version"], rotated["fromName"], rotated["candidate"]) == (2, "Acme, anew", None)
+    assert (rotated["version"], rotated["fromName"], rotated["candidate"]) == (2, "Acme, new", None)
     assert json.dumps(KEY["config"]["secretAccessKey"]) not in json.dumps(
         boto3.client("dynamodb").scan(TableName=stack["PROVIDERS_TABLE"]), default=repr
     )
@@ -179,9 +179,9 @@ def test_a_provider_at_risk_is_resumed_with_a_reason() -> None:
     assert "resumption" not in shown
     resumed = ask("enable", body={"by": "sam", "why": "the bought list is gone"}).json
     assert (resumed["status"], resumed["error"]) == ("active", None)
-    word = resumed["resumption"]
-    assert (word["by"], word["why"]) == ("sam", "the bought list is gone")
-    assert word["principal"] == event("provider-enable")["requestContext"]["identity"]["userArn"]
+    resumption = resumed["resumption"]
+    assert (resumption["by"], resumption["why"]) == ("sam", "the bought list is gone")
+    assert resumption["principal"] == event("provider-enable")["requestContext"]["identity"]["userArn"]
 
 
 def test_a_resumption_stores_the_counts_so_far() -> None:
@@ -193,8 +193,8 @@ def test_a_resumption_stores_the_counts_so_far() -> None:
     counts = {
         hour + number * timedelta(hours=1): Counts(sent=200, bounced=30 + number) for number in (-1, 0, 1)
     }  # the hour may change during the test
-    for of_one, number in counts.items():
-        wiring.statistics_table().add(Bucket("acme", of_one), "s", [Counted("1", number)])
+    for of_hour, number in counts.items():
+        wiring.statistics_table().add(Bucket("acme", of_hour), "s", [Counted("1", number)])
     answer = ask("enable", body={"by": "sam", "why": "the bought list is gone"})
     assert "answered" not in answer.json["resumption"]
     resumption = row().resumption
@@ -206,7 +206,7 @@ def test_a_resumption_stores_the_counts_so_far() -> None:
     ("body", "path"),
     [
         ({"by": "sam"}, ""),
-        ({"why": "mended"}, ""),
+        ({"why": "fixed"}, ""),
         ({"by": "", "why": "x"}, "by"),
         ({"by": "a", "why": "b\n"}, "why"),
         ({"who": "sam"}, "who"),
@@ -398,7 +398,7 @@ def changes_logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 def test_each_change_has_its_caller(caplog: pytest.LogCaptureFixture) -> None:
     """Row, record, log line and event have the identity that API Gateway authenticated."""
     changes = ["put", "verify", "disable", "enable", "put", "delete"]
-    told = []
+    published = []
     for number, name in enumerate(changes):
         arn = f"arn:aws:sts::123456789012:assumed-role/platform/{number}"
         before = wiring.providers_table().get("acme")
@@ -411,11 +411,11 @@ def test_each_change_has_its_caller(caplog: pytest.LogCaptureFixture) -> None:
             assert answer.json["updatedBy"] == arn
         change = provider_changed("e", before, row())
         assert change is not None
-        told.append((change.detail["change"], change.detail["principal"]))
+        published.append((change.detail["change"], change.detail["principal"]))
     logged = [(line["change"], line["principal"]) for line in changes_logged(caplog)]
-    assert logged == told
-    assert [change for change, _ in told] == ["stored", "verified", "disabled", "enabled", "stored", "deleted"]
-    assert [arn[-1] for _, arn in told] == list("012345")
+    assert logged == published
+    assert [change for change, _ in published] == ["stored", "verified", "disabled", "enabled", "stored", "deleted"]
+    assert [arn[-1] for _, arn in published] == list("012345")
 
 
 def test_a_failed_verify_has_its_caller(caplog: pytest.LogCaptureFixture) -> None:

@@ -160,14 +160,14 @@ def test_a_new_provider_does_not_send_the_old_one_s_mail(stack: Stack) -> None:
 def test_rotation_has_no_gap(stack: Stack) -> None:
     """Mail goes out with the old config until the new one has passed verify, and with the new one from the next batch on."""
     stack.activate()
-    stack.ask("put", fromName="Acme, anew")
+    stack.ask("put", fromName="Acme, new")
     stack.enqueue("old")
     stack.work()
     stack.ask("verify")
     stack.enqueue("new")
     stack.work()
     senders = [m.raw_data for m in ses_backends["123456789012"][SES_REGION].sent_messages]
-    assert ['"Acme, anew"' in raw for raw in senders if "Subject: old" in raw or "Subject: new" in raw] == [False, True]
+    assert ['"Acme, new"' in raw for raw in senders if "Subject: old" in raw or "Subject: new" in raw] == [False, True]
     assert [stack.record(request).provider_version for request in ("old", "new")] == [1, 2]
 
 
@@ -192,8 +192,8 @@ def test_one_tenant_s_faults_do_not_affect_others(stack: Stack) -> None:
             stack.enqueue(f"neighbour-{number}", tenant="neighbour")
             stack.work()
     assert sorted(stack.sent) == [f"neighbour-{number}" for number in range(5)]
-    told = [event.detail for record in read_stream(stack.providers) for event in events_of(read_write(record))]
-    assert [(t["tenantId"], t["status"], t["error"]["code"]) for t in told if t["change"] == "suspended"] == [
+    changes = [event.detail for record in read_stream(stack.providers) for event in events_of(read_write(record))]
+    assert [(t["tenantId"], t["status"], t["error"]["code"]) for t in changes if t["change"] == "suspended"] == [
         ("acme", "suspended", "credentials_denied")
     ]
     assert stack.ask("get")["status"] == "suspended"

@@ -141,13 +141,13 @@ def test_it_is_reported_whether_a_config_was_cached(
     config_cipher: ConfigCipher, roles: Roles, clients: TenantClients, clock: Clock
 ) -> None:
     """The metric shows the share of creations that cost a KMS call."""
-    told: list[bool] = []
+    reported: list[bool] = []
     configs = UncachedConfigs(config_cipher)
-    provider_factory = TenantProviderFactory(configs, roles, clients, clients, allow_smtp=False, clock=clock, report=told.append)
+    provider_factory = TenantProviderFactory(configs, roles, clients, clients, allow_smtp=False, clock=clock, report=reported.append)
     config = stored(config_cipher, tenants.access_key())
     for _ in range(3):
         provider_factory.create("acme", config)
-    assert told == [False, True, True]
+    assert reported == [False, True, True]
 
 
 def test_a_decrypted_config_is_cached_for_a_minute(config_cipher: ConfigCipher, provider_factory: Factory, clock: Clock) -> None:

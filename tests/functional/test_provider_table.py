@@ -61,7 +61,7 @@ def row_of(table: DynamoProvidersTable, tenant_id: str = "acme") -> Provider:
     return row
 
 
-NEWER = Resumption("sam", "mended", NOON, answered=NOTHING)
+NEWER = Resumption("sam", "fixed", NOON, answered=NOTHING)
 FULL = a_provider(
     status=ProviderStatus.SUSPENDED,
     versions=9,
@@ -86,7 +86,7 @@ FULL = a_provider(
     warnings=("one", "two"),
     error=DENIED,
     faulty_requests=frozenset({"r1", "r2", "r3"}),
-    resumption=Resumption("sam", "mended", NOON, "arn:aws:iam::123456789012:user/sam", Counts(sent=200, bounced=20)),
+    resumption=Resumption("sam", "fixed", NOON, "arn:aws:iam::123456789012:user/sam", Counts(sent=200, bounced=20)),
     release_at=NOON,
     has_suppressions=True,
 )
@@ -308,8 +308,8 @@ def test_only_one_of_many_threads_reports_the_suspension(table: DynamoProvidersT
         return table.record_fault("acme", 1, f"r{number}", DENIED)
 
     with ThreadPoolExecutor(16) as threads:
-        told = list(threads.map(fail, range(16)))
-    assert told.count(True) == 1
+        reported = list(threads.map(fail, range(16)))
+    assert reported.count(True) == 1
     assert len(row_of(table).faulty_requests) == 3
 
 
@@ -438,7 +438,7 @@ def test_the_mark_outlives_the_provider(table: DynamoProvidersTable, change: Cal
 # -- the reputation guard ------------------------------------------------------------------------------------------------
 
 AT_RISK = ErrorInfo("reputation_at_risk", "30 bounces of 200 recipients")
-RESUMED = Resumption("sam", "mended", NOON)
+RESUMED = Resumption("sam", "fixed", NOON)
 
 
 @pytest.mark.parametrize("resumption", [None, RESUMED])
@@ -460,12 +460,12 @@ def test_an_inactive_provider_is_not_suspended_for_its_reputation(table: DynamoP
     assert row_of(table) == row
 
 
-@pytest.mark.parametrize(("known", "stands"), [(None, RESUMED), (replace(RESUMED, at=NOON - timedelta(hours=1)), RESUMED)])
+@pytest.mark.parametrize(("known", "current"), [(None, RESUMED), (replace(RESUMED, at=NOON - timedelta(hours=1)), RESUMED)])
 def test_a_resumption_after_the_judgement_prevents_the_suspension(
-    table: DynamoProvidersTable, known: Resumption | None, stands: Resumption
+    table: DynamoProvidersTable, known: Resumption | None, current: Resumption
 ) -> None:
     """Somebody resumed the provider while its mail was judged."""
-    row = stored(table, a_provider(resumption=stands))
+    row = stored(table, a_provider(resumption=current))
     assert not table.suspend_at_risk("acme", AT_RISK, replace(row, resumption=known))
     assert row_of(table).status is ProviderStatus.ACTIVE
 

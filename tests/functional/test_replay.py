@@ -187,8 +187,8 @@ def work_after(bench: ReplayBench, on_queue: QueueMessage) -> None:
     bench.ask("held-since", VANISHED)
     bench.ask("queued-then-sent")
     bench.ask("resent-since", VANISHED, onUnknown="resend")
-    word = Resolution("resend", "op", "nothing came", bench.clock.now())
-    resolve("acme", "held-before", word, bench.messages_deps)
+    resolution = Resolution("resend", "op", "nothing came", bench.clock.now())
+    resolve("acme", "held-before", resolution, bench.messages_deps)
     cancel("acme", "parked-then-cancelled", bench.messages_deps)
     bench.switch(ProviderStatus.DISABLED)
     bench.handle(on_queue)
@@ -217,7 +217,7 @@ def test_after_a_restore_nothing_is_sent_twice_and_nothing_is_lost(bench: Replay
 
     backup.restore()
     assert "sent-since" not in bench.records()
-    told = replayed(bench, backup, seed)
+    results = replayed(bench, backup, seed)
     restored = bench.records()
     for request_id, record in truth.items():
         if record.ended:
@@ -239,7 +239,7 @@ def test_after_a_restore_nothing_is_sent_twice_and_nothing_is_lost(bench: Replay
             truth[request_id].expires_at,
         ), request_id
     assert restored["held-since"].parked == truth["held-since"].parked
-    assert told == {"sent": 3, "failed": 1, "cancelled": 1, "unknown": 1, "reopened": 6, "known": told["known"], "on the queue": 1}
+    assert results == {"sent": 3, "failed": 1, "cancelled": 1, "unknown": 1, "reopened": 6, "known": results["known"], "on the queue": 1}
     assert set(replayed(bench, backup, seed + 1)) == {"known", "on the queue"}
 
     bench.run_four_hours()

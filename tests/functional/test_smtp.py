@@ -228,7 +228,7 @@ def test_a_timeout_after_the_message_is_unknown(ending: str) -> None:
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Set the resolver's responses, and record the addresses of connections."""
 
-    def told(*answers: list[str]) -> list[str]:
+    def resolve_to(*answers: list[str]) -> list[str]:
         looked_up = iter(answers)
         tried: list[str] = []
 
@@ -243,7 +243,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         monkeypatch.setattr(socket, "create_connection", connect)
         return tried
 
-    return told
+    return resolve_to
 
 
 @pytest.mark.parametrize(

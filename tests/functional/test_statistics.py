@@ -222,8 +222,8 @@ def test_an_unreadable_write_does_not_stop_the_batch(caplog: pytest.LogCaptureFi
 def test_feedback_is_counted_in_the_hour_of_its_mail() -> None:
     """By a later write of the same record, without counting the mail again."""
     accepted = a_delivery("r1", Status.SENT, sent_at=NOON, recipients=2)
-    told = FeedbackCounts(delivered=1, bounced=1, first_at=NOON, last_at=NOON + HOUR, rank=2)
-    deliver([written(1, accepted), written(2, a_delivery("r1", Status.SENT, sent_at=NOON, recipients=2, feedback=told), accepted)])
+    feedback = FeedbackCounts(delivered=1, bounced=1, first_at=NOON, last_at=NOON + HOUR, rank=2)
+    deliver([written(1, accepted), written(2, a_delivery("r1", Status.SENT, sent_at=NOON, recipients=2, feedback=feedback), accepted)])
     assert counts() == Counts(sent=2, delivered=1, bounced=1)
 
 
@@ -342,9 +342,9 @@ def test_counts_outlive_the_provider(status: ProviderStatus | None) -> None:
 
 def bounces(first: int, number: int) -> Records:
     """Return writes of mail that was sent earlier and has now bounced."""
-    told = FeedbackCounts(bounced=1, first_at=NOON, last_at=NOON, rank=5)
+    feedback = FeedbackCounts(bounced=1, first_at=NOON, last_at=NOON, rank=5)
     mails = [a_delivery(f"r{first + one}", Status.SENT, sent_at=NOON) for one in range(number)]
-    return [written(first + one, replace(mail, feedback=told), mail) for one, mail in enumerate(mails)]
+    return [written(first + one, replace(mail, feedback=feedback), mail) for one, mail in enumerate(mails)]
 
 
 @pytest.fixture
@@ -368,7 +368,7 @@ def test_a_tenant_is_suspended_once_by_the_bounce_that_reaches_the_limit() -> No
     deliver(batch)
     deliver(batch)
     assert status() == ("suspended", "reputation_at_risk")
-    resumed = replace(provider(), status=ProviderStatus.ACTIVE, error=None, resumption=Resumption("sam", "mended", NOON))
+    resumed = replace(provider(), status=ProviderStatus.ACTIVE, error=None, resumption=Resumption("sam", "fixed", NOON))
     assert wiring.providers_table().replace(resumed)
     deliver(batch)
     deliver(bounces(400, 100))

@@ -465,9 +465,9 @@ def seen(call: Callable[[], Any]) -> Seen:
     try:
         return Seen(without_metadata(call()))
     except ClientError as error:
-        told = dict(error.response)
-        metadata = {n: v for n, v in told.pop("ResponseMetadata").items() if n not in ("RetryAttempts", "MaxAttemptsReached")}
-        return Seen(error=type(error).__name__, content=(told, metadata), says=re.sub(r" \(reached max retries: \d\)", "", str(error)))
+        response = dict(error.response)
+        metadata = {n: v for n, v in response.pop("ResponseMetadata").items() if n not in ("RetryAttempts", "MaxAttemptsReached")}
+        return Seen(error=type(error).__name__, content=(response, metadata), says=re.sub(r" \(reached max retries: \d\)", "", str(error)))
     except Exception as error:  # noqa: BLE001  # it is compared
         return Seen(error=type(error).__name__)
 

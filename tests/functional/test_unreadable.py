@@ -175,11 +175,11 @@ def test_a_write_over_an_unreadable_image_is_published(aws: Mapping[str, str]) -
     damage(table, key, "status", {"S": "failed"})
     damage(table, key, "error", {"M": {"code": {"S": "of_a_later_version"}, "message": {"S": "x"}, "cause": {"S": "new"}}})
     queue("r2")
-    told: list[Any] = []
+    published: list[Any] = []
     with patch.object(wiring, "event_bus") as bus:
-        bus.return_value.put.side_effect = lambda events: told.extend(events) or []
+        bus.return_value.put.side_effect = lambda events: published.extend(events) or []
         publish.handler({"Records": read_stream(table)}, None)
-    assert [event.detail["requestId"] for event in told] == ["r1"]
+    assert [event.detail["requestId"] for event in published] == ["r1"]
 
 
 def test_a_code_of_a_later_version_does_not_make_a_row_unreadable(aws: Mapping[str, str]) -> None:

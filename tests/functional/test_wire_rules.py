@@ -68,7 +68,7 @@ BAD: dict[str, tuple[str, str, Mapping[str, Any], str]] = {
     "a required member is missing": ("dynamodb", "GetItem", {"TableName": "t"}, "Missing required parameter"),
     "a member that does not exist": ("dynamodb", "GetItem", {**UPDATE, "Consistent": True}, "Unknown parameter"),
     "another type": ("dynamodb", "GetItem", {**UPDATE, "ConsistentRead": "yes"}, "Invalid type"),
-    "an enumeration": ("dynamodb", "GetItem", {**UPDATE, "ReturnConsumedCapacity": "ALL"}, "not one of the values"),
+    "an enumeration": ("dynamodb", "GetItem", {**UPDATE, "ReturnConsumedCapacity": "ALL"}, "not an allowed value"),
     "a list that is too long": ("events", "PutEvents", {"Entries": [EVENT] * 11}, "11 is more than 10"),
     "a text that is too long": ("sts", "AssumeRole", {**ROLE, "ExternalId": "x" * 1225}, "ExternalId: 1225 is more than 1224"),
     "a pattern": ("sts", "AssumeRole", {**ROLE, "RoleSessionName": "acme mail"}, "RoleSessionName: does not match"),
@@ -78,18 +78,18 @@ BAD: dict[str, tuple[str, str, Mapping[str, Any], str]] = {
 }
 
 VALUES: dict[str, tuple[Mapping[str, Any], str]] = {
-    "infinity": ({"N": "inf"}, "no finite number"),
-    "not a number": ({"N": "NaN"}, "no finite number"),
-    "a number with space around it": ({"N": " 1"}, "no finite number"),
+    "infinity": ({"N": "inf"}, "not a finite number"),
+    "not a number": ({"N": "NaN"}, "not a finite number"),
+    "a number with space around it": ({"N": " 1"}, "not a finite number"),
     "39 digits": ({"N": "1" * 39}, "significant digits"),
     "a number beyond the largest": ({"N": "1E126"}, "too large or too small"),
     "a number below the smallest": ({"N": "-1E-131"}, "too large or too small"),
     "an empty set": ({"SS": []}, "empty set"),
-    "a set of the same": ({"NS": ["1", "1"]}, "something twice"),
-    "a set with infinity": ({"NS": ["1", "Infinity"]}, "no finite number"),
+    "a set of the same": ({"NS": ["1", "1"]}, "a duplicate"),
+    "a set with infinity": ({"NS": ["1", "Infinity"]}, "not a finite number"),
     "no type": ({}, "0 types"),
     "two types": ({"S": "1", "N": "1"}, "2 types"),
-    "a number in a map in a list": ({"L": [{"M": {"a": {"N": "-inf"}}}]}, "no finite number"),
+    "a number in a map in a list": ({"L": [{"M": {"a": {"N": "-inf"}}}]}, "not a finite number"),
 }
 
 
@@ -143,7 +143,7 @@ HALF = {"Keys": [{"k": {"S": str(n)}} for n in range(51)]}
 BAD |= {f"a value: {name}": (*put(a=value), rule) for name, (value, rule) in VALUES.items()}
 BAD |= {
     # DynamoDB
-    "an operand that is no number": (*update("SET a = :a", a={"N": "inf"}), "no finite number"),
+    "an operand that is no number": (*update("SET a = :a", a={"N": "inf"}), "not a finite number"),
     "nesting": (*put(a=nested(32)), "nested more than 32"),
     "an empty key": ("dynamodb", "GetItem", {"TableName": "t", "Key": {**KEY, "requestId": {"S": ""}}}, "requestId: is empty"),
     "a long key": ("dynamodb", "GetItem", {"TableName": "t", "Key": {**KEY, "requestId": {"S": "é" * 513}}}, "more than 1024 bytes"),
@@ -166,19 +166,19 @@ BAD |= {
     "a reserved word in a condition": (*update("SET a = :a", "attribute_exists(owner) AND b > :a", a=ONE), "is a reserved word"),
     "an attribute that is changed twice": (*update("SET a = :a REMOVE a", a=ONE), "a is changed 2 times"),
     "102 keys": ("dynamodb", "BatchGetItem", {"RequestItems": {"t": HALF, "u": HALF}}, "102 keys"),
-    "a key twice": ("dynamodb", "BatchGetItem", {"RequestItems": {"t": {"Keys": [KEY, KEY]}}}, "asked for twice"),
+    "a key twice": ("dynamodb", "BatchGetItem", {"RequestItems": {"t": {"Keys": [KEY, KEY]}}}, "requested twice"),
     "an empty key of many": ("dynamodb", "BatchGetItem", {"RequestItems": {"t": {"Keys": [{"tenantId": {"S": ""}}]}}}, "is empty"),
     "101 actions": ("dynamodb", "TransactWriteItems", {"TransactItems": [{"Delete": UPDATE}] * 101}, "101"),
-    "a value in a transaction": ("dynamodb", "TransactWriteItems", {"TransactItems": [{"Put": put(a={"N": "inf"})[2]}]}, "no finite"),
+    "a value in a transaction": ("dynamodb", "TransactWriteItems", {"TransactItems": [{"Put": put(a={"N": "inf"})[2]}]}, "not a finite"),
     # SQS
     "an empty body": ("sqs", "SendMessage", {**MESSAGE, "MessageBody": ""}, "body is empty"),
-    "a control character": ("sqs", "SendMessage", {**MESSAGE, "MessageBody": "\x0b"}, "a character that SQS does not take"),
-    "a noncharacter": ("sqs", "SendMessage", {**MESSAGE, "MessageBody": "\uffff"}, "a character that SQS does not take"),
-    "a surrogate": ("sqs", "SendMessage", {**MESSAGE, "MessageBody": "\ud800"}, "a character that SQS does not take"),
+    "a control character": ("sqs", "SendMessage", {**MESSAGE, "MessageBody": "\x0b"}, "a character that SQS rejects"),
+    "a noncharacter": ("sqs", "SendMessage", {**MESSAGE, "MessageBody": "\uffff"}, "a character that SQS rejects"),
+    "a surrogate": ("sqs", "SendMessage", {**MESSAGE, "MessageBody": "\ud800"}, "a character that SQS rejects"),
     "a large message": (*attribute(StringValue="x" * 1024 * 1024), "the message takes"),
     "a long delay": ("sqs", "SendMessage", {**MESSAGE, "DelaySeconds": 901}, "DelaySeconds: 901"),
-    "a group with a space": ("sqs", "SendMessage", {**MESSAGE, "MessageGroupId": "acme mail"}, "no message group"),
-    "a long group": ("sqs", "SendMessage", {**MESSAGE, "MessageGroupId": "a" * 129}, "no message group"),
+    "a group with a space": ("sqs", "SendMessage", {**MESSAGE, "MessageGroupId": "acme mail"}, "not a message group"),
+    "a long group": ("sqs", "SendMessage", {**MESSAGE, "MessageGroupId": "a" * 129}, "not a message group"),
     "eleven attributes": (
         "sqs",
         "SendMessage",
@@ -186,16 +186,16 @@ BAD |= {
         "11 attributes",
     ),
     "an empty attribute": (*attribute(StringValue=""), "attribute a: is empty"),
-    "an attribute with a control character": (*attribute(StringValue="\0"), "a character that SQS does not take"),
-    "an attribute of AWS's": (*attribute("AWS.Trace"), "no name of an attribute"),
-    "an attribute's name with two dots": (*attribute("a..b"), "no name of an attribute"),
-    "an attribute's name that ends with a dot": (*attribute("a."), "no name of an attribute"),
-    "an attribute of no type": (*attribute(DataType="Text"), "is no type"),
-    "an attribute that is no number": (*attribute(DataType="Number", StringValue="x"), "is no number"),
+    "an attribute with a control character": (*attribute(StringValue="\0"), "a character that SQS rejects"),
+    "an attribute of AWS's": (*attribute("AWS.Trace"), "not an attribute's name"),
+    "an attribute's name with two dots": (*attribute("a..b"), "not an attribute's name"),
+    "an attribute's name that ends with a dot": (*attribute("a."), "not an attribute's name"),
+    "an attribute of no type": (*attribute(DataType="Text"), "is not a type"),
+    "an attribute that is no number": (*attribute(DataType="Number", StringValue="x"), "is not a number"),
     "eleven entries": (*batch(*[{}] * 11), "11 entries"),
     "no entry": (*batch(), "0 entries"),
     "an id twice": (*batch({"Id": "1"}, {"Id": "1"}), "the same id"),
-    "an id with a space": (*batch({"Id": "a b"}), "no id of an entry"),
+    "an id with a space": (*batch({"Id": "a b"}), "not an entry's id"),
     "a large batch": (*batch(*[{"MessageBody": "x" * 110_000}] * 10), "the batch takes"),
     "a fault of one entry": (*batch({}, {"DelaySeconds": -1}), "entry 1: DelaySeconds: -1"),
     "eleven messages": ("sqs", "ReceiveMessage", {"QueueUrl": "q", "MaxNumberOfMessages": 11}, "MaxNumberOfMessages: 11"),
@@ -211,8 +211,8 @@ BAD |= {
     "large metadata": ("s3", "PutObject", {"Bucket": "b", "Key": "k", "Metadata": {"a": "x" * 2048}}, "Metadata: takes"),
     "metadata with Unicode": ("s3", "PutObject", {"Bucket": "b", "Key": "k", "Metadata": {"a": "é"}}, "printable ASCII"),
     "a content type with a line break": ("s3", "PutObject", {"Bucket": "b", "Key": "k", "ContentType": "a/b\r\nx: y"}, "printable ASCII"),
-    "a detail that is no object": (*event(Detail="[]"), "no JSON object"),
-    "a detail that is no JSON": (*event(Detail='{"a": NaN}'), "no JSON"),
+    "a detail that is no object": (*event(Detail="[]"), "not a JSON object"),
+    "a detail that is no JSON": (*event(Detail='{"a": NaN}'), "not JSON"),
     "a detail that is nested deep": (*event(Detail='{"a":' + "[" * 1000 + "]" * 1000 + "}"), "nested too deep"),
     "an event without a detail": (*event(Detail=""), "lacks Source, DetailType or Detail"),
     "an event of AWS's": (*event(Source="aws.ses"), "one of AWS's own"),
@@ -227,13 +227,13 @@ BAD |= {
     "tags of a large mail for nobody": (*large_mail(EmailTags=[{"Name": "a", "Value": "b"}]), "none is named"),
     "51 recipients": (*mail(Destinations=["a@b.example"] * 51), "51, more than 50"),
     "an address with Unicode": (*mail(Destinations=["jö@b.example"]), "not ASCII"),
-    "a tag with a space": (*mail(ConfigurationSetName="c", Tags=[{"Name": "a", "Value": "b c"}]), "other characters"),
+    "a tag with a space": (*mail(ConfigurationSetName="c", Tags=[{"Name": "a", "Value": "b c"}]), "characters that SES rejects"),
     "a tag twice": (*mail(ConfigurationSetName="c", Tags=[{"Name": "a", "Value": "b"}] * 2), "given twice"),
     "51 tags": (*mail(ConfigurationSetName="c", Tags=[{"Name": str(n), "Value": "b"} for n in range(51)]), "51, more than 50"),
     "tags for nobody": (*mail(Tags=[{"Name": "a", "Value": "b"}]), "none is named"),
     "a large context": ("kms", "Decrypt", {"CiphertextBlob": b"x", "EncryptionContext": {"a": "x" * 8192}}, "more than 8192"),
     "a long session policy": ("sts", "AssumeRole", {**ROLE, "Policy": '{"Version":"2012-10-17"}' + " " * 2048}, "more than 2048"),
-    "a session policy that is no JSON": ("sts", "AssumeRole", {**ROLE, "Policy": "{"}, "is no JSON"),
+    "a session policy that is no JSON": ("sts", "AssumeRole", {**ROLE, "Policy": "{"}, "is not JSON"),
 }  # fmt: skip  # one call a line
 
 
@@ -298,7 +298,7 @@ def test_direct_calls_are_read_too(breaches: list[Breach]) -> None:
     wiring.dynamodb().update_item(**update, ExpressionAttributeValues={":a": {"N": "1"}})
     with patch.object(Endpoint, "make_request", side_effect=AssertionError("by botocore")):
         wiring.dynamodb().update_item(**update, ExpressionAttributeValues={":a": {"N": "inf"}})
-    assert [breach.rule for breach in breaches] == ["ExpressionAttributeValues.:a: 'inf' is no finite number"]
+    assert [breach.rule for breach in breaches] == ["ExpressionAttributeValues.:a: 'inf' is not a finite number"]
     breaches.clear()
 
 
@@ -306,8 +306,17 @@ def test_direct_calls_are_read_too(breaches: list[Breach]) -> None:
 
 
 def line(*, metric: Mapping[str, Any] | None = None, directive: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    told = {"Namespace": "Tenantmail", "Dimensions": [["service"]], "Metrics": [{"Name": "Sent", "Unit": "Count", **(metric or {})}]}
-    return {"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{**told, **(directive or {})}]}, "service": "mail", "Sent": [1.0], **fields}
+    definition = {
+        "Namespace": "Tenantmail",
+        "Dimensions": [["service"]],
+        "Metrics": [{"Name": "Sent", "Unit": "Count", **(metric or {})}],
+    }
+    return {
+        "_aws": {"Timestamp": 1, "CloudWatchMetrics": [{**definition, **(directive or {})}]},
+        "service": "mail",
+        "Sent": [1.0],
+        **fields,
+    }
 
 
 def test_valid_metrics_pass() -> None:
@@ -317,10 +326,10 @@ def test_valid_metrics_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "rule"),
+    ("written", "rule"),
     [
         (line(_aws={"Timestamp": "now", "CloudWatchMetrics": []}), "the time"),
-        (line(directive={"Namespace": ""}), "no namespace"),
+        (line(directive={"Namespace": ""}), "not a namespace"),
         (line(directive={"Metrics": []}), "0 metrics"),
         (line(directive={"Metrics": [{"Name": "Sent"}] * 101}), "101 metrics"),
         (line(directive={"Dimensions": [[f"d{n}" for n in range(31)]]}, **{f"d{n}": "x" for n in range(31)}), "31 dimensions"),
@@ -328,13 +337,13 @@ def test_valid_metrics_pass() -> None:
         (line(service="x" * 1025), "too long"),
         (line(service="é"), "not printable ASCII"),
         (line(directive={"Dimensions": [["code"]]}), "dimension code: has no value"),
-        (line(metric={"Unit": "Parsecs"}), "no unit"),
+        (line(metric={"Unit": "Parsecs"}), "not a unit"),
         (line(metric={"Name": "x" * 1025}, **{"x" * 1025: 1}), "empty or too long"),
         (line(Sent=[1.0] * 101), "101 values"),
-        (line(Sent=[float("nan")]), "no finite number"),
+        (line(Sent=[float("nan")]), "not a finite number"),
         (line(Sent=[]), "0 values"),
     ],
 )
-def test_an_invalid_line_of_metrics_is_named(told: Mapping[str, Any], rule: str) -> None:
+def test_an_invalid_line_of_metrics_is_named(written: Mapping[str, Any], rule: str) -> None:
     """CloudWatch would drop it silently."""
-    assert [rule in found for found in metrics.broken(told)] == [True]
+    assert [rule in found for found in metrics.broken(written)] == [True]

@@ -74,8 +74,8 @@ def test_a_disabled_rule_forwards_nothing(aws: LocalAws) -> None:
     report_nothing = aws.api.verify(tenant.tenant_id).body["messageId"]
     assert len(aws.control.wait_for_events(2, message_id=report_nothing, routed=False)) == 2
     events.enable_rule(Name=rule["Name"])
-    heard = aws.api.verify(tenant.tenant_id).body["messageId"]
-    assert len(aws.control.wait_for_events(2, message_id=heard, routed=True)) == 2
+    message_id = aws.api.verify(tenant.tenant_id).body["messageId"]
+    assert len(aws.control.wait_for_events(2, message_id=message_id, routed=True)) == 2
 
 
 def test_the_quick_create_link_creates_the_same(aws: LocalAws) -> None:

@@ -108,7 +108,7 @@ def test_the_row_of_a_role_does_not_contain_it(aws: LocalAws) -> None:
     key = {"tenantId": {"S": tenant.tenant_id}}
     row = aws.client("dynamodb").get_item(TableName=aws.stack.outputs["ProvidersTableName"], Key=key)["Item"]
     assert row["active"]["M"]["account"] == {"S": tenant.account}
-    assert not [told for told in (role, role.rpartition("/")[2], onboarding["externalId"]) if told in str(row)]
+    assert not [name for name in (role, role.rpartition("/")[2], onboarding["externalId"]) if name in str(row)]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
