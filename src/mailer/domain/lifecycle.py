@@ -136,10 +136,10 @@ def disable(row: Provider | None, now: datetime) -> Provider:
 
 
 def enable(row: Provider | None, now: datetime, resumption: Resumption | None = None) -> Provider:
-    """Lift `disabled`: a provider that was suspended is suspended again. With who and why, also lift what the reputation guard suspended.
+    """Lift `disabled`; a provider that was suspended before is suspended again. With a resumption, lift one for the reputation too.
 
     Raises:
-        RequestError: not_found; provider_not_active if only a verify helps, or a reason.
+        RequestError: not_found; provider_not_active if a passing verify or a resumption is required.
     """
     row = existing(row)
     if row.at_risk and resumption is not None:
@@ -165,9 +165,9 @@ def _lifted_by(row: Provider) -> str:
 
 
 def delete(row: Provider, now: datetime) -> Provider:
-    """Leave the tombstone: the version counter and the ExternalId, when it was deleted, and what the reputation guard goes by.
+    """Return the tombstone: the version counter, the ExternalId, the time of the deletion, and the state of the reputation guard.
 
-    A tenant that is at risk is so whatever config it stores next: nobody has answered for its mail.
+    A suspension for the reputation outlasts the config, until somebody resumes the tenant.
     """
     if row.status is ProviderStatus.DELETED:
         return row

@@ -75,8 +75,8 @@ class AwsEraser:
                 with dependency_errors("DynamoDB", "PutItem"):
                     self._dynamodb.put_item(TableName=self._tables.messages, Item=_stub(record, keep_until), **unchanged)
         except self._dynamodb.exceptions.ConditionalCheckFailedException as refusal:
-            stands: Any = refusal.response.get("Item")
-            raise RefusedError(from_item(stands) if stands else None) from None
+            current: Any = refusal.response.get("Item")
+            raise RefusedError(from_item(current) if current else None) from None
 
     def erase_objects(self, prefix: str) -> int:
         """Delete every version of the objects with a key prefix, and their delete markers."""

@@ -64,8 +64,8 @@ class DynamoOutcomeRestore:
             with dependency_errors("DynamoDB", "PutItem"):
                 self._client.put_item(TableName=self._table, Item=_item(record), ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition)
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
-            stands: Any = refusal.response.get("Item")
-            raise RefusedError(from_item(stands) if stands else None) from None
+            current: Any = refusal.response.get("Item")
+            raise RefusedError(from_item(current) if current else None) from None
 
 
 def _item(record: Delivery) -> dict[str, Any]:

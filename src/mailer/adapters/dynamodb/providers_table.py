@@ -68,19 +68,19 @@ class DynamoProvidersTable:
                 self._client.put_item(
                     TableName=self._table,
                     Item=item,
-                    # Tells without a second read whether a lost reply hid our own success.
+                    # Shows without a second read whether a lost reply hid our own success.
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                     **condition,
                 )
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
-            stands: Any = refusal.response.get("Item")
-            return stands is not None and _row(stands) == from_item(item)
+            current: Any = refusal.response.get("Item")
+            return current is not None and _row(current) == from_item(item)
         return True
 
     def list(self, *, status: ProviderStatus | None, limit: int, cursor: str | None) -> ProviderPage:
-        """List the providers that there are, by status and then by tenant; one that cannot be read is reported and left out.
+        """List the providers that exist, by status and then by tenant; an unreadable one is reported and left out.
 
-        The index is a little behind the table: a provider whose status is just changing may be missing from a page, or stand on two.
+        The index is a little behind the table: a provider whose status is just changing may be missing, or on two pages.
         """
         last = from_cursor(cursor, "providers", status or "", key=LISTED_PROVIDER) if cursor is not None else ""
         statuses = [one for one in _LISTED if status in (None, one) and one >= last.partition("#")[0]]
@@ -187,7 +187,7 @@ class DynamoProvidersTable:
     # -- what suppressions do ---------------------------------------------------------------------------------------------
 
     def mark_suppressions(self, tenant_id: str) -> bool:
-        """Note that a tenant has suppressions; False where it has no row. The mark stays, whatever becomes of them."""
+        """Mark that a tenant has suppressions; False if it has no row. The mark stays even if they are lifted."""
         try:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(
@@ -205,7 +205,7 @@ class DynamoProvidersTable:
     # -- what the reputation guard does ----------------------------------------------------------------------------------
 
     def suspend_at_risk(self, tenant_id: str, error: ErrorInfo, judged: Provider) -> bool:
-        """Suspend a provider that sends, unless somebody resumed it since it was read; True when this call did it."""
+        """Suspend an active provider, unless it was resumed since it was read; True if this call did it."""
         resumed = judged.resumption and judged.resumption.at
         condition = "resumption.#at = :resumed" if resumed else "attribute_not_exists(resumption)"
         compared, named = (operands(resumed=resumed), {"#at": "at"}) if resumed else ({}, {})
@@ -246,7 +246,7 @@ class DynamoProvidersTable:
             return [item["tenantId"]["S"] for item in page["Items"]]
 
     def released(self, tenant_id: str, now: datetime) -> bool:
-        """Take a tenant off the list; False while its mark is younger than RELEASE_MARKED, also if it was marked again meanwhile."""
+        """Remove a tenant from the list; False while its mark is younger than RELEASE_MARKED, also if it was renewed meanwhile."""
         try:
             with dependency_errors("DynamoDB", "UpdateItem"):
                 self._client.update_item(

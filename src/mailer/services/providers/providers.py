@@ -284,7 +284,7 @@ def onboard(tenant_id: str, deps: ProviderDependencies) -> Onboarding:
 
 
 def change(tenant_id: str, deps: ProviderDependencies, decide: Callable[[Provider | None], Provider], *, by: str | None = None) -> Provider:
-    """Replace a tenant's row by what is decided of it; return the row as it stands then.
+    """Replace a tenant's row by what `decide` makes of it; return the row after that.
 
     `by` is the ARN of the caller: row, log and event keep it.
 

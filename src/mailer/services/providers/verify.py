@@ -89,7 +89,7 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, simulate: boo
         quota_24h=facts.quota_24h,
         simulation=Simulation(started_at=started) if simulate else None,
     )
-    verified = change(tenant_id, deps, lambda stands: lifecycle.verify(stands, config.version, passed), by=by)
+    verified = change(tenant_id, deps, lambda current: lifecycle.verify(current, config.version, passed), by=by)
     # After the row names the simulation: SES's first event may come before the second mail is out.
     simulated = _simulate(provider, _tags(row, config, passed.simulation), started, deps) if simulate else {}
     return Verified(outcome.message_id, verified, simulated)
@@ -159,5 +159,5 @@ def _here(error: ErrorInfo) -> ErrorInfo:
 def _failed(row: Provider, config: StoredConfig, error: ErrorInfo, deps: ProviderDependencies, by: str | None) -> VerifyFailedError:
     """Note on the row why the config did not pass; only the answer names the role."""
     noted = add_remediation(error, config)
-    change(row.tenant_id, deps, lambda stands: lifecycle.fail_verify(stands, config.version, noted, deps.clock.now()), by=by)
+    change(row.tenant_id, deps, lambda current: lifecycle.fail_verify(current, config.version, noted, deps.clock.now()), by=by)
     return VerifyFailedError(add_remediation(error, config, role_of(row, config, deps)))

@@ -113,8 +113,8 @@ class AwsHealth:
     def _queue(self, name: str, url: str) -> Queue:
         kinds = ("", "NotVisible", "Delayed")
         names = [f"ApproximateNumberOfMessages{kind}" for kind in kinds]
-        told = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        return Queue(name, *(int(told.get(each, 0)) for each in names))
+        attributes = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return Queue(name, *(int(attributes.get(each, 0)) for each in names))
 
     def alarms(self) -> Answer[list[Alarm]]:
         """List the active alarms of this stack, newest first."""

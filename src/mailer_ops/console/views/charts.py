@@ -67,8 +67,8 @@ def _stacks(starts: Sequence[datetime], series: Mapping[str, Sequence[int]], sca
                 )
                 base += values[number]
         if shown:
-            told = ", ".join(f"{values[number]} {name}" for name, values in series.items() if values[number])
-            text = Markup("<title>{} {}</title>").format(f"{start:%d %b %H:%M}", escape(told))
+            tooltip = ", ".join(f"{values[number]} {name}" for name, values in series.items() if values[number])
+            text = Markup("<title>{} {}</title>").format(f"{start:%d %b %H:%M}", escape(tooltip))
             stacks.append(Markup("<g>") + text + Markup("").join(shown) + Markup("</g>"))
     return stacks
 
