@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -112,6 +113,22 @@ def test_with_a_concurrency_of_one_a_run_is_not_shared() -> None:
 
 
 # -- leases --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_stops_in_time_however_many_shards_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It moves on the records of a few shards before it looks at the clock again."""
+    monkeypatch.setattr(sweeping, "SHARDS_TOGETHER", 2)
+    bench = a_bench(*(record for shard in range(4) for record in due(shard, 10)), concurrency=1)
+    bench.messages.before = lambda _: bench.clock.advance(RUN)
+    assert run(bench).moved == 20
+
+
+def test_the_shards_of_a_run_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard with much due mail does not keep the others waiting."""
+    monkeypatch.setattr(sweeping, "SHARDS_TOGETHER", 2)
+    bench = a_bench(*(record for shard in range(4) for record in due(shard, 12)), concurrency=1)
+    assert run(bench).moved == 48
+    assert [name for name, _ in groupby(requeued(bench))] == ["0", "1", "2", "3", "0", "1", "2", "3"]
 
 
 def test_an_invocation_that_is_started_twice_sweeps_its_shards_once() -> None:
