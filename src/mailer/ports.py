@@ -274,7 +274,7 @@ class ProviderFeedback(Protocol):
     Every method raises DependencyError if DynamoDB does not answer; the mark may have been written.
     """
 
-    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
+    def event_arrived(self, tenant_id: str, version: int, at: datetime) -> None:
         """Mark that an event of a version's mail arrived at this time, once in HEARD_EVERY; no effect if the version is gone."""
         ...
 
@@ -388,11 +388,11 @@ class FeedbackTable(Protocol):
 class FeedbackListener(Protocol):
     """Records that SES's events of a tenant's provider arrive. Every method may raise DependencyError."""
 
-    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
+    def event_arrived(self, tenant_id: str, version: int, at: datetime) -> None:
         """Note that an event of a config version's mail arrived at this time; called for each accepted event."""
         ...
 
-    def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
+    def verify_event_arrived(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
         """Note an event of a test mail; return why it is refused, if account or region are not those of that version."""
         ...
 

@@ -100,7 +100,7 @@ def writes(table: Marks) -> Any:
 def test_the_first_event_proves_that_feedback_works(table: Marks) -> None:
     """The sending version is marked, and nothing that a caller is shown as changed has changed."""
     before = table.store()
-    table.marks.heard("acme", 1, NOON + MINUTE)
+    table.marks.event_arrived("acme", 1, NOON + MINUTE)
     assert (feedback_state(table.config), table.config.feedback_at) == ("proven", NOON + MINUTE)
     assert table.row == replace(before, active=replace(watched(), feedback_at=NOON + MINUTE), revision=before.revision + 1)
 
@@ -108,14 +108,14 @@ def test_the_first_event_proves_that_feedback_works(table: Marks) -> None:
 def test_a_mark_is_never_lost_to_a_concurrent_writer(table: Marks) -> None:
     """A writer that read the row before it must read it again: a passing verify keeps the mark of its own test mail."""
     read = table.store()
-    table.marks.heard("acme", 1, NOON)
+    table.marks.event_arrived("acme", 1, NOON)
     assert not table.rows.replace(replace(read, warnings=("lost",)))
 
 
 def test_events_of_a_candidate_prove_the_candidate(table: Marks) -> None:
     """Its test mail is sent before it is promoted; the active config is not marked."""
     table.store_row(a_provider(versions=2, active=watched(), candidate=watched(version=2)))
-    table.marks.heard("acme", 2, NOON)
+    table.marks.event_arrived("acme", 2, NOON)
     assert table.config.feedback_at is None
     assert table.row.candidate == watched(version=2, feedback_at=NOON)
 
@@ -131,14 +131,14 @@ def test_a_candidate_that_is_promoted_meanwhile_is_marked(table: Marks) -> None:
         return update(**call)
 
     with patch.object(table.client, "update_item", promote_first):
-        table.marks.heard("acme", 2, NOON)
+        table.marks.event_arrived("acme", 2, NOON)
     assert table.config == watched(version=2, feedback_at=NOON)
 
 
 def test_events_of_a_replaced_version_are_ignored(table: Marks) -> None:
     """They arrive days later, of mail sent with another key."""
     before = table.store_row(a_provider(versions=2, active=watched(version=2)))
-    table.marks.heard("acme", 1, NOON)
+    table.marks.event_arrived("acme", 1, NOON)
     assert table.row == before
 
 
@@ -146,7 +146,7 @@ def test_events_of_a_replaced_version_are_ignored(table: Marks) -> None:
 def test_an_event_creates_no_config(table: Marks, tenant_id: str) -> None:
     """An update creates no row and restores no deleted config."""
     before = table.store_row(a_provider(status=ProviderStatus.DELETED, active=None))
-    table.marks.heard(tenant_id, 1, NOON)
+    table.marks.event_arrived(tenant_id, 1, NOON)
     assert table.marks.sent(tenant_id, 1, NOON) is None
     assert table.row == before
     assert table.rows.get("globex") is None
@@ -157,12 +157,12 @@ def test_many_events_are_one_mark_in_ten_minutes(table: Marks) -> None:
     table.store()
     with writes(table) as update:
         for second in range(600):
-            table.marks.heard("acme", 1, NOON + timedelta(seconds=second))
+            table.marks.event_arrived("acme", 1, NOON + timedelta(seconds=second))
         assert update.call_count == 1
     other = table.another_process()
-    other.heard("acme", 1, NOON + HEARD_EVERY - MOMENT)
+    other.event_arrived("acme", 1, NOON + HEARD_EVERY - MOMENT)
     assert table.config.feedback_at == NOON
-    table.marks.heard("acme", 1, NOON + HEARD_EVERY)
+    table.marks.event_arrived("acme", 1, NOON + HEARD_EVERY)
     assert table.config.feedback_at == NOON + HEARD_EVERY
 
 
@@ -170,12 +170,12 @@ def test_a_failed_mark_is_retried(table: Marks) -> None:
     """A failure is not remembered as a mark."""
     table.store()
     throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem")
-    for mark in (table.marks.heard, table.marks.sent):
+    for mark in (table.marks.event_arrived, table.marks.sent):
         with patch.object(table.client, "update_item", side_effect=throttled), pytest.raises(DependencyError):
             mark("acme", 1, NOON)
     table.marks.sent("acme", 1, NOON)
     assert table.config.unheard_since == NOON
-    table.marks.heard("acme", 1, NOON)
+    table.marks.event_arrived("acme", 1, NOON)
     assert table.config.feedback_at == NOON
 
 
@@ -184,7 +184,7 @@ def test_a_process_s_memory_is_bounded(table: Marks) -> None:
     table.store()
     with patch.object(provider_feedback, "REMEMBERED", 2), writes(table) as update:
         for tenant in ("acme", "t1", "t2", "acme", "t2"):
-            table.marks.heard(tenant, 1, NOON)
+            table.marks.event_arrived(tenant, 1, NOON)
         assert update.call_count == 4
 
 
@@ -217,7 +217,7 @@ def test_a_version_with_events_is_never_silent(table: Marks) -> None:
         for minute in range(24 * 60):
             at = NOON + minute * MINUTE
             assert table.marks.sent("acme", 1, at) is None
-            table.marks.heard("acme", 1, at + timedelta(seconds=5))
+            table.marks.event_arrived("acme", 1, at + timedelta(seconds=5))
     assert (feedback_state(table.config), table.config.unheard_since) == ("proven", None)
     assert table.row.revision <= 2 + 24 * 6
 
@@ -229,7 +229,7 @@ def test_a_tenant_that_sends_rarely_is_not_silent(table: Marks) -> None:
         for hour, minute in ((0, 0), (0, 9), (0, 11), (0, 19), (0, 25), (7, 0)):
             at = NOON + timedelta(days=day, hours=hour, minutes=minute)
             assert table.marks.sent("acme", 1, at) is None
-            table.marks.heard("acme", 1, at + timedelta(seconds=3))
+            table.marks.event_arrived("acme", 1, at + timedelta(seconds=3))
         assert (table.config.unheard_since, table.config.silent_since) == (None, None)
 
 
@@ -238,7 +238,7 @@ def test_one_lost_event_makes_no_version_silent(table: Marks) -> None:
     table.store()
     assert send_until(table, NOON) == []
     assert feedback_state(table.config) == "unproven"
-    table.marks.heard("acme", 1, NOON + 5 * SILENT_AFTER)
+    table.marks.event_arrived("acme", 1, NOON + 5 * SILENT_AFTER)
     assert table.config.unheard_since is None
 
 
@@ -247,7 +247,7 @@ def test_an_event_ends_the_silence_and_the_next_silence_is_reported(table: Marks
     table.store()
     assert len(send_until(table, NOON + SILENT_AFTER)) == 1
     back = NOON + 2 * SILENT_AFTER
-    table.marks.heard("acme", 1, back)
+    table.marks.event_arrived("acme", 1, back)
     assert table.config == watched(feedback_at=back)
     assert len(send_until(table, back + 3 * SILENT_AFTER, start=back + MINUTE)) == 1
     assert table.config.unheard_since is not None
@@ -272,7 +272,7 @@ def test_a_concurrent_event_prevents_the_silence(table: Marks) -> None:
     """The state that was read before it no longer counts."""
     late = NOON + SILENT_AFTER
     table.store(unheard_since=NOON)
-    assert silent_after(table, lambda other: other.heard("acme", 1, late), late) is None
+    assert silent_after(table, lambda other: other.event_arrived("acme", 1, late), late) is None
     assert table.config == watched(feedback_at=late)
 
 
@@ -287,7 +287,7 @@ def test_a_silence_found_by_two_processes_is_reported_once(table: Marks) -> None
 def test_an_event_clears_the_unheard_mark_however_recent_it_is(table: Marks) -> None:
     """The clock of the process that wrote it may be ahead."""
     table.store(feedback_at=NOON, unheard_since=NOON + MOMENT)
-    table.marks.heard("acme", 1, NOON + MINUTE)
+    table.marks.event_arrived("acme", 1, NOON + MINUTE)
     assert table.config == watched(feedback_at=NOON + MINUTE)
 
 
@@ -295,11 +295,11 @@ def test_an_event_marked_by_another_process_counts(table: Marks) -> None:
     """A process that finds a recent mark remembers it although it is another's: the version does not turn silent by that."""
     table.store()
     first, second = table.another_process(), table.another_process()
-    first.heard("acme", 1, NOON)
-    second.heard("acme", 1, NOON + HEARD_EVERY - MOMENT)  # needs no mark, and is remembered
+    first.event_arrived("acme", 1, NOON)
+    second.event_arrived("acme", 1, NOON + HEARD_EVERY - MOMENT)  # needs no mark, and is remembered
     at = NOON + UNHEARD_AFTER - 2 * MOMENT
     assert table.marks.sent("acme", 1, at) is None
-    second.heard("acme", 1, at)  # still remembered
+    second.event_arrived("acme", 1, at)  # still remembered
     assert table.another_process().sent("acme", 1, at + 2 * SILENT_AFTER) is None
     assert table.config.silent_since is None
 
@@ -356,7 +356,7 @@ def test_an_unreadable_row_is_a_failure_of_the_mark(table: Marks) -> None:
     )
     with pytest.raises(DependencyError):
         table.marks.sent("acme", 1, NOON + SILENT_AFTER)
-    table.marks.heard("acme", 1, NOON)
+    table.marks.event_arrived("acme", 1, NOON)
 
 
 # -- simulations ---------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class FakeDeadLetters:
 
 
 @dataclass
-class Desk:
+class Scene:
     """A dead-letter queue with some dead letters, and a table with records."""
 
     dead_letters: list[DeadLetter]
@@ -78,26 +78,26 @@ def dead_letter(queue_message: QueueMessage | None = None, reason: str | None = 
 
 def test_a_listing_shows_reasons_and_does_not_change_the_queue() -> None:
     """Messages that SQS moved have their own reason; a body is never shown."""
-    desk = Desk([dead_letter(), dead_letter(reason=None)])
-    summary = dead_letters.list_dead_letters(desk.deps)
+    scene = Scene([dead_letter(), dead_letter(reason=None)])
+    summary = dead_letters.list_dead_letters(scene.deps)
     assert summary == [
         DeadLetterSummary("acme", "r1", "processing_crashed", "why"),
         DeadLetterSummary("acme", "r1", dead_letters.MOVED_BY_SQS, "why"),
     ]
-    assert len(desk.dlq.waiting) == 2
+    assert len(scene.dlq.waiting) == 2
 
 
 @pytest.mark.parametrize("reason", [NOT_ALLOWED, None])
 def test_a_dead_letter_with_a_replaced_key_s_signature_is_matched_by_its_record(reason: str | None) -> None:
     """It does not count as a producer's: the message came from one of our functions."""
     attributes = {"claimed": True, "sender": "AROASENDFUNCTION:x"}
-    desk = Desk(
+    scene = Scene(
         [dead_letter(a_queue_message(attributes=attributes), reason), dead_letter(a_queue_message("r2", attributes=attributes), reason)],
         [a_record(generation=3)],
     )
-    desk.deps = replace(desk.deps, producers=Producers.parse("AROAPRODUCER:acme"))
-    assert desk.redrive() == [DeadLetterResult.REDRIVEN, DeadLetterResult.KEPT_NOT_ALLOWED]
-    [queue_message] = desk.queue.messages
+    scene.deps = replace(scene.deps, producers=Producers.parse("AROAPRODUCER:acme"))
+    assert scene.redrive() == [DeadLetterResult.REDRIVEN, DeadLetterResult.KEPT_NOT_ALLOWED]
+    [queue_message] = scene.queue.messages
     assert (queue_message.generation, queue_message.claimed, queue_message.sender) == (3, False, None)
 
 
@@ -105,104 +105,104 @@ def test_a_pointer_with_a_replaced_key_s_signature_uses_the_record_s_key() -> No
     """Its own key is not trusted."""
     key = "parked/acme/r1/1.json"
     first = QueueMessage(body='{"tenantId": "acme", "requestId": "r1"}', tenant_id="acme", created_at=NOON, claimed=True)
-    desk = Desk([dead_letter(first, None)], [a_record(Status.DEFERRED, generation=3, parked=key)])
-    desk.parked.bodies[key] = a_body()
-    assert desk.redrive() == [DeadLetterResult.REDRIVEN]
-    assert desk.queue.messages[0].parked == key
+    scene = Scene([dead_letter(first, None)], [a_record(Status.DEFERRED, generation=3, parked=key)])
+    scene.parked.bodies[key] = a_body()
+    assert scene.redrive() == [DeadLetterResult.REDRIVEN]
+    assert scene.queue.messages[0].parked == key
 
 
 def test_a_redriven_request_is_due_at_once() -> None:
     """Its message has at least the record's generation, and no backoff of old failures."""
     deferred = a_record(Status.DEFERRED, generation=4, due_at=FakeClock().now() + timedelta(hours=9))
-    desk = Desk([dead_letter(a_queue_message(generation=2, attributes={"failures": 8}))], [deferred])
-    assert desk.redrive() == [DeadLetterResult.REDRIVEN]
-    [queue_message] = desk.queue.messages
-    record = desk.table.get("acme", "r1")
+    scene = Scene([dead_letter(a_queue_message(generation=2, attributes={"failures": 8}))], [deferred])
+    assert scene.redrive() == [DeadLetterResult.REDRIVEN]
+    [queue_message] = scene.queue.messages
+    record = scene.table.get("acme", "r1")
     assert (queue_message.generation >= 4, queue_message.failures) == (True, 0)
     assert record
-    assert record.due_at == desk.clock.now()
-    assert desk.dlq.waiting == []
+    assert record.due_at == scene.clock.now()
+    assert scene.dlq.waiting == []
 
 
 def test_a_request_without_a_record_can_be_redriven() -> None:
     """The worker may have died before it wrote the record."""
-    desk = Desk([dead_letter()])
-    assert desk.redrive() == [DeadLetterResult.REDRIVEN]
-    assert len(desk.queue.messages) == 1
+    scene = Scene([dead_letter()])
+    assert scene.redrive() == [DeadLetterResult.REDRIVEN]
+    assert len(scene.queue.messages) == 1
 
 
 @pytest.mark.parametrize("status", [Status.SENT, Status.FAILED, Status.CANCELLED, Status.UNKNOWN])
 def test_an_ended_request_is_never_redriven(status: Status) -> None:
     """The dead letter stays on the queue."""
-    desk = Desk([dead_letter()], [a_record(status)])
-    assert desk.redrive() == [DeadLetterResult.KEPT_ENDED]
-    assert (desk.queue.messages, len(desk.dlq.waiting)) == ([], 1)
+    scene = Scene([dead_letter()], [a_record(status)])
+    assert scene.redrive() == [DeadLetterResult.KEPT_ENDED]
+    assert (scene.queue.messages, len(scene.dlq.waiting)) == ([], 1)
 
 
 def test_other_content_under_the_same_id_is_never_redriven() -> None:
     """It would be rejected again; a drop does not change the first request either."""
     other = a_queue_message().body.replace("{", '{"onUnknown": "resend", ', 1)
-    desk = Desk([dead_letter(QueueMessage(body=other, tenant_id="acme", created_at=FakeClock().now()))], [a_record(Status.QUEUED)])
-    assert desk.redrive() == [DeadLetterResult.KEPT_OTHER_CONTENT]
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert desk.status() is Status.QUEUED
+    scene = Scene([dead_letter(QueueMessage(body=other, tenant_id="acme", created_at=FakeClock().now()))], [a_record(Status.QUEUED)])
+    assert scene.redrive() == [DeadLetterResult.KEPT_OTHER_CONTENT]
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert scene.status() is Status.QUEUED
 
 
 def test_a_drop_deletes_the_parked_body_of_other_content() -> None:
     """It is not needed any more; the body of the first request stays."""
     tomorrow = FakeClock().now() + timedelta(days=1)
-    desk = Desk([], [a_record(Status.DEFERRED, parked="parked/acme/r1/first.json")])
+    scene = Scene([], [a_record(Status.DEFERRED, parked="parked/acme/r1/first.json")])
     bodies = {"parked/acme/r1/first.json": a_body(), "parked/acme/r1/other.json": a_body(sendAt=tomorrow.isoformat())}
-    desk.parked.bodies = dict(bodies)
-    desk.dlq.waiting = [dead_letter(a_queue_message(attributes={"parked": "parked/acme/r1/other.json"}))]
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert (list(desk.parked.bodies), desk.status()) == (["parked/acme/r1/first.json"], Status.DEFERRED)
+    scene.parked.bodies = dict(bodies)
+    scene.dlq.waiting = [dead_letter(a_queue_message(attributes={"parked": "parked/acme/r1/other.json"}))]
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert (list(scene.parked.bodies), scene.status()) == (["parked/acme/r1/first.json"], Status.DEFERRED)
 
 
 def test_an_unreadable_dead_letter_can_only_be_dropped() -> None:
     """There is no record to write."""
     garbage = dead_letter(QueueMessage(body="{", tenant_id="acme", created_at=FakeClock().now()), "invalid_request")
-    desk = Desk([garbage])
-    assert desk.redrive() == [DeadLetterResult.KEPT_UNREADABLE]
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert desk.dlq.waiting == []
+    scene = Scene([garbage])
+    assert scene.redrive() == [DeadLetterResult.KEPT_UNREADABLE]
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert scene.dlq.waiting == []
 
 
 def test_a_message_that_cannot_be_queued_stays_a_dead_letter() -> None:
     """A dead letter is deleted only after its message is queued."""
-    desk = Desk([dead_letter()], [a_record(Status.QUEUED)])
-    desk.queue.broken = True
-    assert desk.redrive() == [DeadLetterResult.KEPT_QUEUE]
-    assert len(desk.dlq.waiting) == 1
+    scene = Scene([dead_letter()], [a_record(Status.QUEUED)])
+    scene.queue.broken = True
+    assert scene.redrive() == [DeadLetterResult.KEPT_QUEUE]
+    assert len(scene.dlq.waiting) == 1
 
 
 @pytest.mark.parametrize("operation", ["redrive", "drop"])
 def test_a_failing_dead_letter_is_kept_and_the_next_is_processed(operation: str) -> None:
     """One throttled call neither stops the run nor hides the dead letter from the next run."""
-    desk = Desk(
+    scene = Scene(
         [dead_letter(), dead_letter(a_queue_message(request_id="r2"))], [a_record(Status.QUEUED), a_record(Status.QUEUED, request_id="r2")]
     )
-    read = desk.table.get
+    read = scene.table.get
 
     def fail_once(tenant_id: str, request_id: str) -> Delivery | None:
         if request_id == "r1":
             raise DependencyError("DynamoDB", "GetItem")
         return read(tenant_id, request_id)
 
-    desk.table.get = fail_once  # type: ignore[method-assign]
-    assert getattr(desk, operation)() == [
+    scene.table.get = fail_once  # type: ignore[method-assign]
+    assert getattr(scene, operation)() == [
         DeadLetterResult.KEPT_FAILED,
         DeadLetterResult.REDRIVEN if operation == "redrive" else DeadLetterResult.DROPPED,
     ]
-    assert desk.dlq.waiting == [dead_letter()]
+    assert scene.dlq.waiting == [dead_letter()]
 
 
 @pytest.mark.parametrize("records", [[], [a_record(Status.QUEUED)], [a_record(Status.DEFERRED)]])
 def test_a_dropped_request_ends_as_failed_dropped(records: list[Delivery]) -> None:
     """The code says that an operator dropped it."""
-    desk = Desk([dead_letter()], records)
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    record = desk.table.get("acme", "r1")
+    scene = Scene([dead_letter()], records)
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    record = scene.table.get("acme", "r1")
     assert record
     assert record.error
     assert (record.status, record.error.code) == (Status.FAILED, "dropped")
@@ -210,55 +210,55 @@ def test_a_dropped_request_ends_as_failed_dropped(records: list[Delivery]) -> No
 
 def test_a_dropped_request_that_may_have_been_accepted_ends_as_unknown() -> None:
     """It is never recorded as failed."""
-    desk = Desk([dead_letter()], [a_record(Status.QUEUED, maybe_sent=True)])
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert desk.status() is Status.UNKNOWN
+    scene = Scene([dead_letter()], [a_record(Status.QUEUED, maybe_sent=True)])
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert scene.status() is Status.UNKNOWN
 
 
 def test_a_request_in_progress_is_not_dropped() -> None:
     """SES may be accepting it now."""
-    desk = Desk([dead_letter()], [a_record(Status.SENDING, attempt=1, owner="w", deadline=FakeClock().now())])
-    assert desk.drop() == [DeadLetterResult.KEPT_IN_PROGRESS]
-    assert (desk.status(), len(desk.dlq.waiting)) == (Status.SENDING, 1)
+    scene = Scene([dead_letter()], [a_record(Status.SENDING, attempt=1, owner="w", deadline=FakeClock().now())])
+    assert scene.drop() == [DeadLetterResult.KEPT_IN_PROGRESS]
+    assert (scene.status(), len(scene.dlq.waiting)) == (Status.SENDING, 1)
 
 
 def test_only_selected_dead_letters_are_redriven() -> None:
     """The others are put back."""
-    desk = Desk(
+    scene = Scene(
         [
             dead_letter(a_queue_message(attributes={})),
             dead_letter(QueueMessage(body=a_body(tenant_id="globex"), tenant_id="globex", created_at=FakeClock().now())),
         ]
     )
-    assert desk.redrive("globex") == [DeadLetterResult.REDRIVEN]
-    assert [dead_letters.summarize(remaining).tenant_id for remaining in desk.dlq.waiting] == ["acme"]
+    assert scene.redrive("globex") == [DeadLetterResult.REDRIVEN]
+    assert [dead_letters.summarize(remaining).tenant_id for remaining in scene.dlq.waiting] == ["acme"]
 
 
 def test_a_dead_letter_that_is_too_large_to_requeue_can_only_be_dropped() -> None:
     """SQS moved it before it could be rejected; the service's attributes would not fit."""
     body = a_body()
-    desk = Desk([dead_letter(a_queue_message(attributes={"body": body + " " * (MAX_BODY + 1 - len(body))}))])
-    assert desk.redrive() == [DeadLetterResult.KEPT_TOO_LARGE]
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert desk.status() is Status.FAILED
+    scene = Scene([dead_letter(a_queue_message(attributes={"body": body + " " * (MAX_BODY + 1 - len(body))}))])
+    assert scene.redrive() == [DeadLetterResult.KEPT_TOO_LARGE]
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert scene.status() is Status.FAILED
 
 
 def test_nothing_is_written_for_a_producer_that_is_not_allowed() -> None:
     """Neither a drop nor a redrive writes, for any reason of the dead letter."""
     rejected = [dead_letter(a_queue_message(attributes={"sender": "A"}), reason) for reason in (NOT_ALLOWED, None)]
-    desk = Desk(rejected, [a_record(Status.QUEUED)])
-    desk.deps = replace(desk.deps, producers=Producers.parse("A:globex"))
-    assert desk.redrive() == [DeadLetterResult.KEPT_NOT_ALLOWED] * 2
-    assert desk.drop() == [DeadLetterResult.DROPPED] * 2
-    assert (desk.status(), desk.queue.sent) == (Status.QUEUED, [])
+    scene = Scene(rejected, [a_record(Status.QUEUED)])
+    scene.deps = replace(scene.deps, producers=Producers.parse("A:globex"))
+    assert scene.redrive() == [DeadLetterResult.KEPT_NOT_ALLOWED] * 2
+    assert scene.drop() == [DeadLetterResult.DROPPED] * 2
+    assert (scene.status(), scene.queue.sent) == (Status.QUEUED, [])
 
 
 def test_a_producer_that_is_allowed_now_can_be_redriven() -> None:
     """The operator has corrected the rules."""
-    desk = Desk([dead_letter(a_queue_message(attributes={"sender": "A"}), NOT_ALLOWED)])
-    desk.deps = replace(desk.deps, producers=Producers.parse("A:acme"))
-    assert desk.redrive() == [DeadLetterResult.REDRIVEN]
-    assert [queue_message.sender for queue_message in desk.queue.messages] == ["A"]
+    scene = Scene([dead_letter(a_queue_message(attributes={"sender": "A"}), NOT_ALLOWED)])
+    scene.deps = replace(scene.deps, producers=Producers.parse("A:acme"))
+    assert scene.redrive() == [DeadLetterResult.REDRIVEN]
+    assert [queue_message.sender for queue_message in scene.queue.messages] == ["A"]
 
 
 # -- dead letters with a proof of an attempt's outcome -------------------------------------------------------------------
@@ -275,61 +275,61 @@ def with_proof(outcome: Outcome, **attributes: Any) -> DeadLetter:
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN, Status.FAILED, Status.QUEUED])
 def test_a_dead_letter_with_a_proof_is_redriven(status: Status) -> None:
     """Also if the request has ended without it."""
-    desk = Desk([with_proof(Sent("m1"))], [a_record(status, generation=1, **ATTEMPT)])
-    assert desk.redrive() == [DeadLetterResult.REDRIVEN]
-    [queue_message] = desk.queue.messages
+    scene = Scene([with_proof(Sent("m1"))], [a_record(status, generation=1, **ATTEMPT)])
+    assert scene.redrive() == [DeadLetterResult.REDRIVEN]
+    [queue_message] = scene.queue.messages
     assert (queue_message.proof, queue_message.generation) == (to_json(Fence(1, "w"), Sent("m1")), 2)
 
 
 def test_a_proof_without_news_is_not_redriven() -> None:
     """Its request is recorded as sent."""
-    desk = Desk([with_proof(Sent("m1"))], [a_record(Status.SENT, **ATTEMPT)])
-    assert desk.redrive() == [DeadLetterResult.KEPT_ENDED]
-    assert desk.drop() == [DeadLetterResult.DROPPED]
+    scene = Scene([with_proof(Sent("m1"))], [a_record(Status.SENT, **ATTEMPT)])
+    assert scene.redrive() == [DeadLetterResult.KEPT_ENDED]
+    assert scene.drop() == [DeadLetterResult.DROPPED]
 
 
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN, Status.FAILED, Status.QUEUED])
 def test_dropping_a_proof_of_acceptance_records_sent(status: Status) -> None:
     """An accepted mail is never recorded as failed; its body is deleted."""
-    desk = Desk([with_proof(Sent("m1"), parked=KEY)], [a_record(status, **ATTEMPT)])
-    desk.parked.bodies = {KEY: a_body()}
-    assert desk.drop() == [DeadLetterResult.RECORDED]
-    record = desk.table.get("acme", "r1")
+    scene = Scene([with_proof(Sent("m1"), parked=KEY)], [a_record(status, **ATTEMPT)])
+    scene.parked.bodies = {KEY: a_body()}
+    assert scene.drop() == [DeadLetterResult.RECORDED]
+    record = scene.table.get("acme", "r1")
     assert record
-    assert (record.status, record.message_id, desk.parked.bodies, desk.dlq.waiting) == (Status.SENT, "m1", {}, [])
+    assert (record.status, record.message_id, scene.parked.bodies, scene.dlq.waiting) == (Status.SENT, "m1", {}, [])
 
 
 @pytest.mark.parametrize("outcome", [THROTTLED, REJECTED])
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
 def test_dropping_a_proof_of_rejection_records_dropped(status: Status, outcome: NotSent) -> None:
     """The attempt is over, and it was proven not to be sent."""
-    desk = Desk([with_proof(outcome)], [a_record(status, **ATTEMPT)])
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    record = desk.table.get("acme", "r1")
+    scene = Scene([with_proof(outcome)], [a_record(status, **ATTEMPT)])
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    record = scene.table.get("acme", "r1")
     assert record
     assert (record.status, record.error and record.error.code) == (Status.FAILED, "dropped")
 
 
 def test_a_proof_of_rejection_does_not_end_a_maybe_sent_request() -> None:
     """It stays unknown."""
-    desk = Desk([with_proof(REJECTED)], [a_record(Status.UNKNOWN, maybe_sent=True, **ATTEMPT)])
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert desk.status() is Status.UNKNOWN
+    scene = Scene([with_proof(REJECTED)], [a_record(Status.UNKNOWN, maybe_sent=True, **ATTEMPT)])
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert scene.status() is Status.UNKNOWN
 
 
 def test_a_drop_keeps_the_body_of_an_unknown() -> None:
     """An operator may still resend it."""
-    desk = Desk([dead_letter(a_queue_message(attributes={"parked": KEY}))], [a_record(Status.QUEUED, maybe_sent=True, parked=KEY)])
-    desk.parked.bodies = {KEY: a_body()}
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert (desk.status(), list(desk.parked.bodies)) == (Status.UNKNOWN, [KEY])
+    scene = Scene([dead_letter(a_queue_message(attributes={"parked": KEY}))], [a_record(Status.QUEUED, maybe_sent=True, parked=KEY)])
+    scene.parked.bodies = {KEY: a_body()}
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert (scene.status(), list(scene.parked.bodies)) == (Status.UNKNOWN, [KEY])
 
 
 @pytest.mark.parametrize("key", ["parked/globex/r1/1.json", "parked/acme/r2/1.json", "parked/acme/r1", "attachments/acme/r1/1.json"])
 def test_a_dead_letter_cannot_use_the_body_of_another_request(key: str) -> None:
     """That body is neither read nor deleted."""
-    desk = Desk([dead_letter(a_queue_message(attributes={"parked": key}))])
-    desk.parked.bodies = {key: a_body()}
-    assert desk.redrive() == [DeadLetterResult.KEPT_UNREADABLE]
-    assert desk.drop() == [DeadLetterResult.DROPPED]
-    assert (list(desk.parked.bodies), desk.table.records) == ([key], {})
+    scene = Scene([dead_letter(a_queue_message(attributes={"parked": key}))])
+    scene.parked.bodies = {key: a_body()}
+    assert scene.redrive() == [DeadLetterResult.KEPT_UNREADABLE]
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert (list(scene.parked.bodies), scene.table.records) == ([key], {})

@@ -51,10 +51,10 @@ class Listener:
         self.verified: list[VerifyRef] = []
         self.refusal = refusal
 
-    def heard(self, tenant_id: str, version: int, at: Any) -> None:  # noqa: ARG002 - as the port has it
+    def event_arrived(self, tenant_id: str, version: int, at: Any) -> None:  # noqa: ARG002 - as the port has it
         self.versions.append((tenant_id, version))
 
-    def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:  # noqa: ARG002 - as the port has it
+    def verify_event_arrived(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:  # noqa: ARG002 - as the port has it
         self.verified.append(ref)
         return self.refusal
 

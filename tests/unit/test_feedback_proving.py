@@ -28,7 +28,7 @@ class Marks:
         self.versions: list[tuple[str, int, datetime]] = []
         self.reported: list[tuple[str, int, datetime, SimulatedEvent, datetime]] = []
 
-    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
+    def event_arrived(self, tenant_id: str, version: int, at: datetime) -> None:
         self.versions.append((tenant_id, version, at))
 
     def simulated(self, tenant_id: str, version: int, simulation: datetime, kind: SimulatedEvent, at: datetime) -> None:
@@ -44,7 +44,7 @@ class Scene:
 
     def take(self, event: SesEvent) -> Refusal | None:
         assert isinstance(event.ref, VerifyRef)
-        return self.listener.verify_heard(event.ref, event)
+        return self.listener.verify_event_arrived(event.ref, event)
 
 
 def a_tested_config(**fields: Any) -> StoredConfig:
@@ -130,5 +130,5 @@ def test_events_of_another_simulation_do_not_count(simulation: int | None) -> No
 def test_an_event_of_a_mail_marks_its_version() -> None:
     """Any mail of the version counts."""
     scene = Scene()
-    scene.listener.heard("acme", 7, LATER)
+    scene.listener.event_arrived("acme", 7, LATER)
     assert scene.marks.versions == [("acme", 7, LATER)]

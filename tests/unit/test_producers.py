@@ -42,8 +42,8 @@ def test_an_incomplete_entry_is_an_error(text: str) -> None:
 def test_a_repeated_id_gets_all_its_tenants() -> None:
     """Rules may be listed by tenant or by producer."""
     rules = Producers.parse("A:acme,A:globex,B:*")
-    assert [rules.may_ask("A:session", tenant) for tenant in ("acme", "globex", "initech")] == [True, True, False]
-    assert (rules.may_ask("B", "initech"), rules.may_ask("C", "acme"), rules.may_ask(None, "initech")) == (True, False, True)
+    assert [rules.may_request("A:session", tenant) for tenant in ("acme", "globex", "initech")] == [True, True, False]
+    assert (rules.may_request("B", "initech"), rules.may_request("C", "acme"), rules.may_request(None, "initech")) == (True, False, True)
 
 
 class Ssm:
@@ -66,10 +66,10 @@ def test_the_rules_are_read_once_a_minute() -> None:
     """An update of the stack takes effect after that."""
     ssm, clock = Ssm("A:acme"), FakeClock()
     rules = SsmProducerRules(lambda: ssm, "rules", clock.now)
-    assert [rules.current().may_ask("A", "acme") for _ in range(3)] == [True] * 3
+    assert [rules.current().may_request("A", "acme") for _ in range(3)] == [True] * 3
     ssm.value = "A:globex"
     clock.advance(FRESH_FOR + MOMENT)
-    assert (rules.current().may_ask("A", "acme"), ssm.calls) == (False, 2)
+    assert (rules.current().may_request("A", "acme"), ssm.calls) == (False, 2)
 
 
 def test_known_rules_stay_in_effect_during_an_outage() -> None:
@@ -79,10 +79,10 @@ def test_known_rules_stay_in_effect_during_an_outage() -> None:
     rules.current()
     clock.advance(FRESH_FOR + MOMENT)
     ssm.failing = True
-    assert rules.current().may_ask("A", "acme")
+    assert rules.current().may_request("A", "acme")
     clock.advance(ASK_AGAIN_AFTER + MOMENT)
     ssm.failing, ssm.value = False, "nonsense"
-    assert rules.current().may_ask("A", "acme")
+    assert rules.current().may_request("A", "acme")
     assert reported == ["read producer rules"] * 2
 
 
@@ -100,11 +100,11 @@ def test_without_rules_no_producer_is_allowed() -> None:
     assert len({id(error) for error in raised}) == 3  # an exception that is raised again gets a longer traceback
     ssm.failing = False
     clock.advance(ASK_AGAIN_AFTER + MOMENT)
-    assert rules.current().may_ask("A", "acme")
+    assert rules.current().may_request("A", "acme")
 
 
 def test_without_a_parameter_systems_manager_is_not_called() -> None:
     """Each producer may send for every tenant."""
     ssm = Ssm("A:acme")
-    assert SsmProducerRules(lambda: ssm, "", FakeClock().now).current().may_ask("B", "globex")
+    assert SsmProducerRules(lambda: ssm, "", FakeClock().now).current().may_request("B", "globex")
     assert ssm.calls == 0

@@ -29,7 +29,7 @@ def test_a_suppression_is_published() -> None:
     """It may be caused by SES's events or by a caller."""
     assert published(None, SOFT) == ("suppressed", "2026-11-24", None)
     manual = Suppression(reason=Reason.MANUAL, at=NOON + DAY, by="arn:caller")
-    assert published(SOFT, replace(SOFT, suppression=manual, told=SOFT.suppression)) == ("suppressed", "2026-11-25", "arn:caller")
+    assert published(SOFT, replace(SOFT, suppression=manual, by_ses=SOFT.suppression)) == ("suppressed", "2026-11-25", "arn:caller")
 
 
 @pytest.mark.parametrize("before", [None, EARLIER])
@@ -49,4 +49,4 @@ def test_a_lift_by_a_late_delivery_has_no_principal(before: Lifting | None) -> N
 def test_changes_without_effect_are_not_published() -> None:
     """The effective suppression does not change."""
     assert events_of(EntryWritten("e-1", SOFT, replace(SOFT, soft_bounces={"r1": NOON}))) == []
-    assert events_of(EntryWritten("e-1", SOFT, replace(SOFT, told=SOFT.suppression))) == []
+    assert events_of(EntryWritten("e-1", SOFT, replace(SOFT, by_ses=SOFT.suppression))) == []

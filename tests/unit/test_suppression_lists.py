@@ -13,7 +13,7 @@ from mailer.domain.provider import Provider
 from mailer.domain.suppressions import Entry, Lifting, Reason, Suppression
 from mailer.ports import Cleared, EmailProvider
 from mailer.services.suppressions import lists
-from mailer.services.suppressions.lists import ASK_BY, Suppressed, SuppressionDependencies, Word
+from mailer.services.suppressions.lists import ASK_BY, Suppressed, SuppressionDependencies, SuppressionRequest
 from support.fakes.ports import NOON, FakeClock, InlineExecutor, a_config, a_provider
 from support.fakes.providers import FakeAccount, FakeStore
 from support.fakes.suppressions import FakeMarks, FakeSuppressionsTable, an_entry
@@ -40,7 +40,7 @@ class FakeFactory:
 
 
 @dataclass
-class Desk:
+class Scene:
     """The service with fakes."""
 
     suppressions: FakeSuppressionsTable = field(default_factory=FakeSuppressionsTable)
@@ -72,56 +72,56 @@ class Desk:
 
 def test_a_manual_suppression_has_who_and_why() -> None:
     """The tenant is marked before the entry is written, because sending depends on the mark."""
-    desk = Desk()
-    desk.suppressions.before = lambda _: None if desk.marks.marked else pytest.fail("no mark")
-    stored = lists.suppress("acme", Word(JO, "asked by phone", NOON + DAY, "arn:caller"), desk.deps)
+    scene = Scene()
+    scene.suppressions.before = lambda _: None if scene.marks.marked else pytest.fail("no mark")
+    stored = lists.suppress("acme", SuppressionRequest(JO, "asked by phone", NOON + DAY, "arn:caller"), scene.deps)
     assert stored == Suppression(reason=Reason.MANUAL, at=NOON, expires_at=NOON + DAY, by="arn:caller", why="asked by phone")
-    assert desk.entry().suppression == stored
+    assert scene.entry().suppression == stored
 
 
 def test_a_manual_suppression_does_not_replace_one_by_ses() -> None:
     """The response shows that of SES."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
-    assert lists.suppress("acme", Word(JO, "old list", NOON + DAY), desk.deps).reason is Reason.HARD_BOUNCE
+    scene = Scene(FakeSuppressionsTable(an_entry()))
+    assert lists.suppress("acme", SuppressionRequest(JO, "old list", NOON + DAY), scene.deps).reason is Reason.HARD_BOUNCE
 
 
 def test_a_past_expiry_is_refused() -> None:
     """It would suppress nothing."""
-    desk = Desk()
+    scene = Scene()
     with pytest.raises(RequestError) as refusal:
-        lists.suppress("acme", Word(JO, "why", NOON), desk.deps)
+        lists.suppress("acme", SuppressionRequest(JO, "why", NOON), scene.deps)
     assert [problem.path for problem in refusal.value.problems] == ["expiresAt"]
-    assert not desk.suppressions.entries
+    assert not scene.suppressions.entries
 
 
 def test_a_tenant_without_a_row_is_refused() -> None:
     """A row that is created later would not have the mark."""
-    desk = Desk(marks=FakeMarks(unknown={"acme"}))
+    scene = Scene(marks=FakeMarks(unknown={"acme"}))
     with pytest.raises(RequestError) as refusal:
-        lists.suppress("acme", Word(JO, "why"), desk.deps)
+        lists.suppress("acme", SuppressionRequest(JO, "why"), scene.deps)
     assert refusal.value.code == "provider_not_configured"
-    assert not desk.suppressions.entries
+    assert not scene.suppressions.entries
 
 
 def test_a_batch_has_one_result_per_address_in_order() -> None:
     """A failed write does not stop others; of two with one address the last counts."""
-    desk = Desk(FakeSuppressionsTable(an_entry("hard@example.com")))
+    scene = Scene(FakeSuppressionsTable(an_entry("hard@example.com")))
 
     def fails(entry: Entry) -> None:
         if entry.email == ANN:
             raise DependencyError("DynamoDB", "PutItem")
 
-    desk.suppressions.before = fails
+    scene.suppressions.before = fails
     unreadable = RequestError([])
     batch = [
-        Word(JO, "first"),
+        SuppressionRequest(JO, "first"),
         unreadable,
-        Word(ANN, "x"),
-        Word("hard@example.com", "x"),
-        Word("b@example.com", "x", NOON),
-        Word(JO, "last"),
+        SuppressionRequest(ANN, "x"),
+        SuppressionRequest("hard@example.com", "x"),
+        SuppressionRequest("b@example.com", "x", NOON),
+        SuppressionRequest(JO, "last"),
     ]
-    results = lists.suppress_batch("acme", batch, desk.deps)
+    results = lists.suppress_batch("acme", batch, scene.deps)
     assert isinstance(results[0], RequestError)
     assert results[1] is unreadable
     assert isinstance(results[2], DependencyError)
@@ -130,15 +130,15 @@ def test_a_batch_has_one_result_per_address_in_order() -> None:
     assert isinstance(results[4], RequestError)
     assert isinstance(results[5], Suppressed)
     assert (results[5].email, results[5].suppression.why) == (JO, "last")
-    assert len(desk.suppressions.reads) == 1
+    assert len(scene.suppressions.reads) == 1
 
 
 def test_a_batch_without_valid_items_makes_no_calls() -> None:
     """It neither reads nor marks."""
-    desk = Desk()
-    assert len(lists.suppress_batch("acme", [RequestError([]), RequestError([])], desk.deps)) == 2
-    assert not desk.marks.marked
-    assert not desk.suppressions.reads
+    scene = Scene()
+    assert len(lists.suppress_batch("acme", [RequestError([]), RequestError([])], scene.deps)) == 2
+    assert not scene.marks.marked
+    assert not scene.suppressions.reads
 
 
 # ── show ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -148,27 +148,27 @@ def test_an_address_without_a_suppression_is_not_found() -> None:
     """Neither is one that is only counted, was lifted or has expired."""
     counted = Entry(tenant_id="acme", email=ANN, soft_bounces={"r1": NOON})
     expired = replace(an_entry(), suppression=Suppression(reason=Reason.MANUAL, at=NOON - DAY, expires_at=NOON))
-    desk = Desk(FakeSuppressionsTable(counted, expired))
+    scene = Scene(FakeSuppressionsTable(counted, expired))
     for email in (JO, ANN, "nobody@example.com"):
         for call in (lists.get_suppression, lambda t, e, d: lists.lift_suppression(t, e, d, by=None, why=None)):
             with pytest.raises(RequestError) as refusal:
-                call("acme", email, desk.deps)
+                call("acme", email, scene.deps)
             assert refusal.value.code == "not_found"
 
 
 def test_a_list_leaves_out_expired_entries() -> None:
     """DynamoDB deletes it days later."""
     expired = replace(an_entry(), suppression=Suppression(reason=Reason.MANUAL, at=NOON - DAY, expires_at=NOON))
-    desk = Desk(FakeSuppressionsTable(expired, an_entry(ANN)))
-    page = lists.list_suppressions("acme", desk.deps, reason=None, limit=10, cursor=None)
+    scene = Scene(FakeSuppressionsTable(expired, an_entry(ANN)))
+    page = lists.list_suppressions("acme", scene.deps, reason=None, limit=10, cursor=None)
     assert [entry.email for entry in page.entries] == [ANN]
 
 
 def test_a_cursor_of_another_list_is_not_found() -> None:
     """Neither is another tenant's."""
-    desk = Desk()
+    scene = Scene()
     with pytest.raises(RequestError) as refusal:
-        lists.list_suppressions("acme", desk.deps, reason=None, limit=10, cursor="another")
+        lists.list_suppressions("acme", scene.deps, reason=None, limit=10, cursor="another")
     assert refusal.value.code == "not_found"
 
 
@@ -177,48 +177,48 @@ def test_a_cursor_of_another_list_is_not_found() -> None:
 
 def test_a_lifted_address_is_mailed_again_and_has_who_and_why() -> None:
     """The response has the suppression before the lift."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
-    lifted = desk.lift()
+    scene = Scene(FakeSuppressionsTable(an_entry()))
+    lifted = scene.lift()
     assert lifted.suppression.reason is Reason.HARD_BOUNCE
-    assert desk.entry().in_force(NOON) is None
-    assert desk.entry().lifted == Lifting(NOON, "arn:caller", "mailbox is back")
+    assert scene.entry().in_force(NOON) is None
+    assert scene.entry().lifted == Lifting(NOON, "arn:caller", "mailbox is back")
 
 
 @pytest.mark.parametrize("reason", [Reason.MANUAL, Reason.HARD_BOUNCE])
 def test_a_concurrent_suppression_makes_a_lift_a_conflict(reason: Reason) -> None:
     """Another caller or a bounce suppressed it during the call of SES; a second lift removes that too."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
+    scene = Scene(FakeSuppressionsTable(an_entry()))
     again = Suppression(reason=reason, at=NOON + timedelta(seconds=1))
 
     def suppress_concurrently(entry: Entry) -> None:
-        desk.suppressions.before = lambda _: None
-        desk.suppressions.entries["acme", JO] = replace(entry, suppression=again, lifted=None, revision=entry.revision + 1)
+        scene.suppressions.before = lambda _: None
+        scene.suppressions.entries["acme", JO] = replace(entry, suppression=again, lifted=None, revision=entry.revision + 1)
 
-    desk.suppressions.before = suppress_concurrently
+    scene.suppressions.before = suppress_concurrently
     with pytest.raises(RequestError) as refusal:
-        desk.lift()
+        scene.lift()
     assert refusal.value.code == "suppressed_again"
-    assert desk.entry().in_force(NOON) == again
-    desk.clock.advance(DAY)
-    assert desk.lift().suppression == again
-    assert desk.entry().in_force(NOON + DAY) is None
+    assert scene.entry().in_force(NOON) == again
+    scene.clock.advance(DAY)
+    assert scene.lift().suppression == again
+    assert scene.entry().in_force(NOON + DAY) is None
 
 
 def test_an_entry_of_a_clock_ahead_of_ours_is_lifted() -> None:
     """The caller saw it before the lift."""
     later = NOON + timedelta(milliseconds=500)
-    told = Suppression(reason=Reason.HARD_BOUNCE, at=later + timedelta(milliseconds=1), expires_at=NOON + DAY)
-    desk = Desk(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL, at=later), told=told)))
-    assert desk.lift().suppression.at == later
-    assert desk.entry().in_force(NOON) is None
+    bounced = Suppression(reason=Reason.HARD_BOUNCE, at=later + timedelta(milliseconds=1), expires_at=NOON + DAY)
+    scene = Scene(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL, at=later), by_ses=bounced)))
+    assert scene.lift().suppression.at == later
+    assert scene.entry().in_force(NOON) is None
 
 
 def test_an_address_removed_from_ses_s_list_needs_no_command() -> None:
     """The tenant's policy allows the removal."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
-    desk.account.clears = {JO: Cleared.GONE}
-    assert desk.lift().ses_list == lists.SesList(may_hold=False, command=None)
-    assert desk.account.cleared == [JO]
+    scene = Scene(FakeSuppressionsTable(an_entry()))
+    scene.account.clears = {JO: Cleared.GONE}
+    assert scene.lift().ses_list == lists.SesList(may_hold=False, command=None)
+    assert scene.account.cleared == [JO]
 
 
 @pytest.mark.parametrize(
@@ -235,10 +235,10 @@ def test_an_address_removed_from_ses_s_list_needs_no_command() -> None:
 )
 def test_ses_s_own_spelling_is_removed_from_its_list(clears: dict[str, Cleared], calls: list[str], may_hold: bool) -> None:  # noqa: FBT001 - a case's answer
     """SES's list has the mail's spelling and is case-sensitive."""
-    desk = Desk(FakeSuppressionsTable(an_entry(spelling="Jo@Example.com")))
-    desk.account.clears = clears
-    lifted = desk.lift().ses_list
-    assert desk.account.cleared == calls
+    scene = Scene(FakeSuppressionsTable(an_entry(spelling="Jo@Example.com")))
+    scene.account.clears = clears
+    lifted = scene.lift().ses_list
+    assert scene.account.cleared == calls
     assert lifted.may_hold is may_hold
     assert lifted.command == (COMMAND.replace(JO, "Jo@Example.com") if may_hold else None)
 
@@ -246,63 +246,63 @@ def test_ses_s_own_spelling_is_removed_from_its_list(clears: dict[str, Cleared],
 def test_the_spelling_of_a_covered_suppression_is_removed_too() -> None:
     """SES put it on its list before the manual suppression."""
     bounced = an_entry(spelling="JO@example.com").suppression
-    desk = Desk(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL), told=bounced)))
-    desk.account.clears = {"JO@example.com": Cleared.GONE, JO: Cleared.NOT_FOUND}
-    assert not desk.lift().ses_list.may_hold
+    scene = Scene(FakeSuppressionsTable(replace(an_entry(reason=Reason.MANUAL), by_ses=bounced)))
+    scene.account.clears = {"JO@example.com": Cleared.GONE, JO: Cleared.NOT_FOUND}
+    assert not scene.lift().ses_list.may_hold
 
 
 @pytest.mark.parametrize("reason", [Reason.MANUAL, Reason.SES_LIST, Reason.SOFT_BOUNCES, Reason.HARD_BOUNCE])
 def test_an_address_that_ses_does_not_find_may_have_another_spelling(reason: Reason) -> None:
     """Only the spelling of a known mail is certain; older entries do not have it."""
     spelling = None if reason in (Reason.MANUAL, Reason.HARD_BOUNCE) else JO
-    desk = Desk(FakeSuppressionsTable(an_entry(reason=reason, spelling=spelling)))
-    desk.account.clears = {JO: Cleared.NOT_FOUND}
-    assert desk.lift().ses_list == lists.SesList(may_hold=True, command=COMMAND)
+    scene = Scene(FakeSuppressionsTable(an_entry(reason=reason, spelling=spelling)))
+    scene.account.clears = {JO: Cleared.NOT_FOUND}
+    assert scene.lift().ses_list == lists.SesList(may_hold=True, command=COMMAND)
 
 
 def test_without_the_right_at_ses_the_command_is_returned() -> None:
     """SES's own list may contain the address."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
-    assert desk.lift().ses_list == lists.SesList(may_hold=True, command=COMMAND)
+    scene = Scene(FakeSuppressionsTable(an_entry()))
+    assert scene.lift().ses_list == lists.SesList(may_hold=True, command=COMMAND)
 
 
 @pytest.mark.parametrize("refusal", [NotSentError(ErrorInfo("config_unreadable", "")), DependencyError("KMS", "Decrypt")])
 def test_an_unusable_config_does_not_prevent_a_lift(refusal: Exception) -> None:
     """Rights at SES are not required."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
-    desk.factory.refusal = refusal
-    assert desk.lift().ses_list == lists.SesList(may_hold=True, command=COMMAND)
-    assert desk.entry().in_force(NOON) is None
+    scene = Scene(FakeSuppressionsTable(an_entry()))
+    scene.factory.refusal = refusal
+    assert scene.lift().ses_list == lists.SesList(may_hold=True, command=COMMAND)
+    assert scene.entry().in_force(NOON) is None
 
 
 def test_ses_is_not_called_without_enough_time() -> None:
     """API Gateway times out after 29 s."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
-    desk.account.clears = {JO: Cleared.GONE}
-    desk.factory.takes = ASK_BY + timedelta(seconds=1)
-    assert desk.lift().ses_list.may_hold
-    assert not desk.account.cleared
+    scene = Scene(FakeSuppressionsTable(an_entry()))
+    scene.account.clears = {JO: Cleared.GONE}
+    scene.factory.takes = ASK_BY + timedelta(seconds=1)
+    assert scene.lift().ses_list.may_hold
+    assert not scene.account.cleared
 
 
 @pytest.mark.parametrize("row", [None, a_provider(active=None)])
 def test_without_a_config_the_command_has_no_region(row: Provider | None) -> None:
     """The command then uses the region of the reader's own AWS config."""
-    lifted = Desk(FakeSuppressionsTable(an_entry()), row).lift()
+    lifted = Scene(FakeSuppressionsTable(an_entry()), row).lift()
     assert lifted.ses_list.command == f"aws sesv2 delete-suppressed-destination --email-address={JO}"
 
 
 def test_without_an_active_config_the_candidate_s_account_is_used() -> None:
     """A tenant may import its list during onboarding."""
-    desk = Desk(FakeSuppressionsTable(an_entry()), a_provider(active=None, candidate=a_config(version=2)))
-    desk.lift()
-    assert desk.account.cleared == [JO]
+    scene = Scene(FakeSuppressionsTable(an_entry()), a_provider(active=None, candidate=a_config(version=2)))
+    scene.lift()
+    assert scene.account.cleared == [JO]
 
 
 @pytest.mark.parametrize("email", ["o'neil`${x}`&|!*@example.com", "--debug@example.com", "{a,b}#~=?@example.com"])
 def test_the_command_is_safe_to_paste(email: str) -> None:
     """An address may contain characters of the shell, or look like an option."""
-    desk = Desk(FakeSuppressionsTable(an_entry(email)))
-    command = desk.lift(email).ses_list.command
+    scene = Scene(FakeSuppressionsTable(an_entry(email)))
+    command = scene.lift(email).ses_list.command
     assert command is not None
     shown = subprocess.run(["/bin/sh", "-c", command.replace("aws", "printf '%s\\n'", 1)], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines() == ["sesv2", "delete-suppressed-destination", f"--email-address={email}", "--region", "eu-west-1"]
@@ -310,13 +310,13 @@ def test_the_command_is_safe_to_paste(email: str) -> None:
 
 def test_ses_is_called_before_the_write_so_that_a_lift_can_be_repeated() -> None:
     """In the other order a second call would return 404 without the command."""
-    desk = Desk(FakeSuppressionsTable(an_entry()))
+    scene = Scene(FakeSuppressionsTable(an_entry()))
 
     def fail(_: Entry) -> None:
         raise DependencyError("DynamoDB", "PutItem")
 
-    desk.suppressions.before = fail
+    scene.suppressions.before = fail
     with pytest.raises(DependencyError):
-        desk.lift()
-    desk.suppressions.before = lambda _: None
-    assert desk.lift().ses_list.command == COMMAND
+        scene.lift()
+    scene.suppressions.before = lambda _: None
+    assert scene.lift().ses_list.command == COMMAND

@@ -16,7 +16,7 @@ DAY = timedelta(days=1)
 
 
 @dataclass
-class Desk:
+class Scene:
     """The service with fakes."""
 
     suppressions: FakeSuppressionsTable = field(default_factory=FakeSuppressionsTable)
@@ -45,94 +45,94 @@ def soft(number: int) -> tuple[str, Report]:
 
 def test_a_hard_bounce_is_stored_in_the_form_that_sending_looks_up() -> None:
     """The tenant is marked, because sending reads only marked tenants' lists."""
-    desk = Desk()
-    desk.take(hard("Jo@Bücher.example"))
-    assert desk.reason("jo@xn--bcher-kva.example") is Reason.HARD_BOUNCE
-    assert desk.marks.marked == {"acme"}
+    scene = Scene()
+    scene.take(hard("Jo@Bücher.example"))
+    assert scene.reason("jo@xn--bcher-kva.example") is Reason.HARD_BOUNCE
+    assert scene.marks.marked == {"acme"}
 
 
 def test_all_recipients_of_an_event_are_read_at_once_and_suppressed() -> None:
     """An event may have fifty recipients."""
-    desk = Desk()
-    desk.take(*(hard(f"{n}@example.com") for n in range(50)))
-    assert [desk.reason(f"{n}@example.com") for n in range(50)] == [Reason.HARD_BOUNCE] * 50
-    assert len(desk.suppressions.reads) == 1
+    scene = Scene()
+    scene.take(*(hard(f"{n}@example.com") for n in range(50)))
+    assert [scene.reason(f"{n}@example.com") for n in range(50)] == [Reason.HARD_BOUNCE] * 50
+    assert len(scene.suppressions.reads) == 1
 
 
 def test_a_duplicate_event_writes_nothing() -> None:
     """SES was seen to send eight copies."""
-    desk = Desk()
-    desk.take(hard())
-    before = dict(desk.suppressions.entries)
-    desk.take(hard())
-    assert desk.suppressions.entries == before
+    scene = Scene()
+    scene.take(hard())
+    before = dict(scene.suppressions.entries)
+    scene.take(hard())
+    assert scene.suppressions.entries == before
 
 
 def test_a_delivery_writes_and_marks_nothing() -> None:
     """Most events are deliveries of addresses without an entry."""
-    desk = Desk()
-    desk.take(hard(kind="delivery", type=""))
-    assert not desk.suppressions.entries
-    assert not desk.marks.marked
+    scene = Scene()
+    scene.take(hard(kind="delivery", type=""))
+    assert not scene.suppressions.entries
+    assert not scene.marks.marked
 
 
 def test_soft_bounces_are_counted_without_a_mark_until_they_suppress() -> None:
     """A tenant with only counts causes no reads by sending."""
-    desk = Desk()
+    scene = Scene()
     for number in range(4):
-        desk.take(soft(number))
-    assert not desk.marks.marked
-    desk.take(soft(4))
-    assert desk.reason("jo@example.com") is Reason.SOFT_BOUNCES
-    assert desk.marks.marked == {"acme"}
+        scene.take(soft(number))
+    assert not scene.marks.marked
+    scene.take(soft(4))
+    assert scene.reason("jo@example.com") is Reason.SOFT_BOUNCES
+    assert scene.marks.marked == {"acme"}
 
 
 def test_an_invalid_address_does_not_stop_others() -> None:
     """Events may contain any text as an address."""
-    desk = Desk()
-    desk.take(hard("nobody"), hard("jö@example.com"), hard("a@example.com"))
-    assert list(desk.suppressions.entries) == [("acme", "a@example.com")]
+    scene = Scene()
+    scene.take(hard("nobody"), hard("jö@example.com"), hard("a@example.com"))
+    assert list(scene.suppressions.entries) == [("acme", "a@example.com")]
 
 
 def test_events_of_a_tenant_without_a_row_are_ignored() -> None:
     """It cannot send, so its events must not be retried forever."""
-    desk = Desk(marks=FakeMarks(unknown={"acme"}))
-    desk.take(hard())
-    assert not desk.suppressions.entries
+    scene = Scene(marks=FakeMarks(unknown={"acme"}))
+    scene.take(hard())
+    assert not scene.suppressions.entries
 
 
 def test_a_concurrent_write_is_not_lost() -> None:
     """Two concurrent events of one address both count."""
-    desk = Desk()
+    scene = Scene()
 
     def other(_: Entry) -> None:
-        desk.suppressions.before = lambda _: None
-        desk.take(hard(kind="complaint", type="abuse", request_id="r2"))
+        scene.suppressions.before = lambda _: None
+        scene.take(hard(kind="complaint", type="abuse", request_id="r2"))
 
-    desk.suppressions.before = other
-    desk.take(hard())
-    assert desk.reason("jo@example.com") is Reason.COMPLAINT
+    scene.suppressions.before = other
+    scene.take(hard())
+    assert scene.reason("jo@example.com") is Reason.COMPLAINT
 
 
 def test_endless_contention_redelivers_the_event() -> None:
     """An event that was not written is not acknowledged."""
-    desk = Desk(FakeSuppressionsTable(replace(an_entry(), suppression=None, soft_bounces={"r0": NOON})))
+    scene = Scene(FakeSuppressionsTable(replace(an_entry(), suppression=None, soft_bounces={"r0": NOON})))
 
     def change_concurrently(_: Entry) -> None:
-        stored = desk.suppressions.entries["acme", "jo@example.com"]
-        desk.suppressions.entries["acme", "jo@example.com"] = replace(stored, revision=stored.revision + 1)
+        stored = scene.suppressions.entries["acme", "jo@example.com"]
+        scene.suppressions.entries["acme", "jo@example.com"] = replace(stored, revision=stored.revision + 1)
 
-    desk.suppressions.before = change_concurrently
+    scene.suppressions.before = change_concurrently
     with pytest.raises(DependencyError):
-        desk.take(hard())
+        scene.take(hard())
 
 
 def test_an_unreadable_entry_redelivers_the_event() -> None:
     """A later version may have written it."""
-    desk = Desk()
-    desk.suppressions.unreadable = {"jo@example.com"}
+    scene = Scene()
+    scene.suppressions.unreadable = {"jo@example.com"}
     with pytest.raises(UnreadableError):
-        desk.take(hard())
+        scene.take(hard())
 
 
 class WorkerDiedError(Exception):
@@ -146,7 +146,7 @@ def _die(*_: object) -> None:
 @pytest.mark.parametrize("place", ["before the mark", "after the mark", "after the first entry", "after the second entry"])
 def test_a_crash_at_any_step_is_completed_by_the_redelivered_event(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event was not acknowledged, so it is redelivered. There is never an entry without the mark."""
-    desk = Desk()
+    scene = Scene()
     written: list[Entry] = []
 
     def dies_after(count: int) -> Any:
@@ -159,26 +159,26 @@ def test_a_crash_at_any_step_is_completed_by_the_redelivered_event(place: str, m
 
     match place:
         case "before the mark":
-            monkeypatch.setattr(desk.marks, "mark_suppressions", _die)
+            monkeypatch.setattr(scene.marks, "mark_suppressions", _die)
         case "after the mark":
-            desk.suppressions.before = _die
+            scene.suppressions.before = _die
         case "after the first entry":
-            desk.suppressions.after = dies_after(1)
+            scene.suppressions.after = dies_after(1)
         case _:
-            desk.suppressions.after = dies_after(2)
+            scene.suppressions.after = dies_after(2)
     with pytest.raises(WorkerDiedError):
-        desk.take(hard("a@example.com"), hard("b@example.com"))
-    assert not desk.suppressions.entries or desk.marks.marked == {"acme"}
+        scene.take(hard("a@example.com"), hard("b@example.com"))
+    assert not scene.suppressions.entries or scene.marks.marked == {"acme"}
     monkeypatch.undo()
-    desk.suppressions.before = desk.suppressions.after = lambda _: None
-    desk.take(hard("a@example.com"), hard("b@example.com"))
-    assert [desk.reason(email) for email in ("a@example.com", "b@example.com")] == [Reason.HARD_BOUNCE] * 2
-    assert desk.marks.marked == {"acme"}
+    scene.suppressions.before = scene.suppressions.after = lambda _: None
+    scene.take(hard("a@example.com"), hard("b@example.com"))
+    assert [scene.reason(email) for email in ("a@example.com", "b@example.com")] == [Reason.HARD_BOUNCE] * 2
+    assert scene.marks.marked == {"acme"}
 
 
 def test_a_failed_mark_redelivers_the_event_and_leaves_no_entry() -> None:
     """An entry without a mark would never be used: the next copy of the event would find it and write nothing."""
-    desk = Desk(marks=FakeMarks(broken=True))
+    scene = Scene(marks=FakeMarks(broken=True))
     with pytest.raises(DependencyError):
-        desk.take(hard())
-    assert not desk.suppressions.entries
+        scene.take(hard())
+    assert not scene.suppressions.entries

@@ -230,7 +230,7 @@ def test_a_late_delivery_keeps_other_suppressions() -> None:
     """Others are a manual suppression, or enough soft bounces after it."""
     manual = suppress_manually(after(*softs(SOFT_BOUNCES)), MANUAL, NOON + 9 * DAY)
     assert after(delivery(NOON + DAY), entry=manual).suppression == MANUAL
-    assert after(delivery(NOON + DAY), entry=manual).told is None
+    assert after(delivery(NOON + DAY), entry=manual).by_ses is None
     six_more = after(*softs(SOFT_BOUNCES + 3), delivery(NOON + 2.5 * DAY))
     assert six_more.suppression == Suppression(reason=Reason.SOFT_BOUNCES, at=NOON + 7 * DAY, request_id="r7")
     assert after(*softs(SOFT_BOUNCES), hard(at=NOON), delivery(NOON + DAY)).in_force(NOON + DAY) is not None
@@ -251,36 +251,36 @@ def test_a_suppression_with_an_expiry_is_restored_by_a_late_delivery(first: int)
     assert after(*later, entry=entry_before).suppression == after(*softs(SOFT_BOUNCES)).suppression
     assert after(*later, late, entry=entry_before).suppression == UNTIL
     both = after(*later, late, entry=suppress_manually(after(*before, ENDING), UNTIL, NOON))
-    assert (both.suppression, both.told, both.outlasted) == (UNTIL, after(ENDING).suppression, ())
+    assert (both.suppression, both.by_ses, both.shorter) == (UNTIL, after(ENDING).suppression, ())
 
 
 def test_a_suppression_with_an_expiry_is_restored_beneath_a_manual_one() -> None:
     """Soft bounces had replaced it there too."""
     entry_before = suppress_manually(after(ENDING), MANUAL, NOON)
     entry = after(*softs(SOFT_BOUNCES), delivery(NOON + 2.5 * DAY), entry=entry_before)
-    assert (entry.suppression, entry.told) == (MANUAL, after(ENDING).suppression)
+    assert (entry.suppression, entry.by_ses) == (MANUAL, after(ENDING).suppression)
 
 
 def test_beneath_soft_bounces_a_later_manual_suppression_replaces_an_earlier_one() -> None:
     """This is the same as without soft bounces."""
     shorter = replace(UNTIL, expires_at=NOON + DAY)
     entry = suppress_manually(suppress_manually(after(*softs(SOFT_BOUNCES)), UNTIL, NOON), shorter, NOON)
-    assert entry.outlasted == (shorter,)
+    assert entry.shorter == (shorter,)
     assert after(delivery(NOON + 2.5 * DAY), entry=entry).suppression == shorter
 
 
 def test_a_lift_removes_covered_suppressions_too() -> None:
     """None of them is restored later."""
     entry = suppress_manually(after(*softs(SOFT_BOUNCES), ENDING), UNTIL, NOON)
-    assert len(entry.outlasted) == 2
+    assert len(entry.shorter) == 2
     lifted = lift(entry, Lifting(NOON + 9 * DAY, None, None))
-    assert (lifted.suppression, lifted.outlasted) == (None, ())
+    assert (lifted.suppression, lifted.shorter) == (None, ())
 
 
 def test_a_hard_bounce_removes_covered_suppressions() -> None:
     """It has no expiry and cannot be undone by a delivery."""
     entry = after(hard(at=NOON), entry=suppress_manually(after(*softs(SOFT_BOUNCES)), UNTIL, NOON))
-    assert (entry.suppression and entry.suppression.reason, entry.outlasted) == (Reason.HARD_BOUNCE, ())
+    assert (entry.suppression and entry.suppression.reason, entry.shorter) == (Reason.HARD_BOUNCE, ())
 
 
 @given(st.permutations(softs(SOFT_BOUNCES + 2)))
@@ -396,7 +396,7 @@ def test_two_manual_suppressions_do_not_shorten_one_by_ses(reports: Sequence[Rep
     entry = suppress_manually(before, replace(MANUAL, at=now), now)
     assert entry.suppression == replace(MANUAL, at=now)
     entry = suppress_manually(entry, replace(MANUAL, at=now, expires_at=now + DAY), now)
-    assert (entry.suppression, entry.told) == (before.suppression, None)
+    assert (entry.suppression, entry.by_ses) == (before.suppression, None)
 
 
 def test_a_suppression_by_ses_is_in_effect_after_a_manual_one_expires() -> None:
@@ -451,7 +451,7 @@ def test_manual_suppressions_never_shorten_those_of_ses(changes: Sequence[Report
             with_manual, only_reports = judge(with_manual, change), judge(only_reports, change)
         else:
             with_manual = suppress_manually(with_manual, change, change.at)
-    assert with_manual.told_by_ses == only_reports.suppression
+    assert with_manual.strongest_by_ses == only_reports.suppression
     assert with_manual.soft_bounces == only_reports.soft_bounces
     moments = [NOON + days * DAY for days in range(120)]
     assert [m for m in moments if only_reports.in_force(m) and not with_manual.in_force(m)] == []
@@ -486,7 +486,7 @@ def test_suppressions_after_the_lift_are_kept(later: str) -> None:
     manual = replace(MANUAL, at=LIFTING.at + MINUTE if later == "manual" else NOON)
     by_ses = hard(subtype="Suppressed", at=LIFTING.at + MINUTE if later == "by SES" else NOON)
     entry = lift(after(by_ses, entry=suppress_manually(BLANK, manual, manual.at)), LIFTING)
-    assert entry.told is None
+    assert entry.by_ses is None
     assert entry.suppression == (manual if later == "manual" else after(by_ses).suppression)
 
 

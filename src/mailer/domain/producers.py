@@ -27,7 +27,7 @@ class Producers:
             tenants[principal] = tenants.get(principal, frozenset()) | set(named.split("|"))
         return cls(tenants)
 
-    def may_ask(self, sender: str | None, tenant_id: str) -> bool:
+    def may_request(self, sender: str | None, tenant_id: str) -> bool:
         """Return whether a message's sender may send for a tenant; a sender of None is one of our own functions.
 
         `sender` is SQS's SenderId: `AIDA…` of an IAM user, `AROA…:session` of a role, the account id of a root user.

@@ -204,9 +204,9 @@ class Entry:
     """As `suppression_key` normalizes it."""
     suppression: Suppression | None = None
     """The strongest one; a manual one only if it lasts at least as long as SES's."""
-    told: Suppression | None = None
+    by_ses: Suppression | None = None
     """SES's suppression, if a manual one has precedence: a further manual one replaces only the manual one."""
-    outlasted: tuple[Suppression, ...] = ()
+    shorter: tuple[Suppression, ...] = ()
     """Suppressions with an end, beneath one without an end by soft bounces: they are restored if a late delivery cancels that. At most one
     manual one and one of SES."""
     soft_bounces: Mapping[str, datetime] = field(default_factory=dict)
@@ -222,9 +222,9 @@ class Entry:
         return self.suppression if self.suppression is not None and self.suppression.is_in_force(now) else None
 
     @property
-    def told_by_ses(self) -> Suppression | None:
+    def strongest_by_ses(self) -> Suppression | None:
         """The strongest suppression of SES, whatever callers have requested."""
-        return self.told if self.suppression is None or self.suppression.reason is Reason.MANUAL else self.suppression
+        return self.by_ses if self.suppression is None or self.suppression.reason is Reason.MANUAL else self.suppression
 
     @property
     def forget_at(self) -> datetime | None:
@@ -274,12 +274,12 @@ def _counted(entry: Entry, report: Report) -> Entry:
 
 def _recounted(entry: Entry, soft_bounces: Mapping[str, datetime]) -> Entry:
     """Replace the soft bounces, and the suppression that followed from the old ones."""
-    outlasted: Sequence[Suppression] = ()
+    shorter: Sequence[Suppression] = ()
     if _is_of_soft_bounces(entry):
         manual = entry.suppression if entry.suppression and entry.suppression.reason is Reason.MANUAL else None
-        outlasted, entry = entry.outlasted, replace(entry, suppression=manual, told=None, outlasted=())
+        shorter, entry = entry.shorter, replace(entry, suppression=manual, by_ses=None, shorter=())
     entry = replace(entry, soft_bounces=soft_bounces)
-    for one in outlasted:
+    for one in shorter:
         entry = suppress_manually(entry, one, one.at) if one.reason is Reason.MANUAL else _suppressed(entry, one)
     enough = _of_soft_bounces(soft_bounces)
     return _suppressed(entry, enough) if enough else entry
@@ -287,20 +287,20 @@ def _recounted(entry: Entry, soft_bounces: Mapping[str, datetime]) -> Entry:
 
 def _is_of_soft_bounces(entry: Entry) -> bool:
     """Whether SES's strongest suppression follows from soft bounces, and may be cancelled with them."""
-    return entry.told_by_ses is not None and entry.told_by_ses == _of_soft_bounces(entry.soft_bounces)
+    return entry.strongest_by_ses is not None and entry.strongest_by_ses == _of_soft_bounces(entry.soft_bounces)
 
 
-def _with_outlasted(entry: Entry, *suppressions: Suppression | None) -> Entry:
+def _with_shorter(entry: Entry, *suppressions: Suppression | None) -> Entry:
     """Keep suppressions with an end beneath one by soft bounces: the latest manual one, and the strongest of SES."""
-    manual = next((one for one in entry.outlasted if one.reason is Reason.MANUAL), None)
-    of_ses = next((one for one in entry.outlasted if one.reason is not Reason.MANUAL), None)
+    manual = next((one for one in entry.shorter if one.reason is Reason.MANUAL), None)
+    of_ses = next((one for one in entry.shorter if one.reason is not Reason.MANUAL), None)
     for one in suppressions:
         if one is not None and one.reason is Reason.MANUAL:
             manual = one
         elif one is not None and (of_ses is None or _strength(one) > _strength(of_ses)):
             of_ses = one
-    outlasted = tuple(one for one in (manual, of_ses) if one is not None)
-    return entry if outlasted == entry.outlasted else replace(entry, outlasted=outlasted)
+    shorter = tuple(one for one in (manual, of_ses) if one is not None)
+    return entry if shorter == entry.shorter else replace(entry, shorter=shorter)
 
 
 def _of_soft_bounces(soft_bounces: Mapping[str, datetime]) -> Suppression | None:
@@ -330,15 +330,15 @@ def _suppression(verdict: Verdict, report: Report) -> Suppression:
 
 def _suppressed(entry: Entry, suppression: Suppression) -> Entry:
     """Add a suppression of SES to the entry."""
-    of_ses, current = entry.told_by_ses, entry.suppression
+    of_ses, current = entry.strongest_by_ses, entry.suppression
     manual = current if current is not None and current.reason is Reason.MANUAL else None
     if of_ses is not None and _strength(suppression) <= _strength(of_ses):
-        return _with_outlasted(entry, suppression) if _is_of_soft_bounces(entry) and suppression.expires_at else entry
+        return _with_shorter(entry, suppression) if _is_of_soft_bounces(entry) and suppression.expires_at else entry
     if manual is not None and _strength(manual) > _strength(suppression):
-        entry = replace(entry, told=suppression)
-        return _with_outlasted(entry, of_ses) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
-    entry = replace(entry, suppression=suppression, told=None)
-    return _with_outlasted(entry, manual, of_ses) if _is_of_soft_bounces(entry) else replace(entry, outlasted=())
+        entry = replace(entry, by_ses=suppression)
+        return _with_shorter(entry, of_ses) if _is_of_soft_bounces(entry) else replace(entry, shorter=())
+    entry = replace(entry, suppression=suppression, by_ses=None)
+    return _with_shorter(entry, manual, of_ses) if _is_of_soft_bounces(entry) else replace(entry, shorter=())
 
 
 _NO_END = datetime.max.replace(tzinfo=UTC)
@@ -360,12 +360,12 @@ def suppress_manually(entry: Entry, suppression: Suppression, now: datetime) -> 
 
     SES's is then kept beneath it, so that a later manual one with an earlier end does not shorten it.
     """
-    of_ses = entry.told_by_ses
+    of_ses = entry.strongest_by_ses
     if of_ses is None or not of_ses.is_in_force(now) or _strength(suppression) > _strength(of_ses):
-        return replace(entry, suppression=suppression, told=of_ses)
+        return replace(entry, suppression=suppression, by_ses=of_ses)
     if entry.suppression is not of_ses:
-        entry = replace(entry, suppression=of_ses, told=None)
-    return _with_outlasted(entry, suppression) if _is_of_soft_bounces(entry) else entry
+        entry = replace(entry, suppression=of_ses, by_ses=None)
+    return _with_shorter(entry, suppression) if _is_of_soft_bounces(entry) else entry
 
 
 def lift(entry: Entry, lifting: Lifting) -> Entry:
@@ -373,8 +373,8 @@ def lift(entry: Entry, lifting: Lifting) -> Entry:
 
     Those from after the lifting was requested are kept: SES is called in between, and may report a bounce meanwhile.
     """
-    later = [one for one in (entry.suppression, entry.told) if one is not None and one.at > lifting.at]
+    later = [one for one in (entry.suppression, entry.by_ses) if one is not None and one.at > lifting.at]
     current, of_ses = [*later, None, None][:2]
     soft = {request_id: at for request_id, at in entry.soft_bounces.items() if at > lifting.at}
-    outlasted = tuple(one for one in entry.outlasted if one.at > lifting.at)
-    return _recounted(replace(entry, suppression=current, told=of_ses, outlasted=outlasted, delivered_at=None, lifted=lifting), soft)
+    shorter = tuple(one for one in entry.shorter if one.at > lifting.at)
+    return _recounted(replace(entry, suppression=current, by_ses=of_ses, shorter=shorter, delivered_at=None, lifted=lifting), soft)

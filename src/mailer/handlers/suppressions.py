@@ -23,7 +23,7 @@ from mailer.handlers.rest.suppression_models import (
     SuppressionRecord,
 )
 from mailer.services.suppressions import lists
-from mailer.services.suppressions.lists import Refusal, Suppressed, Word
+from mailer.services.suppressions.lists import Refusal, Suppressed, SuppressionRequest
 
 MAX_BATCH = 100  # addresses
 
@@ -71,8 +71,8 @@ def get(tenant_id: TenantInPath, email: AddressInPath) -> Response[SuppressionRe
 def put(tenant_id: TenantInPath, email: AddressInPath, body: PutBody) -> Response[SuppressionRecord]:
     """Suppress an address manually; a stronger suppression of SES stays in force, and is the response then."""
     wanted = read(SuppressionPut, body)
-    word = Word(email, wanted.why, wanted.expires_at, _caller())
-    return _record(email, lists.suppress(tenant_id, word, wiring.suppression_dependencies()))
+    request = SuppressionRequest(email, wanted.why, wanted.expires_at, _caller())
+    return _record(email, lists.suppress(tenant_id, request, wiring.suppression_dependencies()))
 
 
 @router.delete(
@@ -96,9 +96,9 @@ def delete(tenant_id: TenantInPath, email: AddressInPath, why: Annotated[Note | 
 )
 def put_batch(tenant_id: TenantInPath, body: BatchBody) -> Response[list[SuppressionBatchAnswer]]:
     """Suppress addresses manually, each independently, for example a list imported from another system."""
-    words = [_word(document) for document in _documents(body)]
+    requests = [_request(document) for document in _documents(body)]
     return Response(
-        207, JSON, [_batch_answer(answer) for answer in lists.suppress_batch(tenant_id, words, wiring.suppression_dependencies())]
+        207, JSON, [_batch_answer(answer) for answer in lists.suppress_batch(tenant_id, requests, wiring.suppression_dependencies())]
     )
 
 
@@ -111,14 +111,14 @@ def _documents(body: str) -> list[object]:
     return documents
 
 
-def _word(document: object) -> Word | RequestError:
+def _request(document: object) -> SuppressionRequest | RequestError:
     try:
         if not isinstance(document, dict):
             return RequestError([Problem("", "must be a JSON object")])
         wanted = parse(SuppressionBatchItem, document)
     except RequestError as refusal:
         return refusal
-    return Word(suppression_key(wanted.email), wanted.why, wanted.expires_at, _caller())
+    return SuppressionRequest(suppression_key(wanted.email), wanted.why, wanted.expires_at, _caller())
 
 
 def _batch_answer(answer: Suppressed | Refusal) -> SuppressionBatchAnswer:

@@ -138,7 +138,7 @@ def _redrive(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLette
     request = _request(dead_letter, deps)
     if request is None:
         return DeadLetterResult.KEPT_UNREADABLE
-    if not deps.producers.may_ask(dead_letter.queue_message.sender, request.tenant_id):
+    if not deps.producers.may_request(dead_letter.queue_message.sender, request.tenant_id):
         return DeadLetterResult.KEPT_NOT_ALLOWED
     if utf8_size(dead_letter.queue_message.body) > MAX_BODY:
         return DeadLetterResult.KEPT_TOO_LARGE
@@ -161,7 +161,7 @@ def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterRe
     if (
         request is None
         or dead_letter.reason == NOT_ALLOWED
-        or not deps.producers.may_ask(dead_letter.queue_message.sender, request.tenant_id)
+        or not deps.producers.may_request(dead_letter.queue_message.sender, request.tenant_id)
     ):
         return DeadLetterResult.DROPPED
     record = deps.messages.get(request.tenant_id, request.request_id)

@@ -22,7 +22,7 @@ from mailer.domain.feedback import EventKind, SesEvent, parse_event
 from mailer.services.feedback.matching import FeedbackDependencies
 from mailer.services.feedback.receive import EVENT_SPAN, ReceivedEvent, receive_batch
 from mailer.services.suppressions import lists
-from mailer.services.suppressions.lists import SuppressionDependencies, Word
+from mailer.services.suppressions.lists import SuppressionDependencies, SuppressionRequest
 from mailer.services.suppressions.reports import ReportDependencies, take_event
 from support.fakes.ports import FakeFeedbackTable, InlineExecutor, a_config, a_provider
 from support.fakes.providers import FakeAccount, FakeProviderFactory, FakeStore
@@ -178,7 +178,7 @@ class Scenario:
     def put(self) -> None:
         """Suppress an address manually, often only for a moment: SES's suppression must outlast it."""
         ends = self.bench.clock.now() + timedelta(seconds=5) if self.rng.random() < 0.7 else None
-        lists.suppress("acme", Word(self.an_address(), "asked by phone", ends), self.callers)
+        lists.suppress("acme", SuppressionRequest(self.an_address(), "asked by phone", ends), self.callers)
         self.happened["put"] += 1
 
     def lift(self) -> None:

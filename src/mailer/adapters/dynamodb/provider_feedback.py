@@ -42,8 +42,8 @@ class DynamoProviderFeedback:
         self._table = table
         self._heard, self._sent = _Recently(), _Recently()
 
-    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
-        """Mark that an event of a version's mail arrived; see `ports.ProviderFeedback.heard`."""
+    def event_arrived(self, tenant_id: str, version: int, at: datetime) -> None:
+        """Mark that an event of a version's mail arrived; see `ports.ProviderFeedback.event_arrived`."""
         if self._heard.includes(tenant_id, version, at):
             return
         mark = _Mark(

@@ -26,11 +26,11 @@ class ProviderListener:
     marks: ProviderFeedback
     clock: Clock
 
-    def heard(self, tenant_id: str, version: int, at: datetime) -> None:
+    def event_arrived(self, tenant_id: str, version: int, at: datetime) -> None:
         """Mark that an event of a version's mail arrived."""
-        self.marks.heard(tenant_id, version, at)
+        self.marks.event_arrived(tenant_id, version, at)
 
-    def verify_heard(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
+    def verify_event_arrived(self, ref: VerifyRef, event: SesEvent) -> Refusal | None:
         """Mark that an event of a test mail arrived, if it is from the account and region of the tested version.
 
         `no_record` has the event retried: the account of an access key is stored only after its test mail was accepted.
@@ -40,7 +40,7 @@ class ProviderListener:
             return Refusal.NO_RECORD
         if (config.account, config.region) != (event.account, event.region) or event.sending_account not in (None, event.account):
             return Refusal.FOREIGN_ACCOUNT
-        self.marks.heard(ref.tenant_id, ref.version, self.clock.now())
+        self.marks.event_arrived(ref.tenant_id, ref.version, self.clock.now())
         kind, simulation = _SIMULATED.get(event.kind), config.simulation
         if kind and simulation and to_millis(simulation.started_at) == ref.simulation:
             self.marks.simulated(ref.tenant_id, ref.version, simulation.started_at, kind, self.clock.now())

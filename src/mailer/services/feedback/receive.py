@@ -95,7 +95,7 @@ def _process(event: SesEvent, told_by: str, deps: FeedbackDependencies) -> Refus
 
 
 def _process_verify(ref: VerifyRef, event: SesEvent, deps: FeedbackDependencies) -> Refusal | None:
-    refusals = [listener.verify_heard(ref, event) for listener in deps.listeners]
+    refusals = [listener.verify_event_arrived(ref, event) for listener in deps.listeners]
     return next(filter(None, refusals), None)
 
 
@@ -109,4 +109,4 @@ def _notify(accepted: AcceptedEvent, deps: FeedbackDependencies) -> None:
     record = accepted.record
     if record.provider_version is not None and accepted.mail.attempt == record.attempt:
         for listener in deps.listeners:
-            listener.heard(record.tenant_id, record.provider_version, deps.clock.now())
+            listener.event_arrived(record.tenant_id, record.provider_version, deps.clock.now())

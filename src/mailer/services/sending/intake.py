@@ -77,7 +77,7 @@ def _asks_for_a_foreign_tenant(queue_message: QueueMessage, deps: SendDependenci
     if queue_message.sender is None or not (rules := deps.producers.current()).tenants:
         return False
     ids = readable_ids(queue_message.body)
-    return ids is not None and not rules.may_ask(queue_message.sender, ids[0])
+    return ids is not None and not rules.may_request(queue_message.sender, ids[0])
 
 
 def _is_of_a_later_version(queue_message: QueueMessage, now: datetime) -> bool:

@@ -30,7 +30,7 @@ class SuppressionDependencies:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class SuppressionRequest:
     """A caller's request to suppress an address."""
 
     email: str
@@ -119,55 +119,57 @@ def _in_force(entry: Entry, deps: SuppressionDependencies) -> Suppression:
 # ── suppress ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def suppress(tenant_id: str, word: Word, deps: SuppressionDependencies) -> Suppression:
+def suppress(tenant_id: str, request: SuppressionRequest, deps: SuppressionDependencies) -> Suppression:
     """Suppress an address manually; return the suppression in force, which is SES's if that is stronger.
 
     Raises:
         RequestError: `expiresAt` has passed; provider_not_configured.
         DependencyError: it may not be written.
     """
-    return _suppress(_read(tenant_id, word.email, deps), word, deps)
+    return _suppress(_read(tenant_id, request.email, deps), request, deps)
 
 
-def _suppress(entry: Entry, word: Word, deps: SuppressionDependencies) -> Suppression:
+def _suppress(entry: Entry, request: SuppressionRequest, deps: SuppressionDependencies) -> Suppression:
     now = deps.clock.now()
-    if word.expires_at is not None and word.expires_at <= now:
+    if request.expires_at is not None and request.expires_at <= now:
         raise RequestError([Problem("expiresAt", "must be later than now")])
-    suppression = Suppression(reason=Reason.MANUAL, at=now, expires_at=word.expires_at, by=word.by, why=word.why)
+    suppression = Suppression(reason=Reason.MANUAL, at=now, expires_at=request.expires_at, by=request.by, why=request.why)
     written = change_entry(entry, deps, lambda read: suppress_manually(read, suppression, now))
     return _in_force(written, deps)
 
 
-def suppress_batch(tenant_id: str, words: Sequence[Word | RequestError], deps: SuppressionDependencies) -> Sequence[Suppressed | Refusal]:
-    """Suppress many addresses, each independently; return the answers in the order of `words`.
+def suppress_batch(
+    tenant_id: str, requests: Sequence[SuppressionRequest | RequestError], deps: SuppressionDependencies
+) -> Sequence[Suppressed | Refusal]:
+    """Suppress many addresses, each independently; return the answers in the order of `requests`.
 
-    An element of `words` that could not be parsed is a RequestError, which is its answer.
+    An element of `requests` that could not be parsed is a RequestError, which is its answer.
 
     Raises:
         RequestError: provider_not_configured.
         DependencyError: the entries could not be read, or the tenant not marked.
     """
-    last: Mapping[str, int] = {word.email: number for number, word in enumerate(words) if isinstance(word, Word)}
+    last: Mapping[str, int] = {request.email: number for number, request in enumerate(requests) if isinstance(request, SuppressionRequest)}
     if not last:
-        return [word for word in words if isinstance(word, RequestError)]
+        return [request for request in requests if isinstance(request, RequestError)]
     entries = read_entries([(tenant_id, email) for email in last], deps.suppressions)
     mark(tenant_id, deps.marks)
 
     def answer(number: int) -> Suppressed | Refusal:
-        word = words[number]
-        if isinstance(word, RequestError):
-            return word
-        if last[word.email] != number:
+        request = requests[number]
+        if isinstance(request, RequestError):
+            return request
+        if last[request.email] != number:
             return RequestError([Problem("email", "occurs again later in this batch; the last one counts")])
-        return _safely(entries[tenant_id, word.email], word, deps)
+        return _safely(entries[tenant_id, request.email], request, deps)
 
-    return list(deps.workers.map(answer, range(len(words))))
+    return list(deps.workers.map(answer, range(len(requests))))
 
 
-def _safely(entry: Entry, word: Word, deps: SuppressionDependencies) -> Suppressed | Refusal:
+def _safely(entry: Entry, request: SuppressionRequest, deps: SuppressionDependencies) -> Suppressed | Refusal:
     """Suppress one address of a batch; its error becomes its answer and does not affect the others."""
     try:
-        return Suppressed(word.email, _suppress(entry, word, deps))
+        return Suppressed(request.email, _suppress(entry, request, deps))
     except (RequestError, DependencyError) as refusal:
         return refusal
 
@@ -195,7 +197,7 @@ def lift_suppression(tenant_id: str, email: str, deps: SuppressionDependencies, 
 
 def _times(entry: Entry) -> Sequence[datetime]:
     """Return the times of the suppressions to lift: another clock may be ahead of ours."""
-    return [one.at for one in (entry.suppression, entry.told) if one is not None]
+    return [one.at for one in (entry.suppression, entry.by_ses) if one is not None]
 
 
 def _clear_at_ses(entry: Entry, deps: SuppressionDependencies) -> SesList:
@@ -203,7 +205,7 @@ def _clear_at_ses(entry: Entry, deps: SuppressionDependencies) -> SesList:
     row = deps.providers.get(entry.tenant_id)
     config = (row.active or row.candidate) if row else None
     # SES lists hard bounces and complaints in the spelling of the mail.
-    in_mail = [one.spelling for one in (entry.suppression, entry.told) if one and one.spelling and one.reason in _LISTED_BY_SES]
+    in_mail = [one.spelling for one in (entry.suppression, entry.by_ses) if one and one.spelling and one.reason in _LISTED_BY_SES]
     spellings = list(dict.fromkeys([*in_mail, entry.email]))
     if config is not None and _is_cleared(spellings, entry.tenant_id, config, deps, knows_all=bool(in_mail)):
         return SesList(may_hold=False, command=None)
