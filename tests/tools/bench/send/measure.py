@@ -129,8 +129,8 @@ def first_rows(stage: Stage) -> Sequence[Row]:
 
 def new_tenant_rows(stage: Stage) -> Sequence[Row]:
     """Compare the first message of a tenant with its next."""
-    turns = [{"ours": stage.run("ours", "new_tenants", count=20)} for _ in range(3)]
-    ratio = median(turns, lambda t: (t["ours"]["first"] - t["ours"]["decrypt"]) / t["ours"]["nth"])
+    turns = [{"ours": stage.run("ours", "new_tenants", count=20)} for _ in range(TURNS)]
+    ratio = median(turns, lambda t: t["ours"]["ratio"])
     decrypt = median(turns, lambda t: t["ours"]["decrypt"]) * 1000
     return [
         Row(
