@@ -390,6 +390,6 @@ def already_done(change: Change, current: Delivery | None) -> bool:
     if change.rule is BEGIN:
         return current.owner == change.owner
     if change.rule is CONFIRM or current.confirmed_by is not None:
-        # What an event has proven was no worker's write, whoever's attempt it is.
+        # An event's proof was written by no worker, even if the attempt is this worker's.
         return change.rule is CONFIRM and current.confirmed_by == change.sets["confirmed_by"]
     return change.owner is not None and (current.attempt, current.owner) == (change.attempt, change.owner)
