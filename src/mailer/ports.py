@@ -90,8 +90,11 @@ class EmailProvider(Protocol):
 class ProviderFactory(Protocol):
     """Creates a provider from a stored config: decrypts it and gets its credentials, both cached."""
 
-    def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
+    def create(self, tenant_id: str, config: StoredConfig, since: datetime | None = None) -> EmailProvider:
         """Create the provider of one version of a tenant's config.
+
+        `since` is when the config was last verified: sessions with its role that began before are not used, because the account's owner
+        may have revoked them.
 
         Raises:
             NotSentError: config_unreadable, role_not_assumable and the like: the tenant's fault.

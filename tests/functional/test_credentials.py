@@ -153,13 +153,14 @@ def test_a_batch_assumes_a_role_once(roles: AssumedRoles, sts: Sts) -> None:
 
 
 def test_tenants_and_versions_never_share_a_session(roles: AssumedRoles, sts: Sts) -> None:
-    """The same role for another tenant, version or ExternalId is assumed again."""
+    """The same role for another tenant, version or ExternalId is assumed again, and after another verify."""
     others = [
         TRUSTED,
         RoleAssumption("other", 3, tenants.ROLE_ARN, TRUSTED.external_id),
         RoleAssumption("acme", 4, tenants.ROLE_ARN, TRUSTED.external_id),
+        RoleAssumption("acme", 3, tenants.ROLE_ARN, TRUSTED.external_id, NOON),
     ]
-    assert len({roles.session(assumption) for assumption in others}) == len(sts.calls) == 3
+    assert len({roles.session(assumption) for assumption in others}) == len(sts.calls) == 4
     with pytest.raises(NotSentError):
         roles.session(RoleAssumption("acme", 3, tenants.ROLE_ARN, "another"))
 
@@ -272,8 +273,9 @@ def test_sandboxes_share_one_assume_role(sts: Sts, clock: Clock) -> None:
         RoleAssumption("acme", 4, tenants.ROLE_ARN, TRUSTED.external_id),
         RoleAssumption("acme", 3, f"{tenants.ROLE_ARN}2", TRUSTED.external_id),
         RoleAssumption("acme", 3, tenants.ROLE_ARN, "changed"),
+        RoleAssumption("acme", 3, tenants.ROLE_ARN, TRUSTED.external_id, NOON),
     ],
-    ids=["tenant", "version", "role", "ExternalId"],
+    ids=["tenant", "version", "role", "ExternalId", "verify"],
 )
 def test_a_session_is_shared_only_for_the_same_parameters(sts: Sts, clock: Clock, other: RoleAssumption) -> None:
     """A changed ExternalId takes effect at once, and no tenant gets another's session."""

@@ -215,6 +215,14 @@ def test_a_role_is_assumed_when_its_provider_is_created(config_cipher: ConfigCip
     assert roles.calls[0]["ExternalId"] == "external-id-of-acme"
 
 
+def test_a_verify_ends_the_use_of_earlier_sessions(config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles) -> None:
+    """The account's owner may have revoked them; until the next verify one session serves all mail."""
+    factory, config = provider_factory(), stored(config_cipher, tenants.role())
+    for verified_at, assumed in ((None, 1), (NOON, 2), (NOON, 2), (NOON + timedelta(hours=1), 3)):
+        factory.create("acme", config, verified_at)
+        assert len(roles.calls) == assumed
+
+
 def test_a_session_that_expires_soon_is_renewed_when_the_provider_is_created(
     config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles, clock: Clock
 ) -> None:

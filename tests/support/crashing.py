@@ -83,7 +83,7 @@ class Queue:
     def _fetch(self, tenant_id: str, ref: S3Object, *, at_most: int | None = None) -> bytes:  # noqa: ARG002 - as the port has it
         raise WorkerCrash
 
-    def _open(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:  # noqa: ARG002 - as the port has it
+    def _open(self, tenant_id: str, config: StoredConfig, since: datetime | None = None) -> ScriptedProvider:  # noqa: ARG002 - as the port has it
         if tenant_id == "mallory":
             raise WorkerCrash
         return self.bench.provider

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email import message_from_bytes, policy
 from typing import Any
 from urllib.parse import quote
@@ -230,6 +230,15 @@ def test_a_passing_verify_activates_and_warns_like_the_original() -> None:
     assert verified.row == scene.row
 
 
+def test_each_verify_uses_credentials_of_its_own() -> None:
+    """An earlier session with the role may have been revoked; its mail then tests a new one, as sending will from then on."""
+    scene = a_scene_with()
+    verify_provider("acme", scene.deps)
+    scene.clock.advance(timedelta(seconds=1))
+    verify_provider("acme", scene.deps)
+    assert scene.provider_factory.since == [NOON, NOON + timedelta(seconds=1)]
+
+
 def test_verify_stores_the_facts_of_the_account() -> None:
     """Sandbox, rate, quota and account are stored for pacing and for the caller."""
     scene = a_scene_with()
@@ -370,9 +379,9 @@ def test_a_slow_decryption_sends_nothing() -> None:
     scene = a_scene_with()
     decrypt_config = scene.provider_factory.create
 
-    def slowly(tenant_id: str, config: Any) -> Any:
+    def slowly(tenant_id: str, config: Any, since: datetime | None = None) -> Any:
         scene.clock.advance(verify.SEND_BY + timedelta(seconds=1))
-        return decrypt_config(tenant_id, config)
+        return decrypt_config(tenant_id, config, since)
 
     scene.provider_factory.create = slowly  # type: ignore[method-assign]
     with pytest.raises(DependencyError):

@@ -73,6 +73,14 @@ def test_the_fence_is_passed_before_the_provider_is_called() -> None:
     assert record.deadline == record.sweep_at == NOON + CALL_SPAN
 
 
+def test_mail_is_sent_with_credentials_from_after_the_last_verify() -> None:
+    """A session from before may have been revoked."""
+    bench = Bench()
+    bench.providers.rows["acme"] = a_provider(verified_at=NOON - timedelta(days=3))
+    bench.receive(a_queue_message())
+    assert bench.provider_factory.since == [NOON - timedelta(days=3)]
+
+
 def test_each_attempt_is_tagged_with_the_key_of_its_record() -> None:
     """SES's events thereby have tenant, request and attempt, besides the caller's tags."""
     bench = Bench(outcomes=[THROTTLED])

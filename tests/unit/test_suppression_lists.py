@@ -2,7 +2,7 @@
 
 import subprocess
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,8 +31,10 @@ class FakeFactory:
     clock: FakeClock
     refusal: Exception | None = None
     takes: timedelta = timedelta()
+    since: datetime | None = None
 
-    def create(self, tenant_id: str, config: Any) -> EmailProvider:  # noqa: ARG002 - as the port has it
+    def create(self, tenant_id: str, config: Any, since: datetime | None = None) -> EmailProvider:  # noqa: ARG002 - as the port has it
+        self.since = since
         self.clock.advance(self.takes)
         if self.refusal:
             raise self.refusal
@@ -219,6 +221,7 @@ def test_an_address_removed_from_ses_s_list_needs_no_command() -> None:
     scene.account.clears = {JO: Cleared.GONE}
     assert scene.lift().ses_list == lists.SesList(may_hold=False, command=None)
     assert scene.account.cleared == [JO]
+    assert scene.factory.since == a_provider().verified_at is not None
 
 
 @pytest.mark.parametrize(

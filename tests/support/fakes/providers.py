@@ -7,6 +7,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import count
 from typing import Any
 
@@ -115,12 +116,14 @@ class FakeProviderFactory:
     account: FakeAccount
     refusal: Exception | None = None
     opened: list[StoredConfig] = field(default_factory=list)
+    since: list[datetime | None] = field(default_factory=list)
 
-    def create(self, tenant_id: str, config: StoredConfig) -> FakeAccount:
+    def create(self, tenant_id: str, config: StoredConfig, since: datetime | None = None) -> FakeAccount:
         if self.refusal:
             raise self.refusal
         FakeConfigCipher().decrypt(tenant_id, config.provider, config.version, config.ciphertext)
         self.opened.append(config)
+        self.since.append(since)
         return self.account
 
 

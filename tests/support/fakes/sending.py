@@ -79,9 +79,11 @@ class FakeProviderFactory:
     provider: ScriptedProvider
     error: DependencyError | NotSentError | None = None
     opened: list[tuple[str, int]] = field(default_factory=list)
+    since: list[datetime | None] = field(default_factory=list)
 
-    def create(self, tenant_id: str, config: StoredConfig) -> ScriptedProvider:
+    def create(self, tenant_id: str, config: StoredConfig, since: datetime | None = None) -> ScriptedProvider:
         self.opened.append((tenant_id, config.version))
+        self.since.append(since)
         if self.error is not None:
             raise self.error
         return self.provider

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
 from mailer.domain.errors import ErrorInfo
@@ -43,7 +43,7 @@ class SimSes:
         self.kills = world.rng.randrange(1, 9) if world.rng.random() < 0.08 else 0
         """Number of workers to kill while they create the provider."""
 
-    def create(self, tenant_id: str, config: StoredConfig) -> "SimSes":  # noqa: ARG002 - as the port has it
+    def create(self, tenant_id: str, config: StoredConfig, since: datetime | None = None) -> "SimSes":  # noqa: ARG002 - as the port has it
         world = self._world
         if tenant_id == MALLORY:
             for request_id in sorted(world.poison):

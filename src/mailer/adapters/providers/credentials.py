@@ -115,12 +115,15 @@ class RoleAssumption:
     version: int
     role_arn: str = field(repr=False)
     external_id: str = field(repr=False)
+    since: datetime | None = None
+    """When its config was last verified; sessions from before are of another assumption."""
 
     digest: bytes = field(init=False, repr=False)
     """Of all of it: a session is for exactly that."""
 
     def __post_init__(self) -> None:
-        parts = (self.tenant_id, self.version, self.role_arn, self.external_id)
+        since = self.since.isoformat() if self.since else None
+        parts = (self.tenant_id, self.version, self.role_arn, self.external_id, since)
         object.__setattr__(self, "digest", sha256(json.dumps(parts).encode()).digest())
 
 

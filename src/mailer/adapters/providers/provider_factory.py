@@ -31,6 +31,7 @@ class _Key:
     tenant_id: str
     provider: str
     version: int
+    since: datetime | None
     ciphertext: bytes = field(repr=False)
 
 
@@ -68,8 +69,8 @@ class TenantProviderFactory:
         self._report = report
         self._cache: SingleFlightCache[_Key, _CachedProvider] = SingleFlightCache(PROVIDER_BYTES, clock.now, _weigh)
 
-    def create(self, tenant_id: str, config: StoredConfig) -> EmailProvider:
-        """Create the provider of one version of a tenant's config, ready to send: with its client, and its role assumed.
+    def create(self, tenant_id: str, config: StoredConfig, since: datetime | None = None) -> EmailProvider:
+        """Create the provider of one version of a tenant's config, ready to send: with its client, and its role assumed after `since`.
 
         Raises:
             NotSentError: config_unreadable, role_not_assumable; provider_not_active for SMTP where it is not allowed.
@@ -77,7 +78,7 @@ class TenantProviderFactory:
         """
         if config.provider == "smtp" and not self._allow_smtp:
             raise NotSentError(ErrorInfo("provider_not_active", "this stack sends through SES only", _NO_SMTP))
-        key = _Key(tenant_id, config.provider, config.version, config.ciphertext)
+        key = _Key(tenant_id, config.provider, config.version, since, config.ciphertext)
         asked_kms = False
 
         def make() -> _CachedProvider:
@@ -116,7 +117,7 @@ class TenantProviderFactory:
     def _credentials(self, key: _Key, config: AccessKeyConfig | AssumableRole) -> CredentialSource:
         if isinstance(config, AccessKeyConfig):
             return StaticCredentials(config)
-        return RoleCredentials(self._roles, RoleAssumption(key.tenant_id, key.version, config.role_arn, config.external_id))
+        return RoleCredentials(self._roles, RoleAssumption(key.tenant_id, key.version, config.role_arn, config.external_id, key.since))
 
 
 _NO_SMTP = "Tenant: store an SES config; SMTP is for development stacks (template parameter AllowSmtp)."

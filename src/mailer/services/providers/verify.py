@@ -72,7 +72,7 @@ def verify_provider(tenant_id: str, deps: ProviderDependencies, *, simulate: boo
     if simulate and config.configuration_set is None:
         raise RequestError([Problem("simulate", "needs a config with configurationSet: without it SES reports nothing")])
     try:
-        provider = _create_provider(row, config, deps)
+        provider = _create_provider(row, config, started, deps)
     except NotSentError as refusal:
         raise _failed(row, config, refusal.error, deps, by) from refusal
     if deps.clock.now() - started > SEND_BY:
@@ -120,10 +120,10 @@ def _send_in_time(provider: EmailProvider, to: str, tags: Mapping[str, str], beg
 _NO_TIME = NotSent(ErrorInfo("throttled", "verify took too long to send this mail too", "Caller: verify again."))
 
 
-def _create_provider(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> EmailProvider:
+def _create_provider(row: Provider, config: StoredConfig, started: datetime, deps: ProviderDependencies) -> EmailProvider:
     if config.credentials["type"] == "role":
         _refuse_unprotected_role(row, config, deps)
-    return deps.provider_factory.create(row.tenant_id, config)
+    return deps.provider_factory.create(row.tenant_id, config, started)
 
 
 def _refuse_unprotected_role(row: Provider, config: StoredConfig, deps: ProviderDependencies) -> None:

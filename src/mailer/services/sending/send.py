@@ -217,7 +217,7 @@ def _defer_or_end(job: Job, deps: SendDependencies, state: Blocked) -> None:
 def _with_provider(job: Job, row: Provider | None, config: StoredConfig, deps: SendDependencies) -> PreparedSend | None:
     try:
         with job.timings.measured("config", deps.clock):
-            provider = deps.provider_factory.create(job.tenant_id, config)
+            provider = deps.provider_factory.create(job.tenant_id, config, row.verified_at if row else None)
         return PreparedSend(job=job, row=row, config=config, provider=provider)
     except NotSentError as refusal:
         _handle_refusal(job, row, deps, refusal.error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mailer.domain.errors import DependencyError, NotSentError, Problem, RequestError
-from mailer.domain.provider import StoredConfig
+from mailer.domain.provider import Provider, StoredConfig
 from mailer.domain.suppressions import Entry, Lifting, Reason, Suppression, lift, suppress_manually
 from mailer.ports import Cleared, Clock, ProviderFactory, ProviderStore, SuppressionMarks, SuppressionPage, SuppressionsTable
 from mailer.services.suppressions.entries import change_entry, mark, read_entries
@@ -207,7 +207,7 @@ def _clear_at_ses(entry: Entry, deps: SuppressionDependencies) -> SesList:
     # SES lists hard bounces and complaints in the spelling of the mail.
     in_mail = [one.spelling for one in (entry.suppression, entry.by_ses) if one and one.spelling and one.reason in _LISTED_BY_SES]
     spellings = list(dict.fromkeys([*in_mail, entry.email]))
-    if config is not None and _is_cleared(spellings, entry.tenant_id, config, deps, knows_all=bool(in_mail)):
+    if row and config and _is_cleared(spellings, row, config, deps, knows_all=bool(in_mail)):
         return SesList(may_hold=False, command=None)
     region = f" --region {config.region}" if config and config.region else ""
     # One shell word, so that an address that begins with a hyphen is not parsed as an option.
@@ -219,11 +219,11 @@ _LISTED_BY_SES = (Reason.HARD_BOUNCE, Reason.COMPLAINT)
 """Reasons whose report has the spelling on SES's list; with `ses_list` the listed spelling is not known."""
 
 
-def _is_cleared(spellings: Sequence[str], tenant_id: str, config: StoredConfig, deps: SuppressionDependencies, *, knows_all: bool) -> bool:
+def _is_cleared(spellings: Sequence[str], row: Provider, config: StoredConfig, deps: SuppressionDependencies, *, knows_all: bool) -> bool:
     """Return whether the address is certainly not on the list; if no spelling was found there, only if `knows_all` spellings."""
     started = deps.clock.now()
     try:
-        provider = deps.provider_factory.create(tenant_id, config)
+        provider = deps.provider_factory.create(row.tenant_id, config, row.verified_at)
     except (NotSentError, DependencyError):
         return False
     found = False
