@@ -90,7 +90,7 @@ class EmailProvider(Protocol):
 class ProviderFactory(Protocol):
     """Creates a provider from a stored config: decrypts it and gets its credentials, both cached."""
 
-    def create(self, tenant_id: str, config: StoredConfig, since: datetime | None = None) -> EmailProvider:
+    def create(self, tenant_id: str, config: StoredConfig, since: datetime | None) -> EmailProvider:
         """Create the provider of one version of a tenant's config.
 
         `since` is when the config was last verified: sessions with its role that began before are not used, because the account's owner
@@ -152,8 +152,11 @@ class ProvidersTable(Protocol):
         """Return the rows that exist (a tombstone is a row); of one that cannot be read, why."""
         ...
 
-    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
-        """Count a tenant-class error of a request against a version; True when this one suspended it."""
+    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo, verified_at: datetime | None) -> bool:
+        """Count a tenant-class error of a request against a version; True when this one suspended it.
+
+        `verified_at` is that of the row that was read: an error from before a later verify is not counted.
+        """
         ...
 
     def clear_faults(self, tenant_id: str, version: int) -> None:

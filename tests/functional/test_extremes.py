@@ -146,10 +146,10 @@ def test_the_updates_of_sending_are_accepted() -> None:
     table = wiring.providers_table()
     assert table.replace(a_provider(TENANT, active=a_config(version=1)))
     table.learn_sandbox(TENANT, 1)
-    table.record_fault(TENANT, 1, REQUEST, ERROR)
+    table.record_fault(TENANT, 1, REQUEST, ERROR, NOON)
     table.clear_faults(TENANT, 1)
     for number in range(SUSPEND_AFTER):
-        table.record_fault(TENANT, 1, f"{number}{REQUEST}"[:128], ERROR)
+        table.record_fault(TENANT, 1, f"{number}{REQUEST}"[:128], ERROR, NOON)
     stored = table.get(TENANT)
     assert stored is not None
     assert stored.status is ProviderStatus.SUSPENDED

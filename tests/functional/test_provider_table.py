@@ -156,14 +156,14 @@ def test_every_other_write_increments_the_revision(table: DynamoProvidersTable, 
     read = stored(table, a_provider(faulty_requests=frozenset({"r1"}), release_at=NOON))
     match act:
         case "fault":
-            table.record_fault("acme", 1, "r2", DENIED)
+            table.record_fault("acme", 1, "r2", DENIED, NOON)
         case "clear":
             table.clear_faults("acme", 1)
         case "sandbox":
             table.learn_sandbox("acme", 1)
         case "suspend":
             for request in ("r2", "r3"):
-                table.record_fault("acme", 1, request, DENIED)
+                table.record_fault("acme", 1, request, DENIED, NOON)
         case "released":
             assert table.released("acme", NOON + RELEASE_MARKED)
     assert not table.replace(replace(read, warnings=("lost",)))
@@ -206,7 +206,7 @@ def test_only_one_of_many_writers_wins(table: DynamoProvidersTable) -> None:
 def test_three_requests_suspend_a_version(table: DynamoProvidersTable) -> None:
     """The third distinct request suspends, returns True, and stores its error on the row without a caller."""
     stored(table, a_provider(updated_by="arn:aws:iam::123456789012:user/jo"))
-    assert [table.record_fault("acme", 1, request, DENIED) for request in ("r1", "r2", "r3")] == [False, False, True]
+    assert [table.record_fault("acme", 1, request, DENIED, NOON) for request in ("r1", "r2", "r3")] == [False, False, True]
     row = row_of(table)
     assert (row.status, row.error, row.faulty_requests) == (ProviderStatus.SUSPENDED, DENIED, {"r1", "r2", "r3"})
     assert row.updated_by is None
@@ -215,7 +215,7 @@ def test_three_requests_suspend_a_version(table: DynamoProvidersTable) -> None:
 def test_one_request_suspends_no_version(table: DynamoProvidersTable) -> None:
     """However often it is retried, it counts once."""
     stored(table, a_provider())
-    assert not any(table.record_fault("acme", 1, "r1", DENIED) for _ in range(10))
+    assert not any(table.record_fault("acme", 1, "r1", DENIED, NOON) for _ in range(10))
     assert row_of(table).status is ProviderStatus.ACTIVE
 
 
@@ -223,9 +223,9 @@ def test_a_success_resets_the_faults(table: DynamoProvidersTable) -> None:
     """Faults count since the last success."""
     stored(table, a_provider())
     for request in ("r1", "r2"):
-        table.record_fault("acme", 1, request, DENIED)
+        table.record_fault("acme", 1, request, DENIED, NOON)
     table.clear_faults("acme", 1)
-    assert not any(table.record_fault("acme", 1, request, DENIED) for request in ("r3", "r4"))
+    assert not any(table.record_fault("acme", 1, request, DENIED, NOON) for request in ("r3", "r4"))
 
 
 def test_clearing_no_faults_writes_nothing(table: DynamoProvidersTable) -> None:
@@ -238,11 +238,42 @@ def test_clearing_no_faults_writes_nothing(table: DynamoProvidersTable) -> None:
 def test_faults_of_an_old_version_are_ignored(table: DynamoProvidersTable) -> None:
     """Late results of mail sent with the old key neither suspend the new one nor clear its faults."""
     stored(table, a_provider(versions=2, active=a_config(version=2), faulty_requests=frozenset({"r1", "r2"})))
-    assert not any(table.record_fault("acme", 1, f"old-{n}", DENIED) for n in range(5))
+    assert not any(table.record_fault("acme", 1, f"old-{n}", DENIED, NOON) for n in range(5))
     table.clear_faults("acme", 1)
     table.learn_sandbox("acme", 1)
     row = row_of(table)
     assert (row.status, row.faulty_requests, row.sandbox) == (ProviderStatus.ACTIVE, {"r1", "r2"}, "unknown")
+
+
+def test_faults_from_before_a_verify_are_ignored(table: DynamoProvidersTable) -> None:
+    """Mail that was prepared before it failed with what the verify has replaced: a session that was revoked, or rights."""
+    stored(table, a_provider(faulty_requests=frozenset({"r1", "r2"}), verified_at=NOON + timedelta(minutes=1)))
+    for verified_at in (NOON, None):
+        assert not any(table.record_fault("acme", 1, f"late-{n}", DENIED, verified_at) for n in range(3))
+    assert row_of(table).faulty_requests == {"r1", "r2"}
+    assert table.record_fault("acme", 1, "r3", DENIED, NOON + timedelta(minutes=1))
+
+
+def test_a_verify_between_counting_and_suspending_prevents_the_suspension(table: DynamoProvidersTable) -> None:
+    """The count belongs to the row of the earlier verify."""
+    stored(table, a_provider(faulty_requests=frozenset({"r1", "r2"})))
+    update = table._client.update_item
+
+    def then_verify(**arguments: Any) -> Any:
+        answer = update(**arguments)
+        if ":request" in arguments["ExpressionAttributeValues"]:
+            assert table.replace(replace(row_of(table), verified_at=NOON + timedelta(minutes=1)))
+        return answer
+
+    with patch.object(table._client, "update_item", then_verify):
+        assert not table.record_fault("acme", 1, "r3", DENIED, NOON)
+    assert row_of(table).status is ProviderStatus.ACTIVE
+
+
+def test_faults_of_a_row_without_a_verify_count(table: DynamoProvidersTable) -> None:
+    """A row that was restored from before verifies were dated."""
+    stored(table, a_provider(verified_at=None))
+    assert [table.record_fault("acme", 1, request, DENIED, None) for request in ("r1", "r2", "r3")] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +289,7 @@ def test_faults_of_an_old_version_are_ignored(table: DynamoProvidersTable) -> No
 def test_only_an_active_provider_gets_faults_or_is_suspended(table: DynamoProvidersTable, row: Provider) -> None:
     """Late results of mail in flight do not change a row that is no longer `active`; a suspension is reported only once."""
     before = stored(table, row)
-    assert not table.record_fault("acme", 1, "late", DENIED)
+    assert not table.record_fault("acme", 1, "late", DENIED, NOON)
     table.clear_faults("acme", 1)
     table.learn_sandbox("acme", 1)
     assert row_of(table) == before
@@ -267,7 +298,7 @@ def test_only_an_active_provider_gets_faults_or_is_suspended(table: DynamoProvid
 @pytest.mark.parametrize("act", ["fault", "clear", "sandbox"])
 def test_an_update_creates_no_row(table: DynamoProvidersTable, act: str) -> None:
     """Of a tenant without one."""
-    {"fault": lambda: table.record_fault("acme", 1, "r", DENIED), "clear": lambda: table.clear_faults("acme", 1)}.get(
+    {"fault": lambda: table.record_fault("acme", 1, "r", DENIED, NOON), "clear": lambda: table.clear_faults("acme", 1)}.get(
         act, lambda: table.learn_sandbox("acme", 1)
     )()
     assert table.get("acme") is None
@@ -276,7 +307,7 @@ def test_an_update_creates_no_row(table: DynamoProvidersTable, act: str) -> None
 def test_a_crash_between_counting_and_suspending_is_repaired_by_the_next_fault(table: DynamoProvidersTable) -> None:
     """Three requests are on the row and it was not suspended: the next fault suspends it, and the set does not grow."""
     stored(table, a_provider(faulty_requests=frozenset({"r1", "r2", "r3"})))
-    assert table.record_fault("acme", 1, "r4", DENIED)
+    assert table.record_fault("acme", 1, "r4", DENIED, NOON)
     assert row_of(table).faulty_requests == {"r1", "r2", "r3"}
 
 
@@ -290,11 +321,11 @@ def test_a_success_between_counting_and_suspending_prevents_the_suspension(table
         if ":request" in arguments["ExpressionAttributeValues"]:
             with patch.object(table._client, "update_item", update):
                 table.clear_faults("acme", 1)
-                table.record_fault("acme", 1, "r4", DENIED)
+                table.record_fault("acme", 1, "r4", DENIED, NOON)
         return answer
 
     with patch.object(table._client, "update_item", then_send):
-        assert not table.record_fault("acme", 1, "r3", DENIED)
+        assert not table.record_fault("acme", 1, "r3", DENIED, NOON)
     assert (row_of(table).status, row_of(table).faulty_requests) == (ProviderStatus.ACTIVE, {"r4"})
 
 
@@ -305,7 +336,7 @@ def test_only_one_of_many_threads_reports_the_suspension(table: DynamoProvidersT
 
     def fail(number: int) -> bool:
         gate.wait()
-        return table.record_fault("acme", 1, f"r{number}", DENIED)
+        return table.record_fault("acme", 1, f"r{number}", DENIED, NOON)
 
     with ThreadPoolExecutor(16) as threads:
         reported = list(threads.map(fail, range(16)))
@@ -373,7 +404,7 @@ def test_an_outage_is_a_dependency_error(table: DynamoProvidersTable, act: str, 
         "get": lambda: table.get("acme"),
         "get_many": lambda: table.get_many(["acme"]),
         "replace": lambda: table.replace(a_provider()),
-        "fault": lambda: table.record_fault("acme", 1, "r", DENIED),
+        "fault": lambda: table.record_fault("acme", 1, "r", DENIED, NOON),
         "clear": lambda: table.clear_faults("acme", 1),
         "releasing": table.releasing,
         "released": lambda: table.released("acme", NOON),

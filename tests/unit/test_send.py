@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mailer.domain import lifecycle
 from mailer.domain.delivery import Change, MaybeSent, NotSent, Outcome, Sent, Status, WaitsFor
 from mailer.domain.errors import CODES, DependencyError, ErrorInfo, NotSentError
 from mailer.domain.message import canonical_json, parse_request
@@ -881,3 +882,20 @@ def test_the_rows_of_a_batch_are_read_at_once() -> None:
     bench.receive(a_queue_message("r1"), a_queue_message("r2"), a_queue_message("r3", tenant_id="other"))
     bench.receive(a_queue_message(attributes={"body": "{}"}))
     assert [set(read) for read in bench.providers.reads] == [{"acme", "other"}]
+
+
+def test_errors_of_a_batch_from_before_a_verify_do_not_suspend() -> None:
+    """It goes on with the session that may have been revoked; that is no fault of what was verified."""
+
+    def denied_after_a_verify() -> Outcome:
+        row = bench.providers.rows["acme"]
+        if row.verified_at != bench.clock.now():
+            bench.providers.rows["acme"] = lifecycle.verify(row, 1, lifecycle.VerificationResult(at=bench.clock.now()))
+        return UNVERIFIED
+
+    bench = Bench()
+    bench.providers.rows["acme"] = a_provider(verified_at=NOON - HOUR)
+    bench.provider.outcomes = [denied_after_a_verify] * 3
+    bench.receive(*(a_queue_message(f"r{number}") for number in range(3)))
+    row = bench.providers.rows["acme"]
+    assert (row.verified_at, row.status) == (NOON, ProviderStatus.ACTIVE)

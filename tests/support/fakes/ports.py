@@ -442,9 +442,9 @@ class FakeProvidersTable:
         self.reads.append(tenant_ids)
         return {t: self.unreadable.get(t, self.rows[t]) for t in tenant_ids if t in self.rows}
 
-    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
+    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo, verified_at: datetime | None) -> bool:
         row = self.rows.get(tenant_id)
-        if row is None or row.active is None or row.active.version != version:
+        if row is None or row.active is None or row.active.version != version or row.verified_at != verified_at:
             return False
         faulty = row.faulty_requests | {request_id}
         suspend = row.status is ProviderStatus.ACTIVE and len(faulty) >= SUSPEND_AFTER

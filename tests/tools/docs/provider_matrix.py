@@ -210,7 +210,7 @@ def _after_requests(code: str, kind: str) -> str:
     rows = FakeProvidersTable(in_state("active", kind).row)
     if CODES[code].error_class is ErrorClass.TENANT:
         for request in ("r1", "r2", "r3"):
-            rows.record_fault("acme", 1, request, ErrorInfo(code, "x"))
+            rows.record_fault("acme", 1, request, ErrorInfo(code, "x"), rows.rows["acme"].verified_at)
     return str(rows.rows["acme"].status)
 
 

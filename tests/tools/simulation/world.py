@@ -470,9 +470,9 @@ class SimProviders(FakeProvidersTable):
     def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
         return self._world.call("providers", "get", lambda: super(SimProviders, self).get_many(tenant_ids))
 
-    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
+    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo, verified_at: datetime | None) -> bool:
         return self._world.call(
-            "providers", "record fault", lambda: super(SimProviders, self).record_fault(tenant_id, version, request_id, error)
+            "providers", "record fault", lambda: super(SimProviders, self).record_fault(tenant_id, version, request_id, error, verified_at)
         )
 
     def clear_faults(self, tenant_id: str, version: int) -> None:

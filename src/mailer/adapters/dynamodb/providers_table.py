@@ -128,17 +128,20 @@ class DynamoProvidersTable:
                 rows[tenant_id] = error
         return rows
 
-    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo) -> bool:
+    def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo, verified_at: datetime | None) -> bool:
         """Count a tenant-class error of a request against a version; True when this one suspended it.
 
-        Two writes, because the set must contain the request before its size is compared; after a crash in between the next fault suspends.
+        An error under the row of an earlier verify is not counted: what failed may have been mended since. Two writes, because the set must
+        contain the request before its size is compared; after a crash in between the next fault suspends.
         """
+        unchanged = "verifiedAt = :verifiedAt" if verified_at else "attribute_not_exists(verifiedAt)"
+        read = operands(verifiedAt=verified_at) if verified_at else {}
         count = self._update(
             tenant_id,
             version,
             "ADD faultyRequests :request, revision :one",
-            "(attribute_not_exists(faultyRequests) OR size(faultyRequests) < :enough)",
-            operands(request={request_id}, one=1, enough=SUSPEND_AFTER),
+            f"{unchanged} AND (attribute_not_exists(faultyRequests) OR size(faultyRequests) < :enough)",
+            read | operands(request={request_id}, one=1, enough=SUSPEND_AFTER),
         )
         if count is not None and len(count.faulty_requests) < SUSPEND_AFTER:
             return False
@@ -146,8 +149,9 @@ class DynamoProvidersTable:
             tenant_id,
             version,
             "SET #status = :suspended, #error = :error, updatedAt = :now REMOVE updatedBy ADD revision :one",
-            "size(faultyRequests) >= :enough",
-            operands(
+            f"{unchanged} AND size(faultyRequests) >= :enough",
+            read
+            | operands(
                 suspended=ProviderStatus.SUSPENDED.value,
                 error=codec.error_fields(error),
                 now=self._clock.now(),

@@ -106,7 +106,7 @@ def record_tenant_fault(job: Job, deps: SendDependencies, error: ErrorInfo, row:
     if row is None or row.active is None:
         return False
     try:
-        suspended = deps.providers.record_fault(job.tenant_id, row.active.version, job.send.request_id, error)
+        suspended = deps.providers.record_fault(job.tenant_id, row.active.version, job.send.request_id, error, row.verified_at)
     except DependencyError as failure:
         deps.telemetry.failed("record fault", job.tenant_id, failure)
         return False
