@@ -123,6 +123,16 @@ def test_a_run_stops_in_time_however_many_shards_it_has(monkeypatch: pytest.Monk
     assert run(bench).moved == 20
 
 
+def test_the_longest_due_shards_are_swept_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if no run gets to all of them, none is passed over for ever, and the lag is seen."""
+    monkeypatch.setattr(sweeping, "SHARDS_TOGETHER", 2)
+    full = [record for shard in (0, 1) for record in due(shard, 30)]
+    bench = a_bench(*full, *due(3, 10, since=timedelta(minutes=20)), concurrency=1)
+    bench.messages.before = lambda _: bench.clock.advance(RUN)
+    assert run(bench).lag == timedelta(minutes=20)
+    assert "3" in requeued(bench)
+
+
 def test_the_shards_of_a_run_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard with much due mail does not keep the others waiting."""
     monkeypatch.setattr(sweeping, "SHARDS_TOGETHER", 2)

@@ -24,7 +24,7 @@ def share_out(pages: Pages, deps: SweepDependencies, ends_at: datetime) -> tuple
 
     What no invocation could be started for is among the others, and in their share.
     """
-    busy = sorted((shard for shard, page in pages.items() if len(page) == PAGE), key=lambda shard: _longest_due(pages[shard]))
+    busy = sorted((shard for shard, page in pages.items() if len(page) == PAGE), key=lambda shard: due_since(pages[shard]))
     parts = max(min(deps.concurrency, len(busy)), 1)
     dealt = [busy[number::parts] for number in range(1, parts)]
     given = [SweepPart(shards=shards, share=len(shards) / len(busy), ends_at=ends_at) for shards in dealt]
@@ -34,8 +34,8 @@ def share_out(pages: Pages, deps: SweepDependencies, ends_at: datetime) -> tuple
     return {shard: page for shard, page in pages.items() if shard not in away}, share
 
 
-def _longest_due(page: Sequence[Delivery]) -> datetime:
-    """Return since when the first record of a page is due: those that wait longest are swept here, should no other invocation find room."""
+def due_since(page: Sequence[Delivery]) -> datetime:
+    """Return since when the first record of a page is due: what waits longest is swept first, and by the scheduled run itself."""
     return page[0].sweep_at or page[0].updated_at
 
 

@@ -20,14 +20,14 @@ from mailer.services.requests.ending import WORKER_LOST, end_unsent
 from mailer.services.requests.parked_bodies import discard
 from mailer.services.requests.queue_messages import pointer_to
 from mailer.services.sweeping.dependencies import PAGE, SweepDependencies
-from mailer.services.sweeping.parts import leased, share_out
+from mailer.services.sweeping.parts import due_since, leased, share_out
 from mailer.services.sweeping.release_budgets import ReleaseBudget, ReleaseBudgets
 
 SENT_TOGETHER = 10
 """Pointers in one call of the queue: SQS's limit of a batch; the calls run concurrently."""
 
-SHARDS_TOGETHER = 16
-"""Shards of one step, a page of each: moving on 1,600 records takes half of the time that the handler reserves for a step's end."""
+SHARDS_TOGETHER = 8
+"""Shards of one step, a page of each: 800 records take at most half of the time that the handler reserves for a step's end."""
 
 LOOK_AGAIN = timedelta(minutes=5)
 """When a released record is swept again: long after SendFunction has normally taken its pointer, which changes that time; soon enough for
@@ -69,7 +69,7 @@ def _sweep_shards(
     """Move on what is due in the shards that no other run sweeps, some shards and a page of each at a time; `pages` are read already."""
     is_consumed = cache(lambda: _is_consumed(deps))
     with leased([shard for shard, page in pages.items() if page], deps, ends_at) as shards:
-        pages = {shard: pages[shard] for shard in shards}
+        pages = {shard: pages[shard] for shard in sorted(shards, key=lambda shard: due_since(pages[shard]))}
         while pages and deps.clock.now() < ends_at:
             step = dict(islice(pages.items(), SHARDS_TOGETHER))
             moved = _move(list(chain.from_iterable(step.values())), budgets, is_consumed, deps, stats)
