@@ -12,5 +12,7 @@ def test_in_a_storm_nothing_is_lost_and_nothing_is_sent_twice(aws: LocalAws, cap
     with capsys.disabled():
         print(f"\n{report.table()}")
     assert report.violations() == {}
+    assert report.suppressed
+    assert report.verdict.left_out
     assert report.terminations.killed >= report.plan.kills
     assert report.faults >= 0.05 * report.calls

@@ -15,6 +15,8 @@ def test_ten_thousand_requests_and_a_thousand_kills(tmp_path: Path, capsys: pyte
     with capsys.disabled():
         print(f"\n{report.table()}")
     assert report.violations() == {}
+    assert report.suppressed
+    assert report.verdict.left_out
     with_feedback, without_feedback = report.verdict.with_feedback, report.verdict.without_feedback
     assert with_feedback.resent * without_feedback.requests < without_feedback.resent * with_feedback.requests
     assert report.terminations.killed >= 1_000

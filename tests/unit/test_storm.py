@@ -142,7 +142,7 @@ def test_a_mail_to_an_address_suppressed_before_its_batch_is_a_violation() -> No
     """Not if its batch began before the event was acknowledged, in any of the workers that had the request, nor in another account."""
     found = {began: mailed_again([BOTH], {LISTED: 3.0}, {PLANNED.request_id: [(began, 6.0), (4.5, 6.0)]}) for began in (2.0, 4.0)}
     assert found == {2.0: [], 4.0: [PLANNED.request_id]}
-    assert mailed_again([BOTH], {LISTED: 3.0}, {PLANNED.request_id: [(2.0, 4.0)]}) == [PLANNED.request_id]
+    assert mailed_again([BOTH], {LISTED: 3.0}, {PLANNED.request_id: [(5.5, 6.0)]}) == [PLANNED.request_id]
     assert mailed_again([BOTH], {("2", LISTED[1]): 3.0}, {}) == []
     assert mailed_again([MAIL], {LISTED: 0.0}, {}) == []
 
@@ -169,3 +169,14 @@ def test_a_complaint_suppresses_too() -> None:
 def test_a_suppression_that_was_not_respected_is_a_violation(broken: str) -> None:
     """The verdict is not clean then."""
     assert not Verdict(**{broken: [PLANNED.request_id]}).is_clean
+
+
+def test_a_mail_that_ses_accepts_after_its_worker_was_killed_is_judged_by_its_batch() -> None:
+    """The proxy forwards the call though the caller is gone."""
+    assert mailed_again([BOTH], {LISTED: 4.0}, {PLANNED.request_id: [(2.0, 4.9)]}) == []
+    assert mailed_again([BOTH], {LISTED: 1.0}, {PLANNED.request_id: [(2.0, 4.9)]}) == [PLANNED.request_id]
+
+
+def test_events_that_did_not_reach_us_are_no_cause_to_leave_anybody_out() -> None:
+    """They were lost, or no rule leads to our queue."""
+    assert first_reports([replace(bounce(4.0), lost=True), replace(bounce(5.0), routed=False), bounce(6.0)]) == {LISTED: 6.0}

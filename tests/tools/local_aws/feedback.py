@@ -159,6 +159,7 @@ class Feedback:
 
     async def _publish(self, items: list["_Delivery"], queues: Mapping[str, list[str]]) -> None:
         bodies: dict[str, list[str]] = {}
+        now = time.time()  # before anybody can have received one
         for item in items:
             for queue in queues[item.kind] if not item.lost else ():
                 bodies.setdefault(queue, []).append(json.dumps(item.envelope))
@@ -169,7 +170,7 @@ class Feedback:
             told = item.envelope["detail"]["mail"]
             who = (told["sendingAccountId"], item.kind, told["messageId"])
             state = (bool(queues[item.kind]), item.lost, item.faults)
-            self.published.append(Published(next(self._numbers), time.time(), *who, *state, item.envelope))
+            self.published.append(Published(next(self._numbers), now, *who, *state, item.envelope))
         self._changes.notify()
 
 

@@ -160,9 +160,12 @@ class Storm:
         self._aws.control.forget_requests()
         self._aws.control.mark(MARK)
         with contextlib.ExitStack() as afterwards:
-            afterwards.callback(self._clean_up)
+            # Restore the stack for later users, each part even if another fails.
+            afterwards.callback(self._operate, "resume")
             self._operate("pause")
+            afterwards.callback(self._switch_feedback, is_on=True)
             self._switch_feedback(is_on=False)
+            afterwards.callback(self._purge_queues)
             began = time.monotonic()
             schedule = FaultSchedule(self._aws.control, self._dice)
             afterwards.callback(schedule.clear)
@@ -188,14 +191,9 @@ class Storm:
             dice=self._dice,
         )
 
-    def _clean_up(self) -> None:
-        """Purge the queues and restore the stack for later users."""
-        try:
-            for queue in ("SendQueueUrl", "DeadLetterQueueUrl"):
-                self._aws.client("sqs").purge_queue(QueueUrl=self._aws.stack.outputs[queue])
-        finally:
-            self._switch_feedback(is_on=True)
-            self._operate("resume")
+    def _purge_queues(self) -> None:
+        for queue in ("SendQueueUrl", "DeadLetterQueueUrl"):
+            self._aws.client("sqs").purge_queue(QueueUrl=self._aws.stack.outputs[queue])
 
     def _switch_feedback(self, *, is_on: bool) -> None:
         """Have the emulator call FeedbackFunction, or our own worker."""

@@ -25,9 +25,11 @@ def suppressed_by(envelope: Mapping[str, Any]) -> Iterator[Listed]:
 
 
 def first_reports(events: Iterable[PublishedEvent]) -> dict[Listed, float]:
-    """Return when SES first published an event that suppresses an address."""
+    """Return when an event that suppresses an address first reached our queue."""
     first: dict[Listed, float] = {}
     for event in events:
+        if event.lost or not event.routed:
+            continue
         for listed in suppressed_by(event.envelope):
             first[listed] = min(event.time, first.get(listed, event.time))
     return first
@@ -47,8 +49,13 @@ def mailed_again(mails: Iterable[SentMail], acknowledged: Mapping[Listed, float]
 
 
 def _began(mail: SentMail, spans: Mapping[str, Sequence[Span]]) -> float:
-    """Return when the batch began that sent a mail: the earliest that was in progress then."""
-    return min((since for since, until in spans.get(request_of(mail), []) if since <= mail.time <= until), default=mail.time)
+    """Return when the batch began that sent a mail: the earliest that was in progress then.
+
+    SES may accept the mail of a worker that has been killed meanwhile: then it is the earliest that had begun.
+    """
+    begun = [(since, until) for since, until in spans.get(request_of(mail), []) if since <= mail.time]
+    in_progress = [since for since, until in begun if mail.time <= until]
+    return min(in_progress or [since for since, _ in begun], default=mail.time)
 
 
 def left_out(

@@ -49,8 +49,8 @@ class Terminations:
 
     @property
     def killed(self) -> int:
-        """Return the number of killed workers."""
-        return self.kills.total()
+        """Return the number of killed workers that send or requeue mail."""
+        return self.kills["send"] + self.kills["sweep"]
 
 
 class Report(NamedTuple):
