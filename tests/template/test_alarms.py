@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,7 +52,13 @@ def test_each_alarm_links_to_its_part_of_the_runbook(name: str) -> None:
     assert text
     assert anchor in anchors()
     [part] = [part for part in re.split(r"^## ", RUNBOOK, flags=re.MULTILINE) if part.split("\n")[0].lower().replace(" ", "-") == anchor]
-    assert name in part.partition(".**")[0]
+    assert re.search(rf"^\*\*(\w+, )*{name}\b", part, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted((tables.ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_paragraph_s_first_words_in_bold_are_closed(page: Path) -> None:
+    """One asterisk too many and the rest of the paragraph is bold, or shows it."""
+    assert re.findall(r"^\*\*\*.*|^\*\*[^*\n]+\*[^*].*", page.read_text(encoding="utf-8"), re.MULTILINE) == []
 
 
 @pytest.mark.parametrize("name", [name for name in ALARMS if alarm(name)["Namespace"] == NAMESPACE])

@@ -24,10 +24,10 @@ LIMITS = read_limits(tables.template()["Parameters"]["ReputationLimits"]["Defaul
 NOW = NOON + timedelta(minutes=30)
 
 
-def actions(counts: Counts, *, spread: int = 1, told_of: datetime = NOON) -> list[str]:
+def actions(counts: Counts, *, spread: int = 1, reported_at: datetime = NOON) -> list[str]:
     """Return the findings for mail of this hour, or spread evenly over some hours."""
     hours = dict.fromkeys([NOON - number * HOUR for number in range(spread)], counts)
-    return [f"{finding.limit.action} {finding.limit.hours} {finding.limit.signal}" for finding in judge(hours, LIMITS, [told_of], NOW)]
+    return [f"{finding.limit.action} {finding.limit.hours} {finding.limit.signal}" for finding in judge(hours, LIMITS, [reported_at], NOW)]
 
 
 WARN_BOUNCES, WARN_COMPLAINTS = "warn 24 bounces", "warn 24 complaints"

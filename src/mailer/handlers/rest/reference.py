@@ -330,7 +330,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "StatisticsBucket": {
         "from": "When it begins.",
         "sent": "Recipients whose mail SES accepted.",
-        "delivered": "Of those sent: accepted by their server, without a bounce or complaint afterwards.",
+        "delivered": "Of those sent: accepted by their server, without a hard bounce or complaint.",
         "bounced": "Of those sent: hard bounces, without those that SES did not send because of the account's own suppression list.",
         "softBounced": "Of those sent: soft bounces.",
         "complained": "Of those sent: reported as spam, without those that SES did not send because of the account's own suppression list.",
