@@ -223,6 +223,14 @@ def test_a_verify_ends_the_use_of_earlier_sessions(config_cipher: ConfigCipher, 
         assert len(roles.calls) == assumed
 
 
+def test_a_verify_costs_a_tenant_with_an_access_key_nothing(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
+    """It has no session that could have been revoked: the decrypted config is used until it is replaced."""
+    factory, config = provider_factory(), stored(config_cipher, tenants.access_key(), credentials={"type": "accessKey"})
+    for verified_at in (None, NOON, NOON + timedelta(hours=1)):
+        factory.create("acme", config, verified_at)
+    assert len(config_cipher.opened) == 1
+
+
 def test_a_session_that_expires_soon_is_renewed_when_the_provider_is_created(
     config_cipher: ConfigCipher, provider_factory: Factory, roles: Roles, clock: Clock
 ) -> None:

@@ -78,7 +78,8 @@ class TenantProviderFactory:
         """
         if config.provider == "smtp" and not self._allow_smtp:
             raise NotSentError(ErrorInfo("provider_not_active", "this stack sends through SES only", _NO_SMTP))
-        key = _Key(tenant_id, config.provider, config.version, since, config.ciphertext)
+        of_role = config.credentials.get("type") == "role"
+        key = _Key(tenant_id, config.provider, config.version, since if of_role else None, config.ciphertext)
         asked_kms = False
 
         def make() -> _CachedProvider:
