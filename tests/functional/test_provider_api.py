@@ -291,7 +291,7 @@ def test_a_suspended_provider_shows_its_error_and_hint() -> None:
     """The error has the IAM statement for this config; a passing verify lifts the suspension."""
     put()
     ask("verify")
-    denied, verified_at = ErrorInfo("credentials_denied", "AWS denied ses:SendRawEmail"), wiring.provider_store().get("acme").verified_at
+    denied, verified_at = ErrorInfo("credentials_denied", "AWS denied ses:SendRawEmail"), wiring.providers_table().get("acme").verified_at
     for request in ("r1", "r2", "r3"):
         wiring.providers_table().record_fault("acme", 1, request, denied, verified_at)
     shown = ask("get").json
