@@ -1,4 +1,4 @@
-"""Run SendFunctions, a SweepFunction and a FeedbackFunction in parallel, kill each at random moments, and replace it at once."""
+"""Run SendFunctions, a SweepFunction and FeedbackFunctions in parallel, kill each at random moments, and replace it at once."""
 
 import json
 import random
@@ -21,8 +21,11 @@ from tools.storm.suppressions import Listed, suppressed_by
 
 Role = Literal["send", "sweep", "feedback"]
 
-SWEEP_KILL_DIVISOR = 3
-"""Factor by which a sweeper is less likely to be killed in a run than a SendFunction in a batch."""
+KILL_DIVISOR = 3
+"""Factor by which a SweepFunction or FeedbackFunction is less likely to be killed in a run than a SendFunction in a batch."""
+
+FEEDBACK_WORKERS = 2
+"""With one, which is killed again and again, events would be recorded minutes late: after the second mail that they prevent."""
 
 FIRST_GUESS = 0.5
 """Assumed seconds of a batch before one was measured: a worker is killed within about the duration of one."""
@@ -93,7 +96,8 @@ class WorkerPool:
         self._took = {role: deque([FIRST_GUESS], RECENT) for role in env}
         self._no_kills, self._over = threading.Event(), threading.Event()
         sends: list[Role] = ["send"] * workers
-        roles: list[Role] = [*sends, "sweep", "feedback"]
+        feedback: list[Role] = ["feedback"] * FEEDBACK_WORKERS
+        roles: list[Role] = [*sends, "sweep", *feedback]
         self._threads = [threading.Thread(target=self._run, args=(role, random.Random(dice.random()))) for role in roles]  # noqa: S311  # seeded
         for life in self._threads:
             life.start()
@@ -165,7 +169,7 @@ class WorkerPool:
     def _should_kill(self, role: Role, report: Report, dice: random.Random) -> bool:
         if self._no_kills.is_set() or (role != "sweep" and not report.is_busy):
             return False
-        return dice.random() < (self._kill_probability / SWEEP_KILL_DIVISOR if role == "sweep" else self._kill_probability)
+        return dice.random() < (self._kill_probability if role == "send" else self._kill_probability / KILL_DIVISOR)
 
     def _kill_in(self, seconds: float, one: Worker, role: Role, last: Report) -> Report:
         """Kill a worker after some seconds; return its last report."""
