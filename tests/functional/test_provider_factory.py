@@ -121,7 +121,7 @@ def stored(config_cipher: ConfigCipher, config: ProviderConfig, tenant_id: str =
 
 
 def test_a_provider_is_made_from_the_encrypted_config(config_cipher: ConfigCipher, provider_factory: Factory) -> None:
-    """A writer of the row without the key changes nothing: the clear fields are only shown."""
+    """A writer of the row without the key changes nothing that is sent: of the clear fields none is used for it."""
     provider = provider_factory().create("acme", stored(config_cipher, tenants.access_key()))
     assert isinstance(provider, SesProvider)
     assert (provider.name, provider.region, provider.sender) == ("ses", tenants.REGION, Sender(tenants.FROM, "Acme"))
