@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailer.domain.delivery import Status
+from mailer_client import Status
 from tools.local_aws.flood import RATE, Flood, flooded, pollers, rate, throttles
 from tools.local_aws.running import LocalAws
 

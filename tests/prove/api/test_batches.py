@@ -2,7 +2,7 @@
 
 import time
 
-from mailer.domain.delivery import Status
+from mailer_client import Status
 from support.fakes.messages import a_body
 from tools.local_aws.running import LocalAws
 from tools.local_aws.tenants import Tenant

@@ -52,7 +52,7 @@ def signed(running_aws: LocalAws) -> Signed:
 
 @SCHEMA.parametrize()
 @settings(deadline=None, derandomize=True, database=None, max_examples=30, suppress_health_check=list(HealthCheck))
-def test_every_response_is_as_documented(running_aws: LocalAws, signed: Signed, case: Case) -> None:
+def test_every_response_is_as_documented(running_aws: LocalAws, signed: Signed, case: Case[Any]) -> None:
     """Whether API Gateway or a function responds."""
     operation = case.operation.definition.raw["operationId"]
     answer = case.call(base_url=running_aws.stack.api_url, auth=signed)

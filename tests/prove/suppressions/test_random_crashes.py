@@ -67,7 +67,7 @@ class Scenario:
         self.faulty = self.between = False
         facts = FakeFeedbackTable()
         for table in (bench.messages, facts, bench.suppressions):
-            table.before = table.after = lambda _: self.at_a_write()  # type: ignore[attr-defined]
+            table.before = table.after = lambda _: self.at_a_write()
         reports = ReportDependencies(suppressions=bench.suppressions, marks=self)
         self.feedback = FeedbackDependencies(
             messages=bench.messages,

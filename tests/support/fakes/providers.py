@@ -24,7 +24,8 @@ from support.fakes.statistics import FakeStatisticsTable
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 SENDER = {"region": "eu-west-1", "fromAddress": "billing@acme.example", "fromName": "Acme"}
 KEY = {"provider": "ses", "config": {"accessKeyId": "AKIAIOSFODNN7EXAMPLE", "secretAccessKey": SECRET, **SENDER}}
-ROLE = {"provider": "ses", "config": {"roleArn": "arn:aws:iam::222222222222:role/SendMail", **SENDER}}
+ROLE_ARN = "arn:aws:iam::222222222222:role/SendMail"
+ROLE = {"provider": "ses", "config": {"roleArn": ROLE_ARN, **SENDER}}
 SMTP = {"provider": "smtp", "config": {"host": "localhost", "port": 1025, "fromAddress": "billing@acme.example", "fromName": "Acme"}}
 
 

@@ -17,7 +17,7 @@ from mailer.handlers.rest.problem import problem
 from mailer.services.providers.providers import put_config
 from mailer.services.providers.verify import VerifyFailedError, verify_provider
 from support.fakes.ports import NOON, PLATFORM, FakeClock, FakeProvidersTable
-from support.fakes.providers import KEY, ROLE, SENDER, Scene, a_scene, with_config
+from support.fakes.providers import KEY, ROLE, ROLE_ARN, SENDER, Scene, a_scene, with_config
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "providers.md"
 CREDENTIALS = {"access key": KEY, "role": ROLE}
@@ -49,7 +49,7 @@ class _Sts:
 def by_sts() -> Fault:
     roles = AssumedRoles(_Sts, own_account=PLATFORM.account, platform=PLATFORM.name, clock=FakeClock())  # type: ignore[arg-type]
     try:
-        roles.session(RoleAssumption("acme", 1, ROLE["config"]["roleArn"], "external-id-1"))
+        roles.session(RoleAssumption("acme", 1, ROLE_ARN, "external-id-1"))
     except NotSentError as refusal:
         return Fault("STS: `AccessDenied`", refusal, "role")
     raise AssertionError("STS allowed the role")

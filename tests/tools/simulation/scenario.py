@@ -122,8 +122,8 @@ class Scenario:
             "clock": SimClock(world),
             "workers": InlineExecutor(),
         }
-        send = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
-        front = {
+        send: dict[str, Any] = {"budget": ByteBudget(10**9), "new_owner": lambda: f"o{next(owners)}"}
+        front: dict[str, Any] = {
             "providers": self.providers,
             "suppressions": FakeSuppressionsTable(),
             "attachments": SimAttachments(world),

@@ -109,13 +109,13 @@ def main() -> None:
 
 def compare(name: str, content: EmailMessage, cases: Path) -> None:
     turns = [(rate(ours, content), rate(standard_library, content), nodemailer(cases, name)) for _ in range(TURNS)]
-    mine, python = (statistics.median(turn[at] for turn in turns) for at in (0, 1))
-    node = [turn[2] for turn in turns if turn[2]]
+    mine, python = statistics.median(turn[0] for turn in turns), statistics.median(turn[1] for turn in turns)
+    node = [(mine_now, node_now) for mine_now, _, node_now in turns if node_now]
     against = statistics.median(mine_now / python_now for mine_now, python_now, _ in turns)
     print(f"{name:>6}: ours {mine:.0f}/s, EmailMessage {python:.0f}/s: {against:.1f} × as fast (goal: at least {GOALS[name]:.0f})", end="")
     if node:
-        against_node = statistics.median(turn[0] / turn[2] for turn in turns if turn[2])
-        print(f"; nodemailer {statistics.median(node):.0f}/s: {against_node:.1f} × (goal: at least 1)", end="")
+        against_node = statistics.median(mine_now / node_now for mine_now, node_now in node)
+        print(f"; nodemailer {statistics.median(node_now for _, node_now in node):.0f}/s: {against_node:.1f} × (goal: at least 1)", end="")
     print()
 
 

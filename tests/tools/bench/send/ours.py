@@ -18,7 +18,7 @@ import urllib3
 from mailer import wiring
 from mailer.domain.message import parse_request
 from mailer.domain.mime import compose
-from mailer.domain.provider import StoredConfig
+from mailer.domain.provider import Provider, StoredConfig
 from mailer.handlers.send import handler
 from support.fakes.ports import InlineExecutor
 from tools.bench.send.shares import shares
@@ -61,7 +61,7 @@ def send_only(*, count: int = 5) -> dict[str, float]:
 
     def send(record: Mapping[str, Any]) -> None:
         request = parse_request(record["body"])
-        provider = deps.provider_factory.create(request.tenant_id, configs[request.tenant_id])
+        provider = deps.provider_factory.create(request.tenant_id, configs[request.tenant_id], None)
         provider.send(compose(request.message, provider.sender, date=datetime.now(UTC), load=None), tags={})
 
     return batches(lambda batch: list(deps.workers.map(send, batch["Records"])), count)
@@ -70,7 +70,7 @@ def send_only(*, count: int = 5) -> dict[str, float]:
 def active_configs(tenants: Sequence[Tenant]) -> dict[str, StoredConfig]:
     """Read the tenants' active configs."""
     rows = wiring.providers_table().get_many([tenant.tenant_id for tenant in tenants])
-    return {tenant_id: row.active for tenant_id, row in rows.items() if row.active}
+    return {tenant_id: row.active for tenant_id, row in rows.items() if isinstance(row, Provider) and row.active}
 
 
 def many_tenants(*, tenants: int, sends: int) -> dict[str, float]:
@@ -165,7 +165,7 @@ def large(*, count: int = 7, size: int = LARGE) -> dict[str, float]:
     deps, file = wiring.send_dependencies(), octets(size)
     [request] = Requests("large").take(EVERYONE, 1, message(uploaded("tenant-0", size)))
     parsed = parse_request(json.dumps(request))
-    provider = deps.provider_factory.create(parsed.tenant_id, active_configs(EVERYONE)[parsed.tenant_id])
+    provider = deps.provider_factory.create(parsed.tenant_id, active_configs(EVERYONE)[parsed.tenant_id], None)
     return repeated(
         lambda: provider.send(compose(parsed.message, provider.sender, date=datetime.now(UTC), load=lambda _: file), tags={}), count
     )

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tools.bench.send.stage import staged
 
-CASES = (
+CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("no list", {"recipients": 1, "listed": 0}),
     ("10 suppressed, 1 recipient a message", {"recipients": 1, "listed": 10}),
     ("10 000 suppressed, 1 recipient a message", {"recipients": 1, "listed": 10_000}),

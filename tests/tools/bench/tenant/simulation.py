@@ -57,7 +57,8 @@ class Outcome:
 
 def writes_of(tenant_id: str, request_id: str, path: str) -> Sequence[tuple[float, Sequence[PartitionWrite]]]:
     """Return the writes of a message: the seconds after its acceptance, and the units of each partition."""
-    tables, item, made = Tables(), {}, []
+    tables, made = Tables(), []
+    item: dict[str, Any] = {}
     for name in PATHS[path]:
         change = _change(name, tenant_id, request_id)
         before, key = dict(item), messages_table.record_key(tenant_id, request_id)
