@@ -85,7 +85,9 @@ class Eraser(Protocol):
         ...
 
     def erase_feedback(self, tenant_id: str, request_id: str, record: Delivery | None) -> int:
-        """Delete SES's reports about a request's recipients, and the item of its record's messageId; return how many items were deleted.
+        """Delete SES's reports about a request's recipients, and the items of its mails' messageIds; return how many items were deleted.
+
+        Reads the whole table where earlier attempts may have been sent: the record, as it was before its erasure, has no ids of those.
 
         Raises:
             DependencyError: DynamoDB did not answer.

@@ -21,6 +21,7 @@ from mailer.domain.errors import DependencyError, ErrorInfo
 from mailer.domain.facts import Fact, Facts, RecipientStatus
 from mailer.domain.feedback import MailRef
 from mailer.domain.message import parse_request
+from mailer.domain.pacing import account_key
 from mailer.domain.provider import ProviderStatus
 from mailer.domain.statistics import Bucket, Counts, account_series
 from mailer.domain.suppressions import Entry
@@ -204,6 +205,49 @@ def test_the_feedback_of_a_request_is_erased_with_it(stack: Stack) -> None:
     assert erased[erasure.FEEDBACK] == 2
     assert stack.feedback() == ["acme#r10", "message#111122223333#eu-west-1#0100-ten"]
     assert erase_request("acme", "r10", stack.deps, cancel=False)[erasure.FEEDBACK] == 1  # of one whose record was deleted
+
+
+def sent_twice(stack: Stack) -> None:
+    """Create a request whose first attempt ended unknown, and of both of whose mails SES has reported."""
+    messages, request = wiring.messages_table(), replace(stack.request(), on_unknown="resend")
+    sent_by = SentBy("ses", 1, "111122223333", "eu-west-1")
+    messages.apply(changes.begin(request, NOON, owner="w1", deadline=NOON, sent_by=sent_by))
+    lost = messages.apply(changes.mark_unknown(request, NOON, Fence(1, "w1"), ErrorInfo("outcome_unknown", "no answer")))
+    later = NOON + timedelta(minutes=5)
+    messages.apply(changes.resend(lost, later, timedelta(seconds=60)))
+    messages.apply(changes.begin(request, later, owner="w2", deadline=later, sent_by=sent_by))
+    messages.apply(changes.accept(request, later, Fence(2, "w2"), "0100-two"))
+    for message_id in ("0100-one", "0100-two"):
+        stack.fed_back("r1", message_id=message_id)
+
+
+def test_the_message_ids_of_all_attempts_are_erased(stack: Stack) -> None:
+    """The record has only the last one; another request's stay."""
+    sent_twice(stack)
+    stack.fed_back("r10", message_id="0100-ten")
+    assert erase_request("acme", "r1", stack.deps, cancel=False)[erasure.FEEDBACK] == 3
+    assert stack.feedback() == ["acme#r10", "message#111122223333#eu-west-1#0100-ten"]
+
+
+def test_an_interrupted_erasure_of_a_request_leaves_no_message_id(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the record is reduced, nothing tells the messageId any more."""
+    request = stack.request()
+    sent_by = SentBy("ses", 1, "111122223333", "eu-west-1")
+    wiring.messages_table().apply(changes.begin(request, NOON, owner="w1", deadline=NOON, sent_by=sent_by))
+    wiring.messages_table().apply(changes.accept(request, NOON, Fence(1, "w1"), "0100-one"))
+    stack.fed_back("r1")
+    erase_record = stack.eraser.erase_record
+
+    def stop_after(*arguments: Any, **named: Any) -> None:
+        erase_record(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stack.eraser, "erase_record", stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            erase_request("acme", "r1", stack.deps, cancel=False)
+    erase_request("acme", "r1", stack.deps, cancel=False)
+    assert stack.feedback() == []
 
 
 def test_the_feedback_of_a_tenant_is_erased_with_it(stack: Stack) -> None:
@@ -404,6 +448,46 @@ def test_the_account_rate_of_only_this_tenant_is_erased(stack: Stack, aws: Mappi
     assert erase_tenant("globex", stack.deps, cancel=False)[erasure.ACCOUNT_RATES] == 0
     assert stack.item("PACING_TABLE", account=f"111122223333/{region}") == {}
     assert stack.item("PACING_TABLE", account=f"444455556666/{region}") != {}
+
+
+@pytest.mark.parametrize("account", ["111122223333", None])
+def test_a_repeated_erasure_finds_the_account_rate(stack: Stack, aws: Mapping[str, str], account: str | None) -> None:
+    """The first one had to stop for a mail that is at SES; its worker has written the rate again, and the config is gone."""
+    stack.provide(active=replace(a_config(), account=account))
+    region, key = a_config().region, account_key("acme", a_config().region, account)
+
+    def pace() -> None:
+        boto3.client("dynamodb").put_item(TableName=aws["PACING_TABLE"], Item={"account": {"S": key}})
+
+    sent_by = SentBy("ses", 1, account, region)
+    wiring.messages_table().apply(changes.begin(stack.request(), NOON, owner="w1", deadline=NOON, sent_by=sent_by))
+    pace()
+    with pytest.raises(StillOpenError, match="1 sending"):
+        erase_tenant("acme", stack.deps, cancel=True)
+    pace()
+    wiring.messages_table().apply(changes.accept(stack.request(), NOON, Fence(1, "w1"), "0100-one"))
+    assert erase_tenant("acme", stack.deps, cancel=True)[erasure.ACCOUNT_RATES] == 1
+    assert stack.item("PACING_TABLE", account=key) == {}
+
+
+def test_the_account_rate_is_erased_before_the_config_that_names_it(
+    stack: Stack, aws: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure that is stopped afterwards has left none; the tenant has no requests."""
+    stack.provide(active=replace(a_config(), account="111122223333"))
+    key = account_key("acme", a_config().region, "111122223333")
+    boto3.client("dynamodb").put_item(TableName=aws["PACING_TABLE"], Item={"account": {"S": key}})
+    replaced = stack.deps.providers.replace
+
+    def stop_after(row: Any) -> bool:
+        replaced(row)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stack.deps.providers, "replace", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        erase_tenant("acme", stack.deps, cancel=True)
+    assert stack.item("PROVIDERS_TABLE", tenantId="acme")["status"] == "deleted"
+    assert stack.item("PACING_TABLE", account=key) == {}
 
 
 # ── an address ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from mailer.adapters.aws import dependency_errors, readable
-from mailer.adapters.dynamodb.codec import expiry
+from mailer.adapters.dynamodb.codec import expiry, operands
 from mailer.adapters.dynamodb.feedback_table import facts_key, message_key
 from mailer.adapters.dynamodb.messages_table import FIELDS, from_item, record_key, tenant_shards
 from mailer.domain.delivery import ERASED_CONTENT, Delivery
@@ -103,7 +103,9 @@ class AwsEraser:
                     yield {"Key": entry["Key"], "VersionId": entry["VersionId"]}
 
     def erase_feedback(self, tenant_id: str, request_id: str, record: Delivery | None) -> int:
-        """Delete the facts of a request, and the messageId by which SES knows its mail."""
+        """Delete the facts of a request, and the messageIds by which SES knows its mail; see `ports.Eraser.erase_feedback`."""
+        if record and record.earlier_attempts:  # their messageIds are only in the items themselves
+            return self._erase_found("tenantId = :tenant AND requestId = :request", tenant=tenant_id, request=request_id)
         keys = [facts_key(tenant_id, request_id)]
         if record and record.account and record.region and record.message_id:
             keys.append(message_key(record.account, record.region, record.message_id))
@@ -111,11 +113,15 @@ class AwsEraser:
 
     def erase_all_feedback(self, tenant_id: str) -> int:
         """Delete the facts of a tenant's requests and the messageIds of its mail."""
+        return self._erase_found("tenantId = :tenant", tenant=tenant_id)
+
+    def _erase_found(self, condition: str, **ids: str) -> int:
+        """Delete the items of feedback of a tenant, or of a request; reads the whole table."""
         pages = self._dynamodb.get_paginator("scan").paginate(
             TableName=self._tables.feedback,
-            FilterExpression="tenantId = :tenant",
+            FilterExpression=condition,
             ProjectionExpression="pk, sk",
-            ExpressionAttributeValues={":tenant": {"S": tenant_id}},
+            ExpressionAttributeValues=operands(**ids),
             ConsistentRead=True,
         )
         with dependency_errors("DynamoDB", "Scan"):

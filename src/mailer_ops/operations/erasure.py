@@ -60,9 +60,10 @@ def erase_request(tenant_id: str, request_id: str, deps: ErasureDependencies, *,
     erased[DEAD_LETTERS] = _erase_dead_letters(lambda ids: ids == (tenant_id, request_id), deps)
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/{request_id}/")
     erased[UPLOADS] = sum(deps.eraser.erase_object(f"attachments/{tenant_id}/{key.removeprefix(f'{tenant_id}/')}") for key in uploads)
+    # Only the record has SES's messageIds: a repeated command would not find their items. Again after it, as events then write nothing.
+    feedback = deps.eraser.erase_feedback(tenant_id, request_id, record)
     erased += _erase_records([deps.messages.get(tenant_id, request_id)] if records else [], deps)
-    # Events write nothing without a record.
-    erased[FEEDBACK] = deps.eraser.erase_feedback(tenant_id, request_id, record)
+    erased[FEEDBACK] = feedback + deps.eraser.erase_feedback(tenant_id, request_id, record)
     return +erased
 
 
@@ -76,7 +77,9 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
     if not cancel:
         _refuse_open([record for record in deps.eraser.records(tenant_id) if not record.ended])
     account_rates = _own_account_rates(tenant_id, deps)
-    erased = Counter({CONFIG: _change_provider(tenant_id, deps, lambda row: lifecycle.delete(row, deps.clock.now()))})
+    # Before the config that names them, which a repeated command would not find. Again at the end: until then mail may be paced.
+    erased = Counter({ACCOUNT_RATES: _erase_account_rates(account_rates, deps)})
+    erased[CONFIG] = _change_provider(tenant_id, deps, lambda row: lifecycle.delete(row, deps.clock.now()))
     erased += _end_all(list(deps.eraser.records(tenant_id)), deps, cancel=cancel)
     erased[DEAD_LETTERS] = _erase_dead_letters(lambda ids: ids[0] == tenant_id, deps)
     erased[BODIES] = deps.eraser.erase_objects(f"parked/{tenant_id}/")
@@ -84,7 +87,7 @@ def erase_tenant(tenant_id: str, deps: ErasureDependencies, *, cancel: bool) -> 
     erased += _erase_records(deps.eraser.records(tenant_id), deps)
     erased[FEEDBACK] = deps.eraser.erase_all_feedback(tenant_id)
     erased[SUPPRESSIONS] = deps.addresses.erase_suppressions_of(tenant_id)
-    erased[ACCOUNT_RATES] = sum(deps.eraser.erase_account_rate(account) for account in account_rates)
+    erased[ACCOUNT_RATES] += _erase_account_rates(account_rates, deps)
     erased[STATISTICS] = deps.eraser.erase_statistics(tenant_id)
     erased[CONFIG] |= _change_provider(tenant_id, deps, lifecycle.erase)
     return +erased
@@ -177,11 +180,17 @@ def _erase_dead_letters(selected: Callable[[tuple[str, str]], bool], deps: Erasu
 
 
 def _own_account_rates(tenant_id: str, deps: ErasureDependencies) -> set[str]:
-    """Return the keys of the account rates that only this tenant uses."""
+    """Return the keys of the account rates that only this tenant uses: those of its configs, and of the attempts on its records."""
     row = deps.providers.get(tenant_id)
-    configs = [config for config in (row.active, row.candidate) if config] if row else []
-    shared = {c.account for c in configs if c.account and deps.eraser.shares_account(tenant_id, c.account)}
-    return {account_key(tenant_id, c.region, c.account) for c in configs if c.provider == "ses" and c.account not in shared}
+    configs = [config for config in (row.active, row.candidate) if config and config.provider == "ses"] if row else []
+    used = {(config.region, config.account) for config in configs}
+    used |= {(record.region, record.account) for record in deps.eraser.records(tenant_id) if record.region}
+    shared = {account for _, account in used if account and deps.eraser.shares_account(tenant_id, account)}
+    return {account_key(tenant_id, region, account) for region, account in used if account not in shared}
+
+
+def _erase_account_rates(accounts: Iterable[str], deps: ErasureDependencies) -> int:
+    return sum(deps.eraser.erase_account_rate(account) for account in accounts)
 
 
 _TRIES = 10
