@@ -350,19 +350,24 @@ def test_a_role_of_our_own_account_is_never_assumed(roles: AssumedRoles, sts: St
     with pytest.raises(NotSentError) as refusal:
         roles.session(RoleAssumption("acme", 3, own, TRUSTED.external_id))
     assert refusal.value.error.code == "role_not_assumable"
+    assert "store the ARN of a role of your own AWS account" in refusal.value.error.hint
     with pytest.raises(NotSentError):
         roles.refuses_foreign_external_id(tenants.role(own))
     assert sts.calls == []
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "RegionDisabledException", "ValidationError"])
-def test_a_role_that_refuses_us_is_the_tenant_s_fault(roles: AssumedRoles, sts: Sts, code: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "part_of_the_hint"),
+    [("AccessDenied", "trust policy"), ("RegionDisabledException", "activate STS"), ("ValidationError", "store the ARN")],
+)
+def test_a_role_that_refuses_us_is_the_tenant_s_fault(roles: AssumedRoles, sts: Sts, code: str, part_of_the_hint: str) -> None:
     """By the trust policy, a region that the tenant disabled, or an invalid ARN: the hint says who must do what."""
     sts.failure = failed(code, "User: arn:aws:sts::111111111111:assumed-role/send/x is not authorized")
     with pytest.raises(NotSentError) as refusal:
         roles.session(TRUSTED)
     assert refusal.value.error.code == "role_not_assumable"
     assert refusal.value.error.hint.startswith("Tenant:")
+    assert part_of_the_hint in refusal.value.error.hint
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mailer.domain.errors import CODES
+from mailer.handlers.rest.problem import HINTS
 from support.aws import tables
 
 Stack = dict[str, dict[str, Any]]
@@ -122,7 +123,7 @@ def test_each_gateway_response_is_a_problem_document(kind: str) -> None:
     assert response["ResponseParameters"]["Headers"]["Content-Type"] == "'application/problem+json'"
     assert list(problem) == ["type", "title", "status", "code", "detail", "hint", "errors"]
     assert (problem["type"], problem["title"], problem["status"]) == ("about:blank", status.phrase, status.value)
-    assert problem["hint"] == CODES[problem["code"]].hint
+    assert problem["hint"] == HINTS.get(problem["code"], CODES[problem["code"]].hint)
     assert problem["errors"] == []
 
 

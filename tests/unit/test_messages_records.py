@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mailer.domain.delivery import Change, Status
-from mailer.domain.errors import RequestError
+from mailer.domain.errors import CODES, RequestError
 from mailer.services.api.messages import cancel, get, list_newest
 from support.fakes.messages import fake_deps
 from support.fakes.ports import NOON, FakeMessagesTable, FakeParkedBodies, a_delivery
@@ -75,6 +75,7 @@ def test_a_maybe_sent_request_cannot_be_cancelled() -> None:
     refusal = refused(cancel, "acme", "r1", deps)
     assert refusal.code == "not_cancellable"
     assert "earlier attempt" in str(refusal)
+    assert "of which no attempt may have been sent" in CODES[refusal.code].hint
 
 
 def test_cancelling_twice_is_not_an_error() -> None:

@@ -8,8 +8,8 @@ import pytest
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.event_handler.exceptions import BadRequestError
 
-from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo, NotSentError, Problem, RequestError
-from mailer.handlers.rest.problem import STATUS, answer_errors, problem
+from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo, NotSentError, Problem, RequestError, UnreadableError
+from mailer.handlers.rest.problem import STATUS, answer_errors, problem, problem_of
 
 SECRET = "canary-secret"
 
@@ -73,6 +73,22 @@ def test_retryable_errors_have_retry_after(error: Exception) -> None:
     """The header tells when to retry."""
     _, _, headers = RaisingApp()(error)
     assert int(headers["Retry-After"][0]) > 0
+
+
+def test_an_outage_is_the_caller_s_to_repeat() -> None:
+    """Unlike an accepted request, the call is not repeated by anyone else: neither for one request nor in a batch."""
+    error = DependencyError("SQS", "SendMessageBatch")
+    hints = [RaisingApp()(error)[1]["hint"], problem_of(error)["hint"]]
+    assert all(hint.startswith("Caller: ") and "call again" in hint for hint in hints)
+    damaged = UnreadableError("providers table", "acme")
+    assert RaisingApp()(damaged)[1]["hint"] == damaged.error.hint
+
+
+def test_a_refusal_may_have_a_hint_of_its_own() -> None:
+    """Else it has that of its code."""
+    error = RequestError([Problem("", "x")], "provider_not_active", "Operator: resume it.")
+    assert [RaisingApp()(error)[1]["hint"], problem_of(error)["hint"]] == ["Operator: resume it."] * 2
+    assert RaisingApp()(RequestError([Problem("", "x")], "not_found"))[1]["hint"] == CODES["not_found"].hint
 
 
 def test_at_most_a_hundred_problems_are_listed() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mailer.domain import lifecycle
-from mailer.domain.errors import ErrorInfo, RequestError
+from mailer.domain.errors import CODES, ErrorInfo, RequestError
 from mailer.domain.lifecycle import SANDBOX_MAY_BE, VerificationResult
 from mailer.domain.provider import Blocked, Provider, ProviderStatus, Resumption, StoredConfig, sending_state
 from support.fakes.ports import NOON, a_config, a_provider
@@ -242,6 +242,7 @@ def test_enable_without_a_reason_does_not_lift_it() -> None:
     with pytest.raises(RequestError) as refusal:
         lifecycle.enable(at_risk(), LATER)
     assert (refusal.value.code, "by, why" in str(refusal.value)) == ("provider_not_active", True)
+    assert refusal.value.remediation == CODES["reputation_at_risk"].hint
     enabled_again = lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER)
     assert (enabled_again.status, enabled_again.error, enabled_again.release_at) == (SUSPENDED, AT_RISK, None)
     assert lifecycle.enable(lifecycle.disable(at_risk(), NOON), LATER, RESUMPTION).status is ACTIVE

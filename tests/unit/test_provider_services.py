@@ -461,8 +461,30 @@ def test_a_failed_mail_to_the_simulator_is_not_retried(outcome: Outcome) -> None
     answers = iter([Sent("test"), outcome, Sent("complaint")])
     scene.account.send = lambda *_, **__: next(answers)  # type: ignore[method-assign]
     verified = simulate(scene)
-    assert verified.simulated == {"bounce": outcome, "complaint": Sent("complaint")}
+    bounce = verified.simulated["bounce"]
+    assert isinstance(bounce, NotSent | MaybeSent)
+    assert isinstance(outcome, NotSent | MaybeSent)
+    assert bounce.error.code == outcome.error.code
+    assert verified.simulated["complaint"] == Sent("complaint")
     assert verified.row.status is ProviderStatus.ACTIVE
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        NotSent(ErrorInfo("throttled", "too fast")),
+        NotSent(ErrorInfo("daily_quota_exceeded", "used up")),
+        MaybeSent(ErrorInfo("outcome_unknown", "?")),
+    ],
+)
+def test_a_failed_mail_to_the_simulator_is_not_said_to_go_out(outcome: NotSent | MaybeSent) -> None:
+    """Nothing sends it again, and it has no record to resolve."""
+    scene = a_scene_with(configurationSet="mail-acme")
+    answers = iter([Sent("test")])
+    scene.account.send = lambda *_, **__: next(answers, outcome)  # type: ignore[method-assign]
+    for simulated in simulate(scene).simulated.values():
+        assert isinstance(simulated, NotSent | MaybeSent)
+        assert "verify again" in simulated.error.hint
 
 
 def test_a_simulation_keeps_within_api_gateways_time() -> None:

@@ -105,6 +105,15 @@ def test_the_remediation_of_not_verified_has_identity_region_and_page() -> None:
         assert part in remediation
 
 
+def test_the_remediation_of_invalid_fits_the_credentials() -> None:
+    """A user has another key made; a role has none, and AWS refuses its session in a region that the account has not enabled."""
+    assert "Make a new key" in hint("credentials_invalid")
+    of_role = hint("credentials_invalid", credentials=IS_ROLE, region="ap-east-1")
+    assert "Enable that region" in of_role
+    assert "ap-east-1" in of_role
+    assert "key" not in of_role
+
+
 def test_an_existing_remediation_is_kept() -> None:
     """It is based on SES's own response."""
     error = ErrorInfo("credentials_denied", "no", "Tenant: enable the region.")

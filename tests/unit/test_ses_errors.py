@@ -212,6 +212,14 @@ def test_an_error_has_the_code_of_the_table(code: str, text: str, means: str) ->
     assert outcome.error.code == means
 
 
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_a_refused_mail_has_a_hint_of_its_own(table: tuple[Row, ...]) -> None:
+    """The code's hint is about the fields that a message of ours names; SES's text is not passed on, so this one names none."""
+    rows = [row for row in table if row.means == "invalid_request"]
+    assert len(rows) == 2
+    assert all(row.remediation and row.remediation.startswith("Caller: ") for row in rows)
+
+
 @pytest.mark.parametrize(
     "identities",
     [

@@ -133,7 +133,9 @@ CODES: dict[str, Code] = {
     "request_id_reused": Code(ErrorClass.API, "Caller: this requestId belongs to a request with other content; use a new one."),
     "tenant_mismatch": Code(ErrorClass.API, "Caller: the body's tenantId must be the one in the path."),
     "not_found": Code(ErrorClass.API, "Caller: nothing of this name exists under this tenant."),
-    "not_cancellable": Code(ErrorClass.API, "Caller: only queued and deferred requests can be cancelled."),
+    "not_cancellable": Code(
+        ErrorClass.API, "Caller: only queued and deferred requests of which no attempt may have been sent can be cancelled."
+    ),
     "not_resolvable": Code(ErrorClass.API, "Operator: only an unknown can be resolved, and sent again only while its body is kept."),
     "suppressed_again": Code(
         ErrorClass.API,
@@ -198,6 +200,8 @@ class RequestError(MailerError):
 
     problems: Sequence[Problem]
     code: str = field(default="invalid_request")
+    remediation: str | None = None
+    """A hint that is more specific than the code's."""
 
     def __str__(self) -> str:
         return "; ".join(f"{p.path}: {p.problem}" if p.path else p.problem for p in self.problems)

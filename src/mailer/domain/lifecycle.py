@@ -13,8 +13,8 @@ A function returns the same row if nothing changes.
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from mailer.domain.errors import ErrorInfo, Problem, RequestError
-from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Resumption, Sandbox, Simulation, StoredConfig
+from mailer.domain.errors import CODES, ErrorInfo, Problem, RequestError
+from mailer.domain.provider import AT_RISK, SUSPEND_AFTER, Provider, ProviderStatus, Resumption, Sandbox, Simulation, StoredConfig
 
 SANDBOX_MAY_BE = (
     "AWS SES may be in sandbox mode. Verify that production access has been granted in your AWS console"
@@ -145,7 +145,7 @@ def enable(row: Provider | None, now: datetime, resumption: Resumption | None = 
     if row.at_risk and resumption is not None:
         row = replace(row, error=None, resumption=resumption, status=_resumed(row.status))
     if row.active is None or row.status is ProviderStatus.SUSPENDED:
-        raise RequestError([Problem("", _lifted_by(row))], "provider_not_active")
+        raise RequestError([Problem("", _lifted_by(row))], "provider_not_active", CODES[AT_RISK].hint if row.at_risk else None)
     if row.status is not ProviderStatus.DISABLED:
         return row
     if row.at_risk or len(row.faulty_requests) >= SUSPEND_AFTER:

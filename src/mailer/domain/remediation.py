@@ -67,6 +67,11 @@ def _credentials_denied(case: _Case) -> str:
 
 
 def _credentials_invalid(case: _Case) -> str:
+    if case.config.credentials["type"] == "role":
+        return (
+            f"Tenant: AWS does not take the session of {case.holder} in {case.config.region}. Enable that region in the account (AWS"
+            " console, Account, AWS Regions), or store a config of another region (PUT …/provider)."
+        )
     return (
         f"Tenant: {case.holder} is unknown, inactive, or its secret is another. Make a new key (IAM console, Users, Security credentials)"
         " and store it (PUT …/provider)."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 from mailer.domain.errors import CODES, ErrorClass
-from mailer.handlers.rest.problem import STATUS
+from mailer.handlers.rest.problem import HINTS, STATUS
 from support.aws import tables
 from tools.docs import provider_matrix
 
@@ -31,10 +31,15 @@ def codes_table() -> str:
     """Return the table of codes: status of a request with it, statuses of responses with it, hint."""
     rows = [("code", "on a record", "in an answer", "hint"), ("---",) * 4]
     rows += [
-        (f"`{code}`", OTHERWISE.get(code, ON_RECORDS[row.error_class]), ", ".join(_answers(code)) or "–", row.hint)
+        (f"`{code}`", OTHERWISE.get(code, ON_RECORDS[row.error_class]), ", ".join(_answers(code)) or "–", _hint(code))
         for code, row in CODES.items()
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _hint(code: str) -> str:
+    """Return the hint of a code; if answers have another one than records, both."""
+    return CODES[code].hint + (f" In an answer: {HINTS[code]}" if code in HINTS else "")
 
 
 def _answers(code: str) -> Iterator[str]:

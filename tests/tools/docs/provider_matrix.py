@@ -13,7 +13,7 @@ from mailer.domain.delivery import MaybeSent, NotSent
 from mailer.domain.errors import CODES, DependencyError, ErrorClass, ErrorInfo, NotSentError, RequestError
 from mailer.domain.lifecycle import VerificationResult
 from mailer.domain.provider import Blocked, Provider, ProviderStatus, StoredConfig, sending_state
-from mailer.handlers.rest.problem import problem
+from mailer.handlers.rest.problem import problem, problem_document
 from mailer.services.providers.providers import put_config
 from mailer.services.providers.verify import VerifyFailedError, verify_provider
 from support.fakes.ports import NOON, PLATFORM, FakeClock, FakeProvidersTable
@@ -201,7 +201,8 @@ def _verify(scene: Scene, fault: Fault) -> tuple[int, str]:
     except VerifyFailedError as failure:
         return 422, failure.error.hint
     except DependencyError as failure:
-        return problem(failure.error).status_code, failure.error.hint
+        document = problem_document(failure.error)
+        return document["status"], document["hint"]
     raise AssertionError(f"{fault.code} passed as a success")
 
 

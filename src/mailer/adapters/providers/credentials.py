@@ -269,7 +269,7 @@ class AssumedRoles:
     def _refuse_own(self, role_arn: str) -> None:
         """Refuse to assume a role of our own account for a tenant; IAM denies it too."""
         if role_arn.split(":")[4] == self._own_account:
-            raise NotSentError(ErrorInfo("role_not_assumable", "the role is one of this service's own AWS account"))
+            raise NotSentError(ErrorInfo("role_not_assumable", "the role is one of this service's own AWS account", _OTHER_ROLE))
 
     def _assume(self, role_arn: str, session_name: str, claim: Mapping[str, str]) -> _Session:
         with _sts_errors():
@@ -303,6 +303,9 @@ _DENIED_TO_US = re.compile(r"identity-based policy|permissions boundary|service 
 """AWS names these if our own role may not assume the tenant's: not the tenant's fault, and no reason to suspend all tenants."""
 
 
+_OTHER_ROLE = "Tenant: store the ARN of a role of your own AWS account, as IAM shows it (PUT …/provider)."
+
+
 @contextmanager
 def _sts_errors() -> Iterator[None]:
     try:
@@ -313,7 +316,7 @@ def _sts_errors() -> Iterator[None]:
         if code == "AccessDenied" and not _DENIED_TO_US.search(text):
             raise NotSentError(ErrorInfo("role_not_assumable", "the role's trust policy does not admit this service")) from error
         if code == "ValidationError":
-            raise NotSentError(ErrorInfo("role_not_assumable", "STS does not accept the role's ARN")) from error
+            raise NotSentError(ErrorInfo("role_not_assumable", "STS does not accept the role's ARN", _OTHER_ROLE)) from error
         if code == "RegionDisabledException":
             remediation = "Tenant: activate STS in this service's region (IAM console, Account settings), or store an access key."
             raise NotSentError(

@@ -77,6 +77,11 @@ def _identities(listed: str) -> Iterator[str]:
 CLOCK = "Operator: the clock of the function and that of AWS differ; mail goes on when they agree. Look at the alarm."
 OURS = "Operator: the request to SES was not built as SES wants it, which is our mistake; look at the alarm."
 
+BAD_FIELD = (
+    "Caller: look at the headers and tags of this mail (POST …/messages/preview), and change what is unusual. SES's text is not kept, as it"
+    " may name recipients."
+)
+
 _TOO_LARGE = f"SES refused the message, which has {{size}} bytes, for its size; SendRawEmail takes {SMALL_BYTES}"
 
 PASSING = (
@@ -134,7 +139,8 @@ TABLE = (
     Row(("RequestEntityTooLargeException",), "message_too_large", _TOO_LARGE),
     Row(("InvalidParameterValue",), "recipient_rejected", "SES refused the form of an address",
         says=says(r"\b(?:address|domain|local name)\b")),
-    Row(("InvalidParameterValue",), "invalid_request", "SES refused a field or header of the message"),
+    Row(("InvalidParameterValue",), "invalid_request", "SES refused a field or header of the message",
+        remediation=BAD_FIELD),
 
     # These can only be caused by bugs of this service.
     Row(("IncompleteSignature", "InvalidAction", "InvalidParameterCombination", "InvalidQueryParameter", "MalformedHttpRequestException",

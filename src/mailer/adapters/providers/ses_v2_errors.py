@@ -6,7 +6,7 @@ a text follows.
 
 from datetime import timedelta
 
-from mailer.adapters.providers.ses_errors import CLOCK, OURS, PASSING, UNVERIFIED, Row, names_sender, says
+from mailer.adapters.providers.ses_errors import BAD_FIELD, CLOCK, OURS, PASSING, UNVERIFIED, Row, names_sender, says
 from mailer.domain.large_mail import LARGE_BYTES, SMALL_BYTES
 from mailer.domain.pacing import QUOTA_BACKOFF, THROTTLE_SETTLES
 
@@ -62,7 +62,8 @@ TABLE = (
         remediation="Caller: SES takes it for malformed or for a virus; change the content."),
     Row(("RequestEntityTooLargeException", "RequestTooLongException", "PayloadTooLargeException"), "message_too_large", _TOO_LARGE),
     Row(_BAD_INPUT, "recipient_rejected", "SES refused the form of an address", says=says(r"\b(?:address|domain|local name)\b")),
-    Row(_BAD_INPUT, "invalid_request", "SES refused a field or header of the message"),
+    Row(_BAD_INPUT, "invalid_request", "SES refused a field or header of the message",
+        remediation=BAD_FIELD),
 
     # These can only be caused by bugs of this service.
     Row(("IncompleteSignature", "IncompleteSignatureException", "InvalidAction", "InvalidParameterCombination", "InvalidQueryParameter",

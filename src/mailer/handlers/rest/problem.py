@@ -33,6 +33,12 @@ STATUS = {
 }
 """The HTTP status of each code; other codes are errors of the tenant's own account: 422."""
 
+HINTS = {
+    "dependency_unavailable": "Caller: an AWS service of this stack did not answer; call again in some seconds, and send with the same"
+    " requestId.",
+}
+"""Hints of answers, for codes whose hint is about a request that was accepted."""
+
 RETRY_AFTER = {"too_many_requests": "1", "dependency_unavailable": "5"}  # seconds
 
 _MAX_PROBLEMS = 100
@@ -60,7 +66,7 @@ def answer_errors(app: APIGatewayRestResolver, report: Callable[[Exception], Non
 
 def refused(error: RequestError) -> Response[str]:
     """Answer what the caller must change."""
-    return problem(ErrorInfo(error.code, str(error)), errors=error.problems)
+    return problem(ErrorInfo(error.code, str(error), error.remediation), errors=error.problems)
 
 
 def not_sent(error: NotSentError) -> Response[str]:
@@ -90,7 +96,7 @@ def problem_of(error: RequestError | DependencyError) -> dict[str, Any]:
     """Return the problem document of one request of a batch."""
     if isinstance(error, DependencyError):
         return problem_document(error.error)
-    return problem_document(ErrorInfo(error.code, str(error)), errors=error.problems)
+    return problem_document(ErrorInfo(error.code, str(error), error.remediation), errors=error.problems)
 
 
 def problem_document(error: ErrorInfo, *, status: HTTPStatus | None = None, errors: Sequence[Problem] = ()) -> dict[str, Any]:
@@ -102,6 +108,6 @@ def problem_document(error: ErrorInfo, *, status: HTTPStatus | None = None, erro
         "status": status.value,
         "code": error.code,
         "detail": error.message[:_MAX_DETAIL],
-        "hint": error.hint,
+        "hint": error.remediation or HINTS.get(error.code, error.hint),
         "errors": [{"path": e.path, "problem": e.problem} for e in errors[:_MAX_PROBLEMS]],
     }

@@ -111,7 +111,10 @@ def _send_in_time(provider: EmailProvider, to: str, tags: Mapping[str, str], beg
     outcome: Outcome = _NO_TIME
     while deps.clock.now() <= begin_by:
         outcome = provider.send(_test_mail(provider, deps, to), tags=tags)
-        if not isinstance(outcome, NotSent) or outcome.error.code != "throttled":
+        if isinstance(outcome, Sent):
+            break
+        outcome = replace(outcome, error=_here(outcome.error))
+        if outcome.error.code != "throttled":
             break
         deps.clock.wait_until(deps.clock.now() + PAUSE)
     return outcome
