@@ -13,7 +13,7 @@ import pytest
 from botocore.config import Config
 
 from mailer.adapters.dynamodb.pacing_table import KEPT, DynamoPacingTable
-from mailer.domain.errors import DependencyError
+from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.pacing import AccountRate, Booking, RateSource, RetryAt, Slot
 from mailer.ports import PacingTable, RateConflictError
 from mailer.services.pacing.pacing import Pacing
@@ -61,6 +61,21 @@ def test_an_account_rate_is_read_as_it_was_stored(table: PacingTable) -> None:
     ):
         assert table.start(account, stored, NOON) == stored
         assert table.get(account) == stored
+
+
+@pytest.mark.parametrize("rate", ["0", "-1"])
+def test_a_rate_that_lets_nothing_out_is_unreadable(aws: Mapping[str, str], rate: str) -> None:
+    """No version writes one; the clock of such an account would never show a slot."""
+    table = dynamodb(aws)
+    table.start(ACCOUNT, account_rate(), NOON)
+    boto3.client("dynamodb").update_item(
+        TableName=aws["PACING_TABLE"],
+        Key={"account": {"S": ACCOUNT}},
+        UpdateExpression="SET rate = :rate",
+        ExpressionAttributeValues={":rate": {"N": rate}},
+    )
+    with pytest.raises(UnreadableError):
+        table.get(ACCOUNT)
 
 
 def test_only_one_function_creates_an_account_rate(table: PacingTable) -> None:

@@ -10,13 +10,14 @@ import boto3
 import pytest
 
 from mailer import wiring
+from mailer.adapters.dynamodb import providers_table
 from mailer.adapters.dynamodb.messages_table import SWEEP_SHARDS, DynamoMessagesTable, record_key, sweep_shard
 from mailer.domain import changes
 from mailer.domain.changes import Request
 from mailer.domain.delivery import Delivery, Status
 from mailer.domain.errors import ErrorInfo, UnreadableError
 from mailer.domain.provider import ProviderStatus
-from mailer.handlers import messages, publish, send
+from mailer.handlers import messages, providers, publish, send
 from support.aws.api_calls import SendContext
 from support.aws.streams import read_stream
 from support.fakes.ports import NOON, a_provider
@@ -33,14 +34,20 @@ DAMAGES: Mapping[str, Any] = {
     "without createdAt": ("createdAt", None),
     "recipients as text": ("recipients", {"S": "1"}),
     "a time beyond all times": ("updatedAt", {"N": "9" * 30}),
+    "a time to which nothing can be added": ("dueAt", {"N": "253402300799999"}),
     "an error that is none": ("error", {"S": "x"}),
 }
+
+CONFIG: Mapping[str, Any] = providers_table.to_item(a_provider())["active"]["M"]
 
 ROW_DAMAGES: Mapping[str, Any] = {
     "without a revision": ("revision", None),
     "an unknown status": ("status", NO_SUCH),
     "a config without its ciphertext": ("active", {"M": {}}),
     "updatedAt as text": ("updatedAt", {"S": "x"}),
+    "an unknown provider": ("active", {"M": {**CONFIG, "provider": NO_SUCH}}),
+    "a rate of nothing": ("active", {"M": {**CONFIG, "maxSendRate": {"N": "0"}}}),
+    "a quota of less than nothing": ("active", {"M": {**CONFIG, "quotaRate": {"N": "-1"}}}),
 }
 
 
@@ -161,6 +168,22 @@ def test_a_post_for_such_a_tenant_returns_503(bad_row: str) -> None:
     body = {"requestId": "r1", "message": {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}}
     answer = Gateway(messages.handler).call("POST", f"/tenants/{bad_row}/messages", body)
     assert (answer.status, answer.json["code"]) == (503, "dependency_unavailable")
+
+
+def test_a_list_of_tenants_shows_the_other_rows(bad_row: str) -> None:
+    """One row does not make the list unavailable."""
+    wiring.providers_table().replace(a_provider("acme"))
+    answer = Gateway(messages.handler, providers.handler).call("GET", "/tenants")
+    assert (answer.status, [row["tenantId"] for row in answer.json["tenants"]]) == (200, ["acme"])
+    assert bad_row
+
+
+def test_a_sandbox_of_a_later_version_is_not_known(aws: Mapping[str, str]) -> None:
+    """It decides nothing, so the row is readable, and shown."""
+    wiring.providers_table().replace(a_provider("acme"))
+    damage(aws["PROVIDERS_TABLE"], {"tenantId": {"S": "acme"}}, "sandbox", NO_SUCH)
+    answer = Gateway(messages.handler, providers.handler).call("GET", "/tenants/acme/provider")
+    assert (answer.status, answer.json["sandbox"]) == (200, "unknown")
 
 
 # -- streams -------------------------------------------------------------------------------------------------------------

@@ -79,6 +79,13 @@ def number(value: Mapping[str, Any]) -> float:
     return float(value["N"])
 
 
+def positive(value: Mapping[str, Any]) -> float:
+    """Read a number that is divided by."""
+    if (read := number(value)) <= 0:
+        raise ValueError("not positive")
+    return read
+
+
 def flag(value: Mapping[str, Any]) -> bool:
     """Read a boolean."""
     return bool(value["BOOL"])

@@ -161,7 +161,7 @@ def to_item(account_rate: AccountRate, fields: Mapping[str, str]) -> Item:
 def from_item(item: Mapping[str, Any]) -> AccountRate:
     """Read a rate from its item."""
     fields = {name: _value(item[attribute]) for name, attribute in (PACE_FIELDS | BOOKING_FIELDS).items() if attribute in item}
-    return AccountRate(**{**fields, "revision": int(fields["revision"])})
+    return AccountRate(**{**fields, "revision": int(fields["revision"]), "rate": codec.positive(item["rate"])})
 
 
 def _value(attribute: Mapping[str, Any]) -> Any:

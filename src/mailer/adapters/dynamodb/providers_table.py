@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mailer.adapters.aws import UNREADABLE, ReportFailure, dependency_errors, readable, report_nothing
 from mailer.adapters.dynamodb import codec
@@ -19,7 +19,7 @@ from mailer.adapters.dynamodb.codec import Item, operands
 from mailer.adapters.dynamodb.codec import optional as _optional
 from mailer.domain.cursors import LISTED_PROVIDER, from_cursor, to_cursor
 from mailer.domain.errors import ErrorInfo, UnreadableError
-from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, Resumption, Simulation, StoredConfig
+from mailer.domain.provider import SUSPEND_AFTER, Provider, ProviderStatus, ProviderType, Resumption, Sandbox, Simulation, StoredConfig
 from mailer.domain.statistics import COLUMNS, Counts
 from mailer.ports import Clock, ProviderPage
 
@@ -316,7 +316,7 @@ def from_item(item: Mapping[str, Any]) -> Provider:
         encrypted_external_id=codec.octets(item["encryptedExternalId"]),
         active=_optional(item, "active", _to_config),
         candidate=_optional(item, "candidate", _to_config),
-        sandbox=sandbox or "unknown",
+        sandbox=sandbox if sandbox in get_args(Sandbox) else "unknown",
         verified_at=_optional(item, "verifiedAt", codec.moment),
         updated_at=codec.moment(item["updatedAt"]),
         updated_by=_optional(item, "updatedBy", codec.text),
@@ -379,6 +379,8 @@ def _from_config(config: StoredConfig) -> Mapping[str, Any]:
 def _to_config(value: Item) -> StoredConfig:
     fields = value["M"]
     provider: Any = codec.text(fields["provider"])
+    if provider not in get_args(ProviderType):  # it must not be read as one of ours: its config would count as damaged
+        raise ValueError("provider")
     return StoredConfig(
         provider=provider,
         version=codec.integer(fields["version"]),
@@ -388,9 +390,9 @@ def _to_config(value: Item) -> StoredConfig:
         from_name=codec.text(fields["fromName"]),
         credentials={name: codec.text(content) for name, content in fields["credentials"]["M"].items()},
         configuration_set=_optional(fields, "configurationSet", codec.text),
-        max_send_rate=_optional(fields, "maxSendRate", codec.number),
+        max_send_rate=_optional(fields, "maxSendRate", codec.positive),
         account=_optional(fields, "account", codec.text),
-        quota_rate=_optional(fields, "quotaRate", codec.number),
+        quota_rate=_optional(fields, "quotaRate", codec.positive),
         quota_24h=_optional(fields, "quota24h", codec.number),
         error=_optional(fields, "error", codec.error),
         feedback_at=_optional(fields, "feedbackAt", codec.moment),
