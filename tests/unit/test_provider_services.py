@@ -12,7 +12,7 @@ import pytest
 
 from mailer.domain import lifecycle
 from mailer.domain.delivery import MaybeSent, NotSent, Outcome, Sent
-from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError, UnreadableError
 from mailer.domain.events import provider_changed
 from mailer.domain.lifecycle import SANDBOX_MAY_BE
 from mailer.domain.moments import to_millis
@@ -362,6 +362,18 @@ def test_a_config_that_cannot_be_decrypted_fails_the_verify() -> None:
     scene.set_row(candidate=a_config(ciphertext=FakeConfigCipher().encrypt("evil", "ses", 1, b"{}")))
     assert failed_verify(scene).code == "config_unreadable"
     assert scene.account.mails == []
+
+
+def test_a_role_of_a_later_version_is_neither_tested_nor_noted_as_faulty() -> None:
+    """After a roll-back its new field is not known here; the row is still shown."""
+    scene, cipher = a_scene_with(ROLE), FakeConfigCipher()
+    candidate = lifecycle.to_verify(scene.row)
+    later = {**json.loads(cipher.decrypt("acme", "ses", 1, candidate.ciphertext)), "newField": True}
+    scene.set_row(candidate=replace(candidate, ciphertext=cipher.encrypt("acme", "ses", 1, json.dumps(later).encode())))
+    with pytest.raises(UnreadableError):
+        verify_provider("acme", scene.deps)
+    assert (lifecycle.to_verify(scene.row).error, scene.account.mails) == (None, [])
+    assert shown_credentials(scene) == {"type": "role"}
 
 
 def test_an_outage_of_ours_is_not_the_config_s_error() -> None:

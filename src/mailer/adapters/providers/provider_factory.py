@@ -11,7 +11,7 @@ from mailer.adapters.providers.ses import SesProvider
 from mailer.adapters.providers.ses_account import AccountQuestions
 from mailer.adapters.providers.smtp import SmtpProvider
 from mailer.adapters.single_flight_cache import SingleFlightCache
-from mailer.domain.errors import ErrorInfo, NotSentError, RequestError
+from mailer.domain.errors import ErrorInfo, NotSentError, RequestError, UnreadableError
 from mailer.domain.mime import Sender
 from mailer.domain.provider import AccessKeyConfig, AssumableRole, DecryptedConfig, SmtpConfig, StoredConfig, parse_config
 from mailer.ports import Clock, EmailProvider
@@ -74,7 +74,7 @@ class TenantProviderFactory:
 
         Raises:
             NotSentError: config_unreadable, role_not_assumable; provider_not_active for SMTP where it is not allowed.
-            DependencyError: KMS or STS did not do its part.
+            DependencyError: KMS or STS did not do its part, or a later version wrote the config.
         """
         if config.provider == "smtp" and not self._allow_smtp:
             raise NotSentError(ErrorInfo("provider_not_active", "this stack sends through SES only", _NO_SMTP))
@@ -97,8 +97,8 @@ class TenantProviderFactory:
     def _create(self, key: _Key, config: StoredConfig, plaintext: bytes) -> _CachedProvider:
         try:
             parsed = parse_config(config.provider, plaintext)
-        except RequestError:
-            raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
+        except RequestError:  # KMS has shown that it is as one of our functions stored it, so the tenant is not at fault
+            raise UnreadableError("providers table", key.tenant_id) from None
         return _CachedProvider(self._provider(key, parsed), self._clock.now())
 
     def _provider(self, key: _Key, config: DecryptedConfig) -> EmailProvider:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from mailer.domain import lifecycle
-from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, Problem, RequestError
+from mailer.domain.errors import DependencyError, NotSentError, Problem, RequestError, UnreadableError
 from mailer.domain.events import provider_changed
 from mailer.domain.onboarding import (
     Platform,
@@ -205,13 +205,13 @@ def decrypt_config(row: Provider, config: StoredConfig, deps: ProviderDependenci
 
     Raises:
         NotSentError: config_unreadable.
-        DependencyError: KMS did not do its part.
+        DependencyError: KMS did not do its part, or a later version wrote the config.
     """
     plaintext = deps.config_cipher.decrypt(row.tenant_id, config.provider, config.version, config.ciphertext)
     try:
         return parse_config(config.provider, plaintext)
     except RequestError:
-        raise NotSentError(ErrorInfo("config_unreadable", "what was stored is no config")) from None
+        raise UnreadableError("providers table", row.tenant_id) from None
 
 
 def disable_provider(tenant_id: str, deps: ProviderDependencies, *, by: str | None = None) -> Provider:
