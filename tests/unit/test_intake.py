@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from mailer.domain.delivery import Status, WaitsFor
+from mailer.domain.delivery import ANNOTATE, Change, Status, WaitsFor
 from mailer.domain.errors import EXPIRED, DependencyError
 from mailer.domain.message import MAX_AHEAD, SCHEMA, SendRequest, parse_request
 from mailer.ports import QueueMessage
@@ -193,6 +194,27 @@ def test_a_late_pointer_to_a_deleted_body_changes_nothing(status: Status) -> Non
     bench = Bench(attempted(status))
     assert bench.receive(pointer()) == []
     assert (bench.record().status, bench.queue.dead_letters) == (status, [])
+
+
+@pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
+def test_an_attempt_whose_body_is_missing_is_not_repeated(status: Status) -> None:
+    """Without its body it cannot be sent again as its caller chose: it must not stay `unknown` and never end."""
+    bench = Bench(attempted(status, on_unknown="resend", parked=KEY))
+    assert bench.receive(pointer()) == []
+    assert (bench.record().status, bench.record().on_unknown, bench.queue.sent) == (status, "hold", [])
+
+
+def test_a_request_that_ends_while_its_missing_body_is_noticed_stays_as_it_is() -> None:
+    """Its worker has recorded the acceptance."""
+    bench = Bench(attempted(Status.UNKNOWN, on_unknown="resend", parked=KEY))
+
+    def accept(change: Change) -> None:
+        if change.rule is ANNOTATE:
+            bench.messages.records["acme", "r1"] = replace(bench.record(), status=Status.SENT)
+
+    bench.messages.before = accept
+    assert bench.receive(pointer()) == []
+    assert (bench.record().status, bench.record().on_unknown) == (Status.SENT, "resend")
 
 
 def test_a_pointer_without_a_record_is_dropped() -> None:

@@ -168,8 +168,13 @@ def _end_without_body(received: Received, deps: SendDependencies, error: ErrorIn
     record = deps.messages.get(*ids) if ids else None
     if record is None or record.ended or record.parked != received.queue_message.parked:  # the id may belong to other content
         return
-    with suppress(RefusedError):  # it was sent, or has ended, meanwhile: the body is not needed
-        end_unsent(changes.request_of(record), deps, error)
+    request = changes.request_of(record)
+    try:
+        end_unsent(request, deps, error)
+    except RefusedError:
+        if record.on_unknown == "resend":  # an attempt was made, and no other one can be
+            with suppress(RefusedError):  # it has ended meanwhile
+                deps.messages.apply(changes.annotate(request, deps.clock.now(), on_unknown="hold"))
 
 
 def _requeue_unread(received: Received, deps: SendDependencies, failure: DependencyError) -> None:
