@@ -205,6 +205,20 @@ def test_without_kms_only_signed_messages_are_returned(queue: SqsSendQueue, monk
     assert (ended["requestId"]["S"], ended["status"]["S"]) == ("r2", "failed")
 
 
+@pytest.mark.parametrize("signed", ["{}", '{"createdAt":"2026"}', '{"createdAt":1e300}', '{"createdAt":253402300800000}', "[]", "1", "x"])
+def test_signed_attributes_of_a_later_version_return_only_their_message(queue: SqsSendQueue, signed: str) -> None:
+    """The others of the batch are processed, and the message waits until it can be read."""
+    body = a_body("r1")
+    attribute = {"DataType": "String", "StringValue": wiring.signer().sign(signed, body)}
+    boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=body, MessageAttributes={SIGNED_ATTRIBUTE: attribute})
+    boto3.client("sqs").send_message(QueueUrl=queue._queue_url, MessageBody=a_body("r2"))
+    records = [record(message) for message in taken(queue._queue_url)]
+    [unreadable] = [one["messageId"] for one in records if one["messageAttributes"]]
+    assert handler({"Records": records}, SendContext()) == {"batchItemFailures": [{"itemIdentifier": unreadable}]}
+    [ended] = boto3.client("dynamodb").scan(TableName=settings().messages_table)["Items"]
+    assert ended["requestId"]["S"] == "r2"
+
+
 @pytest.mark.parametrize(("receives", "hidden"), [(4, []), (5, [1800]), (6, [3600]), (8, [14400]), (9, [14400]), (10, [])])
 def test_messages_returned_repeatedly_in_an_outage_are_hidden(
     queue: SqsSendQueue, monkeypatch: pytest.MonkeyPatch, receives: int, hidden: list[int]

@@ -26,7 +26,7 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Sequence[Map
 
 
 def _read(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Received], Sequence[str]]:
-    """Read a batch; also return the SQS ids of messages whose signature cannot be checked now."""
+    """Read a batch; also return the SQS ids of messages whose attributes cannot be checked or read now."""
     batch, unread = [], []
     for record in records:
         try:

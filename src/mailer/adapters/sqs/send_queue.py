@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
-from mailer.adapters.aws import dependency_errors, readable
+from mailer.adapters.aws import UNREADABLE, dependency_errors, readable
 from mailer.adapters.sqs.signer import Signer
-from mailer.domain.errors import DependencyError
+from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.message import utf8_size
 from mailer.domain.moments import from_millis, to_millis
 from mailer.ports import QueueMessage
@@ -185,12 +185,15 @@ def read_record(body: str, attributes: Mapping[str, Any], system: Mapping[str, s
     """Read a record from its body, its message attributes (in Lambda's spelling or SQS's own), and SQS's.
 
     Raises:
-        DependencyError: KMS did not return the key, so the signature cannot be checked.
+        DependencyError: KMS did not return the key, so the signature cannot be checked; or a later version wrote the signed attributes.
     """
     texts = {name: value.get("stringValue") or value.get("StringValue") or "" for name, value in attributes.items()}
     sent_at = from_millis(int(system["SentTimestamp"])) if "SentTimestamp" in system else datetime.now(UTC)
-    signed = read_signed(body, texts, signer)
-    queue_message = to_queue_message(body, texts, system, signed, sent_at=sent_at)
+    try:
+        signed = read_signed(body, texts, signer)
+        queue_message = to_queue_message(body, texts, system, signed, sent_at=sent_at)
+    except UNREADABLE as error:
+        raise UnreadableError("send queue", system.get("MessageGroupId", "?")) from error
     return SqsRecord(queue_message, signed, texts, sent_at, int(system.get("ApproximateReceiveCount", 1)))
 
 
