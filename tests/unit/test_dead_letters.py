@@ -299,6 +299,33 @@ def test_dropping_a_proof_of_acceptance_records_sent(status: Status) -> None:
     assert (record.status, record.message_id, scene.parked.bodies, scene.dlq.waiting) == (Status.SENT, "m1", {}, [])
 
 
+def test_dropping_a_proof_of_a_producer_that_is_not_allowed_any_more_records_sent() -> None:
+    """It was allowed when one of our workers sent its mail."""
+    scene = Scene([with_proof(Sent("m1"), sender="A")], [a_record(Status.UNKNOWN, **ATTEMPT)])
+    scene.dlq.waiting = [replace(scene.dlq.waiting[0], reason=NOT_ALLOWED)]
+    scene.deps = replace(scene.deps, producers=Producers.parse("A:globex"))
+    assert scene.redrive() == [DeadLetterResult.KEPT_NOT_ALLOWED]
+    assert scene.drop() == [DeadLetterResult.RECORDED]
+    assert scene.status() is Status.SENT
+
+
+@pytest.mark.parametrize("bodies", [{}, {KEY: a_body(newField=True)}], ids=["missing", "of a later version"])
+def test_dropping_a_proof_whose_body_cannot_be_read_records_sent(bodies: dict[str, str]) -> None:
+    """Its message names the request; the body stays as it is."""
+    scene = Scene([with_proof(Sent("m1"), parked=KEY)], [a_record(Status.UNKNOWN, **ATTEMPT)])
+    scene.parked.bodies = dict(bodies)
+    assert scene.redrive() == [DeadLetterResult.KEPT_UNREADABLE]
+    assert scene.drop() == [DeadLetterResult.RECORDED]
+    assert (scene.status(), scene.parked.bodies) == (Status.SENT, bodies)
+
+
+def test_a_proof_of_an_attempt_that_was_not_made_is_only_dropped() -> None:
+    """It is neither the record's nor an earlier one."""
+    scene = Scene([with_proof(Sent("m1"), parked=KEY)], [a_record(Status.UNKNOWN, attempt=1, owner="another")])
+    assert scene.drop() == [DeadLetterResult.DROPPED]
+    assert scene.status() is Status.UNKNOWN
+
+
 @pytest.mark.parametrize("outcome", [THROTTLED, REJECTED])
 @pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
 def test_dropping_a_proof_of_rejection_records_dropped(status: Status, outcome: NotSent) -> None:

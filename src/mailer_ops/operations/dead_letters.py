@@ -157,6 +157,8 @@ def _redrive(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLette
 
 def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterResult:
     request = _request(dead_letter, deps)
+    if (result := _drop_proof(dead_letter, request, deps)) is not None:
+        return result
     # If the producer may not send for the tenant, nothing is written for the tenant.
     if (
         request is None
@@ -168,14 +170,6 @@ def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterRe
     if record is not None and not same_content(request.content_hash, record.content_hash):
         discard(dead_letter.queue_message.parked, deps)
         return DeadLetterResult.DROPPED
-    if (
-        record is not None
-        and (proven := _proven(dead_letter, request, record))
-        and (result := _record_proven(request, record, proven, deps))
-    ):
-        if result in HANDLED:
-            discard(dead_letter.queue_message.parked, deps)
-        return result
     if record is not None and record.ended:
         return DeadLetterResult.DROPPED
     try:
@@ -185,6 +179,22 @@ def _drop(dead_letter: DeadLetter, deps: DeadLetterDependencies) -> DeadLetterRe
     if ended.status is Status.FAILED:  # of an unknown an operator may still need it
         discard(dead_letter.queue_message.parked, deps)
     return DeadLetterResult.DROPPED
+
+
+def _drop_proof(dead_letter: DeadLetter, request: Request | None, deps: DeadLetterDependencies) -> DeadLetterResult | None:
+    """Record what a dead letter proves; None if it proves nothing, or nothing that ends its request.
+
+    Our own worker made the attempt, so the proof counts whatever the producer may do now, and even if the body cannot be read any more.
+    """
+    ids = readable_ids(dead_letter.queue_message.body) if dead_letter.queue_message.proof else None
+    record = deps.messages.get(*ids) if ids else None
+    if record is None:
+        return None
+    proven = _proven(dead_letter, request or changes.request_of(record), record)
+    result = _record_proven(request or changes.request_of(record), record, proven, deps) if proven else None
+    if request and result in HANDLED:
+        discard(dead_letter.queue_message.parked, deps)
+    return result
 
 
 def _proven(dead_letter: DeadLetter, request: Request, record: Delivery) -> tuple[Fence, Outcome] | None:
