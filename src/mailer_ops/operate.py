@@ -66,6 +66,9 @@ from mailer_ops.stack import (
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells use it."""
 
+UNREAD = 141
+"""The exit code if the reader of the output has ended, as in `… | head -1`; as shells use it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 1 if some of the selected work was not done, 2 if none could be."""
@@ -74,7 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         use_stack(arguments.stack)
-        return run(arguments)
+        code = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered is for nobody
+        return UNREAD
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; run it again to go on\n")
         return INTERRUPTED
@@ -82,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(refusal))
     except (BotoCoreError, ClientError, DependencyError) as failure:
         return _fail(explain(failure, arguments.stack))
+    return code
 
 
 def _fail(sentence: str) -> int:
@@ -108,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ask(commands)
     _add_erase(commands)
     console = commands.add_parser("console", help="serve the console on this machine")
-    console.add_argument("--port", type=int, default=4567, help="of 127.0.0.1 (default: %(default)s)")
+    console.add_argument("--port", type=_port, default=4567, help="of 127.0.0.1 (default: %(default)s)")
     console.add_argument("--no-browser", action="store_true", help="do not open it")
     console.set_defaults(run=_console)
     again = commands.add_parser("replay", help="write lost outcomes into a restored messages table (docs/deploy.md)")
@@ -164,9 +172,18 @@ def _add_erase(commands: Any) -> None:
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC) - MARGIN + MARGIN
+    except (ValueError, OverflowError):  # also the first minutes of the year 1, which have none before them
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-11-24T08:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to {_MAX_PORT}")
+    return int(text)
+
+
+_MAX_PORT = 65_535
 
 
 _MOST_HOURS = 24 * 3653
@@ -300,15 +317,13 @@ def _ask(arguments: argparse.Namespace) -> int:
     try:
         answer = api.call(arguments.method, arguments.path, _body(arguments))
     except ApiError as refusal:
-        _print(text=_LOCKED_OUT if refusal.status == HTTPStatus.FORBIDDEN else str(refusal))
+        _print(text=f"{refusal}. {_LOCKED_OUT}" if refusal.status == HTTPStatus.FORBIDDEN else str(refusal))
         return 1
     _print(json.dumps(answer, indent=2, ensure_ascii=False))
     return 0
 
 
-_LOCKED_OUT = (
-    "403: the API does not let these credentials call this path: they lack a right, execute-api:Invoke. docs/deploy.md has the policy."
-)
+_LOCKED_OUT = "There is no such path, or these credentials lack a right, execute-api:Invoke: docs/deploy.md has the policy."
 
 
 def _body(arguments: argparse.Namespace) -> Any:
@@ -327,6 +342,8 @@ def _read(name: str) -> str:
         return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except OSError as fault:
         raise CommandError(f"{name} cannot be read: {fault.strerror}.") from None
+    except ValueError:
+        raise CommandError(f"{name} cannot be read: it is not text in UTF-8.") from None
 
 
 # ── erasure ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import boto3
@@ -40,6 +41,9 @@ class CommandError(Exception):
 
 def use_stack(name: str) -> None:
     """Set this process's settings from the outputs of a deployed stack."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and not _is_url(endpoint):  # the SDK would raise a ValueError, some of them only at the first call
+        raise CommandError("AWS_ENDPOINT_URL must be an address such as http://127.0.0.1:4566, or unset.")
     [stack] = client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     outputs = {output.get("OutputKey", ""): output.get("OutputValue", "") for output in stack.get("Outputs", [])}
     if missing := OUTPUTS.keys() - outputs.keys():
@@ -48,6 +52,16 @@ def use_stack(name: str) -> None:
     parameters = {parameter.get("ParameterKey"): parameter.get("ParameterValue", "") for parameter in stack.get("Parameters", [])}
     os.environ["PRODUCER_TENANTS"] = parameters.get("ProducerTenants", "")
     os.environ["API_URL"] = os.environ.get("TENANTMAIL_API") or os.environ["API_URL"]
+    if not _is_url(os.environ["API_URL"]):
+        raise CommandError("TENANTMAIL_API must be an address such as https://mail.example.com/v1, or unset: the stack has one.")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of its port, or of brackets
+        return False
 
 
 def client(service: Any) -> Any:

@@ -10,6 +10,11 @@ from mailer_ops.operate import main
     [
         (["replay", "--since", ""], "'' is not a time such as 2026-11-24T08:00:00Z"),
         (["replay", "--since", "yesterday"], "'yesterday' is not a time such as 2026-11-24T08:00:00Z"),
+        (["replay", "--since", "0001-01-01T00:01Z"], "'0001-01-01T00:01Z' is not a time such as 2026-11-24T08:00:00Z"),
+        (["replay", "--since", "0001-01-01T00:01+05:00"], "'0001-01-01T00:01+05:00' is not a time"),
+        (["console", "--port", "65536"], "'65536' is not a port, 0 to 65535"),
+        (["console", "--port", "-1"], "'-1' is not a port"),
+        (["console", "--port", "http"], "'http' is not a port"),
         (["trouble", "--hours", "1e12"], "'1e12' is not a number of hours, more than 0 and at most 87672"),
         (["trouble", "--hours", "nan"], "'nan' is not a number of hours"),
         (["trouble", "--hours", "0"], "'0' is not a number of hours"),

@@ -39,7 +39,7 @@ def serve(stack: str, *, port: int = PORT, opens_browser: bool = True) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        CommandError: the port is taken.
+        CommandError: the port is taken, or may not be used.
     """
     with closing(_listen(port)) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
@@ -61,9 +61,9 @@ def _listen(port: int) -> socket.socket:
     try:
         listener.bind((HOST, port))
         listener.listen()  # now, so that a browser that is faster than the server waits for it
-    except OSError:
+    except OSError as fault:
         listener.close()
-        raise CommandError(f"Port {port} is taken: choose another with CONSOLE_PORT=….") from None
+        raise CommandError(f"Port {port} cannot be used ({fault.strerror}): choose another with CONSOLE_PORT=….") from None
     return listener
 
 
