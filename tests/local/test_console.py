@@ -188,6 +188,7 @@ def test_a_revoked_key_is_shown_and_replaced(operator: Operator, aws: LocalAws, 
     operator.store_key(tenant, **{"Access key id": key["AccessKeyId"], "Secret access key": key["SecretAccessKey"]})
     operator.press("Verify")
     operator.see("The test mail went out: the config is active.")
+    aws.sweep()
     for request_id in waiting:
         operator.open(f"/tenants/{tenant.tenant_id}/messages/{request_id}")
         operator.see_status("sent")
