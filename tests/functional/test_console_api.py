@@ -17,6 +17,7 @@ from mailer_client.connection import Connection
 from mailer_ops.console.server import _listen
 from mailer_ops.console.sources.answers import Answer, ask
 from mailer_ops.console.sources.api import query_of
+from mailer_ops.stack import CommandError
 from support.console_site import Site, elements, tags, words
 from support.fakes.console import FakeApi, Platform
 from support.servers.gateway import STAGE, Gateway
@@ -166,3 +167,11 @@ def test_a_browser_that_is_faster_than_the_server_waits() -> None:
     """The URL is printed before the server runs: an immediate request is not refused."""
     with closing(_listen(0)) as listener, socket.create_connection(listener.getsockname()[:2], timeout=1) as browser:
         browser.sendall(b"GET /now HTTP/1.1\r\n\r\n")
+
+
+def test_a_port_that_cannot_be_used_is_reported() -> None:
+    """With the reason: it may be taken, or one that only an administrator may use."""
+    with closing(_listen(0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(CommandError, match=rf"Port {port} cannot be used \(Address already in use\): choose another"):
+            _listen(port)

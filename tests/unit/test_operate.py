@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,13 +111,3 @@ def test_a_path_that_is_refused_is_reported_with_both_reasons(monkeypatch: pytes
     assert main(["ask", "GET", "/tenant/acme"]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "or there is no such route. There is no such path, or these credentials lack a right, execute-api:Invoke" in shown
-
-
-def test_a_port_that_is_taken_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the reason, as a port may also be one that only an administrator may use."""
-    monkeypatch.setattr(operate, "use_stack", lambda _: None)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert main(["console", "--port", str(port)]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert said == f"Port {port} cannot be used (Address already in use): choose another with CONSOLE_PORT=…."
