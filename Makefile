@@ -23,7 +23,6 @@ BODY ?=
 SINCE ?=
 LOG ?=
 NAME ?=
-ARCHITECTURE ?= arm64
 BENCHMARKS := $(patsubst tests/tools/bench/%/__main__.py,tools.bench.%,$(wildcard tests/tools/bench/*/__main__.py))
 PYTEST := $(BIN)/python -m pytest
 
@@ -108,14 +107,15 @@ format: setup ## Format and fix the code with ruff
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-build: setup ## Build the functions' packages (ARCHITECTURE=arm64)
-	@sam build --parameter-overrides Architecture=$(ARCHITECTURE)
+# Without parameters of their own: SAM would then ignore all those of samconfig.toml.
+build: setup ## Build the functions' packages
+	$(if $(ARCHITECTURE),$(error set the parameter Architecture in samconfig.toml instead (docs/deploy.md)))@sam build
 
 client: setup ## Build the callers' client as a wheel, into dist/
 	@.venv-uv/bin/uv build --quiet --wheel --out-dir dist src
 
 deploy: build ## Deploy to your AWS account; asks before it changes anything
-	@sam deploy --parameter-overrides Architecture=$(ARCHITECTURE)
+	@sam deploy
 
 lock: ## Pin pyproject.toml's dependencies; keeps pins that still fit
 	@python3 tests/tools/environments.py lock

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shlex
+import subprocess
+import tomllib
 from typing import Any
 
 import pytest
@@ -27,6 +30,20 @@ def test_the_guide_lists_each_parameter_with_its_default() -> None:
     assert documented == {
         name: f"`{parameter['Default']}`" if parameter["Default"] != "" else "none" for name, parameter in parameters.items()
     }
+
+
+def test_a_deployment_uses_the_parameters_that_the_guide_sets() -> None:
+    """SAM ignores those of samconfig.toml where its command line has any; `sam build` needs them too, for the processor."""
+    [sample] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    given, kept = tomllib.loads(sample)["default"], tomllib.loads((tables.ROOT / "samconfig.toml").read_text())["default"]
+    assert given.keys() == {"global"}
+    assert given["global"]["parameters"].items() >= kept["global"]["parameters"].items()
+    overrides = dict(word.split("=", 1) for word in shlex.split(given["global"]["parameters"]["parameter_overrides"]))
+    assert overrides.keys() <= tables.template()["Parameters"].keys()
+    done = subprocess.run(["make", "--dry-run", "deploy"], cwd=tables.ROOT, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("sam ")] == ["sam build", "sam deploy"]
+    refused = subprocess.run(["make", "--dry-run", "deploy", "ARCHITECTURE=x86_64"], cwd=tables.ROOT, capture_output=True, check=False)
+    assert b"set the parameter Architecture in samconfig.toml" in refused.stderr  # only the packages would be of it
 
 
 @pytest.mark.parametrize("canaries", [False, True], ids=["at once", "canaries"])
