@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoC
 from botocore.exceptions import ConnectionError as ConnectError
 
 from mailer import wiring
-from mailer.domain.errors import DependencyError
+from mailer.domain.errors import DependencyError, UnreadableError
 from mailer.domain.producers import Producers
 from mailer.observability import LogTelemetry
 from mailer_ops.adapters.dead_letters import SqsDeadLetters
@@ -99,6 +99,8 @@ _SETUP = "as for the AWS CLI; for the local AWS paste the export lines that `mak
 
 def explain(failure: Exception, stack: str) -> str:
     """Return a sentence that says what an operator must do about a failed call."""
+    if isinstance(failure, UnreadableError):
+        return f"Stopped half-way: {failure}: {failure.error.hint.removeprefix('Operator: ')}"
     cause = failure.__cause__ if isinstance(failure, DependencyError) and failure.__cause__ else failure
     match cause:
         case NoCredentialsError():

@@ -17,7 +17,7 @@ from mailer.adapters.dynamodb.messages_table import record_key, tenant_shard
 from mailer.domain import changes
 from mailer.domain.changes import Fence, Request, SentBy
 from mailer.domain.delivery import Delivery, Status
-from mailer.domain.errors import DependencyError, ErrorInfo
+from mailer.domain.errors import DependencyError, ErrorInfo, UnreadableError
 from mailer.domain.facts import Fact, Facts, RecipientStatus
 from mailer.domain.feedback import MailRef
 from mailer.domain.message import parse_request
@@ -34,6 +34,7 @@ from mailer_ops.adapters.dead_letters import SqsDeadLetters
 from mailer_ops.adapters.erasure import AwsEraser, Tables
 from mailer_ops.operations import erasure
 from mailer_ops.operations.erasure import ErasureDependencies, StillOpenError, erase_address, erase_request, erase_tenant
+from mailer_ops.stack import explain
 from support.aws.api_calls import Context, event
 from support.fakes.ports import NOON, FakeClock, FakeTelemetry, a_config, a_provider
 from support.fakes.sending import a_body
@@ -401,6 +402,23 @@ def test_a_deleted_tenant_without_an_external_id_is_erased(stack: Stack) -> None
     assert erase_tenant("acme", stack.deps, cancel=False) == {erasure.CONFIG: 1}
     assert "updatedBy" not in stack.item("PROVIDERS_TABLE", tenantId="acme")
     assert erase_tenant("acme", stack.deps, cancel=False) == Counter()
+
+
+def test_a_record_that_cannot_be_read_is_named(stack: Stack) -> None:
+    """An operator must repair or delete it: repeating the command would not help."""
+    stack.failed("r1", parked=False)
+    boto3.client("dynamodb").update_item(
+        TableName=stack.name("MESSAGES_TABLE"),
+        Key=record_key("acme", "r1"),
+        UpdateExpression="SET #status = :status",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":status": {"S": "evaporated"}},
+    )
+    for erase in (lambda: erase_tenant("acme", stack.deps, cancel=True), lambda: erase_request("acme", "r1", stack.deps, cancel=True)):
+        with pytest.raises(UnreadableError, match="what the messages table has of acme/r1 cannot be read") as failure:
+            erase()
+        assert "repair it" in explain(failure.value, "tenantmail")
+        assert "Run it again" not in explain(failure.value, "tenantmail")
 
 
 @pytest.mark.parametrize("stops_at", ["delete_objects", "put_item", "delete_item", "query"])

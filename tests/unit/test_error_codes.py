@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.adapters.providers import ses_errors
+from mailer.adapters.providers import ses_errors, ses_v2_errors
 from mailer.domain import remediation
 from mailer.domain.changes import Fence
 from mailer.domain.delivery import NotSent, Status
@@ -50,7 +50,7 @@ def test_each_code_has_a_test(code: str) -> None:
     assert list(files_with(code, ROOT / "tests"))
 
 
-@pytest.mark.parametrize("code", sorted({row.means for row in ses_errors.TABLE}))
+@pytest.mark.parametrize("code", sorted({row.means for row in (*ses_errors.TABLE, *ses_v2_errors.TABLE)}))
 def test_each_code_of_an_ses_error_has_a_test(code: str) -> None:
     """The tests of the table map SES's errors to the code."""
     assert code in CODES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mailer.adapters.aws import dependency_errors, readable
 from mailer.adapters.dynamodb.codec import expiry, operands
 from mailer.adapters.dynamodb.feedback_table import facts_key, message_key
-from mailer.adapters.dynamodb.messages_table import FIELDS, from_item, record_key, tenant_shards
+from mailer.adapters.dynamodb.messages_table import FIELDS, from_item, read_record, record_key, tenant_shards
 from mailer.domain.delivery import ERASED_CONTENT, Delivery
 from mailer.domain.errors import DependencyError
 from mailer.ports import RefusedError
@@ -55,8 +55,8 @@ class AwsEraser:
             with dependency_errors("DynamoDB", "Query"):
                 for page in pages:
                     with readable("DynamoDB", "Query"):
-                        records = [from_item(item) for item in page["Items"]]
-                    yield from records
+                        items = page["Items"]
+                    yield from [read_record(item) for item in items]
 
     def erase_record(self, record: Delivery, *, keep_until: datetime | None) -> None:
         """Delete an ended record, or all of it but its ids and its status; see `ports.Eraser.erase_record`."""

@@ -76,7 +76,7 @@ class DynamoMessagesTable:
         with dependency_errors("DynamoDB", "GetItem"):
             found = self._client.get_item(TableName=self._table, Key=record_key(tenant_id, request_id), ConsistentRead=True)
         with readable("DynamoDB", "GetItem"):
-            return _record(found["Item"]) if "Item" in found else None
+            return read_record(found["Item"]) if "Item" in found else None
 
     def apply(self, change: Change) -> Delivery:
         """Make one conditional write; see `ports.MessagesTable.apply`."""
@@ -92,12 +92,12 @@ class DynamoMessagesTable:
                 )
         except self._client.exceptions.ConditionalCheckFailedException as refusal:
             old: Any = refusal.response.get("Item")
-            current = _record(old) if old else None
+            current = read_record(old) if old else None
             if current is not None and already_done(change, current):
                 return current
             raise RefusedError(current) from None
         with readable("DynamoDB", "UpdateItem"):
-            return _record(written["Attributes"])
+            return read_record(written["Attributes"])
 
     def list(self, tenant_id: str, *, status: Status | None, limit: int, cursor: str | None) -> Page:
         """List a tenant's records, newest first: the newest of all its shards."""
@@ -175,7 +175,7 @@ class DynamoMessagesTable:
     def _readable(self, items: Iterable[Mapping[str, Any]]) -> Iterator[Delivery]:
         for item in items:
             try:
-                yield _record(item)
+                yield read_record(item)
             except UnreadableError as error:
                 self._report("read record", _ids(item)[0], error)
 
@@ -309,8 +309,8 @@ def from_item(item: Mapping[str, Any]) -> Delivery:
     return Delivery(**{name: read(item[attribute]) for name, (attribute, _, read) in FIELDS.items() if attribute in item})
 
 
-def _record(item: Mapping[str, Any]) -> Delivery:
-    """Read a record.
+def read_record(item: Mapping[str, Any]) -> Delivery:
+    """Read a record from its item.
 
     Raises:
         UnreadableError: it is damaged, or a later version wrote it.
