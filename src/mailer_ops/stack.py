@@ -99,8 +99,6 @@ _SETUP = "as for the AWS CLI; for the local AWS paste the export lines that `mak
 
 def explain(failure: Exception, stack: str) -> str:
     """Return a sentence that says what an operator must do about a failed call."""
-    if isinstance(failure, UnreadableError):
-        return f"Stopped half-way: {failure}: {failure.error.hint.removeprefix('Operator: ')}"
     cause = failure.__cause__ if isinstance(failure, DependencyError) and failure.__cause__ else failure
     match cause:
         case NoCredentialsError():
@@ -114,7 +112,9 @@ def explain(failure: Exception, stack: str) -> str:
         case BotoCoreError():
             return f"The AWS SDK cannot be used: {_sentence(cause)} Set it up {_SETUP}."
         case _:
-            return f"Stopped half-way: {failure}. Run it again."
+            repair = failure.error.hint.removeprefix("Operator: ") if isinstance(failure, UnreadableError) else ""
+            todo = f": {repair}" if repair else ". Run it again."
+            return f"Stopped half-way: {failure}{todo}"
 
 
 def _sentence(cause: Exception) -> str:
