@@ -82,6 +82,11 @@ def begins_encoded_word(text: str) -> bool:
     return "=?" in text and _BEGIN_OF_WORD.search(text) is not None
 
 
+def begun_words(text: str) -> set[str]:
+    """Return the beginnings of encoded-words that a lenient reader might find in a text, each from `=?` to its third `?`."""
+    return set(_BEGIN_OF_WORD.findall(text))
+
+
 def name_fault(name: str) -> str | None:
     """Return why a custom header may not have this name, or None if it may."""
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):

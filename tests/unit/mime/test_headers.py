@@ -1,6 +1,7 @@
 """Headers as bytes: folding, encoding, and what must never be encoded."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,32 @@ def test_a_sender_that_cannot_be_written_is_refused_by_its_own_path() -> None:
     with pytest.raises(RequestError) as refusal:
         compose(message(), Sender("no address", "x\r\nBcc: y@z.example"), date=DATE)
     assert [problem.path for problem in refusal.value.problems] == ["fromAddress", "fromName"]
+
+
+HALF, REST = {"email": "=?utf-8*@a.example"}, "?q?=0ABcc=3A_x@y.example?="
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"to": [HALF, {"email": "?q?=0ABcc?=@b.example"}]},
+        {"cc": [HALF, {"email": "jo@b.example", "name": REST}]},
+        {"replyTo": [{**HALF, "name": "Jo"}, {"email": "?b?CkJjYw==?=@b.example"}]},
+        {"listUnsubscribe": {"url": "https://a.example/=?utf-8*", "mailto": "u@b.example?q?=0ABcc?="}},
+    ],
+    ids=["addresses", "address and name", "address behind a name", "ways to unsubscribe"],
+)
+def test_two_texts_of_a_header_form_no_encoded_word(fields: dict[str, Any]) -> None:
+    """Neither has one by itself; some readers take what is between them for the charset's language, and would show a line end."""
+    with pytest.raises(RequestError, match="cannot be written"):
+        mail(**fields)
+
+
+def test_an_address_may_have_all_characters_that_rfc_5321_allows() -> None:
+    """Also beside our own encoded-words."""
+    odd = "!#$%&'*+-/=?^_`{|}~@a.example"
+    composed = mail(to=[{"email": odd}, {"email": "jo@b.example", "name": "Jö"}, {"email": f"x{odd}"}])
+    assert composed.recipients == (odd, "jo@b.example", f"x{odd}")
 
 
 NAMES = ["From", "To", "Subject"]

@@ -4,11 +4,15 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mailer.domain.errors import Problem, RequestError
-from mailer.domain.header_text import MAX_LINE
+from mailer.domain.header_text import MAX_LINE, begun_words
 
 _PLAIN = b"\t\r\n" + bytes(range(0x20, 0x7F))
 _FOLD = re.compile(r"\r\n(?=[ \t])")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+OWN_WORDS = {"=?utf-8?q?", "=?utf-8?b?"}
+"""The beginnings of our own encoded-words. A caller's could begin in one address and continue in the next."""
 
 
 def check(head: bytes, names: Sequence[str], addresses: Mapping[str, Sequence[str]]) -> None:
@@ -20,12 +24,14 @@ def check(head: bytes, names: Sequence[str], addresses: Mapping[str, Sequence[st
         RequestError: something differs, so the message must not be sent.
     """
     text = head.decode("latin-1")
-    fields = [field.partition(":") for field in _FOLD.sub("", text).split("\r\n")[:-2]]
+    unfolded = _FOLD.sub("", text)
+    fields = [field.partition(":") for field in unfolded.split("\r\n")[:-2]]
     sound = (
         text.endswith("\r\n\r\n")
         and not head.translate(None, _PLAIN)
         and head.count(b"\r") == head.count(b"\n") == head.count(b"\r\n")
         and max(map(len, text.split("\r\n"))) <= MAX_LINE
+        and begun_words(unfolded) <= OWN_WORDS
         and [name for name, _, _ in fields] == list(names)
         and all(_addresses(value) == list(addresses[name]) for name, _, value in fields if name in addresses)
     )
