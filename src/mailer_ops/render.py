@@ -40,13 +40,18 @@ def render(source: Path, target: Path) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Compose every file of a folder; return the exit code, 0 whether mails were refused or not."""
-    if len(arguments) != 2:  # noqa: PLR2004 - IN and OUT
+    """Compose every file of a folder; return the exit code: 0 whether mails were refused or not, 2 if the folders cannot be used."""
+    if len(arguments) != 2 or not all(arguments):  # noqa: PLR2004 - IN and OUT
         sys.stderr.write("usage: python -m mailer_ops.render IN OUT\n")
         return 2
     source, target = map(Path, arguments)
-    target.mkdir(parents=True, exist_ok=True)
-    composed = [render(file, target) for file in sorted(source.glob("*.json"))]
+    try:
+        files = sorted(file for file in source.iterdir() if file.suffix == ".json")
+        target.mkdir(parents=True, exist_ok=True)
+        composed = [render(file, target) for file in files]
+    except OSError as fault:
+        sys.stderr.write(f"{fault.filename}: {fault.strerror}\n")
+        return 2
     sys.stdout.write(f"{sum(composed)} composed, {len(composed) - sum(composed)} rejected\n")
     return 0
 

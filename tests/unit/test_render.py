@@ -59,3 +59,16 @@ def test_without_folders_the_usage_is_printed(capsys: pytest.CaptureFixture[str]
     """The exit code is 2."""
     assert main([]) == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("source", "target"), [("none", "out"), ("in/a.json", "out"), ("in", "in/a.json"), ("", "out"), ("in", "")])
+def test_an_unusable_folder_is_reported(
+    source: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line; a mistyped name is not an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/a.json").write_text("{}", encoding="utf-8")
+    assert main([source, target]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
