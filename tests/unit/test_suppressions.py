@@ -269,6 +269,13 @@ def test_beneath_soft_bounces_a_later_manual_suppression_replaces_an_earlier_one
     assert after(delivery(NOON + 2.5 * DAY), entry=entry).suppression == shorter
 
 
+def test_a_late_delivery_does_not_restore_a_replaced_manual_suppression() -> None:
+    """Soft bounces covered the earlier one, with an end; the later one has none and is above them."""
+    covered = after(*softs(SOFT_BOUNCES), entry=suppress_manually(BLANK, UNTIL, NOON))
+    entry = suppress_manually(covered, MANUAL, NOON + 9 * DAY)
+    assert after(delivery(NOON + 2.5 * DAY), entry=entry).suppression == MANUAL
+
+
 def test_a_lift_removes_covered_suppressions_too() -> None:
     """None of them is restored later."""
     entry = suppress_manually(after(*softs(SOFT_BOUNCES), ENDING), UNTIL, NOON)

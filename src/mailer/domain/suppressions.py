@@ -362,7 +362,9 @@ def suppress_manually(entry: Entry, suppression: Suppression, now: datetime) -> 
     """
     of_ses = entry.strongest_by_ses
     if of_ses is None or not of_ses.is_in_force(now) or _strength(suppression) > _strength(of_ses):
-        return replace(entry, suppression=suppression, by_ses=of_ses)
+        # An earlier manual one beneath soft bounces is replaced too: a late delivery would restore it.
+        shorter = tuple(one for one in entry.shorter if one.reason is not Reason.MANUAL)
+        return replace(entry, suppression=suppression, by_ses=of_ses, shorter=shorter)
     if entry.suppression is not of_ses:
         entry = replace(entry, suppression=of_ses, by_ses=None)
     return _with_shorter(entry, suppression) if _is_of_soft_bounces(entry) else entry
