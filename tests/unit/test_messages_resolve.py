@@ -117,6 +117,7 @@ def test_a_request_without_its_body_cannot_be_resent() -> None:
     assert "body" in str(refused(deps, RESEND))
     deps = deps_with_an_unknown(parked=None)
     assert "body" in str(refused(deps, RESEND))
+    assert "as a new request" in str(refused(deps, RESEND).remediation)
     assert not deps.queue.messages
 
 
@@ -124,6 +125,7 @@ def test_a_request_past_its_own_expiry_is_not_resent() -> None:
     """The caller's expiresAt is respected."""
     deps = deps_with_an_unknown(canonical_json(a_send(expiresAt=(NOON - timedelta(hours=1)).isoformat())))
     assert "expiresAt" in str(refused(deps, RESEND))
+    assert "as a new request" in str(refused(deps, RESEND).remediation)
     assert not deps.queue.messages
 
 
@@ -132,6 +134,7 @@ def test_a_request_is_not_resent_while_its_worker_may_run() -> None:
     dead_at = NOON - SEND_TIMEOUT - WORKER_DEAD_MARGIN
     may_run = deps_with_an_unknown(deadline=dead_at)
     assert "worker" in str(refused(may_run, RESEND))
+    assert "after that time" in str(refused(may_run, RESEND).remediation)
     assert not may_run.queue.messages
     dead = deps_with_an_unknown(deadline=dead_at - timedelta(milliseconds=1))
     assert resolve("acme", "r1", RESEND, dead).status is Status.QUEUED

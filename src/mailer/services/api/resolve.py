@@ -52,7 +52,7 @@ def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies
     change = changes.resolve_resend(record, resolution.at, deps.send_timeout, resolution, expires_at)
     if not delivery.allows(change, record):
         dead_at = record.worker_dead_at(deps.send_timeout)
-        raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}")
+        raise _not_resolvable("status", f"its worker may still send it; ask again after {dead_at:%Y-%m-%dT%H:%M:%SZ}", _LATER)
     pointer = replace(pointer_to(record), created_at=resolution.at, generation=record.generation + 1, expires_at=None)
     if deps.queue.send([(pointer, HOLD_BACK)]):
         raise DependencyError("SQS", "SendMessageBatch")
@@ -64,11 +64,11 @@ def _new_expiry(record: Delivery, now: datetime, deps: MessagesDependencies) -> 
     try:
         expires_at = schedule(parse_request(deps.parked.fetch(record.parked or "")), now).expires_at
     except KeyError:
-        raise _not_resolvable("outcome", "its body is not kept any more; send it as a new request") from None
+        raise _not_resolvable("outcome", "its body is not kept any more; send it as a new request", _ANEW) from None
     except RequestError as fault:
-        raise _not_resolvable("outcome", f"its body cannot be sent any more ({fault}); send it as a new request") from None
+        raise _not_resolvable("outcome", f"its body cannot be sent any more ({fault}); send it as a new request", _ANEW) from None
     if expires_at <= now:
-        raise _not_resolvable("outcome", "its expiresAt has passed; send it as a new request")
+        raise _not_resolvable("outcome", "its expiresAt has passed; send it as a new request", _ANEW)
     return expires_at
 
 
@@ -82,5 +82,9 @@ def _applied(change: Change, deps: MessagesDependencies) -> Delivery:
     return resolved
 
 
-def _not_resolvable(path: str, problem: str) -> RequestError:
-    return RequestError([Problem(path, problem)], "not_resolvable")
+_LATER = "Operator: resolve it again after that time, or as sent if that is known."
+_ANEW = "Operator: have its caller send it as a new request, or resolve it as sent if that is known."
+
+
+def _not_resolvable(path: str, problem: str, remediation: str | None = None) -> RequestError:
+    return RequestError([Problem(path, problem)], "not_resolvable", remediation)
