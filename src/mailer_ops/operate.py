@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -93,17 +93,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(sentence: str) -> int:
-    sys.stderr.write(textwrap.fill(sentence, _width(), break_long_words=False, break_on_hyphens=False) + "\n")
+    sys.stderr.write(_filled(sentence) + "\n")
     return 2
 
 
 # ── arguments ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Parser(argparse.ArgumentParser):
+    """Prints errors as wide as the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, _filled(f"{self.prog}: error: {message}") + "\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mailer_ops.operate", description="What operators do by hand.")
+    parser = _Parser(prog="mailer_ops.operate", description="What operators do by hand.")
     parser.add_argument("--stack", default="tenantmail", help="the CloudFormation stack (default: %(default)s)")
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_dlq(commands)
     for name, is_on, text in (
         ("pause", False, "stop sending: SendFunction takes no requests off the queue"),
@@ -473,14 +481,13 @@ def _print(*columns: str, text: str = "") -> None:
         sys.stdout.write("  ".join(columns) + "\n")
     if text:
         indent = "    " if columns else ""
-        filled = textwrap.fill(
-            text, _width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
-        sys.stdout.write(filled + "\n")
+        sys.stdout.write(_filled(text, indent) + "\n")
 
 
-def _width() -> int:
-    return shutil.get_terminal_size().columns
+def _filled(text: str, indent: str = "") -> str:
+    """Wrap a text to the terminal, its words unbroken."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from mailer_ops.operate import main
         (["trouble", "--hours", "a day"], "'a day' is not a number of hours"),
         (["ask", "GET", "tenants/acme/provider"], "'tenants/acme/provider' is not a path such as /tenants/acme/provider"),
         (["ask", "POST", "/tenants/acme/provider/verify", "simulate"], "'simulate' is not NAME=VALUE"),
+        (["list"], "argument COMMAND: invalid choice: 'list'"),
         (["erase", "tenant", ""], "'' is not a tenantId"),
         (["erase", "tenant", "acme/"], "'acme/' is not a tenantId"),
         (["erase", "request", "acme", "../r1"], "'../r1' is not a requestId"),
@@ -28,9 +29,24 @@ from mailer_ops.operate import main
         (["erase", "request", "acme", "r1", "--upload", "5f"], "'5f' is not the key that POST …/attachments gave"),
     ],
 )
-def test_an_invalid_argument_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_argument_is_refused(
+    arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The exit code is 2, as for any wrong usage, without a traceback."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as refusal:
         main(arguments)
     assert refusal.value.code == 2
-    assert sentence in " ".join(capsys.readouterr().err.split())
+    said = capsys.readouterr().err
+    assert sentence in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["", "dlq", "dlq redrive", "trouble", "ask", "erase", "erase request", "console", "replay", "mark"])
+def test_the_help_fits_the_terminal(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """No line is wider than 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    assert end.value.code == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
