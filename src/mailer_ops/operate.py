@@ -325,7 +325,9 @@ def _ask(arguments: argparse.Namespace) -> int:
     try:
         answer = api.call(arguments.method, arguments.path, _body(arguments))
     except ApiError as refusal:
-        _print(text=f"{refusal}. {_LOCKED_OUT}" if refusal.status == HTTPStatus.FORBIDDEN else str(refusal))
+        hint = refusal.problem.hint if refusal.problem else ""
+        _print(text=str(refusal))
+        _print(text=_LOCKED_OUT if refusal.status == HTTPStatus.FORBIDDEN else hint)
         return 1
     _print(json.dumps(answer, indent=2, ensure_ascii=False))
     return 0

@@ -110,4 +110,22 @@ def test_a_path_that_is_refused_is_reported_with_both_reasons(monkeypatch: pytes
     monkeypatch.setattr(operate.Connection, "call", refuse)
     assert main(["ask", "GET", "/tenant/acme"]) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert "or there is no such route. There is no such path, or these credentials lack a right, execute-api:Invoke" in shown
+    assert "or there is no such route There is no such path, or these credentials lack a right, execute-api:Invoke" in shown
+
+
+@pytest.mark.parametrize("has_problem", [True, False])
+def test_a_refusal_is_shown_with_its_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, has_problem: bool
+) -> None:
+    """Who must do what, if it is the API's own."""
+    said = ProblemDocument(
+        type="about:blank", title="Conflict", status=409, code="not_resolvable", detail="no", hint="Operator: ask later.", errors=[]
+    )
+
+    def refuse(*_: object) -> None:
+        raise ApiError(409, said if has_problem else None)
+
+    monkeypatch.setattr(stack, "client", lambda _: CloudFormation())
+    monkeypatch.setattr(operate.Connection, "call", refuse)
+    assert main(["ask", "POST", "/tenants/acme/messages/r1/resolve"]) == 1
+    assert capsys.readouterr().out == ("409 not_resolvable: no\nOperator: ask later.\n" if has_problem else "409\n")
