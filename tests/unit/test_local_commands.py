@@ -51,6 +51,16 @@ def test_escape_codes_are_only_for_terminals(
     assert ("\033" in capsys.readouterr().out) is escapes
 
 
+@pytest.mark.parametrize("inbox", ["mailpit", ":1025", "127.0.0.1:", "127.0.0.1:smtp"])
+def test_an_inbox_that_is_not_host_and_port_is_refused(inbox: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is started; without an inbox mail is only kept."""
+    with pytest.raises(SystemExit) as refusal:
+        commands.main(["up", "--smtp", inbox])
+    assert refusal.value.code == 2
+    assert f"{inbox!r} is not HOST:PORT" in capsys.readouterr().err
+    assert (up._inbox(""), up._inbox("127.0.0.1:1025")) == (None, ("127.0.0.1", 1025))
+
+
 @pytest.mark.parametrize("advice", [environments.NO_PYTHON, environments.NO_INDEX])
 def test_a_failed_setup_says_what_to_do(capsys: pytest.CaptureFixture[str], advice: str) -> None:
     """The case is a machine without Python 3.13 and without a network."""

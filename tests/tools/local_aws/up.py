@@ -153,10 +153,18 @@ def describe_tenant(console: Console, aws: LocalAws, tenant_id: str, tenant: Ten
 # ── commands ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _inbox(text: str) -> tuple[str, int] | None:
+    """Read HOST:PORT; an empty text, as the Makefile gives it without SMTP=…, names none."""
+    host, _, port = text.rpartition(":")
+    if text and not (host and port.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return (host, int(port)) if text else None
+
+
 def up(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="local_aws up")
     parser.add_argument("--port", type=int, default=PORT)
-    parser.add_argument("--smtp", default="", metavar="HOST:PORT")
+    parser.add_argument("--smtp", type=_inbox, metavar="HOST:PORT")
     given = parser.parse_args(arguments)
     screen = console()
     try:
@@ -165,9 +173,8 @@ def up(arguments: Sequence[str]) -> int:
     except (SamError, NotStartedError, NoConsoleError) as error:
         screen.print(str(error), style="red", markup=False)
         return 1
-    host, _, port = given.smtp.rpartition(":")
-    if host:
-        aws.control.relay_to(host, int(port))
+    if given.smtp:
+        aws.control.relay_to(*given.smtp)
     describe(screen, aws, page)
     return 0
 
