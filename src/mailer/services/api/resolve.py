@@ -38,8 +38,10 @@ def resolve(
 
 
 def _is_resolved(record: Delivery, resolution: Resolution) -> bool:
+    """Whether an earlier call made the same resolution; not if the request was sent again since and is `unknown` again."""
     known = record.resolution
-    return known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
+    is_same = known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
+    return is_same and record.status is not Status.UNKNOWN
 
 
 def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies) -> Delivery:
