@@ -12,7 +12,7 @@ import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ConnectionError as ConnectError
-from botocore.exceptions import HTTPClientError
+from botocore.exceptions import HTTPClientError, NoCredentialsError, NoRegionError
 from botocore.httpsession import URLLib3Session
 
 from mailer_client.models import ProblemDocument, parse
@@ -25,6 +25,9 @@ UNREACHED = (HTTPClientError, ConnectError)
 
 ATTEMPTS = 6
 FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds
+
+LONGEST_ASKED = 60.0  # seconds
+"""Maximum wait that an answer may ask for: the API asks for a few seconds, but a proxy may ask for hours."""
 
 
 class Answer(Protocol):
@@ -48,10 +51,10 @@ class Transport(Protocol):
 
 
 class ApiError(Exception):
-    """The API refused a call; `problem` says why, `code` is for programs."""
+    """The API refused a call, or the answer is not the API's; `problem` says why, `code` is for programs."""
 
     def __init__(self, status: int, problem: ProblemDocument | None) -> None:
-        super().__init__(f"{status} {problem.code}: {problem.detail}" if problem else f"{status}")
+        super().__init__(f"{status} {problem.code}: {problem.detail}" if problem else f"{status}, without a problem document")
         self.status = status
         self.problem = problem
 
@@ -81,16 +84,7 @@ class Connection:
             HTTPClientError, ConnectionError: the API was not reached (both are botocore's).
         """
         data = None if body is None else json.dumps(body).encode()
-        for attempt in range(1, ATTEMPTS):
-            try:
-                answer = self._send(method, path, data)
-            except UNREACHED:
-                self.sleep(_wait(attempt, None))
-                continue
-            if answer.status_code not in RETRIED:
-                return _content(answer)
-            self.sleep(_wait(attempt, answer.headers.get("Retry-After")))
-        return _content(self._send(method, path, data))
+        return _content(self._retried(lambda: self._signed(method, path, data)))
 
     def pages(self, path: str, query: Mapping[str, str]) -> Iterator[Any]:
         """Yield the JSON of each page of a list, as they are taken.
@@ -107,22 +101,36 @@ class Connection:
             wanted["cursor"] = page["cursor"]
 
     def put(self, url: str, body: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """Put a file to a presigned URL and return the headers of the answer.
+        """Put a file to a presigned URL, with retries, and return the headers of the answer.
 
         Raises:
             ApiError: it was not taken.
+            HTTPClientError, ConnectionError: as `call`.
         """
-        answer: Answer = self.transport.send(AWSRequest("PUT", url, dict(headers), body).prepare())
+        answer = self._retried(lambda: AWSRequest("PUT", url, dict(headers), body))
         if answer.status_code != 200:  # noqa: PLR2004 - S3's only success
             raise ApiError(answer.status_code, None)
         return answer.headers
 
-    def _send(self, method: str, path: str, data: bytes | None) -> Answer:
+    def _retried(self, make: Callable[[], AWSRequest]) -> Answer:
+        """Send a request, made anew for each try: a signature is valid for minutes. Return the last answer."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                answer: Answer = self.transport.send(make().prepare())
+            except UNREACHED:
+                self.sleep(_wait(attempt, None))
+                continue
+            if answer.status_code not in RETRIED:
+                return answer
+            self.sleep(_wait(attempt, answer.headers.get("Retry-After")))
+        last: Answer = self.transport.send(make().prepare())
+        return last
+
+    def _signed(self, method: str, path: str, data: bytes | None) -> AWSRequest:
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if data else {})
         request = AWSRequest(method, self.url + path, headers, data)
         SigV4Auth(self.credentials.get_frozen_credentials(), "execute-api", self.region).add_auth(request)
-        answer: Answer = self.transport.send(request.prepare())
-        return answer
+        return request
 
 
 class ApiClient:
@@ -137,12 +145,21 @@ class ApiClient:
         transport: Transport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Call the API at `url` (the stack's output `ApiUrl`) with the session's credentials, by default those of the environment."""
+        """Call the API at `url` (the stack's output `ApiUrl`) with the session's credentials, by default those of the environment.
+
+        Raises:
+            NoRegionError, NoCredentialsError: the session has none (both are botocore's).
+        """
         session = session or botocore.session.get_session()
+        region, credentials = region or session.get_config_variable("region"), session.get_credentials()
+        if region is None:
+            raise NoRegionError
+        if credentials is None:
+            raise NoCredentialsError
         self._api = Connection(
             url=url.rstrip("/"),
-            region=region or session.get_config_variable("region"),
-            credentials=session.get_credentials(),
+            region=region,
+            credentials=credentials,
             transport=transport or URLLib3Session(timeout=30),
             sleep=sleep,
         )
@@ -156,14 +173,16 @@ def tenant_path(tenant_id: str, *steps: str) -> str:
 def _wait(attempt: int, retry_after: str | None) -> float:
     """Return how long to wait: at least what the API asks for, with jitter."""
     asked = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
-    return asked + random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311 - no secret
+    return min(asked, LONGEST_ASKED) + random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311 - no secret
 
 
 def _content(answer: Answer) -> Any:
-    if 200 <= answer.status_code < 300:  # noqa: PLR2004 - the successes of HTTP
-        return json.loads(answer.content) if answer.content else None
-    try:
-        problem = parse(ProblemDocument, json.loads(answer.content))
-    except (LookupError, TypeError, ValueError):  # not the API's own: a proxy in between answered
-        problem = None
+    problem = None
+    try:  # a proxy in between may have answered
+        content = json.loads(answer.content) if answer.content else None
+        if 200 <= answer.status_code < 300:  # noqa: PLR2004 - the successes of HTTP
+            return content
+        problem = parse(ProblemDocument, content)
+    except (LookupError, TypeError, ValueError, RecursionError):
+        pass
     raise ApiError(answer.status_code, problem)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 from uuid import uuid4
 
-from mailer_client.connection import ApiClient, tenant_path
+from mailer_client.connection import ApiClient, ApiError, tenant_path
 from mailer_client.models import BatchAnswer, PreviewAnswer, Status, StatusPage, StatusRecord, UploadAnswer, parse
 
 Request = Mapping[str, Any]
@@ -43,16 +43,31 @@ class MailClient(ApiClient):
     def wait(self, tenant_id: str, request_id: str, *, timeout: float = 60) -> StatusRecord:
         """Poll until a request has ended, and return its record; an `unknown` that will be sent again has not ended.
 
+        A request that is not found is waited for too: it may be on the queue, and have no record yet.
+
         Raises:
             TimeoutError: it has not ended after `timeout` seconds.
+            ApiError: as `get`; `not_found`: there was no record for `timeout` seconds.
         """
         ends_at, pause = time.monotonic() + timeout, _FIRST_LOOK
-        while not (record := self.get(tenant_id, request_id)).ended:
-            if time.monotonic() + pause > ends_at:
-                raise TimeoutError(f"{request_id} is still {record.status}")
-            self._api.sleep(pause)
+        while (left := ends_at - time.monotonic()) > 0:
+            record = self._found(tenant_id, request_id)
+            if record is not None and record.ended:
+                return record
+            self._api.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_LOOK)
-        return record
+        last = self.get(tenant_id, request_id)
+        if not last.ended:
+            raise TimeoutError(f"{request_id} is still {last.status}")
+        return last
+
+    def _found(self, tenant_id: str, request_id: str) -> StatusRecord | None:
+        try:
+            return self.get(tenant_id, request_id)
+        except ApiError as refusal:
+            if refusal.code != "not_found":
+                raise
+            return None
 
     def cancel(self, tenant_id: str, request_id: str) -> StatusRecord:
         """Cancel a request that is queued or deferred.

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import botocore.session
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
 
 from mailer.domain.delivery import Status
 from mailer.domain.errors import ErrorInfo
@@ -18,7 +18,7 @@ from mailer.handlers.rest.problem import problem_document
 from mailer.services.api.messages import MessagesDependencies
 from mailer_client import ApiError, MailClient
 from mailer_client import Status as Shown
-from mailer_client.connection import ATTEMPTS, Connection
+from mailer_client.connection import ATTEMPTS, LONGEST_ASKED, LONGEST_WAIT, Connection
 from support.fakes.messages import a_body, fake_deps, serve_from
 from support.fakes.ports import NOON, FakeProvidersTable, a_delivery, a_provider
 from support.servers.gateway import STAGE, Gateway
@@ -39,6 +39,7 @@ class InProcess:
     def __init__(self, *faults: int | Exception) -> None:
         self.gateway = Gateway(messages.handler)
         self.faults = list(faults)
+        self.upload_faults: list[int | Exception] = []
         self.requests: list[Any] = []
         self.waits: list[float] = []
         self.on_wait: Callable[[], None] = lambda: None
@@ -46,6 +47,8 @@ class InProcess:
     def send(self, request: Any) -> Answer:
         self.requests.append(request)
         url = urlsplit(request.url)
+        if url.hostname == "bucket.example" and self.upload_faults:
+            return self._fault(self.upload_faults.pop(0))
         if url.hostname == "bucket.example":
             return Answer(200, b"", {"x-amz-version-id": "v1"})
         if self.faults:
@@ -110,6 +113,16 @@ def test_retries_back_off_and_respect_retry_after() -> None:
     assert all(wait <= bound for wait, bound in zip(transport.waits, [1.5, 1.0, 2.0, 4.0], strict=True))
 
 
+def test_a_long_retry_after_is_cut() -> None:
+    """A proxy may ask for hours; the caller gets the error before."""
+    transport = InProcess()
+    transport.send = lambda _: Answer(503, b"", {"Retry-After": "86400"})  # type: ignore[method-assign]  # a proxy
+    with pytest.raises(ApiError):
+        a_client(transport).get("acme", "r1")
+    assert all(LONGEST_ASKED <= wait <= LONGEST_ASKED + LONGEST_WAIT for wait in transport.waits)
+    assert len(transport.waits) == ATTEMPTS - 1
+
+
 @pytest.mark.usefixtures("deps")
 def test_retries_are_limited() -> None:
     """The caller gets the last response's error."""
@@ -132,13 +145,25 @@ def test_a_rejection_is_not_retried() -> None:
     assert len(transport.requests) == 1
 
 
-def test_a_foreign_response_is_an_error() -> None:
+@pytest.mark.parametrize("answer", [Answer(403, b"<html>"), Answer(200, b"<html>"), Answer(302, b""), Answer(403, b"[" * 100_000)])
+def test_a_foreign_response_is_an_error(answer: Answer) -> None:
     """A proxy may return anything."""
     transport = InProcess()
-    transport.send = lambda _: Answer(403, b"<html>")  # type: ignore[method-assign]  # a foreign response
+    transport.send = lambda _: answer  # type: ignore[method-assign]  # a foreign response
     with pytest.raises(ApiError) as error:
         a_client(transport).get("acme", "r1")
-    assert (error.value.status, error.value.code) == (403, None)
+    assert (error.value.status, error.value.code) == (answer.status_code, None)
+
+
+def test_a_session_without_region_or_credentials_is_refused() -> None:
+    """The errors are botocore's."""
+    session = botocore.session.Session(profile=None)
+    session.set_config_variable("region", None)
+    session.get_credentials = lambda: None  # type: ignore[method-assign]
+    with pytest.raises(NoRegionError):
+        MailClient(URL, session=session)
+    with pytest.raises(NoCredentialsError):
+        MailClient(URL, session=session, region="eu-central-1")
 
 
 def test_unknown_response_fields_are_ignored() -> None:
@@ -213,6 +238,40 @@ def test_every_record_has_on_unknown() -> None:
     assert client.send("acme", a_body("r2", onUnknown="resend")).on_unknown == "resend"
 
 
+def test_wait_includes_a_record_that_is_not_written_yet(deps: MessagesDependencies) -> None:
+    """A request is on the queue before it has a record, which SendFunction writes if the API could not."""
+    transport = InProcess()
+    transport.on_wait = lambda: deps.messages.records.update({("acme", "r1"): a_delivery("r1", Status.SENT)})  # type: ignore[attr-defined]
+    assert a_client(transport).wait("acme", "r1").status is Shown.SENT
+    assert len(transport.waits) == 1
+
+
+@pytest.mark.usefixtures("deps")
+def test_wait_for_an_unknown_id_ends_with_its_error() -> None:
+    """After the timeout."""
+    with pytest.raises(ApiError) as error:
+        a_client(InProcess()).wait("acme", "r1", timeout=0)
+    assert error.value.code == "not_found"
+
+
+def test_wait_passes_on_other_errors() -> None:
+    """Only a missing record is waited for."""
+    transport = InProcess()
+    transport.send = lambda _: Answer(403, b"{}")  # type: ignore[method-assign]  # API Gateway's own
+    with pytest.raises(ApiError) as error:
+        a_client(transport).wait("acme", "r1")
+    assert error.value.status == 403
+
+
+def test_wait_takes_its_whole_time(deps: MessagesDependencies) -> None:
+    """The last pause is cut, so that a request that ends just before the timeout is seen."""
+    deps.messages.records["acme", "r1"] = a_delivery("r1")
+    transport = InProcess()
+    transport.on_wait = lambda: deps.messages.records.update({("acme", "r1"): a_delivery("r1", Status.SENT)})
+    assert a_client(transport).wait("acme", "r1", timeout=0.1).status is Shown.SENT
+    assert transport.waits[0] <= 0.1
+
+
 def test_wait_has_a_timeout(deps: MessagesDependencies) -> None:
     """A request that does not end in time raises a TimeoutError with its status."""
     deps.messages.records["acme", "r1"] = a_delivery("r1")
@@ -252,6 +311,15 @@ def test_an_uploaded_file_can_be_attached(deps: MessagesDependencies) -> None:
     assert attachment["s3"]["versionId"] == "v1"
     deps.attachments.kept[attachment["s3"]["key"], "v1"] = b"%PDF"
     assert client.send("acme", a_body(message={"attachments": [attachment]})).status is Shown.QUEUED
+
+
+@pytest.mark.usefixtures("deps")
+def test_an_upload_is_retried() -> None:
+    """S3 asks for that with a 503 or 500; the same file under the same key is the same attachment."""
+    transport = InProcess()
+    transport.upload_faults = [503, EndpointConnectionError(endpoint_url=URL)]
+    assert a_client(transport).upload_attachment("acme", "report.pdf", b"%PDF")["s3"]["versionId"] == "v1"
+    assert [request.method for request in transport.requests] == ["POST", "PUT", "PUT", "PUT"]
 
 
 def test_an_empty_response_is_none() -> None:
