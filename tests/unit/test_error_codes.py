@@ -72,6 +72,13 @@ def test_each_hint_begins_with_who_must_act(code: str) -> None:
     assert CODES[code].hint.split(": ")[0] in ("Caller", "Tenant", "Operator", "Nobody")
 
 
+def test_the_hint_of_a_denied_call_fits_each_cause() -> None:
+    """Expired credentials, a wrong signature, a missing right, and the list of tenants, which is under no tenant."""
+    hint = CODES["access_denied"].hint
+    assert "current credentials" in hint
+    assert "tenant" not in hint
+
+
 def test_the_docs_list_every_code() -> None:
     """The table has the request's outcome, the responses with the code, and who must do what."""
     assert SECTIONS["codes"]() in PAGE.read_text(encoding="utf-8"), REGENERATE

@@ -128,7 +128,7 @@ CODES: dict[str, Code] = {
     # API answers only.
     "access_denied": Code(
         ErrorClass.API,
-        "Caller: sign the request as an IAM identity that is allowed execute-api:Invoke on …/tenants/{tenantId}/*.",
+        "Caller: sign the request with current credentials of an IAM identity that is allowed execute-api:Invoke on this method and path.",
     ),
     "request_id_reused": Code(ErrorClass.API, "Caller: this requestId belongs to a request with other content; use a new one."),
     "tenant_mismatch": Code(ErrorClass.API, "Caller: the body's tenantId must be the one in the path."),
