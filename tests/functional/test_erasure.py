@@ -455,6 +455,30 @@ class Paginator:
         yield self._call(**call)
 
 
+def places(stack: Stack, text: str) -> Counter[str]:
+    """Count the items of each table, and the versions in the bucket, that have a text in them."""
+    client = boto3.client("dynamodb")
+    items = [(table, item) for table in client.list_tables()["TableNames"] for item in client.scan(TableName=table)["Items"]]
+    return Counter([*(table for table, item in items if text in repr(item)), *(stack.bucket for key in stack.versions() if text in key)])
+
+
+def test_nothing_else_names_an_erased_tenant(stack: Stack) -> None:
+    """Every table had something of the tenant: a new table fails here until its erasure is defined."""
+    a_full_tenant(stack, "acme")
+    stack.fed_back("ended")
+    suppress(an_entry("jo@example.com"))
+    wiring.statistics_table().add(Bucket("acme", NOON), "a", [Counted("1", Counts(sent=1))])
+    row = wiring.providers_table().get("acme")
+    assert row is not None
+    assert wiring.providers_table().replace(replace(row, candidate=replace(a_config(), version=2, account=None)))
+    rate = account_key("acme", a_config().region, None)
+    boto3.client("dynamodb").put_item(TableName=stack.name("PACING_TABLE"), Item={"account": {"S": rate}})
+    tables = set(boto3.client("dynamodb").list_tables()["TableNames"]) - {stack.name("SESSIONS_TABLE")}  # its keys are digests
+    assert places(stack, "acme").keys() == tables | {stack.bucket}
+    erase_tenant("acme", stack.deps, cancel=True)
+    assert places(stack, "acme") == {stack.name("PROVIDERS_TABLE"): 1, stack.name("MESSAGES_TABLE"): 2}  # the row, and what is reduced
+
+
 def test_the_account_rate_of_only_this_tenant_is_erased(stack: Stack, aws: Mapping[str, str]) -> None:
     """Not the rate of an account that other tenants use too."""
     for tenant_id, account in (("acme", "111122223333"), ("globex", "444455556666"), ("initech", "444455556666")):
