@@ -45,6 +45,8 @@ ROW_DAMAGES: Mapping[str, Any] = {
     "an unknown status": ("status", NO_SUCH),
     "a config without its ciphertext": ("active", {"M": {}}),
     "updatedAt as text": ("updatedAt", {"S": "x"}),
+    "no config": ("active", None),
+    "credentials of no type": ("active", {"M": {**CONFIG, "credentials": {"M": {}}}}),
     "an unknown provider": ("active", {"M": {**CONFIG, "provider": NO_SUCH}}),
     "a rate of nothing": ("active", {"M": {**CONFIG, "maxSendRate": {"N": "0"}}}),
     "a quota of less than nothing": ("active", {"M": {**CONFIG, "quotaRate": {"N": "-1"}}}),

@@ -92,6 +92,7 @@ PIECES: Mapping[str, str] = {
     "words": "a b ",
     "start of an encoded-word": "=?",
     "start of a word with its charset": "=?utf-8?q?",
+    "words without an end": "=?utf-8?q?x",
     "encoded-words": "=?utf-8?q?x?=",
     "encoded-words far apart": "=?utf-8?q?x?= ",
     "Q with escapes": "=?utf-8?q?=41=42=43=44?=",

@@ -11,7 +11,7 @@ import pytest
 
 from mailer.domain.delivery import END_STATUSES, LOST_CONTENT, Delivery, Status
 from mailer.ports import ParkedBody
-from mailer_ops.operations.replay import ReplayDependencies, replay
+from mailer_ops.operations.replay import MARGIN, ReplayDependencies, replay
 from mailer_ops.operations.request_log import read_log
 from mailer_ops.ports import FinalOutcome
 from support.fakes.ports import NOON, FakeClock, FakeMessagesTable, FakeParkedBodies
@@ -103,6 +103,13 @@ def test_the_newest_outcome_counts_in_any_order_of_lines(seed: int) -> None:
     assert final_statuses(*lines) == {"r1": Status.FAILED, "r2": Status.SENT, "r3": Status.UNKNOWN}
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_one_attempt_and_message_the_later_time_counts(reverse: bool) -> None:  # noqa: FBT001 - both orders of the lines
+    """Whatever the order of the lines; times may be of different time zones."""
+    lines = [line(status="unknown", at="12:00:02,000+0100"), line(status="cancelled", at="11:00:03,000+0000")]
+    assert final_statuses(*(reversed(lines) if reverse else lines)) == {"r1": Status.CANCELLED}
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -169,6 +176,14 @@ def test_an_old_body_without_a_record_is_ignored() -> None:
     restored.bucket.parked_at = BEFORE
     assert restored.replay() == {}
     assert restored.outcomes.reopened == []
+
+
+def test_a_body_that_was_parked_shortly_before_the_restore_point_is_restored() -> None:
+    """Its record, written after it, is lost."""
+    restored = RestoredStack()
+    restored.park()
+    restored.bucket.parked_at = NOON - MARGIN
+    assert restored.replay() == {"reopened": 1}
 
 
 def test_a_queued_request_that_was_parked_since_is_due() -> None:

@@ -823,6 +823,15 @@ def test_a_proof_of_an_attempt_that_was_not_made_is_ignored(attempt: int, owner:
     assert (bench.record().status, bench.record().message_id, len(bench.provider.mails)) == (Status.SENT, "m1", 1)
 
 
+@pytest.mark.parametrize("status", [Status.SENDING, Status.UNKNOWN])
+@pytest.mark.parametrize("attempt", [0, 1, 2])
+def test_a_proof_of_another_worker_does_not_end_the_open_attempt(status: Status, attempt: int) -> None:
+    """The attempt in hand is its owner's, whatever number the proof names."""
+    bench = Bench(a_record(status, attempt=1, owner="worker", deadline=NOON + timedelta(seconds=20)))
+    bench.receive(a_queue_message(attributes=a_proof_of(attempt, "somebody else")))
+    assert (bench.record().status, bench.record().message_id, bench.provider.mails) == (status, None, [])
+
+
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.SENDING, Status.UNKNOWN, Status.FAILED])
 def test_a_proof_of_other_content_is_ignored(status: Status) -> None:
     """The message is dead-lettered like any other with a reused requestId."""

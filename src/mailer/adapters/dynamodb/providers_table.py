@@ -7,6 +7,7 @@ conditions name the version at fault, which raise `revision` too. Times are epoc
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -306,12 +307,24 @@ def _row(item: Mapping[str, Any]) -> Provider:
         raise UnreadableError("providers table", item.get("tenantId", {}).get("S", "?")) from error
 
 
+_CONFIGS: Mapping[ProviderStatus, AbstractSet[str]] = {
+    ProviderStatus.ACTIVE: {"active"},
+    ProviderStatus.SUSPENDED: {"active"},
+    ProviderStatus.DISABLED: {"active", "candidate"},
+    ProviderStatus.UNVERIFIED: {"candidate"},
+}
+"""The configs of which a row of each status has at least one; a tombstone has none."""
+
+
 def from_item(item: Mapping[str, Any]) -> Provider:
     """Read a row from its item."""
+    status = ProviderStatus(codec.text(item["status"]))
+    if (configs := _CONFIGS.get(status)) and configs.isdisjoint(item):  # it would count as never verified, and its mail would fail
+        raise ValueError("config")
     sandbox: Any = _optional(item, "sandbox", codec.text)
     return Provider(
         tenant_id=codec.text(item["tenantId"]),
-        status=ProviderStatus(codec.text(item["status"])),
+        status=status,
         versions=codec.integer(item["versions"]),
         encrypted_external_id=codec.octets(item["encryptedExternalId"]),
         active=_optional(item, "active", _to_config),
@@ -379,8 +392,11 @@ def _from_config(config: StoredConfig) -> Mapping[str, Any]:
 def _to_config(value: Item) -> StoredConfig:
     fields = value["M"]
     provider: Any = codec.text(fields["provider"])
-    if provider not in get_args(ProviderType):  # it must not be read as one of ours: its config would count as damaged
+    if provider not in get_args(ProviderType):  # it would be read as SES
         raise ValueError("provider")
+    credentials = {name: codec.text(content) for name, content in fields["credentials"]["M"].items()}
+    if "type" not in credentials:
+        raise ValueError("credentials")
     return StoredConfig(
         provider=provider,
         version=codec.integer(fields["version"]),
@@ -388,7 +404,7 @@ def _to_config(value: Item) -> StoredConfig:
         region=codec.text(fields["region"]),
         from_address=codec.text(fields["fromAddress"]),
         from_name=codec.text(fields["fromName"]),
-        credentials={name: codec.text(content) for name, content in fields["credentials"]["M"].items()},
+        credentials=credentials,
         configuration_set=_optional(fields, "configurationSet", codec.text),
         max_send_rate=_optional(fields, "maxSendRate", codec.positive),
         account=_optional(fields, "account", codec.text),
