@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 from uuid import uuid4
@@ -38,7 +38,7 @@ WHOLE = Entry(
         spelling="Jo+X@xn--bcher-kva.example",
     ),
     by_ses=Suppression(reason=Reason.SOFT_BOUNCES, at=NOON, request_id="r0"),
-    shorter=(Suppression(reason=Reason.MANUAL, at=NOON, expires_at=NOON + MINUTE, by="ann", why="asked"),),
+    shorter=(Suppression(reason=Reason.MANUAL, at=NOON, expires_at=datetime(9999, 12, 31, tzinfo=UTC), by="ann", why="asked"),),
     soft_bounces={"r1": NOON, "r:2.x": NOON + MINUTE},
     delivered_at=NOON - MINUTE,
     lifted=Lifting(NOON - 2 * MINUTE, None, "mailbox is back"),

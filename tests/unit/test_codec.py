@@ -55,6 +55,15 @@ def test_written_values_are_read_back(value: Any, read: Callable[[Any], Any]) ->
     assert read(codec.encode(value)) == value
 
 
+def test_a_time_to_which_nothing_can_be_added_is_unreadable() -> None:
+    """Only a caller may choose such a time."""
+    last = codec.encode(datetime.max.replace(tzinfo=UTC))
+    with pytest.raises(UNREADABLE):
+        codec.moment(last)
+    assert codec.any_moment(last).year == 9999
+    assert codec.moment(codec.encode(datetime(2999, 12, 31, tzinfo=UTC))).year == 2999
+
+
 def test_times_are_kept_to_the_millisecond() -> None:
     """They are truncated, not rounded: a time never moves into the future."""
     assert codec.encode(MOMENT) == {"N": "1795507200123"}

@@ -126,6 +126,19 @@ def test_other_codes_keep_their_hint(code: str) -> None:
     assert hint(code) == CODES[code].hint
 
 
+@pytest.mark.parametrize(
+    ("code", "config"),
+    [
+        ("credentials_denied", {"credentials": {"type": "oidc"}}),
+        ("from_address_not_verified", {"from_address": "jö@acme.example"}),
+        ("mail_from_not_verified", {"from_address": "jö@acme.example"}),
+    ],
+)
+def test_an_error_of_a_config_of_a_later_version_keeps_its_hint(code: str, config: dict[str, Any]) -> None:
+    """An exception would stop the batch, or the list of tenants, that the row is part of."""
+    assert hint(code, **config) == CODES[code].hint
+
+
 def test_smtp_errors_have_no_ses_remediation() -> None:
     """A development sink has no console."""
     error = ErrorInfo("credentials_invalid", "no")

@@ -893,6 +893,21 @@ def test_the_rows_of_a_batch_are_read_at_once() -> None:
     assert [set(read) for read in bench.providers.reads] == [{"acme", "other"}]
 
 
+def test_a_suspended_row_of_a_later_version_does_not_stop_its_batch() -> None:
+    """Its credentials are of a kind for which there is no hint here."""
+    bench = Bench()
+    row = a_provider(
+        "bravo",
+        ProviderStatus.SUSPENDED,
+        active=a_config(credentials={"type": "oidc"}),
+        error=ErrorInfo("credentials_denied", "AWS denied ses:SendRawEmail"),
+    )
+    bench.providers.rows["bravo"] = row
+    assert bench.receive(a_queue_message(tenant_id="bravo"), a_queue_message("r2")) == []
+    waits = bench.messages.records["bravo", "r1"]
+    assert (waits.status, waits.error, bench.record("r2").status) == (Status.DEFERRED, row.error, Status.SENT)
+
+
 def test_errors_of_a_batch_from_before_a_verify_do_not_suspend() -> None:
     """It goes on with the session that may have been revoked; that is no fault of what was verified."""
 

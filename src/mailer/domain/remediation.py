@@ -57,7 +57,10 @@ def add_remediation(error: ErrorInfo, config: StoredConfig, disclosed: Disclosed
     remediate = _REMEDIATIONS.get(error.code)
     if error.remediation or remediate is None or config.provider != "ses":
         return error
-    return replace(error, remediation=remediate(_Case(config, disclosed, error.rights)))
+    try:
+        return replace(error, remediation=remediate(_Case(config, disclosed, error.rights)))
+    except (LookupError, ValueError):  # a later version wrote the config; the code has a hint of its own
+        return error
 
 
 def _credentials_denied(case: _Case) -> str:

@@ -5,7 +5,7 @@ A reader raises one of `aws.UNREADABLE` if the attribute has another type.
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from mailer.domain.errors import ErrorInfo
@@ -91,8 +91,18 @@ def flag(value: Mapping[str, Any]) -> bool:
     return bool(value["BOOL"])
 
 
+_NO_LATER = datetime(9000, 1, 1, tzinfo=UTC)
+
+
 def moment(value: Mapping[str, Any]) -> datetime:
-    """Read a time."""
+    """Read a time of ours, to which a span can be added: beyond the year 9999 that raises."""
+    if (read := any_moment(value)) > _NO_LATER:
+        raise ValueError("too late")
+    return read
+
+
+def any_moment(value: Mapping[str, Any]) -> datetime:
+    """Read a time that a caller chose."""
     return from_millis(integer(value))
 
 

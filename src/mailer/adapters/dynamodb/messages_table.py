@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from heapq import merge
 from itertools import batched
@@ -244,19 +244,8 @@ def _integer(attribute: str) -> _Codec:
     return attribute, encode, codec.integer
 
 
-_NO_LATER = datetime(9000, 1, 1, tzinfo=UTC)
-"""No record has a later time. Spans are added to what is read, and beyond the year 9999 that raises."""
-
-
 def _time(attribute: str) -> _Codec:
-    return attribute, encode, _moment
-
-
-def _moment(value: Item) -> datetime:
-    moment = codec.moment(value)
-    if moment > _NO_LATER:
-        raise ValueError("time")
-    return moment
+    return attribute, encode, codec.moment
 
 
 def _on_unknown(text: str) -> str:

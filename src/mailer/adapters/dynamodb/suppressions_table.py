@@ -153,7 +153,7 @@ def _to_suppression(value: Item) -> Suppression:
         reason=Reason(codec.text(fields["reason"])),
         at=codec.moment(fields["at"]),
         request_id=codec.optional(fields, "requestId", codec.text),
-        expires_at=codec.optional(fields, "expiresAt", codec.moment),
+        expires_at=codec.optional(fields, "expiresAt", codec.any_moment),
         by=codec.optional(fields, "by", codec.text),
         why=codec.optional(fields, "why", codec.text),
         may_have_complained="mayHaveComplained" in fields and codec.flag(fields["mayHaveComplained"]),
