@@ -93,6 +93,14 @@ def test_an_address_has_the_mail_s_own_spelling(spelling: str) -> None:
     assert recipients_of(replaced(bounce, BOUNCED_EMAIL, spelling)).keys() == {"Jo@example.com"}
 
 
+def test_recipients_that_differ_only_in_case_are_two() -> None:
+    """The mail was sent to both; another spelling is one of them."""
+    to = {"Jo@example.com": RecipientOutcome.BOUNCED, "jo@example.com": RecipientOutcome.BOUNCED}
+    bounce = next(event for event in envelopes(to) if event["detail"]["eventType"] == "Bounce")
+    assert recipients_of(bounce).keys() == {"Jo@example.com", "jo@example.com"}
+    assert recipients_of(replaced(bounce, BOUNCED_EMAIL, "JO@example.com")).keys() == {"jo@example.com"}
+
+
 def test_a_bounce_after_a_forward_belongs_to_the_recipient() -> None:
     """A mail to one recipient can only have bounced for that one; with several recipients it is not known for which one."""
     forwarded = replaced(an_envelope("Bounce", RecipientOutcome.BOUNCED), BOUNCED_EMAIL, "jo.private@example.net")

@@ -368,24 +368,26 @@ def _recipients(report: _Report, at: datetime, destination: Sequence[str]) -> tu
     """Return the reports about the mail's recipients, one per recipient."""
     if report.status is None:
         return ()
-    known = {address.lower(): address for address in map(_address, destination) if address}
+    of_mail = dict.fromkeys(address for address in map(_address, destination) if address)
+    # Recipients that differ only in the case of the local part are two (RFC 5321 §2.4).
+    known = {**{address.lower(): address for address in of_mail}, **{address: address for address in of_mail}}
+    only = next(iter(of_mail)) if len(of_mail) == 1 else None
     facts: dict[str, Fact] = {}
     for reported in report.recipients:
-        if email := _recipient(_address(reported.email_address), known):
+        address = _address(reported.email_address)
+        if email := address and (only or _recipient(address, known)):
             fact = Fact(at, _smtp_status(reported), reported.diagnostic_code, report.subtype == ON_ACCOUNT_LIST)
             facts[email] = fact.joined(facts.get(email, fact))
     return tuple(RecipientReport(email, report.status, fact) for email, fact in islice(facts.items(), MAX_RECIPIENTS))
 
 
-def _recipient(address: str | None, known: Mapping[str, str]) -> str | None:
+def _recipient(address: str, known: Mapping[str, str]) -> str | None:
     """Return the recipient of the mail that a reported address matches; None if there is none.
 
     A bounce names the final recipient as the last server spells it: for forwarded mail an address that we never sent to. A hostile server
     could name any address, which must not be suppressed for that.
     """
-    if address is None or len(known) == 1:
-        return next(iter(known.values()), None) if address else None
-    return known.get(address.lower()) if known else address
+    return known.get(address) or known.get(address.lower()) if known else address
 
 
 _ADDRESS = re.compile(r"[^\s<>@\x00-\x20\x7f]{1,256}@[^\s<>@\x00-\x20\x7f]{1,255}")
