@@ -66,11 +66,14 @@ def test_the_type_of_a_bounce_is_kept() -> None:
 
 
 def test_a_bounce_has_whether_a_server_reported_it() -> None:
-    """Automatic replies come without a delivery status notification."""
+    """Automatic replies come without a delivery status notification, and so without each of these fields."""
     assert read(an_envelope("Bounce", RecipientOutcome.BOUNCED)).has_dsn
     reply = an_envelope("Bounce", RecipientOutcome.OUT_OF_OFFICE)
     assert not read(reply).has_dsn
     assert read(replaced(reply, ("detail", "bounce", "reportingMTA"), "dsn; mx.example.com")).has_dsn
+    for field in ({"action": "failed"}, {"status": "4.2.2"}, {"diagnosticCode": "smtp; 452 full"}):
+        named = [{"emailAddress": "jo@example.com", **field}]
+        assert read(replaced(reply, ("detail", "bounce", "bouncedRecipients"), named)).has_dsn
 
 
 def test_a_not_spam_complaint_has_no_recipients() -> None:

@@ -187,6 +187,7 @@ class _Mail(_Ses):
 
 class _Recipient(_Ses):
     email_address: _Line
+    action: _Line = ""
     status: _Line = ""
     diagnostic_code: _Line = ""
 
@@ -239,7 +240,7 @@ class _Bounce(_Part):
     def report(self, mail: _Mail) -> _Report:  # noqa: ARG002 - as the others
         status = RecipientStatus.BOUNCED if self.bounce_type == "Permanent" else RecipientStatus.SOFT_BOUNCED
         # SES gives these fields only if there was a notification.
-        has_dsn = bool(self.reporting_mta) or any(one.status or one.diagnostic_code for one in self.bounced_recipients)
+        has_dsn = bool(self.reporting_mta) or any(one.action or one.status or one.diagnostic_code for one in self.bounced_recipients)
         return _Report(status, self.bounced_recipients, self.timestamp, self.bounce_type, self.bounce_sub_type, has_dsn)
 
 
