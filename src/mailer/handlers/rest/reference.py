@@ -171,7 +171,7 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
         " virus, `delivered`, `soft_bounced`, `delayed`. An out-of-office reply is a soft bounce that follows a delivery.",
         "at": "When that happened; the latest time, if it happened more than once.",
         "smtpStatus": "The enhanced status code (RFC 3463) of the receiving server; only if it gave one.",
-        "diagnostic": "The first 500 characters of the receiving server's response; only if SES reported one.",
+        "diagnostic": "The receiving server's response, at most its first 500 bytes; only if SES reported one.",
     },
     "StatusPage": {"messages": "The records, newest first.", "cursor": "The cursor of the next page; null on the last."},
     "BatchAnswer": {
