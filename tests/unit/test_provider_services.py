@@ -653,6 +653,16 @@ def test_enabling_a_suspended_provider_needs_a_verify() -> None:
     assert "verify" in str(refusal)
 
 
+def test_a_foreign_external_id_has_a_hint_of_its_own() -> None:
+    """The code's hint is to store the config again, which is what fails."""
+    scene = a_scene(a_provider(encrypted_external_id=FakeConfigCipher().encrypt("other", "external-id", 0, b"x"), revision=1))
+    for call in (lambda: onboard("acme", scene.deps), lambda: put(scene, ROLE)):
+        with pytest.raises(NotSentError) as refusal:
+            call()
+        assert refusal.value.error.code == "config_unreadable"
+        assert "restore it" in refusal.value.error.hint
+
+
 def test_onboarding_works_before_a_config_is_stored() -> None:
     """A tenant creates its role first: the ExternalId is the same as later in its config."""
     scene = a_scene()

@@ -120,7 +120,16 @@ def _reserved(tenant_id: str, row: Provider | None, deps: ProviderDependencies) 
 
 
 def _external_id(row: Provider, deps: ProviderDependencies) -> str:
-    return deps.config_cipher.decrypt(row.tenant_id, *_EXTERNAL_ID, row.encrypted_external_id).decode()
+    try:
+        return deps.config_cipher.decrypt(row.tenant_id, *_EXTERNAL_ID, row.encrypted_external_id).decode()
+    except NotSentError as refusal:
+        raise NotSentError(replace(refusal.error, remediation=_FOREIGN_EXTERNAL_ID)) from refusal
+
+
+_FOREIGN_EXTERNAL_ID = (
+    "Operator: the ExternalId in the tenant's row is damaged or another tenant's, which storing a config does not mend: look for who wrote"
+    " the row, and restore it (docs/deploy.md)."
+)
 
 
 def _stored(provider_type: ProviderType, config: ProviderConfig, ciphertext: bytes, row: Provider) -> StoredConfig:
