@@ -32,6 +32,13 @@ def test_the_guide_lists_each_parameter_with_its_default() -> None:
     }
 
 
+def test_the_readme_lists_each_parameter() -> None:
+    """In the first column of its table, and no removed one."""
+    section = (tables.ROOT / "README.md").read_text(encoding="utf-8").partition("## Configuration")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == tables.template()["Parameters"].keys()
+
+
 def test_a_deployment_uses_the_parameters_that_the_guide_sets() -> None:
     """SAM ignores those of samconfig.toml where its command line has any; `sam build` needs them too, for the processor."""
     [sample] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
