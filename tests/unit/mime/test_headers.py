@@ -190,6 +190,13 @@ def test_two_texts_of_a_header_form_no_encoded_word(fields: dict[str, Any]) -> N
         mail(**fields)
 
 
+def test_two_headers_form_no_encoded_word() -> None:
+    """No reader decodes across fields: message ids may have question marks."""
+    headers = {"References": "<a=?b@x.example>", "In-Reply-To": "<c?q?d@x.example>"}
+    mime = mail(headers=headers).mime
+    assert {name: raw_header(mime, name) for name in headers} == headers
+
+
 def test_an_address_may_have_all_characters_that_rfc_5321_allows() -> None:
     """Also beside our own encoded-words."""
     odd = "!#$%&'*+-/=?^_`{|}~@a.example"

@@ -24,14 +24,13 @@ def check(head: bytes, names: Sequence[str], addresses: Mapping[str, Sequence[st
         RequestError: something differs, so the message must not be sent.
     """
     text = head.decode("latin-1")
-    unfolded = _FOLD.sub("", text)
-    fields = [field.partition(":") for field in unfolded.split("\r\n")[:-2]]
+    fields = [field.partition(":") for field in _FOLD.sub("", text).split("\r\n")[:-2]]
     sound = (
         text.endswith("\r\n\r\n")
         and not head.translate(None, _PLAIN)
         and head.count(b"\r") == head.count(b"\n") == head.count(b"\r\n")
         and max(map(len, text.split("\r\n"))) <= MAX_LINE
-        and begun_words(unfolded) <= OWN_WORDS
+        and all(begun_words(value) <= OWN_WORDS for _, _, value in fields)
         and [name for name, _, _ in fields] == list(names)
         and all(_addresses(value) == list(addresses[name]) for name, _, value in fields if name in addresses)
     )
