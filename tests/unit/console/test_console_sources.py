@@ -64,6 +64,18 @@ def test_a_failure_has_a_kind_and_a_text(monkeypatch: pytest.MonkeyPatch, case: 
     assert answer.trouble.text
 
 
+@pytest.mark.parametrize(("refusal", "why"), [(problem(403), "d"), (ApiError(403, None), "they lack execute-api:Invoke on it")])
+def test_a_denial_says_why(refusal: ApiError, why: str) -> None:
+    """Credentials may have expired, which is no missing right."""
+
+    def fail() -> None:
+        raise refusal
+
+    answer = ask(fail, "tenantmail", what="GET /tenants")
+    assert answer.trouble
+    assert answer.trouble.text == f"Your credentials may not call GET /tenants: {why}."
+
+
 def test_a_denial_behind_an_adapter_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adapters chain the cause."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")

@@ -52,7 +52,8 @@ def ask[T](call: Callable[[], T], stack: str, *, what: str = "") -> Answer[T]:
 def _refused(refusal: ApiError, what: str) -> Trouble:
     problem = refusal.problem
     if refusal.status == HTTPStatus.FORBIDDEN:
-        text = f"Your credentials may not call {what}: they lack execute-api:Invoke on it."
+        why = problem.detail if problem else "they lack execute-api:Invoke on it"  # or have expired, which only API Gateway says
+        text = f"Your credentials may not call {what}: {why}."
         return Trouble(kind="denied", code="access_denied", text=text, hint="docs/deploy.md has the operator's policy.")
     if problem is None:
         return Trouble(kind="unreached", text=f"{what} was answered with {refusal.status}, and not by the API itself.")
