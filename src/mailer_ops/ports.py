@@ -164,6 +164,8 @@ class DeadLetter:
     """Our code; None if SQS moved the message itself."""
     detail: str | None
     handle: str
+    is_readable: bool = True
+    """Whether this version can read the attributes that our functions signed; if not, the queue message is without them."""
 
 
 class DeadLetters(Protocol):

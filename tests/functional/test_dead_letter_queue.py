@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from mailer import wiring
+from mailer.adapters.sqs.send_queue import SIGNED_ATTRIBUTE
 from mailer.domain.errors import DependencyError
 from mailer_ops.adapters.dead_letters import SqsDeadLetters
 
@@ -33,6 +34,18 @@ def test_a_dead_letter_that_is_gone_counts_as_deleted(letters: SqsDeadLetters) -
     assert sorted(dead_letter.queue_message.body for dead_letter in letters.receive_all()) == sorted(
         dead_letter.queue_message.body for dead_letter in others
     )
+
+
+def test_a_dead_letter_with_attributes_of_a_later_version_does_not_affect_others(letters: SqsDeadLetters, aws: Mapping[str, str]) -> None:
+    """It is received without them, and marked."""
+    body = '{"tenantId": "acme"}'
+    attribute = {"DataType": "String", "StringValue": wiring.signer().sign('{"createdAt":"2026"}', body)}
+    boto3.client("sqs").send_message(
+        QueueUrl=aws["DEAD_LETTER_QUEUE_URL"], MessageBody=body, MessageAttributes={SIGNED_ATTRIBUTE: attribute}
+    )
+    taken = list(letters.receive_all())
+    assert len(taken) == 13
+    assert [dead_letter.queue_message.body for dead_letter in taken if not dead_letter.is_readable] == [body]
 
 
 def test_letters_that_sqs_does_not_return_do_not_affect_others(letters: SqsDeadLetters) -> None:

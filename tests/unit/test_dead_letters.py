@@ -222,6 +222,14 @@ def test_a_request_in_progress_is_not_dropped() -> None:
     assert (scene.status(), len(scene.dlq.waiting)) == (Status.SENDING, 1)
 
 
+def test_a_dead_letter_with_attributes_of_another_version_stays() -> None:
+    """It may have a proof, which neither a redrive nor a drop may destroy."""
+    scene = Scene([replace(dead_letter(reason=None), is_readable=False)])
+    assert [summary.reason for summary in dead_letters.list_dead_letters(scene.deps)] == ["other_version"]
+    assert scene.redrive() == scene.drop() == [DeadLetterResult.KEPT_OTHER_VERSION]
+    assert len(scene.dlq.waiting) == 1
+
+
 def test_only_selected_dead_letters_are_redriven() -> None:
     """The others are put back."""
     scene = Scene(

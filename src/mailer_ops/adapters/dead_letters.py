@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import batched
 from typing import TYPE_CHECKING
 
 from mailer.adapters.aws import dependency_errors
-from mailer.adapters.sqs.send_queue import read_record
+from mailer.adapters.sqs.send_queue import read_record, to_queue_message
 from mailer.adapters.sqs.signer import Signer
-from mailer.domain.errors import DependencyError
+from mailer.domain.errors import DependencyError, UnreadableError
 from mailer_ops.adapters.interrupts import without_interrupts
 from mailer_ops.ports import DeadLetter
 
@@ -97,6 +98,10 @@ class SqsDeadLetters:
 
 def _dead_letter(message: "MessageTypeDef", signer: Signer) -> DeadLetter:
     system = {str(name): value for name, value in message.get("Attributes", {}).items()}
-    record = read_record(message["Body"], message.get("MessageAttributes", {}), system, signer)
+    try:
+        record = read_record(message["Body"], message.get("MessageAttributes", {}), system, signer)
+    except UnreadableError:
+        bare = to_queue_message(message["Body"], {}, system, None, sent_at=datetime.now(UTC))
+        return DeadLetter(bare, None, None, message["ReceiptHandle"], is_readable=False)
     reason = (record.signed or {}).get("reason")
     return DeadLetter(record.queue_message, reason, record.attributes.get("detail") if reason else None, message["ReceiptHandle"])

@@ -22,6 +22,9 @@ from mailer_ops.ports import DeadLetter, DeadLetters
 MOVED_BY_SQS = "moved_by_sqs"
 """The reason of a message without one: SQS moved it after its last receive."""
 
+OTHER_VERSION = "other_version"
+"""The reason of a message whose signed attributes, which have the reason, this version cannot read."""
+
 UNREADABLE = "(unreadable)"
 """Shown for the ids of a body that has none."""
 
@@ -37,6 +40,7 @@ class DeadLetterResult(StrEnum):
     KEPT_ENDED = "kept: its request has ended"
     KEPT_OTHER_CONTENT = "kept: its requestId belongs to other content; it can only be dropped"
     KEPT_UNREADABLE = "kept: it cannot be read; it can only be dropped"
+    KEPT_OTHER_VERSION = "kept: another version of the service wrote its attributes; run this from a checkout of that version"
     KEPT_NOT_ALLOWED = "kept: its producer may not ask for this tenant (ProducerTenants)"
     KEPT_TOO_LARGE = "kept: with its attributes it is too large for the queue; it can only be dropped"
     KEPT_IN_PROGRESS = "kept: a worker may be sending it"
@@ -78,7 +82,8 @@ Results = Iterator[tuple[DeadLetterSummary, DeadLetterResult]]
 def summarize(dead_letter: DeadLetter) -> DeadLetterSummary:
     """Return what an operator may see of a dead letter."""
     ids = readable_ids(dead_letter.queue_message.body) or (dead_letter.queue_message.tenant_id or UNREADABLE, UNREADABLE)
-    return DeadLetterSummary(*ids, dead_letter.reason or MOVED_BY_SQS, dead_letter.detail or "")
+    reason = dead_letter.reason or MOVED_BY_SQS if dead_letter.is_readable else OTHER_VERSION
+    return DeadLetterSummary(*ids, reason, dead_letter.detail or "")
 
 
 def list_dead_letters(deps: DeadLetterDependencies) -> list[DeadLetterSummary]:
@@ -123,6 +128,8 @@ def _handle(
     dead_letter: DeadLetter, deps: DeadLetterDependencies, act: Callable[[DeadLetter, DeadLetterDependencies], DeadLetterResult]
 ) -> DeadLetterResult:
     """Handle one dead letter; if an AWS service fails, this one is kept and the next one is handled."""
+    if not dead_letter.is_readable:  # it may have a proof
+        return DeadLetterResult.KEPT_OTHER_VERSION
     try:
         dead_letter = replace(dead_letter, queue_message=recognise(dead_letter.queue_message, deps.messages))
         result = act(dead_letter, deps)

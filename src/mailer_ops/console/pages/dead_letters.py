@@ -16,6 +16,7 @@ REASONS = {
     "request_id_reused": "Its id was already used with other content. Tell the producer, then drop it; the first request is not affected.",
     "producer_not_allowed": "Its producer may not send for this tenant (ProducerTenants). Drop it, or correct the parameter and redrive.",
     "processing_crashed": "The worker crashed on it repeatedly. Find the cause in the logs, deploy the fix, redrive.",
+    "other_version": "A later version of the service wrote its attributes. It is kept; run make dlq from a checkout of that version.",
     "moved_by_sqs": "SQS moved it after its last receive, as in a long outage. Redrive.",
 }
 """Meaning of each reason and what to do; a short form of docs/runbook.md."""
