@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mailer.domain.delivery import Sent
-from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError
+from mailer.domain.errors import DependencyError, ErrorInfo, NotSentError, RequestError, UnreadableError
 from mailer.domain.provider import Provider
 from mailer.domain.suppressions import Entry, Lifting, Reason, Suppression
 from mailer.ports import Cleared, EmailProvider
@@ -133,6 +133,16 @@ def test_a_batch_has_one_result_per_address_in_order() -> None:
     assert isinstance(results[5], Suppressed)
     assert (results[5].email, results[5].suppression.why) == (JO, "last")
     assert len(scene.suppressions.reads) == 1
+
+
+def test_an_unreadable_entry_affects_only_its_own_address_of_a_batch() -> None:
+    """A later version may have written it."""
+    scene = Scene()
+    scene.suppressions.unreadable = {JO}
+    refused, done = lists.suppress_batch("acme", [SuppressionRequest(JO, "x"), SuppressionRequest(ANN, "x")], scene.deps)
+    assert isinstance(refused, UnreadableError)
+    assert isinstance(done, Suppressed)
+    assert set(scene.suppressions.entries) == {("acme", ANN)}
 
 
 def test_a_batch_without_valid_items_makes_no_calls() -> None:

@@ -135,6 +135,15 @@ def test_an_unreadable_entry_redelivers_the_event() -> None:
         scene.take(hard())
 
 
+def test_an_unreadable_entry_does_not_stop_the_others_of_its_event() -> None:
+    """They are suppressed now, not when the event is given up after hours."""
+    scene = Scene()
+    scene.suppressions.unreadable = {"a@example.com"}
+    with pytest.raises(UnreadableError):
+        scene.take(hard("a@example.com"), hard("b@example.com"))
+    assert set(scene.suppressions.entries) == {("acme", "b@example.com")}
+
+
 class WorkerDiedError(Exception):
     """Ends a worker at a test's chosen step."""
 

@@ -25,21 +25,35 @@ class EntryDependencies(Protocol):
         ...
 
 
+def find_entries(addresses: Iterable[Listed], table: SuppressionsReader) -> Mapping[Listed, Entry | UnreadableError]:
+    """Return the entry of each address, an empty one if there is none; for an unreadable one its error.
+
+    Raises:
+        DependencyError: DynamoDB did not answer.
+    """
+    addresses = list(addresses)
+    found = table.get_many(addresses) if addresses else {}
+    return {listed: found.get(listed) or Entry(tenant_id=listed[0], email=listed[1]) for listed in addresses}
+
+
 def read_entries(addresses: Iterable[Listed], table: SuppressionsReader) -> Mapping[Listed, Entry]:
     """Return the entry of each address, an empty one if there is none.
 
     Raises:
         DependencyError: DynamoDB did not answer, or an entry cannot be read.
     """
-    addresses = list(addresses)
-    found = table.get_many(addresses) if addresses else {}
-    entries: dict[Listed, Entry] = {}
-    for listed in addresses:
-        entry = found.get(listed) or Entry(tenant_id=listed[0], email=listed[1])
-        if isinstance(entry, UnreadableError):
-            raise entry
-        entries[listed] = entry
-    return entries
+    return {listed: entry_or_raise(entry) for listed, entry in find_entries(addresses, table).items()}
+
+
+def entry_or_raise(entry: Entry | UnreadableError) -> Entry:
+    """Return an entry of `find_entries`.
+
+    Raises:
+        UnreadableError: it cannot be read.
+    """
+    if isinstance(entry, UnreadableError):
+        raise entry
+    return entry
 
 
 def change_entry(entry: Entry, deps: EntryDependencies, decide: Callable[[Entry], Entry]) -> Entry:

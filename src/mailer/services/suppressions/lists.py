@@ -6,11 +6,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mailer.domain.errors import DependencyError, NotSentError, Problem, RequestError
+from mailer.domain.errors import DependencyError, NotSentError, Problem, RequestError, UnreadableError
 from mailer.domain.provider import Provider, StoredConfig
 from mailer.domain.suppressions import Entry, Lifting, Reason, Suppression, lift, suppress_manually
 from mailer.ports import Cleared, Clock, ProviderFactory, ProviderStore, SuppressionMarks, SuppressionPage, SuppressionsTable
-from mailer.services.suppressions.entries import change_entry, mark, read_entries
+from mailer.services.suppressions.entries import change_entry, entry_or_raise, find_entries, mark, read_entries
 
 ASK_BY = timedelta(seconds=10)
 """How long getting the tenant's credentials may take; later SES is not called, because API Gateway's timeout for the whole call is 29 s."""
@@ -147,12 +147,12 @@ def suppress_batch(
 
     Raises:
         RequestError: provider_not_configured.
-        DependencyError: the entries could not be read, or the tenant not marked.
+        DependencyError: DynamoDB did not answer, or the tenant could not be marked.
     """
     last: Mapping[str, int] = {request.email: number for number, request in enumerate(requests) if isinstance(request, SuppressionRequest)}
     if not last:
         return [request for request in requests if isinstance(request, RequestError)]
-    entries = read_entries([(tenant_id, email) for email in last], deps.suppressions)
+    entries = find_entries([(tenant_id, email) for email in last], deps.suppressions)
     mark(tenant_id, deps.marks)
 
     def answer(number: int) -> Suppressed | Refusal:
@@ -166,10 +166,10 @@ def suppress_batch(
     return list(deps.workers.map(answer, range(len(requests))))
 
 
-def _safely(entry: Entry, request: SuppressionRequest, deps: SuppressionDependencies) -> Suppressed | Refusal:
+def _safely(entry: Entry | UnreadableError, request: SuppressionRequest, deps: SuppressionDependencies) -> Suppressed | Refusal:
     """Suppress one address of a batch; its error becomes its answer and does not affect the others."""
     try:
-        return Suppressed(request.email, _suppress(entry, request, deps))
+        return Suppressed(request.email, _suppress(entry_or_raise(entry), request, deps))
     except (RequestError, DependencyError) as refusal:
         return refusal
 

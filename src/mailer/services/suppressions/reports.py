@@ -2,16 +2,17 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from mailer.domain.addresses import AddressError
-from mailer.domain.errors import RequestError
+from mailer.domain.errors import RequestError, UnreadableError
 from mailer.domain.feedback import EventKind, MailRef, SesEvent
 from mailer.domain.suppressions import Entry, Report, judge, suppression_key
 from mailer.ports import Listed, SuppressionMarks, SuppressionsTable
-from mailer.services.suppressions.entries import change_entry, read_entries
+from mailer.services.suppressions.entries import change_entry, entry_or_raise, find_entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +73,14 @@ def take_reports(tenant_id: str, reports: Iterable[tuple[str, Report]], deps: Re
     An invalid address is skipped, and so is a tenant without a row, for which nothing is sent.
 
     Raises:
-        DependencyError: DynamoDB failed; the event must be redelivered.
+        DependencyError: DynamoDB failed, or an entry cannot be read, after all others were changed; the event must be redelivered.
     """
     by_address = _by_address(tenant_id, reports)
-    for listed, entry in read_entries(by_address, deps.suppressions).items():
-        try:
-            change_entry(entry, deps, partial(_judged, by_address[listed]))
-        except RequestError:
-            continue
+    entries = find_entries(by_address, deps.suppressions)
+    # Unreadable ones last, as they end the loop.
+    for listed in sorted(entries, key=lambda listed: isinstance(entries[listed], UnreadableError)):
+        with suppress(RequestError):
+            change_entry(entry_or_raise(entries[listed]), deps, partial(_judged, by_address[listed]))
 
 
 def _by_address(tenant_id: str, reports: Iterable[tuple[str, Report]]) -> Mapping[Listed, list[Report]]:
