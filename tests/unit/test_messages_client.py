@@ -261,6 +261,22 @@ def test_wait_passes_on_other_errors() -> None:
     with pytest.raises(ApiError) as error:
         a_client(transport).wait("acme", "r1")
     assert error.value.status == 403
+    assert not transport.waits
+
+
+def test_wait_looks_less_often_with_time(deps: MessagesDependencies) -> None:
+    """Pauses grow from a fifth of a second to three."""
+    deps.messages.records["acme", "r1"] = a_delivery("r1")
+    transport = InProcess()
+
+    def end_after_ten_looks() -> None:
+        if len(transport.waits) == 10:
+            deps.messages.records["acme", "r1"] = a_delivery("r1", Status.SENT)
+
+    transport.on_wait = end_after_ten_looks
+    assert a_client(transport).wait("acme", "r1").status is Shown.SENT
+    assert transport.waits == sorted(transport.waits)
+    assert (transport.waits[0], transport.waits[1], transport.waits[-1]) == pytest.approx((0.2, 0.3, 3.0))
 
 
 def test_wait_takes_its_whole_time(deps: MessagesDependencies) -> None:
