@@ -18,10 +18,10 @@ from mailer_ops.adapters.outcome_log import CloudWatchLog
 from mailer_ops.console.sources import requests
 from mailer_ops.console.sources.answers import ask
 from mailer_ops.console.sources.api import SignedApi, path_of, query_of
-from mailer_ops.console.sources.dead_letters import Selection, StackDeadLetters
+from mailer_ops.console.sources.dead_letters import Selection, StackDeadLetters, Work
 from mailer_ops.console.sources.health import OUTCOMES, AwsHealth, Window
 from mailer_ops.console.sources.requests import CloudWatchRequestLog
-from mailer_ops.operations.dead_letters import DeadLetterDependencies
+from mailer_ops.operations.dead_letters import DeadLetterDependencies, DeadLetterResult, summarize
 from support.fakes.console import NOW, Platform
 from support.fakes.console_scene import dead_letter
 
@@ -278,6 +278,25 @@ def test_failed_work_reports_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(work)
     assert work.trouble
     assert "lack a right" in work.trouble.text
+
+
+class _EndsWhileRead(list[Any]):
+    """The results of a redrive that ends, with another result, while they are read."""
+
+    work: Work
+
+    def __iter__(self) -> Iterator[Any]:
+        seen = iter(list[Any]())
+        self.work.results, self.work.done = [(summarize(dead_letter("acme", "r", None)), DeadLetterResult.REDRIVEN)], True
+        return seen
+
+
+def test_a_redrive_that_ends_while_its_page_is_made_is_shown_in_progress() -> None:
+    """Its last results would be missing."""
+    work = Work("1", "redrive", Selection())
+    work.results = results = _EndsWhileRead()
+    results.work = work
+    assert (work.snapshot().done, work.snapshot().done) == (False, True)
 
 
 def test_the_dead_letter_queue_has_one_reader_at_a_time() -> None:

@@ -56,4 +56,4 @@ def work(request: Request, console: Console) -> Response:
     found = console.sources.dead_letters.work(request.path_params["work"])
     if found is None:
         return console.page(request, "error.html", http_status=404, text="This redrive or drop is unknown: the console was restarted.")
-    return console.page(request, "work.html", work=found, results=list(found.results))
+    return console.page(request, "work.html", work=found.snapshot())

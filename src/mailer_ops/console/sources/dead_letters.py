@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, Protocol
 from uuid import uuid4
@@ -52,6 +52,11 @@ class Work:
     results: list[tuple[DeadLetterSummary, DeadLetterResult]] = field(default_factory=list)
     done: bool = False
     trouble: Trouble | None = None
+
+    def snapshot(self) -> "Work":
+        """Return a copy that does not change: `done` only with all results."""
+        done = self.done
+        return replace(self, done=done, results=list(self.results))
 
     @property
     def counts(self) -> list[tuple[str, int]]:
