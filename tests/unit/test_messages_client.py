@@ -330,6 +330,15 @@ def test_an_uploaded_file_can_be_attached(deps: MessagesDependencies) -> None:
 
 
 @pytest.mark.usefixtures("deps")
+def test_an_upload_may_have_another_type_than_its_name() -> None:
+    """Upload and attachment have the given one."""
+    transport = InProcess()
+    attachment = a_client(transport).upload_attachment("acme", "report.pdf", b"log", content_type="text/plain")
+    assert attachment["contentType"] == "text/plain"
+    assert transport.requests[-1].headers["Content-Type"] == "text/plain"
+
+
+@pytest.mark.usefixtures("deps")
 def test_an_upload_is_retried() -> None:
     """S3 asks for that with a 503 or 500; the same file under the same key is the same attachment."""
     transport = InProcess()
