@@ -89,6 +89,7 @@ def test_a_request_is_sent_signed() -> None:
     assert a_client(transport).send("acme", a_body("r1")).status is Shown.QUEUED
     [request] = transport.requests
     assert request.url == f"{URL}/tenants/acme/messages"
+    assert request.headers["Content-Type"] == "application/json"
     authorization = str(request.headers["Authorization"])
     assert "Credential=AKIACALLER/" in authorization
     assert "/eu-central-1/execute-api/aws4_request" in authorization
@@ -113,13 +114,14 @@ def test_retries_back_off_and_respect_retry_after() -> None:
     assert all(wait <= bound for wait, bound in zip(transport.waits, [1.5, 1.0, 2.0, 4.0], strict=True))
 
 
-def test_a_long_retry_after_is_cut() -> None:
-    """A proxy may ask for hours; the caller gets the error before."""
+@pytest.mark.parametrize(("retry_after", "least"), [("86400", LONGEST_ASKED), ("Wed, 25 Nov 2026 08:00:00 GMT", 0)])
+def test_a_proxy_s_retry_after_is_limited(retry_after: str, least: float) -> None:
+    """It may ask for hours, or name a date, which is ignored; the caller gets the error before."""
     transport = InProcess()
-    transport.send = lambda _: Answer(503, b"", {"Retry-After": "86400"})  # type: ignore[method-assign]  # a proxy
+    transport.send = lambda _: Answer(503, b"", {"Retry-After": retry_after})  # type: ignore[method-assign]  # a proxy
     with pytest.raises(ApiError):
         a_client(transport).get("acme", "r1")
-    assert all(LONGEST_ASKED <= wait <= LONGEST_ASKED + LONGEST_WAIT for wait in transport.waits)
+    assert all(least <= wait <= least + LONGEST_WAIT for wait in transport.waits)
     assert len(transport.waits) == ATTEMPTS - 1
 
 
@@ -140,6 +142,7 @@ def test_a_rejection_is_not_retried() -> None:
     with pytest.raises(ApiError) as error:
         a_client(transport).send("acme", {"message": {}})
     assert error.value.code == "invalid_request"
+    assert str(error.value).startswith("400 invalid_request: message")
     assert error.value.problem is not None
     assert "message.subject" in [fault.path for fault in error.value.problem.errors]
     assert len(transport.requests) == 1
