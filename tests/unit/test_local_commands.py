@@ -69,3 +69,21 @@ def test_a_failed_setup_says_what_to_do(capsys: pytest.CaptureFixture[str], advi
     assert ended.value.code == 3
     assert capsys.readouterr().err == f"{advice}\n"
     assert max(map(len, advice.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("function", "event", "said"),
+    [
+        ("SendFunctio", "events/send.json", "choose from"),
+        ("SendFunction", "events/none.json", "No such file"),
+        ("SendFunction", "README.md", "cannot be read as JSON"),
+    ],
+)
+def test_a_wrong_function_or_event_is_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], function: str, event: str, said: str
+) -> None:
+    """The message says what is wrong."""
+    with pytest.raises(SystemExit) as refusal:
+        commands.main(["invoke", function, event])
+    assert refusal.value.code == 2
+    assert said in capsys.readouterr().err

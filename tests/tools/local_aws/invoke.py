@@ -22,6 +22,7 @@ from typing import Any
 import urllib3
 from rich.console import Console
 
+from support.aws import tables
 from tools.local_aws.proxy import HOST, reserve_port
 from tools.local_aws.running import LocalAws, NotStartedError
 from tools.local_aws.server import NO_OWN_SETUP, REGION, ROOT, endpoints
@@ -121,10 +122,26 @@ def report(console: Console, answer: Any, log: Path) -> None:
     console.print_json(json.dumps(answer))
 
 
+def functions() -> Sequence[str]:
+    """Return the names of the template's functions."""
+    return sorted(name for name, resource in tables.template()["Resources"].items() if resource["Type"] == "AWS::Serverless::Function")
+
+
+def event_of(path: str) -> Mapping[str, Any]:
+    """Read an event, for argparse."""
+    try:
+        event = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(event, dict):
+        raise argparse.ArgumentTypeError(f"{path} is not a JSON object")
+    return event
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="local_aws invoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("function")
-    parser.add_argument("event", type=Path)
+    parser.add_argument("function", choices=functions())
+    parser.add_argument("event", type=event_of)
     parser.add_argument("--port", type=int, default=PORT)
     given = parser.parse_args(arguments)
     screen = console()
@@ -136,10 +153,9 @@ def main(arguments: Sequence[str]) -> int:
     except (SamError, NotStartedError) as error:
         screen.print(str(error), style="red", markup=False)
         return 1
-    event = given.event.read_bytes()
-    ensure_tenants(aws, json.loads(event))
+    ensure_tenants(aws, given.event)
     log = aws.directory / "invoke.log"
     with emulated(environment(aws, given.function, build().parent / given.function), log) as url:
-        answer = invoke(url, event)
+        answer = invoke(url, json.dumps(given.event).encode())
     report(screen, answer, log)
     return 1 if isinstance(answer, dict) and "errorType" in answer else 0
