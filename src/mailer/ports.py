@@ -149,7 +149,10 @@ class ProvidersTable(Protocol):
     """The part of the providers table that sending needs; every read is consistent."""
 
     def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
-        """Return the rows that exist (a tombstone is a row); of one that cannot be read, why."""
+        """Return the rows that exist (a tombstone is a row); of one that cannot be read, why.
+
+        Beside an active config a candidate that cannot be read is left out: mail is sent with the active one.
+        """
         ...
 
     def record_fault(self, tenant_id: str, version: int, request_id: str, error: ErrorInfo, verified_at: datetime | None) -> bool:

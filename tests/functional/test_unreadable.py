@@ -180,6 +180,22 @@ def test_a_list_of_tenants_shows_the_other_rows(bad_row: str) -> None:
     assert bad_row
 
 
+@pytest.mark.parametrize("candidate", [{**CONFIG, "provider": NO_SUCH}, {}], ids=["of a later version", "damaged"])
+def test_a_candidate_that_cannot_be_read_does_not_stop_the_active_config(aws: Mapping[str, str], candidate: Mapping[str, Any]) -> None:
+    """Mail is sent with the active one until the candidate is verified. A write must not lose it, so the row is not read for one."""
+    table, row = wiring.providers_table(), a_provider("bravo")
+    table.replace(row)
+    damage(aws["PROVIDERS_TABLE"], {"tenantId": {"S": "bravo"}}, "candidate", {"M": candidate})
+    body = {"requestId": "r1", "message": {"to": [{"email": "jo@example.com"}], "subject": "Hi", "text": "Hello."}}
+    api = Gateway(messages.handler, providers.handler)
+    assert api.call("POST", "/tenants/bravo/messages", body).status == 202
+    [listed] = api.call("GET", "/tenants").json["tenants"]
+    assert (listed["status"], listed["candidate"]) == ("active", None)
+    assert row.active
+    assert not table.record_fault("bravo", row.active.version, "r1", ErrorInfo("credentials_invalid", "x"), row.verified_at)
+    assert api.call("POST", "/tenants/bravo/provider/disable").status == 503
+
+
 def test_a_sandbox_of_a_later_version_is_not_known(aws: Mapping[str, str]) -> None:
     """It decides nothing, so the row is readable, and shown."""
     wiring.providers_table().replace(a_provider("acme"))

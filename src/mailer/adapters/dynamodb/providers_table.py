@@ -118,13 +118,13 @@ class DynamoProvidersTable:
     # -- what sending does -----------------------------------------------------------------------------------------------
 
     def get_many(self, tenant_ids: Collection[str]) -> Mapping[str, Provider | UnreadableError]:
-        """Return the rows that exist, read consistently (a tombstone is a row); for one that cannot be read, the error."""
+        """Return the rows that exist, read consistently (a tombstone is a row); see `ports.ProvidersTable.get_many`."""
         rows: dict[str, Provider | UnreadableError] = {}
         for item in batch_get(self._client, self._table, [_key(tenant_id) for tenant_id in sorted(set(tenant_ids))]):
             with readable("DynamoDB", "BatchGetItem"):
                 tenant_id = codec.text(item["tenantId"])
             try:
-                rows[tenant_id] = _row(item)
+                rows[tenant_id] = _row_to_send(item)
             except UnreadableError as error:
                 rows[tenant_id] = error
         return rows
@@ -186,7 +186,7 @@ class DynamoProvidersTable:
                 ReturnValues="ALL_NEW",
             )
             with readable("DynamoDB", "UpdateItem"):
-                return from_item(written["Attributes"])
+                return _row_to_send(written["Attributes"])
         return None
 
     # -- what suppressions do ---------------------------------------------------------------------------------------------
@@ -305,6 +305,18 @@ def _row(item: Mapping[str, Any]) -> Provider:
         return from_item(item)
     except UNREADABLE as error:
         raise UnreadableError("providers table", item.get("tenantId", {}).get("S", "?")) from error
+
+
+def _row_to_send(item: Mapping[str, Any]) -> Provider:
+    """Read a row that is not written back; without its candidate, if that alone cannot be read.
+
+    Raises:
+        UnreadableError: as `_row`.
+    """
+    try:
+        return _row(item)
+    except UnreadableError:
+        return _row({name: value for name, value in item.items() if name != "candidate"})
 
 
 _CONFIGS: Mapping[ProviderStatus, AbstractSet[str]] = {
