@@ -149,14 +149,16 @@ def test_a_repeated_resolution_returns_the_first_result() -> None:
     assert refused(deps, SENT).code == "not_resolvable"
 
 
-def test_a_request_that_is_unknown_again_is_resent_again() -> None:
-    """The operator's words may be those of the first time; while the worker may run, they are refused."""
+def test_a_request_that_is_unknown_again_is_resent_for_another_reason_only() -> None:
+    """With the same one the call may be a retry of the first, and nobody asked for a third mail; while the worker may run, none is sent."""
     deps = deps_with_an_unknown()
     first = resolve("acme", "r1", RESEND, deps)
     again = replace(first, status=Status.UNKNOWN, attempt=2, owner="w2", deadline=NOON)
     deps.messages.records["acme", "r1"] = again
-    assert refused(deps, RESEND).code == "not_resolvable"
-    later = replace(RESEND, at=again.worker_dead_at(SEND_TIMEOUT) + timedelta(seconds=1))
+    assert refused(deps, replace(RESEND, why="still nothing")).code == "not_resolvable"
+    retried = replace(RESEND, at=again.worker_dead_at(SEND_TIMEOUT) + timedelta(seconds=1))
+    assert [problem.path for problem in refused(deps, retried).problems] == ["why"]
+    later = replace(retried, why="still nothing")
     record = resolve("acme", "r1", later, deps)
     assert (record.status, record.resolution) == (Status.QUEUED, later)
     assert [queue_message.generation for queue_message, _ in deps.queue.sent] == [5, 6]

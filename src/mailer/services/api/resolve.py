@@ -26,7 +26,9 @@ def resolve(
         DependencyError: it is not known whether it was resolved; ask again.
     """
     record = get(tenant_id, request_id, deps)
-    if _is_resolved(record, resolution):
+    if _is_repeated(record, resolution):
+        if record.status is Status.UNKNOWN:  # perhaps a retry of the call that had it sent again
+            raise _not_resolvable("why", "is that of the resolution after which it is unknown again", _OTHER_REASON)
         return record
     if record.status is not Status.UNKNOWN:
         raise _not_resolvable("status", f"is {record.status}; only an unknown can be resolved")
@@ -37,11 +39,10 @@ def resolve(
     return resolved
 
 
-def _is_resolved(record: Delivery, resolution: Resolution) -> bool:
-    """Whether an earlier call made the same resolution; not if the request was sent again since and is `unknown` again."""
+def _is_repeated(record: Delivery, resolution: Resolution) -> bool:
+    """Whether an earlier call made the same resolution."""
     known = record.resolution
-    is_same = known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
-    return is_same and record.status is not Status.UNKNOWN
+    return known is not None and (known.outcome, known.by, known.why) == (resolution.outcome, resolution.by, resolution.why)
 
 
 def _resend(record: Delivery, resolution: Resolution, deps: MessagesDependencies) -> Delivery:
@@ -84,6 +85,7 @@ def _applied(change: Change, deps: MessagesDependencies) -> Delivery:
     return resolved
 
 
+_OTHER_REASON = "Operator: to send it once more, give another reason (why)."
 _LATER = "Operator: resolve it again after that time, or as sent if that is known."
 _ANEW = "Operator: have its caller send it as a new request, or resolve it as sent if that is known."
 
