@@ -197,8 +197,9 @@ def _drop_proof(dead_letter: DeadLetter, request: Request | None, deps: DeadLett
     record = deps.messages.get(*ids) if ids else None
     if record is None:
         return None
-    proven = _proven(dead_letter, request or changes.request_of(record), record)
-    result = _record_proven(request or changes.request_of(record), record, proven, deps) if proven else None
+    sent = request or changes.request_of(record)
+    proven = _proven(dead_letter, sent, record)
+    result = _record_proven(sent, record, proven, deps) if proven else None
     if request and result in HANDLED:
         discard(dead_letter.queue_message.parked, deps)
     return result
