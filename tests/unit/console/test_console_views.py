@@ -13,12 +13,14 @@ import pytest
 
 from mailer.domain.delivery import Status
 from mailer_ops.console.pages.compose import request_of
+from mailer_ops.console.pages.dead_letters import REASONS
 from mailer_ops.console.sources.health import Window
 from mailer_ops.console.views import rates, runbook, samples
 from mailer_ops.console.views.charts import HEIGHT, bars, round_up
 from mailer_ops.console.views.mail import parse_mail, subject_of
 from mailer_ops.console.views.timeline import is_open, timeline
 from mailer_ops.console.web import ago, clock, external, hint_parts, query_with, size
+from mailer_ops.operations.dead_letters import MOVED_BY_SQS, OTHER_VERSION
 from mailer_ops.operations.request_log import LoggedState
 from support.fakes.console import NOW, error, record, written
 
@@ -216,6 +218,13 @@ def test_every_alarm_has_a_step_in_the_runbook() -> None:
     assert len(sections) > 10
     for section in sections - {"dead-letters"}:  # a table of reasons; the console has a page for them
         assert len(runbook.steps(text, section)) > 20, section
+
+
+def test_the_console_explains_each_reason_of_a_dead_letter() -> None:
+    """Those of the runbook's table, and those of our own commands."""
+    section = (ROOT / "docs/runbook.md").read_text(encoding="utf-8").partition("\n## Dead letters\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == REASONS.keys()
+    assert {MOVED_BY_SQS, OTHER_VERSION} <= REASONS.keys()
 
 
 def test_a_runbook_step_is_plain_text() -> None:
